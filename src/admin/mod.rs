@@ -1,0 +1,4 @@
+//! The local admin socket: requests and replies.
+pub mod client;
+pub mod reply;
+pub mod request;

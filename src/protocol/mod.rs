@@ -1,0 +1,8 @@
+//! Frames ↔ meaning. Pure. The only folder that knows JSON and event names.
+pub mod auth;
+pub mod channel;
+pub mod close;
+pub mod command;
+pub mod event;
+pub mod json;
+pub mod socket_id;
