@@ -11,8 +11,8 @@ pub enum Command<'a> {
         channel: JsonString<'a>,
         /// `data.auth`.
         auth: Auth<'a>,
-        /// `data.channel_data`; `None` also where it is no string? See `Auth::NotString`.
-        channel_data: Option<JsonString<'a>>,
+        /// `data.channel_data`.
+        channel_data: ChannelData<'a>,
     },
     /// `socket:unsubscribe`
     Unsubscribe {
@@ -34,6 +34,17 @@ pub enum Auth<'a> {
     /// No such member.
     Absent,
     /// Present, and no string: never verifies.
+    NotString,
+    /// A string, unescaped.
+    Text(std::borrow::Cow<'a, str>),
+}
+
+/// `channel_data` as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelData<'a> {
+    /// No such member.
+    Absent,
+    /// Present, and no string: no signature over it verifies.
     NotString,
     /// A string, unescaped.
     Text(std::borrow::Cow<'a, str>),

@@ -1,0 +1,220 @@
+//! What shards say to each other, and the names they use for things that live in one of them.
+
+use crate::protocol::channel::ChannelName;
+use crate::protocol::socket_id::SocketId;
+use std::sync::Arc;
+
+/// Index of a shard, below [`SHARDS_MAX`].
+pub type ShardId = u16;
+/// Index of a connection in its shard's slab.
+pub type Slot = u32;
+
+/// More shards than this do not fit into a [`SocketId`].
+pub const SHARDS_MAX: usize = 256;
+
+/// A connection, for as long as it lives: a slot is used again, a generation is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnKey {
+    /// The shard that accepted it.
+    pub shard: ShardId,
+    /// Its slot there.
+    pub slot: Slot,
+    /// How many connections the slot has had before.
+    pub generation: u32,
+}
+
+/// A request of an admin connection: where the answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Asker {
+    /// Shard that serves the admin connection.
+    pub shard: ShardId,
+    /// Its session there.
+    pub session: u32,
+    /// Generation of that session's slot.
+    pub generation: u32,
+    /// Number of the request within the session.
+    pub request: u64,
+}
+
+/// An encoded message on its way between shards: a whole server frame, header and all.
+pub type Frame = Arc<[u8]>;
+
+/// A change of one connection's membership, on its way to the channel's owner and back as the acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub struct Membership {
+    /// Who joins or leaves.
+    pub member: ConnKey,
+    /// The channel's index in the member's shard: valid for as long as the member lives.
+    pub local: u32,
+    /// Who asked, and so what is to be said once the owner has counted it.
+    pub cause: Cause,
+}
+
+/// Who asked for a change of membership.
+#[derive(Clone, Copy, Debug)]
+pub enum Cause {
+    /// The client, by the request of this number.
+    Client(u32),
+    /// An admin connection.
+    Admin(Asker),
+    /// The connection ended; nobody waits for an acknowledgement.
+    Left,
+}
+
+/// A publish on its way to the channel's owner.
+#[derive(Debug)]
+pub struct Publish {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Its hash.
+    pub hash: u64,
+    /// What subscribers are sent.
+    pub frame: Frame,
+    /// Who is left out.
+    pub exclude: Option<ConnKey>,
+    /// Who waits for the count.
+    pub asker: Asker,
+}
+
+/// The connection that a message leaves out, and who wants to know whether it was there.
+#[derive(Clone, Copy, Debug)]
+pub struct Exclusion {
+    /// Who is left out.
+    pub member: ConnKey,
+    /// Who waits for the count.
+    pub asker: Asker,
+}
+
+/// One letter. Letters from one shard to another arrive in the order in which they were sent.
+#[derive(Debug)]
+#[allow(missing_docs)] // the fields are the words of their variant's sentence
+pub enum Mail {
+    /// To the owner: count this member in.
+    Subscribe {
+        channel: ChannelName,
+        hash: u64,
+        membership: Membership,
+    },
+    /// To the owner: count this member out.
+    Unsubscribe {
+        channel: ChannelName,
+        hash: u64,
+        membership: Membership,
+    },
+    /// To the owner: give this its place in the channel's order.
+    Publish(Box<Publish>),
+    /// From the owner: the member is counted in; what follows is for it.
+    Subscribed(Membership),
+    /// From the owner: the member is counted out; nothing that follows is for it.
+    Unsubscribed(Membership),
+    /// From the owner: for every subscriber of this shard.
+    Deliver {
+        channel: ChannelName,
+        hash: u64,
+        frame: Frame,
+        exclude: Option<Box<Exclusion>>,
+    },
+    /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
+    Settled(Asker, Settled),
+    /// To the shard that can tell.
+    Ask(Asker, Box<Question>),
+    /// And back.
+    Answer(Asker, Box<Answer>),
+    /// Going down: all that its sender had for this owner came before ([`Fence::Publishers`]), or all that this owner
+    /// had for its subscribers ([`Fence::Owners`]).
+    Fence(Fence),
+}
+
+/// The two legs of a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Publisher's shard → owner.
+    Publishers,
+    /// Owner → subscribers' shards.
+    Owners,
+}
+
+/// One part of the count that answers a publish. A publish to n channels is settled when its parts add up to n, or to
+/// 2n where somebody is excluded: then each channel's owner contributes one part and the excluded connection's shard
+/// another (or the owner both, when it knows that the shard has no subscriber).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// How many parts this is.
+    pub parts: u32,
+    /// Subscribers to add; -1 takes the excluded one off.
+    pub subscribers: i64,
+}
+
+/// What an admin session asks of a shard.
+#[derive(Debug)]
+#[allow(missing_docs)] // the fields are the words of their variant's sentence
+pub enum Question {
+    /// How many subscribe to a channel; asked of its owner.
+    Channel { channel: ChannelName, hash: u64 },
+    /// A page of the channels that the shard owns.
+    Channels { prefix: Box<str>, limit: usize, after: u32 },
+    /// A page of the shard's connections.
+    Connections { limit: usize, after: u32 },
+    /// One connection.
+    Connection { member: ConnKey },
+    /// Close one connection.
+    Disconnect {
+        member: ConnKey,
+        code: u16,
+        reason: Box<str>,
+    },
+    /// Take one connection out of a channel.
+    Unsubscribe {
+        member: ConnKey,
+        channel: ChannelName,
+        hash: u64,
+    },
+    /// All numbers.
+    Stats,
+}
+
+/// What a shard answers.
+#[derive(Debug)]
+#[allow(missing_docs)] // the fields are the words of their variant's sentence
+pub enum Answer {
+    /// Done as asked.
+    Done,
+    /// There is no such connection or subscription.
+    NotFound,
+    /// To [`Question::Channel`].
+    Subscribers(u64),
+    /// To [`Question::Channels`]; `next` continues, `None` is the end of this shard.
+    Channels {
+        channels: Vec<(ChannelName, u64)>,
+        next: Option<u32>,
+    },
+    /// To [`Question::Connections`].
+    Connections {
+        connections: Vec<ConnectionInfo>,
+        next: Option<u32>,
+    },
+    /// To [`Question::Connection`].
+    Connection {
+        connection: ConnectionInfo,
+        channels: Vec<ChannelName>,
+    },
+    /// To [`Question::Stats`].
+    Stats(crate::metrics::Stats),
+}
+
+/// What is told of a connection.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Its public name.
+    pub socket_id: SocketId,
+    /// The peer, where the socket still tells.
+    pub address: Option<std::net::SocketAddr>,
+    /// The shard.
+    pub shard: ShardId,
+    /// Seconds since it was accepted.
+    pub age_s: u64,
+    /// Live subscriptions.
+    pub subscriptions: usize,
+    /// Bytes that wait for it.
+    pub outbox_bytes: usize,
+}

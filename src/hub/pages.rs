@@ -1,0 +1,187 @@
+//! Turn buffers: the bytes that a shard says, written once and shared by everyone who is sent them.
+//!
+//! A page is filled end to end during a turn and then only read. Whoever still has to send a part of it keeps a [`Chunk`]
+//! (a range) and one reference; the last release gives the page back to the pool. The counts are plain integers because
+//! pages never leave their shard.
+
+use slab::Slab;
+
+/// Name of a page within its [`Pages`].
+pub type PageId = u32;
+
+/// A range of a page. Holding one across turns costs one reference ([`Pages::hold`], [`Pages::release`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The page.
+    pub page: PageId,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Chunk {
+    /// Bytes in the range.
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether the range is empty.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+struct Page {
+    data: Vec<u8>,
+    references: u32,
+}
+
+/// The pages of one shard, and the pool that they return to.
+#[derive(Default)]
+pub struct Pages {
+    pages: Slab<Page>,
+    pool: Vec<Vec<u8>>,
+    pool_bytes: usize,
+}
+
+impl Pages {
+    /// Starts an empty page with one reference, the writer's.
+    pub fn open(&mut self) -> PageId {
+        let data = match self.pool.pop() {
+            Some(data) => {
+                self.pool_bytes -= data.capacity();
+                data
+            }
+            None => Vec::new(),
+        };
+        self.pages.insert(Page { data, references: 1 }) as PageId
+    }
+
+    /// The page's bytes, to append to. Bytes that a chunk may cover are never changed.
+    pub fn writer(&mut self, page: PageId) -> &mut Vec<u8> {
+        &mut self.pages[page as usize].data
+    }
+
+    /// Bytes written so far.
+    pub fn page_len(&self, page: PageId) -> u32 {
+        self.pages[page as usize].data.len() as u32
+    }
+
+    /// The bytes of a chunk.
+    pub fn bytes(&self, chunk: Chunk) -> &[u8] {
+        &self.pages[chunk.page as usize].data[chunk.start as usize..chunk.end as usize]
+    }
+
+    /// Adds a reference.
+    pub fn hold(&mut self, page: PageId) {
+        self.pages[page as usize].references += 1;
+    }
+
+    /// Gives a reference back; the last one returns the page to the pool.
+    pub fn release(&mut self, page: PageId) {
+        let entry = &mut self.pages[page as usize];
+        entry.references -= 1;
+        if entry.references > 0 {
+            return;
+        }
+        let mut data = self.pages.remove(page as usize).data;
+        let poolable = (PAGE_BYTES / 64..=2 * PAGE_BYTES).contains(&data.capacity());
+        if poolable && self.pool_bytes + data.capacity() <= POOL_BYTES_MAX {
+            data.clear();
+            self.pool_bytes += data.capacity();
+            self.pool.push(data);
+        }
+    }
+
+    /// Copies `chunk` into a page of exactly its size, with one reference. The original's reference stays the caller's.
+    pub fn copy(&mut self, chunk: Chunk) -> Chunk {
+        let data = self.bytes(chunk).to_vec();
+        let end = data.len() as u32;
+        let page = self.pages.insert(Page { data, references: 1 }) as PageId;
+        Chunk { page, start: 0, end }
+    }
+
+    /// Whether a chunk is so small a part of its page that keeping the page alive for it is waste.
+    pub fn pins_too_much(&self, chunk: Chunk) -> bool {
+        chunk.len() * 4 < self.pages[chunk.page as usize].data.capacity()
+    }
+
+    /// Whether `more` bytes should go to a fresh page instead of this one.
+    pub fn is_full_for(&self, page: PageId, more: usize) -> bool {
+        let len = self.pages[page as usize].data.len();
+        len > 0 && len + more > PAGE_BYTES
+    }
+
+    /// Pages that somebody refers to.
+    pub fn held_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Heap bytes of the pages that somebody refers to, and of the pool. Walks the pages.
+    pub fn held_bytes(&self) -> usize {
+        self.pages.iter().map(|(_, page)| page.data.capacity()).sum::<usize>() + self.pool_bytes
+    }
+}
+
+/// A page is closed at this size; only a single larger message makes a larger page.
+pub const PAGE_BYTES: usize = 64 * 1024;
+/// What the pool may keep.
+const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_release_returns_the_page() {
+        let mut pages = Pages::default();
+        let page = pages.open();
+        pages.writer(page).extend_from_slice(b"hello world");
+        let chunk = Chunk {
+            page,
+            start: 6,
+            end: 11,
+        };
+        pages.hold(page);
+        pages.release(page);
+        assert_eq!(pages.bytes(chunk), b"world");
+        pages.release(page);
+        assert_eq!(pages.held_count(), 0);
+    }
+
+    #[test]
+    fn copy_outlives_the_original() {
+        let mut pages = Pages::default();
+        let page = pages.open();
+        pages.writer(page).extend_from_slice(&[7; 4096]);
+        let small = Chunk {
+            page,
+            start: 10,
+            end: 20,
+        };
+        assert!(pages.pins_too_much(small));
+        let copy = pages.copy(small);
+        pages.release(page);
+        assert_eq!(pages.bytes(copy), [7; 10]);
+        assert!(!pages.pins_too_much(copy));
+        pages.release(copy.page);
+        assert_eq!(pages.held_count(), 0);
+    }
+
+    #[test]
+    fn pool_is_bounded_and_reused() {
+        let mut pages = Pages::default();
+        let open: Vec<_> = (0..200).map(|_| pages.open()).collect();
+        for &page in &open {
+            pages.writer(page).resize(PAGE_BYTES, 0);
+        }
+        for page in open {
+            pages.release(page);
+        }
+        assert!(pages.held_bytes() <= POOL_BYTES_MAX);
+        let page = pages.open();
+        assert_eq!(pages.page_len(page), 0);
+        assert!(pages.writer(page).capacity() >= PAGE_BYTES);
+    }
+}
