@@ -1,1 +1,255 @@
-//! (skeleton)
+//! Assembly: limits, listeners, mesh, shards on their cores, signals, and the end.
+
+use crate::config::{Config, Pin};
+use crate::hub::mail::{SHARDS_MAX, ShardId};
+use crate::shard::mesh::{self, Doorbell};
+use crate::shard::{DOORBELL, Parts, Shard, Shared};
+use anyhow::{Context, bail, ensure};
+use mio::{Poll, Waker};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Instant;
+
+/// Serves until a signal says stop, then until everything acknowledged is written or the deadline has come.
+///
+/// # Errors
+/// What kept the server from starting (an address in use, an admin socket that another server answers on), or a shard from
+/// turning.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    ensure!(
+        (1..=SHARDS_MAX).contains(&config.shards),
+        "shards: {} is not in 1..={SHARDS_MAX}",
+        config.shards
+    );
+    abort_on_panic();
+    let descriptors = raise_descriptors();
+    // Blocked before the first thread starts, so that no thread of ours dies of them.
+    let signals = Signals::new([SIGTERM, SIGINT]).context("cannot install signal handlers")?;
+
+    let (listeners, address) = listen(config.listen, config.shards)?;
+    let admin = AdminSocket::bind(&config.admin_socket)?;
+    let mut seed = [0; 4];
+    for word in &mut seed {
+        *word = getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness from the system: {error}"))?;
+    }
+
+    let polls = (0..config.shards).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>()?;
+    let doorbell = |poll: &Poll| Waker::new(poll.registry(), DOORBELL).map(|waker| Doorbell::new(waker, config.shards));
+    let doorbells: Arc<[Doorbell]> = polls.iter().map(doorbell).collect::<Result<Vec<_>, _>>()?.into();
+    let shared = Arc::new(Shared {
+        doorbells,
+        is_stopping: AtomicBool::new(false),
+        open: Arc::new(AtomicUsize::new(0)),
+        seed,
+        start: Instant::now(),
+    });
+    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mesh::inbox()).unzip();
+
+    let mut shards = Vec::new();
+    for (me, ((poll, listener), inbox)) in polls.into_iter().zip(listeners).zip(receivers).enumerate() {
+        let parts = Parts {
+            me: me as ShardId,
+            poll,
+            listener: mio::net::TcpListener::from_std(listener),
+            admin_listener: mio::net::UnixListener::from_std(admin.listener.try_clone()?),
+            inbox,
+            inboxes: inboxes.clone().into(),
+            shared: shared.clone(),
+        };
+        shards.push(Shard::new(parts, config)?);
+    }
+    drop(inboxes);
+    let threads = spawn(shards, config.pin)?;
+    stop_on_signal(signals, shared);
+    announce(config, address, descriptors);
+
+    let mut result = Ok(());
+    for (me, thread) in threads.into_iter().enumerate() {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => result = Err(error).with_context(|| format!("shard {me} failed")),
+            Err(_) => result = Err(anyhow::anyhow!("shard {me} panicked")),
+        }
+    }
+    result
+}
+
+/// A panic anywhere ends the process: half a server is worse than none.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+/// Raises the soft limit of descriptors to the hard one. Returns what it is now.
+fn raise_descriptors() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        let wanted = limit.maximum;
+        limit.current = wanted;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, ?wanted, "cannot raise the descriptor limit");
+        }
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+fn announce(config: &Config, address: SocketAddr, descriptors: u64) {
+    let others = 16 + 6 * config.shards as u64;
+    let room = descriptors.saturating_sub(others);
+    tracing::info!(
+        descriptors,
+        connections = room.min(config.limits.connections_max as u64),
+        "descriptor budget"
+    );
+    if config.keys.is_empty() {
+        tracing::info!(
+            "no key: private channels are refused; `corecast keygen` makes one, --key ID:SECRET or --key-file adds it"
+        );
+    }
+    // Scripts wait for this line, whatever the log level.
+    eprintln!(
+        "corecast {} listening on {address} ({} shard{}, admin socket {})",
+        env!("CARGO_PKG_VERSION"),
+        config.shards,
+        if config.shards == 1 { "" } else { "s" },
+        config.admin_socket.display(),
+    );
+}
+
+/// One listener per shard on the same address. SO_REUSEPORT would let a second server in unseen, so the address is first
+/// bound without it.
+fn listen(address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
+    let in_use = || format!("cannot listen on {address}; is another server running there? --listen chooses another");
+    let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Not a second listener, but connections of an earlier server that linger in TIME_WAIT are no obstacle.
+    probe.set_reuse_address(true)?;
+    probe.bind(&address.into()).with_context(in_use)?;
+    let address = probe.local_addr()?.as_socket().unwrap_or(address);
+    // A bound socket that does not listen does not keep others from it; one that does, does.
+    probe.listen(1).with_context(in_use)?;
+    drop(probe);
+
+    let mut listeners = Vec::new();
+    for _ in 0..shards {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        // Accepted sockets inherit it: one system call less per connection.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::from(address)).with_context(in_use)?;
+        socket.listen(BACKLOG).with_context(in_use)?;
+        listeners.push(socket.into());
+    }
+    Ok((listeners, address))
+}
+
+/// The admin socket's listener; the file goes with it.
+struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl AdminSocket {
+    fn bind(path: &Path) -> anyhow::Result<AdminSocket> {
+        match UnixStream::connect(path) {
+            Ok(_) => bail!(
+                "another server answers on the admin socket {}; stop it, or choose another with --admin-socket",
+                path.display()
+            ),
+            Err(_) if is_socket(path) => {
+                tracing::info!(path = %path.display(), "replacing the admin socket of a server that is gone");
+                std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            Err(_) => {}
+        }
+        let bind = || format!("cannot create the admin socket {}", path.display());
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // On Linux a socket file is created with the mode of its socket: there is no moment in which it is wider.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).with_context(bind)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::unix(path)?).with_context(bind)?;
+        socket.listen(BACKLOG).with_context(bind)?;
+        let inode = std::fs::metadata(path).with_context(bind)?.ino();
+        Ok(AdminSocket {
+            listener: socket.into(),
+            path: path.into(),
+            inode,
+        })
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        // Unless another server has put its own there.
+        if std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<std::io::Result<()>>>> {
+    let cores = match pin {
+        Pin::Auto => core_affinity::get_core_ids().unwrap_or_default(),
+        Pin::None => Vec::new(),
+    };
+    let spawn = |(me, shard): (usize, Shard)| {
+        let core = (!cores.is_empty()).then(|| cores[me % cores.len()]);
+        let run = move || {
+            if let Some(core) = core
+                && !core_affinity::set_for_current(core)
+            {
+                tracing::warn!(
+                    shard = me,
+                    core = core.id,
+                    "cannot pin the shard to its core; it runs unpinned"
+                );
+            }
+            shard.run()
+        };
+        thread::Builder::new()
+            .name(format!("shard-{me}"))
+            .spawn(run)
+            .context("cannot start a shard's thread")
+    };
+    shards.into_iter().enumerate().map(spawn).collect()
+}
+
+/// The first signal stops the server, the second one the process.
+fn stop_on_signal(mut signals: Signals, shared: Arc<Shared>) {
+    thread::spawn(move || {
+        for (count, signal) in signals.forever().enumerate() {
+            if count > 0 {
+                tracing::warn!(signal, "second signal: exiting at once");
+                std::process::exit(1);
+            }
+            tracing::info!(signal, "stopping: what was acknowledged is delivered first");
+            shared.is_stopping.store(true, SeqCst);
+            for doorbell in shared.doorbells.iter() {
+                if let Err(error) = doorbell.ring() {
+                    tracing::error!(%error, "cannot wake a shard");
+                }
+            }
+        }
+    });
+}
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;

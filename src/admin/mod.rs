@@ -1,4 +1,500 @@
-//! The local admin socket: requests and replies.
+//! The local admin socket: lines in, lines out (PROTOCOL.md, The admin socket). [`Session`] is pure; the shard moves its
+//! bytes. [`client`] is the other end, for the command line.
+
 pub mod client;
 pub mod reply;
 pub mod request;
+
+use crate::hub::mail::{Answer, Asker, ConnKey, Question, Settled, ShardId};
+use crate::hub::{Hub, Port};
+use crate::metrics::Stats;
+use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::socket_id::SocketId;
+use request::{Command, Parser, Publish, Refusal};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+/// Unsettled publishes that a session may have; beyond it the session is not read.
+pub const WINDOW_PUBLISHES: usize = 1024;
+/// Bytes of them.
+pub const WINDOW_BYTES: usize = 1024 * 1024;
+/// Unread replies that a session may have; beyond it the session is not read.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+/// One admin connection: its replies in request order.
+pub struct Session {
+    name: Asker,
+    /// Replies to be written, whole lines.
+    pub output: Vec<u8>,
+    /// Requests whose reply waits, oldest first; the first one is not ready.
+    waiting: VecDeque<Waiting>,
+    /// Number of the oldest one.
+    first: u64,
+    unsettled: usize,
+    unsettled_bytes: usize,
+    waiting_bytes: usize,
+}
+
+struct Waiting {
+    id: Box<str>,
+    state: State,
+}
+
+enum State {
+    /// The line, for when its turn comes.
+    Ready(Vec<u8>),
+    Publish {
+        parts: u32,
+        subscribers: i64,
+        bytes: usize,
+    },
+    /// Asked of one shard, which answers for all.
+    One {
+        question: Asked,
+    },
+    /// Walks the shards until the page is full.
+    Page(Page),
+    /// Asked of all shards.
+    Stats {
+        shards: Vec<Option<Stats>>,
+    },
+}
+
+#[derive(Clone)]
+enum Asked {
+    Channel(ChannelName),
+    Connection,
+    Disconnect,
+    Unsubscribe,
+}
+
+struct Page {
+    of: Paged,
+    limit: usize,
+    shard: ShardId,
+    items: Vec<u8>,
+    count: usize,
+}
+
+enum Paged {
+    Channels { prefix: Box<str> },
+    Connections,
+}
+
+impl Session {
+    /// A session of shard `shard`, in slot `session`.
+    pub fn new(shard: ShardId, session: u32, generation: u32) -> Session {
+        Session {
+            name: Asker {
+                shard,
+                session,
+                generation,
+                request: 0,
+            },
+            output: Vec::new(),
+            waiting: VecDeque::new(),
+            first: 0,
+            unsettled: 0,
+            unsettled_bytes: 0,
+            waiting_bytes: 0,
+        }
+    }
+
+    /// Whether an answer is for this session, and not for an earlier one of its slot.
+    pub fn is(&self, asker: Asker) -> bool {
+        self.name.generation == asker.generation
+    }
+
+    /// Whether the session may be read: neither its window nor its replies are over their limit.
+    pub fn may_read(&self) -> bool {
+        self.unsettled < WINDOW_PUBLISHES
+            && self.unsettled_bytes < WINDOW_BYTES
+            && self.waiting.len() < WAITING_MAX
+            && self.output.len() + self.waiting_bytes < REPLY_BYTES_MAX
+    }
+
+    /// Publishes that are not settled.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
+    /// Whether no request waits for its reply.
+    pub fn is_answered(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Does what one line asks.
+    pub fn line(&mut self, line: &[u8], parser: &mut Parser, hub: &mut Hub, shards: usize, port: &mut impl Port) {
+        hub.counters.admin_requests += 1;
+        let request = parser.request(line);
+        let id = request.id;
+        let refusal = match request.command {
+            Ok(Command::Publish(publish)) => return self.publish(id, publish, hub, port),
+            Ok(Command::Ping) => return self.say(id, |out| reply::done(out, id)),
+            Ok(Command::Stats) => return self.stats(id, hub, shards, port),
+            Ok(Command::Channels { prefix, limit, after }) => {
+                let of = Paged::Channels { prefix: prefix.into() };
+                self.page(id, of, limit, after, shards, hub, port)
+            }
+            Ok(Command::Connections { limit, after }) => {
+                self.page(id, Paged::Connections, limit, after, shards, hub, port)
+            }
+            Ok(command) => self.ask_one(id, command, hub, port),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = refusal {
+            hub.counters.admin_errors += 1;
+            self.say(id, |out| reply::refused(out, id, &refusal));
+        }
+    }
+
+    /// A line was longer than the limit: the last thing said before the connection is closed.
+    pub fn line_too_long(&mut self, limit: usize, hub: &mut Hub) {
+        hub.counters.admin_requests += 1;
+        hub.counters.admin_errors += 1;
+        self.say("null", |out| {
+            reply::refused(out, "null", &Refusal::TooLarge { what: "line", limit })
+        });
+    }
+
+    fn publish(&mut self, id: &str, publish: Publish<'_>, hub: &mut Hub, port: &mut impl Port) {
+        let Publish {
+            channels,
+            event,
+            data,
+            exclude,
+        } = publish;
+        let exclude = exclude.and_then(|id| hub.key_of(id));
+        let parts = channels.len() as u32 * if exclude.is_some() { 2 } else { 1 };
+        let bytes = (event.len() + data.map_or(0, str::len) + OVERHEAD_BYTES) * channels.len();
+        let asker = self.asker();
+        let mut settled = Settled {
+            parts: 0,
+            subscribers: 0,
+        };
+        for channel in channels.iter().filter_map(|name| Channel::parse(name)) {
+            if let Some(part) = hub.publish(channel, event, data, exclude, asker, port) {
+                settled.parts += part.parts;
+                settled.subscribers += part.subscribers;
+            }
+        }
+        if self.waiting.is_empty() && settled.parts == parts {
+            return reply::published(&mut self.output, id, settled.subscribers as u64);
+        }
+        self.wait(
+            id,
+            State::Publish {
+                parts,
+                subscribers: 0,
+                bytes,
+            },
+        );
+        self.settle(asker, settled);
+    }
+
+    fn ask_one(&mut self, id: &str, command: Command<'_>, hub: &mut Hub, port: &mut impl Port) -> Result<(), Refusal> {
+        let (of, asked, question) = match command {
+            Command::Channel { channel } => {
+                let channel = legal(&channel)?;
+                let hash = hub.hash(channel);
+                let name = ChannelName::from(channel);
+                (
+                    hub.owner(hash),
+                    Asked::Channel(name.clone()),
+                    Question::Channel { channel: name, hash },
+                )
+            }
+            Command::Connection { socket_id } => {
+                let member = known(hub, socket_id)?;
+                (member.shard, Asked::Connection, Question::Connection { member })
+            }
+            Command::Disconnect {
+                socket_id,
+                code,
+                reason,
+            } => {
+                let member = known(hub, socket_id)?;
+                (
+                    member.shard,
+                    Asked::Disconnect,
+                    Question::Disconnect {
+                        member,
+                        code,
+                        reason: reason.into(),
+                    },
+                )
+            }
+            Command::Unsubscribe { socket_id, channel } => {
+                let channel = legal(&channel)?;
+                let member = known(hub, socket_id)?;
+                let hash = hub.hash(channel);
+                let question = Question::Unsubscribe {
+                    member,
+                    channel: channel.into(),
+                    hash,
+                };
+                (member.shard, Asked::Unsubscribe, question)
+            }
+            Command::Publish(_)
+            | Command::Channels { .. }
+            | Command::Connections { .. }
+            | Command::Stats
+            | Command::Ping => return Ok(()),
+        };
+        let asker = self.asker();
+        self.wait(id, State::One { question: asked });
+        hub.ask(of, asker, question, port);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn page(
+        &mut self,
+        id: &str,
+        of: Paged,
+        limit: Option<usize>,
+        after: Option<Cow<'_, str>>,
+        shards: usize,
+        hub: &mut Hub,
+        port: &mut impl Port,
+    ) -> Result<(), Refusal> {
+        let (shard, index) = match after {
+            None => (0, 0),
+            Some(after) => read_cursor(&after)
+                .filter(|&(shard, _)| usize::from(shard) < shards)
+                .ok_or(Refusal::MalformedRequest("after: not the next of an earlier reply"))?,
+        };
+        let page = Page {
+            of,
+            limit: limit.unwrap_or(PAGE_DEFAULT),
+            shard,
+            items: Vec::new(),
+            count: 0,
+        };
+        let question = page.question(index);
+        let asker = self.asker();
+        self.wait(id, State::Page(page));
+        hub.ask(shard, asker, question, port);
+        Ok(())
+    }
+
+    fn stats(&mut self, id: &str, hub: &mut Hub, shards: usize, port: &mut impl Port) {
+        let asker = self.asker();
+        self.wait(
+            id,
+            State::Stats {
+                shards: vec![None; shards],
+            },
+        );
+        for shard in 0..shards {
+            hub.ask(shard as ShardId, asker, Question::Stats, port);
+        }
+    }
+
+    /// A part of a publish is settled. Never called while [`Session::line`] runs: the request is entered at its end.
+    pub fn settle(&mut self, asker: Asker, settled: Settled) {
+        let Some(waiting) = self.at(asker) else { return };
+        let State::Publish {
+            parts,
+            subscribers,
+            bytes,
+        } = &mut waiting.state
+        else {
+            return;
+        };
+        *parts -= settled.parts;
+        *subscribers += settled.subscribers;
+        if *parts > 0 {
+            return;
+        }
+        let (subscribers, bytes) = ((*subscribers).max(0) as u64, *bytes);
+        self.unsettled -= 1;
+        self.unsettled_bytes -= bytes;
+        self.finish(asker, |out, id| reply::published(out, id, subscribers));
+    }
+
+    /// A shard answered.
+    pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, shards: usize, port: &mut impl Port) {
+        let Some(waiting) = self.at(asker) else { return };
+        match (&mut waiting.state, answer) {
+            (State::One { question }, answer) => {
+                let question = question.clone();
+                let is_refusal = matches!(answer, Answer::NotFound);
+                hub.counters.admin_errors += u64::from(is_refusal);
+                self.finish(asker, |out, id| answer_one(out, id, &question, &answer));
+            }
+            (State::Page(page), answer) => {
+                let next = page.take(answer);
+                let goes_on = match next {
+                    Some(index) => Some((page.shard, index)),
+                    None => (usize::from(page.shard) + 1 < shards).then(|| (page.shard + 1, 0)),
+                };
+                match goes_on {
+                    // Also when the page is full: then with limit 0, to learn whether anything follows.
+                    Some((shard, index)) if next.is_none() => {
+                        page.shard = shard;
+                        let question = page.question(index);
+                        hub.ask(shard, asker, question, port);
+                    }
+                    goes_on => {
+                        let (member, items) = (page.member(), std::mem::take(&mut page.items));
+                        let cursor = goes_on.map(|(shard, index)| cursor(shard, index));
+                        self.finish(asker, |out, id| reply::page(out, id, member, &items, cursor.as_deref()));
+                    }
+                }
+            }
+            (State::Stats { shards }, Answer::Stats { shard, stats }) => {
+                shards[usize::from(shard)] = Some(*stats);
+                if shards.iter().all(Option::is_some) {
+                    let shards: Vec<Stats> = std::mem::take(shards).into_iter().flatten().collect();
+                    self.finish(asker, |out, id| reply::stats(out, id, &shards));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn asker(&self) -> Asker {
+        Asker {
+            request: self.first + self.waiting.len() as u64,
+            ..self.name
+        }
+    }
+
+    fn at(&mut self, asker: Asker) -> Option<&mut Waiting> {
+        self.waiting.get_mut(asker.request.checked_sub(self.first)? as usize)
+    }
+
+    fn wait(&mut self, id: &str, state: State) {
+        if let State::Publish { bytes, .. } = state {
+            self.unsettled += 1;
+            self.unsettled_bytes += bytes;
+        }
+        self.waiting.push_back(Waiting { id: id.into(), state });
+    }
+
+    /// A reply that is ready: at once, or behind those that wait.
+    fn say(&mut self, id: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.waiting.is_empty() {
+            return write(&mut self.output);
+        }
+        let mut line = Vec::new();
+        write(&mut line);
+        self.waiting_bytes += line.len();
+        self.waiting.push_back(Waiting {
+            id: id.into(),
+            state: State::Ready(line),
+        });
+    }
+
+    /// Fills a place, and lets out what no longer waits.
+    fn finish(&mut self, asker: Asker, write: impl FnOnce(&mut Vec<u8>, &str)) {
+        let Some(waiting) = self.at(asker) else { return };
+        let mut line = Vec::new();
+        write(&mut line, &waiting.id);
+        waiting.state = State::Ready(line);
+        if let Some(Waiting {
+            state: State::Ready(line),
+            ..
+        }) = self.at(asker)
+        {
+            self.waiting_bytes += line.len();
+        }
+        while let Some(Waiting {
+            state: State::Ready(line),
+            ..
+        }) = self.waiting.front()
+        {
+            self.waiting_bytes -= line.len();
+            self.output.extend_from_slice(line);
+            self.waiting.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+impl Page {
+    fn question(&self, after: u32) -> Question {
+        let limit = self.limit - self.count;
+        match &self.of {
+            Paged::Channels { prefix } => Question::Channels {
+                prefix: prefix.clone(),
+                limit,
+                after,
+            },
+            Paged::Connections => Question::Connections { limit, after },
+        }
+    }
+
+    /// Adds a shard's items. Returns where that shard goes on.
+    fn take(&mut self, answer: Answer) -> Option<u32> {
+        match answer {
+            Answer::Channels { channels, next } => {
+                self.count += channels.len();
+                for (name, subscribers) in &channels {
+                    reply::channel_item(&mut self.items, name.as_channel(), *subscribers);
+                }
+                next
+            }
+            Answer::Connections { connections, next } => {
+                self.count += connections.len();
+                connections
+                    .iter()
+                    .for_each(|connection| reply::connection_item(&mut self.items, connection));
+                next
+            }
+            _ => None,
+        }
+    }
+
+    fn member(&self) -> &'static str {
+        match self.of {
+            Paged::Channels { .. } => "channels",
+            Paged::Connections => "connections",
+        }
+    }
+}
+
+fn answer_one(out: &mut Vec<u8>, id: &str, question: &Asked, answer: &Answer) {
+    match (question, answer) {
+        (Asked::Channel(name), Answer::Subscribers(subscribers)) => {
+            reply::channel(out, id, name.as_channel(), *subscribers);
+        }
+        (_, Answer::Connection { connection, channels }) => reply::connection(out, id, connection, channels),
+        (_, Answer::Done) => reply::done(out, id),
+        (Asked::Unsubscribe, _) => {
+            reply::refused(
+                out,
+                id,
+                &Refusal::NotFound("no such connection is subscribed to the channel"),
+            );
+        }
+        _ => reply::refused(out, id, &Refusal::NotFound(NO_CONNECTION)),
+    }
+}
+
+fn legal<'a>(name: &'a str) -> Result<Channel<'a>, Refusal> {
+    Channel::parse(name).ok_or(Refusal::InvalidChannel)
+}
+
+fn known(hub: &Hub, id: Option<SocketId>) -> Result<ConnKey, Refusal> {
+    id.and_then(|id| hub.key_of(id)).ok_or(Refusal::NotFound(NO_CONNECTION))
+}
+
+/// Where a page goes on: opaque to the client.
+fn cursor(shard: ShardId, index: u32) -> String {
+    format!("{shard}.{index}")
+}
+
+fn read_cursor(text: &str) -> Option<(ShardId, u32)> {
+    let (shard, index) = text.split_once('.')?;
+    Some((shard.parse().ok()?, index.parse().ok()?))
+}
+
+const NO_CONNECTION: &str = "no such connection";
+/// Items of a page where no limit is given.
+const PAGE_DEFAULT: usize = 100;
+/// Replies that may wait in order.
+const WAITING_MAX: usize = 4096;
+/// What a publish costs beside its event and data, roughly: names, counts, header.
+const OVERHEAD_BYTES: usize = 128;

@@ -1,5 +1,6 @@
 //! What shards say to each other, and the names they use for things that live in one of them.
 
+use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::socket_id::SocketId;
 use std::sync::Arc;
@@ -199,7 +200,7 @@ pub enum Answer {
         channels: Vec<ChannelName>,
     },
     /// To [`Question::Stats`].
-    Stats(crate::metrics::Stats),
+    Stats { shard: ShardId, stats: Box<Stats> },
 }
 
 /// What is told of a connection.

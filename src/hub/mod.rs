@@ -637,7 +637,7 @@ impl Hub {
     }
 
     /// Sends a letter to an owner or a peer, which may be this hub.
-    pub fn post(&mut self, to: ShardId, mail: Mail, port: &mut impl Port) {
+    fn post(&mut self, to: ShardId, mail: Mail, port: &mut impl Port) {
         if to == self.shard {
             self.own_mail.push_back(mail);
         } else {
@@ -648,6 +648,12 @@ impl Hub {
     /// Asks a shard on behalf of an admin session of this one.
     pub fn ask(&mut self, of: ShardId, asker: Asker, question: Question, port: &mut impl Port) {
         self.post(of, Mail::Ask(asker, Box::new(question)), port);
+        self.settle_own(port);
+    }
+
+    /// Answers what an admin session, here or elsewhere, asked of this shard.
+    pub fn answer(&mut self, asker: Asker, answer: Answer, port: &mut impl Port) {
+        self.post(asker.shard, Mail::Answer(asker, Box::new(answer)), port);
         self.settle_own(port);
     }
 

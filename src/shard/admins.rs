@@ -1,0 +1,312 @@
+//! The admin connections of one shard: few, and each with buffers of its own.
+
+use crate::admin::Session;
+use crate::admin::request::Parser;
+use crate::hub::Hub;
+use crate::hub::mail::{Answer, Asker, Settled, ShardId};
+use crate::shard::clients::Clients;
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+use std::io::{ErrorKind, Read, Write};
+
+/// The admin connections, and the listener that all shards share.
+pub struct Admins {
+    me: ShardId,
+    shards: usize,
+    listener: Option<UnixListener>,
+    is_listener_ready: bool,
+    connections: Slab<Admin>,
+    /// Sessions that a slot has had; in every [`Asker`].
+    generation: u32,
+    parser: Parser,
+    line_bytes_max: usize,
+    /// Bytes of lines that were read in this turn.
+    pub read_bytes: usize,
+}
+
+struct Admin {
+    socket: UnixStream,
+    session: Session,
+    /// What was read and is not handled: at most a part of a line, unless the session is paused.
+    input: Vec<u8>,
+    /// Where in `input` newlines have been looked for in vain.
+    searched: usize,
+    /// Bytes of the session's output that are written.
+    written: usize,
+    /// The socket may have more to read.
+    is_unread: bool,
+    is_blocked: bool,
+    was_paused: bool,
+    /// The peer sends no more: closed when all that it sent is answered.
+    is_eof: bool,
+    /// A line was over the limit: closed when that is said.
+    is_broken: bool,
+}
+
+impl Admins {
+    /// No connections yet.
+    pub fn new(me: ShardId, shards: usize, listener: UnixListener, line_bytes_max: usize) -> Admins {
+        Admins {
+            me,
+            shards,
+            listener: Some(listener),
+            is_listener_ready: true,
+            connections: Slab::new(),
+            generation: 0,
+            parser: Parser::default(),
+            line_bytes_max,
+            read_bytes: 0,
+        }
+    }
+
+    /// The poll reported the listener.
+    pub fn listener_ready(&mut self) {
+        self.is_listener_ready = true;
+    }
+
+    /// Takes whoever waits. The listener is shared: somebody else may have been faster.
+    pub fn accept(&mut self, registry: &Registry, first_token: usize, hub: &mut Hub) {
+        while self.is_listener_ready
+            && let Some(listener) = &self.listener
+        {
+            match listener.accept() {
+                Ok((mut socket, _)) => {
+                    hub.counters.admin_accepts += 1;
+                    let slot = self.connections.vacant_key();
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    let registered = registry.register(&mut socket, Token(first_token + slot), interest);
+                    if self.connections.len() >= ADMINS_MAX || registered.is_err() {
+                        hub.counters.admin_refused += 1;
+                        continue;
+                    }
+                    self.generation = self.generation.wrapping_add(1);
+                    let session = Session::new(self.me, slot as u32, self.generation);
+                    self.connections.insert(Admin {
+                        socket,
+                        session,
+                        input: Vec::new(),
+                        searched: 0,
+                        written: 0,
+                        is_unread: true,
+                        is_blocked: false,
+                        was_paused: false,
+                        is_eof: false,
+                        is_broken: false,
+                    });
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_listener_ready = false,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    // Out of descriptors: the next connection attempt, or the next turn that has one, tries again.
+                    hub.counters.accept_errors += 1;
+                    tracing::warn!(shard = self.me, %error, "cannot accept an admin connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The poll reported a socket.
+    pub fn ready(&mut self, slot: usize, reads: bool, writes: bool) {
+        if let Some(admin) = self.connections.get_mut(slot) {
+            admin.is_unread |= reads;
+            admin.is_blocked &= !writes;
+        }
+    }
+
+    /// Reads and does what sessions ask, each in turn, up to `read_budget` bytes of lines and `laid_budget` bytes laid out.
+    pub fn serve(
+        &mut self,
+        read_budget: usize,
+        laid_budget: usize,
+        hub: &mut Hub,
+        clients: &mut Clients,
+        buffer: &mut [u8],
+    ) {
+        let Admins {
+            connections,
+            parser,
+            shards,
+            read_bytes,
+            line_bytes_max,
+            ..
+        } = self;
+        for (_, admin) in connections.iter_mut() {
+            let mut serving = Serving {
+                parser,
+                shards: *shards,
+                line_bytes_max: *line_bytes_max,
+                read_bytes,
+                read_budget,
+                laid_budget,
+            };
+            admin.serve(&mut serving, hub, clients, buffer);
+        }
+    }
+
+    /// Hands over what shards answered.
+    pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, clients: &mut Clients) {
+        if let Some(admin) = self.session(asker) {
+            admin.session.answer(asker, answer, hub, self.shards, clients);
+        }
+    }
+
+    /// Hands over what owners settled.
+    pub fn settle(&mut self, asker: Asker, settled: Settled) {
+        if let Some(admin) = self.session(asker) {
+            admin.session.settle(asker, settled);
+        }
+    }
+
+    fn session(&mut self, asker: Asker) -> Option<&mut Admin> {
+        self.connections
+            .get_mut(asker.session as usize)
+            .filter(|admin| admin.session.is(asker))
+    }
+
+    /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
+    pub fn flush(&mut self) {
+        self.connections.retain(|_, admin| admin.flush());
+    }
+
+    /// Whether a session could go on without being told by the poll.
+    pub fn has_work(&self) -> bool {
+        self.connections.iter().any(|(_, admin)| admin.has_work())
+    }
+
+    /// Whether publishes wait to be settled.
+    pub fn is_settled(&self) -> bool {
+        self.connections.iter().all(|(_, admin)| admin.session.unsettled() == 0)
+    }
+
+    /// Whether replies wait to be written.
+    pub fn is_written(&self) -> bool {
+        self.connections
+            .iter()
+            .all(|(_, admin)| admin.session.output.is_empty())
+    }
+
+    /// Open admin connections.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// No more connections.
+    pub fn stop_accepting(&mut self) {
+        self.listener = None;
+    }
+}
+
+/// What serving needs of [`Admins`] beside the one connection.
+struct Serving<'a> {
+    parser: &'a mut Parser,
+    shards: usize,
+    line_bytes_max: usize,
+    read_bytes: &'a mut usize,
+    read_budget: usize,
+    laid_budget: usize,
+}
+
+impl Serving<'_> {
+    fn is_exhausted(&self, hub: &Hub) -> bool {
+        *self.read_bytes >= self.read_budget || hub.laid_bytes >= self.laid_budget
+    }
+}
+
+impl Admin {
+    fn has_work(&self) -> bool {
+        (self.is_unread || self.has_line()) && !self.is_broken && self.session.may_read()
+    }
+
+    fn has_line(&self) -> bool {
+        self.searched < self.input.len()
+    }
+
+    fn serve(&mut self, serving: &mut Serving<'_>, hub: &mut Hub, clients: &mut Clients, buffer: &mut [u8]) {
+        self.lines(serving, hub, clients);
+        while self.is_unread && !self.is_broken && !serving.is_exhausted(hub) && self.session.may_read() {
+            match self.socket.read(buffer) {
+                Ok(0) => (self.is_unread, self.is_eof) = (false, true),
+                Ok(n) => {
+                    self.is_unread = n == buffer.len();
+                    self.input.extend_from_slice(&buffer[..n]);
+                    self.lines(serving, hub, clients);
+                    // A short read: the poll says so when there is more, the peer's end included.
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_unread = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => (self.is_unread, self.is_eof) = (false, true),
+            }
+        }
+        let is_paused = !self.session.may_read();
+        hub.counters.admin_pauses += u64::from(is_paused && !self.was_paused);
+        self.was_paused = is_paused;
+    }
+
+    /// Handles whole lines.
+    fn lines(&mut self, serving: &mut Serving<'_>, hub: &mut Hub, clients: &mut Clients) {
+        let mut start = 0;
+        while self.has_line() && !self.is_broken && !serving.is_exhausted(hub) && self.session.may_read() {
+            let Some(found) = memchr::memchr(b'\n', &self.input[self.searched..]) else {
+                self.searched = self.input.len();
+                break;
+            };
+            let end = self.searched + found;
+            self.searched = end + 1;
+            *serving.read_bytes += end + 1 - start;
+            if end - start > serving.line_bytes_max {
+                self.break_off(serving.line_bytes_max, hub);
+                break;
+            }
+            let line = self.input[start..end]
+                .strip_suffix(b"\r")
+                .unwrap_or(&self.input[start..end]);
+            if !line.is_empty() {
+                self.session.line(line, serving.parser, hub, serving.shards, clients);
+            }
+            start = end + 1;
+        }
+        self.input.drain(..start);
+        self.searched -= start;
+        if self.searched > serving.line_bytes_max {
+            self.break_off(serving.line_bytes_max, hub);
+        }
+        if self.input.is_empty() && self.input.capacity() > INPUT_BYTES_KEPT {
+            self.input = Vec::new();
+        }
+    }
+
+    fn break_off(&mut self, limit: usize, hub: &mut Hub) {
+        if !self.is_broken {
+            self.session.line_too_long(limit, hub);
+            self.is_broken = true;
+        }
+    }
+
+    /// Returns whether the connection goes on.
+    fn flush(&mut self) -> bool {
+        let output = &mut self.session.output;
+        while !self.is_blocked && self.written < output.len() {
+            match self.socket.write(&output[self.written..]) {
+                Ok(n) => self.written += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_blocked = true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        output.drain(..self.written);
+        self.written = 0;
+        if output.is_empty() && output.capacity() > OUTPUT_BYTES_KEPT {
+            *output = Vec::new();
+        }
+        let is_done = self.is_broken || self.is_eof && !self.has_line() && self.session.is_answered();
+        !(is_done && self.session.output.is_empty())
+    }
+}
+
+/// Admin connections of a shard.
+const ADMINS_MAX: usize = 1024;
+/// What an idle connection keeps of its input buffer, and of its output.
+const INPUT_BYTES_KEPT: usize = 512 * 1024;
+const OUTPUT_BYTES_KEPT: usize = 512 * 1024;

@@ -1,0 +1,87 @@
+//! One client connection: its life, and what the shard keeps of it.
+//!
+//! ```text
+//! accept ─► Upgrading ─► Open ─► Closing ─► Ended ─► reaped (slot free)
+//!               └───────────┴───────────────► Ended
+//! ```
+
+use crate::protocol::close::CloseReason;
+use crate::shard::outbox::Outbox;
+use crate::wire::frame::Decoder;
+use mio::net::TcpStream;
+
+/// About 88 bytes; the hub's [`crate::hub::member::Member`] adds 48, a subscription 8 in the channel's list, the wheel 8.
+/// Everything larger is behind a pointer that is null while the connection is idle.
+pub struct Connection {
+    /// The socket.
+    pub socket: TcpStream,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// What still has to be sent.
+    pub outbox: Outbox,
+    /// What has half arrived.
+    pub decoder: Decoder,
+    /// The upgrade request, while it has half arrived.
+    pub request: Option<Box<Vec<u8>>>,
+    /// Tick at which anything arrived last.
+    pub heard_at: u32,
+    /// Tick of the server's ping: when the outstanding one was sent, or when the next one is due. While closing: when the
+    /// connection is dropped.
+    pub ping_at: u32,
+    /// Tick at which it was accepted.
+    pub accepted_at: u32,
+    /// A server ping waits for its pong.
+    pub is_pinged: bool,
+    /// It is queued for the flush.
+    pub is_dirty: bool,
+    /// The kernel took no more; the socket will report.
+    pub is_blocked: bool,
+    /// The socket may have more to read, and the poll will not say so again.
+    pub is_unread: bool,
+    /// Kind of the reason for which it ends.
+    pub ends_by: Option<u8>,
+}
+
+/// Where in its life a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The HTTP request is not whole yet.
+    Upgrading,
+    /// It was upgraded, and the server is full: a close frame follows.
+    Open,
+    /// The last that it hears is on its way. `reads`: frames are still decoded, in wait for the peer's close frame.
+    Closing {
+        /// Otherwise what arrives is thrown away: the peer broke the protocol, or has closed already.
+        reads: bool,
+        /// The socket is shut as soon as all is written: the peer's close frame has come.
+        is_answered: bool,
+    },
+    /// Nothing more can be done; reaped at the end of the turn.
+    Ended,
+}
+
+impl Connection {
+    /// A connection that was accepted at tick `now`.
+    pub fn new(socket: TcpStream, now: u32) -> Connection {
+        Connection {
+            socket,
+            phase: Phase::Upgrading,
+            outbox: Outbox::default(),
+            decoder: Decoder::default(),
+            request: None,
+            heard_at: now,
+            ping_at: now,
+            accepted_at: now,
+            is_pinged: false,
+            is_dirty: false,
+            is_blocked: false,
+            is_unread: false,
+            ends_by: None,
+        }
+    }
+
+    /// Notes why it ends; the first reason stands.
+    pub fn end_by(&mut self, reason: &CloseReason) {
+        self.ends_by.get_or_insert(reason.kind() as u8);
+    }
+}

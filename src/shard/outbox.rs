@@ -1,0 +1,200 @@
+//! What a connection still has to be sent: chunks of shared pages, in order, and how far the first one is written.
+
+use crate::hub::pages::{Chunk, Pages};
+use crate::wire::frame;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Write};
+
+/// 32 bytes while there is at most one chunk. Every chunk holds a reference to its page.
+#[derive(Default)]
+pub struct Outbox {
+    head: Option<Chunk>,
+    /// Bytes of the head that are written. The head's start stays where a frame starts.
+    written: u32,
+    /// Bytes that wait, all chunks.
+    bytes: u32,
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Default)]
+struct Rest {
+    chunks: VecDeque<Chunk>,
+    /// How many of the first chunks have been looked at by [`Outbox::unpin`].
+    unpinned: usize,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing waits.
+    All,
+    /// The kernel has no room; the socket will report when it has.
+    Blocked,
+}
+
+impl Outbox {
+    /// Adds a chunk, with a reference of its own.
+    pub fn push(&mut self, pages: &mut Pages, chunk: Chunk) {
+        self.bytes += chunk.len() as u32;
+        let last = match &mut self.rest {
+            Some(rest) if !rest.chunks.is_empty() => rest.chunks.back_mut(),
+            _ => self.head.as_mut(),
+        };
+        match last {
+            Some(last) if last.page == chunk.page && last.end == chunk.start => last.end = chunk.end,
+            Some(_) => {
+                pages.hold(chunk.page);
+                self.rest.get_or_insert_default().chunks.push_back(chunk);
+            }
+            None => {
+                pages.hold(chunk.page);
+                self.head = Some(chunk);
+            }
+        }
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Writes until nothing waits or the kernel takes no more. Returns that, the bytes taken and the system calls made.
+    pub fn write(&mut self, pages: &mut Pages, to: &mut impl Write) -> io::Result<(Written, usize, usize)> {
+        let (mut taken, mut calls) = (0, 0);
+        while let Some(head) = self.head {
+            let start = head.start + self.written;
+            let first = pages.bytes(Chunk { start, ..head });
+            let (result, offered) = match &self.rest {
+                Some(rest) if !rest.chunks.is_empty() => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    slices[0] = IoSlice::new(first);
+                    let mut count = 1;
+                    let mut offered = first.len();
+                    for (slice, chunk) in slices[1..].iter_mut().zip(&rest.chunks) {
+                        *slice = IoSlice::new(pages.bytes(*chunk));
+                        offered += chunk.len();
+                        count += 1;
+                    }
+                    (to.write_vectored(&slices[..count]), offered)
+                }
+                _ => (to.write(first), first.len()),
+            };
+            calls += 1;
+            match result {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    taken += n;
+                    self.advance(pages, n as u32);
+                    if n < offered {
+                        self.unpin(pages);
+                        return Ok((Written::Blocked, taken, calls));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.unpin(pages);
+                    return Ok((Written::Blocked, taken, calls));
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((Written::All, taken, calls))
+    }
+
+    /// Gives up small parts of large pages for copies of their own, so that a slow reader does not keep whole pages alive.
+    pub fn unpin(&mut self, pages: &mut Pages) {
+        if let Some(head) = self.head
+            && pages.pins_too_much(head)
+        {
+            self.head = Some(pages.copy(head));
+            pages.release(head.page);
+        }
+        let Some(rest) = &mut self.rest else { return };
+        for at in rest.unpinned..rest.chunks.len() {
+            let chunk = rest.chunks[at];
+            if pages.pins_too_much(chunk) {
+                rest.chunks[at] = pages.copy(chunk);
+                pages.release(chunk.page);
+            }
+        }
+        rest.unpinned = rest.chunks.len();
+    }
+
+    /// Drops what waits, but for the rest of a frame that is partly written. Returns the bytes dropped, or `None` if the
+    /// stream is not at a place where another frame can follow; then everything is dropped.
+    pub fn cut_to_frame(&mut self, pages: &mut Pages) -> Option<usize> {
+        let Some(head) = self.head else { return Some(0) };
+        let before = self.bytes();
+        let mut boundary = 0;
+        while boundary < self.written {
+            let at = Chunk {
+                start: head.start + boundary,
+                ..head
+            };
+            match frame::frame_len(pages.bytes(at)) {
+                Some(len) if len <= at.len() => boundary += len as u32,
+                _ => {
+                    self.clear(pages);
+                    return None;
+                }
+            }
+        }
+        if let Some(rest) = self.rest.take() {
+            rest.chunks.iter().for_each(|chunk| pages.release(chunk.page));
+        }
+        if boundary == self.written {
+            pages.release(head.page);
+            self.head = None;
+            self.written = 0;
+            self.bytes = 0;
+        } else {
+            self.head = Some(Chunk {
+                end: head.start + boundary,
+                ..head
+            });
+            self.bytes = boundary - self.written;
+        }
+        Some(before - self.bytes())
+    }
+
+    /// Drops everything. Returns the bytes dropped.
+    pub fn clear(&mut self, pages: &mut Pages) -> usize {
+        let dropped = self.bytes();
+        if let Some(head) = self.head.take() {
+            pages.release(head.page);
+        }
+        if let Some(rest) = self.rest.take() {
+            rest.chunks.iter().for_each(|chunk| pages.release(chunk.page));
+        }
+        self.written = 0;
+        self.bytes = 0;
+        dropped
+    }
+
+    fn advance(&mut self, pages: &mut Pages, mut n: u32) {
+        self.bytes -= n;
+        while let Some(head) = self.head {
+            let left = head.end - head.start - self.written;
+            if n < left {
+                self.written += n;
+                return;
+            }
+            n -= left;
+            pages.release(head.page);
+            self.written = 0;
+            self.head = self.rest.as_mut().and_then(|rest| {
+                rest.unpinned = rest.unpinned.saturating_sub(1);
+                rest.chunks.pop_front()
+            });
+        }
+        self.rest = None;
+    }
+}
+
+/// Chunks of one `writev`.
+const SLICES_MAX: usize = 64;
