@@ -52,6 +52,7 @@ impl Decoder {
                     Err(violation)
                 }
             },
+            // A text was checked as it arrived; a close may still turn out illegal, but its stage is `Finished` already.
             Whole::Kept(opcode) => match self.partial.as_deref() {
                 Some(partial) => message(opcode, partial.kept(opcode)).map(Some),
                 None => Ok(None),
@@ -257,12 +258,11 @@ impl Partial {
             if missing > 0 {
                 return Ok(None);
             }
-            self.stage = Stage::Yielded(opcode);
-            if opcode == Opcode::Close {
-                close(&self.control)?;
-                self.message = None;
-                self.stage = Stage::Finished;
-            }
+            self.stage = if opcode == Opcode::Close {
+                Stage::Finished
+            } else {
+                Stage::Yielded(opcode)
+            };
             return Ok(Some(opcode));
         }
         let Some(message) = &mut self.message else {
