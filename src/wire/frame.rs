@@ -1,4 +1,6 @@
-//! RFC 6455 frames on a borrowed buffer.
+//! RFC 6455 frames on a borrowed buffer: what they are, and how the server writes its own. Reading is `decoder.rs`.
+
+pub use super::decoder::Decoder;
 
 /// Frame opcodes, RFC 6455 §5.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +12,26 @@ pub enum Opcode {
     Close = 0x8,
     Ping = 0x9,
     Pong = 0xA,
+}
+
+impl Opcode {
+    /// The opcode in the low four bits of a frame's first byte; `None`: one that RFC 6455 reserves.
+    pub(super) fn of(first_byte: u8) -> Option<Opcode> {
+        match first_byte & 0x0F {
+            0x0 => Some(Opcode::Continuation),
+            0x1 => Some(Opcode::Text),
+            0x2 => Some(Opcode::Binary),
+            0x8 => Some(Opcode::Close),
+            0x9 => Some(Opcode::Ping),
+            0xA => Some(Opcode::Pong),
+            _ => None,
+        }
+    }
+
+    /// Close, ping or pong: never fragmented, at most [`CONTROL_BYTES_MAX`], and allowed between the fragments of a message.
+    pub(super) fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
+    }
 }
 
 /// What a client sent, whole, unmasked and validated.
@@ -38,40 +60,115 @@ pub enum Violation {
     TooBig,
 }
 
-/// Inbound state of one connection; one pointer while no frame or message is half arrived.
-#[derive(Default)]
-pub struct Decoder {}
-
-impl Decoder {
-    /// Takes the next message from `input[*at..]`, advancing `at`. `Ok(None)`: all input was consumed (`*at == input.len()`)
-    /// and no further message is complete; what was half arrived is kept inside.
-    pub fn next<'a>(
-        &'a mut self,
-        input: &'a mut [u8],
-        at: &mut usize,
-        message_bytes_max: usize,
-    ) -> Result<Option<Message<'a>>, Violation> {
-        let _ = (input, at, message_bytes_max);
-        Ok(None)
-    }
-    /// Bytes of heap memory held for what is half arrived.
-    pub fn held_bytes(&self) -> usize {
-        0
-    }
-}
-
-/// Appends the header of an unmasked, final frame.
+/// Appends the header of an unmasked, final frame (RFC 6455 §5.2: the shortest encoding of the length that fits).
+#[inline]
 pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
-    let _ = (out, opcode, payload_len);
+    let first = FIN | opcode as u8;
+    if payload_len < LEN_16_BITS as usize {
+        out.extend_from_slice(&[first, payload_len as u8]);
+    } else if let Ok(len) = u16::try_from(payload_len) {
+        let [high, low] = len.to_be_bytes();
+        out.extend_from_slice(&[first, LEN_16_BITS, high, low]);
+    } else {
+        let mut header = [first, LEN_64_BITS, 0, 0, 0, 0, 0, 0, 0, 0];
+        header[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
+        out.extend_from_slice(&header);
+    }
 }
 
 /// Appends a whole close frame; `reason` is cut to 123 bytes at a character boundary.
 pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
-    let _ = (out, code, reason);
+    let reason = &reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)];
+    encode_header(out, Opcode::Close, 2 + reason.len());
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(reason.as_bytes());
 }
 
 /// Length, header included, of the unmasked frame at the start of `bytes`, or `None` if the header is not whole.
+#[inline]
 pub fn frame_len(bytes: &[u8]) -> Option<usize> {
-    let _ = bytes;
-    None
+    match *bytes.get(1)? & !MASKED {
+        LEN_16_BITS => Some(4 + usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+        LEN_64_BITS => {
+            let len = u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+            Some(usize::try_from(len).unwrap_or(usize::MAX).saturating_add(10))
+        }
+        len => Some(2 + usize::from(len)),
+    }
+}
+
+/// Longest payload of a control frame, RFC 6455 §5.5.
+pub(super) const CONTROL_BYTES_MAX: usize = 125;
+
+/// First byte: the last fragment of a message.
+pub(super) const FIN: u8 = 0x80;
+/// First byte: bits for extensions; none is ever negotiated.
+pub(super) const RESERVED: u8 = 0x70;
+/// Second byte: the payload is masked.
+pub(super) const MASKED: u8 = 0x80;
+/// Second byte, in place of a length: two bytes of length follow.
+pub(super) const LEN_16_BITS: u8 = 126;
+/// Second byte, in place of a length: eight bytes of length follow.
+pub(super) const LEN_64_BITS: u8 = 127;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_take_the_shortest_form_and_frame_len_reads_them_back() {
+        #[track_caller]
+        fn check(payload_len: usize, expected: &[u8]) {
+            let mut out = Vec::new();
+            encode_header(&mut out, Opcode::Text, payload_len);
+            assert_eq!(out, expected);
+            assert_eq!(frame_len(&out), Some(out.len() + payload_len));
+            for cut in 0..out.len() {
+                assert_eq!(frame_len(&out[..cut]), None, "cut at {cut}");
+            }
+        }
+        check(0, &[0x81, 0]);
+        check(125, &[0x81, 125]);
+        check(126, &[0x81, 126, 0, 126]);
+        check(65_535, &[0x81, 126, 0xFF, 0xFF]);
+        check(65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(
+            frame_len(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]),
+            Some(usize::MAX)
+        );
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_at_a_character() {
+        #[track_caller]
+        fn check(reason: &str, expected: &str) {
+            let mut out = Vec::new();
+            encode_close(&mut out, 1012, reason);
+            assert_eq!(out[..2], [0x88, 2 + expected.len() as u8]);
+            assert_eq!(out[2..4], 1012u16.to_be_bytes());
+            assert_eq!(&out[4..], expected.as_bytes());
+        }
+        check("", "");
+        check("going down", "going down");
+        check(&"x".repeat(124), &"x".repeat(123));
+        check(&"语".repeat(60), &"语".repeat(41));
+        check(&format!("x{}", "语".repeat(60)), &format!("x{}", "语".repeat(40)));
+    }
+
+    #[test]
+    fn opcodes_survive_the_round_trip() {
+        for opcode in [
+            Opcode::Continuation,
+            Opcode::Text,
+            Opcode::Binary,
+            Opcode::Close,
+            Opcode::Ping,
+            Opcode::Pong,
+        ] {
+            assert_eq!(Opcode::of(FIN | opcode as u8), Some(opcode));
+            assert_eq!(opcode.is_control(), opcode as u8 >= 8);
+        }
+        assert_eq!(Opcode::of(0x3), None);
+        assert_eq!(Opcode::of(0xB), None);
+    }
 }
