@@ -1,8 +1,8 @@
 //! What the server says. Each function appends one whole, unmasked WebSocket text frame to `out`.
 //! `channel` arguments are what stands between the quotes: a legal name, or the client's own spelling echoed.
 
-use crate::protocol::json;
 use crate::protocol::socket_id::SocketId;
+use crate::protocol::{channel, json};
 use crate::wire::frame::{Opcode, encode_header};
 use std::io::Write;
 
@@ -110,10 +110,7 @@ impl ErrorCode {
         let text = match self {
             ErrorCode::AlreadySubscribed => "the connection is already subscribed to the channel",
             ErrorCode::NotSubscribed => "the connection is not subscribed to the channel",
-            ErrorCode::InvalidChannel => {
-                "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
-                 (no : after private-; presence- does not exist yet)"
-            }
+            ErrorCode::InvalidChannel => channel::RULE,
             ErrorCode::AuthRequired => "a private channel needs auth: get a signature from the backend",
             ErrorCode::AuthInvalid => {
                 "auth does not verify: get a signature of this socket_id, channel and channel_data from the backend"
