@@ -1,46 +1,55 @@
 //! Lines of the admin socket → requests. Pure.
+//!
+//! Members are judged in the order of PROTOCOL.md's table, and the first that is wrong decides the refusal. Members that a
+//! command does not know are ignored. Numbers are integers as written: `4000.0` and `4e3` are refused.
 
 use crate::protocol::channel::Channel;
+use crate::protocol::json::{Document, Reader, Value};
 use crate::protocol::socket_id::SocketId;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// `id` as it was written; `null` where there was none.
+    /// `id` as it was written, any JSON value; `null` where there was none, or the line could not be read.
     pub id: &'a str,
     /// What is asked, or why the line is refused.
     pub command: Result<Command<'a>, Refusal>,
 }
 
-/// A command of the admin socket.
+/// A command of the admin socket. A `socket_id` that is `None` is in neither spelling: no connection has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Command<'a> {
     Publish(Publish<'a>),
     Channels {
-        prefix: std::borrow::Cow<'a, str>,
+        prefix: Cow<'a, str>,
         limit: Option<usize>,
-        after: Option<std::borrow::Cow<'a, str>>,
+        after: Option<Cow<'a, str>>,
     },
     Channel {
-        channel: std::borrow::Cow<'a, str>,
+        /// A legal name.
+        channel: Cow<'a, str>,
     },
     Connections {
         limit: Option<usize>,
-        after: Option<std::borrow::Cow<'a, str>>,
+        after: Option<Cow<'a, str>>,
     },
     Connection {
         socket_id: Option<SocketId>,
     },
     Disconnect {
         socket_id: Option<SocketId>,
+        /// 4000–4999.
         code: u16,
-        reason: std::borrow::Cow<'a, str>,
+        /// Fits a close frame.
+        reason: Cow<'a, str>,
     },
     Unsubscribe {
         socket_id: Option<SocketId>,
-        channel: std::borrow::Cow<'a, str>,
+        /// Any string: what is no legal name has no subscriber either.
+        channel: Cow<'a, str>,
     },
     Stats,
     Ping,
@@ -50,10 +59,10 @@ pub enum Command<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
     /// 1 to 100 legal names.
-    pub channels: SmallVec<[std::borrow::Cow<'a, str>; 1]>,
+    pub channels: SmallVec<[Cow<'a, str>; 1]>,
     /// What stands between the quotes of `event`, as written.
     pub event: &'a str,
-    /// Raw JSON of `data`, byte for byte.
+    /// Raw JSON of `data`, byte for byte; `null` is data too.
     pub data: Option<&'a str>,
     /// Who is left out.
     pub exclude: Option<SocketId>,
@@ -61,29 +70,748 @@ pub struct Publish<'a> {
 
 /// Why a request is refused: code for programs, text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Refusal {
+    /// What is wrong, for people.
     MalformedRequest(&'static str),
+    /// A command that there is not.
     UnknownCommand,
+    /// The member that is missing.
     MissingMember(&'static str),
+    /// Not a legal channel name.
     InvalidChannel,
+    /// An event name that starts with `socket:`.
     ReservedEvent,
+    /// What was not found, for people.
     NotFound(&'static str),
-    TooLarge { what: &'static str, limit: usize },
+    /// A limit that was passed.
+    TooLarge {
+        /// What there is too much of: "bytes of data".
+        what: &'static str,
+        /// The most there may be.
+        limit: usize,
+    },
 }
 
 /// Reads lines; owns the tape and the copy that simd-json works on.
 #[derive(Default)]
-pub struct Parser {}
+pub struct Parser {
+    reader: Reader,
+}
 
 impl Parser {
     /// Reads one line (without its newline).
     pub fn request<'a>(&mut self, line: &'a [u8]) -> Request<'a> {
-        let _ = line;
-        let _: Option<Channel<'a>> = None;
-        Request {
+        let refused = |text| Request {
             id: "null",
-            command: Err(Refusal::UnknownCommand),
+            command: Err(Refusal::MalformedRequest(text)),
+        };
+        let Ok(line) = std::str::from_utf8(line) else {
+            return refused("the line is no valid UTF-8");
+        };
+        let Some(document) = self.reader.read(line) else {
+            return refused("the line is no valid JSON");
+        };
+        let Some(members) = Members::of(document) else {
+            return refused("the line is no JSON object");
+        };
+        match members.id {
+            Some(id) if id.raw.len() > ID_BYTES_MAX => refused("id is longer than 256 bytes"),
+            id => Request {
+                id: id.map_or("null", |id| id.raw),
+                command: members.command(),
+            },
+        }
+    }
+}
+
+/// The members that any command knows, by name; of two with one name, the last.
+struct Members<'r, 'a> {
+    document: Document<'r, 'a>,
+    id: Member<'a>,
+    command: Member<'a>,
+    channel: Member<'a>,
+    channels: Member<'a>,
+    event: Member<'a>,
+    data: Member<'a>,
+    exclude: Member<'a>,
+    prefix: Member<'a>,
+    limit: Member<'a>,
+    after: Member<'a>,
+    socket_id: Member<'a>,
+    code: Member<'a>,
+    reason: Member<'a>,
+}
+
+type Member<'a> = Option<Value<'a>>;
+
+impl<'r, 'a> Members<'r, 'a> {
+    fn of(document: Document<'r, 'a>) -> Option<Self> {
+        let (id, command, channel, channels, event, data, exclude) = (None, None, None, None, None, None, None);
+        let (prefix, limit, after, socket_id, code, reason) = (None, None, None, None, None, None);
+        #[rustfmt::skip]
+        let mut members = Members {
+            document, id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason,
+        };
+        for (key, value) in document.object()? {
+            let member = match &*key {
+                "id" => &mut members.id,
+                "command" => &mut members.command,
+                "channel" => &mut members.channel,
+                "channels" => &mut members.channels,
+                "event" => &mut members.event,
+                "data" => &mut members.data,
+                "exclude" => &mut members.exclude,
+                "prefix" => &mut members.prefix,
+                "limit" => &mut members.limit,
+                "after" => &mut members.after,
+                "socket_id" => &mut members.socket_id,
+                "code" => &mut members.code,
+                "reason" => &mut members.reason,
+                _ => continue,
+            };
+            *member = Some(value);
+        }
+        Some(members)
+    }
+
+    fn command(&self) -> Result<Command<'a>, Refusal> {
+        let command = required(self.command, "command")?.text();
+        match &*command.ok_or(Refusal::MalformedRequest("command is no string"))? {
+            "publish" => self.publish().map(Command::Publish),
+            "channels" => Ok(Command::Channels {
+                prefix: text(self.prefix, "prefix is no string")?.unwrap_or_default(),
+                limit: self.limit()?,
+                after: text(self.after, "after is no string")?,
+            }),
+            "channel" => Ok(Command::Channel {
+                channel: legal(self.channel()?)?,
+            }),
+            "connections" => Ok(Command::Connections {
+                limit: self.limit()?,
+                after: text(self.after, "after is no string")?,
+            }),
+            "connection" => Ok(Command::Connection {
+                socket_id: self.socket_id()?,
+            }),
+            "disconnect" => Ok(Command::Disconnect {
+                socket_id: self.socket_id()?,
+                code: self.code()?,
+                reason: self.reason()?,
+            }),
+            "unsubscribe" => Ok(Command::Unsubscribe {
+                socket_id: self.socket_id()?,
+                channel: self.channel()?,
+            }),
+            "stats" => Ok(Command::Stats),
+            "ping" => Ok(Command::Ping),
+            _ => Err(Refusal::UnknownCommand),
+        }
+    }
+
+    fn publish(&self) -> Result<Publish<'a>, Refusal> {
+        let channels = self.publish_channels()?;
+        let event = required(self.event, "event")?.string();
+        let event = event.ok_or(Refusal::MalformedRequest("event is no string"))?;
+        if event.raw.is_empty() {
+            return Err(Refusal::MalformedRequest("event is empty"));
+        }
+        if event.value.starts_with("socket:") {
+            return Err(Refusal::ReservedEvent);
+        }
+        at_most(EVENT_BYTES_MAX, "bytes of event", event.raw.len())?;
+        let data = self.data.map(|data| data.raw);
+        at_most(DATA_BYTES_MAX, "bytes of data", data.map_or(0, str::len))?;
+        let exclude = match text(self.exclude, "exclude is no string")? {
+            Some(text) => Some(SocketId::parse(&text).ok_or(Refusal::MalformedRequest("exclude is no socket_id"))?),
+            None => None,
+        };
+        Ok(Publish {
+            channels,
+            event: event.raw,
+            data,
+            exclude,
+        })
+    }
+
+    fn publish_channels(&self) -> Result<SmallVec<[Cow<'a, str>; 1]>, Refusal> {
+        match (self.channel, self.channels) {
+            (Some(_), Some(_)) => Err(Refusal::MalformedRequest("channel and channels are both given")),
+            (_, None) => Ok(SmallVec::from_elem(legal(self.channel()?)?, 1)),
+            (None, Some(channels)) => {
+                let names = || {
+                    self.document
+                        .elements(channels)
+                        .ok_or(Refusal::MalformedRequest("channels is no array"))
+                };
+                match names()?.count() {
+                    0 => return Err(Refusal::MalformedRequest("channels is empty")),
+                    count => at_most(PUBLISH_CHANNELS_MAX, "channels", count)?,
+                }
+                let name = |name: Value<'a>| {
+                    name.text()
+                        .ok_or(Refusal::MalformedRequest("channels holds what is no string"))
+                };
+                names()?.map(|value| legal(name(value)?)).collect()
+            }
+        }
+    }
+
+    fn channel(&self) -> Result<Cow<'a, str>, Refusal> {
+        required(self.channel, "channel")?
+            .text()
+            .ok_or(Refusal::MalformedRequest("channel is no string"))
+    }
+
+    fn socket_id(&self) -> Result<Option<SocketId>, Refusal> {
+        let text = required(self.socket_id, "socket_id")?.text();
+        Ok(SocketId::parse(
+            &text.ok_or(Refusal::MalformedRequest("socket_id is no string"))?,
+        ))
+    }
+
+    fn limit(&self) -> Result<Option<usize>, Refusal> {
+        integer(self.limit, 1..=PAGE_MAX, "limit is no integer from 1 to 1000")
+    }
+
+    fn code(&self) -> Result<u16, Refusal> {
+        let code = integer(self.code, 4000..=4999, "code is no integer from 4000 to 4999")?;
+        Ok(code.unwrap_or(DISCONNECT_CODE))
+    }
+
+    fn reason(&self) -> Result<Cow<'a, str>, Refusal> {
+        let reason = text(self.reason, "reason is no string")?.unwrap_or(Cow::Borrowed(DISCONNECT_REASON));
+        at_most(REASON_BYTES_MAX, "bytes of reason", reason.len())?;
+        Ok(reason)
+    }
+}
+
+fn required<'a>(member: Member<'a>, name: &'static str) -> Result<Value<'a>, Refusal> {
+    member.ok_or(Refusal::MissingMember(name))
+}
+
+/// A member that may be missing, but is a string where it is not.
+fn text<'a>(member: Member<'a>, otherwise: &'static str) -> Result<Option<Cow<'a, str>>, Refusal> {
+    member
+        .map(|value| value.text().ok_or(Refusal::MalformedRequest(otherwise)))
+        .transpose()
+}
+
+/// A member that may be missing, but is an integer in a range where it is not.
+fn integer<T>(
+    member: Member<'_>,
+    range: std::ops::RangeInclusive<T>,
+    otherwise: &'static str,
+) -> Result<Option<T>, Refusal>
+where
+    T: std::str::FromStr + PartialOrd,
+{
+    let Some(value) = member else { return Ok(None) };
+    let number = value.raw.parse().ok().filter(|number| range.contains(number));
+    number.map(Some).ok_or(Refusal::MalformedRequest(otherwise))
+}
+
+fn legal(name: Cow<'_, str>) -> Result<Cow<'_, str>, Refusal> {
+    if Channel::parse(&name).is_some() {
+        Ok(name)
+    } else {
+        Err(Refusal::InvalidChannel)
+    }
+}
+
+fn at_most(limit: usize, what: &'static str, count: usize) -> Result<(), Refusal> {
+    if count > limit {
+        Err(Refusal::TooLarge { what, limit })
+    } else {
+        Ok(())
+    }
+}
+
+/// Longest `id`, as written: it is echoed, and must not make a reply large.
+const ID_BYTES_MAX: usize = 256;
+
+/// Most `channels` of one publish.
+pub const PUBLISH_CHANNELS_MAX: usize = 100;
+
+/// Largest `data` of one publish, as written. The envelope comes on top; the next limit bounds it.
+pub const DATA_BYTES_MAX: usize = 256 * 1024;
+
+/// Longest `event` of one publish, as written.
+pub const EVENT_BYTES_MAX: usize = 1024;
+
+/// Most entries of one reply.
+pub const PAGE_MAX: usize = 1000;
+
+/// Longest `reason`, unescaped: a close frame holds no more beside the code (RFC 6455 §5.5).
+const REASON_BYTES_MAX: usize = 123;
+
+const DISCONNECT_CODE: u16 = 4000;
+const DISCONNECT_REASON: &str = "disconnected by the server's operator";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::json::tests::{mutated, serde_says_json, slips, written_json};
+    use proptest::prelude::*;
+
+    const MALFORMED: &str = "malformed_request";
+
+    /// The code of the refusal, or "ok".
+    fn verdict<T>(result: &Result<T, Refusal>) -> &'static str {
+        result.as_ref().map_or_else(Refusal::code, |_| "ok")
+    }
+
+    #[track_caller]
+    fn check<'a>(line: &'a str, expected: Command<'a>) {
+        assert_eq!(
+            Parser::default().request(line.as_bytes()),
+            Request {
+                id: "1",
+                command: Ok(expected)
+            },
+            "{line}"
+        );
+    }
+
+    #[track_caller]
+    fn check_code(line: impl AsRef<[u8]>, id: &str, code: &str) {
+        let (mut parser, shown) = (
+            Parser::default(),
+            String::from_utf8_lossy(&line.as_ref()[..line.as_ref().len().min(200)]),
+        );
+        let request = parser.request(line.as_ref());
+        assert_eq!(
+            (request.id, verdict(&request.command)),
+            (id, code),
+            "{shown}: {:?}",
+            request.command
+        );
+    }
+
+    fn publish<'a>(channels: &[&'a str], event: &'a str, data: Option<&'a str>) -> Publish<'a> {
+        let channels = channels.iter().map(|name| Cow::Borrowed(*name)).collect();
+        Publish {
+            channels,
+            event,
+            data,
+            exclude: None,
+        }
+    }
+
+    #[test]
+    fn every_command_is_read() {
+        let socket_id = Some(SocketId { high: 12, low: 34 });
+        check(r#"{"id":1,"command":"stats"}"#, Command::Stats);
+        check(r#"{"id":1,"command":"p\u0069ng","x":1e999}"#, Command::Ping);
+        check(
+            r#"{"id":1,"command":"channels"}"#,
+            Command::Channels {
+                prefix: "".into(),
+                limit: None,
+                after: None,
+            },
+        );
+        check(
+            r#"{"id":1,"command":"channels","prefix":"user:","limit":1000,"after":"user:7"}"#,
+            Command::Channels {
+                prefix: "user:".into(),
+                limit: Some(1000),
+                after: Some("user:7".into()),
+            },
+        );
+        check(
+            r#"{"id":1,"command":"channel","channel":"user:13"}"#,
+            Command::Channel {
+                channel: "user:13".into(),
+            },
+        );
+        check(
+            r#"{"id":1,"command":"connections"}"#,
+            Command::Connections {
+                limit: None,
+                after: None,
+            },
+        );
+        check(
+            r#"{"id":1,"command":"connections","limit":1,"after":""}"#,
+            Command::Connections {
+                limit: Some(1),
+                after: Some("".into()),
+            },
+        );
+        check(
+            r#"{"id":1,"command":"connection","socket_id":"12.34"}"#,
+            Command::Connection { socket_id },
+        );
+        check(
+            r#"{"id":1,"command":"connection","socket_id":"nobody"}"#,
+            Command::Connection { socket_id: None },
+        );
+        check(
+            r#"{"id":1,"command":"disconnect","socket_id":"12.34"}"#,
+            Command::Disconnect {
+                socket_id,
+                code: 4000,
+                reason: "disconnected by the server's operator".into(),
+            },
+        );
+        check(
+            r#"{"id":1,"command":"disconnect","socket_id":"00000000-0000-000c-0000-000000000022","code":4999,"reason":"b\u0061nned"}"#,
+            Command::Disconnect {
+                socket_id,
+                code: 4999,
+                reason: "banned".into(),
+            },
+        );
+        check(
+            r#"{"id":1,"command":"unsubscribe","socket_id":"12.34","channel":"no legal name"}"#,
+            Command::Unsubscribe {
+                socket_id,
+                channel: "no legal name".into(),
+            },
+        );
+    }
+
+    #[test]
+    fn a_publish_keeps_event_and_data_as_written() {
+        let check = |members: &str, expected: Publish<'_>| {
+            let line = format!(r#"{{"id":1,"command":"publish",{members}}}"#);
+            let Ok(Command::Publish(read)) = Parser::default().request(line.as_bytes()).command else {
+                panic!("{line}")
+            };
+            assert_eq!(format!("{read:?}"), format!("{expected:?}"));
+        };
+        check(
+            r#""channel":"user:13","event":"order.paid","data":{"id": 42}"#,
+            publish(&["user:13"], "order.paid", Some(r#"{"id": 42}"#)),
+        );
+        check(
+            r#""channel":"user:13","event":"order.paid""#,
+            publish(&["user:13"], "order.paid", None),
+        );
+        check(
+            r#""channel":"a","event":"e","data":null"#,
+            publish(&["a"], "e", Some("null")),
+        );
+        check(
+            r#""channel":"a","event":"e","data": -1E+999 "#,
+            publish(&["a"], "e", Some("-1E+999")),
+        );
+        check(
+            r#""channel":"a\u002fb","event":"\u0065\"","data":"\ud83d\ude00""#,
+            publish(&["a/b"], r#"\u0065\""#, Some(r#""\ud83d\ude00""#)),
+        );
+        check(
+            r#""channels":["a", "b","a"],"event":"e""#,
+            publish(&["a", "b", "a"], "e", None),
+        );
+        check(
+            r#""event":"x","channel":"a","event":"e","data":1,"d\u0061ta":[ 2 ]"#,
+            publish(&["a"], "e", Some("[ 2 ]")),
+        );
+        let exclude = Some(SocketId { high: 12, low: 34 });
+        check(
+            r#""channel":"a","event":"e","exclude":"12.34""#,
+            Publish {
+                exclude,
+                ..publish(&["a"], "e", None)
+            },
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_no_json_object_is_answered_with_id_null() {
+        for line in [
+            "",
+            " ",
+            "{",
+            "[]",
+            "1",
+            "null",
+            "\"publish\"",
+            r#"{"id":1}x"#,
+            r#"{"id":1,"x":"\ud800"}"#,
+            r#"[{"id":1}]"#,
+        ] {
+            check_code(line, "null", MALFORMED);
+        }
+        check_code(
+            b"{\"id\":1,\"command\":\"publish\",\"channel\":\"a\",\"event\":\"e\",\"data\":\"\xFF\"}",
+            "null",
+            MALFORMED,
+        );
+        check_code(
+            b"{\"id\":1,\"command\":\"ping\",\"x\":\"\xED\xA0\x80\"}",
+            "null",
+            MALFORMED,
+        );
+        check_code(format!("{{\"id\":1,\"data\":{}", "[".repeat(60_000)), "null", MALFORMED);
+    }
+
+    #[test]
+    fn any_id_is_echoed_as_written_up_to_256_bytes() {
+        for id in [
+            "null",
+            "0",
+            "-1.50e+999",
+            "\"a\\u0062\"",
+            "[1, {\"a\" :2}]",
+            "{ }",
+            "false",
+        ] {
+            check_code(format!("{{\"id\" : {id} , \"command\":\"ping\"}}"), id, "ok");
+            check_code(
+                format!("{{\"id\" : {id} , \"command\":\"pong\"}}"),
+                id,
+                "unknown_command",
+            );
+        }
+        check_code(r#"{"id":1,"id":2,"command":"ping"}"#, "2", "ok");
+        check_code(r#"{"command":"ping"}"#, "null", "ok");
+        let longest = "7".repeat(256);
+        check_code(format!("{{\"id\":{longest},\"command\":\"ping\"}}"), &longest, "ok");
+        check_code(format!("{{\"id\":{longest}7,\"command\":\"ping\"}}"), "null", MALFORMED);
+    }
+
+    #[test]
+    fn each_wrong_member_has_its_code() {
+        let check = |members: &str, code| check_code(format!("{{\"id\":1{members}}}"), "1", code);
+        check("", "missing_member");
+        check(r#","command":"""#, "unknown_command");
+        check(r#","command":"Ping""#, "unknown_command");
+        for no_string in ["null", "1", "[]", "{}", "true"] {
+            check(&format!(r#","command":{no_string}"#), MALFORMED);
+            for (command, member) in [
+                ("channels", "prefix"),
+                ("channels", "after"),
+                ("channel", "channel"),
+                ("connections", "after"),
+            ] {
+                check(&format!(r#","command":"{command}","{member}":{no_string}"#), MALFORMED);
+            }
+            for command in ["connection", "disconnect", "unsubscribe"] {
+                check(&format!(r#","command":"{command}","socket_id":{no_string}"#), MALFORMED);
+            }
+            check(
+                &format!(r#","command":"unsubscribe","socket_id":"1.1","channel":{no_string}"#),
+                MALFORMED,
+            );
+            check(
+                &format!(r#","command":"disconnect","socket_id":"1.1","reason":{no_string}"#),
+                MALFORMED,
+            );
+        }
+        for (command, members) in [
+            ("channel", ""),
+            ("connection", ""),
+            ("disconnect", r#","code":4000"#),
+            ("unsubscribe", r#","channel":"a""#),
+            ("unsubscribe", r#","socket_id":"1.1""#),
+        ] {
+            check(&format!(r#","command":"{command}"{members}"#), "missing_member");
+        }
+        for name in ["", "a b", "presence-x", "private-a:b", "é"] {
+            check(
+                &format!(r#","command":"channel","channel":"{name}""#),
+                "invalid_channel",
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_are_integers_within_their_range() {
+        let check = |member: &str, number: &str, code| {
+            check_code(
+                format!(r#"{{"id":1,"command":"channels","{member}":{number}}}"#),
+                "1",
+                code,
+            );
+        };
+        for limit in [
+            "0",
+            "-1",
+            "-0",
+            "1001",
+            "1.0",
+            "1e2",
+            "null",
+            "\"1\"",
+            "1e999",
+            "99999999999999999999",
+            "true",
+            "[1]",
+        ] {
+            check("limit", limit, MALFORMED);
+        }
+        for limit in ["1", "1000"] {
+            check("limit", limit, "ok");
+        }
+        let check = |code: &str, verdict| {
+            check_code(
+                format!(r#"{{"id":1,"command":"disconnect","socket_id":"1.1","code":{code}}}"#),
+                "1",
+                verdict,
+            );
+        };
+        for code in [
+            "3999", "5000", "1000", "-4000", "4000.0", "4e3", "\"4000\"", "null", "69536",
+        ] {
+            check(code, MALFORMED);
+        }
+        for code in ["4000", "4123", "4999"] {
+            check(code, "ok");
+        }
+    }
+
+    #[test]
+    fn a_reason_fits_a_close_frame() {
+        let check = |reason: &str, verdict| {
+            check_code(
+                format!(r#"{{"id":1,"command":"disconnect","socket_id":"1.1","reason":"{reason}"}}"#),
+                "1",
+                verdict,
+            );
+        };
+        check("", "ok");
+        check(&"x".repeat(123), "ok");
+        check(&"x".repeat(124), "too_large");
+        check(&"é".repeat(62), "too_large");
+        check(&"\\u0041".repeat(123), "ok");
+    }
+
+    #[test]
+    fn a_publish_is_refused_by_its_first_wrong_member() {
+        let check = |members: &str, code| check_code(format!(r#"{{"id":1,"command":"publish"{members}}}"#), "1", code);
+        check("", "missing_member");
+        check(r#","event":"e""#, "missing_member");
+        check(r#","channel":"a""#, "missing_member");
+        check(r#","channel":"a","channels":["a"],"event":"e""#, MALFORMED);
+        check(r#","channel":null,"channels":["a"],"event":"e""#, MALFORMED);
+        for channel in ["null", "1", "[\"a\"]", "{}"] {
+            check(&format!(r#","channel":{channel},"event":"e""#), MALFORMED);
+        }
+        for channels in [
+            "null",
+            "1",
+            "\"a\"",
+            "{}",
+            "[]",
+            "[1]",
+            "[null]",
+            "[[\"a\"]]",
+            r#"["a",1]"#,
+        ] {
+            check(&format!(r#","channels":{channels},"event":"e""#), MALFORMED);
+        }
+        check(r#","channel":"","event":"e""#, "invalid_channel");
+        check(r#","channel":"presence-a","event":"e""#, "invalid_channel");
+        check(r#","channels":["a","b c"],"event":"e""#, "invalid_channel");
+        check(r#","channel":"a b","event":"socket:ping""#, "invalid_channel");
+        for event in ["null", "1", "[]", r#""""#] {
+            check(&format!(r#","channel":"a","event":{event}"#), MALFORMED);
+        }
+        for event in [
+            "socket:ping",
+            "socket:",
+            "socket:anything",
+            "\\u0073ocket:ping",
+            "socket\\u003a",
+        ] {
+            check(
+                &format!(r#","channel":"a","event":"{event}","data":1"#),
+                "reserved_event",
+            );
+        }
+        for event in ["socket", "Socket:ping", " socket:ping", "sockets:ping"] {
+            check(&format!(r#","channel":"a","event":"{event}""#), "ok");
+        }
+        for exclude in ["null", "1", "\"\"", "\"nobody\"", "[]"] {
+            check(&format!(r#","channel":"a","event":"e","exclude":{exclude}"#), MALFORMED);
+        }
+    }
+
+    #[test]
+    fn a_publish_is_bounded() {
+        let check = |members: &str, code| check_code(format!(r#"{{"id":1,"command":"publish"{members}}}"#), "1", code);
+        let channels = |count: usize| format!(r#","channels":["a"{}],"event":"e""#, r#","a""#.repeat(count - 1));
+        check(&channels(100), "ok");
+        check(&channels(101), "too_large");
+        check(
+            &format!(r#","channels":[{}1],"event":"e""#, "1,".repeat(100)),
+            "too_large",
+        );
+        let data = |len: usize| format!(r#","channel":"a","event":"e","data":"{}""#, "x".repeat(len - 2));
+        check(&data(262_144), "ok");
+        check(&data(262_145), "too_large");
+        let event = |len| format!(r#","channel":"a","event":"{}""#, "x".repeat(len));
+        check(&event(1024), "ok");
+        check(&event(1025), "too_large");
+        check(
+            &format!(r#","channel":"a","event":"socket:{}""#, "x".repeat(2000)),
+            "reserved_event",
+        );
+    }
+
+    /// Lines that are nearly right, so that slips hit what matters.
+    fn nearly_requests() -> impl Strategy<Value = String> {
+        let command = prop::sample::select(vec![
+            "publish",
+            "channels",
+            "channel",
+            "connections",
+            "disconnect",
+            "unsubscribe",
+            "ping",
+        ]);
+        let key = prop::sample::select(vec![
+            "id",
+            "channel",
+            "channels",
+            "event",
+            "data",
+            "exclude",
+            "limit",
+            "code",
+            "reason",
+            "socket_id",
+        ]);
+        let value = prop_oneof![
+            written_json(),
+            Just("\"1.1\"".to_owned()),
+            Just("[\"a\",\"b\"]".to_owned()),
+            Just("4000".to_owned())
+        ];
+        (command, prop::collection::vec((key, value), 0..5)).prop_map(|(command, members)| {
+            let members: String = members
+                .iter()
+                .map(|(key, value)| format!(",\"{key}\":{value}"))
+                .collect();
+            format!(r#"{{"command":"{command}","channel":"a","event":"e"{members}}}"#)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(line in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Parser::default().request(&line).command.is_err());
+        }
+
+        #[test]
+        fn what_is_no_json_is_malformed_and_what_is_read_is_echoed(
+            line in nearly_requests(),
+            slips in prop::collection::vec(slips(), 0..3),
+        ) {
+            let line = slips.iter().fold(line, |line, (at, len, with)| mutated(&line, *at, *len, with));
+            let mut parser = Parser::default();
+            let request = parser.request(line.as_bytes());
+            let is_object = serde_says_json(&line) && line.trim_start().starts_with('{');
+            prop_assert!(is_object || (request.id, verdict(&request.command)) == ("null", MALFORMED), "{:?}", line);
+            if let Ok(Command::Publish(publish)) = request.command {
+                type Raw<'a> = std::collections::HashMap<String, &'a serde_json::value::RawValue>;
+                let members: Raw<'_> = serde_json::from_str(&line).unwrap();
+                prop_assert_eq!(publish.data, members.get("data").map(|raw| raw.get()));
+                prop_assert_eq!(request.id, members.get("id").map_or("null", |raw| raw.get()));
+                prop_assert_eq!(format!("\"{}\"", publish.event), members["event"].get());
+            }
         }
     }
 }

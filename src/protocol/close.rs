@@ -1,5 +1,7 @@
 //! Every way a connection can end: code, text, may-reconnect, metric label.
 
+use std::fmt;
+
 /// Why a connection ended, or is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -34,17 +36,316 @@ pub enum CloseReason {
     UpgradeRefused,
 }
 
+/// What the client should do next (PROTOCOL.md, Closing).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reconnect {
+    /// With back-off and jitter.
+    WithBackOff,
+    /// Not repeat what it did.
+    AfterMending,
+    /// Not at all: refused for good.
+    Never,
+    /// After at least 1 s, with back-off: refused for now.
+    Later,
+    /// At once.
+    AtOnce,
+}
+
+/// One kind of ending: a line of [`TABLE`].
+struct Kind {
+    label: &'static str,
+    /// The code of the close frame that this server sends of its own accord; `None`: it sends none, or the code is in the reason.
+    code: Option<u16>,
+}
+
+/// By [`CloseReason::kind`]. Feeds the wire, the log and the metric.
+const TABLE: [Kind; CloseReason::KINDS] = [
+    Kind {
+        label: "client_closed",
+        code: None,
+    },
+    Kind {
+        label: "client_gone",
+        code: None,
+    },
+    Kind {
+        label: "server_restarting",
+        code: Some(1012),
+    },
+    Kind {
+        label: "protocol_error",
+        code: Some(1002),
+    },
+    Kind {
+        label: "binary_message",
+        code: Some(1003),
+    },
+    Kind {
+        label: "invalid_utf8",
+        code: Some(1007),
+    },
+    Kind {
+        label: "message_too_big",
+        code: Some(1009),
+    },
+    Kind {
+        label: "disconnected",
+        code: None,
+    },
+    Kind {
+        label: "slow_consumer",
+        code: Some(4100),
+    },
+    Kind {
+        label: "over_capacity",
+        code: Some(4101),
+    },
+    Kind {
+        label: "pong_timeout",
+        code: Some(4201),
+    },
+    Kind {
+        label: "silent",
+        code: Some(4202),
+    },
+    Kind {
+        label: "handshake_timeout",
+        code: None,
+    },
+    Kind {
+        label: "upgrade_refused",
+        code: None,
+    },
+];
+
 impl CloseReason {
     /// Number of kinds; `kind()` is below it.
     pub const KINDS: usize = 14;
+
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
-        0
+        match self {
+            CloseReason::ClientClosed { .. } => 0,
+            CloseReason::ClientGone => 1,
+            CloseReason::ServerRestarting => 2,
+            CloseReason::ProtocolError(_) => 3,
+            CloseReason::BinaryMessage => 4,
+            CloseReason::InvalidUtf8 => 5,
+            CloseReason::MessageTooBig { .. } => 6,
+            CloseReason::Disconnected { .. } => 7,
+            CloseReason::SlowConsumer { .. } => 8,
+            CloseReason::OverCapacity { .. } => 9,
+            CloseReason::PongTimeout { .. } => 10,
+            CloseReason::Silent { .. } => 11,
+            CloseReason::HandshakeTimeout => 12,
+            CloseReason::UpgradeRefused => 13,
+        }
     }
+
     /// Metric label of each kind, by index.
-    pub const LABELS: [&'static str; Self::KINDS] = [""; Self::KINDS];
-    /// Close code and text to send; `None`: no frame is sent.
+    pub const LABELS: [&'static str; Self::KINDS] = {
+        let mut labels = [""; Self::KINDS];
+        let mut kind = 0;
+        while kind < Self::KINDS {
+            labels[kind] = TABLE[kind].label;
+            kind += 1;
+        }
+        labels
+    };
+
+    /// Close code and text to send; `None`: no frame is sent. A client that gave no code is answered with 1000.
     pub fn frame(&self) -> Option<(u16, String)> {
-        None
+        let text = match self {
+            CloseReason::ClientClosed { .. } => String::new(),
+            _ => self.to_string(),
+        };
+        Some((self.code()?, text))
+    }
+
+    /// What the client should do next. Where no frame told it, it can only back off.
+    pub fn reconnect(&self) -> Reconnect {
+        match self.code() {
+            Some(1002 | 1003 | 1007 | 1009) => Reconnect::AfterMending,
+            Some(4000..=4099) => Reconnect::Never,
+            Some(4100..=4199) => Reconnect::Later,
+            Some(4200..=4299) => Reconnect::AtOnce,
+            None if *self == CloseReason::UpgradeRefused => Reconnect::AfterMending,
+            _ => Reconnect::WithBackOff,
+        }
+    }
+
+    fn code(&self) -> Option<u16> {
+        match self {
+            CloseReason::ClientClosed { code } => Some(code.unwrap_or(1000)),
+            CloseReason::Disconnected { code, .. } => Some(*code),
+            _ => TABLE[self.kind()].code,
+        }
+    }
+}
+
+/// For people: the text of the close frame, and of the log.
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::ClientClosed { .. } => f.write_str("the client closed"),
+            CloseReason::ClientGone => f.write_str("the client went away without a close frame"),
+            CloseReason::ServerRestarting => f.write_str("the server is restarting: reconnect"),
+            CloseReason::ProtocolError(what) => f.write_str(what),
+            CloseReason::BinaryMessage => f.write_str("binary message: send text"),
+            CloseReason::InvalidUtf8 => f.write_str("a text was not valid UTF-8"),
+            CloseReason::MessageTooBig { limit } => write!(f, "message over {limit} bytes: send less at once"),
+            CloseReason::Disconnected { reason, .. } => f.write_str(reason),
+            CloseReason::SlowConsumer { limit, pending } => {
+                write!(f, "outbox over {limit} bytes ({pending} bytes pending)")
+            }
+            CloseReason::OverCapacity { limit } => write!(f, "over {limit} connections: try again later"),
+            CloseReason::PongTimeout { timeout_s } => write!(f, "no socket:pong within {timeout_s} s of the ping"),
+            CloseReason::Silent { timeout_s } => write!(f, "nothing arrived for {timeout_s} s: send socket:ping"),
+            CloseReason::HandshakeTimeout => f.write_str("the upgrade was not finished in time"),
+            CloseReason::UpgradeRefused => f.write_str("the upgrade was refused"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_kind() -> Vec<CloseReason> {
+        vec![
+            CloseReason::ClientClosed { code: None },
+            CloseReason::ClientGone,
+            CloseReason::ServerRestarting,
+            CloseReason::ProtocolError("reserved bits set"),
+            CloseReason::BinaryMessage,
+            CloseReason::InvalidUtf8,
+            CloseReason::MessageTooBig { limit: usize::MAX },
+            CloseReason::Disconnected {
+                code: 4000,
+                reason: "banned".into(),
+            },
+            CloseReason::SlowConsumer {
+                limit: usize::MAX,
+                pending: usize::MAX,
+            },
+            CloseReason::OverCapacity { limit: usize::MAX },
+            CloseReason::PongTimeout { timeout_s: u32::MAX },
+            CloseReason::Silent { timeout_s: u32::MAX },
+            CloseReason::HandshakeTimeout,
+            CloseReason::UpgradeRefused,
+        ]
+    }
+
+    #[track_caller]
+    fn check(reason: CloseReason, frame: Option<(u16, &str)>, reconnect: Reconnect) {
+        assert_eq!(
+            reason.frame(),
+            frame.map(|(code, text)| (code, text.to_owned())),
+            "{reason:?}"
+        );
+        assert_eq!(reason.reconnect(), reconnect, "{reason:?}");
+    }
+
+    #[test]
+    fn the_code_tells_the_client_what_to_do() {
+        let disconnected = |code| CloseReason::Disconnected {
+            code,
+            reason: "banned".into(),
+        };
+        check(
+            CloseReason::ClientClosed { code: None },
+            Some((1000, "")),
+            Reconnect::WithBackOff,
+        );
+        check(
+            CloseReason::ClientClosed { code: Some(3001) },
+            Some((3001, "")),
+            Reconnect::WithBackOff,
+        );
+        check(CloseReason::ClientGone, None, Reconnect::WithBackOff);
+        check(
+            CloseReason::ServerRestarting,
+            Some((1012, "the server is restarting: reconnect")),
+            Reconnect::WithBackOff,
+        );
+        check(
+            CloseReason::ProtocolError("mask missing"),
+            Some((1002, "mask missing")),
+            Reconnect::AfterMending,
+        );
+        check(
+            CloseReason::BinaryMessage,
+            Some((1003, "binary message: send text")),
+            Reconnect::AfterMending,
+        );
+        check(
+            CloseReason::InvalidUtf8,
+            Some((1007, "a text was not valid UTF-8")),
+            Reconnect::AfterMending,
+        );
+        let text = "message over 65536 bytes: send less at once";
+        check(
+            CloseReason::MessageTooBig { limit: 65_536 },
+            Some((1009, text)),
+            Reconnect::AfterMending,
+        );
+        check(disconnected(4000), Some((4000, "banned")), Reconnect::Never);
+        check(disconnected(4099), Some((4099, "banned")), Reconnect::Never);
+        check(disconnected(4150), Some((4150, "banned")), Reconnect::Later);
+        check(disconnected(4299), Some((4299, "banned")), Reconnect::AtOnce);
+        check(disconnected(4999), Some((4999, "banned")), Reconnect::WithBackOff);
+        let text = "outbox over 1048576 bytes (1068576 bytes pending)";
+        let slow = CloseReason::SlowConsumer {
+            limit: 1_048_576,
+            pending: 1_068_576,
+        };
+        check(slow, Some((4100, text)), Reconnect::Later);
+        let text = "over 100000 connections: try again later";
+        check(
+            CloseReason::OverCapacity { limit: 100_000 },
+            Some((4101, text)),
+            Reconnect::Later,
+        );
+        let text = "no socket:pong within 25 s of the ping";
+        check(
+            CloseReason::PongTimeout { timeout_s: 25 },
+            Some((4201, text)),
+            Reconnect::AtOnce,
+        );
+        let text = "nothing arrived for 55 s: send socket:ping";
+        check(
+            CloseReason::Silent { timeout_s: 55 },
+            Some((4202, text)),
+            Reconnect::AtOnce,
+        );
+        check(CloseReason::HandshakeTimeout, None, Reconnect::WithBackOff);
+        check(CloseReason::UpgradeRefused, None, Reconnect::AfterMending);
+    }
+
+    #[test]
+    fn each_kind_has_its_own_line_in_the_table() {
+        let kinds: Vec<usize> = every_kind().iter().map(CloseReason::kind).collect();
+        assert_eq!(kinds, (0..CloseReason::KINDS).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn labels_are_unique_and_snake_case() {
+        let mut labels = CloseReason::LABELS.to_vec();
+        assert!(labels.iter().all(|label| !label.is_empty()));
+        assert!(labels.iter().all(|label| {
+            label
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        }));
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), CloseReason::KINDS);
+    }
+
+    #[test]
+    fn every_text_fits_a_close_frame() {
+        for reason in every_kind() {
+            assert!(reason.to_string().len() <= 123, "{reason}");
+        }
     }
 }

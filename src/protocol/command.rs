@@ -1,6 +1,7 @@
 //! What a client asks for.
 
-use crate::protocol::json::JsonString;
+use crate::protocol::json::{JsonString, Reader, Value};
+use std::borrow::Cow;
 
 /// A client's message, read. Fields borrow from the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +12,8 @@ pub enum Command<'a> {
         channel: JsonString<'a>,
         /// `data.auth`.
         auth: Auth<'a>,
-        /// `data.channel_data`.
-        channel_data: ChannelData<'a>,
+        /// `data.channel_data`; `None` also where it is no string: then an `auth` that came is [`Auth::NotString`].
+        channel_data: Option<JsonString<'a>>,
     },
     /// `socket:unsubscribe`
     Unsubscribe {
@@ -33,21 +34,10 @@ pub enum Command<'a> {
 pub enum Auth<'a> {
     /// No such member.
     Absent,
-    /// Present, and no string: never verifies.
+    /// Present (`null` counts), and it or the `channel_data` beside it is no string: never verifies.
     NotString,
     /// A string, unescaped.
-    Text(std::borrow::Cow<'a, str>),
-}
-
-/// `channel_data` as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChannelData<'a> {
-    /// No such member.
-    Absent,
-    /// Present, and no string: no signature over it verifies.
-    NotString,
-    /// A string, unescaped.
-    Text(std::borrow::Cow<'a, str>),
+    Text(Cow<'a, str>),
 }
 
 /// Why a message is answered with `socket:error`.
@@ -61,12 +51,386 @@ pub enum Unreadable {
 
 /// Reads messages; owns the tape and the copy that simd-json works on, reused from message to message.
 #[derive(Default)]
-pub struct Parser {}
+pub struct Parser {
+    reader: Reader,
+}
 
 impl Parser {
     /// Reads one text message.
     pub fn command<'a>(&mut self, text: &'a str) -> Result<Command<'a>, Unreadable> {
-        let _ = text;
-        Err(Unreadable::UnknownEvent)
+        let document = self.reader.read(text).ok_or(NOT_JSON)?;
+        let (mut event, mut data) = (None, None);
+        for (key, value) in document.object().ok_or(NOT_OBJECT)? {
+            match &*key {
+                "event" => event = Some(value),
+                "data" => data = Some(value),
+                _ => {}
+            }
+        }
+        let members = || data.and_then(|data| document.members(data)).into_iter().flatten();
+        match &*event.and_then(Value::text).ok_or(NO_EVENT)? {
+            "socket:subscribe" => {
+                let (mut channel, mut auth, mut channel_data) = (None, None, None);
+                for (key, value) in members() {
+                    match &*key {
+                        "channel" => channel = Some(value),
+                        "auth" => auth = Some(value),
+                        "channel_data" => channel_data = Some(value),
+                        _ => {}
+                    }
+                }
+                let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
+                let auth = match (auth.map(Value::text), channel_data.map(Value::string)) {
+                    (None, _) => Auth::Absent,
+                    (Some(None), _) | (_, Some(None)) => Auth::NotString,
+                    (Some(Some(auth)), _) => Auth::Text(auth),
+                };
+                Ok(Command::Subscribe {
+                    channel,
+                    auth,
+                    channel_data: channel_data.and_then(Value::string),
+                })
+            }
+            "socket:unsubscribe" => {
+                let channel = members().filter(|(key, _)| key == "channel").last();
+                let channel = channel.and_then(|(_, value)| value.string()).ok_or(NO_CHANNEL)?;
+                Ok(Command::Unsubscribe { channel })
+            }
+            "socket:ping" => {
+                let id = members().filter(|(key, _)| key == "id").last();
+                let id = id.filter(|(_, value)| is_ping_id(*value)).ok_or(NO_ID)?.1.raw;
+                Ok(Command::Ping { id })
+            }
+            "socket:pong" => Ok(Command::Pong),
+            _ => Err(Unreadable::UnknownEvent),
+        }
+    }
+}
+
+fn is_ping_id(id: Value<'_>) -> bool {
+    match id.raw.strip_prefix('"') {
+        Some(unquoted) => unquoted.len() - 1 <= PING_ID_BYTES_MAX,
+        None => id.is_number() && id.raw.len() <= PING_ID_BYTES_MAX,
+    }
+}
+
+/// Longest `id` of a `socket:ping`, as written, without the quotes.
+const PING_ID_BYTES_MAX: usize = 64;
+
+const NOT_JSON: Unreadable = Unreadable::Malformed("the message is no valid JSON");
+const NOT_OBJECT: Unreadable = Unreadable::Malformed("the message is no JSON object");
+const NO_EVENT: Unreadable = Unreadable::Malformed("event is missing or no string");
+const NO_CHANNEL: Unreadable = Unreadable::Malformed("data.channel is missing or no string");
+const NO_ID: Unreadable = Unreadable::Malformed("data.id is no number or string of at most 64 bytes");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::json::tests::{mutated, serde_says_json, slips, written_json};
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<Command<'_>, Unreadable>) {
+        assert_eq!(Parser::default().command(text), expected, "{text}");
+    }
+
+    fn plain(text: &str) -> JsonString<'_> {
+        JsonString {
+            raw: text,
+            value: Cow::Borrowed(text),
+        }
+    }
+
+    fn subscribe<'a>(
+        channel: &'a str,
+        auth: Auth<'a>,
+        channel_data: Option<&'a str>,
+    ) -> Result<Command<'a>, Unreadable> {
+        let (channel, channel_data) = (plain(channel), channel_data.map(plain));
+        Ok(Command::Subscribe {
+            channel,
+            auth,
+            channel_data,
+        })
+    }
+
+    #[test]
+    fn the_founding_documents_messages_are_read() {
+        let text = r#"{"event": "socket:subscribe", "data": {"channel": "user:13", "auth": "XXXXX"}}"#;
+        check(text, subscribe("user:13", Auth::Text("XXXXX".into()), None));
+        let text = r#"{"event": "socket:unsubscribe", "data": {"channel": "user:13"}}"#;
+        check(
+            text,
+            Ok(Command::Unsubscribe {
+                channel: plain("user:13"),
+            }),
+        );
+        check(
+            r#"{"event": "socket:ping", "data": {"id": 1}}"#,
+            Ok(Command::Ping { id: "1" }),
+        );
+        check(r#"{"event": "socket:pong"}"#, Ok(Command::Pong));
+    }
+
+    #[test]
+    fn auth_and_channel_data_are_told_apart_by_presence_and_type() {
+        let check = |members: &str, auth: Auth<'_>, channel_data: Option<&str>| {
+            let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"private-a"{members}}}}}"#);
+            check(&text, subscribe("private-a", auth, channel_data));
+        };
+        check("", Auth::Absent, None);
+        for no_string in ["null", "1", "true", "[]", "{}", "[\"k:00\"]"] {
+            check(&format!(r#","auth":{no_string}"#), Auth::NotString, None);
+            check(
+                &format!(r#","channel_data":{no_string},"auth":"k:00""#),
+                Auth::NotString,
+                None,
+            );
+            check(&format!(r#","channel_data":{no_string}"#), Auth::Absent, None);
+        }
+        check(r#","auth":"""#, Auth::Text("".into()), None);
+        check(
+            r#","auth":"k:00","channel_data":"""#,
+            Auth::Text("k:00".into()),
+            Some(""),
+        );
+        check(r#","channel_data":"a""#, Auth::Absent, Some("a"));
+    }
+
+    #[test]
+    fn a_string_keeps_its_spelling_beside_its_value() {
+        let text = r#"{"event":"socket:sub\u0073cribe","data":{"channel":"a\u002fb\"","auth":"\u006b:0","channel_data":"{\"a\":1}"}}"#;
+        let expected = Command::Subscribe {
+            channel: JsonString {
+                raw: r#"a\u002fb\""#,
+                value: "a/b\"".into(),
+            },
+            auth: Auth::Text("k:0".into()),
+            channel_data: Some(JsonString {
+                raw: r#"{\"a\":1}"#,
+                value: r#"{"a":1}"#.into(),
+            }),
+        };
+        check(text, Ok(expected));
+        let Ok(Command::Unsubscribe { channel }) =
+            Parser::default().command(r#"{"event":"socket:unsubscribe","data":{"channel":"a"}}"#)
+        else {
+            panic!("no unsubscribe")
+        };
+        assert!(
+            matches!(channel.value, Cow::Borrowed("a")),
+            "nothing to unescape, so nothing is copied"
+        );
+    }
+
+    #[test]
+    fn the_last_of_two_members_wins() {
+        check(
+            r#"{"event":"socket:pong","event":"socket:ping","data":{"id":1,"id":2}}"#,
+            Ok(Command::Ping { id: "2" }),
+        );
+        check(
+            r#"{"event":"socket:ping","data":{"id":1},"data":{"\u0069d":3}}"#,
+            Ok(Command::Ping { id: "3" }),
+        );
+        check(r#"{"event":"socket:ping","data":{"id":1},"data":null}"#, Err(NO_ID));
+        check(r#"{"event":"socket:ping","data":{"id":1,"id":[]}}"#, Err(NO_ID));
+        let text = r#"{"event":"socket:subscribe","data":{"channel":1,"channel":"b","auth":"x","auth":1}}"#;
+        check(text, subscribe("b", Auth::NotString, None));
+        check(
+            r#"{"event":"socket:unsubscribe","data":{"channel":"a","channel":1}}"#,
+            Err(NO_CHANNEL),
+        );
+    }
+
+    #[test]
+    fn a_ping_id_is_echoed_as_written_or_refused() {
+        let check = |id: &str, legal: bool| {
+            let text = format!(r#"{{"event":"socket:ping","data":{{"id": {id} }}}}"#);
+            check(&text, if legal { Ok(Command::Ping { id }) } else { Err(NO_ID) });
+        };
+        for id in [
+            "0",
+            "-0",
+            "1e999",
+            "-1.50E+007",
+            "18446744073709551616",
+            r#""""#,
+            r#""a\u0062\n""#,
+            "\"é\"",
+        ] {
+            check(id, true);
+        }
+        check(&"7".repeat(64), true);
+        check(&"7".repeat(65), false);
+        check(&format!("\"{}\"", "x".repeat(64)), true);
+        check(&format!("\"{}\"", "x".repeat(65)), false);
+        check(&format!("\"{}\"", "é".repeat(32)), true);
+        check(&format!("\"{}\"", r"\u0041".repeat(11)), false);
+        for id in ["null", "true", "false", "[]", "{}", "[1]", "{\"id\":1}"] {
+            check(id, false);
+        }
+        for data in [
+            "",
+            r#","data":{}"#,
+            r#","data":null"#,
+            r#","data":[1]"#,
+            r#","data":"id""#,
+            r#","data":1"#,
+        ] {
+            super::tests::check(&format!(r#"{{"event":"socket:ping"{data}}}"#), Err(NO_ID));
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_missing_or_no_string_is_malformed() {
+        for event in ["socket:subscribe", "socket:unsubscribe"] {
+            for data in [
+                "null",
+                "[]",
+                "\"a\"",
+                "1",
+                "{}",
+                r#"{"channel":null}"#,
+                r#"{"channel":1}"#,
+                r#"{"channel":["a"]}"#,
+            ] {
+                check(&format!(r#"{{"event":"{event}","data":{data}}}"#), Err(NO_CHANNEL));
+            }
+            check(&format!(r#"{{"event":"{event}"}}"#), Err(NO_CHANNEL));
+            check(&format!(r#"{{"event":"{event}","channel":"a"}}"#), Err(NO_CHANNEL));
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_with_an_event_is_malformed() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "{}x",
+            "\u{feff}{}",
+            r#"{"event":"socket:pong",}"#,
+            r#"{"event":"\ud800"}"#,
+        ] {
+            check(text, Err(NOT_JSON));
+        }
+        for text in ["[]", "1", "null", "\"socket:pong\"", r#"[{"event":"socket:pong"}]"#] {
+            check(text, Err(NOT_OBJECT));
+        }
+        for text in [
+            "{}",
+            r#"{"event":null}"#,
+            r#"{"event":1}"#,
+            r#"{"event":["socket:pong"]}"#,
+            r#"{"Event":"socket:pong"}"#,
+        ] {
+            check(text, Err(NO_EVENT));
+        }
+    }
+
+    #[test]
+    fn every_other_event_is_unknown() {
+        for event in [
+            "",
+            "order.paid",
+            "socket:",
+            "socket:connected",
+            "socket:subscribed",
+            "socket:error",
+            "SOCKET:PING",
+            "socket:ping ",
+        ] {
+            check(
+                &format!(r#"{{"event":"{event}","channel":"a","data":{{"id":1}}}}"#),
+                Err(Unreadable::UnknownEvent),
+            );
+        }
+    }
+
+    #[test]
+    fn a_pong_may_carry_anything() {
+        for data in ["null", "1e999", r#"{"reply":1}"#, &"[".repeat(60_000)] {
+            let close = "]".repeat(data.len() * usize::from(data.starts_with('[')));
+            check(
+                &format!(r#"{{"event":"socket:pong","data":{data}{close},"channel":1}}"#),
+                Ok(Command::Pong),
+            );
+        }
+    }
+
+    #[test]
+    fn texts_for_people_need_no_escaping() {
+        for unreadable in [NOT_JSON, NOT_OBJECT, NO_EVENT, NO_CHANNEL, NO_ID] {
+            let Unreadable::Malformed(text) = unreadable else {
+                panic!("{unreadable:?}")
+            };
+            assert_eq!(serde_json::to_string(text).unwrap().len(), text.len() + 2);
+        }
+    }
+
+    /// Messages that are nearly right, so that slips hit what matters.
+    fn nearly_commands() -> impl Strategy<Value = String> {
+        let event = prop::sample::select(vec![
+            "subscribe",
+            "unsubscribe",
+            "ping",
+            "pong",
+            "\\u0070ing",
+            "connected",
+        ]);
+        let member = (
+            prop::sample::select(vec!["channel", "auth", "channel_data", "id", "\\u0069d"]),
+            written_json(),
+        );
+        (event, prop::collection::vec(member, 0..4)).prop_map(|(event, members)| {
+            let members: Vec<_> = members
+                .iter()
+                .map(|(key, value)| format!("\"{key}\":{value}"))
+                .collect();
+            format!(
+                r#"{{"event":"socket:{event}","data":{{"channel":"user:13","id":7,{}}}}}"#,
+                members.join(",")
+            )
+            .replace(",}", "}")
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn malformed_json_and_only_that_is_called_no_json(
+            text in prop_oneof![written_json(), nearly_commands()],
+            slips in prop::collection::vec(slips(), 0..3),
+        ) {
+            let text = slips.iter().fold(text, |text, (at, len, with)| mutated(&text, *at, *len, with));
+            let mut parser = Parser::default();
+            prop_assert_eq!(parser.command(&text) != Err(NOT_JSON), serde_says_json(&text), "{:?}", text);
+        }
+
+        #[test]
+        fn what_is_read_equals_what_serde_json_reads(text in nearly_commands()) {
+            let mut parser = Parser::default();
+            let Ok(command) = parser.command(&text) else { return Ok(()) };
+            #[derive(serde::Deserialize)]
+            struct Message<'a> {
+                #[serde(borrow)]
+                data: std::collections::HashMap<String, &'a serde_json::value::RawValue>,
+            }
+            let message: Message<'_> = serde_json::from_str(&text).unwrap();
+            let string = |name: &str| message.data.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+            match command {
+                Command::Subscribe { channel, auth, channel_data } => {
+                    prop_assert_eq!(Some(channel.value.into_owned()), string("channel"));
+                    prop_assert_eq!(auth == Auth::Absent, !message.data.contains_key("auth"));
+                    if let Auth::Text(auth) = auth {
+                        prop_assert_eq!(Some(auth.into_owned()), string("auth"));
+                    }
+                    prop_assert_eq!(channel_data.map(|data| data.value.into_owned()), string("channel_data"));
+                }
+                Command::Unsubscribe { channel } => prop_assert_eq!(Some(channel.value.into_owned()), string("channel")),
+                Command::Ping { id } => prop_assert_eq!(id, message.data["id"].get()),
+                Command::Pong => {}
+            }
+        }
     }
 }
