@@ -96,9 +96,10 @@ impl Config {
         // A listener, a poller and a waker each.
         let descriptors = connections + 3 * self.shards as u64;
         format!(
-            "{} shard(s), at most {connections} connections: {descriptors} descriptors, and at worst {} of outboxes \
-             ({connections} x {})",
+            "{} shard{}, at most {connections} connections (the descriptor limit may lower that): {descriptors} descriptors, \
+             and at worst {} of outboxes ({connections} x {})",
             self.shards,
+            if self.shards == 1 { "" } else { "s" },
             bytes(connections.saturating_mul(outbox)),
             bytes(outbox),
         )

@@ -541,7 +541,7 @@ mod tests {
             let from = |result: Result<Settings, Invalid>| {
                 let settings = result.unwrap_or_else(|invalid| panic!("{invalid}"));
                 settings.validate().unwrap_or_else(|invalid| panic!("{invalid}"));
-                assert_eq!(settings.given(option.name).values, [value.clone()]);
+                assert_eq!(settings.given(option.name).values, [value.as_str()]);
                 settings.given(option.name).source.clone()
             };
             assert!(from(settings(&[(option.name, &value)], &[], "")) == Source::Flag);
