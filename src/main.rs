@@ -108,7 +108,7 @@ fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
         Some(Kind::Private) => {}
         Some(Kind::Public) => eprintln!("note: {channel} is a public channel, which needs no signature"),
         None => {
-            let text = "is no legal channel name: 1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : / (no : after private-)";
+            let text = "is no legal channel name: 1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : / (no : after private-; presence- is reserved)";
             return Err(Usage(format!("{channel:?} {text}")).into());
         }
     }

@@ -456,10 +456,19 @@ mod tests {
         }
     }
 
-    fn temporary(name: &str, text: &str) -> String {
+    /// A file that is gone when the test is.
+    struct Temporary(String);
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn temporary(name: &str, text: &str) -> Temporary {
         let path = std::env::temp_dir().join(format!("corecast-test-{}-{name}", std::process::id()));
         std::fs::write(&path, text).expect("a temporary file");
-        path.to_str().expect("a path in UTF-8").to_owned()
+        Temporary(path.to_str().expect("a path in UTF-8").to_owned())
     }
 
     #[test]
@@ -533,7 +542,7 @@ mod tests {
             "path" => "/ws".to_owned(),
             "admin-socket" => "/tmp/x.sock".to_owned(),
             "key" => "app:secret".to_owned(),
-            "key-file" => key_file.clone(),
+            "key-file" => key_file.0.clone(),
             _ => option.default.to_owned(),
         };
         for option in &OPTIONS {
@@ -572,7 +581,7 @@ mod tests {
     #[test]
     fn the_examples_of_the_manual_are_legal() {
         let key_file = temporary("manual", "# rotated in May\n\nold:s1\n  new:s2  \n");
-        let examples = MANUAL.replace("\n#", "\n").replace("/etc/corecast/keys", &key_file);
+        let examples = MANUAL.replace("\n#", "\n").replace("/etc/corecast/keys", &key_file.0);
         let legal: String = examples
             .lines()
             .filter(|line| !line.starts_with(' '))
@@ -651,7 +660,7 @@ mod tests {
             error(&[], &[], "key = app:hunter2"),
             error(&[], &[], "key = [[\"hunter2\"]]"),
             error(&[("key", "app:hunter2"), ("key", "app:hunter2")], &[], ""),
-            error(&[("key-file", &file)], &[], ""),
+            error(&[("key-file", &file.0)], &[], ""),
         ] {
             assert!(!text.contains("hunter2"), "{text}");
         }
@@ -665,9 +674,9 @@ mod tests {
     #[test]
     fn key_ids_are_unique_across_both_options() {
         let file = temporary("unique", "b:2\na:3\n");
-        let text = error(&[("key", "a:1"), ("key-file", &file)], &[], "");
+        let text = error(&[("key", "a:1"), ("key-file", &file.0)], &[], "");
         assert!(text.contains("\"a\" is given twice"), "{text}");
-        let keys = settings(&[("key", "c:1"), ("key-file", &file)], &[], "")
+        let keys = settings(&[("key", "c:1"), ("key-file", &file.0)], &[], "")
             .expect("legal")
             .keys()
             .expect("legal");
@@ -697,8 +706,8 @@ mod tests {
     #[test]
     fn the_file_is_named_by_flag_or_environment() {
         let file = temporary("named", "shards = 3");
-        let from_flag = Settings::gather(&flags(&[("config", &file)]), |_| None);
-        let from_env = Settings::gather(&flags(&[]), |name| (name == CONFIG_ENV).then(|| file.clone()));
+        let from_flag = Settings::gather(&flags(&[("config", &file.0)]), |_| None);
+        let from_env = Settings::gather(&flags(&[]), |name| (name == CONFIG_ENV).then(|| file.0.clone()));
         for settings in [from_flag, from_env] {
             let settings = settings.unwrap_or_else(|invalid| panic!("{invalid}"));
             assert_eq!(settings.validate().expect("legal").shards, 3);
