@@ -1,5 +1,16 @@
 //! Configuration: one struct, documented defaults; file < environment < flag; validated once into plain integers.
+//!
+//! [`OPTIONS`] is the one table of names, defaults and ranges: the command line, the environment, the file, the errors and
+//! `--print-config` all read it. [`Settings`] is what the sources say, as text; [`Settings::validate`] makes it a [`Config`].
+//! `corecast.toml` at the root of the repository is the manual, and a test holds it to the table.
 
+mod options;
+mod settings;
+
+pub use options::{Kind, OPTIONS, Opt};
+pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -12,6 +23,9 @@ pub struct Key {
     pub secret: String,
 }
 
+/// What stands where a secret would; no key pair may have it as its secret.
+pub const REDACTED: &str = "[redacted]";
+
 /// Whether shard threads are pinned to cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pin {
@@ -22,7 +36,7 @@ pub enum Pin {
 }
 
 /// Everything `serve` needs, validated.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Address of the WebSocket listener; port 0 picks one.
     pub listen: SocketAddr,
@@ -65,4 +79,71 @@ pub struct Limits {
     pub handshake_timeout_ms: u64,
     /// Bytes of one line on the admin socket.
     pub admin_line_bytes_max: usize,
+}
+
+/// The secret stays out of logs, panics and test output.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({}:{REDACTED})", self.id)
+    }
+}
+
+impl Config {
+    /// What the configured limits can cost, in one line: worst case, every term named.
+    pub fn cost(&self) -> String {
+        let connections = self.limits.connections_max as u64;
+        let outbox = self.limits.outbox_bytes_max as u64;
+        // A listener, a poller and a waker each.
+        let descriptors = connections + 3 * self.shards as u64;
+        format!(
+            "{} shard{}, at most {connections} connections (the descriptor limit may lower that): {descriptors} descriptors, \
+             and at worst {} of outboxes ({connections} x {})",
+            self.shards,
+            if self.shards == 1 { "" } else { "s" },
+            bytes(connections.saturating_mul(outbox)),
+            bytes(outbox),
+        )
+    }
+}
+
+/// A number of bytes for people: exact below 1 KiB, one decimal above.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let text = format!("{value:.1}");
+    format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_never_shows_its_secret() {
+        let key = Key {
+            id: "app".into(),
+            secret: "hunter2".into(),
+        };
+        assert_eq!(format!("{key:?}"), "Key(app:[redacted])");
+        assert!(!format!("{:#?}", vec![key]).contains("hunter2"));
+    }
+
+    #[test]
+    fn bytes_are_written_for_people() {
+        let check = |count, expected: &str| assert_eq!(bytes(count), expected);
+        check(0, "0 B");
+        check(1023, "1023 B");
+        check(1024, "1 KiB");
+        check(1536, "1.5 KiB");
+        check(1 << 20, "1 MiB");
+        check(u64::MAX, "16384 PiB");
+    }
 }

@@ -1,2 +1,177 @@
 //! The command line.
-fn main() {}
+
+mod cli;
+
+use clap::Parser;
+use cli::{Cli, Command, Serve, Server, Sign};
+use corecast::admin::client::{Client, Error, Request};
+use corecast::config::{Invalid, Settings};
+use corecast::protocol::auth;
+use corecast::protocol::channel::{Channel, Kind};
+use corecast::protocol::socket_id::SocketId;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => serve(cli.serve),
+        Some(Command::Serve(options)) => serve(options),
+        Some(Command::Publish(publish)) => match publish.request() {
+            (server, Some(request)) => ask(&server, request),
+            (server, None) => publish_stdin(&server),
+        },
+        Some(Command::Channels { prefix, page, server }) => {
+            let page = page.into();
+            ask(&server, Request::Channels { prefix, page })
+        }
+        Some(Command::Channel { channel, server }) => ask(&server, Request::Channel { channel }),
+        Some(Command::Connections { page, server }) => ask(&server, Request::Connections { page: page.into() }),
+        Some(Command::Connection { socket_id, server }) => ask(&server, Request::Connection { socket_id }),
+        Some(Command::Disconnect {
+            socket_id,
+            code,
+            reason,
+            server,
+        }) => {
+            let request = Request::Disconnect {
+                socket_id,
+                code,
+                reason,
+            };
+            ask(&server, request)
+        }
+        Some(Command::Unsubscribe {
+            socket_id,
+            channel,
+            server,
+        }) => ask(&server, Request::Unsubscribe { socket_id, channel }),
+        Some(Command::Stats { server }) => ask(&server, Request::Stats),
+        Some(Command::Ping { server }) => ask(&server, Request::Ping),
+        Some(Command::Sign(sign_options)) => sign(&sign_options),
+        Some(Command::Keygen) => keygen(),
+    };
+    match done {
+        Ok(status) => status,
+        Err(error) => fail(&error),
+    }
+}
+
+fn serve(options: Serve) -> anyhow::Result<ExitCode> {
+    let settings = gather(&options.options.0)?;
+    let config = settings.validate()?;
+    if options.print_config {
+        print(&settings.to_toml(&config))?;
+    } else if options.check_config {
+        print(&format!("configuration ok\n{}\n", config.cost()))?;
+    } else {
+        tracing_subscriber::fmt()
+            .compact()
+            .with_max_level(config.log)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .init();
+        corecast::server::run(config)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(server: &Server, request: Request) -> anyhow::Result<ExitCode> {
+    let path = gather(&server.flags())?.admin_socket()?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    Client::connect(&path)?.run(request, server.json, &mut out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn publish_stdin(server: &Server) -> anyhow::Result<ExitCode> {
+    let path = gather(&server.flags())?.admin_socket()?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let summary = Client::connect(&path)?.publish_lines(io::stdin(), server.json, &mut out)?;
+    eprintln!("{summary}");
+    Ok(ExitCode::from(u8::from(summary.refused.count > 0)))
+}
+
+fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
+    let keys = gather(&options.flags())?.keys()?;
+    let key = keys.first().ok_or(Usage(
+        "there is no key pair to sign with. Give --key ID:SECRET, --key-file PATH, CORECAST_KEY or --config PATH"
+            .into(),
+    ))?;
+    let (socket_id, channel) = (&options.socket_id, &options.channel);
+    if SocketId::parse(socket_id).is_none() {
+        let text =
+            "is no socket_id: it is a UUID, or two numbers joined by a dot, as the client got it in socket:connected";
+        return Err(Usage(format!("{socket_id:?} {text}")).into());
+    }
+    match Channel::parse(channel).map(Channel::kind) {
+        Some(Kind::Private) => {}
+        Some(Kind::Public) => eprintln!("note: {channel} is a public channel, which needs no signature"),
+        None => {
+            let text = "is no legal channel name: 1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : / (no : after private-; presence- is reserved)";
+            return Err(Usage(format!("{channel:?} {text}")).into());
+        }
+    }
+    print(&(auth::sign(key, socket_id, channel, options.channel_data.as_deref()) + "\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn keygen() -> anyhow::Result<ExitCode> {
+    let id = random_hex::<10>()?;
+    let secret = random_hex::<32>()?;
+    print(&format!("{id}:{secret}\n"))?;
+    eprint!(
+        "\
+# A key pair, ID:SECRET. The business backend signs with it, the server verifies with it; nobody else may know it.
+#   (umask 077; corecast keygen >> keys)      keep it in a file that only its owner can read
+#   corecast serve --key-file keys            serve with every pair of the file
+#   corecast sign SOCKET_ID private-CHANNEL --key-file keys
+# To rotate, add a pair, let the backend change over, then remove the old one.
+"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn random_hex<const BYTES: usize>() -> anyhow::Result<String> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn gather(flags: &corecast::config::Flags) -> Result<Settings, Invalid> {
+    Settings::gather(flags, |name| {
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    })
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    io::stdout().write_all(text.as_bytes()).map_err(Error::Output)
+}
+
+/// Says what went wrong. Status 2: the command line or the configuration is at fault; 1: anything else.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // `corecast channels | head`: whoever was to read it has read enough.
+    if let Some(Error::Output(output)) = error.downcast_ref()
+        && output.kind() == io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::FAILURE;
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(if error.is::<Invalid>() || error.is::<Usage>() {
+        2
+    } else {
+        1
+    })
+}
+
+/// The command line asks for what makes no sense.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::error::Error for Usage {}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,303 @@
+//! Replies for people: aligned tables and lines. Members that are missing are left blank, so that an older or newer
+//! server is still readable.
+
+use super::Request;
+use crate::config::bytes;
+use serde_json::Value;
+use std::io::{self, Write};
+use std::time::Instant;
+
+/// Renders the replies to one request, page by page.
+pub struct Renderer {
+    shape: Shape,
+    asked: Instant,
+}
+
+enum Shape {
+    Published,
+    Channels(Table),
+    Channel,
+    Connections(Table),
+    Connection,
+    Done(&'static str),
+    Stats,
+    Ping,
+}
+
+impl Renderer {
+    /// For the replies to `request`, which is about to be sent.
+    pub fn new(request: &Request) -> Renderer {
+        let shape = match request {
+            Request::Publish { .. } => Shape::Published,
+            Request::Channels { .. } => Shape::Channels(Table::new(&[("CHANNEL", Left), ("SUBSCRIBERS", Right)])),
+            Request::Channel { .. } => Shape::Channel,
+            Request::Connections { .. } => Shape::Connections(Table::new(&[
+                ("SOCKET_ID", Left),
+                ("ADDRESS", Left),
+                ("SHARD", Right),
+                ("AGE", Right),
+                ("SUBSCRIPTIONS", Right),
+                ("OUTBOX", Right),
+            ])),
+            Request::Connection { .. } => Shape::Connection,
+            Request::Disconnect { .. } => Shape::Done("disconnected"),
+            Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
+            Request::Stats => Shape::Stats,
+            Request::Ping => Shape::Ping,
+        };
+        Renderer {
+            shape,
+            asked: Instant::now(),
+        }
+    }
+
+    /// Prints one reply; `last`: no other is going to follow.
+    pub fn reply(&mut self, reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
+        match &mut self.shape {
+            Shape::Published => writeln!(out, "published to {}", subscribers(reply)),
+            Shape::Channels(table) => {
+                let rows = entries(reply, "channels");
+                let rows = rows.map(|entry| vec![cell(&entry["channel"]), cell(&entry["subscribers"])]);
+                table.print(rows.collect(), last, "no channels", out)?;
+                more(reply, last, out)
+            }
+            Shape::Channel => writeln!(out, "{}: {}", cell(&reply["channel"]), subscribers(reply)),
+            Shape::Connections(table) => {
+                let rows = entries(reply, "connections").map(connection);
+                table.print(rows.collect(), last, "no connections", out)?;
+                more(reply, last, out)
+            }
+            Shape::Connection => describe(reply, out),
+            Shape::Done(what) => writeln!(out, "{what}"),
+            Shape::Stats => stats(reply, out),
+            Shape::Ping => writeln!(
+                out,
+                "the server is alive; it answered in {:.3} ms",
+                self.asked.elapsed().as_secs_f64() * 1000.0
+            ),
+        }
+    }
+}
+
+fn subscribers(reply: &Value) -> String {
+    match reply["subscribers"].as_u64() {
+        Some(1) => "1 subscriber".into(),
+        _ => format!("{} subscribers", cell(&reply["subscribers"])),
+    }
+}
+
+fn more(reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
+    match &reply["next"] {
+        Value::Null => Ok(()),
+        next if last => writeln!(out, "more: --after {}, or --all", cell(next)),
+        _ => Ok(()),
+    }
+}
+
+fn connection(entry: &Value) -> Vec<String> {
+    vec![
+        cell(&entry["socket_id"]),
+        cell(&entry["address"]),
+        cell(&entry["shard"]),
+        entry["age_s"].as_u64().map_or_else(|| cell(&entry["age_s"]), age),
+        cell(&entry["subscriptions"]),
+        entry["outbox_bytes"].as_u64().map(bytes).unwrap_or_default(),
+    ]
+}
+
+/// One connection: a line per member, then its channels.
+fn describe(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let names = ["socket_id", "address", "shard", "age", "subscriptions", "outbox"];
+    for (name, text) in names.into_iter().zip(connection(reply)) {
+        writeln!(out, "{name:<14} {text}")?;
+    }
+    for (at, channel) in entries(reply, "channels").enumerate() {
+        let name = if at == 0 { "channels" } else { "" };
+        writeln!(out, "{name:<14} {}", cell(channel))?;
+    }
+    Ok(())
+}
+
+/// A row per number: the total, then each shard while they fit on a screen.
+fn stats(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    const SHARDS_SHOWN_MAX: usize = 8;
+    let none = serde_json::Map::new();
+    let totals = reply["stats"].as_object().unwrap_or(&none);
+    let shards: Vec<&Value> = entries(reply, "shards").collect();
+    let shown = if shards.len() <= SHARDS_SHOWN_MAX {
+        &shards[..]
+    } else {
+        &[]
+    };
+    let titles: Vec<String> = (0..shown.len()).map(|at| format!("SHARD {at}")).collect();
+    let mut columns = vec![("NAME", Left), ("TOTAL", Right)];
+    columns.extend(titles.iter().map(|title| (title.as_str(), Right)));
+    let rows = totals.iter().map(|(name, total)| {
+        let each = shown.iter().map(|shard| cell(&shard[name.as_str()]));
+        [name.clone(), cell(total)].into_iter().chain(each).collect()
+    });
+    Table::new(&columns).print(rows.collect(), true, "no numbers", out)?;
+    match shown.len() < shards.len() {
+        true => writeln!(out, "{} shards: --json has the numbers of each", shards.len()),
+        false => Ok(()),
+    }
+}
+
+fn entries<'a>(reply: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
+    reply[member].as_array().into_iter().flatten()
+}
+
+/// A value as a cell: texts without their quotes, and without what could steer the terminal.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.replace(char::is_control, "\u{fffd}"),
+        other => other.to_string(),
+    }
+}
+
+/// Seconds in the two largest units that say something.
+fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+use Align::{Left, Right};
+
+/// Columns two spaces apart. Widths only grow from page to page; the header is printed once.
+struct Table {
+    columns: Vec<(String, Align)>,
+    widths: Vec<usize>,
+    begun: bool,
+}
+
+impl Table {
+    fn new(columns: &[(&str, Align)]) -> Table {
+        Table {
+            columns: columns
+                .iter()
+                .map(|(title, align)| ((*title).to_owned(), *align))
+                .collect(),
+            widths: columns.iter().map(|(title, _)| title.len()).collect(),
+            begun: false,
+        }
+    }
+
+    fn print(&mut self, rows: Vec<Vec<String>>, last: bool, empty: &str, out: &mut impl Write) -> io::Result<()> {
+        for row in &rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        if !self.begun && !rows.is_empty() {
+            self.begun = true;
+            let titles: Vec<String> = self.columns.iter().map(|(title, _)| title.clone()).collect();
+            self.line(&titles, out)?;
+        }
+        for row in &rows {
+            self.line(row, out)?;
+        }
+        match last && !self.begun {
+            true => writeln!(out, "{empty}"),
+            false => Ok(()),
+        }
+    }
+
+    fn line(&self, cells: &[String], out: &mut impl Write) -> io::Result<()> {
+        let mut line = String::new();
+        for ((cell, (_, align)), &width) in cells.iter().zip(&self.columns).zip(&self.widths) {
+            line += &match align {
+                Left => format!("{cell:<width$}  "),
+                Right => format!("{cell:>width$}  "),
+            };
+        }
+        writeln!(out, "{}", line.trim_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client::Page;
+
+    fn check(request: Request, reply: &str, expected: &str) {
+        let mut out = Vec::new();
+        let reply = serde_json::from_str(reply).expect("JSON");
+        Renderer::new(&request).reply(&reply, true, &mut out).expect("a vector");
+        assert_eq!(String::from_utf8(out).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn one_subscriber_is_singular() {
+        let channel = || Request::Channel { channel: "a".into() };
+        check(channel(), r#"{"channel":"a","subscribers":1}"#, "a: 1 subscriber\n");
+        check(channel(), r#"{"channel":"a","subscribers":0}"#, "a: 0 subscribers\n");
+    }
+
+    #[test]
+    fn connections_are_a_table() {
+        let reply = r#"{"connections":[
+            {"socket_id":"ab","address":"127.0.0.1:5","shard":0,"age_s":61,"subscriptions":2,"outbox_bytes":2048},
+            {"socket_id":"cd","address":"[::1]:50000","shard":11,"age_s":90000,"subscriptions":0,"outbox_bytes":0}]}"#;
+        let expected = "\
+SOCKET_ID  ADDRESS      SHARD    AGE  SUBSCRIPTIONS  OUTBOX
+ab         127.0.0.1:5      0  1m 1s              2   2 KiB
+cd         [::1]:50000     11  1d 1h              0     0 B
+";
+        check(Request::Connections { page: Page::default() }, reply, expected);
+        let nobody = Request::Connections { page: Page::default() };
+        check(nobody, r#"{"connections":[]}"#, "no connections\n");
+    }
+
+    #[test]
+    fn a_connection_is_a_list_of_members() {
+        let reply = r#"{"socket_id":"ab","address":"x","shard":1,"age_s":5,"subscriptions":2,"outbox_bytes":0,
+            "channels":["a","b"]}"#;
+        let expected = "\
+socket_id      ab
+address        x
+shard          1
+age            5s
+subscriptions  2
+outbox         0 B
+channels       a
+               b
+";
+        check(Request::Connection { socket_id: "ab".into() }, reply, expected);
+    }
+
+    #[test]
+    fn stats_show_total_and_shards_while_they_fit() {
+        let reply = r#"{"stats":{"connections":3,"bytes_out":1000},"shards":[{"connections":1,"bytes_out":1000},
+            {"connections":2}]}"#;
+        let expected = "\
+NAME         TOTAL  SHARD 0  SHARD 1
+bytes_out     1000     1000
+connections      3        1        2
+";
+        check(Request::Stats, reply, expected);
+        let reply = format!(r#"{{"stats":{{"x":9}},"shards":[{}]}}"#, [r#"{"x":1}"#; 9].join(","));
+        let expected = "NAME  TOTAL\nx         9\n9 shards: --json has the numbers of each\n";
+        check(Request::Stats, &reply, expected);
+    }
+
+    #[test]
+    fn nothing_in_a_reply_steers_the_terminal() {
+        let request = Request::Channel { channel: "a".into() };
+        check(
+            request,
+            r#"{"channel":"\u001b[2J","subscribers":2}"#,
+            "\u{fffd}[2J: 2 subscribers\n",
+        );
+    }
+}

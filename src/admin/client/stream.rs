@@ -1,0 +1,455 @@
+//! `publish --stdin`: lines from a reader become pipelined publishes.
+//!
+//! ```text
+//!   pump thread    input line → check → push its number → write `{"id":N,"command":"publish",` + the line's own bytes
+//!   this thread    reply line → pop the number of the line it answers (replies come in request order) → count
+//! ```
+//!
+//! The queue of numbers is bounded, and so is what is unanswered. Nobody waits for both directions at once: the pump may
+//! block on a full socket while this thread goes on reading replies, which is what lets the server read on. The pump's
+//! last request is a `ping`; its reply says that every line before it was answered.
+
+use super::{Client, Error};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+/// Lines that may wait for their replies: several times what the server lets wait, so that it never idles on our account.
+const UNANSWERED_MAX: usize = 8192;
+
+/// Bytes read and written at once; a write is cut short only by this or by an input that has nothing more for now.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// How many refusals are told one by one.
+const REFUSALS_TOLD_MAX: usize = 10;
+
+/// What became of the lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Lines that the server accepted.
+    pub published: u64,
+    /// Sum of the subscribers they went to.
+    pub deliveries: u64,
+    /// Lines that were no requests, or that the server refused.
+    pub refused: Refusals,
+}
+
+/// Lines that were not published: how many, and the first of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// All of them.
+    pub count: u64,
+    /// Number of the line, counted from 1, and the reason.
+    pub first: Vec<(u64, String)>,
+}
+
+/// One line of input. What is kept is the text as it came; this only proves that it is one, and that it carries no
+/// member which could clash with those that go in front.
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a JSON object with channel (or channels), event, data, exclude"
+)]
+#[allow(dead_code)]
+struct Line {
+    channel: Option<IgnoredAny>,
+    channels: Option<IgnoredAny>,
+    event: IgnoredAny,
+    data: Option<IgnoredAny>,
+    exclude: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Reply<'a> {
+    ok: bool,
+    #[serde(default)]
+    subscribers: u64,
+    #[serde(borrow, default)]
+    code: Cow<'a, str>,
+    #[serde(borrow, default)]
+    error: Cow<'a, str>,
+}
+
+/// What the pump has written, in order.
+enum Sent {
+    /// The publish of this line.
+    Line(u64),
+    /// The last ping: the input has ended.
+    End(Box<Ended>),
+}
+
+struct Ended {
+    refused: Refusals,
+    error: Option<io::Error>,
+}
+
+impl Client {
+    /// Publishes every line of `input`; with `json`, prints the reply lines as they come (their `id` is the line's number).
+    /// Lines that are refused do not stop the others. Returns early if the server hangs up, even while `input` is silent.
+    pub fn publish_lines(
+        self,
+        input: impl Read + Send + 'static,
+        json: bool,
+        out: &mut impl Write,
+    ) -> Result<Summary, Error> {
+        let socket = self.stream.get_ref();
+        // A busy server may take its time, and it reads no faster than it delivers.
+        let writer = socket
+            .set_read_timeout(None)
+            .and_then(|()| socket.set_write_timeout(None))
+            .and_then(|()| socket.try_clone())
+            .map_err(|error| self.broken(error.to_string()))?;
+        let (sent, unanswered) = sync_channel(UNANSWERED_MAX);
+        thread::spawn(move || pump(input, writer, &sent));
+        self.collect(&unanswered, json, out)
+    }
+
+    fn collect(mut self, unanswered: &Receiver<Sent>, json: bool, out: &mut impl Write) -> Result<Summary, Error> {
+        let mut summary = Summary::default();
+        let mut line = Vec::new();
+        loop {
+            if json && memchr::memchr(b'\n', self.stream.buffer()).is_none() {
+                out.flush().map_err(Error::Output)?;
+            }
+            line.clear();
+            let read = self.stream.read_until(b'\n', &mut line);
+            if !line.ends_with(b"\n") {
+                return Err(self.cut_off(read.err(), unanswered, &summary));
+            }
+            let Ok(reply) = serde_json::from_slice::<Reply>(&line) else {
+                let text = String::from_utf8_lossy(&line);
+                return Err(self.broken(format!("its reply is none of this protocol: {}", text.trim_end())));
+            };
+            // Pushed before it was written, so it is here before its reply.
+            let number = match unanswered.recv() {
+                Ok(Sent::Line(number)) => number,
+                Ok(Sent::End(ended)) => {
+                    summary.refused.absorb(ended.refused);
+                    return match ended.error {
+                        None => Ok(summary),
+                        Some(error) => Err(Error::Input { error, summary }),
+                    };
+                }
+                Err(_) => return Err(self.broken("it answers what was not asked".into())),
+            };
+            if reply.ok {
+                summary.published += 1;
+                summary.deliveries += reply.subscribers;
+            } else {
+                summary
+                    .refused
+                    .note(number, || format!("{}: {}", reply.code, reply.error));
+            }
+            if json {
+                out.write_all(&line).map_err(Error::Output)?;
+            }
+        }
+    }
+
+    fn cut_off(&self, error: Option<io::Error>, unanswered: &Receiver<Sent>, summary: &Summary) -> Error {
+        let why = error.map_or_else(|| "it closed the connection".to_owned(), |error| error.to_string());
+        let from = match unanswered.try_recv() {
+            Ok(Sent::Line(number)) => format!(
+                "; lines from {number} on were not answered and may or may not have been published (a line beyond the \
+                 server's admin-line-limit ends the connection)"
+            ),
+            _ => String::new(),
+        };
+        self.broken(format!("{why} after {} published lines{from}", summary.published))
+    }
+}
+
+/// Reads the input to its end. Ends early where the socket is closed: whoever reads the replies learns that by itself.
+fn pump(input: impl Read, socket: UnixStream, sent: &SyncSender<Sent>) {
+    let mut pump = Pump {
+        output: BufWriter::with_capacity(BUFFER_BYTES, socket),
+        sent,
+        number: 0,
+        refused: Refusals::default(),
+    };
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
+    let mut spill = Vec::new();
+    let error = loop {
+        if let Some(end) = memchr::memchr(b'\n', input.buffer()) {
+            if pump.line(&input.buffer()[..end]).is_err() {
+                return;
+            }
+            input.consume(end + 1);
+            continue;
+        }
+        // The input may be a person thinking: what there is goes out before the next read.
+        if pump.output.flush().is_err() {
+            return;
+        }
+        spill.clear();
+        match input.read_until(b'\n', &mut spill) {
+            Ok(0) => break None,
+            Ok(_) => {
+                if pump.line(&spill).is_err() {
+                    return;
+                }
+            }
+            Err(error) => break Some(error),
+        }
+    };
+    let refused = pump.refused;
+    let ended = sent.send(Sent::End(Box::new(Ended { refused, error })));
+    if ended.is_ok() {
+        // Nothing to do about a failure: the other thread sees the socket closed.
+        let _ = pump.output.write_all(b"{\"command\":\"ping\"}\n");
+        let _ = pump.output.flush();
+    }
+}
+
+struct Pump<'a> {
+    output: BufWriter<UnixStream>,
+    sent: &'a SyncSender<Sent>,
+    number: u64,
+    refused: Refusals,
+}
+
+impl Pump<'_> {
+    /// Takes one line; an error means that nobody is there to take another.
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.number += 1;
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return Ok(());
+        }
+        if let Err(why) = check(line) {
+            self.refused.note(self.number, || format!("malformed_request: {why}"));
+            return Ok(());
+        }
+        match self.sent.try_send(Sent::Line(self.number)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(number)) => {
+                // What is waited for must have been sent.
+                self.output.flush()?;
+                self.sent.send(number).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+        write!(self.output, "{{\"id\":{},\"command\":\"publish\",", self.number)?;
+        self.output.write_all(&line[1..])?;
+        self.output.write_all(b"\n")
+    }
+}
+
+/// Whether the line is an object of the members that a publish has. Their values are the server's to judge.
+fn check(line: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+    // A derived struct would take an array of its members, too.
+    if !text.starts_with('{') {
+        return Err("the line is no JSON object".into());
+    }
+    match serde_json::from_str::<Line>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string().replace(" at line 1 column ", " at column ")),
+    }
+}
+
+impl Refusals {
+    fn note(&mut self, number: u64, why: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.first.len() < REFUSALS_TOLD_MAX {
+            self.first.push((number, why()));
+        }
+    }
+
+    fn absorb(&mut self, other: Refusals) {
+        self.count += other.count;
+        self.first.extend(other.first);
+        self.first.sort_by_key(|(number, _)| *number);
+        self.first.truncate(REFUSALS_TOLD_MAX);
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary {
+            published,
+            deliveries,
+            refused,
+        } = self;
+        write!(
+            f,
+            "published {published} ({deliveries} deliveries), refused {}",
+            refused.count
+        )?;
+        for (number, why) in &refused.first {
+            write!(f, "\n  line {number}: {why}")?;
+        }
+        match refused.count - refused.first.len() as u64 {
+            0 => Ok(()),
+            rest => write!(f, "\n  and {rest} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::socket_path;
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    /// A server that reads up to `batch` lines before it answers them, as long as more are there; refuses lines that hold
+    /// "bad"; hangs up after `lines_max`.
+    fn server(batch: usize, lines_max: usize, heard: Option<Sender<String>>) -> PathBuf {
+        let path = socket_path();
+        let listener = UnixListener::bind(&path).expect("a socket");
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+            let mut replies = Vec::new();
+            let mut line = String::new();
+            for number in 1..=lines_max {
+                line.clear();
+                if reader.read_line(&mut line).expect("a line") == 0 {
+                    return;
+                }
+                if let Some(heard) = &heard {
+                    heard.send(line.trim_end().to_owned()).expect("a listening test");
+                }
+                let request: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+                let id = &request["id"];
+                if line.contains("bad") {
+                    writeln!(
+                        replies,
+                        r#"{{"id":{id},"ok":false,"code":"invalid_channel","error":"bad"}}"#
+                    )
+                } else {
+                    writeln!(replies, r#"{{"id":{id},"ok":true,"subscribers":2}}"#)
+                }
+                .expect("a vector");
+                if number % batch == 0 || reader.buffer().is_empty() {
+                    (&stream).write_all(&replies).expect("a client that reads");
+                    replies.clear();
+                }
+            }
+        });
+        path
+    }
+
+    fn publish(path: &PathBuf, input: impl Read + Send + 'static, json: bool) -> (Result<Summary, Error>, String) {
+        let mut out = Vec::new();
+        let client = Client::connect(path).expect("the server");
+        std::fs::remove_file(path).expect("the socket");
+        let result = client.publish_lines(input, json, &mut out);
+        (result, String::from_utf8(out).expect("UTF-8"))
+    }
+
+    #[test]
+    fn lines_go_out_as_they_are_and_refusals_name_theirs() {
+        let (heard, hearing) = channel();
+        let input = "\
+{\"channel\":\"a\",\"event\":\"e\",\"data\":{\"n\": 1.0e+2, \"s\":\"\\u00e9\"}}\n\
+\n\
+{\"channels\":[\"a\",\"b\"],\"event\":\"e\",\"data\":null}\r\n\
+{\"channel\":\"bad\",\"event\":\"e\"}\n\
+{\"channel\":\"a\"}\n\
+nonsense\n\
+[1,2,3,4,5]\n\
+{\"channel\":\"a\",\"event\":\"e\",\"command\":\"disconnect\"}\n\
+  {\"channel\":\"a\",\"event\":\"e\",\"exclude\":\"1.2\"}";
+        let (summary, out) = publish(&server(1, 100, Some(heard)), input.as_bytes(), true);
+        let summary = summary.expect("a summary");
+        assert_eq!(
+            (summary.published, summary.deliveries, summary.refused.count),
+            (3, 6, 5)
+        );
+        let numbers: Vec<u64> = summary.refused.first.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [4, 5, 6, 7, 8]);
+        let told = summary.to_string();
+        assert!(
+            told.starts_with("published 3 (6 deliveries), refused 5\n  line 4: invalid_channel: bad\n"),
+            "{told}"
+        );
+        assert!(
+            told.contains("line 5: malformed_request: missing field `event`"),
+            "{told}"
+        );
+        assert!(
+            told.contains("line 8: malformed_request: unknown field `command`"),
+            "{told}"
+        );
+        assert_eq!(out.lines().count(), 4);
+        let got: Vec<String> = hearing.try_iter().collect();
+        assert_eq!(
+            got,
+            [
+                r#"{"id":1,"command":"publish","channel":"a","event":"e","data":{"n": 1.0e+2, "s":"\u00e9"}}"#,
+                r#"{"id":3,"command":"publish","channels":["a","b"],"event":"e","data":null}"#,
+                r#"{"id":4,"command":"publish","channel":"bad","event":"e"}"#,
+                r#"{"id":9,"command":"publish","channel":"a","event":"e","exclude":"1.2"}"#,
+                r#"{"command":"ping"}"#,
+            ]
+        );
+    }
+
+    /// Far more than window, buffers and sockets hold, in both directions.
+    #[test]
+    fn a_long_stream_never_locks_up() {
+        const LINES: usize = 60_000;
+        let line = format!(
+            "{{\"channel\":\"a\",\"event\":\"e\",\"data\":\"{}\"}}\n",
+            "x".repeat(100)
+        );
+        let input = io::Cursor::new(line.repeat(LINES));
+        let (summary, _) = publish(&server(500, usize::MAX, None), input, false);
+        let summary = summary.expect("a summary");
+        assert_eq!((summary.published, summary.refused.count), (LINES as u64, 0));
+        let (summary, _) = publish(
+            &server(1, usize::MAX, None),
+            io::Cursor::new("?\n".repeat(LINES)),
+            false,
+        );
+        let summary = summary.expect("a summary");
+        assert_eq!((summary.published, summary.refused.count), (0, LINES as u64));
+        assert!(summary.to_string().ends_with("and 59990 more"), "{summary}");
+    }
+
+    #[test]
+    fn a_line_goes_out_at_once_while_the_input_stays_open() {
+        let (heard, hearing) = channel();
+        let path = server(1, 100, Some(heard));
+        let (mut typing, input) = UnixStream::pair().expect("a pair");
+        let publishing = thread::spawn(move || publish(&path, input, false).0);
+        for number in 1..=3 {
+            writeln!(typing, "{{\"channel\":\"a\",\"event\":\"e\"}}").expect("an input that is read");
+            let line = hearing
+                .recv_timeout(Duration::from_secs(10))
+                .expect("the line, before the input ends");
+            assert!(line.starts_with(&format!("{{\"id\":{number},")), "{line}");
+        }
+        drop(typing);
+        let summary = publishing.join().expect("no panic").expect("a summary");
+        assert_eq!(summary.published, 3);
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_ends_it_though_the_input_is_silent() {
+        let path = server(1, 2, None);
+        let (mut typing, input) = UnixStream::pair().expect("a pair");
+        typing
+            .write_all("{\"channel\":\"a\",\"event\":\"e\"}\n".repeat(3).as_bytes())
+            .expect("room");
+        let (result, _) = publish(&path, input, false);
+        let text = result.expect_err("cut off").to_string();
+        assert!(text.contains("after 2 published lines; lines from 3 on"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_input_publishes_nothing() {
+        let (summary, out) = publish(&server(1, 100, None), io::empty(), true);
+        assert_eq!(summary.expect("a summary"), Summary::default());
+        assert_eq!(out, "");
+    }
+}

@@ -1,0 +1,417 @@
+//! What the command line looks like. Options of `serve` come from the table in `corecast::config`, so that their names,
+//! defaults and ranges stand in one place; their values are judged there too.
+
+use clap::builder::StyledStr;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use corecast::admin::client::{self, Page, Request};
+use corecast::config::{Flags, OPTIONS, Opt};
+use serde_json::value::RawValue;
+
+#[derive(Parser)]
+#[command(name = "corecast", version, about = ABOUT, args_conflicts_with_subcommands = true, after_help = CLI_AFTER)]
+pub struct Cli {
+    #[command(flatten)]
+    pub serve: Serve,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve WebSocket clients until SIGTERM or SIGINT (the default command)
+    #[command(after_help = SERVE_AFTER)]
+    Serve(Serve),
+
+    /// Publish one message, or one per line of standard input
+    #[command(after_help = PUBLISH_AFTER)]
+    Publish(Publish),
+
+    /// List the channels that have subscribers
+    #[command(
+        after_help = "Examples:\n  corecast channels --prefix user: --limit 20\n  corecast channels --all --json"
+    )]
+    Channels {
+        /// Only channels whose names start with this
+        #[arg(long)]
+        prefix: Option<String>,
+        #[command(flatten)]
+        page: Paging,
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// Show how many subscribers one channel has
+    Channel {
+        /// Name of the channel
+        #[arg(value_name = "CHANNEL")]
+        channel: String,
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// List the client connections
+    #[command(after_help = "Examples:\n  corecast connections --limit 50\n  corecast connections --all --json")]
+    Connections {
+        #[command(flatten)]
+        page: Paging,
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// Show one connection and what it is subscribed to
+    Connection {
+        /// Its socket_id, in either spelling
+        socket_id: String,
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// Close one connection
+    #[command(after_help = "Close codes tell the client what to do next:
+  4000-4099  stay away (the default, 4000)
+  4100-4199  come back after a while
+  4200-4299  come back at once
+
+Example:
+  corecast disconnect 0190b0f2-7c5e-7d3a-8a61-2f5f0c1d9e44 --code 4200 --reason 'please reconnect'")]
+    Disconnect {
+        /// Its socket_id, in either spelling
+        socket_id: String,
+        /// Close code, 4000 to 4999
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4000..=4999))]
+        code: Option<u16>,
+        /// Text for the close frame
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// End one subscription of a connection; the client is told
+    Unsubscribe {
+        /// socket_id of the connection, in either spelling
+        socket_id: String,
+        /// Name of the channel
+        channel: String,
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// Show the server's counters, in total and by shard
+    Stats {
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// Ask whether the server is alive
+    Ping {
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// Sign a subscription to a private channel, as the business backend does
+    #[command(after_help = SIGN_AFTER)]
+    Sign(Sign),
+
+    /// Make a fresh key pair, ID:SECRET
+    #[command(after_help = "Example:\n  (umask 077; corecast keygen >> keys)\n  corecast serve --key-file keys")]
+    Keygen,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Options of serve")]
+pub struct Serve {
+    #[command(flatten)]
+    pub options: ServeOptions,
+    /// Print the effective configuration as TOML, without secrets, and exit
+    #[arg(long, conflicts_with = "check_config")]
+    pub print_config: bool,
+    /// Say whether the configuration is valid, and what its limits can cost, and exit
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// The options of the table, as far as they were given, and `config`.
+pub struct ServeOptions(pub Flags);
+
+impl Args for ServeOptions {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let config = Arg::new("config").long("config").value_name("PATH").help(CONFIG_HELP);
+        OPTIONS.iter().map(arg).fold(command.arg(config), clap::Command::arg)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServeOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let names = OPTIONS.iter().map(|option| option.name).chain(["config"]);
+        let given = names.filter_map(|name| {
+            let values = matches.get_many::<String>(name)?;
+            Some((name.to_owned(), values.cloned().collect()))
+        });
+        Ok(ServeOptions(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn arg(option: &'static Opt) -> Arg {
+    let help = match option.default {
+        "" => option.help.to_owned(),
+        default => format!("{} [default: {default}]", option.help),
+    };
+    Arg::new(option.name)
+        .long(option.name)
+        .value_name(option.value)
+        .help(StyledStr::from(help))
+        .action(if option.repeatable {
+            ArgAction::Append
+        } else {
+            ArgAction::Set
+        })
+}
+
+/// Which server, and how to show what it says.
+#[derive(Args)]
+pub struct Server {
+    /// The server's admin socket [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<String>,
+    #[arg(long, value_name = "PATH", help = CONFIG_HELP)]
+    config: Option<String>,
+    /// Print the server's reply lines as they are
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Server {
+    pub fn flags(&self) -> Flags {
+        flags([
+            ("admin-socket", self.admin_socket.as_slice()),
+            ("config", self.config.as_slice()),
+        ])
+    }
+}
+
+fn flags<const N: usize>(given: [(&str, &[String]); N]) -> Flags {
+    let given = given.into_iter().filter(|(_, values)| !values.is_empty());
+    given.map(|(name, values)| (name.to_owned(), values.to_vec())).collect()
+}
+
+#[derive(Args)]
+pub struct Paging {
+    /// At most so many entries (with --all: at a time)
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    limit: Option<usize>,
+    /// Go on where the previous page ended
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
+    /// Go on until the end
+    #[arg(long)]
+    all: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("a whole number from 1 on is needed".into()),
+    }
+}
+
+impl From<Paging> for Page {
+    fn from(Paging { limit, after, all }: Paging) -> Page {
+        Page { limit, after, all }
+    }
+}
+
+#[derive(Args)]
+pub struct Publish {
+    /// Channel to publish to
+    #[arg(required_unless_present = "stdin")]
+    channel: Option<String>,
+    /// Name of the event; names that start with socket: are the server's own
+    #[arg(required_unless_present = "stdin")]
+    event: Option<String>,
+    /// Payload: any JSON value, delivered byte for byte; without it the event has none
+    #[arg(value_parser = client::data, allow_negative_numbers = true)]
+    data: Option<Box<RawValue>>,
+    /// Another channel to publish to (repeatable)
+    #[arg(long, value_name = "CHANNEL")]
+    also: Vec<String>,
+    /// Connection that is left out, usually the one that caused the event
+    #[arg(long, value_name = "SOCKET_ID")]
+    exclude: Option<String>,
+    /// Publish every line of standard input
+    #[arg(long, conflicts_with_all = ["channel", "event", "data", "also", "exclude"])]
+    stdin: bool,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+impl Publish {
+    /// `None`: standard input holds them.
+    pub fn request(self) -> (Server, Option<Request>) {
+        let request = self.channel.zip(self.event).map(|(channel, event)| Request::Publish {
+            channels: [channel].into_iter().chain(self.also).collect(),
+            event,
+            data: self.data,
+            exclude: self.exclude,
+        });
+        (self.server, request)
+    }
+}
+
+#[derive(Args)]
+pub struct Sign {
+    /// The connection, as socket:connected names it; signed as it is written
+    pub socket_id: String,
+    /// The private channel
+    pub channel: String,
+    /// channel_data, if the subscribe carries it: the same text, byte for byte
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    pub channel_data: Option<String>,
+    /// Key pair to sign with
+    #[arg(long, value_name = "ID:SECRET")]
+    key: Vec<String>,
+    /// File of key pairs, one ID:SECRET a line; the first one signs
+    #[arg(long, value_name = "PATH")]
+    key_file: Option<String>,
+    #[arg(long, value_name = "PATH", help = CONFIG_HELP)]
+    config: Option<String>,
+}
+
+impl Sign {
+    pub fn flags(&self) -> Flags {
+        flags([
+            ("key", &self.key),
+            ("key-file", self.key_file.as_slice()),
+            ("config", self.config.as_slice()),
+        ])
+    }
+}
+
+const CONFIG_HELP: &str = "TOML file to read; corecast.toml in the repository is the manual";
+
+const ABOUT: &str = "\
+A WebSocket publish/subscribe server: one pinned core, one event loop, one shard.
+
+Without a command, corecast serves: at ws://127.0.0.1:9000, with one shard per core.";
+
+const CLI_AFTER: &str = "\
+Every option of serve has an environment variable (--outbox-limit: CORECAST_OUTBOX_LIMIT) and a key of its name in the \
+file. The command line wins over the environment, the environment over the file.
+
+Examples:
+  corecast                                      serve ws://127.0.0.1:9000
+  corecast publish user:13 order.paid '{\"id\": 42}'
+  corecast stats
+
+Exit status: 0 done; 1 the server refused, or is not there; 2 wrong usage or configuration.";
+
+const SERVE_AFTER: &str = "\
+Every option has an environment variable (--outbox-limit: CORECAST_OUTBOX_LIMIT) and a key of its name in the file. The \
+command line wins over the environment, the environment over the file. corecast.toml in the repository explains each one \
+at length.
+
+Examples:
+  corecast serve --listen 0.0.0.0:9000 --key-file /etc/corecast/keys
+  corecast serve --config corecast.toml --check-config";
+
+const PUBLISH_AFTER: &str = "\
+With --stdin every line is one message; they are sent ahead of their replies, and a summary ends it:
+  {\"channel\": \"user:13\", \"event\": \"order.paid\", \"data\": {\"id\": 42}}
+  {\"channels\": [\"a\", \"b\"], \"event\": \"e\", \"exclude\": \"SOCKET_ID\"}
+
+Examples:
+  corecast publish user:13 order.paid '{\"id\": 42}'
+  corecast publish news headline '\"a text needs its quotes\"' --also news:today
+  generate | corecast publish --stdin";
+
+const SIGN_AFTER: &str = "\
+Prints auth, ID:HEX, for the data of socket:subscribe. Key pairs come from --key, --key-file, CORECAST_KEY, \
+CORECAST_KEY_FILE or the configuration file; the first one signs.
+
+Example:
+  corecast sign 0190b0f2-7c5e-7d3a-8a61-2f5f0c1d9e44 private-room --key-file keys";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    fn request(line: &str) -> String {
+        let Some(Command::Publish(publish)) = parse(line).unwrap_or_else(|error| panic!("{error}")).command else {
+            panic!("{line} is no publish");
+        };
+        serde_json::to_string(&publish.request().1).expect("JSON")
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_serve() {
+        let expected = [("listen".to_owned(), vec!["[::1]:0".to_owned()])];
+        let bare = parse("corecast --listen [::1]:0").unwrap_or_else(|error| panic!("{error}"));
+        assert!(bare.command.is_none());
+        assert!(bare.serve.options.0.into_iter().eq(expected.clone()));
+        let Ok(Some(Command::Serve(serve))) = parse("corecast serve --listen [::1]:0").map(|cli| cli.command) else {
+            panic!("no serve");
+        };
+        assert!(serve.options.0.into_iter().eq(expected));
+        assert!(parse("corecast").is_ok_and(|cli| cli.command.is_none() && cli.serve.options.0.is_empty()));
+        assert!(parse("corecast --listen [::1]:0 stats").is_err());
+    }
+
+    #[test]
+    fn every_option_reaches_its_flag() {
+        for option in &OPTIONS {
+            let cli = parse(&format!("corecast --{} v", option.name)).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(cli.serve.options.0[option.name], ["v"]);
+            let twice = parse(&format!("corecast --{0} v --{0} w", option.name));
+            assert_eq!(twice.is_ok(), option.repeatable, "{}", option.name);
+        }
+    }
+
+    #[test]
+    fn publish_takes_one_message_or_standard_input() {
+        assert_eq!(
+            request("corecast publish a e -1.50 --also b --exclude 1.2"),
+            r#"{"command":"publish","channels":["a","b"],"event":"e","data":-1.50,"exclude":"1.2"}"#
+        );
+        assert_eq!(
+            request("corecast publish a e"),
+            r#"{"command":"publish","channels":["a"],"event":"e"}"#
+        );
+        assert_eq!(request("corecast publish --stdin"), "null");
+        for refused in ["", " a", " a e hello", " --stdin a e", " --stdin --exclude 1.2"] {
+            assert!(parse(&format!("corecast publish{refused}")).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_usage_errors() {
+        for refused in [
+            "disconnect 1.2 --code 3999",
+            "disconnect 1.2 --code 5000",
+            "channels --limit 0",
+        ] {
+            let Err(error) = parse(&format!("corecast {refused}")) else {
+                panic!("{refused}");
+            };
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}

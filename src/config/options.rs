@@ -1,0 +1,430 @@
+//! The table of options: every name, default and range, once.
+
+use super::Key;
+use std::net::SocketAddr;
+
+/// One option. `name` is also the key in the file; in the environment it is [`Opt::env`], on the command line `--name`.
+pub struct Opt {
+    /// Name, in kebab case.
+    pub name: &'static str,
+    /// Placeholder of the value in the help.
+    pub value: &'static str,
+    /// Default, as one would write it; empty: none, or worked out at start.
+    pub default: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Whether it holds a list.
+    pub repeatable: bool,
+    /// What it does, for `--help`.
+    pub help: &'static str,
+}
+
+/// What values an option takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// An IP address and a port.
+    Address,
+    /// The path of a Unix socket.
+    SocketPath,
+    /// The path of a file.
+    FilePath,
+    /// The path of a request.
+    UrlPath,
+    /// `ID:SECRET`.
+    KeyPair,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `auto`, or a whole number.
+    AutoOr {
+        /// Smallest number.
+        min: u64,
+        /// Largest number.
+        max: u64,
+    },
+    /// A whole number.
+    Count {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+        /// What is counted, for the error.
+        unit: &'static str,
+    },
+    /// A number of bytes, plain or with KiB, MiB or GiB.
+    Bytes {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Seconds, up to three decimals; the value is milliseconds.
+    Millis {
+        /// Smallest, milliseconds.
+        min: u64,
+        /// Largest, milliseconds.
+        max: u64,
+    },
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// `sockaddr_un` holds 108 bytes, the last one zero (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+const HEART: Kind = Kind::Count {
+    min: 1,
+    max: 86_400,
+    unit: " seconds",
+};
+
+const DEADLINE: Kind = Kind::Millis {
+    min: 100,
+    max: 3_600_000,
+};
+
+/// Every option, in the order of the manual.
+pub const OPTIONS: [Opt; 18] = [
+    Opt {
+        name: "listen",
+        value: "ADDR:PORT",
+        default: "127.0.0.1:9000",
+        kind: Kind::Address,
+        repeatable: false,
+        help: "Where WebSocket clients connect; port 0 lets the system choose one",
+    },
+    Opt {
+        name: "path",
+        value: "PATH",
+        default: "",
+        kind: Kind::UrlPath,
+        repeatable: true,
+        help: "Serve this request path only (repeatable) [default: every path]",
+    },
+    Opt {
+        name: "admin-socket",
+        value: "PATH",
+        default: "",
+        kind: Kind::SocketPath,
+        repeatable: false,
+        help: "Unix socket for publishing and administration [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]",
+    },
+    Opt {
+        name: "shards",
+        value: "N",
+        default: "auto",
+        kind: Kind::AutoOr { min: 1, max: 256 },
+        repeatable: false,
+        help: "Event loops, each on a thread of its own; auto: one per core",
+    },
+    Opt {
+        name: "pin",
+        value: "auto|none",
+        default: "auto",
+        kind: Kind::Choice(&["auto", "none"]),
+        repeatable: false,
+        help: "Whether each shard stays on one core",
+    },
+    Opt {
+        name: "key",
+        value: "ID:SECRET",
+        default: "",
+        kind: Kind::KeyPair,
+        repeatable: true,
+        help: "Key pair for private channels (repeatable); others can see it in the process list, so prefer --key-file",
+    },
+    Opt {
+        name: "key-file",
+        value: "PATH",
+        default: "",
+        kind: Kind::FilePath,
+        repeatable: false,
+        help: "File of key pairs: one ID:SECRET a line, # starts a comment",
+    },
+    Opt {
+        name: "heart-interval",
+        value: "S",
+        default: "30",
+        kind: HEART,
+        repeatable: false,
+        help: "Seconds between heartbeats; clients are told",
+    },
+    Opt {
+        name: "heart-timeout",
+        value: "S",
+        default: "25",
+        kind: HEART,
+        repeatable: false,
+        help: "Seconds within which a heartbeat must be answered",
+    },
+    Opt {
+        name: "server-ping",
+        value: "on|off",
+        default: "on",
+        kind: Kind::Choice(&["on", "off"]),
+        repeatable: false,
+        help: "Whether the server sends heartbeats of its own",
+    },
+    Opt {
+        name: "outbox-limit",
+        value: "BYTES",
+        default: "1MiB",
+        kind: Kind::Bytes { min: 4 * KIB, max: GIB },
+        repeatable: false,
+        help: "Bytes that may wait for one connection; one that falls further behind is closed with 4100",
+    },
+    Opt {
+        name: "max-message",
+        value: "BYTES",
+        default: "64KiB",
+        kind: Kind::Bytes {
+            min: 128,
+            max: 16 * MIB,
+        },
+        repeatable: false,
+        help: "Bytes of one message from a client; a longer one is closed with 1009",
+    },
+    Opt {
+        name: "max-subscriptions",
+        value: "N",
+        default: "128",
+        kind: Kind::Count {
+            min: 1,
+            max: 1_000_000,
+            unit: " subscriptions",
+        },
+        repeatable: false,
+        help: "Subscriptions of one connection",
+    },
+    Opt {
+        name: "max-connections",
+        value: "N",
+        default: "1000000",
+        kind: Kind::Count {
+            min: 1,
+            max: 100_000_000,
+            unit: " connections",
+        },
+        repeatable: false,
+        help: "Client connections of the whole server; the descriptor limit (ulimit -n) bounds it further",
+    },
+    Opt {
+        name: "handshake-timeout",
+        value: "S",
+        default: "10",
+        kind: DEADLINE,
+        repeatable: false,
+        help: "Seconds within which a new connection must finish its upgrade",
+    },
+    Opt {
+        name: "admin-line-limit",
+        value: "BYTES",
+        default: "1MiB",
+        kind: Kind::Bytes { min: KIB, max: GIB },
+        repeatable: false,
+        help: "Bytes of one line on the admin socket",
+    },
+    Opt {
+        name: "shutdown-timeout",
+        value: "S",
+        default: "10",
+        kind: DEADLINE,
+        repeatable: false,
+        help: "Seconds that a shutdown may spend on sending what it still owes",
+    },
+    Opt {
+        name: "log",
+        value: "LEVEL",
+        default: "info",
+        kind: Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
+        repeatable: false,
+        help: "How much to log, on stderr: off, error, warn, info, debug or trace",
+    },
+];
+
+impl Opt {
+    /// Name of its environment variable: `outbox-limit` is `CORECAST_OUTBOX_LIMIT`.
+    pub fn env(&self) -> String {
+        format!("CORECAST_{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+}
+
+impl Kind {
+    /// Whether `text` is a value that this kind takes.
+    pub fn accepts(self, text: &str) -> bool {
+        match self {
+            Kind::Address => text.parse::<SocketAddr>().is_ok(),
+            Kind::SocketPath => (1..=SOCKET_PATH_BYTES_MAX).contains(&text.len()) && !text.contains('\0'),
+            Kind::FilePath => !text.is_empty() && !text.contains('\0'),
+            Kind::UrlPath => {
+                text.starts_with('/')
+                    && text
+                        .bytes()
+                        .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+            }
+            Kind::KeyPair => key_pair(text).is_ok(),
+            Kind::Choice(words) => words.contains(&text),
+            Kind::AutoOr { .. } => text == "auto" || self.number(text).is_some(),
+            Kind::Count { .. } | Kind::Bytes { .. } | Kind::Millis { .. } => self.number(text).is_some(),
+        }
+    }
+
+    /// The number that `text` says, if it is one that this kind takes.
+    pub fn number(self, text: &str) -> Option<u64> {
+        let (number, min, max) = match self {
+            Kind::AutoOr { min, max } | Kind::Count { min, max, .. } => (digits(text)?, min, max),
+            Kind::Bytes { min, max } => (parse_bytes(text)?, min, max),
+            Kind::Millis { min, max } => (parse_millis(text)?, min, max),
+            _ => return None,
+        };
+        (min..=max).contains(&number).then_some(number)
+    }
+
+    /// What it takes, in words, for errors: "it takes …".
+    pub fn allowed(self) -> String {
+        match self {
+            Kind::Address => {
+                "an IP address and a port, such as 127.0.0.1:9000, 0.0.0.0:9000 or [::1]:9000 (no host names)".into()
+            }
+            Kind::SocketPath => format!("the path of a Unix socket, 1 to {SOCKET_PATH_BYTES_MAX} bytes"),
+            Kind::FilePath => "the path of a file".into(),
+            Kind::UrlPath => "a request path that starts with /, in ASCII, without spaces, ? and #".into(),
+            Kind::KeyPair => "ID:SECRET, neither of them empty, no spaces, no : in the ID".into(),
+            Kind::Choice(words) => words.join(" or "),
+            Kind::AutoOr { min, max } => format!("auto, or a whole number from {min} to {max}"),
+            Kind::Count { min, max, unit } => format!("a whole number from {min} to {max}{unit}"),
+            Kind::Bytes { min, max } => {
+                format!("{min} to {max} bytes, as a plain number or with KiB, MiB or GiB behind it")
+            }
+            Kind::Millis { min, max } => format!(
+                "{} to {} seconds, with up to three decimals",
+                min as f64 / 1000.0,
+                max as f64 / 1000.0
+            ),
+        }
+    }
+}
+
+/// Reads `ID:SECRET`. The error says what is wrong without repeating the text: it may hold a secret.
+pub(super) fn key_pair(text: &str) -> Result<Key, &'static str> {
+    let (id, secret) = text.split_once(':').ok_or("there is no : in it")?;
+    if id.is_empty() {
+        return Err("the ID before the : is empty");
+    }
+    if secret.is_empty() {
+        return Err("the secret after the : is empty");
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("there is a space or a control character in it");
+    }
+    if secret == super::REDACTED {
+        return Err("it was printed by --print-config, which leaves secrets out");
+    }
+    Ok(Key {
+        id: id.into(),
+        secret: secret.into(),
+    })
+}
+
+/// Digits and nothing else: `parse` alone would take `+5`.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" => KIB,
+        "mib" => MIB,
+        "gib" => GIB,
+        _ => return None,
+    };
+    digits(number)?.checked_mul(factor)
+}
+
+fn parse_millis(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    if decimals.is_empty() || decimals.len() > 3 {
+        return None;
+    }
+    let millis = digits(decimals)? * 10_u64.pow(3 - decimals.len() as u32);
+    digits(whole)?.checked_mul(1000)?.checked_add(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_its_option_takes() {
+        for option in &OPTIONS {
+            assert!(
+                option.default.is_empty() || option.kind.accepts(option.default),
+                "{}",
+                option.name
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_in_the_units_people_write() {
+        let bytes = Kind::Bytes {
+            min: 128,
+            max: 16 * MIB,
+        };
+        let check = |kind: Kind, text: &str, expected| assert_eq!(kind.number(text), expected, "{text}");
+        check(bytes, "128", Some(128));
+        check(bytes, "64KiB", Some(65_536));
+        check(bytes, "1 MiB", Some(MIB));
+        check(bytes, "16mib", Some(16 * MIB));
+        for refused in [
+            "",
+            "KiB",
+            "127",
+            "16777217",
+            "1MB",
+            "1M",
+            "1.5MiB",
+            "-1",
+            "+200",
+            "0x100",
+            "99999999999999999999GiB",
+        ] {
+            check(bytes, refused, None);
+        }
+        check(HEART, "1", Some(1));
+        check(HEART, "86400", Some(86_400));
+        check(HEART, "0", None);
+        check(HEART, "86401", None);
+        check(HEART, "1.5", None);
+        check(DEADLINE, "10", Some(10_000));
+        check(DEADLINE, "0.25", Some(250));
+        check(DEADLINE, "3600", Some(3_600_000));
+        for refused in ["0", "0.05", "3600.001", "1.", ".5", "1.2345", "1e3", ""] {
+            check(DEADLINE, refused, None);
+        }
+    }
+
+    #[test]
+    fn a_key_pair_is_split_at_its_first_colon() {
+        let key = key_pair("app:se:cret").expect("legal");
+        assert_eq!((key.id.as_str(), key.secret.as_str()), ("app", "se:cret"));
+        for refused in ["", "app", ":secret", "app:", "app:se cret", "app:[redacted]", "a\tb:c"] {
+            assert!(key_pair(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn paths_are_checked() {
+        assert!(Kind::UrlPath.accepts("/ws"));
+        assert!(!Kind::UrlPath.accepts("ws"));
+        assert!(!Kind::UrlPath.accepts("/ws?x"));
+        assert!(!Kind::SocketPath.accepts(&"x".repeat(108)));
+        assert!(!Kind::SocketPath.accepts(""));
+    }
+}

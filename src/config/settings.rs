@@ -1,0 +1,718 @@
+//! What the command line, the environment and the file say: text per option, and where it came from.
+
+use super::options::{self, OPTIONS, Opt};
+use super::{Config, Key, Limits, Pin, REDACTED};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use toml::Value;
+
+/// What the command line says: the values of each option that was given, by name; `config` is the file to read.
+pub type Flags = BTreeMap<String, Vec<String>>;
+
+/// Names the file where `--config` does not.
+pub const CONFIG_ENV: &str = "CORECAST_CONFIG";
+
+/// Every option with its winning source: command line, then environment, then file, then default. A list is taken whole
+/// from one source. Holds secrets, so it has no `Debug`.
+pub struct Settings {
+    /// In the order of [`OPTIONS`].
+    given: Vec<Given>,
+}
+
+struct Given {
+    option: &'static Opt,
+    values: Vec<String>,
+    source: Source,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Source {
+    Flag,
+    Environment,
+    File(PathBuf),
+    Default,
+}
+
+/// Why a configuration is refused: every problem found, each with its remedy. Holds no secret.
+#[derive(Debug)]
+pub struct Invalid(Vec<String>);
+
+impl std::error::Error for Invalid {}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\nerror: "))
+    }
+}
+
+impl Settings {
+    /// Gathers the sources; reads the configuration file if one is named. Values are not judged yet.
+    pub fn gather(flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Invalid> {
+        // Set but empty is how compose files and unit files say "not set".
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let named = flags.get("config").and_then(|values| values.first().cloned());
+        let Some(path) = named.or_else(|| env(CONFIG_ENV)).map(PathBuf::from) else {
+            return Ok(Settings::layer(flags, env, None));
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Invalid(vec![format!(
+                "cannot read the configuration file {}: {error}. Correct --config (or {CONFIG_ENV}); without one, the \
+                 defaults serve",
+                path.display()
+            )])
+        })?;
+        let file = parse_file(&text, &path)?;
+        Ok(Settings::layer(flags, env, Some((path, file))))
+    }
+
+    fn layer(flags: &Flags, env: impl Fn(&str) -> Option<String>, file: Option<(PathBuf, Flags)>) -> Settings {
+        let pick = |option: &'static Opt| {
+            let (values, source) = if let Some(values) = flags.get(option.name) {
+                (values.clone(), Source::Flag)
+            } else if let Some(text) = env(&option.env()) {
+                let values = match option.repeatable {
+                    true => text.split_whitespace().map(str::to_owned).collect(),
+                    false => vec![text],
+                };
+                (values, Source::Environment)
+            } else if let Some((path, values)) = file
+                .as_ref()
+                .and_then(|(path, file)| Some((path, file.get(option.name)?)))
+            {
+                (values.clone(), Source::File(path.clone()))
+            } else {
+                let text = match option.name {
+                    "admin-socket" => default_admin_socket(&env),
+                    _ => option.default.to_owned(),
+                };
+                (
+                    Some(text).filter(|text| !text.is_empty()).into_iter().collect(),
+                    Source::Default,
+                )
+            };
+            Given { option, values, source }
+        };
+        Settings {
+            given: OPTIONS.iter().map(pick).collect(),
+        }
+    }
+
+    fn given(&self, name: &str) -> &Given {
+        let given = self.given.iter().find(|given| given.option.name == name);
+        given.expect("a name of OPTIONS")
+    }
+
+    /// Judges every value. The error lists all that is wrong, not only the first.
+    pub fn validate(&self) -> Result<Config, Invalid> {
+        let mut check = Check {
+            settings: self,
+            problems: Vec::new(),
+        };
+        let config = Config {
+            listen: check
+                .one("listen")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(([0; 4], 0).into()),
+            admin_socket: check.one("admin-socket").unwrap_or_default().into(),
+            shards: match check.one("shards") {
+                Some("auto") => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
+                _ => check.number("shards") as usize,
+            },
+            pin: match check.one("pin") {
+                Some("none") => Pin::None,
+                _ => Pin::Auto,
+            },
+            paths: check.all("path"),
+            keys: check.keys(),
+            limits: Limits {
+                heart_interval_s: check.number("heart-interval") as u32,
+                heart_timeout_s: check.number("heart-timeout") as u32,
+                server_ping: check.one("server-ping") == Some("on"),
+                outbox_bytes_max: check.number("outbox-limit") as usize,
+                message_bytes_max: check.number("max-message") as usize,
+                subscriptions_max: check.number("max-subscriptions") as usize,
+                connections_max: check.number("max-connections") as usize,
+                handshake_timeout_ms: check.number("handshake-timeout"),
+                admin_line_bytes_max: check.number("admin-line-limit") as usize,
+            },
+            shutdown_timeout_ms: check.number("shutdown-timeout"),
+            log: check
+                .one("log")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(tracing::level_filters::LevelFilter::OFF),
+        };
+        check.finish(config)
+    }
+
+    /// The key pairs alone, `--key` before `--key-file`: what `sign` needs.
+    pub fn keys(&self) -> Result<Vec<Key>, Invalid> {
+        let mut check = Check {
+            settings: self,
+            problems: Vec::new(),
+        };
+        let keys = check.keys();
+        check.finish(keys)
+    }
+
+    /// The admin socket alone: what the client commands need.
+    pub fn admin_socket(&self) -> Result<PathBuf, Invalid> {
+        let mut check = Check {
+            settings: self,
+            problems: Vec::new(),
+        };
+        let path = check.one("admin-socket").unwrap_or_default().into();
+        check.finish(path)
+    }
+
+    /// The effective configuration as a file that could be read back, but for the secrets, which are left out. Each line
+    /// says where its value came from.
+    pub fn to_toml(&self, config: &Config) -> String {
+        let mut text = String::new();
+        for given in &self.given {
+            let name = given.option.name;
+            let source = match &given.source {
+                Source::Flag => format!("--{name}"),
+                Source::Environment => given.option.env(),
+                Source::File(path) => format!("{path:?}"),
+                Source::Default => "default".into(),
+            };
+            match self.effective(given, config) {
+                Some(value) => text += &format!("{name} = {value} # {source}\n"),
+                None => text += &format!("# {name}: none\n"),
+            }
+        }
+        text
+    }
+
+    fn effective(&self, given: &Given, config: &Config) -> Option<Value> {
+        let limits = &config.limits;
+        let whole = |number: u64| Value::Integer(number as i64);
+        let seconds = |millis: u64| match millis % 1000 {
+            0 => whole(millis / 1000),
+            _ => Value::Float(millis as f64 / 1000.0),
+        };
+        let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
+        Some(match given.option.name {
+            "listen" => Value::String(config.listen.to_string()),
+            "path" => list(config.paths.clone()),
+            "admin-socket" => Value::String(config.admin_socket.display().to_string()),
+            "shards" => whole(config.shards as u64),
+            "pin" => Value::String(match config.pin {
+                Pin::Auto => "auto".into(),
+                Pin::None => "none".into(),
+            }),
+            // Those of the key file come from there again.
+            "key" => list(
+                config.keys[..given.values.len()]
+                    .iter()
+                    .map(|key| format!("{}:{REDACTED}", key.id))
+                    .collect(),
+            ),
+            "key-file" => Value::String(given.values.first()?.clone()),
+            "heart-interval" => whole(limits.heart_interval_s.into()),
+            "heart-timeout" => whole(limits.heart_timeout_s.into()),
+            "server-ping" => Value::Boolean(limits.server_ping),
+            "outbox-limit" => whole(limits.outbox_bytes_max as u64),
+            "max-message" => whole(limits.message_bytes_max as u64),
+            "max-subscriptions" => whole(limits.subscriptions_max as u64),
+            "max-connections" => whole(limits.connections_max as u64),
+            "handshake-timeout" => seconds(limits.handshake_timeout_ms),
+            "admin-line-limit" => whole(limits.admin_line_bytes_max as u64),
+            "shutdown-timeout" => seconds(config.shutdown_timeout_ms),
+            "log" => Value::String(config.log.to_string()),
+            name => unreachable!("{name} is no option"),
+        })
+    }
+}
+
+/// Reads values and collects what is wrong with them.
+struct Check<'a> {
+    settings: &'a Settings,
+    problems: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    /// The value of an option that holds one; `None` once a problem is noted (or where there is neither value nor default).
+    fn one(&mut self, name: &str) -> Option<&'a str> {
+        let given = self.settings.given(name);
+        let text = given.values.first()?;
+        if given.option.kind.accepts(text) {
+            return Some(text);
+        }
+        let problem = given.problem(&format!("{text:?} is not allowed"));
+        self.note(problem);
+        None
+    }
+
+    fn number(&mut self, name: &str) -> u64 {
+        let kind = self.settings.given(name).option.kind;
+        self.one(name).and_then(|text| kind.number(text)).unwrap_or_default()
+    }
+
+    fn all(&mut self, name: &str) -> Vec<String> {
+        let given = self.settings.given(name);
+        for text in given.values.iter().filter(|text| !given.option.kind.accepts(text)) {
+            self.note(given.problem(&format!("{text:?} is not allowed")));
+        }
+        given.values.clone()
+    }
+
+    /// Those of `key`, then those of `key-file`.
+    fn keys(&mut self) -> Vec<Key> {
+        let mut keys: Vec<Key> = Vec::new();
+        let given = self.settings.given("key");
+        for (at, text) in given.values.iter().enumerate() {
+            match options::key_pair(text) {
+                Ok(key) => keys.push(key),
+                Err(why) => self.note(given.problem(&format!("pair {} is not allowed: {why}", at + 1))),
+            }
+        }
+        if let Some(path) = self.one("key-file") {
+            let given = self.settings.given("key-file");
+            match read_key_file(Path::new(path)) {
+                Ok(read) => keys.extend(read),
+                Err(why) => self.note(given.problem(&why)),
+            }
+        }
+        let mut seen = HashSet::new();
+        for key in keys.iter().filter(|key| !seen.insert(&key.id)) {
+            self.note(format!(
+                "the key ID {:?} is given twice (key and key-file count together). Every ID names one secret: remove one \
+                 of them, or make a new pair with `corecast keygen`",
+                key.id
+            ));
+        }
+        keys
+    }
+
+    /// Notes a problem once, however many readers meet it.
+    fn note(&mut self, problem: String) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn finish<T>(self, value: T) -> Result<T, Invalid> {
+        match self.problems.is_empty() {
+            true => Ok(value),
+            false => Err(Invalid(self.problems)),
+        }
+    }
+}
+
+impl Given {
+    /// Option, what is wrong, allowed range, remedy.
+    fn problem(&self, wrong: &str) -> String {
+        let name = self.option.name;
+        let (called, remedy) = match &self.source {
+            Source::Flag => (format!("--{name}"), format!("Correct --{name}, or leave it out")),
+            Source::Environment => {
+                let variable = self.option.env();
+                (
+                    format!("{name} ({variable})"),
+                    format!("Correct {variable}, or unset it"),
+                )
+            }
+            Source::File(path) => (
+                format!("{name} (in {})", path.display()),
+                format!("Correct the line in {}, or remove it", path.display()),
+            ),
+            Source::Default => (format!("{name} (its default)"), format!("Give it with --{name}")),
+        };
+        let default = match self.option.default {
+            "" => String::new(),
+            default => format!("; the default is {default}"),
+        };
+        format!(
+            "{called}: {wrong}; it takes {}. {remedy}{default}",
+            self.option.kind.allowed()
+        )
+    }
+}
+
+/// One `ID:SECRET` a line; `#` starts a comment line, blank lines are skipped.
+fn read_key_file(path: &Path) -> Result<Vec<Key>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        format!(
+            "cannot read {} ({error}); `corecast keygen >> FILE` makes one",
+            path.display()
+        )
+    })?;
+    let lines = text.lines().map(str::trim).zip(1..);
+    lines
+        .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(line, number)| {
+            options::key_pair(line)
+                .map_err(|why| format!("line {number} of {} is no ID:SECRET pair: {why}", path.display()))
+        })
+        .collect()
+}
+
+/// The file as text per option. Errors never quote the file: the line may hold a secret.
+fn parse_file(text: &str, path: &Path) -> Result<Flags, Invalid> {
+    let at = path.display();
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().map_or("", |span| &text[..span.start]);
+        Invalid(vec![format!(
+            "{at} is no TOML, line {}: {}. Values are numbers, true, false, or texts in double quotes",
+            before.matches('\n').count() + 1,
+            error.message()
+        )])
+    })?;
+    let mut values = Flags::new();
+    let mut problems = Vec::new();
+    for (name, value) in table {
+        let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
+            problems.push(unknown_key(&name, path));
+            continue;
+        };
+        let texts = match value {
+            Value::Array(values) if option.repeatable => values.iter().map(scalar).collect(),
+            Value::Array(_) => None,
+            value => scalar(&value).map(|text| vec![text]),
+        };
+        match texts {
+            Some(texts) => drop(values.insert(name, texts)),
+            None => problems.push(format!(
+                "{name} (in {at}) has a value of the wrong type; it takes {}. Correct the line in {at}, or remove it",
+                option.kind.allowed()
+            )),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(values),
+        false => Err(Invalid(problems)),
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
+        Value::Boolean(true) => Some("on".into()),
+        Value::Boolean(false) => Some("off".into()),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    }
+}
+
+fn unknown_key(name: &str, path: &Path) -> String {
+    let plain = |text: &str| text.replace(['-', '_'], "").trim_end_matches('s').to_lowercase();
+    let meant = OPTIONS.iter().find(|option| plain(option.name) == plain(name));
+    let hint = match meant {
+        Some(option) => format!("Did you mean {}?", option.name),
+        None => {
+            let names: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
+            format!("The keys are {}", names.join(", "))
+        }
+    };
+    format!("unknown key {name:?} in {}. {hint}", path.display())
+}
+
+/// Beside the user's other sockets where the system has a place for them, else in `/tmp` under a name of the user's own.
+fn default_admin_socket(env: &impl Fn(&str) -> Option<String>) -> String {
+    match env("XDG_RUNTIME_DIR") {
+        Some(directory) => format!("{directory}/corecast.sock"),
+        None => format!("/tmp/corecast-{}.sock", rustix::process::getuid().as_raw()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANUAL: &str = include_str!("../../corecast.toml");
+
+    fn flags(pairs: &[(&str, &str)]) -> Flags {
+        let mut flags = Flags::new();
+        for (name, value) in pairs {
+            flags.entry((*name).into()).or_default().push((*value).into());
+        }
+        flags
+    }
+
+    /// The settings of these sources, the process's own environment left out.
+    fn settings(on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str) -> Result<Settings, Invalid> {
+        let env = |name: &str| {
+            let found = in_env.iter().find(|(variable, _)| *variable == name);
+            found
+                .map(|(_, value)| (*value).to_owned())
+                .filter(|value| !value.is_empty())
+        };
+        let path = PathBuf::from("test.toml");
+        let file = parse_file(file, &path)?;
+        Ok(Settings::layer(&flags(on_line), env, Some((path, file))))
+    }
+
+    fn config(on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str) -> Result<Config, Invalid> {
+        settings(on_line, in_env, file)?.validate()
+    }
+
+    fn error(on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str) -> String {
+        match config(on_line, in_env, file) {
+            Ok(config) => panic!("accepted: {config:?}"),
+            Err(invalid) => invalid.to_string(),
+        }
+    }
+
+    /// A file that is gone when the test is.
+    struct Temporary(String);
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn temporary(name: &str, text: &str) -> Temporary {
+        let path = std::env::temp_dir().join(format!("corecast-test-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).expect("a temporary file");
+        Temporary(path.to_str().expect("a path in UTF-8").to_owned())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_protocol() {
+        let config = config(&[], &[("XDG_RUNTIME_DIR", "/run/user/7")], "").expect("the defaults are legal");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:9000");
+        assert_eq!(config.admin_socket, Path::new("/run/user/7/corecast.sock"));
+        assert_eq!(
+            config.shards,
+            std::thread::available_parallelism()
+                .expect("a number of cores")
+                .get()
+                .min(256)
+        );
+        assert_eq!(config.pin, Pin::Auto);
+        assert!(config.paths.is_empty() && config.keys.is_empty());
+        let limits = &config.limits;
+        assert_eq!((limits.heart_interval_s, limits.heart_timeout_s), (30, 25));
+        assert!(limits.server_ping);
+        assert_eq!(limits.outbox_bytes_max, 1 << 20);
+        assert_eq!(limits.message_bytes_max, 65_536);
+        assert_eq!(limits.subscriptions_max, 128);
+        assert_eq!(limits.connections_max, 1_000_000);
+        assert_eq!(limits.handshake_timeout_ms, 10_000);
+        assert_eq!(limits.admin_line_bytes_max, 1 << 20);
+        assert_eq!(config.shutdown_timeout_ms, 10_000);
+        assert_eq!(config.log, tracing::level_filters::LevelFilter::INFO);
+    }
+
+    #[test]
+    fn without_a_runtime_directory_the_admin_socket_is_named_after_the_user() {
+        for in_env in [&[][..], &[("XDG_RUNTIME_DIR", "")]] {
+            let path = config(&[], in_env, "").expect("legal").admin_socket;
+            let expected = format!("/tmp/corecast-{}.sock", rustix::process::getuid().as_raw());
+            assert_eq!(path, Path::new(&expected));
+        }
+    }
+
+    #[test]
+    fn the_command_line_beats_the_environment_beats_the_file_beats_the_default() {
+        let file = "heart-interval = 13";
+        let env = [("CORECAST_HEART_INTERVAL", "12")];
+        let check = |on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str, expected| {
+            let config = config(on_line, in_env, file).expect("legal");
+            assert_eq!(config.limits.heart_interval_s, expected);
+        };
+        check(&[("heart-interval", "11")], &env, file, 11);
+        check(&[], &env, file, 12);
+        check(&[], &[("CORECAST_HEART_INTERVAL", "")], file, 13);
+        check(&[], &[], file, 13);
+        check(&[], &[], "", 30);
+    }
+
+    #[test]
+    fn a_list_comes_whole_from_one_source() {
+        let paths = |on_line: &[(&str, &str)], in_env: &[(&str, &str)]| {
+            config(on_line, in_env, "path = [\"/file\"]").expect("legal").paths
+        };
+        assert_eq!(
+            paths(&[("path", "/a"), ("path", "/b")], &[("CORECAST_PATH", "/env")]),
+            ["/a", "/b"]
+        );
+        assert_eq!(paths(&[], &[("CORECAST_PATH", "/x /y")]), ["/x", "/y"]);
+        assert_eq!(paths(&[], &[]), ["/file"]);
+    }
+
+    #[test]
+    fn every_option_can_be_given_in_every_source() {
+        let key_file = temporary("every-option", "");
+        let value = |option: &Opt| match option.name {
+            "path" => "/ws".to_owned(),
+            "admin-socket" => "/tmp/x.sock".to_owned(),
+            "key" => "app:secret".to_owned(),
+            "key-file" => key_file.0.clone(),
+            _ => option.default.to_owned(),
+        };
+        for option in &OPTIONS {
+            let value = value(option);
+            let from = |result: Result<Settings, Invalid>| {
+                let settings = result.unwrap_or_else(|invalid| panic!("{invalid}"));
+                settings.validate().unwrap_or_else(|invalid| panic!("{invalid}"));
+                assert_eq!(settings.given(option.name).values, [value.as_str()]);
+                settings.given(option.name).source.clone()
+            };
+            assert!(from(settings(&[(option.name, &value)], &[], "")) == Source::Flag);
+            assert!(from(settings(&[], &[(&option.env(), &value)], "")) == Source::Environment);
+            let file = format!("{} = {value:?}", option.name);
+            assert!(from(settings(&[], &[], &file)) == Source::File("test.toml".into()));
+        }
+    }
+
+    #[test]
+    fn the_manual_shows_the_defaults() {
+        let shown = parse_file(MANUAL, Path::new("corecast.toml")).unwrap_or_else(|invalid| panic!("{invalid}"));
+        for option in &OPTIONS {
+            let name = option.name;
+            match shown.get(name) {
+                Some(values) => match option.kind.number(option.default) {
+                    Some(number) => assert_eq!(option.kind.number(&values[0]), Some(number), "{name}"),
+                    None => assert_eq!(values[..], [option.default.to_owned()], "{name}"),
+                },
+                None => {
+                    assert_eq!(option.default, "", "{name} has a default, and the manual leaves it out");
+                    assert!(MANUAL.contains(&format!("\n#{name} = ")), "{name} is not in the manual");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_manual_are_legal() {
+        let key_file = temporary("manual", "# rotated in May\n\nold:s1\n  new:s2  \n");
+        let examples = MANUAL.replace("\n#", "\n").replace("/etc/corecast/keys", &key_file.0);
+        let legal: String = examples
+            .lines()
+            .filter(|line| !line.starts_with(' '))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = config(&[], &[], &legal).unwrap_or_else(|invalid| panic!("{invalid}\n{legal}"));
+        assert!(!config.paths.is_empty());
+        assert_eq!(config.keys.last().expect("keys").id, "new");
+    }
+
+    #[test]
+    fn an_error_names_option_value_range_and_remedy() {
+        let check = |text: String, expected: &[&str]| {
+            for part in expected {
+                assert!(text.contains(part), "{part:?} is not in {text:?}");
+            }
+        };
+        check(
+            error(&[("outbox-limit", "4095")], &[], ""),
+            &[
+                "--outbox-limit",
+                "\"4095\"",
+                "4096 to 1073741824 bytes",
+                "leave it out",
+                "1MiB",
+            ],
+        );
+        check(
+            error(&[], &[("CORECAST_SHARDS", "257")], ""),
+            &["CORECAST_SHARDS", "\"257\"", "1 to 256", "unset"],
+        );
+        check(
+            error(&[], &[], "server-ping = 1"),
+            &["server-ping (in test.toml)", "\"1\"", "on or off", "remove it"],
+        );
+        check(
+            error(&[("listen", "localhost:9000")], &[], ""),
+            &["\"localhost:9000\"", "127.0.0.1:9000"],
+        );
+        check(error(&[("admin-socket", "")], &[], ""), &["--admin-socket", "107"]);
+        check(error(&[("path", "ws")], &[], ""), &["\"ws\"", "starts with /"]);
+        check(error(&[("key-file", "/none/such")], &[], ""), &["/none/such", "keygen"]);
+        check(error(&[], &[], "log = [\"info\"]"), &["log", "wrong type"]);
+        check(
+            error(&[], &[], "listen = \"1.2.3.4:1\"\nlog = "),
+            &["test.toml", "line 2"],
+        );
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let text = error(&[("pin", "yes"), ("log", "loud")], &[("CORECAST_MAX_MESSAGE", "1")], "");
+        assert_eq!(text.lines().count(), 3, "{text}");
+    }
+
+    #[test]
+    fn unknown_keys_in_the_file_are_errors() {
+        assert!(error(&[], &[], "outbox_limit = 1").contains("Did you mean outbox-limit?"));
+        assert!(error(&[], &[], "keys = []").contains("Did you mean key?"));
+        let text = error(&[], &[], "[limits]\noutbox = 1");
+        assert!(
+            text.contains("\"limits\"") && text.contains("max-subscriptions"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn secrets_are_in_no_error_and_in_no_print() {
+        let file = temporary("secrets", "ok:hunter2\nhunter2\n");
+        for text in [
+            error(&[("key", "hunter2")], &[], ""),
+            error(&[("key", ":hunter2")], &[], ""),
+            error(&[], &[("CORECAST_KEY", "hunter2 app:hunter2")], ""),
+            error(&[], &[], "key = [\"app:hunter2\", 7]\nkey = 1"),
+            error(&[], &[], "key = [\"app:hunter2\""),
+            error(&[], &[], "key = app:hunter2"),
+            error(&[], &[], "key = [[\"hunter2\"]]"),
+            error(&[("key", "app:hunter2"), ("key", "app:hunter2")], &[], ""),
+            error(&[("key-file", &file.0)], &[], ""),
+        ] {
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        let settings = settings(&[("key", "app:hunter2")], &[], "").expect("legal");
+        let config = settings.validate().expect("legal");
+        let printed = settings.to_toml(&config);
+        assert!(printed.contains("key = [\"app:[redacted]\"] # --key"), "{printed}");
+        assert!(!printed.contains("hunter2") && !format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn key_ids_are_unique_across_both_options() {
+        let file = temporary("unique", "b:2\na:3\n");
+        let text = error(&[("key", "a:1"), ("key-file", &file.0)], &[], "");
+        assert!(text.contains("\"a\" is given twice"), "{text}");
+        let keys = settings(&[("key", "c:1"), ("key-file", &file.0)], &[], "")
+            .expect("legal")
+            .keys()
+            .expect("legal");
+        let ids: Vec<_> = keys.iter().map(|key| key.id.as_str()).collect();
+        assert_eq!(ids, ["c", "b", "a"]);
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same_configuration() {
+        let on_line = [
+            ("max-message", "2KiB"),
+            ("handshake-timeout", "0.5"),
+            ("server-ping", "off"),
+            ("path", "/ws"),
+        ];
+        let settings = settings(&on_line, &[("CORECAST_LOG", "off")], "pin = \"none\"").expect("legal");
+        let first = settings.validate().expect("legal");
+        let printed = settings.to_toml(&first);
+        assert!(printed.contains("max-message = 2048 # --max-message\n"), "{printed}");
+        assert!(printed.contains("log = \"off\" # CORECAST_LOG\n"), "{printed}");
+        assert!(printed.contains("pin = \"none\" # \"test.toml\"\n"), "{printed}");
+        assert!(printed.contains("heart-timeout = 25 # default\n"), "{printed}");
+        let second = config(&[], &[], &printed).unwrap_or_else(|invalid| panic!("{invalid}\n{printed}"));
+        assert_eq!(format!("{first:?}"), format!("{second:?}"));
+    }
+
+    #[test]
+    fn the_file_is_named_by_flag_or_environment() {
+        let file = temporary("named", "shards = 3");
+        let from_flag = Settings::gather(&flags(&[("config", &file.0)]), |_| None);
+        let from_env = Settings::gather(&flags(&[]), |name| (name == CONFIG_ENV).then(|| file.0.clone()));
+        for settings in [from_flag, from_env] {
+            let settings = settings.unwrap_or_else(|invalid| panic!("{invalid}"));
+            assert_eq!(settings.validate().expect("legal").shards, 3);
+        }
+        let missing = Settings::gather(&flags(&[("config", "/none/such.toml")]), |_| None);
+        assert!(missing.is_err_and(|invalid| invalid.to_string().contains("/none/such.toml")));
+    }
+}
