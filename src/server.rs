@@ -24,7 +24,7 @@ use std::time::Instant;
 /// # Errors
 /// What kept the server from starting (an address in use, an admin socket that another server answers on), or a shard from
 /// turning.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config) -> anyhow::Result<()> {
     ensure!(
         (1..=SHARDS_MAX).contains(&config.shards),
         "shards: {} is not in 1..={SHARDS_MAX}",
@@ -32,6 +32,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     );
     abort_on_panic();
     let descriptors = raise_descriptors();
+    let room = descriptors.saturating_sub(DESCRIPTORS_SPARE + 4 * config.shards as u64);
+    config.limits.connections_max = config.limits.connections_max.min(room as usize);
+    let config = &config;
     // Blocked before the first thread starts, so that no thread of ours dies of them.
     let signals = Signals::new([SIGTERM, SIGINT]).context("cannot install signal handlers")?;
 
@@ -106,13 +109,12 @@ fn raise_descriptors() -> u64 {
 }
 
 fn announce(config: &Config, address: SocketAddr, descriptors: u64) {
-    let others = 16 + 6 * config.shards as u64;
-    let room = descriptors.saturating_sub(others);
     tracing::info!(
         descriptors,
-        connections = room.min(config.limits.connections_max as u64),
+        connections_max = config.limits.connections_max,
         "descriptor budget"
     );
+    tracing::info!("{}", config.cost());
     if config.keys.is_empty() {
         tracing::info!(
             "no key: private channels are refused; `corecast keygen` makes one, --key ID:SECRET or --key-file adds it"
@@ -185,7 +187,7 @@ impl AdminSocket {
         socket.listen(BACKLOG).with_context(bind)?;
         let inode = std::fs::metadata(path).with_context(bind)?.ino();
         Ok(AdminSocket {
-            listener: socket.into(),
+            listener: std::os::fd::OwnedFd::from(socket).into(),
             path: path.into(),
             inode,
         })
@@ -251,5 +253,7 @@ fn stop_on_signal(mut signals: Signals, shared: Arc<Shared>) {
     });
 }
 
+/// Descriptors for admin connections, and what the process needs beside its connections.
+const DESCRIPTORS_SPARE: u64 = 64;
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

@@ -153,7 +153,14 @@ impl Session {
         hub.counters.admin_requests += 1;
         hub.counters.admin_errors += 1;
         self.say("null", |out| {
-            reply::refused(out, "null", &Refusal::TooLarge { what: "line", limit })
+            reply::refused(
+                out,
+                "null",
+                &Refusal::TooLarge {
+                    what: "bytes of line",
+                    limit,
+                },
+            )
         });
     }
 

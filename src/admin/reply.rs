@@ -1,7 +1,10 @@
 //! Replies of the admin socket → lines. Pure. Each function appends one line, newline included.
 
 use crate::admin::request::Refusal;
-use crate::protocol::{channel, json};
+use crate::hub::mail::ConnectionInfo;
+use crate::metrics::Stats;
+use crate::protocol::channel::{self, Channel, ChannelName};
+use crate::protocol::json;
 use std::io::Write;
 
 /// `{"id":…,"ok":false,"code":"…","error":"…"}`
@@ -19,6 +22,105 @@ pub fn done(out: &mut Vec<u8>, id: &str) {
 /// `{"id":…,"ok":true,"subscribers":N}`
 pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
     let _ = writeln!(out, r#"{{"id":{id},"ok":true,"subscribers":{subscribers}}}"#);
+}
+
+/// `{"id":…,"ok":true,"channel":"…","subscribers":N}`
+pub fn channel(out: &mut Vec<u8>, id: &str, channel: Channel<'_>, subscribers: u64) {
+    let _ = writeln!(
+        out,
+        r#"{{"id":{id},"ok":true,"channel":"{}","subscribers":{subscribers}}}"#,
+        channel.as_str()
+    );
+}
+
+/// `{"id":…,"ok":true,"<member>":[…],"next":"…"}`; `items` were written by [`channel_item`] or [`connection_item`].
+pub fn page(out: &mut Vec<u8>, id: &str, member: &str, items: &[u8], next: Option<&str>) {
+    let _ = write!(out, r#"{{"id":{id},"ok":true,"{member}":["#);
+    out.extend_from_slice(items);
+    out.push(b']');
+    if let Some(next) = next {
+        let _ = write!(out, r#","next":"{next}""#);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// One channel of a page.
+pub fn channel_item(items: &mut Vec<u8>, channel: Channel<'_>, subscribers: u64) {
+    separate(items);
+    let _ = write!(
+        items,
+        r#"{{"channel":"{}","subscribers":{subscribers}}}"#,
+        channel.as_str()
+    );
+}
+
+/// One connection of a page.
+pub fn connection_item(items: &mut Vec<u8>, connection: &ConnectionInfo) {
+    separate(items);
+    items.push(b'{');
+    connection_members(items, connection);
+    items.push(b'}');
+}
+
+/// `{"id":…,"ok":true,"socket_id":"…",…,"channels":["…"]}`
+pub fn connection(out: &mut Vec<u8>, id: &str, connection: &ConnectionInfo, channels: &[ChannelName]) {
+    let _ = write!(out, r#"{{"id":{id},"ok":true,"#);
+    connection_members(out, connection);
+    out.extend_from_slice(br#","channels":["#);
+    for (at, name) in channels.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let _ = write!(out, r#"{comma}"{}""#, name.as_channel().as_str());
+    }
+    out.extend_from_slice(b"]}\n");
+}
+
+/// `{"id":…,"ok":true,"stats":{…},"shards":[{…}]}`
+pub fn stats(out: &mut Vec<u8>, id: &str, shards: &[Stats]) {
+    let mut sum = Stats::default();
+    shards.iter().for_each(|stats| sum.add(stats));
+    let _ = write!(out, r#"{{"id":{id},"ok":true,"stats":"#);
+    numbers(out, &sum);
+    out.extend_from_slice(br#","shards":["#);
+    for (at, stats) in shards.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        numbers(out, stats);
+    }
+    out.extend_from_slice(b"]}\n");
+}
+
+fn numbers(out: &mut Vec<u8>, stats: &Stats) {
+    for (at, (name, value)) in stats.values().enumerate() {
+        let _ = write!(out, r#"{}"{name}":{value}"#, if at == 0 { '{' } else { ',' });
+    }
+    out.push(b'}');
+}
+
+fn connection_members(out: &mut Vec<u8>, connection: &ConnectionInfo) {
+    let ConnectionInfo {
+        socket_id,
+        address,
+        shard,
+        age_s,
+        subscriptions,
+        outbox_bytes,
+    } = connection;
+    let _ = write!(out, r#""socket_id":"{socket_id}","address":"#);
+    let _ = match address {
+        Some(address) => write!(out, r#""{address}""#),
+        None => write!(out, "null"),
+    };
+    let _ = write!(
+        out,
+        r#","shard":{shard},"age_s":{age_s},"subscriptions":{subscriptions},"outbox_bytes":{outbox_bytes}"#
+    );
+}
+
+fn separate(items: &mut Vec<u8>) {
+    if !items.is_empty() {
+        items.push(b',');
+    }
 }
 
 impl Refusal {

@@ -18,10 +18,10 @@ mod simulation;
 
 use crate::config::{Key, Limits};
 use crate::metrics::Counters;
-use crate::protocol::auth::KeyRing;
+use crate::protocol::auth::{Failure, KeyRing};
 use crate::protocol::channel::{Channel, ChannelName, Kind};
 use crate::protocol::close::CloseReason;
-use crate::protocol::command::{Auth, ChannelData, Command, Parser, Unreadable};
+use crate::protocol::command::{Auth, Command, Parser, Unreadable};
 use crate::protocol::event::{self, ErrorCode};
 use crate::protocol::json::JsonString;
 use crate::protocol::socket_id::SocketId;
@@ -241,7 +241,7 @@ impl Hub {
         slot: Slot,
         channel: &JsonString<'_>,
         auth: &Auth<'_>,
-        channel_data: &ChannelData<'_>,
+        channel_data: &Option<JsonString<'_>>,
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
         let channel = Channel::parse(&channel.value).ok_or(ErrorCode::InvalidChannel)?;
@@ -303,17 +303,21 @@ impl Hub {
         slot: Slot,
         channel: Channel<'_>,
         auth: &Auth<'_>,
-        channel_data: &ChannelData<'_>,
+        channel_data: &Option<JsonString<'_>>,
     ) -> Result<(), ErrorCode> {
         let id = self.socket_id(slot);
-        let verdict = match (auth, channel_data) {
-            (Auth::Absent, _) => {
+        let verdict = match auth {
+            Auth::Absent => {
                 self.counters.auth_failures += 1;
                 return Err(ErrorCode::AuthRequired);
             }
-            (Auth::Text(auth), ChannelData::Absent) => self.keys.verify(auth, id, channel.as_str(), None),
-            (Auth::Text(auth), ChannelData::Text(data)) => self.keys.verify(auth, id, channel.as_str(), Some(data)),
-            (Auth::NotString, _) | (_, ChannelData::NotString) => Err(crate::protocol::auth::Failure::NotString),
+            Auth::NotString => Err(Failure::NotString),
+            Auth::Text(auth) => self.keys.verify(
+                auth,
+                id,
+                channel.as_str(),
+                channel_data.as_ref().map(|data| &*data.value),
+            ),
         };
         verdict.map_err(|failure| {
             self.counters.auth_failures += 1;

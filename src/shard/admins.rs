@@ -147,8 +147,9 @@ impl Admins {
 
     /// Hands over what shards answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, clients: &mut Clients) {
+        let shards = self.shards;
         if let Some(admin) = self.session(asker) {
-            admin.session.answer(asker, answer, hub, self.shards, clients);
+            admin.session.answer(asker, answer, hub, shards, clients);
         }
     }
 

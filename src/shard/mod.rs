@@ -9,8 +9,8 @@ pub mod mesh;
 pub mod outbox;
 pub mod wheel;
 
-use crate::config::{Config, Limits};
-use crate::hub::mail::{Answer, Asker, Mail, Question, ShardId};
+use crate::config::Config;
+use crate::hub::mail::{Answer, Mail, Question, ShardId};
 use crate::hub::{Hub, Identity};
 use crate::metrics::Stats;
 use admins::Admins;
@@ -62,7 +62,6 @@ pub struct Parts {
 /// One core.
 pub struct Shard {
     me: ShardId,
-    shards: usize,
     poll: Poll,
     listener: Option<Listener>,
     hub: Hub,
@@ -70,7 +69,6 @@ pub struct Shard {
     admins: Admins,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
-    limits: Limits,
     /// Bytes of messages that one turn may lay out for one subscriber, or read from publishers.
     intake_bytes_max: usize,
     /// Bytes laid out since bulk output was last all written.
@@ -108,7 +106,6 @@ impl Shard {
         let paths = config.paths.clone().into();
         Ok(Shard {
             me,
-            shards,
             listener: Some(Listener::new(listener)),
             hub: Hub::new(
                 Identity {
@@ -125,7 +122,6 @@ impl Shard {
             shared,
             buffer: vec![0; READ_BYTES].into(),
             intake_bytes_max: (limits.outbox_bytes_max / 4).clamp(1, INTAKE_BYTES),
-            limits,
             unwritten_bytes: 0,
             stopping: None,
             shutdown_timeout_ms: config.shutdown_timeout_ms,
