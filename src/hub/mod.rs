@@ -413,7 +413,7 @@ impl Hub {
     /// The shard that owns the channel of this hash.
     pub fn owner(&self, hash: u64) -> ShardId {
         // The high bits place, the low bits and the top seven are the tables'.
-        ((hash >> 16 & 0xffff_ffff) * self.shards as u64 >> 32) as ShardId
+        (((hash >> 16 & 0xffff_ffff) * self.shards as u64) >> 32) as ShardId
     }
 
     /// Publishes one message. What it says at once of the count is returned; the rest comes by [`Port::settle`].

@@ -189,7 +189,7 @@ impl Admins {
     }
 
     /// Open admin connections.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.connections.len()
     }
 
@@ -263,9 +263,7 @@ impl Admin {
             let line = self.input[start..end]
                 .strip_suffix(b"\r")
                 .unwrap_or(&self.input[start..end]);
-            if !line.is_empty() {
-                self.session.line(line, serving.parser, hub, serving.shards, clients);
-            }
+            self.session.line(line, serving.parser, hub, serving.shards, clients);
             start = end + 1;
         }
         self.input.drain(..start);

@@ -152,7 +152,8 @@ impl Clients {
             return;
         };
         if std::mem::take(&mut connection.is_unread) {
-            self.read(slot, false, hub, buffer);
+            // To the end: whether that is near was said by an event that is gone.
+            self.read(slot, true, hub, buffer);
         }
     }
 

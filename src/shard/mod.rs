@@ -308,7 +308,7 @@ impl Shard {
         self.hub.counters.mail_sent += sent;
         self.hub.counters.mail_refused += refused;
         let mut gauges = self.clients.gauges(&self.hub);
-        gauges.admin_connections = self.admins.len() as u64;
+        gauges.admin_connections = self.admins.count() as u64;
         Stats {
             counters: self.hub.counters.clone(),
             closes: self.clients.closes,
