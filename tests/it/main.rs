@@ -1,0 +1,3 @@
+//! Black-box tests: the real binary, real sockets, an independent client (tungstenite). One binary, a module per property.
+
+mod layering;
