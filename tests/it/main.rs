@@ -5,4 +5,7 @@ mod auth;
 mod founding_document;
 mod harness;
 mod layering;
+mod limits;
+mod life;
+mod order;
 mod protocol;
