@@ -2,10 +2,11 @@
 
 mod admin;
 mod auth;
+mod command_line;
 mod founding_document;
 mod harness;
 mod layering;
-mod limits;
 mod life;
+mod limits;
 mod order;
 mod protocol;
