@@ -1,0 +1,379 @@
+//! Each subcommand as a process against a live server: for people without `--json`, for programs with it.
+
+use crate::harness::{Admin, Client, Server, TempDir, corecast, for_shards, output, shortened, unsubscribed};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::process::Output;
+
+for_shards!(
+    ping,
+    publish,
+    publish_from_stdin,
+    channels,
+    channel,
+    connections,
+    connection,
+    disconnect,
+    unsubscribe,
+    stats,
+);
+
+/// Stdout of a run that succeeded.
+#[track_caller]
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
+}
+
+/// The JSON values of stdout, one or several, of a run that succeeded.
+#[track_caller]
+fn json_values(output: &Output) -> Vec<Value> {
+    let text = stdout(output);
+    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    let values = values.unwrap_or_else(|error| panic!("stdout is no JSON ({error}): {text}"));
+    assert!(!values.is_empty(), "--json prints something");
+    values
+}
+
+/// Runs a subcommand both ways: what people read, and the JSON as compact text.
+#[track_caller]
+fn both(server: &Server, args: &[&str]) -> (String, String) {
+    let human = stdout(&server.run(args));
+    let json = json_values(&server.run(&[args, &["--json"]].concat()));
+    let json = json.iter().map(Value::to_string).collect();
+    (human, json)
+}
+
+/// Fails, says why on stderr, and prints nothing to be taken for a result.
+#[track_caller]
+fn assert_fails(output: &Output, mention: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(
+        stderr.contains(mention),
+        "stderr does not mention {mention:?}: {stderr}"
+    );
+}
+
+#[track_caller]
+fn assert_contains(text: &str, part: impl ToString) {
+    let part = part.to_string();
+    assert!(text.contains(&part), "no {part} in {}", shortened(text));
+}
+
+fn ping(shards: usize) {
+    let server = Server::start(shards);
+    let (_, json) = both(&server, &["ping"]);
+    assert_contains(&json, "true");
+}
+
+fn publish(shards: usize) {
+    let server = Server::start(shards);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    for client in &mut clients {
+        client.subscribe("user:13");
+    }
+    for data in [r#"{ "id": 1e999 }"#, "42", r#""text""#, "null", "-1", "[]"] {
+        let (human, json) = both(&server, &["publish", "user:13", "order.paid", data]);
+        assert_contains(&human, 3);
+        assert_contains(&json, r#""subscribers":3"#);
+        for client in &mut clients {
+            for _ in 0..2 {
+                client.expect(&format!(
+                    r#"{{"event":"order.paid","channel":"user:13","data":{data}}}"#
+                ));
+            }
+        }
+    }
+    stdout(&server.run(&["publish", "user:13", "tick"]));
+    for client in &mut clients {
+        client.expect(r#"{"event":"tick","channel":"user:13"}"#);
+    }
+    let left_out = clients[0].socket_id.clone();
+    let (_, json) = both(&server, &["publish", "user:13", "tick", "1", "--exclude", &left_out]);
+    assert_contains(&json, r#""subscribers":2"#);
+    clients[0].expect_nothing_before_pong();
+    for client in &mut clients[1..] {
+        client.expect(r#"{"event":"tick","channel":"user:13","data":1}"#);
+    }
+    assert!(!server.run(&["publish", "user:13", "socket:ping"]).status.success());
+    assert!(!server.run(&["publish", "bad name", "e"]).status.success());
+    assert!(!server.run(&["publish", "user:13", "e", "{no json"]).status.success());
+}
+
+fn publish_from_stdin(shards: usize) {
+    const COUNT: usize = 5_000;
+    let server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    client.subscribe("user:13");
+    let input = (0..COUNT).fold(String::new(), |mut input, n| {
+        writeln!(input, r#"{{"channel":"user:13","event":"e","data":{{ "n": {n} }}}}"#).expect("a String takes text");
+        input
+    });
+    let output = server.run_with_input(&["publish", "--stdin"], input.as_bytes());
+    assert!(output.status.success(), "{output:?}");
+    for n in 0..COUNT {
+        client.expect(&format!(r#"{{"event":"e","channel":"user:13","data":{{ "n": {n} }}}}"#));
+    }
+    client.expect_nothing_before_pong();
+
+    // A bad line among good ones makes the run fail; the good ones are not lost.
+    let input = "{\"channel\":\"user:13\",\"event\":\"first\"}\n{\"channel\":\"user:13\",\"event\":\"socket:x\"}\n";
+    let output = server.run_with_input(&["publish", "--stdin"], input.as_bytes());
+    assert!(!output.status.success(), "{output:?}");
+    assert!(!output.stderr.is_empty(), "it says what was refused");
+    client.expect(r#"{"event":"first","channel":"user:13"}"#);
+    client.expect_nothing_before_pong();
+    // Nothing to publish is no failure.
+    stdout(&server.run_with_input(&["publish", "--stdin"], b""));
+}
+
+fn channels(shards: usize) {
+    let server = Server::start(shards);
+    both_may_be_empty(&server, &["channels"]);
+    let mut client = Client::connect(&server);
+    let mut other = Client::connect(&server);
+    for channel in ["room:1", "room:2", "user:13"] {
+        client.subscribe(channel);
+    }
+    other.subscribe("room:2");
+    let (human, json) = both(&server, &["channels"]);
+    for text in [&human, &json] {
+        for channel in ["room:1", "room:2", "user:13"] {
+            assert_contains(text, channel);
+        }
+    }
+    assert_contains(&json, r#""subscribers":2"#);
+    let (human, json) = both(&server, &["channels", "--prefix", "room:"]);
+    for text in [&human, &json] {
+        assert_contains(text, "room:1");
+        assert_contains(text, "room:2");
+        assert!(!text.contains("user:13"), "{text}");
+    }
+}
+
+/// Runs a subcommand both ways, where there may be nothing to tell.
+#[track_caller]
+fn both_may_be_empty(server: &Server, args: &[&str]) {
+    stdout(&server.run(args));
+    stdout(&server.run(&[args, &["--json"]].concat()));
+}
+
+fn channel(shards: usize) {
+    let server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    client.subscribe("user:13");
+    let (human, json) = both(&server, &["channel", "user:13"]);
+    assert_contains(&human, 1);
+    assert_contains(&json, r#""channel":"user:13""#);
+    assert_contains(&json, r#""subscribers":1"#);
+    let (_, json) = both(&server, &["channel", "nobody"]);
+    assert_contains(&json, r#""subscribers":0"#);
+}
+
+fn connections(shards: usize) {
+    let server = Server::start(shards);
+    both_may_be_empty(&server, &["connections"]);
+    let clients: Vec<Client> = (0..5).map(|_| Client::connect(&server)).collect();
+    let (human, json) = both(&server, &["connections"]);
+    for client in &clients {
+        for text in [&human, &json] {
+            assert_contains(text, &client.socket_id);
+            assert_contains(text, client.address());
+        }
+    }
+}
+
+fn connection(shards: usize) {
+    let server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    client.subscribe("user:13");
+    let (human, json) = both(&server, &["connection", &client.socket_id]);
+    for text in [&human, &json] {
+        assert_contains(text, &client.socket_id);
+        assert_contains(text, client.address());
+        assert_contains(text, "user:13");
+    }
+    let output = server.run(&["connection", "1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6"]);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(!output.stderr.is_empty(), "it says that there is none");
+}
+
+fn disconnect(shards: usize) {
+    let server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    stdout(&server.run(&["disconnect", &client.socket_id]));
+    client.expect_close(4000);
+    let mut client = Client::connect(&server);
+    let arguments = [
+        "disconnect",
+        &client.socket_id,
+        "--code",
+        "4321",
+        "--reason",
+        "go away",
+        "--json",
+    ];
+    json_values(&server.run(&arguments));
+    assert_eq!(client.expect_close(4321), "go away");
+    let mut client = Client::connect(&server);
+    assert!(
+        !server
+            .run(&["disconnect", &client.socket_id, "--code", "1000"])
+            .status
+            .success()
+    );
+    client.expect_nothing_before_pong();
+}
+
+fn unsubscribe(shards: usize) {
+    let server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    for args in [&[][..], &["--json"]] {
+        client.subscribe("user:13");
+        let output = server.run(&[&["unsubscribe", client.socket_id.as_str(), "user:13"], args].concat());
+        assert!(output.status.success(), "{output:?}");
+        client.expect(&unsubscribed("user:13"));
+    }
+    let output = server.run(&["unsubscribe", &client.socket_id, "user:13"]);
+    assert!(!output.status.success(), "{output:?}");
+}
+
+fn stats(shards: usize) {
+    let server = Server::start(shards);
+    let names = Admin::connect(&server).ok(json!({"id": 1, "command": "stats"}));
+    let (human, json) = both(&server, &["stats"]);
+    for name in names["stats"].as_object().expect("an object").keys() {
+        assert_contains(&json, name);
+    }
+    assert!(human.lines().count() > 1, "{human}");
+}
+
+#[test]
+fn without_a_server_every_client_names_the_socket_it_tried() {
+    let dir = TempDir::new();
+    let path = dir.path().join("nobody.sock");
+    let path = path.to_str().expect("UTF-8");
+    for args in [
+        &["ping"][..],
+        &["publish", "c", "e"],
+        &["publish", "--stdin"],
+        &["channels"],
+        &["channel", "c"],
+        &["connections"],
+        &["connection", "1.2"],
+        &["disconnect", "1.2"],
+        &["unsubscribe", "1.2", "c"],
+        &["stats"],
+    ] {
+        let output = output(corecast(&[args, &["--admin-socket", path]].concat()), b"{}\n");
+        assert_fails(&output, path);
+    }
+}
+
+#[test]
+fn help_names_every_subcommand() {
+    let help = stdout(&output(corecast(&["--help"]), b""));
+    for name in [
+        "serve",
+        "publish",
+        "sign",
+        "keygen",
+        "channels",
+        "channel",
+        "connections",
+        "connection",
+        "disconnect",
+        "unsubscribe",
+        "stats",
+        "ping",
+        "top",
+    ] {
+        assert!(
+            help.split_whitespace().any(|word| word == name),
+            "no {name} in:\n{help}"
+        );
+        assert!(!stdout(&output(corecast(&[name, "--help"]), b"")).trim().is_empty());
+    }
+    let version = stdout(&output(corecast(&["--version"]), b""));
+    assert_contains(&version, env!("CARGO_PKG_VERSION"));
+}
+
+const SECRET: &str = "7ad3773142a6692b25b8";
+
+#[test]
+fn print_config_redacts_secrets() {
+    let args = [
+        "serve",
+        "--print-config",
+        "--listen",
+        "127.0.0.1:4567",
+        "--heart-interval",
+        "77",
+        "--key",
+        "some-key:7ad3773142a6692b25b8",
+    ];
+    let output = output(corecast(&args), b"");
+    let text = stdout(&output);
+    assert_contains(&text, "127.0.0.1:4567");
+    assert_contains(&text, 77);
+    assert_contains(&text, "some-key");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !text.contains(SECRET) && !stderr.contains(SECRET),
+        "a secret was printed:\n{text}{stderr}"
+    );
+}
+
+#[test]
+fn check_config_says_whether_it_would_do() {
+    let good = output(corecast(&["serve", "--check-config"]), b"");
+    assert!(good.status.success(), "{good:?}");
+    let dir = TempDir::new();
+    let socket = dir.path().join("admin.sock");
+    let socket = socket.to_str().expect("UTF-8");
+    let good = output(
+        corecast(&["serve", "--check-config", "--admin-socket", socket, "--shards", "2"]),
+        b"",
+    );
+    assert!(good.status.success(), "{good:?}");
+    assert!(!dir.path().join("admin.sock").exists(), "checking starts nothing");
+
+    for bad in [
+        &["--heart-interval", "0"][..],
+        &["--heart-timeout", "0"],
+        &["--shards", "0"],
+        &["--key", "no-secret"],
+    ] {
+        let output = output(corecast(&[&["serve", "--check-config"], bad].concat()), b"");
+        assert!(!output.status.success(), "{bad:?}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{bad:?}: it says what is wrong");
+    }
+
+    let file = dir.path().join("corecast.toml");
+    let name = file.to_str().expect("UTF-8");
+    std::fs::write(&file, "").expect("a file");
+    let good = output(corecast(&["serve", "--check-config", "--config", name]), b"");
+    assert!(good.status.success(), "an empty file sets nothing: {good:?}");
+    for text in ["no toml [", "no_such_option = 1\n"] {
+        std::fs::write(&file, text).expect("a file");
+        assert_fails(
+            &output(corecast(&["serve", "--check-config", "--config", name]), b""),
+            name,
+        );
+    }
+    let missing = dir.path().join("missing.toml");
+    let missing = missing.to_str().expect("UTF-8");
+    assert_fails(
+        &output(corecast(&["serve", "--check-config", "--config", missing]), b""),
+        missing,
+    );
+}
+
+#[test]
+fn keygen_makes_new_keys() {
+    let first = stdout(&output(corecast(&["keygen"]), b""));
+    let second = stdout(&output(corecast(&["keygen"]), b""));
+    assert!(first.trim().len() >= 32, "{first:?} is short for a key and a secret");
+    assert_ne!(first, second);
+}

@@ -1,0 +1,952 @@
+//! A server process, clients of three kinds, and the waits between them.
+
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+use tungstenite::WebSocket;
+use tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
+
+/// Turns each `fn script(shards: usize)` into three tests, so that a failure names the shard count.
+macro_rules! for_shards {
+    ($($script:ident),+ $(,)?) => {
+        mod with_1_shard { $(#[test] fn $script() { super::$script(1); })+ }
+        mod with_2_shards { $(#[test] fn $script() { super::$script(2); })+ }
+        mod with_4_shards { $(#[test] fn $script() { super::$script(4); })+ }
+    };
+}
+pub(crate) use for_shards;
+
+/// A running server. Killed on drop; a failing test prints what it wrote to stderr.
+pub struct Server {
+    child: Child,
+    stderr: Arc<Stderr>,
+    pub address: SocketAddr,
+    pub admin_path: PathBuf,
+    dir: Option<Arc<TempDir>>,
+}
+
+/// How to start a server; see [`Server::options`].
+#[derive(Clone)]
+pub struct Options {
+    shards: usize,
+    listen: String,
+    admin_path: Option<PathBuf>,
+    args: Vec<String>,
+}
+
+impl Server {
+    /// A server with this many shards and otherwise the documented defaults, server heartbeats off.
+    pub fn start(shards: usize) -> Server {
+        Server::options(shards).start()
+    }
+
+    /// As [`Server::start`], to be added to.
+    pub fn options(shards: usize) -> Options {
+        Options {
+            shards,
+            listen: "127.0.0.1:0".into(),
+            admin_path: None,
+            args: Vec::new(),
+        }
+    }
+
+    /// What the server has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the server still runs");
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for the end of the process, at most [`LONG`].
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_child(&mut self.child).unwrap_or_else(|| panic!("the server did not end within {LONG:?}"))
+    }
+
+    /// Runs a client subcommand against this server's admin socket.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.run_with_input(args, b"")
+    }
+
+    /// As [`Server::run`], with bytes on its stdin.
+    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut command = corecast(args);
+        command.arg("--admin-socket").arg(&self.admin_path);
+        output(command, input)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            self.stderr.wait_for_end();
+            eprintln!("--- stderr of the server ---\n{}--- end of stderr ---", self.stderr());
+        }
+        self.dir = None;
+    }
+}
+
+impl Options {
+    /// Adds a flag and its value.
+    pub fn arg(mut self, flag: &str, value: impl ToString) -> Options {
+        self.args.push(flag.into());
+        self.args.push(value.to_string());
+        self
+    }
+
+    /// Sets the listening address.
+    pub fn listen(mut self, listen: impl ToString) -> Options {
+        self.listen = listen.to_string();
+        self
+    }
+
+    /// Sets the path of the admin socket, which otherwise lies in a directory of its own.
+    pub fn admin_socket(mut self, path: impl Into<PathBuf>) -> Options {
+        self.admin_path = Some(path.into());
+        self
+    }
+
+    /// Sets `heart.interval` and `heart.timeout`, seconds.
+    pub fn heart(self, interval: u32, timeout: u32) -> Options {
+        self.arg("--heart-interval", interval).arg("--heart-timeout", timeout)
+    }
+
+    /// The command line of `serve`.
+    fn command(&self, admin_path: &Path) -> Command {
+        let shards = self.shards.to_string();
+        let mut command = corecast(&["serve", "--listen", &self.listen, "--pin", "none", "--shards", &shards]);
+        command.arg("--admin-socket").arg(admin_path);
+        if !self.args.iter().any(|arg| arg == "--server-ping") {
+            command.args(["--server-ping", "off"]);
+        }
+        command.args(&self.args);
+        command
+    }
+
+    /// Starts the server and waits until it says where it listens.
+    pub fn start(self) -> Server {
+        let mut dir = None;
+        let admin_path = self.admin_path.clone().unwrap_or_else(|| {
+            let new = Arc::new(TempDir::new());
+            let path = new.path().join("admin.sock");
+            dir = Some(new);
+            path
+        });
+        let mut command = self.command(&admin_path);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server's binary starts");
+        let stderr = Stderr::drain(child.stderr.take().expect("stderr is piped"));
+        let Some(address) = stderr.wait_for_address() else {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!(
+                "no line with `listening on ADDR:PORT` within {LONG:?} from {command:?}\nstatus: {status:?}\nstderr:\n{}",
+                stderr.text()
+            );
+        };
+        Server {
+            child,
+            stderr,
+            address,
+            admin_path,
+            dir,
+        }
+    }
+
+    /// Runs a server that is expected to end by itself at once: its exit status and stderr.
+    pub fn fail(self) -> (ExitStatus, String) {
+        let dir = TempDir::new();
+        let admin_path = self.admin_path.clone().unwrap_or_else(|| dir.path().join("admin.sock"));
+        let output = output(self.command(&admin_path), b"");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// The binary under test with arguments, untouched by the caller's environment.
+pub fn corecast(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corecast"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CORECAST") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+/// Runs a command to its end, at most [`LONG`].
+pub fn output(mut command: Command, input: &[u8]) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let mut stdout = child.stdout.take().expect("stdout is piped");
+    let mut stderr = child.stderr.take().expect("stderr is piped");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = stdin.write_all(input);
+        });
+        let out = scope.spawn(move || read_all(&mut stdout));
+        let err = scope.spawn(move || read_all(&mut stderr));
+        let status = wait_child(&mut child);
+        if status.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let (stdout, stderr) = (out.join().expect("reader"), err.join().expect("reader"));
+        let status = status.unwrap_or_else(|| {
+            panic!(
+                "{command:?} did not end within {LONG:?}\nstdout:\n{}\nstderr:\n{}",
+                String::from_utf8_lossy(&stdout),
+                String::from_utf8_lossy(&stderr)
+            )
+        });
+        Output { status, stdout, stderr }
+    })
+}
+
+fn read_all(from: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = from.read_to_end(&mut bytes);
+    bytes
+}
+
+fn wait_child(child: &mut Child) -> Option<ExitStatus> {
+    let start = Instant::now();
+    while start.elapsed() < LONG {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return Some(status);
+        }
+        thread::sleep(POLL);
+    }
+    None
+}
+
+/// The lines of a server's stderr, read by a thread until the end.
+struct Stderr {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Seen {
+    text: String,
+    ended: bool,
+}
+
+impl Stderr {
+    fn drain(from: impl Read + Send + 'static) -> Arc<Stderr> {
+        let stderr = Arc::new(Stderr {
+            seen: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let writer = Arc::clone(&stderr);
+        thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            let mut line = Vec::new();
+            while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                writer.lock().text.push_str(&String::from_utf8_lossy(&line));
+                writer.changed.notify_all();
+                line.clear();
+            }
+            writer.lock().ended = true;
+            writer.changed.notify_all();
+        });
+        stderr
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn text(&self) -> String {
+        self.lock().text.clone()
+    }
+
+    /// The address of the first line that holds `listening on ADDR:PORT`.
+    fn wait_for_address(&self) -> Option<SocketAddr> {
+        let deadline = Instant::now() + LONG;
+        let mut seen = self.lock();
+        loop {
+            if let Some(address) = seen.text.lines().find_map(address_in) {
+                return Some(address);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            if seen.ended {
+                return None;
+            }
+            seen = self
+                .changed
+                .wait_timeout(seen, left)
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .0;
+        }
+    }
+
+    fn wait_for_end(&self) {
+        let deadline = Instant::now() + LONG;
+        let mut seen = self.lock();
+        while !seen.ended {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return;
+            };
+            seen = self
+                .changed
+                .wait_timeout(seen, left)
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .0;
+        }
+    }
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let rest = &line[line.find("listening on ")? + "listening on ".len()..];
+    let end = rest
+        .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+/// A directory that goes away with its owner.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("corecast-it-{}-{count}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a temporary directory can be made");
+        TempDir(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A well-behaved client: tungstenite, blocking, [`LONG`] for every read.
+pub struct Client {
+    socket: WebSocket<TcpStream>,
+    pub socket_id: String,
+}
+
+impl Client {
+    /// Connects and reads `socket:connected`.
+    pub fn connect(server: &Server) -> Client {
+        Client::connect_to(server.address)
+    }
+
+    /// As [`Client::connect`], where the server is owned elsewhere.
+    pub fn connect_to(address: SocketAddr) -> Client {
+        Client::over(TcpStream::connect(address).expect("the server accepts"))
+    }
+
+    /// As [`Client::connect`], over a TCP connection already made.
+    pub fn over(stream: TcpStream) -> Client {
+        let mut client = Client::upgrade(stream);
+        let connected = client.text();
+        let value: Value = serde_json::from_str(&connected).expect("socket:connected is JSON");
+        assert_eq!(value["event"], "socket:connected", "first frame: {connected}");
+        client.socket_id = value["data"]["socket_id"]
+            .as_str()
+            .expect("socket_id is a string")
+            .to_owned();
+        client
+    }
+
+    /// Finishes the upgrade and reads nothing; `socket_id` stays empty.
+    pub fn upgrade(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(LONG)).expect("socket option");
+        stream.set_write_timeout(Some(LONG)).expect("socket option");
+        stream.set_nodelay(true).expect("socket option");
+        let (socket, _) = tungstenite::client("ws://127.0.0.1/", stream).expect("the server upgrades");
+        Client {
+            socket,
+            socket_id: String::new(),
+        }
+    }
+
+    /// The client's own address, as the server sees it.
+    pub fn address(&self) -> SocketAddr {
+        self.socket
+            .get_ref()
+            .local_addr()
+            .expect("a connected socket has an address")
+    }
+
+    /// Sends one text message.
+    pub fn send(&mut self, text: &str) {
+        self.socket
+            .send(Message::text(text))
+            .unwrap_or_else(|error| panic!("sending {text}: {error}"));
+    }
+
+    /// Sends one text message to a server that may already have closed.
+    pub fn try_send(&mut self, text: &str) -> Result<(), tungstenite::Error> {
+        self.socket.send(Message::text(text))
+    }
+
+    /// Sends one message of any kind.
+    pub fn send_message(&mut self, message: Message) {
+        self.socket.send(message).expect("sent");
+    }
+
+    /// The next message of any kind.
+    pub fn message(&mut self) -> Message {
+        self.socket
+            .read()
+            .unwrap_or_else(|error| panic!("waiting for a message: {error}"))
+    }
+
+    /// The next message, or how the connection ended.
+    pub fn try_message(&mut self) -> Result<Message, tungstenite::Error> {
+        self.socket.read()
+    }
+
+    /// The next message, which is text.
+    pub fn text(&mut self) -> String {
+        match self.message() {
+            Message::Text(text) => text.as_str().to_owned(),
+            other => panic!("waiting for a text message, got {other:?}"),
+        }
+    }
+
+    /// The next message is exactly this text.
+    #[track_caller]
+    pub fn expect(&mut self, text: &str) {
+        assert_eq!(self.text(), text);
+    }
+
+    /// The next message is a close frame with this code; its reason.
+    #[track_caller]
+    pub fn expect_close(&mut self, code: u16) -> String {
+        match self.message() {
+            Message::Close(Some(CloseFrame { code: found, reason })) => {
+                assert_eq!(u16::from(found), code, "close code; reason: {reason}");
+                reason.as_str().to_owned()
+            }
+            other => panic!("waiting for close {code}, got {other:?}"),
+        }
+    }
+
+    /// Subscribes and waits for the reply.
+    #[track_caller]
+    pub fn subscribe(&mut self, channel: &str) {
+        self.send(&subscribe(channel));
+        self.expect(&subscribed(channel));
+    }
+
+    /// Unsubscribes and waits for the reply.
+    #[track_caller]
+    pub fn unsubscribe(&mut self, channel: &str) {
+        self.send(&unsubscribe(channel));
+        self.expect(&unsubscribed(channel));
+    }
+
+    /// Proves that nothing else was on its way: the next frame is the answer to this ping.
+    #[track_caller]
+    pub fn expect_nothing_before_pong(&mut self) {
+        self.send(r#"{"event":"socket:ping","data":{"id":"fence"}}"#);
+        self.expect(r#"{"event":"socket:pong","data":{"reply":"fence"}}"#);
+    }
+
+    /// Sends a close frame with this code.
+    pub fn close(&mut self, code: u16) {
+        let frame = CloseFrame {
+            code: CloseCode::from(code),
+            reason: "".into(),
+        };
+        self.socket.close(Some(frame)).expect("close is sent");
+        let _ = self.socket.flush();
+    }
+}
+
+/// A socket_id's second spelling: the UUID's two 64-bit halves in decimal, joined by a dot.
+pub fn second_spelling(socket_id: &str) -> String {
+    let bits = u128::from_str_radix(&socket_id.replace('-', ""), 16).expect("a UUID");
+    format!("{}.{}", bits >> 64, bits & u128::from(u64::MAX))
+}
+
+/// The text of a subscribe to a public channel.
+pub fn subscribe(channel: &str) -> String {
+    json!({"event": "socket:subscribe", "data": {"channel": channel}}).to_string()
+}
+
+/// The text of an unsubscribe.
+pub fn unsubscribe(channel: &str) -> String {
+    json!({"event": "socket:unsubscribe", "data": {"channel": channel}}).to_string()
+}
+
+/// The reply to a subscribe that succeeded.
+pub fn subscribed(channel: &str) -> String {
+    format!(r#"{{"event":"socket:subscribed","channel":"{channel}"}}"#)
+}
+
+/// The reply to an unsubscribe that succeeded.
+pub fn unsubscribed(channel: &str) -> String {
+    format!(r#"{{"event":"socket:unsubscribed","channel":"{channel}"}}"#)
+}
+
+/// The reply to a subscribe of a channel already subscribed.
+pub fn already_subscribed(channel: &str) -> String {
+    format!(
+        r#"{{"event":"socket:subscribe.error","channel":"{channel}","data":{{"error":"the connection is already subscribed to the channel","code":"already_subscribed"}}}}"#
+    )
+}
+
+/// The reply to an unsubscribe of a channel not subscribed.
+pub fn not_subscribed(channel: &str) -> String {
+    format!(
+        r#"{{"event":"socket:unsubscribe.error","channel":"{channel}","data":{{"error":"the connection is not subscribed to the channel","code":"not_subscribed"}}}}"#
+    )
+}
+
+/// Asserts that `text` is an error event with this code: its members, their order, a text for people, and nothing more.
+#[track_caller]
+pub fn assert_error(text: &str, event: &str, channel: Option<&str>, code: &str) {
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
+    let error = value["data"]["error"].as_str().unwrap_or_default();
+    assert!(!error.is_empty(), "no data.error for people: {text}");
+    let mut expected = json!({"event": event, "data": {"error": error, "code": code}});
+    if let Some(channel) = channel {
+        expected["channel"] = channel.into();
+    }
+    assert_eq!(value, expected, "{text}");
+    let places = ["\"event\":", "\"channel\":", "\"data\":", "\"error\":", "\"code\":"].map(|member| text.find(member));
+    let places: Vec<usize> = places.into_iter().flatten().collect();
+    assert!(places.is_sorted(), "members out of order: {text}");
+    assert!(
+        text.starts_with(&format!(r#"{{"event":"{event}","#)),
+        "white space between members: {text}"
+    );
+}
+
+/// A client that may do anything: bytes in, frames out.
+pub struct RawClient {
+    stream: TcpStream,
+    received: BufReader<TcpStream>,
+}
+
+/// Opcodes, RFC 6455 §5.2.
+pub mod opcode {
+    pub const CONTINUATION: u8 = 0x0;
+    pub const TEXT: u8 = 0x1;
+    pub const BINARY: u8 = 0x2;
+    pub const CLOSE: u8 = 0x8;
+    pub const PING: u8 = 0x9;
+    pub const PONG: u8 = 0xA;
+}
+
+impl RawClient {
+    /// A TCP connection, nothing sent.
+    pub fn tcp(server: &Server) -> RawClient {
+        RawClient::over(TcpStream::connect(server.address).expect("the server accepts"))
+    }
+
+    /// A TCP connection whose receive buffer is as small as the kernel makes it.
+    pub fn tcp_with_small_buffer(server: &Server) -> RawClient {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("socket option");
+        socket.connect(&server.address.into()).expect("the server accepts");
+        RawClient::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> RawClient {
+        stream.set_read_timeout(Some(LONG)).expect("socket option");
+        stream.set_write_timeout(Some(LONG)).expect("socket option");
+        stream.set_nodelay(true).expect("socket option");
+        let received = BufReader::new(stream.try_clone().expect("a second handle"));
+        RawClient { stream, received }
+    }
+
+    /// An upgraded connection, `socket:connected` read.
+    pub fn connect(server: &Server) -> RawClient {
+        let mut client = RawClient::tcp(server);
+        client.upgrade();
+        client
+    }
+
+    /// Upgrades and reads `socket:connected`.
+    pub fn upgrade(&mut self) {
+        self.write(UPGRADE_REQUEST.as_bytes());
+        let head = self.head();
+        assert!(
+            head.starts_with("HTTP/1.1 101 "),
+            "answer to a good upgrade request: {head}"
+        );
+        self.expect_connected();
+    }
+
+    /// The next frame is `socket:connected`.
+    #[track_caller]
+    pub fn expect_connected(&mut self) {
+        let text = self.text();
+        assert!(
+            text.starts_with(r#"{"event":"socket:connected","#),
+            "first frame: {text}"
+        );
+    }
+
+    /// Writes bytes.
+    #[track_caller]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server takes bytes");
+    }
+
+    /// Writes bytes to a server that may already have closed.
+    pub fn write_anyway(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// An HTTP head, up to and with the empty line; empty if the server closed.
+    pub fn head(&mut self) -> String {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            match self.received.read_line(&mut head) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("waiting for an HTTP response: {error}; so far: {head:?}"),
+            }
+        }
+        head
+    }
+
+    /// Whatever comes until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        match self.received.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) if is_end(&error) => {}
+            Err(error) => panic!("waiting for the end of the connection: {error}"),
+        }
+        rest
+    }
+
+    /// The next frame, opcode and payload; `None`: the connection ended before it was whole.
+    pub fn try_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut header = [0; 2];
+        self.read_exact(&mut header)?;
+        assert_eq!(header[0] & 0x70, 0, "reserved bits are clear");
+        assert_ne!(header[0] & 0x80, 0, "the server never fragments");
+        assert_eq!(header[1] & 0x80, 0, "the server never masks");
+        let len = match header[1] {
+            126 => {
+                let mut len = [0; 2];
+                self.read_exact(&mut len)?;
+                usize::from(u16::from_be_bytes(len))
+            }
+            127 => {
+                let mut len = [0; 8];
+                self.read_exact(&mut len)?;
+                usize::try_from(u64::from_be_bytes(len)).expect("a length in memory")
+            }
+            len => usize::from(len),
+        };
+        let mut payload = vec![0; len];
+        self.read_exact(&mut payload)?;
+        Some((header[0] & 0x0F, payload))
+    }
+
+    fn read_exact(&mut self, bytes: &mut [u8]) -> Option<()> {
+        match self.received.read_exact(bytes) {
+            Ok(()) => Some(()),
+            Err(error) if is_end(&error) => None,
+            Err(error) => panic!("waiting for a frame: {error}"),
+        }
+    }
+
+    /// The next frame, opcode and payload.
+    #[track_caller]
+    pub fn frame(&mut self) -> (u8, Vec<u8>) {
+        self.try_frame().expect("a frame before the end of the connection")
+    }
+
+    /// The next frame, which is text.
+    #[track_caller]
+    pub fn text(&mut self) -> String {
+        let (opcode, payload) = self.frame();
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        assert_eq!(opcode, opcode::TEXT, "opcode of {text}");
+        text
+    }
+
+    /// The next frame is exactly this text.
+    #[track_caller]
+    pub fn expect(&mut self, text: &str) {
+        assert_eq!(self.text(), text);
+    }
+
+    /// The next frame closes with this code, and the connection ends after it.
+    #[track_caller]
+    pub fn expect_close(&mut self, code: u16) {
+        let (opcode, payload) = self.frame();
+        assert_eq!(
+            opcode,
+            opcode::CLOSE,
+            "waiting for close {code}, got {:?}",
+            String::from_utf8_lossy(&payload)
+        );
+        assert!(payload.len() >= 2, "a close frame without a code; expected {code}");
+        let found = u16::from_be_bytes([payload[0], payload[1]]);
+        assert_eq!(
+            found,
+            code,
+            "close code; reason: {}",
+            String::from_utf8_lossy(&payload[2..])
+        );
+        std::str::from_utf8(&payload[2..]).expect("the reason is UTF-8");
+        self.expect_end();
+    }
+
+    /// Nothing comes any more: the server has closed.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        let mut rest = [0; 64];
+        match self.received.read(&mut rest) {
+            Ok(0) => {}
+            Ok(read) => panic!("bytes where the connection should end: {:?}", &rest[..read]),
+            Err(error) if is_end(&error) => {}
+            Err(error) => panic!("waiting for the end of the connection: {error}"),
+        }
+    }
+}
+
+/// Whether an error says that the peer is gone.
+pub fn is_end(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
+}
+
+/// A masked final frame.
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    frame_bytes(0x80 | opcode, payload, true)
+}
+
+/// A masked final text frame.
+pub fn text_frame(text: &str) -> Vec<u8> {
+    frame(opcode::TEXT, text.as_bytes())
+}
+
+/// A frame whose first byte is given, masked or not.
+pub fn frame_bytes(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mut bytes = vec![first];
+    let mask_bit = if masked { 0x80 } else { 0 };
+    match payload.len() {
+        len @ 0..126 => bytes.push(mask_bit | len as u8),
+        len @ 126..65536 => {
+            bytes.push(mask_bit | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            bytes.push(mask_bit | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    if masked {
+        let key = [0x37, 0xFA, 0x21, 0x3D];
+        bytes.extend(key);
+        bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    } else {
+        bytes.extend(payload);
+    }
+    bytes
+}
+
+/// The example request of RFC 6455 §1.3.
+pub const UPGRADE_REQUEST: &str = "GET /chat HTTP/1.1\r\n\
+    Host: server.example.com\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Origin: http://example.com\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// A connection to the admin socket.
+pub struct Admin {
+    stream: UnixStream,
+    received: BufReader<UnixStream>,
+}
+
+impl Admin {
+    pub fn connect(server: &Server) -> Admin {
+        Admin::connect_to(&server.admin_path)
+    }
+
+    /// As [`Admin::connect`], where the server is owned elsewhere.
+    pub fn connect_to(path: &Path) -> Admin {
+        let stream = UnixStream::connect(path).expect("the admin socket accepts");
+        stream.set_read_timeout(Some(LONG)).expect("socket option");
+        stream.set_write_timeout(Some(LONG)).expect("socket option");
+        let received = BufReader::new(stream.try_clone().expect("a second handle"));
+        Admin { stream, received }
+    }
+
+    /// Writes bytes.
+    #[track_caller]
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream
+            .write_all(bytes.as_ref())
+            .expect("the admin socket takes bytes");
+    }
+
+    /// Writes bytes to a server that may already have closed.
+    pub fn write_anyway(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Sends one line.
+    #[track_caller]
+    pub fn send(&mut self, line: &str) {
+        self.write(format!("{line}\n"));
+    }
+
+    /// The next line, without its newline; `None`: the connection ended.
+    pub fn try_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.received.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(
+                line.strip_suffix('\n')
+                    .unwrap_or_else(|| panic!("half a line: {line}"))
+                    .to_owned(),
+            ),
+            Err(error) if is_end(&error) => None,
+            Err(error) => panic!("waiting for an admin reply: {error}"),
+        }
+    }
+
+    /// The next line, without its newline.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        self.try_line().expect("a reply before the end of the admin connection")
+    }
+
+    /// Sends a line, gives the reply line.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.line()
+    }
+
+    /// Sends a request, gives the reply.
+    #[track_caller]
+    pub fn request(&mut self, request: Value) -> Value {
+        let line = self.ask(&request.to_string());
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
+    }
+
+    /// Sends a request that succeeds, gives the reply.
+    #[track_caller]
+    pub fn ok(&mut self, request: Value) -> Value {
+        let reply = self.request(request.clone());
+        assert_eq!(reply["ok"], true, "{request} → {reply}");
+        reply
+    }
+
+    /// Sends a line that is refused with this code; checks every member of the reply, `id` as given.
+    #[track_caller]
+    pub fn refused(&mut self, line: &str, id: Value, code: &str) {
+        let reply = self.ask(line);
+        assert_refused(line, &reply, id, code);
+    }
+
+    /// Publishes and waits: how many subscribers it goes to.
+    #[track_caller]
+    pub fn publish(&mut self, channel: &str, event: &str, data: Value) -> u64 {
+        let reply = self.ok(json!({"id": 1, "command": "publish", "channel": channel, "event": event, "data": data}));
+        reply["subscribers"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no subscribers in {reply}"))
+    }
+
+    /// `subscribers` of a channel.
+    #[track_caller]
+    pub fn subscribers(&mut self, channel: &str) -> u64 {
+        let reply = self.ok(json!({"id": 1, "command": "channel", "channel": channel}));
+        assert_eq!(reply["channel"], channel, "{reply}");
+        reply["subscribers"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no subscribers in {reply}"))
+    }
+
+    /// Whether the server knows the connection.
+    #[track_caller]
+    pub fn knows(&mut self, socket_id: &str) -> bool {
+        let reply = self.request(json!({"id": 1, "command": "connection", "socket_id": socket_id}));
+        assert!(reply["ok"] == true || reply["code"] == "not_found", "{reply}");
+        reply["ok"] == true
+    }
+
+    /// The two halves, to write and read in different threads.
+    pub fn split(self) -> (UnixStream, BufReader<UnixStream>) {
+        (self.stream, self.received)
+    }
+}
+
+/// Asserts that a reply line is a refusal with exactly these members.
+#[track_caller]
+pub fn assert_refused(line: &str, reply: &str, id: Value, code: &str) {
+    let value: Value = serde_json::from_str(reply).unwrap_or_else(|error| panic!("no JSON ({error}): {reply}"));
+    let error = value["error"].as_str().unwrap_or_default();
+    assert!(!error.is_empty(), "no error for people: {} → {reply}", shortened(line));
+    assert_eq!(
+        value,
+        json!({"id": id, "ok": false, "code": code, "error": error}),
+        "{} → {reply}",
+        shortened(line)
+    );
+}
+
+/// The start of a text, for messages.
+pub fn shortened(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+/// Waits until `done` holds, at most [`LONG`]; for what no frame announces.
+#[track_caller]
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
+        thread::sleep(POLL);
+    }
+}
+
+/// How long anything may take that should happen at once.
+pub const LONG: Duration = Duration::from_secs(15);
+/// Pause between two looks at what no event announces.
+const POLL: Duration = Duration::from_millis(10);

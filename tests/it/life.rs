@@ -1,0 +1,267 @@
+//! Starting, stopping, and what stands in the way of either.
+
+use crate::harness::{
+    Admin, Client, RawClient, Server, TempDir, corecast, eventually, for_shards, output, shortened, subscribe,
+    subscribed, text_frame,
+};
+use rustix::process::Signal;
+use serde_json::json;
+use std::io::{BufRead, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use tungstenite::protocol::Message;
+
+for_shards!(
+    sigterm_closes_with_1012_and_exits_with_0,
+    sigint_does_as_sigterm_does,
+    what_was_acknowledged_arrives_before_the_close,
+    clients_that_do_not_answer_do_not_hold_it_up,
+    a_second_server_on_the_port_names_the_address,
+    a_second_server_on_the_admin_socket_names_it,
+    a_stale_admin_socket_is_replaced,
+    the_admin_socket_is_removed_at_exit,
+    a_vanished_client_is_no_subscriber,
+);
+
+fn sigterm_closes_with_1012_and_exits_with_0(shards: usize) {
+    let mut server = Server::start(shards);
+    let mut clients: Vec<Client> = (0..12).map(|_| Client::connect(&server)).collect();
+    for client in &mut clients {
+        client.subscribe("c");
+    }
+    let mut admin = Admin::connect(&server);
+    assert_eq!(admin.publish("c", "e", json!("last")), 12);
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        client.expect(r#"{"event":"e","channel":"c","data":"last"}"#);
+        client.expect_close(1012);
+        assert!(matches!(
+            client.try_message(),
+            Err(tungstenite::Error::ConnectionClosed)
+        ));
+    }
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(admin.try_line(), None, "the admin connection ends with the server");
+    assert!(
+        std::net::TcpStream::connect(server.address).is_err(),
+        "nobody listens any more"
+    );
+}
+
+fn sigint_does_as_sigterm_does(shards: usize) {
+    let mut server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    server.signal(Signal::INT);
+    client.expect_close(1012);
+    drop(client);
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// SIGTERM in the middle of a stream of publishes: every subscriber has at least what was acknowledged, without a gap.
+fn what_was_acknowledged_arrives_before_the_close(shards: usize) {
+    const ENOUGH: usize = 500;
+    let mut server = Server::start(shards);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
+    for client in &mut clients {
+        client.subscribe("c");
+    }
+    let (mut writer, replies) = Admin::connect(&server).split();
+    let acknowledged = AtomicUsize::new(0);
+    let heard: Vec<usize> = thread::scope(|scope| {
+        let acknowledged = &acknowledged;
+        let listeners: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                scope.spawn(move || {
+                    let mut next = 0;
+                    loop {
+                        match client.message() {
+                            Message::Text(text) => {
+                                let expected = format!(r#"{{"event":"e","channel":"c","data":{next}}}"#);
+                                assert_eq!(text.as_str(), expected, "a gap");
+                                next += 1;
+                            }
+                            Message::Close(Some(frame)) => {
+                                assert_eq!(u16::from(frame.code), 1012, "{frame}");
+                                return next;
+                            }
+                            other => panic!("unexpected {other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(move || {
+            for n in 0..10_000 {
+                let line =
+                    format!("{{\"id\":{n},\"command\":\"publish\",\"channel\":\"c\",\"event\":\"e\",\"data\":{n}}}\n");
+                if writer.write_all(line.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        });
+        scope.spawn(move || {
+            for (n, line) in replies.lines().map_while(Result::ok).enumerate() {
+                // A refusal while stopping is no acknowledgement.
+                if line.starts_with(&format!(r#"{{"id":{n},"ok":true,"#)) {
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        eventually("publishes are acknowledged", || {
+            acknowledged.load(Ordering::SeqCst) >= ENOUGH
+        });
+        server.signal(Signal::TERM);
+        listeners
+            .into_iter()
+            .map(|thread| thread.join().expect("a listener"))
+            .collect()
+    });
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+    let acknowledged = acknowledged.load(Ordering::SeqCst);
+    for heard in heard {
+        assert!(
+            heard >= acknowledged,
+            "heard {heard} of {acknowledged} acknowledged publishes"
+        );
+    }
+}
+
+fn clients_that_do_not_answer_do_not_hold_it_up(shards: usize) {
+    let mut server = Server::start(shards);
+    // One that never answers the close frame, one in mid-frame, one in mid-upgrade, one that never spoke; an admin in mid-line.
+    let mut mute = RawClient::connect(&server);
+    let mut half = RawClient::connect(&server);
+    half.write(&text_frame("{}")[..5]);
+    let mut upgrading = RawClient::tcp(&server);
+    upgrading.write(b"GET / HTTP/1.1\r\n");
+    let silent = RawClient::tcp(&server);
+    let mut admin = Admin::connect(&server);
+    admin.write("{\"id\":1,");
+    let status = server.terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+    let (_, payload) = mute.frame();
+    assert_eq!(payload[..2], 1012_u16.to_be_bytes());
+    drop((half, silent));
+}
+
+fn a_second_server_on_the_port_names_the_address(shards: usize) {
+    let server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    let (status, stderr) = Server::options(shards).listen(server.address).fail();
+    assert!(!status.success(), "{status}");
+    assert!(
+        stderr.contains(&server.address.to_string()),
+        "stderr names no {}:\n{stderr}",
+        server.address
+    );
+    // The first one never noticed.
+    client.expect_nothing_before_pong();
+    for _ in 0..8 {
+        Client::connect(&server).expect_nothing_before_pong();
+    }
+}
+
+fn a_second_server_on_the_admin_socket_names_it(shards: usize) {
+    let server = Server::start(shards);
+    let (status, stderr) = Server::options(shards).admin_socket(&server.admin_path).fail();
+    assert!(!status.success(), "{status}");
+    let path = server.admin_path.display().to_string();
+    assert!(stderr.contains(&path), "stderr names no {path}:\n{stderr}");
+    // The first one still has it.
+    let mut client = Client::connect(&server);
+    client.subscribe("c");
+    assert_eq!(Admin::connect(&server).publish("c", "e", json!(1)), 1);
+}
+
+fn a_stale_admin_socket_is_replaced(shards: usize) {
+    let dir = TempDir::new();
+    let path = dir.path().join("admin.sock");
+    drop(UnixListener::bind(&path).expect("a socket file"));
+    assert!(UnixStream::connect(&path).is_err(), "nobody listens");
+    let mut server = Server::options(shards).admin_socket(&path).start();
+    assert_eq!(
+        Admin::connect(&server).request(json!({"id": 1, "command": "ping"})),
+        json!({"id": 1, "ok": true})
+    );
+    // What a crash leaves behind.
+    server.signal(Signal::KILL);
+    server.wait();
+    assert!(path.exists(), "a killed server removes nothing");
+    let server = Server::options(shards).admin_socket(&path).start();
+    assert_eq!(
+        Admin::connect(&server).request(json!({"id": 2, "command": "ping"})),
+        json!({"id": 2, "ok": true})
+    );
+}
+
+fn the_admin_socket_is_removed_at_exit(shards: usize) {
+    let dir = TempDir::new();
+    let path = dir.path().join("admin.sock");
+    let mut server = Server::options(shards).admin_socket(&path).start();
+    assert!(path.exists());
+    assert_eq!(server.terminate().code(), Some(0));
+    assert!(!path.exists(), "{} is left behind", path.display());
+}
+
+fn a_vanished_client_is_no_subscriber(shards: usize) {
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    let mut stays = Client::connect(&server);
+    stays.subscribe("c");
+    for _ in 0..20 {
+        // Gone in mid-frame, with subscribes still unanswered.
+        let mut client = RawClient::connect(&server);
+        client.write(&text_frame(&subscribe("c")));
+        client.expect(&subscribed("c"));
+        client.write(&[text_frame(&subscribe("d")), text_frame(&subscribe("e")), vec![0x81]].concat());
+    }
+    eventually("no vanished client is counted", || {
+        ["c", "d", "e"].map(|channel| admin.subscribers(channel)) == [1, 0, 0]
+    });
+    assert_eq!(admin.publish("c", "e", json!(1)), 1);
+    stays.expect(r#"{"event":"e","channel":"c","data":1}"#);
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let dir = TempDir::new();
+    let path = dir.path().join("precious");
+    std::fs::write(&path, "precious").expect("a file");
+    let (status, stderr) = Server::options(1).admin_socket(&path).fail();
+    assert!(!status.success(), "{status}");
+    assert!(
+        stderr.contains(&path.display().to_string()),
+        "stderr names no {}:\n{stderr}",
+        path.display()
+    );
+    assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), "precious");
+}
+
+#[test]
+fn bad_usage_exits_with_2() {
+    for args in [
+        &["serve", "--listen", "nonsense"][..],
+        &["serve", "--listen", "127.0.0.1"],
+        &["serve", "--listen", "127.0.0.1:99999"],
+        &["serve", "--shards", "many"],
+        &["serve", "--server-ping", "perhaps"],
+        &["serve", "--no-such-flag"],
+        &["no-such-command"],
+    ] {
+        let output = output(corecast(args), b"");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}\n{stderr}", output.status);
+        assert!(!stderr.trim().is_empty(), "{args:?} says nothing");
+        let wrong = args.last().expect("an argument");
+        assert!(
+            stderr.contains(wrong),
+            "{args:?} does not name {wrong}: {}",
+            shortened(&stderr)
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! What can grow has an end: slow readers, slow handshakes, silent and too many connections.
+
+use crate::harness::opcode::{CLOSE, PING, TEXT};
+use crate::harness::{
+    Admin, Client, LONG, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, frame, text_frame,
+};
+use serde_json::{Value, json};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+use tungstenite::protocol::Message;
+
+for_shards!(
+    a_subscriber_that_does_not_read_is_closed_and_counted,
+    an_unfinished_handshake_is_closed,
+    max_connections,
+    a_silent_connection_is_closed_with_4202,
+    whatever_arrives_keeps_a_connection,
+    a_missing_pong_closes_with_4201,
+    pongs_keep_a_connection,
+);
+
+fn stats(admin: &mut Admin) -> Value {
+    admin.ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
+}
+
+/// The sum of the counters that speak of slow consumers.
+fn slow_consumers(stats: &Value) -> f64 {
+    let counters: Vec<f64> = stats
+        .as_object()
+        .expect("an object")
+        .iter()
+        .filter(|(name, _)| name.contains("slow"))
+        .map(|(_, value)| value.as_f64().expect("a number"))
+        .collect();
+    assert!(!counters.is_empty(), "no counter of slow consumers among {stats}");
+    counters.iter().sum()
+}
+
+fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
+    const BYTES: usize = 64 * 1024;
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    let mut slow = RawClient::tcp_with_small_buffer(&server);
+    slow.upgrade();
+    slow.write(&text_frame(r#"{"event":"socket:subscribe","data":{"channel":"c"}}"#));
+    slow.expect(r#"{"event":"socket:subscribed","channel":"c"}"#);
+    let mut others: Vec<Client> = (0..4).map(|_| Client::connect(&server)).collect();
+    for other in &mut others {
+        other.subscribe("c");
+    }
+    assert_eq!(slow_consumers(&stats(&mut admin)), 0.0);
+
+    // Everybody else gets everything, before, while and after.
+    let padding = "x".repeat(BYTES);
+    let mut sent = 0;
+    let mut publish = |admin: &mut Admin, others: &mut [Client]| {
+        let data = format!("{sent}:{padding}");
+        let subscribers = admin.publish("c", "e", json!(data));
+        let expected = format!(r#"{{"event":"e","channel":"c","data":"{data}"}}"#);
+        for other in others {
+            let found = other.text();
+            assert!(found == expected, "message {sent} arrived as {:.100}", found);
+        }
+        sent += 1;
+        subscribers
+    };
+    let mut subscribers = 5;
+    for _ in 0..500 {
+        subscribers = publish(&mut admin, &mut others);
+        if subscribers == 4 {
+            break;
+        }
+    }
+    assert_eq!(
+        subscribers,
+        4,
+        "a connection that reads nothing is still subscribed after {} MiB",
+        (sent * BYTES) >> 20
+    );
+    for _ in 0..10 {
+        assert_eq!(publish(&mut admin, &mut others), 4);
+    }
+    let counted = stats(&mut admin);
+    assert!(slow_consumers(&counted) > 0.0, "{counted}");
+
+    // What arrived before has no gap; the close frame comes where the socket still took it.
+    let mut next = 0;
+    while let Some((opcode, payload)) = slow.try_frame() {
+        if opcode == CLOSE {
+            assert_eq!(payload[..2], 4100_u16.to_be_bytes(), "close code");
+            let reason = String::from_utf8(payload[2..].to_vec()).expect("the reason is UTF-8");
+            assert!(!reason.is_empty(), "the reason tells the limit");
+            slow.expect_end();
+            break;
+        }
+        assert_eq!(opcode, TEXT);
+        let start = format!(r#"{{"event":"e","channel":"c","data":"{next}:"#);
+        assert!(
+            payload.starts_with(start.as_bytes()),
+            "message {next} is missing: {:?}",
+            payload.get(..60)
+        );
+        next += 1;
+    }
+    assert!(next < sent, "it cannot have got everything");
+    eventually("the slow connection is gone", || {
+        let reply = admin.ok(json!({"id": 1, "command": "connections"}));
+        reply["connections"]
+            .as_array()
+            .is_some_and(|connections| connections.len() == 4)
+    });
+}
+
+fn an_unfinished_handshake_is_closed(shards: usize) {
+    let server = Server::options(shards).arg("--handshake-timeout", 1).start();
+    let mut finished = Client::connect(&server);
+    let start = Instant::now();
+    let mut silent = RawClient::tcp(&server);
+    let mut half = RawClient::tcp(&server);
+    half.write(&UPGRADE_REQUEST.as_bytes()[..UPGRADE_REQUEST.len() - 2]);
+    // Dripping bytes does not buy time.
+    let address = server.address;
+    let drip = thread::spawn(move || {
+        use std::io::Write;
+        let mut stream = TcpStream::connect(address).expect("the server accepts");
+        let start = Instant::now();
+        stream
+            .write_all(&UPGRADE_REQUEST.as_bytes()[..UPGRADE_REQUEST.len() - 2])
+            .expect("the server takes bytes");
+        while stream.write_all(b"X-Drip: drop\r\n").is_ok() {
+            assert!(
+                start.elapsed() < LONG,
+                "a dripping handshake is still open after {:?}",
+                start.elapsed()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+        start.elapsed()
+    });
+    silent.rest();
+    half.rest();
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(700),
+        "closed after {took:?}, before the deadline"
+    );
+    assert!(
+        drip.join().expect("the dripping client") >= Duration::from_millis(700),
+        "closed before the deadline"
+    );
+    // Whoever finished in time stays.
+    finished.expect_nothing_before_pong();
+    Client::connect(&server).expect_nothing_before_pong();
+}
+
+fn max_connections(shards: usize) {
+    let server = Server::options(shards).arg("--max-connections", 3).start();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    for _ in 0..5 {
+        assert!(!gets_in(&server));
+    }
+    for client in &mut clients {
+        client.expect_nothing_before_pong();
+    }
+    drop(clients.pop());
+    eventually("there is room again once one has left", || gets_in(&server));
+}
+
+/// Whether a new connection is let in; else it is told so, by HTTP 503 or by a close frame from 4100 to 4199.
+fn gets_in(server: &Server) -> bool {
+    let mut client = RawClient::tcp(server);
+    client.write_anyway(UPGRADE_REQUEST.as_bytes());
+    let head = client.head();
+    if !head.starts_with("HTTP/1.1 101 ") {
+        assert!(head.starts_with("HTTP/1.1 503 "), "refused with {head:?}");
+        return false;
+    }
+    let (opcode, payload) = client.frame();
+    match opcode {
+        CLOSE => {
+            let code = u16::from_be_bytes([payload[0], payload[1]]);
+            assert!((4100..4200).contains(&code), "refused with {code}");
+            client.expect_end();
+            false
+        }
+        _ => {
+            assert!(
+                payload.starts_with(br#"{"event":"socket:connected","#),
+                "{}",
+                payload.escape_ascii()
+            );
+            true
+        }
+    }
+}
+
+fn a_silent_connection_is_closed_with_4202(shards: usize) {
+    let server = Server::options(shards).heart(1, 1).arg("--server-ping", "off").start();
+    let mut admin = Admin::connect(&server);
+    let start = Instant::now();
+    let mut silent = Client::connect(&server);
+    let mut subscriber = Client::connect(&server);
+    subscriber.subscribe("c");
+    // What the server sends does not count.
+    let (took, code) = loop {
+        admin.publish("c", "e", json!(1));
+        match subscriber.message() {
+            Message::Text(text) => assert_eq!(text.as_str(), r#"{"event":"e","channel":"c","data":1}"#),
+            Message::Close(Some(frame)) => break (start.elapsed(), u16::from(frame.code)),
+            other => panic!("unexpected {other:?}"),
+        }
+        thread::sleep(Duration::from_millis(100));
+        assert!(start.elapsed() < LONG, "still open after {:?}", start.elapsed());
+    };
+    assert_eq!(code, 4202);
+    assert!(
+        took >= Duration::from_millis(1500),
+        "closed after {took:?}, before interval + timeout"
+    );
+    silent.expect_close(4202);
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(1500),
+        "closed after {took:?}, before interval + timeout"
+    );
+}
+
+fn whatever_arrives_keeps_a_connection(shards: usize) {
+    let server = Server::options(shards).heart(1, 2).arg("--server-ping", "off").start();
+    let mut by_event = Client::connect(&server);
+    let mut by_websocket_ping = RawClient::connect(&server);
+    let mut by_pong = Client::connect(&server);
+    let mut by_bytes = RawClient::connect(&server);
+    // One byte of a frame at a time.
+    let trickle = text_frame(r#"{"event":"socket:ping","data":{"id":"trickle"}}"#);
+    let start = Instant::now();
+    for byte in trickle.chunks(trickle.len().div_ceil(20)) {
+        by_event.expect_nothing_before_pong();
+        by_websocket_ping.write(&frame(PING, b"alive"));
+        assert_eq!(by_websocket_ping.frame().1, b"alive");
+        by_pong.send(r#"{"event":"socket:pong"}"#);
+        by_bytes.write(byte);
+        thread::sleep(Duration::from_millis(250));
+    }
+    assert!(start.elapsed() > Duration::from_secs(4), "this test tested nothing");
+    by_bytes.expect(r#"{"event":"socket:pong","data":{"reply":"trickle"}}"#);
+    by_pong.expect_nothing_before_pong();
+}
+
+fn a_missing_pong_closes_with_4201(shards: usize) {
+    let server = Server::options(shards).heart(1, 1).arg("--server-ping", "on").start();
+    let mut quiet = Client::connect(&server);
+    let mut busy = Client::connect(&server);
+    quiet.expect(r#"{"event":"socket:ping"}"#);
+    let pinged = Instant::now();
+    // Anything but a socket:pong is no answer.
+    busy.send(r#"{"event":"socket:ping","data":{"id":1}}"#);
+    let mut pings = 0;
+    let code = loop {
+        match busy.message() {
+            Message::Text(text) if text.as_str() == r#"{"event":"socket:ping"}"# => pings += 1,
+            Message::Text(text) => {
+                assert_eq!(text.as_str(), r#"{"event":"socket:pong","data":{"reply":1}}"#);
+                thread::sleep(Duration::from_millis(50));
+                // It may be closed by now; the next read tells.
+                let _ = busy.try_send(r#"{"event":"socket:ping","data":{"id":1}}"#);
+            }
+            Message::Close(Some(frame)) => break u16::from(frame.code),
+            other => panic!("unexpected {other:?}"),
+        }
+    };
+    assert_eq!(code, 4201);
+    assert!(pings >= 1, "closed without having been asked");
+    quiet.expect_close(4201);
+    assert!(
+        pinged.elapsed() >= Duration::from_millis(700),
+        "closed {:?} after the ping",
+        pinged.elapsed()
+    );
+}
+
+fn pongs_keep_a_connection(shards: usize) {
+    let server = Server::options(shards).heart(1, 3).arg("--server-ping", "on").start();
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
+    for _ in 0..6 {
+        for client in &mut clients {
+            client.expect(r#"{"event":"socket:ping"}"#);
+            client.send(r#"{"event":"socket:pong"}"#);
+        }
+    }
+    for client in &mut clients {
+        client.send(r#"{"event":"socket:ping","data":{"id":1}}"#);
+        let mut reply = client.text();
+        if reply == r#"{"event":"socket:ping"}"# {
+            reply = client.text();
+        }
+        assert_eq!(reply, r#"{"event":"socket:pong","data":{"reply":1}}"#);
+    }
+}

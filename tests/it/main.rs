@@ -1,0 +1,12 @@
+//! Black-box tests: the real binary, real sockets, an independent client (tungstenite). One binary, a module per property.
+
+mod admin;
+mod auth;
+mod command_line;
+mod founding_document;
+mod harness;
+mod layering;
+mod life;
+mod limits;
+mod order;
+mod protocol;
