@@ -61,7 +61,11 @@ enum Reply {
     /// The owner has not answered.
     Waiting,
     /// Whole frames, to be sent as soon as nothing waits before them.
-    Ready(Vec<u8>),
+    Ready {
+        bytes: Vec<u8>,
+        /// The channel that this reply tells the client it is subscribed to: what the channel says next follows here.
+        opens: Option<u32>,
+    },
 }
 
 impl Replies {
@@ -71,36 +75,43 @@ impl Replies {
         self.first.wrapping_add(self.queue.len() as u32 - 1)
     }
 
-    /// Fills a reserved place.
-    pub fn fill(&mut self, request: u32, reply: Vec<u8>) {
+    /// Fills a reserved place. `opens`: the channel, by its index, whose messages must follow this reply.
+    pub fn fill(&mut self, request: u32, bytes: Vec<u8>, opens: Option<u32>) {
         if let Some(place) = self.queue.get_mut(request.wrapping_sub(self.first) as usize) {
-            *place = Reply::Ready(reply);
+            *place = Reply::Ready { bytes, opens };
         }
     }
 
     /// Adds a reply that is ready, behind everything.
-    pub fn push(&mut self, reply: Vec<u8>) {
-        self.queue.push_back(Reply::Ready(reply));
+    pub fn push(&mut self, bytes: Vec<u8>) {
+        self.queue.push_back(Reply::Ready { bytes, opens: None });
     }
 
-    /// The last reply that is ready and held back by one that waits. What follows it on the wire is appended to it.
-    pub fn last_held(&mut self) -> Option<&mut Vec<u8>> {
+    /// The `subscribed` of this channel that is held back, if one is: what the channel says next is appended to it. Any
+    /// later place would be too late, because the channel's `unsubscribed` may be waiting in between.
+    pub fn held(&mut self, local: u32) -> Option<&mut Vec<u8>> {
         self.queue.iter_mut().rev().find_map(|reply| match reply {
-            Reply::Ready(bytes) => Some(bytes),
-            Reply::Waiting => None,
+            Reply::Ready { bytes, opens } if *opens == Some(local) => Some(bytes),
+            _ => None,
         })
+    }
+
+    /// Channels whose `subscribed` is held back.
+    pub fn held_count(&self) -> usize {
+        let is_held = |reply: &&Reply| matches!(reply, Reply::Ready { opens: Some(_), .. });
+        self.queue.iter().filter(is_held).count()
     }
 
     /// The first reply, if it is ready.
     pub fn pop_ready(&mut self) -> Option<Vec<u8>> {
-        match self.queue.front()? {
-            Reply::Waiting => None,
-            Reply::Ready(_) => {
+        match self.queue.pop_front()? {
+            Reply::Ready { bytes, .. } => {
                 self.first = self.first.wrapping_add(1);
-                match self.queue.pop_front()? {
-                    Reply::Ready(bytes) => Some(bytes),
-                    Reply::Waiting => None,
-                }
+                Some(bytes)
+            }
+            waiting => {
+                self.queue.push_front(waiting);
+                None
             }
         }
     }
@@ -117,15 +128,10 @@ impl Replies {
 
     /// Bytes held back.
     pub fn held_bytes(&self) -> usize {
-        self.queue
-            .iter()
-            .map(|reply| {
-                if let Reply::Ready(bytes) = reply {
-                    bytes.len()
-                } else {
-                    0
-                }
-            })
-            .sum()
+        let bytes = |reply: &Reply| match reply {
+            Reply::Ready { bytes, .. } => bytes.len(),
+            Reply::Waiting => 0,
+        };
+        self.queue.iter().map(bytes).sum()
     }
 }

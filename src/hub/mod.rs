@@ -50,7 +50,7 @@ pub trait Port {
     fn answer(&mut self, asker: Asker, answer: Answer);
     /// A part of a publish of an admin session of this shard is settled.
     fn settle(&mut self, asker: Asker, settled: Settled);
-    /// The connection broke a limit.
+    /// The connection broke a limit. Can be said again before [`Hub::disconnect`] is called, and within that call.
     fn close(&mut self, slot: Slot, reason: CloseReason);
 }
 
@@ -99,7 +99,7 @@ pub struct Hub {
     own_mail: VecDeque<Mail>,
     /// Bytes of messages laid out since [`Hub::end_turn`]; the shard's budget.
     pub laid_bytes: usize,
-    /// Members with a reply that is ready and held back. While there is none, delivery skips the look.
+    /// Replies `subscribed` that are ready and held back. While there is none, delivery skips the look.
     holding: usize,
     fences: [usize; 2],
     parser: Parser,
@@ -185,10 +185,8 @@ impl Hub {
             self.lose_interest(local);
         }
         let member = &mut self.members[slot as usize];
-        if let Some(mut replies) = member.replies.take()
-            && replies.last_held().is_some()
-        {
-            self.holding -= 1;
+        if let Some(replies) = member.replies.take() {
+            self.holding -= replies.held_count();
         }
         member.subscriptions = SmallVec::new();
         member.is_live = false;
@@ -760,7 +758,7 @@ impl Hub {
             subscription.pending -= 1;
         }
         if let Cause::Client(request) = cause {
-            self.reply(member.slot, request, port, |out| {
+            self.reply(member.slot, request, Some(local), port, |out| {
                 event::subscribed(out, name.as_channel().as_str())
             });
         }
@@ -786,8 +784,8 @@ impl Hub {
             }
             let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
             match cause {
-                Cause::Client(request) => self.reply(member.slot, request, port, write),
-                Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, port, write),
+                Cause::Client(request) => self.reply(member.slot, request, None, port, write),
+                Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, local, port, write),
             }
         }
         if let Cause::Admin(asker) = cause {
@@ -829,7 +827,7 @@ impl Hub {
         let Subscriber { slot, from } = entry.subscribers[position as usize];
         entry.subscribers[position as usize].from = end;
         if from < end {
-            self.emit(slot, Chunk { page, start: from, end }, Urgency::Soon, port);
+            self.emit(slot, local, Chunk { page, start: from, end }, Urgency::Soon, port);
         }
     }
 
@@ -848,18 +846,18 @@ impl Hub {
         for subscriber in &mut subscribers {
             let start = std::mem::take(&mut subscriber.from);
             if start < end {
-                self.emit(subscriber.slot, Chunk { page, start, end }, urgency, port);
+                self.emit(subscriber.slot, local, Chunk { page, start, end }, urgency, port);
             }
         }
         self.subscribers.get_mut(local).subscribers = subscribers;
         self.pages.release(page);
     }
 
-    /// Puts a chunk on a connection's wire, behind the replies that are held back.
-    fn emit(&mut self, slot: Slot, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
+    /// Puts a chunk of a channel on a connection's wire, behind the channel's `subscribed` if that is held back.
+    fn emit(&mut self, slot: Slot, local: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
         if self.holding > 0
             && let Some(replies) = &mut self.members[slot as usize].replies
-            && let Some(held) = replies.last_held()
+            && let Some(held) = replies.held(local)
         {
             held.extend_from_slice(self.pages.bytes(chunk));
             let pending = replies.held_bytes();
@@ -884,16 +882,15 @@ impl Hub {
         };
         let mut reply = Vec::new();
         write(&mut reply);
-        self.holding += usize::from(replies.last_held().is_none());
         replies.push(reply);
     }
 
-    /// Something that answers no request, but must not overtake what is held back.
-    fn say_unasked(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Something about a channel that answers no request, but must not overtake the channel's `subscribed`.
+    fn say_unasked(&mut self, slot: Slot, local: u32, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         match self.members[slot as usize]
             .replies
             .as_mut()
-            .and_then(|replies| replies.last_held())
+            .and_then(|replies| replies.held(local))
         {
             Some(held) => write(held),
             None => self.say_now(slot, port, write),
@@ -905,24 +902,30 @@ impl Hub {
         self.members[slot as usize].replies.get_or_insert_default().reserve()
     }
 
-    /// Fills a reserved place, and sends what no longer waits.
-    fn reply(&mut self, slot: Slot, request: u32, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Fills a reserved place, and sends what no longer waits. `opens`: see [`member::Replies::fill`].
+    fn reply(
+        &mut self,
+        slot: Slot,
+        request: u32,
+        opens: Option<u32>,
+        port: &mut impl Port,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Some(mut replies) = self.members[slot as usize].replies.take() else {
             return;
         };
         if replies.len() == 1 {
             return self.say_now(slot, port, write);
         }
-        let was_holding = replies.last_held().is_some();
+        let held_before = replies.held_count();
         let mut reply = Vec::new();
         write(&mut reply);
-        replies.fill(request, reply);
+        replies.fill(request, reply, opens);
         while let Some(ready) = replies.pop_ready() {
             self.say_now(slot, port, |out| out.extend_from_slice(&ready));
         }
-        self.holding -= usize::from(was_holding);
+        self.holding = self.holding - held_before + replies.held_count();
         if !replies.is_empty() {
-            self.holding += usize::from(replies.last_held().is_some());
             self.members[slot as usize].replies = Some(replies);
         }
     }
