@@ -22,11 +22,8 @@ fn decode(c: &mut Criterion) {
     assert_eq!(ping.len(), 39);
     let text = [b'x'; 128];
     let whole = |payload: &[u8]| masked(0x81, payload);
-    let fragments: Vec<u8> = text
-        .chunks(32)
-        .enumerate()
-        .flat_map(|(index, chunk)| masked([0x01, 0x00, 0x00, 0x80][index], chunk))
-        .collect();
+    let fragments: Vec<u8> =
+        text.chunks(32).enumerate().flat_map(|(index, chunk)| masked([0x01, 0x00, 0x00, 0x80][index], chunk)).collect();
     let large = [b'x'; 16 * 1024];
 
     for (name, message, messages) in [
@@ -50,9 +47,7 @@ fn decode(c: &mut Criterion) {
                 let mut at = 0;
                 let mut text_bytes = 0;
                 while let Some(message) = decoder.next(input, &mut at, 1 << 20).unwrap() {
-                    let Message::Text(text) = message else {
-                        panic!("{message:?}")
-                    };
+                    let Message::Text(text) = message else { panic!("{message:?}") };
                     text_bytes += text.len();
                 }
                 text_bytes
@@ -64,9 +59,7 @@ fn decode(c: &mut Criterion) {
             let mut context = WebSocketContext::new(Role::Server, Some(config));
             b.iter(|| {
                 let mut pipe = Pipe(black_box(&read));
-                (0..messages)
-                    .map(|_| context.read(&mut pipe).unwrap().len())
-                    .sum::<usize>()
+                (0..messages).map(|_| context.read(&mut pipe).unwrap().len()).sum::<usize>()
             });
         });
 
@@ -83,9 +76,7 @@ fn decode(c: &mut Criterion) {
                 for piece in [head, tail] {
                     let mut at = 0;
                     while let Some(message) = decoder.next(piece, &mut at, 1 << 20).unwrap() {
-                        let Message::Text(text) = message else {
-                            panic!("{message:?}")
-                        };
+                        let Message::Text(text) = message else { panic!("{message:?}") };
                         text_bytes += text.len();
                     }
                 }
@@ -132,9 +123,7 @@ fn handshake(c: &mut Criterion) {
     group.bench_function("browser/parse_alone", |b| {
         b.iter(|| Request::try_parse(black_box(BROWSER.as_bytes())).unwrap())
     });
-    group.bench_function("accept_key_alone", |b| {
-        b.iter(|| derive_accept_key(black_box(b"dGhlIHNhbXBsZSBub25jZQ==")))
-    });
+    group.bench_function("accept_key_alone", |b| b.iter(|| derive_accept_key(black_box(b"dGhlIHNhbXBsZSBub25jZQ=="))));
     group.bench_function("browser/byte_by_byte", |b| {
         b.iter(|| {
             out.clear();

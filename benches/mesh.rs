@@ -20,26 +20,18 @@ fn pair() -> (End, End) {
     let bell = |poll: &Poll| Doorbell::new(Waker::new(poll.registry(), DOORBELL).expect("a waker"), 2);
     let doorbells: Arc<[Doorbell]> = polls.iter().map(bell).collect::<Vec<_>>().into();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| inbox()).unzip();
-    let mut ends = polls
-        .into_iter()
-        .zip(receivers)
-        .enumerate()
-        .map(|(me, (poll, receiver))| End {
-            poll,
-            events: Events::with_capacity(8),
-            mesh: Mesh::new(me as ShardId, receiver, senders.clone().into(), doorbells.clone()),
-        });
+    let mut ends = polls.into_iter().zip(receivers).enumerate().map(|(me, (poll, receiver))| End {
+        poll,
+        events: Events::with_capacity(8),
+        mesh: Mesh::new(me as ShardId, receiver, senders.clone().into(), doorbells.clone()),
+    });
     (ends.next().expect("two"), ends.next().expect("two"))
 }
 
 impl End {
     /// Sleeps until there is mail, and takes it all. Returns how many letters there were.
     fn take(&mut self, timeout: Option<Duration>) -> usize {
-        let timeout = if self.mesh.has_mail() {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
+        let timeout = if self.mesh.has_mail() { Some(Duration::ZERO) } else { timeout };
         self.poll.poll(&mut self.events, timeout).expect("polled");
         self.mesh.look();
         let mut letters = 0;
@@ -68,18 +60,15 @@ fn mesh(criterion: &mut Criterion) {
             }
         });
         group.throughput(Throughput::Elements(letters as u64));
-        group.bench_function(
-            format!("{letters} letters there and back, asleep in between"),
-            |bencher| {
-                bencher.iter(|| {
-                    here.send(1, letters);
-                    let mut back = 0;
-                    while back < letters {
-                        back += here.take(None);
-                    }
-                });
-            },
-        );
+        group.bench_function(format!("{letters} letters there and back, asleep in between"), |bencher| {
+            bencher.iter(|| {
+                here.send(1, letters);
+                let mut back = 0;
+                while back < letters {
+                    back += here.take(None);
+                }
+            });
+        });
         is_over.store(true, Relaxed);
         echo.join().expect("the echo ends");
     }

@@ -108,18 +108,8 @@ fn outbox(criterion: &mut Criterion) {
                 let page = pages.open();
                 pages.writer(page).resize(60_000, 0);
                 for outbox in &mut outboxes {
-                    outbox.push(
-                        &mut pages,
-                        Chunk {
-                            page,
-                            start: 0,
-                            end: 130,
-                        },
-                    );
-                    assert_eq!(
-                        outbox.write(&mut pages, &mut Full).expect("blocked").0,
-                        Written::Blocked
-                    );
+                    outbox.push(&mut pages, Chunk { page, start: 0, end: 130 });
+                    assert_eq!(outbox.write(&mut pages, &mut Full).expect("blocked").0, Written::Blocked);
                 }
                 pages.release(page);
                 for outbox in &mut outboxes {

@@ -170,11 +170,7 @@ fn arg(option: &'static Opt) -> Arg {
         .long(option.name)
         .value_name(option.value)
         .help(StyledStr::from(help))
-        .action(if option.repeatable {
-            ArgAction::Append
-        } else {
-            ArgAction::Set
-        })
+        .action(if option.repeatable { ArgAction::Append } else { ArgAction::Set })
 }
 
 /// Which server, and how to show what it says.
@@ -192,10 +188,7 @@ pub struct Server {
 
 impl Server {
     pub fn flags(&self) -> Flags {
-        flags([
-            ("admin-socket", self.admin_socket.as_slice()),
-            ("config", self.config.as_slice()),
-        ])
+        flags([("admin-socket", self.admin_socket.as_slice()), ("config", self.config.as_slice())])
     }
 }
 
@@ -288,11 +281,7 @@ pub struct Sign {
 
 impl Sign {
     pub fn flags(&self) -> Flags {
-        flags([
-            ("key", &self.key),
-            ("key-file", self.key_file.as_slice()),
-            ("config", self.config.as_slice()),
-        ])
+        flags([("key", &self.key), ("key-file", self.key_file.as_slice()), ("config", self.config.as_slice())])
     }
 }
 
@@ -391,10 +380,7 @@ mod tests {
             request("corecast publish a e -1.50 --also b --exclude 1.2"),
             r#"{"command":"publish","channels":["a","b"],"event":"e","data":-1.50,"exclude":"1.2"}"#
         );
-        assert_eq!(
-            request("corecast publish a e"),
-            r#"{"command":"publish","channels":["a"],"event":"e"}"#
-        );
+        assert_eq!(request("corecast publish a e"), r#"{"command":"publish","channels":["a"],"event":"e"}"#);
         assert_eq!(request("corecast publish --stdin"), "null");
         for refused in ["", " a", " a e hello", " --stdin a e", " --stdin --exclude 1.2"] {
             assert!(parse(&format!("corecast publish{refused}")).is_err(), "{refused}");
@@ -403,11 +389,7 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_usage_errors() {
-        for refused in [
-            "disconnect 1.2 --code 3999",
-            "disconnect 1.2 --code 5000",
-            "channels --limit 0",
-        ] {
+        for refused in ["disconnect 1.2 --code 3999", "disconnect 1.2 --code 5000", "channels --limit 0"] {
             let Err(error) = parse(&format!("corecast {refused}")) else {
                 panic!("{refused}");
             };

@@ -128,10 +128,7 @@ mod tests {
 
     #[test]
     fn a_key_never_shows_its_secret() {
-        let key = Key {
-            id: "app".into(),
-            secret: "hunter2".into(),
-        };
+        let key = Key { id: "app".into(), secret: "hunter2".into() };
         assert_eq!(format!("{key:?}"), "Key(app:[redacted])");
         assert!(!format!("{:#?}", vec![key]).contains("hunter2"));
     }

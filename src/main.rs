@@ -29,24 +29,13 @@ fn main() -> ExitCode {
         Some(Command::Channel { channel, server }) => ask(&server, Request::Channel { channel }),
         Some(Command::Connections { page, server }) => ask(&server, Request::Connections { page: page.into() }),
         Some(Command::Connection { socket_id, server }) => ask(&server, Request::Connection { socket_id }),
-        Some(Command::Disconnect {
-            socket_id,
-            code,
-            reason,
-            server,
-        }) => {
-            let request = Request::Disconnect {
-                socket_id,
-                code,
-                reason,
-            };
+        Some(Command::Disconnect { socket_id, code, reason, server }) => {
+            let request = Request::Disconnect { socket_id, code, reason };
             ask(&server, request)
         }
-        Some(Command::Unsubscribe {
-            socket_id,
-            channel,
-            server,
-        }) => ask(&server, Request::Unsubscribe { socket_id, channel }),
+        Some(Command::Unsubscribe { socket_id, channel, server }) => {
+            ask(&server, Request::Unsubscribe { socket_id, channel })
+        }
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
         Some(Command::Ping { server }) => ask(&server, Request::Ping),
         Some(Command::Sign(sign_options)) => sign(&sign_options),
@@ -139,9 +128,7 @@ fn random_hex<const BYTES: usize>() -> anyhow::Result<String> {
 }
 
 fn gather(flags: &corecast::config::Flags) -> Result<Settings, Invalid> {
-    Settings::gather(flags, |name| {
-        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-    })
+    Settings::gather(flags, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
 }
 
 fn print(text: &str) -> Result<(), Error> {
@@ -157,11 +144,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         return ExitCode::FAILURE;
     }
     eprintln!("error: {error:#}");
-    ExitCode::from(if error.is::<Invalid>() || error.is::<Usage>() {
-        2
-    } else {
-        1
-    })
+    ExitCode::from(if error.is::<Invalid>() || error.is::<Usage>() { 2 } else { 1 })
 }
 
 /// The command line asks for what makes no sense.

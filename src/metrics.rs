@@ -1,8 +1,6 @@
 //! Every counter and gauge, declared once with its help. A shard counts in plain integers of its own; `stats` asks each
 //! shard by mail, so nothing is shared and nothing is atomic. Gauges are read from the tables when asked.
 
-use crate::protocol::close::CloseReason;
-
 /// Declares the table: a struct of integers, and names and help texts in the same order.
 macro_rules! table {
     ($(#[$meta:meta])* $name:ident { $($field:ident: $help:literal,)* }) => {
@@ -85,8 +83,8 @@ table! {
 pub struct Stats {
     /// Counted since the start.
     pub counters: Counters,
-    /// Connections that ended, by [`CloseReason::kind`].
-    pub closes: [u64; CloseReason::KINDS],
+    /// Connections that ended, by the label of their reason.
+    pub closes: Vec<(&'static str, u64)>,
     /// Held now.
     pub gauges: Gauges,
 }
@@ -96,22 +94,19 @@ impl Stats {
     pub fn add(&mut self, other: &Stats) {
         self.counters.add(&other.counters);
         self.gauges.add(&other.gauges);
-        for (sum, closes) in self.closes.iter_mut().zip(other.closes) {
+        if self.closes.is_empty() {
+            self.closes.clone_from(&other.closes);
+            return;
+        }
+        for ((_, sum), (_, closes)) in self.closes.iter_mut().zip(&other.closes) {
             *sum += closes;
         }
     }
 
     /// Name and value of everything; closes are `closes_` and the reason's label.
     pub fn values(&self) -> impl Iterator<Item = (std::borrow::Cow<'static, str>, u64)> {
-        let closes = CloseReason::LABELS
-            .iter()
-            .zip(self.closes)
-            .map(|(label, n)| (format!("closes_{label}").into(), n));
+        let closes = self.closes.iter().map(|(label, count)| (format!("closes_{label}").into(), *count));
         let named = |(name, value): (&'static str, u64)| (name.into(), value);
-        self.gauges
-            .values()
-            .map(named)
-            .chain(self.counters.values().map(named))
-            .chain(closes)
+        self.gauges.values().map(named).chain(self.counters.values().map(named)).chain(closes)
     }
 }

@@ -25,11 +25,7 @@ use std::time::Instant;
 /// What kept the server from starting (an address in use, an admin socket that another server answers on), or a shard from
 /// turning.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
-    ensure!(
-        (1..=SHARDS_MAX).contains(&config.shards),
-        "shards: {} is not in 1..={SHARDS_MAX}",
-        config.shards
-    );
+    ensure!((1..=SHARDS_MAX).contains(&config.shards), "shards: {} is not in 1..={SHARDS_MAX}", config.shards);
     abort_on_panic();
     let descriptors = raise_descriptors();
     let room = descriptors.saturating_sub(DESCRIPTORS_SPARE + 4 * config.shards as u64);
@@ -109,11 +105,7 @@ fn raise_descriptors() -> u64 {
 }
 
 fn announce(config: &Config, address: SocketAddr, descriptors: u64) {
-    tracing::info!(
-        descriptors,
-        connections_max = config.limits.connections_max,
-        "descriptor budget"
-    );
+    tracing::info!(descriptors, connections_max = config.limits.connections_max, "descriptor budget");
     tracing::info!("{}", config.cost());
     if config.keys.is_empty() {
         tracing::info!(
@@ -186,11 +178,7 @@ impl AdminSocket {
         socket.bind(&SockAddr::unix(path)?).with_context(bind)?;
         socket.listen(BACKLOG).with_context(bind)?;
         let inode = std::fs::metadata(path).with_context(bind)?.ino();
-        Ok(AdminSocket {
-            listener: std::os::fd::OwnedFd::from(socket).into(),
-            path: path.into(),
-            inode,
-        })
+        Ok(AdminSocket { listener: std::os::fd::OwnedFd::from(socket).into(), path: path.into(), inode })
     }
 }
 
@@ -218,18 +206,11 @@ fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<
             if let Some(core) = core
                 && !core_affinity::set_for_current(core)
             {
-                tracing::warn!(
-                    shard = me,
-                    core = core.id,
-                    "cannot pin the shard to its core; it runs unpinned"
-                );
+                tracing::warn!(shard = me, core = core.id, "cannot pin the shard to its core; it runs unpinned");
             }
             shard.run()
         };
-        thread::Builder::new()
-            .name(format!("shard-{me}"))
-            .spawn(run)
-            .context("cannot start a shard's thread")
+        thread::Builder::new().name(format!("shard-{me}")).spawn(run).context("cannot start a shard's thread")
     };
     shards.into_iter().enumerate().map(spawn).collect()
 }

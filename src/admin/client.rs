@@ -124,14 +124,8 @@ impl Client {
             Ok(stream)
         });
         match connected {
-            Ok(stream) => Ok(Client {
-                path: path.into(),
-                stream: BufReader::new(stream),
-            }),
-            Err(error) => Err(Error::NoServer {
-                path: path.into(),
-                error,
-            }),
+            Ok(stream) => Ok(Client { path: path.into(), stream: BufReader::new(stream) }),
+            Err(error) => Err(Error::NoServer { path: path.into(), error }),
         }
     }
 
@@ -183,19 +177,13 @@ impl Client {
         let text = |member: &str| reply[member].as_str().unwrap_or("unknown").to_owned();
         match reply["ok"].as_bool() {
             Some(true) => Ok(reply),
-            Some(false) => Err(Error::Refused {
-                code: text("code"),
-                text: text("error"),
-            }),
+            Some(false) => Err(Error::Refused { code: text("code"), text: text("error") }),
             None => Err(self.broken(format!("its reply is none of this protocol: {}", line.trim_end()))),
         }
     }
 
     fn broken(&self, what: String) -> Error {
-        Error::Broken {
-            path: self.path.clone(),
-            what,
-        }
+        Error::Broken { path: self.path.clone(), what }
     }
 }
 
@@ -221,9 +209,7 @@ pub fn data(text: &str) -> Result<Box<RawValue>, String> {
         Ok(_) => RawValue::from_string(text.trim().replace(['\n', '\r'], " ")).map_err(|error| error.to_string()),
         Err(error) => {
             let quoted = Value::String(text.into()).to_string().replace('\'', r"'\''");
-            Err(format!(
-                "not JSON ({error}). If a text is meant, quote it twice: '{quoted}'"
-            ))
+            Err(format!("not JSON ({error}). If a text is meant, quote it twice: '{quoted}'"))
         }
     }
 }
@@ -298,9 +284,7 @@ mod tests {
     fn run(request: Request, json: bool, replies: &'static [&str]) -> (Result<(), Error>, String, Vec<String>) {
         let (path, server) = scripted(replies);
         let mut out = Vec::new();
-        let result = Client::connect(&path)
-            .expect("the scripted server")
-            .run(request, json, &mut out);
+        let result = Client::connect(&path).expect("the scripted server").run(request, json, &mut out);
         let got = server.join().expect("no panic");
         std::fs::remove_file(path).expect("the socket");
         (result, String::from_utf8(out).expect("UTF-8"), got)
@@ -324,36 +308,16 @@ mod tests {
             publish(&["a", "b"], Some(" {\"x\":\n1.50} "), Some("1.2")),
             r#"{"command":"publish","channels":["a","b"],"event":"e","data":{"x": 1.50},"exclude":"1.2"}"#,
         );
+        check(publish(&["a"], None, None), r#"{"command":"publish","channels":["a"],"event":"e"}"#);
+        check(publish(&["a"], Some("null"), None), r#"{"command":"publish","channels":["a"],"event":"e","data":null}"#);
+        let page = Page { limit: Some(5), after: Some("c".into()), all: true };
         check(
-            publish(&["a"], None, None),
-            r#"{"command":"publish","channels":["a"],"event":"e"}"#,
-        );
-        check(
-            publish(&["a"], Some("null"), None),
-            r#"{"command":"publish","channels":["a"],"event":"e","data":null}"#,
-        );
-        let page = Page {
-            limit: Some(5),
-            after: Some("c".into()),
-            all: true,
-        };
-        check(
-            Request::Channels {
-                prefix: Some("user:".into()),
-                page: page.clone(),
-            },
+            Request::Channels { prefix: Some("user:".into()), page: page.clone() },
             r#"{"command":"channels","prefix":"user:","limit":5,"after":"c"}"#,
         );
+        check(Request::Connections { page: Page::default() }, r#"{"command":"connections"}"#);
         check(
-            Request::Connections { page: Page::default() },
-            r#"{"command":"connections"}"#,
-        );
-        check(
-            Request::Disconnect {
-                socket_id: "1.2".into(),
-                code: Some(4001),
-                reason: None,
-            },
+            Request::Disconnect { socket_id: "1.2".into(), code: Some(4001), reason: None },
             r#"{"command":"disconnect","socket_id":"1.2","code":4001}"#,
         );
         check(Request::Stats, r#"{"command":"stats"}"#);
@@ -369,13 +333,7 @@ mod tests {
         check("it's", r#"'"it'\''s"'"#);
         check("", r#"'""'"#);
         check("1 2", "trailing");
-        for legal in [
-            "null",
-            "-1e400",
-            "123456789012345678901234567890",
-            "\"\\u0000\"",
-            "[1,\r\n2]",
-        ] {
+        for legal in ["null", "-1e400", "123456789012345678901234567890", "\"\\u0000\"", "[1,\r\n2]"] {
             assert!(!data(legal).expect(legal).get().contains('\n'));
         }
     }
@@ -384,10 +342,7 @@ mod tests {
     fn a_refusal_is_an_error_with_code_and_text() {
         const REPLY: &str = r#"{"id":null,"ok":false,"code":"invalid_channel","error":"no legal name"}"#;
         let (result, out, _) = run(publish(&[" "], None, None), false, &[REPLY]);
-        assert_eq!(
-            result.expect_err("refused").to_string(),
-            "invalid_channel: no legal name"
-        );
+        assert_eq!(result.expect_err("refused").to_string(), "invalid_channel: no legal name");
         assert_eq!(out, "");
         let (result, out, _) = run(publish(&[" "], None, None), true, &[REPLY]);
         assert!(matches!(result, Err(Error::Refused { .. })));
@@ -404,23 +359,13 @@ mod tests {
 
     #[test]
     fn all_turns_the_pages_to_the_end() {
-        let page = |all| Page {
-            limit: Some(1),
-            all,
-            ..Page::default()
-        };
-        let channels = |all| Request::Channels {
-            prefix: None,
-            page: page(all),
-        };
+        let page = |all| Page { limit: Some(1), all, ..Page::default() };
+        let channels = |all| Request::Channels { prefix: None, page: page(all) };
         const FIRST: &str = r#"{"id":null,"ok":true,"channels":[{"channel":"a","subscribers":1}],"next":"a"}"#;
         const LAST: &str = r#"{"id":null,"ok":true,"channels":[{"channel":"bcd","subscribers":20}]}"#;
         let (result, out, got) = run(channels(true), false, &[FIRST, LAST]);
         result.expect("ok");
-        assert_eq!(
-            out,
-            "CHANNEL  SUBSCRIBERS\na                  1\nbcd               20\n"
-        );
+        assert_eq!(out, "CHANNEL  SUBSCRIBERS\na                  1\nbcd               20\n");
         assert_eq!(got[1], "{\"command\":\"channels\",\"limit\":1,\"after\":\"a\"}\n");
         let (result, out, got) = run(channels(false), false, &[FIRST]);
         result.expect("ok");
@@ -440,10 +385,7 @@ mod tests {
         };
         let text = error(&path);
         assert!(text.contains(path.to_str().expect("UTF-8")), "{text}");
-        assert!(
-            text.contains("corecast serve") && text.contains("--admin-socket"),
-            "{text}"
-        );
+        assert!(text.contains("corecast serve") && text.contains("--admin-socket"), "{text}");
         drop(UnixListener::bind(&path).expect("a socket"));
         assert!(error(&path).contains("left over"));
         std::fs::remove_file(path).expect("the socket");

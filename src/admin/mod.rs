@@ -85,12 +85,7 @@ impl Session {
     /// A session of shard `shard`, in slot `session`.
     pub fn new(shard: ShardId, session: u32, generation: u32) -> Session {
         Session {
-            name: Asker {
-                shard,
-                session,
-                generation,
-                request: 0,
-            },
+            name: Asker { shard, session, generation, request: 0 },
             output: Vec::new(),
             waiting: VecDeque::new(),
             first: 0,
@@ -152,33 +147,16 @@ impl Session {
     pub fn line_too_long(&mut self, limit: usize, hub: &mut Hub) {
         hub.counters.admin_requests += 1;
         hub.counters.admin_errors += 1;
-        self.say("null", |out| {
-            reply::refused(
-                out,
-                "null",
-                &Refusal::TooLarge {
-                    what: "bytes of line",
-                    limit,
-                },
-            )
-        });
+        self.say("null", |out| reply::refused(out, "null", &Refusal::TooLarge { what: "bytes of line", limit }));
     }
 
     fn publish(&mut self, id: &str, publish: Publish<'_>, hub: &mut Hub, port: &mut impl Port) {
-        let Publish {
-            channels,
-            event,
-            data,
-            exclude,
-        } = publish;
+        let Publish { channels, event, data, exclude } = publish;
         let exclude = exclude.and_then(|id| hub.key_of(id));
         let parts = channels.len() as u32 * if exclude.is_some() { 2 } else { 1 };
         let bytes = (event.len() + data.map_or(0, str::len) + OVERHEAD_BYTES) * channels.len();
         let asker = self.asker();
-        let mut settled = Settled {
-            parts: 0,
-            subscribers: 0,
-        };
+        let mut settled = Settled { parts: 0, subscribers: 0 };
         for channel in channels.iter().filter_map(|name| Channel::parse(name)) {
             if let Some(part) = hub.publish(channel, event, data, exclude, asker, port) {
                 settled.parts += part.parts;
@@ -188,14 +166,7 @@ impl Session {
         if self.waiting.is_empty() && settled.parts == parts {
             return reply::published(&mut self.output, id, settled.subscribers as u64);
         }
-        self.wait(
-            id,
-            State::Publish {
-                parts,
-                subscribers: 0,
-                bytes,
-            },
-        );
+        self.wait(id, State::Publish { parts, subscribers: 0, bytes });
         self.settle(asker, settled);
     }
 
@@ -205,41 +176,21 @@ impl Session {
                 let channel = legal(&channel)?;
                 let hash = hub.hash(channel);
                 let name = ChannelName::from(channel);
-                (
-                    hub.owner(hash),
-                    Asked::Channel(name.clone()),
-                    Question::Channel { channel: name, hash },
-                )
+                (hub.owner(hash), Asked::Channel(name.clone()), Question::Channel { channel: name, hash })
             }
             Command::Connection { socket_id } => {
                 let member = known(hub, socket_id)?;
                 (member.shard, Asked::Connection, Question::Connection { member })
             }
-            Command::Disconnect {
-                socket_id,
-                code,
-                reason,
-            } => {
+            Command::Disconnect { socket_id, code, reason } => {
                 let member = known(hub, socket_id)?;
-                (
-                    member.shard,
-                    Asked::Disconnect,
-                    Question::Disconnect {
-                        member,
-                        code,
-                        reason: reason.into(),
-                    },
-                )
+                (member.shard, Asked::Disconnect, Question::Disconnect { member, code, reason: reason.into() })
             }
             Command::Unsubscribe { socket_id, channel } => {
                 let channel = legal(&channel)?;
                 let member = known(hub, socket_id)?;
                 let hash = hub.hash(channel);
-                let question = Question::Unsubscribe {
-                    member,
-                    channel: channel.into(),
-                    hash,
-                };
+                let question = Question::Unsubscribe { member, channel: channel.into(), hash };
                 (member.shard, Asked::Unsubscribe, question)
             }
             Command::Publish(_)
@@ -271,13 +222,7 @@ impl Session {
                 .filter(|&(shard, _)| usize::from(shard) < shards)
                 .ok_or(Refusal::MalformedRequest("after: not the next of an earlier reply"))?,
         };
-        let page = Page {
-            of,
-            limit: limit.unwrap_or(PAGE_DEFAULT),
-            shard,
-            items: Vec::new(),
-            count: 0,
-        };
+        let page = Page { of, limit: limit.unwrap_or(PAGE_DEFAULT), shard, items: Vec::new(), count: 0 };
         let question = page.question(index);
         let asker = self.asker();
         self.wait(id, State::Page(page));
@@ -287,12 +232,7 @@ impl Session {
 
     fn stats(&mut self, id: &str, hub: &mut Hub, shards: usize, port: &mut impl Port) {
         let asker = self.asker();
-        self.wait(
-            id,
-            State::Stats {
-                shards: vec![None; shards],
-            },
-        );
+        self.wait(id, State::Stats { shards: vec![None; shards] });
         for shard in 0..shards {
             hub.ask(shard as ShardId, asker, Question::Stats, port);
         }
@@ -301,12 +241,7 @@ impl Session {
     /// A part of a publish is settled. Never called while [`Session::line`] runs: the request is entered at its end.
     pub fn settle(&mut self, asker: Asker, settled: Settled) {
         let Some(waiting) = self.at(asker) else { return };
-        let State::Publish {
-            parts,
-            subscribers,
-            bytes,
-        } = &mut waiting.state
-        else {
+        let State::Publish { parts, subscribers, bytes } = &mut waiting.state else {
             return;
         };
         *parts -= settled.parts;
@@ -362,10 +297,7 @@ impl Session {
     }
 
     fn asker(&self) -> Asker {
-        Asker {
-            request: self.first + self.waiting.len() as u64,
-            ..self.name
-        }
+        Asker { request: self.first + self.waiting.len() as u64, ..self.name }
     }
 
     fn at(&mut self, asker: Asker) -> Option<&mut Waiting> {
@@ -388,10 +320,7 @@ impl Session {
         let mut line = Vec::new();
         write(&mut line);
         self.waiting_bytes += line.len();
-        self.waiting.push_back(Waiting {
-            id: id.into(),
-            state: State::Ready(line),
-        });
+        self.waiting.push_back(Waiting { id: id.into(), state: State::Ready(line) });
     }
 
     /// Fills a place, and lets out what no longer waits.
@@ -400,18 +329,10 @@ impl Session {
         let mut line = Vec::new();
         write(&mut line, &waiting.id);
         waiting.state = State::Ready(line);
-        if let Some(Waiting {
-            state: State::Ready(line),
-            ..
-        }) = self.at(asker)
-        {
+        if let Some(Waiting { state: State::Ready(line), .. }) = self.at(asker) {
             self.waiting_bytes += line.len();
         }
-        while let Some(Waiting {
-            state: State::Ready(line),
-            ..
-        }) = self.waiting.front()
-        {
+        while let Some(Waiting { state: State::Ready(line), .. }) = self.waiting.front() {
             self.waiting_bytes -= line.len();
             self.output.extend_from_slice(line);
             self.waiting.pop_front();
@@ -424,11 +345,7 @@ impl Page {
     fn question(&self, after: u32) -> Question {
         let limit = self.limit - self.count;
         match &self.of {
-            Paged::Channels { prefix } => Question::Channels {
-                prefix: prefix.clone(),
-                limit,
-                after,
-            },
+            Paged::Channels { prefix } => Question::Channels { prefix: prefix.clone(), limit, after },
             Paged::Connections => Question::Connections { limit, after },
         }
     }
@@ -445,9 +362,7 @@ impl Page {
             }
             Answer::Connections { connections, next } => {
                 self.count += connections.len();
-                connections
-                    .iter()
-                    .for_each(|connection| reply::connection_item(&mut self.items, connection));
+                connections.iter().for_each(|connection| reply::connection_item(&mut self.items, connection));
                 next
             }
             _ => None,
@@ -470,11 +385,7 @@ fn answer_one(out: &mut Vec<u8>, id: &str, question: &Asked, answer: &Answer) {
         (_, Answer::Connection { connection, channels }) => reply::connection(out, id, connection, channels),
         (_, Answer::Done) => reply::done(out, id),
         (Asked::Unsubscribe, _) => {
-            reply::refused(
-                out,
-                id,
-                &Refusal::NotFound("no such connection is subscribed to the channel"),
-            );
+            reply::refused(out, id, &Refusal::NotFound("no such connection is subscribed to the channel"));
         }
         _ => reply::refused(out, id, &Refusal::NotFound(NO_CONNECTION)),
     }

@@ -26,11 +26,7 @@ pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
 
 /// `{"id":…,"ok":true,"channel":"…","subscribers":N}`
 pub fn channel(out: &mut Vec<u8>, id: &str, channel: Channel<'_>, subscribers: u64) {
-    let _ = writeln!(
-        out,
-        r#"{{"id":{id},"ok":true,"channel":"{}","subscribers":{subscribers}}}"#,
-        channel.as_str()
-    );
+    let _ = writeln!(out, r#"{{"id":{id},"ok":true,"channel":"{}","subscribers":{subscribers}}}"#, channel.as_str());
 }
 
 /// `{"id":…,"ok":true,"<member>":[…],"next":"…"}`; `items` were written by [`channel_item`] or [`connection_item`].
@@ -47,11 +43,7 @@ pub fn page(out: &mut Vec<u8>, id: &str, member: &str, items: &[u8], next: Optio
 /// One channel of a page.
 pub fn channel_item(items: &mut Vec<u8>, channel: Channel<'_>, subscribers: u64) {
     separate(items);
-    let _ = write!(
-        items,
-        r#"{{"channel":"{}","subscribers":{subscribers}}}"#,
-        channel.as_str()
-    );
+    let _ = write!(items, r#"{{"channel":"{}","subscribers":{subscribers}}}"#, channel.as_str());
 }
 
 /// One connection of a page.
@@ -98,14 +90,7 @@ fn numbers(out: &mut Vec<u8>, stats: &Stats) {
 }
 
 fn connection_members(out: &mut Vec<u8>, connection: &ConnectionInfo) {
-    let ConnectionInfo {
-        socket_id,
-        address,
-        shard,
-        age_s,
-        subscriptions,
-        outbox_bytes,
-    } = connection;
+    let ConnectionInfo { socket_id, address, shard, age_s, subscriptions, outbox_bytes } = connection;
     let _ = write!(out, r#""socket_id":"{socket_id}","address":"#);
     let _ = match address {
         Some(address) => write!(out, r#""{address}""#),
@@ -169,10 +154,7 @@ mod tests {
     fn check(append: impl FnOnce(&mut Vec<u8>), expected: &str) {
         let mut out = b"what was there\n".to_vec();
         append(&mut out);
-        let line = std::str::from_utf8(&out)
-            .unwrap()
-            .strip_prefix("what was there\n")
-            .unwrap();
+        let line = std::str::from_utf8(&out).unwrap().strip_prefix("what was there\n").unwrap();
         assert_eq!(line.strip_suffix('\n'), Some(expected));
         serde_json::from_str::<serde::de::IgnoredAny>(line).unwrap();
     }
@@ -180,15 +162,9 @@ mod tests {
     #[test]
     fn good_news() {
         check(|out| done(out, "null"), r#"{"id":null,"ok":true}"#);
-        check(
-            |out| done(out, r#"{"a": "\u0062"}"#),
-            r#"{"id":{"a": "\u0062"},"ok":true}"#,
-        );
+        check(|out| done(out, r#"{"a": "\u0062"}"#), r#"{"id":{"a": "\u0062"},"ok":true}"#);
         check(|out| published(out, "1", 3), r#"{"id":1,"ok":true,"subscribers":3}"#);
-        check(
-            |out| published(out, "\"é\"", u64::MAX),
-            r#"{"id":"é","ok":true,"subscribers":18446744073709551615}"#,
-        );
+        check(|out| published(out, "\"é\"", u64::MAX), r#"{"id":"é","ok":true,"subscribers":18446744073709551615}"#);
     }
 
     #[test]
@@ -199,31 +175,12 @@ mod tests {
                 &format!(r#"{{"id":2,"ok":false,"code":"{code}","error":"{error}"}}"#),
             );
         };
-        check(
-            Refusal::ReservedEvent,
-            "reserved_event",
-            "event names starting with socket: are reserved",
-        );
-        check(
-            Refusal::MalformedRequest("no \"JSON\""),
-            "malformed_request",
-            r#"no \"JSON\""#,
-        );
-        check(
-            Refusal::NotFound("no such connection"),
-            "not_found",
-            "no such connection",
-        );
+        check(Refusal::ReservedEvent, "reserved_event", "event names starting with socket: are reserved");
+        check(Refusal::MalformedRequest("no \"JSON\""), "malformed_request", r#"no \"JSON\""#);
+        check(Refusal::NotFound("no such connection"), "not_found", "no such connection");
         check(Refusal::MissingMember("event"), "missing_member", "event is missing");
         let error = "over the limit of 262144 bytes of data: send less at once";
-        check(
-            Refusal::TooLarge {
-                what: "bytes of data",
-                limit: 262_144,
-            },
-            "too_large",
-            error,
-        );
+        check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
         let error = "unknown command: there are publish, channels, channel, connections, connection, disconnect, \
                      unsubscribe, stats and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);

@@ -101,10 +101,7 @@ pub struct Parser {
 impl Parser {
     /// Reads one line (without its newline).
     pub fn request<'a>(&mut self, line: &'a [u8]) -> Request<'a> {
-        let refused = |text| Request {
-            id: "null",
-            command: Err(Refusal::MalformedRequest(text)),
-        };
+        let refused = |text| Request { id: "null", command: Err(Refusal::MalformedRequest(text)) };
         let Ok(line) = std::str::from_utf8(line) else {
             return refused("the line is no valid UTF-8");
         };
@@ -116,10 +113,7 @@ impl Parser {
         };
         match members.id {
             Some(id) if id.raw.len() > ID_BYTES_MAX => refused("id is longer than 256 bytes"),
-            id => Request {
-                id: id.map_or("null", |id| id.raw),
-                command: members.command(),
-            },
+            id => Request { id: id.map_or("null", |id| id.raw), command: members.command() },
         }
     }
 }
@@ -183,25 +177,15 @@ impl<'r, 'a> Members<'r, 'a> {
                 limit: self.limit()?,
                 after: text(self.after, "after is no string")?,
             }),
-            "channel" => Ok(Command::Channel {
-                channel: legal(self.channel()?)?,
-            }),
-            "connections" => Ok(Command::Connections {
-                limit: self.limit()?,
-                after: text(self.after, "after is no string")?,
-            }),
-            "connection" => Ok(Command::Connection {
-                socket_id: self.socket_id()?,
-            }),
-            "disconnect" => Ok(Command::Disconnect {
-                socket_id: self.socket_id()?,
-                code: self.code()?,
-                reason: self.reason()?,
-            }),
-            "unsubscribe" => Ok(Command::Unsubscribe {
-                socket_id: self.socket_id()?,
-                channel: self.channel()?,
-            }),
+            "channel" => Ok(Command::Channel { channel: legal(self.channel()?)? }),
+            "connections" => {
+                Ok(Command::Connections { limit: self.limit()?, after: text(self.after, "after is no string")? })
+            }
+            "connection" => Ok(Command::Connection { socket_id: self.socket_id()? }),
+            "disconnect" => {
+                Ok(Command::Disconnect { socket_id: self.socket_id()?, code: self.code()?, reason: self.reason()? })
+            }
+            "unsubscribe" => Ok(Command::Unsubscribe { socket_id: self.socket_id()?, channel: self.channel()? }),
             "stats" => Ok(Command::Stats),
             "ping" => Ok(Command::Ping),
             _ => Err(Refusal::UnknownCommand),
@@ -225,12 +209,7 @@ impl<'r, 'a> Members<'r, 'a> {
             Some(text) => Some(SocketId::parse(&text).ok_or(Refusal::MalformedRequest("exclude is no socket_id"))?),
             None => None,
         };
-        Ok(Publish {
-            channels,
-            event: event.raw,
-            data,
-            exclude,
-        })
+        Ok(Publish { channels, event: event.raw, data, exclude })
     }
 
     fn publish_channels(&self) -> Result<SmallVec<[Cow<'a, str>; 1]>, Refusal> {
@@ -238,35 +217,26 @@ impl<'r, 'a> Members<'r, 'a> {
             (Some(_), Some(_)) => Err(Refusal::MalformedRequest("channel and channels are both given")),
             (_, None) => Ok(SmallVec::from_elem(legal(self.channel()?)?, 1)),
             (None, Some(channels)) => {
-                let names = || {
-                    self.document
-                        .elements(channels)
-                        .ok_or(Refusal::MalformedRequest("channels is no array"))
-                };
+                let names =
+                    || self.document.elements(channels).ok_or(Refusal::MalformedRequest("channels is no array"));
                 match names()?.count() {
                     0 => return Err(Refusal::MalformedRequest("channels is empty")),
                     count => at_most(PUBLISH_CHANNELS_MAX, "channels", count)?,
                 }
-                let name = |name: Value<'a>| {
-                    name.text()
-                        .ok_or(Refusal::MalformedRequest("channels holds what is no string"))
-                };
+                let name =
+                    |name: Value<'a>| name.text().ok_or(Refusal::MalformedRequest("channels holds what is no string"));
                 names()?.map(|value| legal(name(value)?)).collect()
             }
         }
     }
 
     fn channel(&self) -> Result<Cow<'a, str>, Refusal> {
-        required(self.channel, "channel")?
-            .text()
-            .ok_or(Refusal::MalformedRequest("channel is no string"))
+        required(self.channel, "channel")?.text().ok_or(Refusal::MalformedRequest("channel is no string"))
     }
 
     fn socket_id(&self) -> Result<Option<SocketId>, Refusal> {
         let text = required(self.socket_id, "socket_id")?.text();
-        Ok(SocketId::parse(
-            &text.ok_or(Refusal::MalformedRequest("socket_id is no string"))?,
-        ))
+        Ok(SocketId::parse(&text.ok_or(Refusal::MalformedRequest("socket_id is no string"))?))
     }
 
     fn limit(&self) -> Result<Option<usize>, Refusal> {
@@ -291,9 +261,7 @@ fn required<'a>(member: Member<'a>, name: &'static str) -> Result<Value<'a>, Ref
 
 /// A member that may be missing, but is a string where it is not.
 fn text<'a>(member: Member<'a>, otherwise: &'static str) -> Result<Option<Cow<'a, str>>, Refusal> {
-    member
-        .map(|value| value.text().ok_or(Refusal::MalformedRequest(otherwise)))
-        .transpose()
+    member.map(|value| value.text().ok_or(Refusal::MalformedRequest(otherwise))).transpose()
 }
 
 /// A member that may be missing, but is an integer in a range where it is not.
@@ -311,19 +279,11 @@ where
 }
 
 fn legal(name: Cow<'_, str>) -> Result<Cow<'_, str>, Refusal> {
-    if Channel::parse(&name).is_some() {
-        Ok(name)
-    } else {
-        Err(Refusal::InvalidChannel)
-    }
+    if Channel::parse(&name).is_some() { Ok(name) } else { Err(Refusal::InvalidChannel) }
 }
 
 fn at_most(limit: usize, what: &'static str, count: usize) -> Result<(), Refusal> {
-    if count > limit {
-        Err(Refusal::TooLarge { what, limit })
-    } else {
-        Ok(())
-    }
+    if count > limit { Err(Refusal::TooLarge { what, limit }) } else { Ok(()) }
 }
 
 /// Longest `id`, as written: it is echoed, and must not make a reply large.
@@ -362,39 +322,20 @@ mod tests {
 
     #[track_caller]
     fn check<'a>(line: &'a str, expected: Command<'a>) {
-        assert_eq!(
-            Parser::default().request(line.as_bytes()),
-            Request {
-                id: "1",
-                command: Ok(expected)
-            },
-            "{line}"
-        );
+        assert_eq!(Parser::default().request(line.as_bytes()), Request { id: "1", command: Ok(expected) }, "{line}");
     }
 
     #[track_caller]
     fn check_code(line: impl AsRef<[u8]>, id: &str, code: &str) {
-        let (mut parser, shown) = (
-            Parser::default(),
-            String::from_utf8_lossy(&line.as_ref()[..line.as_ref().len().min(200)]),
-        );
+        let (mut parser, shown) =
+            (Parser::default(), String::from_utf8_lossy(&line.as_ref()[..line.as_ref().len().min(200)]));
         let request = parser.request(line.as_ref());
-        assert_eq!(
-            (request.id, verdict(&request.command)),
-            (id, code),
-            "{shown}: {:?}",
-            request.command
-        );
+        assert_eq!((request.id, verdict(&request.command)), (id, code), "{shown}: {:?}", request.command);
     }
 
     fn publish<'a>(channels: &[&'a str], event: &'a str, data: Option<&'a str>) -> Publish<'a> {
         let channels = channels.iter().map(|name| Cow::Borrowed(*name)).collect();
-        Publish {
-            channels,
-            event,
-            data,
-            exclude: None,
-        }
+        Publish { channels, event, data, exclude: None }
     }
 
     #[test]
@@ -402,72 +343,30 @@ mod tests {
         let socket_id = Some(SocketId { high: 12, low: 34 });
         check(r#"{"id":1,"command":"stats"}"#, Command::Stats);
         check(r#"{"id":1,"command":"p\u0069ng","x":1e999}"#, Command::Ping);
-        check(
-            r#"{"id":1,"command":"channels"}"#,
-            Command::Channels {
-                prefix: "".into(),
-                limit: None,
-                after: None,
-            },
-        );
+        check(r#"{"id":1,"command":"channels"}"#, Command::Channels { prefix: "".into(), limit: None, after: None });
         check(
             r#"{"id":1,"command":"channels","prefix":"user:","limit":1000,"after":"user:7"}"#,
-            Command::Channels {
-                prefix: "user:".into(),
-                limit: Some(1000),
-                after: Some("user:7".into()),
-            },
+            Command::Channels { prefix: "user:".into(), limit: Some(1000), after: Some("user:7".into()) },
         );
-        check(
-            r#"{"id":1,"command":"channel","channel":"user:13"}"#,
-            Command::Channel {
-                channel: "user:13".into(),
-            },
-        );
-        check(
-            r#"{"id":1,"command":"connections"}"#,
-            Command::Connections {
-                limit: None,
-                after: None,
-            },
-        );
+        check(r#"{"id":1,"command":"channel","channel":"user:13"}"#, Command::Channel { channel: "user:13".into() });
+        check(r#"{"id":1,"command":"connections"}"#, Command::Connections { limit: None, after: None });
         check(
             r#"{"id":1,"command":"connections","limit":1,"after":""}"#,
-            Command::Connections {
-                limit: Some(1),
-                after: Some("".into()),
-            },
+            Command::Connections { limit: Some(1), after: Some("".into()) },
         );
-        check(
-            r#"{"id":1,"command":"connection","socket_id":"12.34"}"#,
-            Command::Connection { socket_id },
-        );
-        check(
-            r#"{"id":1,"command":"connection","socket_id":"nobody"}"#,
-            Command::Connection { socket_id: None },
-        );
+        check(r#"{"id":1,"command":"connection","socket_id":"12.34"}"#, Command::Connection { socket_id });
+        check(r#"{"id":1,"command":"connection","socket_id":"nobody"}"#, Command::Connection { socket_id: None });
         check(
             r#"{"id":1,"command":"disconnect","socket_id":"12.34"}"#,
-            Command::Disconnect {
-                socket_id,
-                code: 4000,
-                reason: "disconnected by the server's operator".into(),
-            },
+            Command::Disconnect { socket_id, code: 4000, reason: "disconnected by the server's operator".into() },
         );
         check(
             r#"{"id":1,"command":"disconnect","socket_id":"00000000-0000-000c-0000-000000000022","code":4999,"reason":"b\u0061nned"}"#,
-            Command::Disconnect {
-                socket_id,
-                code: 4999,
-                reason: "banned".into(),
-            },
+            Command::Disconnect { socket_id, code: 4999, reason: "banned".into() },
         );
         check(
             r#"{"id":1,"command":"unsubscribe","socket_id":"12.34","channel":"no legal name"}"#,
-            Command::Unsubscribe {
-                socket_id,
-                channel: "no legal name".into(),
-            },
+            Command::Unsubscribe { socket_id, channel: "no legal name".into() },
         );
     }
 
@@ -484,38 +383,20 @@ mod tests {
             r#""channel":"user:13","event":"order.paid","data":{"id": 42}"#,
             publish(&["user:13"], "order.paid", Some(r#"{"id": 42}"#)),
         );
-        check(
-            r#""channel":"user:13","event":"order.paid""#,
-            publish(&["user:13"], "order.paid", None),
-        );
-        check(
-            r#""channel":"a","event":"e","data":null"#,
-            publish(&["a"], "e", Some("null")),
-        );
-        check(
-            r#""channel":"a","event":"e","data": -1E+999 "#,
-            publish(&["a"], "e", Some("-1E+999")),
-        );
+        check(r#""channel":"user:13","event":"order.paid""#, publish(&["user:13"], "order.paid", None));
+        check(r#""channel":"a","event":"e","data":null"#, publish(&["a"], "e", Some("null")));
+        check(r#""channel":"a","event":"e","data": -1E+999 "#, publish(&["a"], "e", Some("-1E+999")));
         check(
             r#""channel":"a\u002fb","event":"\u0065\"","data":"\ud83d\ude00""#,
             publish(&["a/b"], r#"\u0065\""#, Some(r#""\ud83d\ude00""#)),
         );
-        check(
-            r#""channels":["a", "b","a"],"event":"e""#,
-            publish(&["a", "b", "a"], "e", None),
-        );
+        check(r#""channels":["a", "b","a"],"event":"e""#, publish(&["a", "b", "a"], "e", None));
         check(
             r#""event":"x","channel":"a","event":"e","data":1,"d\u0061ta":[ 2 ]"#,
             publish(&["a"], "e", Some("[ 2 ]")),
         );
         let exclude = Some(SocketId { high: 12, low: 34 });
-        check(
-            r#""channel":"a","event":"e","exclude":"12.34""#,
-            Publish {
-                exclude,
-                ..publish(&["a"], "e", None)
-            },
-        );
+        check(r#""channel":"a","event":"e","exclude":"12.34""#, Publish { exclude, ..publish(&["a"], "e", None) });
     }
 
     #[test]
@@ -539,31 +420,15 @@ mod tests {
             "null",
             MALFORMED,
         );
-        check_code(
-            b"{\"id\":1,\"command\":\"ping\",\"x\":\"\xED\xA0\x80\"}",
-            "null",
-            MALFORMED,
-        );
+        check_code(b"{\"id\":1,\"command\":\"ping\",\"x\":\"\xED\xA0\x80\"}", "null", MALFORMED);
         check_code(format!("{{\"id\":1,\"data\":{}", "[".repeat(60_000)), "null", MALFORMED);
     }
 
     #[test]
     fn any_id_is_echoed_as_written_up_to_256_bytes() {
-        for id in [
-            "null",
-            "0",
-            "-1.50e+999",
-            "\"a\\u0062\"",
-            "[1, {\"a\" :2}]",
-            "{ }",
-            "false",
-        ] {
+        for id in ["null", "0", "-1.50e+999", "\"a\\u0062\"", "[1, {\"a\" :2}]", "{ }", "false"] {
             check_code(format!("{{\"id\" : {id} , \"command\":\"ping\"}}"), id, "ok");
-            check_code(
-                format!("{{\"id\" : {id} , \"command\":\"pong\"}}"),
-                id,
-                "unknown_command",
-            );
+            check_code(format!("{{\"id\" : {id} , \"command\":\"pong\"}}"), id, "unknown_command");
         }
         check_code(r#"{"id":1,"id":2,"command":"ping"}"#, "2", "ok");
         check_code(r#"{"command":"ping"}"#, "null", "ok");
@@ -580,25 +445,16 @@ mod tests {
         check(r#","command":"Ping""#, "unknown_command");
         for no_string in ["null", "1", "[]", "{}", "true"] {
             check(&format!(r#","command":{no_string}"#), MALFORMED);
-            for (command, member) in [
-                ("channels", "prefix"),
-                ("channels", "after"),
-                ("channel", "channel"),
-                ("connections", "after"),
-            ] {
+            for (command, member) in
+                [("channels", "prefix"), ("channels", "after"), ("channel", "channel"), ("connections", "after")]
+            {
                 check(&format!(r#","command":"{command}","{member}":{no_string}"#), MALFORMED);
             }
             for command in ["connection", "disconnect", "unsubscribe"] {
                 check(&format!(r#","command":"{command}","socket_id":{no_string}"#), MALFORMED);
             }
-            check(
-                &format!(r#","command":"unsubscribe","socket_id":"1.1","channel":{no_string}"#),
-                MALFORMED,
-            );
-            check(
-                &format!(r#","command":"disconnect","socket_id":"1.1","reason":{no_string}"#),
-                MALFORMED,
-            );
+            check(&format!(r#","command":"unsubscribe","socket_id":"1.1","channel":{no_string}"#), MALFORMED);
+            check(&format!(r#","command":"disconnect","socket_id":"1.1","reason":{no_string}"#), MALFORMED);
         }
         for (command, members) in [
             ("channel", ""),
@@ -610,51 +466,27 @@ mod tests {
             check(&format!(r#","command":"{command}"{members}"#), "missing_member");
         }
         for name in ["", "a b", "presence-x", "private-a:b", "é"] {
-            check(
-                &format!(r#","command":"channel","channel":"{name}""#),
-                "invalid_channel",
-            );
+            check(&format!(r#","command":"channel","channel":"{name}""#), "invalid_channel");
         }
     }
 
     #[test]
     fn numbers_are_integers_within_their_range() {
         let check = |member: &str, number: &str, code| {
-            check_code(
-                format!(r#"{{"id":1,"command":"channels","{member}":{number}}}"#),
-                "1",
-                code,
-            );
+            check_code(format!(r#"{{"id":1,"command":"channels","{member}":{number}}}"#), "1", code);
         };
-        for limit in [
-            "0",
-            "-1",
-            "-0",
-            "1001",
-            "1.0",
-            "1e2",
-            "null",
-            "\"1\"",
-            "1e999",
-            "99999999999999999999",
-            "true",
-            "[1]",
-        ] {
+        for limit in
+            ["0", "-1", "-0", "1001", "1.0", "1e2", "null", "\"1\"", "1e999", "99999999999999999999", "true", "[1]"]
+        {
             check("limit", limit, MALFORMED);
         }
         for limit in ["1", "1000"] {
             check("limit", limit, "ok");
         }
         let check = |code: &str, verdict| {
-            check_code(
-                format!(r#"{{"id":1,"command":"disconnect","socket_id":"1.1","code":{code}}}"#),
-                "1",
-                verdict,
-            );
+            check_code(format!(r#"{{"id":1,"command":"disconnect","socket_id":"1.1","code":{code}}}"#), "1", verdict);
         };
-        for code in [
-            "3999", "5000", "1000", "-4000", "4000.0", "4e3", "\"4000\"", "null", "69536",
-        ] {
+        for code in ["3999", "5000", "1000", "-4000", "4000.0", "4e3", "\"4000\"", "null", "69536"] {
             check(code, MALFORMED);
         }
         for code in ["4000", "4123", "4999"] {
@@ -689,17 +521,7 @@ mod tests {
         for channel in ["null", "1", "[\"a\"]", "{}"] {
             check(&format!(r#","channel":{channel},"event":"e""#), MALFORMED);
         }
-        for channels in [
-            "null",
-            "1",
-            "\"a\"",
-            "{}",
-            "[]",
-            "[1]",
-            "[null]",
-            "[[\"a\"]]",
-            r#"["a",1]"#,
-        ] {
+        for channels in ["null", "1", "\"a\"", "{}", "[]", "[1]", "[null]", "[[\"a\"]]", r#"["a",1]"#] {
             check(&format!(r#","channels":{channels},"event":"e""#), MALFORMED);
         }
         check(r#","channel":"","event":"e""#, "invalid_channel");
@@ -709,17 +531,8 @@ mod tests {
         for event in ["null", "1", "[]", r#""""#] {
             check(&format!(r#","channel":"a","event":{event}"#), MALFORMED);
         }
-        for event in [
-            "socket:ping",
-            "socket:",
-            "socket:anything",
-            "\\u0073ocket:ping",
-            "socket\\u003a",
-        ] {
-            check(
-                &format!(r#","channel":"a","event":"{event}","data":1"#),
-                "reserved_event",
-            );
+        for event in ["socket:ping", "socket:", "socket:anything", "\\u0073ocket:ping", "socket\\u003a"] {
+            check(&format!(r#","channel":"a","event":"{event}","data":1"#), "reserved_event");
         }
         for event in ["socket", "Socket:ping", " socket:ping", "sockets:ping"] {
             check(&format!(r#","channel":"a","event":"{event}""#), "ok");
@@ -735,20 +548,14 @@ mod tests {
         let channels = |count: usize| format!(r#","channels":["a"{}],"event":"e""#, r#","a""#.repeat(count - 1));
         check(&channels(100), "ok");
         check(&channels(101), "too_large");
-        check(
-            &format!(r#","channels":[{}1],"event":"e""#, "1,".repeat(100)),
-            "too_large",
-        );
+        check(&format!(r#","channels":[{}1],"event":"e""#, "1,".repeat(100)), "too_large");
         let data = |len: usize| format!(r#","channel":"a","event":"e","data":"{}""#, "x".repeat(len - 2));
         check(&data(262_144), "ok");
         check(&data(262_145), "too_large");
         let event = |len| format!(r#","channel":"a","event":"{}""#, "x".repeat(len));
         check(&event(1024), "ok");
         check(&event(1025), "too_large");
-        check(
-            &format!(r#","channel":"a","event":"socket:{}""#, "x".repeat(2000)),
-            "reserved_event",
-        );
+        check(&format!(r#","channel":"a","event":"socket:{}""#, "x".repeat(2000)), "reserved_event");
     }
 
     /// Lines that are nearly right, so that slips hit what matters.
@@ -781,10 +588,7 @@ mod tests {
             Just("4000".to_owned())
         ];
         (command, prop::collection::vec((key, value), 0..5)).prop_map(|(command, members)| {
-            let members: String = members
-                .iter()
-                .map(|(key, value)| format!(",\"{key}\":{value}"))
-                .collect();
+            let members: String = members.iter().map(|(key, value)| format!(",\"{key}\":{value}")).collect();
             format!(r#"{{"command":"{command}","channel":"a","event":"e"{members}}}"#)
         })
     }

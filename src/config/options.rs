@@ -73,16 +73,9 @@ const GIB: u64 = 1024 * MIB;
 /// `sockaddr_un` holds 108 bytes, the last one zero (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-const HEART: Kind = Kind::Count {
-    min: 1,
-    max: 86_400,
-    unit: " seconds",
-};
+const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 
-const DEADLINE: Kind = Kind::Millis {
-    min: 100,
-    max: 3_600_000,
-};
+const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
 pub const OPTIONS: [Opt; 18] = [
@@ -178,10 +171,7 @@ pub const OPTIONS: [Opt; 18] = [
         name: "max-message",
         value: "BYTES",
         default: "64KiB",
-        kind: Kind::Bytes {
-            min: 128,
-            max: 16 * MIB,
-        },
+        kind: Kind::Bytes { min: 128, max: 16 * MIB },
         repeatable: false,
         help: "Bytes of one message from a client; a longer one is closed with 1009",
     },
@@ -189,11 +179,7 @@ pub const OPTIONS: [Opt; 18] = [
         name: "max-subscriptions",
         value: "N",
         default: "128",
-        kind: Kind::Count {
-            min: 1,
-            max: 1_000_000,
-            unit: " subscriptions",
-        },
+        kind: Kind::Count { min: 1, max: 1_000_000, unit: " subscriptions" },
         repeatable: false,
         help: "Subscriptions of one connection",
     },
@@ -201,11 +187,7 @@ pub const OPTIONS: [Opt; 18] = [
         name: "max-connections",
         value: "N",
         default: "1000000",
-        kind: Kind::Count {
-            min: 1,
-            max: 100_000_000,
-            unit: " connections",
-        },
+        kind: Kind::Count { min: 1, max: 100_000_000, unit: " connections" },
         repeatable: false,
         help: "Client connections of the whole server; the descriptor limit (ulimit -n) bounds it further",
     },
@@ -258,10 +240,7 @@ impl Kind {
             Kind::SocketPath => (1..=SOCKET_PATH_BYTES_MAX).contains(&text.len()) && !text.contains('\0'),
             Kind::FilePath => !text.is_empty() && !text.contains('\0'),
             Kind::UrlPath => {
-                text.starts_with('/')
-                    && text
-                        .bytes()
-                        .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+                text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
             }
             Kind::KeyPair => key_pair(text).is_ok(),
             Kind::Choice(words) => words.contains(&text),
@@ -297,11 +276,9 @@ impl Kind {
             Kind::Bytes { min, max } => {
                 format!("{min} to {max} bytes, as a plain number or with KiB, MiB or GiB behind it")
             }
-            Kind::Millis { min, max } => format!(
-                "{} to {} seconds, with up to three decimals",
-                min as f64 / 1000.0,
-                max as f64 / 1000.0
-            ),
+            Kind::Millis { min, max } => {
+                format!("{} to {} seconds, with up to three decimals", min as f64 / 1000.0, max as f64 / 1000.0)
+            }
         }
     }
 }
@@ -321,17 +298,12 @@ pub(super) fn key_pair(text: &str) -> Result<Key, &'static str> {
     if secret == super::REDACTED {
         return Err("it was printed by --print-config, which leaves secrets out");
     }
-    Ok(Key {
-        id: id.into(),
-        secret: secret.into(),
-    })
+    Ok(Key { id: id.into(), secret: secret.into() })
 }
 
 /// Digits and nothing else: `parse` alone would take `+5`.
 fn digits(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {
@@ -363,38 +335,21 @@ mod tests {
     #[test]
     fn every_default_is_a_value_its_option_takes() {
         for option in &OPTIONS {
-            assert!(
-                option.default.is_empty() || option.kind.accepts(option.default),
-                "{}",
-                option.name
-            );
+            assert!(option.default.is_empty() || option.kind.accepts(option.default), "{}", option.name);
         }
     }
 
     #[test]
     fn numbers_are_read_in_the_units_people_write() {
-        let bytes = Kind::Bytes {
-            min: 128,
-            max: 16 * MIB,
-        };
+        let bytes = Kind::Bytes { min: 128, max: 16 * MIB };
         let check = |kind: Kind, text: &str, expected| assert_eq!(kind.number(text), expected, "{text}");
         check(bytes, "128", Some(128));
         check(bytes, "64KiB", Some(65_536));
         check(bytes, "1 MiB", Some(MIB));
         check(bytes, "16mib", Some(16 * MIB));
-        for refused in [
-            "",
-            "KiB",
-            "127",
-            "16777217",
-            "1MB",
-            "1M",
-            "1.5MiB",
-            "-1",
-            "+200",
-            "0x100",
-            "99999999999999999999GiB",
-        ] {
+        for refused in
+            ["", "KiB", "127", "16777217", "1MB", "1M", "1.5MiB", "-1", "+200", "0x100", "99999999999999999999GiB"]
+        {
             check(bytes, refused, None);
         }
         check(HEART, "1", Some(1));

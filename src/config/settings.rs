@@ -76,9 +76,8 @@ impl Settings {
                     false => vec![text],
                 };
                 (values, Source::Environment)
-            } else if let Some((path, values)) = file
-                .as_ref()
-                .and_then(|(path, file)| Some((path, file.get(option.name)?)))
+            } else if let Some((path, values)) =
+                file.as_ref().and_then(|(path, file)| Some((path, file.get(option.name)?)))
             {
                 (values.clone(), Source::File(path.clone()))
             } else {
@@ -86,16 +85,11 @@ impl Settings {
                     "admin-socket" => default_admin_socket(&env),
                     _ => option.default.to_owned(),
                 };
-                (
-                    Some(text).filter(|text| !text.is_empty()).into_iter().collect(),
-                    Source::Default,
-                )
+                (Some(text).filter(|text| !text.is_empty()).into_iter().collect(), Source::Default)
             };
             Given { option, values, source }
         };
-        Settings {
-            given: OPTIONS.iter().map(pick).collect(),
-        }
+        Settings { given: OPTIONS.iter().map(pick).collect() }
     }
 
     fn given(&self, name: &str) -> &Given {
@@ -105,15 +99,9 @@ impl Settings {
 
     /// Judges every value. The error lists all that is wrong, not only the first.
     pub fn validate(&self) -> Result<Config, Invalid> {
-        let mut check = Check {
-            settings: self,
-            problems: Vec::new(),
-        };
+        let mut check = Check { settings: self, problems: Vec::new() };
         let config = Config {
-            listen: check
-                .one("listen")
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(([0; 4], 0).into()),
+            listen: check.one("listen").and_then(|text| text.parse().ok()).unwrap_or(([0; 4], 0).into()),
             admin_socket: check.one("admin-socket").unwrap_or_default().into(),
             shards: match check.one("shards") {
                 Some("auto") => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
@@ -147,20 +135,14 @@ impl Settings {
 
     /// The key pairs alone, `--key` before `--key-file`: what `sign` needs.
     pub fn keys(&self) -> Result<Vec<Key>, Invalid> {
-        let mut check = Check {
-            settings: self,
-            problems: Vec::new(),
-        };
+        let mut check = Check { settings: self, problems: Vec::new() };
         let keys = check.keys();
         check.finish(keys)
     }
 
     /// The admin socket alone: what the client commands need.
     pub fn admin_socket(&self) -> Result<PathBuf, Invalid> {
-        let mut check = Check {
-            settings: self,
-            problems: Vec::new(),
-        };
+        let mut check = Check { settings: self, problems: Vec::new() };
         let path = check.one("admin-socket").unwrap_or_default().into();
         check.finish(path)
     }
@@ -203,12 +185,9 @@ impl Settings {
                 Pin::None => "none".into(),
             }),
             // Those of the key file come from there again.
-            "key" => list(
-                config.keys[..given.values.len()]
-                    .iter()
-                    .map(|key| format!("{}:{REDACTED}", key.id))
-                    .collect(),
-            ),
+            "key" => {
+                list(config.keys[..given.values.len()].iter().map(|key| format!("{}:{REDACTED}", key.id)).collect())
+            }
             "key-file" => Value::String(given.values.first()?.clone()),
             "heart-interval" => whole(limits.heart_interval_s.into()),
             "heart-timeout" => whole(limits.heart_timeout_s.into()),
@@ -309,10 +288,7 @@ impl Given {
             Source::Flag => (format!("--{name}"), format!("Correct --{name}, or leave it out")),
             Source::Environment => {
                 let variable = self.option.env();
-                (
-                    format!("{name} ({variable})"),
-                    format!("Correct {variable}, or unset it"),
-                )
+                (format!("{name} ({variable})"), format!("Correct {variable}, or unset it"))
             }
             Source::File(path) => (
                 format!("{name} (in {})", path.display()),
@@ -324,21 +300,14 @@ impl Given {
             "" => String::new(),
             default => format!("; the default is {default}"),
         };
-        format!(
-            "{called}: {wrong}; it takes {}. {remedy}{default}",
-            self.option.kind.allowed()
-        )
+        format!("{called}: {wrong}; it takes {}. {remedy}{default}", self.option.kind.allowed())
     }
 }
 
 /// One `ID:SECRET` a line; `#` starts a comment line, blank lines are skipped.
 fn read_key_file(path: &Path) -> Result<Vec<Key>, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        format!(
-            "cannot read {} ({error}); `corecast keygen >> FILE` makes one",
-            path.display()
-        )
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {} ({error}); `corecast keygen >> FILE` makes one", path.display()))?;
     let lines = text.lines().map(str::trim).zip(1..);
     lines
         .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
@@ -436,9 +405,7 @@ mod tests {
     fn settings(on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str) -> Result<Settings, Invalid> {
         let env = |name: &str| {
             let found = in_env.iter().find(|(variable, _)| *variable == name);
-            found
-                .map(|(_, value)| (*value).to_owned())
-                .filter(|value| !value.is_empty())
+            found.map(|(_, value)| (*value).to_owned()).filter(|value| !value.is_empty())
         };
         let path = PathBuf::from("test.toml");
         let file = parse_file(file, &path)?;
@@ -476,13 +443,7 @@ mod tests {
         let config = config(&[], &[("XDG_RUNTIME_DIR", "/run/user/7")], "").expect("the defaults are legal");
         assert_eq!(config.listen.to_string(), "127.0.0.1:9000");
         assert_eq!(config.admin_socket, Path::new("/run/user/7/corecast.sock"));
-        assert_eq!(
-            config.shards,
-            std::thread::available_parallelism()
-                .expect("a number of cores")
-                .get()
-                .min(256)
-        );
+        assert_eq!(config.shards, std::thread::available_parallelism().expect("a number of cores").get().min(256));
         assert_eq!(config.pin, Pin::Auto);
         assert!(config.paths.is_empty() && config.keys.is_empty());
         let limits = &config.limits;
@@ -527,10 +488,7 @@ mod tests {
         let paths = |on_line: &[(&str, &str)], in_env: &[(&str, &str)]| {
             config(on_line, in_env, "path = [\"/file\"]").expect("legal").paths
         };
-        assert_eq!(
-            paths(&[("path", "/a"), ("path", "/b")], &[("CORECAST_PATH", "/env")]),
-            ["/a", "/b"]
-        );
+        assert_eq!(paths(&[("path", "/a"), ("path", "/b")], &[("CORECAST_PATH", "/env")]), ["/a", "/b"]);
         assert_eq!(paths(&[], &[("CORECAST_PATH", "/x /y")]), ["/x", "/y"]);
         assert_eq!(paths(&[], &[]), ["/file"]);
     }
@@ -582,11 +540,8 @@ mod tests {
     fn the_examples_of_the_manual_are_legal() {
         let key_file = temporary("manual", "# rotated in May\n\nold:s1\n  new:s2  \n");
         let examples = MANUAL.replace("\n#", "\n").replace("/etc/corecast/keys", &key_file.0);
-        let legal: String = examples
-            .lines()
-            .filter(|line| !line.starts_with(' '))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let legal: String =
+            examples.lines().filter(|line| !line.starts_with(' ')).map(|line| format!("{line}\n")).collect();
         let config = config(&[], &[], &legal).unwrap_or_else(|invalid| panic!("{invalid}\n{legal}"));
         assert!(!config.paths.is_empty());
         assert_eq!(config.keys.last().expect("keys").id, "new");
@@ -601,34 +556,16 @@ mod tests {
         };
         check(
             error(&[("outbox-limit", "4095")], &[], ""),
-            &[
-                "--outbox-limit",
-                "\"4095\"",
-                "4096 to 1073741824 bytes",
-                "leave it out",
-                "1MiB",
-            ],
+            &["--outbox-limit", "\"4095\"", "4096 to 1073741824 bytes", "leave it out", "1MiB"],
         );
-        check(
-            error(&[], &[("CORECAST_SHARDS", "257")], ""),
-            &["CORECAST_SHARDS", "\"257\"", "1 to 256", "unset"],
-        );
-        check(
-            error(&[], &[], "server-ping = 1"),
-            &["server-ping (in test.toml)", "\"1\"", "on or off", "remove it"],
-        );
-        check(
-            error(&[("listen", "localhost:9000")], &[], ""),
-            &["\"localhost:9000\"", "127.0.0.1:9000"],
-        );
+        check(error(&[], &[("CORECAST_SHARDS", "257")], ""), &["CORECAST_SHARDS", "\"257\"", "1 to 256", "unset"]);
+        check(error(&[], &[], "server-ping = 1"), &["server-ping (in test.toml)", "\"1\"", "on or off", "remove it"]);
+        check(error(&[("listen", "localhost:9000")], &[], ""), &["\"localhost:9000\"", "127.0.0.1:9000"]);
         check(error(&[("admin-socket", "")], &[], ""), &["--admin-socket", "107"]);
         check(error(&[("path", "ws")], &[], ""), &["\"ws\"", "starts with /"]);
         check(error(&[("key-file", "/none/such")], &[], ""), &["/none/such", "keygen"]);
         check(error(&[], &[], "log = [\"info\"]"), &["log", "wrong type"]);
-        check(
-            error(&[], &[], "listen = \"1.2.3.4:1\"\nlog = "),
-            &["test.toml", "line 2"],
-        );
+        check(error(&[], &[], "listen = \"1.2.3.4:1\"\nlog = "), &["test.toml", "line 2"]);
     }
 
     #[test]
@@ -642,10 +579,7 @@ mod tests {
         assert!(error(&[], &[], "outbox_limit = 1").contains("Did you mean outbox-limit?"));
         assert!(error(&[], &[], "keys = []").contains("Did you mean key?"));
         let text = error(&[], &[], "[limits]\noutbox = 1");
-        assert!(
-            text.contains("\"limits\"") && text.contains("max-subscriptions"),
-            "{text}"
-        );
+        assert!(text.contains("\"limits\"") && text.contains("max-subscriptions"), "{text}");
     }
 
     #[test]
@@ -676,22 +610,14 @@ mod tests {
         let file = temporary("unique", "b:2\na:3\n");
         let text = error(&[("key", "a:1"), ("key-file", &file.0)], &[], "");
         assert!(text.contains("\"a\" is given twice"), "{text}");
-        let keys = settings(&[("key", "c:1"), ("key-file", &file.0)], &[], "")
-            .expect("legal")
-            .keys()
-            .expect("legal");
+        let keys = settings(&[("key", "c:1"), ("key-file", &file.0)], &[], "").expect("legal").keys().expect("legal");
         let ids: Vec<_> = keys.iter().map(|key| key.id.as_str()).collect();
         assert_eq!(ids, ["c", "b", "a"]);
     }
 
     #[test]
     fn what_is_printed_reads_back_as_the_same_configuration() {
-        let on_line = [
-            ("max-message", "2KiB"),
-            ("handshake-timeout", "0.5"),
-            ("server-ping", "off"),
-            ("path", "/ws"),
-        ];
+        let on_line = [("max-message", "2KiB"), ("handshake-timeout", "0.5"), ("server-ping", "off"), ("path", "/ws")];
         let settings = settings(&on_line, &[("CORECAST_LOG", "off")], "pin = \"none\"").expect("legal");
         let first = settings.validate().expect("legal");
         let printed = settings.to_toml(&first);

@@ -28,11 +28,7 @@ impl Directory {
         let Directory { channels, by_name } = self;
         let found = by_name.find(hash, |&index| channels[index as usize].name == *name);
         let index = found.copied().unwrap_or_else(|| {
-            let index = channels.insert(Entry {
-                name: name.clone(),
-                hash,
-                counts: Counts::new(),
-            }) as u32;
+            let index = channels.insert(Entry { name: name.clone(), hash, counts: Counts::new() }) as u32;
             by_name.insert_unique(hash, index, |&index| channels[index as usize].hash);
             index
         });
@@ -66,9 +62,7 @@ impl Directory {
 
     /// Subscribers per shard; empty where nobody hears the channel.
     pub fn counts(&self, channel: Channel<'_>, hash: u64) -> &[(ShardId, u32)] {
-        match self.by_name.find(hash, |&index| {
-            self.channels[index as usize].name.as_channel() == channel
-        }) {
+        match self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel) {
             Some(&index) => &self.channels[index as usize].counts,
             None => &[],
         }

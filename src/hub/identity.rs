@@ -19,10 +19,7 @@ impl Identities {
     /// The same `seed` in every shard of a process.
     pub fn new(seed: [u64; 4]) -> Identities {
         let [a, b, c, d] = seed;
-        Identities {
-            high: RandomState::with_seeds(a, b, c, d),
-            low: RandomState::with_seeds(d, c, b, a),
-        }
+        Identities { high: RandomState::with_seeds(a, b, c, d), low: RandomState::with_seeds(d, c, b, a) }
     }
 
     /// The id of a connection: a version 4 UUID (RFC 9562 §5.4) that no other connection of this process has.

@@ -91,17 +91,9 @@ pub struct Exclusion {
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Mail {
     /// To the owner: count this member in.
-    Subscribe {
-        channel: ChannelName,
-        hash: u64,
-        membership: Membership,
-    },
+    Subscribe { channel: ChannelName, hash: u64, membership: Membership },
     /// To the owner: count this member out.
-    Unsubscribe {
-        channel: ChannelName,
-        hash: u64,
-        membership: Membership,
-    },
+    Unsubscribe { channel: ChannelName, hash: u64, membership: Membership },
     /// To the owner: give this its place in the channel's order.
     Publish(Box<Publish>),
     /// From the owner: the member is counted in; what follows is for it.
@@ -109,12 +101,7 @@ pub enum Mail {
     /// From the owner: the member is counted out; nothing that follows is for it.
     Unsubscribed(Membership),
     /// From the owner: for every subscriber of this shard.
-    Deliver {
-        channel: ChannelName,
-        hash: u64,
-        frame: Frame,
-        exclude: Option<Box<Exclusion>>,
-    },
+    Deliver { channel: ChannelName, hash: u64, frame: Frame, exclude: Option<Box<Exclusion>> },
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
     /// To the shard that can tell.
@@ -159,17 +146,9 @@ pub enum Question {
     /// One connection.
     Connection { member: ConnKey },
     /// Close one connection.
-    Disconnect {
-        member: ConnKey,
-        code: u16,
-        reason: Box<str>,
-    },
+    Disconnect { member: ConnKey, code: u16, reason: Box<str> },
     /// Take one connection out of a channel.
-    Unsubscribe {
-        member: ConnKey,
-        channel: ChannelName,
-        hash: u64,
-    },
+    Unsubscribe { member: ConnKey, channel: ChannelName, hash: u64 },
     /// All numbers.
     Stats,
 }
@@ -185,20 +164,11 @@ pub enum Answer {
     /// To [`Question::Channel`].
     Subscribers(u64),
     /// To [`Question::Channels`]; `next` continues, `None` is the end of this shard.
-    Channels {
-        channels: Vec<(ChannelName, u64)>,
-        next: Option<u32>,
-    },
+    Channels { channels: Vec<(ChannelName, u64)>, next: Option<u32> },
     /// To [`Question::Connections`].
-    Connections {
-        connections: Vec<ConnectionInfo>,
-        next: Option<u32>,
-    },
+    Connections { connections: Vec<ConnectionInfo>, next: Option<u32> },
     /// To [`Question::Connection`].
-    Connection {
-        connection: ConnectionInfo,
-        channels: Vec<ChannelName>,
-    },
+    Connection { connection: ConnectionInfo, channels: Vec<ChannelName> },
     /// To [`Question::Stats`].
     Stats { shard: ShardId, stats: Box<Stats> },
 }

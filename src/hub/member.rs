@@ -35,17 +35,12 @@ pub const NOT_LIVE: u32 = u32::MAX;
 impl Member {
     /// The subscription to the channel of this index.
     pub fn subscription(&mut self, local: u32) -> Option<&mut Subscription> {
-        self.subscriptions
-            .iter_mut()
-            .find(|subscription| subscription.local == local)
+        self.subscriptions.iter_mut().find(|subscription| subscription.local == local)
     }
 
     /// Subscriptions that the client asked for and has not given up.
     pub fn wanted(&self) -> usize {
-        self.subscriptions
-            .iter()
-            .filter(|subscription| subscription.is_wanted)
-            .count()
+        self.subscriptions.iter().filter(|subscription| subscription.is_wanted).count()
     }
 }
 

@@ -153,12 +153,8 @@ impl Hub {
     /// The connection is over, or is to hear nothing more than what it has been sent so far.
     pub fn disconnect(&mut self, slot: Slot, port: &mut impl Port) {
         let Some(key) = self.live_key(slot) else { return };
-        while let Some(&Subscription {
-            local,
-            position,
-            is_wanted,
-            ..
-        }) = self.members[slot as usize].subscriptions.last()
+        while let Some(&Subscription { local, position, is_wanted, .. }) =
+            self.members[slot as usize].subscriptions.last()
         {
             if position != NOT_LIVE {
                 self.remove_live(slot, local, port);
@@ -166,20 +162,8 @@ impl Hub {
             if is_wanted {
                 let entry = self.subscribers.get(local);
                 let (channel, hash) = (entry.name.clone(), entry.hash);
-                let membership = Membership {
-                    member: key,
-                    local,
-                    cause: Cause::Left,
-                };
-                self.post(
-                    self.owner(hash),
-                    Mail::Unsubscribe {
-                        channel,
-                        hash,
-                        membership,
-                    },
-                    port,
-                );
+                let membership = Membership { member: key, local, cause: Cause::Left };
+                self.post(self.owner(hash), Mail::Unsubscribe { channel, hash, membership }, port);
             }
             self.members[slot as usize].subscriptions.pop();
             self.lose_interest(local);
@@ -204,11 +188,7 @@ impl Hub {
                 self.say(slot, port, |out| event::pong(out, id));
             }
             Ok(Command::Pong) => heard = Heard::Pong,
-            Ok(Command::Subscribe {
-                channel,
-                auth,
-                channel_data,
-            }) => {
+            Ok(Command::Subscribe { channel, auth, channel_data }) => {
                 if let Err(code) = self.subscribe(slot, &channel, &auth, &channel_data, port) {
                     self.counters.requests_refused += 1;
                     self.say(slot, port, |out| event::subscribe_error(out, channel.raw, code));
@@ -246,10 +226,7 @@ impl Hub {
         let hash = self.hash(channel);
         let found = self.subscribers.find(channel, hash);
         let member = &mut self.members[slot as usize];
-        if found
-            .and_then(|local| member.subscription(local))
-            .is_some_and(|subscription| subscription.is_wanted)
-        {
+        if found.and_then(|local| member.subscription(local)).is_some_and(|subscription| subscription.is_wanted) {
             return Err(ErrorCode::AlreadySubscribed);
         }
         if channel.kind() == Kind::Private {
@@ -257,9 +234,7 @@ impl Hub {
         }
         let member = &mut self.members[slot as usize];
         if member.wanted() >= self.limits.subscriptions_max {
-            return Err(ErrorCode::TooManySubscriptions {
-                max: self.limits.subscriptions_max,
-            });
+            return Err(ErrorCode::TooManySubscriptions { max: self.limits.subscriptions_max });
         }
         let local = self.subscribers.find_or_enter(channel, hash);
         match member.subscription(local) {
@@ -268,31 +243,14 @@ impl Hub {
                 subscription.pending += 1;
             }
             None => {
-                let new = Subscription {
-                    local,
-                    position: NOT_LIVE,
-                    is_wanted: true,
-                    pending: 1,
-                };
+                let new = Subscription { local, position: NOT_LIVE, is_wanted: true, pending: 1 };
                 member.subscriptions.push(new);
                 self.subscribers.get_mut(local).interest += 1;
             }
         }
-        let membership = Membership {
-            member: self.key(slot),
-            local,
-            cause: Cause::Client(self.reserve(slot)),
-        };
+        let membership = Membership { member: self.key(slot), local, cause: Cause::Client(self.reserve(slot)) };
         let channel = self.subscribers.get(local).name.clone();
-        self.post(
-            self.owner(hash),
-            Mail::Subscribe {
-                channel,
-                hash,
-                membership,
-            },
-            port,
-        );
+        self.post(self.owner(hash), Mail::Subscribe { channel, hash, membership }, port);
         Ok(())
     }
 
@@ -310,12 +268,9 @@ impl Hub {
                 return Err(ErrorCode::AuthRequired);
             }
             Auth::NotString => Err(Failure::NotString),
-            Auth::Text(auth) => self.keys.verify(
-                auth,
-                id,
-                channel.as_str(),
-                channel_data.as_ref().map(|data| &*data.value),
-            ),
+            Auth::Text(auth) => {
+                self.keys.verify(auth, id, channel.as_str(), channel_data.as_ref().map(|data| &*data.value))
+            }
         };
         verdict.map_err(|failure| {
             self.counters.auth_failures += 1;
@@ -336,10 +291,7 @@ impl Hub {
     /// The channel's index, if the connection wants to be in it.
     fn wanted_local(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Option<u32> {
         let local = self.subscribers.find(channel, hash)?;
-        self.members[slot as usize]
-            .subscription(local)?
-            .is_wanted
-            .then_some(local)
+        self.members[slot as usize].subscription(local)?.is_wanted.then_some(local)
     }
 
     fn ask_to_leave(&mut self, slot: Slot, local: u32, cause: Cause, port: &mut impl Port) {
@@ -349,28 +301,13 @@ impl Hub {
         }
         let entry = self.subscribers.get(local);
         let (channel, hash) = (entry.name.clone(), entry.hash);
-        let membership = Membership {
-            member: self.key(slot),
-            local,
-            cause,
-        };
-        self.post(
-            self.owner(hash),
-            Mail::Unsubscribe {
-                channel,
-                hash,
-                membership,
-            },
-            port,
-        );
+        let membership = Membership { member: self.key(slot), local, cause };
+        self.post(self.owner(hash), Mail::Unsubscribe { channel, hash, membership }, port);
     }
 
     /// Replies of the connection that wait for an owner, or behind one that does.
     pub fn waiting_replies(&self, slot: Slot) -> usize {
-        self.members
-            .get(slot as usize)
-            .and_then(|member| member.replies.as_ref())
-            .map_or(0, |replies| replies.len())
+        self.members.get(slot as usize).and_then(|member| member.replies.as_ref()).map_or(0, |replies| replies.len())
     }
 
     /// The connection's socket id.
@@ -380,9 +317,7 @@ impl Hub {
 
     /// The connection that a socket id names, dead or alive.
     pub fn key_of(&self, id: SocketId) -> Option<ConnKey> {
-        self.identities
-            .key(id)
-            .filter(|key| usize::from(key.shard) < self.shards)
+        self.identities.key(id).filter(|key| usize::from(key.shard) < self.shards)
     }
 
     /// Whether the connection lives in this shard.
@@ -395,10 +330,7 @@ impl Hub {
         let live = |subscription: &&Subscription| subscription.position != NOT_LIVE;
         let member = self.members.get(slot as usize);
         let subscriptions = member.map_or(&[][..], |member| &member.subscriptions);
-        subscriptions
-            .iter()
-            .filter(live)
-            .map(|subscription| &self.subscribers.get(subscription.local).name)
+        subscriptions.iter().filter(live).map(|subscription| &self.subscribers.get(subscription.local).name)
     }
 
     // ---- publishing
@@ -433,81 +365,41 @@ impl Hub {
             let subscribers = total(self.directory.counts(channel, hash));
             if subscribers > 0 {
                 let len = event::message_len(channel.as_str(), event, data);
-                self.deliver(
-                    channel,
-                    hash,
-                    len,
-                    |out| event::message(out, channel.as_str(), event, data),
-                    None,
-                    port,
-                );
+                self.deliver(channel, hash, len, |out| event::message(out, channel.as_str(), event, data), None, port);
             }
-            return Some(Settled {
-                parts: 1,
-                subscribers: subscribers as i64,
-            });
+            return Some(Settled { parts: 1, subscribers: subscribers as i64 });
         }
         let mut frame = Vec::with_capacity(event::message_len(channel.as_str(), event, data));
         event::message(&mut frame, channel.as_str(), event, data);
-        let publish = Publish {
-            channel: channel.into(),
-            hash,
-            frame: frame.into(),
-            exclude,
-            asker,
-        };
+        let publish = Publish { channel: channel.into(), hash, frame: frame.into(), exclude, asker };
         self.post(owner, Mail::Publish(Box::new(publish)), port);
         self.settle_own(port);
         None
     }
 
     fn is_heard_only_here(&self, channel: Channel<'_>, hash: u64) -> bool {
-        self.directory
-            .counts(channel, hash)
-            .iter()
-            .all(|&(shard, _)| shard == self.shard)
+        self.directory.counts(channel, hash).iter().all(|&(shard, _)| shard == self.shard)
     }
 
     /// As the owner: the message's place in the order is here and now.
     fn sequence(&mut self, publish: Publish, port: &mut impl Port) {
-        let Publish {
-            channel,
-            hash,
-            frame,
-            exclude,
-            asker,
-        } = publish;
+        let Publish { channel, hash, frame, exclude, asker } = publish;
         self.counters.publishes += 1;
         let counts = self.directory.counts(channel.as_channel(), hash);
         let subscribers = total(counts) as i64;
         let concerned: SmallVec<[ShardId; 8]> = counts.iter().map(|&(shard, _)| shard).collect();
-        let excluded_shard = exclude
-            .filter(|member| concerned.contains(&member.shard))
-            .map(|member| member.shard);
+        let excluded_shard = exclude.filter(|member| concerned.contains(&member.shard)).map(|member| member.shard);
         for &shard in &concerned {
-            let exclude = exclude
-                .filter(|_| Some(shard) == excluded_shard)
-                .map(|member| Box::new(Exclusion { member, asker }));
+            let exclude =
+                exclude.filter(|_| Some(shard) == excluded_shard).map(|member| Box::new(Exclusion { member, asker }));
             if shard == self.shard {
                 self.deliver_frame(channel.as_channel(), hash, &frame, exclude, port);
             } else {
                 let (channel, frame) = (channel.clone(), frame.clone());
-                port.mail(
-                    shard,
-                    Mail::Deliver {
-                        channel,
-                        hash,
-                        frame,
-                        exclude,
-                    },
-                );
+                port.mail(shard, Mail::Deliver { channel, hash, frame, exclude });
             }
         }
-        let parts = if exclude.is_some() && excluded_shard.is_none() {
-            2
-        } else {
-            1
-        };
+        let parts = if exclude.is_some() && excluded_shard.is_none() { 2 } else { 1 };
         let others: SmallVec<[ShardId; 8]> = concerned.into_iter().filter(|&shard| shard != self.shard).collect();
         let settled = Mail::Settled(asker, Settled { parts, subscribers });
         if others.is_empty() {
@@ -526,19 +418,9 @@ impl Hub {
         port: &mut impl Port,
     ) {
         let excluded = exclude.as_ref().map(|exclusion| exclusion.member);
-        let was_live = self.deliver(
-            channel,
-            hash,
-            frame.len(),
-            |out| out.extend_from_slice(frame),
-            excluded,
-            port,
-        );
+        let was_live = self.deliver(channel, hash, frame.len(), |out| out.extend_from_slice(frame), excluded, port);
         if let Some(Exclusion { asker, .. }) = exclude.as_deref() {
-            let settled = Settled {
-                parts: 1,
-                subscribers: -i64::from(was_live),
-            };
+            let settled = Settled { parts: 1, subscribers: -i64::from(was_live) };
             self.post(asker.shard, Mail::Settled(*asker, settled), port);
         }
     }
@@ -562,12 +444,7 @@ impl Hub {
             self.counters.deliveries_late += 1;
             return false;
         }
-        if self
-            .subscribers
-            .get(local)
-            .page
-            .is_some_and(|page| self.pages.is_full_for(page, len))
-        {
+        if self.subscribers.get(local).page.is_some_and(|page| self.pages.is_full_for(page, len)) {
             self.lay_out(local, port);
             self.subscribers.get_mut(local).page = Some(self.pages.open());
         }
@@ -673,28 +550,15 @@ impl Hub {
 
     fn open(&mut self, mail: Mail, port: &mut impl Port) {
         match mail {
-            Mail::Deliver {
-                channel,
-                hash,
-                frame,
-                exclude,
-            } => {
+            Mail::Deliver { channel, hash, frame, exclude } => {
                 self.deliver_frame(channel.as_channel(), hash, &frame, exclude, port);
             }
             Mail::Publish(publish) => self.sequence(*publish, port),
-            Mail::Subscribe {
-                channel,
-                hash,
-                membership,
-            } => {
+            Mail::Subscribe { channel, hash, membership } => {
                 self.directory.join(&channel, hash, membership.member.shard);
                 self.post(membership.member.shard, Mail::Subscribed(membership), port);
             }
-            Mail::Unsubscribe {
-                channel,
-                hash,
-                membership,
-            } => {
+            Mail::Unsubscribe { channel, hash, membership } => {
                 self.directory.leave(&channel, hash, membership.member.shard);
                 if !matches!(membership.cause, Cause::Left) {
                     self.post(membership.member.shard, Mail::Unsubscribed(membership), port);
@@ -724,9 +588,7 @@ impl Hub {
                 Answer::Channels { channels, next }
             }
             Question::Unsubscribe { member, channel, hash } => {
-                let wanted = self
-                    .is_live(member)
-                    .then(|| self.wanted_local(member.slot, channel.as_channel(), hash));
+                let wanted = self.is_live(member).then(|| self.wanted_local(member.slot, channel.as_channel(), hash));
                 match wanted.flatten() {
                     Some(local) => return self.ask_to_leave(member.slot, local, Cause::Admin(asker), port),
                     None => Answer::NotFound,
@@ -748,10 +610,7 @@ impl Hub {
         let entry = self.subscribers.get_mut(local);
         let position = entry.subscribers.len() as u32;
         let from = entry.page.map_or(0, |page| self.pages.page_len(page));
-        entry.subscribers.push(Subscriber {
-            slot: member.slot,
-            from,
-        });
+        entry.subscribers.push(Subscriber { slot: member.slot, from });
         let name = entry.name.clone();
         if let Some(subscription) = self.members[member.slot as usize].subscription(local) {
             subscription.position = position;
@@ -771,10 +630,7 @@ impl Hub {
             self.remove_live(member.slot, local, port);
             let name = self.subscribers.get(local).name.clone();
             let subscriptions = &mut self.members[member.slot as usize].subscriptions;
-            if let Some(at) = subscriptions
-                .iter()
-                .position(|subscription| subscription.local == local)
-            {
+            if let Some(at) = subscriptions.iter().position(|subscription| subscription.local == local) {
                 let subscription = &mut subscriptions[at];
                 subscription.pending -= 1;
                 if subscription.pending == 0 && !subscription.is_wanted {
@@ -838,11 +694,7 @@ impl Hub {
         };
         let end = self.pages.page_len(page);
         let mut subscribers = std::mem::take(&mut self.subscribers.get_mut(local).subscribers);
-        let urgency = if subscribers.len() <= FEW {
-            Urgency::Soon
-        } else {
-            Urgency::Bulk
-        };
+        let urgency = if subscribers.len() <= FEW { Urgency::Soon } else { Urgency::Bulk };
         for subscriber in &mut subscribers {
             let start = std::mem::take(&mut subscriber.from);
             if start < end {
@@ -862,13 +714,7 @@ impl Hub {
             held.extend_from_slice(self.pages.bytes(chunk));
             let pending = replies.held_bytes();
             if pending > self.limits.outbox_bytes_max {
-                port.close(
-                    slot,
-                    CloseReason::SlowConsumer {
-                        limit: self.limits.outbox_bytes_max,
-                        pending,
-                    },
-                );
+                port.close(slot, CloseReason::SlowConsumer { limit: self.limits.outbox_bytes_max, pending });
             }
             return;
         }
@@ -887,11 +733,7 @@ impl Hub {
 
     /// Something about a channel that answers no request, but must not overtake the channel's `subscribed`.
     fn say_unasked(&mut self, slot: Slot, local: u32, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
-        match self.members[slot as usize]
-            .replies
-            .as_mut()
-            .and_then(|replies| replies.held(local))
-        {
+        match self.members[slot as usize].replies.as_mut().and_then(|replies| replies.held(local)) {
             Some(held) => write(held),
             None => self.say_now(slot, port, write),
         }
@@ -933,18 +775,11 @@ impl Hub {
     // ---- keys
 
     fn key(&self, slot: Slot) -> ConnKey {
-        ConnKey {
-            shard: self.shard,
-            slot,
-            generation: self.members[slot as usize].generation,
-        }
+        ConnKey { shard: self.shard, slot, generation: self.members[slot as usize].generation }
     }
 
     fn live_key(&self, slot: Slot) -> Option<ConnKey> {
-        self.members
-            .get(slot as usize)
-            .filter(|member| member.is_live)
-            .map(|_| self.key(slot))
+        self.members.get(slot as usize).filter(|member| member.is_live).map(|_| self.key(slot))
     }
 
     /// Place among the live subscribers of a channel, if the connection lives and is one.

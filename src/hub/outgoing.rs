@@ -34,20 +34,13 @@ struct Marker {
 impl Outgoing {
     /// Empty backlogs for `shards` peers.
     pub fn new(shards: usize) -> Outgoing {
-        Outgoing {
-            peers: (0..shards).map(|_| VecDeque::new()).collect(),
-            waiting: 0,
-        }
+        Outgoing { peers: (0..shards).map(|_| VecDeque::new()).collect(), waiting: 0 }
     }
 
     /// Sends, behind whatever waits for the same peer.
     pub fn send(&mut self, to: ShardId, mail: Mail, post: &mut impl Post) {
         let backlog = &mut self.peers[usize::from(to)];
-        let refused = if backlog.is_empty() {
-            post.offer(to, mail).err()
-        } else {
-            Some(mail)
-        };
+        let refused = if backlog.is_empty() { post.offer(to, mail).err() } else { Some(mail) };
         if let Some(mail) = refused {
             backlog.push_back(Parcel::Mail(mail));
             self.waiting += 1;
@@ -59,14 +52,7 @@ impl Outgoing {
         if self.waiting == 0 {
             return self.send(to, mail, post);
         }
-        self.advance(
-            Box::new(Marker {
-                then: after.into(),
-                to,
-                mail,
-            }),
-            post,
-        );
+        self.advance(Box::new(Marker { then: after.into(), to, mail }), post);
     }
 
     /// Offers the backlogs again.

@@ -138,11 +138,7 @@ mod tests {
         let mut pages = Pages::default();
         let page = pages.open();
         pages.writer(page).extend_from_slice(b"hello world");
-        let chunk = Chunk {
-            page,
-            start: 6,
-            end: 11,
-        };
+        let chunk = Chunk { page, start: 6, end: 11 };
         pages.hold(page);
         pages.release(page);
         assert_eq!(pages.bytes(chunk), b"world");
@@ -155,11 +151,7 @@ mod tests {
         let mut pages = Pages::default();
         let page = pages.open();
         pages.writer(page).extend_from_slice(&[7; 4096]);
-        let small = Chunk {
-            page,
-            start: 10,
-            end: 20,
-        };
+        let small = Chunk { page, start: 10, end: 20 };
         assert!(pages.pins_too_much(small));
         let copy = pages.copy(small);
         pages.release(page);

@@ -41,9 +41,7 @@ pub struct Subscribers {
 impl Subscribers {
     /// The channel's index, if a connection of this shard has to do with it.
     pub fn find(&self, channel: Channel<'_>, hash: u64) -> Option<u32> {
-        self.by_name
-            .find(hash, |&index| self.locals[index as usize].name.as_channel() == channel)
-            .copied()
+        self.by_name.find(hash, |&index| self.locals[index as usize].name.as_channel() == channel).copied()
     }
 
     /// The channel's index, entered if it was not there. The caller adds its interest.
@@ -52,13 +50,7 @@ impl Subscribers {
             return index;
         }
         let Subscribers { locals, by_name, .. } = self;
-        let entry = Local {
-            name: channel.into(),
-            hash,
-            subscribers: SmallVec::new(),
-            interest: 0,
-            page: None,
-        };
+        let entry = Local { name: channel.into(), hash, subscribers: SmallVec::new(), interest: 0, page: None };
         let index = locals.insert(entry) as u32;
         by_name.insert_unique(hash, index, |&index| locals[index as usize].hash);
         index

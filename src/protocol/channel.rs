@@ -31,11 +31,7 @@ impl<'a> Channel<'a> {
     }
     /// Its kind, by prefix.
     pub fn kind(self) -> Kind {
-        if self.0.starts_with(PRIVATE) {
-            Kind::Private
-        } else {
-            Kind::Public
-        }
+        if self.0.starts_with(PRIVATE) { Kind::Private } else { Kind::Public }
     }
 }
 

@@ -60,62 +60,20 @@ struct Kind {
 
 /// By [`CloseReason::kind`]. Feeds the wire, the log and the metric.
 const TABLE: [Kind; CloseReason::KINDS] = [
-    Kind {
-        label: "client_closed",
-        code: None,
-    },
-    Kind {
-        label: "client_gone",
-        code: None,
-    },
-    Kind {
-        label: "server_restarting",
-        code: Some(1012),
-    },
-    Kind {
-        label: "protocol_error",
-        code: Some(1002),
-    },
-    Kind {
-        label: "binary_message",
-        code: Some(1003),
-    },
-    Kind {
-        label: "invalid_utf8",
-        code: Some(1007),
-    },
-    Kind {
-        label: "message_too_big",
-        code: Some(1009),
-    },
-    Kind {
-        label: "disconnected",
-        code: None,
-    },
-    Kind {
-        label: "slow_consumer",
-        code: Some(4100),
-    },
-    Kind {
-        label: "over_capacity",
-        code: Some(4101),
-    },
-    Kind {
-        label: "pong_timeout",
-        code: Some(4201),
-    },
-    Kind {
-        label: "silent",
-        code: Some(4202),
-    },
-    Kind {
-        label: "handshake_timeout",
-        code: None,
-    },
-    Kind {
-        label: "upgrade_refused",
-        code: None,
-    },
+    Kind { label: "client_closed", code: None },
+    Kind { label: "client_gone", code: None },
+    Kind { label: "server_restarting", code: Some(1012) },
+    Kind { label: "protocol_error", code: Some(1002) },
+    Kind { label: "binary_message", code: Some(1003) },
+    Kind { label: "invalid_utf8", code: Some(1007) },
+    Kind { label: "message_too_big", code: Some(1009) },
+    Kind { label: "disconnected", code: None },
+    Kind { label: "slow_consumer", code: Some(4100) },
+    Kind { label: "over_capacity", code: Some(4101) },
+    Kind { label: "pong_timeout", code: Some(4201) },
+    Kind { label: "silent", code: Some(4202) },
+    Kind { label: "handshake_timeout", code: None },
+    Kind { label: "upgrade_refused", code: None },
 ];
 
 impl CloseReason {
@@ -220,14 +178,8 @@ mod tests {
             CloseReason::BinaryMessage,
             CloseReason::InvalidUtf8,
             CloseReason::MessageTooBig { limit: usize::MAX },
-            CloseReason::Disconnected {
-                code: 4000,
-                reason: "banned".into(),
-            },
-            CloseReason::SlowConsumer {
-                limit: usize::MAX,
-                pending: usize::MAX,
-            },
+            CloseReason::Disconnected { code: 4000, reason: "banned".into() },
+            CloseReason::SlowConsumer { limit: usize::MAX, pending: usize::MAX },
             CloseReason::OverCapacity { limit: usize::MAX },
             CloseReason::PongTimeout { timeout_s: u32::MAX },
             CloseReason::Silent { timeout_s: u32::MAX },
@@ -238,86 +190,40 @@ mod tests {
 
     #[track_caller]
     fn check(reason: CloseReason, frame: Option<(u16, &str)>, reconnect: Reconnect) {
-        assert_eq!(
-            reason.frame(),
-            frame.map(|(code, text)| (code, text.to_owned())),
-            "{reason:?}"
-        );
+        assert_eq!(reason.frame(), frame.map(|(code, text)| (code, text.to_owned())), "{reason:?}");
         assert_eq!(reason.reconnect(), reconnect, "{reason:?}");
     }
 
     #[test]
     fn the_code_tells_the_client_what_to_do() {
-        let disconnected = |code| CloseReason::Disconnected {
-            code,
-            reason: "banned".into(),
-        };
-        check(
-            CloseReason::ClientClosed { code: None },
-            Some((1000, "")),
-            Reconnect::WithBackOff,
-        );
-        check(
-            CloseReason::ClientClosed { code: Some(3001) },
-            Some((3001, "")),
-            Reconnect::WithBackOff,
-        );
+        let disconnected = |code| CloseReason::Disconnected { code, reason: "banned".into() };
+        check(CloseReason::ClientClosed { code: None }, Some((1000, "")), Reconnect::WithBackOff);
+        check(CloseReason::ClientClosed { code: Some(3001) }, Some((3001, "")), Reconnect::WithBackOff);
         check(CloseReason::ClientGone, None, Reconnect::WithBackOff);
         check(
             CloseReason::ServerRestarting,
             Some((1012, "the server is restarting: reconnect")),
             Reconnect::WithBackOff,
         );
-        check(
-            CloseReason::ProtocolError("mask missing"),
-            Some((1002, "mask missing")),
-            Reconnect::AfterMending,
-        );
-        check(
-            CloseReason::BinaryMessage,
-            Some((1003, "binary message: send text")),
-            Reconnect::AfterMending,
-        );
-        check(
-            CloseReason::InvalidUtf8,
-            Some((1007, "a text was not valid UTF-8")),
-            Reconnect::AfterMending,
-        );
+        check(CloseReason::ProtocolError("mask missing"), Some((1002, "mask missing")), Reconnect::AfterMending);
+        check(CloseReason::BinaryMessage, Some((1003, "binary message: send text")), Reconnect::AfterMending);
+        check(CloseReason::InvalidUtf8, Some((1007, "a text was not valid UTF-8")), Reconnect::AfterMending);
         let text = "message over 65536 bytes: send less at once";
-        check(
-            CloseReason::MessageTooBig { limit: 65_536 },
-            Some((1009, text)),
-            Reconnect::AfterMending,
-        );
+        check(CloseReason::MessageTooBig { limit: 65_536 }, Some((1009, text)), Reconnect::AfterMending);
         check(disconnected(4000), Some((4000, "banned")), Reconnect::Never);
         check(disconnected(4099), Some((4099, "banned")), Reconnect::Never);
         check(disconnected(4150), Some((4150, "banned")), Reconnect::Later);
         check(disconnected(4299), Some((4299, "banned")), Reconnect::AtOnce);
         check(disconnected(4999), Some((4999, "banned")), Reconnect::WithBackOff);
         let text = "outbox over 1048576 bytes (1068576 bytes pending)";
-        let slow = CloseReason::SlowConsumer {
-            limit: 1_048_576,
-            pending: 1_068_576,
-        };
+        let slow = CloseReason::SlowConsumer { limit: 1_048_576, pending: 1_068_576 };
         check(slow, Some((4100, text)), Reconnect::Later);
         let text = "over 100000 connections: try again later";
-        check(
-            CloseReason::OverCapacity { limit: 100_000 },
-            Some((4101, text)),
-            Reconnect::Later,
-        );
+        check(CloseReason::OverCapacity { limit: 100_000 }, Some((4101, text)), Reconnect::Later);
         let text = "no socket:pong within 25 s of the ping";
-        check(
-            CloseReason::PongTimeout { timeout_s: 25 },
-            Some((4201, text)),
-            Reconnect::AtOnce,
-        );
+        check(CloseReason::PongTimeout { timeout_s: 25 }, Some((4201, text)), Reconnect::AtOnce);
         let text = "nothing arrived for 55 s: send socket:ping";
-        check(
-            CloseReason::Silent { timeout_s: 55 },
-            Some((4202, text)),
-            Reconnect::AtOnce,
-        );
+        check(CloseReason::Silent { timeout_s: 55 }, Some((4202, text)), Reconnect::AtOnce);
         check(CloseReason::HandshakeTimeout, None, Reconnect::WithBackOff);
         check(CloseReason::UpgradeRefused, None, Reconnect::AfterMending);
     }
@@ -332,11 +238,9 @@ mod tests {
     fn labels_are_unique_and_snake_case() {
         let mut labels = CloseReason::LABELS.to_vec();
         assert!(labels.iter().all(|label| !label.is_empty()));
-        assert!(labels.iter().all(|label| {
-            label
-                .bytes()
-                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
-        }));
+        assert!(
+            labels.iter().all(|label| { label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) })
+        );
         labels.sort_unstable();
         labels.dedup();
         assert_eq!(labels.len(), CloseReason::KINDS);

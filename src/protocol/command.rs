@@ -85,11 +85,7 @@ impl Parser {
                     (Some(None), _) | (_, Some(None)) => Auth::NotString,
                     (Some(Some(auth)), _) => Auth::Text(auth),
                 };
-                Ok(Command::Subscribe {
-                    channel,
-                    auth,
-                    channel_data: channel_data.and_then(Value::string),
-                })
+                Ok(Command::Subscribe { channel, auth, channel_data: channel_data.and_then(Value::string) })
             }
             "socket:unsubscribe" => {
                 let channel = members().filter(|(key, _)| key == "channel").last();
@@ -135,10 +131,7 @@ mod tests {
     }
 
     fn plain(text: &str) -> JsonString<'_> {
-        JsonString {
-            raw: text,
-            value: Cow::Borrowed(text),
-        }
+        JsonString { raw: text, value: Cow::Borrowed(text) }
     }
 
     fn subscribe<'a>(
@@ -147,11 +140,7 @@ mod tests {
         channel_data: Option<&'a str>,
     ) -> Result<Command<'a>, Unreadable> {
         let (channel, channel_data) = (plain(channel), channel_data.map(plain));
-        Ok(Command::Subscribe {
-            channel,
-            auth,
-            channel_data,
-        })
+        Ok(Command::Subscribe { channel, auth, channel_data })
     }
 
     #[test]
@@ -159,16 +148,8 @@ mod tests {
         let text = r#"{"event": "socket:subscribe", "data": {"channel": "user:13", "auth": "XXXXX"}}"#;
         check(text, subscribe("user:13", Auth::Text("XXXXX".into()), None));
         let text = r#"{"event": "socket:unsubscribe", "data": {"channel": "user:13"}}"#;
-        check(
-            text,
-            Ok(Command::Unsubscribe {
-                channel: plain("user:13"),
-            }),
-        );
-        check(
-            r#"{"event": "socket:ping", "data": {"id": 1}}"#,
-            Ok(Command::Ping { id: "1" }),
-        );
+        check(text, Ok(Command::Unsubscribe { channel: plain("user:13") }));
+        check(r#"{"event": "socket:ping", "data": {"id": 1}}"#, Ok(Command::Ping { id: "1" }));
         check(r#"{"event": "socket:pong"}"#, Ok(Command::Pong));
     }
 
@@ -181,19 +162,11 @@ mod tests {
         check("", Auth::Absent, None);
         for no_string in ["null", "1", "true", "[]", "{}", "[\"k:00\"]"] {
             check(&format!(r#","auth":{no_string}"#), Auth::NotString, None);
-            check(
-                &format!(r#","channel_data":{no_string},"auth":"k:00""#),
-                Auth::NotString,
-                None,
-            );
+            check(&format!(r#","channel_data":{no_string},"auth":"k:00""#), Auth::NotString, None);
             check(&format!(r#","channel_data":{no_string}"#), Auth::Absent, None);
         }
         check(r#","auth":"""#, Auth::Text("".into()), None);
-        check(
-            r#","auth":"k:00","channel_data":"""#,
-            Auth::Text("k:00".into()),
-            Some(""),
-        );
+        check(r#","auth":"k:00","channel_data":"""#, Auth::Text("k:00".into()), Some(""));
         check(r#","channel_data":"a""#, Auth::Absent, Some("a"));
     }
 
@@ -201,15 +174,9 @@ mod tests {
     fn a_string_keeps_its_spelling_beside_its_value() {
         let text = r#"{"event":"socket:sub\u0073cribe","data":{"channel":"a\u002fb\"","auth":"\u006b:0","channel_data":"{\"a\":1}"}}"#;
         let expected = Command::Subscribe {
-            channel: JsonString {
-                raw: r#"a\u002fb\""#,
-                value: "a/b\"".into(),
-            },
+            channel: JsonString { raw: r#"a\u002fb\""#, value: "a/b\"".into() },
             auth: Auth::Text("k:0".into()),
-            channel_data: Some(JsonString {
-                raw: r#"{\"a\":1}"#,
-                value: r#"{"a":1}"#.into(),
-            }),
+            channel_data: Some(JsonString { raw: r#"{\"a\":1}"#, value: r#"{"a":1}"#.into() }),
         };
         check(text, Ok(expected));
         let Ok(Command::Unsubscribe { channel }) =
@@ -217,30 +184,18 @@ mod tests {
         else {
             panic!("no unsubscribe")
         };
-        assert!(
-            matches!(channel.value, Cow::Borrowed("a")),
-            "nothing to unescape, so nothing is copied"
-        );
+        assert!(matches!(channel.value, Cow::Borrowed("a")), "nothing to unescape, so nothing is copied");
     }
 
     #[test]
     fn the_last_of_two_members_wins() {
-        check(
-            r#"{"event":"socket:pong","event":"socket:ping","data":{"id":1,"id":2}}"#,
-            Ok(Command::Ping { id: "2" }),
-        );
-        check(
-            r#"{"event":"socket:ping","data":{"id":1},"data":{"\u0069d":3}}"#,
-            Ok(Command::Ping { id: "3" }),
-        );
+        check(r#"{"event":"socket:pong","event":"socket:ping","data":{"id":1,"id":2}}"#, Ok(Command::Ping { id: "2" }));
+        check(r#"{"event":"socket:ping","data":{"id":1},"data":{"\u0069d":3}}"#, Ok(Command::Ping { id: "3" }));
         check(r#"{"event":"socket:ping","data":{"id":1},"data":null}"#, Err(NO_ID));
         check(r#"{"event":"socket:ping","data":{"id":1,"id":[]}}"#, Err(NO_ID));
         let text = r#"{"event":"socket:subscribe","data":{"channel":1,"channel":"b","auth":"x","auth":1}}"#;
         check(text, subscribe("b", Auth::NotString, None));
-        check(
-            r#"{"event":"socket:unsubscribe","data":{"channel":"a","channel":1}}"#,
-            Err(NO_CHANNEL),
-        );
+        check(r#"{"event":"socket:unsubscribe","data":{"channel":"a","channel":1}}"#, Err(NO_CHANNEL));
     }
 
     #[test]
@@ -249,16 +204,7 @@ mod tests {
             let text = format!(r#"{{"event":"socket:ping","data":{{"id": {id} }}}}"#);
             check(&text, if legal { Ok(Command::Ping { id }) } else { Err(NO_ID) });
         };
-        for id in [
-            "0",
-            "-0",
-            "1e999",
-            "-1.50E+007",
-            "18446744073709551616",
-            r#""""#,
-            r#""a\u0062\n""#,
-            "\"é\"",
-        ] {
+        for id in ["0", "-0", "1e999", "-1.50E+007", "18446744073709551616", r#""""#, r#""a\u0062\n""#, "\"é\""] {
             check(id, true);
         }
         check(&"7".repeat(64), true);
@@ -270,14 +216,7 @@ mod tests {
         for id in ["null", "true", "false", "[]", "{}", "[1]", "{\"id\":1}"] {
             check(id, false);
         }
-        for data in [
-            "",
-            r#","data":{}"#,
-            r#","data":null"#,
-            r#","data":[1]"#,
-            r#","data":"id""#,
-            r#","data":1"#,
-        ] {
+        for data in ["", r#","data":{}"#, r#","data":null"#, r#","data":[1]"#, r#","data":"id""#, r#","data":1"#] {
             super::tests::check(&format!(r#"{{"event":"socket:ping"{data}}}"#), Err(NO_ID));
         }
     }
@@ -285,16 +224,9 @@ mod tests {
     #[test]
     fn a_channel_that_is_missing_or_no_string_is_malformed() {
         for event in ["socket:subscribe", "socket:unsubscribe"] {
-            for data in [
-                "null",
-                "[]",
-                "\"a\"",
-                "1",
-                "{}",
-                r#"{"channel":null}"#,
-                r#"{"channel":1}"#,
-                r#"{"channel":["a"]}"#,
-            ] {
+            for data in
+                ["null", "[]", "\"a\"", "1", "{}", r#"{"channel":null}"#, r#"{"channel":1}"#, r#"{"channel":["a"]}"#]
+            {
                 check(&format!(r#"{{"event":"{event}","data":{data}}}"#), Err(NO_CHANNEL));
             }
             check(&format!(r#"{{"event":"{event}"}}"#), Err(NO_CHANNEL));
@@ -304,27 +236,15 @@ mod tests {
 
     #[test]
     fn what_is_no_object_with_an_event_is_malformed() {
-        for text in [
-            "",
-            " ",
-            "{",
-            "{}x",
-            "\u{feff}{}",
-            r#"{"event":"socket:pong",}"#,
-            r#"{"event":"\ud800"}"#,
-        ] {
+        for text in ["", " ", "{", "{}x", "\u{feff}{}", r#"{"event":"socket:pong",}"#, r#"{"event":"\ud800"}"#] {
             check(text, Err(NOT_JSON));
         }
         for text in ["[]", "1", "null", "\"socket:pong\"", r#"[{"event":"socket:pong"}]"#] {
             check(text, Err(NOT_OBJECT));
         }
-        for text in [
-            "{}",
-            r#"{"event":null}"#,
-            r#"{"event":1}"#,
-            r#"{"event":["socket:pong"]}"#,
-            r#"{"Event":"socket:pong"}"#,
-        ] {
+        for text in
+            ["{}", r#"{"event":null}"#, r#"{"event":1}"#, r#"{"event":["socket:pong"]}"#, r#"{"Event":"socket:pong"}"#]
+        {
             check(text, Err(NO_EVENT));
         }
     }
@@ -341,10 +261,7 @@ mod tests {
             "SOCKET:PING",
             "socket:ping ",
         ] {
-            check(
-                &format!(r#"{{"event":"{event}","channel":"a","data":{{"id":1}}}}"#),
-                Err(Unreadable::UnknownEvent),
-            );
+            check(&format!(r#"{{"event":"{event}","channel":"a","data":{{"id":1}}}}"#), Err(Unreadable::UnknownEvent));
         }
     }
 
@@ -352,47 +269,26 @@ mod tests {
     fn a_pong_may_carry_anything() {
         for data in ["null", "1e999", r#"{"reply":1}"#, &"[".repeat(60_000)] {
             let close = "]".repeat(data.len() * usize::from(data.starts_with('[')));
-            check(
-                &format!(r#"{{"event":"socket:pong","data":{data}{close},"channel":1}}"#),
-                Ok(Command::Pong),
-            );
+            check(&format!(r#"{{"event":"socket:pong","data":{data}{close},"channel":1}}"#), Ok(Command::Pong));
         }
     }
 
     #[test]
     fn texts_for_people_need_no_escaping() {
         for unreadable in [NOT_JSON, NOT_OBJECT, NO_EVENT, NO_CHANNEL, NO_ID] {
-            let Unreadable::Malformed(text) = unreadable else {
-                panic!("{unreadable:?}")
-            };
+            let Unreadable::Malformed(text) = unreadable else { panic!("{unreadable:?}") };
             assert_eq!(serde_json::to_string(text).unwrap().len(), text.len() + 2);
         }
     }
 
     /// Messages that are nearly right, so that slips hit what matters.
     fn nearly_commands() -> impl Strategy<Value = String> {
-        let event = prop::sample::select(vec![
-            "subscribe",
-            "unsubscribe",
-            "ping",
-            "pong",
-            "\\u0070ing",
-            "connected",
-        ]);
-        let member = (
-            prop::sample::select(vec!["channel", "auth", "channel_data", "id", "\\u0069d"]),
-            written_json(),
-        );
+        let event = prop::sample::select(vec!["subscribe", "unsubscribe", "ping", "pong", "\\u0070ing", "connected"]);
+        let member = (prop::sample::select(vec!["channel", "auth", "channel_data", "id", "\\u0069d"]), written_json());
         (event, prop::collection::vec(member, 0..4)).prop_map(|(event, members)| {
-            let members: Vec<_> = members
-                .iter()
-                .map(|(key, value)| format!("\"{key}\":{value}"))
-                .collect();
-            format!(
-                r#"{{"event":"socket:{event}","data":{{"channel":"user:13","id":7,{}}}}}"#,
-                members.join(",")
-            )
-            .replace(",}", "}")
+            let members: Vec<_> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            format!(r#"{{"event":"socket:{event}","data":{{"channel":"user:13","id":7,{}}}}}"#, members.join(","))
+                .replace(",}", "}")
         })
     }
 

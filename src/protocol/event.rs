@@ -26,10 +26,7 @@ pub fn connected(out: &mut Vec<u8>, socket_id: SocketId, heart_interval_s: u32, 
     measured(out, |out| {
         out.extend_from_slice(br#"{"event":"socket:connected","data":{"socket_id":""#);
         out.extend_from_slice(&socket_id.uuid());
-        let _ = write!(
-            out,
-            r#"","heart":{{"interval":{heart_interval_s},"timeout":{heart_timeout_s}}}}}}}"#
-        );
+        let _ = write!(out, r#"","heart":{{"interval":{heart_interval_s},"timeout":{heart_timeout_s}}}}}}}"#);
     });
 }
 
@@ -116,10 +113,8 @@ impl ErrorCode {
                 "auth does not verify: get a signature of this socket_id, channel and channel_data from the backend"
             }
             ErrorCode::TooManySubscriptions { max } => {
-                let _ = write!(
-                    out,
-                    "the connection is subscribed to {max} channels, the most allowed: unsubscribe first"
-                );
+                let _ =
+                    write!(out, "the connection is subscribed to {max} channels, the most allowed: unsubscribe first");
                 return;
             }
             ErrorCode::MalformedMessage(text) => text,
@@ -176,10 +171,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SOCKET_ID: SocketId = SocketId {
-        high: 0x1ba1_b6cb_0127_48f8,
-        low: 0xb5a5_9fd7_9a7c_68a6,
-    };
+    const SOCKET_ID: SocketId = SocketId { high: 0x1ba1_b6cb_0127_48f8, low: 0xb5a5_9fd7_9a7c_68a6 };
 
     /// Reads the one frame in `frame` with nothing of ours.
     fn payload(frame: &[u8]) -> &str {
@@ -205,28 +197,13 @@ mod tests {
     #[test]
     fn system_events_have_the_founding_documents_members() {
         let data = r#"{"socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","heart":{"interval":30,"timeout":25}}"#;
-        check(
-            |out| connected(out, SOCKET_ID, 30, 25),
-            &format!(r#"{{"event":"socket:connected","data":{data}}}"#),
-        );
-        check(
-            |out| subscribed(out, "user:13"),
-            r#"{"event":"socket:subscribed","channel":"user:13"}"#,
-        );
-        check(
-            |out| unsubscribed(out, "user:13"),
-            r#"{"event":"socket:unsubscribed","channel":"user:13"}"#,
-        );
+        check(|out| connected(out, SOCKET_ID, 30, 25), &format!(r#"{{"event":"socket:connected","data":{data}}}"#));
+        check(|out| subscribed(out, "user:13"), r#"{"event":"socket:subscribed","channel":"user:13"}"#);
+        check(|out| unsubscribed(out, "user:13"), r#"{"event":"socket:unsubscribed","channel":"user:13"}"#);
         check(ping, r#"{"event":"socket:ping"}"#);
         check(|out| pong(out, "1"), r#"{"event":"socket:pong","data":{"reply":1}}"#);
-        check(
-            |out| pong(out, r#""a\u0062""#),
-            r#"{"event":"socket:pong","data":{"reply":"a\u0062"}}"#,
-        );
-        check(
-            |out| pong(out, "-1.0E+999"),
-            r#"{"event":"socket:pong","data":{"reply":-1.0E+999}}"#,
-        );
+        check(|out| pong(out, r#""a\u0062""#), r#"{"event":"socket:pong","data":{"reply":"a\u0062"}}"#);
+        check(|out| pong(out, "-1.0E+999"), r#"{"event":"socket:pong","data":{"reply":-1.0E+999}}"#);
     }
 
     #[test]
@@ -250,10 +227,7 @@ mod tests {
             (ErrorCode::AuthRequired, "auth_required"),
             (ErrorCode::AuthInvalid, "auth_invalid"),
             (ErrorCode::TooManySubscriptions { max: 128 }, "too_many_subscriptions"),
-            (
-                ErrorCode::MalformedMessage("a \"quoted\" \\ text\n"),
-                "malformed_message",
-            ),
+            (ErrorCode::MalformedMessage("a \"quoted\" \\ text\n"), "malformed_message"),
             (ErrorCode::UnknownEvent, "unknown_event"),
             (ErrorCode::RateLimited, "rate_limited"),
         ] {
@@ -288,21 +262,13 @@ mod tests {
     #[test]
     fn data_reaches_subscribers_byte_for_byte() {
         let check = |event, data, expected| check(|out| message(out, "user:13", event, data), expected);
-        check(
-            "order.paid",
-            Some(r#"{"id":42}"#),
-            r#"{"event":"order.paid","channel":"user:13","data":{"id":42}}"#,
-        );
+        check("order.paid", Some(r#"{"id":42}"#), r#"{"event":"order.paid","channel":"user:13","data":{"id":42}}"#);
         check(
             "order.paid",
             Some("{ \"id\" :\t1e999 }"),
             "{\"event\":\"order.paid\",\"channel\":\"user:13\",\"data\":{ \"id\" :\t1e999 }}",
         );
-        check(
-            "order.paid",
-            Some("null"),
-            r#"{"event":"order.paid","channel":"user:13","data":null}"#,
-        );
+        check("order.paid", Some("null"), r#"{"event":"order.paid","channel":"user:13","data":null}"#);
         check("order.paid", None, r#"{"event":"order.paid","channel":"user:13"}"#);
         check(r#"\u6d88息\n"#, None, r#"{"event":"\u6d88息\n","channel":"user:13"}"#);
     }

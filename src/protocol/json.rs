@@ -28,11 +28,7 @@ pub struct Reader {
 
 impl Default for Reader {
     fn default() -> Self {
-        Reader {
-            copy: Vec::new(),
-            buffers: simd_json::Buffers::default(),
-            tape: Tape(Vec::new()),
-        }
+        Reader { copy: Vec::new(), buffers: simd_json::Buffers::default(), tape: Tape(Vec::new()) }
     }
 }
 
@@ -54,10 +50,7 @@ impl Reader {
         if verdict.is_err() && !is_json(text) {
             return None;
         }
-        Some(Document {
-            text,
-            structurals: self.buffers.structural_indexes(),
-        })
+        Some(Document { text, structurals: self.buffers.structural_indexes() })
     }
 }
 
@@ -81,26 +74,17 @@ pub struct Value<'a> {
 impl<'r, 'a> Document<'r, 'a> {
     /// The members of the object that the text is; `None`: it is something else.
     pub fn object(self) -> Option<Members<'r, 'a>> {
-        (self.byte(0)?.1 == b'{').then_some(Members {
-            document: self,
-            index: 1,
-        })
+        (self.byte(0)?.1 == b'{').then_some(Members { document: self, index: 1 })
     }
 
     /// The members of `value`; `None`: it is no object.
     pub fn members(self, value: Value<'a>) -> Option<Members<'r, 'a>> {
-        value.raw.starts_with('{').then_some(Members {
-            document: self,
-            index: value.index + 1,
-        })
+        value.raw.starts_with('{').then_some(Members { document: self, index: value.index + 1 })
     }
 
     /// The elements of `value`; `None`: it is no array.
     pub fn elements(self, value: Value<'a>) -> Option<Elements<'r, 'a>> {
-        value.raw.starts_with('[').then_some(Elements {
-            document: self,
-            index: value.index + 1,
-        })
+        value.raw.starts_with('[').then_some(Elements { document: self, index: value.index + 1 })
     }
 
     /// Offset and byte of a structural.
@@ -118,13 +102,7 @@ impl<'r, 'a> Document<'r, 'a> {
         } else {
             (self.end_before(self.byte(index + 1)?.0), index + 1)
         };
-        Some((
-            Value {
-                raw: self.text.get(start..end)?,
-                index,
-            },
-            next,
-        ))
+        Some((Value { raw: self.text.get(start..end)?, index }, next))
     }
 
     /// The structural that closes the container which a structural opens.
@@ -157,10 +135,7 @@ impl<'a> Value<'a> {
     /// The value, if it is a string.
     pub fn string(self) -> Option<JsonString<'a>> {
         let raw = self.raw.strip_prefix('"')?.strip_suffix('"')?;
-        Some(JsonString {
-            raw,
-            value: unescape(self.raw, raw)?,
-        })
+        Some(JsonString { raw, value: unescape(self.raw, raw)? })
     }
 
     /// The text of the value, if it is a string.
@@ -170,8 +145,7 @@ impl<'a> Value<'a> {
 
     /// Whether the value is a number.
     pub fn is_number(self) -> bool {
-        self.raw
-            .starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        self.raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
     }
 }
 
@@ -342,11 +316,7 @@ pub(crate) mod tests {
         ];
         let spaced = (space, scalar, space).prop_map(|(a, b, c)| a + &b + &c);
         spaced.prop_recursive(5, 40, 6, move |inner| {
-            let key = prop_oneof![
-                Just("\"event\"".to_owned()),
-                Just("\"\\u0065vent\"".to_owned()),
-                written_string()
-            ];
+            let key = prop_oneof![Just("\"event\"".to_owned()), Just("\"\\u0065vent\"".to_owned()), written_string()];
             let member =
                 (space, key, space, inner.clone()).prop_map(|(a, key, b, value)| format!("{a}{key}{b}:{value}"));
             let array = prop::collection::vec(inner, 0..6).prop_map(|items| format!("[{}]", items.join(",")));
@@ -392,26 +362,11 @@ pub(crate) mod tests {
 
     #[test]
     fn the_verdict_is_that_of_rfc_8259() {
-        for text in [
-            "1",
-            "-0",
-            "0.0e-0",
-            "\"\"",
-            "null",
-            " [ ] ",
-            "{}",
-            "\t{\n}\r",
-            "1e999",
-            "-1e-999",
-            "[1E+99999]",
-        ] {
+        for text in ["1", "-0", "0.0e-0", "\"\"", "null", " [ ] ", "{}", "\t{\n}\r", "1e999", "-1e-999", "[1E+99999]"] {
             check(text, true);
         }
         check(&"9".repeat(100), true);
-        check(
-            &format!("{{\"a\":-{}.{}e{}}}", "9".repeat(100), "1".repeat(100), "7".repeat(100)),
-            true,
-        );
+        check(&format!("{{\"a\":-{}.{}e{}}}", "9".repeat(100), "1".repeat(100), "7".repeat(100)), true);
         for text in [
             "18446744073709551615",
             "18446744073709551616",
@@ -440,70 +395,29 @@ pub(crate) mod tests {
         ] {
             check(text, false);
         }
-        for text in [
-            r#"{"a":1,}"#,
-            "[1,]",
-            "[,1]",
-            r#"{a:1}"#,
-            r#"{"a" 1}"#,
-            r#"{"a":}"#,
-            "{1:1}",
-            "[1}",
-            "{]",
-            "[",
-            "{",
-            "]",
-        ] {
+        for text in
+            [r#"{"a":1,}"#, "[1,]", "[,1]", r#"{a:1}"#, r#"{"a" 1}"#, r#"{"a":}"#, "{1:1}", "[1}", "{]", "[", "{", "]"]
+        {
             check(text, false);
         }
-        for text in [
-            "\"",
-            "\"\\",
-            "\"\\\"",
-            r#""\x""#,
-            r#""\u12g4""#,
-            r#""\u+123""#,
-            "\"\n\"",
-            "\"\u{1f}\"",
-            "\"\0\"",
-            "'a'",
-        ] {
+        for text in
+            ["\"", "\"\\", "\"\\\"", r#""\x""#, r#""\u12g4""#, r#""\u+123""#, "\"\n\"", "\"\u{1f}\"", "\"\0\"", "'a'"]
+        {
             check(text, false);
         }
-        for text in [
-            "[1e999",
-            "[1e999]]",
-            "[1e999,]",
-            "[1e999,01]",
-            "[1e999,\"\n\"]",
-            r#"[1e999,"\x"]"#,
-            "1e999\0",
-        ] {
+        for text in ["[1e999", "[1e999]]", "[1e999,]", "[1e999,01]", "[1e999,\"\n\"]", r#"[1e999,"\x"]"#, "1e999\0"] {
             check(text, false);
         }
     }
 
     #[test]
     fn a_lone_surrogate_is_refused_whoever_judges() {
-        for lone in [
-            r"\ud800",
-            r"\udc00",
-            r"\ud800\ud800",
-            r"\ud800x",
-            r"\udbff\n",
-            r"\ud83d\\ude00",
-            r"\uDFFF\uD800",
-        ] {
+        for lone in [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800x", r"\udbff\n", r"\ud83d\\ude00", r"\uDFFF\uD800"]
+        {
             check(&format!("[\"{lone}\"]"), false);
             check(&format!("[1e999,\"{lone}\"]"), false);
         }
-        for paired in [
-            r"\ud83d\ude00",
-            r"\\ud800",
-            r"\\\\udc00",
-            r"\ud7ff\ue000",
-            r"\\\ud83d\uDE00",
-        ] {
+        for paired in [r"\ud83d\ude00", r"\\ud800", r"\\\\udc00", r"\ud7ff\ue000", r"\\\ud83d\uDE00"] {
             check(&format!("[\"{paired}\"]"), true);
             check(&format!("[1e999,\"{paired}\"]"), true);
         }
@@ -543,19 +457,9 @@ pub(crate) mod tests {
     fn keys_are_compared_unescaped_and_values_stay_as_written() {
         let text = "{ \"\\u0065vent\" :\t\"a\\u0062\" , \"event\":{\"x\" : [1, 2 ]} ,\"n\": -0.0E-0\n,\"z\":[ ] }";
         let mut reader = Reader::default();
-        let members: Vec<_> = reader
-            .read(text)
-            .unwrap()
-            .object()
-            .unwrap()
-            .map(|(key, value)| (key, value.raw))
-            .collect();
-        let expected = [
-            ("event", r#""a\u0062""#),
-            ("event", r#"{"x" : [1, 2 ]}"#),
-            ("n", "-0.0E-0"),
-            ("z", "[ ]"),
-        ];
+        let members: Vec<_> =
+            reader.read(text).unwrap().object().unwrap().map(|(key, value)| (key, value.raw)).collect();
+        let expected = [("event", r#""a\u0062""#), ("event", r#"{"x" : [1, 2 ]}"#), ("n", "-0.0E-0"), ("z", "[ ]")];
         assert_eq!(members, expected.map(|(key, raw)| (Cow::Borrowed(key), raw)));
     }
 
@@ -564,13 +468,7 @@ pub(crate) mod tests {
         let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
         let text = format!("{{\"a\":1e999,\"b\":{deep},\"c\":\"\\\"\"}}");
         let mut reader = Reader::default();
-        let members: Vec<_> = reader
-            .read(&text)
-            .unwrap()
-            .object()
-            .unwrap()
-            .map(|(_, value)| value.raw)
-            .collect();
+        let members: Vec<_> = reader.read(&text).unwrap().object().unwrap().map(|(_, value)| value.raw).collect();
         assert_eq!(members, ["1e999", &deep, "\"\\\"\""]);
     }
 

@@ -15,10 +15,7 @@ impl SocketId {
     /// Reads either spelling: what [`SocketId`] and [`SocketId::dotted`] print, hexadecimal digits in either case.
     pub fn parse(text: &str) -> Option<SocketId> {
         match text.split_once('.') {
-            Some((high, low)) => Some(SocketId {
-                high: decimal(high)?,
-                low: decimal(low)?,
-            }),
+            Some((high, low)) => Some(SocketId { high: decimal(high)?, low: decimal(low)? }),
             None => uuid(text.as_bytes()),
         }
     }
@@ -32,13 +29,7 @@ impl SocketId {
     pub fn uuid(self) -> [u8; UUID_BYTES] {
         let bits = u128::from(self.high) << 64 | u128::from(self.low);
         let mut digits = (0..32).rev().map(|digit| HEX[(bits >> (4 * digit)) as usize & 15]);
-        std::array::from_fn(|at| {
-            if HYPHENS.contains(&at) {
-                b'-'
-            } else {
-                digits.next().unwrap_or(b'-')
-            }
-        })
+        std::array::from_fn(|at| if HYPHENS.contains(&at) { b'-' } else { digits.next().unwrap_or(b'-') })
     }
 }
 
@@ -79,10 +70,7 @@ fn uuid(text: &[u8]) -> Option<SocketId> {
             bits = bits << 4 | u128::from(char::from(byte).to_digit(16)?);
         }
     }
-    Some(SocketId {
-        high: (bits >> 64) as u64,
-        low: bits as u64,
-    })
+    Some(SocketId { high: (bits >> 64) as u64, low: bits as u64 })
 }
 
 /// Length of the UUID spelling.

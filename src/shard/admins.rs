@@ -124,14 +124,7 @@ impl Admins {
         clients: &mut Clients,
         buffer: &mut [u8],
     ) {
-        let Admins {
-            connections,
-            parser,
-            shards,
-            read_bytes,
-            line_bytes_max,
-            ..
-        } = self;
+        let Admins { connections, parser, shards, read_bytes, line_bytes_max, .. } = self;
         for (_, admin) in connections.iter_mut() {
             let mut serving = Serving {
                 parser,
@@ -161,9 +154,7 @@ impl Admins {
     }
 
     fn session(&mut self, asker: Asker) -> Option<&mut Admin> {
-        self.connections
-            .get_mut(asker.session as usize)
-            .filter(|admin| admin.session.is(asker))
+        self.connections.get_mut(asker.session as usize).filter(|admin| admin.session.is(asker))
     }
 
     /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
@@ -183,9 +174,7 @@ impl Admins {
 
     /// Whether replies wait to be written.
     pub fn is_written(&self) -> bool {
-        self.connections
-            .iter()
-            .all(|(_, admin)| admin.session.output.is_empty())
+        self.connections.iter().all(|(_, admin)| admin.session.output.is_empty())
     }
 
     /// Open admin connections.
@@ -260,9 +249,7 @@ impl Admin {
                 self.break_off(serving.line_bytes_max, hub);
                 break;
             }
-            let line = self.input[start..end]
-                .strip_suffix(b"\r")
-                .unwrap_or(&self.input[start..end]);
+            let line = self.input[start..end].strip_suffix(b"\r").unwrap_or(&self.input[start..end]);
             self.session.line(line, serving.parser, hub, serving.shards, clients);
             start = end + 1;
         }

@@ -272,10 +272,7 @@ impl Clients {
                 Ok(Some(Message::Close(close))) => {
                     let code = close.map(|(code, _)| code);
                     self.close(slot, CloseReason::ClientClosed { code }, hub);
-                    self.connections[slot as usize].phase = Phase::Closing {
-                        reads: false,
-                        is_answered: true,
-                    };
+                    self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
                     self.mark(slot, Urgency::Soon);
                     break;
                 }
@@ -284,15 +281,10 @@ impl Clients {
                     let reason = match violation {
                         Violation::Protocol(what) => CloseReason::ProtocolError(what),
                         Violation::InvalidUtf8 => CloseReason::InvalidUtf8,
-                        Violation::TooBig => CloseReason::MessageTooBig {
-                            limit: self.limits.message_bytes_max,
-                        },
+                        Violation::TooBig => CloseReason::MessageTooBig { limit: self.limits.message_bytes_max },
                     };
                     self.close(slot, reason, hub);
-                    self.connections[slot as usize].phase = Phase::Closing {
-                        reads: false,
-                        is_answered: false,
-                    };
+                    self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: false };
                     break;
                 }
             }
@@ -355,10 +347,8 @@ impl Clients {
 
     /// An open connection's deadline has come: pings it, or closes it. Returns whether it goes on.
     fn beat(&mut self, slot: Slot, hub: &mut Hub) -> bool {
-        let (timeout_s, silence_s) = (
-            self.limits.heart_timeout_s,
-            self.limits.heart_interval_s + self.limits.heart_timeout_s,
-        );
+        let (timeout_s, silence_s) =
+            (self.limits.heart_timeout_s, self.limits.heart_interval_s + self.limits.heart_timeout_s);
         let silent_at = self.silent_at(slot);
         let connection = &mut self.connections[slot as usize];
         let reason = if connection.is_pinged {
@@ -381,9 +371,7 @@ impl Clients {
         let connection = &self.connections[slot as usize];
         let silent_at = self.silent_at(slot);
         if connection.is_pinged {
-            connection
-                .ping_at
-                .wrapping_add(ticks(u64::from(self.limits.heart_timeout_s) * 1000))
+            connection.ping_at.wrapping_add(ticks(u64::from(self.limits.heart_timeout_s) * 1000))
         } else if self.limits.server_ping && (silent_at.wrapping_sub(connection.ping_at) as i32) > 0 {
             connection.ping_at
         } else {
@@ -393,9 +381,7 @@ impl Clients {
 
     fn silent_at(&self, slot: Slot) -> u32 {
         let silence_s = u64::from(self.limits.heart_interval_s) + u64::from(self.limits.heart_timeout_s);
-        self.connections[slot as usize]
-            .heard_at
-            .wrapping_add(ticks(silence_s * 1000))
+        self.connections[slot as usize].heard_at.wrapping_add(ticks(silence_s * 1000))
     }
 
     fn interval_ticks(&self) -> u32 {
@@ -417,16 +403,13 @@ impl Clients {
         if !was_open && connection.phase != Phase::Upgrading {
             return;
         }
-        connection.end_by(&reason);
+        self.count_end(slot, &reason);
         if was_open {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
             hub.disconnect(slot, self);
         }
         let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Closing {
-            reads: true,
-            is_answered: false,
-        };
+        connection.phase = Phase::Closing { reads: true, is_answered: false };
         connection.ping_at = self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS));
         self.wheel.arm(slot, connection.ping_at);
         if let CloseReason::SlowConsumer { .. } = reason {
@@ -448,19 +431,24 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        connection.end_by(reason);
-        if connection.phase == Phase::Open {
+        let was_open = connection.phase == Phase::Open;
+        self.count_end(slot, reason);
+        if was_open {
             hub.disconnect(slot, self);
             let connection = &mut self.connections[slot as usize];
-            connection.phase = Phase::Closing {
-                reads: false,
-                is_answered: true,
-            };
+            connection.phase = Phase::Closing { reads: false, is_answered: true };
             connection.ping_at = self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS));
             self.wheel.arm(slot, connection.ping_at);
             self.mark(slot, Urgency::Soon);
         } else {
             self.finish(slot);
+        }
+    }
+
+    /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.
+    fn count_end(&mut self, slot: Slot, reason: &CloseReason) {
+        if self.connections[slot as usize].end() {
+            self.closes[reason.kind()] += 1;
         }
     }
 
@@ -497,12 +485,9 @@ impl Clients {
     /// Ends everybody without another word. Returns how many still had something to be written.
     pub fn cut_off(&mut self, hub: &mut Hub) -> usize {
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
-        let late = slots
-            .iter()
-            .filter(|&&slot| !self.connections[slot as usize].outbox.is_empty())
-            .count();
+        let late = slots.iter().filter(|&&slot| !self.connections[slot as usize].outbox.is_empty()).count();
         for slot in slots {
-            self.connections[slot as usize].end_by(&CloseReason::ServerRestarting);
+            self.count_end(slot, &CloseReason::ServerRestarting);
             self.finish(slot);
         }
         self.reap(hub);
@@ -517,7 +502,6 @@ impl Clients {
             };
             hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
             self.wheel.cancel(slot);
-            self.closes[usize::from(connection.ends_by.unwrap_or_default())] += 1;
             self.open.fetch_sub(1, Relaxed);
         }
     }
@@ -562,8 +546,9 @@ impl Clients {
                     hub.counters.writes_blocked += u64::from(connection.is_blocked);
                 }
                 Err(_) => {
-                    connection.end_by(&CloseReason::ClientGone);
-                    if connection.phase == Phase::Open {
+                    let was_open = connection.phase == Phase::Open;
+                    self.count_end(slot, &CloseReason::ClientGone);
+                    if was_open {
                         hub.disconnect(slot, self);
                     }
                     return self.finish(slot);
@@ -615,10 +600,7 @@ impl Clients {
 
     /// One connection.
     pub fn info(&self, slot: Slot, hub: &Hub) -> Option<ConnectionInfo> {
-        let connection = self
-            .connections
-            .get(slot as usize)
-            .filter(|connection| connection.phase == Phase::Open)?;
+        let connection = self.connections.get(slot as usize).filter(|connection| connection.phase == Phase::Open)?;
         Some(ConnectionInfo {
             socket_id: hub.socket_id(slot),
             address: connection.socket.peer_addr().ok(),
@@ -635,11 +617,7 @@ impl Clients {
         let end = self.connections.capacity() as Slot;
         let stop = end.min(after.saturating_add(SCAN_MAX));
         for slot in after..stop {
-            if self
-                .connections
-                .get(slot as usize)
-                .is_none_or(|connection| connection.phase != Phase::Open)
-            {
+            if self.connections.get(slot as usize).is_none_or(|connection| connection.phase != Phase::Open) {
                 continue;
             }
             if page.len() == limit {

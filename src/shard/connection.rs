@@ -5,7 +5,6 @@
 //!               └───────────┴───────────────► Ended
 //! ```
 
-use crate::protocol::close::CloseReason;
 use crate::shard::outbox::Outbox;
 use crate::wire::frame::Decoder;
 use mio::net::TcpStream;
@@ -38,8 +37,8 @@ pub struct Connection {
     pub is_blocked: bool,
     /// The socket may have more to read, and the poll will not say so again.
     pub is_unread: bool,
-    /// Kind of the reason for which it ends.
-    pub ends_by: Option<u8>,
+    /// The reason for which it ends has been counted.
+    pub has_ended: bool,
 }
 
 /// Where in its life a connection is.
@@ -76,12 +75,12 @@ impl Connection {
             is_dirty: false,
             is_blocked: false,
             is_unread: false,
-            ends_by: None,
+            has_ended: false,
         }
     }
 
-    /// Notes why it ends; the first reason stands.
-    pub fn end_by(&mut self, reason: &CloseReason) {
-        self.ends_by.get_or_insert(reason.kind() as u8);
+    /// Notes that it ends. Returns whether that is news: the first reason is the one that counts.
+    pub fn end(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_ended, true)
     }
 }

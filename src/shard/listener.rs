@@ -27,11 +27,7 @@ pub enum Accepted {
 impl Listener {
     /// Around a listening socket that is registered with the shard's poll.
     pub fn new(socket: TcpListener) -> Listener {
-        Listener {
-            socket,
-            is_ready: true,
-            resume_at: None,
-        }
+        Listener { socket, is_ready: true, resume_at: None }
     }
 
     /// The poll reported the socket.

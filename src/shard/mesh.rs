@@ -32,11 +32,7 @@ pub struct Doorbell {
 impl Doorbell {
     /// A doorbell whose eventfd is registered with `waker`'s poll.
     pub fn new(waker: Waker, shards: usize) -> Doorbell {
-        Doorbell {
-            rung: AtomicBool::new(false),
-            waker,
-            refused: (0..shards).map(|_| AtomicBool::new(false)).collect(),
-        }
+        Doorbell { rung: AtomicBool::new(false), waker, refused: (0..shards).map(|_| AtomicBool::new(false)).collect() }
     }
 
     /// Wakes the shard, if nobody has since it last looked. Returns whether a system call was made.
@@ -79,21 +75,8 @@ impl Mesh {
     pub fn new(me: ShardId, inbox: Receiver<Mail>, inboxes: Box<[Sender<Mail>]>, doorbells: Arc<[Doorbell]>) -> Mesh {
         let shards = inboxes.len();
         let mailed = vec![false; shards].into();
-        let wire = Wire {
-            me,
-            inboxes,
-            doorbells,
-            mailed,
-            returned: VecDeque::new(),
-            sent: 0,
-            refused: 0,
-        };
-        Mesh {
-            me,
-            inbox,
-            outgoing: Outgoing::new(shards),
-            wire,
-        }
+        let wire = Wire { me, inboxes, doorbells, mailed, returned: VecDeque::new(), sent: 0, refused: 0 };
+        Mesh { me, inbox, outgoing: Outgoing::new(shards), wire }
     }
 
     /// Sends behind whatever waits for the same peer.
@@ -156,10 +139,7 @@ impl Mesh {
 
     /// Letters taken by inboxes, and refused, since the last call.
     pub fn take_counts(&mut self) -> (u64, u64) {
-        (
-            std::mem::take(&mut self.wire.sent),
-            std::mem::take(&mut self.wire.refused),
-        )
+        (std::mem::take(&mut self.wire.sent), std::mem::take(&mut self.wire.refused))
     }
 }
 

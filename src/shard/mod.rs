@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::hub::mail::{Answer, Mail, Question, ShardId};
 use crate::hub::{Hub, Identity};
 use crate::metrics::Stats;
+use crate::protocol::close::CloseReason;
 use admins::Admins;
 use clients::{Clients, ticks};
 use crossbeam_channel::{Receiver, Sender};
@@ -86,19 +87,10 @@ struct Stopping {
 impl Shard {
     /// A shard that has not turned yet.
     pub fn new(parts: Parts, config: &Config) -> io::Result<Shard> {
-        let Parts {
-            me,
-            poll,
-            mut listener,
-            mut admin_listener,
-            inbox,
-            inboxes,
-            shared,
-        } = parts;
+        let Parts { me, poll, mut listener, mut admin_listener, inbox, inboxes, shared } = parts;
         let shards = inboxes.len();
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        poll.registry()
-            .register(&mut admin_listener, ADMIN_LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut admin_listener, ADMIN_LISTENER, Interest::READABLE)?;
         let limits = config.limits.clone();
         let [a, b, c, d] = shared.seed;
         let random = ahash::RandomState::with_seeds(c, b, d, a ^ u64::from(me));
@@ -107,15 +99,7 @@ impl Shard {
         Ok(Shard {
             me,
             listener: Some(Listener::new(listener)),
-            hub: Hub::new(
-                Identity {
-                    shard: me,
-                    shards,
-                    seed: shared.seed,
-                },
-                &config.keys,
-                limits.clone(),
-            ),
+            hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &config.keys, limits.clone()),
             clients: Clients::new(me, mesh, limits.clone(), paths, shared.open.clone(), random),
             admins: Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max),
             poll,
@@ -192,17 +176,8 @@ impl Shard {
             Token(token) => {
                 let (is_eof_near, is_error) = (event.is_read_closed(), event.is_error());
                 let reads = event.is_readable() || is_eof_near || is_error;
-                let Shard {
-                    clients, hub, buffer, ..
-                } = self;
-                clients.ready(
-                    token as u32,
-                    reads,
-                    is_eof_near || is_error,
-                    event.is_writable(),
-                    hub,
-                    buffer,
-                );
+                let Shard { clients, hub, buffer, .. } = self;
+                clients.ready(token as u32, reads, is_eof_near || is_error, event.is_writable(), hub, buffer);
             }
         }
     }
@@ -243,13 +218,7 @@ impl Shard {
         self.admins.read_bytes = 0;
         self.hand_over();
         if self.stopping.is_none() {
-            self.admins.serve(
-                INTAKE_BYTES,
-                self.intake_bytes_max,
-                &mut self.hub,
-                &mut self.clients,
-                &mut self.buffer,
-            );
+            self.admins.serve(INTAKE_BYTES, self.intake_bytes_max, &mut self.hub, &mut self.clients, &mut self.buffer);
         }
         self.hand_over();
     }
@@ -257,9 +226,7 @@ impl Shard {
     /// Gives admin sessions what came for them, and answers what was asked of this shard's sockets, until nothing is left.
     fn hand_over(&mut self) {
         loop {
-            let Clients {
-                asks, answers, settled, ..
-            } = &mut self.clients;
+            let Clients { asks, answers, settled, .. } = &mut self.clients;
             let (asks, answers, settled) = (std::mem::take(asks), std::mem::take(answers), std::mem::take(settled));
             if asks.is_empty() && answers.is_empty() && settled.is_empty() {
                 return;
@@ -291,14 +258,11 @@ impl Shard {
                 }
             }
             Question::Disconnect { member, code, reason } if self.hub.is_live(member) => {
-                let reason = crate::protocol::close::CloseReason::Disconnected { code, reason };
+                let reason = CloseReason::Disconnected { code, reason };
                 self.clients.close(member.slot, reason, &mut self.hub);
                 Answer::Done
             }
-            Question::Stats => Answer::Stats {
-                shard: self.me,
-                stats: Box::new(self.stats()),
-            },
+            Question::Stats => Answer::Stats { shard: self.me, stats: Box::new(self.stats()) },
             _ => Answer::NotFound,
         }
     }
@@ -308,12 +272,9 @@ impl Shard {
         self.hub.counters.mail_sent += sent;
         self.hub.counters.mail_refused += refused;
         let mut gauges = self.clients.gauges(&self.hub);
+        let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes).collect();
         gauges.admin_connections = self.admins.count() as u64;
-        Stats {
-            counters: self.hub.counters.clone(),
-            closes: self.clients.closes,
-            gauges,
-        }
+        Stats { counters: self.hub.counters.clone(), closes, gauges }
     }
 
     fn ring(&mut self) -> io::Result<()> {
@@ -325,10 +286,7 @@ impl Shard {
     fn has_work(&self) -> bool {
         self.clients.has_work()
             || self.clients.mesh.has_mail()
-            || self
-                .listener
-                .as_ref()
-                .is_some_and(|listener| listener.has_work(self.clients.now))
+            || self.listener.as_ref().is_some_and(|listener| listener.has_work(self.clients.now))
             || self.stopping.is_none() && self.admins.has_work()
             || self.shared.is_stopping.load(Relaxed) && self.stopping.is_none()
     }
@@ -338,10 +296,7 @@ impl Shard {
             return Some(Duration::ZERO);
         }
         let heartbeat = self.clients.due_in();
-        let accept = self
-            .listener
-            .as_ref()
-            .and_then(|listener| listener.due_in(self.clients.now));
+        let accept = self.listener.as_ref().and_then(|listener| listener.due_in(self.clients.now));
         let stop = self.stopping.as_ref().map(|_| 1);
         let ticks = [heartbeat, accept, stop].into_iter().flatten().min()?;
         Some(Duration::from_millis(u64::from(ticks) * TICK_MS))
@@ -359,10 +314,7 @@ impl Shard {
             self.admins.stop_accepting();
             self.hub.fence(&mut self.clients);
             let deadline = self.clients.now.wrapping_add(ticks(self.shutdown_timeout_ms));
-            self.stopping = Some(Stopping {
-                deadline,
-                has_closed: false,
-            });
+            self.stopping = Some(Stopping { deadline, has_closed: false });
         }
         let is_late = self.is_late();
         let is_quiet = self.hub.is_fenced() && self.clients.mesh.waiting() == 0 && self.admins.is_settled();
@@ -379,9 +331,7 @@ impl Shard {
 
     fn is_late(&self) -> bool {
         let now = self.clients.now;
-        self.stopping
-            .as_ref()
-            .is_some_and(|stopping| now.wrapping_sub(stopping.deadline) as i32 >= 0)
+        self.stopping.as_ref().is_some_and(|stopping| now.wrapping_sub(stopping.deadline) as i32 >= 0)
     }
 
     fn is_stopped(&self) -> bool {

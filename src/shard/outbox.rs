@@ -132,10 +132,7 @@ impl Outbox {
         let before = self.bytes();
         let mut boundary = 0;
         while boundary < self.written {
-            let at = Chunk {
-                start: head.start + boundary,
-                ..head
-            };
+            let at = Chunk { start: head.start + boundary, ..head };
             match frame::frame_len(pages.bytes(at)) {
                 Some(len) if len <= at.len() => boundary += len as u32,
                 _ => {
@@ -153,10 +150,7 @@ impl Outbox {
             self.written = 0;
             self.bytes = 0;
         } else {
-            self.head = Some(Chunk {
-                end: head.start + boundary,
-                ..head
-            });
+            self.head = Some(Chunk { end: head.start + boundary, ..head });
             self.bytes = boundary - self.written;
         }
         Some(before - self.bytes())

@@ -47,19 +47,10 @@ impl Wheel {
         let ahead = at.wrapping_sub(self.hand) as i32;
         let bucket = self.hand.wrapping_add(ahead.clamp(1, BUCKETS as i32 - 1) as u32) % BUCKETS;
         if key as usize >= self.links.len() {
-            self.links.resize(
-                key as usize + 1,
-                Link {
-                    next: NONE,
-                    previous: NONE,
-                },
-            );
+            self.links.resize(key as usize + 1, Link { next: NONE, previous: NONE });
         }
         let next = std::mem::replace(&mut self.heads[bucket as usize], key);
-        self.links[key as usize] = Link {
-            next,
-            previous: FIRST + bucket,
-        };
+        self.links[key as usize] = Link { next, previous: FIRST + bucket };
         if next != NONE {
             self.links[next as usize].previous = key;
         }
@@ -71,13 +62,7 @@ impl Wheel {
         let Some(link) = self.links.get_mut(key as usize) else {
             return;
         };
-        let Link { next, previous } = std::mem::replace(
-            link,
-            Link {
-                next: NONE,
-                previous: NONE,
-            },
-        );
+        let Link { next, previous } = std::mem::replace(link, Link { next: NONE, previous: NONE });
         match previous {
             NONE => return,
             FIRST.. => self.heads[(previous - FIRST) as usize] = next,

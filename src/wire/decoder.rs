@@ -62,9 +62,7 @@ impl Decoder {
 
     /// Bytes of heap memory held for what is half arrived.
     pub fn held_bytes(&self) -> usize {
-        self.partial
-            .as_ref()
-            .map_or(0, |partial| size_of::<Partial>() + partial.buffer_bytes())
+        self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.buffer_bytes())
     }
 
     /// Where the next whole message lies.
@@ -142,10 +140,7 @@ impl Decoder {
     /// Nothing more is decoded.
     #[cold]
     fn finish(&mut self) {
-        self.partial = Some(Box::new(Partial {
-            stage: Stage::Finished,
-            ..Partial::default()
-        }));
+        self.partial = Some(Box::new(Partial { stage: Stage::Finished, ..Partial::default() }));
     }
 
     /// Frees what the last call lent from `Partial`.
@@ -204,10 +199,7 @@ enum Stage {
 
 impl Default for Stage {
     fn default() -> Stage {
-        Stage::Header {
-            bytes: [0; HEADER_BYTES_MAX],
-            have: 0,
-        }
+        Stage::Header { bytes: [0; HEADER_BYTES_MAX], have: 0 }
     }
 }
 
@@ -224,33 +216,15 @@ struct Payload {
 impl Partial {
     fn expect_payload(&mut self, header: Header) {
         if matches!(header.opcode, Opcode::Text | Opcode::Binary) {
-            self.message = Some(Assembly {
-                opcode: header.opcode,
-                bytes: Vec::new(),
-                utf8_len: 0,
-            });
+            self.message = Some(Assembly { opcode: header.opcode, bytes: Vec::new(), utf8_len: 0 });
         }
-        let Header {
-            opcode,
-            fin,
-            mask,
-            payload_len,
-            ..
-        } = header;
-        self.stage = Stage::Payload(Payload {
-            opcode,
-            fin,
-            mask,
-            missing: payload_len,
-        });
+        let Header { opcode, fin, mask, payload_len, .. } = header;
+        self.stage = Stage::Payload(Payload { opcode, fin, mask, missing: payload_len });
     }
 
     /// Takes unmasked payload; returns the opcode of the message that it completes, if any, which then lies in [`Partial::kept`].
     fn keep(&mut self, bytes: &[u8]) -> Result<Option<Opcode>, Violation> {
-        let Stage::Payload(Payload {
-            opcode, fin, missing, ..
-        }) = self.stage
-        else {
+        let Stage::Payload(Payload { opcode, fin, missing, .. }) = self.stage else {
             return Ok(None);
         };
         if opcode.is_control() {
@@ -258,11 +232,7 @@ impl Partial {
             if missing > 0 {
                 return Ok(None);
             }
-            self.stage = if opcode == Opcode::Close {
-                Stage::Finished
-            } else {
-                Stage::Yielded(opcode)
-            };
+            self.stage = if opcode == Opcode::Close { Stage::Finished } else { Stage::Yielded(opcode) };
             return Ok(Some(opcode));
         }
         let Some(message) = &mut self.message else {
@@ -283,11 +253,7 @@ impl Partial {
 
     /// Payload of the message that `keep` completed.
     fn kept(&self, opcode: Opcode) -> &[u8] {
-        if opcode.is_control() {
-            &self.control
-        } else {
-            self.message.as_ref().map_or(&[], |message| &message.bytes)
-        }
+        if opcode.is_control() { &self.control } else { self.message.as_ref().map_or(&[], |message| &message.bytes) }
     }
 
     fn buffer_bytes(&self) -> usize {
@@ -400,13 +366,7 @@ impl Header {
         let Some(&mask) = bytes[mask_at..].first_chunk() else {
             return Ok(None);
         };
-        Ok(Some(Header {
-            opcode,
-            fin,
-            mask,
-            payload_len: payload_len as usize,
-            len: mask_at + 4,
-        }))
+        Ok(Some(Header { opcode, fin, mask, payload_len: payload_len as usize, len: mask_at + 4 }))
     }
 
     /// The frame is a whole message by itself.
@@ -528,56 +488,32 @@ mod tests {
         check(&[frame(0x81, "语言")], &[r#"Text("语言")"#]);
         check(&[frame(0x82, [1, 2, 255])], &["Binary([1, 2, 255])"]);
         check(&[frame(0x82, [])], &["Binary([])"]);
-        check(
-            &[frame(0x89, "p"), frame(0x8A, ""), frame(0x89, "")],
-            &["Ping([112])", "Pong([])", "Ping([])"],
-        );
+        check(&[frame(0x89, "p"), frame(0x8A, ""), frame(0x89, "")], &["Ping([112])", "Pong([])", "Ping([])"]);
         check(
             &[frame(0x81, "a"), frame(0x81, "b"), frame(0x82, "c")],
             &[r#"Text("a")"#, r#"Text("b")"#, "Binary([99])"],
         );
         let long = "x".repeat(500);
-        check(
-            &[frame(0x81, &long), frame(0x81, "y")],
-            &[&format!("Text({long:?})"), r#"Text("y")"#],
-        );
+        check(&[frame(0x81, &long), frame(0x81, "y")], &[&format!("Text({long:?})"), r#"Text("y")"#]);
     }
 
     #[test]
     fn fragments_with_control_frames_between_them() {
-        check(
-            &[frame(0x01, "he"), frame(0x00, ""), frame(0x80, "llo")],
-            &[r#"Text("hello")"#],
-        );
+        check(&[frame(0x01, "he"), frame(0x00, ""), frame(0x80, "llo")], &[r#"Text("hello")"#]);
         check(&[frame(0x02, []), frame(0x80, [])], &["Binary([])"]);
         check(
-            &[
-                frame(0x01, "he"),
-                frame(0x89, "1"),
-                frame(0x8A, "22"),
-                frame(0x80, "llo"),
-                frame(0x81, "!"),
-            ],
+            &[frame(0x01, "he"), frame(0x89, "1"), frame(0x8A, "22"), frame(0x80, "llo"), frame(0x81, "!")],
             &["Ping([49])", "Pong([50, 50])", r#"Text("hello")"#, r#"Text("!")"#],
         );
         let [first, second, third] = [&"语".as_bytes()[..1], &"语".as_bytes()[1..2], &"语".as_bytes()[2..]];
-        check(
-            &[frame(0x01, first), frame(0x00, second), frame(0x80, third)],
-            &[r#"Text("语")"#],
-        );
-        check(
-            &[frame(0x01, "a"), frame(0x88, [0x03, 0xE8]), frame(0x80, "b")],
-            &[r#"Close(Some((1000, "")))"#],
-        );
+        check(&[frame(0x01, first), frame(0x00, second), frame(0x80, third)], &[r#"Text("语")"#]);
+        check(&[frame(0x01, "a"), frame(0x88, [0x03, 0xE8]), frame(0x80, "b")], &[r#"Close(Some((1000, "")))"#]);
     }
 
     #[test]
     fn nothing_is_decoded_after_a_close() {
         check(&[frame(0x88, []), frame(0x81, "late"), vec![0xFF]], &["Close(None)"]);
-        check(
-            &[frame(0x88, b"\x0F\xA0bye"), frame(0x89, [])],
-            &[r#"Close(Some((4000, "bye")))"#],
-        );
+        check(&[frame(0x88, b"\x0F\xA0bye"), frame(0x89, [])], &[r#"Close(Some((4000, "bye")))"#]);
     }
 
     #[test]
@@ -590,36 +526,21 @@ mod tests {
         }
         for opcode in [0x8, 0x9, 0xA] {
             check_violation(&[frame(opcode, "")], Protocol("fragmented control frame"));
-            check_violation(
-                &[frame(0x80 | opcode, [0; 126])],
-                Protocol("control frame over 125 bytes"),
-            );
+            check_violation(&[frame(0x80 | opcode, [0; 126])], Protocol("control frame over 125 bytes"));
         }
         check_violation(&[vec![0x81, 0x01, b'x']], Protocol("frame is not masked"));
         check_violation(&[frame(0x80, "x")], Protocol("continuation of no message"));
         check_violation(&[frame(0x00, "x")], Protocol("continuation of no message"));
-        check_violation(
-            &[frame(0x01, "x"), frame(0x81, "y")],
-            Protocol("new message inside a fragmented one"),
-        );
-        check_violation(
-            &[frame(0x01, "x"), frame(0x02, "y")],
-            Protocol("new message inside a fragmented one"),
-        );
+        check_violation(&[frame(0x01, "x"), frame(0x81, "y")], Protocol("new message inside a fragmented one"));
+        check_violation(&[frame(0x01, "x"), frame(0x02, "y")], Protocol("new message inside a fragmented one"));
     }
 
     #[test]
     fn lengths_not_in_their_shortest_form() {
         const LONG_WINDED: Violation = Protocol("length is not in its shortest form");
         check_violation(&[vec![0x81, 0xFE, 0, 125, 0, 0, 0, 0], vec![0; 125]], LONG_WINDED);
-        check_violation(
-            &[vec![0x81, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0, 0, 0]],
-            LONG_WINDED,
-        );
-        check_violation(
-            &[vec![0x81, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]],
-            Protocol("length over 63 bits"),
-        );
+        check_violation(&[vec![0x81, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0, 0, 0]], LONG_WINDED);
+        check_violation(&[vec![0x81, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]], Protocol("length over 63 bits"));
     }
 
     #[test]
@@ -628,10 +549,7 @@ mod tests {
         check(&[frame(0x81, &at_limit)], &[&format!("Text({at_limit:?})")]);
         check_violation(&[vec![0x81, 0xFE, 0x03, 0xE9]], TooBig);
         check_violation(&[vec![0x82, 0xFF, 0x7F, 0, 0, 0, 0, 0, 0, 0]], TooBig);
-        check_violation(
-            &[frame(0x01, [b'x'; 600]), frame(0x00, [b'x'; 400]), vec![0x80, 0x81]],
-            TooBig,
-        );
+        check_violation(&[frame(0x01, [b'x'; 600]), frame(0x00, [b'x'; 400]), vec![0x80, 0x81]], TooBig);
         check_violation(&[frame(0x01, [b'x'; 600]), vec![0x80, 0xFE, 0x01, 0x91]], TooBig);
     }
 
@@ -652,19 +570,11 @@ mod tests {
     fn close_payloads() {
         check_violation(&[frame(0x88, [3])], Protocol("close frame of one byte"));
         check_violation(&[frame(0x88, b"\x03\xE8\xFF")], InvalidUtf8);
-        for code in [
-            1000u16, 1001, 1002, 1003, 1007, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999,
-        ] {
-            check(
-                &[frame(0x88, code.to_be_bytes())],
-                &[&format!("Close(Some(({code}, \"\")))")],
-            );
+        for code in [1000u16, 1001, 1002, 1003, 1007, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999] {
+            check(&[frame(0x88, code.to_be_bytes())], &[&format!("Close(Some(({code}, \"\")))")]);
         }
         for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65_535] {
-            check_violation(
-                &[frame(0x88, code.to_be_bytes())],
-                Protocol("close code that must not be sent"),
-            );
+            check_violation(&[frame(0x88, code.to_be_bytes())], Protocol("close code that must not be sent"));
         }
     }
 
@@ -685,13 +595,7 @@ mod tests {
     #[test]
     fn nothing_is_held_while_nothing_is_half_arrived() {
         assert_eq!(size_of::<Decoder>(), size_of::<usize>());
-        let input = [
-            frame(0x01, "he"),
-            frame(0x89, "ping"),
-            frame(0x80, "llo"),
-            frame(0x81, "whole"),
-        ]
-        .concat();
+        let input = [frame(0x01, "he"), frame(0x89, "ping"), frame(0x80, "llo"), frame(0x81, "whole")].concat();
         let message_end = input.len() - frame(0x81, "whole").len();
         let mut held_after = Vec::new();
         decode(input.chunks(1), |held| held_after.push(held));
@@ -708,10 +612,6 @@ mod tests {
         input.truncate(18);
         let mut at = 0;
         assert_eq!(decoder.next(&mut input, &mut at, MAX), Ok(None));
-        assert!(
-            (1..200).contains(&decoder.held_bytes()),
-            "{} bytes held",
-            decoder.held_bytes()
-        );
+        assert!((1..200).contains(&decoder.held_bytes()), "{} bytes held", decoder.held_bytes());
     }
 }

@@ -110,10 +110,7 @@ fn check_all_cuttings(stream: &[u8], cuts: &[Index]) -> Outcome {
 
 fn decode(pieces: &[&[u8]]) -> Outcome {
     let mut decoder = Decoder::default();
-    let mut outcome = Outcome {
-        messages: Vec::new(),
-        violation: None,
-    };
+    let mut outcome = Outcome { messages: Vec::new(), violation: None };
     for piece in pieces {
         let mut input = piece.to_vec();
         let mut at = 0;
@@ -139,10 +136,7 @@ fn decode(pieces: &[&[u8]]) -> Outcome {
                 frame::Message::Pong(bytes) => Message::Pong(bytes.to_vec().into()),
                 frame::Message::Close(None) => Message::Close(None),
                 frame::Message::Close(Some((code, reason))) => {
-                    Message::Close(Some(tungstenite::protocol::CloseFrame {
-                        code: code.into(),
-                        reason: reason.into(),
-                    }))
+                    Message::Close(Some(tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() }))
                 }
             });
         }
@@ -158,10 +152,7 @@ fn theirs(stream: &[u8]) -> Outcome {
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     let mut context = WebSocketContext::new(Role::Server, Some(limits));
     let mut stream = Pipe(stream);
-    let mut outcome = Outcome {
-        messages: Vec::new(),
-        violation: None,
-    };
+    let mut outcome = Outcome { messages: Vec::new(), violation: None };
     loop {
         match context.read(&mut stream) {
             // It reports an illegal code as a close of its own.
@@ -195,11 +186,7 @@ struct Pipe<'a>(&'a [u8]);
 
 impl io::Read for Pipe<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.0.is_empty() {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            self.0.read(buffer)
-        }
+        if self.0.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.0.read(buffer) }
     }
 }
 
@@ -220,10 +207,7 @@ fn legal_stream(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
         1 => (prop_oneof![1000u16..=1003, 1007u16..=1013, 3000u16..=4999], "\\PC{0,30}", any::<u32>())
             .prop_map(|(code, reason, mask)| masked(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat(), mask)),
     ];
-    (
-        vec(prop_oneof![3 => data_message(bytes_max), 1 => control_frame()], 0..6),
-        close,
-    )
+    (vec(prop_oneof![3 => data_message(bytes_max), 1 => control_frame()], 0..6), close)
         .prop_map(|(frames, close)| [frames.concat(), close].concat())
 }
 
@@ -235,13 +219,8 @@ fn data_message(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
     .prop_map(|text| (TEXT, String::from_iter(text).into_bytes()));
     let binary = vec(any::<u8>(), 0..bytes_max).prop_map(|bytes| (BINARY, bytes));
     let between = vec(prop_oneof![2 => Just(Vec::new()), 1 => control_frame()], 3);
-    (
-        prop_oneof![text, binary],
-        vec(any::<Index>(), 0..4),
-        between,
-        any::<u32>(),
-    )
-        .prop_map(|((opcode, payload), cuts, between, mask)| {
+    (prop_oneof![text, binary], vec(any::<Index>(), 0..4), between, any::<u32>()).prop_map(
+        |((opcode, payload), cuts, between, mask)| {
             let fragments = pieces(&payload, &cuts);
             let last = fragments.len() - 1;
             let mut stream = Vec::new();
@@ -254,24 +233,18 @@ fn data_message(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
                 }
             }
             stream
-        })
+        },
+    )
 }
 
 fn control_frame() -> impl Strategy<Value = Vec<u8>> {
-    (
-        prop_oneof![Just(PING), Just(PONG)],
-        prop_oneof![vec(any::<u8>(), 0..8), vec(any::<u8>(), 125)],
-        any::<u32>(),
-    )
+    (prop_oneof![Just(PING), Just(PONG)], prop_oneof![vec(any::<u8>(), 0..8), vec(any::<u8>(), 125)], any::<u32>())
         .prop_map(|(first, payload, mask)| masked(first, &payload, mask))
 }
 
 /// Frames with exactly one fault, which follows whatever was legal.
 fn fault() -> impl Strategy<Value = Vec<u8>> {
-    let reserved_bits = (
-        1u8..8,
-        prop_oneof![Just(FIN | TEXT), Just(FIN | BINARY), Just(PING), Just(CLOSE)],
-    )
+    let reserved_bits = (1u8..8, prop_oneof![Just(FIN | TEXT), Just(FIN | BINARY), Just(PING), Just(CLOSE)])
         .prop_map(|(bits, first)| masked(first | bits << 4, b"", 1));
     let reserved_opcode =
         prop_oneof![3u8..8, 11u8..16].prop_map(|opcode| masked(FIN | opcode, b"payload", 0x1234_5678));
@@ -279,18 +252,11 @@ fn fault() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(first, len)| [vec![first, len], vec![b'x'; usize::from(len)]].concat());
     let fragmented_control =
         prop_oneof![Just(PING), Just(PONG), Just(CLOSE)].prop_map(|first| masked(first & !FIN, b"", 7));
-    let long_control = (
-        prop_oneof![Just(PING), Just(PONG), Just(CLOSE)],
-        126usize..MESSAGE_BYTES_MAX,
-    )
+    let long_control = (prop_oneof![Just(PING), Just(PONG), Just(CLOSE)], 126usize..MESSAGE_BYTES_MAX)
         .prop_map(|(first, len)| masked(first, &vec![3; len], 7));
     let lone_continuation = any::<bool>().prop_map(|fin| masked(if fin { FIN } else { 0 }, b"x", 9));
     let message_inside = (prop_oneof![Just(TEXT), Just(BINARY)], any::<bool>()).prop_map(|(opcode, fin)| {
-        [
-            masked(TEXT, b"x", 9),
-            masked(if fin { FIN | opcode } else { opcode }, b"y", 9),
-        ]
-        .concat()
+        [masked(TEXT, b"x", 9), masked(if fin { FIN | opcode } else { opcode }, b"y", 9)].concat()
     });
     let invalid_text =
         ("\\PC{0,20}", prop::sample::select(INVALID_UTF8), any::<bool>()).prop_map(|(text, invalid, split)| {
@@ -339,9 +305,7 @@ fn pieces<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
     cuts.sort_unstable();
     cuts.push(bytes.len());
     let mut from = 0;
-    cuts.into_iter()
-        .map(|to| &bytes[std::mem::replace(&mut from, to)..to])
-        .collect()
+    cuts.into_iter().map(|to| &bytes[std::mem::replace(&mut from, to)..to]).collect()
 }
 
 /// A frame as a client sends it.
@@ -357,14 +321,8 @@ fn masked(first: u8, payload: &[u8], mask: u32) -> Vec<u8> {
 }
 
 const MESSAGE_BYTES_MAX: usize = 2000;
-const INVALID_UTF8: &[&[u8]] = &[
-    &[0xFF],
-    &[0xC0, 0x80],
-    &[0xED, 0xA0, 0x80],
-    &[0xF4, 0x90, 0x80, 0x80],
-    &[0xE8, 0xAF],
-    &[0x80],
-];
+const INVALID_UTF8: &[&[u8]] =
+    &[&[0xFF], &[0xC0, 0x80], &[0xED, 0xA0, 0x80], &[0xF4, 0x90, 0x80, 0x80], &[0xE8, 0xAF], &[0x80]];
 const FIN: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;

@@ -132,10 +132,7 @@ mod tests {
         check(126, &[0x81, 126, 0, 126]);
         check(65_535, &[0x81, 126, 0xFF, 0xFF]);
         check(65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
-        assert_eq!(
-            frame_len(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]),
-            Some(usize::MAX)
-        );
+        assert_eq!(frame_len(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]), Some(usize::MAX));
     }
 
     #[test]
@@ -157,14 +154,7 @@ mod tests {
 
     #[test]
     fn opcodes_survive_the_round_trip() {
-        for opcode in [
-            Opcode::Continuation,
-            Opcode::Text,
-            Opcode::Binary,
-            Opcode::Close,
-            Opcode::Ping,
-            Opcode::Pong,
-        ] {
+        for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong] {
             assert_eq!(Opcode::of(FIN | opcode as u8), Some(opcode));
             assert_eq!(opcode.is_control(), opcode as u8 >= 8);
         }

@@ -36,10 +36,7 @@ pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
 pub fn upgrade(input: &[u8], paths: &[String], out: &mut Vec<u8>) -> Upgrade {
     match read(input, paths) {
         Ok(None) => Upgrade::Partial,
-        Ok(Some(Accepted {
-            request_len,
-            accept_key,
-        })) => {
+        Ok(Some(Accepted { request_len, accept_key })) => {
             out.extend_from_slice(SWITCHING_PROTOCOLS);
             out.extend_from_slice(accept_key.as_bytes());
             out.extend_from_slice(b"\r\n\r\n");
@@ -65,27 +62,17 @@ fn read(input: &[u8], paths: &[String]) -> Result<Option<Accepted>, &'static Ref
         request = rest;
     }
     // So that a TLS client, say, need not wait for the handshake deadline.
-    if request
-        .first()
-        .is_some_and(|&first| first != b'\r' && !first.is_ascii_alphabetic())
-    {
+    if request.first().is_some_and(|&first| first != b'\r' && !first.is_ascii_alphabetic()) {
         return Err(&MALFORMED);
     }
     let Some(last_line_end) = memmem::find(request, b"\r\n\r\n") else {
-        return if within_limit.len() < REQUEST_BYTES_MAX {
-            Ok(None)
-        } else {
-            Err(&TOO_LARGE)
-        };
+        return if within_limit.len() < REQUEST_BYTES_MAX { Ok(None) } else { Err(&TOO_LARGE) };
     };
     let skipped = within_limit.len() - request.len();
     match Request::try_parse(&request[..last_line_end + 4]) {
         Ok(Some((request_len, request))) => {
             let accept_key = check(&request, paths)?;
-            Ok(Some(Accepted {
-                request_len: skipped + request_len,
-                accept_key,
-            }))
+            Ok(Some(Accepted { request_len: skipped + request_len, accept_key }))
         }
         Ok(None) => Err(&MALFORMED),
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => Err(&METHOD_NOT_GET),
@@ -99,10 +86,7 @@ fn read(input: &[u8], paths: &[String]) -> Result<Option<Accepted>, &'static Ref
 /// `Connection` header only, and proxies send several.)
 fn check(request: &Request, paths: &[String]) -> Result<String, &'static Refusal> {
     let headers = request.headers();
-    let has_body = headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter()
-        .any(|length| length != "0");
+    let has_body = headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
     if has_body || headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(&BODY);
     }
@@ -128,21 +112,13 @@ fn check(request: &Request, paths: &[String]) -> Result<String, &'static Refusal
 fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
-    if values.next().is_some() {
-        None
-    } else {
-        Some(value.as_bytes())
-    }
+    if values.next().is_some() { None } else { Some(value.as_bytes()) }
 }
 
 /// Whether a header that holds a comma-separated list, perhaps over several lines, has `token` in it.
 fn lists(headers: &HeaderMap, name: header::HeaderName, token: &[u8]) -> bool {
     let mut lines = headers.get_all(name).iter();
-    lines.any(|line| {
-        line.as_bytes()
-            .split(|&byte| byte == b',')
-            .any(|it| it.trim_ascii().eq_ignore_ascii_case(token))
-    })
+    lines.any(|line| line.as_bytes().split(|&byte| byte == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(token)))
 }
 
 /// Base64 of 16 bytes: 22 digits, of which the last holds two bits, and padding (RFC 6455 §4.2.1, RFC 4648 §4).
@@ -150,9 +126,7 @@ fn is_key(key: &[u8]) -> bool {
     let Some(([digits @ .., last], b"==")) = key.split_last_chunk::<2>() else {
         return false;
     };
-    let are_digits = digits
-        .iter()
-        .all(|&digit| digit.is_ascii_alphanumeric() || digit == b'+' || digit == b'/');
+    let are_digits = digits.iter().all(|&digit| digit.is_ascii_alphanumeric() || digit == b'+' || digit == b'/');
     digits.len() == 21 && are_digits && b"AQgw".contains(last)
 }
 
@@ -169,14 +143,8 @@ struct Refusal {
 impl Refusal {
     #[cold]
     fn respond(&self, out: &mut Vec<u8>, with_text: bool) {
-        let Refusal {
-            status, headers, text, ..
-        } = self;
-        let connection = if headers.contains("Upgrade: ") {
-            "close, Upgrade"
-        } else {
-            "close"
-        };
+        let Refusal { status, headers, text, .. } = self;
+        let connection = if headers.contains("Upgrade: ") { "close, Upgrade" } else { "close" };
         let head = format!(
             "HTTP/1.1 {status}\r\n\
              Connection: {connection}\r\n\
@@ -320,37 +288,19 @@ mod tests {
         let response = String::from_utf8(out).unwrap();
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
         assert_eq!(head.lines().next(), Some(&*format!("HTTP/1.1 {}", refusal.status)));
-        for line in refusal
-            .headers
-            .lines()
-            .chain(["Content-Type: text/plain; charset=utf-8"])
-        {
+        for line in refusal.headers.lines().chain(["Content-Type: text/plain; charset=utf-8"]) {
             assert!(head.lines().any(|it| it == line), "{line} in {head}");
         }
         assert!(head.contains("\r\nConnection: close"), "{head}");
-        assert!(
-            head.contains(&format!("\r\nContent-Length: {}", refusal.text.len())),
-            "{head}"
-        );
-        assert_eq!(
-            body,
-            if request.as_ref().starts_with(b"HEAD") {
-                ""
-            } else {
-                refusal.text
-            }
-        );
+        assert!(head.contains(&format!("\r\nContent-Length: {}", refusal.text.len())), "{head}");
+        assert_eq!(body, if request.as_ref().starts_with(b"HEAD") { "" } else { refusal.text });
     }
 
     #[track_caller]
     fn check_partial(input: impl AsRef<[u8]>) {
         let mut out = Vec::new();
         let upgrade = upgrade(input.as_ref(), &[], &mut out);
-        assert!(
-            matches!(upgrade, Upgrade::Partial),
-            "{upgrade:?} for {} bytes",
-            input.as_ref().len()
-        );
+        assert!(matches!(upgrade, Upgrade::Partial), "{upgrade:?} for {} bytes", input.as_ref().len());
         assert!(out.is_empty());
     }
 
@@ -437,10 +387,7 @@ mod tests {
         check_refused(padded(fits + 1), &TOO_LARGE);
         check_refused(&padded(fits + 1)[..REQUEST_BYTES_MAX], &TOO_LARGE);
         check_refused("\r\n".repeat(REQUEST_BYTES_MAX), &TOO_LARGE);
-        check_refused(
-            with("Origin: http://example.com", "X: y\r\n".repeat(124).trim_end()),
-            &TOO_MANY_HEADERS,
-        );
+        check_refused(with("Origin: http://example.com", "X: y\r\n".repeat(124).trim_end()), &TOO_MANY_HEADERS);
     }
 
     #[test]

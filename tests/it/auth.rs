@@ -53,9 +53,7 @@ fn spellings(client: &Client) -> [String; 2] {
 }
 
 fn with_keys(shards: usize) -> Options {
-    Server::options(shards)
-        .arg("--key", format!("{KEY}:{SECRET}"))
-        .arg("--key", format!("{OTHER_KEY}:{OTHER_SECRET}"))
+    Server::options(shards).arg("--key", format!("{KEY}:{SECRET}")).arg("--key", format!("{OTHER_KEY}:{OTHER_SECRET}"))
 }
 
 /// Subscribes with these members of `data` and gives the reply.
@@ -86,28 +84,14 @@ fn the_published_test_vector() {
     let key = format!("{KEY}:{SECRET}");
     let signed = output(corecast(&["sign", "1234.1234", "private-foobar", "--key", &key]), b"");
     assert!(signed.status.success(), "{signed:?}");
-    assert_eq!(
-        String::from_utf8_lossy(&signed.stdout).trim_end(),
-        format!("{KEY}:{expected}")
-    );
+    assert_eq!(String::from_utf8_lossy(&signed.stdout).trim_end(), format!("{KEY}:{expected}"));
     let data = r#"{"user_id":10,"user_info":{"name":"Mr. Pusher"}}"#;
-    let arguments = [
-        "sign",
-        "1234.1234",
-        "presence-foobar",
-        "--channel-data",
-        data,
-        "--key",
-        &key,
-    ];
+    let arguments = ["sign", "1234.1234", "presence-foobar", "--channel-data", data, "--key", &key];
     let signed = output(corecast(&arguments), b"");
     // Presence channels do not exist yet; whether `sign` signs for one is its own affair, a wrong signature is not.
     if signed.status.success() {
         let expected = hmac_hex(SECRET, &format!("1234.1234:presence-foobar:{data}"));
-        assert_eq!(
-            String::from_utf8_lossy(&signed.stdout).trim_end(),
-            format!("{KEY}:{expected}")
-        );
+        assert_eq!(String::from_utf8_lossy(&signed.stdout).trim_end(), format!("{KEY}:{expected}"));
     }
 }
 
@@ -124,28 +108,15 @@ fn a_signature_over_either_spelling_is_accepted(shards: usize) {
     let mut client = Client::connect(&server);
     let mut admin = Admin::connect(&server);
     for spelling in spellings(&client) {
-        assert_accepted(
-            &mut client,
-            json!({"channel": CHANNEL, "auth": auth(&spelling, CHANNEL, None)}),
-        );
-        for data in [
-            "1",
-            r#"{"user_id":10,"name":"é😀\n\"quoted\"","path":"a/b\\c"}"#,
-            ":",
-            "line\nline",
-            "\u{0}\u{2028}",
-        ] {
+        assert_accepted(&mut client, json!({"channel": CHANNEL, "auth": auth(&spelling, CHANNEL, None)}));
+        for data in
+            ["1", r#"{"user_id":10,"name":"é😀\n\"quoted\"","path":"a/b\\c"}"#, ":", "line\nline", "\u{0}\u{2028}"]
+        {
             let auth = auth(&spelling, CHANNEL, Some(data));
-            assert_accepted(
-                &mut client,
-                json!({"channel": CHANNEL, "auth": auth, "channel_data": data}),
-            );
+            assert_accepted(&mut client, json!({"channel": CHANNEL, "auth": auth, "channel_data": data}));
         }
         for channel in ["private-", "private-a,b;c@d=e", "private-a/b"] {
-            assert_accepted(
-                &mut client,
-                json!({"channel": channel, "auth": auth(&spelling, channel, None)}),
-            );
+            assert_accepted(&mut client, json!({"channel": channel, "auth": auth(&spelling, channel, None)}));
         }
     }
     // A private channel is a channel like any other once it is subscribed.
@@ -163,15 +134,9 @@ fn an_empty_channel_data_counts(shards: usize) {
     for spelling in spellings(&client) {
         let with = auth(&spelling, CHANNEL, Some(""));
         let without = auth(&spelling, CHANNEL, None);
-        assert_accepted(
-            &mut client,
-            json!({"channel": CHANNEL, "auth": with, "channel_data": ""}),
-        );
+        assert_accepted(&mut client, json!({"channel": CHANNEL, "auth": with, "channel_data": ""}));
         assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": with}));
-        assert_invalid(
-            &mut client,
-            json!({"channel": CHANNEL, "auth": without, "channel_data": ""}),
-        );
+        assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": without, "channel_data": ""}));
     }
 }
 
@@ -195,11 +160,7 @@ fn wrong_signatures_are_auth_invalid(shards: usize) {
     let id = client.socket_id.clone();
     let good = auth(&id, CHANNEL, None);
     let hex = good.split_once(':').expect("key:hex").1.to_owned();
-    let flipped = format!(
-        "{}{}",
-        &good[..good.len() - 1],
-        if good.ends_with('0') { '1' } else { '0' }
-    );
+    let flipped = format!("{}{}", &good[..good.len() - 1], if good.ends_with('0') { '1' } else { '0' });
     let wrong: Vec<Value> = vec![
         json!(""),
         json!(":"),
@@ -237,18 +198,9 @@ fn wrong_signatures_are_auth_invalid(shards: usize) {
         assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": auth}));
     }
     let signed_data = auth(&id, CHANNEL, Some("data"));
-    assert_invalid(
-        &mut client,
-        json!({"channel": CHANNEL, "auth": signed_data, "channel_data": "Data"}),
-    );
-    assert_invalid(
-        &mut client,
-        json!({"channel": CHANNEL, "auth": signed_data, "channel_data": ""}),
-    );
-    assert_invalid(
-        &mut client,
-        json!({"channel": CHANNEL, "auth": good, "channel_data": "data"}),
-    );
+    assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": signed_data, "channel_data": "Data"}));
+    assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": signed_data, "channel_data": ""}));
+    assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": good, "channel_data": "data"}));
     // `:` joins the parts: what was signed for one channel must not pass for another with channel_data.
     let longer = auth(&id, "private-a", Some("b"));
     assert_invalid(&mut client, json!({"channel": "private-a.b", "auth": longer}));
@@ -257,10 +209,7 @@ fn wrong_signatures_are_auth_invalid(shards: usize) {
     assert_eq!(Admin::connect(&server).subscribers(CHANNEL), 0);
     assert_accepted(&mut client, json!({"channel": CHANNEL, "auth": good}));
     let said = server.stderr();
-    assert!(
-        !said.contains(SECRET) && !said.contains(OTHER_SECRET),
-        "a secret was logged:\n{said}"
-    );
+    assert!(!said.contains(SECRET) && !said.contains(OTHER_SECRET), "a secret was logged:\n{said}");
 }
 
 fn an_absent_auth_is_auth_required(shards: usize) {
@@ -284,12 +233,7 @@ fn without_keys_nothing_is_accepted(shards: usize) {
     let reply = answer(&mut client, json!({"channel": CHANNEL}));
     assert_error(&reply, "socket:subscribe.error", Some(CHANNEL), "auth_required");
     let good_elsewhere = auth(&client.socket_id, CHANNEL, None);
-    for auth in [
-        good_elsewhere.as_str(),
-        "",
-        ":",
-        &auth_by("", "", &client.socket_id, CHANNEL, None),
-    ] {
+    for auth in [good_elsewhere.as_str(), "", ":", &auth_by("", "", &client.socket_id, CHANNEL, None)] {
         assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": auth}));
     }
 }

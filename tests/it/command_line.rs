@@ -49,10 +49,7 @@ fn both(server: &Server, args: &[&str]) -> (String, String) {
 fn assert_fails(output: &Output, mention: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{output:?}");
-    assert!(
-        stderr.contains(mention),
-        "stderr does not mention {mention:?}: {stderr}"
-    );
+    assert!(stderr.contains(mention), "stderr does not mention {mention:?}: {stderr}");
 }
 
 #[track_caller]
@@ -79,9 +76,7 @@ fn publish(shards: usize) {
         assert_contains(&json, r#""subscribers":3"#);
         for client in &mut clients {
             for _ in 0..2 {
-                client.expect(&format!(
-                    r#"{{"event":"order.paid","channel":"user:13","data":{data}}}"#
-                ));
+                client.expect(&format!(r#"{{"event":"order.paid","channel":"user:13","data":{data}}}"#));
             }
         }
     }
@@ -205,24 +200,11 @@ fn disconnect(shards: usize) {
     stdout(&server.run(&["disconnect", &client.socket_id]));
     client.expect_close(4000);
     let mut client = Client::connect(&server);
-    let arguments = [
-        "disconnect",
-        &client.socket_id,
-        "--code",
-        "4321",
-        "--reason",
-        "go away",
-        "--json",
-    ];
+    let arguments = ["disconnect", &client.socket_id, "--code", "4321", "--reason", "go away", "--json"];
     json_values(&server.run(&arguments));
     assert_eq!(client.expect_close(4321), "go away");
     let mut client = Client::connect(&server);
-    assert!(
-        !server
-            .run(&["disconnect", &client.socket_id, "--code", "1000"])
-            .status
-            .success()
-    );
+    assert!(!server.run(&["disconnect", &client.socket_id, "--code", "1000"]).status.success());
     client.expect_nothing_before_pong();
 }
 
@@ -287,12 +269,8 @@ fn help_names_every_subcommand() {
         "unsubscribe",
         "stats",
         "ping",
-        "top",
     ] {
-        assert!(
-            help.split_whitespace().any(|word| word == name),
-            "no {name} in:\n{help}"
-        );
+        assert!(help.split_whitespace().any(|word| word == name), "no {name} in:\n{help}");
         assert!(!stdout(&output(corecast(&[name, "--help"]), b"")).trim().is_empty());
     }
     let version = stdout(&output(corecast(&["--version"]), b""));
@@ -319,10 +297,7 @@ fn print_config_redacts_secrets() {
     assert_contains(&text, 77);
     assert_contains(&text, "some-key");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !text.contains(SECRET) && !stderr.contains(SECRET),
-        "a secret was printed:\n{text}{stderr}"
-    );
+    assert!(!text.contains(SECRET) && !stderr.contains(SECRET), "a secret was printed:\n{text}{stderr}");
 }
 
 #[test]
@@ -332,19 +307,12 @@ fn check_config_says_whether_it_would_do() {
     let dir = TempDir::new();
     let socket = dir.path().join("admin.sock");
     let socket = socket.to_str().expect("UTF-8");
-    let good = output(
-        corecast(&["serve", "--check-config", "--admin-socket", socket, "--shards", "2"]),
-        b"",
-    );
+    let good = output(corecast(&["serve", "--check-config", "--admin-socket", socket, "--shards", "2"]), b"");
     assert!(good.status.success(), "{good:?}");
     assert!(!dir.path().join("admin.sock").exists(), "checking starts nothing");
 
-    for bad in [
-        &["--heart-interval", "0"][..],
-        &["--heart-timeout", "0"],
-        &["--shards", "0"],
-        &["--key", "no-secret"],
-    ] {
+    for bad in [&["--heart-interval", "0"][..], &["--heart-timeout", "0"], &["--shards", "0"], &["--key", "no-secret"]]
+    {
         let output = output(corecast(&[&["serve", "--check-config"], bad].concat()), b"");
         assert!(!output.status.success(), "{bad:?}: {output:?}");
         assert!(!output.stderr.is_empty(), "{bad:?}: it says what is wrong");
@@ -357,17 +325,11 @@ fn check_config_says_whether_it_would_do() {
     assert!(good.status.success(), "an empty file sets nothing: {good:?}");
     for text in ["no toml [", "no_such_option = 1\n"] {
         std::fs::write(&file, text).expect("a file");
-        assert_fails(
-            &output(corecast(&["serve", "--check-config", "--config", name]), b""),
-            name,
-        );
+        assert_fails(&output(corecast(&["serve", "--check-config", "--config", name]), b""), name);
     }
     let missing = dir.path().join("missing.toml");
     let missing = missing.to_str().expect("UTF-8");
-    assert_fails(
-        &output(corecast(&["serve", "--check-config", "--config", missing]), b""),
-        missing,
-    );
+    assert_fails(&output(corecast(&["serve", "--check-config", "--config", missing]), b""), missing);
 }
 
 #[test]

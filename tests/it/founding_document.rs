@@ -42,15 +42,9 @@ fn socket_connected(shards: usize) {
             let mut client = Client::upgrade(TcpStream::connect(server.address).expect("the server accepts"));
             let text = client.text();
             let value: Value = serde_json::from_str(&text).expect("JSON");
-            let socket_id = value["data"]["socket_id"]
-                .as_str()
-                .expect("socket_id is a string")
-                .to_owned();
+            let socket_id = value["data"]["socket_id"].as_str().expect("socket_id is a string").to_owned();
             let heart = json!({"interval": interval, "timeout": timeout});
-            assert_eq!(
-                value,
-                json!({"event": "socket:connected", "data": {"socket_id": socket_id, "heart": heart}})
-            );
+            assert_eq!(value, json!({"event": "socket:connected", "data": {"socket_id": socket_id, "heart": heart}}));
             assert_eq!(
                 text,
                 format!(
@@ -68,11 +62,7 @@ fn socket_connected(shards: usize) {
 fn assert_is_uuid(text: &str) {
     let parts: Vec<usize> = text.split('-').map(str::len).collect();
     assert_eq!(parts, [8, 4, 4, 4, 12], "{text} is no UUID");
-    assert!(
-        text.bytes()
-            .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
-        "{text} is no UUID"
-    );
+    assert!(text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{text} is no UUID");
 }
 
 fn socket_subscribe(shards: usize) {

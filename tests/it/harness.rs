@@ -50,12 +50,7 @@ impl Server {
 
     /// As [`Server::start`], to be added to.
     pub fn options(shards: usize) -> Options {
-        Options {
-            shards,
-            listen: "127.0.0.1:0".into(),
-            admin_path: None,
-            args: Vec::new(),
-        }
+        Options { shards, listen: "127.0.0.1:0".into(), admin_path: None, args: Vec::new() }
     }
 
     /// What the server has written to stderr so far.
@@ -152,10 +147,7 @@ impl Options {
             path
         });
         let mut command = self.command(&admin_path);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server's binary starts");
         let stderr = Stderr::drain(child.stderr.take().expect("stderr is piped"));
         let Some(address) = stderr.wait_for_address() else {
@@ -166,13 +158,7 @@ impl Options {
                 stderr.text()
             );
         };
-        Server {
-            child,
-            stderr,
-            address,
-            admin_path,
-            dir,
-        }
+        Server { child, stderr, address, admin_path, dir }
     }
 
     /// Runs a server that is expected to end by itself at once: its exit status and stderr.
@@ -198,10 +184,7 @@ pub fn corecast(args: &[&str]) -> Command {
 
 /// Runs a command to its end, at most [`LONG`].
 pub fn output(mut command: Command, input: &[u8]) -> Output {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let mut stdout = child.stdout.take().expect("stdout is piped");
@@ -260,10 +243,7 @@ struct Seen {
 
 impl Stderr {
     fn drain(from: impl Read + Send + 'static) -> Arc<Stderr> {
-        let stderr = Arc::new(Stderr {
-            seen: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let stderr = Arc::new(Stderr { seen: Mutex::default(), changed: Condvar::new() });
         let writer = Arc::clone(&stderr);
         thread::spawn(move || {
             let mut from = BufReader::new(from);
@@ -299,11 +279,7 @@ impl Stderr {
             if seen.ended {
                 return None;
             }
-            seen = self
-                .changed
-                .wait_timeout(seen, left)
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .0;
+            seen = self.changed.wait_timeout(seen, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
     }
 
@@ -314,20 +290,14 @@ impl Stderr {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return;
             };
-            seen = self
-                .changed
-                .wait_timeout(seen, left)
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .0;
+            seen = self.changed.wait_timeout(seen, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
     }
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
     let rest = &line[line.find("listening on ")? + "listening on ".len()..];
-    let end = rest
-        .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).unwrap_or(rest.len());
     rest[..end].parse().ok()
 }
 
@@ -378,10 +348,7 @@ impl Client {
         let connected = client.text();
         let value: Value = serde_json::from_str(&connected).expect("socket:connected is JSON");
         assert_eq!(value["event"], "socket:connected", "first frame: {connected}");
-        client.socket_id = value["data"]["socket_id"]
-            .as_str()
-            .expect("socket_id is a string")
-            .to_owned();
+        client.socket_id = value["data"]["socket_id"].as_str().expect("socket_id is a string").to_owned();
         client
     }
 
@@ -391,25 +358,17 @@ impl Client {
         stream.set_write_timeout(Some(LONG)).expect("socket option");
         stream.set_nodelay(true).expect("socket option");
         let (socket, _) = tungstenite::client("ws://127.0.0.1/", stream).expect("the server upgrades");
-        Client {
-            socket,
-            socket_id: String::new(),
-        }
+        Client { socket, socket_id: String::new() }
     }
 
     /// The client's own address, as the server sees it.
     pub fn address(&self) -> SocketAddr {
-        self.socket
-            .get_ref()
-            .local_addr()
-            .expect("a connected socket has an address")
+        self.socket.get_ref().local_addr().expect("a connected socket has an address")
     }
 
     /// Sends one text message.
     pub fn send(&mut self, text: &str) {
-        self.socket
-            .send(Message::text(text))
-            .unwrap_or_else(|error| panic!("sending {text}: {error}"));
+        self.socket.send(Message::text(text)).unwrap_or_else(|error| panic!("sending {text}: {error}"));
     }
 
     /// Sends one text message to a server that may already have closed.
@@ -424,9 +383,7 @@ impl Client {
 
     /// The next message of any kind.
     pub fn message(&mut self) -> Message {
-        self.socket
-            .read()
-            .unwrap_or_else(|error| panic!("waiting for a message: {error}"))
+        self.socket.read().unwrap_or_else(|error| panic!("waiting for a message: {error}"))
     }
 
     /// The next message, or how the connection ended.
@@ -483,10 +440,7 @@ impl Client {
 
     /// Sends a close frame with this code.
     pub fn close(&mut self, code: u16) {
-        let frame = CloseFrame {
-            code: CloseCode::from(code),
-            reason: "".into(),
-        };
+        let frame = CloseFrame { code: CloseCode::from(code), reason: "".into() };
         self.socket.close(Some(frame)).expect("close is sent");
         let _ = self.socket.flush();
     }
@@ -546,10 +500,7 @@ pub fn assert_error(text: &str, event: &str, channel: Option<&str>, code: &str) 
     let places = ["\"event\":", "\"channel\":", "\"data\":", "\"error\":", "\"code\":"].map(|member| text.find(member));
     let places: Vec<usize> = places.into_iter().flatten().collect();
     assert!(places.is_sorted(), "members out of order: {text}");
-    assert!(
-        text.starts_with(&format!(r#"{{"event":"{event}","#)),
-        "white space between members: {text}"
-    );
+    assert!(text.starts_with(&format!(r#"{{"event":"{event}","#)), "white space between members: {text}");
 }
 
 /// A client that may do anything: bytes in, frames out.
@@ -601,10 +552,7 @@ impl RawClient {
     pub fn upgrade(&mut self) {
         self.write(UPGRADE_REQUEST.as_bytes());
         let head = self.head();
-        assert!(
-            head.starts_with("HTTP/1.1 101 "),
-            "answer to a good upgrade request: {head}"
-        );
+        assert!(head.starts_with("HTTP/1.1 101 "), "answer to a good upgrade request: {head}");
         self.expect_connected();
     }
 
@@ -612,10 +560,7 @@ impl RawClient {
     #[track_caller]
     pub fn expect_connected(&mut self) {
         let text = self.text();
-        assert!(
-            text.starts_with(r#"{"event":"socket:connected","#),
-            "first frame: {text}"
-        );
+        assert!(text.starts_with(r#"{"event":"socket:connected","#), "first frame: {text}");
     }
 
     /// Writes bytes.
@@ -712,20 +657,10 @@ impl RawClient {
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) {
         let (opcode, payload) = self.frame();
-        assert_eq!(
-            opcode,
-            opcode::CLOSE,
-            "waiting for close {code}, got {:?}",
-            String::from_utf8_lossy(&payload)
-        );
+        assert_eq!(opcode, opcode::CLOSE, "waiting for close {code}, got {:?}", String::from_utf8_lossy(&payload));
         assert!(payload.len() >= 2, "a close frame without a code; expected {code}");
         let found = u16::from_be_bytes([payload[0], payload[1]]);
-        assert_eq!(
-            found,
-            code,
-            "close code; reason: {}",
-            String::from_utf8_lossy(&payload[2..])
-        );
+        assert_eq!(found, code, "close code; reason: {}", String::from_utf8_lossy(&payload[2..]));
         std::str::from_utf8(&payload[2..]).expect("the reason is UTF-8");
         self.expect_end();
     }
@@ -745,10 +680,7 @@ impl RawClient {
 
 /// Whether an error says that the peer is gone.
 pub fn is_end(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-    )
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
 /// A masked final frame.
@@ -818,9 +750,7 @@ impl Admin {
     /// Writes bytes.
     #[track_caller]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream
-            .write_all(bytes.as_ref())
-            .expect("the admin socket takes bytes");
+        self.stream.write_all(bytes.as_ref()).expect("the admin socket takes bytes");
     }
 
     /// Writes bytes to a server that may already have closed.
@@ -839,11 +769,7 @@ impl Admin {
         let mut line = String::new();
         match self.received.read_line(&mut line) {
             Ok(0) => None,
-            Ok(_) => Some(
-                line.strip_suffix('\n')
-                    .unwrap_or_else(|| panic!("half a line: {line}"))
-                    .to_owned(),
-            ),
+            Ok(_) => Some(line.strip_suffix('\n').unwrap_or_else(|| panic!("half a line: {line}")).to_owned()),
             Err(error) if is_end(&error) => None,
             Err(error) => panic!("waiting for an admin reply: {error}"),
         }
@@ -888,9 +814,7 @@ impl Admin {
     #[track_caller]
     pub fn publish(&mut self, channel: &str, event: &str, data: Value) -> u64 {
         let reply = self.ok(json!({"id": 1, "command": "publish", "channel": channel, "event": event, "data": data}));
-        reply["subscribers"]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no subscribers in {reply}"))
+        reply["subscribers"].as_u64().unwrap_or_else(|| panic!("no subscribers in {reply}"))
     }
 
     /// `subscribers` of a channel.
@@ -898,9 +822,7 @@ impl Admin {
     pub fn subscribers(&mut self, channel: &str) -> u64 {
         let reply = self.ok(json!({"id": 1, "command": "channel", "channel": channel}));
         assert_eq!(reply["channel"], channel, "{reply}");
-        reply["subscribers"]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no subscribers in {reply}"))
+        reply["subscribers"].as_u64().unwrap_or_else(|| panic!("no subscribers in {reply}"))
     }
 
     /// Whether the server knows the connection.
@@ -923,12 +845,7 @@ pub fn assert_refused(line: &str, reply: &str, id: Value, code: &str) {
     let value: Value = serde_json::from_str(reply).unwrap_or_else(|error| panic!("no JSON ({error}): {reply}"));
     let error = value["error"].as_str().unwrap_or_default();
     assert!(!error.is_empty(), "no error for people: {} → {reply}", shortened(line));
-    assert_eq!(
-        value,
-        json!({"id": id, "ok": false, "code": code, "error": error}),
-        "{} → {reply}",
-        shortened(line)
-    );
+    assert_eq!(value, json!({"id": id, "ok": false, "code": code, "error": error}), "{} → {reply}", shortened(line));
 }
 
 /// The start of a text, for messages.

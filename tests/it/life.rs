@@ -36,18 +36,12 @@ fn sigterm_closes_with_1012_and_exits_with_0(shards: usize) {
     for client in &mut clients {
         client.expect(r#"{"event":"e","channel":"c","data":"last"}"#);
         client.expect_close(1012);
-        assert!(matches!(
-            client.try_message(),
-            Err(tungstenite::Error::ConnectionClosed)
-        ));
+        assert!(matches!(client.try_message(), Err(tungstenite::Error::ConnectionClosed)));
     }
     let status = server.wait();
     assert_eq!(status.code(), Some(0), "{status}");
     assert_eq!(admin.try_line(), None, "the admin connection ends with the server");
-    assert!(
-        std::net::TcpStream::connect(server.address).is_err(),
-        "nobody listens any more"
-    );
+    assert!(std::net::TcpStream::connect(server.address).is_err(), "nobody listens any more");
 }
 
 fn sigint_does_as_sigterm_does(shards: usize) {
@@ -111,23 +105,15 @@ fn what_was_acknowledged_arrives_before_the_close(shards: usize) {
                 }
             }
         });
-        eventually("publishes are acknowledged", || {
-            acknowledged.load(Ordering::SeqCst) >= ENOUGH
-        });
+        eventually("publishes are acknowledged", || acknowledged.load(Ordering::SeqCst) >= ENOUGH);
         server.signal(Signal::TERM);
-        listeners
-            .into_iter()
-            .map(|thread| thread.join().expect("a listener"))
-            .collect()
+        listeners.into_iter().map(|thread| thread.join().expect("a listener")).collect()
     });
     let status = server.wait();
     assert_eq!(status.code(), Some(0), "{status}");
     let acknowledged = acknowledged.load(Ordering::SeqCst);
     for heard in heard {
-        assert!(
-            heard >= acknowledged,
-            "heard {heard} of {acknowledged} acknowledged publishes"
-        );
+        assert!(heard >= acknowledged, "heard {heard} of {acknowledged} acknowledged publishes");
     }
 }
 
@@ -154,11 +140,7 @@ fn a_second_server_on_the_port_names_the_address(shards: usize) {
     let mut client = Client::connect(&server);
     let (status, stderr) = Server::options(shards).listen(server.address).fail();
     assert!(!status.success(), "{status}");
-    assert!(
-        stderr.contains(&server.address.to_string()),
-        "stderr names no {}:\n{stderr}",
-        server.address
-    );
+    assert!(stderr.contains(&server.address.to_string()), "stderr names no {}:\n{stderr}", server.address);
     // The first one never noticed.
     client.expect_nothing_before_pong();
     for _ in 0..8 {
@@ -184,19 +166,13 @@ fn a_stale_admin_socket_is_replaced(shards: usize) {
     drop(UnixListener::bind(&path).expect("a socket file"));
     assert!(UnixStream::connect(&path).is_err(), "nobody listens");
     let mut server = Server::options(shards).admin_socket(&path).start();
-    assert_eq!(
-        Admin::connect(&server).request(json!({"id": 1, "command": "ping"})),
-        json!({"id": 1, "ok": true})
-    );
+    assert_eq!(Admin::connect(&server).request(json!({"id": 1, "command": "ping"})), json!({"id": 1, "ok": true}));
     // What a crash leaves behind.
     server.signal(Signal::KILL);
     server.wait();
     assert!(path.exists(), "a killed server removes nothing");
     let server = Server::options(shards).admin_socket(&path).start();
-    assert_eq!(
-        Admin::connect(&server).request(json!({"id": 2, "command": "ping"})),
-        json!({"id": 2, "ok": true})
-    );
+    assert_eq!(Admin::connect(&server).request(json!({"id": 2, "command": "ping"})), json!({"id": 2, "ok": true}));
 }
 
 fn the_admin_socket_is_removed_at_exit(shards: usize) {
@@ -234,11 +210,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     std::fs::write(&path, "precious").expect("a file");
     let (status, stderr) = Server::options(1).admin_socket(&path).fail();
     assert!(!status.success(), "{status}");
-    assert!(
-        stderr.contains(&path.display().to_string()),
-        "stderr names no {}:\n{stderr}",
-        path.display()
-    );
+    assert!(stderr.contains(&path.display().to_string()), "stderr names no {}:\n{stderr}", path.display());
     assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), "precious");
 }
 
@@ -258,10 +230,6 @@ fn bad_usage_exits_with_2() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}\n{stderr}", output.status);
         assert!(!stderr.trim().is_empty(), "{args:?} says nothing");
         let wrong = args.last().expect("an argument");
-        assert!(
-            stderr.contains(wrong),
-            "{args:?} does not name {wrong}: {}",
-            shortened(&stderr)
-        );
+        assert!(stderr.contains(wrong), "{args:?} does not name {wrong}: {}", shortened(&stderr));
     }
 }

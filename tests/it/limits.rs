@@ -96,19 +96,13 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
         }
         assert_eq!(opcode, TEXT);
         let start = format!(r#"{{"event":"e","channel":"c","data":"{next}:"#);
-        assert!(
-            payload.starts_with(start.as_bytes()),
-            "message {next} is missing: {:?}",
-            payload.get(..60)
-        );
+        assert!(payload.starts_with(start.as_bytes()), "message {next} is missing: {:?}", payload.get(..60));
         next += 1;
     }
     assert!(next < sent, "it cannot have got everything");
     eventually("the slow connection is gone", || {
         let reply = admin.ok(json!({"id": 1, "command": "connections"}));
-        reply["connections"]
-            .as_array()
-            .is_some_and(|connections| connections.len() == 4)
+        reply["connections"].as_array().is_some_and(|connections| connections.len() == 4)
     });
 }
 
@@ -125,15 +119,9 @@ fn an_unfinished_handshake_is_closed(shards: usize) {
         use std::io::Write;
         let mut stream = TcpStream::connect(address).expect("the server accepts");
         let start = Instant::now();
-        stream
-            .write_all(&UPGRADE_REQUEST.as_bytes()[..UPGRADE_REQUEST.len() - 2])
-            .expect("the server takes bytes");
+        stream.write_all(&UPGRADE_REQUEST.as_bytes()[..UPGRADE_REQUEST.len() - 2]).expect("the server takes bytes");
         while stream.write_all(b"X-Drip: drop\r\n").is_ok() {
-            assert!(
-                start.elapsed() < LONG,
-                "a dripping handshake is still open after {:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed() < LONG, "a dripping handshake is still open after {:?}", start.elapsed());
             thread::sleep(Duration::from_millis(50));
         }
         start.elapsed()
@@ -141,14 +129,8 @@ fn an_unfinished_handshake_is_closed(shards: usize) {
     silent.rest();
     half.rest();
     let took = start.elapsed();
-    assert!(
-        took >= Duration::from_millis(700),
-        "closed after {took:?}, before the deadline"
-    );
-    assert!(
-        drip.join().expect("the dripping client") >= Duration::from_millis(700),
-        "closed before the deadline"
-    );
+    assert!(took >= Duration::from_millis(700), "closed after {took:?}, before the deadline");
+    assert!(drip.join().expect("the dripping client") >= Duration::from_millis(700), "closed before the deadline");
     // Whoever finished in time stays.
     finished.expect_nothing_before_pong();
     Client::connect(&server).expect_nothing_before_pong();
@@ -185,11 +167,7 @@ fn gets_in(server: &Server) -> bool {
             false
         }
         _ => {
-            assert!(
-                payload.starts_with(br#"{"event":"socket:connected","#),
-                "{}",
-                payload.escape_ascii()
-            );
+            assert!(payload.starts_with(br#"{"event":"socket:connected","#), "{}", payload.escape_ascii());
             true
         }
     }
@@ -214,16 +192,10 @@ fn a_silent_connection_is_closed_with_4202(shards: usize) {
         assert!(start.elapsed() < LONG, "still open after {:?}", start.elapsed());
     };
     assert_eq!(code, 4202);
-    assert!(
-        took >= Duration::from_millis(1500),
-        "closed after {took:?}, before interval + timeout"
-    );
+    assert!(took >= Duration::from_millis(1500), "closed after {took:?}, before interval + timeout");
     silent.expect_close(4202);
     let took = start.elapsed();
-    assert!(
-        took >= Duration::from_millis(1500),
-        "closed after {took:?}, before interval + timeout"
-    );
+    assert!(took >= Duration::from_millis(1500), "closed after {took:?}, before interval + timeout");
 }
 
 fn whatever_arrives_keeps_a_connection(shards: usize) {
@@ -273,11 +245,7 @@ fn a_missing_pong_closes_with_4201(shards: usize) {
     assert_eq!(code, 4201);
     assert!(pings >= 1, "closed without having been asked");
     quiet.expect_close(4201);
-    assert!(
-        pinged.elapsed() >= Duration::from_millis(700),
-        "closed {:?} after the ping",
-        pinged.elapsed()
-    );
+    assert!(pinged.elapsed() >= Duration::from_millis(700), "closed {:?} after the ping", pinged.elapsed());
 }
 
 fn pongs_keep_a_connection(shards: usize) {

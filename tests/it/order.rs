@@ -35,17 +35,10 @@ struct Stage<'a> {
 }
 
 fn everybody_sees_one_order(shards: usize) {
-    let seed = std::env::var("IT_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(0x5EED_u64);
+    let seed = std::env::var("IT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5EED_u64);
     eprintln!("IT_SEED={seed} replays the subscribers' choices");
     let server = Server::start(shards);
-    let stage = Stage {
-        address: server.address,
-        admin_path: &server.admin_path,
-        churning: AtomicUsize::new(CHURNERS),
-    };
+    let stage = Stage { address: server.address, admin_path: &server.admin_path, churning: AtomicUsize::new(CHURNERS) };
     let mut admin = Admin::connect(&server);
     let witnesses: Vec<Client> = (0..WITNESSES).map(|_| Client::connect(&server)).collect();
     let churners: Vec<Client> = (0..CHURNERS).map(|_| Client::connect_to(stage.address)).collect();
@@ -67,13 +60,8 @@ fn everybody_sees_one_order(shards: usize) {
             .enumerate()
             .map(|(n, client)| scope.spawn(move || churn(stage, client, seed + n as u64)))
             .collect();
-        let publishers: Vec<_> = (0..PUBLISHERS)
-            .map(|n| scope.spawn(move || publish(stage, n)))
-            .collect();
-        let published: Vec<usize> = publishers
-            .into_iter()
-            .map(|thread| thread.join().expect("a publisher"))
-            .collect();
+        let publishers: Vec<_> = (0..PUBLISHERS).map(|n| scope.spawn(move || publish(stage, n))).collect();
+        let published: Vec<usize> = publishers.into_iter().map(|thread| thread.join().expect("a publisher")).collect();
         // The last word, again and again: whoever subscribes late must hear it too.
         while churners.iter().any(|thread| !thread.is_finished()) {
             for channel in CHANNELS {
@@ -84,14 +72,8 @@ fn everybody_sees_one_order(shards: usize) {
         for channel in CHANNELS {
             admin.publish(channel, "end", json!(0));
         }
-        let orders: Vec<_> = witnesses
-            .into_iter()
-            .map(|thread| thread.join().expect("a witness"))
-            .collect();
-        let runs: Vec<_> = churners
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("a churner"))
-            .collect();
+        let orders: Vec<_> = witnesses.into_iter().map(|thread| thread.join().expect("a witness")).collect();
+        let runs: Vec<_> = churners.into_iter().flat_map(|thread| thread.join().expect("a churner")).collect();
         (orders, runs, published)
     });
 
@@ -136,10 +118,7 @@ fn publish(stage: &Stage, number: usize) -> usize {
 
 fn expect_answer(admin: &mut Admin, n: usize) {
     let reply = admin.line();
-    assert!(
-        reply.starts_with(&format!(r#"{{"id":{n},"ok":true,"#)),
-        "reply {n}: {reply}"
-    );
+    assert!(reply.starts_with(&format!(r#"{{"id":{n},"ok":true,"#)), "reply {n}: {reply}");
 }
 
 /// A frame that a subscriber gets, taken apart.
@@ -156,25 +135,16 @@ fn hear(client: &mut Client) -> Heard {
         .strip_prefix(r#"{"event":""#)
         .and_then(|rest| rest.split_once(r#"","channel":""#))
         .unwrap_or_else(|| panic!("unexpected frame {text}"));
-    let (channel, rest) = rest
-        .split_once('"')
-        .unwrap_or_else(|| panic!("unexpected frame {text}"));
-    let channel = CHANNELS
-        .iter()
-        .position(|name| *name == channel)
-        .unwrap_or_else(|| panic!("unexpected channel: {text}"));
+    let (channel, rest) = rest.split_once('"').unwrap_or_else(|| panic!("unexpected frame {text}"));
+    let channel =
+        CHANNELS.iter().position(|name| *name == channel).unwrap_or_else(|| panic!("unexpected channel: {text}"));
     match event {
         "socket:subscribed" => Heard::Subscribed(channel),
         "socket:unsubscribed" => Heard::Unsubscribed(channel),
         "end" => Heard::End(channel),
         "m" => {
-            let data = rest
-                .strip_prefix(r#","data":""#)
-                .and_then(|rest| rest.strip_suffix("\"}"));
-            Heard::Message(
-                channel,
-                data.unwrap_or_else(|| panic!("unexpected frame {text}")).to_owned(),
-            )
+            let data = rest.strip_prefix(r#","data":""#).and_then(|rest| rest.strip_suffix("\"}"));
+            Heard::Message(channel, data.unwrap_or_else(|| panic!("unexpected frame {text}")).to_owned())
         }
         _ => panic!("unexpected frame {text}"),
     }
@@ -201,9 +171,7 @@ fn churn(stage: &Stage, mut client: Client, seed: u64) -> Vec<(usize, Run)> {
     let mut ended = false;
     for _ in 0..ROUNDS {
         let first = random.below(CHANNELS.len());
-        let channels: Vec<usize> = (first..first + 1 + random.below(3))
-            .map(|n| n % CHANNELS.len())
-            .collect();
+        let channels: Vec<usize> = (first..first + 1 + random.below(3)).map(|n| n % CHANNELS.len()).collect();
         let mut wanted = random.below(40);
         let mut live: BTreeMap<usize, Run> = BTreeMap::new();
         for channel in &channels {
@@ -238,15 +206,10 @@ fn churn(stage: &Stage, mut client: Client, seed: u64) -> Vec<(usize, Run)> {
                 }
                 Heard::Message(channel, data) => {
                     let run = live.get_mut(&channel);
-                    run.unwrap_or_else(|| panic!("{data} on {} after it was left", CHANNELS[channel]))
-                        .push(data);
+                    run.unwrap_or_else(|| panic!("{data} on {} after it was left", CHANNELS[channel])).push(data);
                 }
                 Heard::End(channel) => {
-                    assert!(
-                        live.contains_key(&channel),
-                        "a message on {} after it was left",
-                        CHANNELS[channel]
-                    );
+                    assert!(live.contains_key(&channel), "a message on {} after it was left", CHANNELS[channel]);
                     ended = true;
                 }
                 Heard::Subscribed(_) => panic!("a reply to no request"),
@@ -263,9 +226,7 @@ fn assert_holds_everything(order: &[Run], published: &[usize]) {
     for (channel, run) in order.iter().enumerate() {
         let mut expected: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (publisher, sent) in published.iter().enumerate() {
-            let own = (0..*sent)
-                .filter(|n| (n + publisher) % CHANNELS.len() == channel)
-                .collect();
+            let own = (0..*sent).filter(|n| (n + publisher) % CHANNELS.len() == channel).collect();
             expected.insert(publisher, own);
         }
         let mut found: BTreeMap<usize, Vec<usize>> =
@@ -277,20 +238,14 @@ fn assert_holds_everything(order: &[Run], published: &[usize]) {
                 .expect("a publisher")
                 .push(n.parse().expect("a number"));
         }
-        assert!(
-            found == expected,
-            "{}: a gap, a duplicate, or a publisher's messages out of order",
-            CHANNELS[channel]
-        );
+        assert!(found == expected, "{}: a gap, a duplicate, or a publisher's messages out of order", CHANNELS[channel]);
     }
 }
 
 /// Every run is a contiguous piece of its channel's one order.
 fn assert_runs_are_slices(order: &[Run], runs: &[(usize, Run)]) {
-    let places: Vec<BTreeMap<&str, usize>> = order
-        .iter()
-        .map(|run| run.iter().enumerate().map(|(at, data)| (data.as_str(), at)).collect())
-        .collect();
+    let places: Vec<BTreeMap<&str, usize>> =
+        order.iter().map(|run| run.iter().enumerate().map(|(at, data)| (data.as_str(), at)).collect()).collect();
     let mut inside = 0;
     for (channel, run) in runs {
         let Some(first) = run.first() else { continue };
@@ -305,10 +260,7 @@ fn assert_runs_are_slices(order: &[Run], runs: &[(usize, Run)]) {
         );
         inside += usize::from(start > 0 && end < whole.len());
     }
-    assert!(
-        inside > 0,
-        "no run began and ended while publishing went on: this test tested nothing"
-    );
+    assert!(inside > 0, "no run began and ended while publishing went on: this test tested nothing");
 }
 
 /// xorshift64: the same choices for the same seed.
@@ -326,11 +278,7 @@ impl Random {
 /// Subscribe and unsubscribe in one go, over and over, while others publish: nothing outside, whatever is inside in order.
 fn pipelined_membership_cuts_exactly(shards: usize) {
     let server = Server::start(shards);
-    let stage = Stage {
-        address: server.address,
-        admin_path: &server.admin_path,
-        churning: AtomicUsize::new(1),
-    };
+    let stage = Stage { address: server.address, admin_path: &server.admin_path, churning: AtomicUsize::new(1) };
     let mut witness_client = Client::connect(&server);
     for channel in CHANNELS {
         witness_client.subscribe(channel);
@@ -339,9 +287,7 @@ fn pipelined_membership_cuts_exactly(shards: usize) {
     let (order, runs) = thread::scope(|scope| {
         let stage = &stage;
         let witness = scope.spawn(move || witness(witness_client));
-        let publishers: Vec<_> = (0..PUBLISHERS)
-            .map(|n| scope.spawn(move || publish(stage, n)))
-            .collect();
+        let publishers: Vec<_> = (0..PUBLISHERS).map(|n| scope.spawn(move || publish(stage, n))).collect();
         let mut runs = Vec::new();
         for _ in 0..30 {
             for client in &mut clients {
@@ -379,14 +325,8 @@ fn pipelined_membership_cuts_exactly(shards: usize) {
     assert_eq!(runs.len(), 30 * 8 * 5);
     for (channel, run) in &runs {
         let Some(first) = run.first() else { continue };
-        let start = order[*channel]
-            .iter()
-            .position(|data| data == first)
-            .expect("the witness heard it too");
-        assert!(
-            order[*channel][start..].starts_with(run),
-            "heard {run:?}, which is no piece of the order"
-        );
+        let start = order[*channel].iter().position(|data| data == first).expect("the witness heard it too");
+        assert!(order[*channel][start..].starts_with(run), "heard {run:?}, which is no piece of the order");
     }
     for client in &mut clients {
         client.expect_nothing_before_pong();

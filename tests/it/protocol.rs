@@ -106,11 +106,8 @@ fn malformed_messages_are_answered(shards: usize) {
     assert_eq!(Admin::connect(&server).subscribers("user:13"), 0);
 
     // Valid, but deep beyond all sense: understood or refused, and survived.
-    let deep = format!(
-        r#"{{"event":"socket:ping","data":{{"id":1,"deep":{}{}}}}}"#,
-        "[".repeat(20_000),
-        "]".repeat(20_000)
-    );
+    let deep =
+        format!(r#"{{"event":"socket:ping","data":{{"id":1,"deep":{}{}}}}}"#, "[".repeat(20_000), "]".repeat(20_000));
     client.send(&deep);
     let reply = client.text();
     if reply != r#"{"event":"socket:pong","data":{"reply":1}}"# {
@@ -210,9 +207,7 @@ fn ids_are_echoed_as_written(shards: usize) {
     for id in &ids {
         client.send(&format!(r#"{{"event":"socket:ping","data":{{"id":{id}}}}}"#));
         client.expect(&format!(r#"{{"event":"socket:pong","data":{{"reply":{id}}}}}"#));
-        client.send(&format!(
-            "{{\"data\":{{\"x\":0,\"id\" :\t{id} \n, \"y\":{id}}},\"event\":\"socket:ping\"}}"
-        ));
+        client.send(&format!("{{\"data\":{{\"x\":0,\"id\" :\t{id} \n, \"y\":{id}}},\"event\":\"socket:ping\"}}"));
         client.expect(&format!(r#"{{"event":"socket:pong","data":{{"reply":{id}}}}}"#));
     }
 }
@@ -220,9 +215,7 @@ fn ids_are_echoed_as_written(shards: usize) {
 fn ids_that_are_none_are_refused(shards: usize) {
     let server = Server::start(shards);
     let mut client = Client::connect(&server);
-    let mut ids: Vec<String> = ["null", "true", "false", "{}", "[]", "[1]", r#"{"id":1}"#]
-        .map(str::to_owned)
-        .into();
+    let mut ids: Vec<String> = ["null", "true", "false", "{}", "[]", "[1]", r#"{"id":1}"#].map(str::to_owned).into();
     ids.push("7".repeat(65));
     ids.push("7".repeat(100));
     ids.push(format!("-{}", "1".repeat(64)));
@@ -292,14 +285,7 @@ fn binary_closes_with_1003(shards: usize) {
         ("whole", frame(BINARY, text.as_bytes())),
         ("empty", frame(BINARY, b"")),
         ("no UTF-8", frame(BINARY, b"\xff\xfe")),
-        (
-            "fragmented",
-            [
-                frame_bytes(BINARY, b"a", true),
-                frame_bytes(0x80 | CONTINUATION, b"b", true),
-            ]
-            .concat(),
-        ),
+        ("fragmented", [frame_bytes(BINARY, b"a", true), frame_bytes(0x80 | CONTINUATION, b"b", true)].concat()),
     ] {
         eprintln!("{case}"); // shown where the next lines fail
         let mut client = RawClient::connect(&server);
@@ -362,10 +348,7 @@ fn protocol_errors_close_with_1002(shards: usize) {
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("unmasked text", frame_bytes(0x80 | TEXT, text.as_bytes(), false)),
         ("unmasked ping", frame_bytes(0x80 | PING, b"", false)),
-        (
-            "unmasked close",
-            frame_bytes(0x80 | CLOSE, &1000_u16.to_be_bytes(), false),
-        ),
+        ("unmasked close", frame_bytes(0x80 | CLOSE, &1000_u16.to_be_bytes(), false)),
         ("RSV1", frame_bytes(0x80 | 0x40 | TEXT, text.as_bytes(), true)),
         ("RSV2", frame_bytes(0x80 | 0x20 | TEXT, text.as_bytes(), true)),
         ("RSV3", frame_bytes(0x80 | 0x10 | TEXT, text.as_bytes(), true)),
@@ -377,19 +360,10 @@ fn protocol_errors_close_with_1002(shards: usize) {
         ("fragmented close", frame_bytes(CLOSE, &1000_u16.to_be_bytes(), true)),
         ("ping of 126 bytes", frame(PING, &[b'x'; 126])),
         ("pong of 126 bytes", frame(PONG, &[b'x'; 126])),
-        (
-            "close of 126 bytes",
-            frame(CLOSE, &[[3, 232].as_slice(), &[b'x'; 124]].concat()),
-        ),
+        ("close of 126 bytes", frame(CLOSE, &[[3, 232].as_slice(), &[b'x'; 124]].concat())),
         ("continuation of nothing", frame(CONTINUATION, text.as_bytes())),
-        (
-            "open continuation of nothing",
-            frame_bytes(CONTINUATION, text.as_bytes(), true),
-        ),
-        (
-            "text within text",
-            [frame_bytes(TEXT, b"{", true), frame(TEXT, text.as_bytes())].concat(),
-        ),
+        ("open continuation of nothing", frame_bytes(CONTINUATION, text.as_bytes(), true)),
+        ("text within text", [frame_bytes(TEXT, b"{", true), frame(TEXT, text.as_bytes())].concat()),
         ("close of one byte", frame(CLOSE, &[3])),
         ("close 0", frame(CLOSE, &0_u16.to_be_bytes())),
         ("close 999", frame(CLOSE, &999_u16.to_be_bytes())),
@@ -414,9 +388,7 @@ fn protocol_errors_close_with_1002(shards: usize) {
 fn frames_of_every_length_encoding_are_read(shards: usize) {
     let server = Server::start(shards);
     let mut client = RawClient::connect(&server);
-    for (id, len) in [0, 124, 125, 126, 127, 128, 255, 256, 4095, 4096, 65_534, 65_535, 65_536]
-        .into_iter()
-        .enumerate()
+    for (id, len) in [0, 124, 125, 126, 127, 128, 255, 256, 4095, 4096, 65_534, 65_535, 65_536].into_iter().enumerate()
     {
         client.write(&text_frame(&ping_of(id, len)));
         client.expect(&pong(id));
@@ -449,23 +421,15 @@ fn close_is_echoed(shards: usize) {
         let mut client = RawClient::connect(&server);
         client.write(&text_frame(&subscribe("closing")));
         client.expect(&subscribed("closing"));
-        client.write(&frame(
-            CLOSE,
-            &[code.to_be_bytes().as_slice(), "bye, é".as_bytes()].concat(),
-        ));
+        client.write(&frame(CLOSE, &[code.to_be_bytes().as_slice(), "bye, é".as_bytes()].concat()));
         client.expect_close(code);
-        eventually("the connection that closed is no subscriber", || {
-            admin.subscribers("closing") == 0
-        });
+        eventually("the connection that closed is no subscriber", || admin.subscribers("closing") == 0);
     }
     let mut client = RawClient::connect(&server);
     client.write(&frame(CLOSE, b""));
     let (opcode, payload) = client.frame();
     assert_eq!(opcode, CLOSE);
-    assert!(
-        payload.is_empty() || payload[..2] == 1000_u16.to_be_bytes(),
-        "echo of a close without code: {payload:?}"
-    );
+    assert!(payload.is_empty() || payload[..2] == 1000_u16.to_be_bytes(), "echo of a close without code: {payload:?}");
     client.expect_end();
 
     // tungstenite's own closing handshake.
@@ -551,19 +515,11 @@ fn illegal_names_are_refused(shards: usize) {
         let reply = client.text();
         assert_error(&reply, "socket:unsubscribe.error", Some(&name), "not_subscribed");
         let reply: Value = serde_json::from_str(&reply).expect("JSON");
-        assert_eq!(
-            reply["data"]["error"],
-            "the connection is not subscribed to the channel"
-        );
+        assert_eq!(reply["data"]["error"], "the connection is not subscribed to the channel");
     }
     // The client's own escapes are echoed as something that means the same.
     client.send(r#"{"event":"socket:subscribe","data":{"channel":"\u00fcser\/\"\n\ud83d\ude00"}}"#);
-    assert_error(
-        &client.text(),
-        "socket:subscribe.error",
-        Some("üser/\"\n😀"),
-        "invalid_channel",
-    );
+    assert_error(&client.text(), "socket:subscribe.error", Some("üser/\"\n😀"), "invalid_channel");
     client.expect_nothing_before_pong();
 }
 
@@ -598,12 +554,7 @@ fn legal_names_are_accepted(shards: usize) {
         client.expect(&not_subscribed(name));
     }
     client.send(&subscribe("private-"));
-    assert_error(
-        &client.text(),
-        "socket:subscribe.error",
-        Some("private-"),
-        "auth_required",
-    );
+    assert_error(&client.text(), "socket:subscribe.error", Some("private-"), "auth_required");
 }
 
 fn presence_is_refused(shards: usize) {
@@ -621,36 +572,18 @@ fn too_many_subscriptions(shards: usize) {
     let server = Server::options(shards).arg("--max-subscriptions", 3).start();
     let mut client = RawClient::connect(&server);
     // In one write: those on their way count.
-    client.write(
-        &["a", "b", "c", "d", "e"]
-            .map(|name| text_frame(&subscribe(name)))
-            .concat(),
-    );
+    client.write(&["a", "b", "c", "d", "e"].map(|name| text_frame(&subscribe(name))).concat());
     for name in ["a", "b", "c"] {
         client.expect(&subscribed(name));
     }
     for name in ["d", "e"] {
-        assert_error(
-            &client.text(),
-            "socket:subscribe.error",
-            Some(name),
-            "too_many_subscriptions",
-        );
+        assert_error(&client.text(), "socket:subscribe.error", Some(name), "too_many_subscriptions");
     }
     // Those that left do not.
-    client.write(
-        &[unsubscribe("b"), subscribe("d"), subscribe("e")]
-            .map(|text| text_frame(&text))
-            .concat(),
-    );
+    client.write(&[unsubscribe("b"), subscribe("d"), subscribe("e")].map(|text| text_frame(&text)).concat());
     client.expect(&unsubscribed("b"));
     client.expect(&subscribed("d"));
-    assert_error(
-        &client.text(),
-        "socket:subscribe.error",
-        Some("e"),
-        "too_many_subscriptions",
-    );
+    assert_error(&client.text(), "socket:subscribe.error", Some("e"), "too_many_subscriptions");
     // Another connection has a limit of its own.
     let mut other = Client::connect(&server);
     for name in ["a", "b", "c"] {
@@ -668,12 +601,7 @@ fn default_subscription_limit(shards: usize) {
         client.subscribe(&format!("channel-{n}"));
     }
     client.send(&subscribe("channel-128"));
-    assert_error(
-        &client.text(),
-        "socket:subscribe.error",
-        Some("channel-128"),
-        "too_many_subscriptions",
-    );
+    assert_error(&client.text(), "socket:subscribe.error", Some("channel-128"), "too_many_subscriptions");
 }
 
 /// What a request is answered with.
@@ -700,26 +628,15 @@ fn pipelined_requests_are_answered_in_order(shards: usize) {
         let (request, reply) = match random % 8 {
             0..3 => {
                 live[at] = true;
-                let reply = if was_live {
-                    already_subscribed(channel)
-                } else {
-                    subscribed(channel)
-                };
+                let reply = if was_live { already_subscribed(channel) } else { subscribed(channel) };
                 (subscribe(channel), Reply::Exactly(reply))
             }
             3..5 => {
                 live[at] = false;
-                let reply = if was_live {
-                    unsubscribed(channel)
-                } else {
-                    not_subscribed(channel)
-                };
+                let reply = if was_live { unsubscribed(channel) } else { not_subscribed(channel) };
                 (unsubscribe(channel), Reply::Exactly(reply))
             }
-            5 => (
-                r#"{"event":"socket:nope"}"#.to_owned(),
-                Reply::Error("socket:error", None, "unknown_event"),
-            ),
+            5 => (r#"{"event":"socket:nope"}"#.to_owned(), Reply::Error("socket:error", None, "unknown_event")),
             6 => {
                 let reply = Reply::Error("socket:subscribe.error", Some("private-x"), "auth_required");
                 (subscribe("private-x"), reply)
@@ -746,12 +663,7 @@ fn pipelined_requests_are_answered_in_order(shards: usize) {
 fn requests_in_the_upgrades_own_segment(shards: usize) {
     let server = Server::start(shards);
     let mut client = RawClient::tcp(&server);
-    let requests = [
-        text_frame(&subscribe("a")),
-        text_frame(&ping(1)),
-        text_frame(&unsubscribe("a")),
-    ]
-    .concat();
+    let requests = [text_frame(&subscribe("a")), text_frame(&ping(1)), text_frame(&unsubscribe("a"))].concat();
     client.write(&[UPGRADE_REQUEST.as_bytes(), &requests].concat());
     let head = client.head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -786,19 +698,10 @@ fn bytes_split_at_every_boundary(shards: usize) {
     let small = text_frame(&ping(2));
     let medium = text_frame(&ping_of(3, 300));
     let large = text_frame(&ping_of(4, 65_536));
-    let fragments = [
-        frame_bytes(TEXT, &ping(5).as_bytes()[..20], true),
-        frame(CONTINUATION, &ping(5).as_bytes()[20..]),
-    ]
-    .concat();
+    let fragments =
+        [frame_bytes(TEXT, &ping(5).as_bytes()[..20], true), frame(CONTINUATION, &ping(5).as_bytes()[20..])].concat();
     let two = [text_frame(&ping(6)), text_frame(&ping(7))].concat();
-    for (bytes, ids) in [
-        (&small, &[2][..]),
-        (&medium, &[3]),
-        (&large, &[4]),
-        (&fragments, &[5]),
-        (&two, &[6, 7]),
-    ] {
+    for (bytes, ids) in [(&small, &[2][..]), (&medium, &[3]), (&large, &[4]), (&fragments, &[5]), (&two, &[6, 7])] {
         let step = 1 + bytes.len() / 500;
         for at in (1..bytes.len()).filter(|at| *at < 20 || at % step == 0 || at + 3 > bytes.len()) {
             let (head, tail) = bytes.split_at(at);
@@ -822,29 +725,15 @@ fn status_of(server: &Server, request: &str) -> (RawClient, String) {
     let mut client = RawClient::tcp(server);
     client.write(request.as_bytes());
     let head = client.head();
-    let status = head
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3))
-        .unwrap_or_default();
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
     let status = status.to_owned();
-    assert!(
-        !status.is_empty(),
-        "no HTTP response to {}: {head:?}",
-        shortened(request)
-    );
+    assert!(!status.is_empty(), "no HTTP response to {}: {head:?}", shortened(request));
     (client, status)
 }
 
 fn upgrade_on_any_path(shards: usize) {
     let server = Server::start(shards);
-    for path in [
-        "/",
-        "/ws",
-        "/app/278d425bdf160c739803?protocol=7&client=js",
-        "/a/b/c%20d/",
-        "/?",
-        "/?a=/b",
-    ] {
+    for path in ["/", "/ws", "/app/278d425bdf160c739803?protocol=7&client=js", "/a/b/c%20d/", "/?", "/?a=/b"] {
         let (mut client, status) = status_of(&server, &upgrade_request_for(path));
         assert_eq!(status, "101", "{path}");
         client.expect_connected();
@@ -852,10 +741,7 @@ fn upgrade_on_any_path(shards: usize) {
 }
 
 fn upgrade_on_configured_paths_only(shards: usize) {
-    let server = Server::options(shards)
-        .arg("--path", "/ws")
-        .arg("--path", "/app/one")
-        .start();
+    let server = Server::options(shards).arg("--path", "/ws").arg("--path", "/app/one").start();
     for path in ["/ws", "/ws?token=1", "/app/one"] {
         let (mut client, status) = status_of(&server, &upgrade_request_for(path));
         assert_eq!(status, "101", "{path}");
@@ -874,10 +760,7 @@ fn upgrade_answers_as_rfc_6455_says(shards: usize) {
         Cookie: a=b\r\n\r\n";
     for request in [
         UPGRADE_REQUEST.to_owned(),
-        format!(
-            "{}{extra}",
-            UPGRADE_REQUEST.strip_suffix("\r\n").expect("ends with an empty line")
-        ),
+        format!("{}{extra}", UPGRADE_REQUEST.strip_suffix("\r\n").expect("ends with an empty line")),
         UPGRADE_REQUEST.replace("Upgrade: websocket", "upgrade: WebSocket"),
         UPGRADE_REQUEST.replace("Connection: Upgrade", "connection: keep-alive, Upgrade"),
     ] {
@@ -890,14 +773,8 @@ fn upgrade_answers_as_rfc_6455_says(shards: usize) {
         assert!(lines.iter().any(|line| line == "connection: upgrade"), "{head}");
         // The answer to RFC 6455's own example.
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-        assert!(
-            !lines.iter().any(|line| line.starts_with("sec-websocket-extensions")),
-            "{head}"
-        );
-        assert!(
-            !lines.iter().any(|line| line.starts_with("sec-websocket-protocol")),
-            "{head}"
-        );
+        assert!(!lines.iter().any(|line| line.starts_with("sec-websocket-extensions")), "{head}");
+        assert!(!lines.iter().any(|line| line.starts_with("sec-websocket-protocol")), "{head}");
         client.expect_connected();
     }
 }
@@ -909,65 +786,26 @@ fn bad_upgrade_requests_get_http_errors(shards: usize) {
         ("no HTTP", "NONSENSE\r\n\r\n".to_owned(), None),
         ("POST", UPGRADE_REQUEST.replace("GET", "POST"), None),
         ("HTTP/1.0", UPGRADE_REQUEST.replace("HTTP/1.1", "HTTP/1.0"), None),
-        (
-            "plain GET",
-            "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
-            None,
-        ),
-        (
-            "no Upgrade",
-            UPGRADE_REQUEST.replace("Upgrade: websocket\r\n", ""),
-            None,
-        ),
-        (
-            "another Upgrade",
-            UPGRADE_REQUEST.replace("Upgrade: websocket", "Upgrade: h2c"),
-            None,
-        ),
-        (
-            "no Connection",
-            UPGRADE_REQUEST.replace("Connection: Upgrade\r\n", ""),
-            None,
-        ),
-        (
-            "no key",
-            UPGRADE_REQUEST.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
-            None,
-        ),
-        (
-            "no version",
-            UPGRADE_REQUEST.replace("Sec-WebSocket-Version: 13\r\n", ""),
-            None,
-        ),
+        ("plain GET", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), None),
+        ("no Upgrade", UPGRADE_REQUEST.replace("Upgrade: websocket\r\n", ""), None),
+        ("another Upgrade", UPGRADE_REQUEST.replace("Upgrade: websocket", "Upgrade: h2c"), None),
+        ("no Connection", UPGRADE_REQUEST.replace("Connection: Upgrade\r\n", ""), None),
+        ("no key", UPGRADE_REQUEST.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), None),
+        ("no version", UPGRADE_REQUEST.replace("Sec-WebSocket-Version: 13\r\n", ""), None),
         ("version 8", UPGRADE_REQUEST.replace("Version: 13", "Version: 8"), None),
-        (
-            "header without colon",
-            UPGRADE_REQUEST.replace("Origin: ", "Origin "),
-            None,
-        ),
-        (
-            "beyond the limit",
-            UPGRADE_REQUEST.replace("\r\n\r\n", &format!("\r\n{padding}")),
-            Some("431"),
-        ),
+        ("header without colon", UPGRADE_REQUEST.replace("Origin: ", "Origin "), None),
+        ("beyond the limit", UPGRADE_REQUEST.replace("\r\n\r\n", &format!("\r\n{padding}")), Some("431")),
     ];
     for (case, request, expected) in cases {
         let mut client = RawClient::tcp(&server);
         client.write_anyway(request.as_bytes());
         let head = client.head();
-        let status = head
-            .strip_prefix("HTTP/1.1 ")
-            .and_then(|rest| rest.get(..3))
-            .unwrap_or_default();
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
         assert!(status.starts_with(['4', '5']), "{case}: {head:?}");
         assert!(expected.is_none_or(|expected| expected == status), "{case}: {head:?}");
         // And the connection ends: what follows is a body at most.
         let rest = client.rest();
-        assert!(
-            !rest.starts_with(&[0x81]),
-            "{case}: a frame follows: {}",
-            rest.escape_ascii()
-        );
+        assert!(!rest.starts_with(&[0x81]), "{case}: a frame follows: {}", rest.escape_ascii());
     }
     Client::connect(&server).expect_nothing_before_pong();
 }

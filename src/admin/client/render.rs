@@ -45,10 +45,7 @@ impl Renderer {
             Request::Stats => Shape::Stats,
             Request::Ping => Shape::Ping,
         };
-        Renderer {
-            shape,
-            asked: Instant::now(),
-        }
+        Renderer { shape, asked: Instant::now() }
     }
 
     /// Prints one reply; `last`: no other is going to follow.
@@ -124,11 +121,7 @@ fn stats(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     let none = serde_json::Map::new();
     let totals = reply["stats"].as_object().unwrap_or(&none);
     let shards: Vec<&Value> = entries(reply, "shards").collect();
-    let shown = if shards.len() <= SHARDS_SHOWN_MAX {
-        &shards[..]
-    } else {
-        &[]
-    };
+    let shown = if shards.len() <= SHARDS_SHOWN_MAX { &shards[..] } else { &[] };
     let titles: Vec<String> = (0..shown.len()).map(|at| format!("SHARD {at}")).collect();
     let mut columns = vec![("NAME", Left), ("TOTAL", Right)];
     columns.extend(titles.iter().map(|title| (title.as_str(), Right)));
@@ -184,10 +177,7 @@ struct Table {
 impl Table {
     fn new(columns: &[(&str, Align)]) -> Table {
         Table {
-            columns: columns
-                .iter()
-                .map(|(title, align)| ((*title).to_owned(), *align))
-                .collect(),
+            columns: columns.iter().map(|(title, align)| ((*title).to_owned(), *align)).collect(),
             widths: columns.iter().map(|(title, _)| title.len()).collect(),
             begun: false,
         }
@@ -294,10 +284,6 @@ connections      3        1        2
     #[test]
     fn nothing_in_a_reply_steers_the_terminal() {
         let request = Request::Channel { channel: "a".into() };
-        check(
-            request,
-            r#"{"channel":"\u001b[2J","subscribers":2}"#,
-            "\u{fffd}[2J: 2 subscribers\n",
-        );
+        check(request, r#"{"channel":"\u001b[2J","subscribers":2}"#, "\u{fffd}[2J: 2 subscribers\n");
     }
 }

@@ -51,10 +51,7 @@ pub struct Refusals {
 /// One line of input. What is kept is the text as it came; this only proves that it is one, and that it carries no
 /// member which could clash with those that go in front.
 #[derive(Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a JSON object with channel (or channels), event, data, exclude"
-)]
+#[serde(deny_unknown_fields, expecting = "a JSON object with channel (or channels), event, data, exclude")]
 #[allow(dead_code)]
 struct Line {
     channel: Option<IgnoredAny>,
@@ -141,9 +138,7 @@ impl Client {
                 summary.published += 1;
                 summary.deliveries += reply.subscribers;
             } else {
-                summary
-                    .refused
-                    .note(number, || format!("{}: {}", reply.code, reply.error));
+                summary.refused.note(number, || format!("{}: {}", reply.code, reply.error));
             }
             if json {
                 out.write_all(&line).map_err(Error::Output)?;
@@ -166,12 +161,8 @@ impl Client {
 
 /// Reads the input to its end. Ends early where the socket is closed: whoever reads the replies learns that by itself.
 fn pump(input: impl Read, socket: UnixStream, sent: &SyncSender<Sent>) {
-    let mut pump = Pump {
-        output: BufWriter::with_capacity(BUFFER_BYTES, socket),
-        sent,
-        number: 0,
-        refused: Refusals::default(),
-    };
+    let mut pump =
+        Pump { output: BufWriter::with_capacity(BUFFER_BYTES, socket), sent, number: 0, refused: Refusals::default() };
     let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
     let mut spill = Vec::new();
     let error = loop {
@@ -271,16 +262,8 @@ impl Refusals {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary {
-            published,
-            deliveries,
-            refused,
-        } = self;
-        write!(
-            f,
-            "published {published} ({deliveries} deliveries), refused {}",
-            refused.count
-        )?;
+        let Summary { published, deliveries, refused } = self;
+        write!(f, "published {published} ({deliveries} deliveries), refused {}", refused.count)?;
         for (number, why) in &refused.first {
             write!(f, "\n  line {number}: {why}")?;
         }
@@ -321,10 +304,7 @@ mod tests {
                 let request: serde_json::Value = serde_json::from_str(&line).expect("JSON");
                 let id = &request["id"];
                 if line.contains("bad") {
-                    writeln!(
-                        replies,
-                        r#"{{"id":{id},"ok":false,"code":"invalid_channel","error":"bad"}}"#
-                    )
+                    writeln!(replies, r#"{{"id":{id},"ok":false,"code":"invalid_channel","error":"bad"}}"#)
                 } else {
                     writeln!(replies, r#"{{"id":{id},"ok":true,"subscribers":2}}"#)
                 }
@@ -361,25 +341,13 @@ nonsense\n\
   {\"channel\":\"a\",\"event\":\"e\",\"exclude\":\"1.2\"}";
         let (summary, out) = publish(&server(1, 100, Some(heard)), input.as_bytes(), true);
         let summary = summary.expect("a summary");
-        assert_eq!(
-            (summary.published, summary.deliveries, summary.refused.count),
-            (3, 6, 5)
-        );
+        assert_eq!((summary.published, summary.deliveries, summary.refused.count), (3, 6, 5));
         let numbers: Vec<u64> = summary.refused.first.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [4, 5, 6, 7, 8]);
         let told = summary.to_string();
-        assert!(
-            told.starts_with("published 3 (6 deliveries), refused 5\n  line 4: invalid_channel: bad\n"),
-            "{told}"
-        );
-        assert!(
-            told.contains("line 5: malformed_request: missing field `event`"),
-            "{told}"
-        );
-        assert!(
-            told.contains("line 8: malformed_request: unknown field `command`"),
-            "{told}"
-        );
+        assert!(told.starts_with("published 3 (6 deliveries), refused 5\n  line 4: invalid_channel: bad\n"), "{told}");
+        assert!(told.contains("line 5: malformed_request: missing field `event`"), "{told}");
+        assert!(told.contains("line 8: malformed_request: unknown field `command`"), "{told}");
         assert_eq!(out.lines().count(), 4);
         let got: Vec<String> = hearing.try_iter().collect();
         assert_eq!(
@@ -398,19 +366,12 @@ nonsense\n\
     #[test]
     fn a_long_stream_never_locks_up() {
         const LINES: usize = 60_000;
-        let line = format!(
-            "{{\"channel\":\"a\",\"event\":\"e\",\"data\":\"{}\"}}\n",
-            "x".repeat(100)
-        );
+        let line = format!("{{\"channel\":\"a\",\"event\":\"e\",\"data\":\"{}\"}}\n", "x".repeat(100));
         let input = io::Cursor::new(line.repeat(LINES));
         let (summary, _) = publish(&server(500, usize::MAX, None), input, false);
         let summary = summary.expect("a summary");
         assert_eq!((summary.published, summary.refused.count), (LINES as u64, 0));
-        let (summary, _) = publish(
-            &server(1, usize::MAX, None),
-            io::Cursor::new("?\n".repeat(LINES)),
-            false,
-        );
+        let (summary, _) = publish(&server(1, usize::MAX, None), io::Cursor::new("?\n".repeat(LINES)), false);
         let summary = summary.expect("a summary");
         assert_eq!((summary.published, summary.refused.count), (0, LINES as u64));
         assert!(summary.to_string().ends_with("and 59990 more"), "{summary}");
@@ -424,9 +385,7 @@ nonsense\n\
         let publishing = thread::spawn(move || publish(&path, input, false).0);
         for number in 1..=3 {
             writeln!(typing, "{{\"channel\":\"a\",\"event\":\"e\"}}").expect("an input that is read");
-            let line = hearing
-                .recv_timeout(Duration::from_secs(10))
-                .expect("the line, before the input ends");
+            let line = hearing.recv_timeout(Duration::from_secs(10)).expect("the line, before the input ends");
             assert!(line.starts_with(&format!("{{\"id\":{number},")), "{line}");
         }
         drop(typing);
@@ -438,9 +397,7 @@ nonsense\n\
     fn a_server_that_hangs_up_ends_it_though_the_input_is_silent() {
         let path = server(1, 2, None);
         let (mut typing, input) = UnixStream::pair().expect("a pair");
-        typing
-            .write_all("{\"channel\":\"a\",\"event\":\"e\"}\n".repeat(3).as_bytes())
-            .expect("room");
+        typing.write_all("{\"channel\":\"a\",\"event\":\"e\"}\n".repeat(3).as_bytes()).expect("room");
         let (result, _) = publish(&path, input, false);
         let text = result.expect_err("cut off").to_string();
         assert!(text.contains("after 2 published lines; lines from 3 on"), "{text}");
