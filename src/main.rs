@@ -3,7 +3,7 @@
 mod cli;
 
 use clap::Parser;
-use cli::{Cli, Command, Serve, Server, Sign};
+use cli::{Cli, Command, Serve, Server, Sign, Subscribe};
 use corecast::admin::client::{Client, Error, Request};
 use corecast::config::{Invalid, Settings};
 use corecast::protocol::auth;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
         Some(Command::Ping { server }) => ask(&server, Request::Ping),
+        Some(Command::Subscribe(options)) => subscribe(&options),
         Some(Command::Sign(sign_options)) => sign(&sign_options),
         Some(Command::Keygen) => keygen(),
     };
@@ -81,8 +82,14 @@ fn publish_stdin(server: &Server) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(summary.refused.count > 0)))
 }
 
+fn subscribe(options: &Subscribe) -> anyhow::Result<ExitCode> {
+    let keys = gather(&options.keys.flags())?.keys()?;
+    cli::subscribe::run(&options.url, &options.channels, keys.first(), options.count)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
-    let keys = gather(&options.flags())?.keys()?;
+    let keys = gather(&options.keys.flags())?.keys()?;
     let key = keys.first().ok_or(Usage(
         "there is no key pair to sign with. Give --key ID:SECRET, --key-file PATH, CORECAST_KEY or --config PATH"
             .into(),

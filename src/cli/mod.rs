@@ -1,6 +1,8 @@
 //! What the command line looks like. Options of `serve` come from the table in `corecast::config`, so that their names,
 //! defaults and ranges stand in one place; their values are judged there too.
 
+pub mod subscribe;
+
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use corecast::admin::client::{self, Page, Request};
@@ -108,6 +110,10 @@ Example:
         #[command(flatten)]
         server: Server,
     },
+
+    /// Subscribe to channels and print what they say, a message a line
+    #[command(after_help = SUBSCRIBE_AFTER)]
+    Subscribe(Subscribe),
 
     /// Sign a subscription to a private channel, as the business backend does
     #[command(after_help = SIGN_AFTER)]
@@ -269,6 +275,27 @@ pub struct Sign {
     /// channel_data, if the subscribe carries it: the same text, byte for byte
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub channel_data: Option<String>,
+    #[command(flatten)]
+    pub keys: Keys,
+}
+
+#[derive(Args)]
+pub struct Subscribe {
+    /// Names of the channels
+    #[arg(value_name = "CHANNEL", required = true)]
+    pub channels: Vec<String>,
+    /// Where the server listens
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:9000")]
+    pub url: String,
+    /// End after this many messages
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    #[command(flatten)]
+    pub keys: Keys,
+}
+
+#[derive(Args)]
+pub struct Keys {
     /// Key pair to sign with
     #[arg(long, value_name = "ID:SECRET")]
     key: Vec<String>,
@@ -279,11 +306,17 @@ pub struct Sign {
     config: Option<String>,
 }
 
-impl Sign {
+impl Keys {
     pub fn flags(&self) -> Flags {
         flags([("key", &self.key), ("key-file", self.key_file.as_slice()), ("config", self.config.as_slice())])
     }
 }
+
+const SUBSCRIBE_AFTER: &str = "\
+Examples:
+  corecast subscribe user:13 news
+  corecast subscribe private-user.13 --key-file keys
+  corecast subscribe user:13 --count 1 --url ws://127.0.0.1:9000/";
 
 const CONFIG_HELP: &str = "TOML file to read; corecast.toml in the repository is the manual";
 

@@ -1,0 +1,110 @@
+//! `corecast subscribe`: a client for people, to see what a channel says.
+
+use anyhow::{Context, bail};
+use corecast::protocol::auth;
+use corecast::protocol::channel::{Channel, Kind};
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use tungstenite::handshake::client::Response;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Message, WebSocket};
+
+type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
+
+/// Subscribes to `channels` at `url` and prints each message on a line, until `count` have come or the server closes.
+/// `key` signs for private channels.
+pub fn run(
+    url: &str,
+    channels: &[String],
+    key: Option<&corecast::config::Key>,
+    count: Option<u64>,
+) -> anyhow::Result<()> {
+    let (mut socket, _): (Socket, Response) =
+        tungstenite::connect(url).with_context(|| format!("no server answers at {url}; --url names another"))?;
+    let mut heartbeat = None;
+    let mut seen = 0;
+    while count.is_none_or(|count| seen < count) {
+        let Some(text) = next(&mut socket, &mut heartbeat)? else { continue };
+        let frame: Value = serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
+        match frame["event"].as_str().unwrap_or_default() {
+            "socket:connected" => {
+                let interval = frame["data"]["heart"]["interval"].as_u64().unwrap_or(120).max(1);
+                heartbeat = Some(Heartbeat::new(Duration::from_secs(interval)));
+                let id = frame["data"]["socket_id"].as_str().unwrap_or_default();
+                for channel in channels {
+                    let mut data = json!({ "channel": channel });
+                    if Channel::parse(channel).is_some_and(|channel| channel.kind() == Kind::Private)
+                        && let Some(key) = key
+                    {
+                        data["auth"] = auth::sign(key, id, channel, None).into();
+                    }
+                    send(&mut socket, &json!({ "event": "socket:subscribe", "data": data }))?;
+                }
+            }
+            "socket:subscribed" => eprintln!("subscribed to {}", frame["channel"].as_str().unwrap_or_default()),
+            "socket:subscribe.error" => bail!(
+                "{}: {}: {}",
+                frame["channel"].as_str().unwrap_or_default(),
+                frame["data"]["code"].as_str().unwrap_or_default(),
+                frame["data"]["error"].as_str().unwrap_or_default()
+            ),
+            "socket:unsubscribed" => bail!("the server ended the subscription to {}", frame["channel"]),
+            "socket:error" => bail!("{}", frame["data"]),
+            "socket:ping" => send(&mut socket, &json!({ "event": "socket:pong" }))?,
+            "socket:pong" => {}
+            _ => {
+                seen += 1;
+                let mut out = io::stdout().lock();
+                writeln!(out, "{text}").and_then(|()| out.flush()).map_err(corecast::admin::client::Error::Output)?;
+            }
+        }
+    }
+    let _ = socket.close(None);
+    Ok(())
+}
+
+/// When the client's next ping is due.
+struct Heartbeat {
+    interval: Duration,
+    due: Instant,
+    id: u64,
+}
+
+impl Heartbeat {
+    fn new(interval: Duration) -> Heartbeat {
+        Heartbeat { interval, due: Instant::now() + interval, id: 0 }
+    }
+}
+
+/// The next text; `None`: a heartbeat was due first, or it was no text.
+fn next(socket: &mut Socket, heartbeat: &mut Option<Heartbeat>) -> anyhow::Result<Option<String>> {
+    if let Some(heartbeat) = heartbeat {
+        if heartbeat.due <= Instant::now() {
+            heartbeat.due = Instant::now() + heartbeat.interval;
+            heartbeat.id += 1;
+            send(socket, &json!({ "event": "socket:ping", "data": { "id": heartbeat.id } }))?;
+        }
+        if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
+            let wait = heartbeat.due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            stream.set_read_timeout(Some(wait))?;
+        }
+    }
+    match socket.read() {
+        Ok(Message::Text(text)) => Ok(Some(text.to_string())),
+        Ok(Message::Close(Some(frame))) => bail!("the server closed: {} {}", frame.code, frame.reason),
+        Ok(Message::Close(None)) => bail!("the server closed"),
+        Ok(_) => Ok(None),
+        Err(tungstenite::Error::Io(error))
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).context("the connection broke"),
+    }
+}
+
+fn send(socket: &mut Socket, message: &Value) -> anyhow::Result<()> {
+    socket.send(Message::text(message.to_string())).context("the connection broke")
+}
