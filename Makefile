@@ -1,6 +1,6 @@
-# Everything a change must pass, and the benches. Needs a Rust toolchain with rustfmt and clippy.
+# Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: test bench
+.PHONY: test bench demo
 
 test:
 	cargo fmt --all --check
@@ -11,3 +11,16 @@ test:
 
 bench:
 	cargo bench --workspace
+
+# A server, a subscriber, one message from the one to the other.
+demo:
+	cargo build --release
+	@set -eu; dir=$$(mktemp -d); bin=target/release/corecast; export CORECAST_ADMIN_SOCKET=$$dir/admin.sock; \
+	$$bin serve --listen 127.0.0.1:0 --log warn 2> $$dir/log & server=$$!; \
+	trap 'kill $$server; wait $$server || true; rm -r '$$dir EXIT; \
+	until grep -q 'listening on' $$dir/log; do sleep 0.1; kill -0 $$server; done; cat $$dir/log; \
+	address=$$(sed -n 's/.*listening on \([^ ]*\).*/\1/p' $$dir/log); \
+	$$bin subscribe user:13 --count 1 --url ws://$$address & subscriber=$$!; \
+	until $$bin channel user:13 --json | grep -q '"subscribers":1'; do sleep 0.1; done; \
+	$$bin publish user:13 order.paid '{"id":42}'; \
+	wait $$subscriber
