@@ -4,7 +4,7 @@
 //! offset of every brace, bracket, colon and comma, and of every value's first byte. The spans are cut from the untouched
 //! text by walking those offsets, so no byte of a string or number is looked at twice.
 //!
-//! Where a key stands twice in an object, the last one wins. [`Members`] yields both; readers overwrite.
+//! Where a key stands twice in an object, the last one wins ([`Members::named`]).
 
 use serde::de::IgnoredAny;
 use simd_json::tape::Tape;
@@ -175,27 +175,48 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Keys, unescaped, and values of an object, in the order in which they were written.
+/// Keys and values of an object, in the order in which they were written. A key is a string.
 pub struct Members<'r, 'a> {
     document: Document<'r, 'a>,
     index: usize,
 }
 
+impl<'a> Members<'_, 'a> {
+    /// The values under these names; of several under one name, the last. Keys are compared unescaped.
+    pub fn named<const N: usize>(self, names: [&str; N]) -> [Option<Value<'a>>; N] {
+        let mut found = [None; N];
+        for (key, value) in self {
+            let raw = key.raw.get(1..key.raw.len() - 1).unwrap_or_default();
+            let position = names
+                .iter()
+                .position(|name| *name == raw)
+                .or_else(|| position_unescaped(key, &names));
+            if let Some(position) = position {
+                found[position] = Some(value);
+            }
+        }
+        found
+    }
+}
+
+/// Apart, since no name asked for holds a backslash: what was written as it reads is found without looking for one.
+#[cold]
+fn position_unescaped(key: Value<'_>, names: &[&str]) -> Option<usize> {
+    let text = key.raw.contains('\\').then(|| key.text())??;
+    names.iter().position(|name| *name == text)
+}
+
 impl<'a> Iterator for Members<'_, 'a> {
-    type Item = (Cow<'a, str>, Value<'a>);
+    type Item = (Value<'a>, Value<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut key = self.index;
-        if self.document.byte(key)?.1 == b',' {
-            key += 1;
+        if self.document.byte(self.index)?.1 != b'"' {
+            return None;
         }
-        let (key, colon) = match self.document.byte(key)?.1 {
-            b'"' => self.document.value(key)?,
-            _ => return None,
-        };
+        let (key, colon) = self.document.value(self.index)?;
         let (value, next) = self.document.value(colon + 1)?;
-        self.index = next;
-        Some((key.text()?, value))
+        self.index = next + usize::from(self.document.byte(next)?.1 == b',');
+        Some((key, value))
     }
 }
 
@@ -548,7 +569,7 @@ pub(crate) mod tests {
             .unwrap()
             .object()
             .unwrap()
-            .map(|(key, value)| (key, value.raw))
+            .map(|(key, value)| (key.text().unwrap(), value.raw))
             .collect();
         let expected = [
             ("event", r#""a\u0062""#),
@@ -557,6 +578,17 @@ pub(crate) mod tests {
             ("z", "[ ]"),
         ];
         assert_eq!(members, expected.map(|(key, raw)| (Cow::Borrowed(key), raw)));
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_wins() {
+        let text = r#"{"b":0,"a":1,"\u0061":2,"aa":3,"":4,"c":5,"\u0063":6,"c":7}"#;
+        let mut reader = Reader::default();
+        let found = reader.read(text).unwrap().object().unwrap().named(["a", "", "c", "d"]);
+        assert_eq!(
+            found.map(|value| value.map(|value| value.raw)),
+            [Some("2"), Some("4"), Some("7"), None]
+        );
     }
 
     #[test]
@@ -600,7 +632,7 @@ pub(crate) mod tests {
             let Pairs(pairs) = serde_json::from_str(raw.get()).unwrap();
             assert_eq!(members.len(), pairs.len());
             for ((key, value), (expected_key, expected)) in members.into_iter().zip(pairs) {
-                assert_eq!(key, expected_key);
+                assert_eq!(key.text().unwrap(), expected_key);
                 same_spans(document, value, expected);
             }
         } else if let Some(elements) = document.elements(value) {
