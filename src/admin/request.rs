@@ -140,31 +140,16 @@ type Member<'a> = Option<Value<'a>>;
 
 impl<'r, 'a> Members<'r, 'a> {
     fn of(document: Document<'r, 'a>) -> Option<Self> {
-        let (id, command, channel, channels, event, data, exclude) = (None, None, None, None, None, None, None);
-        let (prefix, limit, after, socket_id, code, reason) = (None, None, None, None, None, None);
         #[rustfmt::skip]
-        let mut members = Members {
+        let [id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason] =
+            document.object()?.named([
+                "id", "command", "channel", "channels", "event", "data", "exclude", "prefix", "limit", "after", "socket_id",
+                "code", "reason",
+            ]);
+        #[rustfmt::skip]
+        let members = Members {
             document, id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason,
         };
-        for (key, value) in document.object()? {
-            let member = match &*key {
-                "id" => &mut members.id,
-                "command" => &mut members.command,
-                "channel" => &mut members.channel,
-                "channels" => &mut members.channels,
-                "event" => &mut members.event,
-                "data" => &mut members.data,
-                "exclude" => &mut members.exclude,
-                "prefix" => &mut members.prefix,
-                "limit" => &mut members.limit,
-                "after" => &mut members.after,
-                "socket_id" => &mut members.socket_id,
-                "code" => &mut members.code,
-                "reason" => &mut members.reason,
-                _ => continue,
-            };
-            *member = Some(value);
-        }
         Some(members)
     }
 

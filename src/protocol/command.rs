@@ -1,6 +1,6 @@
 //! What a client asks for.
 
-use crate::protocol::json::{JsonString, Reader, Value};
+use crate::protocol::json::{JsonString, Members, Reader, Value};
 use std::borrow::Cow;
 
 /// A client's message, read. Fields borrow from the message.
@@ -59,48 +59,42 @@ impl Parser {
     /// Reads one text message.
     pub fn command<'a>(&mut self, text: &'a str) -> Result<Command<'a>, Unreadable> {
         let document = self.reader.read(text).ok_or(NOT_JSON)?;
-        let (mut event, mut data) = (None, None);
-        for (key, value) in document.object().ok_or(NOT_OBJECT)? {
-            match &*key {
-                "event" => event = Some(value),
-                "data" => data = Some(value),
-                _ => {}
-            }
-        }
-        let members = || data.and_then(|data| document.members(data)).into_iter().flatten();
+        let [event, data] = document.object().ok_or(NOT_OBJECT)?.named(["event", "data"]);
+        let data = data.and_then(|data| document.members(data));
         match &*event.and_then(Value::text).ok_or(NO_EVENT)? {
             "socket:subscribe" => {
-                let (mut channel, mut auth, mut channel_data) = (None, None, None);
-                for (key, value) in members() {
-                    match &*key {
-                        "channel" => channel = Some(value),
-                        "auth" => auth = Some(value),
-                        "channel_data" => channel_data = Some(value),
-                        _ => {}
-                    }
-                }
+                let [channel, auth, channel_data] = named(data, ["channel", "auth", "channel_data"]);
                 let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
-                let auth = match (auth.map(Value::text), channel_data.map(Value::string)) {
+                let channel_data = channel_data.map(Value::string);
+                let auth = match (auth.map(Value::text), &channel_data) {
                     (None, _) => Auth::Absent,
                     (Some(None), _) | (_, Some(None)) => Auth::NotString,
                     (Some(Some(auth)), _) => Auth::Text(auth),
                 };
-                Ok(Command::Subscribe { channel, auth, channel_data: channel_data.and_then(Value::string) })
+                Ok(Command::Subscribe {
+                    channel,
+                    auth,
+                    channel_data: channel_data.flatten(),
+                })
             }
             "socket:unsubscribe" => {
-                let channel = members().filter(|(key, _)| key == "channel").last();
-                let channel = channel.and_then(|(_, value)| value.string()).ok_or(NO_CHANNEL)?;
+                let [channel] = named(data, ["channel"]);
+                let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
                 Ok(Command::Unsubscribe { channel })
             }
             "socket:ping" => {
-                let id = members().filter(|(key, _)| key == "id").last();
-                let id = id.filter(|(_, value)| is_ping_id(*value)).ok_or(NO_ID)?.1.raw;
+                let [id] = named(data, ["id"]);
+                let id = id.filter(|id| is_ping_id(*id)).ok_or(NO_ID)?.raw;
                 Ok(Command::Ping { id })
             }
             "socket:pong" => Ok(Command::Pong),
             _ => Err(Unreadable::UnknownEvent),
         }
     }
+}
+
+fn named<'a, const N: usize>(data: Option<Members<'_, 'a>>, names: [&str; N]) -> [Option<Value<'a>>; N] {
+    data.map_or([None; N], |data| data.named(names))
 }
 
 fn is_ping_id(id: Value<'_>) -> bool {

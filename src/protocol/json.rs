@@ -4,7 +4,7 @@
 //! offset of every brace, bracket, colon and comma, and of every value's first byte. The spans are cut from the untouched
 //! text by walking those offsets, so no byte of a string or number is looked at twice.
 //!
-//! Where a key stands twice in an object, the last one wins. [`Members`] yields both; readers overwrite.
+//! Where a key stands twice in an object, the last one wins ([`Members::named`]).
 
 use serde::de::IgnoredAny;
 use simd_json::tape::Tape;
@@ -93,23 +93,12 @@ impl<'r, 'a> Document<'r, 'a> {
         Some((at, *self.text.as_bytes().get(at)?))
     }
 
-    /// The value that starts at a structural, and the structural behind it.
-    fn value(self, index: usize) -> Option<(Value<'a>, usize)> {
-        let (start, byte) = self.byte(index)?;
-        let (end, next) = if matches!(byte, b'{' | b'[') {
-            let last = self.closing(index)?;
-            (self.byte(last)?.0 + 1, last + 1)
-        } else {
-            (self.end_before(self.byte(index + 1)?.0), index + 1)
-        };
-        Some((Value { raw: self.text.get(start..end)?, index }, next))
-    }
-
-    /// The structural that closes the container which a structural opens.
-    fn closing(self, index: usize) -> Option<usize> {
+    /// The container that a structural opens, and the structural behind it.
+    fn container(self, index: usize) -> Option<(Value<'a>, usize)> {
         let bytes = self.text.as_bytes();
+        let structurals = self.structurals.get(index..)?;
         let mut depth = 0usize;
-        let last = self.structurals.get(index..)?.iter().position(|&at| {
+        let last = structurals.iter().position(|&at| {
             match bytes.get(at as usize) {
                 Some(b'{' | b'[') => depth += 1,
                 Some(b'}' | b']') => depth -= 1,
@@ -117,18 +106,22 @@ impl<'r, 'a> Document<'r, 'a> {
             }
             depth == 0
         })?;
-        Some(index + last)
+        let raw = self
+            .text
+            .get(*structurals.first()? as usize..=*structurals.get(last)? as usize)?;
+        Some((Value { raw, index }, index + last + 1))
     }
+}
 
-    /// Where the scalar in front of an offset ends.
-    fn end_before(self, at: usize) -> usize {
-        let bytes = self.text.as_bytes();
-        let mut end = at;
-        while end > 0 && matches!(bytes[end - 1], b' ' | b'\t' | b'\n' | b'\r') {
-            end -= 1;
-        }
-        end
+/// The scalar that starts at an offset, in front of the structural at another.
+#[inline]
+fn span(text: &str, start: u32, before: u32) -> Option<&str> {
+    let mut end = before as usize;
+    let bytes = text.as_bytes();
+    while matches!(bytes.get(end.wrapping_sub(1)), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        end -= 1;
     }
+    text.get(start as usize..end)
 }
 
 impl<'a> Value<'a> {
@@ -149,27 +142,67 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Keys, unescaped, and values of an object, in the order in which they were written.
+/// Keys and values of an object, in the order in which they were written. A key is a string.
 pub struct Members<'r, 'a> {
     document: Document<'r, 'a>,
     index: usize,
 }
 
-impl<'a> Iterator for Members<'_, 'a> {
-    type Item = (Cow<'a, str>, Value<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut key = self.index;
-        if self.document.byte(key)?.1 == b',' {
-            key += 1;
+impl<'a> Members<'_, 'a> {
+    /// The values under these names; of several under one name, the last. Keys are compared unescaped.
+    pub fn named<const N: usize>(self, names: [&str; N]) -> [Option<Value<'a>>; N] {
+        let mut found = [None; N];
+        for (key, value) in self {
+            let raw = key.raw.get(1..key.raw.len() - 1).unwrap_or_default();
+            let position = names
+                .iter()
+                .position(|name| *name == raw)
+                .or_else(|| position_unescaped(key, &names));
+            if let Some(position) = position {
+                found[position] = Some(value);
+            }
         }
-        let (key, colon) = match self.document.byte(key)?.1 {
-            b'"' => self.document.value(key)?,
-            _ => return None,
+        found
+    }
+}
+
+/// Apart, since no name asked for holds a backslash: what was written as it reads is found without looking for one.
+#[cold]
+fn position_unescaped(key: Value<'_>, names: &[&str]) -> Option<usize> {
+    let text = key.raw.contains('\\').then(|| key.text())??;
+    names.iter().position(|name| *name == text)
+}
+
+impl<'a> Iterator for Members<'_, 'a> {
+    type Item = (Value<'a>, Value<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let Document { text, structurals } = self.document;
+        // A member has at least these four: the quote of its key, its colon, the start of its value and what ends that.
+        let &[key, colon, value, after, ..] = structurals.get(self.index..)? else {
+            return None;
         };
-        let (value, next) = self.document.value(colon + 1)?;
-        self.index = next;
-        Some((key.text()?, value))
+        if text.as_bytes().get(key as usize) != Some(&b'"') {
+            return None;
+        }
+        let key = Value {
+            raw: span(text, key, colon)?,
+            index: self.index,
+        };
+        let index = self.index + 2;
+        let (value, next) = match text.as_bytes().get(value as usize) {
+            Some(b'{' | b'[') => self.document.container(index)?,
+            _ => (
+                Value {
+                    raw: span(text, value, after)?,
+                    index,
+                },
+                index + 1,
+            ),
+        };
+        self.index = next + usize::from(self.document.byte(next)?.1 == b',');
+        Some((key, value))
     }
 }
 
@@ -183,14 +216,22 @@ impl<'a> Iterator for Elements<'_, 'a> {
     type Item = Value<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut element = self.index;
-        match self.document.byte(element)?.1 {
-            b',' => element += 1,
+        let Document { text, structurals } = self.document;
+        let &[element, after, ..] = structurals.get(self.index..)? else {
+            return None;
+        };
+        let (value, next) = match text.as_bytes().get(element as usize)? {
             b']' => return None,
-            _ => {}
-        }
-        let (value, next) = self.document.value(element)?;
-        self.index = next;
+            b'{' | b'[' => self.document.container(self.index)?,
+            _ => (
+                Value {
+                    raw: span(text, element, after)?,
+                    index: self.index,
+                },
+                self.index + 1,
+            ),
+        };
+        self.index = next + usize::from(self.document.byte(next)?.1 == b',');
         Some(value)
     }
 }
@@ -457,10 +498,31 @@ pub(crate) mod tests {
     fn keys_are_compared_unescaped_and_values_stay_as_written() {
         let text = "{ \"\\u0065vent\" :\t\"a\\u0062\" , \"event\":{\"x\" : [1, 2 ]} ,\"n\": -0.0E-0\n,\"z\":[ ] }";
         let mut reader = Reader::default();
-        let members: Vec<_> =
-            reader.read(text).unwrap().object().unwrap().map(|(key, value)| (key, value.raw)).collect();
-        let expected = [("event", r#""a\u0062""#), ("event", r#"{"x" : [1, 2 ]}"#), ("n", "-0.0E-0"), ("z", "[ ]")];
+        let members: Vec<_> = reader
+            .read(text)
+            .unwrap()
+            .object()
+            .unwrap()
+            .map(|(key, value)| (key.text().unwrap(), value.raw))
+            .collect();
+        let expected = [
+            ("event", r#""a\u0062""#),
+            ("event", r#"{"x" : [1, 2 ]}"#),
+            ("n", "-0.0E-0"),
+            ("z", "[ ]"),
+        ];
         assert_eq!(members, expected.map(|(key, raw)| (Cow::Borrowed(key), raw)));
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_wins() {
+        let text = r#"{"b":0,"a":1,"\u0061":2,"aa":3,"":4,"c":5,"\u0063":6,"c":7}"#;
+        let mut reader = Reader::default();
+        let found = reader.read(text).unwrap().object().unwrap().named(["a", "", "c", "d"]);
+        assert_eq!(
+            found.map(|value| value.map(|value| value.raw)),
+            [Some("2"), Some("4"), Some("7"), None]
+        );
     }
 
     #[test]
@@ -498,7 +560,7 @@ pub(crate) mod tests {
             let Pairs(pairs) = serde_json::from_str(raw.get()).unwrap();
             assert_eq!(members.len(), pairs.len());
             for ((key, value), (expected_key, expected)) in members.into_iter().zip(pairs) {
-                assert_eq!(key, expected_key);
+                assert_eq!(key.text().unwrap(), expected_key);
                 same_spans(document, value, expected);
             }
         } else if let Some(elements) = document.elements(value) {
