@@ -15,11 +15,7 @@ const SUBSCRIBE: &str = r#"{"event":"socket:subscribe","data":{"channel":"privat
 const BEYOND_64_BITS: &str = r#"{"event":"socket:ping","data":{"id":100000000000000000000}}"#;
 
 fn messages(c: &mut Criterion) {
-    for (name, text) in [
-        ("ping", PING),
-        ("subscribe", SUBSCRIBE),
-        ("beyond_64_bits", BEYOND_64_BITS),
-    ] {
+    for (name, text) in [("ping", PING), ("subscribe", SUBSCRIBE), ("beyond_64_bits", BEYOND_64_BITS)] {
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Bytes(text.len() as u64));
         let mut parser = Parser::default();
@@ -41,9 +37,7 @@ fn publish(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(text.len() as u64));
     let mut parser = admin::request::Parser::default();
     assert!(parser.request(text.as_bytes()).command.is_ok());
-    group.bench_function("corecast", |b| {
-        b.iter(|| parser.request(black_box(text.as_bytes())).command.is_ok())
-    });
+    group.bench_function("corecast", |b| b.iter(|| parser.request(black_box(text.as_bytes())).command.is_ok()));
     assert!(serde_json::from_slice::<Publish<'_>>(text.as_bytes()).is_ok());
     group.bench_function("serde_json", |b| {
         b.iter(|| serde_json::from_slice::<Publish<'_>>(black_box(text.as_bytes())).is_ok())
@@ -111,10 +105,7 @@ fn by_hand(text: &str) -> Option<[Option<&str>; 3]> {
 /// Raw values of an object's members by name: one pass over the bytes that also is the verdict. (Escaped keys and surrogates are left out,
 /// in favour of the contender.)
 fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[Option<&'a str>; N]> {
-    let mut scanner = Scanner {
-        bytes: text.as_bytes(),
-        at: 0,
-    };
+    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0 };
     let mut found = [None; N];
     scanner.space();
     scanner.expect(b'{')?;

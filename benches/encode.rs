@@ -8,10 +8,7 @@ use std::time::Duration;
 
 fn frames(c: &mut Criterion) {
     let data = format!(r#"{{"text":"{}"}}"#, "x".repeat(117));
-    let socket_id = SocketId {
-        high: 0x1ba1_b6cb_0127_48f8,
-        low: 0xb5a5_9fd7_9a7c_68a6,
-    };
+    let socket_id = SocketId { high: 0x1ba1_b6cb_0127_48f8, low: 0xb5a5_9fd7_9a7c_68a6 };
     let mut out = Vec::with_capacity(4096);
     let mut bench = |name: &str, append: &dyn Fn(&mut Vec<u8>)| {
         c.bench_function(name, |b| {
@@ -25,20 +22,13 @@ fn frames(c: &mut Criterion) {
     bench("subscribed", &|out| event::subscribed(out, black_box("user:13")));
     bench("pong", &|out| event::pong(out, black_box("1")));
     bench("message_128", &|out| {
-        event::message(
-            out,
-            black_box("user:13"),
-            black_box("order.paid"),
-            Some(black_box(&data)),
-        )
+        event::message(out, black_box("user:13"), black_box("order.paid"), Some(black_box(&data)))
     });
     let mut frame = Vec::new();
     event::message(&mut frame, "user:13", "order.paid", Some(&data));
     bench("message_128_copied", &|out| out.extend_from_slice(black_box(&frame)));
     bench("connected", &|out| event::connected(out, black_box(socket_id), 30, 25));
-    bench("subscribe_error", &|out| {
-        event::subscribe_error(out, black_box("user:13"), ErrorCode::AlreadySubscribed)
-    });
+    bench("subscribe_error", &|out| event::subscribe_error(out, black_box("user:13"), ErrorCode::AlreadySubscribed));
 }
 
 criterion_group! {

@@ -71,11 +71,7 @@ impl Parser {
                     (Some(None), _) | (_, Some(None)) => Auth::NotString,
                     (Some(Some(auth)), _) => Auth::Text(auth),
                 };
-                Ok(Command::Subscribe {
-                    channel,
-                    auth,
-                    channel_data: channel_data.flatten(),
-                })
+                Ok(Command::Subscribe { channel, auth, channel_data: channel_data.flatten() })
             }
             "socket:unsubscribe" => {
                 let [channel] = named(data, ["channel"]);

@@ -106,9 +106,7 @@ impl<'r, 'a> Document<'r, 'a> {
             }
             depth == 0
         })?;
-        let raw = self
-            .text
-            .get(*structurals.first()? as usize..=*structurals.get(last)? as usize)?;
+        let raw = self.text.get(*structurals.first()? as usize..=*structurals.get(last)? as usize)?;
         Some((Value { raw, index }, index + last + 1))
     }
 }
@@ -154,10 +152,7 @@ impl<'a> Members<'_, 'a> {
         let mut found = [None; N];
         for (key, value) in self {
             let raw = key.raw.get(1..key.raw.len() - 1).unwrap_or_default();
-            let position = names
-                .iter()
-                .position(|name| *name == raw)
-                .or_else(|| position_unescaped(key, &names));
+            let position = names.iter().position(|name| *name == raw).or_else(|| position_unescaped(key, &names));
             if let Some(position) = position {
                 found[position] = Some(value);
             }
@@ -186,20 +181,11 @@ impl<'a> Iterator for Members<'_, 'a> {
         if text.as_bytes().get(key as usize) != Some(&b'"') {
             return None;
         }
-        let key = Value {
-            raw: span(text, key, colon)?,
-            index: self.index,
-        };
+        let key = Value { raw: span(text, key, colon)?, index: self.index };
         let index = self.index + 2;
         let (value, next) = match text.as_bytes().get(value as usize) {
             Some(b'{' | b'[') => self.document.container(index)?,
-            _ => (
-                Value {
-                    raw: span(text, value, after)?,
-                    index,
-                },
-                index + 1,
-            ),
+            _ => (Value { raw: span(text, value, after)?, index }, index + 1),
         };
         self.index = next + usize::from(self.document.byte(next)?.1 == b',');
         Some((key, value))
@@ -223,13 +209,7 @@ impl<'a> Iterator for Elements<'_, 'a> {
         let (value, next) = match text.as_bytes().get(element as usize)? {
             b']' => return None,
             b'{' | b'[' => self.document.container(self.index)?,
-            _ => (
-                Value {
-                    raw: span(text, element, after)?,
-                    index: self.index,
-                },
-                self.index + 1,
-            ),
+            _ => (Value { raw: span(text, element, after)?, index: self.index }, self.index + 1),
         };
         self.index = next + usize::from(self.document.byte(next)?.1 == b',');
         Some(value)
@@ -498,19 +478,9 @@ pub(crate) mod tests {
     fn keys_are_compared_unescaped_and_values_stay_as_written() {
         let text = "{ \"\\u0065vent\" :\t\"a\\u0062\" , \"event\":{\"x\" : [1, 2 ]} ,\"n\": -0.0E-0\n,\"z\":[ ] }";
         let mut reader = Reader::default();
-        let members: Vec<_> = reader
-            .read(text)
-            .unwrap()
-            .object()
-            .unwrap()
-            .map(|(key, value)| (key.text().unwrap(), value.raw))
-            .collect();
-        let expected = [
-            ("event", r#""a\u0062""#),
-            ("event", r#"{"x" : [1, 2 ]}"#),
-            ("n", "-0.0E-0"),
-            ("z", "[ ]"),
-        ];
+        let members: Vec<_> =
+            reader.read(text).unwrap().object().unwrap().map(|(key, value)| (key.text().unwrap(), value.raw)).collect();
+        let expected = [("event", r#""a\u0062""#), ("event", r#"{"x" : [1, 2 ]}"#), ("n", "-0.0E-0"), ("z", "[ ]")];
         assert_eq!(members, expected.map(|(key, raw)| (Cow::Borrowed(key), raw)));
     }
 
@@ -519,10 +489,7 @@ pub(crate) mod tests {
         let text = r#"{"b":0,"a":1,"\u0061":2,"aa":3,"":4,"c":5,"\u0063":6,"c":7}"#;
         let mut reader = Reader::default();
         let found = reader.read(text).unwrap().object().unwrap().named(["a", "", "c", "d"]);
-        assert_eq!(
-            found.map(|value| value.map(|value| value.raw)),
-            [Some("2"), Some("4"), Some("7"), None]
-        );
+        assert_eq!(found.map(|value| value.map(|value| value.raw)), [Some("2"), Some("4"), Some("7"), None]);
     }
 
     #[test]
