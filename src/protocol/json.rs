@@ -109,29 +109,12 @@ impl<'r, 'a> Document<'r, 'a> {
         Some((at, *self.text.as_bytes().get(at)?))
     }
 
-    /// The value that starts at a structural, and the structural behind it.
-    fn value(self, index: usize) -> Option<(Value<'a>, usize)> {
-        let (start, byte) = self.byte(index)?;
-        let (end, next) = if matches!(byte, b'{' | b'[') {
-            let last = self.closing(index)?;
-            (self.byte(last)?.0 + 1, last + 1)
-        } else {
-            (self.end_before(self.byte(index + 1)?.0), index + 1)
-        };
-        Some((
-            Value {
-                raw: self.text.get(start..end)?,
-                index,
-            },
-            next,
-        ))
-    }
-
-    /// The structural that closes the container which a structural opens.
-    fn closing(self, index: usize) -> Option<usize> {
+    /// The container that a structural opens, and the structural behind it.
+    fn container(self, index: usize) -> Option<(Value<'a>, usize)> {
         let bytes = self.text.as_bytes();
+        let structurals = self.structurals.get(index..)?;
         let mut depth = 0usize;
-        let last = self.structurals.get(index..)?.iter().position(|&at| {
+        let last = structurals.iter().position(|&at| {
             match bytes.get(at as usize) {
                 Some(b'{' | b'[') => depth += 1,
                 Some(b'}' | b']') => depth -= 1,
@@ -139,18 +122,22 @@ impl<'r, 'a> Document<'r, 'a> {
             }
             depth == 0
         })?;
-        Some(index + last)
+        let raw = self
+            .text
+            .get(*structurals.first()? as usize..=*structurals.get(last)? as usize)?;
+        Some((Value { raw, index }, index + last + 1))
     }
+}
 
-    /// Where the scalar in front of an offset ends.
-    fn end_before(self, at: usize) -> usize {
-        let bytes = self.text.as_bytes();
-        let mut end = at;
-        while end > 0 && matches!(bytes[end - 1], b' ' | b'\t' | b'\n' | b'\r') {
-            end -= 1;
-        }
-        end
+/// The scalar that starts at an offset, in front of the structural at another.
+#[inline]
+fn span(text: &str, start: u32, before: u32) -> Option<&str> {
+    let mut end = before as usize;
+    let bytes = text.as_bytes();
+    while matches!(bytes.get(end.wrapping_sub(1)), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        end -= 1;
     }
+    text.get(start as usize..end)
 }
 
 impl<'a> Value<'a> {
@@ -209,12 +196,31 @@ fn position_unescaped(key: Value<'_>, names: &[&str]) -> Option<usize> {
 impl<'a> Iterator for Members<'_, 'a> {
     type Item = (Value<'a>, Value<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.document.byte(self.index)?.1 != b'"' {
+        let Document { text, structurals } = self.document;
+        // A member has at least these four: the quote of its key, its colon, the start of its value and what ends that.
+        let &[key, colon, value, after, ..] = structurals.get(self.index..)? else {
+            return None;
+        };
+        if text.as_bytes().get(key as usize) != Some(&b'"') {
             return None;
         }
-        let (key, colon) = self.document.value(self.index)?;
-        let (value, next) = self.document.value(colon + 1)?;
+        let key = Value {
+            raw: span(text, key, colon)?,
+            index: self.index,
+        };
+        let index = self.index + 2;
+        let (value, next) = match text.as_bytes().get(value as usize) {
+            Some(b'{' | b'[') => self.document.container(index)?,
+            _ => (
+                Value {
+                    raw: span(text, value, after)?,
+                    index,
+                },
+                index + 1,
+            ),
+        };
         self.index = next + usize::from(self.document.byte(next)?.1 == b',');
         Some((key, value))
     }
@@ -230,14 +236,22 @@ impl<'a> Iterator for Elements<'_, 'a> {
     type Item = Value<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut element = self.index;
-        match self.document.byte(element)?.1 {
-            b',' => element += 1,
+        let Document { text, structurals } = self.document;
+        let &[element, after, ..] = structurals.get(self.index..)? else {
+            return None;
+        };
+        let (value, next) = match text.as_bytes().get(element as usize)? {
             b']' => return None,
-            _ => {}
-        }
-        let (value, next) = self.document.value(element)?;
-        self.index = next;
+            b'{' | b'[' => self.document.container(self.index)?,
+            _ => (
+                Value {
+                    raw: span(text, element, after)?,
+                    index: self.index,
+                },
+                self.index + 1,
+            ),
+        };
+        self.index = next + usize::from(self.document.byte(next)?.1 == b',');
         Some(value)
     }
 }
