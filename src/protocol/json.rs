@@ -106,9 +106,7 @@ impl<'r, 'a> Document<'r, 'a> {
             }
             depth == 0
         })?;
-        let raw = self
-            .text
-            .get(*structurals.first()? as usize..=*structurals.get(last)? as usize)?;
+        let raw = self.text.get(*structurals.first()? as usize..=*structurals.get(last)? as usize)?;
         Some((Value { raw, index }, index + last + 1))
     }
 }
@@ -183,20 +181,11 @@ impl<'a> Iterator for Members<'_, 'a> {
         if text.as_bytes().get(key as usize) != Some(&b'"') {
             return None;
         }
-        let key = Value {
-            raw: span(text, key, colon)?,
-            index: self.index,
-        };
+        let key = Value { raw: span(text, key, colon)?, index: self.index };
         let index = self.index + 2;
         let (value, next) = match text.as_bytes().get(value as usize) {
             Some(b'{' | b'[') => self.document.container(index)?,
-            _ => (
-                Value {
-                    raw: span(text, value, after)?,
-                    index,
-                },
-                index + 1,
-            ),
+            _ => (Value { raw: span(text, value, after)?, index }, index + 1),
         };
         self.index = next + usize::from(self.document.byte(next)?.1 == b',');
         Some((key, value))
@@ -220,13 +209,7 @@ impl<'a> Iterator for Elements<'_, 'a> {
         let (value, next) = match text.as_bytes().get(element as usize)? {
             b']' => return None,
             b'{' | b'[' => self.document.container(self.index)?,
-            _ => (
-                Value {
-                    raw: span(text, element, after)?,
-                    index: self.index,
-                },
-                self.index + 1,
-            ),
+            _ => (Value { raw: span(text, element, after)?, index: self.index }, self.index + 1),
         };
         self.index = next + usize::from(self.document.byte(next)?.1 == b',');
         Some(value)
