@@ -107,3 +107,66 @@ pub fn total(counts: &[(ShardId, u32)]) -> u64 {
 
 /// Entries that one page looks at: about a millisecond.
 const SCAN_MAX: u32 = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ChannelName {
+        Channel::parse(text).unwrap().into()
+    }
+
+    #[track_caller]
+    fn check_counts(directory: &Directory, channel: &str, expected: &[(ShardId, u32)]) {
+        let mut counts = directory.counts(Channel::parse(channel).unwrap(), HASH).to_vec();
+        counts.sort_unstable();
+        assert_eq!(counts, expected, "{channel}");
+    }
+
+    #[test]
+    fn counts_are_per_shard_and_hold_no_zeros() {
+        let mut directory = Directory::default();
+        let (a, b) = (name("a"), name("b"));
+        for (channel, shard) in [(&a, 0), (&a, 3), (&a, 3), (&b, 3)] {
+            directory.join(channel, HASH, shard);
+        }
+        check_counts(&directory, "a", &[(0, 1), (3, 2)]);
+        check_counts(&directory, "b", &[(3, 1)]);
+        check_counts(&directory, "c", &[]);
+        directory.leave(&a, HASH, 0);
+        directory.leave(&a, HASH, 3);
+        check_counts(&directory, "a", &[(3, 1)]);
+        directory.leave(&a, HASH, 3);
+        check_counts(&directory, "a", &[]);
+        assert_eq!(directory.len(), 1, "the last to leave takes the entry along");
+        directory.leave(&b, HASH, 3);
+        assert!(directory.is_empty());
+    }
+
+    #[test]
+    fn pages_tell_each_channel_once_though_others_come_and_go() {
+        let mut directory = Directory::default();
+        let stay: Vec<String> = (0..20).map(|n| format!("stay:{n}")).collect();
+        for (n, channel) in stay.iter().enumerate() {
+            directory.join(&name(channel), HASH, 0);
+            directory.join(&name(&format!("go:{n}")), HASH, 1);
+        }
+        let (mut told, mut after, mut n) = (Vec::new(), Some(0), 0);
+        while let Some(from) = after {
+            let (page, next) = directory.page("stay:", 3, from);
+            assert!(page.len() <= 3);
+            told.extend(page.into_iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), count)));
+            after = next;
+            directory.leave(&name(&format!("go:{n}")), HASH, 1);
+            directory.join(&name(&format!("late:{n}")), HASH, 1);
+            n += 1;
+        }
+        let mut expected: Vec<_> = stay.into_iter().map(|name| (name, 1)).collect();
+        told.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(told, expected);
+    }
+
+    /// Of all channels here: a table must tell names apart, not hashes.
+    const HASH: u64 = 7;
+}

@@ -130,3 +130,76 @@ impl Replies {
         self.queue.iter().map(bytes).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_sent(replies: &mut Replies, expected: &[&str]) {
+        let sent = std::iter::from_fn(|| replies.pop_ready());
+        let sent: Vec<String> = sent.map(|bytes| String::from_utf8(bytes).unwrap()).collect();
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn replies_leave_in_request_order_whatever_is_answered_first() {
+        let mut replies = Replies::default();
+        let (first, second) = (replies.reserve(), replies.reserve());
+        replies.push("pong".into());
+        replies.fill(second, "second".into(), None);
+        check_sent(&mut replies, &[]);
+        replies.fill(first, "first".into(), None);
+        check_sent(&mut replies, &["first", "second", "pong"]);
+        assert!(replies.is_empty());
+
+        let third = replies.reserve();
+        replies.fill(first, "an answer that comes twice".into(), None);
+        check_sent(&mut replies, &[]);
+        replies.fill(third, "third".into(), None);
+        check_sent(&mut replies, &["third"]);
+    }
+
+    #[test]
+    fn numbers_of_requests_wrap() {
+        let mut replies = Replies { first: u32::MAX, ..Replies::default() };
+        let (last, zero) = (replies.reserve(), replies.reserve());
+        assert_eq!((last, zero), (u32::MAX, 0));
+        replies.fill(zero, "zero".into(), None);
+        replies.fill(last, "last".into(), None);
+        check_sent(&mut replies, &["last", "zero"]);
+    }
+
+    #[test]
+    fn only_the_channel_that_a_held_reply_opens_waits_behind_it() {
+        const A: u32 = 5;
+        let mut replies = Replies::default();
+        let first = replies.reserve();
+        let subscribe = replies.reserve();
+        let unsubscribe = replies.reserve();
+        replies.push("pong".into());
+        assert!(replies.held(A).is_none(), "a is not answered yet");
+        replies.fill(subscribe, "subscribed".into(), Some(A));
+        assert!(replies.held(A + 1).is_none());
+        replies.held(A).unwrap().extend_from_slice(b" message");
+        assert_eq!((replies.held_count(), replies.held_bytes()), (1, "subscribed message pong".len() - 1));
+        replies.fill(unsubscribe, "unsubscribed".into(), None);
+        replies.fill(first, "first".into(), None);
+        check_sent(&mut replies, &["first", "subscribed message", "unsubscribed", "pong"]);
+        assert_eq!(replies.held_count(), 0);
+    }
+
+    #[test]
+    fn a_channel_opened_twice_waits_behind_the_last() {
+        let mut replies = Replies::default();
+        let requests = [replies.reserve(), replies.reserve(), replies.reserve()];
+        replies.fill(requests[1], "one".into(), Some(5));
+        replies.fill(requests[2], "two".into(), Some(5));
+        assert_eq!(replies.held(5).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_member_without_subscriptions_is_small() {
+        assert!(size_of::<Member>() <= 40, "{} bytes", size_of::<Member>());
+    }
+}

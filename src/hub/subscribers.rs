@@ -114,3 +114,50 @@ impl Subscribers {
         self.locals.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Subscribers {
+        /// What the members' references add up to.
+        pub fn interest(&self) -> usize {
+            self.locals.iter().map(|(_, local)| local.interest as usize).sum()
+        }
+    }
+
+    #[test]
+    fn a_channel_is_forgotten_when_no_member_and_no_page_needs_it() {
+        let (mut subscribers, mut pages) = (Subscribers::default(), Pages::default());
+        let channel = Channel::parse("a").unwrap();
+        let local = subscribers.find_or_enter(channel, 7);
+        assert_eq!(subscribers.find_or_enter(channel, 7), local);
+        subscribers.get_mut(local).interest += 1;
+        subscribers.forget_if_idle(local);
+        assert_eq!(subscribers.find(channel, 7), Some(local), "a member refers to it");
+
+        subscribers.page(local, &mut pages);
+        subscribers.page(local, &mut pages);
+        subscribers.get_mut(local).interest -= 1;
+        subscribers.forget_if_idle(local);
+        assert_eq!(subscribers.find(channel, 7), Some(local), "the turn has something in it");
+
+        let touched = subscribers.take_touched();
+        assert_eq!(touched, [local], "touched once, however often it is written to");
+        subscribers.get_mut(local).page = None;
+        subscribers.forget_if_idle(local);
+        subscribers.laid(touched);
+        assert!(subscribers.is_empty());
+        assert_eq!(subscribers.find(channel, 7), None);
+    }
+
+    #[test]
+    fn channels_of_one_hash_are_told_apart() {
+        let mut subscribers = Subscribers::default();
+        let [a, b] = ["a", "b"].map(|name| Channel::parse(name).unwrap());
+        let (first, second) = (subscribers.find_or_enter(a, 7), subscribers.find_or_enter(b, 7));
+        assert_ne!(first, second);
+        subscribers.forget_if_idle(first);
+        assert_eq!((subscribers.find(a, 7), subscribers.find(b, 7)), (None, Some(second)));
+    }
+}

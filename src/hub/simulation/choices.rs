@@ -1,0 +1,63 @@
+//! Where a run's decisions come from.
+
+/// Decisions: from bytes as long as there are any, then from a generator that those bytes seeded. So the same bytes make
+/// the same run, and the end of a run (everything drains) is as random as the rest.
+pub struct Choices<I> {
+    bytes: I,
+    state: u64,
+}
+
+impl<I: Iterator<Item = u8>> Choices<I> {
+    pub fn new(bytes: I) -> Choices<I> {
+        Choices { bytes, state: 0 }
+    }
+
+    /// The byte of the next step; `None` where the bytes end.
+    pub fn step(&mut self) -> Option<u8> {
+        let byte = self.bytes.next()?;
+        self.state = mix(self.state ^ u64::from(byte));
+        Some(byte)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        let mut drawn = self.byte();
+        if bound > 256 {
+            drawn = drawn << 16 | self.byte() << 8 | self.byte();
+        }
+        drawn % bound.max(1)
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of these.
+    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    fn byte(&mut self) -> usize {
+        match self.step() {
+            Some(byte) => usize::from(byte),
+            None => {
+                self.state = self.state.wrapping_add(GOLDEN);
+                (mix(self.state) >> 56) as usize
+            }
+        }
+    }
+}
+
+/// `len` bytes from a seed (splitmix64).
+pub fn bytes(seed: u64, len: usize) -> impl Iterator<Item = u8> {
+    (1..=len as u64).map(move |n| (mix(seed.wrapping_add(n.wrapping_mul(GOLDEN))) >> 56) as u8)
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,269 @@
+//! One client: what it asked, what it must therefore be told, and what it was told.
+
+use crate::hub::mail::ConnKey;
+use std::collections::VecDeque;
+
+/// Everything that was published, and the order that each channel's owner gave it.
+#[derive(Default)]
+pub struct History {
+    pub channels: Vec<ChannelHistory>,
+    pub messages: Vec<Message>,
+}
+
+pub struct ChannelHistory {
+    pub name: String,
+    pub hash: u64,
+    pub owner: usize,
+    pub is_private: bool,
+    /// Whether each shard has a client that hears the channel from start to end.
+    pub is_spied: bool,
+    /// Messages, by number.
+    pub order: Vec<usize>,
+}
+
+pub struct Message {
+    pub channel: usize,
+    /// Raw JSON.
+    pub data: Option<String>,
+    /// The client that it leaves out.
+    pub exclude: Option<usize>,
+    /// Its place in the channel's order, once its owner has it.
+    pub place: Option<usize>,
+}
+
+pub struct Client {
+    pub number: usize,
+    pub key: ConnKey,
+    pub socket_id: String,
+    pub is_spy: bool,
+    pub is_live: bool,
+    is_greeted: bool,
+    /// By channel: whether its requests and the operator's so far leave it subscribed.
+    pub wanted: Vec<bool>,
+    /// Replies that it must be given next.
+    pub replies: VecDeque<Reply>,
+    /// By channel: changes of its membership that it was not told yet.
+    pub changes: Vec<VecDeque<Change>>,
+    /// By channel: what it heard since it was told that it is subscribed.
+    runs: Vec<Option<Run>>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Reply {
+    pub event: &'static str,
+    pub channel: Option<String>,
+    /// The error's code, or the pong's id.
+    pub detail: Option<String>,
+}
+
+#[derive(Debug)]
+pub enum Change {
+    /// No message before this place may arrive.
+    Subscribe { from: usize },
+    /// Every message before this place must arrive.
+    Unsubscribe { until: usize, is_asked: bool },
+}
+
+#[derive(Debug)]
+struct Run {
+    from: usize,
+    /// The first place that must not be missing.
+    next: usize,
+    is_started: bool,
+}
+
+impl Client {
+    pub fn new(number: usize, key: ConnKey, socket_id: String, channels: usize) -> Client {
+        Client {
+            number,
+            key,
+            socket_id,
+            is_spy: false,
+            is_live: true,
+            is_greeted: false,
+            wanted: vec![false; channels],
+            replies: VecDeque::new(),
+            changes: (0..channels).map(|_| VecDeque::new()).collect(),
+            runs: (0..channels).map(|_| None).collect(),
+        }
+    }
+
+    /// Reads what was laid on the wire: whole frames, each of which must be expected.
+    pub fn read(&mut self, bytes: &[u8], history: &History) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (payload, after) = split_frame(rest);
+            rest = after;
+            let said = Said::parse(payload);
+            if said.event == "socket:connected" {
+                assert!(!self.is_greeted, "greeted twice");
+                assert!(payload.contains(&self.socket_id), "the socket id is not {}", self.socket_id);
+                self.is_greeted = true;
+                continue;
+            }
+            assert!(self.is_greeted, "{payload} came before socket:connected");
+            if said.event.starts_with("socket:") {
+                self.told(&said, history);
+            } else {
+                self.heard(&said, history);
+            }
+        }
+    }
+
+    fn told(&mut self, said: &Said<'_>, history: &History) {
+        let channel = said.channel.and_then(|name| history.find(name));
+        let was_asked = match (said.event, channel) {
+            ("socket:subscribed", Some(channel)) => {
+                let Some(Change::Subscribe { from }) = self.changes[channel].pop_front() else {
+                    panic!("{said:?}: nothing to subscribe");
+                };
+                let next = history.channels[channel].order.len();
+                let before = self.runs[channel].replace(Run { from, next, is_started: false });
+                assert!(before.is_none(), "{said:?}: is subscribed");
+                true
+            }
+            ("socket:unsubscribed", Some(channel)) => {
+                let Some(Change::Unsubscribe { until, is_asked }) = self.changes[channel].pop_front() else {
+                    panic!("{said:?}: nothing to unsubscribe");
+                };
+                self.check_heard_until(channel, until, history);
+                self.runs[channel] = None;
+                is_asked
+            }
+            _ => true,
+        };
+        if was_asked {
+            let expected = self.replies.pop_front();
+            assert!(expected.as_ref().is_some_and(|reply| said.is(reply)), "said {said:?}, expected {expected:?}");
+        }
+    }
+
+    fn heard(&mut self, said: &Said<'_>, history: &History) {
+        let number = number_of(said.event);
+        let message = &history.messages[number];
+        let channel = message.channel;
+        assert_eq!(said.channel, Some(&*history.channels[channel].name));
+        assert!(said.data == message.data.as_deref(), "m{number}: the data changed");
+        let Some(place) = message.place else {
+            panic!("m{number} was heard before its owner had it");
+        };
+        let Some(run) = &mut self.runs[channel] else {
+            panic!("m{number} was heard without a subscription");
+        };
+        assert_ne!(message.exclude, Some(self.number), "m{number} excludes this client");
+        let at_least = if run.is_started { run.next } else { run.from };
+        assert!(place >= at_least, "m{number}, place {place}, heard again or too early: {run:?}");
+        let due = run.next;
+        run.is_started = true;
+        run.next = place + 1;
+        self.check_none_due(channel, due, place, history);
+    }
+
+    fn check_heard_until(&self, channel: usize, until: usize, history: &History) {
+        match &self.runs[channel] {
+            Some(run) => self.check_none_due(channel, run.next, until, history),
+            None => panic!("ends a subscription to {channel} that never began"),
+        }
+    }
+
+    fn check_none_due(&self, channel: usize, from: usize, until: usize, history: &History) {
+        for place in from..until {
+            let number = history.channels[channel].order[place];
+            assert_eq!(
+                history.messages[number].exclude,
+                Some(self.number),
+                "m{number}, place {place} of channel {channel}, is missing"
+            );
+        }
+    }
+
+    /// Whether all that it asked was answered.
+    pub fn is_answered(&self) -> bool {
+        self.replies.is_empty() && self.changes.iter().all(VecDeque::is_empty)
+    }
+
+    /// Live subscriptions have heard everything; there are as many as the client's requests say.
+    pub fn check_complete(&self, history: &History) {
+        for (channel, topic) in history.channels.iter().enumerate() {
+            if !self.changes[channel].is_empty() {
+                continue;
+            }
+            assert_eq!(self.runs[channel].is_some(), self.wanted[channel]);
+            if self.wanted[channel] {
+                self.check_heard_until(channel, topic.order.len(), history);
+            }
+        }
+    }
+}
+
+impl History {
+    fn find(&self, name: &str) -> Option<usize> {
+        self.channels.iter().position(|channel| channel.name == name)
+    }
+
+    /// Its owner has the message: this is its place.
+    pub fn sequence(&mut self, number: usize) {
+        let message = &mut self.messages[number];
+        let order = &mut self.channels[message.channel].order;
+        assert!(message.place.replace(order.len()).is_none(), "m{number} was sequenced twice");
+        order.push(number);
+    }
+}
+
+/// A frame's payload, taken apart. The server writes members in one order.
+#[derive(Debug)]
+struct Said<'a> {
+    event: &'a str,
+    channel: Option<&'a str>,
+    data: Option<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    fn parse(payload: &'a str) -> Said<'a> {
+        let inside = payload.strip_prefix(r#"{"event":""#).and_then(|rest| rest.strip_suffix('}'));
+        let (event, mut rest) =
+            inside.and_then(|rest| rest.split_once('"')).unwrap_or_else(|| panic!("no event: {payload}"));
+        let mut channel = None;
+        if let Some((name, after)) = rest.strip_prefix(r#","channel":""#).and_then(|rest| rest.split_once('"')) {
+            (channel, rest) = (Some(name), after);
+        }
+        let data = rest.strip_prefix(r#","data":"#);
+        assert!(data.is_some() || rest.is_empty(), "more than expected: {payload}");
+        Said { event, channel, data }
+    }
+
+    fn is(&self, reply: &Reply) -> bool {
+        let detail = self.data.and_then(|data| {
+            let text = data.strip_suffix('}')?;
+            if self.event == "socket:pong" {
+                return text.strip_prefix(r#"{"reply":"#);
+            }
+            text.strip_suffix('"')?.rsplit_once(r#""code":""#).map(|(_, code)| code)
+        });
+        self.event == reply.event && self.channel == reply.channel.as_deref() && detail == reply.detail.as_deref()
+    }
+}
+
+/// The number of the message in a frame.
+pub fn message_of(frame: &[u8]) -> usize {
+    number_of(Said::parse(split_frame(frame).0).event)
+}
+
+fn number_of(event: &str) -> usize {
+    event
+        .strip_prefix('m')
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_else(|| panic!("{event} was never published"))
+}
+
+/// The payload of the unmasked text frame in front (RFC 6455 §5.2), and what follows it.
+fn split_frame(bytes: &[u8]) -> (&str, &[u8]) {
+    assert_eq!(bytes[0], 0x81, "no text frame");
+    let (len, header) = match bytes[1] {
+        126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+        127 => (u64::from_be_bytes(bytes[2..10].try_into().unwrap()) as usize, 10),
+        len => (usize::from(len), 2),
+    };
+    let (frame, rest) = bytes.split_at(header + len);
+    (std::str::from_utf8(&frame[header..]).unwrap(), rest)
+}

@@ -1,0 +1,936 @@
+//! Hubs, their clients and publishers, and what can happen to them.
+
+use super::choices::Choices;
+use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
+use super::mesh::{Effect, Mesh, Seat, Wire};
+use crate::config::{Key, Limits};
+use crate::hub::mail::{Answer, Asker, ConnKey, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::outgoing::Outgoing;
+use crate::hub::{Hub, Identity, NOT_LIVE};
+use crate::protocol::auth;
+use crate::protocol::channel::Channel;
+
+pub struct Cluster<I> {
+    choices: Choices<I>,
+    shards: Vec<Shard>,
+    mesh: Mesh,
+    history: History,
+    clients: Vec<Client>,
+    publications: Vec<Publication>,
+    inquiries: Vec<Inquiry>,
+    effects: Vec<Effect>,
+    /// What a step's byte means in this run: more entries, more often.
+    actions: Vec<Action>,
+    keys: Vec<Key>,
+    subscriptions_max: usize,
+    clients_max: usize,
+    /// Unsettled publishes that the publisher of a shard may have.
+    window: usize,
+    has_large_messages: bool,
+}
+
+struct Shard {
+    hub: Hub,
+    outgoing: Outgoing,
+    wires: Vec<Wire>,
+    generations: Vec<u32>,
+    free: Vec<Slot>,
+    unsettled: usize,
+    is_fenced: bool,
+}
+
+struct Publication {
+    messages: std::ops::Range<usize>,
+    shard: usize,
+    parts_due: u32,
+    parts: u32,
+    subscribers: i64,
+    /// The exact count, where the cluster was at rest.
+    expected: Option<i64>,
+}
+
+struct Inquiry {
+    about: About,
+    /// What the answer must be, where it is known.
+    expected: Option<Expected>,
+    is_answered: bool,
+}
+
+#[derive(Clone, Copy)]
+enum About {
+    Count,
+    Page,
+    Stats,
+    /// To take this client out of this channel.
+    Unsubscribe {
+        client: usize,
+        channel: usize,
+    },
+}
+
+enum Expected {
+    Done,
+    NotFound,
+    Count(u64),
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Connect,
+    Disconnect,
+    Hear,
+    Publish,
+    OperatorUnsubscribes,
+    Inquire,
+    Deliver,
+    DeliverMany,
+    EndTurn,
+    Retry,
+    Write,
+    Compact,
+    Turn,
+    Rest,
+}
+
+const ACTIONS: [(Action, usize); 14] = [
+    (Action::Connect, 6),
+    (Action::Disconnect, 4),
+    (Action::Hear, 24),
+    (Action::Publish, 24),
+    (Action::OperatorUnsubscribes, 4),
+    (Action::Inquire, 3),
+    (Action::Deliver, 48),
+    (Action::DeliverMany, 16),
+    (Action::EndTurn, 16),
+    (Action::Retry, 12),
+    (Action::Write, 12),
+    (Action::Compact, 3),
+    (Action::Turn, 12),
+    (Action::Rest, 1),
+];
+
+impl<I: Iterator<Item = u8>> Cluster<I> {
+    /// A cluster whose size, limits and habits the first bytes decide, and its spies.
+    pub fn new(mut choices: Choices<I>) -> Cluster<I> {
+        let shards = choices.of(&[1, 2, 2, 3, 3, 4, 5, 8]);
+        let seed = [1, 2, 3, choices.below(256) as u64];
+        let names = ["a", "b:/2", "private-c", "d", "e@e", "private-f"];
+        let names = &names[..1 + choices.below(names.len())];
+        let subscriptions_max = names.len().max(2) - usize::from(choices.one_in(4));
+        let limits = Limits {
+            heart_interval_s: 30,
+            heart_timeout_s: 25,
+            server_ping: false,
+            outbox_bytes_max: choices.of(&[700, 1 << 20, 1 << 20, 1 << 20]),
+            message_bytes_max: 65_536,
+            subscriptions_max,
+            connections_max: 1000,
+            handshake_timeout_ms: 1000,
+            admin_line_bytes_max: 1 << 20,
+        };
+        let keys = vec![Key { id: "key".into(), secret: "secret".into() }];
+        let capacities = choices.of(&[1, 2, 8, 1000]);
+        let mut cluster = Cluster {
+            shards: (0..shards)
+                .map(|shard| Shard {
+                    hub: Hub::new(Identity { shard: shard as ShardId, shards, seed }, &keys, limits.clone()),
+                    outgoing: Outgoing::new(shards),
+                    wires: Vec::new(),
+                    generations: Vec::new(),
+                    free: Vec::new(),
+                    unsettled: 0,
+                    is_fenced: false,
+                })
+                .collect(),
+            mesh: Mesh::new(shards, || 1 + choices.below(capacities)),
+            history: History::default(),
+            clients: Vec::new(),
+            publications: Vec::new(),
+            inquiries: Vec::new(),
+            effects: Vec::new(),
+            actions: Vec::new(),
+            keys,
+            subscriptions_max,
+            clients_max: choices.of(&[2, 4, 8, 16]),
+            window: choices.of(&[1, 2, 8, 32]),
+            has_large_messages: choices.one_in(8),
+            choices,
+        };
+        for (action, weight) in ACTIONS {
+            // Every run has habits of its own: some things happen often in it, some not at all.
+            let weight = weight * cluster.choices.of(&[0, 1, 1, 2]);
+            cluster.actions.extend(std::iter::repeat_n(action, weight));
+        }
+        cluster.actions.push(Action::Turn);
+        for name in names {
+            cluster.add_channel(name);
+        }
+        cluster.place_spies();
+        cluster
+    }
+
+    fn add_channel(&mut self, name: &str) {
+        let hub = &self.shards[0].hub;
+        let hash = hub.hash(Channel::parse(name).unwrap());
+        let spied_before = self.history.channels.iter().filter(|channel| channel.is_spied).count();
+        let channel = ChannelHistory {
+            name: name.into(),
+            hash,
+            owner: usize::from(hub.owner(hash)),
+            is_private: name.starts_with("private-"),
+            is_spied: spied_before < self.subscriptions_max && self.choices.one_in(2),
+            order: Vec::new(),
+        };
+        self.history.channels.push(channel);
+    }
+
+    /// One client per shard that hears every spied channel from before the first publish to the end.
+    fn place_spies(&mut self) {
+        for shard in 0..self.shards.len() {
+            let spy = self.connect(shard);
+            self.clients[spy].is_spy = true;
+            for channel in 0..self.history.channels.len() {
+                if self.history.channels[channel].is_spied {
+                    self.subscribe(spy, channel, true);
+                }
+            }
+        }
+        self.rest();
+    }
+
+    /// One step of the run. `false`: the bytes are at their end.
+    pub fn step(&mut self) -> bool {
+        let Some(byte) = self.choices.step() else { return false };
+        let action = self.actions[usize::from(byte) % self.actions.len()];
+        match action {
+            Action::Connect => {
+                if self.clients.iter().filter(|client| client.is_live).count() < self.shards.len() + self.clients_max {
+                    let shard = self.choices.below(self.shards.len());
+                    self.connect(shard);
+                }
+            }
+            Action::Disconnect => {
+                if let Some(client) = self.some_client() {
+                    self.disconnect(client);
+                }
+            }
+            Action::Hear => self.hear(),
+            Action::Publish => self.publish(),
+            Action::OperatorUnsubscribes => self.operator_unsubscribes(),
+            Action::Inquire => self.inquire(),
+            Action::Deliver => self.deliver_one(),
+            Action::DeliverMany => {
+                for _ in 0..self.choices.below(32) {
+                    self.deliver_one();
+                }
+            }
+            Action::EndTurn => {
+                let shard = self.some_shard();
+                self.on(shard, |hub, port| hub.end_turn(port));
+            }
+            Action::Retry => {
+                let shard = self.some_shard();
+                self.retry(shard);
+            }
+            Action::Write => {
+                let shard = self.some_shard();
+                let slot = self.choices.below(self.shards[shard].wires.len());
+                self.write(shard, slot);
+            }
+            Action::Compact => self.compact(),
+            Action::Turn => self.turn(),
+            Action::Rest => {
+                self.rest();
+                self.check_at_rest();
+            }
+        }
+        self.check_bounds();
+        true
+    }
+
+    /// Everything stops: nothing that was published is lost, nothing that was held stays.
+    pub fn finish(&mut self) {
+        if self.choices.one_in(2) {
+            self.go_down();
+        }
+        self.rest();
+        self.check_at_rest();
+        while let Some(client) = self.some_of(|client| client.is_live) {
+            self.disconnect(client);
+            for _ in 0..self.choices.below(4) {
+                self.deliver_one();
+            }
+        }
+        self.rest();
+        for shard in &self.shards {
+            assert!(shard.hub.directory.is_empty(), "the directory keeps a channel");
+            assert!(shard.hub.subscribers.is_empty(), "a channel without members is kept");
+            assert_eq!(shard.hub.pages.held_count(), 0, "a page is held");
+            assert_eq!(shard.hub.sizes(), (0, 0));
+        }
+    }
+
+    /// Messages so far.
+    pub fn published(&self) -> usize {
+        self.history.messages.len()
+    }
+
+    // ---- connections
+
+    fn connect(&mut self, shard: usize) -> usize {
+        let Shard { hub, wires, generations, free, .. } = &mut self.shards[shard];
+        let slot = match free.len() {
+            0 => {
+                wires.push(Wire::default());
+                generations.push(0);
+                wires.len() - 1
+            }
+            // As a slab does, or not.
+            _ if self.choices.one_in(4) => free.swap_remove(0) as usize,
+            _ => free.pop().unwrap() as usize,
+        };
+        let key = ConnKey { shard: shard as ShardId, slot: slot as Slot, generation: generations[slot] };
+        let socket_id = hub.identities.socket_id(key);
+        let number = self.clients.len();
+        assert!(wires[slot].client.replace(number).is_none() && wires[slot].queue.is_empty());
+        let channels = self.history.channels.len();
+        self.clients.push(Client::new(number, key, socket_id.to_string(), channels));
+        self.on(shard, |hub, port| hub.connect(slot as Slot, port));
+        let hub = &self.shards[shard].hub;
+        assert!(hub.is_live(key) && hub.key_of(socket_id) == Some(key));
+        number
+    }
+
+    fn disconnect(&mut self, client: usize) {
+        let ConnKey { shard, slot, .. } = self.clients[client].key;
+        let shard = usize::from(shard);
+        self.clients[client].is_live = false;
+        self.on(shard, |hub, port| hub.disconnect(slot, port));
+        let Shard { hub, wires, generations, free, .. } = &mut self.shards[shard];
+        let wire = &mut wires[slot as usize];
+        while !wire.queue.is_empty() {
+            wire.write(&mut hub.pages);
+        }
+        wire.client = None;
+        generations[slot as usize] += 1;
+        free.push(slot);
+        assert!(!hub.is_live(self.clients[client].key));
+    }
+
+    // ---- requests
+
+    /// A client says a few things at once.
+    fn hear(&mut self) {
+        let Some(client) = self.some_client() else { return };
+        for _ in 0..=self.choices.below(5) {
+            let ConnKey { shard, slot, .. } = self.clients[client].key;
+            if !self.clients[client].is_live || self.shards[usize::from(shard)].hub.waiting_replies(slot) > 24 {
+                return;
+            }
+            let channel = self.choices.below(self.history.channels.len());
+            match self.choices.below(12) {
+                0..5 => {
+                    let is_signed = !self.choices.one_in(3);
+                    self.subscribe(client, channel, is_signed);
+                }
+                5..9 => self.unsubscribe(client, channel),
+                9 => self.say_nonsense(client),
+                _ => self.ping(client),
+            }
+        }
+    }
+
+    fn subscribe(&mut self, client: usize, channel: usize, is_signed: bool) {
+        let ChannelHistory { name, is_private, order, .. } = &self.history.channels[channel];
+        let asking = &mut self.clients[client];
+        let (auth, refusal) = match (is_private, is_signed) {
+            (false, _) => (String::new(), None),
+            (true, true) => {
+                let auth = auth::sign(&self.keys[0], &asking.socket_id, name, None);
+                (format!(r#","auth":"{auth}""#), None)
+            }
+            (true, false) if self.choices.one_in(2) => (String::new(), Some("auth_required")),
+            (true, false) => (format!(r#","auth":"key:{:064}""#, 7), Some("auth_invalid")),
+        };
+        let wanted = asking.wanted.iter().filter(|&&wanted| wanted).count();
+        let refusal = match refusal {
+            _ if asking.wanted[channel] => Some("already_subscribed"),
+            None if wanted >= self.subscriptions_max => Some("too_many_subscriptions"),
+            refusal => refusal,
+        };
+        let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{name}"{auth}}}}}"#);
+        if refusal.is_none() {
+            asking.wanted[channel] = true;
+            asking.changes[channel].push_back(Change::Subscribe { from: order.len() });
+        }
+        asking.replies.push_back(Reply {
+            event: refusal.map_or("socket:subscribed", |_| "socket:subscribe.error"),
+            channel: Some(name.clone()),
+            detail: refusal.map(String::from),
+        });
+        self.say(client, &text);
+    }
+
+    fn unsubscribe(&mut self, client: usize, channel: usize) {
+        let ChannelHistory { name, order, .. } = &self.history.channels[channel];
+        let asking = &mut self.clients[client];
+        let refusal = (!asking.wanted[channel]).then_some("not_subscribed");
+        let text = format!(r#"{{"event":"socket:unsubscribe","data":{{"channel":"{name}"}}}}"#);
+        if refusal.is_none() {
+            asking.wanted[channel] = false;
+            asking.changes[channel].push_back(Change::Unsubscribe { until: order.len(), is_asked: true });
+        }
+        asking.replies.push_back(Reply {
+            event: refusal.map_or("socket:unsubscribed", |_| "socket:unsubscribe.error"),
+            channel: Some(name.clone()),
+            detail: refusal.map(String::from),
+        });
+        self.say(client, &text);
+    }
+
+    fn ping(&mut self, client: usize) {
+        let id = self.choices.of(&["1", r#""a""#, "-2.50e3"]);
+        self.expect(client, "socket:pong", None, id);
+        self.say(client, &format!(r#"{{"event":"socket:ping","data":{{"id":{id}}}}}"#));
+    }
+
+    fn say_nonsense(&mut self, client: usize) {
+        match self.choices.below(7) {
+            0 => {
+                self.expect(client, "socket:error", None, "malformed_message");
+                self.say(client, "nonsense");
+            }
+            1 => {
+                self.expect(client, "socket:error", None, "unknown_event");
+                self.say(client, r#"{"event":"order.paid","channel":"a","data":1}"#);
+            }
+            2 => {
+                self.expect(client, "socket:error", None, "malformed_message");
+                self.say(client, r#"{"event":"socket:subscribe","data":{"auth":"a"}}"#);
+            }
+            3 => {
+                self.expect(client, "socket:subscribe.error", Some("no name"), "invalid_channel");
+                self.say(client, r#"{"event":"socket:subscribe","data":{"channel":"no name"}}"#);
+            }
+            4 => {
+                self.expect(client, "socket:unsubscribe.error", Some("no name"), "not_subscribed");
+                self.say(client, r#"{"event":"socket:unsubscribe","data":{"channel":"no name"}}"#);
+            }
+            5 => {
+                self.expect(client, "socket:unsubscribe.error", Some("never"), "not_subscribed");
+                self.say(client, r#"{"event":"socket:unsubscribe","data":{"channel":"never"}}"#);
+            }
+            _ => self.say(client, r#"{"event":"socket:pong"}"#),
+        }
+    }
+
+    fn expect(&mut self, client: usize, event: &'static str, channel: Option<&str>, detail: &str) {
+        self.clients[client].replies.push_back(Reply {
+            event,
+            channel: channel.map(String::from),
+            detail: Some(detail.into()),
+        });
+    }
+
+    fn say(&mut self, client: usize, text: &str) {
+        let ConnKey { shard, slot, .. } = self.clients[client].key;
+        self.on(usize::from(shard), |hub, port| {
+            hub.hear(slot, text, port);
+        });
+    }
+
+    // ---- publishers and operators
+
+    fn publish(&mut self) {
+        let shard = self.choices.below(self.shards.len());
+        if self.shards[shard].is_fenced || self.shards[shard].unsettled >= self.window {
+            return;
+        }
+        let channels: Vec<usize> =
+            (0..self.choices.of(&[1, 1, 1, 2, 3])).map(|_| self.choices.below(self.history.channels.len())).collect();
+        let exclude = if self.choices.one_in(3) { self.someone() } else { None };
+        self.publish_to(shard, &channels, exclude, None);
+    }
+
+    fn publish_to(&mut self, shard: usize, channels: &[usize], exclude: Option<ConnKey>, expected: Option<i64>) {
+        let request = self.publications.len();
+        let first = self.history.messages.len();
+        let excluded = exclude.and_then(|key| self.clients.iter().position(|client| client.key == key));
+        self.shards[shard].unsettled += 1;
+        self.publications.push(Publication {
+            messages: first..first + channels.len(),
+            shard,
+            parts_due: channels.len() as u32 * if exclude.is_some() { 2 } else { 1 },
+            parts: 0,
+            subscribers: 0,
+            expected,
+        });
+        for &channel in channels {
+            let data = self.some_data();
+            self.history.messages.push(Message { channel, data: data.clone(), exclude: excluded, place: None });
+            self.mesh.unaccepted.push(0);
+        }
+        let asker = self.asker(shard, PUBLISHER, request);
+        for (number, &channel) in (first..).zip(channels) {
+            if self.history.channels[channel].owner == shard {
+                self.history.sequence(number);
+            }
+            let name = self.history.channels[channel].name.clone();
+            let data = self.history.messages[number].data.clone();
+            let event = format!("m{number}");
+            let channel = Channel::parse(&name).unwrap();
+            let settled =
+                self.on(shard, |hub, port| hub.publish(channel, &event, data.as_deref(), exclude, asker, port));
+            if let Some(settled) = settled {
+                self.settle(request, settled);
+            }
+        }
+    }
+
+    fn settle(&mut self, request: usize, settled: Settled) {
+        let publication = &mut self.publications[request];
+        publication.parts += settled.parts;
+        publication.subscribers += settled.subscribers;
+        assert!(publication.parts <= publication.parts_due, "settled more than there is");
+        if publication.parts < publication.parts_due {
+            return;
+        }
+        self.shards[publication.shard].unsettled -= 1;
+        for number in publication.messages.clone() {
+            assert!(self.history.messages[number].place.is_some(), "m{number} settled unsequenced");
+            assert_eq!(self.mesh.unaccepted[number], 0, "m{number} settled, its mail not accepted");
+        }
+        if let Some(expected) = publication.expected {
+            assert_eq!(publication.subscribers, expected, "the count is wrong");
+        }
+        let spied = publication
+            .messages
+            .clone()
+            .filter(|&number| self.history.channels[self.history.messages[number].channel].is_spied);
+        assert!(publication.subscribers >= (spied.count() * self.shards.len()) as i64);
+    }
+
+    fn operator_unsubscribes(&mut self) {
+        let shard = self.choices.below(self.shards.len());
+        // Alive or not, but no spy.
+        let client = self.choices.below(self.clients.len());
+        if self.clients[client].is_spy {
+            return;
+        }
+        let channel = self.choices.below(self.history.channels.len());
+        let member = self.clients[client].key;
+        let topic = &self.history.channels[channel];
+        let question =
+            Question::Unsubscribe { member, channel: Channel::parse(&topic.name).unwrap().into(), hash: topic.hash };
+        self.ask(shard, usize::from(member.shard), About::Unsubscribe { client, channel }, None, question);
+    }
+
+    /// The member's shard is about to consider to take it out.
+    fn consider(&mut self, inquiry: usize) {
+        let About::Unsubscribe { client, channel } = self.inquiries[inquiry].about else {
+            return;
+        };
+        let member = &mut self.clients[client];
+        let is_subscribed = member.is_live && member.wanted[channel];
+        if is_subscribed {
+            member.wanted[channel] = false;
+            member.changes[channel]
+                .push_back(Change::Unsubscribe { until: self.history.channels[channel].order.len(), is_asked: false });
+        }
+        let expected = if is_subscribed { Expected::Done } else { Expected::NotFound };
+        self.inquiries[inquiry].expected = Some(expected);
+    }
+
+    fn inquire(&mut self) {
+        let shard = self.choices.below(self.shards.len());
+        let of = self.choices.below(self.shards.len());
+        match self.choices.below(3) {
+            0 => {
+                let channel = self.choices.below(self.history.channels.len());
+                self.ask_count(shard, channel, None);
+            }
+            1 => {
+                let question = Question::Channels { prefix: "".into(), limit: 2, after: 0 };
+                self.ask(shard, of, About::Page, None, question);
+            }
+            _ => self.ask(shard, of, About::Stats, None, Question::Stats),
+        }
+    }
+
+    fn ask_count(&mut self, shard: usize, channel: usize, expected: Option<u64>) {
+        let topic = &self.history.channels[channel];
+        let question = Question::Channel { channel: Channel::parse(&topic.name).unwrap().into(), hash: topic.hash };
+        let owner = topic.owner;
+        self.ask(shard, owner, About::Count, expected.map(Expected::Count), question);
+    }
+
+    fn ask(&mut self, shard: usize, of: usize, about: About, expected: Option<Expected>, question: Question) {
+        let number = self.inquiries.len();
+        self.inquiries.push(Inquiry { about, expected, is_answered: false });
+        if shard == of {
+            self.consider(number);
+        }
+        let asker = self.asker(shard, OPERATOR, number);
+        self.on(shard, |hub, port| hub.ask(of as ShardId, asker, question, port));
+    }
+
+    fn answered(&mut self, asker: Asker, answer: &Answer) {
+        let inquiry = &mut self.inquiries[asker.request as usize];
+        assert!(!std::mem::replace(&mut inquiry.is_answered, true), "answered twice");
+        let is_right = match (&inquiry.about, &inquiry.expected, answer) {
+            (About::Unsubscribe { .. }, Some(Expected::Done), Answer::Done) => true,
+            (About::Unsubscribe { .. }, Some(Expected::NotFound), Answer::NotFound) => true,
+            (About::Count, None, Answer::Subscribers(_)) => true,
+            (About::Count, Some(Expected::Count(expected)), Answer::Subscribers(count)) => count == expected,
+            (About::Page, None, Answer::Channels { channels, .. }) => channels.len() <= 2,
+            (About::Stats, None, Answer::Done) => true,
+            _ => false,
+        };
+        assert!(is_right, "wrong answer: {answer:?}");
+    }
+
+    // ---- the machinery between
+
+    /// Lets a hub do something, then looks at what it did.
+    fn on<R>(&mut self, shard: usize, act: impl FnOnce(&mut Hub, &mut Seat<'_>) -> R) -> R {
+        let Shard { hub, outgoing, wires, .. } = &mut self.shards[shard];
+        let mut seat =
+            Seat { shard: shard as ShardId, mesh: &mut self.mesh, outgoing, wires, effects: &mut self.effects };
+        let result = act(hub, &mut seat);
+        self.absorb(shard);
+        result
+    }
+
+    fn absorb(&mut self, shard: usize) {
+        let mut closed = Vec::new();
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Laid(slot, bytes) => {
+                    let client = self.shards[shard].wires[slot as usize].client;
+                    let client = client.expect("laid for nobody");
+                    self.clients[client].read(&bytes, &self.history);
+                }
+                Effect::Settled(asker, settled) => self.settle(asker.request as usize, settled),
+                Effect::Answered(asker, answer) => self.answered(asker, &answer),
+                Effect::Asked(asker) => {
+                    self.on(shard, |hub, port| hub.answer(asker, Answer::Done, port));
+                }
+                Effect::Closed(slot) => closed.extend(self.shards[shard].wires[slot as usize].client),
+            }
+        }
+        for client in closed {
+            if self.clients[client].is_live {
+                self.disconnect(client);
+            }
+        }
+    }
+
+    fn deliver_one(&mut self) {
+        let to = self.some_shard();
+        let senders = self.mesh.senders(to);
+        if senders.is_empty() {
+            return;
+        }
+        let from = self.choices.of(&senders);
+        self.deliver(from, to);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize) {
+        let Some(mail) = self.mesh.take(from, to) else { return };
+        match &mail {
+            Mail::Publish(publish) => self.history.sequence(super::client::message_of(&publish.frame)),
+            Mail::Ask(asker, _) => self.consider(asker.request as usize),
+            _ => {}
+        }
+        self.on(to, |hub, port| hub.receive(mail, port));
+    }
+
+    fn retry(&mut self, shard: usize) {
+        let outgoing = &mut self.shards[shard].outgoing;
+        outgoing.retry(&mut self.mesh.door(shard as ShardId));
+    }
+
+    fn write(&mut self, shard: usize, slot: usize) {
+        let Shard { hub, wires, .. } = &mut self.shards[shard];
+        while !wires[slot].queue.is_empty() {
+            wires[slot].write(&mut hub.pages);
+        }
+    }
+
+    /// What a slow connection keeps is copied out of its page.
+    fn compact(&mut self) {
+        let shard = self.some_shard();
+        let Shard { hub, wires, .. } = &mut self.shards[shard];
+        for (chunk, _) in wires.iter_mut().flat_map(|wire| &mut wire.queue) {
+            if hub.pages.pins_too_much(*chunk) {
+                let copy = hub.pages.copy(*chunk);
+                hub.pages.release(chunk.page);
+                *chunk = copy;
+            }
+        }
+    }
+
+    /// A whole turn of one shard.
+    fn turn(&mut self) {
+        let shard = self.some_shard();
+        self.retry(shard);
+        for _ in 0..8 {
+            let senders = self.mesh.senders(shard);
+            if senders.is_empty() {
+                break;
+            }
+            let from = self.choices.of(&senders);
+            self.deliver(from, shard);
+        }
+        self.on(shard, |hub, port| hub.end_turn(port));
+        for slot in 0..self.shards[shard].wires.len() {
+            self.write(shard, slot);
+        }
+    }
+
+    /// Delivers, in some order, until nothing is under way.
+    fn rest(&mut self) {
+        loop {
+            let receivers: Vec<usize> =
+                (0..self.shards.len()).filter(|&to| !self.mesh.senders(to).is_empty()).collect();
+            if receivers.is_empty() {
+                if self.shards.iter().all(|shard| shard.outgoing.waiting() == 0) {
+                    break;
+                }
+                let waiting =
+                    |cluster: &Self| cluster.shards.iter().map(|shard| shard.outgoing.waiting()).sum::<usize>();
+                let before = waiting(self);
+                (0..self.shards.len()).for_each(|shard| self.retry(shard));
+                let moved = (0..self.shards.len()).any(|to| !self.mesh.senders(to).is_empty());
+                assert!(moved || waiting(self) < before, "mail is stuck");
+                continue;
+            }
+            let to = self.choices.of(&receivers);
+            let senders = self.mesh.senders(to);
+            let from = self.choices.of(&senders);
+            self.deliver(from, to);
+            if self.choices.one_in(8) {
+                let shard = self.choices.below(self.shards.len());
+                self.retry(shard);
+            }
+        }
+        for shard in 0..self.shards.len() {
+            self.on(shard, |hub, port| hub.end_turn(port));
+        }
+    }
+
+    /// Publishers stop, fences go through every mailbox, while clients come, ask and leave as before.
+    fn go_down(&mut self) {
+        let mut unfenced: Vec<usize> = (0..self.shards.len()).collect();
+        // Whether a fenced shard still reads its clients. Where it does not, every request is answered.
+        let reads_on = self.choices.one_in(2);
+        let mut rounds = 0;
+        while !self.shards.iter().all(|shard| shard.hub.is_fenced()) {
+            rounds += 1;
+            assert!(rounds < 1_000_000, "the fences never arrive");
+            match self.choices.below(16) {
+                0 if !unfenced.is_empty() => {
+                    let at = self.choices.below(unfenced.len());
+                    let shard = unfenced.swap_remove(at);
+                    self.shards[shard].is_fenced = true;
+                    self.on(shard, |hub, port| hub.fence(port));
+                }
+                1 => self.publish(),
+                2 => {
+                    let shard = self.some_shard();
+                    self.on(shard, |hub, port| hub.end_turn(port));
+                }
+                3 => self.operator_unsubscribes(),
+                4 if reads_on || unfenced.len() == self.shards.len() => self.hear(),
+                5 => {
+                    let shard = self.choices.below(self.shards.len());
+                    self.retry(shard);
+                }
+                _ => self.deliver_one(),
+            }
+        }
+        for shard in 0..self.shards.len() {
+            self.on(shard, |hub, port| hub.end_turn(port));
+        }
+        assert!(self.history.messages.iter().all(|message| message.place.is_some()));
+        for client in self.clients.iter().filter(|client| client.is_live) {
+            assert!(reads_on || client.replies.is_empty(), "the fence overtook an answer");
+            if client.replies.is_empty() {
+                client.check_complete(&self.history);
+            }
+        }
+    }
+
+    // ---- checks
+
+    /// Nothing is under way: everything is answered, every message has arrived, every count is exact.
+    fn check_at_rest(&mut self) {
+        for client in self.clients.iter().filter(|client| client.is_live) {
+            assert!(client.is_answered(), "a request was never answered");
+            client.check_complete(&self.history);
+        }
+        for publication in &self.publications {
+            assert_eq!(publication.parts, publication.parts_due, "a publish never settled");
+        }
+        assert!(self.inquiries.iter().all(|inquiry| inquiry.is_answered), "an answer is missing");
+        let sequenced: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes).sum();
+        assert_eq!(sequenced, self.history.messages.len() as u64);
+        for client in self.clients.iter().filter(|client| client.is_live) {
+            self.check_member(client);
+        }
+        for shard in 0..self.shards.len() {
+            self.check_tables(shard);
+            assert_eq!(self.shards[shard].hub.holding, 0);
+            assert!(self.shards[shard].hub.own_mail.is_empty());
+        }
+        for channel in 0..self.history.channels.len() {
+            self.check_counts(channel);
+        }
+        self.check_pages();
+    }
+
+    /// A publish and a question, now that the count is known.
+    fn check_counts(&mut self, channel: usize) {
+        let is_member = |client: &&Client| client.is_live && client.wanted[channel];
+        let members = self.clients.iter().filter(is_member).count();
+        let shard = self.choices.below(self.shards.len());
+        self.ask_count(shard, channel, Some(members as u64));
+        if !self.shards[shard].is_fenced {
+            let exclude = if self.choices.one_in(2) { self.someone() } else { None };
+            let is_excluded = |client: &Client| Some(client.key) == exclude && client.is_live && client.wanted[channel];
+            let excluded = self.clients.iter().any(is_excluded);
+            let expected = members as i64 - i64::from(excluded);
+            self.publish_to(shard, &[channel], exclude, Some(expected));
+        }
+        self.rest();
+        let asked = self.inquiries.last().is_none_or(|inquiry| inquiry.is_answered);
+        let settled = self.publications.last().is_none_or(|last| last.parts == last.parts_due);
+        assert!(asked && settled);
+        for client in self.clients.iter().filter(|client| client.is_live) {
+            client.check_complete(&self.history);
+        }
+    }
+
+    /// The channels that the shards list are those that somebody hears.
+    fn check_pages(&self) {
+        let mut listed = Vec::new();
+        for shard in &self.shards {
+            let mut after = Some(0);
+            while let Some(from) = after {
+                let (page, next) = shard.hub.directory.page("", 2, from);
+                listed.extend(page.iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), *count)));
+                after = next;
+            }
+        }
+        let count = |channel: usize| {
+            let members = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]);
+            members.count() as u64
+        };
+        let channels = self.history.channels.iter().enumerate();
+        let mut heard: Vec<_> = channels
+            .map(|(channel, topic)| (topic.name.clone(), count(channel)))
+            .filter(|&(_, count)| count > 0)
+            .collect();
+        listed.sort();
+        heard.sort();
+        assert_eq!(listed, heard);
+    }
+
+    /// At rest a member has what it wants and nothing else.
+    fn check_member(&self, client: &Client) {
+        let ConnKey { shard, slot, .. } = client.key;
+        let hub = &self.shards[usize::from(shard)].hub;
+        let channels = self.history.channels.iter().zip(&client.wanted);
+        let mut wanted: Vec<&str> =
+            channels.filter(|(_, wanted)| **wanted).map(|(channel, _)| &*channel.name).collect();
+        let mut live: Vec<&str> = hub.channels_of(slot).map(|name| name.as_channel().as_str()).collect();
+        wanted.sort_unstable();
+        live.sort_unstable();
+        assert_eq!(live, wanted);
+        assert_eq!(hub.waiting_replies(slot), 0);
+        let subscriptions = &hub.members[slot as usize].subscriptions;
+        assert_eq!(subscriptions.len(), wanted.len(), "a subscription that is over is kept");
+        assert!(subscriptions.iter().all(|subscription| subscription.pending == 0));
+    }
+
+    /// Members and channels of one hub refer to each other.
+    fn check_tables(&self, shard: usize) {
+        let hub = &self.shards[shard].hub;
+        let mut live = 0;
+        let mut interest = 0;
+        let mut holding = 0;
+        for (slot, member) in hub.members.iter().enumerate() {
+            assert!(member.is_live || member.subscriptions.is_empty() && member.replies.is_none());
+            interest += member.subscriptions.len();
+            holding += member.replies.as_ref().map_or(0, |replies| replies.held_count());
+            for subscription in &member.subscriptions {
+                if subscription.position != NOT_LIVE {
+                    live += 1;
+                    let place = hub.subscribers.get(subscription.local).subscribers[subscription.position as usize];
+                    assert_eq!(place.slot as usize, slot);
+                }
+            }
+        }
+        assert_eq!(hub.subscribers.live(), live);
+        assert_eq!(hub.subscribers.interest(), interest);
+        assert_eq!(hub.holding, holding);
+    }
+
+    /// What can pile up stays within what the publishers' windows allow.
+    fn check_bounds(&mut self) {
+        let unsettled: usize = self.shards.iter().map(|shard| shard.unsettled).sum();
+        let bound = unsettled * CHANNELS_MAX * self.shards.len();
+        assert!(self.mesh.unaccepted_total <= bound, "{} letters wait", self.mesh.unaccepted_total);
+        let shard = self.choices.below(self.shards.len());
+        self.check_tables(shard);
+    }
+
+    // ---- choices
+
+    /// The first shards run more often than the last.
+    fn some_shard(&mut self) -> usize {
+        let first = self.choices.below(self.shards.len());
+        let bound = if self.choices.one_in(2) { first + 1 } else { self.shards.len() };
+        self.choices.below(bound)
+    }
+
+    fn some_client(&mut self) -> Option<usize> {
+        self.some_of(|client| client.is_live && !client.is_spy)
+    }
+
+    fn some_of(&mut self, is_meant: impl Fn(&Client) -> bool) -> Option<usize> {
+        let meant: Vec<usize> = (0..self.clients.len()).filter(|&client| is_meant(&self.clients[client])).collect();
+        (!meant.is_empty()).then(|| self.choices.of(&meant))
+    }
+
+    /// A connection, alive or not, that is no spy; or one that never was.
+    fn someone(&mut self) -> Option<ConnKey> {
+        match self.choices.below(8) {
+            0 => Some(ConnKey {
+                shard: self.choices.below(self.shards.len()) as ShardId,
+                slot: self.choices.of(&[0, 1, 100_000]),
+                generation: 1 << 29,
+            }),
+            1..3 => self.some_of(|client| !client.is_spy).map(|client| self.clients[client].key),
+            _ => self.some_client().map(|client| self.clients[client].key),
+        }
+    }
+
+    fn some_data(&mut self) -> Option<String> {
+        let len = match self.choices.below(8) {
+            0 => return None,
+            1 => 100 + self.choices.below(400),
+            2 if self.has_large_messages => 1000 + self.choices.below(70_000),
+            _ => return Some("1".into()),
+        };
+        Some(format!("\"{}\"", "x".repeat(len)))
+    }
+
+    fn asker(&self, shard: usize, session: u32, request: usize) -> Asker {
+        Asker { shard: shard as ShardId, session, generation: 0, request: request as u64 }
+    }
+}
+
+const PUBLISHER: u32 = 0;
+const OPERATOR: u32 = 1;
+const CHANNELS_MAX: usize = 3;

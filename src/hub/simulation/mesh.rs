@@ -1,0 +1,150 @@
+//! Bounded queues between shards, and what a hub meets outside of itself.
+
+use super::client;
+use crate::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::outgoing::{Outgoing, Post};
+use crate::hub::pages::{Chunk, Pages};
+use crate::hub::{Port, Urgency};
+use crate::protocol::close::CloseReason;
+use std::collections::VecDeque;
+
+/// One queue per sender and receiver: what the real mesh promises is the order of each, and nothing more.
+pub struct Mesh {
+    shards: usize,
+    queues: Vec<Queue>,
+    /// By message: copies that an owner has sent and no queue has taken.
+    pub unaccepted: Vec<u32>,
+    pub unaccepted_total: usize,
+}
+
+struct Queue {
+    letters: VecDeque<Mail>,
+    capacity: usize,
+}
+
+impl Mesh {
+    /// `capacity` is asked once per queue.
+    pub fn new(shards: usize, mut capacity: impl FnMut() -> usize) -> Mesh {
+        let mut queue = || Queue { letters: VecDeque::new(), capacity: capacity() };
+        Mesh {
+            shards,
+            queues: (0..shards * shards).map(|_| queue()).collect(),
+            unaccepted: Vec::new(),
+            unaccepted_total: 0,
+        }
+    }
+
+    /// The next letter of this sender to this receiver.
+    pub fn take(&mut self, from: usize, to: usize) -> Option<Mail> {
+        self.queues[from * self.shards + to].letters.pop_front()
+    }
+
+    /// Senders that this receiver has letters from.
+    pub fn senders(&self, to: usize) -> Vec<usize> {
+        let has_mail = |from: &usize| !self.queues[from * self.shards + to].letters.is_empty();
+        (0..self.shards).filter(has_mail).collect()
+    }
+
+    pub fn door(&mut self, from: ShardId) -> Door<'_> {
+        Door { from, mesh: self }
+    }
+}
+
+/// Where one shard's mail is offered.
+pub struct Door<'a> {
+    from: ShardId,
+    mesh: &'a mut Mesh,
+}
+
+impl Post for Door<'_> {
+    fn offer(&mut self, to: ShardId, mail: Mail) -> Result<(), Mail> {
+        let at = usize::from(self.from) * self.mesh.shards + usize::from(to);
+        let queue = &mut self.mesh.queues[at];
+        if queue.letters.len() >= queue.capacity {
+            return Err(mail);
+        }
+        if let Mail::Deliver { frame, .. } = &mail {
+            self.mesh.unaccepted[client::message_of(frame)] -= 1;
+            self.mesh.unaccepted_total -= 1;
+        }
+        queue.letters.push_back(mail);
+        Ok(())
+    }
+}
+
+/// What a hub did to the world, in order.
+pub enum Effect {
+    Laid(Slot, Box<[u8]>),
+    Asked(Asker),
+    Answered(Asker, Box<Answer>),
+    Settled(Asker, Settled),
+    Closed(Slot),
+}
+
+/// One connection's way out: chunks that are not written yet, each with what it held when it was laid.
+#[derive(Default)]
+pub struct Wire {
+    /// Whose it is now.
+    pub client: Option<usize>,
+    pub queue: VecDeque<(Chunk, Box<[u8]>)>,
+}
+
+impl Wire {
+    /// Writes one chunk.
+    pub fn write(&mut self, pages: &mut Pages) {
+        if let Some((chunk, laid)) = self.queue.pop_front() {
+            assert!(pages.bytes(chunk) == &*laid, "a page changed under a chunk");
+            pages.release(chunk.page);
+        }
+    }
+}
+
+/// The shard around one hub.
+pub struct Seat<'a> {
+    pub shard: ShardId,
+    pub mesh: &'a mut Mesh,
+    pub outgoing: &'a mut Outgoing,
+    pub wires: &'a mut [Wire],
+    pub effects: &'a mut Vec<Effect>,
+}
+
+impl Port for Seat<'_> {
+    fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
+        assert!(!chunk.is_empty(), "nothing was laid");
+        let bytes: Box<[u8]> = pages.bytes(chunk).into();
+        pages.hold(chunk.page);
+        self.wires[slot as usize].queue.push_back((chunk, bytes.clone()));
+        self.effects.push(Effect::Laid(slot, bytes));
+    }
+
+    fn mail(&mut self, to: ShardId, mail: Mail) {
+        assert_ne!(to, self.shard, "mail to oneself does not leave the hub");
+        if let Mail::Deliver { frame, .. } = &mail {
+            self.mesh.unaccepted[client::message_of(frame)] += 1;
+            self.mesh.unaccepted_total += 1;
+        }
+        self.outgoing.send(to, mail, &mut self.mesh.door(self.shard));
+    }
+
+    fn mail_after(&mut self, after: &[ShardId], to: ShardId, mail: Mail) {
+        self.outgoing.send_after(after, to, mail, &mut self.mesh.door(self.shard));
+    }
+
+    fn ask(&mut self, asker: Asker, _: Question) {
+        self.effects.push(Effect::Asked(asker));
+    }
+
+    fn answer(&mut self, asker: Asker, answer: Answer) {
+        assert_eq!(asker.shard, self.shard, "an answer went astray");
+        self.effects.push(Effect::Answered(asker, Box::new(answer)));
+    }
+
+    fn settle(&mut self, asker: Asker, settled: Settled) {
+        assert_eq!(asker.shard, self.shard, "a settled part went astray");
+        self.effects.push(Effect::Settled(asker, settled));
+    }
+
+    fn close(&mut self, slot: Slot, _: CloseReason) {
+        self.effects.push(Effect::Closed(slot));
+    }
+}
