@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: test bench demo
+.PHONY: test bench instructions demo
 
 test:
 	cargo fmt --all --check
@@ -11,6 +11,10 @@ test:
 
 bench:
 	cargo bench --workspace
+
+# Instructions per delivery and per ping, against what is stored; `benches/instructions.sh --store` stores.
+instructions:
+	benches/instructions.sh
 
 # A server, a subscriber, one message from the one to the other.
 demo:

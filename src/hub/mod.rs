@@ -180,9 +180,8 @@ impl Hub {
 
     /// A text message came in.
     pub fn hear(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
-        let mut parser = std::mem::take(&mut self.parser);
         let mut heard = Heard::Other;
-        match parser.command(text) {
+        match self.parser.command(text) {
             Ok(Command::Ping { id }) => {
                 self.counters.pings_answered += 1;
                 self.say(slot, port, |out| event::pong(out, id));
@@ -209,7 +208,6 @@ impl Hub {
                 self.say(slot, port, |out| event::error(out, code));
             }
         }
-        self.parser = parser;
         self.settle_own(port);
         heard
     }

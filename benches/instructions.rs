@@ -1,0 +1,45 @@
+//! What `make instructions` counts: the data path of one shard without its sockets, a number of times. Run under
+//! callgrind for two numbers of turns, the difference is the price of one, whatever else the machine does.
+//!
+//! `instructions publish-1|publish-256|ping TURNS`
+
+#[path = "../tests/support/desk.rs"]
+mod desk;
+
+use desk::{Desk, ping_frame, publish_line};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [what, turns] = &arguments[..] else {
+        // `cargo bench` runs everything that is called a bench; there is nothing to time here.
+        println!("counted by `make instructions`");
+        return;
+    };
+    let turns: usize = turns.parse().expect("a number of turns");
+    let mut desk = Desk::new(1000);
+    match what.as_str() {
+        "publish-1" => publishes(&mut desk, 1, turns),
+        "publish-256" => publishes(&mut desk, 256, turns),
+        "ping" => {
+            let frame = ping_frame();
+            let mut bytes = frame.clone();
+            for _ in 0..turns {
+                for slot in 0..100 {
+                    bytes.copy_from_slice(&frame);
+                    desk.frames(slot, &mut bytes);
+                }
+                desk.flush();
+            }
+        }
+        other => panic!("unknown: {other}"),
+    }
+    println!("{} bytes written", desk.sink.bytes);
+}
+
+fn publishes(desk: &mut Desk, messages: usize, turns: usize) {
+    let line = publish_line();
+    for _ in 0..turns {
+        (0..messages).for_each(|_| desk.line(&line));
+        desk.flush();
+    }
+}

@@ -1,0 +1,45 @@
+//! After warm-up nothing is allocated per delivery and per heartbeat (invariant 4). A binary of its own, because its
+//! allocator counts.
+
+#[path = "support/desk.rs"]
+mod desk;
+
+use allocation_counter::measure;
+use desk::{Desk, ping_frame, publish_line};
+
+/// Turns before the counting starts: pages, lists and tables have grown to what the load needs.
+const WARM_UP: usize = 64;
+const TURNS: usize = 256;
+
+fn check(name: &str, mut turn: impl FnMut()) {
+    (0..WARM_UP).for_each(|_| turn());
+    let allocations = measure(|| (0..TURNS).for_each(|_| turn())).count_total;
+    assert_eq!(allocations, 0, "{name}: allocations in {TURNS} turns");
+}
+
+#[test]
+fn no_allocation_per_delivery() {
+    let line = publish_line();
+    for messages in [1, 16, 256] {
+        let mut desk = Desk::new(1000);
+        check(&format!("{messages} publishes to 1000 subscribers"), || {
+            (0..messages).for_each(|_| desk.line(&line));
+            desk.flush();
+        });
+        assert!(desk.sink.bytes > 1000 * 128 * messages * (WARM_UP + TURNS), "everything was written");
+    }
+}
+
+#[test]
+fn no_allocation_per_ping() {
+    let frame = ping_frame();
+    let mut bytes = frame.clone();
+    let mut desk = Desk::new(100);
+    check("pings of 100 connections", || {
+        for slot in 0..100 {
+            bytes.copy_from_slice(&frame);
+            desk.frames(slot, &mut bytes);
+        }
+        desk.flush();
+    });
+}

@@ -1,0 +1,146 @@
+//! One shard's data path without its sockets: admin lines and client frames in, bytes written to a sink out. What the
+//! allocation test and the instruction counts measure.
+
+use corecast::admin::Session;
+use corecast::admin::request::Parser;
+use corecast::config::Limits;
+use corecast::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::pages::{Chunk, Pages};
+use corecast::hub::{Hub, Identity, Port, Urgency};
+use corecast::protocol::close::CloseReason;
+use corecast::shard::outbox::{Outbox, Written};
+use corecast::wire::frame::{Decoder, Message};
+use std::io::{self, IoSlice, Write};
+
+/// Takes everything and keeps nothing.
+#[derive(Default)]
+pub struct Sink {
+    /// Bytes taken.
+    pub bytes: usize,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes += bytes.len();
+        Ok(bytes.len())
+    }
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let taken = slices.iter().map(|slice| slice.len()).sum();
+        self.bytes += taken;
+        Ok(taken)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The outboxes, and who has something new.
+#[derive(Default)]
+struct Outboxes {
+    outboxes: Vec<Outbox>,
+    dirty: Vec<Slot>,
+}
+
+impl Port for Outboxes {
+    fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
+        let outbox = &mut self.outboxes[slot as usize];
+        if outbox.is_empty() {
+            self.dirty.push(slot);
+        }
+        outbox.push(pages, chunk);
+    }
+    fn mail(&mut self, _: ShardId, _: Mail) {
+        unreachable!("there is one shard");
+    }
+    fn mail_after(&mut self, _: &[ShardId], _: ShardId, _: Mail) {
+        unreachable!("there is one shard");
+    }
+    fn ask(&mut self, _: Asker, _: Question) {}
+    fn answer(&mut self, _: Asker, _: Answer) {}
+    fn settle(&mut self, _: Asker, _: Settled) {}
+    fn close(&mut self, _: Slot, _: CloseReason) {}
+}
+
+/// A shard with `subscribers` connections, all subscribed to the channel `bench`.
+pub struct Desk {
+    hub: Hub,
+    port: Outboxes,
+    session: Session,
+    parser: Parser,
+    decoder: Decoder,
+    /// Where everything is written.
+    pub sink: Sink,
+}
+
+impl Desk {
+    /// The shard, with its subscribers.
+    pub fn new(subscribers: usize) -> Desk {
+        let limits = Limits {
+            heart_interval_s: 30,
+            heart_timeout_s: 25,
+            server_ping: true,
+            outbox_bytes_max: 1 << 20,
+            message_bytes_max: 1 << 16,
+            subscriptions_max: 128,
+            connections_max: usize::MAX,
+            handshake_timeout_ms: 10_000,
+            admin_line_bytes_max: 1 << 20,
+        };
+        let mut desk = Desk {
+            hub: Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], limits),
+            port: Outboxes::default(),
+            session: Session::new(0, 0, 0),
+            parser: Parser::default(),
+            decoder: Decoder::default(),
+            sink: Sink::default(),
+        };
+        desk.port.outboxes.resize_with(subscribers, Outbox::default);
+        for slot in 0..subscribers as Slot {
+            desk.hub.connect(slot, &mut desk.port);
+            desk.hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut desk.port);
+        }
+        desk.flush();
+        desk
+    }
+
+    /// One admin line, as read from the socket.
+    pub fn line(&mut self, line: &[u8]) {
+        self.session.line(line, &mut self.parser, &mut self.hub, 1, &mut self.port);
+    }
+
+    /// A client's frames, as read from its socket; they are unmasked in place.
+    pub fn frames(&mut self, slot: Slot, bytes: &mut [u8]) {
+        let mut at = 0;
+        while let Ok(Some(message)) = self.decoder.next(bytes, &mut at, 1 << 16) {
+            if let Message::Text(text) = message {
+                self.hub.hear(slot, text, &mut self.port);
+            }
+        }
+    }
+
+    /// The end of a turn: lays out, writes, and drops the replies of the admin session.
+    pub fn flush(&mut self) {
+        self.hub.end_turn(&mut self.port);
+        while let Some(slot) = self.port.dirty.pop() {
+            let written = self.port.outboxes[slot as usize].write(&mut self.hub.pages, &mut self.sink);
+            assert_eq!(written.expect("the sink takes everything").0, Written::All);
+        }
+        self.session.output.clear();
+    }
+}
+
+/// A publish of 128 bytes of data to the channel of every [`Desk`].
+pub fn publish_line() -> Vec<u8> {
+    let data = "x".repeat(126);
+    format!(r#"{{"id":1,"command":"publish","channel":"bench","event":"m","data":"{data}"}}"#).into_bytes()
+}
+
+/// A masked client frame with a `socket:ping`.
+pub fn ping_frame() -> Vec<u8> {
+    let text = br#"{"event":"socket:ping","data":{"id":1}}"#;
+    let mask = [1, 2, 3, 4];
+    let mut frame = vec![0x81, 0x80 | text.len() as u8];
+    frame.extend_from_slice(&mask);
+    frame.extend(text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
