@@ -53,7 +53,7 @@ impl Pages {
                 self.pool_bytes -= data.capacity();
                 data
             }
-            None => Vec::new(),
+            None => Vec::with_capacity(PAGE_BYTES_MIN),
         };
         self.pages.insert(Page { data, references: 1 }) as PageId
     }
@@ -86,7 +86,7 @@ impl Pages {
             return;
         }
         let mut data = self.pages.remove(page as usize).data;
-        let poolable = (PAGE_BYTES / 64..=2 * PAGE_BYTES).contains(&data.capacity());
+        let poolable = (PAGE_BYTES_MIN..=2 * PAGE_BYTES).contains(&data.capacity());
         if poolable && self.pool_bytes + data.capacity() <= POOL_BYTES_MAX {
             data.clear();
             self.pool_bytes += data.capacity();
@@ -126,6 +126,9 @@ impl Pages {
 
 /// A page is closed at this size; only a single larger message makes a larger page.
 pub const PAGE_BYTES: usize = 64 * 1024;
+/// A page begins with this capacity, which is also the least that the pool keeps: so a turn with one short message
+/// allocates nothing, and what one slow reader pins of it is little.
+const PAGE_BYTES_MIN: usize = 1024;
 /// What the pool may keep.
 const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
