@@ -16,7 +16,7 @@ use crate::target::{NAMES, Publish, Target};
 /// Every run is bounded in time; Ctrl-C ends it early and still reports. Examples:
 ///
 ///   loadtest fanout --start --subscribers 1000 --window 16
-///   loadtest fanout --connect 127.0.0.1:7000 --admin-socket /run/corecast.sock --rate 20000 --expect 'last.p99<10ms'
+///   loadtest fanout --connect 127.0.0.1:9000 --admin-socket /run/corecast.sock --rate 20000 --expect 'last.p99<10ms'
 ///   loadtest idle --start --connections 15000 --report idle.html
 ///   loadtest compare --peers floor,bun --only w1,w16 --rounds 3
 #[derive(Parser)]
@@ -66,7 +66,7 @@ pub struct Common {
     #[arg(long, default_value = "corecast", value_name = "NAME", help = format!("What kind of server this is: {} or custom", NAMES.join(", ")))]
     pub target: String,
     /// Where it listens.
-    #[arg(long, default_value = "127.0.0.1:7000", value_name = "ADDR:PORT")]
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDR:PORT")]
     pub connect: SocketAddr,
     /// Its admin socket, where publishing goes through one.
     #[arg(long, value_name = "PATH")]
@@ -289,7 +289,7 @@ pub struct PeerArgs {
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
     pub name: String,
     /// Where it listens.
-    #[arg(long, default_value = "127.0.0.1:7000", value_name = "ADDR:PORT")]
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
     /// The floor's Unix socket for publishers.
     #[arg(long, value_name = "PATH")]

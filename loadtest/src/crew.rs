@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::clock::now_ns;
 use crate::measure::Tally;
-use crate::plan::Plan;
+use crate::plan::{Plan, Scenario};
 use crate::procfs::{self, Usage};
 use crate::worker::{Live, Shared, Worker};
 use crate::{affinity, scenario};
@@ -93,6 +93,10 @@ pub fn run(
             shared.stop.store(true, SeqCst);
         }
     }
+    if moment(0).connected == 0 && plan.connections() > 0 && !matches!(plan.scenario, Scenario::Connect { .. }) {
+        // Nobody is there to be measured; the report says why.
+        shared.stop.store(true, SeqCst);
+    }
     let start = now_ns() + 2_000_000;
     shared.start_at.store(start, SeqCst);
     for remote in &mut remotes {
@@ -106,7 +110,7 @@ pub fn run(
     let mut next = start;
     loop {
         let now = now_ns();
-        let interrupted = stop.load(Relaxed) || is_dead(&threads);
+        let interrupted = stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
         for (mark, due) in marks.iter_mut().zip([measure_from, measure_to]) {
             if mark.is_none() && (now >= due || interrupted) {
                 *mark = Some((now, usage()));
@@ -155,6 +159,8 @@ pub fn run(
 
 /// The life of a further process; its standard input is a socket to the first one.
 pub fn child() -> anyhow::Result<()> {
+    // Ctrl-C reaches the whole group; the first process decides what it means.
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::new(AtomicBool::new(false)))?;
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let order = lines.next().context("no plan")??;

@@ -12,7 +12,10 @@ mod affinity;
 mod cli;
 mod clock;
 mod compare;
+mod compare_table;
 mod crew;
+#[cfg(test)]
+mod end_to_end;
 mod engine;
 mod expect;
 mod floor;
@@ -49,6 +52,7 @@ use crate::server::Starter;
 
 fn main() -> ExitCode {
     affinity::cores();
+    raise_descriptor_limit();
     match command(Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -57,6 +61,15 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// As many descriptors as we may have, for us and for the servers we start.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it there are as many as there were.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Does it; says whether everything expected was met.

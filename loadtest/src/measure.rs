@@ -88,8 +88,10 @@ pub struct Tally {
     pub refused: u64,
     /// Messages that `--verify` found to be wrong.
     pub invalid: u64,
-    /// Loss, duplicates, reordering.
+    /// Messages skipped and never seen later.
     pub lost: u64,
+    /// Messages that were still on their way when the drain ended: late beyond measure, or lost at the very end.
+    pub undelivered: u64,
     /// See [`Faults`].
     pub duplicated: u64,
     /// See [`Faults`].
@@ -132,6 +134,7 @@ impl Tally {
         self.refused += other.refused;
         self.invalid += other.invalid;
         self.lost += other.lost;
+        self.undelivered += other.undelivered;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.window_ns.extend(other.window_ns);

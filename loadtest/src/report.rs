@@ -27,8 +27,10 @@ pub struct Report {
     pub timeline: Vec<Moment>,
     /// What a reader of the numbers has to know.
     pub notes: Vec<String>,
-    /// What makes the numbers say nothing about the server.
+    /// What makes the numbers say less about the server.
     pub warnings: Vec<String>,
+    /// The client was the bottleneck, not the server.
+    pub is_client_bound: bool,
 }
 
 impl Report {
@@ -58,6 +60,7 @@ impl Report {
                 ("connected", tally.connected as f64),
                 ("disconnected", tally.disconnected as f64),
                 ("lost", tally.lost as f64),
+                ("undelivered", tally.undelivered as f64),
                 ("duplicated", tally.duplicated as f64),
                 ("reordered", tally.reordered as f64),
                 ("invalid", tally.invalid as f64),
@@ -73,8 +76,12 @@ impl Report {
                 tally.publishes as f64 / tally.window_ns.first().map_or(1.0, |&ns| ns as f64 / 1e9),
             );
         }
-        if tally.owed > 0 {
-            metrics.insert("sustained".into(), tally.publishes as f64 / tally.owed as f64);
+        if let Scenario::Flood(flood) = &plan.scenario
+            && tally.owed > 0
+            && flood.subscribers > 0
+        {
+            let due = tally.owed as f64 * flood.subscribers as f64 / f64::from(flood.channels);
+            metrics.insert("sustained".into(), tally.events as f64 / due);
         }
         let mut curves = BTreeMap::new();
         for (name, latency) in &tally.latencies {
@@ -100,6 +107,7 @@ impl Report {
                 .map(|(note, count)| note_text(note, *count))
                 .collect(),
             warnings: Vec::new(),
+            is_client_bound: false,
         };
         report.warn(plan, harvest);
         report
@@ -110,6 +118,7 @@ impl Report {
         let tally = &harvest.tally;
         let is_closed_loop = !matches!(&plan.scenario, Scenario::Idle { .. });
         if is_closed_loop && client > 0.95 && (harvest.server.is_none() || server < 0.93) {
+            self.is_client_bound = true;
             self.warnings.push(format!(
                 "THE CLIENT WAS THE BOTTLENECK: its busiest thread used {:.0} % of a core, the server {}. These numbers say \
                  how fast the client is. Try --threads, --processes, or cores of their own.",
@@ -137,12 +146,18 @@ impl Report {
         }
         if self.metrics.get("sustained").is_some_and(|share| *share < 0.99) {
             self.warnings.push(format!(
-                "the open loop was not sustained: {} of {} publishes could be sent in time",
-                tally.publishes, tally.owed
+                "the open loop was not sustained: {} of {} publishes were sent, {:.1} % of what was due was delivered in time",
+                tally.publishes,
+                tally.owed,
+                self.metric("sustained") * 100.0
             ));
         }
         for (count, what) in [
             (tally.lost, "messages were lost"),
+            (
+                tally.undelivered,
+                "messages were not delivered when the drain ended (10 s, or 1.5 s without any)",
+            ),
             (tally.duplicated, "messages came twice"),
             (tally.reordered, "messages came out of order"),
             (tally.invalid, "messages were not what they should be"),
@@ -205,9 +220,10 @@ impl Report {
             }
         };
         line("publish_rate", "publishes / s", number);
-        line("sustained", "of the publishes owed", percent);
+        line("sustained", "delivered of what was due", percent);
         line("connected", "connections", number);
         line("lost", "lost", number);
+        line("undelivered", "not delivered at the end", number);
         line("duplicated", "duplicated", number);
         line("reordered", "reordered", number);
         line("client_busy", "client's busiest thread", percent);

@@ -95,7 +95,7 @@ impl Starter {
                     eprintln!("building the tokio-tungstenite peer (once)");
                     let mut cargo = Command::new("cargo");
                     cargo
-                        .args(["build", "--release", "--manifest-path"])
+                        .args(["build", "--release", "--quiet", "--manifest-path"])
                         .arg(folder.join("Cargo.toml"));
                     cargo.env("CARGO_TARGET_DIR", folder.join("target"));
                     ensure!(cargo.status()?.success(), "the tokio-tungstenite peer does not build");

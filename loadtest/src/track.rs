@@ -27,8 +27,8 @@ pub enum Seen {
 /// The sequence of one subscriber: `first`, then one every `stride` (the channels of a run take turns).
 pub struct Track {
     next: u32,
-    /// First and count of each hole; boxed, because almost no subscriber ever has one.
-    holes: Option<Box<Vec<(u32, u32)>>>,
+    /// First and count of each hole; almost no subscriber ever has one.
+    holes: Vec<(u32, u32)>,
 }
 
 impl Track {
@@ -36,7 +36,7 @@ impl Track {
     pub fn new(first: u32) -> Track {
         Track {
             next: first,
-            holes: None,
+            holes: Vec::new(),
         }
     }
 
@@ -59,13 +59,12 @@ impl Track {
     fn see_odd(&mut self, sequence: u32, stride: u32, faults: &mut Faults) -> Seen {
         if sequence > self.next {
             let (first, count) = (self.next, (sequence - self.next) / stride);
-            self.holes.get_or_insert_default().push((first, count));
+            self.holes.push((first, count));
             faults.lost += u64::from(count);
             self.next = sequence + stride;
             return Seen::Ahead(first, count);
         }
-        let holes = self.holes.as_deref_mut().map(Vec::as_mut_slice).unwrap_or_default();
-        let hole = holes.iter().position(|&(first, count)| {
+        let hole = self.holes.iter().position(|&(first, count)| {
             sequence >= first && (sequence - first) / stride < count && (sequence - first).is_multiple_of(stride)
         });
         let Some(hole) = hole else {
@@ -74,15 +73,13 @@ impl Track {
         };
         faults.lost -= 1;
         faults.reordered += 1;
-        let (first, count) = holes[hole];
+        let (first, count) = self.holes.swap_remove(hole);
         let before = (sequence - first) / stride;
-        let holes = self.holes.get_or_insert_default();
-        holes.swap_remove(hole);
         if before > 0 {
-            holes.push((first, before));
+            self.holes.push((first, before));
         }
         if count - before > 1 {
-            holes.push((sequence + stride, count - before - 1));
+            self.holes.push((sequence + stride, count - before - 1));
         }
         Seen::Late
     }

@@ -38,6 +38,11 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         "{} has no unsubscribe to churn with",
         plan.target.name
     );
+    anyhow::ensure!(
+        !plan.target.packed,
+        "{} packs answers and messages into one frame",
+        plan.target.name
+    );
     let share = worker.share(connections).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
     let mut handler = Churn {

@@ -118,6 +118,11 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     loop {
         let now = now_ns();
         let phase = worker.phase(now);
+        if over_ns == 0 {
+            // Once more at the end, so that what was due until then is on its way unless the server holds it up.
+            pings.turn(&mut net, &mut handler, now);
+            pace.turn(&mut handler, now);
+        }
         window.turn(phase, now, handler.events, u64::from(pace.published));
         live.events.store(handler.events, Relaxed);
         live.publishes.store(u64::from(pace.published), Relaxed);
@@ -129,9 +134,6 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
             if handler.is_drained(now, over_ns, &pace) {
                 break;
             }
-        } else {
-            pings.turn(&mut net, &mut handler, now);
-            pace.turn(&mut handler, now);
         }
         heartbeats.turn(&mut net, count + pingers.len(), now);
         if let Some(publisher) = &mut handler.publisher {
@@ -407,7 +409,7 @@ impl Flooded<'_> {
         }
         for subscriber in self.subscribers.iter().filter(|subscriber| subscriber.is_live) {
             let missing = self.high.saturating_sub(subscriber.track.next()).div_ceil(self.stride);
-            self.faults.lost += u64::from(missing);
+            tally.undelivered += u64::from(missing);
         }
         tally.add_faults(self.faults);
         if let (Some(publisher), Some(rate)) = (&self.publisher, pace.rate) {
@@ -478,9 +480,9 @@ impl Handler for Flooded<'_> {
         self.last_frame_ns = now;
         if let Some(subscriber) = self.subscribers.get(id)
             && self.publisher.is_none()
-            && subscriber.track.next() > self.high
+            && let Some(seen) = subscriber.track.next().checked_sub(self.stride)
         {
-            self.high = subscriber.track.next() - self.stride + 1;
+            self.high = self.high.max(seen + 1);
         }
         if self.worker.plan.workers() > 1 && self.ring.take_front_moved() {
             self.worker.advance_front(self.ring.front());

@@ -59,6 +59,9 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
     window.close(&mut tally);
     tally.bytes_read = net.bytes_read;
     tally.reads = net.reads;
+    let mut all = Latency::new();
+    all.record(took, 1);
+    tally.latencies.insert("all connected".into(), all);
     tally.latencies.insert("connect".into(), handler.connect);
     Ok(tally)
 }
