@@ -247,7 +247,7 @@ impl Net {
                 self.writable(id, handler);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.readable(id, handler);
+                self.readable(id, event.is_read_closed() || event.is_error(), handler);
             }
         }
         self.events = Some(events);
@@ -279,7 +279,7 @@ impl Net {
         connection.out = Vec::new();
     }
 
-    fn readable(&mut self, id: usize, handler: &mut impl Handler) {
+    fn readable(&mut self, id: usize, is_ending: bool, handler: &mut impl Handler) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let ended = loop {
             let Some(connection) = self.connections[id].as_mut() else {
@@ -319,8 +319,9 @@ impl Net {
                     return self.end(id, ended, handler);
                 }
             }
-            if drained {
-                // Edge-triggered: what comes after a short read makes an event of its own.
+            if drained && !is_ending {
+                // Edge-triggered: what comes after a short read makes an event of its own. An end that is already known
+                // does not.
                 break None;
             }
         };

@@ -106,7 +106,7 @@ impl Floor {
                             self.drain(id);
                         }
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
-                            self.read(id);
+                            self.read(id, event.is_read_closed() || event.is_error());
                         }
                     }
                 }
@@ -233,7 +233,7 @@ impl Floor {
         }
     }
 
-    fn read(&mut self, id: usize) {
+    fn read(&mut self, id: usize, is_ending: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut answer = Vec::new();
         let mut is_alive = true;
@@ -265,7 +265,7 @@ impl Floor {
                     Vec::new()
                 };
             }
-            if is_drained {
+            if is_drained && !is_ending {
                 break;
             }
         }
