@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -140,6 +141,8 @@ impl Starter {
         if !self.is_foreground {
             let file = File::create(&log)?;
             command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+            // Ctrl-C is ours to handle: the server has to live until the results are in.
+            command.process_group(0);
         }
         let child = affinity::on_core(self.core, || command.spawn())
             .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;

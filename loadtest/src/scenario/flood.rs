@@ -51,7 +51,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         faults: Faults::default(),
         events: 0,
         high: 0,
-        last_frame_ns: 0,
+        last_message_ns: 0,
         run: (0, 0),
         count_from_ns: u64::MAX,
         count_to_ns: u64::MAX,
@@ -288,7 +288,7 @@ struct Flooded<'a> {
     events: u64,
     /// Beyond every number seen or published.
     high: u32,
-    last_frame_ns: u64,
+    last_message_ns: u64,
     /// Messages of the same age in the current read: one entry in the histogram for all of them.
     run: (u64, u64),
     count_from_ns: u64,
@@ -340,6 +340,9 @@ impl Flooded<'_> {
 
     fn end_run(&mut self, now: u64) {
         let (sent_ns, count) = std::mem::take(&mut self.run);
+        if count > 0 {
+            self.last_message_ns = now;
+        }
         if count > 0 && sent_ns >= self.count_from_ns && sent_ns < self.count_to_ns {
             self.receipt.record(now.saturating_sub(sent_ns), count);
         }
@@ -391,7 +394,7 @@ impl Flooded<'_> {
     }
 
     fn is_drained(&self, now: u64, over_ns: u64, pace: &Pace) -> bool {
-        let silent_ns = now - self.last_frame_ns.max(over_ns);
+        let silent_ns = now - self.last_message_ns.max(over_ns);
         let all_here = self.publisher.as_ref().is_some_and(|publisher| {
             publisher.pending() == 0
                 && (pace.is_answered || self.ring.front() >= pace.published)
@@ -477,7 +480,6 @@ impl Handler for Flooded<'_> {
 
     fn read_done(&mut self, _net: &mut Net, id: usize, now: u64) {
         self.end_run(now);
-        self.last_frame_ns = now;
         if let Some(subscriber) = self.subscribers.get(id)
             && self.publisher.is_none()
             && let Some(seen) = subscriber.track.next().checked_sub(self.stride)
@@ -533,7 +535,7 @@ const RING_OPEN: u32 = 1 << 18;
 const PENDING_MAX: usize = 4 << 20;
 /// Finer than this the timer itself would be the load.
 const TICK_MIN_NS: f64 = 50_000.0;
-/// So long without a frame, and what is missing is lost.
+/// So long without a message (heartbeats do not count), and what is missing is lost.
 const SILENCE_NS: u64 = 1_500_000_000;
 /// The end waits no longer than this.
 const DRAIN_NS: u64 = 10_000_000_000;
