@@ -1,2 +1,260 @@
 //! The load generator of corecast.
-fn main() {}
+//!
+//! ```text
+//! cli ──► plan ──► crew ──► worker (thread) ──► scenario ──► engine (one epoll loop) ──► server
+//!                    │         × threads          flood, ping,   publisher ──────────────┘
+//!                    │         × processes        idle, connect, churn
+//!                    └──► tally, server's usage ──► report (table, JSON) ──► html
+//! compare ──► server (starts corecast or a peer on a core) + crew, round after round ──► ratio
+//! ```
+
+mod affinity;
+mod cli;
+mod clock;
+mod compare;
+mod compare_table;
+mod crew;
+#[cfg(test)]
+mod end_to_end;
+mod engine;
+mod expect;
+mod floor;
+mod html;
+mod measure;
+mod plan;
+mod procfs;
+mod publisher;
+mod ratio;
+mod report;
+mod ring;
+mod scenario;
+mod server;
+mod stamp;
+mod target;
+mod template;
+mod track;
+mod wire;
+mod worker;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{Cli, Command, Common, PeerArgs};
+use crate::crew::Moment;
+use crate::expect::Verdict;
+use crate::plan::{Plan, Scenario};
+use crate::report::{Report, number};
+use crate::server::Starter;
+
+fn main() -> ExitCode {
+    affinity::cores();
+    raise_descriptor_limit();
+    match command(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("loadtest: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// As many descriptors as we may have, for us and for the servers we start.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it there are as many as there were.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Does it; says whether everything expected was met.
+fn command(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Fanout(args) => run(&args.common, "fanout", Scenario::Flood(args.flood())),
+        Command::Ping(args) => {
+            let scenario = Scenario::Ping {
+                connections: args.connections,
+                depth: args.depth.max(1),
+            };
+            run(&args.common, "ping", scenario)
+        }
+        Command::Idle(args) => {
+            let scenario = Scenario::Idle {
+                connections: args.connections,
+                channels: args.channels,
+            };
+            run(&args.common, "idle", scenario)
+        }
+        Command::Connect(args) => {
+            let scenario = Scenario::Connect {
+                in_flight: args.in_flight,
+                hold: args.hold,
+            };
+            run(&args.common, "connect", scenario)
+        }
+        Command::Churn(args) => {
+            let scenario = Scenario::Churn {
+                connections: args.connections,
+                channels: args.channels.max(1),
+                reconnect: args.reconnect,
+                rate: args.rate,
+                size: args.size,
+            };
+            run(&args.common, "churn", scenario)
+        }
+        Command::Mixed(args) => {
+            let mut flood = args.flood.flood();
+            flood.pingers = args.pingers;
+            flood.ping_every_ns = (args.ping_every_ms * 1e6) as u64;
+            run(&args.flood.common, "mixed", Scenario::Flood(flood))
+        }
+        Command::Soak(args) => {
+            let flood = plan::Flood {
+                subscribers: args.subscribers,
+                channels: args.channels.max(1),
+                window: 1,
+                rate: Some(args.rate),
+                size: args.size,
+                pingers: args.pingers,
+                ping_every_ns: 1_000_000_000,
+            };
+            run(&args.common, "soak", Scenario::Flood(flood))
+        }
+        Command::Peer(args) => peer(&args).map(|()| true),
+        Command::Compare(args) => compare::compare(&args).map(|()| true),
+        Command::Worker => crew::child().map(|()| true),
+    }
+}
+
+fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Result<bool> {
+    let mut plan = common.plan(scenario)?;
+    let mut pid = common.server_pid;
+    let mut server = None;
+    if common.start {
+        let starter = Starter {
+            core: common.server_core,
+            shards: common.shards,
+            corecast: common.server_bin.clone(),
+            is_foreground: false,
+        };
+        let started = starter.start(&common.target, None, None)?;
+        started.aim(&mut plan);
+        pid = Some(started.pid());
+        server = Some(started);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second time ends the program at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let bar = Bar::new(&plan, common.json);
+    let harvest = crew::run(&plan, pid, &stop, |moment| bar.show(moment))?;
+    bar.bar.finish_and_clear();
+    drop(server);
+
+    let report = Report::new(&plan, name, &harvest);
+    if let Some(path) = &common.report {
+        std::fs::write(path, html::page(&report))?;
+    }
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        report.warnings.iter().for_each(|warning| eprintln!("! {warning}"));
+    } else {
+        print!("{}", report.table());
+    }
+    let mut is_met = true;
+    for expect in &common.expect {
+        if let Verdict::Failed(why) = expect.judge(&report.metrics) {
+            eprintln!("✗ expected {why}");
+            is_met = false;
+        }
+    }
+    Ok(is_met)
+}
+
+fn peer(args: &PeerArgs) -> anyhow::Result<()> {
+    if args.name.starts_with("floor") {
+        if let Some(core) = args.core {
+            affinity::pin_this_thread(core);
+        }
+        return floor::serve(
+            args.listen,
+            args.admin_socket.as_deref(),
+            args.name == "floor-per-message",
+        );
+    }
+    let starter = Starter {
+        core: args.core,
+        shards: 1,
+        corecast: None,
+        is_foreground: true,
+    };
+    let mut server = starter.start(&args.name, Some(args.listen), args.admin_socket.as_deref())?;
+    eprintln!(
+        "{} listening on {}, process {}",
+        args.name,
+        server.address,
+        server.pid()
+    );
+    if let Some(address) = server.publish_to {
+        eprintln!("publish to {address}");
+    }
+    server.wait()
+}
+
+/// The progress bar: connections while they come, then time and live rates.
+struct Bar {
+    bar: ProgressBar,
+    wanted: u64,
+    length_s: f64,
+    last: std::cell::Cell<Moment>,
+}
+
+impl Bar {
+    fn new(plan: &Plan, is_hidden: bool) -> Bar {
+        let length_s = (plan.warmup_ns + plan.duration_ns) as f64 / 1e9;
+        let bar = if is_hidden {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new(plan.connections() as u64)
+        };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} [{wide_bar}] {msg}") {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        Bar {
+            bar,
+            wanted: plan.connections() as u64,
+            length_s,
+            last: Default::default(),
+        }
+    }
+
+    fn show(&self, moment: Moment) {
+        if moment.seconds < 0.0 {
+            self.bar.set_position(moment.connected);
+            self.bar.set_message(format!(
+                "{} of {} connections",
+                number(moment.connected as f64),
+                self.wanted
+            ));
+            return;
+        }
+        let last = self.last.replace(moment);
+        let seconds = (moment.seconds - last.seconds).max(1e-3);
+        let rate = moment.events.saturating_sub(last.events) as f64 / seconds;
+        self.bar.set_length((self.length_s * 1000.0) as u64);
+        self.bar.set_position((moment.seconds * 1000.0) as u64);
+        self.bar.set_message(format!(
+            "{} / s, {:.0} of {:.0} s",
+            number(rate),
+            moment.seconds,
+            self.length_s
+        ));
+    }
+}

@@ -1,0 +1,43 @@
+//! Cores: which there are, and who may run where.
+
+use std::sync::OnceLock;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Binds the calling thread, and whatever it starts from now on, to a core. Numbers beyond the last core wrap around.
+pub fn pin_this_thread(core: usize) {
+    let cores = cores();
+    if let Some(&core) = cores.get(core % cores.len().max(1)) {
+        let mut set = CpuSet::new();
+        set.set(core);
+        // A core that is not ours to take leaves the thread where it was, which is what running unpinned means.
+        let _ = sched_setaffinity(None, &set);
+    }
+}
+
+/// Runs `body` on a thread that may only use `core`: processes that it starts inherit that.
+pub fn on_core<T: Send>(core: Option<usize>, body: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if let Some(core) = core {
+                pin_this_thread(core);
+            }
+            body()
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// The cores this process was started on, whatever it has bound itself to since.
+pub fn cores() -> &'static [usize] {
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    CORES.get_or_init(|| {
+        let Ok(set) = sched_getaffinity(None) else {
+            return vec![0];
+        };
+        (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
+    })
+}

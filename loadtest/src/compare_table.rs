@@ -1,0 +1,227 @@
+//! How a comparison is shown: a table for the terminal, a chart as SVG.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::compare::{Comparison, RowResult, ServerResult};
+use crate::html::escape;
+use crate::ratio::{Spread, spread};
+use crate::report::{number, time};
+
+/// The table: what the subject reaches, and its ratio to each peer.
+pub fn table(comparison: &Comparison) -> String {
+    let mut out = format!(
+        "{}\n{} rounds; loadtest {}\n",
+        comparison.machine, comparison.rounds, comparison.command
+    );
+    let mut ratios = grid(&[comparison.subject.as_str(), "unit"], comparison);
+    let mut values = grid(&[comparison.subject.as_str(), "unit"], comparison);
+    for row in &comparison.rows {
+        let subject = row.servers[0].value.map_or("–".into(), |value| number(value.median));
+        let unit = if row.is_less_better {
+            format!("{} (less is better)", row.unit)
+        } else {
+            row.unit.into()
+        };
+        let head = [row.title.to_owned(), mark(subject, &row.servers[0]), unit];
+        let mut cells = head.to_vec();
+        cells.extend(
+            row.servers[1..]
+                .iter()
+                .map(|server| mark(server.ratio.map_or("–".into(), ratio_text), server)),
+        );
+        ratios.add_row(cells);
+        let mut cells = head.to_vec();
+        let value = |server: &ServerResult| server.value.map_or("–".into(), |value| number(value.median));
+        cells.extend(row.servers[1..].iter().map(|server| mark(value(server), server)));
+        values.add_row(cells);
+    }
+    align(&mut ratios);
+    align(&mut values);
+    let _ = writeln!(
+        out,
+        "\n{} ÷ peer, within a round: median (least–most)\n{ratios}",
+        comparison.subject
+    );
+    let _ = writeln!(out, "\nMedians\n{values}");
+    for row in &comparison.rows {
+        details(&mut out, row);
+    }
+    out
+}
+
+fn grid(head: &[&str], comparison: &Comparison) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    let peers = comparison.rows.first().map_or(&[][..], |row| &row.servers[1..]);
+    let mut header = vec![String::new()];
+    header.extend(head.iter().map(|text| (*text).to_owned()));
+    header.extend(peers.iter().map(|server| server.name.clone()));
+    table.set_header(header);
+    table
+}
+
+fn align(table: &mut Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+/// A star where the client was the bottleneck in half of the rounds: the server could have done more.
+fn mark(text: String, server: &ServerResult) -> String {
+    if server.client_bound * 2 > server.values.len() {
+        format!("{text} *")
+    } else {
+        text
+    }
+}
+
+fn ratio_text(ratio: Spread) -> String {
+    format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+}
+
+/// What does not fit into one number: the open loop, loss, trouble.
+fn details(out: &mut String, row: &RowResult) {
+    for server in &row.servers {
+        let mut facts = Vec::new();
+        if let Some(sustained) = spread(&server.sustained) {
+            facts.push(format!(
+                "{:.1} % of what was due delivered within the measured time",
+                sustained.median * 100.0
+            ));
+            if let Some(p99) = spread(&server.last_p99_ns) {
+                facts.push(format!("p99 to the last subscriber {}", time(p99.median)));
+            }
+            facts.push(format!("lost {}", number(server.lost as f64)));
+        } else if server.lost > 0 {
+            facts.push(format!("lost {}", number(server.lost as f64)));
+        }
+        if server.undelivered > 0 {
+            facts.push(format!(
+                "not delivered 10 s after the end {}",
+                number(server.undelivered as f64)
+            ));
+        }
+        facts.extend(server.trouble.iter().cloned());
+        if !facts.is_empty() {
+            let _ = writeln!(out, "  {} · {}: {}", row.key, server.name, facts.join("; "));
+        }
+    }
+    if row
+        .servers
+        .iter()
+        .any(|server| server.client_bound * 2 > server.values.len())
+    {
+        let _ = writeln!(
+            out,
+            "  {} *: the client was the bottleneck; the server could have done more",
+            row.key
+        );
+    }
+}
+
+/// The chart: for each row and peer the ratio's median and extremes, on a logarithmic scale around 1.
+pub fn chart(comparison: &Comparison) -> String {
+    let peers = comparison
+        .rows
+        .first()
+        .map_or(0, |row| row.servers.len().saturating_sub(1));
+    let spreads = || {
+        comparison
+            .rows
+            .iter()
+            .flat_map(|row| &row.servers[1..])
+            .filter_map(|server| server.ratio)
+    };
+    let low = spreads().map(|ratio| ratio.min).fold(0.5, f64::min).log2().floor();
+    let high = spreads().map(|ratio| ratio.max).fold(2.0, f64::max).log2().ceil();
+    let x = |ratio: f64| LEFT + (ratio.max(1e-9).log2() - low) / (high - low) * WIDTH;
+    let group = 26.0 + peers as f64 * STEP;
+    let height = TOP + comparison.rows.len() as f64 * group + 30.0;
+    let total = LEFT + WIDTH + 130.0;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {total} {height}\" font-family=\"system-ui,sans-serif\">\
+         <style>{STYLE}</style><rect class=\"back\" width=\"100%\" height=\"100%\"/>\
+         <text class=\"title\" x=\"16\" y=\"26\">{} ÷ peer: median and range of {} rounds, one core each</text>\
+         <text class=\"soft\" x=\"16\" y=\"44\">{}</text>",
+        escape(&comparison.subject),
+        comparison.rounds,
+        escape(&comparison.machine)
+    );
+    for power in low as i32..=high as i32 {
+        let ratio = 2f64.powi(power);
+        let label = if power < 0 {
+            format!("1/{}", 2f64.powi(-power))
+        } else {
+            format!("{ratio}×")
+        };
+        let class = if power == 0 { "one" } else { "grid" };
+        let _ = write!(
+            out,
+            "<line class=\"{class}\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{TOP}\" y2=\"{1}\"/>\
+             <text class=\"soft\" text-anchor=\"middle\" x=\"{0:.1}\" y=\"{2}\">{label}</text>",
+            x(ratio),
+            height - 24.0,
+            height - 8.0
+        );
+    }
+    let mut y = TOP;
+    for row in &comparison.rows {
+        let less = if row.is_less_better { " (less is better)" } else { "" };
+        let subject = row.servers[0].value.map_or(String::new(), |value| {
+            format!(": {} {}", number(value.median), row.unit)
+        });
+        let title = format!("{}{subject}{less}", row.title);
+        let _ = write!(
+            out,
+            "<text class=\"row\" x=\"16\" y=\"{}\">{}</text>",
+            y + 14.0,
+            escape(&title)
+        );
+        y += 20.0;
+        for (number, server) in row.servers[1..].iter().enumerate() {
+            let middle = y + STEP / 2.0;
+            let _ = write!(
+                out,
+                "<text class=\"soft\" text-anchor=\"end\" x=\"{}\" y=\"{}\">{}</text>",
+                LEFT - 10.0,
+                middle + 4.0,
+                escape(&server.name)
+            );
+            if let Some(ratio) = server.ratio {
+                let _ = write!(
+                    out,
+                    "<line class=\"range c{0}\" x1=\"{1:.1}\" x2=\"{2:.1}\" y1=\"{middle}\" y2=\"{middle}\"/>\
+                     <circle class=\"dot c{0}\" cx=\"{3:.1}\" cy=\"{middle}\" r=\"4.5\"/>\
+                     <text class=\"soft\" x=\"{4:.1}\" y=\"{5}\">{6:.2}</text>",
+                    number % 7,
+                    x(ratio.min),
+                    x(ratio.max),
+                    x(ratio.median),
+                    x(ratio.max) + 9.0,
+                    middle + 4.0,
+                    ratio.median
+                );
+            } else {
+                let _ = write!(out, "<text class=\"soft\" x=\"{LEFT}\" y=\"{}\">–</text>", middle + 4.0);
+            }
+            y += STEP;
+        }
+        y += 6.0;
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+const LEFT: f64 = 170.0;
+const TOP: f64 = 60.0;
+const WIDTH: f64 = 620.0;
+const STEP: f64 = 16.0;
+const STYLE: &str = "
+.back{fill:#fff}.title{fill:#1b1f24;font-size:16px;font-weight:600}.row{fill:#1b1f24;font-size:13px;font-weight:600}
+.soft{fill:#667;font-size:11px}.grid{stroke:#e3e6ea}.one{stroke:#667;stroke-dasharray:4 3}.range{stroke-width:3;opacity:.45}
+.c0{stroke:#868e96;fill:#868e96}.c1{stroke:#d9480f;fill:#d9480f}.c2{stroke:#e67700;fill:#e67700}.c3{stroke:#2563eb;fill:#2563eb}
+.c4{stroke:#2b8a3e;fill:#2b8a3e}.c5{stroke:#862e9c;fill:#862e9c}.c6{stroke:#0b7285;fill:#0b7285}
+@media(prefers-color-scheme:dark){.back{fill:#14171b}.title,.row{fill:#e6e8eb}.soft{fill:#9aa3ad}.grid{stroke:#2c3137}
+.one{stroke:#9aa3ad}}";

@@ -1,0 +1,304 @@
+//! The crew of a run: threads here, the same in further processes, started together, watched, and added up.
+//!
+//! A further process is this program again (`loadtest worker`), with a Unix socket as its standard input: the plan goes
+//! down, then `start`; up come `live` numbers, `front`s (how far its subscribers are, for the closed loop of the
+//! publisher, which always is in the first process) and at last its tally.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+
+use crate::clock::now_ns;
+use crate::measure::Tally;
+use crate::plan::{Plan, Scenario};
+use crate::procfs::{self, Usage};
+use crate::worker::{Live, Shared, Worker};
+use crate::{affinity, scenario};
+
+/// A moment of a run, for the progress bar and the timeline.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Moment {
+    /// Seconds since the warm-up began; negative before.
+    pub seconds: f64,
+    /// Connections open.
+    pub connected: u64,
+    /// Events so far.
+    pub events: u64,
+    /// Publishes so far.
+    pub publishes: u64,
+    /// The server's memory.
+    pub rss_bytes: u64,
+}
+
+/// What a run brought.
+pub struct Harvest {
+    /// The sum over all workers.
+    pub tally: Tally,
+    /// A moment every tenth of a second.
+    pub timeline: Vec<Moment>,
+    /// The server before anyone connected, and at the two ends of the measured time.
+    pub server: Option<[Usage; 3]>,
+    /// Time between the last two.
+    pub server_window_ns: u64,
+    /// Ended early by Ctrl-C.
+    pub interrupted: bool,
+}
+
+/// Runs the plan. `watch` is called every tenth of a second; `stop` ends the run early.
+pub fn run(
+    plan: &Plan,
+    server_pid: Option<u32>,
+    stop: &AtomicBool,
+    mut watch: impl FnMut(Moment),
+) -> anyhow::Result<Harvest> {
+    let plan = Arc::new(plan.clone());
+    let usage = || server_pid.and_then(procfs::usage).unwrap_or_default();
+    let before = usage();
+    let children = plan.processes - 1;
+    let shared = Arc::new(Shared::new(&plan, plan.threads + children, None));
+    let mut remotes = Vec::new();
+    for number in 1..=children {
+        remotes.push(Remote::start(&plan, number, &shared)?);
+    }
+    let threads = spawn(&plan, 0, &shared)?;
+
+    let moment = |start: u64| {
+        let live = &shared.live;
+        let sum = |what: fn(&Live) -> &AtomicU64| live.iter().map(|live| what(live).load(Relaxed)).sum();
+        Moment {
+            seconds: if start == 0 {
+                -1.0
+            } else {
+                (now_ns() as f64 - start as f64) / 1e9
+            },
+            connected: sum(|live| &live.connected),
+            events: sum(|live| &live.events),
+            publishes: sum(|live| &live.publishes),
+            rss_bytes: 0,
+        }
+    };
+    let is_dead = |threads: &[JoinHandle<_>]| threads.iter().any(JoinHandle::is_finished);
+    while !shared.live.iter().all(|live| live.ready.load(SeqCst)) && !is_dead(&threads) {
+        std::thread::sleep(Duration::from_millis(5));
+        watch(moment(0));
+        if stop.load(Relaxed) {
+            shared.stop.store(true, SeqCst);
+        }
+    }
+    if moment(0).connected == 0 && plan.connections() > 0 && !matches!(plan.scenario, Scenario::Connect { .. }) {
+        // Nobody is there to be measured; the report says why.
+        shared.stop.store(true, SeqCst);
+    }
+    let start = now_ns() + 2_000_000;
+    shared.start_at.store(start, SeqCst);
+    for remote in &mut remotes {
+        let _ = writeln!(remote.stream, "start {start}");
+    }
+
+    let measure_from = start + plan.warmup_ns;
+    let measure_to = measure_from + plan.duration_ns;
+    let mut timeline = Vec::new();
+    let mut marks: [Option<(u64, Usage)>; 2] = [None, None];
+    let mut next = start;
+    loop {
+        let now = now_ns();
+        let interrupted = stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
+        for (mark, due) in marks.iter_mut().zip([measure_from, measure_to]) {
+            if mark.is_none() && (now >= due || interrupted) {
+                *mark = Some((now, usage()));
+            }
+        }
+        if interrupted {
+            shared.stop.store(true, SeqCst);
+            for remote in &mut remotes {
+                let _ = writeln!(remote.stream, "stop");
+            }
+        }
+        if interrupted || now >= measure_to {
+            break;
+        }
+        if now >= next {
+            let mut moment = moment(start);
+            moment.rss_bytes = usage().rss_bytes;
+            watch(moment);
+            timeline.push(moment);
+            next += 100_000_000;
+        }
+        let wake = [next, measure_from, measure_to]
+            .into_iter()
+            .filter(|&at| at > now)
+            .min()
+            .unwrap_or(now);
+        std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now).max(100_000)));
+    }
+
+    let mut tally = Tally::default();
+    for thread in threads {
+        tally.add(thread.join().map_err(|_| anyhow!("a worker panicked"))??);
+    }
+    for remote in remotes {
+        tally.add(remote.finish()?);
+    }
+    let [first, last] = marks.map(Option::unwrap_or_default);
+    Ok(Harvest {
+        tally,
+        timeline,
+        server: server_pid.map(|_| [before, first.1, last.1]),
+        server_window_ns: last.0 - first.0,
+        interrupted: stop.load(Relaxed),
+    })
+}
+
+/// The life of a further process; its standard input is a socket to the first one.
+pub fn child() -> anyhow::Result<()> {
+    // Ctrl-C reaches the whole group; the first process decides what it means.
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::new(AtomicBool::new(false)))?;
+    let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let order = lines.next().context("no plan")??;
+    let (number, plan): (usize, Plan) = serde_json::from_str(&order)?;
+    let plan = Arc::new(plan);
+    let shared = Arc::new(Shared::new(&plan, plan.threads, Some(stream.try_clone()?)));
+    let threads = spawn(&plan, number * plan.threads, &shared)?;
+    let orders = Arc::clone(&shared);
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            match line.split_once(' ') {
+                Some(("start", at)) => orders.start_at.store(at.parse().unwrap_or(1), SeqCst),
+                _ => orders.stop.store(true, SeqCst),
+            }
+        }
+        // The first process is gone: nobody wants our results.
+        orders.stop.store(true, SeqCst);
+    });
+    while !threads.iter().all(JoinHandle::is_finished) {
+        std::thread::sleep(Duration::from_millis(50));
+        let sum = |what: fn(&Live) -> &AtomicU64| -> u64 { shared.live.iter().map(|l| what(l).load(Relaxed)).sum() };
+        let ready = shared.live.iter().all(|live| live.ready.load(SeqCst));
+        let (connected, events, publishes) = (sum(|l| &l.connected), sum(|l| &l.events), sum(|l| &l.publishes));
+        shared.report(&format!("live {connected} {events} {publishes} {}\n", u8::from(ready)));
+    }
+    let mut tally = Tally::default();
+    for thread in threads {
+        tally.add(thread.join().map_err(|_| anyhow!("a worker panicked"))??);
+    }
+    shared.report(&format!("tally {}\n", serde_json::to_string(&tally)?));
+    Ok(())
+}
+
+fn spawn(
+    plan: &Arc<Plan>,
+    first: usize,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<Tally>>>> {
+    (0..plan.threads)
+        .map(|local| {
+            let worker = Worker {
+                plan: Arc::clone(plan),
+                index: first + local,
+                local,
+                shared: Arc::clone(shared),
+            };
+            let body = move || {
+                if let Some(core) = worker.plan.client_core {
+                    affinity::pin_this_thread(core + worker.index);
+                }
+                scenario::work(&worker)
+            };
+            Ok(std::thread::Builder::new()
+                .name(format!("worker-{}", first + local))
+                .spawn(body)?)
+        })
+        .collect()
+}
+
+/// Another process of the run, seen from the first.
+struct Remote {
+    child: Child,
+    stream: UnixStream,
+    reader: JoinHandle<anyhow::Result<Tally>>,
+}
+
+impl Remote {
+    fn start(plan: &Arc<Plan>, number: usize, shared: &Arc<Shared>) -> anyhow::Result<Remote> {
+        let (mut stream, theirs) = UnixStream::pair()?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("worker")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start a further process")?;
+        writeln!(stream, "{}", serde_json::to_string(&(number, &**plan))?)?;
+        let lines = BufReader::new(stream.try_clone()?).lines();
+        let (shared, live) = (Arc::clone(shared), plan.threads + number - 1);
+        let reader = std::thread::spawn(move || {
+            for line in lines {
+                let line = line?;
+                let (word, rest) = line.split_once(' ').unwrap_or_default();
+                let numbers = || rest.split(' ').filter_map(|word| word.parse::<u64>().ok());
+                match word {
+                    "front" => {
+                        if let [worker, front] = numbers().collect::<Vec<_>>()[..] {
+                            shared.fronts[worker as usize].store(front as u32, SeqCst);
+                            if let Some(waker) = shared.publisher.get() {
+                                let _ = waker.wake();
+                            }
+                        }
+                    }
+                    "live" => {
+                        if let [connected, events, publishes, ready] = numbers().collect::<Vec<_>>()[..] {
+                            let live = &shared.live[live];
+                            live.connected.store(connected, Relaxed);
+                            live.events.store(events, Relaxed);
+                            live.publishes.store(publishes, Relaxed);
+                            live.ready.store(ready == 1, SeqCst);
+                        }
+                    }
+                    _ => return Ok(serde_json::from_str(rest)?),
+                }
+            }
+            // Whoever waits for it must not wait forever.
+            shared.live[live].ready.store(true, SeqCst);
+            Err(anyhow!("a further process ended without its results"))
+        });
+        Ok(Remote { child, stream, reader })
+    }
+
+    fn finish(mut self) -> anyhow::Result<Tally> {
+        let tally = self
+            .reader
+            .join()
+            .map_err(|_| anyhow!("the reader of a further process panicked"))?;
+        self.child.wait()?;
+        tally
+    }
+}
+
+impl Shared {
+    fn new(plan: &Plan, lives: usize, upstream: Option<UnixStream>) -> Shared {
+        Shared {
+            start_at: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            live: (0..lives).map(|_| Live::default()).collect(),
+            fronts: (0..plan.workers()).map(|_| AtomicU32::new(0)).collect(),
+            publisher: OnceLock::new(),
+            upstream: upstream.map(Mutex::new),
+        }
+    }
+
+    fn report(&self, line: &str) {
+        if let Some(upstream) = &self.upstream
+            && let Ok(mut upstream) = upstream.lock()
+        {
+            let _ = upstream.write_all(line.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The whole client against the floor, and against a server that sends byte by byte: what is counted is what was sent.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::crew;
+use crate::engine::{Ended, Handler, Net};
+use crate::floor;
+use crate::measure::Tally;
+use crate::plan::{Flood, Plan, Scenario};
+use crate::target::Target;
+use crate::wire;
+
+#[test]
+fn every_message_is_delivered_once_and_in_order() {
+    for (channels, window, threads) in [(1, 1, 1), (1, 64, 1), (7, 16, 1), (30, 16, 1), (3, 16, 2)] {
+        let flood = Flood {
+            subscribers: 30,
+            channels,
+            window,
+            rate: None,
+            size: 128,
+            pingers: 5,
+            ping_every_ns: 5_000_000,
+        };
+        let tally = run(Scenario::Flood(flood), threads);
+        check_faultless(&tally);
+        assert_eq!(tally.connected, 35);
+        assert!(
+            tally.publishes > 0 && tally.events > 0,
+            "{channels} channels: nothing came"
+        );
+        assert!(tally.latencies["last"].count() > 0 && tally.latencies["ping"].count() > 0);
+        assert!(tally.latencies["last"].max() >= tally.latencies["receipt"].quantile(0.5));
+    }
+}
+
+#[test]
+fn an_open_loop_sends_what_is_due() {
+    let flood = Flood {
+        subscribers: 10,
+        channels: 1,
+        window: 1,
+        rate: Some(500.0),
+        size: 64,
+        pingers: 0,
+        ping_every_ns: 0,
+    };
+    let tally = run(Scenario::Flood(flood), 1);
+    check_faultless(&tally);
+    assert!(
+        tally.publishes.abs_diff(tally.owed) <= 1 + tally.owed / 20,
+        "{} of {}",
+        tally.publishes,
+        tally.owed
+    );
+}
+
+#[test]
+fn publishes_without_subscribers_are_complete_when_answered() {
+    let flood = Flood {
+        subscribers: 0,
+        channels: 1,
+        window: 8,
+        rate: None,
+        size: 64,
+        pingers: 0,
+        ping_every_ns: 0,
+    };
+    let tally = run(Scenario::Flood(flood), 1);
+    assert!(tally.events > 0);
+    assert_eq!(tally.events, tally.publishes);
+}
+
+#[test]
+fn pings_connections_and_churn_run_against_the_floor() {
+    let pings = run(
+        Scenario::Ping {
+            connections: 10,
+            depth: 4,
+        },
+        1,
+    );
+    assert!(pings.events > 0 && pings.latencies["ping"].count() > 0);
+    assert_eq!(pings.duplicated, 0);
+    assert!(run(Scenario::Connect { in_flight: 4, hold: 0 }, 1).events > 0);
+    assert!(
+        run(Scenario::Connect { in_flight: 4, hold: 8 }, 1)
+            .latencies
+            .contains_key("all back")
+    );
+    assert_eq!(
+        run(
+            Scenario::Idle {
+                connections: 10,
+                channels: 2
+            },
+            1
+        )
+        .connected,
+        10
+    );
+    let churn = Scenario::Churn {
+        connections: 10,
+        channels: 3,
+        reconnect: 0.1,
+        rate: 2_000.0,
+        size: 64,
+    };
+    let churn = run(churn, 1);
+    assert!(churn.events > 0);
+    check_faultless(&churn);
+}
+
+#[test]
+fn frames_cut_anywhere_arrive_whole() {
+    let messages: Vec<Vec<u8>> = [5, 125, 126, 400, 70_000, 3]
+        .iter()
+        .map(|&len| vec![b'm'; len])
+        .collect();
+    let mut stream = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+        tungstenite::handshake::derive_accept_key(b"dGhlIHNhbXBsZSBub25jZQ==")
+    )
+    .into_bytes();
+    wire::push_unmasked(&mut stream, wire::TEXT, b"socket:connected");
+    for message in &messages {
+        wire::push_unmasked(&mut stream, wire::TEXT, message);
+    }
+    for cut in [13, 977, 100_000] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let bytes = stream.clone();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.set_nodelay(true).unwrap();
+            assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+            for piece in bytes.chunks(cut) {
+                socket.write_all(piece).unwrap();
+            }
+        });
+        let mut net = Net::new(address, Arc::new(Target::named("corecast").unwrap()), 0).unwrap();
+        let mut seen = Collector::default();
+        net.open(0);
+        while !seen.is_closed {
+            net.turn(&mut seen, Some(Duration::from_secs(5))).unwrap();
+        }
+        server.join().unwrap();
+        assert!(seen.messages == messages, "cut every {cut} bytes");
+    }
+}
+
+#[derive(Default)]
+struct Collector {
+    messages: Vec<Vec<u8>>,
+    is_closed: bool,
+}
+
+impl Handler for Collector {
+    fn opened(&mut self, _net: &mut Net, _id: usize, _connect_ns: u64) {}
+
+    fn frame(&mut self, _net: &mut Net, _id: usize, payload: &[u8], _now: u64) {
+        self.messages.push(payload.to_vec());
+    }
+
+    fn closed(&mut self, _net: &mut Net, _id: usize, why: Ended) {
+        assert_eq!(why, Ended::Closed(None));
+        self.is_closed = true;
+    }
+}
+
+fn check_faultless(tally: &Tally) {
+    let faults = [
+        tally.lost,
+        tally.undelivered,
+        tally.duplicated,
+        tally.reordered,
+        tally.invalid,
+        tally.disconnected,
+    ];
+    assert_eq!(faults, [0; 6], "{:?}", tally.notes);
+}
+
+/// Runs a scenario for a moment against a floor of its own, looking at every message.
+fn run(scenario: Scenario, threads: usize) -> Tally {
+    let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admin = std::env::temp_dir().join(format!("loadtest-test-{}-{}.sock", std::process::id(), address.port()));
+    let path = admin.clone();
+    // The floor serves until the test process ends.
+    std::thread::spawn(move || floor::serve(address, Some(&path), false).unwrap());
+    while !admin.exists() || std::net::TcpStream::connect(address).is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let plan = Plan {
+        target: Target::named("floor").unwrap(),
+        address,
+        admin_socket: Some(admin.clone()),
+        publish_to: None,
+        // The floor's pongs are all the same, so their ids say nothing.
+        verify: !matches!(scenario, Scenario::Ping { .. }),
+        scenario,
+        threads,
+        processes: 1,
+        duration_ns: 400_000_000,
+        warmup_ns: 50_000_000,
+        heartbeat_ns: 0,
+        client_core: None,
+    };
+    let harvest = crew::run(&plan, None, &AtomicBool::new(false), |_| {}).unwrap();
+    let _ = std::fs::remove_file(admin);
+    harvest.tally
+}

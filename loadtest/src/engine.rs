@@ -1,0 +1,417 @@
+//! The engine: one epoll loop with many client connections. It knows WebSockets, not scenarios; what a message means is
+//! the [`Handler`]'s business. One read buffer for all connections; a connection that is idle holds no buffer.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::clock::now_ns;
+use crate::target::Target;
+use crate::wire::{self, Upgrade};
+
+/// What a scenario does with what the engine sees. It may close connections and open new ones in every call; the number of
+/// a closed one is not reused within the turn.
+pub trait Handler {
+    /// The connection is open: upgraded, and greeted where the target greets. `connect_ns` is how long that took.
+    fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64);
+    /// A data frame. `now` is the time at which it was read.
+    fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64);
+    /// All frames of one read have been handed over.
+    fn read_done(&mut self, _net: &mut Net, _id: usize, _now: u64) {}
+    /// The connection is gone, and it was not [`Net::close`] that ended it.
+    fn closed(&mut self, net: &mut Net, id: usize, why: Ended);
+    /// A descriptor registered by the scenario itself is ready.
+    fn other(&mut self, _net: &mut Net, _token: Token) {}
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It never opened.
+    Refused(String),
+    /// It was open; the close code where the server sent one.
+    Closed(Option<u16>),
+}
+
+/// Tokens from here up are the scenario's own.
+pub const TOKEN_MIN: usize = usize::MAX - 15;
+
+/// The connections of one thread.
+pub struct Net {
+    poll: Poll,
+    events: Option<Events>,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    /// Closed in this turn: free for reuse in the next, when no event can mean them any more.
+    freed: Vec<usize>,
+    /// Could not even be started; reported in the next turn.
+    failed: Vec<(usize, String)>,
+    buffer: Vec<u8>,
+    address: SocketAddr,
+    target: Arc<Target>,
+    /// Which block of source addresses is this thread's.
+    source_block: u32,
+    started: u32,
+    /// Connections that are open.
+    pub open: usize,
+    /// Connections on their way to being open.
+    pub opening: usize,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Reads that returned something.
+    pub reads: u64,
+}
+
+struct Connection {
+    stream: TcpStream,
+    phase: Phase,
+    started_ns: u64,
+    channel: u32,
+    /// The head of a frame whose rest is still to come.
+    rest: Vec<u8>,
+    /// What the socket did not take yet.
+    out: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Upgrading,
+    Greeting,
+    Open,
+}
+
+impl Net {
+    /// No connections yet. `source_block`: a number of its own for each thread of the run.
+    pub fn new(address: SocketAddr, target: Arc<Target>, source_block: usize) -> io::Result<Net> {
+        Ok(Net {
+            poll: Poll::new()?,
+            events: Some(Events::with_capacity(1024)),
+            connections: Vec::new(),
+            free: Vec::new(),
+            freed: Vec::new(),
+            failed: Vec::new(),
+            buffer: vec![0; 512 * 1024],
+            address,
+            target,
+            source_block: source_block as u32,
+            started: 0,
+            open: 0,
+            opening: 0,
+            bytes_read: 0,
+            reads: 0,
+        })
+    }
+
+    /// Where a scenario registers its own descriptors, with tokens from [`TOKEN_MIN`] up.
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Starts a connection and returns its number: small, dense, reused only after a close. `channel` is for targets
+    /// that subscribe by path.
+    pub fn open(&mut self, channel: u32) -> usize {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        match self.connect(id) {
+            Ok(stream) => {
+                let connection = Connection {
+                    stream,
+                    phase: Phase::Connecting,
+                    started_ns: now_ns(),
+                    channel,
+                    rest: Vec::new(),
+                    out: Vec::new(),
+                };
+                self.connections[id] = Some(connection);
+                self.opening += 1;
+            }
+            Err(error) => self.failed.push((id, error.to_string())),
+        }
+        id
+    }
+
+    fn connect(&mut self, id: usize) -> io::Result<TcpStream> {
+        let socket = Socket::new(
+            Domain::for_address(self.address),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(source) = self.source() {
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
+        match socket.connect(&self.address.into()) {
+            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
+            _ => {
+                let mut stream = TcpStream::from_std(std::net::TcpStream::from(socket));
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                self.poll.registry().register(&mut stream, Token(id), interest)?;
+                Ok(stream)
+            }
+        }
+    }
+
+    /// Another source address every thousand connections, so that ports in TIME_WAIT never run out.
+    fn source(&mut self) -> Option<Ipv4Addr> {
+        self.started += 1;
+        match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() => {
+                let number = (self.source_block * 4096 + self.started / 1000) % (250 * 250 * 250);
+                let [a, b, c] = [number / 62_500, number / 250 % 250, number % 250].map(|n| n as u8 + 1);
+                Some(Ipv4Addr::new(127, a, b, c))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this connection still exists.
+    pub fn is_alive(&self, id: usize) -> bool {
+        self.connections.get(id).is_some_and(Option::is_some)
+    }
+
+    /// Sends encoded frames. What the socket does not take is kept and sent when it does.
+    pub fn send(&mut self, id: usize, frames: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id).and_then(Option::as_mut) else {
+            return;
+        };
+        let mut written = 0;
+        if connection.out.is_empty() {
+            // An error shows up as an event of the connection as well; that is where it is handled.
+            written = connection.stream.write(frames).unwrap_or(0);
+        }
+        if written < frames.len() {
+            connection.out.extend_from_slice(&frames[written..]);
+        }
+    }
+
+    /// Drops a connection; the handler is not told.
+    pub fn close(&mut self, id: usize) {
+        if let Some(connection) = self.connections.get_mut(id).and_then(Option::take) {
+            match connection.phase {
+                Phase::Open => self.open -= 1,
+                _ => self.opening -= 1,
+            }
+            self.freed.push(id);
+        }
+    }
+
+    /// Gives up on every connection that has been opening for longer than `limit_ns`; returns how many those were.
+    pub fn give_up_opening(&mut self, limit_ns: u64, handler: &mut impl Handler) -> usize {
+        let now = now_ns();
+        let late: Vec<usize> = (0..self.connections.len())
+            .filter(|&id| {
+                let connection = self.connections[id].as_ref();
+                connection.is_some_and(|c| c.phase != Phase::Open && now.saturating_sub(c.started_ns) > limit_ns)
+            })
+            .collect();
+        for &id in &late {
+            let phase = self.connections[id].as_ref().map(|connection| connection.phase);
+            self.close(id);
+            let why = match phase {
+                Some(Phase::Connecting) => "no TCP connection in time",
+                Some(Phase::Upgrading) => "no answer to the upgrade in time",
+                _ => "no greeting in time",
+            };
+            handler.closed(self, id, Ended::Refused(why.into()));
+        }
+        late.len()
+    }
+
+    /// One turn: waits for events, at most `timeout`, and handles them.
+    pub fn turn(&mut self, handler: &mut impl Handler, timeout: Option<Duration>) -> io::Result<()> {
+        self.free.append(&mut self.freed);
+        for (id, why) in std::mem::take(&mut self.failed) {
+            self.freed.push(id);
+            handler.closed(self, id, Ended::Refused(why));
+        }
+        let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(1024));
+        match self.poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        for event in &events {
+            let Token(id) = event.token();
+            if id >= TOKEN_MIN {
+                handler.other(self, event.token());
+                continue;
+            }
+            if event.is_writable() {
+                self.writable(id, handler);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.readable(id, event.is_read_closed() || event.is_error(), handler);
+            }
+        }
+        self.events = Some(events);
+        Ok(())
+    }
+
+    fn writable(&mut self, id: usize, handler: &mut impl Handler) {
+        let Some(connection) = self.connections[id].as_mut() else {
+            return;
+        };
+        if connection.phase == Phase::Connecting {
+            if let Ok(Some(error)) | Err(error) = connection.stream.take_error() {
+                return self.end(id, Ended::Refused(error.to_string()), handler);
+            }
+            if connection.stream.peer_addr().is_err() {
+                return;
+            }
+            connection.phase = Phase::Upgrading;
+            let path = self.target.path_of(connection.channel);
+            connection.out = wire::upgrade_request(&self.address.to_string(), &path);
+        }
+        while !connection.out.is_empty() {
+            match connection.stream.write(&connection.out) {
+                Ok(written) => drop(connection.out.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+        connection.out = Vec::new();
+    }
+
+    fn readable(&mut self, id: usize, is_ending: bool, handler: &mut impl Handler) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let ended = loop {
+            let Some(connection) = self.connections[id].as_mut() else {
+                break None;
+            };
+            if connection.phase == Phase::Connecting {
+                break None;
+            }
+            let held = connection.rest.len();
+            if held * 2 > buffer.len() {
+                buffer.resize(buffer.len() * 2, 0);
+            }
+            let got = match connection.stream.read(&mut buffer[held..]) {
+                Ok(0) => break Some(None),
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break Some(None),
+            };
+            self.bytes_read += got as u64;
+            self.reads += 1;
+            let drained = held + got < buffer.len();
+            if held > 0 {
+                buffer[..held].copy_from_slice(&connection.rest);
+                connection.rest = Vec::new();
+            }
+            match self.walk(id, &buffer[..held + got], handler) {
+                Ok(used) => {
+                    if let Some(connection) = self.connections[id].as_mut()
+                        && used < held + got
+                    {
+                        connection.rest = buffer[used..held + got].to_vec();
+                    }
+                }
+                Err(ended) => {
+                    self.buffer = buffer;
+                    return self.end(id, ended, handler);
+                }
+            }
+            if drained && !is_ending {
+                // Edge-triggered: what comes after a short read makes an event of its own. An end that is already known
+                // does not.
+                break None;
+            }
+        };
+        self.buffer = buffer;
+        if let Some(code) = ended {
+            let is_open = self.connections[id].as_ref().is_some_and(|c| c.phase == Phase::Open);
+            let why = if is_open {
+                Ended::Closed(code)
+            } else {
+                Ended::Refused("closed while opening".into())
+            };
+            self.end(id, why, handler);
+        }
+    }
+
+    /// Hands over what is complete in `bytes`; returns how much that was.
+    fn walk(&mut self, id: usize, bytes: &[u8], handler: &mut impl Handler) -> Result<usize, Ended> {
+        let now = now_ns();
+        let mut at = 0;
+        if self.phase(id) == Some(Phase::Upgrading) {
+            match wire::upgrade_response(bytes) {
+                Upgrade::Partial => return Ok(0),
+                Upgrade::Refused(why) => return Err(Ended::Refused(why)),
+                Upgrade::Done(head) => at = head,
+            }
+            if self.target.greeting.is_some() {
+                self.set_phase(id, Phase::Greeting);
+            } else {
+                self.opened(id, now, handler);
+            }
+        }
+        let mut data = false;
+        let mut ended = None;
+        while let Some(frame) = wire::next_frame(&bytes[at..]) {
+            at += frame.len;
+            match frame.opcode {
+                0..=wire::BINARY => {
+                    if self.phase(id) == Some(Phase::Greeting) {
+                        let greeting = self.target.greeting.as_deref().unwrap_or_default();
+                        if memchr::memmem::find(frame.payload, greeting.as_bytes()).is_some() {
+                            self.opened(id, now, handler);
+                        }
+                        continue;
+                    }
+                    handler.frame(self, id, frame.payload, now);
+                    data = true;
+                }
+                wire::PING => {
+                    let mut pong = Vec::new();
+                    wire::push_masked(&mut pong, wire::PONG, frame.payload);
+                    self.send(id, &pong);
+                }
+                wire::CLOSE => {
+                    let code = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                    ended = Some(Ended::Closed(code));
+                    break;
+                }
+                _ => {}
+            }
+        }
+        if data {
+            handler.read_done(self, id, now);
+        }
+        ended.map_or(Ok(at), Err)
+    }
+
+    fn opened(&mut self, id: usize, now: u64, handler: &mut impl Handler) {
+        self.set_phase(id, Phase::Open);
+        self.opening -= 1;
+        self.open += 1;
+        let started = self.connections[id]
+            .as_ref()
+            .map_or(now, |connection| connection.started_ns);
+        handler.opened(self, id, now.saturating_sub(started));
+    }
+
+    fn end(&mut self, id: usize, why: Ended, handler: &mut impl Handler) {
+        if self.is_alive(id) {
+            self.close(id);
+            handler.closed(self, id, why);
+        }
+    }
+
+    fn phase(&self, id: usize) -> Option<Phase> {
+        self.connections[id].as_ref().map(|connection| connection.phase)
+    }
+
+    fn set_phase(&mut self, id: usize, phase: Phase) {
+        if let Some(connection) = self.connections[id].as_mut() {
+            connection.phase = phase;
+        }
+    }
+}

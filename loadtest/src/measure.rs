@@ -1,0 +1,200 @@
+//! What a run counts: latencies, deliveries, faults, and how busy the load generator itself was.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::track::Faults;
+
+/// Latencies in nanoseconds, three digits exact.
+#[derive(Clone)]
+pub struct Latency(Histogram<u64>);
+
+impl Latency {
+    /// None yet.
+    pub fn new() -> Latency {
+        // 1 µs … 10 minutes: what lies outside is counted at the edge.
+        Latency(Histogram::new_with_bounds(1_000, 600_000_000_000, 3).expect("constant bounds are legal"))
+    }
+
+    /// Counts `count` latencies of `ns`.
+    #[inline]
+    pub fn record(&mut self, ns: u64, count: u64) {
+        self.0.saturating_record_n(ns, count);
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency that this share (0…1) of all stays below.
+    pub fn quantile(&self, share: f64) -> u64 {
+        self.0.value_at_quantile(share)
+    }
+
+    /// The largest.
+    pub fn max(&self) -> u64 {
+        self.0.max()
+    }
+
+    /// The arithmetic mean.
+    pub fn mean(&self) -> f64 {
+        self.0.mean()
+    }
+
+    fn add(&mut self, other: &Latency) {
+        self.0.add(&other.0).expect("all histograms have the same bounds");
+    }
+}
+
+impl Serialize for Latency {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            self.0
+                .iter_recorded()
+                .map(|v| (v.value_iterated_to(), v.count_at_value())),
+        )
+    }
+}
+
+impl<'de> Deserialize<'de> for Latency {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Latency, D::Error> {
+        let mut latency = Latency::new();
+        for (value, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            latency.record(value, count);
+        }
+        Ok(latency)
+    }
+}
+
+/// What one worker brings home; workers' tallies are added up.
+#[derive(Default, Clone, Serialize, Deserialize)]
+pub struct Tally {
+    /// Connections asked for.
+    pub wanted: u64,
+    /// Connections open when the run began.
+    pub connected: u64,
+    /// Connections that ended although nobody asked for it.
+    pub disconnected: u64,
+    /// What the scenario counts (deliveries, pongs, handshakes …), within the measured time.
+    pub events: u64,
+    /// Publishes within the measured time.
+    pub publishes: u64,
+    /// Publishes that the open loop owed within the measured time, sent or not.
+    pub owed: u64,
+    /// Publishes refused by the server.
+    pub refused: u64,
+    /// Messages that `--verify` found to be wrong.
+    pub invalid: u64,
+    /// Messages skipped and never seen later.
+    pub lost: u64,
+    /// Messages that were still on their way when the drain ended: late beyond measure, or lost at the very end.
+    pub undelivered: u64,
+    /// See [`Faults`].
+    pub duplicated: u64,
+    /// See [`Faults`].
+    pub reordered: u64,
+    /// Measured time of each worker, in nanoseconds.
+    pub window_ns: Vec<u64>,
+    /// CPU time of each worker within it.
+    pub cpu_ns: Vec<u64>,
+    /// Bytes received within the whole run.
+    pub bytes_read: u64,
+    /// Reads that returned something, within the whole run.
+    pub reads: u64,
+    /// Latencies by name; the scenario says which is the main one.
+    pub latencies: BTreeMap<String, Latency>,
+    /// What a reader of the numbers has to know, and how often it happened.
+    pub notes: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Takes a tracker's faults into the sum.
+    pub fn add_faults(&mut self, faults: Faults) {
+        self.lost += faults.lost;
+        self.duplicated += faults.duplicated;
+        self.reordered += faults.reordered;
+    }
+
+    /// Notes something for the reader.
+    pub fn note(&mut self, what: impl Into<String>) {
+        *self.notes.entry(what.into()).or_default() += 1;
+    }
+
+    /// Adds another worker's tally.
+    pub fn add(&mut self, other: Tally) {
+        self.wanted += other.wanted;
+        self.connected += other.connected;
+        self.disconnected += other.disconnected;
+        self.events += other.events;
+        self.publishes += other.publishes;
+        self.owed += other.owed;
+        self.refused += other.refused;
+        self.invalid += other.invalid;
+        self.lost += other.lost;
+        self.undelivered += other.undelivered;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.window_ns.extend(other.window_ns);
+        self.cpu_ns.extend(other.cpu_ns);
+        self.bytes_read += other.bytes_read;
+        self.reads += other.reads;
+        for (name, latency) in other.latencies {
+            match self.latencies.get_mut(&name) {
+                Some(sum) => sum.add(&latency),
+                None => drop(self.latencies.insert(name, latency)),
+            }
+        }
+        for (note, count) in other.notes {
+            *self.notes.entry(note).or_default() += count;
+        }
+    }
+
+    /// Measured seconds: the mean over workers.
+    pub fn seconds(&self) -> f64 {
+        let sum: u64 = self.window_ns.iter().sum();
+        sum as f64 / 1e9 / self.window_ns.len().max(1) as f64
+    }
+
+    /// The busiest worker's share of a core.
+    pub fn busy(&self) -> f64 {
+        let shares = self
+            .cpu_ns
+            .iter()
+            .zip(&self.window_ns)
+            .map(|(&cpu, &wall)| cpu as f64 / wall.max(1) as f64);
+        shares.fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_survives_the_trip_between_processes() {
+        let mut latency = Latency::new();
+        for ns in [1_500, 20_000, 20_000, 3_000_000] {
+            latency.record(ns, 2);
+        }
+        let mut tally = Tally {
+            events: 5,
+            window_ns: vec![10],
+            cpu_ns: vec![9],
+            ..Tally::default()
+        };
+        tally.latencies.insert("receipt".into(), latency.clone());
+        tally.note("something");
+        let mut back: Tally = serde_json::from_str(&serde_json::to_string(&tally).unwrap()).unwrap();
+        assert_eq!(back.latencies["receipt"].count(), 8);
+        assert_eq!(back.latencies["receipt"].quantile(0.5), latency.quantile(0.5));
+        back.add(tally);
+        assert_eq!(
+            (back.events, back.latencies["receipt"].count(), back.notes["something"]),
+            (10, 16, 2)
+        );
+        assert!((back.busy() - 0.9).abs() < 1e-9);
+    }
+}

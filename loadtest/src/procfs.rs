@@ -1,0 +1,101 @@
+//! What the server's process costs, read from /proc: CPU time, memory, context switches.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// A server's process and its children (nginx works in those).
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time so far, in nanoseconds, of all threads that still live.
+    pub cpu_ns: u64,
+    /// CPU time in user mode, in nanoseconds (the kernel counts it in ticks of 10 ms).
+    pub user_ns: u64,
+    /// CPU time in the kernel, likewise.
+    pub system_ns: u64,
+    /// Resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// Times a thread waited.
+    pub switches_voluntary: u64,
+    /// Times a thread was pushed off its core.
+    pub switches_involuntary: u64,
+}
+
+/// Reads the usage of `pid` and its children. Nothing where the process is gone.
+pub fn usage(pid: u32) -> Option<Usage> {
+    let mut sum = Usage::default();
+    fs::metadata(format!("/proc/{pid}")).ok()?;
+    for pid in family(pid) {
+        add_process(pid, &mut sum);
+    }
+    Some(sum)
+}
+
+/// `pid` and everything it started.
+fn family(pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
+    let mut at = 0;
+    while at < family.len() {
+        for task in tasks(family[at]) {
+            let children = fs::read_to_string(format!("{task}/children")).unwrap_or_default();
+            family.extend(
+                children
+                    .split_ascii_whitespace()
+                    .filter_map(|child| child.parse::<u32>().ok()),
+            );
+        }
+        at += 1;
+    }
+    family
+}
+
+fn add_process(pid: u32, sum: &mut Usage) {
+    for task in tasks(pid) {
+        let schedstat = fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
+        sum.cpu_ns += schedstat
+            .split(' ')
+            .next()
+            .and_then(|field| field.parse::<u64>().ok())
+            .unwrap_or(0);
+        let status = fs::read_to_string(format!("{task}/status")).unwrap_or_default();
+        sum.switches_voluntary += status_field(&status, "voluntary_ctxt_switches:");
+        sum.switches_involuntary += status_field(&status, "nonvoluntary_ctxt_switches:");
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may hold spaces; the fields are counted from behind it.
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0) * 10_000_000;
+    sum.user_ns += ticks(11);
+    sum.system_ns += ticks(12);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    sum.rss_bytes += status_field(&status, "VmRSS:") * 1024;
+}
+
+fn tasks(pid: u32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn status_field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line[name.len()..].split_ascii_whitespace().next());
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_has_memory_and_has_run() {
+        let usage = usage(std::process::id()).unwrap();
+        assert!(usage.rss_bytes > 100_000);
+        assert!(usage.cpu_ns > 0);
+        assert!(super::usage(u32::MAX).is_none());
+    }
+}

@@ -1,0 +1,380 @@
+//! What a run has shown, as numbers by name, as a table, and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::crew::{Harvest, Moment};
+use crate::measure::Latency;
+use crate::plan::{Plan, Scenario};
+
+/// The results of one run.
+#[derive(Serialize)]
+pub struct Report {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// The server.
+    pub target: String,
+    /// What `rate` counts.
+    pub unit: &'static str,
+    /// Every number by its name; times in nanoseconds, memory in bytes. What `--expect` refers to.
+    pub metrics: BTreeMap<String, f64>,
+    /// Percentile curves: (share, nanoseconds), by latency.
+    pub curves: BTreeMap<String, Vec<(f64, u64)>>,
+    /// The run over time.
+    pub timeline: Vec<Moment>,
+    /// What a reader of the numbers has to know.
+    pub notes: Vec<String>,
+    /// What makes the numbers say less about the server.
+    pub warnings: Vec<String>,
+    /// The client was the bottleneck, not the server.
+    pub is_client_bound: bool,
+}
+
+impl Report {
+    /// Judges a harvest.
+    pub fn new(plan: &Plan, name: &'static str, harvest: &Harvest) -> Report {
+        let tally = &harvest.tally;
+        let (unit, main) = match &plan.scenario {
+            Scenario::Flood(flood) if flood.subscribers == 0 => ("publishes", "last"),
+            Scenario::Flood(_) => ("deliveries", "receipt"),
+            Scenario::Ping { .. } => ("pongs", "ping"),
+            Scenario::Idle { .. } => ("frames", "connect"),
+            Scenario::Connect { .. } => ("handshakes", "connect"),
+            Scenario::Churn { .. } => ("operations", "operation"),
+        };
+        let seconds = tally.seconds();
+        let rate = if seconds > 0.0 {
+            tally.events as f64 / seconds
+        } else {
+            0.0
+        };
+        let mut metrics = BTreeMap::from(
+            [
+                ("rate", rate),
+                ("events", tally.events as f64),
+                ("seconds", seconds),
+                ("wanted", tally.wanted as f64),
+                ("connected", tally.connected as f64),
+                ("disconnected", tally.disconnected as f64),
+                ("lost", tally.lost as f64),
+                ("undelivered", tally.undelivered as f64),
+                ("duplicated", tally.duplicated as f64),
+                ("reordered", tally.reordered as f64),
+                ("invalid", tally.invalid as f64),
+                ("refused", tally.refused as f64),
+                ("client_busy", tally.busy()),
+                ("bytes_per_read", tally.bytes_read as f64 / tally.reads.max(1) as f64),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        if let Scenario::Flood(_) | Scenario::Churn { .. } = &plan.scenario {
+            metrics.insert(
+                "publish_rate".into(),
+                tally.publishes as f64 / tally.window_ns.first().map_or(1.0, |&ns| ns as f64 / 1e9),
+            );
+        }
+        if let Scenario::Flood(flood) = &plan.scenario
+            && tally.owed > 0
+            && flood.subscribers > 0
+        {
+            let due = tally.owed as f64 * flood.subscribers as f64 / f64::from(flood.channels);
+            metrics.insert("sustained".into(), tally.events as f64 / due);
+        }
+        let mut curves = BTreeMap::new();
+        for (name, latency) in &tally.latencies {
+            for (suffix, value) in percentiles(latency) {
+                metrics.insert(format!("{name}.{suffix}"), value);
+                if name == main {
+                    metrics.insert(suffix.to_owned(), value);
+                }
+            }
+            curves.insert(name.clone(), curve(latency));
+        }
+        server_metrics(harvest, &mut metrics);
+        let mut report = Report {
+            scenario: name,
+            target: plan.target.name.clone(),
+            unit,
+            metrics,
+            curves,
+            timeline: harvest.timeline.clone(),
+            notes: tally
+                .notes
+                .iter()
+                .map(|(note, count)| note_text(note, *count))
+                .collect(),
+            warnings: Vec::new(),
+            is_client_bound: false,
+        };
+        report.warn(plan, harvest);
+        report
+    }
+
+    fn warn(&mut self, plan: &Plan, harvest: &Harvest) {
+        let (client, server) = (self.metric("client_busy"), self.metric("server_busy"));
+        let tally = &harvest.tally;
+        let is_closed_loop = !matches!(&plan.scenario, Scenario::Idle { .. });
+        if is_closed_loop && client > 0.95 && (harvest.server.is_none() || server < 0.93) {
+            self.is_client_bound = true;
+            self.warnings.push(format!(
+                "THE CLIENT WAS THE BOTTLENECK: its busiest thread used {:.0} % of a core, the server {}. These numbers say \
+                 how fast the client is. Try --threads, --processes, or cores of their own.",
+                client * 100.0,
+                if harvest.server.is_some() { format!("{:.0} %", server * 100.0) } else { "unknown".into() },
+            ));
+        }
+        if tally.connected < tally.wanted {
+            let refused: Vec<&str> = tally
+                .notes
+                .keys()
+                .filter(|note| note.starts_with("not connected"))
+                .map(String::as_str)
+                .collect();
+            self.warnings.push(format!(
+                "only {} of {} connections could be had ({})",
+                tally.connected,
+                tally.wanted,
+                if refused.is_empty() {
+                    "no answer in time".into()
+                } else {
+                    refused.join("; ")
+                }
+            ));
+        }
+        if self.metrics.get("sustained").is_some_and(|share| *share < 0.99) {
+            self.warnings.push(format!(
+                "the open loop was not sustained: {} of {} publishes were sent, {:.1} % of what was due was delivered in time",
+                tally.publishes,
+                tally.owed,
+                self.metric("sustained") * 100.0
+            ));
+        }
+        for (count, what) in [
+            (tally.lost, "messages were lost"),
+            (
+                tally.undelivered,
+                "messages were not delivered when the drain ended (10 s, or 1.5 s without any)",
+            ),
+            (tally.duplicated, "messages came twice"),
+            (tally.reordered, "messages came out of order"),
+            (tally.invalid, "messages were not what they should be"),
+            (tally.refused, "publishes were refused"),
+            (tally.disconnected, "connections were closed by the server"),
+        ] {
+            if count > 0 {
+                self.warnings.push(format!("{count} {what}"));
+            }
+        }
+        if harvest.interrupted {
+            self.warnings.push("interrupted: these are the results so far".into());
+        }
+    }
+
+    /// A number by name; 0 where there is none.
+    pub fn metric(&self, name: &str) -> f64 {
+        self.metrics.get(name).copied().unwrap_or(0.0)
+    }
+
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let mut summary = Table::new();
+        summary.load_style(presets::UTF8_BORDERS_ONLY);
+        summary.set_header(vec![format!("{} · {}", self.scenario, self.target), String::new()]);
+        for (name, text) in self.lines() {
+            summary.add_row(vec![name, text]);
+        }
+        align_numbers(&mut summary);
+        let _ = writeln!(out, "{summary}");
+        if !self.curves.is_empty() {
+            let mut table = Table::new();
+            table.load_style(presets::UTF8_BORDERS_ONLY);
+            table.set_header(["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"]);
+            for name in self.curves.keys() {
+                let metric = |suffix: &str| self.metric(&format!("{name}.{suffix}"));
+                let mut row = vec![latency_name(name).to_owned(), number(metric("count"))];
+                row.extend(["mean", "p50", "p90", "p99", "p999", "max"].map(|suffix| time(metric(suffix))));
+                table.add_row(row);
+            }
+            align_numbers(&mut table);
+            let _ = writeln!(out, "{table}");
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "  {note}");
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(out, "! {warning}");
+        }
+        out
+    }
+
+    /// Name and text of what the summary shows.
+    pub fn lines(&self) -> Vec<(String, String)> {
+        let mut lines = vec![(format!("{} / s", self.unit), number(self.metric("rate")))];
+        let mut line = |metric: &str, name: &str, text: fn(f64) -> String| {
+            if let Some(&value) = self.metrics.get(metric) {
+                lines.push((name.into(), text(value)));
+            }
+        };
+        line("publish_rate", "publishes / s", number);
+        line("sustained", "delivered of what was due", percent);
+        line("connected", "connections", number);
+        line("lost", "lost", number);
+        line("undelivered", "not delivered at the end", number);
+        line("duplicated", "duplicated", number);
+        line("reordered", "reordered", number);
+        line("client_busy", "client's busiest thread", percent);
+        line("bytes_per_read", "client: bytes per read", number);
+        line("server_busy", "server's cores busy", percent);
+        line("server_user", "server: of it in user mode", percent);
+        line("server_cpu_ns_per_event", "server: CPU time per event", time);
+        line("server_switches_per_s", "server: context switches / s", number);
+        line("server_rss_bytes", "server: memory", bytes);
+        line(
+            "server_rss_bytes_per_connection",
+            "server: memory per connection",
+            bytes,
+        );
+        line("server_rss_growth", "server: memory grown while measured", bytes);
+        lines
+    }
+}
+
+fn server_metrics(harvest: &Harvest, metrics: &mut BTreeMap<String, f64>) {
+    let Some([before, begin, end]) = harvest.server else {
+        return;
+    };
+    let seconds = (harvest.server_window_ns as f64 / 1e9).max(1e-9);
+    let since = |now: u64, then: u64| now.saturating_sub(then) as f64;
+    let cpu = since(end.cpu_ns, begin.cpu_ns);
+    let in_modes = since(end.user_ns + end.system_ns, begin.user_ns + begin.system_ns);
+    let switches = since(
+        end.switches_voluntary + end.switches_involuntary,
+        begin.switches_voluntary + begin.switches_involuntary,
+    );
+    let mut insert = |name: &str, value: f64| {
+        metrics.insert(name.into(), value);
+    };
+    insert("server_busy", cpu / 1e9 / seconds);
+    if in_modes > 0.0 {
+        insert("server_user", since(end.user_ns, begin.user_ns) / in_modes);
+    }
+    if harvest.tally.events > 0 {
+        let measured = harvest.tally.seconds().max(1e-9);
+        insert(
+            "server_cpu_ns_per_event",
+            cpu / seconds * measured / harvest.tally.events as f64,
+        );
+    }
+    insert("server_switches_per_s", switches / seconds);
+    insert("server_rss_bytes", end.rss_bytes as f64);
+    insert("server_rss_growth", end.rss_bytes as f64 - begin.rss_bytes as f64);
+    let connected = harvest.tally.connected;
+    if connected > 0 && before.rss_bytes > 0 {
+        insert(
+            "server_rss_bytes_per_connection",
+            since(begin.rss_bytes, before.rss_bytes) / connected as f64,
+        );
+    }
+}
+
+fn percentiles(latency: &Latency) -> [(&'static str, f64); 7] {
+    let at = |share| latency.quantile(share) as f64;
+    [
+        ("count", latency.count() as f64),
+        ("mean", latency.mean()),
+        ("p50", at(0.5)),
+        ("p90", at(0.9)),
+        ("p99", at(0.99)),
+        ("p999", at(0.999)),
+        ("max", latency.max() as f64),
+    ]
+}
+
+/// Points of the percentile curve, denser towards the tail, as far as there are samples.
+fn curve(latency: &Latency) -> Vec<(f64, u64)> {
+    let decades = (latency.count().max(10) as f64).log10().min(6.0);
+    (0..=60)
+        .map(|step| 1.0 - 10f64.powf(-decades * f64::from(step) / 60.0))
+        .map(|share| (share, latency.quantile(share)))
+        .collect()
+}
+
+/// What a latency is called for people.
+pub fn latency_name(name: &str) -> &str {
+    match name {
+        "receipt" => "publish → receipt",
+        "last" => "publish → last subscriber",
+        "ping" => "ping → pong",
+        other => other,
+    }
+}
+
+fn note_text(note: &str, count: u64) -> String {
+    if count == 1 {
+        note.into()
+    } else {
+        format!("{note} ({count} ×)")
+    }
+}
+
+fn align_numbers(table: &mut Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+/// 1 234 567, or with decimals below 10.
+pub fn number(value: f64) -> String {
+    if value != 0.0 && value.abs() < 10.0 && value.fract() != 0.0 {
+        return format!("{value:.2}");
+    }
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::from(if value < 0.0 { "-" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Nanoseconds in a readable unit.
+pub fn time(ns: f64) -> String {
+    match ns {
+        ns if ns < 1e3 => format!("{ns:.0} ns"),
+        ns if ns < 1e6 => format!("{:.1} µs", ns / 1e3),
+        ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
+        ns => format!("{:.2} s", ns / 1e9),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn bytes(value: f64) -> String {
+    match value.abs() {
+        size if size < 10_000.0 => format!("{value:.0} B"),
+        size if size < 1e7 => format!("{:.1} KB", value / 1e3),
+        _ => format!("{:.1} MB", value / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(number(1_234_567.0), "1 234 567");
+        assert_eq!(number(0.5), "0.50");
+        assert_eq!(number(-1000.0), "-1 000");
+        assert_eq!(time(1_500.0), "1.5 µs");
+        assert_eq!(time(2_500_000.0), "2.50 ms");
+    }
+}

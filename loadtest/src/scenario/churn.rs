@@ -1,0 +1,308 @@
+//! Churn: every connection subscribes, listens, unsubscribes, and now and then reconnects, while messages are published.
+//! Between `subscribed` and `unsubscribed` no message may be missing, none may come twice, and none may come afterwards.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::{Setup, is_heartbeat, note_ended, set_up};
+use crate::clock::{now_ns, ticker};
+use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
+use crate::measure::{Latency, Tally};
+use crate::plan::Scenario;
+use crate::publisher::Publisher;
+use crate::stamp;
+use crate::track::{Faults, Track};
+use crate::wire;
+use crate::worker::{Phase, Window, Worker};
+
+/// Does a worker's share of the churn.
+pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
+    let &Scenario::Churn {
+        connections,
+        channels,
+        reconnect,
+        rate,
+        size,
+    } = scenario
+    else {
+        anyhow::bail!("not a churn");
+    };
+    let plan = &worker.plan;
+    anyhow::ensure!(
+        plan.target.unsubscribe.is_some(),
+        "{} has no unsubscribe to churn with",
+        plan.target.name
+    );
+    anyhow::ensure!(
+        !plan.target.packed,
+        "{} packs answers and messages into one frame",
+        plan.target.name
+    );
+    let share = worker.share(connections).len();
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut handler = Churn {
+        worker,
+        channels,
+        reconnect,
+        connections: Vec::new(),
+        settled: 0,
+        is_running: false,
+        is_published: rate > 0.0,
+        count: false,
+        reader: stamp::Reader::default(),
+        faults: Faults::default(),
+        events: 0,
+        deliveries: 0,
+        operation: Latency::new(),
+        connect: Latency::new(),
+        publisher: None,
+        tally: Tally {
+            wanted: share as u64,
+            ..Tally::default()
+        },
+    };
+    set_up(worker, &mut net, &mut handler, share, |_| 0)?;
+    handler.tally.connected = net.open as u64;
+    if worker.index == 0 && rate > 0.0 {
+        let admin = plan.admin_socket.as_deref();
+        let mut publisher = Publisher::connect(&plan.target, plan.address, plan.publish_to, admin, size)?;
+        publisher.register(net.registry(), PUBLISHER)?;
+        handler.publisher = Some(publisher);
+    }
+    let timer = ticker(Duration::from_micros(500))?;
+    net.registry()
+        .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    worker.ready(&mut net, &mut handler)?;
+
+    let start = worker.shared.start_at.load(SeqCst);
+    handler.is_running = true;
+    for id in 0..handler.connections.len() {
+        handler.next_operation(&mut net, id);
+    }
+    let mut published = 0u32;
+    let mut window = Window::default();
+    loop {
+        let now = now_ns();
+        let phase = worker.phase(now);
+        handler.count = phase == Phase::Measure;
+        window.turn(phase, now, handler.events, u64::from(published));
+        worker.live().events.store(handler.events, Relaxed);
+        worker.live().connected.store(net.open as u64, Relaxed);
+        worker.live().publishes.store(u64::from(published), Relaxed);
+        if phase == Phase::Over {
+            break;
+        }
+        if let Some(publisher) = &mut handler.publisher {
+            loop {
+                let due = start + (f64::from(published) * 1e9 / rate) as u64;
+                if due > now || publisher.pending() > 1 << 20 {
+                    break;
+                }
+                publisher.push(published, due, published % channels);
+                published += 1;
+            }
+            publisher.flush();
+        }
+        while net.open + net.opening < share {
+            net.open(0);
+        }
+        net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+    }
+    let mut tally = handler.tally;
+    window.close(&mut tally);
+    tally.add_faults(handler.faults);
+    tally.note(format!("{} messages delivered meanwhile", handler.deliveries));
+    tally.bytes_read = net.bytes_read;
+    tally.reads = net.reads;
+    tally.latencies.insert("operation".into(), handler.operation);
+    tally.latencies.insert("connect".into(), handler.connect);
+    Ok(tally)
+}
+
+#[derive(Default)]
+struct Connection {
+    state: State,
+    channel: u32,
+    asked_ns: u64,
+    /// Set by the first message after `subscribed`; from there on there is no gap.
+    track: Option<Track>,
+    /// Messages still to come before it unsubscribes.
+    stay: u32,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Free,
+    Subscribing,
+    Subscribed,
+    Unsubscribing,
+}
+
+struct Churn<'a> {
+    worker: &'a Worker,
+    channels: u32,
+    reconnect: f64,
+    connections: Vec<Connection>,
+    settled: usize,
+    is_running: bool,
+    is_published: bool,
+    count: bool,
+    reader: stamp::Reader,
+    faults: Faults,
+    /// Operations answered.
+    events: u64,
+    deliveries: u64,
+    operation: Latency,
+    connect: Latency,
+    publisher: Option<Publisher>,
+    tally: Tally,
+}
+
+impl Churn<'_> {
+    /// Free connections subscribe or reconnect; subscribed ones unsubscribe.
+    fn next_operation(&mut self, net: &mut Net, id: usize) {
+        if !self.is_running || !net.is_alive(id) {
+            return;
+        }
+        let target = &self.worker.plan.target;
+        let connection = &mut self.connections[id];
+        let template = match connection.state {
+            State::Free if fastrand::f64() < self.reconnect => {
+                // The main loop opens another one.
+                self.events += 1;
+                return net.close(id);
+            }
+            State::Free => {
+                connection.channel = fastrand::u32(..self.channels);
+                connection.state = State::Subscribing;
+                connection.track = None;
+                connection.stay = if self.is_published {
+                    fastrand::u32(..STAY_MAX)
+                } else {
+                    0
+                };
+                target.subscribe.as_ref()
+            }
+            State::Subscribed => {
+                connection.state = State::Unsubscribing;
+                target.unsubscribe.as_ref()
+            }
+            State::Subscribing | State::Unsubscribing => return,
+        };
+        let Some(template) = template else { return };
+        connection.asked_ns = now_ns();
+        let mut frame = Vec::new();
+        wire::push_masked(&mut frame, target.opcode(), &template.text(connection.channel, 1));
+        net.send(id, &frame);
+    }
+
+    fn message(&mut self, net: &mut Net, id: usize, number: u32, payload: &[u8]) {
+        let connection = &mut self.connections[id];
+        self.deliveries += 1;
+        if connection.state == State::Free || connection.state == State::Subscribing {
+            self.tally.invalid += 1;
+            let text = String::from_utf8_lossy(&payload[..payload.len().min(60)]);
+            return self
+                .tally
+                .note(format!("a message outside of subscribed and unsubscribed: {text}"));
+        }
+        if number % self.channels != connection.channel {
+            self.tally.invalid += 1;
+            return self.tally.note("a message of a channel that was not subscribed to");
+        }
+        let track = connection.track.get_or_insert_with(|| Track::new(number));
+        track.see(number, self.channels, &mut self.faults);
+        connection.stay = connection.stay.saturating_sub(1);
+        if connection.stay == 0 {
+            self.next_operation(net, id);
+        }
+    }
+
+    fn answer(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
+        let target = &self.worker.plan.target;
+        let contains = |mark: &Option<String>| {
+            mark.as_ref()
+                .is_some_and(|mark| memchr::memmem::find(payload, mark.as_bytes()).is_some())
+        };
+        let connection = &mut self.connections[id];
+        connection.state = match connection.state {
+            State::Subscribing if contains(&target.subscribed) => State::Subscribed,
+            State::Unsubscribing if contains(&target.unsubscribed) => State::Free,
+            _ => {
+                self.tally.invalid += 1;
+                let text = String::from_utf8_lossy(&payload[..payload.len().min(120)]);
+                return self.tally.note(format!("unexpected: {text}"));
+            }
+        };
+        self.events += 1;
+        if self.count {
+            self.operation.record(now.saturating_sub(connection.asked_ns), 1);
+        }
+        if connection.state == State::Free || connection.stay == 0 {
+            self.next_operation(net, id);
+        }
+    }
+}
+
+impl Handler for Churn<'_> {
+    fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64) {
+        if self.connections.len() <= id {
+            self.connections.resize_with(id + 1, Connection::default);
+        }
+        self.connections[id] = Connection::default();
+        self.settled += 1;
+        if self.count {
+            self.connect.record(connect_ns, 1);
+        }
+        if self.is_running {
+            self.events += 1;
+        }
+        // A fresh connection has something to do before it goes.
+        let reconnect = std::mem::replace(&mut self.reconnect, 0.0);
+        self.next_operation(net, id);
+        self.reconnect = reconnect;
+    }
+
+    fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
+        if is_heartbeat(net, id, payload) {
+            return;
+        }
+        match self.reader.read(payload) {
+            Some((number, _)) => self.message(net, id, number, payload),
+            None => self.answer(net, id, payload, now),
+        }
+    }
+
+    fn closed(&mut self, _net: &mut Net, id: usize, why: Ended) {
+        self.settled += usize::from(!self.is_running);
+        if let Some(connection) = self.connections.get_mut(id) {
+            *connection = Connection::default();
+        }
+        note_ended(&mut self.tally, &why);
+    }
+
+    fn other(&mut self, _net: &mut Net, token: Token) {
+        if token == PUBLISHER
+            && let Some(publisher) = &mut self.publisher
+        {
+            publisher.read_answers();
+        }
+    }
+}
+
+impl Setup for Churn<'_> {
+    fn settled(&self) -> usize {
+        self.settled
+    }
+}
+
+const PUBLISHER: Token = Token(TOKEN_MIN);
+const TIMER: Token = Token(TOKEN_MIN + 1);
+/// A subscriber leaves after fewer messages than this.
+const STAY_MAX: u32 = 8;

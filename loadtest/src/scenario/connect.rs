@@ -1,0 +1,104 @@
+//! Handshakes: how many a second, and how long one takes. Either each connection is closed as soon as it is open, or
+//! (`hold`) a crowd stays until it is complete, is dropped at once, and comes back together.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::note_ended;
+use crate::clock::now_ns;
+use crate::engine::{Ended, Handler, Net};
+use crate::measure::{Latency, Tally};
+use crate::worker::{Phase, Window, Worker};
+
+/// Does a worker's share of the handshakes.
+pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Tally> {
+    let plan = &worker.plan;
+    let in_flight = worker.share(in_flight).len().max(1);
+    let hold = worker.share(hold).len();
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut handler = Connecting {
+        hold,
+        held: Vec::new(),
+        events: 0,
+        count: false,
+        storm_begun_ns: 0,
+        connect: Latency::new(),
+        storm: Latency::new(),
+        tally: Tally::default(),
+    };
+    worker.ready(&mut net, &mut handler)?;
+
+    let mut window = Window::default();
+    handler.storm_begun_ns = now_ns();
+    loop {
+        let now = now_ns();
+        let phase = worker.phase(now);
+        handler.count = phase == Phase::Measure;
+        window.turn(phase, now, handler.events, 0);
+        worker.live().events.store(handler.events, Relaxed);
+        worker.live().connected.store(net.open as u64, Relaxed);
+        if phase == Phase::Over {
+            break;
+        }
+        if hold > 0 && handler.held.len() == hold {
+            if handler.count {
+                handler.storm.record(now - handler.storm_begun_ns, 1);
+            }
+            for id in handler.held.drain(..) {
+                net.close(id);
+            }
+            handler.storm_begun_ns = now_ns();
+        }
+        while net.opening < in_flight && (hold == 0 || net.opening + net.open < hold) {
+            net.open(0);
+        }
+        net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+        if handler.events == 0 && net.opening > 0 && now - handler.storm_begun_ns > 10_000_000_000 {
+            net.give_up_opening(5_000_000_000, &mut handler);
+        }
+    }
+    let mut tally = handler.tally;
+    window.close(&mut tally);
+    tally.wanted = tally.events;
+    tally.connected = tally.events;
+    tally.bytes_read = net.bytes_read;
+    tally.reads = net.reads;
+    tally.latencies.insert("connect".into(), handler.connect);
+    if handler.storm.count() > 0 {
+        tally.latencies.insert("all back".into(), handler.storm);
+    }
+    Ok(tally)
+}
+
+struct Connecting {
+    hold: usize,
+    held: Vec<usize>,
+    events: u64,
+    count: bool,
+    storm_begun_ns: u64,
+    connect: Latency,
+    storm: Latency,
+    tally: Tally,
+}
+
+impl Handler for Connecting {
+    fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64) {
+        self.events += 1;
+        if self.count {
+            self.connect.record(connect_ns, 1);
+        }
+        if self.hold > 0 {
+            self.held.push(id);
+        } else {
+            net.close(id);
+        }
+    }
+
+    fn frame(&mut self, _net: &mut Net, _id: usize, _payload: &[u8], _now: u64) {}
+
+    fn closed(&mut self, _net: &mut Net, id: usize, why: Ended) {
+        self.held.retain(|&held| held != id);
+        note_ended(&mut self.tally, &why);
+    }
+}

@@ -1,0 +1,541 @@
+//! The flood: one publisher, many subscribers, and perhaps some that ping meanwhile.
+//!
+//! Publishes are numbered from 0; number g goes to channel g modulo channels, so a subscriber of channel c expects c, then
+//! one every `channels`. A message is complete when its last subscriber has it. Worker 0 publishes, on the same thread that
+//! receives: it is the client's core that is to be spent, never the server's.
+
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::{Heartbeats, Setup, is_heartbeat, note_ended, set_up};
+use crate::clock::{now_ns, ticker};
+use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
+use crate::measure::{Latency, Tally};
+use crate::plan::Flood;
+use crate::publisher::Publisher;
+use crate::ring::Ring;
+use crate::stamp;
+use crate::track::{Faults, Seen, Track};
+use crate::wire;
+use crate::worker::{Phase, Window, Worker};
+
+/// Does a worker's share of a flood.
+pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
+    let plan = &worker.plan;
+    let subscribers = worker.share(flood.subscribers);
+    let pingers = worker.share(flood.pingers);
+    let channel_of = |at: usize| ((subscribers.start + at) % flood.channels as usize) as u32;
+    let count = subscribers.len();
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut handler = Flooded {
+        worker,
+        subscribers: (0..count).map(|at| Subscriber::new(channel_of(at))).collect(),
+        pingers: (0..pingers.len()).map(|_| VecDeque::new()).collect(),
+        stride: flood.channels,
+        settled: 0,
+        ring: Ring::new(
+            flood.channels,
+            if flood.rate.is_some() {
+                RING_OPEN
+            } else {
+                (flood.window * 2).max(1024)
+            },
+        ),
+        reader: stamp::Reader::default(),
+        faults: Faults::default(),
+        events: 0,
+        high: 0,
+        last_message_ns: 0,
+        run: (0, 0),
+        count_from_ns: u64::MAX,
+        count_to_ns: u64::MAX,
+        receipt: Latency::new(),
+        last: Latency::new(),
+        ping: Latency::new(),
+        publisher: None,
+        tally: Tally {
+            wanted: (count + pingers.len()) as u64,
+            ..Tally::default()
+        },
+    };
+    set_up(worker, &mut net, &mut handler, count + pingers.len(), |at| {
+        if at < count { channel_of(at) } else { 0 }
+    })?;
+    handler.tally.connected = net.open as u64;
+    for subscriber in handler.subscribers.iter().filter(|subscriber| subscriber.is_live) {
+        handler.ring.subscribe(subscriber.channel);
+    }
+    handler.ring.begin();
+    worker.advance_front(handler.ring.front());
+
+    let mut pace = Pace {
+        rate: flood.rate,
+        window: flood.window,
+        published: 0,
+        begun_ns: 0,
+        is_answered: false,
+    };
+    if worker.index == 0 {
+        let admin = plan.admin_socket.as_deref();
+        let mut publisher = Publisher::connect(&plan.target, plan.address, plan.publish_to, admin, flood.size)?;
+        publisher.register(net.registry(), PUBLISHER)?;
+        anyhow::ensure!(
+            flood.subscribers > 0 || publisher.is_answered(),
+            "{} does not answer publishes: without subscribers there is nothing to measure",
+            plan.target.name
+        );
+        pace.is_answered = flood.subscribers == 0;
+        handler.publisher = Some(publisher);
+        if plan.workers() > 1 {
+            let _ = worker.shared.publisher.set(mio::Waker::new(net.registry(), WAKER)?);
+        }
+    }
+    let mut pings = Pings::new(worker, flood, pingers.len());
+    let gap_ns = [flood.rate.map(|rate| 1e9 / rate), pings.gap_ns()]
+        .into_iter()
+        .flatten()
+        .fold(1e7, f64::min);
+    let timer = ticker(Duration::from_nanos(gap_ns.max(TICK_MIN_NS) as u64))?;
+    net.registry()
+        .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    worker.ready(&mut net, &mut handler)?;
+
+    let start = worker.shared.start_at.load(SeqCst);
+    handler.count_from_ns = start + plan.warmup_ns;
+    handler.count_to_ns = handler.count_from_ns + plan.duration_ns;
+    pace.begun_ns = start;
+    pings.begun_ns = start;
+    let mut window = Window::default();
+    let mut heartbeats = Heartbeats::new(plan);
+    let live = worker.live();
+    let mut over_ns = 0;
+    loop {
+        let now = now_ns();
+        let phase = worker.phase(now);
+        if over_ns == 0 {
+            // Once more at the end, so that what was due until then is on its way unless the server holds it up.
+            pings.turn(&mut net, &mut handler, now);
+            pace.turn(&mut handler, now);
+        }
+        window.turn(phase, now, handler.events, u64::from(pace.published));
+        live.events.store(handler.events, Relaxed);
+        live.publishes.store(u64::from(pace.published), Relaxed);
+        if phase == Phase::Over {
+            if over_ns == 0 {
+                over_ns = now;
+                handler.count_to_ns = handler.count_to_ns.min(now);
+            }
+            if handler.is_drained(now, over_ns, &pace) {
+                break;
+            }
+        }
+        heartbeats.turn(&mut net, count + pingers.len(), now);
+        if let Some(publisher) = &mut handler.publisher {
+            publisher.flush();
+        }
+        net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+    }
+    Ok(handler.finish(&net, &window, &pace))
+}
+
+/// When the next publish is due.
+struct Pace {
+    rate: Option<f64>,
+    window: u32,
+    published: u32,
+    begun_ns: u64,
+    /// There are no subscribers: a publish is complete when it is answered.
+    is_answered: bool,
+}
+
+impl Pace {
+    fn turn(&mut self, handler: &mut Flooded, now: u64) {
+        let Some(mut publisher) = handler.publisher.take() else {
+            return;
+        };
+        let channels = handler.stride;
+        let below = if self.is_answered {
+            Some(publisher.answered as u32)
+        } else if handler.worker.plan.workers() > 1 {
+            handler
+                .worker
+                .shared
+                .fronts
+                .iter()
+                .map(|front| front.load(SeqCst))
+                .min()
+        } else {
+            None
+        };
+        let complete = match below {
+            Some(below) => handler.ring.complete_below(below.min(self.published), |sent_ns| {
+                if sent_ns >= handler.count_from_ns && sent_ns < handler.count_to_ns {
+                    handler.last.record(now.saturating_sub(sent_ns), 1);
+                }
+            }),
+            None => handler.ring.completed(),
+        };
+        let oldest = if self.is_answered {
+            complete
+        } else {
+            handler.ring.oldest()
+        };
+        match self.rate {
+            Some(rate) => loop {
+                // A publish is as old as the moment at which it was due, however late it leaves.
+                let due = self.begun_ns + (f64::from(self.published) * 1e9 / rate) as u64;
+                let room = self.published - oldest.min(self.published) < handler.ring.capacity();
+                if due > now || !room || publisher.pending() > PENDING_MAX {
+                    break;
+                }
+                handler.publish(&mut publisher, self.published, due, channels);
+                self.published += 1;
+            },
+            None => {
+                let room = (oldest + handler.ring.capacity()).min(complete + self.window);
+                while self.published < room {
+                    handler.publish(&mut publisher, self.published, now, channels);
+                    self.published += 1;
+                }
+            }
+        }
+        handler.publisher = Some(publisher);
+    }
+}
+
+/// Pings beside the flood, on a schedule: an answer that is late makes the next one late too, and that counts.
+struct Pings {
+    frame: Vec<u8>,
+    count: u64,
+    first: usize,
+    every_ns: u64,
+    begun_ns: u64,
+    sent: u64,
+}
+
+impl Pings {
+    fn new(worker: &Worker, flood: &Flood, count: usize) -> Pings {
+        let mut frame = Vec::new();
+        if let Some(ping) = &worker.plan.target.ping {
+            wire::push_masked(&mut frame, worker.plan.target.opcode(), &ping.text(0, 1));
+        }
+        let count = if frame.is_empty() { 0 } else { count as u64 };
+        let first = worker.share(flood.subscribers).len();
+        Pings {
+            frame,
+            count,
+            first,
+            every_ns: flood.ping_every_ns,
+            begun_ns: 0,
+            sent: 0,
+        }
+    }
+
+    fn gap_ns(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.every_ns as f64 / self.count as f64)
+    }
+
+    fn turn(&mut self, net: &mut Net, handler: &mut Flooded, now: u64) {
+        let Some(gap) = self.gap_ns() else { return };
+        loop {
+            let due = self.begun_ns + (self.sent as f64 * gap) as u64;
+            if due > now {
+                return;
+            }
+            let pinger = (self.sent % self.count) as usize;
+            self.sent += 1;
+            if net.is_alive(self.first + pinger) {
+                handler.pingers[pinger].push_back(due);
+                net.send(self.first + pinger, &self.frame);
+            }
+        }
+    }
+}
+
+struct Subscriber {
+    track: Track,
+    channel: u32,
+    is_live: bool,
+}
+
+impl Subscriber {
+    fn new(channel: u32) -> Subscriber {
+        Subscriber {
+            track: Track::new(channel),
+            channel,
+            is_live: false,
+        }
+    }
+}
+
+struct Flooded<'a> {
+    worker: &'a Worker,
+    /// By connection number; the pingers come after them.
+    subscribers: Vec<Subscriber>,
+    /// When each unanswered ping was due.
+    pingers: Vec<VecDeque<u64>>,
+    stride: u32,
+    settled: usize,
+    ring: Ring,
+    reader: stamp::Reader,
+    faults: Faults,
+    events: u64,
+    /// Beyond every number seen or published.
+    high: u32,
+    last_message_ns: u64,
+    /// Messages of the same age in the current read: one entry in the histogram for all of them.
+    run: (u64, u64),
+    count_from_ns: u64,
+    count_to_ns: u64,
+    receipt: Latency,
+    last: Latency,
+    ping: Latency,
+    publisher: Option<Publisher>,
+    tally: Tally,
+}
+
+impl Flooded<'_> {
+    fn publish(&mut self, publisher: &mut Publisher, number: u32, due_ns: u64, channels: u32) {
+        self.ring.publish(number, due_ns);
+        publisher.push(number, due_ns, number % channels);
+        self.high = number + 1;
+    }
+
+    #[inline]
+    fn message(&mut self, id: usize, number: u32, sent_ns: u64, now: u64) {
+        let subscriber = &mut self.subscribers[id];
+        self.events += 1;
+        match subscriber.track.see(number, self.stride, &mut self.faults) {
+            Seen::Next => {}
+            Seen::Ahead(first, count) => {
+                for missing in 0..count {
+                    self.deliver(first + missing * self.stride, now);
+                }
+            }
+            Seen::Late | Seen::Again => return,
+        }
+        self.deliver(number, now);
+        if self.run.0 != sent_ns {
+            self.end_run(now);
+            self.run.0 = sent_ns;
+        }
+        self.run.1 += 1;
+    }
+
+    #[inline]
+    fn deliver(&mut self, number: u32, now: u64) {
+        if let Some(sent_ns) = self.ring.deliver(number)
+            && sent_ns >= self.count_from_ns
+            && sent_ns < self.count_to_ns
+        {
+            self.last.record(now.saturating_sub(sent_ns), 1);
+        }
+    }
+
+    fn end_run(&mut self, now: u64) {
+        let (sent_ns, count) = std::mem::take(&mut self.run);
+        if count > 0 {
+            self.last_message_ns = now;
+        }
+        if count > 0 && sent_ns >= self.count_from_ns && sent_ns < self.count_to_ns {
+            self.receipt.record(now.saturating_sub(sent_ns), count);
+        }
+    }
+
+    /// A frame without a stamp: an answer, a heartbeat, or something that should not be.
+    #[cold]
+    fn odd_frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
+        if is_heartbeat(net, id, payload) {
+            return;
+        }
+        if let Some(waiting) = id
+            .checked_sub(self.subscribers.len())
+            .and_then(|at| self.pingers.get_mut(at))
+        {
+            if let Some(due) = waiting.pop_front()
+                && due >= self.count_from_ns
+                && due < self.count_to_ns
+            {
+                self.ping.record(now.saturating_sub(due), 1);
+            }
+            return;
+        }
+        let mark = self.worker.plan.target.subscribed.as_deref().unwrap_or_default();
+        let contains = |mark: &[u8]| memchr::memmem::find(payload, mark).is_some();
+        if contains(b"error") {
+            self.tally.note(format!(
+                "the server said {}",
+                String::from_utf8_lossy(&payload[..payload.len().min(200)])
+            ));
+            self.settled += usize::from(!self.subscribers[id].is_live);
+        } else if !self.subscribers[id].is_live && contains(mark.as_bytes()) {
+            self.subscribed(id);
+        }
+    }
+
+    fn subscribed(&mut self, id: usize) {
+        self.subscribers[id].is_live = true;
+        self.settled += 1;
+    }
+
+    fn verify(&mut self, id: usize, payload: &[u8]) {
+        let channel = format!("c{}", self.subscribers[id].channel);
+        let is_right = serde_json::from_slice::<serde_json::Value>(payload).is_ok_and(|message| {
+            let data = message["data"].as_str().unwrap_or_default();
+            message["channel"] == channel.as_str() && data.bytes().skip(stamp::LEN).all(|byte| byte == b'x')
+        });
+        self.tally.invalid += u64::from(!is_right);
+    }
+
+    fn is_drained(&self, now: u64, over_ns: u64, pace: &Pace) -> bool {
+        let silent_ns = now - self.last_message_ns.max(over_ns);
+        let all_here = self.publisher.as_ref().is_some_and(|publisher| {
+            publisher.pending() == 0
+                && (pace.is_answered || self.ring.front() >= pace.published)
+                && self.worker.plan.workers() == 1
+        });
+        let pinged = self.pingers.iter().all(VecDeque::is_empty);
+        (all_here && pinged) || silent_ns > SILENCE_NS || now - over_ns > DRAIN_NS
+    }
+
+    fn finish(mut self, net: &Net, window: &Window, pace: &Pace) -> Tally {
+        window.close(&mut self.tally);
+        let mut tally = self.tally;
+        if pace.is_answered {
+            tally.events = tally.publishes;
+        }
+        for subscriber in self.subscribers.iter().filter(|subscriber| subscriber.is_live) {
+            let missing = self.high.saturating_sub(subscriber.track.next()).div_ceil(self.stride);
+            tally.undelivered += u64::from(missing);
+        }
+        tally.add_faults(self.faults);
+        if let (Some(publisher), Some(rate)) = (&self.publisher, pace.rate) {
+            let seconds = tally.window_ns.first().map_or(0.0, |&ns| ns as f64 / 1e9);
+            tally.owed = (rate * seconds) as u64;
+            if publisher.pending() > 0 {
+                tally.note("the server no longer read what was published");
+            }
+        }
+        if let Some(publisher) = &self.publisher {
+            tally.refused = publisher.refused;
+            if publisher.is_closed {
+                tally.note("the server closed the publisher's connection");
+            }
+        }
+        tally.bytes_read = net.bytes_read;
+        tally.reads = net.reads;
+        for (name, latency) in [("receipt", self.receipt), ("last", self.last), ("ping", self.ping)] {
+            if latency.count() > 0 {
+                tally.latencies.insert(name.into(), latency);
+            }
+        }
+        tally
+    }
+}
+
+impl Handler for Flooded<'_> {
+    fn opened(&mut self, net: &mut Net, id: usize, _connect_ns: u64) {
+        let subscribe = self.worker.plan.target.subscribe.as_ref();
+        match (self.subscribers.get(id), subscribe) {
+            (Some(subscriber), Some(subscribe)) => {
+                let mut frame = Vec::new();
+                let opcode = self.worker.plan.target.opcode();
+                wire::push_masked(&mut frame, opcode, &subscribe.text(subscriber.channel, 1));
+                net.send(id, &frame);
+            }
+            (Some(_), None) => self.subscribed(id),
+            (None, _) => self.settled += 1,
+        }
+    }
+
+    #[inline]
+    fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
+        if self.worker.plan.target.packed {
+            let mut count = 0;
+            stamp::all(payload, |number, sent_ns| {
+                self.message(id, number, sent_ns, now);
+                count += 1;
+            });
+            if count == 0 {
+                self.odd_frame(net, id, payload, now);
+            }
+            return;
+        }
+        match self.reader.read(payload) {
+            Some((number, sent_ns)) if id < self.subscribers.len() => {
+                if self.worker.plan.verify {
+                    self.verify(id, payload);
+                }
+                self.message(id, number, sent_ns, now);
+            }
+            _ => self.odd_frame(net, id, payload, now),
+        }
+    }
+
+    fn read_done(&mut self, _net: &mut Net, id: usize, now: u64) {
+        self.end_run(now);
+        if let Some(subscriber) = self.subscribers.get(id)
+            && self.publisher.is_none()
+            && let Some(seen) = subscriber.track.next().checked_sub(self.stride)
+        {
+            self.high = self.high.max(seen + 1);
+        }
+        if self.worker.plan.workers() > 1 && self.ring.take_front_moved() {
+            self.worker.advance_front(self.ring.front());
+        }
+    }
+
+    fn closed(&mut self, _net: &mut Net, id: usize, why: Ended) {
+        note_ended(&mut self.tally, &why);
+        match self.subscribers.get_mut(id) {
+            Some(subscriber) if subscriber.is_live => {
+                subscriber.is_live = false;
+                self.ring.unsubscribe(subscriber.channel, subscriber.track.next());
+                if self.ring.take_front_moved() {
+                    self.worker.advance_front(self.ring.front());
+                }
+            }
+            Some(_) => self.settled += 1,
+            None => {
+                self.settled += 1;
+                if let Some(waiting) = self.pingers.get_mut(id - self.subscribers.len()) {
+                    waiting.clear();
+                }
+            }
+        }
+    }
+
+    fn other(&mut self, _net: &mut Net, token: Token) {
+        if token == PUBLISHER
+            && let Some(publisher) = &mut self.publisher
+        {
+            publisher.read_answers();
+        }
+    }
+}
+
+impl Setup for Flooded<'_> {
+    fn settled(&self) -> usize {
+        self.settled
+    }
+}
+
+const PUBLISHER: Token = Token(TOKEN_MIN);
+const TIMER: Token = Token(TOKEN_MIN + 1);
+const WAKER: Token = Token(TOKEN_MIN + 2);
+/// Messages an open loop may be behind: 13 s at 20 000 a second.
+const RING_OPEN: u32 = 1 << 18;
+/// Bytes of publishes that wait for the server to read; what is due beyond waits unencoded.
+const PENDING_MAX: usize = 4 << 20;
+/// Finer than this the timer itself would be the load.
+const TICK_MIN_NS: f64 = 50_000.0;
+/// So long without a message (heartbeats do not count), and what is missing is lost.
+const SILENCE_NS: u64 = 1_500_000_000;
+/// The end waits no longer than this.
+const DRAIN_NS: u64 = 10_000_000_000;

@@ -1,0 +1,135 @@
+//! The scenarios, and what they have in common: setting connections up, and heartbeats.
+
+mod churn;
+mod connect;
+mod flood;
+mod idle;
+mod ping;
+
+use std::time::Duration;
+
+use crate::clock::now_ns;
+use crate::engine::{Ended, Handler, Net};
+use crate::measure::Tally;
+use crate::plan::{Plan, Scenario};
+use crate::wire;
+use crate::worker::{Phase, Worker};
+
+/// Does a worker's share of its plan.
+pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
+    match &worker.plan.scenario {
+        Scenario::Flood(flood) => flood::work(worker, flood),
+        Scenario::Ping { connections, depth } => ping::work(worker, *connections, *depth),
+        Scenario::Idle { connections, channels } => idle::work(worker, *connections, *channels),
+        Scenario::Connect { in_flight, hold } => connect::work(worker, *in_flight, *hold),
+        Scenario::Churn { .. } => churn::work(worker, &worker.plan.scenario),
+    }
+}
+
+/// A handler that is first brought up to a number of connections.
+trait Setup: Handler {
+    /// Connections that are as they should be, or given up.
+    fn settled(&self) -> usize;
+}
+
+/// Opens `count` connections and waits until all are settled. `channel` names the channel of each, for targets that
+/// subscribe by path.
+fn set_up(
+    worker: &Worker,
+    net: &mut Net,
+    handler: &mut impl Setup,
+    count: usize,
+    channel: impl Fn(usize) -> u32,
+) -> anyhow::Result<()> {
+    let mut started = 0;
+    let mut progress = (0, now_ns());
+    while handler.settled() < count {
+        while started < count && net.opening < IN_FLIGHT {
+            net.open(channel(started));
+            started += 1;
+        }
+        net.turn(handler, Some(Duration::from_millis(10)))?;
+        worker
+            .live()
+            .connected
+            .store(net.open as u64, std::sync::atomic::Ordering::Relaxed);
+        let now = now_ns();
+        if handler.settled() != progress.0 {
+            progress = (handler.settled(), now);
+        }
+        if now - progress.1 > GIVE_UP_NS {
+            // The server takes no more connections, or does not answer those that are open; trying the rest would only
+            // take this long again and again.
+            net.give_up_opening(0, handler);
+            break;
+        }
+        if worker.phase(now) == Phase::Over {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What to write down for a connection that ended.
+fn note_ended(tally: &mut Tally, why: &Ended) {
+    match why {
+        Ended::Refused(why) => tally.note(format!("not connected: {why}")),
+        Ended::Closed(code) => {
+            tally.disconnected += 1;
+            let code = code.map_or("without a close frame".into(), |code| format!("with {code}"));
+            tally.note(format!("the server closed a connection {code}"));
+        }
+    }
+}
+
+/// Answers the server's own `socket:ping`; says whether it was one.
+fn is_heartbeat(net: &mut Net, id: usize, payload: &[u8]) -> bool {
+    if !payload.starts_with(b"{\"event\":\"socket:ping\"") {
+        return false;
+    }
+    let mut pong = Vec::new();
+    wire::push_masked(&mut pong, wire::TEXT, b"{\"event\":\"socket:pong\"}");
+    net.send(id, &pong);
+    true
+}
+
+/// The client's side of heartbeats: every connection pings once per interval, spread evenly over it.
+struct Heartbeats {
+    frame: Vec<u8>,
+    interval_ns: u64,
+    begun_ns: u64,
+    sent: u64,
+}
+
+impl Heartbeats {
+    fn new(plan: &Plan) -> Heartbeats {
+        let mut frame = Vec::new();
+        if let Some(ping) = &plan.target.ping {
+            wire::push_masked(&mut frame, plan.target.opcode(), &ping.text(0, 1));
+        }
+        let interval_ns = if frame.is_empty() { 0 } else { plan.heartbeat_ns };
+        Heartbeats {
+            frame,
+            interval_ns,
+            begun_ns: now_ns(),
+            sent: 0,
+        }
+    }
+
+    /// Sends what is due among connections 0 to `count`.
+    fn turn(&mut self, net: &mut Net, count: usize, now: u64) {
+        if self.interval_ns == 0 || count == 0 {
+            return;
+        }
+        let due = (u128::from(now - self.begun_ns) * count as u128 / u128::from(self.interval_ns)) as u64;
+        while self.sent < due {
+            net.send((self.sent % count as u64) as usize, &self.frame);
+            self.sent += 1;
+        }
+    }
+}
+
+/// Connections on their way at once: enough to keep a server busy, few enough for any backlog.
+const IN_FLIGHT: usize = 128;
+/// So long without any progress, and what is missing is missing.
+const GIVE_UP_NS: u64 = 5_000_000_000;

@@ -1,0 +1,199 @@
+//! Pings in a closed loop: every connection keeps `depth` of them in flight.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::{Setup, is_heartbeat, note_ended, set_up};
+use crate::clock::now_ns;
+use crate::engine::{Ended, Handler, Net};
+use crate::measure::{Latency, Tally};
+use crate::template::Template;
+use crate::wire;
+use crate::worker::{Phase, Window, Worker};
+
+/// Does a worker's share of the pings.
+pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result<Tally> {
+    let plan = &worker.plan;
+    let share = worker.share(connections).len();
+    let ping = plan
+        .target
+        .ping
+        .clone()
+        .with_context(|| format!("{} answers no pings", plan.target.name))?;
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut block = Vec::new();
+    let mut ends = vec![0];
+    for number in 0..depth {
+        wire::push_masked(&mut block, plan.target.opcode(), &ping.text(0, ID_MIN + number as u64));
+        ends.push(block.len());
+    }
+    let mut handler = Pinged {
+        worker,
+        ping,
+        block,
+        ends,
+        connections: (0..share).map(|_| Connection::default()).collect(),
+        settled: 0,
+        is_running: false,
+        arrived: 0,
+        events: 0,
+        count_from_ns: u64::MAX,
+        latency: Latency::new(),
+        tally: Tally {
+            wanted: share as u64,
+            ..Tally::default()
+        },
+    };
+    set_up(worker, &mut net, &mut handler, share, |_| 0)?;
+    handler.tally.connected = net.open as u64;
+    worker.ready(&mut net, &mut handler)?;
+
+    handler.count_from_ns = worker.shared.start_at.load(SeqCst) + plan.warmup_ns;
+    handler.is_running = true;
+    for id in 0..share {
+        handler.send(&mut net, id, depth, now_ns());
+    }
+    let mut window = Window::default();
+    loop {
+        let now = now_ns();
+        let phase = worker.phase(now);
+        window.turn(phase, now, handler.events, 0);
+        worker.live().events.store(handler.events, Relaxed);
+        if phase == Phase::Over {
+            break;
+        }
+        net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+    }
+    let mut tally = handler.tally;
+    window.close(&mut tally);
+    tally.bytes_read = net.bytes_read;
+    tally.reads = net.reads;
+    tally.latencies.insert("ping".into(), handler.latency);
+    Ok(tally)
+}
+
+#[derive(Default)]
+struct Connection {
+    /// When unanswered pings were sent, and how many then.
+    waiting: VecDeque<(u64, usize)>,
+    /// With `--verify`: the next number to send, and the next to be answered.
+    next: u64,
+    expected: u64,
+}
+
+struct Pinged<'a> {
+    worker: &'a Worker,
+    ping: Template,
+    /// `depth` pings, ready to be sent, and where each ends. Everybody's are the same, unless `--verify` wants to know
+    /// whose answer came.
+    block: Vec<u8>,
+    ends: Vec<usize>,
+    connections: Vec<Connection>,
+    settled: usize,
+    is_running: bool,
+    /// Answers in the current read.
+    arrived: usize,
+    events: u64,
+    count_from_ns: u64,
+    latency: Latency,
+    tally: Tally,
+}
+
+impl Pinged<'_> {
+    fn send(&mut self, net: &mut Net, id: usize, count: usize, now: u64) {
+        if !net.is_alive(id) {
+            return;
+        }
+        let connection = &mut self.connections[id];
+        connection.waiting.push_back((now, count));
+        if !self.worker.plan.verify {
+            return net.send(id, &self.block[..self.ends[count]]);
+        }
+        let mut frames = Vec::new();
+        for number in connection.next..connection.next + count as u64 {
+            wire::push_masked(
+                &mut frames,
+                self.worker.plan.target.opcode(),
+                &self.ping.text(0, ID_MIN + number),
+            );
+        }
+        connection.next += count as u64;
+        net.send(id, &frames);
+    }
+
+    fn verify(&mut self, id: usize, payload: &[u8]) {
+        let expected = ID_MIN + self.connections[id].expected;
+        self.connections[id].expected += 1;
+        let is_right = serde_json::from_slice::<serde_json::Value>(payload)
+            .is_ok_and(|pong| pong["event"] == "socket:pong" && pong["data"]["reply"] == expected);
+        self.tally.invalid += u64::from(!is_right);
+    }
+}
+
+impl Handler for Pinged<'_> {
+    fn opened(&mut self, _net: &mut Net, _id: usize, _connect_ns: u64) {
+        self.settled += 1;
+    }
+
+    #[inline]
+    fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], _now: u64) {
+        if is_heartbeat(net, id, payload) {
+            return;
+        }
+        if self.worker.plan.target.packed {
+            self.arrived += memchr::memmem::find_iter(payload, b"PONG").count();
+            return;
+        }
+        if self.worker.plan.verify {
+            self.verify(id, payload);
+        }
+        self.arrived += 1;
+    }
+
+    fn read_done(&mut self, net: &mut Net, id: usize, now: u64) {
+        let arrived = std::mem::take(&mut self.arrived);
+        if !self.is_running || arrived == 0 {
+            return;
+        }
+        self.events += arrived as u64;
+        let mut left = arrived;
+        let waiting = &mut self.connections[id].waiting;
+        while left > 0
+            && let Some((sent, count)) = waiting.front_mut()
+        {
+            let answered = left.min(*count);
+            if *sent >= self.count_from_ns {
+                self.latency.record(now - *sent, answered as u64);
+            }
+            left -= answered;
+            *count -= answered;
+            if *count == 0 {
+                waiting.pop_front();
+            }
+        }
+        // Answers nobody asked for must not start a ping each.
+        let asked = arrived - left;
+        self.tally.duplicated += left as u64;
+        if asked > 0 {
+            self.send(net, id, asked, now);
+        }
+    }
+
+    fn closed(&mut self, _net: &mut Net, _id: usize, why: Ended) {
+        self.settled += usize::from(!self.is_running);
+        note_ended(&mut self.tally, &why);
+    }
+}
+
+impl Setup for Pinged<'_> {
+    fn settled(&self) -> usize {
+        self.settled
+    }
+}
+
+/// Ids of eight digits, so that all pings have the same length.
+const ID_MIN: u64 = 10_000_000;

@@ -1,0 +1,259 @@
+//! Starting a server: corecast or a peer, on a core of its own, on a free port, ended when dropped.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::affinity;
+use crate::plan::Plan;
+
+/// A server that runs until this is dropped.
+pub struct Server {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its socket for publishers, where it has one.
+    pub admin_socket: Option<PathBuf>,
+    /// Its TCP address for publishers, where it has one.
+    pub publish_to: Option<SocketAddr>,
+    /// Its files.
+    directory: PathBuf,
+}
+
+/// How to start servers.
+#[derive(Clone, Default)]
+pub struct Starter {
+    /// The core they may use.
+    pub core: Option<usize>,
+    /// Shards of corecast.
+    pub shards: usize,
+    /// The corecast binary, where it is not beside this program.
+    pub corecast: Option<PathBuf>,
+    /// Show what the server says, instead of keeping it for the case that it fails.
+    pub is_foreground: bool,
+}
+
+impl Starter {
+    /// Starts a server and waits until it accepts connections.
+    pub fn start(&self, name: &str, listen: Option<SocketAddr>, admin: Option<&Path>) -> anyhow::Result<Server> {
+        let address = match listen {
+            Some(address) => address,
+            None => free_address()?,
+        };
+        let directory = std::env::temp_dir().join(format!("loadtest-{}-{}", std::process::id(), address.port()));
+        fs::create_dir_all(&directory)?;
+        let admin = admin.map_or_else(|| directory.join("admin.sock"), Path::to_path_buf);
+        let _ = fs::remove_file(&admin);
+        let mut admin_socket = None;
+        let mut publish_to = None;
+        let port = address.port().to_string();
+        let mut command = match name {
+            "corecast" => {
+                admin_socket = Some(admin.clone());
+                let mut command = Command::new(self.corecast()?);
+                command
+                    .args(["serve", "--listen", &address.to_string(), "--admin-socket"])
+                    .arg(&admin);
+                // Its core is inherited from us; its own choice would be another.
+                command.args(["--shards", &self.shards.max(1).to_string()]);
+                command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
+                command
+            }
+            "floor" | "floor-per-message" => {
+                admin_socket = Some(admin.clone());
+                let mut command = Command::new(std::env::current_exe()?);
+                command
+                    .args(["peer", name, "--listen", &address.to_string(), "--admin-socket"])
+                    .arg(&admin);
+                command
+            }
+            "bun" | "bun-deferred" => {
+                let folder = peers_folder().join("bun");
+                let bun = folder.join("node_modules/@oven/bun-linux-x64/bin/bun");
+                npm_install(&folder, &bun)?;
+                let mut command = Command::new(bun);
+                let mode = if name == "bun" { "direct" } else { "deferred" };
+                command.arg(folder.join("server.js")).args([&port, mode]);
+                command
+            }
+            "node-ws" => {
+                let folder = peers_folder().join("node-ws");
+                npm_install(&folder, &folder.join("node_modules/ws/package.json"))?;
+                let mut command = Command::new("node");
+                command.arg(folder.join("server.js")).arg(&port);
+                command
+            }
+            "tokio-tungstenite" => {
+                let folder = peers_folder().join("tokio-tungstenite");
+                let binary = folder.join("target/release/peer-tokio-tungstenite");
+                if !binary.exists() {
+                    eprintln!("building the tokio-tungstenite peer (once)");
+                    let mut cargo = Command::new("cargo");
+                    cargo
+                        .args(["build", "--release", "--quiet", "--manifest-path"])
+                        .arg(folder.join("Cargo.toml"));
+                    cargo.env("CARGO_TARGET_DIR", folder.join("target"));
+                    ensure!(cargo.status()?.success(), "the tokio-tungstenite peer does not build");
+                }
+                let mut command = Command::new(binary);
+                command.arg(&port);
+                command
+            }
+            "nchan" => {
+                let template = fs::read_to_string(peers_folder().join("nchan/nginx.conf"))?;
+                let file = directory.join("nginx.conf");
+                let text = template
+                    .replace("@PORT@", &port)
+                    .replace("@DIR@", &directory.to_string_lossy());
+                fs::write(&file, text)?;
+                let mut command = Command::new("nginx");
+                command
+                    .arg("-p")
+                    .arg(&directory)
+                    .arg("-c")
+                    .arg(&file)
+                    .arg("-e")
+                    .arg(directory.join("error.log"));
+                command
+            }
+            "nats" => {
+                let lines = free_address()?;
+                publish_to = Some(lines);
+                let template = fs::read_to_string(peers_folder().join("nats/nats.conf"))?;
+                let file = directory.join("nats.conf");
+                let text = template
+                    .replace("@WS_PORT@", &port)
+                    .replace("@PORT@", &lines.port().to_string());
+                fs::write(&file, text)?;
+                let mut command = Command::new("nats-server");
+                command.arg("-c").arg(&file);
+                command
+            }
+            _ => bail!("{name} is no server this program can start"),
+        };
+        let log = directory.join("log");
+        if !self.is_foreground {
+            let file = File::create(&log)?;
+            command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+            // Ctrl-C is ours to handle: the server has to live until the results are in.
+            command.process_group(0);
+        }
+        let child = affinity::on_core(self.core, || command.spawn())
+            .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
+        let mut server = Server {
+            child,
+            address,
+            admin_socket,
+            publish_to,
+            directory,
+        };
+        server.wait_until_ready(name)?;
+        Ok(server)
+    }
+
+    /// The corecast binary.
+    pub fn corecast(&self) -> anyhow::Result<PathBuf> {
+        let beside = std::env::current_exe()?.with_file_name("corecast");
+        let path = self.corecast.clone().unwrap_or(beside);
+        ensure!(
+            path.exists(),
+            "there is no {}: build it (cargo build --release) or give --server-bin",
+            path.display()
+        );
+        Ok(path)
+    }
+}
+
+impl Server {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Points a plan at this server.
+    pub fn aim(&self, plan: &mut Plan) {
+        plan.address = self.address;
+        plan.admin_socket.clone_from(&self.admin_socket);
+        plan.publish_to = self.publish_to;
+    }
+
+    /// Waits until the server ends by itself.
+    pub fn wait(&mut self) -> anyhow::Result<()> {
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn wait_until_ready(&mut self, name: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let admin = self.admin_socket.as_ref().is_none_or(|path| path.exists());
+            let lines = self
+                .publish_to
+                .is_none_or(|address| TcpStream::connect(address).is_ok());
+            if admin && lines && TcpStream::connect(self.address).is_ok() {
+                return Ok(());
+            }
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || Instant::now() > deadline {
+                let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(10).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                bail!(
+                    "{name} does not accept connections on {}:\n{}",
+                    self.address,
+                    tail.join("\n")
+                );
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // nginx leaves its workers behind when it is killed outright.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        for _ in 0..100 {
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// `npm install` in `folder`, unless what it brings is there.
+fn npm_install(folder: &Path, result: &Path) -> anyhow::Result<()> {
+    if result.exists() {
+        return Ok(());
+    }
+    let _ = writeln!(std::io::stderr(), "installing {} (once)", folder.display());
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"])
+        .current_dir(folder)
+        .stdout(Stdio::null());
+    ensure!(
+        npm.status().context("npm is not there")?.success(),
+        "npm install failed in {}",
+        folder.display()
+    );
+    Ok(())
+}
+
+fn peers_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
