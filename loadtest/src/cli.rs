@@ -303,15 +303,8 @@ impl Common {
     /// The plan for a scenario. The address and the sockets are those of the command line; a server that is started has
     /// its own.
     pub fn plan(&self, scenario: Scenario) -> anyhow::Result<Plan> {
-        ensure!(
-            self.threads > 0 && self.processes != Some(0),
-            "there is nobody to do the work"
-        );
-        ensure!(
-            self.connect.ip().is_loopback(),
-            "{} is not loopback: this program loads nothing else",
-            self.connect
-        );
+        ensure!(self.threads > 0 && self.processes != Some(0), "there is nobody to do the work");
+        ensure!(self.connect.ip().is_loopback(), "{} is not loopback: this program loads nothing else", self.connect);
         let nanoseconds = |seconds: f64| (seconds.clamp(0.0, 1e7) * 1e9) as u64;
         let heartbeat = match (self.heartbeat, &scenario) {
             (Some(seconds), _) => seconds,
@@ -340,11 +333,7 @@ impl Common {
     fn target(&self) -> anyhow::Result<Target> {
         if self.target != "custom" {
             return Target::named(&self.target).with_context(|| {
-                format!(
-                    "no target is called {}; there are {} and custom",
-                    self.target,
-                    NAMES.join(", ")
-                )
+                format!("no target is called {}; there are {} and custom", self.target, NAMES.join(", "))
             });
         }
         let custom = &self.custom;
@@ -361,14 +350,9 @@ impl Common {
             binary: false,
             packed: false,
             publish: match custom.publish_via {
-                Via::WebSocket => Publish::WebSocket {
-                    template: template.into(),
-                },
+                Via::WebSocket => Publish::WebSocket { template: template.into() },
                 Via::Http => Publish::Http { path: template.into() },
-                Via::Lines => Publish::Lines {
-                    hello: None,
-                    template: format!("{template}\n").into(),
-                },
+                Via::Lines => Publish::Lines { hello: None, template: format!("{template}\n").into() },
             },
         })
     }

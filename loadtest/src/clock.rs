@@ -23,22 +23,9 @@ pub fn thread_cpu_ns() -> u64 {
 /// A timer that becomes readable every `interval`. It is registered edge-triggered, so nobody has to read it, and it is
 /// finer than epoll's millisecond: rounding up to that would gather publishes into bursts nobody asked for.
 pub fn ticker(interval: Duration) -> io::Result<OwnedFd> {
-    let timer = timerfd_create(
-        TimerfdClockId::Monotonic,
-        TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-    )?;
-    let every = Timespec {
-        tv_sec: interval.as_secs() as i64,
-        tv_nsec: i64::from(interval.subsec_nanos()),
-    };
-    timerfd_settime(
-        &timer,
-        TimerfdTimerFlags::empty(),
-        &Itimerspec {
-            it_interval: every,
-            it_value: every,
-        },
-    )?;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+    let every = Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: i64::from(interval.subsec_nanos()) };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: every, it_value: every })?;
     Ok(timer)
 }
 

@@ -24,11 +24,7 @@ use crate::{affinity, crew};
 #[derive(Args)]
 pub struct CompareArgs {
     /// The peers, by name; floor is what the kernel leaves to reach.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "floor,bun,bun-deferred,tokio-tungstenite,node-ws,nchan,nats"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "floor,bun,bun-deferred,tokio-tungstenite,node-ws,nchan,nats")]
     pub peers: Vec<String>,
     /// The server that they are compared with.
     #[arg(long, default_value = "corecast", value_name = "NAME")]
@@ -128,30 +124,16 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let mut names = vec![args.subject.clone()];
     names.extend(args.peers.iter().filter(|peer| **peer != args.subject).cloned());
     for name in &names {
-        ensure!(
-            NAMES.contains(&name.as_str()),
-            "no server is called {name}; there are {}",
-            NAMES.join(", ")
-        );
+        ensure!(NAMES.contains(&name.as_str()), "no server is called {name}; there are {}", NAMES.join(", "));
     }
     let known: Vec<&str> = rows().iter().map(|row| row.key).collect();
     for key in &args.only {
-        ensure!(
-            known.contains(&key.as_str()),
-            "no row is called {key}; there are {}",
-            known.join(", ")
-        );
+        ensure!(known.contains(&key.as_str()), "no row is called {key}; there are {}", known.join(", "));
     }
-    let rows: Vec<Row> = rows()
-        .into_iter()
-        .filter(|row| args.only.is_empty() || args.only.iter().any(|key| key == row.key))
-        .collect();
-    let starter = Starter {
-        core: Some(args.server_core),
-        shards: 1,
-        corecast: args.server_bin.clone(),
-        is_foreground: false,
-    };
+    let rows: Vec<Row> =
+        rows().into_iter().filter(|row| args.only.is_empty() || args.only.iter().any(|key| key == row.key)).collect();
+    let starter =
+        Starter { core: Some(args.server_core), shards: 1, corecast: args.server_bin.clone(), is_foreground: false };
     if names.iter().any(|name| name == "corecast") {
         starter.corecast()?;
     }
@@ -200,18 +182,12 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     print!("{}", table(&comparison));
     std::fs::write(&args.json_out, serde_json::to_string_pretty(&comparison)?)?;
     std::fs::write(&args.chart_out, chart(&comparison))?;
-    println!(
-        "numbers in {}, chart in {}",
-        args.json_out.display(),
-        args.chart_out.display()
-    );
+    println!("numbers in {}, chart in {}", args.json_out.display(), args.chart_out.display());
     Ok(())
 }
 
 fn measure(args: &CompareArgs, starter: &Starter, row: &Row, name: &str, stop: &AtomicBool) -> anyhow::Result<Report> {
-    let Some(target) = Target::named(name) else {
-        anyhow::bail!("unknown")
-    };
+    let Some(target) = Target::named(name) else { anyhow::bail!("unknown") };
     let is_silent = matches!(target.publish, Publish::WebSocket { .. });
     match &row.scenario {
         Scenario::Ping { .. } => ensure!(target.ping.is_some(), "answers no pings"),
@@ -306,73 +282,27 @@ impl ServerResult {
 
 fn rows() -> Vec<Row> {
     let flood = |subscribers, channels, window, rate| {
-        Scenario::Flood(Flood {
-            subscribers,
-            channels,
-            window,
-            rate,
-            size: 128,
-            pingers: 0,
-            ping_every_ns: 0,
-        })
+        Scenario::Flood(Flood { subscribers, channels, window, rate, size: 128, pingers: 0, ping_every_ns: 0 })
     };
-    let row = |key, title, unit, scenario| Row {
-        key,
-        title,
-        unit,
-        metric: "rate",
-        is_less_better: false,
-        scenario,
-    };
+    let row = |key, title, unit, scenario| Row { key, title, unit, metric: "rate", is_less_better: false, scenario };
     vec![
         row("w1", "1 000 subscribers, W=1", "deliveries/s", flood(1000, 1, 1, None)),
-        row(
-            "w16",
-            "1 000 subscribers, W=16",
-            "deliveries/s",
-            flood(1000, 1, 16, None),
-        ),
-        row(
-            "w256",
-            "1 000 subscribers, W=256",
-            "deliveries/s",
-            flood(1000, 1, 256, None),
-        ),
-        row(
-            "open20k",
-            "20 000 publishes/s × 1 000",
-            "deliveries/s",
-            flood(1000, 1, 1, Some(20_000.0)),
-        ),
-        row(
-            "subs10k",
-            "10 000 subscribers, W=16",
-            "deliveries/s",
-            flood(10_000, 1, 16, None),
-        ),
-        row(
-            "chan10k",
-            "10 000 channels × 1 subscriber, W=256",
-            "deliveries/s",
-            flood(10_000, 10_000, 256, None),
-        ),
+        row("w16", "1 000 subscribers, W=16", "deliveries/s", flood(1000, 1, 16, None)),
+        row("w256", "1 000 subscribers, W=256", "deliveries/s", flood(1000, 1, 256, None)),
+        row("open20k", "20 000 publishes/s × 1 000", "deliveries/s", flood(1000, 1, 1, Some(20_000.0))),
+        row("subs10k", "10 000 subscribers, W=16", "deliveries/s", flood(10_000, 1, 16, None)),
+        row("chan10k", "10 000 channels × 1 subscriber, W=256", "deliveries/s", flood(10_000, 10_000, 256, None)),
         row(
             "ping1",
             "ping → pong, 1 000 connections, depth 1",
             "pongs/s",
-            Scenario::Ping {
-                connections: 1000,
-                depth: 1,
-            },
+            Scenario::Ping { connections: 1000, depth: 1 },
         ),
         row(
             "ping16",
             "ping → pong, 1 000 connections, depth 16",
             "pongs/s",
-            Scenario::Ping {
-                connections: 1000,
-                depth: 16,
-            },
+            Scenario::Ping { connections: 1000, depth: 16 },
         ),
         Row {
             metric: "server_rss_bytes_per_connection",
@@ -381,33 +311,17 @@ fn rows() -> Vec<Row> {
                 "idle",
                 "15 000 idle connections",
                 "B/connection",
-                Scenario::Idle {
-                    connections: 15_000,
-                    channels: 0,
-                },
+                Scenario::Idle { connections: 15_000, channels: 0 },
             )
         },
-        row(
-            "connect",
-            "handshakes",
-            "handshakes/s",
-            Scenario::Connect { in_flight: 64, hold: 0 },
-        ),
-        row(
-            "admin",
-            "publishes, pipelined, nobody subscribed",
-            "publishes/s",
-            flood(0, 1, 1024, None),
-        ),
+        row("connect", "handshakes", "handshakes/s", Scenario::Connect { in_flight: 64, hold: 0 }),
+        row("admin", "publishes, pipelined, nobody subscribed", "publishes/s", flood(0, 1, 1024, None)),
     ]
 }
 
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let model = model.trim_start_matches([' ', '\t', ':']);
     let kernel: Vec<&str> = kernel.trim().split('.').take(2).collect();

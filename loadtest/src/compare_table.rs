@@ -11,26 +11,15 @@ use crate::report::{number, time};
 
 /// The table: what the subject reaches, and its ratio to each peer.
 pub fn table(comparison: &Comparison) -> String {
-    let mut out = format!(
-        "{}\n{} rounds; loadtest {}\n",
-        comparison.machine, comparison.rounds, comparison.command
-    );
+    let mut out = format!("{}\n{} rounds; loadtest {}\n", comparison.machine, comparison.rounds, comparison.command);
     let mut ratios = grid(&[comparison.subject.as_str(), "unit"], comparison);
     let mut values = grid(&[comparison.subject.as_str(), "unit"], comparison);
     for row in &comparison.rows {
         let subject = row.servers[0].value.map_or("–".into(), |value| number(value.median));
-        let unit = if row.is_less_better {
-            format!("{} (less is better)", row.unit)
-        } else {
-            row.unit.into()
-        };
+        let unit = if row.is_less_better { format!("{} (less is better)", row.unit) } else { row.unit.into() };
         let head = [row.title.to_owned(), mark(subject, &row.servers[0]), unit];
         let mut cells = head.to_vec();
-        cells.extend(
-            row.servers[1..]
-                .iter()
-                .map(|server| mark(server.ratio.map_or("–".into(), ratio_text), server)),
-        );
+        cells.extend(row.servers[1..].iter().map(|server| mark(server.ratio.map_or("–".into(), ratio_text), server)));
         ratios.add_row(cells);
         let mut cells = head.to_vec();
         let value = |server: &ServerResult| server.value.map_or("–".into(), |value| number(value.median));
@@ -39,11 +28,7 @@ pub fn table(comparison: &Comparison) -> String {
     }
     align(&mut ratios);
     align(&mut values);
-    let _ = writeln!(
-        out,
-        "\n{} ÷ peer, within a round: median (least–most)\n{ratios}",
-        comparison.subject
-    );
+    let _ = writeln!(out, "\n{} ÷ peer, within a round: median (least–most)\n{ratios}", comparison.subject);
     let _ = writeln!(out, "\nMedians\n{values}");
     for row in &comparison.rows {
         details(&mut out, row);
@@ -70,11 +55,7 @@ fn align(table: &mut Table) {
 
 /// A star where the client was the bottleneck in half of the rounds: the server could have done more.
 fn mark(text: String, server: &ServerResult) -> String {
-    if server.client_bound * 2 > server.values.len() {
-        format!("{text} *")
-    } else {
-        text
-    }
+    if server.client_bound * 2 > server.values.len() { format!("{text} *") } else { text }
 }
 
 fn ratio_text(ratio: Spread) -> String {
@@ -86,10 +67,7 @@ fn details(out: &mut String, row: &RowResult) {
     for server in &row.servers {
         let mut facts = Vec::new();
         if let Some(sustained) = spread(&server.sustained) {
-            facts.push(format!(
-                "{:.1} % of what was due delivered within the measured time",
-                sustained.median * 100.0
-            ));
+            facts.push(format!("{:.1} % of what was due delivered within the measured time", sustained.median * 100.0));
             if let Some(p99) = spread(&server.last_p99_ns) {
                 facts.push(format!("p99 to the last subscriber {}", time(p99.median)));
             }
@@ -98,42 +76,22 @@ fn details(out: &mut String, row: &RowResult) {
             facts.push(format!("lost {}", number(server.lost as f64)));
         }
         if server.undelivered > 0 {
-            facts.push(format!(
-                "not delivered 10 s after the end {}",
-                number(server.undelivered as f64)
-            ));
+            facts.push(format!("not delivered 10 s after the end {}", number(server.undelivered as f64)));
         }
         facts.extend(server.trouble.iter().cloned());
         if !facts.is_empty() {
             let _ = writeln!(out, "  {} · {}: {}", row.key, server.name, facts.join("; "));
         }
     }
-    if row
-        .servers
-        .iter()
-        .any(|server| server.client_bound * 2 > server.values.len())
-    {
-        let _ = writeln!(
-            out,
-            "  {} *: the client was the bottleneck; the server could have done more",
-            row.key
-        );
+    if row.servers.iter().any(|server| server.client_bound * 2 > server.values.len()) {
+        let _ = writeln!(out, "  {} *: the client was the bottleneck; the server could have done more", row.key);
     }
 }
 
 /// The chart: for each row and peer the ratio's median and extremes, on a logarithmic scale around 1.
 pub fn chart(comparison: &Comparison) -> String {
-    let peers = comparison
-        .rows
-        .first()
-        .map_or(0, |row| row.servers.len().saturating_sub(1));
-    let spreads = || {
-        comparison
-            .rows
-            .iter()
-            .flat_map(|row| &row.servers[1..])
-            .filter_map(|server| server.ratio)
-    };
+    let peers = comparison.rows.first().map_or(0, |row| row.servers.len().saturating_sub(1));
+    let spreads = || comparison.rows.iter().flat_map(|row| &row.servers[1..]).filter_map(|server| server.ratio);
     let low = spreads().map(|ratio| ratio.min).fold(0.5, f64::min).log2().floor();
     let high = spreads().map(|ratio| ratio.max).fold(2.0, f64::max).log2().ceil();
     let x = |ratio: f64| LEFT + (ratio.max(1e-9).log2() - low) / (high - low) * WIDTH;
@@ -151,11 +109,7 @@ pub fn chart(comparison: &Comparison) -> String {
     );
     for power in low as i32..=high as i32 {
         let ratio = 2f64.powi(power);
-        let label = if power < 0 {
-            format!("1/{}", 2f64.powi(-power))
-        } else {
-            format!("{ratio}×")
-        };
+        let label = if power < 0 { format!("1/{}", 2f64.powi(-power)) } else { format!("{ratio}×") };
         let class = if power == 0 { "one" } else { "grid" };
         let _ = write!(
             out,
@@ -169,16 +123,10 @@ pub fn chart(comparison: &Comparison) -> String {
     let mut y = TOP;
     for row in &comparison.rows {
         let less = if row.is_less_better { " (less is better)" } else { "" };
-        let subject = row.servers[0].value.map_or(String::new(), |value| {
-            format!(": {} {}", number(value.median), row.unit)
-        });
+        let subject =
+            row.servers[0].value.map_or(String::new(), |value| format!(": {} {}", number(value.median), row.unit));
         let title = format!("{}{subject}{less}", row.title);
-        let _ = write!(
-            out,
-            "<text class=\"row\" x=\"16\" y=\"{}\">{}</text>",
-            y + 14.0,
-            escape(&title)
-        );
+        let _ = write!(out, "<text class=\"row\" x=\"16\" y=\"{}\">{}</text>", y + 14.0, escape(&title));
         y += 20.0;
         for (number, server) in row.servers[1..].iter().enumerate() {
             let middle = y + STEP / 2.0;

@@ -74,11 +74,7 @@ pub fn run(
         let live = &shared.live;
         let sum = |what: fn(&Live) -> &AtomicU64| live.iter().map(|live| what(live).load(Relaxed)).sum();
         Moment {
-            seconds: if start == 0 {
-                -1.0
-            } else {
-                (now_ns() as f64 - start as f64) / 1e9
-            },
+            seconds: if start == 0 { -1.0 } else { (now_ns() as f64 - start as f64) / 1e9 },
             connected: sum(|live| &live.connected),
             events: sum(|live| &live.events),
             publishes: sum(|live| &live.publishes),
@@ -132,11 +128,7 @@ pub fn run(
             timeline.push(moment);
             next += 100_000_000;
         }
-        let wake = [next, measure_from, measure_to]
-            .into_iter()
-            .filter(|&at| at > now)
-            .min()
-            .unwrap_or(now);
+        let wake = [next, measure_from, measure_to].into_iter().filter(|&at| at > now).min().unwrap_or(now);
         std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now).max(100_000)));
     }
 
@@ -201,21 +193,14 @@ fn spawn(
 ) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<Tally>>>> {
     (0..plan.threads)
         .map(|local| {
-            let worker = Worker {
-                plan: Arc::clone(plan),
-                index: first + local,
-                local,
-                shared: Arc::clone(shared),
-            };
+            let worker = Worker { plan: Arc::clone(plan), index: first + local, local, shared: Arc::clone(shared) };
             let body = move || {
                 if let Some(core) = worker.plan.client_core {
                     affinity::pin_this_thread(core + worker.index);
                 }
                 scenario::work(&worker)
             };
-            Ok(std::thread::Builder::new()
-                .name(format!("worker-{}", first + local))
-                .spawn(body)?)
+            Ok(std::thread::Builder::new().name(format!("worker-{}", first + local)).spawn(body)?)
         })
         .collect()
 }
@@ -273,10 +258,7 @@ impl Remote {
     }
 
     fn finish(mut self) -> anyhow::Result<Tally> {
-        let tally = self
-            .reader
-            .join()
-            .map_err(|_| anyhow!("the reader of a further process panicked"))?;
+        let tally = self.reader.join().map_err(|_| anyhow!("the reader of a further process panicked"))?;
         self.child.wait()?;
         tally
     }

@@ -17,22 +17,12 @@ use crate::wire;
 #[test]
 fn every_message_is_delivered_once_and_in_order() {
     for (channels, window, threads) in [(1, 1, 1), (1, 64, 1), (7, 16, 1), (30, 16, 1), (3, 16, 2)] {
-        let flood = Flood {
-            subscribers: 30,
-            channels,
-            window,
-            rate: None,
-            size: 128,
-            pingers: 5,
-            ping_every_ns: 5_000_000,
-        };
+        let flood =
+            Flood { subscribers: 30, channels, window, rate: None, size: 128, pingers: 5, ping_every_ns: 5_000_000 };
         let tally = run(Scenario::Flood(flood), threads);
         check_faultless(&tally);
         assert_eq!(tally.connected, 35);
-        assert!(
-            tally.publishes > 0 && tally.events > 0,
-            "{channels} channels: nothing came"
-        );
+        assert!(tally.publishes > 0 && tally.events > 0, "{channels} channels: nothing came");
         assert!(tally.latencies["last"].count() > 0 && tally.latencies["ping"].count() > 0);
         assert!(tally.latencies["last"].max() >= tally.latencies["receipt"].quantile(0.5));
     }
@@ -40,36 +30,16 @@ fn every_message_is_delivered_once_and_in_order() {
 
 #[test]
 fn an_open_loop_sends_what_is_due() {
-    let flood = Flood {
-        subscribers: 10,
-        channels: 1,
-        window: 1,
-        rate: Some(500.0),
-        size: 64,
-        pingers: 0,
-        ping_every_ns: 0,
-    };
+    let flood =
+        Flood { subscribers: 10, channels: 1, window: 1, rate: Some(500.0), size: 64, pingers: 0, ping_every_ns: 0 };
     let tally = run(Scenario::Flood(flood), 1);
     check_faultless(&tally);
-    assert!(
-        tally.publishes.abs_diff(tally.owed) <= 1 + tally.owed / 20,
-        "{} of {}",
-        tally.publishes,
-        tally.owed
-    );
+    assert!(tally.publishes.abs_diff(tally.owed) <= 1 + tally.owed / 20, "{} of {}", tally.publishes, tally.owed);
 }
 
 #[test]
 fn publishes_without_subscribers_are_complete_when_answered() {
-    let flood = Flood {
-        subscribers: 0,
-        channels: 1,
-        window: 8,
-        rate: None,
-        size: 64,
-        pingers: 0,
-        ping_every_ns: 0,
-    };
+    let flood = Flood { subscribers: 0, channels: 1, window: 8, rate: None, size: 64, pingers: 0, ping_every_ns: 0 };
     let tally = run(Scenario::Flood(flood), 1);
     assert!(tally.events > 0);
     assert_eq!(tally.events, tally.publishes);
@@ -77,39 +47,13 @@ fn publishes_without_subscribers_are_complete_when_answered() {
 
 #[test]
 fn pings_connections_and_churn_run_against_the_floor() {
-    let pings = run(
-        Scenario::Ping {
-            connections: 10,
-            depth: 4,
-        },
-        1,
-    );
+    let pings = run(Scenario::Ping { connections: 10, depth: 4 }, 1);
     assert!(pings.events > 0 && pings.latencies["ping"].count() > 0);
     assert_eq!(pings.duplicated, 0);
     assert!(run(Scenario::Connect { in_flight: 4, hold: 0 }, 1).events > 0);
-    assert!(
-        run(Scenario::Connect { in_flight: 4, hold: 8 }, 1)
-            .latencies
-            .contains_key("all back")
-    );
-    assert_eq!(
-        run(
-            Scenario::Idle {
-                connections: 10,
-                channels: 2
-            },
-            1
-        )
-        .connected,
-        10
-    );
-    let churn = Scenario::Churn {
-        connections: 10,
-        channels: 3,
-        reconnect: 0.1,
-        rate: 2_000.0,
-        size: 64,
-    };
+    assert!(run(Scenario::Connect { in_flight: 4, hold: 8 }, 1).latencies.contains_key("all back"));
+    assert_eq!(run(Scenario::Idle { connections: 10, channels: 2 }, 1).connected, 10);
+    let churn = Scenario::Churn { connections: 10, channels: 3, reconnect: 0.1, rate: 2_000.0, size: 64 };
     let churn = run(churn, 1);
     assert!(churn.events > 0);
     check_faultless(&churn);
@@ -117,10 +61,7 @@ fn pings_connections_and_churn_run_against_the_floor() {
 
 #[test]
 fn frames_cut_anywhere_arrive_whole() {
-    let messages: Vec<Vec<u8>> = [5, 125, 126, 400, 70_000, 3]
-        .iter()
-        .map(|&len| vec![b'm'; len])
-        .collect();
+    let messages: Vec<Vec<u8>> = [5, 125, 126, 400, 70_000, 3].iter().map(|&len| vec![b'm'; len]).collect();
     let mut stream = format!(
         "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         tungstenite::handshake::derive_accept_key(b"dGhlIHNhbXBsZSBub25jZQ==")
@@ -173,14 +114,7 @@ impl Handler for Collector {
 }
 
 fn check_faultless(tally: &Tally) {
-    let faults = [
-        tally.lost,
-        tally.undelivered,
-        tally.duplicated,
-        tally.reordered,
-        tally.invalid,
-        tally.disconnected,
-    ];
+    let faults = [tally.lost, tally.undelivered, tally.duplicated, tally.reordered, tally.invalid, tally.disconnected];
     assert_eq!(faults, [0; 6], "{:?}", tally.notes);
 }
 

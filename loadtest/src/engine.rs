@@ -139,11 +139,7 @@ impl Net {
     }
 
     fn connect(&mut self, id: usize) -> io::Result<TcpStream> {
-        let socket = Socket::new(
-            Domain::for_address(self.address),
-            Type::STREAM.nonblocking(),
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = self.source() {
             socket.bind(&SocketAddr::from((source, 0)).into())?;
@@ -328,11 +324,7 @@ impl Net {
         self.buffer = buffer;
         if let Some(code) = ended {
             let is_open = self.connections[id].as_ref().is_some_and(|c| c.phase == Phase::Open);
-            let why = if is_open {
-                Ended::Closed(code)
-            } else {
-                Ended::Refused("closed while opening".into())
-            };
+            let why = if is_open { Ended::Closed(code) } else { Ended::Refused("closed while opening".into()) };
             self.end(id, why, handler);
         }
     }
@@ -392,9 +384,7 @@ impl Net {
         self.set_phase(id, Phase::Open);
         self.opening -= 1;
         self.open += 1;
-        let started = self.connections[id]
-            .as_ref()
-            .map_or(now, |connection| connection.started_ns);
+        let started = self.connections[id].as_ref().map_or(now, |connection| connection.started_ns);
         handler.opened(self, id, now.saturating_sub(started));
     }
 

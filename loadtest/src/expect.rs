@@ -35,11 +35,7 @@ impl Expect {
     pub fn judge(&self, metrics: &BTreeMap<String, f64>) -> Verdict {
         let Some(&value) = metrics.get(&self.metric) else {
             let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            return Verdict::Failed(format!(
-                "{}: no such metric; there are {}",
-                self.source,
-                known.join(", ")
-            ));
+            return Verdict::Failed(format!("{}: no such metric; there are {}", self.source, known.join(", ")));
         };
         let met = match self.relation {
             Relation::Less => value < self.limit,
@@ -48,11 +44,7 @@ impl Expect {
             Relation::AtLeast => value >= self.limit,
             Relation::Equal => value == self.limit,
         };
-        if met {
-            Verdict::Met
-        } else {
-            Verdict::Failed(format!("{}: measured {value}", self.source))
-        }
+        if met { Verdict::Met } else { Verdict::Failed(format!("{}: measured {value}", self.source)) }
     }
 }
 
@@ -61,9 +53,7 @@ impl FromStr for Expect {
 
     fn from_str(source: &str) -> Result<Expect, String> {
         let text: String = source.chars().filter(|c| !c.is_whitespace()).collect();
-        let at = text
-            .find(['<', '>', '='])
-            .ok_or("an expectation looks like p99<5ms, lost=0 or rate>=1000000")?;
+        let at = text.find(['<', '>', '=']).ok_or("an expectation looks like p99<5ms, lost=0 or rate>=1000000")?;
         let (metric, rest) = text.split_at(at);
         let (relation, value) = match rest.as_bytes() {
             [b'<', b'=', ..] => (Relation::AtMost, &rest[2..]),
@@ -77,12 +67,7 @@ impl FromStr for Expect {
             return Err(format!("{source}: which metric?"));
         }
         let limit = quantity(value).ok_or_else(|| format!("{source}: {value:?} is no number"))?;
-        Ok(Expect {
-            source: source.into(),
-            metric: metric.into(),
-            relation,
-            limit,
-        })
+        Ok(Expect { source: source.into(), metric: metric.into(), relation, limit })
     }
 }
 
@@ -100,9 +85,7 @@ fn quantity(text: &str) -> Option<f64> {
         ("%", 0.01),
     ];
     let unit = units.iter().find(|(unit, _)| text.ends_with(unit));
-    let (number, factor) = unit.map_or((text, 1.0), |(unit, factor)| {
-        (&text[..text.len() - unit.len()], *factor)
-    });
+    let (number, factor) = unit.map_or((text, 1.0), |(unit, factor)| (&text[..text.len() - unit.len()], *factor));
     number.parse::<f64>().ok().map(|number| number * factor)
 }
 

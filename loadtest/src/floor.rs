@@ -127,27 +127,16 @@ impl Floor {
             if id == self.connections.len() {
                 self.connections.push(None);
             }
-            let connection = Connection {
-                stream,
-                is_open: false,
-                channels: Vec::new(),
-                rest: Vec::new(),
-                out: Vec::new(),
-            };
+            let connection =
+                Connection { stream, is_open: false, channels: Vec::new(), rest: Vec::new(), out: Vec::new() };
             self.connections[id] = Some(connection);
         }
     }
 
     fn accept_publisher(&mut self) -> io::Result<()> {
         while let Some((mut stream, _)) = self.admin.as_ref().and_then(|admin| admin.accept().ok()) {
-            self.poll
-                .registry()
-                .register(&mut stream, PUBLISHER, Interest::READABLE | Interest::WRITABLE)?;
-            self.publisher = Some(Publisher {
-                stream,
-                rest: Vec::new(),
-                answers: Vec::new(),
-            });
+            self.poll.registry().register(&mut stream, PUBLISHER, Interest::READABLE | Interest::WRITABLE)?;
+            self.publisher = Some(Publisher { stream, rest: Vec::new(), answers: Vec::new() });
         }
         Ok(())
     }
@@ -180,10 +169,9 @@ impl Floor {
     }
 
     fn publish(&mut self, line: &[u8]) -> usize {
-        let (Some(channel), Some(data)) = (
-            between(line, b"\"channel\":\"", b"\""),
-            memchr::memmem::find(line, b"\"data\":"),
-        ) else {
+        let (Some(channel), Some(data)) =
+            (between(line, b"\"channel\":\"", b"\""), memchr::memmem::find(line, b"\"data\":"))
+        else {
             return 0;
         };
         let data = &line[data + 7..line.len() - 1];
@@ -259,11 +247,7 @@ impl Floor {
             let used = self.input(id, &buffer[..got], &mut answer);
             if let Some(connection) = self.connections[id].as_mut() {
                 // Vec::new does not allocate: an idle connection keeps nothing.
-                connection.rest = if used < got {
-                    buffer[used..got].to_vec()
-                } else {
-                    Vec::new()
-                };
+                connection.rest = if used < got { buffer[used..got].to_vec() } else { Vec::new() };
             }
             if is_drained && !is_ending {
                 break;
@@ -314,11 +298,7 @@ impl Floor {
 
     /// Subscribe and unsubscribe: what is not measured here need not be fast.
     fn command(&mut self, id: usize, payload: &[u8], mask: [u8; 4], answer: &mut Vec<u8>) {
-        let text: Vec<u8> = payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, key)| byte ^ key)
-            .collect();
+        let text: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
         let Some(name) = between(&text, b"\"channel\":\"", b"\"") else {
             return;
         };
@@ -358,9 +338,7 @@ impl Floor {
     fn remove(&mut self, id: usize) {
         if let Some(connection) = self.connections[id].take() {
             for channel in connection.channels {
-                self.channels[channel]
-                    .subscribers
-                    .retain(|&subscriber| subscriber != id);
+                self.channels[channel].subscribers.retain(|&subscriber| subscriber != id);
             }
             self.free.push(id);
         }
@@ -369,11 +347,7 @@ impl Floor {
 
 fn send(connection: &mut Option<Connection>, bytes: &[u8]) {
     let Some(connection) = connection else { return };
-    let written = if connection.out.is_empty() {
-        connection.stream.write(bytes).unwrap_or(0)
-    } else {
-        0
-    };
+    let written = if connection.out.is_empty() { connection.stream.write(bytes).unwrap_or(0) } else { 0 };
     if written < bytes.len() {
         connection.out.extend_from_slice(&bytes[written..]);
     }
@@ -386,11 +360,8 @@ fn between<'a>(text: &'a [u8], before: &[u8], after: &[u8]) -> Option<&'a [u8]> 
 }
 
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM.nonblocking(),
-        None,
-    )?;
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;

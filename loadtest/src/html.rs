@@ -36,11 +36,8 @@ pub fn page(report: &Report) -> String {
         let _ = write!(out, "<p class=\"note\">{}</p>", escape(note));
     }
     let metrics = serde_json::to_string_pretty(&report.metrics).unwrap_or_default();
-    let _ = write!(
-        out,
-        "<details><summary>All numbers</summary><pre>{}</pre></details></body></html>",
-        escape(&metrics)
-    );
+    let _ =
+        write!(out, "<details><summary>All numbers</summary><pre>{}</pre></details></body></html>", escape(&metrics));
     out
 }
 
@@ -53,21 +50,13 @@ fn latency_chart(report: &Report) -> String {
     let values = || report.curves.values().flatten().map(|&(_, ns)| ns.max(1) as f64);
     let low = values().fold(f64::MAX, f64::min).log10().floor();
     let high = values().fold(1.0, f64::max).log10().ceil().max(low + 1.0);
-    let decades = report
-        .curves
-        .values()
-        .flatten()
-        .map(|&(share, _)| -(1.0 - share).log10())
-        .fold(1.0, f64::max);
+    let decades = report.curves.values().flatten().map(|&(share, _)| -(1.0 - share).log10()).fold(1.0, f64::max);
     let lines: Vec<Line> = report
         .curves
         .iter()
         .map(|(name, points)| {
             let place = |&(share, ns): &(f64, u64)| {
-                (
-                    -(1.0f64 - share).log10() / decades,
-                    ((ns.max(1) as f64).log10() - low) / (high - low),
-                )
+                (-(1.0f64 - share).log10() / decades, ((ns.max(1) as f64).log10() - low) / (high - low))
             };
             (latency_name(name).to_owned(), points.iter().map(place).collect())
         })
@@ -90,32 +79,20 @@ fn rate_chart(report: &Report) -> String {
         .windows(2)
         .map(|pair| {
             let seconds = (pair[1].seconds - pair[0].seconds).max(1e-3);
-            (
-                pair[1].seconds,
-                pair[1].events.saturating_sub(pair[0].events) as f64 / seconds,
-            )
+            (pair[1].seconds, pair[1].events.saturating_sub(pair[0].events) as f64 / seconds)
         })
         .collect();
     let top = rates.iter().map(|&(_, rate)| rate).fold(1.0, f64::max) * 1.05;
     let end = rates.last().map_or(1.0, |&(seconds, _)| seconds).max(1e-3);
-    let line = rates
-        .iter()
-        .map(|&(seconds, rate)| (seconds / end, rate / top))
-        .collect();
-    let across: Vec<Label> = (0..=5)
-        .map(|step| (f64::from(step) / 5.0, format!("{:.1} s", end * f64::from(step) / 5.0)))
-        .collect();
-    let up: Vec<Label> = (0..=4)
-        .map(|step| (f64::from(step) / 4.0, number(top * f64::from(step) / 4.0)))
-        .collect();
+    let line = rates.iter().map(|&(seconds, rate)| (seconds / end, rate / top)).collect();
+    let across: Vec<Label> =
+        (0..=5).map(|step| (f64::from(step) / 5.0, format!("{:.1} s", end * f64::from(step) / 5.0))).collect();
+    let up: Vec<Label> = (0..=4).map(|step| (f64::from(step) / 4.0, number(top * f64::from(step) / 4.0))).collect();
     chart(&[(report.unit.to_owned(), line)], &across, &up)
 }
 
 fn chart(lines: &[Line], across: &[Label], up: &[Label]) -> String {
-    let (x, y) = (
-        |at: f64| LEFT + at.clamp(0.0, 1.0) * WIDTH,
-        |at: f64| TOP + (1.0 - at.clamp(0.0, 1.0)) * HEIGHT,
-    );
+    let (x, y) = (|at: f64| LEFT + at.clamp(0.0, 1.0) * WIDTH, |at: f64| TOP + (1.0 - at.clamp(0.0, 1.0)) * HEIGHT);
     let mut out = format!(
         "<svg viewBox=\"0 0 {} {}\" role=\"img\">",
         LEFT + WIDTH + 20.0,
@@ -141,10 +118,7 @@ fn chart(lines: &[Line], across: &[Label], up: &[Label]) -> String {
         );
     }
     for (number, (name, points)) in lines.iter().enumerate() {
-        let path: Vec<String> = points
-            .iter()
-            .map(|&(px, py)| format!("{:.1},{:.1}", x(px), y(py)))
-            .collect();
+        let path: Vec<String> = points.iter().map(|&(px, py)| format!("{:.1},{:.1}", x(px), y(py))).collect();
         let legend = TOP + HEIGHT + 40.0 + 18.0 * number as f64;
         let _ = write!(
             out,
@@ -163,10 +137,7 @@ fn chart(lines: &[Line], across: &[Label], up: &[Label]) -> String {
 
 /// Text as HTML and SVG want it.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 const LEFT: f64 = 90.0;

@@ -77,24 +77,15 @@ fn command(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Fanout(args) => run(&args.common, "fanout", Scenario::Flood(args.flood())),
         Command::Ping(args) => {
-            let scenario = Scenario::Ping {
-                connections: args.connections,
-                depth: args.depth.max(1),
-            };
+            let scenario = Scenario::Ping { connections: args.connections, depth: args.depth.max(1) };
             run(&args.common, "ping", scenario)
         }
         Command::Idle(args) => {
-            let scenario = Scenario::Idle {
-                connections: args.connections,
-                channels: args.channels,
-            };
+            let scenario = Scenario::Idle { connections: args.connections, channels: args.channels };
             run(&args.common, "idle", scenario)
         }
         Command::Connect(args) => {
-            let scenario = Scenario::Connect {
-                in_flight: args.in_flight,
-                hold: args.hold,
-            };
+            let scenario = Scenario::Connect { in_flight: args.in_flight, hold: args.hold };
             run(&args.common, "connect", scenario)
         }
         Command::Churn(args) => {
@@ -183,25 +174,11 @@ fn peer(args: &PeerArgs) -> anyhow::Result<()> {
         if let Some(core) = args.core {
             affinity::pin_this_thread(core);
         }
-        return floor::serve(
-            args.listen,
-            args.admin_socket.as_deref(),
-            args.name == "floor-per-message",
-        );
+        return floor::serve(args.listen, args.admin_socket.as_deref(), args.name == "floor-per-message");
     }
-    let starter = Starter {
-        core: args.core,
-        shards: 1,
-        corecast: None,
-        is_foreground: true,
-    };
+    let starter = Starter { core: args.core, shards: 1, corecast: None, is_foreground: true };
     let mut server = starter.start(&args.name, Some(args.listen), args.admin_socket.as_deref())?;
-    eprintln!(
-        "{} listening on {}, process {}",
-        args.name,
-        server.address,
-        server.pid()
-    );
+    eprintln!("{} listening on {}, process {}", args.name, server.address, server.pid());
     if let Some(address) = server.publish_to {
         eprintln!("publish to {address}");
     }
@@ -219,30 +196,17 @@ struct Bar {
 impl Bar {
     fn new(plan: &Plan, is_hidden: bool) -> Bar {
         let length_s = (plan.warmup_ns + plan.duration_ns) as f64 / 1e9;
-        let bar = if is_hidden {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::new(plan.connections() as u64)
-        };
+        let bar = if is_hidden { ProgressBar::hidden() } else { ProgressBar::new(plan.connections() as u64) };
         if let Ok(style) = ProgressStyle::with_template("{spinner} [{wide_bar}] {msg}") {
             bar.set_style(style.progress_chars("━╸ "));
         }
-        Bar {
-            bar,
-            wanted: plan.connections() as u64,
-            length_s,
-            last: Default::default(),
-        }
+        Bar { bar, wanted: plan.connections() as u64, length_s, last: Default::default() }
     }
 
     fn show(&self, moment: Moment) {
         if moment.seconds < 0.0 {
             self.bar.set_position(moment.connected);
-            self.bar.set_message(format!(
-                "{} of {} connections",
-                number(moment.connected as f64),
-                self.wanted
-            ));
+            self.bar.set_message(format!("{} of {} connections", number(moment.connected as f64), self.wanted));
             return;
         }
         let last = self.last.replace(moment);
@@ -250,11 +214,6 @@ impl Bar {
         let rate = moment.events.saturating_sub(last.events) as f64 / seconds;
         self.bar.set_length((self.length_s * 1000.0) as u64);
         self.bar.set_position((moment.seconds * 1000.0) as u64);
-        self.bar.set_message(format!(
-            "{} / s, {:.0} of {:.0} s",
-            number(rate),
-            moment.seconds,
-            self.length_s
-        ));
+        self.bar.set_message(format!("{} / s, {:.0} of {:.0} s", number(rate), moment.seconds, self.length_s));
     }
 }

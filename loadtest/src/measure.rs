@@ -51,11 +51,7 @@ impl Latency {
 
 impl Serialize for Latency {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(
-            self.0
-                .iter_recorded()
-                .map(|v| (v.value_iterated_to(), v.count_at_value())),
-        )
+        serializer.collect_seq(self.0.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())))
     }
 }
 
@@ -160,11 +156,7 @@ impl Tally {
 
     /// The busiest worker's share of a core.
     pub fn busy(&self) -> f64 {
-        let shares = self
-            .cpu_ns
-            .iter()
-            .zip(&self.window_ns)
-            .map(|(&cpu, &wall)| cpu as f64 / wall.max(1) as f64);
+        let shares = self.cpu_ns.iter().zip(&self.window_ns).map(|(&cpu, &wall)| cpu as f64 / wall.max(1) as f64);
         shares.fold(0.0, f64::max)
     }
 }
@@ -179,22 +171,14 @@ mod tests {
         for ns in [1_500, 20_000, 20_000, 3_000_000] {
             latency.record(ns, 2);
         }
-        let mut tally = Tally {
-            events: 5,
-            window_ns: vec![10],
-            cpu_ns: vec![9],
-            ..Tally::default()
-        };
+        let mut tally = Tally { events: 5, window_ns: vec![10], cpu_ns: vec![9], ..Tally::default() };
         tally.latencies.insert("receipt".into(), latency.clone());
         tally.note("something");
         let mut back: Tally = serde_json::from_str(&serde_json::to_string(&tally).unwrap()).unwrap();
         assert_eq!(back.latencies["receipt"].count(), 8);
         assert_eq!(back.latencies["receipt"].quantile(0.5), latency.quantile(0.5));
         back.add(tally);
-        assert_eq!(
-            (back.events, back.latencies["receipt"].count(), back.notes["something"]),
-            (10, 16, 2)
-        );
+        assert_eq!((back.events, back.latencies["receipt"].count(), back.notes["something"]), (10, 16, 2));
         assert!((back.busy() - 0.9).abs() < 1e-9);
     }
 }

@@ -38,11 +38,7 @@ fn family(pid: u32) -> Vec<u32> {
     while at < family.len() {
         for task in tasks(family[at]) {
             let children = fs::read_to_string(format!("{task}/children")).unwrap_or_default();
-            family.extend(
-                children
-                    .split_ascii_whitespace()
-                    .filter_map(|child| child.parse::<u32>().ok()),
-            );
+            family.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<u32>().ok()));
         }
         at += 1;
     }
@@ -52,11 +48,7 @@ fn family(pid: u32) -> Vec<u32> {
 fn add_process(pid: u32, sum: &mut Usage) {
     for task in tasks(pid) {
         let schedstat = fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
-        sum.cpu_ns += schedstat
-            .split(' ')
-            .next()
-            .and_then(|field| field.parse::<u64>().ok())
-            .unwrap_or(0);
+        sum.cpu_ns += schedstat.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         let status = fs::read_to_string(format!("{task}/status")).unwrap_or_default();
         sum.switches_voluntary += status_field(&status, "voluntary_ctxt_switches:");
         sum.switches_involuntary += status_field(&status, "nonvoluntary_ctxt_switches:");
@@ -75,10 +67,7 @@ fn tasks(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .map(|entry| entry.path().to_string_lossy().into_owned())
-        .collect()
+    entries.flatten().map(|entry| entry.path().to_string_lossy().into_owned()).collect()
 }
 
 fn status_field(status: &str, name: &str) -> u64 {

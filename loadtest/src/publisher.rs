@@ -78,13 +78,7 @@ impl Publisher {
             }
             Publish::Http { path } => {
                 let stream = connect_tcp(publish_to.unwrap_or(address), None)?;
-                (
-                    Stream::Tcp(stream),
-                    Kind::Http {
-                        path: path.clone(),
-                        host: address.to_string(),
-                    },
-                )
+                (Stream::Tcp(stream), Kind::Http { path: path.clone(), host: address.to_string() })
             }
         };
         Ok(Publisher {
@@ -124,12 +118,7 @@ impl Publisher {
         body.clear();
         text.clear();
         stamp::push_payload(data, sequence, time_ns, self.data_bytes);
-        let fill = Fill {
-            channel,
-            data,
-            number: u64::from(sequence),
-            ..Fill::default()
-        };
+        let fill = Fill { channel, data, number: u64::from(sequence), ..Fill::default() };
         self.body.push(body, fill);
         match &self.kind {
             Kind::Lines(template) => template.push(&mut self.out, Fill { body, ..fill }),

@@ -22,12 +22,7 @@ pub fn spread(values: &[f64]) -> Option<Spread> {
     let count = sorted.len();
     let (&min, &max) = (sorted.first()?, sorted.last()?);
     let median = (sorted[(count - 1) / 2] + sorted[count / 2]) / 2.0;
-    Some(Spread {
-        median,
-        min,
-        max,
-        count,
-    })
+    Some(Spread { median, min, max, count })
 }
 
 /// Spread of `ours / theirs`, round by round; rounds in which either is missing do not count.
@@ -49,15 +44,7 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle() {
-        assert_eq!(
-            spread(&[3.0, 1.0, 2.0]),
-            Some(Spread {
-                median: 2.0,
-                min: 1.0,
-                max: 3.0,
-                count: 3
-            })
-        );
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0, count: 3 }));
         assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
         assert_eq!(spread(&[]), None);
         assert_eq!(spread(&[f64::NAN]), None);
@@ -68,15 +55,7 @@ mod tests {
         // The machine was twice as fast in the second round; the ratio was the same.
         let ours = [Some(50.0), Some(100.0), Some(10.0), None];
         let theirs = [Some(100.0), Some(200.0), None, Some(1.0)];
-        assert_eq!(
-            ratios(&ours, &theirs),
-            Some(Spread {
-                median: 0.5,
-                min: 0.5,
-                max: 0.5,
-                count: 2
-            })
-        );
+        assert_eq!(ratios(&ours, &theirs), Some(Spread { median: 0.5, min: 0.5, max: 0.5, count: 2 }));
         assert_eq!(ratios(&[Some(1.0)], &[Some(0.0)]), None);
     }
 }

@@ -46,11 +46,7 @@ impl Report {
             Scenario::Churn { .. } => ("operations", "operation"),
         };
         let seconds = tally.seconds();
-        let rate = if seconds > 0.0 {
-            tally.events as f64 / seconds
-        } else {
-            0.0
-        };
+        let rate = if seconds > 0.0 { tally.events as f64 / seconds } else { 0.0 };
         let mut metrics = BTreeMap::from(
             [
                 ("rate", rate),
@@ -101,11 +97,7 @@ impl Report {
             metrics,
             curves,
             timeline: harvest.timeline.clone(),
-            notes: tally
-                .notes
-                .iter()
-                .map(|(note, count)| note_text(note, *count))
-                .collect(),
+            notes: tally.notes.iter().map(|(note, count)| note_text(note, *count)).collect(),
             warnings: Vec::new(),
             is_client_bound: false,
         };
@@ -127,21 +119,13 @@ impl Report {
             ));
         }
         if tally.connected < tally.wanted {
-            let refused: Vec<&str> = tally
-                .notes
-                .keys()
-                .filter(|note| note.starts_with("not connected"))
-                .map(String::as_str)
-                .collect();
+            let refused: Vec<&str> =
+                tally.notes.keys().filter(|note| note.starts_with("not connected")).map(String::as_str).collect();
             self.warnings.push(format!(
                 "only {} of {} connections could be had ({})",
                 tally.connected,
                 tally.wanted,
-                if refused.is_empty() {
-                    "no answer in time".into()
-                } else {
-                    refused.join("; ")
-                }
+                if refused.is_empty() { "no answer in time".into() } else { refused.join("; ") }
             ));
         }
         if self.metrics.get("sustained").is_some_and(|share| *share < 0.99) {
@@ -154,10 +138,7 @@ impl Report {
         }
         for (count, what) in [
             (tally.lost, "messages were lost"),
-            (
-                tally.undelivered,
-                "messages were not delivered when the drain ended (10 s, or 1.5 s without any)",
-            ),
+            (tally.undelivered, "messages were not delivered when the drain ended (10 s, or 1.5 s without any)"),
             (tally.duplicated, "messages came twice"),
             (tally.reordered, "messages came out of order"),
             (tally.invalid, "messages were not what they should be"),
@@ -233,11 +214,7 @@ impl Report {
         line("server_cpu_ns_per_event", "server: CPU time per event", time);
         line("server_switches_per_s", "server: context switches / s", number);
         line("server_rss_bytes", "server: memory", bytes);
-        line(
-            "server_rss_bytes_per_connection",
-            "server: memory per connection",
-            bytes,
-        );
+        line("server_rss_bytes_per_connection", "server: memory per connection", bytes);
         line("server_rss_growth", "server: memory grown while measured", bytes);
         lines
     }
@@ -251,10 +228,8 @@ fn server_metrics(harvest: &Harvest, metrics: &mut BTreeMap<String, f64>) {
     let since = |now: u64, then: u64| now.saturating_sub(then) as f64;
     let cpu = since(end.cpu_ns, begin.cpu_ns);
     let in_modes = since(end.user_ns + end.system_ns, begin.user_ns + begin.system_ns);
-    let switches = since(
-        end.switches_voluntary + end.switches_involuntary,
-        begin.switches_voluntary + begin.switches_involuntary,
-    );
+    let switches =
+        since(end.switches_voluntary + end.switches_involuntary, begin.switches_voluntary + begin.switches_involuntary);
     let mut insert = |name: &str, value: f64| {
         metrics.insert(name.into(), value);
     };
@@ -264,20 +239,14 @@ fn server_metrics(harvest: &Harvest, metrics: &mut BTreeMap<String, f64>) {
     }
     if harvest.tally.events > 0 {
         let measured = harvest.tally.seconds().max(1e-9);
-        insert(
-            "server_cpu_ns_per_event",
-            cpu / seconds * measured / harvest.tally.events as f64,
-        );
+        insert("server_cpu_ns_per_event", cpu / seconds * measured / harvest.tally.events as f64);
     }
     insert("server_switches_per_s", switches / seconds);
     insert("server_rss_bytes", end.rss_bytes as f64);
     insert("server_rss_growth", end.rss_bytes as f64 - begin.rss_bytes as f64);
     let connected = harvest.tally.connected;
     if connected > 0 && before.rss_bytes > 0 {
-        insert(
-            "server_rss_bytes_per_connection",
-            since(begin.rss_bytes, before.rss_bytes) / connected as f64,
-        );
+        insert("server_rss_bytes_per_connection", since(begin.rss_bytes, before.rss_bytes) / connected as f64);
     }
 }
 
@@ -314,11 +283,7 @@ pub fn latency_name(name: &str) -> &str {
 }
 
 fn note_text(note: &str, count: u64) -> String {
-    if count == 1 {
-        note.into()
-    } else {
-        format!("{note} ({count} ×)")
-    }
+    if count == 1 { note.into() } else { format!("{note} ({count} ×)") }
 }
 
 fn align_numbers(table: &mut Table) {

@@ -123,11 +123,7 @@ impl Ring {
 
     /// The oldest message that still needs its slot.
     pub fn oldest(&self) -> u32 {
-        if self.is_shared {
-            self.reported.min(self.front)
-        } else {
-            self.front
-        }
+        if self.is_shared { self.reported.min(self.front) } else { self.front }
     }
 
     /// With several workers: every message below `front` has reached all subscribers of all workers. Calls `each` with

@@ -57,9 +57,7 @@ impl Starter {
             "corecast" => {
                 admin_socket = Some(admin.clone());
                 let mut command = Command::new(self.corecast()?);
-                command
-                    .args(["serve", "--listen", &address.to_string(), "--admin-socket"])
-                    .arg(&admin);
+                command.args(["serve", "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
                 // Its core is inherited from us; its own choice would be another.
                 command.args(["--shards", &self.shards.max(1).to_string()]);
                 command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
@@ -68,9 +66,7 @@ impl Starter {
             "floor" | "floor-per-message" => {
                 admin_socket = Some(admin.clone());
                 let mut command = Command::new(std::env::current_exe()?);
-                command
-                    .args(["peer", name, "--listen", &address.to_string(), "--admin-socket"])
-                    .arg(&admin);
+                command.args(["peer", name, "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
                 command
             }
             "bun" | "bun-deferred" => {
@@ -95,9 +91,7 @@ impl Starter {
                 if !binary.exists() {
                     eprintln!("building the tokio-tungstenite peer (once)");
                     let mut cargo = Command::new("cargo");
-                    cargo
-                        .args(["build", "--release", "--quiet", "--manifest-path"])
-                        .arg(folder.join("Cargo.toml"));
+                    cargo.args(["build", "--release", "--quiet", "--manifest-path"]).arg(folder.join("Cargo.toml"));
                     cargo.env("CARGO_TARGET_DIR", folder.join("target"));
                     ensure!(cargo.status()?.success(), "the tokio-tungstenite peer does not build");
                 }
@@ -108,18 +102,10 @@ impl Starter {
             "nchan" => {
                 let template = fs::read_to_string(peers_folder().join("nchan/nginx.conf"))?;
                 let file = directory.join("nginx.conf");
-                let text = template
-                    .replace("@PORT@", &port)
-                    .replace("@DIR@", &directory.to_string_lossy());
+                let text = template.replace("@PORT@", &port).replace("@DIR@", &directory.to_string_lossy());
                 fs::write(&file, text)?;
                 let mut command = Command::new("nginx");
-                command
-                    .arg("-p")
-                    .arg(&directory)
-                    .arg("-c")
-                    .arg(&file)
-                    .arg("-e")
-                    .arg(directory.join("error.log"));
+                command.arg("-p").arg(&directory).arg("-c").arg(&file).arg("-e").arg(directory.join("error.log"));
                 command
             }
             "nats" => {
@@ -127,9 +113,7 @@ impl Starter {
                 publish_to = Some(lines);
                 let template = fs::read_to_string(peers_folder().join("nats/nats.conf"))?;
                 let file = directory.join("nats.conf");
-                let text = template
-                    .replace("@WS_PORT@", &port)
-                    .replace("@PORT@", &lines.port().to_string());
+                let text = template.replace("@WS_PORT@", &port).replace("@PORT@", &lines.port().to_string());
                 fs::write(&file, text)?;
                 let mut command = Command::new("nats-server");
                 command.arg("-c").arg(&file);
@@ -146,13 +130,7 @@ impl Starter {
         }
         let child = affinity::on_core(self.core, || command.spawn())
             .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
-        let mut server = Server {
-            child,
-            address,
-            admin_socket,
-            publish_to,
-            directory,
-        };
+        let mut server = Server { child, address, admin_socket, publish_to, directory };
         server.wait_until_ready(name)?;
         Ok(server)
     }
@@ -161,11 +139,7 @@ impl Starter {
     pub fn corecast(&self) -> anyhow::Result<PathBuf> {
         let beside = std::env::current_exe()?.with_file_name("corecast");
         let path = self.corecast.clone().unwrap_or(beside);
-        ensure!(
-            path.exists(),
-            "there is no {}: build it (cargo build --release) or give --server-bin",
-            path.display()
-        );
+        ensure!(path.exists(), "there is no {}: build it (cargo build --release) or give --server-bin", path.display());
         Ok(path)
     }
 }
@@ -193,9 +167,7 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
             let admin = self.admin_socket.as_ref().is_none_or(|path| path.exists());
-            let lines = self
-                .publish_to
-                .is_none_or(|address| TcpStream::connect(address).is_ok());
+            let lines = self.publish_to.is_none_or(|address| TcpStream::connect(address).is_ok());
             if admin && lines && TcpStream::connect(self.address).is_ok() {
                 return Ok(());
             }
@@ -204,11 +176,7 @@ impl Server {
                 let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(10).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                bail!(
-                    "{name} does not accept connections on {}:\n{}",
-                    self.address,
-                    tail.join("\n")
-                );
+                bail!("{name} does not accept connections on {}:\n{}", self.address, tail.join("\n"));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -239,14 +207,8 @@ fn npm_install(folder: &Path, result: &Path) -> anyhow::Result<()> {
     }
     let _ = writeln!(std::io::stderr(), "installing {} (once)", folder.display());
     let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"])
-        .current_dir(folder)
-        .stdout(Stdio::null());
-    ensure!(
-        npm.status().context("npm is not there")?.success(),
-        "npm install failed in {}",
-        folder.display()
-    );
+    npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder).stdout(Stdio::null());
+    ensure!(npm.status().context("npm is not there")?.success(), "npm install failed in {}", folder.display());
     Ok(())
 }
 

@@ -99,12 +99,7 @@ mod tests {
 
     #[test]
     fn a_stamp_survives_the_trip_and_is_legal_json() {
-        for (sequence, time) in [
-            (0, 0),
-            (1, 2),
-            (u32::MAX, u64::MAX),
-            (0x1234_5678, 0x9abc_def0_1122_3344),
-        ] {
+        for (sequence, time) in [(0, 0), (1, 2), (u32::MAX, u64::MAX), (0x1234_5678, 0x9abc_def0_1122_3344)] {
             let mut message = b"{\"event\":\"m\",\"channel\":\"c0\",\"data\":".to_vec();
             push_payload(&mut message, sequence, time, 128);
             message.push(b'}');
@@ -112,11 +107,7 @@ mod tests {
             assert_eq!(value["data"].as_str().unwrap().len(), 126);
             let mut reader = Reader::default();
             assert_eq!(reader.read(&message), Some((sequence, time)));
-            assert_eq!(
-                reader.read(&message),
-                Some((sequence, time)),
-                "by the remembered offset"
-            );
+            assert_eq!(reader.read(&message), Some((sequence, time)), "by the remembered offset");
         }
     }
 

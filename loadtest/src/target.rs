@@ -85,16 +85,10 @@ impl Target {
             .into(),
         };
         Some(match name {
-            "corecast" => Target {
-                greeting: Some("socket:connected".into()),
-                publish: lines,
-                ..ours
-            },
-            "floor" | "floor-per-message" => Target {
-                greeting: Some("socket:connected".into()),
-                publish: lines,
-                ..ours
-            },
+            "corecast" => Target { greeting: Some("socket:connected".into()), publish: lines, ..ours },
+            "floor" | "floor-per-message" => {
+                Target { greeting: Some("socket:connected".into()), publish: lines, ..ours }
+            }
             "bun" | "bun-deferred" | "node-ws" | "tokio-tungstenite" => ours,
             "nchan" => Target {
                 path: "/sub/{channel}".into(),
@@ -103,9 +97,7 @@ impl Target {
                 unsubscribe: None,
                 unsubscribed: None,
                 ping: None,
-                publish: Publish::Http {
-                    path: "/pub/{channel}".into(),
-                },
+                publish: Publish::Http { path: "/pub/{channel}".into() },
                 ..ours
             },
             "nats" => Target {
@@ -134,23 +126,10 @@ impl Target {
 
     /// Opcode of what we say.
     pub fn opcode(&self) -> u8 {
-        if self.binary {
-            crate::wire::BINARY
-        } else {
-            crate::wire::TEXT
-        }
+        if self.binary { crate::wire::BINARY } else { crate::wire::TEXT }
     }
 }
 
 /// The targets that are known by name.
-pub const NAMES: [&str; 9] = [
-    "corecast",
-    "floor",
-    "floor-per-message",
-    "bun",
-    "bun-deferred",
-    "node-ws",
-    "tokio-tungstenite",
-    "nchan",
-    "nats",
-];
+pub const NAMES: [&str; 9] =
+    ["corecast", "floor", "floor-per-message", "bun", "bun-deferred", "node-ws", "tokio-tungstenite", "nchan", "nats"];

@@ -57,14 +57,7 @@ impl Template {
     /// The text, for a channel and a number.
     pub fn text(&self, channel: u32, number: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        self.push(
-            &mut out,
-            Fill {
-                channel,
-                number,
-                ..Fill::default()
-            },
-        );
+        self.push(&mut out, Fill { channel, number, ..Fill::default() });
         out
     }
 }
@@ -74,10 +67,7 @@ impl From<&str> for Template {
         let mut parts = Vec::new();
         let mut rest = source;
         while !rest.is_empty() {
-            let next = HOLES
-                .iter()
-                .filter_map(|(hole, part)| Some((rest.find(hole)?, hole, part)))
-                .min_by_key(|h| h.0);
+            let next = HOLES.iter().filter_map(|(hole, part)| Some((rest.find(hole)?, hole, part))).min_by_key(|h| h.0);
             let Some((at, hole, part)) = next else {
                 parts.push(Part::Text(rest.into()));
                 break;
@@ -88,10 +78,7 @@ impl From<&str> for Template {
             parts.push(part.clone());
             rest = &rest[at + hole.len()..];
         }
-        Template {
-            source: source.into(),
-            parts,
-        }
+        Template { source: source.into(), parts }
     }
 }
 
@@ -136,22 +123,14 @@ mod tests {
 
     fn check(template: &str, expected: &str) {
         let mut out = Vec::new();
-        let fill = Fill {
-            channel: 7,
-            data: b"\"x\"",
-            body: b"whole",
-            number: 1203,
-        };
+        let fill = Fill { channel: 7, data: b"\"x\"", body: b"whole", number: 1203 };
         Template::from(template).push(&mut out, fill);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
     fn holes_are_filled_and_other_braces_stay() {
-        check(
-            r#"{"id":{n},"channel":"{channel}","data":{data}}"#,
-            r#"{"id":1203,"channel":"c7","data":"x"}"#,
-        );
+        check(r#"{"id":{n},"channel":"{channel}","data":{data}}"#, r#"{"id":1203,"channel":"c7","data":"x"}"#);
         check("PUB {channel} {len}\r\n{body}\r\n", "PUB c7 5\r\nwhole\r\n");
         check("plain", "plain");
         check("", "");

@@ -34,10 +34,7 @@ pub struct Track {
 impl Track {
     /// A subscriber that expects `first`.
     pub fn new(first: u32) -> Track {
-        Track {
-            next: first,
-            holes: Vec::new(),
-        }
+        Track { next: first, holes: Vec::new() }
     }
 
     /// The number expected next.
@@ -94,15 +91,7 @@ mod tests {
         for &number in sequence {
             track.see(number, stride, &mut faults);
         }
-        assert_eq!(
-            faults,
-            Faults {
-                lost,
-                duplicated,
-                reordered
-            },
-            "{sequence:?}"
-        );
+        assert_eq!(faults, Faults { lost, duplicated, reordered }, "{sequence:?}");
     }
 
     #[test]

@@ -39,12 +39,7 @@ pub fn next_frame(bytes: &[u8]) -> Option<Frame<'_>> {
         head += 4;
     }
     let len = head.checked_add(size)?;
-    Some(Frame {
-        opcode: first & 0x0f,
-        payload: bytes.get(head..len)?,
-        mask,
-        len,
-    })
+    Some(Frame { opcode: first & 0x0f, payload: bytes.get(head..len)?, mask, len })
 }
 
 /// Appends a frame as a client sends it: masked, with a random key, so that the server has to do the work.
@@ -100,11 +95,7 @@ pub enum Upgrade {
 /// Judges the server's answer to [`upgrade_request`].
 pub fn upgrade_response(bytes: &[u8]) -> Upgrade {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
-        return if bytes.len() > 16_384 {
-            Upgrade::Refused("no end of the head".into())
-        } else {
-            Upgrade::Partial
-        };
+        return if bytes.len() > 16_384 { Upgrade::Refused("no end of the head".into()) } else { Upgrade::Partial };
     };
     let head = &bytes[..end];
     if head.starts_with(b"HTTP/1.1 101") && memchr::memmem::find(head, SAMPLE_ACCEPT.as_bytes()).is_some() {
@@ -123,10 +114,8 @@ mod tests {
 
     #[test]
     fn frames_are_found_whatever_the_cuts() {
-        let payloads: Vec<Vec<u8>> = [0, 1, 125, 126, 127, 65_535, 65_536, 3]
-            .iter()
-            .map(|&len| vec![b'a'; len])
-            .collect();
+        let payloads: Vec<Vec<u8>> =
+            [0, 1, 125, 126, 127, 65_535, 65_536, 3].iter().map(|&len| vec![b'a'; len]).collect();
         let mut stream = Vec::new();
         for payload in &payloads {
             push_unmasked(&mut stream, TEXT, payload);
@@ -153,12 +142,7 @@ mod tests {
         push_masked(&mut out, BINARY, b"hello, server");
         let frame = next_frame(&out).unwrap();
         let mask = frame.mask.unwrap();
-        let plain: Vec<u8> = frame
-            .payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(b, k)| b ^ k)
-            .collect();
+        let plain: Vec<u8> = frame.payload.iter().zip(mask.iter().cycle()).map(|(b, k)| b ^ k).collect();
         assert_eq!((frame.opcode, frame.len), (BINARY, out.len()));
         assert_eq!(plain, b"hello, server");
     }
@@ -177,9 +161,6 @@ mod tests {
         assert_eq!(upgrade_response(&good.as_bytes()[..40]), Upgrade::Partial);
         let refused = upgrade_response(b"HTTP/1.1 503 Busy\r\n\r\n");
         assert_eq!(refused, Upgrade::Refused("HTTP/1.1 503 Busy".into()));
-        assert_eq!(
-            tungstenite::handshake::derive_accept_key(SAMPLE_KEY.as_bytes()),
-            SAMPLE_ACCEPT
-        );
+        assert_eq!(tungstenite::handshake::derive_accept_key(SAMPLE_KEY.as_bytes()), SAMPLE_ACCEPT);
     }
 }

@@ -143,12 +143,7 @@ impl Window {
             _ => return,
         };
         if wanted.is_none() {
-            *wanted = Some(Mark {
-                now,
-                cpu: thread_cpu_ns(),
-                events,
-                publishes,
-            });
+            *wanted = Some(Mark { now, cpu: thread_cpu_ns(), events, publishes });
         }
     }
 

@@ -22,27 +22,12 @@ use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of the churn.
 pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
-    let &Scenario::Churn {
-        connections,
-        channels,
-        reconnect,
-        rate,
-        size,
-    } = scenario
-    else {
+    let &Scenario::Churn { connections, channels, reconnect, rate, size } = scenario else {
         anyhow::bail!("not a churn");
     };
     let plan = &worker.plan;
-    anyhow::ensure!(
-        plan.target.unsubscribe.is_some(),
-        "{} has no unsubscribe to churn with",
-        plan.target.name
-    );
-    anyhow::ensure!(
-        !plan.target.packed,
-        "{} packs answers and messages into one frame",
-        plan.target.name
-    );
+    anyhow::ensure!(plan.target.unsubscribe.is_some(), "{} has no unsubscribe to churn with", plan.target.name);
+    anyhow::ensure!(!plan.target.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
     let mut handler = Churn {
@@ -61,10 +46,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         operation: Latency::new(),
         connect: Latency::new(),
         publisher: None,
-        tally: Tally {
-            wanted: share as u64,
-            ..Tally::default()
-        },
+        tally: Tally { wanted: share as u64, ..Tally::default() },
     };
     set_up(worker, &mut net, &mut handler, share, |_| 0)?;
     handler.tally.connected = net.open as u64;
@@ -75,8 +57,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         handler.publisher = Some(publisher);
     }
     let timer = ticker(Duration::from_micros(500))?;
-    net.registry()
-        .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    net.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
@@ -182,11 +163,7 @@ impl Churn<'_> {
                 connection.channel = fastrand::u32(..self.channels);
                 connection.state = State::Subscribing;
                 connection.track = None;
-                connection.stay = if self.is_published {
-                    fastrand::u32(..STAY_MAX)
-                } else {
-                    0
-                };
+                connection.stay = if self.is_published { fastrand::u32(..STAY_MAX) } else { 0 };
                 target.subscribe.as_ref()
             }
             State::Subscribed => {
@@ -208,9 +185,7 @@ impl Churn<'_> {
         if connection.state == State::Free || connection.state == State::Subscribing {
             self.tally.invalid += 1;
             let text = String::from_utf8_lossy(&payload[..payload.len().min(60)]);
-            return self
-                .tally
-                .note(format!("a message outside of subscribed and unsubscribed: {text}"));
+            return self.tally.note(format!("a message outside of subscribed and unsubscribed: {text}"));
         }
         if number % self.channels != connection.channel {
             self.tally.invalid += 1;
@@ -227,8 +202,7 @@ impl Churn<'_> {
     fn answer(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
         let target = &self.worker.plan.target;
         let contains = |mark: &Option<String>| {
-            mark.as_ref()
-                .is_some_and(|mark| memchr::memmem::find(payload, mark.as_bytes()).is_some())
+            mark.as_ref().is_some_and(|mark| memchr::memmem::find(payload, mark.as_bytes()).is_some())
         };
         let connection = &mut self.connections[id];
         connection.state = match connection.state {

@@ -39,14 +39,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         pingers: (0..pingers.len()).map(|_| VecDeque::new()).collect(),
         stride: flood.channels,
         settled: 0,
-        ring: Ring::new(
-            flood.channels,
-            if flood.rate.is_some() {
-                RING_OPEN
-            } else {
-                (flood.window * 2).max(1024)
-            },
-        ),
+        ring: Ring::new(flood.channels, if flood.rate.is_some() { RING_OPEN } else { (flood.window * 2).max(1024) }),
         reader: stamp::Reader::default(),
         faults: Faults::default(),
         events: 0,
@@ -59,14 +52,9 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         last: Latency::new(),
         ping: Latency::new(),
         publisher: None,
-        tally: Tally {
-            wanted: (count + pingers.len()) as u64,
-            ..Tally::default()
-        },
+        tally: Tally { wanted: (count + pingers.len()) as u64, ..Tally::default() },
     };
-    set_up(worker, &mut net, &mut handler, count + pingers.len(), |at| {
-        if at < count { channel_of(at) } else { 0 }
-    })?;
+    set_up(worker, &mut net, &mut handler, count + pingers.len(), |at| if at < count { channel_of(at) } else { 0 })?;
     handler.tally.connected = net.open as u64;
     for subscriber in handler.subscribers.iter().filter(|subscriber| subscriber.is_live) {
         handler.ring.subscribe(subscriber.channel);
@@ -74,13 +62,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     handler.ring.begin();
     worker.advance_front(handler.ring.front());
 
-    let mut pace = Pace {
-        rate: flood.rate,
-        window: flood.window,
-        published: 0,
-        begun_ns: 0,
-        is_answered: false,
-    };
+    let mut pace = Pace { rate: flood.rate, window: flood.window, published: 0, begun_ns: 0, is_answered: false };
     if worker.index == 0 {
         let admin = plan.admin_socket.as_deref();
         let mut publisher = Publisher::connect(&plan.target, plan.address, plan.publish_to, admin, flood.size)?;
@@ -97,13 +79,9 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         }
     }
     let mut pings = Pings::new(worker, flood, pingers.len());
-    let gap_ns = [flood.rate.map(|rate| 1e9 / rate), pings.gap_ns()]
-        .into_iter()
-        .flatten()
-        .fold(1e7, f64::min);
+    let gap_ns = [flood.rate.map(|rate| 1e9 / rate), pings.gap_ns()].into_iter().flatten().fold(1e7, f64::min);
     let timer = ticker(Duration::from_nanos(gap_ns.max(TICK_MIN_NS) as u64))?;
-    net.registry()
-        .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    net.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
@@ -163,13 +141,7 @@ impl Pace {
         let below = if self.is_answered {
             Some(publisher.answered as u32)
         } else if handler.worker.plan.workers() > 1 {
-            handler
-                .worker
-                .shared
-                .fronts
-                .iter()
-                .map(|front| front.load(SeqCst))
-                .min()
+            handler.worker.shared.fronts.iter().map(|front| front.load(SeqCst)).min()
         } else {
             None
         };
@@ -181,11 +153,7 @@ impl Pace {
             }),
             None => handler.ring.completed(),
         };
-        let oldest = if self.is_answered {
-            complete
-        } else {
-            handler.ring.oldest()
-        };
+        let oldest = if self.is_answered { complete } else { handler.ring.oldest() };
         match self.rate {
             Some(rate) => loop {
                 // A publish is as old as the moment at which it was due, however late it leaves.
@@ -227,14 +195,7 @@ impl Pings {
         }
         let count = if frame.is_empty() { 0 } else { count as u64 };
         let first = worker.share(flood.subscribers).len();
-        Pings {
-            frame,
-            count,
-            first,
-            every_ns: flood.ping_every_ns,
-            begun_ns: 0,
-            sent: 0,
-        }
+        Pings { frame, count, first, every_ns: flood.ping_every_ns, begun_ns: 0, sent: 0 }
     }
 
     fn gap_ns(&self) -> Option<f64> {
@@ -266,11 +227,7 @@ struct Subscriber {
 
 impl Subscriber {
     fn new(channel: u32) -> Subscriber {
-        Subscriber {
-            track: Track::new(channel),
-            channel,
-            is_live: false,
-        }
+        Subscriber { track: Track::new(channel), channel, is_live: false }
     }
 }
 
@@ -354,10 +311,7 @@ impl Flooded<'_> {
         if is_heartbeat(net, id, payload) {
             return;
         }
-        if let Some(waiting) = id
-            .checked_sub(self.subscribers.len())
-            .and_then(|at| self.pingers.get_mut(at))
-        {
+        if let Some(waiting) = id.checked_sub(self.subscribers.len()).and_then(|at| self.pingers.get_mut(at)) {
             if let Some(due) = waiting.pop_front()
                 && due >= self.count_from_ns
                 && due < self.count_to_ns
@@ -369,10 +323,7 @@ impl Flooded<'_> {
         let mark = self.worker.plan.target.subscribed.as_deref().unwrap_or_default();
         let contains = |mark: &[u8]| memchr::memmem::find(payload, mark).is_some();
         if contains(b"error") {
-            self.tally.note(format!(
-                "the server said {}",
-                String::from_utf8_lossy(&payload[..payload.len().min(200)])
-            ));
+            self.tally.note(format!("the server said {}", String::from_utf8_lossy(&payload[..payload.len().min(200)])));
             self.settled += usize::from(!self.subscribers[id].is_live);
         } else if !self.subscribers[id].is_live && contains(mark.as_bytes()) {
             self.subscribed(id);

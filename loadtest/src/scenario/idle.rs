@@ -26,18 +26,13 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
         is_running: false,
         events: 0,
         connect: Latency::new(),
-        tally: Tally {
-            wanted: count as u64,
-            ..Tally::default()
-        },
+        tally: Tally { wanted: count as u64, ..Tally::default() },
     };
     let begun = now_ns();
     set_up(worker, &mut net, &mut handler, count, channel_of)?;
     let took = now_ns() - begun;
     handler.tally.connected = net.open as u64;
-    handler
-        .tally
-        .note(format!("{} connections in {:.2} s", net.open, took as f64 / 1e9));
+    handler.tally.note(format!("{} connections in {:.2} s", net.open, took as f64 / 1e9));
     worker.ready(&mut net, &mut handler)?;
 
     handler.is_running = true;
@@ -85,11 +80,7 @@ impl Handler for Idle<'_> {
             Some(subscribe) if self.channels > 0 => {
                 let channel = ((self.first + id) % self.channels as usize) as u32;
                 let mut frame = Vec::new();
-                wire::push_masked(
-                    &mut frame,
-                    self.worker.plan.target.opcode(),
-                    &subscribe.text(channel, 1),
-                );
+                wire::push_masked(&mut frame, self.worker.plan.target.opcode(), &subscribe.text(channel, 1));
                 net.send(id, &frame);
             }
             _ => self.settled += 1,

@@ -49,10 +49,7 @@ fn set_up(
             started += 1;
         }
         net.turn(handler, Some(Duration::from_millis(10)))?;
-        worker
-            .live()
-            .connected
-            .store(net.open as u64, std::sync::atomic::Ordering::Relaxed);
+        worker.live().connected.store(net.open as u64, std::sync::atomic::Ordering::Relaxed);
         let now = now_ns();
         if handler.settled() != progress.0 {
             progress = (handler.settled(), now);
@@ -108,12 +105,7 @@ impl Heartbeats {
             wire::push_masked(&mut frame, plan.target.opcode(), &ping.text(0, 1));
         }
         let interval_ns = if frame.is_empty() { 0 } else { plan.heartbeat_ns };
-        Heartbeats {
-            frame,
-            interval_ns,
-            begun_ns: now_ns(),
-            sent: 0,
-        }
+        Heartbeats { frame, interval_ns, begun_ns: now_ns(), sent: 0 }
     }
 
     /// Sends what is due among connections 0 to `count`.

@@ -19,11 +19,7 @@ use crate::worker::{Phase, Window, Worker};
 pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
     let share = worker.share(connections).len();
-    let ping = plan
-        .target
-        .ping
-        .clone()
-        .with_context(|| format!("{} answers no pings", plan.target.name))?;
+    let ping = plan.target.ping.clone().with_context(|| format!("{} answers no pings", plan.target.name))?;
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
     let mut block = Vec::new();
     let mut ends = vec![0];
@@ -43,10 +39,7 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
         events: 0,
         count_from_ns: u64::MAX,
         latency: Latency::new(),
-        tally: Tally {
-            wanted: share as u64,
-            ..Tally::default()
-        },
+        tally: Tally { wanted: share as u64, ..Tally::default() },
     };
     set_up(worker, &mut net, &mut handler, share, |_| 0)?;
     handler.tally.connected = net.open as u64;
@@ -115,11 +108,7 @@ impl Pinged<'_> {
         }
         let mut frames = Vec::new();
         for number in connection.next..connection.next + count as u64 {
-            wire::push_masked(
-                &mut frames,
-                self.worker.plan.target.opcode(),
-                &self.ping.text(0, ID_MIN + number),
-            );
+            wire::push_masked(&mut frames, self.worker.plan.target.opcode(), &self.ping.text(0, ID_MIN + number));
         }
         connection.next += count as u64;
         net.send(id, &frames);
