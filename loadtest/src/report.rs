@@ -79,6 +79,10 @@ impl Report {
             let due = tally.owed as f64 * flood.subscribers as f64 / f64::from(flood.channels);
             metrics.insert("sustained".into(), tally.events as f64 / due);
         }
+        if tally.events > 0 {
+            let cpu: u64 = tally.cpu_ns.iter().sum();
+            metrics.insert("client_cpu_ns_per_event".into(), cpu as f64 / tally.events as f64);
+        }
         let mut curves = BTreeMap::new();
         for (name, latency) in &tally.latencies {
             for (suffix, value) in percentiles(latency) {
@@ -208,6 +212,7 @@ impl Report {
         line("duplicated", "duplicated", number);
         line("reordered", "reordered", number);
         line("client_busy", "client's busiest thread", percent);
+        line("client_cpu_ns_per_event", "client: CPU time per event", time);
         line("bytes_per_read", "client: bytes per read", number);
         line("server_busy", "server's cores busy", percent);
         line("server_user", "server: of it in user mode", percent);
