@@ -1,7 +1,7 @@
 //! What `make instructions` counts: the data path of one shard without its sockets, a number of times. Run under
 //! callgrind for two numbers of turns, the difference is the price of one, whatever else the machine does.
 //!
-//! `instructions publish-1|publish-256|ping TURNS`
+//! `instructions publish-1|publish-256|line|ping TURNS`
 
 #[path = "../tests/support/desk.rs"]
 mod desk;
@@ -16,8 +16,9 @@ fn main() {
         return;
     };
     let turns: usize = turns.parse().expect("a number of turns");
-    let mut desk = Desk::new(1000);
+    let mut desk = Desk::new(if what == "line" { 0 } else { 1000 });
     match what.as_str() {
+        "line" => publishes(&mut desk, 100, turns),
         "publish-1" => publishes(&mut desk, 1, turns),
         "publish-256" => publishes(&mut desk, 256, turns),
         "ping" => {

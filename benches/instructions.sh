@@ -24,6 +24,7 @@ per() { # what turns units-per-turn: instructions of one unit, two decimals
 counts=$(
     printf 'delivery, 1 publish a turn\t%s\n' "$(per publish-1 50 1000)"
     printf 'delivery, 256 publishes a turn\t%s\n' "$(per publish-256 10 256000)"
+    printf 'admin line, nobody subscribed\t%s\n' "$(per line 50 100)"
     printf 'ping to pong\t%s\n' "$(per ping 50 100)"
 )
 stored=benches/instructions.tsv
