@@ -284,7 +284,7 @@ impl Shard {
 
     /// Whether the next turn has something to do without being told by the poll.
     fn has_work(&self) -> bool {
-        self.clients.has_work()
+        self.clients.has_work(&self.hub)
             || self.clients.mesh.has_mail()
             || self.listener.as_ref().is_some_and(|listener| listener.has_work(self.clients.now))
             || self.stopping.is_none() && self.admins.has_work()
