@@ -1,8 +1,13 @@
 //! Clients and operators that mean no good, or know no better: what they must not be able to do.
 
 use crate::harness::{
-    RawClient, Server, UPGRADE_REQUEST, for_shards, subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
+    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, for_shards, subscribe, subscribed, text_frame, unsubscribe,
+    unsubscribed,
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use std::net::TcpStream;
+use std::time::Instant;
 
 for_shards!(pipelined_requests_are_all_answered);
 
@@ -34,4 +39,42 @@ fn pipelined_requests_are_all_answered(shards: usize) {
             client.expect(&unsubscribed(&channel));
         }
     }
+}
+
+/// A channel with more subscribers in each shard than a turn writes to, and a limit so low that a few messages are much: for
+/// some turns the shards take no mail. What came meanwhile must not wait for the next thing to happen.
+#[test]
+fn no_mail_is_slept_on_while_output_is_behind() {
+    let shards = 2;
+    let server = Server::options(shards).heart(3600, 3600).arg("--outbox-limit", 4096).start();
+    let _subscribers = subscribers(&server, "c", 1100 * shards);
+    let mut admins: Vec<Admin> = (0..2 * shards).map(|_| Admin::connect(&server)).collect();
+    let publish = json!({"id": 1, "command": "publish", "channel": "c", "event": "e", "data": "x".repeat(700)});
+    for round in 0..300 {
+        let at = round % admins.len();
+        let messages = 1 + round % 3;
+        let start = Instant::now();
+        admins[at].write(format!("{publish}\n").repeat(messages));
+        for _ in 0..messages {
+            admins[at].line();
+        }
+        let at = (round + 1) % admins.len();
+        admins[at].ok(json!({"id": 2, "command": "stats"}));
+        // The handshake's timer, the only one, is due after 10 s.
+        assert!(start.elapsed() < LONG / 3, "nobody woke the other shard in round {round}");
+    }
+}
+
+/// Many connections that are subscribed to a channel and read nothing more.
+fn subscribers(server: &Server, channel: &str, count: usize) -> Vec<TcpStream> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
+    let subscriber = || {
+        let mut client = RawClient::connect(server);
+        client.write(&text_frame(&subscribe(channel)));
+        client.expect(&subscribed(channel));
+        client.into_stream()
+    };
+    std::iter::repeat_with(subscriber).take(count).collect()
 }
