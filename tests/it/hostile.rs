@@ -1,15 +1,15 @@
 //! Clients and operators that mean no good, or know no better: what they must not be able to do.
 
 use crate::harness::{
-    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, for_shards, subscribe, subscribed, text_frame, unsubscribe,
-    unsubscribed,
+    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, for_shards, subscribe, subscribed, text_frame,
+    unsubscribe, unsubscribed,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use std::net::TcpStream;
 use std::time::Instant;
 
-for_shards!(pipelined_requests_are_all_answered);
+for_shards!(pipelined_requests_are_all_answered, what_came_before_a_line_too_long_is_answered);
 
 /// A parser that takes a bare line feed for the end of a line sees such a request end before the server does.
 #[test]
@@ -62,6 +62,20 @@ fn no_mail_is_slept_on_while_output_is_behind() {
         admins[at].ok(json!({"id": 2, "command": "stats"}));
         // The handshake's timer, the only one, is due after 10 s.
         assert!(start.elapsed() < LONG / 3, "nobody woke the other shard in round {round}");
+    }
+}
+
+/// Requests before a line over the limit are answered, and so is that line, also where the answer comes from another shard.
+fn what_came_before_a_line_too_long_is_answered(shards: usize) {
+    let server = Server::options(shards).arg("--admin-line-limit", 1024).start();
+    for channel in 0..2 * shards {
+        let mut admin = Admin::connect(&server);
+        let request = json!({"id": channel, "command": "channel", "channel": format!("c{channel}")});
+        admin.write(format!("{request}\n{}\n", "x".repeat(1025)));
+        let answer = format!(r#"{{"id":{channel},"ok":true,"channel":"c{channel}","subscribers":0}}"#);
+        assert_eq!(admin.line(), answer);
+        assert_refused("a long line", &admin.line(), json!(null), "too_large");
+        assert_eq!(admin.try_line(), None);
     }
 }
 
