@@ -286,8 +286,8 @@ impl Admin {
         if output.is_empty() && output.capacity() > OUTPUT_BYTES_KEPT {
             *output = Vec::new();
         }
-        let is_done = self.is_broken || self.is_eof && !self.has_line() && self.session.is_answered();
-        !(is_done && self.session.output.is_empty())
+        let says_no_more = self.is_broken || self.is_eof && !self.has_line();
+        !(says_no_more && self.session.is_answered() && self.session.output.is_empty())
     }
 }
 

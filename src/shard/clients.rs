@@ -577,8 +577,13 @@ impl Clients {
     // ---- what the turn wants to know
 
     /// Whether the next turn has something to do without being told by the poll.
-    pub fn has_work(&self) -> bool {
-        !self.soon.is_empty() || !self.bulk.is_empty() || !self.unread.is_empty() || !self.ended.is_empty()
+    pub fn has_work(&self, hub: &Hub) -> bool {
+        !self.soon.is_empty()
+            || !self.bulk.is_empty()
+            || !self.unread.is_empty()
+            || !self.ended.is_empty()
+            // Replies may have gone out since paused connections were last looked at.
+            || self.paused.iter().any(|&slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
     }
 
     /// Whether bulk output of earlier turns waits to be written.

@@ -89,7 +89,7 @@ impl Mesh {
         self.outgoing.send_after(after, to, mail, &mut self.wire);
     }
 
-    /// Says that the inbox is about to be drained: whoever mails from now on rings again.
+    /// Says that the inbox is about to be looked at: whoever mails from now on rings again.
     pub fn look(&self) {
         self.wire.doorbells[usize::from(self.me)].rung.store(false, SeqCst);
     }

@@ -135,11 +135,14 @@ impl Shard {
         }
         self.clients.read_rest(&mut self.hub, &mut self.buffer);
         self.accept();
+        // In every turn, whatever it takes: the ring that ended the poll is spent, and while it stands no other is heard.
+        self.clients.mesh.look();
         // While much is still unwritten nothing is added to it: publishers and peers wait, readers do not.
         if !(self.clients.is_behind() && self.unwritten_bytes >= self.intake_bytes_max) {
             self.drain_inbox()?;
             self.serve_admins();
         }
+        self.clients.mesh.retry();
         let timers_left = self.clients.expire(&mut self.hub);
         self.progress_stop();
 
@@ -200,7 +203,6 @@ impl Shard {
     }
 
     fn drain_inbox(&mut self) -> io::Result<()> {
-        self.clients.mesh.look();
         for _ in 0..LETTERS_PER_TURN {
             if self.hub.laid_bytes >= self.intake_bytes_max {
                 break;
@@ -209,9 +211,7 @@ impl Shard {
             self.hub.counters.mail_received += 1;
             self.hub.receive(mail, &mut self.clients);
         }
-        self.clients.mesh.call_refused()?;
-        self.clients.mesh.retry();
-        Ok(())
+        self.clients.mesh.call_refused()
     }
 
     fn serve_admins(&mut self) {
@@ -284,7 +284,7 @@ impl Shard {
 
     /// Whether the next turn has something to do without being told by the poll.
     fn has_work(&self) -> bool {
-        self.clients.has_work()
+        self.clients.has_work(&self.hub)
             || self.clients.mesh.has_mail()
             || self.listener.as_ref().is_some_and(|listener| listener.has_work(self.clients.now))
             || self.stopping.is_none() && self.admins.has_work()

@@ -70,6 +70,8 @@ fn read(input: &[u8], paths: &[String]) -> Result<Option<Accepted>, &'static Ref
     };
     let skipped = within_limit.len() - request.len();
     match Request::try_parse(&request[..last_line_end + 4]) {
+        // A parser that takes a bare line feed for a line's end may see the request end earlier.
+        Ok(Some((request_len, _))) if request_len < last_line_end + 4 => Err(&MALFORMED),
         Ok(Some((request_len, request))) => {
             let accept_key = check(&request, paths)?;
             Ok(Some(Accepted { request_len: skipped + request_len, accept_key }))
@@ -349,6 +351,7 @@ mod tests {
         check_refused(with("Origin", "Bad Header"), &MALFORMED);
         check_refused(with("HTTP/1.1", "HTTP/2.0"), &MALFORMED);
         check_refused("hello\r\n\r\n", &MALFORMED);
+        check_refused(BROWSER.replace("\r\n", "\n") + "\r\n\r\n", &MALFORMED);
         check_refused(b"\x16\x03\x01\x02\x00", &MALFORMED);
     }
 

@@ -653,6 +653,11 @@ impl RawClient {
         assert_eq!(self.text(), text);
     }
 
+    /// The bare socket: one descriptor, for those who need many.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// The next frame closes with this code, and the connection ends after it.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) {

@@ -5,6 +5,7 @@ mod auth;
 mod command_line;
 mod founding_document;
 mod harness;
+mod hostile;
 mod layering;
 mod life;
 mod limits;

@@ -1,0 +1,94 @@
+//! Clients and operators that mean no good, or know no better: what they must not be able to do.
+
+use crate::harness::{
+    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, for_shards, subscribe, subscribed, text_frame,
+    unsubscribe, unsubscribed,
+};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use std::net::TcpStream;
+use std::time::Instant;
+
+for_shards!(pipelined_requests_are_all_answered, what_came_before_a_line_too_long_is_answered);
+
+/// A parser that takes a bare line feed for the end of a line sees such a request end before the server does.
+#[test]
+fn a_request_of_bare_line_feeds_is_refused() {
+    let server = Server::start(1);
+    let mut client = RawClient::tcp(&server);
+    client.write(format!("{}and more", UPGRADE_REQUEST.replace("\r\n", "\n")).as_bytes());
+    // Until the first part has been read: the server answers each connection in turn.
+    RawClient::connect(&server);
+    client.write(b"\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 400 "));
+    RawClient::connect(&server);
+}
+
+/// So many requests in one write that the connection is not read until their replies are on their way: each is answered,
+/// without anything else happening in the server that would wake it.
+fn pipelined_requests_are_all_answered(shards: usize) {
+    const REQUESTS: usize = 5000;
+    let server = Server::options(shards).heart(3600, 3600).start();
+    for channel in 0..2 * shards {
+        let channel = format!("c{channel}");
+        let mut client = RawClient::connect(&server);
+        let pair = [text_frame(&subscribe(&channel)), text_frame(&unsubscribe(&channel))].concat();
+        client.write(&pair.repeat(REQUESTS / 2));
+        for _ in 0..REQUESTS / 2 {
+            client.expect(&subscribed(&channel));
+            client.expect(&unsubscribed(&channel));
+        }
+    }
+}
+
+/// A channel with more subscribers in each shard than a turn writes to, and a limit so low that a few messages are much: for
+/// some turns the shards take no mail. What came meanwhile must not wait for the next thing to happen.
+#[test]
+fn no_mail_is_slept_on_while_output_is_behind() {
+    let shards = 2;
+    let server = Server::options(shards).heart(3600, 3600).arg("--outbox-limit", 4096).start();
+    let _subscribers = subscribers(&server, "c", 1100 * shards);
+    let mut admins: Vec<Admin> = (0..2 * shards).map(|_| Admin::connect(&server)).collect();
+    let publish = json!({"id": 1, "command": "publish", "channel": "c", "event": "e", "data": "x".repeat(700)});
+    for round in 0..300 {
+        let at = round % admins.len();
+        let messages = 1 + round % 3;
+        let start = Instant::now();
+        admins[at].write(format!("{publish}\n").repeat(messages));
+        for _ in 0..messages {
+            admins[at].line();
+        }
+        let at = (round + 1) % admins.len();
+        admins[at].ok(json!({"id": 2, "command": "stats"}));
+        // The handshake's timer, the only one, is due after 10 s.
+        assert!(start.elapsed() < LONG / 3, "nobody woke the other shard in round {round}");
+    }
+}
+
+/// Requests before a line over the limit are answered, and so is that line, also where the answer comes from another shard.
+fn what_came_before_a_line_too_long_is_answered(shards: usize) {
+    let server = Server::options(shards).arg("--admin-line-limit", 1024).start();
+    for channel in 0..2 * shards {
+        let mut admin = Admin::connect(&server);
+        let request = json!({"id": channel, "command": "channel", "channel": format!("c{channel}")});
+        admin.write(format!("{request}\n{}\n", "x".repeat(1025)));
+        let answer = format!(r#"{{"id":{channel},"ok":true,"channel":"c{channel}","subscribers":0}}"#);
+        assert_eq!(admin.line(), answer);
+        assert_refused("a long line", &admin.line(), json!(null), "too_large");
+        assert_eq!(admin.try_line(), None);
+    }
+}
+
+/// Many connections that are subscribed to a channel and read nothing more.
+fn subscribers(server: &Server, channel: &str, count: usize) -> Vec<TcpStream> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
+    let subscriber = || {
+        let mut client = RawClient::connect(server);
+        client.write(&text_frame(&subscribe(channel)));
+        client.expect(&subscribed(channel));
+        client.into_stream()
+    };
+    std::iter::repeat_with(subscriber).take(count).collect()
+}
