@@ -6,8 +6,9 @@ test:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
+	benches/instructions.sh
+	cargo test --workspace --profile release-test
 	cargo test --workspace
-	cargo test --workspace --release
 
 bench:
 	cargo bench --workspace
