@@ -1,5 +1,5 @@
 //! One core: a thread, an event loop, and everything that the loop needs. The only folder that touches sockets, clocks and
-//! wakers. The turn is in [`Shard::turn`]; see the crate's documentation for its order and why.
+//! wakers. The turn is in `Shard::turn`; see the crate's documentation for its order and why.
 
 pub mod admins;
 pub mod clients;

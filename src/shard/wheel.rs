@@ -1,7 +1,7 @@
 //! The timer wheel: one entry per connection, hashed by tick.
 //!
 //! An entry says "look at this connection not later than then". It may fire early (the wheel has one turn of
-//! [`BUCKETS`] ticks); whoever handles it computes the true deadline and arms again for what remains. So reading a frame
+//! 1 024 ticks); whoever handles it computes the true deadline and arms again for what remains. So reading a frame
 //! costs the wheel nothing.
 
 /// Milliseconds of a tick: how late a heartbeat can be.
