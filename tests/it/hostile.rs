@@ -1,12 +1,14 @@
 //! Clients and operators that mean no good, or know no better: what they must not be able to do.
 
 use crate::harness::{
-    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, for_shards, subscribe, subscribed, text_frame,
-    unsubscribe, unsubscribed,
+    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, eventually, for_shards, shortened, subscribe,
+    subscribed, text_frame, unsubscribe, unsubscribed,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
+use std::io::{BufRead, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::Instant;
 
 for_shards!(pipelined_requests_are_all_answered, what_came_before_a_line_too_long_is_answered);
@@ -77,6 +79,32 @@ fn what_came_before_a_line_too_long_is_answered(shards: usize) {
         assert_refused("a long line", &admin.line(), json!(null), "too_large");
         assert_eq!(admin.try_line(), None);
     }
+}
+
+/// The longest reply there is, asked for thousands of times by somebody who reads none: the shard holds a few, not all, and
+/// goes on serving others.
+#[test]
+fn lists_are_walked_as_they_are_read() {
+    const REQUESTS: usize = 1500;
+    let server = Server::start(1);
+    let _connections = subscribers(&server, "c", 150);
+    let (mut writer, mut reader) = Admin::connect(&server).split();
+    let list = "{\"id\":1,\"command\":\"connections\",\"limit\":1000}\n";
+    let asking = thread::spawn(move || writer.write_all(list.repeat(REQUESTS).as_bytes()).map(|()| writer));
+    let mut admin = Admin::connect(&server);
+    eventually("the session is not read", || {
+        admin.ok(json!({"id": 2, "command": "stats"}))["stats"]["admin_pauses"].as_u64() > Some(0)
+    });
+    let requests = admin.ok(json!({"id": 2, "command": "stats"}))["stats"]["admin_requests"].as_u64();
+    assert!(requests < Some(500), "{requests:?} requests were read, and nobody reads a reply");
+
+    let mut line = String::new();
+    for _ in 0..REQUESTS {
+        line.clear();
+        reader.read_line(&mut line).expect("a reply");
+        assert!(line.starts_with(r#"{"id":1,"ok":true,"connections":["#), "{}", shortened(&line));
+    }
+    asking.join().expect("the writer ends").expect("every request is taken");
 }
 
 /// Many connections that are subscribed to a channel and read nothing more.
