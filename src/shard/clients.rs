@@ -9,6 +9,7 @@ use crate::hub::{Heard, Hub, Port, Urgency};
 use crate::metrics::Gauges;
 use crate::protocol::close::CloseReason;
 use crate::protocol::event;
+use crate::shard::Shared;
 use crate::shard::connection::{Connection, Phase};
 use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
@@ -52,8 +53,10 @@ pub struct Clients {
     pub settled: Vec<(Asker, Settled)>,
     /// Connections ended, by reason.
     pub closes: [u64; CloseReason::KINDS],
-    /// Open client connections of all shards.
-    open: Arc<AtomicUsize>,
+    /// Client connections of all shards.
+    accepted: Arc<AtomicUsize>,
+    /// Those of them that have a place below the limit.
+    admitted: Arc<AtomicUsize>,
     limits: Limits,
     paths: Arc<[String]>,
     random: ahash::RandomState,
@@ -67,7 +70,7 @@ impl Clients {
         mesh: Mesh,
         limits: Limits,
         paths: Arc<[String]>,
-        open: Arc<AtomicUsize>,
+        shared: &Shared,
         random: ahash::RandomState,
     ) -> Clients {
         Clients {
@@ -86,7 +89,8 @@ impl Clients {
             answers: Vec::new(),
             settled: Vec::new(),
             closes: [0; CloseReason::KINDS],
-            open,
+            accepted: shared.accepted.clone(),
+            admitted: shared.admitted.clone(),
             limits,
             paths,
             random,
@@ -98,13 +102,13 @@ impl Clients {
     pub fn enter(&mut self, mut socket: TcpStream, registry: &Registry, hub: &mut Hub) {
         hub.counters.accepts += 1;
         // Those beyond the limit are told so after their upgrade; those far beyond it are not listened to.
-        let open = self.open.fetch_add(1, Relaxed);
+        let accepted = self.accepted.fetch_add(1, Relaxed);
         let token = Token(self.connections.vacant_key());
-        let is_hopeless = open >= self.limits.connections_max.saturating_add(REFUSALS_MAX) || token.0 >= SLOTS_MAX;
+        let is_hopeless = accepted >= self.limits.connections_max.saturating_add(REFUSALS_MAX) || token.0 >= SLOTS_MAX;
         // Both at once, and never again: edge-triggered, so that writability costs nothing until a write is blocked.
         let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
         if is_hopeless || registered.is_err() {
-            self.open.fetch_sub(1, Relaxed);
+            self.accepted.fetch_sub(1, Relaxed);
             let limit = self.limits.connections_max;
             self.closes[CloseReason::OverCapacity { limit }.kind()] += 1;
             return;
@@ -235,7 +239,8 @@ impl Clients {
 
     fn open(&mut self, slot: Slot, hub: &mut Hub) {
         let limit = self.limits.connections_max;
-        if self.open.load(Relaxed) > limit {
+        if self.admitted.fetch_add(1, Relaxed) >= limit {
+            self.admitted.fetch_sub(1, Relaxed);
             return self.close(slot, CloseReason::OverCapacity { limit }, hub);
         }
         let interval = self.interval_ticks();
@@ -243,6 +248,7 @@ impl Clients {
         let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Open;
+        connection.is_admitted = true;
         connection.ping_at = self.now.wrapping_add(interval - jitter);
         let deadline = self.deadline(slot);
         self.wheel.arm(slot, deadline);
@@ -502,7 +508,8 @@ impl Clients {
             };
             hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
             self.wheel.cancel(slot);
-            self.open.fetch_sub(1, Relaxed);
+            self.accepted.fetch_sub(1, Relaxed);
+            self.admitted.fetch_sub(usize::from(connection.is_admitted), Relaxed);
         }
     }
 

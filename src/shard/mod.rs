@@ -34,8 +34,10 @@ pub struct Shared {
     pub doorbells: Arc<[Doorbell]>,
     /// The server is going down.
     pub is_stopping: AtomicBool,
-    /// Open client connections.
-    pub open: Arc<AtomicUsize>,
+    /// Client connections, those included that are not upgraded or are being refused.
+    pub accepted: Arc<AtomicUsize>,
+    /// Client connections that have a place below the limit.
+    pub admitted: Arc<AtomicUsize>,
     /// The process's seed: channel placement, socket ids, jitter.
     pub seed: [u64; 4],
     /// When ticks began.
@@ -100,7 +102,7 @@ impl Shard {
             me,
             listener: Some(Listener::new(listener)),
             hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &config.keys, limits.clone()),
-            clients: Clients::new(me, mesh, limits.clone(), paths, shared.open.clone(), random),
+            clients: Clients::new(me, mesh, limits.clone(), paths, &shared, random),
             admins: Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max),
             poll,
             shared,

@@ -1,8 +1,8 @@
 //! Clients and operators that mean no good, or know no better: what they must not be able to do.
 
 use crate::harness::{
-    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, eventually, for_shards, shortened, subscribe,
-    subscribed, text_frame, unsubscribe, unsubscribed,
+    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, eventually, for_shards, opcode, shortened,
+    subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
@@ -105,6 +105,30 @@ fn lists_are_walked_as_they_are_read() {
         assert!(line.starts_with(r#"{"id":1,"ok":true,"connections":["#), "{}", shortened(&line));
     }
     asking.join().expect("the writer ends").expect("every request is taken");
+}
+
+/// Connections that come all at once: as many are let in as there is room for, and not none because all of them were there.
+#[test]
+fn a_storm_fills_the_places_there_are() {
+    const PLACES: usize = 5;
+    let server = Server::options(2).arg("--max-connections", PLACES).start();
+    // Half-open ones take no place.
+    let _idle: Vec<RawClient> = (0..2 * PLACES).map(|_| RawClient::tcp(&server)).collect();
+    let mut storm: Vec<RawClient> = (0..4 * PLACES).map(|_| RawClient::tcp(&server)).collect();
+    storm.iter_mut().for_each(|client| client.write(UPGRADE_REQUEST.as_bytes()));
+    let is_in = |client: &mut RawClient| {
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        client.frame().0 == opcode::TEXT
+    };
+    let inside = storm.iter_mut().map(is_in).filter(|&is_in| is_in).count();
+    assert_eq!(inside, PLACES);
+    drop(storm);
+    let mut admin = Admin::connect(&server);
+    eventually("the places are free again", || {
+        let stats = admin.ok(json!({"id": 1, "command": "stats"}));
+        stats["stats"]["connections"] == 0 && stats["stats"]["connections_closing"] == 0
+    });
+    (0..PLACES).map(|_| RawClient::connect(&server)).collect::<Vec<_>>();
 }
 
 /// Many connections that are subscribed to a channel and read nothing more.
