@@ -603,6 +603,11 @@ impl Clients {
         self.wheel.due_in(self.now)
     }
 
+    /// Connections in any phase.
+    pub fn count(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Whether nobody is connected.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()

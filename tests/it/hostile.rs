@@ -4,12 +4,12 @@ use crate::harness::{
     Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, eventually, for_shards, opcode, shortened,
     subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use serde_json::json;
 use std::io::{BufRead, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 for_shards!(pipelined_requests_are_all_answered, what_came_before_a_line_too_long_is_answered);
 
@@ -128,7 +128,38 @@ fn a_storm_fills_the_places_there_are() {
         let stats = admin.ok(json!({"id": 1, "command": "stats"}));
         stats["stats"]["connections"] == 0 && stats["stats"]["connections_closing"] == 0
     });
-    (0..PLACES).map(|_| RawClient::connect(&server)).collect::<Vec<_>>();
+    let _inside: Vec<RawClient> = (0..PLACES).map(|_| RawClient::connect(&server)).collect();
+}
+
+/// A server that stood still for longer than its heartbeats allow reads what came meanwhile before it judges who was silent:
+/// more connections than one poll reports, and every one of them has written.
+#[test]
+fn a_stall_of_the_server_is_not_the_clients_silence() {
+    const CLIENTS: usize = 1500;
+    let server = Server::options(1).heart(2, 2).start();
+    let ping = text_frame(r#"{"event":"socket:ping","data":{"id":1}}"#);
+    let write = |clients: &mut Vec<TcpStream>| {
+        clients.iter_mut().for_each(|client| client.write_all(&ping).expect("the server takes bytes"));
+    };
+    let (mut clients, mut written) = (Vec::new(), 0);
+    while clients.len() < CLIENTS {
+        clients.extend(subscribers(&server, "c", CLIENTS / 6));
+        write(&mut clients);
+        written += CLIENTS / 6 + clients.len();
+    }
+    // Stopped in its sleep, not in the middle of a turn.
+    let mut admin = Admin::connect(&server);
+    eventually("all is read", || admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["messages_in"] == written);
+    thread::sleep(Duration::from_millis(100));
+    server.signal(Signal::STOP);
+    write(&mut clients);
+    thread::sleep(Duration::from_millis(4500));
+    server.signal(Signal::CONT);
+    // Some turns later.
+    RawClient::connect(&server);
+    let stats = admin.ok(json!({"id": 1, "command": "stats"}));
+    assert_eq!(stats["stats"]["closes_silent"], 0);
+    assert_eq!(stats["stats"]["subscriptions"], CLIENTS);
 }
 
 /// Many connections that are subscribed to a channel and read nothing more.
