@@ -416,8 +416,8 @@ impl Clients {
         }
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Closing { reads: true, is_answered: false };
-        connection.ping_at = self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS));
-        self.wheel.arm(slot, connection.ping_at);
+        self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+        let connection = &mut self.connections[slot as usize];
         if let CloseReason::SlowConsumer { .. } = reason {
             match connection.outbox.cut_to_frame(&mut hub.pages) {
                 Some(dropped) => hub.counters.outbox_bytes_dropped += dropped as u64,
@@ -443,8 +443,7 @@ impl Clients {
             hub.disconnect(slot, self);
             let connection = &mut self.connections[slot as usize];
             connection.phase = Phase::Closing { reads: false, is_answered: true };
-            connection.ping_at = self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS));
-            self.wheel.arm(slot, connection.ping_at);
+            self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
             self.mark(slot, Urgency::Soon);
         } else {
             self.finish(slot);
@@ -456,6 +455,12 @@ impl Clients {
         if self.connections[slot as usize].end() {
             self.closes[reason.kind()] += 1;
         }
+    }
+
+    /// A connection that is closing is dropped at this tick, whatever still waits for it.
+    fn drop_at(&mut self, slot: Slot, at: u32) {
+        self.connections[slot as usize].ping_at = at;
+        self.wheel.arm(slot, at);
     }
 
     /// Nothing more is to be done for it.
@@ -476,13 +481,17 @@ impl Clients {
         }
     }
 
-    /// Closes everybody.
-    pub fn close_all(&mut self, hub: &mut Hub) {
+    /// Closes everybody. Until tick `deadline` they may take to read what they were sent before.
+    pub fn close_all(&mut self, deadline: u32, hub: &mut Hub) {
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
         for slot in slots {
             match self.connections[slot as usize].phase {
                 Phase::Upgrading => self.end(slot, &CloseReason::ServerRestarting, hub),
-                Phase::Open => self.close(slot, CloseReason::ServerRestarting, hub),
+                Phase::Open => {
+                    self.close(slot, CloseReason::ServerRestarting, hub);
+                    // Not at the deadline itself: who is late then is cut off, and counted.
+                    self.drop_at(slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+                }
                 Phase::Closing { .. } | Phase::Ended => {}
             }
         }
@@ -575,6 +584,7 @@ impl Clients {
                 } else {
                     // The peer reads the close frame, then the end; it answers, and its end is ours.
                     let _ = connection.socket.shutdown(Shutdown::Write);
+                    self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
                 }
             }
             _ => {}

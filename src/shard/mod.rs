@@ -340,9 +340,10 @@ impl Shard {
             && (is_quiet || is_late)
         {
             stopping.has_closed = true;
+            let deadline = stopping.deadline;
             // What the turn has laid out goes before the close frames.
             self.hub.end_turn(&mut self.clients);
-            self.clients.close_all(&mut self.hub);
+            self.clients.close_all(deadline, &mut self.hub);
         }
     }
 

@@ -162,6 +162,31 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
     assert_eq!(stats["stats"]["subscriptions"], CLIENTS);
 }
 
+/// A subscriber that reads, but slowly, has as long as the shutdown may take, and not only as long as a close handshake may.
+#[test]
+fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
+    let mut server = Server::options(1).arg("--shutdown-timeout", 12).arg("--outbox-limit", "8MiB").start();
+    let mut slow = RawClient::tcp_with_small_buffer(&server);
+    slow.upgrade();
+    slow.write(&text_frame(&subscribe("c")));
+    slow.expect(&subscribed("c"));
+    let mut admin = Admin::connect(&server);
+    let mut published = 0;
+    while admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["outbox_bytes"].as_u64() < Some(1024 * 1024) {
+        admin.publish("c", "e", json!("x".repeat(100_000)));
+        published += 1;
+    }
+    server.signal(Signal::TERM);
+    // What the kernel holds keeps the reader busy for longer than the handshake's three seconds.
+    thread::sleep(Duration::from_millis(4500));
+    for _ in 0..published {
+        assert_eq!(slow.frame().0, opcode::TEXT);
+    }
+    slow.expect_close(1012);
+    drop(slow);
+    assert!(server.wait().success());
+}
+
 /// Many connections that are subscribed to a channel and read nothing more.
 fn subscribers(server: &Server, channel: &str, count: usize) -> Vec<TcpStream> {
     let mut limit = getrlimit(Resource::Nofile);
