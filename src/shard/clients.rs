@@ -537,8 +537,11 @@ impl Clients {
 
     /// Writes to connections that have something new, once each, up to the turn's budget.
     pub fn flush(&mut self, hub: &mut Hub) {
-        for _ in 0..WRITES_PER_TURN {
-            let Some(slot) = self.soon.pop_front().or_else(|| self.bulk.pop_front()) else {
+        for write in 0..WRITES_PER_TURN {
+            // Also where requests flood in: neither mail nor publishers are taken while bulk is behind.
+            let is_bulks_turn = write % BULK_EVERY == BULK_EVERY - 1;
+            let bulk = if is_bulks_turn || self.soon.is_empty() { self.bulk.pop_front() } else { None };
+            let Some(slot) = bulk.or_else(|| self.soon.pop_front()) else {
                 return;
             };
             self.write(slot, hub);
@@ -727,6 +730,8 @@ const REFUSALS_MAX: usize = 256;
 const CLOSE_TIMEOUT_MS: u64 = 3000;
 /// About 2 to 4 ms of system calls.
 const WRITES_PER_TURN: usize = 512;
+/// One write in so many is bulk's, however much is soon.
+const BULK_EVERY: usize = 4;
 const TIMERS_PER_TURN: usize = 1024;
 /// Slots that one page looks at.
 const SCAN_MAX: u32 = 65_536;
