@@ -51,7 +51,7 @@ table! {
         admin_refused: "Admin connections refused: too many were open.",
         admin_requests: "Requests read from admin connections.",
         admin_errors: "Requests of admin connections answered with an error.",
-        admin_pauses: "Times an admin connection was not read because its window of unsettled publishes or unread replies was full.",
+        admin_pauses: "Times an admin connection was not read because too much of what it asked for was unsettled, unanswered or unread.",
         mail_sent: "Letters taken by other shards' inboxes.",
         mail_refused: "Letters that found an inbox full and waited.",
         mail_received: "Letters received from other shards.",

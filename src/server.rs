@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
 
@@ -47,7 +47,8 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let shared = Arc::new(Shared {
         doorbells,
         is_stopping: AtomicBool::new(false),
-        open: Arc::new(AtomicUsize::new(0)),
+        accepted: Arc::default(),
+        admitted: Arc::default(),
         seed,
         start: Instant::now(),
     });

@@ -33,6 +33,8 @@ pub struct Session {
     unsettled: usize,
     unsettled_bytes: usize,
     waiting_bytes: usize,
+    /// Lists and stats that wait for a shard: their replies are large, and their size is not known yet.
+    walks: usize,
 }
 
 struct Waiting {
@@ -58,6 +60,13 @@ enum State {
     Stats {
         shards: Vec<Option<Stats>>,
     },
+}
+
+impl State {
+    /// Whether the reply takes a walk through a shard's tables, and can be hundreds of kilobytes.
+    fn is_walk(&self) -> bool {
+        matches!(self, State::Page(_) | State::Stats { .. })
+    }
 }
 
 #[derive(Clone)]
@@ -92,6 +101,7 @@ impl Session {
             unsettled: 0,
             unsettled_bytes: 0,
             waiting_bytes: 0,
+            walks: 0,
         }
     }
 
@@ -100,11 +110,12 @@ impl Session {
         self.name.generation == asker.generation
     }
 
-    /// Whether the session may be read: neither its window nor its replies are over their limit.
+    /// Whether the session may be read: neither its window nor its replies, those to come included, are over their limit.
     pub fn may_read(&self) -> bool {
         self.unsettled < WINDOW_PUBLISHES
             && self.unsettled_bytes < WINDOW_BYTES
             && self.waiting.len() < WAITING_MAX
+            && self.walks < WALKS_MAX
             && self.output.len() + self.waiting_bytes < REPLY_BYTES_MAX
     }
 
@@ -309,6 +320,7 @@ impl Session {
             self.unsettled += 1;
             self.unsettled_bytes += bytes;
         }
+        self.walks += usize::from(state.is_walk());
         self.waiting.push_back(Waiting { id: id.into(), state });
     }
 
@@ -328,7 +340,8 @@ impl Session {
         let Some(waiting) = self.at(asker) else { return };
         let mut line = Vec::new();
         write(&mut line, &waiting.id);
-        waiting.state = State::Ready(line);
+        let was_walk = std::mem::replace(&mut waiting.state, State::Ready(line)).is_walk();
+        self.walks -= usize::from(was_walk);
         if let Some(Waiting { state: State::Ready(line), .. }) = self.at(asker) {
             self.waiting_bytes += line.len();
         }
@@ -414,5 +427,7 @@ const NO_CONNECTION: &str = "no such connection";
 const PAGE_DEFAULT: usize = 100;
 /// Replies that may wait in order.
 const WAITING_MAX: usize = 4096;
+/// Lists and stats that may wait: of the longest, about [`REPLY_BYTES_MAX`].
+const WALKS_MAX: usize = 4;
 /// What a publish costs beside its event and data, roughly: names, counts, header.
 const OVERHEAD_BYTES: usize = 128;

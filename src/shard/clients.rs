@@ -9,6 +9,7 @@ use crate::hub::{Heard, Hub, Port, Urgency};
 use crate::metrics::Gauges;
 use crate::protocol::close::CloseReason;
 use crate::protocol::event;
+use crate::shard::Shared;
 use crate::shard::connection::{Connection, Phase};
 use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
@@ -52,8 +53,10 @@ pub struct Clients {
     pub settled: Vec<(Asker, Settled)>,
     /// Connections ended, by reason.
     pub closes: [u64; CloseReason::KINDS],
-    /// Open client connections of all shards.
-    open: Arc<AtomicUsize>,
+    /// Client connections of all shards.
+    accepted: Arc<AtomicUsize>,
+    /// Those of them that have a place below the limit.
+    admitted: Arc<AtomicUsize>,
     limits: Limits,
     paths: Arc<[String]>,
     random: ahash::RandomState,
@@ -67,7 +70,7 @@ impl Clients {
         mesh: Mesh,
         limits: Limits,
         paths: Arc<[String]>,
-        open: Arc<AtomicUsize>,
+        shared: &Shared,
         random: ahash::RandomState,
     ) -> Clients {
         Clients {
@@ -86,7 +89,8 @@ impl Clients {
             answers: Vec::new(),
             settled: Vec::new(),
             closes: [0; CloseReason::KINDS],
-            open,
+            accepted: shared.accepted.clone(),
+            admitted: shared.admitted.clone(),
             limits,
             paths,
             random,
@@ -98,13 +102,13 @@ impl Clients {
     pub fn enter(&mut self, mut socket: TcpStream, registry: &Registry, hub: &mut Hub) {
         hub.counters.accepts += 1;
         // Those beyond the limit are told so after their upgrade; those far beyond it are not listened to.
-        let open = self.open.fetch_add(1, Relaxed);
+        let accepted = self.accepted.fetch_add(1, Relaxed);
         let token = Token(self.connections.vacant_key());
-        let is_hopeless = open >= self.limits.connections_max.saturating_add(REFUSALS_MAX) || token.0 >= SLOTS_MAX;
+        let is_hopeless = accepted >= self.limits.connections_max.saturating_add(REFUSALS_MAX) || token.0 >= SLOTS_MAX;
         // Both at once, and never again: edge-triggered, so that writability costs nothing until a write is blocked.
         let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
         if is_hopeless || registered.is_err() {
-            self.open.fetch_sub(1, Relaxed);
+            self.accepted.fetch_sub(1, Relaxed);
             let limit = self.limits.connections_max;
             self.closes[CloseReason::OverCapacity { limit }.kind()] += 1;
             return;
@@ -235,7 +239,8 @@ impl Clients {
 
     fn open(&mut self, slot: Slot, hub: &mut Hub) {
         let limit = self.limits.connections_max;
-        if self.open.load(Relaxed) > limit {
+        if self.admitted.fetch_add(1, Relaxed) >= limit {
+            self.admitted.fetch_sub(1, Relaxed);
             return self.close(slot, CloseReason::OverCapacity { limit }, hub);
         }
         let interval = self.interval_ticks();
@@ -243,6 +248,7 @@ impl Clients {
         let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Open;
+        connection.is_admitted = true;
         connection.ping_at = self.now.wrapping_add(interval - jitter);
         let deadline = self.deadline(slot);
         self.wheel.arm(slot, deadline);
@@ -410,8 +416,8 @@ impl Clients {
         }
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Closing { reads: true, is_answered: false };
-        connection.ping_at = self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS));
-        self.wheel.arm(slot, connection.ping_at);
+        self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+        let connection = &mut self.connections[slot as usize];
         if let CloseReason::SlowConsumer { .. } = reason {
             match connection.outbox.cut_to_frame(&mut hub.pages) {
                 Some(dropped) => hub.counters.outbox_bytes_dropped += dropped as u64,
@@ -437,8 +443,7 @@ impl Clients {
             hub.disconnect(slot, self);
             let connection = &mut self.connections[slot as usize];
             connection.phase = Phase::Closing { reads: false, is_answered: true };
-            connection.ping_at = self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS));
-            self.wheel.arm(slot, connection.ping_at);
+            self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
             self.mark(slot, Urgency::Soon);
         } else {
             self.finish(slot);
@@ -450,6 +455,12 @@ impl Clients {
         if self.connections[slot as usize].end() {
             self.closes[reason.kind()] += 1;
         }
+    }
+
+    /// A connection that is closing is dropped at this tick, whatever still waits for it.
+    fn drop_at(&mut self, slot: Slot, at: u32) {
+        self.connections[slot as usize].ping_at = at;
+        self.wheel.arm(slot, at);
     }
 
     /// Nothing more is to be done for it.
@@ -470,13 +481,17 @@ impl Clients {
         }
     }
 
-    /// Closes everybody.
-    pub fn close_all(&mut self, hub: &mut Hub) {
+    /// Closes everybody. Until tick `deadline` they may take to read what they were sent before.
+    pub fn close_all(&mut self, deadline: u32, hub: &mut Hub) {
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
         for slot in slots {
             match self.connections[slot as usize].phase {
                 Phase::Upgrading => self.end(slot, &CloseReason::ServerRestarting, hub),
-                Phase::Open => self.close(slot, CloseReason::ServerRestarting, hub),
+                Phase::Open => {
+                    self.close(slot, CloseReason::ServerRestarting, hub);
+                    // Not at the deadline itself: who is late then is cut off, and counted.
+                    self.drop_at(slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+                }
                 Phase::Closing { .. } | Phase::Ended => {}
             }
         }
@@ -502,7 +517,8 @@ impl Clients {
             };
             hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
             self.wheel.cancel(slot);
-            self.open.fetch_sub(1, Relaxed);
+            self.accepted.fetch_sub(1, Relaxed);
+            self.admitted.fetch_sub(usize::from(connection.is_admitted), Relaxed);
         }
     }
 
@@ -521,8 +537,11 @@ impl Clients {
 
     /// Writes to connections that have something new, once each, up to the turn's budget.
     pub fn flush(&mut self, hub: &mut Hub) {
-        for _ in 0..WRITES_PER_TURN {
-            let Some(slot) = self.soon.pop_front().or_else(|| self.bulk.pop_front()) else {
+        for write in 0..WRITES_PER_TURN {
+            // Also where requests flood in: neither mail nor publishers are taken while bulk is behind.
+            let is_bulks_turn = write % BULK_EVERY == BULK_EVERY - 1;
+            let bulk = if is_bulks_turn || self.soon.is_empty() { self.bulk.pop_front() } else { None };
+            let Some(slot) = bulk.or_else(|| self.soon.pop_front()) else {
                 return;
             };
             self.write(slot, hub);
@@ -568,6 +587,7 @@ impl Clients {
                 } else {
                     // The peer reads the close frame, then the end; it answers, and its end is ours.
                     let _ = connection.socket.shutdown(Shutdown::Write);
+                    self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
                 }
             }
             _ => {}
@@ -594,6 +614,11 @@ impl Clients {
     /// Ticks until the next heartbeat or deadline.
     pub fn due_in(&self) -> Option<u32> {
         self.wheel.due_in(self.now)
+    }
+
+    /// Connections in any phase.
+    pub fn count(&self) -> usize {
+        self.connections.len()
     }
 
     /// Whether nobody is connected.
@@ -705,6 +730,8 @@ const REFUSALS_MAX: usize = 256;
 const CLOSE_TIMEOUT_MS: u64 = 3000;
 /// About 2 to 4 ms of system calls.
 const WRITES_PER_TURN: usize = 512;
+/// One write in so many is bulk's, however much is soon.
+const BULK_EVERY: usize = 4;
 const TIMERS_PER_TURN: usize = 1024;
 /// Slots that one page looks at.
 const SCAN_MAX: u32 = 65_536;

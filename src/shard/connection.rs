@@ -29,6 +29,8 @@ pub struct Connection {
     pub ping_at: u32,
     /// Tick at which it was accepted.
     pub accepted_at: u32,
+    /// It has a place below the limit of connections.
+    pub is_admitted: bool,
     /// A server ping waits for its pong.
     pub is_pinged: bool,
     /// It is queued for the flush.
@@ -71,6 +73,7 @@ impl Connection {
             heard_at: now,
             ping_at: now,
             accepted_at: now,
+            is_admitted: false,
             is_pinged: false,
             is_dirty: false,
             is_blocked: false,

@@ -34,8 +34,10 @@ pub struct Shared {
     pub doorbells: Arc<[Doorbell]>,
     /// The server is going down.
     pub is_stopping: AtomicBool,
-    /// Open client connections.
-    pub open: Arc<AtomicUsize>,
+    /// Client connections, those included that are not upgraded or are being refused.
+    pub accepted: Arc<AtomicUsize>,
+    /// Client connections that have a place below the limit.
+    pub admitted: Arc<AtomicUsize>,
     /// The process's seed: channel placement, socket ids, jitter.
     pub seed: [u64; 4],
     /// When ticks began.
@@ -74,6 +76,8 @@ pub struct Shard {
     intake_bytes_max: usize,
     /// Bytes laid out since bulk output was last all written.
     unwritten_bytes: usize,
+    /// Turns in a row whose poll had more to report than fits.
+    full_polls: usize,
     stopping: Option<Stopping>,
     shutdown_timeout_ms: u64,
 }
@@ -100,13 +104,14 @@ impl Shard {
             me,
             listener: Some(Listener::new(listener)),
             hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &config.keys, limits.clone()),
-            clients: Clients::new(me, mesh, limits.clone(), paths, shared.open.clone(), random),
+            clients: Clients::new(me, mesh, limits.clone(), paths, &shared, random),
             admins: Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max),
             poll,
             shared,
             buffer: vec![0; READ_BYTES].into(),
             intake_bytes_max: (limits.outbox_bytes_max / 4).clamp(1, INTAKE_BYTES),
             unwritten_bytes: 0,
+            full_polls: 0,
             stopping: None,
             shutdown_timeout_ms: config.shutdown_timeout_ms,
         })
@@ -123,16 +128,20 @@ impl Shard {
 
     /// Read, decide, then write once.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        match self.poll.poll(events, self.timeout()) {
+        let timeout = self.timeout();
+        match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         self.hub.counters.turns += 1;
         self.clients.now = (self.shared.start.elapsed().as_millis() as u64 / TICK_MS) as u32;
 
+        let mut reported = 0;
         for event in events.iter() {
+            reported += 1;
             self.handle(event);
         }
+        self.full_polls = if reported < EVENTS_PER_TURN { 0 } else { self.full_polls + 1 };
         self.clients.read_rest(&mut self.hub, &mut self.buffer);
         self.accept();
         // In every turn, whatever it takes: the ring that ended the poll is spent, and while it stands no other is heard.
@@ -143,7 +152,7 @@ impl Shard {
             self.serve_admins();
         }
         self.clients.mesh.retry();
-        let timers_left = self.clients.expire(&mut self.hub);
+        let timers_left = self.has_heard_all(timeout) && self.clients.expire(&mut self.hub);
         self.progress_stop();
 
         self.unwritten_bytes += self.hub.laid_bytes;
@@ -162,6 +171,14 @@ impl Shard {
         }
         self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
         Ok(())
+    }
+
+    /// Whether everybody who has written has been heard, so that the others are silent. Not so where the poll slept: the
+    /// process may have stood still since it reported, and a timer that is due makes the next one look again at once. Nor
+    /// while polls come back full; that ends, because each socket is reported once in a round.
+    fn has_heard_all(&self, timeout: Option<Duration>) -> bool {
+        let round = self.clients.count() / EVENTS_PER_TURN + 1;
+        timeout == Some(Duration::ZERO) && !(1..=round).contains(&self.full_polls)
     }
 
     fn handle(&mut self, event: &Event) {
@@ -323,9 +340,10 @@ impl Shard {
             && (is_quiet || is_late)
         {
             stopping.has_closed = true;
+            let deadline = stopping.deadline;
             // What the turn has laid out goes before the close frames.
             self.hub.end_turn(&mut self.clients);
-            self.clients.close_all(&mut self.hub);
+            self.clients.close_all(deadline, &mut self.hub);
         }
     }
 

@@ -1,13 +1,15 @@
 //! Clients and operators that mean no good, or know no better: what they must not be able to do.
 
 use crate::harness::{
-    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, for_shards, subscribe, subscribed, text_frame,
-    unsubscribe, unsubscribed,
+    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, eventually, for_shards, opcode, shortened,
+    subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use serde_json::json;
+use std::io::{BufRead, Write};
 use std::net::TcpStream;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 for_shards!(pipelined_requests_are_all_answered, what_came_before_a_line_too_long_is_answered);
 
@@ -77,6 +79,112 @@ fn what_came_before_a_line_too_long_is_answered(shards: usize) {
         assert_refused("a long line", &admin.line(), json!(null), "too_large");
         assert_eq!(admin.try_line(), None);
     }
+}
+
+/// The longest reply there is, asked for thousands of times by somebody who reads none: the shard holds a few, not all, and
+/// goes on serving others.
+#[test]
+fn lists_are_walked_as_they_are_read() {
+    const REQUESTS: usize = 1500;
+    let server = Server::start(1);
+    let _connections = subscribers(&server, "c", 150);
+    let (mut writer, mut reader) = Admin::connect(&server).split();
+    let list = "{\"id\":1,\"command\":\"connections\",\"limit\":1000}\n";
+    let asking = thread::spawn(move || writer.write_all(list.repeat(REQUESTS).as_bytes()).map(|()| writer));
+    let mut admin = Admin::connect(&server);
+    eventually("the session is not read", || {
+        admin.ok(json!({"id": 2, "command": "stats"}))["stats"]["admin_pauses"].as_u64() > Some(0)
+    });
+    let requests = admin.ok(json!({"id": 2, "command": "stats"}))["stats"]["admin_requests"].as_u64();
+    assert!(requests < Some(500), "{requests:?} requests were read, and nobody reads a reply");
+
+    let mut line = String::new();
+    for _ in 0..REQUESTS {
+        line.clear();
+        reader.read_line(&mut line).expect("a reply");
+        assert!(line.starts_with(r#"{"id":1,"ok":true,"connections":["#), "{}", shortened(&line));
+    }
+    asking.join().expect("the writer ends").expect("every request is taken");
+}
+
+/// Connections that come all at once: as many are let in as there is room for, and not none because all of them were there.
+#[test]
+fn a_storm_fills_the_places_there_are() {
+    const PLACES: usize = 5;
+    let server = Server::options(2).arg("--max-connections", PLACES).start();
+    // Half-open ones take no place.
+    let _idle: Vec<RawClient> = (0..2 * PLACES).map(|_| RawClient::tcp(&server)).collect();
+    let mut storm: Vec<RawClient> = (0..4 * PLACES).map(|_| RawClient::tcp(&server)).collect();
+    storm.iter_mut().for_each(|client| client.write(UPGRADE_REQUEST.as_bytes()));
+    let is_in = |client: &mut RawClient| {
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        client.frame().0 == opcode::TEXT
+    };
+    let inside = storm.iter_mut().map(is_in).filter(|&is_in| is_in).count();
+    assert_eq!(inside, PLACES);
+    drop(storm);
+    let mut admin = Admin::connect(&server);
+    eventually("the places are free again", || {
+        let stats = admin.ok(json!({"id": 1, "command": "stats"}));
+        stats["stats"]["connections"] == 0 && stats["stats"]["connections_closing"] == 0
+    });
+    let _inside: Vec<RawClient> = (0..PLACES).map(|_| RawClient::connect(&server)).collect();
+}
+
+/// A server that stood still for longer than its heartbeats allow reads what came meanwhile before it judges who was silent:
+/// more connections than one poll reports, and every one of them has written.
+#[test]
+fn a_stall_of_the_server_is_not_the_clients_silence() {
+    const CLIENTS: usize = 1500;
+    let server = Server::options(1).heart(2, 2).start();
+    let ping = text_frame(r#"{"event":"socket:ping","data":{"id":1}}"#);
+    let write = |clients: &mut Vec<TcpStream>| {
+        clients.iter_mut().for_each(|client| client.write_all(&ping).expect("the server takes bytes"));
+    };
+    let (mut clients, mut written) = (Vec::new(), 0);
+    while clients.len() < CLIENTS {
+        clients.extend(subscribers(&server, "c", CLIENTS / 6));
+        write(&mut clients);
+        written += CLIENTS / 6 + clients.len();
+    }
+    // Stopped in its sleep, not in the middle of a turn.
+    let mut admin = Admin::connect(&server);
+    eventually("all is read", || admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["messages_in"] == written);
+    thread::sleep(Duration::from_millis(100));
+    server.signal(Signal::STOP);
+    write(&mut clients);
+    thread::sleep(Duration::from_millis(4500));
+    server.signal(Signal::CONT);
+    // Some turns later.
+    RawClient::connect(&server);
+    let stats = admin.ok(json!({"id": 1, "command": "stats"}));
+    assert_eq!(stats["stats"]["closes_silent"], 0);
+    assert_eq!(stats["stats"]["subscriptions"], CLIENTS);
+}
+
+/// A subscriber that reads, but slowly, has as long as the shutdown may take, and not only as long as a close handshake may.
+#[test]
+fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
+    let mut server = Server::options(1).arg("--shutdown-timeout", 12).arg("--outbox-limit", "8MiB").start();
+    let mut slow = RawClient::tcp_with_small_buffer(&server);
+    slow.upgrade();
+    slow.write(&text_frame(&subscribe("c")));
+    slow.expect(&subscribed("c"));
+    let mut admin = Admin::connect(&server);
+    let mut published = 0;
+    while admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["outbox_bytes"].as_u64() < Some(1024 * 1024) {
+        admin.publish("c", "e", json!("x".repeat(100_000)));
+        published += 1;
+    }
+    server.signal(Signal::TERM);
+    // What the kernel holds keeps the reader busy for longer than the handshake's three seconds.
+    thread::sleep(Duration::from_millis(4500));
+    for _ in 0..published {
+        assert_eq!(slow.frame().0, opcode::TEXT);
+    }
+    slow.expect_close(1012);
+    drop(slow);
+    assert!(server.wait().success());
 }
 
 /// Many connections that are subscribed to a channel and read nothing more.
