@@ -21,6 +21,9 @@ const COMMAND_LINE: [&str; 1] = ["cli"];
 const PURE: [&str; 3] = ["wire", "protocol", "hub"];
 const IMPURE: [&str; 6] = ["std::net", "std::os", "std::time", "std::thread", "mio", "crossbeam"];
 
+/// Files and folders of `src/` that are tests as a whole.
+const TESTS: [&str; 3] = ["/tests.rs", "/simulation/", "/differential.rs"];
+
 /// What only these may mention; addresses are no sockets.
 const SOCKETS: [&str; 4] = ["std::net", "std::os::unix::net", "mio", "socket2"];
 const MAY_TOUCH_SOCKETS: [&str; 7] = [
@@ -106,7 +109,7 @@ fn sources() -> Vec<Source> {
     collect(&root.join("src"), &mut files);
     let sources: Vec<Source> = files
         .iter()
-        .filter(|file| file.file_stem().is_none_or(|stem| stem != "tests"))
+        .filter(|file| !TESTS.iter().any(|tests| file.to_string_lossy().contains(tests)))
         .map(|file| {
             let path = file.strip_prefix(root).expect("below the root").display().to_string();
             let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{path}: {error}"));
