@@ -4,13 +4,19 @@
 //! A hub plays two parts. For its own connections it keeps the memberships ([`subscribers`], [`member`]) and lays what
 //! they are sent into the turn's pages ([`pages`]). For the channels that it owns it counts members and gives every
 //! publish its place ([`directory`]). The parts talk by [`Mail`], also when both are this hub.
+//!
+//! This file has the hub's state, the requests and the mail that it opens; what follows from them is in `membership.rs`,
+//! `delivery.rs` and `replies.rs`.
 
+mod delivery;
 pub mod directory;
 pub mod identity;
 pub mod mail;
 pub mod member;
+mod membership;
 pub mod outgoing;
 pub mod pages;
+mod replies;
 pub mod subscribers;
 
 #[cfg(test)]
@@ -18,23 +24,22 @@ mod simulation;
 
 use crate::config::{Key, Limits};
 use crate::metrics::Counters;
-use crate::protocol::auth::{Failure, KeyRing};
-use crate::protocol::channel::{Channel, ChannelName, Kind};
+use crate::protocol::auth::KeyRing;
+use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
-use crate::protocol::command::{Auth, Command, Parser, Unreadable};
+use crate::protocol::command::{Command, Parser, Unreadable};
 use crate::protocol::event::{self, ErrorCode};
-use crate::protocol::json::JsonString;
 use crate::protocol::socket_id::SocketId;
 use ahash::RandomState;
 use directory::{Directory, total};
 use identity::Identities;
-use mail::{Answer, Asker, Cause, ConnKey, Exclusion, Fence, Frame, Mail, Membership, Publish, Question, Settled};
+use mail::{Answer, Asker, Cause, ConnKey, Fence, Mail, Membership, Question, Settled};
 use mail::{ShardId, Slot};
 use member::{Member, NOT_LIVE, Subscription};
 use pages::{Chunk, PageId, Pages};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
-use subscribers::{Subscriber, Subscribers};
+use subscribers::Subscribers;
 
 /// What a hub asks of the shard around it.
 pub trait Port {
@@ -109,7 +114,6 @@ pub struct Hub {
     pub counters: Counters,
 }
 
-/// Output that follows a request: replies wait in [`member::Replies`] while an earlier request of the connection waits.
 impl Hub {
     /// An empty hub.
     pub fn new(identity: Identity, keys: &[Key], limits: Limits) -> Hub {
@@ -212,97 +216,6 @@ impl Hub {
         heard
     }
 
-    fn subscribe(
-        &mut self,
-        slot: Slot,
-        channel: &JsonString<'_>,
-        auth: &Auth<'_>,
-        channel_data: &Option<JsonString<'_>>,
-        port: &mut impl Port,
-    ) -> Result<(), ErrorCode> {
-        let channel = Channel::parse(&channel.value).ok_or(ErrorCode::InvalidChannel)?;
-        let hash = self.hash(channel);
-        let found = self.subscribers.find(channel, hash);
-        let member = &mut self.members[slot as usize];
-        if found.and_then(|local| member.subscription(local)).is_some_and(|subscription| subscription.is_wanted) {
-            return Err(ErrorCode::AlreadySubscribed);
-        }
-        if channel.kind() == Kind::Private {
-            self.authorize(slot, channel, auth, channel_data)?;
-        }
-        let member = &mut self.members[slot as usize];
-        if member.wanted() >= self.limits.subscriptions_max {
-            return Err(ErrorCode::TooManySubscriptions { max: self.limits.subscriptions_max });
-        }
-        let local = self.subscribers.find_or_enter(channel, hash);
-        match member.subscription(local) {
-            Some(subscription) => {
-                subscription.is_wanted = true;
-                subscription.pending += 1;
-            }
-            None => {
-                let new = Subscription { local, position: NOT_LIVE, is_wanted: true, pending: 1 };
-                member.subscriptions.push(new);
-                self.subscribers.get_mut(local).interest += 1;
-            }
-        }
-        let membership = Membership { member: self.key(slot), local, cause: Cause::Client(self.reserve(slot)) };
-        let channel = self.subscribers.get(local).name.clone();
-        self.post(self.owner(hash), Mail::Subscribe { channel, hash, membership }, port);
-        Ok(())
-    }
-
-    fn authorize(
-        &mut self,
-        slot: Slot,
-        channel: Channel<'_>,
-        auth: &Auth<'_>,
-        channel_data: &Option<JsonString<'_>>,
-    ) -> Result<(), ErrorCode> {
-        let id = self.socket_id(slot);
-        let verdict = match auth {
-            Auth::Absent => {
-                self.counters.auth_failures += 1;
-                return Err(ErrorCode::AuthRequired);
-            }
-            Auth::NotString => Err(Failure::NotString),
-            Auth::Text(auth) => {
-                self.keys.verify(auth, id, channel.as_str(), channel_data.as_ref().map(|data| &*data.value))
-            }
-        };
-        verdict.map_err(|failure| {
-            self.counters.auth_failures += 1;
-            tracing::debug!(socket_id = %id, channel = channel.as_str(), ?failure, "subscription not authorized");
-            ErrorCode::AuthInvalid
-        })
-    }
-
-    fn unsubscribe(&mut self, slot: Slot, channel: &JsonString<'_>, port: &mut impl Port) -> Result<(), ErrorCode> {
-        let channel = Channel::parse(&channel.value).ok_or(ErrorCode::NotSubscribed)?;
-        let hash = self.hash(channel);
-        let local = self.wanted_local(slot, channel, hash).ok_or(ErrorCode::NotSubscribed)?;
-        let cause = Cause::Client(self.reserve(slot));
-        self.ask_to_leave(slot, local, cause, port);
-        Ok(())
-    }
-
-    /// The channel's index, if the connection wants to be in it.
-    fn wanted_local(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Option<u32> {
-        let local = self.subscribers.find(channel, hash)?;
-        self.members[slot as usize].subscription(local)?.is_wanted.then_some(local)
-    }
-
-    fn ask_to_leave(&mut self, slot: Slot, local: u32, cause: Cause, port: &mut impl Port) {
-        if let Some(subscription) = self.members[slot as usize].subscription(local) {
-            subscription.is_wanted = false;
-            subscription.pending += 1;
-        }
-        let entry = self.subscribers.get(local);
-        let (channel, hash) = (entry.name.clone(), entry.hash);
-        let membership = Membership { member: self.key(slot), local, cause };
-        self.post(self.owner(hash), Mail::Unsubscribe { channel, hash, membership }, port);
-    }
-
     /// Replies of the connection that wait for an owner, or behind one that does.
     pub fn waiting_replies(&self, slot: Slot) -> usize {
         self.members.get(slot as usize).and_then(|member| member.replies.as_ref()).map_or(0, |replies| replies.len())
@@ -331,7 +244,7 @@ impl Hub {
         subscriptions.iter().filter(live).map(|subscription| &self.subscribers.get(subscription.local).name)
     }
 
-    // ---- publishing
+    // ---- where channels live
 
     /// Where a channel lives, for [`Hub::publish`] and [`Question`]s.
     pub fn hash(&self, channel: Channel<'_>) -> u64 {
@@ -342,122 +255,6 @@ impl Hub {
     pub fn owner(&self, hash: u64) -> ShardId {
         // The high bits place, the low bits and the top seven are the tables'.
         (((hash >> 16 & 0xffff_ffff) * self.shards as u64) >> 32) as ShardId
-    }
-
-    /// Publishes one message. What it says at once of the count is returned; the rest comes by [`Port::settle`].
-    /// Encoded here, and not by the owner, because its bytes have to be copied here once in any case.
-    pub fn publish(
-        &mut self,
-        channel: Channel<'_>,
-        event: &str,
-        data: Option<&str>,
-        exclude: Option<ConnKey>,
-        asker: Asker,
-        port: &mut impl Port,
-    ) -> Option<Settled> {
-        let hash = self.hash(channel);
-        let owner = self.owner(hash);
-        if owner == self.shard && self.is_heard_only_here(channel, hash) && exclude.is_none() {
-            // The common case of one shard: straight into the page.
-            self.counters.publishes += 1;
-            let subscribers = total(self.directory.counts(channel, hash));
-            if subscribers > 0 {
-                let len = event::message_len(channel.as_str(), event, data);
-                self.deliver(channel, hash, len, |out| event::message(out, channel.as_str(), event, data), None, port);
-            }
-            return Some(Settled { parts: 1, subscribers: subscribers as i64 });
-        }
-        let mut frame = Vec::with_capacity(event::message_len(channel.as_str(), event, data));
-        event::message(&mut frame, channel.as_str(), event, data);
-        let publish = Publish { channel: channel.into(), hash, frame: frame.into(), exclude, asker };
-        self.post(owner, Mail::Publish(Box::new(publish)), port);
-        self.settle_own(port);
-        None
-    }
-
-    fn is_heard_only_here(&self, channel: Channel<'_>, hash: u64) -> bool {
-        self.directory.counts(channel, hash).iter().all(|&(shard, _)| shard == self.shard)
-    }
-
-    /// As the owner: the message's place in the order is here and now.
-    fn sequence(&mut self, publish: Publish, port: &mut impl Port) {
-        let Publish { channel, hash, frame, exclude, asker } = publish;
-        self.counters.publishes += 1;
-        let counts = self.directory.counts(channel.as_channel(), hash);
-        let subscribers = total(counts) as i64;
-        let concerned: SmallVec<[ShardId; 8]> = counts.iter().map(|&(shard, _)| shard).collect();
-        let excluded_shard = exclude.filter(|member| concerned.contains(&member.shard)).map(|member| member.shard);
-        for &shard in &concerned {
-            let exclude =
-                exclude.filter(|_| Some(shard) == excluded_shard).map(|member| Box::new(Exclusion { member, asker }));
-            if shard == self.shard {
-                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, port);
-            } else {
-                let (channel, frame) = (channel.clone(), frame.clone());
-                port.mail(shard, Mail::Deliver { channel, hash, frame, exclude });
-            }
-        }
-        let parts = if exclude.is_some() && excluded_shard.is_none() { 2 } else { 1 };
-        let others: SmallVec<[ShardId; 8]> = concerned.into_iter().filter(|&shard| shard != self.shard).collect();
-        let settled = Mail::Settled(asker, Settled { parts, subscribers });
-        if others.is_empty() {
-            self.post(asker.shard, settled, port);
-        } else {
-            port.mail_after(&others, asker.shard, settled);
-        }
-    }
-
-    fn deliver_frame(
-        &mut self,
-        channel: Channel<'_>,
-        hash: u64,
-        frame: &Frame,
-        exclude: Option<Box<Exclusion>>,
-        port: &mut impl Port,
-    ) {
-        let excluded = exclude.as_ref().map(|exclusion| exclusion.member);
-        let was_live = self.deliver(channel, hash, frame.len(), |out| out.extend_from_slice(frame), excluded, port);
-        if let Some(Exclusion { asker, .. }) = exclude.as_deref() {
-            let settled = Settled { parts: 1, subscribers: -i64::from(was_live) };
-            self.post(asker.shard, Mail::Settled(*asker, settled), port);
-        }
-    }
-
-    /// Lays one message out for this shard's subscribers. Returns whether the excluded connection was one of them.
-    fn deliver(
-        &mut self,
-        channel: Channel<'_>,
-        hash: u64,
-        len: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-        exclude: Option<ConnKey>,
-        port: &mut impl Port,
-    ) -> bool {
-        let Some(local) = self.subscribers.find(channel, hash) else {
-            self.counters.deliveries_late += 1;
-            return false;
-        };
-        let subscribers = self.subscribers.get(local).subscribers.len() as u64;
-        if subscribers == 0 {
-            self.counters.deliveries_late += 1;
-            return false;
-        }
-        if self.subscribers.get(local).page.is_some_and(|page| self.pages.is_full_for(page, len)) {
-            self.lay_out(local, port);
-            self.subscribers.get_mut(local).page = Some(self.pages.open());
-        }
-        let page = self.subscribers.page(local, &mut self.pages);
-        let excluded = exclude.and_then(|member| self.live_position(member, local));
-        if let Some(position) = excluded {
-            self.cut(local, position, port);
-        }
-        write(self.pages.writer(page));
-        if let Some(position) = excluded {
-            self.subscribers.get_mut(local).subscribers[position as usize].from = self.pages.page_len(page);
-        }
-        self.laid_bytes += len;
-        self.counters.deliveries += subscribers - u64::from(excluded.is_some());
-        excluded.is_some()
     }
 
     // ---- the turn
@@ -496,21 +293,6 @@ impl Hub {
     /// Subscriptions and channels, for the gauges. Walks the tables.
     pub fn sizes(&self) -> (usize, usize) {
         (self.subscribers.live(), self.directory.len())
-    }
-
-    /// Something to send that answers no request, now.
-    pub fn say_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(page) = self.reply_page
-            && self.pages.is_full_for(page, 0)
-        {
-            self.pages.release(page);
-            self.reply_page = None;
-        }
-        let page = *self.reply_page.get_or_insert_with(|| self.pages.open());
-        let start = self.pages.page_len(page);
-        write(self.pages.writer(page));
-        let end = self.pages.page_len(page);
-        port.lay(&mut self.pages, slot, Chunk { page, start, end }, Urgency::Soon);
     }
 
     /// Sends a letter to an owner or a peer, which may be this hub.
@@ -597,179 +379,6 @@ impl Hub {
         self.post(asker.shard, Mail::Answer(asker, Box::new(answer)), port);
     }
 
-    // ---- acknowledgements
-
-    fn subscribed(&mut self, membership: Membership, port: &mut impl Port) {
-        let Membership { member, local, cause } = membership;
-        if !self.is_live(member) {
-            return;
-        }
-        self.counters.subscribes += 1;
-        let entry = self.subscribers.get_mut(local);
-        let position = entry.subscribers.len() as u32;
-        let from = entry.page.map_or(0, |page| self.pages.page_len(page));
-        entry.subscribers.push(Subscriber { slot: member.slot, from });
-        let name = entry.name.clone();
-        if let Some(subscription) = self.members[member.slot as usize].subscription(local) {
-            subscription.position = position;
-            subscription.pending -= 1;
-        }
-        if let Cause::Client(request) = cause {
-            self.reply(member.slot, request, Some(local), port, |out| {
-                event::subscribed(out, name.as_channel().as_str())
-            });
-        }
-    }
-
-    fn unsubscribed(&mut self, membership: Membership, port: &mut impl Port) {
-        let Membership { member, local, cause } = membership;
-        if self.is_live(member) {
-            self.counters.unsubscribes += 1;
-            self.remove_live(member.slot, local, port);
-            let name = self.subscribers.get(local).name.clone();
-            let subscriptions = &mut self.members[member.slot as usize].subscriptions;
-            if let Some(at) = subscriptions.iter().position(|subscription| subscription.local == local) {
-                let subscription = &mut subscriptions[at];
-                subscription.pending -= 1;
-                if subscription.pending == 0 && !subscription.is_wanted {
-                    subscriptions.swap_remove(at);
-                    self.lose_interest(local);
-                }
-            }
-            let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
-            match cause {
-                Cause::Client(request) => self.reply(member.slot, request, None, port, write),
-                Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, local, port, write),
-            }
-        }
-        if let Cause::Admin(asker) = cause {
-            self.post(asker.shard, Mail::Answer(asker, Box::new(Answer::Done)), port);
-        }
-    }
-
-    /// Takes a connection out of the channel's live subscribers; what it has of the turn's page becomes its own.
-    fn remove_live(&mut self, slot: Slot, local: u32, port: &mut impl Port) {
-        let Some(subscription) = self.members[slot as usize].subscription(local) else {
-            return;
-        };
-        let position = std::mem::replace(&mut subscription.position, NOT_LIVE);
-        if position == NOT_LIVE {
-            return;
-        }
-        self.cut(local, position, port);
-        let subscribers = &mut self.subscribers.get_mut(local).subscribers;
-        subscribers.swap_remove(position as usize);
-        if let Some(moved) = subscribers.get(position as usize).map(|subscriber| subscriber.slot)
-            && let Some(subscription) = self.members[moved as usize].subscription(local)
-        {
-            subscription.position = position;
-        }
-    }
-
-    fn lose_interest(&mut self, local: u32) {
-        self.subscribers.get_mut(local).interest -= 1;
-        self.subscribers.forget_if_idle(local);
-    }
-
-    // ---- output
-
-    /// Sends a subscriber its part of the page so far, so that what comes next on its wire comes after it.
-    fn cut(&mut self, local: u32, position: u32, port: &mut impl Port) {
-        let entry = self.subscribers.get_mut(local);
-        let Some(page) = entry.page else { return };
-        let end = self.pages.page_len(page);
-        let Subscriber { slot, from } = entry.subscribers[position as usize];
-        entry.subscribers[position as usize].from = end;
-        if from < end {
-            self.emit(slot, local, Chunk { page, start: from, end }, Urgency::Soon, port);
-        }
-    }
-
-    /// Sends every subscriber its part of the channel's page, and closes the page.
-    fn lay_out(&mut self, local: u32, port: &mut impl Port) {
-        let Some(page) = self.subscribers.get_mut(local).page.take() else {
-            return;
-        };
-        let end = self.pages.page_len(page);
-        let mut subscribers = std::mem::take(&mut self.subscribers.get_mut(local).subscribers);
-        let urgency = if subscribers.len() <= FEW { Urgency::Soon } else { Urgency::Bulk };
-        for subscriber in &mut subscribers {
-            let start = std::mem::take(&mut subscriber.from);
-            if start < end {
-                self.emit(subscriber.slot, local, Chunk { page, start, end }, urgency, port);
-            }
-        }
-        self.subscribers.get_mut(local).subscribers = subscribers;
-        self.pages.release(page);
-    }
-
-    /// Puts a chunk of a channel on a connection's wire, behind the channel's `subscribed` if that is held back.
-    fn emit(&mut self, slot: Slot, local: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
-        if self.holding > 0
-            && let Some(replies) = &mut self.members[slot as usize].replies
-            && let Some(held) = replies.held(local)
-        {
-            held.extend_from_slice(self.pages.bytes(chunk));
-            let pending = replies.held_bytes();
-            if pending > self.limits.outbox_bytes_max {
-                port.close(slot, CloseReason::SlowConsumer { limit: self.limits.outbox_bytes_max, pending });
-            }
-            return;
-        }
-        port.lay(&mut self.pages, slot, chunk, urgency);
-    }
-
-    /// Answers the request that is being heard: at once, or behind those that wait.
-    fn say(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(replies) = &mut self.members[slot as usize].replies else {
-            return self.say_now(slot, port, write);
-        };
-        let mut reply = Vec::new();
-        write(&mut reply);
-        replies.push(reply);
-    }
-
-    /// Something about a channel that answers no request, but must not overtake the channel's `subscribed`.
-    fn say_unasked(&mut self, slot: Slot, local: u32, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
-        match self.members[slot as usize].replies.as_mut().and_then(|replies| replies.held(local)) {
-            Some(held) => write(held),
-            None => self.say_now(slot, port, write),
-        }
-    }
-
-    /// Takes a place in the order of the connection's replies.
-    fn reserve(&mut self, slot: Slot) -> u32 {
-        self.members[slot as usize].replies.get_or_insert_default().reserve()
-    }
-
-    /// Fills a reserved place, and sends what no longer waits. `opens`: see [`member::Replies::fill`].
-    fn reply(
-        &mut self,
-        slot: Slot,
-        request: u32,
-        opens: Option<u32>,
-        port: &mut impl Port,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let Some(mut replies) = self.members[slot as usize].replies.take() else {
-            return;
-        };
-        if replies.len() == 1 {
-            return self.say_now(slot, port, write);
-        }
-        let held_before = replies.held_count();
-        let mut reply = Vec::new();
-        write(&mut reply);
-        replies.fill(request, reply, opens);
-        while let Some(ready) = replies.pop_ready() {
-            self.say_now(slot, port, |out| out.extend_from_slice(&ready));
-        }
-        self.holding = self.holding - held_before + replies.held_count();
-        if !replies.is_empty() {
-            self.members[slot as usize].replies = Some(replies);
-        }
-    }
-
     // ---- keys
 
     fn key(&self, slot: Slot) -> ConnKey {
@@ -779,16 +388,4 @@ impl Hub {
     fn live_key(&self, slot: Slot) -> Option<ConnKey> {
         self.members.get(slot as usize).filter(|member| member.is_live).map(|_| self.key(slot))
     }
-
-    /// Place among the live subscribers of a channel, if the connection lives and is one.
-    fn live_position(&mut self, key: ConnKey, local: u32) -> Option<u32> {
-        if !self.is_live(key) {
-            return None;
-        }
-        let position = self.members[key.slot as usize].subscription(local)?.position;
-        (position != NOT_LIVE).then_some(position)
-    }
 }
-
-/// A channel with at most this many subscribers in a shard is not bulk.
-const FEW: usize = 64;

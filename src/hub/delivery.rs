@@ -1,0 +1,188 @@
+//! From a publish to the wire of every subscriber: its place in the order, the turn's page, and who gets which part.
+
+use super::directory::total;
+use super::mail::{Asker, ConnKey, Exclusion, Frame, Mail, Publish, Settled, ShardId, Slot};
+use super::member::NOT_LIVE;
+use super::pages::Chunk;
+use super::subscribers::Subscriber;
+use super::{Hub, Port, Urgency};
+use crate::protocol::channel::Channel;
+use crate::protocol::close::CloseReason;
+use crate::protocol::event;
+use smallvec::SmallVec;
+
+impl Hub {
+    /// Publishes one message. What it says at once of the count is returned; the rest comes by [`Port::settle`].
+    /// Encoded here, and not by the owner, because its bytes have to be copied here once in any case.
+    pub fn publish(
+        &mut self,
+        channel: Channel<'_>,
+        event: &str,
+        data: Option<&str>,
+        exclude: Option<ConnKey>,
+        asker: Asker,
+        port: &mut impl Port,
+    ) -> Option<Settled> {
+        let hash = self.hash(channel);
+        let owner = self.owner(hash);
+        if owner == self.shard && self.is_heard_only_here(channel, hash) && exclude.is_none() {
+            // The common case of one shard: straight into the page.
+            self.counters.publishes += 1;
+            let subscribers = total(self.directory.counts(channel, hash));
+            if subscribers > 0 {
+                let len = event::message_len(channel.as_str(), event, data);
+                self.deliver(channel, hash, len, |out| event::message(out, channel.as_str(), event, data), None, port);
+            }
+            return Some(Settled { parts: 1, subscribers: subscribers as i64 });
+        }
+        let mut frame = Vec::with_capacity(event::message_len(channel.as_str(), event, data));
+        event::message(&mut frame, channel.as_str(), event, data);
+        let publish = Publish { channel: channel.into(), hash, frame: frame.into(), exclude, asker };
+        self.post(owner, Mail::Publish(Box::new(publish)), port);
+        self.settle_own(port);
+        None
+    }
+
+    fn is_heard_only_here(&self, channel: Channel<'_>, hash: u64) -> bool {
+        self.directory.counts(channel, hash).iter().all(|&(shard, _)| shard == self.shard)
+    }
+
+    /// As the owner: the message's place in the order is here and now.
+    pub(super) fn sequence(&mut self, publish: Publish, port: &mut impl Port) {
+        let Publish { channel, hash, frame, exclude, asker } = publish;
+        self.counters.publishes += 1;
+        let counts = self.directory.counts(channel.as_channel(), hash);
+        let subscribers = total(counts) as i64;
+        let concerned: SmallVec<[ShardId; 8]> = counts.iter().map(|&(shard, _)| shard).collect();
+        let excluded_shard = exclude.filter(|member| concerned.contains(&member.shard)).map(|member| member.shard);
+        for &shard in &concerned {
+            let exclude =
+                exclude.filter(|_| Some(shard) == excluded_shard).map(|member| Box::new(Exclusion { member, asker }));
+            if shard == self.shard {
+                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, port);
+            } else {
+                let (channel, frame) = (channel.clone(), frame.clone());
+                port.mail(shard, Mail::Deliver { channel, hash, frame, exclude });
+            }
+        }
+        let parts = if exclude.is_some() && excluded_shard.is_none() { 2 } else { 1 };
+        let others: SmallVec<[ShardId; 8]> = concerned.into_iter().filter(|&shard| shard != self.shard).collect();
+        let settled = Mail::Settled(asker, Settled { parts, subscribers });
+        if others.is_empty() {
+            self.post(asker.shard, settled, port);
+        } else {
+            port.mail_after(&others, asker.shard, settled);
+        }
+    }
+
+    pub(super) fn deliver_frame(
+        &mut self,
+        channel: Channel<'_>,
+        hash: u64,
+        frame: &Frame,
+        exclude: Option<Box<Exclusion>>,
+        port: &mut impl Port,
+    ) {
+        let excluded = exclude.as_ref().map(|exclusion| exclusion.member);
+        let was_live = self.deliver(channel, hash, frame.len(), |out| out.extend_from_slice(frame), excluded, port);
+        if let Some(Exclusion { asker, .. }) = exclude.as_deref() {
+            let settled = Settled { parts: 1, subscribers: -i64::from(was_live) };
+            self.post(asker.shard, Mail::Settled(*asker, settled), port);
+        }
+    }
+
+    /// Lays one message out for this shard's subscribers. Returns whether the excluded connection was one of them.
+    fn deliver(
+        &mut self,
+        channel: Channel<'_>,
+        hash: u64,
+        len: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+        exclude: Option<ConnKey>,
+        port: &mut impl Port,
+    ) -> bool {
+        let Some(local) = self.subscribers.find(channel, hash) else {
+            self.counters.deliveries_late += 1;
+            return false;
+        };
+        let subscribers = self.subscribers.get(local).subscribers.len() as u64;
+        if subscribers == 0 {
+            self.counters.deliveries_late += 1;
+            return false;
+        }
+        if self.subscribers.get(local).page.is_some_and(|page| self.pages.is_full_for(page, len)) {
+            self.lay_out(local, port);
+            self.subscribers.get_mut(local).page = Some(self.pages.open());
+        }
+        let page = self.subscribers.page(local, &mut self.pages);
+        let excluded = exclude.and_then(|member| self.live_position(member, local));
+        if let Some(position) = excluded {
+            self.cut(local, position, port);
+        }
+        write(self.pages.writer(page));
+        if let Some(position) = excluded {
+            self.subscribers.get_mut(local).subscribers[position as usize].from = self.pages.page_len(page);
+        }
+        self.laid_bytes += len;
+        self.counters.deliveries += subscribers - u64::from(excluded.is_some());
+        excluded.is_some()
+    }
+
+    /// Place among the live subscribers of a channel, if the connection lives and is one.
+    fn live_position(&mut self, key: ConnKey, local: u32) -> Option<u32> {
+        if !self.is_live(key) {
+            return None;
+        }
+        let position = self.members[key.slot as usize].subscription(local)?.position;
+        (position != NOT_LIVE).then_some(position)
+    }
+
+    /// Sends a subscriber its part of the page so far, so that what comes next on its wire comes after it.
+    pub(super) fn cut(&mut self, local: u32, position: u32, port: &mut impl Port) {
+        let entry = self.subscribers.get_mut(local);
+        let Some(page) = entry.page else { return };
+        let end = self.pages.page_len(page);
+        let Subscriber { slot, from } = entry.subscribers[position as usize];
+        entry.subscribers[position as usize].from = end;
+        if from < end {
+            self.emit(slot, local, Chunk { page, start: from, end }, Urgency::Soon, port);
+        }
+    }
+
+    /// Sends every subscriber its part of the channel's page, and closes the page.
+    pub(super) fn lay_out(&mut self, local: u32, port: &mut impl Port) {
+        let Some(page) = self.subscribers.get_mut(local).page.take() else {
+            return;
+        };
+        let end = self.pages.page_len(page);
+        let mut subscribers = std::mem::take(&mut self.subscribers.get_mut(local).subscribers);
+        let urgency = if subscribers.len() <= FEW { Urgency::Soon } else { Urgency::Bulk };
+        for subscriber in &mut subscribers {
+            let start = std::mem::take(&mut subscriber.from);
+            if start < end {
+                self.emit(subscriber.slot, local, Chunk { page, start, end }, urgency, port);
+            }
+        }
+        self.subscribers.get_mut(local).subscribers = subscribers;
+        self.pages.release(page);
+    }
+
+    /// Puts a chunk of a channel on a connection's wire, behind the channel's `subscribed` if that is held back.
+    pub(super) fn emit(&mut self, slot: Slot, local: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
+        if self.holding > 0
+            && let Some(replies) = &mut self.members[slot as usize].replies
+            && let Some(held) = replies.held(local)
+        {
+            held.extend_from_slice(self.pages.bytes(chunk));
+            let pending = replies.held_bytes();
+            if pending > self.limits.outbox_bytes_max {
+                port.close(slot, CloseReason::SlowConsumer { limit: self.limits.outbox_bytes_max, pending });
+            }
+            return;
+        }
+        port.lay(&mut self.pages, slot, chunk, urgency);
+    }
+}
+
+/// A channel with at most this many subscribers in a shard is not bulk.
+const FEW: usize = 64;
