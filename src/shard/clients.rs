@@ -432,22 +432,24 @@ impl Clients {
         self.mark(slot, Urgency::Soon);
     }
 
-    /// The peer is gone, or is treated as if. What already waits for an open connection is still offered to the socket.
+    /// The peer is gone, or is treated as if. What already waits for an upgraded connection is still offered to the socket: it
+    /// may only have said that it sends no more.
     fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        let was_open = connection.phase == Phase::Open;
+        let phase = connection.phase;
         self.count_end(slot, reason);
-        if was_open {
-            hub.disconnect(slot, self);
-            let connection = &mut self.connections[slot as usize];
-            connection.phase = Phase::Closing { reads: false, is_answered: true };
-            self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-            self.mark(slot, Urgency::Soon);
-        } else {
-            self.finish(slot);
+        match phase {
+            Phase::Upgrading | Phase::Ended => return self.finish(slot),
+            Phase::Open => {
+                hub.disconnect(slot, self);
+                self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+            }
+            Phase::Closing { .. } => {}
         }
+        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
+        self.mark(slot, Urgency::Soon);
     }
 
     /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.

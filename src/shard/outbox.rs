@@ -1,7 +1,7 @@
 //! What a connection still has to be sent: chunks of shared pages, in order, and how far the first one is written.
 
 use crate::hub::pages::{Chunk, Pages};
-use crate::wire::frame;
+use crate::wire::{frame, upgrade};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 
@@ -133,7 +133,9 @@ impl Outbox {
         let mut boundary = 0;
         while boundary < self.written {
             let at = Chunk { start: head.start + boundary, ..head };
-            match frame::frame_len(pages.bytes(at)) {
+            let bytes = pages.bytes(at);
+            // The answer to the upgrade may stand before the first frame.
+            match upgrade::response_len(bytes).or_else(|| frame::frame_len(bytes)) {
                 Some(len) if len <= at.len() => boundary += len as u32,
                 _ => {
                     self.clear(pages);
@@ -192,3 +194,62 @@ impl Outbox {
 
 /// Chunks of one `writev`.
 const SLICES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::Opcode;
+    use crate::wire::upgrade::upgrade;
+
+    /// Takes as many bytes as it is given room for.
+    struct Kernel {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Kernel {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.room - self.taken.len());
+            if n == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.taken.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Wherever the kernel stops, what it gets in all ends where a frame ends, or the response that comes before them.
+    #[test]
+    fn a_cut_falls_between_frames() {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let mut said = Vec::new();
+        upgrade(request, &[], &mut said);
+        let mut ends = vec![0, said.len()];
+        for len in [0, 5, 125, 126, 300] {
+            frame::encode_header(&mut said, Opcode::Text, len);
+            said.resize(said.len() + len, b'x');
+            ends.push(said.len());
+        }
+        for room in 0..said.len() {
+            let mut pages = Pages::default();
+            let page = pages.open();
+            pages.writer(page).extend_from_slice(&said);
+            let mut outbox = Outbox::default();
+            outbox.push(&mut pages, Chunk { page, start: 0, end: said.len() as u32 });
+            let mut kernel = Kernel { taken: Vec::new(), room };
+            assert_eq!(outbox.write(&mut pages, &mut kernel).unwrap().0, Written::Blocked);
+            let end = *ends.iter().find(|&&end| end >= room).unwrap();
+            assert_eq!(outbox.cut_to_frame(&mut pages), Some(said.len() - end), "{room}");
+            kernel.room = usize::MAX;
+            assert_eq!(outbox.write(&mut pages, &mut kernel).unwrap().0, Written::All);
+            assert_eq!(kernel.taken, said[..end]);
+            pages.release(page);
+            assert_eq!(pages.held_count(), 0);
+        }
+    }
+}

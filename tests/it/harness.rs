@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -548,19 +548,20 @@ impl RawClient {
         client
     }
 
-    /// Upgrades and reads `socket:connected`.
-    pub fn upgrade(&mut self) {
+    /// Upgrades and reads `socket:connected`, which it returns.
+    pub fn upgrade(&mut self) -> Value {
         self.write(UPGRADE_REQUEST.as_bytes());
         let head = self.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "answer to a good upgrade request: {head}");
-        self.expect_connected();
+        self.expect_connected()
     }
 
     /// The next frame is `socket:connected`.
     #[track_caller]
-    pub fn expect_connected(&mut self) {
+    pub fn expect_connected(&mut self) -> Value {
         let text = self.text();
         assert!(text.starts_with(r#"{"event":"socket:connected","#), "first frame: {text}");
+        serde_json::from_str(&text).expect("socket:connected is JSON")
     }
 
     /// Writes bytes.
@@ -651,6 +652,11 @@ impl RawClient {
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
         assert_eq!(self.text(), text);
+    }
+
+    /// Sends no more; the other direction stays open.
+    pub fn finish_writing(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("an open connection");
     }
 
     /// The bare socket: one descriptor, for those who need many.

@@ -5,7 +5,7 @@ use crate::harness::{
     subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -92,10 +92,8 @@ fn lists_are_walked_as_they_are_read() {
     let list = "{\"id\":1,\"command\":\"connections\",\"limit\":1000}\n";
     let asking = thread::spawn(move || writer.write_all(list.repeat(REQUESTS).as_bytes()).map(|()| writer));
     let mut admin = Admin::connect(&server);
-    eventually("the session is not read", || {
-        admin.ok(json!({"id": 2, "command": "stats"}))["stats"]["admin_pauses"].as_u64() > Some(0)
-    });
-    let requests = admin.ok(json!({"id": 2, "command": "stats"}))["stats"]["admin_requests"].as_u64();
+    eventually("the session is not read", || stats(&mut admin)["admin_pauses"].as_u64() > Some(0));
+    let requests = stats(&mut admin)["admin_requests"].as_u64();
     assert!(requests < Some(500), "{requests:?} requests were read, and nobody reads a reply");
 
     let mut line = String::new();
@@ -125,8 +123,8 @@ fn a_storm_fills_the_places_there_are() {
     drop(storm);
     let mut admin = Admin::connect(&server);
     eventually("the places are free again", || {
-        let stats = admin.ok(json!({"id": 1, "command": "stats"}));
-        stats["stats"]["connections"] == 0 && stats["stats"]["connections_closing"] == 0
+        let stats = stats(&mut admin);
+        stats["connections"] == 0 && stats["connections_closing"] == 0
     });
     let _inside: Vec<RawClient> = (0..PLACES).map(|_| RawClient::connect(&server)).collect();
 }
@@ -149,7 +147,7 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
     }
     // Stopped in its sleep, not in the middle of a turn.
     let mut admin = Admin::connect(&server);
-    eventually("all is read", || admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["messages_in"] == written);
+    eventually("all is read", || stats(&mut admin)["messages_in"] == written);
     thread::sleep(Duration::from_millis(100));
     server.signal(Signal::STOP);
     write(&mut clients);
@@ -157,9 +155,32 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
     server.signal(Signal::CONT);
     // Some turns later.
     RawClient::connect(&server);
-    let stats = admin.ok(json!({"id": 1, "command": "stats"}));
-    assert_eq!(stats["stats"]["closes_silent"], 0);
-    assert_eq!(stats["stats"]["subscriptions"], CLIENTS);
+    let stats = stats(&mut admin);
+    assert_eq!(stats["closes_silent"], 0);
+    assert_eq!(stats["subscriptions"], CLIENTS);
+}
+
+/// A client that sends no more is not one that reads no more: neither when it says so first, nor when it is being closed.
+#[test]
+fn half_closed_clients_get_what_waits_for_them() {
+    let server = Server::options(1).arg("--outbox-limit", "8MiB").start();
+    let mut admin = Admin::connect(&server);
+    for is_disconnected in [false, true] {
+        let mut slow = RawClient::tcp_with_small_buffer(&server);
+        let connected = slow.upgrade();
+        let published = publish_until_blocked(&mut admin, &mut slow, 256 * 1024);
+        if is_disconnected {
+            admin.ok(json!({"id": 1, "command": "disconnect", "socket_id": connected["data"]["socket_id"]}));
+        }
+        slow.finish_writing();
+        let ends = if is_disconnected { "closes_disconnected" } else { "closes_client_gone" };
+        eventually("the server knows", || stats(&mut admin)[ends] == 1);
+        thread::sleep(Duration::from_millis(200));
+        for _ in 0..published {
+            assert_eq!(slow.frame().0, opcode::TEXT);
+        }
+        if is_disconnected { slow.expect_close(4000) } else { slow.expect_end() }
+    }
 }
 
 /// A subscriber that reads, but slowly, has as long as the shutdown may take, and not only as long as a close handshake may.
@@ -168,14 +189,8 @@ fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
     let mut server = Server::options(1).arg("--shutdown-timeout", 12).arg("--outbox-limit", "8MiB").start();
     let mut slow = RawClient::tcp_with_small_buffer(&server);
     slow.upgrade();
-    slow.write(&text_frame(&subscribe("c")));
-    slow.expect(&subscribed("c"));
     let mut admin = Admin::connect(&server);
-    let mut published = 0;
-    while admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["outbox_bytes"].as_u64() < Some(1024 * 1024) {
-        admin.publish("c", "e", json!("x".repeat(100_000)));
-        published += 1;
-    }
+    let published = publish_until_blocked(&mut admin, &mut slow, 1024 * 1024);
     server.signal(Signal::TERM);
     // What the kernel holds keeps the reader busy for longer than the handshake's three seconds.
     thread::sleep(Duration::from_millis(4500));
@@ -185,6 +200,22 @@ fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
     slow.expect_close(1012);
     drop(slow);
     assert!(server.wait().success());
+}
+
+/// Subscribes and publishes until so many bytes wait for the client. Returns the number of messages.
+fn publish_until_blocked(admin: &mut Admin, client: &mut RawClient, bytes: u64) -> usize {
+    client.write(&text_frame(&subscribe("blocked")));
+    client.expect(&subscribed("blocked"));
+    let mut published = 0;
+    while stats(admin)["outbox_bytes"].as_u64() < Some(bytes) {
+        admin.publish("blocked", "e", json!("x".repeat(100_000)));
+        published += 1;
+    }
+    published
+}
+
+fn stats(admin: &mut Admin) -> Value {
+    admin.ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
 }
 
 /// Many connections that are subscribed to a channel and read nothing more.
