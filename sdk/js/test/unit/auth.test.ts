@@ -134,3 +134,12 @@ test("a function refuses with a CorecastError or with nothing, and anything else
   await vi.advanceTimersByTimeAsync(1_000);
   expect(subscribes()).toEqual([{ channel: "private-c", auth: "k:s" }]);
 });
+
+test("a channel that is left before it was signed is never asked for", async () => {
+  const answers: ((signature: { auth: string }) => void)[] = [];
+  const { channels, subscribes } = await subscribed(() => new Promise((resolve) => answers.push(resolve)), "private-a");
+  await channels[0]!.unsubscribe();
+  answers[0]!({ auth: "late" });
+  await vi.advanceTimersByTimeAsync(0);
+  expect(subscribes()).toEqual([]);
+});

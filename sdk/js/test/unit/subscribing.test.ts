@@ -238,3 +238,14 @@ test("socket:error and what is no message are reported, and change nothing", () 
   expect(errors).toEqual(["unknown_event", ...Array(5).fill("malformed_message")]);
   expect(socket.state).toBe("connected");
 });
+
+test("a request that was in flight when the connection ended pairs with no reply of the next one", async () => {
+  const { fake, socket } = connected();
+  void socket.subscribe("a").unsubscribe();
+  socket.disconnect();
+  void socket.connect();
+  const b = socket.subscribe("b");
+  fake.last.connected();
+  fake.last.say("socket:subscribed");
+  await b.subscribed;
+});
