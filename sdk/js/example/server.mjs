@@ -1,0 +1,81 @@
+// One command, one live board: starts a corecast server, serves the page, signs for its private channel, and publishes orders.
+//   npm run example            then open the address that it prints
+// CORECAST_BIN: the server's binary; PORT: of the page; CORECAST_PORT: of the WebSocket server.
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const file = (path) => fileURLToPath(new URL(path, import.meta.url));
+if (!existsSync(file("../dist/server.js"))) execFileSync(process.execPath, [file("../scripts/build.mjs")], { stdio: "inherit" });
+const { CorecastBackend } = await import("../dist/server.js");
+
+const port = Number(process.env.PORT ?? 9480);
+const corecastPort = Number(process.env.CORECAST_PORT ?? 9481);
+const key = `board:${randomBytes(16).toString("hex")}`;
+const directory = mkdtempSync(join(tmpdir(), "corecast-example-"));
+const adminSocket = join(directory, "admin");
+const keyFile = join(directory, "key");
+writeFileSync(keyFile, key + "\n", { mode: 0o600 });
+
+const binary = [process.env.CORECAST_BIN, file("../../../target/release/corecast"), file("../../../target/debug/corecast")].find(
+  (path) => path && existsSync(path),
+);
+if (!binary) throw new Error("no corecast binary: run cargo build --release, or say where it is in CORECAST_BIN");
+const corecast = spawn(
+  binary,
+  ["serve", "--listen", `127.0.0.1:${corecastPort}`, "--admin-socket", adminSocket, "--key-file", keyFile, "--log", "warn"],
+  { stdio: ["ignore", "ignore", "inherit"] },
+);
+const backend = new CorecastBackend({ key, adminSocket });
+
+const pages = {
+  "/": ["text/html; charset=utf-8", file("index.html")],
+  "/corecast.min.js": ["text/javascript", file("../dist/corecast.min.js")],
+};
+const http = createServer(async (request, response) => {
+  if (request.method === "POST" && request.url === "/auth") {
+    let body = "";
+    for await (const text of request) body += text;
+    // A real backend looks at who is logged in. Here, everybody may see the till.
+    const answer = await backend.authorize(new URLSearchParams(body), (channel) => channel === "private-till");
+    return response.writeHead(answer.status, { "content-type": "application/json" }).end(answer.body);
+  }
+  const [type, path] = pages[request.url.split("?")[0]] ?? [];
+  if (!path) return response.writeHead(404).end();
+  response
+    .writeHead(200, { "content-type": type })
+    .end(readFileSync(path, "utf8").replace("CORECAST_URL", `ws://127.0.0.1:${corecastPort}`));
+});
+http.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${port}`));
+
+const DISHES = ["Ramen", "Pho", "Bibimbap", "Dan dan noodles", "Okonomiyaki", "Laksa", "Mapo tofu", "Banh mi"];
+const TABLES = 24;
+const pick = (list) => list[Math.floor(Math.random() * list.length)];
+let number = 1000;
+let till = 0;
+function order() {
+  const price = Math.round(800 + Math.random() * 1200);
+  const id = ++number;
+  const dish = pick(DISHES);
+  till += price;
+  const failed = ({ code }) => console.error(`not published: ${code}`);
+  backend.publish("orders", "order.placed", { id, dish, table: 1 + Math.floor(Math.random() * TABLES) }).catch(failed);
+  if (Math.random() < 0.4) backend.publish("orders", "order.served", { id: id - 5, dish: pick(DISHES) }).catch(failed);
+  backend.publish("private-till", "till.changed", { total: till, last: price }).catch(failed);
+  const busy = 1 + Math.sin(Date.now() / 7_000);
+  timer = setTimeout(order, 40 + Math.random() * 260 * (2.2 - busy));
+}
+let timer = setTimeout(order, 300);
+
+function stop() {
+  clearTimeout(timer);
+  corecast.kill();
+  rmSync(directory, { recursive: true, force: true });
+  process.exit();
+}
+process.on("SIGINT", stop).on("SIGTERM", stop);
+corecast.on("exit", () => console.error("corecast has ended"));

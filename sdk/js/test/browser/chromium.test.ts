@@ -1,0 +1,216 @@
+import { spawn } from "node:child_process";
+import { EventEmitter, once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer, type Server as HttpServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { CorecastBackend } from "../../src/server.js";
+import { binary, freePort, KEY, Server } from "../corecast.js";
+
+/** The global of the browser file. */
+declare const Corecast: typeof import("../../src/index.js").Corecast;
+
+const CHROMIUM = process.env.CHROMIUM_BIN ?? "/usr/bin/chromium";
+const ARGUMENTS = [
+  ...["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
+  ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
+];
+const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+let server: Server;
+let backend: CorecastBackend;
+let http: HttpServer;
+let browser: Browser;
+let reported: (body: string) => void = () => {};
+
+beforeAll(async () => {
+  server = await Server.start("--outbox-limit", "64MiB");
+  backend = new CorecastBackend({ key: KEY, adminSocket: server.adminSocket, timeout: 30_000, queueMax: 100_000 });
+  http = createServer(async (request, response) => {
+    if (request.method === "POST") {
+      let body = "";
+      for await (const text of request) body += text;
+      if (request.url === "/report") return response.end(void reported(body));
+      const answer = await backend.authorize(new URLSearchParams(body), (channel) => channel !== "private-not-yours");
+      return response.writeHead(answer.status, { "content-type": "application/json" }).end(answer.body);
+    }
+    const name = request.url!.slice(1).split("?")[0]!;
+    const script = name === "corecast.min.js";
+    response
+      .writeHead(200, { "content-type": script ? "text/javascript" : "text/html" })
+      .end(readFileSync(file(script ? "../../dist/corecast.min.js" : name || "page.html")));
+  });
+  http.listen(await freePort(), "127.0.0.1");
+  await once(http, "listening");
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
+});
+afterAll(async () => {
+  await browser?.close();
+  http?.close();
+  await backend?.close();
+  await server?.dispose();
+});
+
+const origin = () => `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
+
+/** A page with the client in `window.socket`, and all that it says on the console that is an error. */
+async function open(): Promise<{ page: Page; errors: string[] }> {
+  const page = await browser.newPage();
+  const errors: string[] = [];
+  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+  page.on("pageerror", (error) => errors.push(String(error)));
+  await page.goto(origin());
+  await page.evaluate(async (url) => {
+    const socket = new Corecast(url, { auth: { endpoint: "/auth", batch: true }, backOff: { min: 50, max: 500 } });
+    Object.assign(window, { socket, seen: [] });
+    await socket.connect();
+  }, server.url);
+  return { page, errors };
+}
+
+/** Subscribes the page, and keeps the numbers that arrive in `window.seen`. */
+function listen(page: Page, name: string) {
+  return page.evaluate((name) => {
+    const { socket, seen } = window as any as { socket: InstanceType<typeof Corecast>; seen: number[] };
+    return socket.subscribe<{ n: number }>(name).bind("n", (n) => void seen.push(n)).subscribed;
+  }, name);
+}
+
+const seen = (page: Page, count: number) =>
+  page
+    .waitForFunction((count) => (window as any).seen.length >= count, count, { timeout: 30_000 })
+    .then(() => page.evaluate(() => (window as any).seen as number[]));
+
+test("1 000 messages arrive in order", async () => {
+  const { page, errors } = await open();
+  await listen(page, "numbers");
+  await Promise.all(Array.from({ length: 1_000 }, (_, n) => backend.publish("numbers", "n", n)));
+  expect(await seen(page, 1_000)).toEqual(Array.from({ length: 1_000 }, (_, n) => n));
+  expect(errors).toEqual([]);
+  await page.close();
+});
+
+test("a private channel, signed by a backend, which also refuses", async () => {
+  const { page, errors } = await open();
+  await listen(page, "private-mine");
+  await backend.publish("private-mine", "n", 7);
+  expect(await seen(page, 1)).toEqual([7]);
+  const refused = page.evaluate(() => (window as any).socket.subscribe("private-not-yours").subscribed.catch((e: any) => e.code));
+  expect(await refused).toBe("auth_refused");
+  expect(errors).toEqual([]);
+  await page.close();
+});
+
+test("back after a restart of the server, with every channel", async () => {
+  const { page, errors } = await open();
+  await listen(page, "a");
+  await listen(page, "private-b");
+  await page.evaluate(() => {
+    const { socket } = window as any;
+    (window as any).lost = new Promise((resolve) => socket.on("connecting", resolve));
+  });
+  await server.stop();
+  await page.evaluate(() => (window as any).lost);
+  await server.start();
+  await page.waitForFunction(() => (window as any).socket.channels().every((channel: any) => channel.state === "subscribed"));
+  await backend.publish(["a", "private-b"], "n", 1);
+  expect(await seen(page, 2)).toEqual([1, 1]);
+  // The browser itself reports attempts that nobody answered; the client adds nothing.
+  expect(errors.filter((text) => !text.includes("ERR_CONNECTION_REFUSED"))).toEqual([]);
+  await page.close();
+});
+
+test("10 000 messages a second into one tab: nothing is lost", { timeout: 90_000 }, async () => {
+  // Started without the debugging protocol, which would report every single frame, and so measure itself.
+  const profile = mkdtempSync(join(tmpdir(), "corecast-js-"));
+  const reports = new EventEmitter();
+  reported = (body) => reports.emit("report", body);
+  const next = async () => (await once(reports, "report", { signal: AbortSignal.timeout(40_000) }))[0] as string;
+  const ready = next();
+  const child = spawn(CHROMIUM, [...ARGUMENTS, `--user-data-dir=${profile}`, `${origin()}/flood.html?${server.url}`], {
+    stdio: "ignore",
+    detached: true, // a group of its own, which can be ended as one
+  });
+  try {
+    expect(await ready).toBe("subscribed");
+    const per = (count: number, ms: number) => Math.round((count / ms) * 1_000);
+
+    const [seconds, rate] = [3, 10_000];
+    const total = seconds * rate;
+    let done = next();
+    const calls: Promise<number>[] = [];
+    const started = performance.now();
+    // Paced by the clock: what is due since the start and was not published yet.
+    await new Promise<void>((resolve) => {
+      const timer = setInterval(() => {
+        const due = Math.min(total, Math.floor(((performance.now() - started) / 1_000) * rate));
+        while (calls.length < due) calls.push(backend.publish("flood", "n", calls.length));
+        if (calls.length === total) resolve(clearInterval(timer));
+      }, 5);
+    });
+    await Promise.all(calls);
+    const published = performance.now();
+    await backend.publish("flood", "report");
+    expect(await done).toBe(`${total} in order`);
+    console.log(
+      `Chromium: offered ${per(total, published - started)} messages/s for ${seconds} s; ` +
+        `the tab had all of them ${Math.round(performance.now() - published)} ms after the last was acknowledged`,
+    );
+
+    const burst = 50_000;
+    done = next();
+    const from = performance.now();
+    for (let n = 0; n < burst; n += 1_000) {
+      await Promise.all(Array.from({ length: 1_000 }, (_, i) => backend.publish("flood", "n", total + n + i)));
+    }
+    await backend.publish("flood", "report");
+    expect(await done).toBe(`${total + burst} in order`);
+    console.log(`Chromium: ${per(burst, performance.now() - from)} messages/s as fast as one publisher goes`);
+  } finally {
+    process.kill(-child.pid!, "SIGKILL");
+    await once(child, "exit");
+    rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+  }
+});
+
+test("the example shows both channels, and follows the connection", { timeout: 120_000 }, async () => {
+  const port = await freePort();
+  const reserve = createServer().listen(port, "127.0.0.1");
+  await once(reserve, "listening");
+  const corecastPort = await freePort();
+  await new Promise((resolve) => reserve.close(resolve));
+  const child = spawn(process.execPath, [file("../../example/server.mjs")], {
+    env: { ...process.env, CORECAST_BIN: binary(), PORT: String(port), CORECAST_PORT: String(corecastPort) },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    await once(child.stdout!, "data");
+    const page = await browser.newPage({ viewport: { width: 1080, height: 640 }, deviceScaleFactor: 1 });
+    const errors: string[] = [];
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    page.on("pageerror", (error) => errors.push(String(error)));
+    await page.goto(`http://127.0.0.1:${port}/`);
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length >= 10);
+    await page.waitForFunction(() => document.querySelector("#private")!.textContent === "private-till · subscribed");
+    await page.waitForFunction(() => document.querySelector("#till")!.textContent!.startsWith("€"));
+    await page.waitForFunction(() => Number(document.querySelector("#rate")!.textContent) > 0);
+    if (process.env.SCREENSHOT) {
+      await page.waitForTimeout(62_000); // a minute's history, for the picture
+      await page.screenshot({ path: file("../../example/screenshot.png") });
+      await page.emulateMedia({ colorScheme: "dark" });
+      await page.screenshot({ path: file("../../example/screenshot-dark.png") });
+    }
+    await page.click("#toggle");
+    await page.waitForFunction(() => document.querySelector("#state")!.textContent === "disconnected");
+    await page.click("#toggle");
+    await page.waitForFunction(() => document.querySelector("#private")!.textContent === "private-till · subscribed");
+    expect(errors.filter((text) => !text.includes("ERR_CONNECTION_REFUSED"))).toEqual([]);
+    await page.close();
+  } finally {
+    child.kill();
+    await once(child, "exit");
+  }
+});

@@ -1,0 +1,92 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const KEY = "278d425bdf160c739803:7ad3773142a6692b25b8";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+
+export function binary(): string {
+  const places = [process.env.CORECAST_BIN, join(root, "target/release/corecast"), join(root, "target/debug/corecast")];
+  const found = places.find((place) => place && existsSync(place));
+  if (!found) throw new Error("no corecast binary: run cargo build, or say where it is in CORECAST_BIN");
+  return found;
+}
+
+/** A port that nobody listens on. It is asked for by number, because the server comes back to it after a restart. */
+export async function freePort(): Promise<number> {
+  const first = 9400 + Math.floor(Math.random() * 100);
+  for (let n = 0; n < 100; n += 1) {
+    const port = 9400 + ((first + n) % 100);
+    const free = await new Promise<boolean>((resolve) => {
+      const server = createServer();
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
+  throw new Error("no free port from 9400 to 9499");
+}
+
+/** A real server, that can be stopped, restarted and paused. */
+export class Server {
+  readonly directory = mkdtempSync(join(tmpdir(), "corecast-js-"));
+  readonly adminSocket = join(this.directory, "admin");
+  #process: ChildProcess | undefined;
+
+  private constructor(
+    readonly port: number,
+    private readonly options: string[],
+  ) {}
+
+  static async start(...options: string[]): Promise<Server> {
+    const server = new Server(await freePort(), options);
+    await server.start();
+    return server;
+  }
+
+  get url(): string {
+    return `ws://127.0.0.1:${this.port}`;
+  }
+
+  async start(): Promise<void> {
+    const child = spawn(
+      binary(),
+      [
+        ...["serve", "--listen", `127.0.0.1:${this.port}`, "--admin-socket", this.adminSocket, "--key", KEY],
+        ...["--shards", "1", "--pin", "none", "--shutdown-timeout", "1", ...this.options],
+      ],
+      { stdio: ["ignore", "ignore", "pipe"] },
+    );
+    this.#process = child;
+    await new Promise<void>((resolve, reject) => {
+      let said = "";
+      child.stderr!.on("data", (text) => {
+        said += text;
+        if (said.includes("listening on")) resolve();
+      });
+      child.once("exit", (code) => reject(new Error(`corecast exited with ${code}: ${said}`)));
+    });
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#process!.kill(signal);
+  }
+
+  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    const child = this.#process!;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGCONT");
+    child.kill(signal);
+    await gone;
+  }
+
+  async dispose(): Promise<void> {
+    await this.stop("SIGKILL");
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,97 @@
+import { createServer, type Socket } from "node:net";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { CorecastBackend, sign } from "../../src/server.js";
+import { KEY, Server } from "../corecast.js";
+
+const UUID = "1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6";
+let server: Server;
+beforeAll(async () => void (server = await Server.start()));
+afterAll(() => server?.dispose());
+
+test("signs the vector of the protocol", () => {
+  expect(new CorecastBackend({ key: KEY }).sign("1234.1234", "private-foobar")).toEqual({
+    auth: "278d425bdf160c739803:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4",
+  });
+});
+
+test("signs nothing that could pass for something else", () => {
+  for (const id of ["", "1234", "1234.1234:private-a", "1.2.3", UUID + " "]) {
+    expect(() => sign("k", "s", id, "private-a")).toThrow("socket_id");
+  }
+  for (const channel of ["a", "private-a:b", "private-ä", "private-" + "a".repeat(193)]) {
+    expect(() => sign("k", "s", UUID, channel)).toThrow("private channel");
+  }
+  expect(sign("k", "s", UUID, "private-a", "")).toHaveProperty("channel_data", "");
+});
+
+test("authorize answers the forms that the client sends", async () => {
+  const backend = new CorecastBackend({ key: KEY });
+  const may = (channel: string) => (channel === "private-me" ? '{"id":1}' : channel === "private-a");
+  const answer = async (form: string) => {
+    const { status, body } = await backend.authorize(new URLSearchParams(form), may);
+    return [status, JSON.parse(body)];
+  };
+  const id = "socket_id=1.1&";
+  expect(await answer(id + "channel_name=private-a")).toEqual([200, backend.sign("1.1", "private-a")]);
+  expect(await answer(id + "channel_name=private-me")).toEqual([200, backend.sign("1.1", "private-me", '{"id":1}')]);
+  expect(await answer(id + "channel_name=private-b")).toEqual([403, { error: "forbidden" }]);
+  expect(await answer("channel_name=private-a")).toEqual([403, { error: "not a socket_id" }]);
+  expect(await answer(id + "channel_name[]=private-a&channel_name[]=private-b")).toEqual([
+    200,
+    { "private-a": backend.sign("1.1", "private-a"), "private-b": { error: "forbidden" } },
+  ]);
+});
+
+test("pipelined: each call gets its own reply", async () => {
+  const backend = new CorecastBackend({ adminSocket: server.adminSocket });
+  const calls = Array.from({ length: 500 }, (_, n) =>
+    n % 5 ? backend.publish("a", "x", n) : backend.publish("a", "socket:ping").catch(({ code }) => code),
+  );
+  expect(await Promise.all(calls)).toEqual(calls.map((_, n) => (n % 5 ? 0 : "reserved_event")));
+  await backend.close();
+  await expect(backend.publish("a", "x")).rejects.toMatchObject({ code: "closed" });
+});
+
+test("waits for a server that restarts, in order", async () => {
+  const backend = new CorecastBackend({ adminSocket: server.adminSocket, timeout: 20_000 });
+  await backend.request("ping");
+  await server.stop();
+  const calls = [1, 2, 3].map((n) => backend.publish("a", "x", n));
+  await server.start();
+  expect(await Promise.all(calls)).toEqual([0, 0, 0]);
+  await backend.close();
+});
+
+test("a full queue, a long line, and a server that is not there are errors", async () => {
+  const backend = new CorecastBackend({ adminSocket: server.adminSocket + ".none", timeout: 200, queueMax: 1, lineMax: 100 });
+  await expect(backend.publish("a", "x", "y".repeat(100))).rejects.toMatchObject({ code: "too_large" });
+  const first = backend.publish("a", "x");
+  await expect(backend.publish("a", "x")).rejects.toMatchObject({ code: "queue_full" });
+  await expect(first).rejects.toMatchObject({ code: "timeout" });
+  await backend.close();
+});
+
+test("what was sent and never answered is not sent again", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "corecast-js-"));
+  const lines: string[] = [];
+  const connections: Socket[] = [];
+  const admin = createServer((socket) => {
+    connections.push(socket);
+    socket.on("data", (text) => {
+      lines.push(...String(text).trim().split("\n"));
+      if (connections.length === 1) socket.destroy();
+      else socket.write(lines.slice(-1).map((line) => JSON.stringify({ id: JSON.parse(line).id, ok: true, subscribers: 7 }) + "\n").join(""));
+    });
+  });
+  await new Promise<void>((resolve) => admin.listen(join(directory, "admin"), resolve));
+  const backend = new CorecastBackend({ adminSocket: join(directory, "admin") });
+  await expect(backend.publish("a", "first")).rejects.toMatchObject({ code: "connection_lost" });
+  expect(await backend.publish("a", "second")).toBe(7);
+  expect(lines.map((line) => JSON.parse(line).event)).toEqual(["first", "second"]);
+  await backend.close();
+  await new Promise((resolve) => admin.close(resolve));
+  rmSync(directory, { recursive: true });
+});

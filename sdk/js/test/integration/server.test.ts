@@ -1,0 +1,135 @@
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { type ConnectionState, Corecast, type Options } from "../../src/index.js";
+import { CorecastBackend } from "../../src/server.js";
+import { KEY, Server } from "../corecast.js";
+
+let server: Server;
+let backend: CorecastBackend;
+const sockets: Corecast[] = [];
+
+beforeAll(async () => {
+  server = await Server.start("--heart-interval", "1", "--heart-timeout", "1", "--max-subscriptions", "8");
+  backend = new CorecastBackend({ key: KEY, adminSocket: server.adminSocket });
+});
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.disconnect();
+});
+afterAll(async () => {
+  await backend?.close();
+  await server?.dispose();
+});
+
+function client(options: Options = {}): Corecast {
+  const socket = new Corecast(server.url, { WebSocket, backOff: { min: 50, max: 200 }, connectTimeout: 1_000, ...options });
+  sockets.push(socket);
+  return socket;
+}
+
+function reached(socket: Corecast, state: ConnectionState): Promise<void> {
+  return new Promise((resolve) => {
+    if (socket.state === state) return resolve();
+    const on = () => {
+      socket.off(state, on);
+      resolve();
+    };
+    socket.on(state, on);
+  });
+}
+
+test("10 000 messages arrive, in order, once", async () => {
+  const socket = client();
+  const channel = socket.subscribe<{ n: number }>("flood");
+  const seen: number[] = [];
+  const all = new Promise<void>((resolve) => channel.bind("n", (n) => seen.push(n) === 10_000 && resolve()));
+  await channel.subscribed;
+  for (let n = 0; n < 10_000; n += 1_000) {
+    await Promise.all(Array.from({ length: 1_000 }, (_, i) => backend.publish("flood", "n", n + i)));
+  }
+  await all;
+  expect(seen).toEqual(Array.from({ length: 10_000 }, (_, n) => n));
+});
+
+test("the server's refusals carry its codes", async () => {
+  const socket = client();
+  await expect(socket.subscribe("presence-x").subscribed).rejects.toMatchObject({ code: "invalid_channel" });
+  await expect(socket.subscribe("private-x").subscribed).rejects.toMatchObject({ code: "auth_required" });
+  const channels = Array.from({ length: 9 }, (_, n) => socket.subscribe(`c${n}`));
+  await Promise.all(channels.slice(0, 8).map(({ subscribed }) => subscribed));
+  await expect(channels[8]!.subscribed).rejects.toMatchObject({ code: "too_many_subscriptions" });
+});
+
+test("private channels, with and without channel_data; a wrong signature is refused", async () => {
+  const socket = client({
+    auth: ({ socketId, channel }) =>
+      channel === "private-wrong" ? { auth: "a:b" } : backend.sign(socketId, channel, channel.endsWith("1") ? '{"id":1}' : undefined),
+  });
+  await Promise.all(["private-1", "private-2"].map((name) => socket.subscribe(name).subscribed));
+  await expect(socket.subscribe("private-wrong").subscribed).rejects.toMatchObject({ code: "auth_invalid" });
+});
+
+test("unsubscribe is confirmed, and the server knows it", async () => {
+  const socket = client();
+  const channel = socket.subscribe("left");
+  await channel.subscribed;
+  expect(await backend.publish("left", "x")).toBe(1);
+  await channel.unsubscribe();
+  expect(await backend.publish("left", "x")).toBe(0);
+});
+
+test("a restart under the client: back on its own, private channels signed anew", async () => {
+  const socket = client({ auth: ({ socketId, channel }) => backend.sign(socketId, channel) });
+  const channels = ["a", "private-b"].map((name) => socket.subscribe(name));
+  await Promise.all(channels.map(({ subscribed }) => subscribed));
+  const before = socket.socketId;
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    const lost = reached(socket, "connecting");
+    await server.stop(signal);
+    await lost;
+    const back = channels.map((channel) => channel.subscribed);
+    await server.start();
+    await Promise.all(back);
+    expect(socket.socketId).not.toBe(before);
+    const heard = channels.map((channel) => new Promise((resolve) => channel.bind(signal, resolve)));
+    expect(await backend.publish(["a", "private-b"], signal, "back")).toBe(2);
+    expect(await Promise.all(heard)).toEqual(["back", "back"]);
+  }
+});
+
+test("a network that goes silent is noticed by the missing pong, and the client is back once it speaks", async () => {
+  const socket = client();
+  const channel = socket.subscribe("a");
+  await channel.subscribed;
+  server.signal("SIGSTOP");
+  try {
+    await reached(socket, "connecting"); // interval 1 s, timeout 1 s
+  } finally {
+    server.signal("SIGCONT");
+  }
+  await channel.subscribed;
+});
+
+test("disconnected by the server: for good with 4000, back at once with 4200", async () => {
+  const socket = client();
+  const first = await socket.connect();
+  const moved = reached(socket, "connecting");
+  await backend.request("disconnect", { socket_id: first, code: 4200, reason: "move" });
+  await moved;
+  const second = await socket.connect();
+  expect(second).not.toBe(first);
+  const channel = socket.subscribe("a");
+  await channel.subscribed;
+  await backend.request("disconnect", { socket_id: second, reason: "banned" });
+  await reached(socket, "failed");
+  await expect(channel.subscribed).rejects.toMatchObject({ code: "closed", closeCode: 4000, message: "banned" });
+});
+
+test("the server unsubscribes a client", async () => {
+  const socket = client();
+  const channel = socket.subscribe("a");
+  await channel.subscribed;
+  const told = new Promise((resolve) => channel.bind("socket:unsubscribed", resolve));
+  await backend.request("unsubscribe", { socket_id: socket.socketId, channel: "a" });
+  await told;
+  expect(await backend.publish("a", "x")).toBe(0);
+});

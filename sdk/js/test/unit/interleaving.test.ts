@@ -1,0 +1,188 @@
+/**
+ * Any interleaving of what the application, the network and the server do, against a model of the server (PROTOCOL.md).
+ * fast-check prints the seed and the shortest sequence that fails; `fc.assert(…, { seed, path })` replays it.
+ */
+import fc from "fast-check";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Channel } from "../../src/index.js";
+import { Fake, type FakeSocket } from "./fake.js";
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+const NAMES = ["a", "b", "private-c", "private-d"];
+
+type Step =
+  | { do: "subscribe" | "unsubscribe" | "publish" | "kick"; name: string }
+  | { do: "server reads" | "client reads" | "sign"; count: number }
+  | { do: "drop"; code: number }
+  | { do: "connect" | "disconnect" | "wait" };
+
+const name = fc.constantFrom(...NAMES);
+const count = fc.integer({ min: 1, max: 4 });
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ do: fc.constantFrom("subscribe" as const, "unsubscribe" as const), name }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant("publish" as const), name }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("kick" as const), name }) },
+  { weight: 6, arbitrary: fc.record({ do: fc.constantFrom("server reads" as const, "client reads" as const), count }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant("sign" as const), count }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("drop" as const), code: fc.constantFrom(1006, 1012, 4100, 4201) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom("connect" as const, "disconnect" as const, "wait" as const) }) },
+);
+
+/** The server's side of one connection: requests wait to be read, and what it says waits to be delivered. */
+class Connection {
+  read = 0;
+  subscribed = new Set<string>();
+  kicked = new Set<string>();
+  outbox: (() => void)[] = [];
+
+  constructor(
+    readonly socket: FakeSocket,
+    readonly id: string,
+  ) {
+    this.outbox.push(() => socket.connected(id));
+  }
+
+  say(event: string, channel: string, data?: unknown) {
+    this.outbox.push(() => this.socket.say(event, { channel, data }));
+  }
+
+  readOne() {
+    const request = this.socket.sent[this.read];
+    if (!request) return false;
+    this.read += 1;
+    const { channel, auth } = request.data ?? {};
+    if (request.event === "socket:subscribe") {
+      expect(this.subscribed.has(channel), `a second subscribe to ${channel}`).toBe(false);
+      if (channel.startsWith("private-")) expect(auth, "signed for this connection").toBe(`${this.id}:${channel}`);
+      this.subscribed.add(channel);
+      this.kicked.delete(channel);
+      this.say("socket:subscribed", channel);
+    } else if (request.event === "socket:unsubscribe") {
+      if (this.subscribed.delete(channel)) this.say("socket:unsubscribed", channel);
+      else {
+        expect(this.kicked.has(channel), `an unsubscribe from ${channel} out of nothing`).toBe(true);
+        this.say("socket:unsubscribe.error", channel, { error: "…", code: "not_subscribed" });
+      }
+    }
+    return true;
+  }
+}
+
+async function run(steps: Step[]) {
+  const fake = new Fake();
+  const connections: Connection[] = [];
+  const signing: (() => void)[] = [];
+  const socket = fake.client({
+    autoConnect: false,
+    authTimeout: 1_000_000,
+    auth: ({ socketId, channel }) =>
+      new Promise((resolve) => signing.push(() => resolve({ auth: `${socketId}:${channel}` }))),
+  });
+  const handles: { channel: Channel; left: boolean; seen: number[] }[] = [];
+  const wanted = new Map<string, (typeof handles)[0]>();
+  let published = 0;
+
+  const current = () => {
+    for (const socket of fake.sockets.slice(connections.length)) {
+      connections.push(new Connection(socket, `s${connections.length}`));
+    }
+    const connection = connections.at(-1);
+    return connection && connection.socket.readyState < 2 ? connection : undefined;
+  };
+  const settle = async () => {
+    for (let turn = 0; turn < 12; turn += 1) await Promise.resolve();
+  };
+
+  const perform = (step: Step) => {
+    const connection = current();
+    switch (step.do) {
+      case "subscribe": {
+        const channel = socket.subscribe(step.name);
+        const known = handles.find((handle) => handle.channel === channel);
+        expect(known?.left ?? false, "a handle that was left came back").toBe(false);
+        if (known) return void wanted.set(step.name, known);
+        const handle = { channel, left: false, seen: [] as number[] };
+        channel.bind("n", (n) => {
+          expect(handle.left, "a message after unsubscribe").toBe(false);
+          handle.seen.push(n);
+        });
+        channel.bind("socket:unsubscribed", () => {
+          if (wanted.get(step.name) === handle) wanted.delete(step.name);
+        });
+        handles.push(handle);
+        return void wanted.set(step.name, handle);
+      }
+      case "unsubscribe": {
+        const handle = handles.find(({ channel, left }) => channel.name === step.name && !left);
+        if (handle) handle.left = true;
+        wanted.delete(step.name);
+        return void socket.unsubscribe(step.name);
+      }
+      case "publish":
+        published += 1;
+        if (connection?.subscribed.has(step.name)) connection.say("n", step.name, published);
+        return;
+      case "kick":
+        if (connection?.subscribed.delete(step.name)) {
+          connection.kicked.add(step.name);
+          connection.say("socket:unsubscribed", step.name);
+        }
+        return;
+      case "server reads":
+        for (let n = 0; n < step.count; n += 1) connection?.readOne();
+        return;
+      case "client reads":
+        for (let n = 0; n < step.count; n += 1) connection?.outbox.shift()?.();
+        return;
+      case "sign":
+        for (let n = 0; n < step.count; n += 1) signing.shift()?.();
+        return;
+      case "drop":
+        return connection?.socket.end(step.code);
+      case "connect":
+        return void socket.connect();
+      case "disconnect":
+        return socket.disconnect();
+      case "wait":
+        vi.advanceTimersByTime(9_000);
+    }
+  };
+
+  for (const step of steps) {
+    perform(step);
+    await settle();
+  }
+
+  // Left alone, with a network that works, it comes to rest at what is wanted.
+  void socket.connect();
+  for (let idle = 0; idle < 3; ) {
+    const connection = current();
+    let busy = false;
+    if (!connection) vi.advanceTimersByTime(1_000);
+    while (connection?.readOne() || connection?.outbox.length || signing.length) {
+      busy = true;
+      connection?.outbox.shift()?.();
+      signing.shift()?.();
+      await settle();
+    }
+    await settle();
+    idle = busy || !connection ? 0 : idle + 1;
+  }
+  expect([...current()!.subscribed].sort()).toEqual([...wanted.keys()].sort());
+  for (const [name, handle] of wanted) {
+    expect(handle.channel.state).toBe("subscribed");
+    perform({ do: "publish", name });
+    current()!.outbox.shift()!();
+    expect(handle.seen.at(-1)).toBe(published);
+  }
+  for (const { seen } of handles) expect(seen, "in order, once").toEqual([...new Set(seen)].sort((a, b) => a - b));
+  socket.disconnect();
+  await settle();
+  vi.clearAllTimers();
+}
+
+test("no interleaving subscribes twice, hears a channel that was left, or loses one that is wanted", async () => {
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 60 }), run), { numRuns: 1_500 });
+});
