@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: test bench instructions demo
+.PHONY: test test-sdk bench instructions demo
 
 test:
 	cargo fmt --all --check
@@ -8,7 +8,13 @@ test:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
+	$(MAKE) test-sdk
 	cargo test --workspace
+
+# The JavaScript client against the server that the tests of optimized code have built.
+test-sdk:
+	@if command -v node npm >/dev/null; then CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh; \
+	else echo "SKIPPED: the tests of sdk/js need node and npm" >&2; fi
 
 bench:
 	cargo bench --workspace
