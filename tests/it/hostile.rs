@@ -1,13 +1,14 @@
 //! Clients and operators that mean no good, or know no better: what they must not be able to do.
 
 use crate::harness::{
-    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, eventually, for_shards, frame, opcode, shortened,
-    subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
+    Admin, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, assert_refused, eventually, for_shards, frame, opcode,
+    output, shortened, subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -205,6 +206,19 @@ fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
     slow.expect_close(1012);
     drop(slow);
     assert!(server.wait().success());
+}
+
+/// A server that could only refuse everybody says so instead of starting.
+#[test]
+fn too_few_descriptors_are_an_error() {
+    let dir = TempDir::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_corecast"), "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--shards", "1", "--admin-socket"]).arg(dir.path().join("admin.sock"));
+    let output = output(command, b"");
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("64 descriptors leave none for connections"), "{stderr}");
 }
 
 /// Clients that go in every way there is, in the midst of requests, while others publish: afterwards every connection is
