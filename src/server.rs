@@ -29,6 +29,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     abort_on_panic();
     let descriptors = raise_descriptors();
     let room = descriptors.saturating_sub(DESCRIPTORS_SPARE + 4 * config.shards as u64);
+    ensure!(room > 0, "{descriptors} descriptors leave none for connections; raise the hard limit (ulimit -Hn)");
     config.limits.connections_max = config.limits.connections_max.min(room as usize);
     let config = &config;
     // Blocked before the first thread starts, so that no thread of ours dies of them.

@@ -1,17 +1,23 @@
 //! Clients and operators that mean no good, or know no better: what they must not be able to do.
 
 use crate::harness::{
-    Admin, LONG, RawClient, Server, UPGRADE_REQUEST, assert_refused, eventually, for_shards, opcode, shortened,
-    subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
+    Admin, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, assert_refused, eventually, for_shards, frame, opcode,
+    output, shortened, subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-for_shards!(pipelined_requests_are_all_answered, what_came_before_a_line_too_long_is_answered);
+for_shards!(
+    pipelined_requests_are_all_answered,
+    what_came_before_a_line_too_long_is_answered,
+    every_ending_is_counted_once,
+    a_half_closed_admin_connection_is_answered
+);
 
 /// A parser that takes a bare line feed for the end of a line sees such a request end before the server does.
 #[test]
@@ -200,6 +206,89 @@ fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
     slow.expect_close(1012);
     drop(slow);
     assert!(server.wait().success());
+}
+
+/// A server that could only refuse everybody says so instead of starting.
+#[test]
+fn too_few_descriptors_are_an_error() {
+    let dir = TempDir::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_corecast"), "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--shards", "1", "--admin-socket"]).arg(dir.path().join("admin.sock"));
+    let output = output(command, b"");
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("64 descriptors leave none for connections"), "{stderr}");
+}
+
+/// Clients that go in every way there is, in the midst of requests, while others publish: afterwards every connection is
+/// accounted for, and nothing is held for those that are gone.
+fn every_ending_is_counted_once(shards: usize) {
+    const CLIENTS: usize = 90;
+    let server = Server::options(shards).heart(3600, 3600).arg("--outbox-limit", "64KiB").start();
+    let mut admin = Admin::connect(&server);
+    for number in 0..CLIENTS {
+        let channel = format!("c{}", number % 3);
+        let requests = [text_frame(&subscribe(&channel)), text_frame(&unsubscribe(&channel))].concat().repeat(number);
+        let mut client = RawClient::tcp_with_small_buffer(&server);
+        if number % 9 == 0 {
+            client.write(b"GET / HTTP/1.1\r\n");
+            continue;
+        }
+        client.write(UPGRADE_REQUEST.as_bytes());
+        client.write(&requests);
+        client.write(&text_frame(&subscribe(&channel)));
+        client.write_anyway(&match number % 9 {
+            1 => frame(opcode::CLOSE, &1000u16.to_be_bytes()),
+            2 => [frame(opcode::CLOSE, b""), requests].concat(),
+            3 => frame(opcode::BINARY, b"x"),
+            4 => frame(0x3, b"x"),
+            5 => text_frame("half a frame")[..5].to_vec(),
+            6 => frame(opcode::PING, &[b'x'; 125]).repeat(5000),
+            _ => Vec::new(),
+        });
+        if number % 2 == 0 {
+            client.finish_writing();
+        }
+        admin.publish(&channel, "e", json!("x".repeat(20_000)));
+    }
+    eventually("everybody has gone", || {
+        let stats = stats(&mut admin);
+        let count = |name: &str| stats[name].as_u64().expect("a number");
+        let held = ["connections", "connections_upgrading", "connections_closing", "subscriptions", "channels"];
+        held.into_iter().all(|name| count(name) == 0)
+    });
+    let stats = stats(&mut admin);
+    let members = stats.as_object().expect("an object").iter();
+    let closes = members.filter(|(name, _)| name.starts_with("closes_")).map(|(_, count)| count.as_u64()).sum();
+    assert_eq!((stats["accepts"].as_u64(), closes), (Some(CLIENTS as u64), Some(CLIENTS as u64)), "{stats}");
+    assert_eq!(stats["outbox_bytes"], 0);
+    // What the pools keep, no more.
+    assert!(stats["page_bytes"].as_u64() <= Some(4 * 1024 * 1024 * shards as u64), "{stats}");
+}
+
+/// An operator's pipe: requests, then the end of the input. Every reply comes, in order, then the end.
+fn a_half_closed_admin_connection_is_answered(shards: usize) {
+    const REQUESTS: u64 = 3000;
+    let server = Server::start(shards);
+    let _subscribers = subscribers(&server, "c1", 10);
+    let (mut writer, reader) = Admin::connect(&server).split();
+    let asking = thread::spawn(move || {
+        for id in 0..REQUESTS {
+            let channel = format!("c{}", id % 7);
+            let request = json!({"id": id, "command": "publish", "channel": channel, "event": "e", "data": id});
+            writer.write_all(format!("{request}\n").as_bytes()).expect("a request is taken");
+        }
+        writer.write_all(b"{\"command\":\"pi").expect("half a line is taken");
+        writer.shutdown(Shutdown::Write).expect("an open connection");
+    });
+    let ids = reader.lines().map(|line| {
+        let reply: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        assert_eq!(reply["subscribers"], if reply["id"].as_u64().map(|id| id % 7) == Some(1) { 10 } else { 0 });
+        reply["id"].as_u64()
+    });
+    assert!(ids.eq((0..REQUESTS).map(Some)));
+    asking.join().expect("the writer ends");
 }
 
 /// Subscribes and publishes until so many bytes wait for the client. Returns the number of messages.
