@@ -3,12 +3,10 @@
 
 use crate::config::Limits;
 use crate::hub::identity::SLOTS_MAX;
-use crate::hub::mail::{Answer, Asker, ConnectionInfo, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::pages::{Chunk, Pages};
 use crate::hub::{Heard, Hub, Port, Urgency};
-use crate::metrics::Gauges;
 use crate::protocol::close::CloseReason;
-use crate::protocol::event;
 use crate::shard::Shared;
 use crate::shard::connection::{Connection, Phase};
 use crate::shard::mesh::Mesh;
@@ -24,6 +22,10 @@ use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+mod ending;
+mod heartbeat;
+mod operators;
 
 /// The connections, and what waits to be done for them in this turn.
 pub struct Clients {
@@ -301,229 +303,6 @@ impl Clients {
         }
     }
 
-    // ---- heartbeats
-
-    fn pong(&mut self, slot: Slot) {
-        let interval = self.interval_ticks();
-        let connection = &mut self.connections[slot as usize];
-        if std::mem::take(&mut connection.is_pinged) {
-            connection.ping_at = connection.ping_at.wrapping_add(interval);
-            let deadline = self.deadline(slot);
-            self.wheel.arm(slot, deadline);
-        }
-    }
-
-    /// Looks after connections whose entry in the wheel came due. Returns whether some are left for the next turn.
-    pub fn expire(&mut self, hub: &mut Hub) -> bool {
-        for _ in 0..TIMERS_PER_TURN {
-            let Some(slot) = self.wheel.expire(self.now) else {
-                return false;
-            };
-            hub.counters.timers_fired += 1;
-            self.expired(slot, hub);
-        }
-        true
-    }
-
-    fn expired(&mut self, slot: Slot, hub: &mut Hub) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return;
-        };
-        let is_due = |at: u32, now: u32| now.wrapping_sub(at) as i32 >= 0;
-        let deadline = match connection.phase {
-            Phase::Ended => return,
-            Phase::Closing { .. } if is_due(connection.ping_at, self.now) => return self.finish(slot),
-            Phase::Upgrading => {
-                let deadline = connection.accepted_at.wrapping_add(self.handshake_ticks());
-                if is_due(deadline, self.now) {
-                    return self.end(slot, &CloseReason::HandshakeTimeout, hub);
-                }
-                deadline
-            }
-            Phase::Closing { .. } => connection.ping_at,
-            Phase::Open => {
-                if is_due(self.deadline(slot), self.now) && !self.beat(slot, hub) {
-                    return;
-                }
-                self.deadline(slot)
-            }
-        };
-        self.wheel.arm(slot, deadline);
-    }
-
-    /// An open connection's deadline has come: pings it, or closes it. Returns whether it goes on.
-    fn beat(&mut self, slot: Slot, hub: &mut Hub) -> bool {
-        let (timeout_s, silence_s) =
-            (self.limits.heart_timeout_s, self.limits.heart_interval_s + self.limits.heart_timeout_s);
-        let silent_at = self.silent_at(slot);
-        let connection = &mut self.connections[slot as usize];
-        let reason = if connection.is_pinged {
-            CloseReason::PongTimeout { timeout_s }
-        } else if self.now.wrapping_sub(silent_at) as i32 >= 0 {
-            CloseReason::Silent { timeout_s: silence_s }
-        } else {
-            connection.is_pinged = true;
-            connection.ping_at = self.now;
-            hub.counters.pings_sent += 1;
-            hub.say_now(slot, self, event::ping);
-            return true;
-        };
-        self.close(slot, reason, hub);
-        false
-    }
-
-    /// The tick at which an open connection has to be looked at.
-    fn deadline(&self, slot: Slot) -> u32 {
-        let connection = &self.connections[slot as usize];
-        let silent_at = self.silent_at(slot);
-        if connection.is_pinged {
-            connection.ping_at.wrapping_add(ticks(u64::from(self.limits.heart_timeout_s) * 1000))
-        } else if self.limits.server_ping && (silent_at.wrapping_sub(connection.ping_at) as i32) > 0 {
-            connection.ping_at
-        } else {
-            silent_at
-        }
-    }
-
-    fn silent_at(&self, slot: Slot) -> u32 {
-        let silence_s = u64::from(self.limits.heart_interval_s) + u64::from(self.limits.heart_timeout_s);
-        self.connections[slot as usize].heard_at.wrapping_add(ticks(silence_s * 1000))
-    }
-
-    fn interval_ticks(&self) -> u32 {
-        ticks(u64::from(self.limits.heart_interval_s) * 1000)
-    }
-
-    fn handshake_ticks(&self) -> u32 {
-        ticks(self.limits.handshake_timeout_ms)
-    }
-
-    // ---- the end
-
-    /// Says why, and waits for the peer to close. What the connection was sent before goes first.
-    pub fn close(&mut self, slot: Slot, reason: CloseReason, hub: &mut Hub) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return;
-        };
-        let was_open = connection.phase == Phase::Open;
-        if !was_open && connection.phase != Phase::Upgrading {
-            return;
-        }
-        self.count_end(slot, &reason);
-        if was_open {
-            tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
-            hub.disconnect(slot, self);
-        }
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Closing { reads: true, is_answered: false };
-        self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-        let connection = &mut self.connections[slot as usize];
-        if let CloseReason::SlowConsumer { .. } = reason {
-            match connection.outbox.cut_to_frame(&mut hub.pages) {
-                Some(dropped) => hub.counters.outbox_bytes_dropped += dropped as u64,
-                None => return self.finish(slot),
-            }
-        }
-        if let CloseReason::ClientClosed { code: None } = reason {
-            hub.say_now(slot, self, |out| frame::encode_header(out, Opcode::Close, 0));
-        } else if let Some((code, text)) = reason.frame() {
-            hub.say_now(slot, self, |out| frame::encode_close(out, code, &text));
-        }
-        self.mark(slot, Urgency::Soon);
-    }
-
-    /// The peer is gone, or is treated as if. What already waits for an upgraded connection is still offered to the socket: it
-    /// may only have said that it sends no more.
-    fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return;
-        };
-        let phase = connection.phase;
-        self.count_end(slot, reason);
-        match phase {
-            Phase::Upgrading | Phase::Ended => return self.finish(slot),
-            Phase::Open => {
-                hub.disconnect(slot, self);
-                self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-            }
-            Phase::Closing { .. } => {}
-        }
-        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
-        self.mark(slot, Urgency::Soon);
-    }
-
-    /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.
-    fn count_end(&mut self, slot: Slot, reason: &CloseReason) {
-        if self.connections[slot as usize].end() {
-            self.closes[reason.kind()] += 1;
-        }
-    }
-
-    /// A connection that is closing is dropped at this tick, whatever still waits for it.
-    fn drop_at(&mut self, slot: Slot, at: u32) {
-        self.connections[slot as usize].ping_at = at;
-        self.wheel.arm(slot, at);
-    }
-
-    /// Nothing more is to be done for it.
-    fn finish(&mut self, slot: Slot) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return;
-        };
-        if connection.phase != Phase::Ended {
-            connection.phase = Phase::Ended;
-            self.ended.push(slot);
-        }
-    }
-
-    /// Closes whom the hub wants closed.
-    pub fn close_broken(&mut self, hub: &mut Hub) {
-        while let Some((slot, reason)) = self.broken.pop() {
-            self.close(slot, reason, hub);
-        }
-    }
-
-    /// Closes everybody. Until tick `deadline` they may take to read what they were sent before.
-    pub fn close_all(&mut self, deadline: u32, hub: &mut Hub) {
-        let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
-        for slot in slots {
-            match self.connections[slot as usize].phase {
-                Phase::Upgrading => self.end(slot, &CloseReason::ServerRestarting, hub),
-                Phase::Open => {
-                    self.close(slot, CloseReason::ServerRestarting, hub);
-                    // Not at the deadline itself: who is late then is cut off, and counted.
-                    self.drop_at(slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-                }
-                Phase::Closing { .. } | Phase::Ended => {}
-            }
-        }
-    }
-
-    /// Ends everybody without another word. Returns how many still had something to be written.
-    pub fn cut_off(&mut self, hub: &mut Hub) -> usize {
-        let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
-        let late = slots.iter().filter(|&&slot| !self.connections[slot as usize].outbox.is_empty()).count();
-        for slot in slots {
-            self.count_end(slot, &CloseReason::ServerRestarting);
-            self.finish(slot);
-        }
-        self.reap(hub);
-        late
-    }
-
-    /// Frees the slots of connections that ended.
-    pub fn reap(&mut self, hub: &mut Hub) {
-        while let Some(slot) = self.ended.pop() {
-            let Some(mut connection) = self.connections.try_remove(slot as usize) else {
-                continue;
-            };
-            hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
-            self.wheel.cancel(slot);
-            self.accepted.fetch_sub(1, Relaxed);
-            self.admitted.fetch_sub(usize::from(connection.is_admitted), Relaxed);
-        }
-    }
-
     // ---- writing
 
     /// Queues a connection for the flush.
@@ -589,7 +368,7 @@ impl Clients {
                 } else {
                     // The peer reads the close frame, then the end; it answers, and its end is ours.
                     let _ = connection.socket.shutdown(Shutdown::Write);
-                    self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+                    self.drop_at(slot, self.now.wrapping_add(ticks(ending::CLOSE_TIMEOUT_MS)));
                 }
             }
             _ => {}
@@ -626,59 +405,6 @@ impl Clients {
     /// Whether nobody is connected.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
-    }
-
-    // ---- what operators ask
-
-    /// One connection.
-    pub fn info(&self, slot: Slot, hub: &Hub) -> Option<ConnectionInfo> {
-        let connection = self.connections.get(slot as usize).filter(|connection| connection.phase == Phase::Open)?;
-        Some(ConnectionInfo {
-            socket_id: hub.socket_id(slot),
-            address: connection.socket.peer_addr().ok(),
-            shard: self.me,
-            age_s: u64::from(self.now.wrapping_sub(connection.accepted_at)) * TICK_MS / 1000,
-            subscriptions: hub.channels_of(slot).count(),
-            outbox_bytes: connection.outbox.bytes(),
-        })
-    }
-
-    /// A page of the open connections: up to `limit` from slot `after` on, and where to go on.
-    pub fn page(&self, limit: usize, after: Slot, hub: &Hub) -> (Vec<ConnectionInfo>, Option<Slot>) {
-        let mut page = Vec::new();
-        let end = self.connections.capacity() as Slot;
-        let stop = end.min(after.saturating_add(SCAN_MAX));
-        for slot in after..stop {
-            if self.connections.get(slot as usize).is_none_or(|connection| connection.phase != Phase::Open) {
-                continue;
-            }
-            if page.len() == limit {
-                return (page, Some(slot));
-            }
-            page.extend(self.info(slot, hub));
-        }
-        (page, (stop < end).then_some(stop))
-    }
-
-    /// What is held now. Walks the connections.
-    pub fn gauges(&self, hub: &Hub) -> Gauges {
-        let (subscriptions, channels) = hub.sizes();
-        let mut gauges = Gauges {
-            subscriptions: subscriptions as u64,
-            channels: channels as u64,
-            page_bytes: hub.pages.held_bytes() as u64,
-            mail_waiting: self.mesh.waiting() as u64,
-            ..Gauges::default()
-        };
-        for (_, connection) in &self.connections {
-            gauges.outbox_bytes += connection.outbox.bytes() as u64;
-            match connection.phase {
-                Phase::Upgrading => gauges.connections_upgrading += 1,
-                Phase::Open => gauges.connections += 1,
-                Phase::Closing { .. } | Phase::Ended => gauges.connections_closing += 1,
-            }
-        }
-        gauges
     }
 }
 
@@ -728,12 +454,7 @@ pub fn ticks(ms: u64) -> u32 {
 const WAITING_REPLIES_MAX: usize = 256;
 /// Connections beyond the limit that are still told so.
 const REFUSALS_MAX: usize = 256;
-/// How long a peer may take to answer a close frame.
-const CLOSE_TIMEOUT_MS: u64 = 3000;
 /// About 2 to 4 ms of system calls.
 const WRITES_PER_TURN: usize = 512;
 /// One write in so many is bulk's, however much is soon.
 const BULK_EVERY: usize = 4;
-const TIMERS_PER_TURN: usize = 1024;
-/// Slots that one page looks at.
-const SCAN_MAX: u32 = 65_536;

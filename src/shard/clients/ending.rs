@@ -1,0 +1,138 @@
+//! How connections end: the close handshake, shutdown, and the slot's return.
+
+use super::{Clients, ticks};
+use crate::hub::mail::Slot;
+use crate::hub::{Hub, Urgency};
+use crate::protocol::close::CloseReason;
+use crate::shard::connection::Phase;
+use crate::wire::frame::{self, Opcode};
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Clients {
+    /// Says why, and waits for the peer to close. What the connection was sent before goes first.
+    pub fn close(&mut self, slot: Slot, reason: CloseReason, hub: &mut Hub) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        let was_open = connection.phase == Phase::Open;
+        if !was_open && connection.phase != Phase::Upgrading {
+            return;
+        }
+        self.count_end(slot, &reason);
+        if was_open {
+            tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
+            hub.disconnect(slot, self);
+        }
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Closing { reads: true, is_answered: false };
+        self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+        let connection = &mut self.connections[slot as usize];
+        if let CloseReason::SlowConsumer { .. } = reason {
+            match connection.outbox.cut_to_frame(&mut hub.pages) {
+                Some(dropped) => hub.counters.outbox_bytes_dropped += dropped as u64,
+                None => return self.finish(slot),
+            }
+        }
+        if let CloseReason::ClientClosed { code: None } = reason {
+            hub.say_now(slot, self, |out| frame::encode_header(out, Opcode::Close, 0));
+        } else if let Some((code, text)) = reason.frame() {
+            hub.say_now(slot, self, |out| frame::encode_close(out, code, &text));
+        }
+        self.mark(slot, Urgency::Soon);
+    }
+
+    /// The peer is gone, or is treated as if. What already waits for an upgraded connection is still offered to the socket: it
+    /// may only have said that it sends no more.
+    pub(super) fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        let phase = connection.phase;
+        self.count_end(slot, reason);
+        match phase {
+            Phase::Upgrading | Phase::Ended => return self.finish(slot),
+            Phase::Open => {
+                hub.disconnect(slot, self);
+                self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+            }
+            Phase::Closing { .. } => {}
+        }
+        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
+        self.mark(slot, Urgency::Soon);
+    }
+
+    /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.
+    pub(super) fn count_end(&mut self, slot: Slot, reason: &CloseReason) {
+        if self.connections[slot as usize].end() {
+            self.closes[reason.kind()] += 1;
+        }
+    }
+
+    /// A connection that is closing is dropped at this tick, whatever still waits for it.
+    pub(super) fn drop_at(&mut self, slot: Slot, at: u32) {
+        self.connections[slot as usize].ping_at = at;
+        self.wheel.arm(slot, at);
+    }
+
+    /// Nothing more is to be done for it.
+    pub(super) fn finish(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        if connection.phase != Phase::Ended {
+            connection.phase = Phase::Ended;
+            self.ended.push(slot);
+        }
+    }
+
+    /// Closes whom the hub wants closed.
+    pub fn close_broken(&mut self, hub: &mut Hub) {
+        while let Some((slot, reason)) = self.broken.pop() {
+            self.close(slot, reason, hub);
+        }
+    }
+
+    /// Closes everybody. Until tick `deadline` they may take to read what they were sent before.
+    pub fn close_all(&mut self, deadline: u32, hub: &mut Hub) {
+        let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
+        for slot in slots {
+            match self.connections[slot as usize].phase {
+                Phase::Upgrading => self.end(slot, &CloseReason::ServerRestarting, hub),
+                Phase::Open => {
+                    self.close(slot, CloseReason::ServerRestarting, hub);
+                    // Not at the deadline itself: who is late then is cut off, and counted.
+                    self.drop_at(slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+                }
+                Phase::Closing { .. } | Phase::Ended => {}
+            }
+        }
+    }
+
+    /// Ends everybody without another word. Returns how many still had something to be written.
+    pub fn cut_off(&mut self, hub: &mut Hub) -> usize {
+        let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
+        let late = slots.iter().filter(|&&slot| !self.connections[slot as usize].outbox.is_empty()).count();
+        for slot in slots {
+            self.count_end(slot, &CloseReason::ServerRestarting);
+            self.finish(slot);
+        }
+        self.reap(hub);
+        late
+    }
+
+    /// Frees the slots of connections that ended.
+    pub fn reap(&mut self, hub: &mut Hub) {
+        while let Some(slot) = self.ended.pop() {
+            let Some(mut connection) = self.connections.try_remove(slot as usize) else {
+                continue;
+            };
+            hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
+            self.wheel.cancel(slot);
+            self.accepted.fetch_sub(1, Relaxed);
+            self.admitted.fetch_sub(usize::from(connection.is_admitted), Relaxed);
+        }
+    }
+}
+
+/// How long a peer may take to answer a close frame.
+pub(super) const CLOSE_TIMEOUT_MS: u64 = 3000;

@@ -1,0 +1,108 @@
+//! Heartbeats and deadlines: what happens when a connection's entry in the wheel comes due.
+
+use super::{Clients, ticks};
+use crate::hub::Hub;
+use crate::hub::mail::Slot;
+use crate::protocol::close::CloseReason;
+use crate::protocol::event;
+use crate::shard::connection::Phase;
+
+impl Clients {
+    pub(super) fn pong(&mut self, slot: Slot) {
+        let interval = self.interval_ticks();
+        let connection = &mut self.connections[slot as usize];
+        if std::mem::take(&mut connection.is_pinged) {
+            connection.ping_at = connection.ping_at.wrapping_add(interval);
+            let deadline = self.deadline(slot);
+            self.wheel.arm(slot, deadline);
+        }
+    }
+
+    /// Looks after connections whose entry in the wheel came due. Returns whether some are left for the next turn.
+    pub fn expire(&mut self, hub: &mut Hub) -> bool {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(slot) = self.wheel.expire(self.now) else {
+                return false;
+            };
+            hub.counters.timers_fired += 1;
+            self.expired(slot, hub);
+        }
+        true
+    }
+
+    fn expired(&mut self, slot: Slot, hub: &mut Hub) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        let is_due = |at: u32, now: u32| now.wrapping_sub(at) as i32 >= 0;
+        let deadline = match connection.phase {
+            Phase::Ended => return,
+            Phase::Closing { .. } if is_due(connection.ping_at, self.now) => return self.finish(slot),
+            Phase::Upgrading => {
+                let deadline = connection.accepted_at.wrapping_add(self.handshake_ticks());
+                if is_due(deadline, self.now) {
+                    return self.end(slot, &CloseReason::HandshakeTimeout, hub);
+                }
+                deadline
+            }
+            Phase::Closing { .. } => connection.ping_at,
+            Phase::Open => {
+                if is_due(self.deadline(slot), self.now) && !self.beat(slot, hub) {
+                    return;
+                }
+                self.deadline(slot)
+            }
+        };
+        self.wheel.arm(slot, deadline);
+    }
+
+    /// An open connection's deadline has come: pings it, or closes it. Returns whether it goes on.
+    fn beat(&mut self, slot: Slot, hub: &mut Hub) -> bool {
+        let (timeout_s, silence_s) =
+            (self.limits.heart_timeout_s, self.limits.heart_interval_s + self.limits.heart_timeout_s);
+        let silent_at = self.silent_at(slot);
+        let connection = &mut self.connections[slot as usize];
+        let reason = if connection.is_pinged {
+            CloseReason::PongTimeout { timeout_s }
+        } else if self.now.wrapping_sub(silent_at) as i32 >= 0 {
+            CloseReason::Silent { timeout_s: silence_s }
+        } else {
+            connection.is_pinged = true;
+            connection.ping_at = self.now;
+            hub.counters.pings_sent += 1;
+            hub.say_now(slot, self, event::ping);
+            return true;
+        };
+        self.close(slot, reason, hub);
+        false
+    }
+
+    /// The tick at which an open connection has to be looked at.
+    pub(super) fn deadline(&self, slot: Slot) -> u32 {
+        let connection = &self.connections[slot as usize];
+        let silent_at = self.silent_at(slot);
+        if connection.is_pinged {
+            connection.ping_at.wrapping_add(ticks(u64::from(self.limits.heart_timeout_s) * 1000))
+        } else if self.limits.server_ping && (silent_at.wrapping_sub(connection.ping_at) as i32) > 0 {
+            connection.ping_at
+        } else {
+            silent_at
+        }
+    }
+
+    fn silent_at(&self, slot: Slot) -> u32 {
+        let silence_s = u64::from(self.limits.heart_interval_s) + u64::from(self.limits.heart_timeout_s);
+        self.connections[slot as usize].heard_at.wrapping_add(ticks(silence_s * 1000))
+    }
+
+    pub(super) fn interval_ticks(&self) -> u32 {
+        ticks(u64::from(self.limits.heart_interval_s) * 1000)
+    }
+
+    pub(super) fn handshake_ticks(&self) -> u32 {
+        ticks(self.limits.handshake_timeout_ms)
+    }
+}
+
+/// Entries of the wheel that one turn looks after.
+const TIMERS_PER_TURN: usize = 1024;

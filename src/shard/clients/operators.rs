@@ -1,0 +1,64 @@
+//! What operators are told of the connections.
+
+use super::Clients;
+use crate::hub::Hub;
+use crate::hub::mail::{ConnectionInfo, Slot};
+use crate::metrics::Gauges;
+use crate::shard::connection::Phase;
+use crate::shard::wheel::TICK_MS;
+
+impl Clients {
+    /// One connection.
+    pub fn info(&self, slot: Slot, hub: &Hub) -> Option<ConnectionInfo> {
+        let connection = self.connections.get(slot as usize).filter(|connection| connection.phase == Phase::Open)?;
+        Some(ConnectionInfo {
+            socket_id: hub.socket_id(slot),
+            address: connection.socket.peer_addr().ok(),
+            shard: self.me,
+            age_s: u64::from(self.now.wrapping_sub(connection.accepted_at)) * TICK_MS / 1000,
+            subscriptions: hub.channels_of(slot).count(),
+            outbox_bytes: connection.outbox.bytes(),
+        })
+    }
+
+    /// A page of the open connections: up to `limit` from slot `after` on, and where to go on.
+    pub fn page(&self, limit: usize, after: Slot, hub: &Hub) -> (Vec<ConnectionInfo>, Option<Slot>) {
+        let mut page = Vec::new();
+        let end = self.connections.capacity() as Slot;
+        let stop = end.min(after.saturating_add(SCAN_MAX));
+        for slot in after..stop {
+            if self.connections.get(slot as usize).is_none_or(|connection| connection.phase != Phase::Open) {
+                continue;
+            }
+            if page.len() == limit {
+                return (page, Some(slot));
+            }
+            page.extend(self.info(slot, hub));
+        }
+        (page, (stop < end).then_some(stop))
+    }
+
+    /// What is held now. Walks the connections.
+    pub fn gauges(&self, hub: &Hub) -> Gauges {
+        let (subscriptions, channels) = hub.sizes();
+        let mut gauges = Gauges {
+            subscriptions: subscriptions as u64,
+            channels: channels as u64,
+            page_bytes: hub.pages.held_bytes() as u64,
+            mail_waiting: self.mesh.waiting() as u64,
+            ..Gauges::default()
+        };
+        for (_, connection) in &self.connections {
+            gauges.outbox_bytes += connection.outbox.bytes() as u64;
+            match connection.phase {
+                Phase::Upgrading => gauges.connections_upgrading += 1,
+                Phase::Open => gauges.connections += 1,
+                Phase::Closing { .. } | Phase::Ended => gauges.connections_closing += 1,
+            }
+        }
+        gauges
+    }
+}
+
+/// Slots that one page looks at.
+const SCAN_MAX: u32 = 65_536;
