@@ -9,7 +9,7 @@ use crate::shard::outbox::Outbox;
 use crate::wire::frame::Decoder;
 use mio::net::TcpStream;
 
-/// About 88 bytes; the hub's [`crate::hub::member::Member`] adds 48, a subscription 8 in the channel's list, the wheel 8.
+/// 88 bytes; the hub's [`crate::hub::member::Member`] adds 40, a subscription 8 in the channel's list, the wheel 8.
 /// Everything larger is behind a pointer that is null while the connection is idle.
 pub struct Connection {
     /// The socket.
@@ -85,5 +85,22 @@ impl Connection {
     /// Notes that it ends. Returns whether that is news: the first reason is the one that counts.
     pub fn end(&mut self) -> bool {
         !std::mem::replace(&mut self.has_ended, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::member::Member;
+    use crate::hub::subscribers::{Local, Subscriber};
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // 88 + 40 + 8 in the channel's list + 8 in the wheel = 144 bytes on a shared channel; measured 147 to 155 each at 10 000
+        // and 15 000 connections. A channel of its own adds the entry, its name, and the owner's 48: measured 306.
+        assert_eq!(size_of::<Connection>(), 88);
+        assert_eq!(size_of::<Member>(), 40);
+        assert_eq!(size_of::<Subscriber>(), 8);
+        assert_eq!(size_of::<Local>(), 64);
     }
 }
