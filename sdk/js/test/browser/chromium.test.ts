@@ -38,10 +38,9 @@ beforeAll(async () => {
       return response.writeHead(answer.status, { "content-type": "application/json" }).end(answer.body);
     }
     const name = request.url!.slice(1).split("?")[0]!;
-    const script = name === "corecast.min.js";
     response
-      .writeHead(200, { "content-type": script ? "text/javascript" : "text/html" })
-      .end(readFileSync(file(script ? "../../dist/corecast.min.js" : name || "page.html")));
+      .writeHead(200, { "content-type": name.endsWith(".js") ? "text/javascript" : "text/html" })
+      .end(readFileSync(file(name === "corecast.min.js" ? "../../dist/corecast.min.js" : name || "page.html")));
   });
   http.listen(await freePort(), "127.0.0.1");
   await once(http, "listening");
@@ -57,17 +56,18 @@ afterAll(async () => {
 const origin = () => `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
 
 /** A page with the client in `window.socket`, and all that it says on the console that is an error. */
-async function open(): Promise<{ page: Page; errors: string[] }> {
+async function open(backOff = { min: 50, max: 500 }): Promise<{ page: Page; errors: string[] }> {
   const page = await browser.newPage();
   const errors: string[] = [];
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
   page.on("pageerror", (error) => errors.push(String(error)));
   await page.goto(origin());
-  await page.evaluate(async (url) => {
-    const socket = new Corecast(url, { auth: { endpoint: "/auth", batch: true }, backOff: { min: 50, max: 500 } });
+  const made = { url: server.url, backOff };
+  await page.evaluate(async ({ url, backOff }) => {
+    const socket = new Corecast(url, { auth: { endpoint: "/auth", batch: true }, backOff });
     Object.assign(window, { socket, seen: [] });
     await socket.connect();
-  }, server.url);
+  }, made);
   return { page, errors };
 }
 
@@ -120,6 +120,55 @@ test("back after a restart of the server, with every channel", async () => {
   expect(await seen(page, 2)).toEqual([1, 1]);
   // The browser itself reports attempts that nobody answered; the client adds nothing.
   expect(errors.filter((text) => !text.includes("ERR_CONNECTION_REFUSED"))).toEqual([]);
+  await page.close();
+});
+
+test("in a worker: public and private, until it is terminated", async () => {
+  const { page, errors } = await open();
+  await page.evaluate((url) => {
+    const worker = new Worker("/worker.js");
+    const said: string[] = [];
+    worker.onmessage = ({ data }) => void said.push(data);
+    worker.onerror = ({ message }) => void said.push(message);
+    worker.postMessage(url);
+    Object.assign(window, { worker, said });
+  }, server.url);
+  const said = async (count: number) => {
+    await page.waitForFunction((count) => (window as any).said.length >= count, count);
+    return page.evaluate(() => (window as any).said as string[]);
+  };
+  expect(await said(1)).toEqual(["subscribed"]);
+  expect(await backend.publish("worker", "n", 1)).toBe(1);
+  expect(await backend.publish("private-worker", "n", 2)).toBe(1);
+  expect(await said(3)).toEqual(["subscribed", "worker 1", "private-worker 2"]);
+  await page.evaluate(() => (window as any).worker.terminate());
+  await expect.poll(() => backend.publish("worker", "n", 3), { timeout: 10_000 }).toBe(0);
+  expect(errors).toEqual([]);
+  await page.close();
+});
+
+test("offline: the silence is noticed; online: back at once", async () => {
+  // Waits that nobody lives to see the end of: it is the browser's word that ends them.
+  const { page, errors } = await open({ min: 3_600_000, max: 3_600_000 });
+  await listen(page, "a");
+  await page.evaluate(() => {
+    window.WebSocket = class extends WebSocket {
+      constructor(url: string | URL) {
+        super(url);
+        this.addEventListener("close", () => Object.assign(window, { refused: true }));
+      }
+    };
+  });
+  await page.context().setOffline(true);
+  // Chromium holds the frames back: the ping that answers `offline` has no pong within 5 s. The attempt at once then fails too.
+  await page.waitForFunction(() => (window as any).refused);
+  expect(await page.evaluate(() => (window as any).socket.state)).not.toBe("connected");
+  await page.context().setOffline(false);
+  await page.waitForFunction(() => (window as any).socket.channel("a").state === "subscribed");
+  await backend.publish("a", "n", 1);
+  await backend.publish("a", "n", 2);
+  expect(await seen(page, 2)).toEqual([1, 2]); // and not twice, through the connection that was given up
+  expect(errors.filter((text) => !text.includes("ERR_INTERNET_DISCONNECTED"))).toEqual([]);
   await page.close();
 });
 

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { WebSocket } from "ws";
 import { type ConnectionState, Corecast, type Options } from "../../src/index.js";
 import { CorecastBackend } from "../../src/server.js";
@@ -77,18 +77,47 @@ test("unsubscribe is confirmed, and the server knows it", async () => {
   expect(await backend.publish("left", "x")).toBe(0);
 });
 
-test("a restart under the client: back on its own, private channels signed anew", async () => {
-  const socket = client({ auth: ({ socketId, channel }) => backend.sign(socketId, channel) });
+test("a restart under the client: 1012 where it is drained, back on its own, private channels signed anew", async () => {
+  const attempts: number[] = [];
+  const closes: { code: number; at: number }[] = [];
+  class Observed extends WebSocket {
+    constructor(url: string) {
+      super(url);
+      attempts.push(performance.now());
+      this.once("close", (code) => closes.push({ code, at: performance.now() }));
+    }
+  }
+  const socket = client({
+    WebSocket: Observed,
+    auth: ({ socketId, channel }) => backend.sign(socketId, channel),
+    // A slow machine is not what this is about.
+    livedAfter: 60_000,
+    unavailableAfter: 60_000,
+  });
   const channels = ["a", "private-b"].map((name) => socket.subscribe(name));
   await Promise.all(channels.map(({ subscribed }) => subscribed));
-  const before = socket.socketId;
-  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+  const states: ConnectionState[] = [];
+  socket.on("state_change", ({ current }) => states.push(current));
+  // The longest that the jitter allows: then the least that lies between a loss and the next attempt is known.
+  const random = vi.spyOn(Math, "random").mockReturnValue(1);
+  onTestFinished(() => random.mockRestore());
+  for (const [signal, code] of [["SIGTERM", 1012], ["SIGKILL", 1006]] as const) {
+    attempts.length = closes.length = states.length = 0;
+    const before = socket.socketId;
     const lost = reached(socket, "connecting");
     await server.stop(signal);
     await lost;
+    expect(channels.map(({ state }) => state)).toEqual(["subscribing", "subscribing"]);
     const back = channels.map((channel) => channel.subscribed);
+    // Some attempts find nobody.
+    await expect.poll(() => closes.length, { timeout: 10_000 }).toBeGreaterThan(3);
+    expect(closes[0]!.code).toBe(code);
+    const bounds = signal === "SIGTERM" ? [50, 100, 200] : [200, 200, 200]; // no connection lived
+    for (const [n, bound] of bounds.entries()) expect(attempts[n]! - closes[n]!.at).toBeGreaterThan(bound - 2);
+    expect(states).toEqual(["connecting"]);
     await server.start();
     await Promise.all(back);
+    expect(states).toEqual(["connecting", "connected"]);
     expect(socket.socketId).not.toBe(before);
     const heard = channels.map((channel) => new Promise((resolve) => channel.bind(signal, resolve)));
     expect(await backend.publish(["a", "private-b"], signal, "back")).toBe(2);
