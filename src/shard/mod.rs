@@ -4,6 +4,7 @@
 pub mod admins;
 pub mod clients;
 pub mod connection;
+mod hearing;
 pub mod listener;
 pub mod mesh;
 pub mod outbox;
@@ -17,6 +18,7 @@ use crate::protocol::close::CloseReason;
 use admins::Admins;
 use clients::{Clients, ticks};
 use crossbeam_channel::{Receiver, Sender};
+use hearing::Hearing;
 use listener::{Accepted, Listener};
 use mesh::{Doorbell, Mesh};
 use mio::event::Event;
@@ -76,8 +78,7 @@ pub struct Shard {
     intake_bytes_max: usize,
     /// Bytes laid out since bulk output was last all written.
     unwritten_bytes: usize,
-    /// Turns in a row whose poll had more to report than fits.
-    full_polls: usize,
+    hearing: Hearing,
     stopping: Option<Stopping>,
     shutdown_timeout_ms: u64,
 }
@@ -111,7 +112,7 @@ impl Shard {
             buffer: vec![0; READ_BYTES].into(),
             intake_bytes_max: (limits.outbox_bytes_max / 4).clamp(1, INTAKE_BYTES),
             unwritten_bytes: 0,
-            full_polls: 0,
+            hearing: Hearing::default(),
             stopping: None,
             shutdown_timeout_ms: config.shutdown_timeout_ms,
         })
@@ -134,14 +135,16 @@ impl Shard {
             _ => {}
         }
         self.hub.counters.turns += 1;
-        self.clients.now = (self.shared.start.elapsed().as_millis() as u64 / TICK_MS) as u32;
+        let now = (self.shared.start.elapsed().as_millis() as u64 / TICK_MS) as u32;
+        let polled_at = std::mem::replace(&mut self.clients.now, now);
 
         let mut reported = 0;
         for event in events.iter() {
             reported += 1;
             self.handle(event);
         }
-        self.full_polls = if reported < EVENTS_PER_TURN { 0 } else { self.full_polls + 1 };
+        let polls = self.clients.count() / EVENTS_PER_TURN + 1;
+        self.hearing.polled(polled_at, reported < EVENTS_PER_TURN, polls);
         self.clients.read_rest(&mut self.hub, &mut self.buffer);
         self.accept();
         // In every turn, whatever it takes: the ring that ended the poll is spent, and while it stands no other is heard.
@@ -152,7 +155,7 @@ impl Shard {
             self.serve_admins();
         }
         self.clients.mesh.retry();
-        let timers_left = self.has_heard_all(timeout) && self.clients.expire(&mut self.hub);
+        let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
         self.progress_stop();
 
         self.unwritten_bytes += self.hub.laid_bytes;
@@ -171,14 +174,6 @@ impl Shard {
         }
         self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
         Ok(())
-    }
-
-    /// Whether everybody who has written has been heard, so that the others are silent. Not so where the poll slept: the
-    /// process may have stood still since it reported, and a timer that is due makes the next one look again at once. Nor
-    /// while polls come back full; that ends, because each socket is reported once in a round.
-    fn has_heard_all(&self, timeout: Option<Duration>) -> bool {
-        let round = self.clients.count() / EVENTS_PER_TURN + 1;
-        timeout == Some(Duration::ZERO) && !(1..=round).contains(&self.full_polls)
     }
 
     fn handle(&mut self, event: &Event) {

@@ -64,6 +64,15 @@ impl Server {
         rustix::process::kill_process(pid, signal).expect("the server still runs");
     }
 
+    /// Whether every thread has been stopped by a signal (proc_pid_stat(5): state `T`, behind the name in parentheses).
+    pub fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the server still runs");
+        tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+        })
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);

@@ -140,7 +140,7 @@ fn a_storm_fills_the_places_there_are() {
 #[test]
 fn a_stall_of_the_server_is_not_the_clients_silence() {
     const CLIENTS: usize = 1500;
-    let server = Server::options(1).heart(2, 2).start();
+    let server = Server::options(1).heart(2, 2).arg("--server-ping", "off").start();
     let ping = text_frame(r#"{"event":"socket:ping","data":{"id":1}}"#);
     let write = |clients: &mut Vec<TcpStream>| {
         clients.iter_mut().for_each(|client| client.write_all(&ping).expect("the server takes bytes"));
@@ -151,11 +151,11 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
         write(&mut clients);
         written += CLIENTS / 6 + clients.len();
     }
-    // Stopped in its sleep, not in the middle of a turn.
     let mut admin = Admin::connect(&server);
     eventually("all is read", || stats(&mut admin)["messages_in"] == written);
-    thread::sleep(Duration::from_millis(100));
     server.signal(Signal::STOP);
+    // What is written while threads still run may be read before the stall, and the stall is longer than the silence allowed.
+    eventually("all threads stand still", || server.is_stopped());
     write(&mut clients);
     thread::sleep(Duration::from_millis(4500));
     server.signal(Signal::CONT);

@@ -18,36 +18,37 @@ impl Clients {
         }
     }
 
-    /// Looks after connections whose entry in the wheel came due. Returns whether some are left for the next turn.
-    pub fn expire(&mut self, hub: &mut Hub) -> bool {
+    /// Looks after connections whose entry in the wheel came due by tick `until`, up to which everybody was heard. Returns
+    /// whether some are left for the next turn.
+    pub fn expire(&mut self, until: u32, hub: &mut Hub) -> bool {
         for _ in 0..TIMERS_PER_TURN {
-            let Some(slot) = self.wheel.expire(self.now) else {
+            let Some(slot) = self.wheel.expire(until) else {
                 return false;
             };
             hub.counters.timers_fired += 1;
-            self.expired(slot, hub);
+            self.expired(slot, until, hub);
         }
         true
     }
 
-    fn expired(&mut self, slot: Slot, hub: &mut Hub) {
+    fn expired(&mut self, slot: Slot, until: u32, hub: &mut Hub) {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        let is_due = |at: u32, now: u32| now.wrapping_sub(at) as i32 >= 0;
+        let is_due = |at: u32| until.wrapping_sub(at) as i32 >= 0;
         let deadline = match connection.phase {
             Phase::Ended => return,
-            Phase::Closing { .. } if is_due(connection.ping_at, self.now) => return self.finish(slot),
+            Phase::Closing { .. } if is_due(connection.ping_at) => return self.finish(slot),
             Phase::Upgrading => {
                 let deadline = connection.accepted_at.wrapping_add(self.handshake_ticks());
-                if is_due(deadline, self.now) {
+                if is_due(deadline) {
                     return self.end(slot, &CloseReason::HandshakeTimeout, hub);
                 }
                 deadline
             }
             Phase::Closing { .. } => connection.ping_at,
             Phase::Open => {
-                if is_due(self.deadline(slot), self.now) && !self.beat(slot, hub) {
+                if is_due(self.deadline(slot)) && !self.beat(slot, until, hub) {
                     return;
                 }
                 self.deadline(slot)
@@ -57,14 +58,14 @@ impl Clients {
     }
 
     /// An open connection's deadline has come: pings it, or closes it. Returns whether it goes on.
-    fn beat(&mut self, slot: Slot, hub: &mut Hub) -> bool {
+    fn beat(&mut self, slot: Slot, until: u32, hub: &mut Hub) -> bool {
         let (timeout_s, silence_s) =
             (self.limits.heart_timeout_s, self.limits.heart_interval_s + self.limits.heart_timeout_s);
         let silent_at = self.silent_at(slot);
         let connection = &mut self.connections[slot as usize];
         let reason = if connection.is_pinged {
             CloseReason::PongTimeout { timeout_s }
-        } else if self.now.wrapping_sub(silent_at) as i32 >= 0 {
+        } else if until.wrapping_sub(silent_at) as i32 >= 0 {
             CloseReason::Silent { timeout_s: silence_s }
         } else {
             connection.is_pinged = true;
