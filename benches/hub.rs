@@ -209,17 +209,7 @@ fn channel() -> Channel<'static> {
 }
 
 fn hub(shard: ShardId, shards: usize) -> Hub {
-    let limits = Limits {
-        heart_interval_s: 30,
-        heart_timeout_s: 25,
-        server_ping: false,
-        outbox_bytes_max: 1 << 20,
-        message_bytes_max: 65_536,
-        subscriptions_max: 128,
-        connections_max: 100_000,
-        handshake_timeout_ms: 10_000,
-        admin_line_bytes_max: 1 << 20,
-    };
+    let limits = Limits { server_ping: false, ..Limits::default() };
     let seed = [1, 2, 3, 4];
     Hub::new(Identity { shard, shards, seed }, &[], limits)
 }

@@ -59,7 +59,7 @@ pub struct Config {
 }
 
 /// Limits and times: plain integers, copied into every shard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Seconds between heartbeats (`heart.interval`), at least 1.
     pub heart_interval_s: u32,
@@ -79,6 +79,23 @@ pub struct Limits {
     pub handshake_timeout_ms: u64,
     /// Bytes of one line on the admin socket.
     pub admin_line_bytes_max: usize,
+}
+
+/// The defaults of [`OPTIONS`].
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            heart_interval_s: 30,
+            heart_timeout_s: 25,
+            server_ping: true,
+            outbox_bytes_max: 1 << 20,
+            message_bytes_max: 1 << 16,
+            subscriptions_max: 128,
+            connections_max: 1_000_000,
+            handshake_timeout_ms: 10_000,
+            admin_line_bytes_max: 1 << 20,
+        }
+    }
 }
 
 /// The secret stays out of logs, panics and test output.

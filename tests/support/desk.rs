@@ -75,17 +75,7 @@ pub struct Desk {
 impl Desk {
     /// The shard, with its subscribers.
     pub fn new(subscribers: usize) -> Desk {
-        let limits = Limits {
-            heart_interval_s: 30,
-            heart_timeout_s: 25,
-            server_ping: true,
-            outbox_bytes_max: 1 << 20,
-            message_bytes_max: 1 << 16,
-            subscriptions_max: 128,
-            connections_max: usize::MAX,
-            handshake_timeout_ms: 10_000,
-            admin_line_bytes_max: 1 << 20,
-        };
+        let limits = Limits { connections_max: usize::MAX, ..Limits::default() };
         let mut desk = Desk {
             hub: Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], limits),
             port: Outboxes::default(),

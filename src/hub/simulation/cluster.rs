@@ -118,15 +118,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let names = &names[..1 + choices.below(names.len())];
         let subscriptions_max = names.len().max(2) - usize::from(choices.one_in(4));
         let limits = Limits {
-            heart_interval_s: 30,
-            heart_timeout_s: 25,
             server_ping: false,
             outbox_bytes_max: choices.of(&[700, 1 << 20, 1 << 20, 1 << 20]),
-            message_bytes_max: 65_536,
             subscriptions_max,
-            connections_max: 1000,
-            handshake_timeout_ms: 1000,
-            admin_line_bytes_max: 1 << 20,
+            ..Limits::default()
         };
         let keys = vec![Key { id: "key".into(), secret: "secret".into() }];
         let capacities = choices.of(&[1, 2, 8, 1000]);
