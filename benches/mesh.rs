@@ -2,7 +2,8 @@
 
 use corecast::hub::mail::{Fence, Mail, ShardId};
 use corecast::shard::DOORBELL;
-use corecast::shard::mesh::{Doorbell, Mesh, inbox};
+use corecast::shard::doorbell::Doorbell;
+use corecast::shard::mesh::{Mesh, inbox};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mio::{Events, Poll, Waker};
 use std::sync::Arc;

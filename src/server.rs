@@ -2,7 +2,8 @@
 
 use crate::config::{Config, Pin};
 use crate::hub::mail::{SHARDS_MAX, ShardId};
-use crate::shard::mesh::{self, Doorbell};
+use crate::shard::doorbell::Doorbell;
+use crate::shard::mesh;
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
 use mio::{Poll, Waker};

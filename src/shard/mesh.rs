@@ -1,48 +1,12 @@
-//! The mail between shards: bounded inboxes, backlogs for what does not fit, doorbells that ring once.
-//!
-//! ```text
-//! sender                                   receiver
-//!   offer to inbox ── full ─► mark refused   clear rung, then drain
-//!     └► note the peer       └► offer again  for each refused mark: clear it, ring that shard
-//!   end of turn: ring each noted peer        before sleeping: nothing left over, or poll with timeout 0
-//!     (swap rung; the first one writes the eventfd)
-//! ```
-//!
-//! Both flags are sequentially consistent: whoever pushes after the receiver's last look sees `rung` cleared and rings,
-//! and whoever marks `refused` after the receiver's look finds room at the second offer. No time-out hides a lost wake-up.
+//! The mail between shards: bounded inboxes, backlogs for what does not fit, and doorbells that ring once a turn.
 
 use crate::hub::mail::{Mail, ShardId};
 use crate::hub::outgoing::{Outgoing, Post};
+use crate::shard::doorbell::Doorbell;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use mio::Waker;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-
-/// How a shard is woken.
-pub struct Doorbell {
-    /// Set by the first who rings, cleared by the shard before it looks.
-    rung: AtomicBool,
-    waker: Waker,
-    /// Shards whose mail found the inbox full.
-    refused: Box<[AtomicBool]>,
-}
-
-impl Doorbell {
-    /// A doorbell whose eventfd is registered with `waker`'s poll.
-    pub fn new(waker: Waker, shards: usize) -> Doorbell {
-        Doorbell { rung: AtomicBool::new(false), waker, refused: (0..shards).map(|_| AtomicBool::new(false)).collect() }
-    }
-
-    /// Wakes the shard, if nobody has since it last looked. Returns whether a system call was made.
-    pub fn ring(&self) -> io::Result<bool> {
-        if self.rung.swap(true, SeqCst) {
-            return Ok(false);
-        }
-        self.waker.wake().map(|()| true)
-    }
-}
 
 /// An inbox: `bounded` so that overload is felt by whoever causes it.
 pub fn inbox() -> (Sender<Mail>, Receiver<Mail>) {
@@ -91,7 +55,7 @@ impl Mesh {
 
     /// Says that the inbox is about to be looked at: whoever mails from now on rings again.
     pub fn look(&self) {
-        self.wire.doorbells[usize::from(self.me)].rung.store(false, SeqCst);
+        self.wire.doorbells[usize::from(self.me)].look();
     }
 
     /// The next letter.
@@ -106,12 +70,7 @@ impl Mesh {
 
     /// There is room in the inbox: wakes those who found none.
     pub fn call_refused(&mut self) -> io::Result<()> {
-        for (peer, refused) in self.wire.doorbells[usize::from(self.me)].refused.iter().enumerate() {
-            if refused.load(SeqCst) && refused.swap(false, SeqCst) {
-                self.wire.doorbells[peer].ring()?;
-            }
-        }
-        Ok(())
+        self.wire.doorbells[usize::from(self.me)].call_refused(&self.wire.doorbells)
     }
 
     /// Offers the backlog again.
@@ -150,25 +109,20 @@ impl Post for Wire {
             self.returned.push_back(mail);
             return Ok(());
         }
-        let refused = match self.inboxes[peer].try_send(mail) {
-            Err(TrySendError::Full(mail)) => {
-                self.doorbells[peer].refused[usize::from(self.me)].store(true, SeqCst);
-                self.inboxes[peer].try_send(mail)
-            }
-            taken => taken,
-        };
-        match refused {
-            // A shard that is gone has nobody left to deliver to.
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {
+        let offered =
+            self.doorbells[peer].offer(usize::from(self.me), mail, |mail| match self.inboxes[peer].try_send(mail) {
+                // A shard that is gone has nobody left to deliver to.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+                Err(TrySendError::Full(mail)) => Err(mail),
+            });
+        match offered {
+            Ok(()) => {
                 self.sent += 1;
                 self.mailed[peer] = true;
-                Ok(())
             }
-            Err(TrySendError::Full(mail)) => {
-                self.refused += 1;
-                Err(mail)
-            }
+            Err(_) => self.refused += 1,
         }
+        offered
     }
 }
 
