@@ -2,6 +2,7 @@
 //!
 //! Both decoders get a buffer "from the socket" by a copy, as a read would make it. `cargo bench --bench frame`
 
+use corecast::config::Access;
 use corecast::wire::{
     frame::{Decoder, Message, Opcode, encode_header},
     upgrade::{Upgrade, upgrade},
@@ -104,11 +105,12 @@ fn handshake(c: &mut Criterion) {
     let mut group = c.benchmark_group("upgrade");
     group.throughput(Throughput::Elements(1));
     let mut out = Vec::with_capacity(512);
+    let access = Access::default();
     for (name, request) in [("lean", LEAN), ("browser", BROWSER)] {
         group.bench_function(format!("{name}/corecast"), |b| {
             b.iter(|| {
                 out.clear();
-                let upgrade = upgrade(black_box(request.as_bytes()), &[], &mut out);
+                let upgrade = upgrade(black_box(request.as_bytes()), &access, false, &mut out);
                 assert!(matches!(upgrade, Upgrade::Accepted { .. }));
             });
         });
@@ -128,7 +130,7 @@ fn handshake(c: &mut Criterion) {
         b.iter(|| {
             out.clear();
             for len in 1..=BROWSER.len() {
-                black_box(upgrade(black_box(&BROWSER.as_bytes()[..len]), &[], &mut out));
+                black_box(upgrade(black_box(&BROWSER.as_bytes()[..len]), &access, false, &mut out));
             }
         });
     });

@@ -4,9 +4,11 @@
 //! `--print-config` all read it. [`Settings`] is what the sources say, as text; [`Settings::validate`] makes it a [`Config`].
 //! `corecast.toml` at the root of the repository is the manual, and a test holds it to the table.
 
+mod access;
 mod options;
 mod settings;
 
+pub use access::{Access, Origin};
 pub use options::{Kind, OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
 
@@ -46,8 +48,8 @@ pub struct Config {
     pub shards: usize,
     /// Pinning of shard threads.
     pub pin: Pin,
-    /// Request paths served; empty: all.
-    pub paths: Vec<String>,
+    /// Who may connect, and who is believed.
+    pub access: Access,
     /// Live key pairs.
     pub keys: Vec<Key>,
     /// Limits and times that each shard holds a copy of.

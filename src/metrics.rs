@@ -85,6 +85,8 @@ pub struct Stats {
     pub counters: Counters,
     /// Connections that ended, by the label of their reason.
     pub closes: Vec<(&'static str, u64)>,
+    /// Upgrade requests answered with an HTTP error, by the label of what was wrong.
+    pub refusals: Vec<(&'static str, u64)>,
     /// Held now.
     pub gauges: Gauges,
 }
@@ -94,19 +96,24 @@ impl Stats {
     pub fn add(&mut self, other: &Stats) {
         self.counters.add(&other.counters);
         self.gauges.add(&other.gauges);
-        if self.closes.is_empty() {
-            self.closes.clone_from(&other.closes);
-            return;
-        }
-        for ((_, sum), (_, closes)) in self.closes.iter_mut().zip(&other.closes) {
-            *sum += closes;
-        }
+        add_labelled(&mut self.closes, &other.closes);
+        add_labelled(&mut self.refusals, &other.refusals);
     }
 
-    /// Name and value of everything; closes are `closes_` and the reason's label.
+    /// Name and value of everything; closes are `closes_` and the reason's label, refusals `upgrades_refused_` and theirs.
     pub fn values(&self) -> impl Iterator<Item = (std::borrow::Cow<'static, str>, u64)> {
         let closes = self.closes.iter().map(|(label, count)| (format!("closes_{label}").into(), *count));
+        let refusals = self.refusals.iter().map(|(label, count)| (format!("upgrades_refused_{label}").into(), *count));
         let named = |(name, value): (&'static str, u64)| (name.into(), value);
-        self.gauges.values().map(named).chain(self.counters.values().map(named)).chain(closes)
+        self.gauges.values().map(named).chain(self.counters.values().map(named)).chain(closes).chain(refusals)
+    }
+}
+
+fn add_labelled(sums: &mut Vec<(&'static str, u64)>, others: &[(&'static str, u64)]) {
+    if sums.is_empty() {
+        return others.clone_into(sums);
+    }
+    for ((_, sum), (_, other)) in sums.iter_mut().zip(others) {
+        *sum += other;
     }
 }

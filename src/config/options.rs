@@ -1,6 +1,6 @@
 //! The table of options: every name, default and range, once.
 
-use super::Key;
+use super::{Key, Origin, access};
 use std::net::SocketAddr;
 
 /// One option. `name` is also the key in the file; in the environment it is [`Opt::env`], on the command line `--name`.
@@ -30,6 +30,10 @@ pub enum Kind {
     FilePath,
     /// The path of a request.
     UrlPath,
+    /// Where a page comes from, as browsers write it.
+    Origin,
+    /// A network in CIDR notation, or one address.
+    Network,
     /// `ID:SECRET`.
     KeyPair,
     /// One of these words.
@@ -78,7 +82,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 18] = [
+pub const OPTIONS: [Opt; 22] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -94,6 +98,30 @@ pub const OPTIONS: [Opt; 18] = [
         kind: Kind::UrlPath,
         repeatable: true,
         help: "Serve this request path only (repeatable) [default: every path]",
+    },
+    Opt {
+        name: "allow-origin",
+        value: "ORIGIN",
+        default: "",
+        kind: Kind::Origin,
+        repeatable: true,
+        help: "Let pages of this origin connect, https://*.example.com for all below one (repeatable) [default: every origin]",
+    },
+    Opt {
+        name: "trust-proxy",
+        value: "CIDR",
+        default: "",
+        kind: Kind::Network,
+        repeatable: true,
+        help: "Believe proxies of this network about whose connection it is (repeatable) [default: nobody]",
+    },
+    Opt {
+        name: "proxy-protocol",
+        value: "on|off",
+        default: "off",
+        kind: Kind::Choice(&["on", "off"]),
+        repeatable: false,
+        help: "Whether connections from trusted proxies begin with a PROXY header, version 1 or 2",
     },
     Opt {
         name: "admin-socket",
@@ -192,6 +220,14 @@ pub const OPTIONS: [Opt; 18] = [
         help: "Client connections of the whole server; the descriptor limit (ulimit -n) bounds it further",
     },
     Opt {
+        name: "max-request",
+        value: "BYTES",
+        default: "8KiB",
+        kind: Kind::Bytes { min: 512, max: 64 * KIB },
+        repeatable: false,
+        help: "Bytes of an upgrade request, with its headers",
+    },
+    Opt {
         name: "handshake-timeout",
         value: "S",
         default: "10",
@@ -242,6 +278,8 @@ impl Kind {
             Kind::UrlPath => {
                 text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
             }
+            Kind::Origin => Origin::parse(text).is_some(),
+            Kind::Network => access::network(text).is_some(),
             Kind::KeyPair => key_pair(text).is_ok(),
             Kind::Choice(words) => words.contains(&text),
             Kind::AutoOr { .. } => text == "auto" || self.number(text).is_some(),
@@ -269,6 +307,11 @@ impl Kind {
             Kind::SocketPath => format!("the path of a Unix socket, 1 to {SOCKET_PATH_BYTES_MAX} bytes"),
             Kind::FilePath => "the path of a file".into(),
             Kind::UrlPath => "a request path that starts with /, in ASCII, without spaces, ? and #".into(),
+            Kind::Origin => {
+                "an origin such as https://example.com, https://example.com:8443 or https://*.example.com (no path)"
+                    .into()
+            }
+            Kind::Network => "a network such as 10.0.0.0/8 or fd00::/8, or one IP address".into(),
             Kind::KeyPair => "ID:SECRET, neither of them empty, no spaces, no : in the ID".into(),
             Kind::Choice(words) => words.join(" or "),
             Kind::AutoOr { min, max } => format!("auto, or a whole number from {min} to {max}"),

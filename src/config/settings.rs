@@ -1,5 +1,6 @@
 //! What the command line, the environment and the file say: text per option, and where it came from.
 
+use super::access::{self, Access, Origin};
 use super::options::{self, OPTIONS, Opt};
 use super::{Config, Key, Limits, Pin, REDACTED};
 use std::collections::{BTreeMap, HashSet};
@@ -111,7 +112,7 @@ impl Settings {
                 Some("none") => Pin::None,
                 _ => Pin::Auto,
             },
-            paths: check.all("path"),
+            access: check.access(),
             keys: check.keys(),
             limits: Limits {
                 heart_interval_s: check.number("heart-interval") as u32,
@@ -168,7 +169,7 @@ impl Settings {
     }
 
     fn effective(&self, given: &Given, config: &Config) -> Option<Value> {
-        let limits = &config.limits;
+        let (limits, access) = (&config.limits, &config.access);
         let whole = |number: u64| Value::Integer(number as i64);
         let seconds = |millis: u64| match millis % 1000 {
             0 => whole(millis / 1000),
@@ -177,7 +178,10 @@ impl Settings {
         let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
         Some(match given.option.name {
             "listen" => Value::String(config.listen.to_string()),
-            "path" => list(config.paths.clone()),
+            "path" => list(access.paths.clone()),
+            "allow-origin" => list(access.origins.iter().map(Origin::to_string).collect()),
+            "trust-proxy" => list(access.trusted.iter().map(|network| network.to_string()).collect()),
+            "proxy-protocol" => Value::Boolean(access.has_proxy_header),
             "admin-socket" => Value::String(config.admin_socket.display().to_string()),
             "shards" => whole(config.shards as u64),
             "pin" => Value::String(match config.pin {
@@ -196,6 +200,7 @@ impl Settings {
             "max-message" => whole(limits.message_bytes_max as u64),
             "max-subscriptions" => whole(limits.subscriptions_max as u64),
             "max-connections" => whole(limits.connections_max as u64),
+            "max-request" => whole(access.request_bytes_max as u64),
             "handshake-timeout" => seconds(limits.handshake_timeout_ms),
             "admin-line-limit" => whole(limits.admin_line_bytes_max as u64),
             "shutdown-timeout" => seconds(config.shutdown_timeout_ms),
@@ -227,6 +232,21 @@ impl<'a> Check<'a> {
     fn number(&mut self, name: &str) -> u64 {
         let kind = self.settings.given(name).option.kind;
         self.one(name).and_then(|text| kind.number(text)).unwrap_or_default()
+    }
+
+    fn access(&mut self) -> Access {
+        let access = Access {
+            paths: self.all("path"),
+            origins: self.all("allow-origin").iter().filter_map(|text| Origin::parse(text)).collect(),
+            trusted: self.all("trust-proxy").iter().filter_map(|text| access::network(text)).collect(),
+            has_proxy_header: self.one("proxy-protocol") == Some("on"),
+            request_bytes_max: self.number("max-request") as usize,
+        };
+        if access.has_proxy_header && self.settings.given("trust-proxy").values.is_empty() {
+            let given = self.settings.given("proxy-protocol");
+            self.note(given.problem("\"on\" needs --trust-proxy: without it nobody's PROXY header is believed"));
+        }
+        access
     }
 
     fn all(&mut self, name: &str) -> Vec<String> {
@@ -445,7 +465,8 @@ mod tests {
         assert_eq!(config.admin_socket, Path::new("/run/user/7/corecast.sock"));
         assert_eq!(config.shards, std::thread::available_parallelism().expect("a number of cores").get().min(256));
         assert_eq!(config.pin, Pin::Auto);
-        assert!(config.paths.is_empty() && config.keys.is_empty());
+        assert!(config.keys.is_empty());
+        assert_eq!(config.access, Access::default());
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.shutdown_timeout_ms, 10_000);
         assert_eq!(config.log, tracing::level_filters::LevelFilter::INFO);
@@ -478,7 +499,7 @@ mod tests {
     #[test]
     fn a_list_comes_whole_from_one_source() {
         let paths = |on_line: &[(&str, &str)], in_env: &[(&str, &str)]| {
-            config(on_line, in_env, "path = [\"/file\"]").expect("legal").paths
+            config(on_line, in_env, "path = [\"/file\"]").expect("legal").access.paths
         };
         assert_eq!(paths(&[("path", "/a"), ("path", "/b")], &[("CORECAST_PATH", "/env")]), ["/a", "/b"]);
         assert_eq!(paths(&[], &[("CORECAST_PATH", "/x /y")]), ["/x", "/y"]);
@@ -491,6 +512,8 @@ mod tests {
         let value = |option: &Opt| match option.name {
             "path" => "/ws".to_owned(),
             "admin-socket" => "/tmp/x.sock".to_owned(),
+            "allow-origin" => "https://*.example.com".to_owned(),
+            "trust-proxy" => "10.0.0.0/8".to_owned(),
             "key" => "app:secret".to_owned(),
             "key-file" => key_file.0.clone(),
             _ => option.default.to_owned(),
@@ -535,7 +558,7 @@ mod tests {
         let legal: String =
             examples.lines().filter(|line| !line.starts_with(' ')).map(|line| format!("{line}\n")).collect();
         let config = config(&[], &[], &legal).unwrap_or_else(|invalid| panic!("{invalid}\n{legal}"));
-        assert!(!config.paths.is_empty());
+        assert!(!config.access.paths.is_empty());
         assert_eq!(config.keys.last().expect("keys").id, "new");
     }
 

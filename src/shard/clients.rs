@@ -1,7 +1,7 @@
 //! The client connections of one shard: reading, heartbeats, writing, closing. Also the [`Port`] through which the hub
 //! has its effects.
 
-use crate::config::Limits;
+use crate::config::{Access, Limits};
 use crate::hub::identity::SLOTS_MAX;
 use crate::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::pages::{Chunk, Pages};
@@ -13,7 +13,7 @@ use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
 use crate::shard::wheel::{TICK_MS, Wheel};
 use crate::wire::frame::{self, Message, Opcode, Violation};
-use crate::wire::upgrade::{Upgrade, upgrade};
+use crate::wire::upgrade::{REFUSALS, Upgrade, upgrade};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
@@ -55,12 +55,14 @@ pub struct Clients {
     pub settled: Vec<(Asker, Settled)>,
     /// Connections ended, by reason.
     pub closes: [u64; CloseReason::KINDS],
+    /// Upgrade requests refused, by what was wrong.
+    pub refusals: [u64; REFUSALS.len()],
     /// Client connections of all shards.
     accepted: Arc<AtomicUsize>,
     /// Those of them that have a place below the limit.
     admitted: Arc<AtomicUsize>,
     limits: Limits,
-    paths: Arc<[String]>,
+    access: Arc<Access>,
     random: ahash::RandomState,
     response: Vec<u8>,
 }
@@ -71,7 +73,7 @@ impl Clients {
         me: ShardId,
         mesh: Mesh,
         limits: Limits,
-        paths: Arc<[String]>,
+        access: Arc<Access>,
         shared: &Shared,
         random: ahash::RandomState,
     ) -> Clients {
@@ -91,10 +93,11 @@ impl Clients {
             answers: Vec::new(),
             settled: Vec::new(),
             closes: [0; CloseReason::KINDS],
+            refusals: [0; REFUSALS.len()],
             accepted: shared.accepted.clone(),
             admitted: shared.admitted.clone(),
             limits,
-            paths,
+            access,
             random,
             response: Vec::new(),
         }
@@ -214,12 +217,12 @@ impl Clients {
         let input = request.as_deref().map_or(&*bytes, |request| request);
         let mut response = std::mem::take(&mut self.response);
         response.clear();
-        match upgrade(input, &self.paths, &mut response) {
+        match upgrade(input, &self.access, false, &mut response) {
             Upgrade::Partial => {
                 let request = request.unwrap_or_else(|| Box::new(bytes.to_vec()));
                 self.connections[slot as usize].request = Some(request);
             }
-            Upgrade::Accepted { request_len } => {
+            Upgrade::Accepted { request_len, .. } => {
                 hub.counters.upgrades += 1;
                 hub.say_now(slot, self, |out| out.extend_from_slice(&response));
                 self.open(slot, hub);
@@ -229,9 +232,10 @@ impl Clients {
                     self.heard(slot, rest, hub);
                 }
             }
-            Upgrade::Refused { why } => {
+            Upgrade::Refused(refusal) => {
                 hub.counters.upgrades_refused += 1;
-                tracing::debug!(shard = self.me, slot, why, "upgrade refused");
+                self.refusals[refusal.kind()] += 1;
+                tracing::debug!(shard = self.me, slot, why = refusal.why, "upgrade refused");
                 hub.say_now(slot, self, |out| out.extend_from_slice(&response));
                 self.close(slot, CloseReason::UpgradeRefused, hub);
             }

@@ -16,6 +16,7 @@ use crate::hub::mail::{Answer, Mail, Question, ShardId};
 use crate::hub::{Hub, Identity};
 use crate::metrics::Stats;
 use crate::protocol::close::CloseReason;
+use crate::wire::upgrade::REFUSALS;
 use admins::Admins;
 use clients::{Clients, ticks};
 use crossbeam_channel::{Receiver, Sender};
@@ -102,12 +103,12 @@ impl Shard {
         let [a, b, c, d] = shared.seed;
         let random = ahash::RandomState::with_seeds(c, b, d, a ^ u64::from(me));
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
-        let paths = config.paths.clone().into();
+        let access = Arc::new(config.access.clone());
         Ok(Shard {
             me,
             listener: Some(Listener::new(listener)),
             hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &config.keys, limits.clone()),
-            clients: Clients::new(me, mesh, limits.clone(), paths, &shared, random),
+            clients: Clients::new(me, mesh, limits.clone(), access, &shared, random),
             admins: Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max),
             poll,
             shared,
@@ -287,8 +288,9 @@ impl Shard {
         self.hub.counters.mail_refused += refused;
         let mut gauges = self.clients.gauges(&self.hub);
         let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes).collect();
+        let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals).collect();
         gauges.admin_connections = self.admins.count() as u64;
-        Stats { counters: self.hub.counters.clone(), closes, gauges }
+        Stats { counters: self.hub.counters.clone(), closes, refusals, gauges }
     }
 
     fn ring(&mut self) -> io::Result<()> {

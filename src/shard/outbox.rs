@@ -198,6 +198,7 @@ const SLICES_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Access;
     use crate::wire::frame::Opcode;
     use crate::wire::upgrade::upgrade;
 
@@ -228,7 +229,7 @@ mod tests {
         let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let mut said = Vec::new();
-        upgrade(request, &[], &mut said);
+        upgrade(request, &Access::default(), false, &mut said);
         let mut ends = vec![0, said.len()];
         for len in [0, 5, 125, 126, 300] {
             frame::encode_header(&mut said, Opcode::Text, len);

@@ -2,5 +2,7 @@
 mod decoder;
 #[cfg(test)]
 mod differential;
+pub mod forwarded;
 pub mod frame;
+pub mod proxy;
 pub mod upgrade;

@@ -1,6 +1,9 @@
 //! The HTTP upgrade, by tungstenite's handshake pieces.
 
+use crate::config::Access;
+use crate::wire::forwarded;
 use memchr::memmem;
+use std::net::SocketAddr;
 use tungstenite::{
     Error,
     error::{CapacityError, ProtocolError},
@@ -17,34 +20,30 @@ pub enum Upgrade {
     Accepted {
         /// Bytes of the request.
         request_len: usize,
+        /// Whose request the proxies say it is; only where the caller says that they are believed.
+        forwarded_for: Option<SocketAddr>,
     },
     /// Refused: the response written to `out` is to be sent, then the connection closed.
-    Refused {
-        /// Metric label and log text.
-        why: &'static str,
-    },
+    Refused(&'static Refusal),
 }
 
-/// Bytes of the request line and headers beyond which a request is refused with 431.
-pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
-
 /// Reads an upgrade request from `input` (everything received so far) and appends the whole HTTP response to `out`.
-/// `paths`: the request paths served, without query; empty means all.
+/// `is_proxied`: it came from a proxy that is trusted.
 ///
 /// RFC 6455 §4.2. Extensions and sub-protocols that a client offers are not negotiated. Until the empty line that ends a
 /// request is there, a call costs a search for it and no parsing, so that a client may send byte by byte.
-pub fn upgrade(input: &[u8], paths: &[String], out: &mut Vec<u8>) -> Upgrade {
-    match read(input, paths) {
+pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, out: &mut Vec<u8>) -> Upgrade {
+    match read(input, access, is_proxied) {
         Ok(None) => Upgrade::Partial,
-        Ok(Some(Accepted { request_len, accept_key })) => {
+        Ok(Some(Accepted { request_len, accept_key, forwarded_for })) => {
             out.extend_from_slice(SWITCHING_PROTOCOLS);
             out.extend_from_slice(accept_key.as_bytes());
             out.extend_from_slice(b"\r\n\r\n");
-            Upgrade::Accepted { request_len }
+            Upgrade::Accepted { request_len, forwarded_for }
         }
         Err(refusal) => {
-            refusal.respond(out, !input.starts_with(b"HEAD "));
-            Upgrade::Refused { why: refusal.why }
+            refusal.respond(out, access, !input.starts_with(b"HEAD "));
+            Upgrade::Refused(refusal)
         }
     }
 }
@@ -58,10 +57,12 @@ pub fn response_len(bytes: &[u8]) -> Option<usize> {
 struct Accepted {
     request_len: usize,
     accept_key: String,
+    forwarded_for: Option<SocketAddr>,
 }
 
-fn read(input: &[u8], paths: &[String]) -> Result<Option<Accepted>, &'static Refusal> {
-    let within_limit = &input[..input.len().min(REQUEST_BYTES_MAX)];
+fn read(input: &[u8], access: &Access, is_proxied: bool) -> Result<Option<Accepted>, &'static Refusal> {
+    let limit = access.request_bytes_max;
+    let within_limit = &input[..input.len().min(limit)];
     // RFC 9112 §2.2: empty lines before the request line are to be ignored.
     let mut request = within_limit;
     while let Some(rest) = request.strip_prefix(b"\r\n") {
@@ -72,15 +73,16 @@ fn read(input: &[u8], paths: &[String]) -> Result<Option<Accepted>, &'static Ref
         return Err(&MALFORMED);
     }
     let Some(last_line_end) = memmem::find(request, b"\r\n\r\n") else {
-        return if within_limit.len() < REQUEST_BYTES_MAX { Ok(None) } else { Err(&TOO_LARGE) };
+        return if within_limit.len() < limit { Ok(None) } else { Err(&TOO_LARGE) };
     };
     let skipped = within_limit.len() - request.len();
     match Request::try_parse(&request[..last_line_end + 4]) {
         // A parser that takes a bare line feed for a line's end may see the request end earlier.
         Ok(Some((request_len, _))) if request_len < last_line_end + 4 => Err(&MALFORMED),
         Ok(Some((request_len, request))) => {
-            let accept_key = check(&request, paths)?;
-            Ok(Some(Accepted { request_len: skipped + request_len, accept_key }))
+            let accept_key = check(&request, access)?;
+            let forwarded_for = if is_proxied { forwarded_for(request.headers(), access) } else { None };
+            Ok(Some(Accepted { request_len: skipped + request_len, accept_key, forwarded_for }))
         }
         Ok(None) => Err(&MALFORMED),
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => Err(&METHOD_NOT_GET),
@@ -92,7 +94,7 @@ fn read(input: &[u8], paths: &[String]) -> Result<Option<Accepted>, &'static Ref
 
 /// The accept key, if the request is a WebSocket upgrade that is served. (tungstenite's own check looks at the first
 /// `Connection` header only, and proxies send several.)
-fn check(request: &Request, paths: &[String]) -> Result<String, &'static Refusal> {
+fn check(request: &Request, access: &Access) -> Result<String, &'static Refusal> {
     let headers = request.headers();
     let has_body = headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
     if has_body || headers.contains_key(header::TRANSFER_ENCODING) {
@@ -101,7 +103,7 @@ fn check(request: &Request, paths: &[String]) -> Result<String, &'static Refusal
     if only(headers, header::HOST).is_none() {
         return Err(&BAD_HOST);
     }
-    if !paths.is_empty() && !paths.iter().any(|path| path == request.uri().path()) {
+    if !access.serves(request.uri().path()) {
         return Err(&PATH_NOT_SERVED);
     }
     if !lists(headers, header::UPGRADE, b"websocket") || !lists(headers, header::CONNECTION, b"upgrade") {
@@ -110,10 +112,19 @@ fn check(request: &Request, paths: &[String]) -> Result<String, &'static Refusal
     if only(headers, header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
         return Err(&WEBSOCKET_VERSION);
     }
+    // Browsers always send one, and only browsers can be made to connect by a page that their user happens to visit.
+    if headers.contains_key(header::ORIGIN) && !only(headers, header::ORIGIN).is_some_and(|it| access.admits(it)) {
+        return Err(&ORIGIN_NOT_ALLOWED);
+    }
     match only(headers, header::SEC_WEBSOCKET_KEY) {
         Some(key) if is_key(key) => Ok(derive_accept_key(key)),
         _ => Err(&BAD_KEY),
     }
+}
+
+fn forwarded_for(headers: &HeaderMap, access: &Access) -> Option<SocketAddr> {
+    let values: Vec<_> = headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();
+    forwarded::client(values.into_iter(), |address| access.trusts(address))
 }
 
 /// The value of a header that is there exactly once.
@@ -139,8 +150,10 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// A way to say no.
-struct Refusal {
-    why: &'static str,
+#[derive(Debug)]
+pub struct Refusal {
+    /// Metric label and log text.
+    pub why: &'static str,
     status: &'static str,
     /// Header lines beside those that every refusal has.
     headers: &'static str,
@@ -149,9 +162,11 @@ struct Refusal {
 }
 
 impl Refusal {
+    /// Appends the response.
     #[cold]
-    fn respond(&self, out: &mut Vec<u8>, with_text: bool) {
+    pub fn respond(&self, out: &mut Vec<u8>, access: &Access, with_text: bool) {
         let Refusal { status, headers, text, .. } = self;
+        let text = text.replace("{limit}", &access.request_bytes_max.to_string());
         let connection = if headers.contains("Upgrade: ") { "close, Upgrade" } else { "close" };
         let head = format!(
             "HTTP/1.1 {status}\r\n\
@@ -168,7 +183,30 @@ impl Refusal {
             out.extend_from_slice(text.as_bytes());
         }
     }
+
+    /// Index in [`REFUSALS`], for counters.
+    pub fn kind(&self) -> usize {
+        REFUSALS.iter().position(|refusal| refusal.why == self.why).unwrap_or_default()
+    }
 }
+
+/// Every way to say no.
+pub const REFUSALS: [&Refusal; 14] = [
+    &MALFORMED,
+    &BODY,
+    &BAD_HOST,
+    &BAD_KEY,
+    &ORIGIN_NOT_ALLOWED,
+    &PATH_NOT_SERVED,
+    &METHOD_NOT_GET,
+    &NOT_AN_UPGRADE,
+    &WEBSOCKET_VERSION,
+    &TOO_MANY_CONNECTIONS,
+    &TOO_MANY_UPGRADES,
+    &TOO_LARGE,
+    &TOO_MANY_HEADERS,
+    &HTTP_VERSION,
+];
 
 const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\
     Upgrade: websocket\r\n\
@@ -199,6 +237,12 @@ const BAD_KEY: Refusal = Refusal {
     headers: "",
     text: "A WebSocket upgrade needs one Sec-WebSocket-Key: 16 bytes in base64.\n",
 };
+const ORIGIN_NOT_ALLOWED: Refusal = Refusal {
+    why: "origin_not_allowed",
+    status: "403 Forbidden",
+    headers: "",
+    text: "Pages of this origin may not connect here.\n",
+};
 const PATH_NOT_SERVED: Refusal = Refusal {
     why: "path_not_served",
     status: "404 Not Found",
@@ -223,11 +267,25 @@ const WEBSOCKET_VERSION: Refusal = Refusal {
     headers: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
     text: "Only version 13 of the WebSocket protocol is spoken here.\n",
 };
+/// For those whose address has as many connections as one address may have.
+pub const TOO_MANY_CONNECTIONS: Refusal = Refusal {
+    why: "address_connections",
+    status: "429 Too Many Requests",
+    headers: "Retry-After: 10\r\n",
+    text: "There are too many connections from your address: close some, or try again later.\n",
+};
+/// For those whose address connects more often than one address may.
+pub const TOO_MANY_UPGRADES: Refusal = Refusal {
+    why: "address_upgrades",
+    status: "429 Too Many Requests",
+    headers: "Retry-After: 1\r\n",
+    text: "Your address connects too often: try again later.\n",
+};
 const TOO_LARGE: Refusal = Refusal {
     why: "request_too_large",
     status: "431 Request Header Fields Too Large",
     headers: "",
-    text: "The request line and headers are over 8192 bytes.\n",
+    text: "The request line and headers are over {limit} bytes.\n",
 };
 const TOO_MANY_HEADERS: Refusal = Refusal {
     why: "too_many_headers",
@@ -245,7 +303,10 @@ const HTTP_VERSION: Refusal = Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Origin;
     use proptest::prelude::*;
+
+    const REQUEST_BYTES_MAX: usize = 8 * 1024;
 
     const PLAIN: &str = "GET /live?token=1 HTTP/1.1\r\nHost: a\r\n\r\n";
     /// RFC 6455 §1.2, with what browsers add.
@@ -278,19 +339,29 @@ mod tests {
         input.extend_from_slice(b"\x81\x80\r\n\r\n");
         for input in [request, &input] {
             let mut out = Vec::new();
-            match upgrade(input, &[], &mut out) {
-                Upgrade::Accepted { request_len } => assert_eq!(request_len, request.len()),
+            match upgrade(input, &Access::default(), false, &mut out) {
+                Upgrade::Accepted { request_len, .. } => assert_eq!(request_len, request.len()),
                 other => panic!("{other:?}: {}", String::from_utf8_lossy(&out)),
             }
             assert_eq!(String::from_utf8_lossy(&out), RESPONSE);
         }
     }
 
+    /// Access to these paths, and from these origins.
+    fn access(paths: &[&str], origins: &[&str]) -> Access {
+        Access {
+            paths: paths.iter().map(|&path| path.to_owned()).collect(),
+            origins: origins.iter().map(|origin| Origin::parse(origin).expect("an origin")).collect(),
+            ..Access::default()
+        }
+    }
+
     #[track_caller]
     fn check_refused(request: impl AsRef<[u8]>, refusal: &Refusal) {
         let mut out = Vec::new();
-        match upgrade(request.as_ref(), &["/live".to_owned(), "/".to_owned()], &mut out) {
-            Upgrade::Refused { why } => assert_eq!(why, refusal.why),
+        let access = access(&["/live", "/"], &["http://example.com"]);
+        match upgrade(request.as_ref(), &access, false, &mut out) {
+            Upgrade::Refused(found) => assert_eq!(found.why, refusal.why),
             other => panic!("{other:?}"),
         }
         let response = String::from_utf8(out).unwrap();
@@ -300,14 +371,15 @@ mod tests {
             assert!(head.lines().any(|it| it == line), "{line} in {head}");
         }
         assert!(head.contains("\r\nConnection: close"), "{head}");
-        assert!(head.contains(&format!("\r\nContent-Length: {}", refusal.text.len())), "{head}");
-        assert_eq!(body, if request.as_ref().starts_with(b"HEAD") { "" } else { refusal.text });
+        let text = refusal.text.replace("{limit}", "8192");
+        assert!(head.contains(&format!("\r\nContent-Length: {}", text.len())), "{head}");
+        assert_eq!(body, if request.as_ref().starts_with(b"HEAD") { "" } else { &text });
     }
 
     #[track_caller]
     fn check_partial(input: impl AsRef<[u8]>) {
         let mut out = Vec::new();
-        let upgrade = upgrade(input.as_ref(), &[], &mut out);
+        let upgrade = upgrade(input.as_ref(), &Access::default(), false, &mut out);
         assert!(matches!(upgrade, Upgrade::Partial), "{upgrade:?} for {} bytes", input.as_ref().len());
         assert!(out.is_empty());
     }
@@ -327,8 +399,8 @@ mod tests {
     fn a_path_is_served_whatever_its_query() {
         #[track_caller]
         fn check(target: &str, paths: &[&str], expected: bool) {
-            let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
-            let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &paths, &mut Vec::new());
+            let access = access(paths, &[]);
+            let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &access, false, &mut Vec::new());
             assert_eq!(matches!(upgrade, Upgrade::Accepted { .. }), expected, "{upgrade:?}");
         }
         check("/anything", &[], true);
@@ -340,11 +412,52 @@ mod tests {
     }
 
     #[test]
+    fn browsers_connect_from_the_origins_allowed() {
+        #[track_caller]
+        fn check(origin: &str, origins: &[&str], expected: bool) {
+            let request = with("Origin: http://example.com\r\n", origin);
+            let upgrade = upgrade(request.as_bytes(), &access(&[], origins), false, &mut Vec::new());
+            assert_eq!(matches!(upgrade, Upgrade::Accepted { .. }), expected, "{upgrade:?}");
+        }
+        let origins = ["https://example.com", "https://*.example.com"];
+        check("Origin: https://example.com\r\n", &origins, true);
+        check("Origin: https://www.example.com\r\n", &origins, true);
+        check("Origin: http://example.com\r\n", &origins, false);
+        check("Origin: null\r\n", &origins, false);
+        check("Origin:\r\n", &origins, false);
+        check("Origin: null\r\n", &[], true);
+        // No browser: whoever can leave the header out can also make it up.
+        check("", &origins, true);
+        check("Origin: https://example.com\r\nOrigin: https://example.com\r\n", &origins, false);
+    }
+
+    #[test]
+    fn trusted_proxies_say_whose_request_it_is() {
+        #[track_caller]
+        fn check(headers: &str, is_proxied: bool, expected: Option<&str>) {
+            let access = Access { trusted: vec!["10.0.0.0/8".parse().expect("a network")], ..Access::default() };
+            let request = with("Origin: http://example.com\r\n", headers);
+            match upgrade(request.as_bytes(), &access, is_proxied, &mut Vec::new()) {
+                Upgrade::Accepted { forwarded_for, .. } => {
+                    assert_eq!(forwarded_for.map(|it| it.ip().to_string()).as_deref(), expected, "{headers}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        check("X-Forwarded-For: 203.0.113.7\r\n", true, Some("203.0.113.7"));
+        check("X-Forwarded-For: 203.0.113.7\r\n", false, None);
+        check("x-forwarded-for: 6.6.6.6\r\nX-FORWARDED-FOR: 203.0.113.7, 10.1.1.1\r\n", true, Some("203.0.113.7"));
+        check("X-Forwarded-For: who knows\r\n", true, None);
+        check("", true, None);
+    }
+
+    #[test]
     fn refusals_say_what_is_wrong() {
         check_refused(with("GET", "POST"), &METHOD_NOT_GET);
         check_refused(with("GET", "HEAD"), &METHOD_NOT_GET);
         check_refused(with("HTTP/1.1", "HTTP/1.0"), &HTTP_VERSION);
         check_refused(with("/live", "/other"), &PATH_NOT_SERVED);
+        check_refused(with("http://example.com", "http://evil.example"), &ORIGIN_NOT_ALLOWED);
         check_refused(PLAIN, &NOT_AN_UPGRADE);
         check_refused(with("Upgrade: websocket", "Upgrade: h2c"), &NOT_AN_UPGRADE);
         check_refused(with("keep-alive, Upgrade", "keep-alive"), &NOT_AN_UPGRADE);
@@ -400,6 +513,13 @@ mod tests {
     }
 
     #[test]
+    fn each_refusal_has_a_label_of_its_own() {
+        for (kind, refusal) in REFUSALS.iter().enumerate() {
+            assert_eq!(refusal.kind(), kind, "{}", refusal.why);
+        }
+    }
+
+    #[test]
     fn every_prefix_is_partial() {
         for request in [BROWSER, PLAIN, &format!("\r\n{BROWSER}")] {
             for len in 0..request.len() {
@@ -413,7 +533,7 @@ mod tests {
         fn any_bytes_have_an_outcome(noise in prop::collection::vec(any::<u8>(), 0..300), begins in any::<bool>()) {
             let input = [if begins { &b"GET / HTTP/1.1\r\n"[..] } else { b"" }, &noise, b"\r\n\r\n"].concat();
             let mut out = Vec::new();
-            let upgrade = upgrade(&input, &[], &mut out);
+            let upgrade = upgrade(&input, &Access::default(), true, &mut out);
             prop_assert_eq!(matches!(upgrade, Upgrade::Partial), out.is_empty());
         }
 
@@ -422,7 +542,7 @@ mod tests {
             let mut input = BROWSER.as_bytes().to_vec();
             input[at] = value;
             let mut out = Vec::new();
-            let upgrade = upgrade(&input, &[], &mut out);
+            let upgrade = upgrade(&input, &Access::default(), true, &mut out);
             prop_assert_eq!(matches!(upgrade, Upgrade::Partial), out.is_empty());
         }
 

@@ -1,5 +1,6 @@
 //! Black-box tests: the real binary, real sockets, an independent client (tungstenite). One binary, a module per property.
 
+mod abuse;
 mod admin;
 mod auth;
 mod command_line;
