@@ -5,10 +5,12 @@
 //! `corecast.toml` at the root of the repository is the manual, and a test holds it to the table.
 
 mod access;
+mod difference;
 mod options;
 mod settings;
 
 pub use access::{Access, Origin};
+pub use difference::{Change, Difference};
 pub use options::{Kind, OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
 
@@ -48,6 +50,13 @@ pub struct Config {
     pub shards: usize,
     /// Pinning of shard threads.
     pub pin: Pin,
+    /// The rest, which a running server can exchange.
+    pub live: Live,
+}
+
+/// What a reload exchanges in a running server, whole: every shard is handed the same.
+#[derive(Clone, Debug)]
+pub struct Live {
     /// Who may connect, and who is believed.
     pub access: Access,
     /// Live key pairs.
@@ -110,8 +119,9 @@ impl fmt::Debug for Key {
 impl Config {
     /// What the configured limits can cost, in one line: worst case, every term named.
     pub fn cost(&self) -> String {
-        let connections = self.limits.connections_max as u64;
-        let outbox = self.limits.outbox_bytes_max as u64;
+        let limits = &self.live.limits;
+        let connections = limits.connections_max as u64;
+        let outbox = limits.outbox_bytes_max as u64;
         // A listener, a poller and a waker each.
         let descriptors = connections + 3 * self.shards as u64;
         format!(

@@ -2,13 +2,13 @@
 //! event loop, and everything that loop needs. Shards share nothing that they write; they talk by mail.
 //!
 //! ```text
-//!   browsers, phones            the business backend               SIGTERM
+//!   browsers, phones            the business backend             SIGTERM, SIGHUP
 //!          │ WebSocket                 │ admin socket (NDJSON)         │
 //!          ▼                           ▼                               ▼
-//!  ┌─ shard 0 ─ core 0 ────────────────────────────────┐          ┌─ main ─┐
-//!  │ listener ─► connections (slab) ─► frames ─► hub   │          │ spawns │
-//!  │ admin listener ─► sessions ─► requests ──► │  ▲   │◄─ flag ──┤ joins  │
-//!  │ timer wheel ─► heartbeats       outboxes ◄─┘  │   │          └────────┘
+//!  ┌─ shard 0 ─ core 0 ────────────────────────────────┐          ┌─ control ───┐
+//!  │ listener ─► connections (slab) ─► frames ─► hub   │◄─ orders ┤ reads files │
+//!  │ admin listener ─► sessions ─► requests ──► │  ▲   ├─ calls ─►│ for all     │
+//!  │ timer wheel ─► heartbeats       outboxes ◄─┘  │   │          └─────────────┘
 //!  └───────────────────────────────────────────────┼───┘
 //!                                   mail: bounded inbox, backlog, doorbell
 //!  ┌─ shard 1 ─ core 1 ────────────────────────────┼───┐
@@ -22,6 +22,7 @@
 //! timeout = 0 if work was left over, else until the wheel's next entry
 //! poll
 //!   listener → accept (budget)        socket → read once → frames → hub        doorbell → noted
+//! orders    → what the control thread wants: other settings, the end
 //! inbox     → open mail (budget) → hub
 //! admins    → lines (budget: bytes) → hub
 //! wheel     → expire (budget): ping, or close

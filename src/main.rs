@@ -9,9 +9,13 @@ use corecast::config::{Invalid, Settings};
 use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
 use corecast::protocol::socket_id::SocketId;
-use std::fmt;
+use corecast::server::Reloading;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, reload};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
             ask(&server, Request::Unsubscribe { socket_id, channel })
         }
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
+        Some(Command::Reload { server }) => ask(&server, Request::Reload),
         Some(Command::Ping { server }) => ask(&server, Request::Ping),
         Some(Command::Subscribe(options)) => subscribe(&options),
         Some(Command::Sign(sign_options)) => sign(&sign_options),
@@ -56,15 +61,21 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     } else if options.check_config {
         print(&format!("configuration ok\n{}\n", config.cost()))?;
     } else {
-        tracing_subscriber::fmt()
-            .compact()
-            .with_max_level(config.log)
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .init();
-        corecast::server::run(config)?;
+        let set_log = start_log(config.live.log);
+        let flags = options.options.0;
+        let read = Box::new(move || gather(&flags)?.validate());
+        corecast::server::run(config, Reloading { read, set_log })?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Logs on stderr. Returns how the level is changed.
+fn start_log(level: LevelFilter) -> Box<dyn Fn(LevelFilter) + Send> {
+    let (filter, handle) = reload::Layer::new(level);
+    let lines = fmt::layer().compact().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    // Fails only where the subscriber is gone, and with it whoever could be told.
+    Box::new(move |level| drop(handle.reload(level)))
 }
 
 fn ask(server: &Server, request: Request) -> anyhow::Result<ExitCode> {
@@ -160,8 +171,8 @@ struct Usage(String);
 
 impl std::error::Error for Usage {}
 
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }

@@ -1,14 +1,19 @@
 //! Assembly: limits, listeners, mesh, shards on their cores, signals, and the end.
 
-use crate::config::{Config, Pin};
+mod control;
+
+use crate::config::{Config, Invalid, Live, Pin};
 use crate::hub::mail::{SHARDS_MAX, ShardId};
 use crate::shard::doorbell::Doorbell;
 use crate::shard::mesh;
+use crate::shard::orders::Call;
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
+use control::Control;
+use crossbeam_channel::{Sender, unbounded};
 use mio::{Poll, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::{SocketAddr, TcpListener};
@@ -16,25 +21,34 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Instant;
+use tracing::level_filters::LevelFilter;
+
+/// What the command line lends the server so that it can reload.
+pub struct Reloading {
+    /// Reads the configuration again, from where it was read at the start.
+    pub read: Box<dyn Fn() -> Result<Config, Invalid> + Send>,
+    /// Changes the log level.
+    pub set_log: Box<dyn Fn(LevelFilter) + Send>,
+}
 
 /// Serves until a signal says stop, then until everything acknowledged is written or the deadline has come.
 ///
 /// # Errors
 /// What kept the server from starting (an address in use, an admin socket that another server answers on), or a shard from
 /// turning.
-pub fn run(mut config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
     ensure!((1..=SHARDS_MAX).contains(&config.shards), "shards: {} is not in 1..={SHARDS_MAX}", config.shards);
     abort_on_panic();
     let descriptors = raise_descriptors();
     let room = descriptors.saturating_sub(DESCRIPTORS_SPARE + 4 * config.shards as u64);
     ensure!(room > 0, "{descriptors} descriptors leave none for connections; raise the hard limit (ulimit -Hn)");
-    config.limits.connections_max = config.limits.connections_max.min(room as usize);
-    let config = &config;
+    let room = Room { connections: room as usize };
+    let live = room.fit(&config.live);
     // Blocked before the first thread starts, so that no thread of ours dies of them.
-    let signals = Signals::new([SIGTERM, SIGINT]).context("cannot install signal handlers")?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
 
     let (listeners, address) = listen(config.listen, config.shards)?;
     let admin = AdminSocket::bind(&config.admin_socket)?;
@@ -46,6 +60,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let polls = (0..config.shards).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>()?;
     let doorbell = |poll: &Poll| Waker::new(poll.registry(), DOORBELL).map(|waker| Doorbell::new(waker, config.shards));
     let doorbells: Arc<[Doorbell]> = polls.iter().map(doorbell).collect::<Result<Vec<_>, _>>()?.into();
+    let (call, calls) = unbounded();
     let shared = Arc::new(Shared {
         doorbells,
         is_stopping: AtomicBool::new(false),
@@ -53,11 +68,15 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         admitted: Arc::default(),
         seed,
         start: Instant::now(),
+        calls: call.clone(),
     });
     let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mesh::inbox()).unzip();
 
     let mut shards = Vec::new();
+    let mut orders = Vec::new();
     for (me, ((poll, listener), inbox)) in polls.into_iter().zip(listeners).zip(receivers).enumerate() {
+        let (order, obeyed) = unbounded();
+        orders.push(order);
         let parts = Parts {
             me: me as ShardId,
             poll,
@@ -65,14 +84,17 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
             admin_listener: mio::net::UnixListener::from_std(admin.listener.try_clone()?),
             inbox,
             inboxes: inboxes.clone().into(),
+            orders: obeyed,
             shared: shared.clone(),
         };
-        shards.push(Shard::new(parts, config)?);
+        shards.push(Shard::new(parts, live.clone())?);
     }
     drop(inboxes);
     let threads = spawn(shards, config.pin)?;
-    stop_on_signal(signals, shared);
-    announce(config, address, descriptors);
+    announce(&config, &live, address, descriptors);
+    pass_on_signals(signals, call);
+    let control = Control { shared, orders, calls, config, room, reloading };
+    thread::spawn(|| control.run());
 
     let mut result = Ok(());
     for (me, thread) in threads.into_iter().enumerate() {
@@ -107,10 +129,10 @@ fn raise_descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-fn announce(config: &Config, address: SocketAddr, descriptors: u64) {
-    tracing::info!(descriptors, connections_max = config.limits.connections_max, "descriptor budget");
+fn announce(config: &Config, live: &Live, address: SocketAddr, descriptors: u64) {
+    tracing::info!(descriptors, connections_max = live.limits.connections_max, "descriptor budget");
     tracing::info!("{}", config.cost());
-    if config.keys.is_empty() {
+    if live.keys.is_empty() {
         tracing::info!(
             "no key: private channels are refused; `corecast keygen` makes one, --key ID:SECRET or --key-file adds it"
         );
@@ -218,23 +240,39 @@ fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<
     shards.into_iter().enumerate().map(spawn).collect()
 }
 
-/// The first signal stops the server, the second one the process.
-fn stop_on_signal(mut signals: Signals, shared: Arc<Shared>) {
+/// The first SIGTERM or SIGINT stops the server, the second one the process, whatever the control thread is busy with.
+fn pass_on_signals(mut signals: Signals, calls: Sender<Call>) {
     thread::spawn(move || {
-        for (count, signal) in signals.forever().enumerate() {
-            if count > 0 {
-                tracing::warn!(signal, "second signal: exiting at once");
-                std::process::exit(1);
-            }
-            tracing::info!(signal, "stopping: what was acknowledged is delivered first");
-            shared.is_stopping.store(true, SeqCst);
-            for doorbell in shared.doorbells.iter() {
-                if let Err(error) = doorbell.ring() {
-                    tracing::error!(%error, "cannot wake a shard");
+        let mut is_stopping = false;
+        for signal in signals.forever() {
+            let call = match signal {
+                SIGHUP => Call::Reload,
+                _ if is_stopping => {
+                    tracing::warn!(signal, "second signal: exiting at once");
+                    std::process::exit(1);
                 }
-            }
+                _ => Call::Stop(if signal == SIGTERM { "SIGTERM" } else { "SIGINT" }),
+            };
+            is_stopping |= signal != SIGHUP;
+            // Received for as long as the process lives.
+            let _ = calls.send(call);
         }
     });
+}
+
+/// What the system allows.
+struct Room {
+    /// Descriptors that are left for client connections.
+    connections: usize,
+}
+
+impl Room {
+    /// The settings as the shards hold to them.
+    fn fit(&self, live: &Live) -> Arc<Live> {
+        let mut live = live.clone();
+        live.limits.connections_max = live.limits.connections_max.min(self.connections);
+        Arc::new(live)
+    }
 }
 
 /// Descriptors for admin connections, and what the process needs beside its connections.

@@ -54,6 +54,7 @@ pub enum Request {
         channel: String,
     },
     Stats,
+    Reload,
     Ping,
 }
 

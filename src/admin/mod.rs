@@ -5,7 +5,7 @@ pub mod client;
 pub mod reply;
 pub mod request;
 
-use crate::hub::mail::{Answer, Asker, ConnKey, Question, Settled, ShardId};
+use crate::hub::mail::{Answer, Asker, ConnKey, Operation, Question, Settled, ShardId};
 use crate::hub::{Hub, Port};
 use crate::metrics::Stats;
 use crate::protocol::channel::{Channel, ChannelName};
@@ -33,7 +33,8 @@ pub struct Session {
     unsettled: usize,
     unsettled_bytes: usize,
     waiting_bytes: usize,
-    /// Lists and stats that wait for a shard: their replies are large, and their size is not known yet.
+    /// Lists and stats that wait for a shard, whose replies are large and of a size that is not known yet; operations on the
+    /// whole server.
     walks: usize,
 }
 
@@ -63,9 +64,9 @@ enum State {
 }
 
 impl State {
-    /// Whether the reply takes a walk through a shard's tables, and can be hundreds of kilobytes.
+    /// Whether the reply takes a walk through a shard's tables, and can be hundreds of kilobytes, or concerns the whole server.
     fn is_walk(&self) -> bool {
-        matches!(self, State::Page(_) | State::Stats { .. })
+        matches!(self, State::Page(_) | State::Stats { .. } | State::One { question: Asked::Operation })
     }
 }
 
@@ -75,6 +76,7 @@ enum Asked {
     Connection,
     Disconnect,
     Unsubscribe,
+    Operation,
 }
 
 struct Page {
@@ -204,6 +206,7 @@ impl Session {
                 let question = Question::Unsubscribe { member, channel: channel.into(), hash };
                 (member.shard, Asked::Unsubscribe, question)
             }
+            Command::Reload => (self.name.shard, Asked::Operation, Question::Operate(Operation::Reload)),
             Command::Publish(_)
             | Command::Channels { .. }
             | Command::Connections { .. }
@@ -272,7 +275,7 @@ impl Session {
         match (&mut waiting.state, answer) {
             (State::One { question }, answer) => {
                 let question = question.clone();
-                let is_refusal = matches!(answer, Answer::NotFound);
+                let is_refusal = matches!(answer, Answer::NotFound | Answer::InvalidConfiguration(_));
                 hub.counters.admin_errors += u64::from(is_refusal);
                 self.finish(asker, |out, id| answer_one(out, id, &question, &answer));
             }
@@ -397,6 +400,10 @@ fn answer_one(out: &mut Vec<u8>, id: &str, question: &Asked, answer: &Answer) {
         }
         (_, Answer::Connection { connection, channels }) => reply::connection(out, id, connection, channels),
         (_, Answer::Done) => reply::done(out, id),
+        (_, Answer::Reloaded(difference)) => reply::reloaded(out, id, difference),
+        (_, Answer::InvalidConfiguration(text)) => {
+            reply::refused(out, id, &Refusal::InvalidConfiguration(text.clone()));
+        }
         (Asked::Unsubscribe, _) => {
             reply::refused(out, id, &Refusal::NotFound("no such connection is subscribed to the channel"));
         }
@@ -427,7 +434,7 @@ const NO_CONNECTION: &str = "no such connection";
 const PAGE_DEFAULT: usize = 100;
 /// Replies that may wait in order.
 const WAITING_MAX: usize = 4096;
-/// Lists and stats that may wait: of the longest, about [`REPLY_BYTES_MAX`].
+/// Lists, stats and operations that may wait: of the longest, about [`REPLY_BYTES_MAX`].
 const WALKS_MAX: usize = 4;
 /// What a publish costs beside its event and data, roughly: names, counts, header.
 const OVERHEAD_BYTES: usize = 128;

@@ -1,6 +1,7 @@
 //! Replies of the admin socket → lines. Pure. Each function appends one line, newline included.
 
 use crate::admin::request::Refusal;
+use crate::config::{Change, Difference};
 use crate::hub::mail::ConnectionInfo;
 use crate::metrics::Stats;
 use crate::protocol::channel::{self, Channel, ChannelName};
@@ -66,6 +67,25 @@ pub fn connection(out: &mut Vec<u8>, id: &str, connection: &ConnectionInfo, chan
     out.extend_from_slice(b"]}\n");
 }
 
+/// `{"id":…,"ok":true,"changes":[{"option":"…","old":"…","new":"…"}],"restart":[…]}`
+pub fn reloaded(out: &mut Vec<u8>, id: &str, difference: &Difference) {
+    let _ = write!(out, r#"{{"id":{id},"ok":true,"changes":["#);
+    changes(out, &difference.changes);
+    out.extend_from_slice(br#"],"restart":["#);
+    changes(out, &difference.restart);
+    out.extend_from_slice(b"]}\n");
+}
+
+fn changes(out: &mut Vec<u8>, changes: &[Change]) {
+    for (at, Change { option, old, new }) in changes.iter().enumerate() {
+        let _ = write!(out, r#"{}{{"option":"{option}","old":""#, if at == 0 { "" } else { "," });
+        json::escape_into(out, old);
+        out.extend_from_slice(br#"","new":""#);
+        json::escape_into(out, new);
+        out.extend_from_slice(b"\"}");
+    }
+}
+
 /// `{"id":…,"ok":true,"stats":{…},"shards":[{…}]}`
 pub fn stats(out: &mut Vec<u8>, id: &str, shards: &[Stats]) {
     let mut sum = Stats::default();
@@ -119,6 +139,7 @@ impl Refusal {
             Refusal::ReservedEvent => "reserved_event",
             Refusal::NotFound(_) => "not_found",
             Refusal::TooLarge { .. } => "too_large",
+            Refusal::InvalidConfiguration(_) => "invalid_configuration",
         }
     }
 
@@ -128,7 +149,7 @@ impl Refusal {
             Refusal::MalformedRequest(text) | Refusal::NotFound(text) => text,
             Refusal::UnknownCommand => {
                 "unknown command: there are publish, channels, channel, connections, connection, disconnect, unsubscribe, \
-                 stats and ping"
+                 stats, reload and ping"
             }
             Refusal::MissingMember(name) => {
                 json::escape_into(out, name);
@@ -141,6 +162,7 @@ impl Refusal {
                 json::escape_into(out, what);
                 ": send less at once"
             }
+            Refusal::InvalidConfiguration(text) => text,
         };
         json::escape_into(out, text);
     }
@@ -168,6 +190,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_reports_what_it_changed_and_what_it_could_not() {
+        let change = |option, old: &str, new: &str| Change { option, old: old.into(), new: new.into() };
+        let difference = Difference {
+            changes: vec![change("key", "a\"b", "c"), change("log", "info", "warn")],
+            restart: vec![change("shards", "1", "2")],
+        };
+        check(
+            |out| reloaded(out, "1", &difference),
+            r#"{"id":1,"ok":true,"changes":[{"option":"key","old":"a\"b","new":"c"},{"option":"log","old":"info","new":"warn"}],"restart":[{"option":"shards","old":"1","new":"2"}]}"#,
+        );
+        check(|out| reloaded(out, "1", &Difference::default()), r#"{"id":1,"ok":true,"changes":[],"restart":[]}"#);
+    }
+
+    #[test]
     fn bad_news() {
         let check = |refusal: Refusal, code: &str, error: &str| {
             check(
@@ -182,7 +218,7 @@ mod tests {
         let error = "over the limit of 262144 bytes of data: send less at once";
         check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
         let error = "unknown command: there are publish, channels, channel, connections, connection, disconnect, \
-                     unsubscribe, stats and ping";
+                     unsubscribe, stats, reload and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-; presence- does not exist yet)";

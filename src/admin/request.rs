@@ -52,6 +52,7 @@ pub enum Command<'a> {
         channel: Cow<'a, str>,
     },
     Stats,
+    Reload,
     Ping,
 }
 
@@ -90,6 +91,8 @@ pub enum Refusal {
         /// The most there may be.
         limit: usize,
     },
+    /// What is wrong with a configuration that was to be reloaded.
+    InvalidConfiguration(Box<str>),
 }
 
 /// Reads lines; owns the tape and the copy that simd-json works on.
@@ -172,6 +175,7 @@ impl<'r, 'a> Members<'r, 'a> {
             }
             "unsubscribe" => Ok(Command::Unsubscribe { socket_id: self.socket_id()?, channel: self.channel()? }),
             "stats" => Ok(Command::Stats),
+            "reload" => Ok(Command::Reload),
             "ping" => Ok(Command::Ping),
             _ => Err(Refusal::UnknownCommand),
         }
@@ -327,6 +331,7 @@ mod tests {
     fn every_command_is_read() {
         let socket_id = Some(SocketId { high: 12, low: 34 });
         check(r#"{"id":1,"command":"stats"}"#, Command::Stats);
+        check(r#"{"id":1,"command":"reload"}"#, Command::Reload);
         check(r#"{"id":1,"command":"p\u0069ng","x":1e999}"#, Command::Ping);
         check(r#"{"id":1,"command":"channels"}"#, Command::Channels { prefix: "".into(), limit: None, after: None });
         check(

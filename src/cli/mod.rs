@@ -105,6 +105,13 @@ Example:
         server: Server,
     },
 
+    /// Let the server read its configuration again, and show what changed
+    #[command(after_help = RELOAD_AFTER)]
+    Reload {
+        #[command(flatten)]
+        server: Server,
+    },
+
     /// Ask whether the server is alive
     Ping {
         #[command(flatten)]
@@ -317,6 +324,15 @@ Examples:
   corecast subscribe user:13 news
   corecast subscribe private-user.13 --key-file keys
   corecast subscribe user:13 --count 1 --url ws://127.0.0.1:9000/";
+
+const RELOAD_AFTER: &str = "\
+The server reads its configuration file, key files, environment and flags again, as at its start, and holds to them at \
+once; SIGHUP does the same. A configuration that is not valid changes nothing. listen, shards, pin and admin-socket need a \
+restart: if they differ, that is said, and the rest applies.
+
+Examples:
+  corecast reload
+  systemctl reload corecast         with ExecReload=/usr/bin/corecast reload";
 
 const CONFIG_HELP: &str = "TOML file to read; corecast.toml in the repository is the manual";
 

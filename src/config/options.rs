@@ -15,6 +15,8 @@ pub struct Opt {
     pub kind: Kind,
     /// Whether it holds a list.
     pub repeatable: bool,
+    /// Whether a running server keeps what it was started with; see [`super::Live`] for the others.
+    pub needs_restart: bool,
     /// What it does, for `--help`.
     pub help: &'static str,
 }
@@ -89,6 +91,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "127.0.0.1:9000",
         kind: Kind::Address,
         repeatable: false,
+        needs_restart: true,
         help: "Where WebSocket clients connect; port 0 lets the system choose one",
     },
     Opt {
@@ -97,6 +100,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "",
         kind: Kind::UrlPath,
         repeatable: true,
+        needs_restart: false,
         help: "Serve this request path only (repeatable) [default: every path]",
     },
     Opt {
@@ -105,6 +109,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "",
         kind: Kind::Origin,
         repeatable: true,
+        needs_restart: false,
         help: "Let pages of this origin connect, https://*.example.com for all below one (repeatable) [default: every origin]",
     },
     Opt {
@@ -113,6 +118,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "",
         kind: Kind::Network,
         repeatable: true,
+        needs_restart: false,
         help: "Believe proxies of this network about whose connection it is (repeatable) [default: nobody]",
     },
     Opt {
@@ -121,6 +127,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "off",
         kind: Kind::Choice(&["on", "off"]),
         repeatable: false,
+        needs_restart: false,
         help: "Whether connections from trusted proxies begin with a PROXY header, version 1 or 2",
     },
     Opt {
@@ -129,6 +136,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "",
         kind: Kind::SocketPath,
         repeatable: false,
+        needs_restart: true,
         help: "Unix socket for publishing and administration [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]",
     },
     Opt {
@@ -137,6 +145,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "auto",
         kind: Kind::AutoOr { min: 1, max: 256 },
         repeatable: false,
+        needs_restart: true,
         help: "Event loops, each on a thread of its own; auto: one per core",
     },
     Opt {
@@ -145,6 +154,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "auto",
         kind: Kind::Choice(&["auto", "none"]),
         repeatable: false,
+        needs_restart: true,
         help: "Whether each shard stays on one core",
     },
     Opt {
@@ -153,6 +163,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "",
         kind: Kind::KeyPair,
         repeatable: true,
+        needs_restart: false,
         help: "Key pair for private channels (repeatable); others can see it in the process list, so prefer --key-file",
     },
     Opt {
@@ -161,6 +172,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "",
         kind: Kind::FilePath,
         repeatable: false,
+        needs_restart: false,
         help: "File of key pairs: one ID:SECRET a line, # starts a comment",
     },
     Opt {
@@ -169,6 +181,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "30",
         kind: HEART,
         repeatable: false,
+        needs_restart: false,
         help: "Seconds between heartbeats; clients are told",
     },
     Opt {
@@ -177,6 +190,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "25",
         kind: HEART,
         repeatable: false,
+        needs_restart: false,
         help: "Seconds within which a heartbeat must be answered",
     },
     Opt {
@@ -185,6 +199,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "on",
         kind: Kind::Choice(&["on", "off"]),
         repeatable: false,
+        needs_restart: false,
         help: "Whether the server sends heartbeats of its own",
     },
     Opt {
@@ -193,6 +208,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "1MiB",
         kind: Kind::Bytes { min: 4 * KIB, max: GIB },
         repeatable: false,
+        needs_restart: false,
         help: "Bytes that may wait for one connection; one that falls further behind is closed with 4100",
     },
     Opt {
@@ -201,6 +217,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "64KiB",
         kind: Kind::Bytes { min: 128, max: 16 * MIB },
         repeatable: false,
+        needs_restart: false,
         help: "Bytes of one message from a client; a longer one is closed with 1009",
     },
     Opt {
@@ -209,6 +226,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "128",
         kind: Kind::Count { min: 1, max: 1_000_000, unit: " subscriptions" },
         repeatable: false,
+        needs_restart: false,
         help: "Subscriptions of one connection",
     },
     Opt {
@@ -217,6 +235,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "1000000",
         kind: Kind::Count { min: 1, max: 100_000_000, unit: " connections" },
         repeatable: false,
+        needs_restart: false,
         help: "Client connections of the whole server; the descriptor limit (ulimit -n) bounds it further",
     },
     Opt {
@@ -225,6 +244,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "8KiB",
         kind: Kind::Bytes { min: 512, max: 64 * KIB },
         repeatable: false,
+        needs_restart: false,
         help: "Bytes of an upgrade request, with its headers",
     },
     Opt {
@@ -233,6 +253,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "10",
         kind: DEADLINE,
         repeatable: false,
+        needs_restart: false,
         help: "Seconds within which a new connection must finish its upgrade",
     },
     Opt {
@@ -241,6 +262,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "1MiB",
         kind: Kind::Bytes { min: KIB, max: GIB },
         repeatable: false,
+        needs_restart: false,
         help: "Bytes of one line on the admin socket",
     },
     Opt {
@@ -249,6 +271,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "10",
         kind: DEADLINE,
         repeatable: false,
+        needs_restart: false,
         help: "Seconds that a shutdown may spend on sending what it still owes",
     },
     Opt {
@@ -257,6 +280,7 @@ pub const OPTIONS: [Opt; 22] = [
         default: "info",
         kind: Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
         repeatable: false,
+        needs_restart: false,
         help: "How much to log, on stderr: off, error, warn, info, debug or trace",
     },
 ];

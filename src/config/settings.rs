@@ -1,12 +1,14 @@
 //! What the command line, the environment and the file say: text per option, and where it came from.
 
 use super::access::{self, Access, Origin};
+use super::difference::redacted;
 use super::options::{self, OPTIONS, Opt};
-use super::{Config, Key, Limits, Pin, REDACTED};
+use super::{Config, Key, Limits, Live, Pin};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::Value;
+use toml::de::DeTable;
 
 /// What the command line says: the values of each option that was given, by name; `config` is the file to read.
 pub type Flags = BTreeMap<String, Vec<String>>;
@@ -31,7 +33,8 @@ struct Given {
 enum Source {
     Flag,
     Environment,
-    File(PathBuf),
+    /// The line of the option's name, from 1.
+    File(PathBuf, usize),
     Default,
 }
 
@@ -44,6 +47,13 @@ impl std::error::Error for Invalid {}
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("\nerror: "))
+    }
+}
+
+impl Invalid {
+    /// All of it on one line, for a log or a reply.
+    pub fn in_one_line(&self) -> String {
+        self.0.join("; ")
     }
 }
 
@@ -67,7 +77,7 @@ impl Settings {
         Ok(Settings::layer(flags, env, Some((path, file))))
     }
 
-    fn layer(flags: &Flags, env: impl Fn(&str) -> Option<String>, file: Option<(PathBuf, Flags)>) -> Settings {
+    fn layer(flags: &Flags, env: impl Fn(&str) -> Option<String>, file: Option<(PathBuf, Lines)>) -> Settings {
         let pick = |option: &'static Opt| {
             let (values, source) = if let Some(values) = flags.get(option.name) {
                 (values.clone(), Source::Flag)
@@ -77,10 +87,10 @@ impl Settings {
                     false => vec![text],
                 };
                 (values, Source::Environment)
-            } else if let Some((path, values)) =
+            } else if let Some((path, (line, values))) =
                 file.as_ref().and_then(|(path, file)| Some((path, file.get(option.name)?)))
             {
-                (values.clone(), Source::File(path.clone()))
+                (values.clone(), Source::File(path.clone(), *line))
             } else {
                 let text = match option.name {
                     "admin-socket" => default_admin_socket(&env),
@@ -112,24 +122,26 @@ impl Settings {
                 Some("none") => Pin::None,
                 _ => Pin::Auto,
             },
-            access: check.access(),
-            keys: check.keys(),
-            limits: Limits {
-                heart_interval_s: check.number("heart-interval") as u32,
-                heart_timeout_s: check.number("heart-timeout") as u32,
-                server_ping: check.one("server-ping") == Some("on"),
-                outbox_bytes_max: check.number("outbox-limit") as usize,
-                message_bytes_max: check.number("max-message") as usize,
-                subscriptions_max: check.number("max-subscriptions") as usize,
-                connections_max: check.number("max-connections") as usize,
-                handshake_timeout_ms: check.number("handshake-timeout"),
-                admin_line_bytes_max: check.number("admin-line-limit") as usize,
+            live: Live {
+                access: check.access(),
+                keys: check.keys(),
+                limits: Limits {
+                    heart_interval_s: check.number("heart-interval") as u32,
+                    heart_timeout_s: check.number("heart-timeout") as u32,
+                    server_ping: check.one("server-ping") == Some("on"),
+                    outbox_bytes_max: check.number("outbox-limit") as usize,
+                    message_bytes_max: check.number("max-message") as usize,
+                    subscriptions_max: check.number("max-subscriptions") as usize,
+                    connections_max: check.number("max-connections") as usize,
+                    handshake_timeout_ms: check.number("handshake-timeout"),
+                    admin_line_bytes_max: check.number("admin-line-limit") as usize,
+                },
+                shutdown_timeout_ms: check.number("shutdown-timeout"),
+                log: check
+                    .one("log")
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(tracing::level_filters::LevelFilter::OFF),
             },
-            shutdown_timeout_ms: check.number("shutdown-timeout"),
-            log: check
-                .one("log")
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(tracing::level_filters::LevelFilter::OFF),
         };
         check.finish(config)
     }
@@ -157,7 +169,7 @@ impl Settings {
             let source = match &given.source {
                 Source::Flag => format!("--{name}"),
                 Source::Environment => given.option.env(),
-                Source::File(path) => format!("{path:?}"),
+                Source::File(path, line) => format!("{path:?}, line {line}"),
                 Source::Default => "default".into(),
             };
             match self.effective(given, config) {
@@ -169,44 +181,12 @@ impl Settings {
     }
 
     fn effective(&self, given: &Given, config: &Config) -> Option<Value> {
-        let (limits, access) = (&config.limits, &config.access);
-        let whole = |number: u64| Value::Integer(number as i64);
-        let seconds = |millis: u64| match millis % 1000 {
-            0 => whole(millis / 1000),
-            _ => Value::Float(millis as f64 / 1000.0),
-        };
-        let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
-        Some(match given.option.name {
-            "listen" => Value::String(config.listen.to_string()),
-            "path" => list(access.paths.clone()),
-            "allow-origin" => list(access.origins.iter().map(Origin::to_string).collect()),
-            "trust-proxy" => list(access.trusted.iter().map(|network| network.to_string()).collect()),
-            "proxy-protocol" => Value::Boolean(access.has_proxy_header),
-            "admin-socket" => Value::String(config.admin_socket.display().to_string()),
-            "shards" => whole(config.shards as u64),
-            "pin" => Value::String(match config.pin {
-                Pin::Auto => "auto".into(),
-                Pin::None => "none".into(),
-            }),
+        match given.option.name {
             // Those of the key file come from there again.
-            "key" => {
-                list(config.keys[..given.values.len()].iter().map(|key| format!("{}:{REDACTED}", key.id)).collect())
-            }
-            "key-file" => Value::String(given.values.first()?.clone()),
-            "heart-interval" => whole(limits.heart_interval_s.into()),
-            "heart-timeout" => whole(limits.heart_timeout_s.into()),
-            "server-ping" => Value::Boolean(limits.server_ping),
-            "outbox-limit" => whole(limits.outbox_bytes_max as u64),
-            "max-message" => whole(limits.message_bytes_max as u64),
-            "max-subscriptions" => whole(limits.subscriptions_max as u64),
-            "max-connections" => whole(limits.connections_max as u64),
-            "max-request" => whole(access.request_bytes_max as u64),
-            "handshake-timeout" => seconds(limits.handshake_timeout_ms),
-            "admin-line-limit" => whole(limits.admin_line_bytes_max as u64),
-            "shutdown-timeout" => seconds(config.shutdown_timeout_ms),
-            "log" => Value::String(config.log.to_string()),
-            name => unreachable!("{name} is no option"),
-        })
+            "key" => Some(redacted(&config.live.keys[..given.values.len()])),
+            "key-file" => Some(Value::String(given.values.first()?.clone())),
+            name => config.value(name),
+        }
     }
 }
 
@@ -310,10 +290,9 @@ impl Given {
                 let variable = self.option.env();
                 (format!("{name} ({variable})"), format!("Correct {variable}, or unset it"))
             }
-            Source::File(path) => (
-                format!("{name} (in {})", path.display()),
-                format!("Correct the line in {}, or remove it", path.display()),
-            ),
+            Source::File(path, line) => {
+                (format!("{name} ({}, line {line})", path.display()), "Correct the line, or remove it".into())
+            }
             Source::Default => (format!("{name} (its default)"), format!("Give it with --{name}")),
         };
         let default = match self.option.default {
@@ -338,22 +317,31 @@ fn read_key_file(path: &Path) -> Result<Vec<Key>, String> {
         .collect()
 }
 
+/// What a file says: values by name, and the line of the name.
+type Lines = BTreeMap<String, (usize, Vec<String>)>;
+
 /// The file as text per option. Errors never quote the file: the line may hold a secret.
-fn parse_file(text: &str, path: &Path) -> Result<Flags, Invalid> {
+fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
     let at = path.display();
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let before = error.span().map_or("", |span| &text[..span.start]);
+    let line_of = |byte: usize| text[..byte].matches('\n').count() + 1;
+    let no_toml = |error: toml::de::Error| {
         Invalid(vec![format!(
             "{at} is no TOML, line {}: {}. Values are numbers, true, false, or texts in double quotes",
-            before.matches('\n').count() + 1,
+            error.span().map_or(1, |span| line_of(span.start)),
             error.message()
         )])
-    })?;
-    let mut values = Flags::new();
+    };
+    let table: toml::Table = text.parse().map_err(no_toml)?;
+    // Once more for the places: a plain table has none.
+    let places = DeTable::parse(text).map_err(no_toml)?;
+    let places = places.get_ref().keys().map(|name| (name.get_ref().to_string(), line_of(name.span().start)));
+    let places: BTreeMap<String, usize> = places.collect();
+    let mut values = Lines::new();
     let mut problems = Vec::new();
     for (name, value) in table {
+        let line = places.get(&name).copied().unwrap_or(1);
         let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
-            problems.push(unknown_key(&name, path));
+            problems.push(unknown_key(&name, path, line));
             continue;
         };
         let texts = match value {
@@ -362,9 +350,9 @@ fn parse_file(text: &str, path: &Path) -> Result<Flags, Invalid> {
             value => scalar(&value).map(|text| vec![text]),
         };
         match texts {
-            Some(texts) => drop(values.insert(name, texts)),
+            Some(texts) => drop(values.insert(name, (line, texts))),
             None => problems.push(format!(
-                "{name} (in {at}) has a value of the wrong type; it takes {}. Correct the line in {at}, or remove it",
+                "{name} ({at}, line {line}) has a value of the wrong type; it takes {}. Correct the line, or remove it",
                 option.kind.allowed()
             )),
         }
@@ -386,7 +374,7 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-fn unknown_key(name: &str, path: &Path) -> String {
+fn unknown_key(name: &str, path: &Path, line: usize) -> String {
     let plain = |text: &str| text.replace(['-', '_'], "").trim_end_matches('s').to_lowercase();
     let meant = OPTIONS.iter().find(|option| plain(option.name) == plain(name));
     let hint = match meant {
@@ -396,7 +384,7 @@ fn unknown_key(name: &str, path: &Path) -> String {
             format!("The keys are {}", names.join(", "))
         }
     };
-    format!("unknown key {name:?} in {}. {hint}", path.display())
+    format!("unknown key {name:?} ({}, line {line}). {hint}", path.display())
 }
 
 /// Beside the user's other sockets where the system has a place for them, else in `/tmp` under a name of the user's own.
@@ -465,11 +453,11 @@ mod tests {
         assert_eq!(config.admin_socket, Path::new("/run/user/7/corecast.sock"));
         assert_eq!(config.shards, std::thread::available_parallelism().expect("a number of cores").get().min(256));
         assert_eq!(config.pin, Pin::Auto);
-        assert!(config.keys.is_empty());
-        assert_eq!(config.access, Access::default());
-        assert_eq!(config.limits, Limits::default());
-        assert_eq!(config.shutdown_timeout_ms, 10_000);
-        assert_eq!(config.log, tracing::level_filters::LevelFilter::INFO);
+        assert!(config.live.keys.is_empty());
+        assert_eq!(config.live.access, Access::default());
+        assert_eq!(config.live.limits, Limits::default());
+        assert_eq!(config.live.shutdown_timeout_ms, 10_000);
+        assert_eq!(config.live.log, tracing::level_filters::LevelFilter::INFO);
     }
 
     #[test]
@@ -487,7 +475,7 @@ mod tests {
         let env = [("CORECAST_HEART_INTERVAL", "12")];
         let check = |on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str, expected| {
             let config = config(on_line, in_env, file).expect("legal");
-            assert_eq!(config.limits.heart_interval_s, expected);
+            assert_eq!(config.live.limits.heart_interval_s, expected);
         };
         check(&[("heart-interval", "11")], &env, file, 11);
         check(&[], &env, file, 12);
@@ -499,7 +487,7 @@ mod tests {
     #[test]
     fn a_list_comes_whole_from_one_source() {
         let paths = |on_line: &[(&str, &str)], in_env: &[(&str, &str)]| {
-            config(on_line, in_env, "path = [\"/file\"]").expect("legal").access.paths
+            config(on_line, in_env, "path = [\"/file\"]").expect("legal").live.access.paths
         };
         assert_eq!(paths(&[("path", "/a"), ("path", "/b")], &[("CORECAST_PATH", "/env")]), ["/a", "/b"]);
         assert_eq!(paths(&[], &[("CORECAST_PATH", "/x /y")]), ["/x", "/y"]);
@@ -529,7 +517,7 @@ mod tests {
             assert!(from(settings(&[(option.name, &value)], &[], "")) == Source::Flag);
             assert!(from(settings(&[], &[(&option.env(), &value)], "")) == Source::Environment);
             let file = format!("{} = {value:?}", option.name);
-            assert!(from(settings(&[], &[], &file)) == Source::File("test.toml".into()));
+            assert!(from(settings(&[], &[], &file)) == Source::File("test.toml".into(), 1));
         }
     }
 
@@ -539,7 +527,7 @@ mod tests {
         for option in &OPTIONS {
             let name = option.name;
             match shown.get(name) {
-                Some(values) => match option.kind.number(option.default) {
+                Some((_, values)) => match option.kind.number(option.default) {
                     Some(number) => assert_eq!(option.kind.number(&values[0]), Some(number), "{name}"),
                     None => assert_eq!(values[..], [option.default.to_owned()], "{name}"),
                 },
@@ -558,8 +546,8 @@ mod tests {
         let legal: String =
             examples.lines().filter(|line| !line.starts_with(' ')).map(|line| format!("{line}\n")).collect();
         let config = config(&[], &[], &legal).unwrap_or_else(|invalid| panic!("{invalid}\n{legal}"));
-        assert!(!config.access.paths.is_empty());
-        assert_eq!(config.keys.last().expect("keys").id, "new");
+        assert!(!config.live.access.paths.is_empty());
+        assert_eq!(config.live.keys.last().expect("keys").id, "new");
     }
 
     #[test]
@@ -574,7 +562,10 @@ mod tests {
             &["--outbox-limit", "\"4095\"", "4096 to 1073741824 bytes", "leave it out", "1MiB"],
         );
         check(error(&[], &[("CORECAST_SHARDS", "257")], ""), &["CORECAST_SHARDS", "\"257\"", "1 to 256", "unset"]);
-        check(error(&[], &[], "server-ping = 1"), &["server-ping (in test.toml)", "\"1\"", "on or off", "remove it"]);
+        check(
+            error(&[], &[], "server-ping = 1"),
+            &["server-ping (test.toml, line 1)", "\"1\"", "on or off", "remove it"],
+        );
         check(error(&[("listen", "localhost:9000")], &[], ""), &["\"localhost:9000\"", "127.0.0.1:9000"]);
         check(error(&[("admin-socket", "")], &[], ""), &["--admin-socket", "107"]);
         check(error(&[("path", "ws")], &[], ""), &["\"ws\"", "starts with /"]);
@@ -638,7 +629,7 @@ mod tests {
         let printed = settings.to_toml(&first);
         assert!(printed.contains("max-message = 2048 # --max-message\n"), "{printed}");
         assert!(printed.contains("log = \"off\" # CORECAST_LOG\n"), "{printed}");
-        assert!(printed.contains("pin = \"none\" # \"test.toml\"\n"), "{printed}");
+        assert!(printed.contains("pin = \"none\" # \"test.toml\", line 1\n"), "{printed}");
         assert!(printed.contains("heart-timeout = 25 # default\n"), "{printed}");
         let second = config(&[], &[], &printed).unwrap_or_else(|invalid| panic!("{invalid}\n{printed}"));
         assert_eq!(format!("{first:?}"), format!("{second:?}"));

@@ -1,5 +1,6 @@
 //! What shards say to each other, and the names they use for things that live in one of them.
 
+use crate::config::Difference;
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::socket_id::SocketId;
@@ -151,6 +152,15 @@ pub enum Question {
     Unsubscribe { member: ConnKey, channel: ChannelName, hash: u64 },
     /// All numbers.
     Stats,
+    /// What concerns the whole server; the shard passes it on.
+    Operate(Operation),
+}
+
+/// What an operator asks of the whole server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Read the configuration again and hold to it.
+    Reload,
 }
 
 /// What a shard answers.
@@ -171,6 +181,10 @@ pub enum Answer {
     Connection { connection: ConnectionInfo, channels: Vec<ChannelName> },
     /// To [`Question::Stats`].
     Stats { shard: ShardId, stats: Box<Stats> },
+    /// To [`Operation::Reload`]: what the new configuration, which all shards hold to, changed.
+    Reloaded(Box<Difference>),
+    /// To [`Operation::Reload`]: what is wrong with the new configuration; the old one stays.
+    InvalidConfiguration(Box<str>),
 }
 
 /// What is told of a connection.

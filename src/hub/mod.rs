@@ -22,7 +22,7 @@ pub mod subscribers;
 #[cfg(test)]
 mod simulation;
 
-use crate::config::{Key, Limits};
+use crate::config::{Key, Limits, Live};
 use crate::metrics::Counters;
 use crate::protocol::auth::KeyRing;
 use crate::protocol::channel::{Channel, ChannelName};
@@ -138,6 +138,12 @@ impl Hub {
             limits,
             counters: Counters::default(),
         }
+    }
+
+    /// Holds to new settings. What connections have already stays theirs, also beyond a lower limit or without their key.
+    pub fn apply(&mut self, live: &Live) {
+        self.limits = live.limits.clone();
+        self.keys = KeyRing::new(&live.keys);
     }
 
     // ---- connections of this shard

@@ -2,6 +2,7 @@
 
 use crate::admin::Session;
 use crate::admin::request::Parser;
+use crate::config::Limits;
 use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
 use crate::shard::clients::Clients;
@@ -58,6 +59,11 @@ impl Admins {
             line_bytes_max,
             read_bytes: 0,
         }
+    }
+
+    /// Holds to new limits, from the next line on.
+    pub fn apply(&mut self, limits: &Limits) {
+        self.line_bytes_max = limits.admin_line_bytes_max;
     }
 
     /// The poll reported the listener.

@@ -1,7 +1,7 @@
 //! The client connections of one shard: reading, heartbeats, writing, closing. Also the [`Port`] through which the hub
 //! has its effects.
 
-use crate::config::{Access, Limits};
+use crate::config::Live;
 use crate::hub::identity::SLOTS_MAX;
 use crate::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::pages::{Chunk, Pages};
@@ -26,6 +26,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 mod ending;
 mod heartbeat;
 mod operators;
+
+use heartbeat::EarlierHeart;
 
 /// The connections, and what waits to be done for them in this turn.
 pub struct Clients {
@@ -61,22 +63,15 @@ pub struct Clients {
     accepted: Arc<AtomicUsize>,
     /// Those of them that have a place below the limit.
     admitted: Arc<AtomicUsize>,
-    limits: Limits,
-    access: Arc<Access>,
+    live: Arc<Live>,
+    earlier_heart: Option<EarlierHeart>,
     random: ahash::RandomState,
     response: Vec<u8>,
 }
 
 impl Clients {
     /// No connections yet.
-    pub fn new(
-        me: ShardId,
-        mesh: Mesh,
-        limits: Limits,
-        access: Arc<Access>,
-        shared: &Shared,
-        random: ahash::RandomState,
-    ) -> Clients {
+    pub fn new(me: ShardId, mesh: Mesh, live: Arc<Live>, shared: &Shared, random: ahash::RandomState) -> Clients {
         Clients {
             me,
             connections: Slab::new(),
@@ -96,11 +91,17 @@ impl Clients {
             refusals: [0; REFUSALS.len()],
             accepted: shared.accepted.clone(),
             admitted: shared.admitted.clone(),
-            limits,
-            access,
+            live,
+            earlier_heart: None,
             random,
             response: Vec::new(),
         }
+    }
+
+    /// Holds to new settings: at once, but for what a client was told when it came.
+    pub fn apply(&mut self, live: Arc<Live>) {
+        self.remember_heart(&live.limits);
+        self.live = live;
     }
 
     /// A connection was accepted.
@@ -109,12 +110,13 @@ impl Clients {
         // Those beyond the limit are told so after their upgrade; those far beyond it are not listened to.
         let accepted = self.accepted.fetch_add(1, Relaxed);
         let token = Token(self.connections.vacant_key());
-        let is_hopeless = accepted >= self.limits.connections_max.saturating_add(REFUSALS_MAX) || token.0 >= SLOTS_MAX;
+        let is_hopeless =
+            accepted >= self.live.limits.connections_max.saturating_add(REFUSALS_MAX) || token.0 >= SLOTS_MAX;
         // Both at once, and never again: edge-triggered, so that writability costs nothing until a write is blocked.
         let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
         if is_hopeless || registered.is_err() {
             self.accepted.fetch_sub(1, Relaxed);
-            let limit = self.limits.connections_max;
+            let limit = self.live.limits.connections_max;
             self.closes[CloseReason::OverCapacity { limit }.kind()] += 1;
             return;
         }
@@ -217,7 +219,7 @@ impl Clients {
         let input = request.as_deref().map_or(&*bytes, |request| request);
         let mut response = std::mem::take(&mut self.response);
         response.clear();
-        match upgrade(input, &self.access, false, &mut response) {
+        match upgrade(input, &self.live.access, false, &mut response) {
             Upgrade::Partial => {
                 let request = request.unwrap_or_else(|| Box::new(bytes.to_vec()));
                 self.connections[slot as usize].request = Some(request);
@@ -244,7 +246,7 @@ impl Clients {
     }
 
     fn open(&mut self, slot: Slot, hub: &mut Hub) {
-        let limit = self.limits.connections_max;
+        let limit = self.live.limits.connections_max;
         if self.admitted.fetch_add(1, Relaxed) >= limit {
             self.admitted.fetch_sub(1, Relaxed);
             return self.close(slot, CloseReason::OverCapacity { limit }, hub);
@@ -265,7 +267,7 @@ impl Clients {
         let mut decoder = std::mem::take(&mut self.connections[slot as usize].decoder);
         let mut at = 0;
         loop {
-            let next = decoder.next(bytes, &mut at, self.limits.message_bytes_max);
+            let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max);
             let phase = self.connections[slot as usize].phase;
             let is_open = phase == Phase::Open;
             match next {
@@ -293,7 +295,7 @@ impl Clients {
                     let reason = match violation {
                         Violation::Protocol(what) => CloseReason::ProtocolError(what),
                         Violation::InvalidUtf8 => CloseReason::InvalidUtf8,
-                        Violation::TooBig => CloseReason::MessageTooBig { limit: self.limits.message_bytes_max },
+                        Violation::TooBig => CloseReason::MessageTooBig { limit: self.live.limits.message_bytes_max },
                     };
                     self.close(slot, reason, hub);
                     self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: false };
@@ -340,7 +342,7 @@ impl Clients {
         if !std::mem::take(&mut connection.is_dirty) || connection.phase == Phase::Ended {
             return;
         }
-        let limit = self.limits.outbox_bytes_max;
+        let limit = self.live.limits.outbox_bytes_max;
         if !connection.is_blocked || connection.outbox.bytes() > limit {
             match connection.outbox.write(&mut hub.pages, &mut connection.socket) {
                 Ok((written, taken, calls)) => {

@@ -8,11 +8,12 @@ pub mod doorbell;
 mod hearing;
 pub mod listener;
 pub mod mesh;
+pub mod orders;
 pub mod outbox;
 pub mod wheel;
 
-use crate::config::Config;
-use crate::hub::mail::{Answer, Mail, Question, ShardId};
+use crate::config::{Limits, Live};
+use crate::hub::mail::{Answer, Asker, Mail, Question, ShardId};
 use crate::hub::{Hub, Identity};
 use crate::metrics::Stats;
 use crate::protocol::close::CloseReason;
@@ -27,6 +28,7 @@ use mesh::Mesh;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
+use orders::{Call, Order};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -47,6 +49,8 @@ pub struct Shared {
     pub seed: [u64; 4],
     /// When ticks began.
     pub start: Instant,
+    /// The way to the control thread.
+    pub calls: Sender<Call>,
 }
 
 /// What one shard is built from.
@@ -63,6 +67,8 @@ pub struct Parts {
     pub inbox: Receiver<Mail>,
     /// The way into everybody's inbox.
     pub inboxes: Box<[Sender<Mail>]>,
+    /// What the control thread wants of it.
+    pub orders: Receiver<Order>,
     /// What all shards share.
     pub shared: Arc<Shared>,
 }
@@ -75,6 +81,7 @@ pub struct Shard {
     hub: Hub,
     clients: Clients,
     admins: Admins,
+    orders: Receiver<Order>,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
     /// Bytes of messages that one turn may lay out for one subscriber, or read from publishers.
@@ -94,30 +101,30 @@ struct Stopping {
 
 impl Shard {
     /// A shard that has not turned yet.
-    pub fn new(parts: Parts, config: &Config) -> io::Result<Shard> {
-        let Parts { me, poll, mut listener, mut admin_listener, inbox, inboxes, shared } = parts;
+    pub fn new(parts: Parts, live: Arc<Live>) -> io::Result<Shard> {
+        let Parts { me, poll, mut listener, mut admin_listener, inbox, inboxes, orders, shared } = parts;
         let shards = inboxes.len();
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut admin_listener, ADMIN_LISTENER, Interest::READABLE)?;
-        let limits = config.limits.clone();
+        let limits = &live.limits;
         let [a, b, c, d] = shared.seed;
         let random = ahash::RandomState::with_seeds(c, b, d, a ^ u64::from(me));
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
-        let access = Arc::new(config.access.clone());
         Ok(Shard {
             me,
             listener: Some(Listener::new(listener)),
-            hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &config.keys, limits.clone()),
-            clients: Clients::new(me, mesh, limits.clone(), access, &shared, random),
+            hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &live.keys, limits.clone()),
             admins: Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max),
+            orders,
             poll,
-            shared,
             buffer: vec![0; READ_BYTES].into(),
-            intake_bytes_max: (limits.outbox_bytes_max / 4).clamp(1, INTAKE_BYTES),
+            intake_bytes_max: intake_bytes_max(limits),
             unwritten_bytes: 0,
             hearing: Hearing::default(),
             stopping: None,
-            shutdown_timeout_ms: config.shutdown_timeout_ms,
+            shutdown_timeout_ms: live.shutdown_timeout_ms,
+            clients: Clients::new(me, mesh, live, &shared, random),
+            shared,
         })
     }
 
@@ -152,6 +159,7 @@ impl Shard {
         self.accept();
         // In every turn, whatever it takes: the ring that ended the poll is spent, and while it stands no other is heard.
         self.clients.mesh.look();
+        self.obey();
         // While much is still unwritten nothing is added to it: publishers and peers wait, readers do not.
         if !(self.clients.is_behind() && self.unwritten_bytes >= self.intake_bytes_max) {
             self.drain_inbox()?;
@@ -217,6 +225,28 @@ impl Shard {
         self.admins.accept(self.poll.registry(), FIRST_ADMIN, &mut self.hub);
     }
 
+    /// Does what the control thread wants done.
+    fn obey(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Apply { live, done } => {
+                    self.apply(live);
+                    // Nobody waits where the control thread is gone.
+                    let _ = done.send(());
+                }
+                Order::Answer(asker, answer) => self.clients.answers.push((asker, answer)),
+            }
+        }
+    }
+
+    fn apply(&mut self, live: Arc<Live>) {
+        self.hub.apply(&live);
+        self.admins.apply(&live.limits);
+        self.intake_bytes_max = intake_bytes_max(&live.limits);
+        self.shutdown_timeout_ms = live.shutdown_timeout_ms;
+        self.clients.apply(live);
+    }
+
     fn drain_inbox(&mut self) -> io::Result<()> {
         for _ in 0..LETTERS_PER_TURN {
             if self.hub.laid_bytes >= self.intake_bytes_max {
@@ -253,14 +283,16 @@ impl Shard {
                 self.admins.answer(asker, answer, &mut self.hub, &mut self.clients);
             }
             for (asker, question) in asks {
-                let answer = self.consider(question);
-                self.hub.answer(asker, answer, &mut self.clients);
+                if let Some(answer) = self.consider(asker, question) {
+                    self.hub.answer(asker, answer, &mut self.clients);
+                }
             }
         }
     }
 
-    fn consider(&mut self, question: Question) -> Answer {
-        match question {
+    /// `None`: the control thread answers.
+    fn consider(&mut self, asker: Asker, question: Question) -> Option<Answer> {
+        Some(match question {
             Question::Connections { limit, after } => {
                 let (connections, next) = self.clients.page(limit, after, &self.hub);
                 Answer::Connections { connections, next }
@@ -278,8 +310,13 @@ impl Shard {
                 Answer::Done
             }
             Question::Stats => Answer::Stats { shard: self.me, stats: Box::new(self.stats()) },
+            Question::Operate(operation) => {
+                // Received for as long as the process lives.
+                let _ = self.shared.calls.send(Call::Operate(asker, operation));
+                return None;
+            }
             _ => Answer::NotFound,
-        }
+        })
     }
 
     fn stats(&mut self) -> Stats {
@@ -372,6 +409,11 @@ impl Shard {
         );
         Ok(())
     }
+}
+
+/// Bytes of messages that a turn may lay out for one subscriber: a part of what may wait for it.
+fn intake_bytes_max(limits: &Limits) -> usize {
+    (limits.outbox_bytes_max / 4).clamp(1, INTAKE_BYTES)
 }
 
 /// Token of a shard's doorbell.

@@ -40,6 +40,7 @@ pub struct Options {
     listen: String,
     admin_path: Option<PathBuf>,
     args: Vec<String>,
+    leaves_pin: bool,
 }
 
 impl Server {
@@ -50,7 +51,7 @@ impl Server {
 
     /// As [`Server::start`], to be added to.
     pub fn options(shards: usize) -> Options {
-        Options { shards, listen: "127.0.0.1:0".into(), admin_path: None, args: Vec::new() }
+        Options { shards, listen: "127.0.0.1:0".into(), admin_path: None, args: Vec::new(), leaves_pin: false }
     }
 
     /// What the server has written to stderr so far.
@@ -117,6 +118,12 @@ impl Options {
         self
     }
 
+    /// Leaves `--pin` to other sources; otherwise shards are not pinned, so that servers side by side share the cores.
+    pub fn without_pin(mut self) -> Options {
+        self.leaves_pin = true;
+        self
+    }
+
     /// Sets the listening address.
     pub fn listen(mut self, listen: impl ToString) -> Options {
         self.listen = listen.to_string();
@@ -137,7 +144,10 @@ impl Options {
     /// The command line of `serve`.
     fn command(&self, admin_path: &Path) -> Command {
         let shards = self.shards.to_string();
-        let mut command = corecast(&["serve", "--listen", &self.listen, "--pin", "none", "--shards", &shards]);
+        let mut command = corecast(&["serve", "--listen", &self.listen, "--shards", &shards]);
+        if !self.leaves_pin {
+            command.args(["--pin", "none"]);
+        }
         command.arg("--admin-socket").arg(admin_path);
         if !self.args.iter().any(|arg| arg == "--server-ping") {
             command.args(["--server-ping", "off"]);

@@ -12,3 +12,4 @@ mod life;
 mod limits;
 mod order;
 mod protocol;
+mod reload;

@@ -21,6 +21,7 @@ enum Shape {
     Connection,
     Done(&'static str),
     Stats,
+    Reloaded,
     Ping,
 }
 
@@ -43,6 +44,7 @@ impl Renderer {
             Request::Disconnect { .. } => Shape::Done("disconnected"),
             Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
             Request::Stats => Shape::Stats,
+            Request::Reload => Shape::Reloaded,
             Request::Ping => Shape::Ping,
         };
         Renderer { shape, asked: Instant::now() }
@@ -67,12 +69,31 @@ impl Renderer {
             Shape::Connection => describe(reply, out),
             Shape::Done(what) => writeln!(out, "{what}"),
             Shape::Stats => stats(reply, out),
+            Shape::Reloaded => reloaded(reply, out),
             Shape::Ping => writeln!(
                 out,
                 "the server is alive; it answered in {:.3} ms",
                 self.asked.elapsed().as_secs_f64() * 1000.0
             ),
         }
+    }
+}
+
+/// A line per option that differs.
+fn reloaded(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let changed = |change: &Value| {
+        let [option, old, new] = ["option", "old", "new"].map(|member| cell(&change[member]));
+        format!("{option}: {old} → {new}")
+    };
+    for change in entries(reply, "changes") {
+        writeln!(out, "{}", changed(change))?;
+    }
+    for change in entries(reply, "restart") {
+        writeln!(out, "{} needs a restart; the server keeps what it was started with", changed(change))?;
+    }
+    match entries(reply, "changes").next() {
+        Some(_) => Ok(()),
+        None => writeln!(out, "reloaded; nothing has changed"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Heartbeats and deadlines: what happens when a connection's entry in the wheel comes due.
 
 use super::{Clients, ticks};
+use crate::config::Limits;
 use crate::hub::Hub;
 use crate::hub::mail::Slot;
 use crate::protocol::close::CloseReason;
@@ -59,8 +60,7 @@ impl Clients {
 
     /// An open connection's deadline has come: pings it, or closes it. Returns whether it goes on.
     fn beat(&mut self, slot: Slot, until: u32, hub: &mut Hub) -> bool {
-        let (timeout_s, silence_s) =
-            (self.limits.heart_timeout_s, self.limits.heart_interval_s + self.limits.heart_timeout_s);
+        let (timeout_s, silence_s) = (self.live.limits.heart_timeout_s, self.silence_s(slot));
         let silent_at = self.silent_at(slot);
         let connection = &mut self.connections[slot as usize];
         let reason = if connection.is_pinged {
@@ -83,8 +83,8 @@ impl Clients {
         let connection = &self.connections[slot as usize];
         let silent_at = self.silent_at(slot);
         if connection.is_pinged {
-            connection.ping_at.wrapping_add(ticks(u64::from(self.limits.heart_timeout_s) * 1000))
-        } else if self.limits.server_ping && (silent_at.wrapping_sub(connection.ping_at) as i32) > 0 {
+            connection.ping_at.wrapping_add(ticks(u64::from(self.live.limits.heart_timeout_s) * 1000))
+        } else if self.live.limits.server_ping && (silent_at.wrapping_sub(connection.ping_at) as i32) > 0 {
             connection.ping_at
         } else {
             silent_at
@@ -92,17 +92,49 @@ impl Clients {
     }
 
     fn silent_at(&self, slot: Slot) -> u32 {
-        let silence_s = u64::from(self.limits.heart_interval_s) + u64::from(self.limits.heart_timeout_s);
-        self.connections[slot as usize].heard_at.wrapping_add(ticks(silence_s * 1000))
+        self.connections[slot as usize].heard_at.wrapping_add(ticks(u64::from(self.silence_s(slot)) * 1000))
+    }
+
+    /// Seconds of silence after which a connection counts as dead: at least those that it was told of.
+    fn silence_s(&self, slot: Slot) -> u32 {
+        let silence_s = silence_s(&self.live.limits);
+        match &self.earlier_heart {
+            Some(earlier) if (self.connections[slot as usize].accepted_at.wrapping_sub(earlier.until) as i32) < 0 => {
+                silence_s.max(earlier.silence_s)
+            }
+            _ => silence_s,
+        }
+    }
+
+    /// `limits` are about to take the place of the present ones.
+    pub(super) fn remember_heart(&mut self, limits: &Limits) {
+        let present_s = silence_s(&self.live.limits);
+        if silence_s(limits) != present_s {
+            let silence_s = self.earlier_heart.as_ref().map_or(0, |earlier| earlier.silence_s).max(present_s);
+            self.earlier_heart = Some(EarlierHeart { until: self.now.wrapping_add(1), silence_s });
+        }
     }
 
     pub(super) fn interval_ticks(&self) -> u32 {
-        ticks(u64::from(self.limits.heart_interval_s) * 1000)
+        ticks(u64::from(self.live.limits.heart_interval_s) * 1000)
     }
 
     pub(super) fn handshake_ticks(&self) -> u32 {
-        ticks(self.limits.handshake_timeout_ms)
+        ticks(self.live.limits.handshake_timeout_ms)
     }
+}
+
+/// A client pings as often as it was told when it came, and is not dead because others are told to ping more often. One
+/// for all that came before the last change, so that a connection need not remember what it was told.
+pub(super) struct EarlierHeart {
+    /// Of connections accepted before this tick.
+    until: u32,
+    /// The longest silence that any of them was told of.
+    silence_s: u32,
+}
+
+fn silence_s(limits: &Limits) -> u32 {
+    limits.heart_interval_s + limits.heart_timeout_s
 }
 
 /// Entries of the wheel that one turn looks after.

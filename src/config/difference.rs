@@ -1,0 +1,217 @@
+//! What is in force, option by option, and what changes between two configurations.
+
+use super::{Config, Key, OPTIONS, Origin, Pin, REDACTED};
+use toml::Value;
+
+/// An option that two configurations disagree about. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name; for the pairs of `key` and `key-file` together, `key`.
+    pub option: &'static str,
+    /// What was in force, as people read it.
+    pub old: String,
+    /// What the new configuration says.
+    pub new: String,
+}
+
+/// What a reload came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// In force now.
+    pub changes: Vec<Change>,
+    /// In force after the next start: a running server keeps what it was started with.
+    pub restart: Vec<Change>,
+}
+
+impl Config {
+    /// From this configuration to `new`, in the order of [`OPTIONS`].
+    pub fn difference(&self, new: &Config) -> Difference {
+        let mut difference = Difference::default();
+        for option in &OPTIONS {
+            let (old, new) = match option.name {
+                "key" if same_keys(&self.live.keys, &new.live.keys) => continue,
+                "key" => (ids(&self.live.keys), ids_beside(&new.live.keys, &self.live.keys)),
+                name => (plain(self.value(name)), plain(new.value(name))),
+            };
+            if old != new {
+                let changes = if option.needs_restart { &mut difference.restart } else { &mut difference.changes };
+                changes.push(Change { option: option.name, old, new });
+            }
+        }
+        difference
+    }
+
+    /// The value of an option as it is in force; `None`: it has none. `key` stands for `key-file` too.
+    pub(super) fn value(&self, option: &str) -> Option<Value> {
+        let live = &self.live;
+        let (limits, access) = (&live.limits, &live.access);
+        let whole = |number: u64| Value::Integer(number as i64);
+        let seconds = |millis: u64| match millis % 1000 {
+            0 => whole(millis / 1000),
+            _ => Value::Float(millis as f64 / 1000.0),
+        };
+        let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
+        Some(match option {
+            "listen" => Value::String(self.listen.to_string()),
+            "path" => list(access.paths.clone()),
+            "allow-origin" => list(access.origins.iter().map(Origin::to_string).collect()),
+            "trust-proxy" => list(access.trusted.iter().map(|network| network.to_string()).collect()),
+            "proxy-protocol" => Value::Boolean(access.has_proxy_header),
+            "admin-socket" => Value::String(self.admin_socket.display().to_string()),
+            "shards" => whole(self.shards as u64),
+            "pin" => Value::String(match self.pin {
+                Pin::Auto => "auto".into(),
+                Pin::None => "none".into(),
+            }),
+            "key" => redacted(&live.keys),
+            "key-file" => return None,
+            "heart-interval" => whole(limits.heart_interval_s.into()),
+            "heart-timeout" => whole(limits.heart_timeout_s.into()),
+            "server-ping" => Value::Boolean(limits.server_ping),
+            "outbox-limit" => whole(limits.outbox_bytes_max as u64),
+            "max-message" => whole(limits.message_bytes_max as u64),
+            "max-subscriptions" => whole(limits.subscriptions_max as u64),
+            "max-connections" => whole(limits.connections_max as u64),
+            "max-request" => whole(access.request_bytes_max as u64),
+            "handshake-timeout" => seconds(limits.handshake_timeout_ms),
+            "admin-line-limit" => whole(limits.admin_line_bytes_max as u64),
+            "shutdown-timeout" => seconds(live.shutdown_timeout_ms),
+            "log" => Value::String(live.log.to_string()),
+            name => unreachable!("{name} is no option"),
+        })
+    }
+}
+
+/// The pairs as a list of `ID:[redacted]`.
+pub(super) fn redacted(keys: &[Key]) -> Value {
+    Value::Array(keys.iter().map(|key| Value::String(format!("{}:{REDACTED}", key.id))).collect())
+}
+
+/// As people write it: texts without quotes, lists separated by commas.
+fn plain(value: Option<Value>) -> String {
+    match value {
+        None => "none".into(),
+        Some(Value::String(text)) => text,
+        Some(Value::Boolean(true)) => "on".into(),
+        Some(Value::Boolean(false)) => "off".into(),
+        Some(Value::Array(values)) => listed(values.into_iter().map(|value| plain(Some(value)))),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn listed(texts: impl Iterator<Item = String>) -> String {
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() { "none".into() } else { texts.join(", ") }
+}
+
+fn same_keys(old: &[Key], new: &[Key]) -> bool {
+    old.len() == new.len()
+        && old.iter().all(|key| new.iter().any(|other| other.id == key.id && !is_resecreted(key, other)))
+}
+
+fn is_resecreted(old: &Key, new: &Key) -> bool {
+    old.id == new.id && old.secret != new.secret
+}
+
+fn ids(keys: &[Key]) -> String {
+    listed(keys.iter().map(|key| key.id.clone()))
+}
+
+/// The IDs; those whose secret is another than in `old` say so.
+fn ids_beside(keys: &[Key], old: &[Key]) -> String {
+    listed(keys.iter().map(|key| match old.iter().any(|old| is_resecreted(old, key)) {
+        true => format!("{} (another secret)", key.id),
+        false => key.id.clone(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, Settings};
+
+    fn config(given: &[(&str, &str)]) -> Config {
+        let mut flags = Flags::new();
+        for (name, value) in given {
+            flags.entry((*name).into()).or_default().push((*value).into());
+        }
+        let settings = Settings::gather(&flags, |_| None).unwrap_or_else(|invalid| panic!("{invalid}"));
+        settings.validate().unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    fn change(option: &'static str, old: &str, new: &str) -> Change {
+        Change { option, old: old.into(), new: new.into() }
+    }
+
+    #[test]
+    fn nothing_differs_from_itself() {
+        let config = config(&[("key", "a:1"), ("path", "/ws")]);
+        assert_eq!(config.difference(&config), Difference::default());
+    }
+
+    /// So that no option is added which a reload neither reports nor names as one that needs a restart.
+    #[test]
+    fn every_option_is_reported_and_by_itself() {
+        let file = std::env::temp_dir().join(format!("corecast-test-{}-difference", std::process::id()));
+        std::fs::write(&file, "b:2").expect("a temporary file");
+        let base = [("shards", "2")];
+        for option in &OPTIONS {
+            let other = match option.name {
+                "listen" => "127.0.0.1:1",
+                "path" => "/ws",
+                "allow-origin" => "https://example.com",
+                "trust-proxy" => "10.0.0.0/8",
+                "proxy-protocol" => "on",
+                "admin-socket" => "/x.sock",
+                "shards" => "3",
+                "pin" => "none",
+                "key" => "a:1",
+                "key-file" => file.to_str().expect("UTF-8"),
+                "server-ping" => "off",
+                "log" => "debug",
+                _ => "4097",
+            };
+            let other = if option.kind.accepts(other) { other } else { "7" };
+            let mut given = base.to_vec();
+            given.retain(|(name, _)| *name != option.name);
+            given.push((option.name, other));
+            let Difference { changes, restart } = config(&base).difference(&config(&given));
+            let name = if option.name == "key-file" { "key" } else { option.name };
+            let names = |changes: &[Change]| changes.iter().map(|change| change.option).collect::<Vec<_>>();
+            let (reported, other) = if option.needs_restart { (restart, changes) } else { (changes, restart) };
+            assert_eq!((names(&reported), names(&other)), (vec![name], vec![]), "{}", option.name);
+        }
+        let _ = std::fs::remove_file(file);
+    }
+
+    #[test]
+    fn values_are_shown_as_people_write_them() {
+        let old = config(&[("shards", "2"), ("handshake-timeout", "0.5"), ("path", "/a"), ("path", "/b")]);
+        let new = config(&[("shards", "4"), ("outbox-limit", "2MiB"), ("server-ping", "off")]);
+        let Difference { changes, restart } = old.difference(&new);
+        assert_eq!(restart, [change("shards", "2", "4")]);
+        assert_eq!(
+            changes,
+            [
+                change("path", "/a, /b", "none"),
+                change("server-ping", "on", "off"),
+                change("outbox-limit", "1048576", "2097152"),
+                change("handshake-timeout", "0.5", "10"),
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_are_told_apart_and_never_shown() {
+        let check = |old: &[(&str, &str)], new: &[(&str, &str)], expected: Option<Change>| {
+            let Difference { changes, .. } = config(old).difference(&config(new));
+            assert_eq!(changes.first(), expected.as_ref());
+            assert!(!format!("{changes:?}").contains("hunter"));
+        };
+        let (a, a2, b) = (("key", "a:hunter1"), ("key", "a:hunter2"), ("key", "b:hunter3"));
+        check(&[a], &[a, b], Some(change("key", "a", "a, b")));
+        check(&[a, b], &[b, a], None);
+        check(&[a, b], &[a2, b], Some(change("key", "a, b", "a (another secret), b")));
+        check(&[a], &[], Some(change("key", "a", "none")));
+    }
+}

@@ -1,0 +1,105 @@
+//! The control thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
+//! a disk, and hands every shard the same result.
+
+use super::{Reloading, Room};
+use crate::config::{Change, Config, Difference};
+use crate::hub::mail::{Answer, Asker, Operation};
+use crate::shard::Shared;
+use crate::shard::orders::{Call, Order};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// What the control thread holds. It lives as long as the process.
+pub struct Control {
+    /// What all shards share.
+    pub shared: Arc<Shared>,
+    /// The way to each shard.
+    pub orders: Vec<Sender<Order>>,
+    /// What is wanted of this thread, one after the other.
+    pub calls: Receiver<Call>,
+    /// In force.
+    pub config: Config,
+    /// What the system allows.
+    pub room: Room,
+    /// How the configuration is read again.
+    pub reloading: Reloading,
+}
+
+impl Control {
+    /// Does what is called for.
+    pub fn run(mut self) {
+        while let Ok(call) = self.calls.recv() {
+            match call {
+                Call::Operate(asker, Operation::Reload) => {
+                    let answer = self.reload();
+                    self.answer(asker, answer);
+                }
+                Call::Reload => drop(self.reload()),
+                Call::Stop(signal) => self.stop(signal),
+            }
+        }
+    }
+
+    /// Reads the configuration as at the start. If it is valid all shards hold to it when this returns; otherwise nothing has
+    /// changed.
+    fn reload(&mut self) -> Answer {
+        let read = match (self.reloading.read)() {
+            Ok(read) => read,
+            Err(invalid) => {
+                let text = invalid.in_one_line();
+                tracing::error!("the configuration stays as it was: {text}");
+                return Answer::InvalidConfiguration(text.into());
+            }
+        };
+        let difference = self.config.difference(&read);
+        (self.reloading.set_log)(read.live.log);
+        self.config.live = read.live;
+        let live = self.room.fit(&self.config.live);
+        let (done, all_done) = bounded(self.orders.len());
+        self.order_all(|| Order::Apply { live: live.clone(), done: done.clone() });
+        drop(done);
+        // Ends when every shard has said so, or has stopped.
+        all_done.iter().for_each(drop);
+        report(&difference);
+        Answer::Reloaded(Box::new(difference))
+    }
+
+    fn stop(&self, signal: &str) {
+        tracing::info!(signal, "stopping: what was acknowledged is delivered first");
+        self.shared.is_stopping.store(true, SeqCst);
+        (0..self.orders.len()).for_each(|shard| self.wake(shard));
+    }
+
+    fn answer(&self, asker: Asker, answer: Answer) {
+        self.order(usize::from(asker.shard), Order::Answer(asker, answer));
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
+        (0..self.orders.len()).for_each(|shard| self.order(shard, order()));
+    }
+
+    fn order(&self, shard: usize, order: Order) {
+        // A shard that has stopped needs no orders.
+        if self.orders[shard].send(order).is_ok() {
+            self.wake(shard);
+        }
+    }
+
+    fn wake(&self, shard: usize) {
+        if let Err(error) = self.shared.doorbells[shard].ring() {
+            tracing::error!(%error, shard, "cannot wake a shard");
+        }
+    }
+}
+
+fn report(difference: &Difference) {
+    let Difference { changes, restart } = difference;
+    tracing::info!(changes = changes.len(), "configuration reloaded");
+    for Change { option, old, new } in changes {
+        tracing::info!("{option}: {old} → {new}");
+    }
+    for Change { option, old, new } in restart {
+        tracing::warn!("{option}: {old} → {new} needs a restart; the server keeps what it was started with");
+    }
+}

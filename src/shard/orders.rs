@@ -1,0 +1,31 @@
+//! What the control thread and the shards say to each other: calls up, orders down. Rare, and so outside the mail: an order
+//! is heard in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
+//! operations outstanding at most, and every order answers a call or a signal.
+
+use crate::config::Live;
+use crate::hub::mail::{Answer, Asker, Operation};
+use crossbeam_channel::Sender;
+use std::sync::Arc;
+
+/// To a shard.
+pub enum Order {
+    /// Hold to these settings from this turn on.
+    Apply {
+        /// The same for all shards.
+        live: Arc<Live>,
+        /// Told once it does. Dropped unsent by a shard that has stopped.
+        done: Sender<()>,
+    },
+    /// For an admin session of this shard.
+    Answer(Asker, Answer),
+}
+
+/// To the control thread.
+pub enum Call {
+    /// An operator asks, over an admin connection.
+    Operate(Asker, Operation),
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT: its name.
+    Stop(&'static str),
+}

@@ -1,0 +1,330 @@
+//! A running server is handed another configuration: whole, or not at all.
+
+use crate::harness::{
+    Admin, Client, Options, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, frame,
+    opcode, output, subscribe, text_frame,
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use tungstenite::protocol::Message;
+
+for_shards!(
+    what_changed_is_reported_and_holds_in_every_shard,
+    keys_are_rotated_under_a_live_subscription,
+    a_configuration_that_is_not_valid_changes_nothing,
+);
+
+/// A configuration file, and a server that reads it.
+struct Configured {
+    server: Server,
+    file: PathBuf,
+    dir: TempDir,
+}
+
+impl Configured {
+    fn start(shards: usize, text: &str) -> Configured {
+        Configured::start_with(text, |file| Server::options(shards).arg("--config", file.display()))
+    }
+
+    fn start_with(text: &str, options: impl FnOnce(&PathBuf) -> Options) -> Configured {
+        let dir = TempDir::new();
+        let file = dir.path().join("corecast.toml");
+        std::fs::write(&file, text).expect("a file");
+        let server = options(&file).start();
+        Configured { server, file, dir }
+    }
+
+    /// Puts another text in the file's place.
+    fn write(&self, text: &str) {
+        std::fs::write(&self.file, text).expect("a file");
+    }
+
+    /// The reply to `reload`.
+    #[track_caller]
+    fn reload(&self, text: &str) -> Value {
+        self.write(text);
+        Admin::connect(&self.server).request(json!({"id": 1, "command": "reload"}))
+    }
+
+    /// Reloads; the changes as `option: old → new`.
+    #[track_caller]
+    fn changes(&self, text: &str) -> Vec<String> {
+        let reply = self.reload(text);
+        assert_eq!(reply["ok"], true, "{reply}");
+        assert_eq!(reply["restart"], json!([]), "{reply}");
+        listed(&reply["changes"])
+    }
+}
+
+fn listed(changes: &Value) -> Vec<String> {
+    let texts = changes.as_array().expect("a list").iter().map(|change| {
+        let member = |name: &str| change[name].as_str().unwrap_or_else(|| panic!("no {name} in {change}"));
+        format!("{}: {} → {}", member("option"), member("old"), member("new"))
+    });
+    texts.collect()
+}
+
+fn what_changed_is_reported_and_holds_in_every_shard(shards: usize) {
+    let configured = Configured::start(shards, "max-subscriptions = 2\n");
+    // Enough for every shard to have some.
+    let mut clients: Vec<Client> = (0..4 * shards).map(|_| Client::connect(&configured.server)).collect();
+    for client in &mut clients {
+        client.subscribe("a");
+        client.subscribe("b");
+    }
+    assert_eq!(configured.changes("max-subscriptions = 3\n"), ["max-subscriptions: 2 → 3"]);
+    // The reply is the promise that the new limit holds everywhere.
+    for client in &mut clients {
+        client.subscribe("c");
+    }
+    assert_eq!(configured.changes("max-subscriptions = 1\n"), ["max-subscriptions: 3 → 1"]);
+    for client in &mut clients {
+        // What they have they keep; there is no other.
+        client.send(&subscribe("d"));
+        assert!(client.text().contains("too_many_subscriptions"));
+    }
+    assert_eq!(Admin::connect(&configured.server).publish("c", "e", json!(1)), clients.len() as u64);
+    assert_eq!(configured.changes("max-subscriptions = 1\n"), Vec::<String>::new());
+}
+
+fn keys_are_rotated_under_a_live_subscription(shards: usize) {
+    let configured = Configured::start_with("", |file| {
+        let keys = file.with_file_name("keys");
+        std::fs::write(&keys, "old:1\n").expect("a file");
+        Server::options(shards).arg("--config", file.display()).arg("--key-file", keys.display())
+    });
+    let server = &configured.server;
+    let sign = |client: &Client, key: &str| {
+        let signed = output(corecast(&["sign", &client.socket_id, "private-c", "--key", key]), b"");
+        let auth = String::from_utf8_lossy(&signed.stdout).trim_end().to_owned();
+        json!({"event": "socket:subscribe", "data": {"channel": "private-c", "auth": auth}}).to_string()
+    };
+    let live = r#"{"event":"socket:subscribed","channel":"private-c"}"#;
+    let rotate = |keys: &str| {
+        std::fs::write(configured.dir.path().join("keys"), keys).expect("a file");
+        configured.changes("")
+    };
+    let mut early = Client::connect(server);
+    early.send(&sign(&early, "old:1"));
+    early.expect(live);
+
+    assert_eq!(rotate("old:1\nnew:2\n"), ["key: old → old, new"]);
+    for key in ["old:1", "new:2"] {
+        let mut client = Client::connect(server);
+        client.send(&sign(&client, key));
+        client.expect(live);
+    }
+    assert_eq!(rotate("new:2\n"), ["key: old, new → new"]);
+    let mut late = Client::connect(server);
+    late.send(&sign(&late, "old:1"));
+    assert!(late.text().contains("auth_invalid"));
+    late.send(&sign(&late, "new:2"));
+    late.expect(live);
+    // Who was let in stays, and hears everything.
+    Admin::connect(server).publish("private-c", "e", json!(1));
+    early.expect(r#"{"event":"e","channel":"private-c","data":1}"#);
+
+    assert_eq!(rotate("new:3\n"), ["key: new → new (another secret)"]);
+    let stderr = server.stderr();
+    assert!(!stderr.contains("new:"), "a secret is logged: {stderr}");
+}
+
+fn a_configuration_that_is_not_valid_changes_nothing(shards: usize) {
+    let configured = Configured::start(shards, "max-subscriptions = 1\n");
+    let mut client = Client::connect(&configured.server);
+    client.subscribe("a");
+    let mut check = |text: &str, said: &[&str]| {
+        let reply = configured.reload(text);
+        assert_eq!((&reply["ok"], &reply["code"]), (&json!(false), &json!("invalid_configuration")), "{reply}");
+        let error = reply["error"].as_str().expect("a text");
+        for part in said {
+            assert!(error.contains(part), "{part:?} is not in {error:?}");
+            eventually("it is logged too", || configured.server.stderr().contains(part));
+        }
+        client.send(&subscribe("b"));
+        assert!(client.text().contains("too_many_subscriptions"));
+    };
+    let file = configured.file.display().to_string();
+    check("max-subscriptions = 2\n\noutbox-limit = 1\n", &[&file, "line 3", "outbox-limit", "4096"]);
+    check("max-subscriptions = 2\nmax-message = \n", &[&file, "line 2", "is no TOML"]);
+    check("max-subscriptions = 2\nmax-subscription = 3\n", &[&file, "line 2", "Did you mean max-subscriptions?"]);
+    check("max-subscriptions = 2\nkey-file = \"/none/such\"\n", &["/none/such"]);
+    let keys = configured.dir.path().join("keys");
+    std::fs::write(&keys, "a:hunter2\nhunter2\n").expect("a file");
+    check(&format!("max-subscriptions = 2\nkey-file = {keys:?}\n"), &["line 2", &keys.display().to_string()]);
+    assert!(!configured.server.stderr().contains("hunter2"));
+
+    std::fs::remove_file(&configured.file).expect("it was there");
+    let reply = Admin::connect(&configured.server).request(json!({"id": 1, "command": "reload"}));
+    assert_eq!(reply["code"], "invalid_configuration", "{reply}");
+    assert!(reply["error"].as_str().expect("a text").contains(&file), "{reply}");
+    assert_eq!(configured.changes("max-subscriptions = 2\n"), ["max-subscriptions: 1 → 2"]);
+    client.subscribe("b");
+}
+
+#[test]
+fn sighup_reloads_and_the_log_level_is_one_of_the_things_it_changes() {
+    let configured = Configured::start(2, "log = \"warn\"\n");
+    let server = &configured.server;
+    configured.write("log = \"debug\"\n");
+    server.signal(Signal::HUP);
+    eventually("the change is logged", || server.stderr().contains("log: warn → debug"));
+    // At debug every close is.
+    Client::connect(server).close(1000);
+    eventually("a close is logged", || server.stderr().contains("ClientClosed"));
+    configured.write("log = \"off\"\nmax-subscriptions = 7\n");
+    server.signal(Signal::HUP);
+    eventually("it has been read", || {
+        let reply = Admin::connect(server).request(json!({"id": 1, "command": "reload"}));
+        reply["changes"] == json!([])
+    });
+    let logged = server.stderr();
+    assert!(!logged.contains("max-subscriptions"), "{logged}");
+    Client::connect(server).close(1000);
+    eventually("the close is counted", || {
+        let stats = Admin::connect(server).request(json!({"id": 1, "command": "stats"}));
+        stats["stats"]["closes_client_closed"] == 2
+    });
+    assert_eq!(server.stderr(), logged);
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_the_rest_applies() {
+    let configured = Configured::start_with("", |file| {
+        Server::options(1).arg("--config", file.display()).arg("--max-message", 1000)
+    });
+    let text = "pin = \"auto\"\nlisten = \"127.0.0.1:1\"\nmax-subscriptions = 1\nmax-message = 2000\n";
+    // The flags of the start still win over the file.
+    assert_eq!(configured.changes(text), ["max-subscriptions: 128 → 1"]);
+
+    let configured =
+        Configured::start_with("", |file| Server::options(2).without_pin().arg("--config", file.display()));
+    for _ in 0..2 {
+        let reply = configured.reload("pin = \"none\"\nmax-subscriptions = 1\n");
+        assert_eq!(listed(&reply["restart"]), ["pin: auto → none"], "{reply}");
+    }
+    let server = &configured.server;
+    let output = server.run(&["reload"]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout.contains("pin: auto → none needs a restart"), "{stdout}");
+    let mut client = Client::connect(server);
+    client.subscribe("a");
+    client.send(&subscribe("b"));
+    assert!(client.text().contains("too_many_subscriptions"));
+    assert!(server.stderr().contains("pin: auto → none needs a restart"));
+}
+
+#[test]
+fn reloads_at_once_are_done_one_after_the_other() {
+    let configured = Configured::start(2, "");
+    configured.write("max-subscriptions = 5\n");
+    let mut admins: Vec<Admin> = (0..8).map(|_| Admin::connect(&configured.server)).collect();
+    for admin in &mut admins {
+        admin.send(r#"{"id":1,"command":"reload"}"#);
+        admin.send(r#"{"id":2,"command":"reload"}"#);
+        admin.send(r#"{"id":3,"command":"ping"}"#);
+    }
+    let mut reported = Vec::new();
+    for admin in &mut admins {
+        for _ in 0..2 {
+            let reply: Value = serde_json::from_str(&admin.line()).expect("JSON");
+            reported.extend(listed(&reply["changes"]));
+        }
+        assert_eq!(admin.line(), r#"{"id":3,"ok":true}"#);
+    }
+    assert_eq!(reported, ["max-subscriptions: 128 → 5"], "one of them found the difference");
+}
+
+/// Whoever was told of a long silence is not dead because a shorter one is the rule now.
+#[test]
+fn a_client_keeps_to_the_heartbeat_that_it_was_told() {
+    let configured = Configured::start(1, "heart-interval = 60\nheart-timeout = 60\n");
+    let mut early = RawClient::connect(&configured.server);
+    assert_eq!(
+        configured.changes("heart-interval = 1\nheart-timeout = 1\n"),
+        ["heart-interval: 60 → 1", "heart-timeout: 60 → 1"]
+    );
+    // Time is told in ticks of 100 ms, and whoever came in the reload's own counts as early.
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    let mut late = RawClient::tcp(&configured.server);
+    let connected = late.upgrade();
+    assert_eq!(connected["data"]["heart"], json!({"interval": 1, "timeout": 1}));
+    late.expect_close(4202);
+    early.write(&text_frame(r#"{"event":"socket:ping","data":{"id":1}}"#));
+    early.expect(r#"{"event":"socket:pong","data":{"reply":1}}"#);
+}
+
+#[test]
+fn limits_hold_from_the_next_use_on() {
+    let configured = Configured::start(1, "");
+    let server = &configured.server;
+    let mut open = RawClient::connect(server);
+    let text =
+        "path = [\"/ws\"]\nmax-message = 200\nmax-connections = 1\nadmin-line-limit = 1024\nhandshake-timeout = 0.1\n";
+    let changes = configured.changes(text);
+    assert_eq!(changes.len(), 5, "{changes:?}");
+    // The next upgrade.
+    let mut refused = RawClient::tcp(server);
+    refused.write(UPGRADE_REQUEST.as_bytes());
+    assert!(refused.head().starts_with("HTTP/1.1 404"));
+    RawClient::tcp(server).expect_end();
+    let mut second = RawClient::tcp(server);
+    second.write(UPGRADE_REQUEST.replace("/chat", "/ws").as_bytes());
+    assert!(second.head().starts_with("HTTP/1.1 101"));
+    second.expect_close(4101);
+    // The next admin line.
+    let mut admin = Admin::connect(server);
+    admin.refused(&"x".repeat(1025), Value::Null, "too_large");
+    // The next message.
+    open.write(&frame(opcode::TEXT, &[b' '; 201]));
+    open.expect_close(1009);
+}
+
+/// A lower outbox limit closes whoever is beyond it at the next write.
+#[test]
+fn a_lower_outbox_limit_finds_whoever_is_beyond_it() {
+    let configured = Configured::start(1, "outbox-limit = \"1GiB\"\n");
+    let mut slow = RawClient::tcp_with_small_buffer(&configured.server);
+    slow.upgrade();
+    slow.write(&text_frame(&subscribe("c")));
+    slow.text();
+    let mut admin = Admin::connect(&configured.server);
+    let outbox = |admin: &mut Admin| {
+        let reply = admin.ok(json!({"id": 1, "command": "stats"}));
+        (reply["stats"]["outbox_bytes"].as_u64(), reply["stats"]["closes_slow_consumer"].as_u64())
+    };
+    let large = "x".repeat(100_000);
+    eventually("much waits", || {
+        admin.publish("c", "e", json!(large));
+        outbox(&mut admin).0 > Some(1_000_000)
+    });
+    assert_eq!(configured.changes("outbox-limit = 100000\n"), ["outbox-limit: 1073741824 → 100000"]);
+    assert_eq!(outbox(&mut admin).1, Some(0), "nothing was written yet");
+    admin.publish("c", "e", json!(1));
+    eventually("it is closed", || outbox(&mut admin).1 == Some(1));
+    drop(slow);
+}
+
+/// Connections are open and reload goes on while the server is busy delivering.
+#[test]
+fn deliveries_have_no_gap_at_a_reload() {
+    let configured = Configured::start(2, "");
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&configured.server)).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("c"));
+    let mut admin = Admin::connect(&configured.server);
+    for n in 0..200 {
+        admin.send(&json!({"id": n, "command": "publish", "channel": "c", "event": "e", "data": n}).to_string());
+        if n % 20 == 0 {
+            assert_eq!(configured.changes(&format!("max-subscriptions = {}\n", 10 + n)).len(), 1);
+        }
+    }
+    for client in &mut clients {
+        for n in 0..200 {
+            assert!(
+                matches!(client.message(), Message::Text(text) if text.as_str().ends_with(&format!("\"data\":{n}}}")))
+            );
+        }
+    }
+}
