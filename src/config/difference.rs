@@ -154,7 +154,7 @@ mod tests {
     fn every_option_is_reported_and_by_itself() {
         let file = std::env::temp_dir().join(format!("corecast-test-{}-difference", std::process::id()));
         std::fs::write(&file, "b:2").expect("a temporary file");
-        let base = [("shards", "2")];
+        let base = [("shards", "2"), ("trust-proxy", "192.168.0.0/16")];
         for option in &OPTIONS {
             let other = match option.name {
                 "listen" => "127.0.0.1:1",
