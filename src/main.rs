@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         Some(Command::Subscribe(options)) => subscribe(&options),
         Some(Command::Sign(sign_options)) => sign(&sign_options),
         Some(Command::Keygen) => keygen(),
+        Some(Command::Completions { shell }) => completions(shell),
+        Some(Command::Man { directory }) => cli::generated::man_pages(&directory).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(status) => status,
@@ -136,6 +138,11 @@ fn keygen() -> anyhow::Result<ExitCode> {
 # To rotate, add a pair, let the backend change over, then remove the old one.
 "
     );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    print(&cli::generated::completions(shell))?;
     Ok(ExitCode::SUCCESS)
 }
 

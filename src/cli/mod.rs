@@ -1,6 +1,7 @@
 //! What the command line looks like. Options of `serve` come from the table in `corecast::config`, so that their names,
 //! defaults and ranges stand in one place; their values are judged there too.
 
+pub mod generated;
 pub mod subscribe;
 
 use clap::builder::StyledStr;
@@ -8,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand}
 use corecast::admin::client::{self, Page, Request};
 use corecast::config::{Flags, OPTIONS, Opt};
 use serde_json::value::RawValue;
+use std::path::PathBuf;
 
 #[derive(Parser)]
 #[command(name = "corecast", version, about = ABOUT, args_conflicts_with_subcommands = true, after_help = CLI_AFTER)]
@@ -129,6 +131,20 @@ Example:
     /// Make a fresh key pair, ID:SECRET
     #[command(after_help = "Example:\n  (umask 077; corecast keygen >> keys)\n  corecast serve --key-file keys")]
     Keygen,
+
+    /// Print the completion script of a shell
+    #[command(hide = true, after_help = COMPLETIONS_AFTER)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+
+    /// Write the man pages, one per command, into a directory
+    #[command(hide = true, after_help = "Example:\n  corecast man . && man ./corecast-publish.1")]
+    Man {
+        /// Where to; it is created where it is missing
+        directory: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -377,6 +393,12 @@ CORECAST_KEY_FILE or the configuration file; the first one signs.
 
 Example:
   corecast sign 0190b0f2-7c5e-7d3a-8a61-2f5f0c1d9e44 private-room --key-file keys";
+
+const COMPLETIONS_AFTER: &str = "\
+Examples:
+  corecast completions bash > ~/.local/share/bash-completion/completions/corecast
+  corecast completions zsh > ~/.zfunc/_corecast
+  corecast completions fish > ~/.config/fish/completions/corecast.fish";
 
 #[cfg(test)]
 mod tests {

@@ -253,6 +253,63 @@ fn without_a_server_every_client_names_the_socket_it_tried() {
     }
 }
 
+/// Names of the subcommands, as the help lists them.
+fn subcommands() -> Vec<String> {
+    let help = stdout(&output(corecast(&["--help"]), b""));
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // A name stands two spaces from the margin, what goes on from the line above further right.
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// The long options that a subcommand's help lists.
+fn long_options(subcommand: &str) -> Vec<String> {
+    let help = stdout(&output(corecast(&[subcommand, "--help"]), b""));
+    let words = help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(str::split_whitespace);
+    words.filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches(',').to_owned()).collect()
+}
+
+#[test]
+fn completions_know_every_subcommand_and_option() {
+    let subcommands = subcommands();
+    assert!(subcommands.len() > 10 && subcommands.iter().any(|name| name == "publish"), "{subcommands:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&output(corecast(&["completions", shell]), b""));
+        for subcommand in &subcommands {
+            assert_contains(&script, subcommand);
+            for option in long_options(subcommand) {
+                // fish writes an option as `-l name`.
+                let option = if shell == "fish" { format!("-l {}", &option[2..]) } else { option };
+                assert_contains(&script, option);
+            }
+        }
+    }
+    let script = stdout(&output(corecast(&["completions", "bash"]), b""));
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", "source /dev/stdin && COMP_WORDS=(corecast pub) COMP_CWORD=1 && _corecast corecast pub corecast && echo $COMPREPLY"]);
+    assert_eq!(stdout(&output(bash, script.as_bytes())).trim(), "publish");
+}
+
+#[test]
+fn man_pages_know_every_subcommand_and_option() {
+    let dir = TempDir::new();
+    let pages = dir.path().join("man");
+    stdout(&output(corecast(&["man", pages.to_str().expect("UTF-8")]), b""));
+    let page = |name: &str| {
+        let text = std::fs::read_to_string(pages.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        text.replace("\\-", "-")
+    };
+    let overview = page("corecast.1");
+    assert_contains(&overview, "\ncorecast - A WebSocket publish/subscribe server");
+    for subcommand in subcommands() {
+        assert_contains(&overview, format!("corecast-{subcommand}(1)"));
+        let page = page(&format!("corecast-{subcommand}.1"));
+        for option in long_options(&subcommand) {
+            assert_contains(&page, option);
+        }
+    }
+}
+
 #[test]
 fn help_names_every_subcommand() {
     let help = stdout(&output(corecast(&["--help"]), b""));
