@@ -1,6 +1,7 @@
 //! Assembly: limits, listeners, mesh, shards on their cores, signals, and the end.
 
 mod control;
+mod manager;
 
 use crate::config::{Config, Invalid, Live, Pin};
 use crate::hub::mail::{SHARDS_MAX, ShardId};
@@ -93,6 +94,7 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
     let threads = spawn(shards, config.pin)?;
     announce(&config, &live, address, descriptors);
     pass_on_signals(signals, call);
+    manager::tell_ready();
     let control = Control { shared, orders, calls, config, room, reloading };
     thread::spawn(|| control.run());
 

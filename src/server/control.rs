@@ -1,7 +1,7 @@
 //! The control thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
 //! a disk, and hands every shard the same result.
 
-use super::{Reloading, Room};
+use super::{Reloading, Room, manager};
 use crate::config::{Change, Config, Difference};
 use crate::hub::mail::{Answer, Asker, Operation};
 use crate::shard::Shared;
@@ -67,6 +67,7 @@ impl Control {
 
     fn stop(&self, signal: &str) {
         tracing::info!(signal, "stopping: what was acknowledged is delivered first");
+        manager::tell_stopping();
         self.shared.is_stopping.store(true, SeqCst);
         (0..self.orders.len()).for_each(|shard| self.wake(shard));
     }

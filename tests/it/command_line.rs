@@ -265,7 +265,8 @@ fn subcommands() -> Vec<String> {
 /// The long options that a subcommand's help lists.
 fn long_options(subcommand: &str) -> Vec<String> {
     let help = stdout(&output(corecast(&[subcommand, "--help"]), b""));
-    let words = help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(str::split_whitespace);
+    // `-h, --help  Print help`: the names are the words before the first that is none.
+    let words = help.lines().flat_map(|line| line.split_whitespace().take_while(|word| word.starts_with('-')));
     words.filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches(',').to_owned()).collect()
 }
 

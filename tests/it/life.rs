@@ -1,13 +1,14 @@
 //! Starting, stopping, and what stands in the way of either.
 
 use crate::harness::{
-    Admin, Client, RawClient, Server, TempDir, corecast, eventually, for_shards, output, shortened, subscribe,
+    Admin, Client, LONG, RawClient, Server, TempDir, corecast, eventually, for_shards, output, shortened, subscribe,
     subscribed, text_frame,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::io::{BufRead, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use tungstenite::protocol::Message;
@@ -201,6 +202,30 @@ fn a_vanished_client_is_no_subscriber(shards: usize) {
     });
     assert_eq!(admin.publish("c", "e", json!(1)), 1);
     stays.expect(r#"{"event":"e","channel":"c","data":1}"#);
+}
+
+/// As systemd sees it with `Type=notify` (sd_notify(3)).
+#[test]
+fn the_service_manager_is_told_of_readiness_and_of_the_end() {
+    let dir = TempDir::new();
+    let notify = dir.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&notify).expect("a socket");
+    manager.set_read_timeout(Some(LONG)).expect("a timeout");
+    let told = || {
+        let mut bytes = [0; 512];
+        let count = manager.recv(&mut bytes).expect("the server tells the manager");
+        String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
+    };
+    let mut command = corecast(&["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--pin", "none"]);
+    command.arg("--admin-socket").arg(dir.path().join("admin.sock")).env("NOTIFY_SOCKET", &notify);
+    let mut server = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's binary starts");
+    assert_eq!(told(), "READY=1");
+    // Ready means that it serves: no client command has to be tried twice.
+    let ping = corecast(&["ping", "--admin-socket", dir.path().join("admin.sock").to_str().expect("UTF-8")]);
+    assert!(output(ping, b"").status.success());
+    kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
+    assert_eq!(told(), "STOPPING=1");
+    assert!(server.wait().expect("a child can be waited for").success());
 }
 
 #[test]
