@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: test test-sdk bench instructions demo
+.PHONY: test test-sdk bench instructions demo deb
 
 test:
 	cargo fmt --all --check
@@ -35,3 +35,13 @@ demo:
 	until $$bin channel user:13 --json | grep -q '"subscribers":1'; do sleep 0.1; done; \
 	$$bin publish user:13 order.paid '{"id":42}'; \
 	wait $$subscriber
+
+# The Debian package: target/debian/corecast_*.deb. Needs `cargo install cargo-deb`.
+deb:
+	cargo build --release --bin corecast
+	mkdir -p target/package
+	target/release/corecast man target/package/man
+	target/release/corecast completions bash > target/package/corecast.bash
+	target/release/corecast completions zsh > target/package/_corecast
+	target/release/corecast completions fish > target/package/corecast.fish
+	cargo deb --no-build
