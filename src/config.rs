@@ -9,7 +9,7 @@ mod difference;
 mod options;
 mod settings;
 
-pub use access::{Access, Origin};
+pub use access::{Access, Endpoint, Origin};
 pub use difference::{Change, Difference};
 pub use options::{Kind, OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};

@@ -32,7 +32,9 @@ table! {
         accept_errors: "Accepts that failed, for want of descriptors or otherwise.",
         upgrades: "Connections upgraded to WebSocket.",
         upgrades_refused: "Upgrade requests answered with an HTTP error.",
-        messages_in: "Text messages received from clients.",
+        messages_in: "Text messages received from clients, those on the echo path not counted.",
+        echo_messages: "Messages sent back on the echo path.",
+        echo_pauses: "Times an echo connection was not read because output waited for it.",
         bytes_in: "Bytes received from clients.",
         bytes_out: "Bytes written to clients.",
         writes: "Write system calls on client sockets.",
@@ -67,6 +69,7 @@ table! {
     /// What a shard holds now.
     Gauges {
         connections: "Open client connections.",
+        connections_echoing: "Those of them that are on the echo path.",
         connections_upgrading: "Client connections whose upgrade is not finished.",
         connections_closing: "Client connections whose close is under way.",
         admin_connections: "Open admin connections.",

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 /// What an upgrade request has to satisfy, and the networks whose word counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Request paths served; empty: all.
+    /// Request paths of [`Endpoint::Channels`]; empty: every path that leads nowhere else.
     pub paths: Vec<String>,
+    /// Request path whose connections get back what they send.
+    pub echo_path: Option<String>,
     /// Origins that a browser may connect from; empty: all.
     pub origins: Vec<Origin>,
     /// Networks of proxies that are believed, and held to no limit of addresses themselves.
@@ -22,6 +24,7 @@ impl Default for Access {
     fn default() -> Access {
         Access {
             paths: Vec::new(),
+            echo_path: None,
             origins: Vec::new(),
             trusted: Vec::new(),
             has_proxy_header: false,
@@ -31,9 +34,13 @@ impl Default for Access {
 }
 
 impl Access {
-    /// Whether requests for this path are served.
-    pub fn serves(&self, path: &str) -> bool {
-        self.paths.is_empty() || self.paths.iter().any(|served| served == path)
+    /// Where this request path leads; `None`: nowhere.
+    pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        if self.echo_path.as_deref() == Some(path) {
+            return Some(Endpoint::Echo);
+        }
+        let is_served = self.paths.is_empty() || self.paths.iter().any(|served| served == path);
+        is_served.then_some(Endpoint::Channels)
     }
 
     /// Whether a browser may connect from a page of this origin.
@@ -46,6 +53,15 @@ impl Access {
         let address = address.to_canonical();
         self.trusted.iter().any(|network| network.contains(&address))
     }
+}
+
+/// What is behind a request path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Publish/subscribe.
+    Channels,
+    /// Every message comes back.
+    Echo,
 }
 
 /// Where a page came from (RFC 6454 §6.2): `https://example.com`, or every name below one: `https://*.example.com`.

@@ -54,6 +54,7 @@ impl Config {
         Some(match option {
             "listen" => Value::String(self.listen.to_string()),
             "path" => list(access.paths.clone()),
+            "echo-path" => Value::String(access.echo_path.clone()?),
             "allow-origin" => list(access.origins.iter().map(Origin::to_string).collect()),
             "trust-proxy" => list(access.trusted.iter().map(|network| network.to_string()).collect()),
             "proxy-protocol" => Value::Boolean(access.has_proxy_header),
@@ -158,7 +159,7 @@ mod tests {
         for option in &OPTIONS {
             let other = match option.name {
                 "listen" => "127.0.0.1:1",
-                "path" => "/ws",
+                "path" | "echo-path" => "/ws",
                 "allow-origin" => "https://example.com",
                 "trust-proxy" => "10.0.0.0/8",
                 "proxy-protocol" => "on",

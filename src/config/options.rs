@@ -84,7 +84,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 22] = [
+pub const OPTIONS: [Opt; 23] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -102,6 +102,15 @@ pub const OPTIONS: [Opt; 22] = [
         repeatable: true,
         needs_restart: false,
         help: "Serve this request path only (repeatable) [default: every path]",
+    },
+    Opt {
+        name: "echo-path",
+        value: "PATH",
+        default: "",
+        kind: Kind::UrlPath,
+        repeatable: false,
+        needs_restart: false,
+        help: "Send every message on this request path back to who sent it, for probes and conformance tests [default: none]",
     },
     Opt {
         name: "allow-origin",

@@ -217,6 +217,7 @@ impl<'a> Check<'a> {
     fn access(&mut self) -> Access {
         let access = Access {
             paths: self.all("path"),
+            echo_path: self.echo_path(),
             origins: self.all("allow-origin").iter().filter_map(|text| Origin::parse(text)).collect(),
             trusted: self.all("trust-proxy").iter().filter_map(|text| access::network(text)).collect(),
             has_proxy_header: self.one("proxy-protocol") == Some("on"),
@@ -235,6 +236,15 @@ impl<'a> Check<'a> {
             self.note(given.problem(&format!("{text:?} is not allowed")));
         }
         given.values.clone()
+    }
+
+    /// A path leads to one place.
+    fn echo_path(&mut self) -> Option<String> {
+        let path = self.one("echo-path")?;
+        if self.settings.given("path").values.iter().any(|served| served == path) {
+            self.note(self.settings.given("echo-path").problem(&format!("{path:?} is one of the values of path, too")));
+        }
+        Some(path.to_owned())
     }
 
     /// Those of `key`, then those of `key-file`.
@@ -498,7 +508,7 @@ mod tests {
     fn every_option_can_be_given_in_every_source() {
         let key_file = temporary("every-option", "");
         let value = |option: &Opt| match option.name {
-            "path" => "/ws".to_owned(),
+            "path" | "echo-path" => "/ws".to_owned(),
             "admin-socket" => "/tmp/x.sock".to_owned(),
             "allow-origin" => "https://*.example.com".to_owned(),
             "trust-proxy" => "10.0.0.0/8".to_owned(),
@@ -569,6 +579,7 @@ mod tests {
         check(error(&[("listen", "localhost:9000")], &[], ""), &["\"localhost:9000\"", "127.0.0.1:9000"]);
         check(error(&[("admin-socket", "")], &[], ""), &["--admin-socket", "107"]);
         check(error(&[("path", "ws")], &[], ""), &["\"ws\"", "starts with /"]);
+        check(error(&[("echo-path", "/e"), ("path", "/e")], &[], ""), &["--echo-path", "\"/e\"", "values of path"]);
         check(error(&[("key-file", "/none/such")], &[], ""), &["/none/such", "keygen"]);
         check(error(&[], &[], "log = [\"info\"]"), &["log", "wrong type"]);
         check(error(&[], &[], "listen = \"1.2.3.4:1\"\nlog = "), &["test.toml", "line 2"]);

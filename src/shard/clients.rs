@@ -1,7 +1,7 @@
 //! The client connections of one shard: reading, heartbeats, writing, closing. Also the [`Port`] through which the hub
 //! has its effects.
 
-use crate::config::Live;
+use crate::config::{Endpoint, Live};
 use crate::hub::identity::SLOTS_MAX;
 use crate::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::pages::{Chunk, Pages};
@@ -12,7 +12,7 @@ use crate::shard::connection::{Connection, Phase};
 use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
 use crate::shard::wheel::{TICK_MS, Wheel};
-use crate::wire::frame::{self, Message, Opcode, Violation};
+use crate::wire::frame::{Message, Opcode};
 use crate::wire::upgrade::{REFUSALS, Upgrade, upgrade};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -23,6 +23,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+mod echo;
 mod ending;
 mod heartbeat;
 mod operators;
@@ -181,6 +182,11 @@ impl Clients {
             self.paused.push(slot);
             return;
         }
+        if connection.pauses() {
+            connection.is_unread = true;
+            hub.counters.echo_pauses += 1;
+            return;
+        }
         match connection.socket.read(buffer) {
             Ok(0) => self.end(slot, &CloseReason::ClientGone, hub),
             Ok(n) => {
@@ -205,6 +211,7 @@ impl Clients {
         match self.connections[slot as usize].phase {
             Phase::Upgrading => self.upgrade(slot, bytes, hub),
             Phase::Open | Phase::Closing { reads: true, .. } => self.frames(slot, bytes, hub),
+            Phase::Echoing { .. } => self.echo(slot, bytes, hub),
             Phase::Closing { reads: false, .. } | Phase::Ended => {}
         }
     }
@@ -224,10 +231,10 @@ impl Clients {
                 let request = request.unwrap_or_else(|| Box::new(bytes.to_vec()));
                 self.connections[slot as usize].request = Some(request);
             }
-            Upgrade::Accepted { request_len, .. } => {
+            Upgrade::Accepted { request_len, endpoint, .. } => {
                 hub.counters.upgrades += 1;
                 hub.say_now(slot, self, |out| out.extend_from_slice(&response));
-                self.open(slot, hub);
+                self.open(slot, endpoint, hub);
                 // The rest belongs to the first frames. It cannot start before what came now: the request was not whole.
                 let rest = &mut bytes[request_len - earlier..];
                 if !rest.is_empty() {
@@ -245,18 +252,21 @@ impl Clients {
         self.response = response;
     }
 
-    fn open(&mut self, slot: Slot, hub: &mut Hub) {
+    fn open(&mut self, slot: Slot, endpoint: Endpoint, hub: &mut Hub) {
         let limit = self.live.limits.connections_max;
         if self.admitted.fetch_add(1, Relaxed) >= limit {
             self.admitted.fetch_sub(1, Relaxed);
             return self.close(slot, CloseReason::OverCapacity { limit }, hub);
+        }
+        self.connections[slot as usize].is_admitted = true;
+        if endpoint == Endpoint::Echo {
+            return self.open_echo(slot);
         }
         let interval = self.interval_ticks();
         // Somewhere in the second half of the interval, so that clients that came together are not pinged together.
         let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Open;
-        connection.is_admitted = true;
         connection.ping_at = self.now.wrapping_add(interval - jitter);
         let deadline = self.deadline(slot);
         self.wheel.arm(slot, deadline);
@@ -279,28 +289,10 @@ impl Clients {
                     }
                 }
                 Ok(Some(Message::Binary(_))) if is_open => self.close(slot, CloseReason::BinaryMessage, hub),
-                Ok(Some(Message::Ping(payload))) if is_open => hub.say_now(slot, self, |out| {
-                    frame::encode_header(out, Opcode::Pong, payload.len());
-                    out.extend_from_slice(payload);
-                }),
-                Ok(Some(Message::Close(close))) => {
-                    let code = close.map(|(code, _)| code);
-                    self.close(slot, CloseReason::ClientClosed { code }, hub);
-                    self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
-                    self.mark(slot, Urgency::Soon);
-                    break;
-                }
+                Ok(Some(Message::Ping(payload))) if is_open => self.say_frame(slot, Opcode::Pong, payload, hub),
+                Ok(Some(Message::Close(close))) => return self.answer_close(slot, close.map(|(code, _)| code), hub),
                 Ok(Some(_)) => {}
-                Err(violation) => {
-                    let reason = match violation {
-                        Violation::Protocol(what) => CloseReason::ProtocolError(what),
-                        Violation::InvalidUtf8 => CloseReason::InvalidUtf8,
-                        Violation::TooBig => CloseReason::MessageTooBig { limit: self.live.limits.message_bytes_max },
-                    };
-                    self.close(slot, reason, hub);
-                    self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: false };
-                    break;
-                }
+                Err(violation) => return self.fail(slot, violation, hub),
             }
         }
         let connection = &mut self.connections[slot as usize];
@@ -342,10 +334,12 @@ impl Clients {
         if !std::mem::take(&mut connection.is_dirty) || connection.phase == Phase::Ended {
             return;
         }
-        let limit = self.live.limits.outbox_bytes_max;
+        let limit = echo::outbox_limit(connection.phase, &self.live.limits);
+        let mut written_bytes = 0;
         if !connection.is_blocked || connection.outbox.bytes() > limit {
             match connection.outbox.write(&mut hub.pages, &mut connection.socket) {
                 Ok((written, taken, calls)) => {
+                    written_bytes = taken;
                     hub.counters.bytes_out += taken as u64;
                     hub.counters.writes += calls as u64;
                     connection.is_blocked = written == Written::Blocked;
@@ -365,9 +359,10 @@ impl Clients {
         }
         let pending = connection.outbox.bytes();
         match connection.phase {
-            Phase::Open if pending > limit => {
+            Phase::Open | Phase::Echoing { .. } if pending > limit => {
                 self.close(slot, CloseReason::SlowConsumer { limit, pending }, hub);
             }
+            Phase::Echoing { .. } => self.echo_written(slot, written_bytes),
             Phase::Closing { is_answered, .. } if pending == 0 => {
                 if is_answered {
                     self.finish(slot);

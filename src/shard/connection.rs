@@ -1,8 +1,8 @@
 //! One client connection: its life, and what the shard keeps of it.
 //!
 //! ```text
-//! accept ─► Upgrading ─► Open ─► Closing ─► Ended ─► reaped (slot free)
-//!               └───────────┴───────────────► Ended
+//! accept ─► Upgrading ─► Open or Echoing ─► Closing ─► Ended ─► reaped (slot free)
+//!               └───────────────┴─────────────────────► Ended
 //! ```
 
 use crate::shard::outbox::Outbox;
@@ -48,8 +48,13 @@ pub struct Connection {
 pub enum Phase {
     /// The HTTP request is not whole yet.
     Upgrading,
-    /// It was upgraded, and the server is full: a close frame follows.
+    /// It was upgraded and is a member of the hub.
     Open,
+    /// It was upgraded on the echo path: what it says comes back, and the hub does not know it.
+    Echoing {
+        /// It is not read until its output is written.
+        is_paused: bool,
+    },
     /// The last that it hears is on its way. `reads`: frames are still decoded, in wait for the peer's close frame.
     Closing {
         /// Otherwise what arrives is thrown away: the peer broke the protocol, or has closed already.

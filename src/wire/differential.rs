@@ -39,6 +39,42 @@ proptest! {
         prop_assert_eq!(ours, theirs(&stream));
     }
 
+    /// RFC 6455 §8.1, at once: neither the end of the frame nor that of the message is waited for.
+    #[test]
+    fn an_invalid_text_fails_with_the_byte_that_makes_it_so(
+        text in "\\PC{0,20}",
+        tail in vec(prop_oneof![any::<u8>(), 0x80u8..0xC0, 0xE0u8..], 0..12),
+        cuts in cuts(),
+        between in control_frame(),
+    ) {
+        let payload = [text.as_bytes(), &tail].concat();
+        let invalid_at = (0..payload.len()).find(|&last| {
+            str::from_utf8(&payload[..=last]).is_err_and(|error| error.error_len().is_some())
+        });
+        let mut decoder = Decoder::default();
+        let fragments = pieces(&payload, &cuts);
+        let mut arrived = 0;
+        for (index, fragment) in fragments.iter().enumerate() {
+            let first = if index == 0 { TEXT } else { CONTINUATION };
+            let frame = masked(first, fragment, 0x9A00_FF31);
+            let header = frame.len() - fragment.len();
+            for (at, &byte) in frame.iter().enumerate() {
+                arrived += usize::from(at >= header);
+                let mut byte = [byte];
+                let outcome = decoder.next(&mut byte, &mut 0, MESSAGE_BYTES_MAX);
+                if at >= header && invalid_at == Some(arrived - 1) {
+                    prop_assert_eq!(outcome, Err(Violation::InvalidUtf8));
+                    return Ok(());
+                }
+                prop_assert_eq!(outcome, Ok(None));
+            }
+            let mut between = between.clone();
+            let mut at = 0;
+            while decoder.next(&mut between, &mut at, MESSAGE_BYTES_MAX).expect("control frames are legal").is_some() {}
+        }
+        prop_assert_eq!(invalid_at, None);
+    }
+
     #[test]
     fn a_damaged_stream_fails_no_later_than_in_tungstenite(
         stream in legal_stream(40),

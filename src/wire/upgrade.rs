@@ -1,6 +1,6 @@
 //! The HTTP upgrade, by tungstenite's handshake pieces.
 
-use crate::config::Access;
+use crate::config::{Access, Endpoint};
 use crate::wire::forwarded;
 use memchr::memmem;
 use std::net::SocketAddr;
@@ -20,6 +20,8 @@ pub enum Upgrade {
     Accepted {
         /// Bytes of the request.
         request_len: usize,
+        /// Where its path leads.
+        endpoint: Endpoint,
         /// Whose request the proxies say it is; only where the caller says that they are believed.
         forwarded_for: Option<SocketAddr>,
     },
@@ -35,11 +37,11 @@ pub enum Upgrade {
 pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, out: &mut Vec<u8>) -> Upgrade {
     match read(input, access, is_proxied) {
         Ok(None) => Upgrade::Partial,
-        Ok(Some(Accepted { request_len, accept_key, forwarded_for })) => {
+        Ok(Some(Accepted { request_len, endpoint, accept_key, forwarded_for })) => {
             out.extend_from_slice(SWITCHING_PROTOCOLS);
             out.extend_from_slice(accept_key.as_bytes());
             out.extend_from_slice(b"\r\n\r\n");
-            Upgrade::Accepted { request_len, forwarded_for }
+            Upgrade::Accepted { request_len, endpoint, forwarded_for }
         }
         Err(refusal) => {
             refusal.respond(out, access, !input.starts_with(b"HEAD "));
@@ -56,6 +58,7 @@ pub fn response_len(bytes: &[u8]) -> Option<usize> {
 
 struct Accepted {
     request_len: usize,
+    endpoint: Endpoint,
     accept_key: String,
     forwarded_for: Option<SocketAddr>,
 }
@@ -80,9 +83,9 @@ fn read(input: &[u8], access: &Access, is_proxied: bool) -> Result<Option<Accept
         // A parser that takes a bare line feed for a line's end may see the request end earlier.
         Ok(Some((request_len, _))) if request_len < last_line_end + 4 => Err(&MALFORMED),
         Ok(Some((request_len, request))) => {
-            let accept_key = check(&request, access)?;
+            let (endpoint, accept_key) = check(&request, access)?;
             let forwarded_for = if is_proxied { forwarded_for(request.headers(), access) } else { None };
-            Ok(Some(Accepted { request_len: skipped + request_len, accept_key, forwarded_for }))
+            Ok(Some(Accepted { request_len: skipped + request_len, endpoint, accept_key, forwarded_for }))
         }
         Ok(None) => Err(&MALFORMED),
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => Err(&METHOD_NOT_GET),
@@ -92,9 +95,9 @@ fn read(input: &[u8], access: &Access, is_proxied: bool) -> Result<Option<Accept
     }
 }
 
-/// The accept key, if the request is a WebSocket upgrade that is served. (tungstenite's own check looks at the first
+/// Where the request leads and its accept key, if it is a WebSocket upgrade that is served. (tungstenite's own check looks at the first
 /// `Connection` header only, and proxies send several.)
-fn check(request: &Request, access: &Access) -> Result<String, &'static Refusal> {
+fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'static Refusal> {
     let headers = request.headers();
     let has_body = headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
     if has_body || headers.contains_key(header::TRANSFER_ENCODING) {
@@ -103,9 +106,7 @@ fn check(request: &Request, access: &Access) -> Result<String, &'static Refusal>
     if only(headers, header::HOST).is_none() {
         return Err(&BAD_HOST);
     }
-    if !access.serves(request.uri().path()) {
-        return Err(&PATH_NOT_SERVED);
-    }
+    let endpoint = access.endpoint(request.uri().path()).ok_or(&PATH_NOT_SERVED)?;
     if !lists(headers, header::UPGRADE, b"websocket") || !lists(headers, header::CONNECTION, b"upgrade") {
         return Err(&NOT_AN_UPGRADE);
     }
@@ -117,7 +118,7 @@ fn check(request: &Request, access: &Access) -> Result<String, &'static Refusal>
         return Err(&ORIGIN_NOT_ALLOWED);
     }
     match only(headers, header::SEC_WEBSOCKET_KEY) {
-        Some(key) if is_key(key) => Ok(derive_accept_key(key)),
+        Some(key) if is_key(key) => Ok((endpoint, derive_accept_key(key))),
         _ => Err(&BAD_KEY),
     }
 }
@@ -398,17 +399,26 @@ mod tests {
     #[test]
     fn a_path_is_served_whatever_its_query() {
         #[track_caller]
-        fn check(target: &str, paths: &[&str], expected: bool) {
-            let access = access(paths, &[]);
+        fn check(target: &str, paths: &[&str], expected: Option<Endpoint>) {
+            let access = Access { echo_path: Some("/echo".into()), ..access(paths, &[]) };
             let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &access, false, &mut Vec::new());
-            assert_eq!(matches!(upgrade, Upgrade::Accepted { .. }), expected, "{upgrade:?}");
+            let endpoint = match upgrade {
+                Upgrade::Accepted { endpoint, .. } => Some(endpoint),
+                _ => None,
+            };
+            assert_eq!(endpoint, expected, "{target} of {paths:?}");
         }
-        check("/anything", &[], true);
-        check("/live", &["/live"], true);
-        check("/live?x=/y", &["/app", "/live"], true);
-        check("http://a/live?x", &["/live"], true);
-        check("/live/", &["/live"], false);
-        check("/", &["/live"], false);
+        let (channels, echo) = (Some(Endpoint::Channels), Some(Endpoint::Echo));
+        check("/anything", &[], channels);
+        check("/live", &["/live"], channels);
+        check("/live?x=/y", &["/app", "/live"], channels);
+        check("http://a/live?x", &["/live"], channels);
+        check("/live/", &["/live"], None);
+        check("/", &["/live"], None);
+        check("/echo", &[], echo);
+        check("/echo?case=1", &["/live"], echo);
+        check("/echo/", &[], channels);
+        check("/echo/", &["/live"], None);
     }
 
     #[test]

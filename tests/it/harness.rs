@@ -673,6 +673,18 @@ impl RawClient {
         assert_eq!(self.text(), text);
     }
 
+    /// Reads so many bytes and forgets them.
+    #[track_caller]
+    pub fn skip(&mut self, bytes: usize) {
+        let skipped = std::io::copy(&mut (&mut self.received).take(bytes as u64), &mut std::io::sink());
+        assert_eq!(skipped.expect("bytes"), bytes as u64);
+    }
+
+    /// A second handle on the same connection, to write and read in different threads. One of them reads.
+    pub fn split(self) -> (RawClient, RawClient) {
+        (RawClient::over(self.stream.try_clone().expect("a second handle")), self)
+    }
+
     /// Sends no more; the other direction stays open.
     pub fn finish_writing(&self) {
         self.stream.shutdown(Shutdown::Write).expect("an open connection");

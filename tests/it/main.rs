@@ -4,6 +4,7 @@ mod abuse;
 mod admin;
 mod auth;
 mod command_line;
+mod echo;
 mod founding_document;
 mod harness;
 mod hostile;

@@ -5,7 +5,7 @@ use crate::hub::mail::Slot;
 use crate::hub::{Hub, Urgency};
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::Phase;
-use crate::wire::frame::{self, Opcode};
+use crate::wire::frame::{self, Opcode, Violation};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Clients {
@@ -14,12 +14,15 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        let was_open = connection.phase == Phase::Open;
-        if !was_open && connection.phase != Phase::Upgrading {
-            return;
+        match connection.phase {
+            Phase::Closing { .. } | Phase::Ended => return,
+            // Its close frame may be behind what was not read.
+            Phase::Echoing { is_paused: true } => self.unread.push_back(slot),
+            _ => {}
         }
+        let was_member = connection.phase == Phase::Open;
         self.count_end(slot, &reason);
-        if was_open {
+        if was_member {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
             hub.disconnect(slot, self);
         }
@@ -41,6 +44,24 @@ impl Clients {
         self.mark(slot, Urgency::Soon);
     }
 
+    /// The peer's close frame has come. What waits for it goes out, then the answer, then the end.
+    pub(super) fn answer_close(&mut self, slot: Slot, code: Option<u16>, hub: &mut Hub) {
+        self.close(slot, CloseReason::ClientClosed { code }, hub);
+        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
+        self.mark(slot, Urgency::Soon);
+    }
+
+    /// The peer broke the protocol: nothing more that it says is understood.
+    pub(super) fn fail(&mut self, slot: Slot, violation: Violation, hub: &mut Hub) {
+        let reason = match violation {
+            Violation::Protocol(what) => CloseReason::ProtocolError(what),
+            Violation::InvalidUtf8 => CloseReason::InvalidUtf8,
+            Violation::TooBig => CloseReason::MessageTooBig { limit: self.live.limits.message_bytes_max },
+        };
+        self.close(slot, reason, hub);
+        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: false };
+    }
+
     /// The peer is gone, or is treated as if. What already waits for an upgraded connection is still offered to the socket: it
     /// may only have said that it sends no more.
     pub(super) fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
@@ -51,8 +72,10 @@ impl Clients {
         self.count_end(slot, reason);
         match phase {
             Phase::Upgrading | Phase::Ended => return self.finish(slot),
-            Phase::Open => {
-                hub.disconnect(slot, self);
+            Phase::Open | Phase::Echoing { .. } => {
+                if phase == Phase::Open {
+                    hub.disconnect(slot, self);
+                }
                 self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
             }
             Phase::Closing { .. } => {}
@@ -98,7 +121,7 @@ impl Clients {
         for slot in slots {
             match self.connections[slot as usize].phase {
                 Phase::Upgrading => self.end(slot, &CloseReason::ServerRestarting, hub),
-                Phase::Open => {
+                Phase::Open | Phase::Echoing { .. } => {
                     self.close(slot, CloseReason::ServerRestarting, hub);
                     // Not at the deadline itself: who is late then is cut off, and counted.
                     self.drop_at(slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));

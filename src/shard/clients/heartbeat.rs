@@ -48,6 +48,7 @@ impl Clients {
                 deadline
             }
             Phase::Closing { .. } => connection.ping_at,
+            Phase::Echoing { .. } => return self.echo_expired(slot, until, hub),
             Phase::Open => {
                 if is_due(self.deadline(slot)) && !self.beat(slot, until, hub) {
                     return;
@@ -91,12 +92,12 @@ impl Clients {
         }
     }
 
-    fn silent_at(&self, slot: Slot) -> u32 {
+    pub(super) fn silent_at(&self, slot: Slot) -> u32 {
         self.connections[slot as usize].heard_at.wrapping_add(ticks(u64::from(self.silence_s(slot)) * 1000))
     }
 
     /// Seconds of silence after which a connection counts as dead: at least those that it was told of.
-    fn silence_s(&self, slot: Slot) -> u32 {
+    pub(super) fn silence_s(&self, slot: Slot) -> u32 {
         let silence_s = silence_s(&self.live.limits);
         match &self.earlier_heart {
             Some(earlier) if (self.connections[slot as usize].accepted_at.wrapping_sub(earlier.until) as i32) < 0 => {

@@ -53,6 +53,10 @@ impl Clients {
             match connection.phase {
                 Phase::Upgrading => gauges.connections_upgrading += 1,
                 Phase::Open => gauges.connections += 1,
+                Phase::Echoing { .. } => {
+                    gauges.connections += 1;
+                    gauges.connections_echoing += 1;
+                }
                 Phase::Closing { .. } | Phase::Ended => gauges.connections_closing += 1,
             }
         }

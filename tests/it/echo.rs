@@ -1,0 +1,206 @@
+//! The echo path: all of RFC 6455 in front of the codec, the event loop and the outbox that every connection goes through.
+
+use crate::harness::opcode::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
+use crate::harness::{
+    Admin, Options, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, frame, frame_bytes, subscribe,
+};
+use serde_json::{Value, json};
+use std::thread;
+use std::time::{Duration, Instant};
+
+for_shards!(every_message_comes_back);
+
+const PATH: &str = "/echo";
+
+fn echoing(shards: usize) -> Options {
+    Server::options(shards).arg("--echo-path", PATH)
+}
+
+/// Upgraded on the echo path, nothing read.
+fn connect(server: &Server) -> RawClient {
+    upgraded(RawClient::tcp(server))
+}
+
+fn upgraded(mut client: RawClient) -> RawClient {
+    client.write(request(PATH).as_bytes());
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    client
+}
+
+fn request(path: &str) -> String {
+    UPGRADE_REQUEST.replace("/chat", path)
+}
+
+fn stats(server: &Server) -> Value {
+    Admin::connect(server).ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
+}
+
+#[track_caller]
+fn check_echo(client: &mut RawClient, opcode: u8, payload: &[u8]) {
+    client.write(&frame(opcode, payload));
+    let (came, echoed) = client.frame();
+    assert_eq!(came, opcode);
+    assert!(echoed == payload, "{} bytes came back for {}", echoed.len(), payload.len());
+}
+
+/// With its opcode, as one frame, and nothing else does: no greeting, no reply to what would be a request elsewhere.
+fn every_message_comes_back(shards: usize) {
+    let server = echoing(shards).start();
+    let mut clients: Vec<RawClient> = (0..2 * shards).map(|_| connect(&server)).collect();
+    for client in &mut clients {
+        check_echo(client, TEXT, subscribe("c").as_bytes());
+        for len in [0, 1, 125, 126, 127, 65_535, 65_536] {
+            check_echo(client, TEXT, &vec![b'*'; len]);
+            check_echo(client, BINARY, &vec![0xFE; len]);
+        }
+        client.write(&[frame_bytes(TEXT, "语".as_bytes(), true), frame(PING, b"between")].concat());
+        assert_eq!(client.frame(), (PONG, b"between".into()));
+        client.write(&[frame_bytes(CONTINUATION, b"", true), frame(CONTINUATION, "言".as_bytes())].concat());
+        client.expect("语言");
+    }
+    let stats = stats(&server);
+    assert_eq!(stats["connections"], 2 * shards);
+    assert_eq!(stats["connections_echoing"], 2 * shards);
+    assert_eq!(stats["echo_messages"], 2 * shards * 16);
+    assert_eq!([&stats["messages_in"], &stats["subscriptions"]], [0, 0]);
+    let listed = Admin::connect(&server).ok(json!({"id": 1, "command": "connections"}));
+    assert_eq!(listed["connections"], json!([]), "nobody that a message could be for");
+    for client in &mut clients {
+        client.write(&frame(CLOSE, b"\x0F\xA0bye"));
+        client.expect_close(4000);
+    }
+}
+
+#[test]
+fn the_longest_message_comes_back_and_a_longer_one_does_not() {
+    const MAX: usize = 16 * 1024 * 1024;
+    let server = echoing(1).arg("--max-message", MAX).start();
+    let mut client = connect(&server);
+    check_echo(&mut client, BINARY, &vec![7; MAX]);
+    client.write(&frame(TEXT, b"x")[..1]);
+    client.write(&[0xFF, 0, 0, 0, 0, 1, 0, 0, 1]);
+    client.expect_close(1009);
+}
+
+/// At once, that is: neither the frame nor the message has ended, and nothing more is sent.
+#[test]
+fn an_invalid_byte_is_not_waited_out() {
+    let server = echoing(1).start();
+    for len in [4, 5, 100, 1000, 65_000] {
+        let mut client = connect(&server);
+        let payload = [b"ok \xFF", &vec![b'.'; len - 4][..]].concat();
+        let fragment = frame_bytes(TEXT, &payload, true);
+        let header = fragment.len() - payload.len();
+        client.write(&fragment[..header + 4]);
+        client.expect_close(1007);
+    }
+}
+
+#[test]
+fn there_is_none_unless_it_is_asked_for() {
+    let status = |server: &Server, path| {
+        let mut client = RawClient::tcp(server);
+        client.write(request(path).as_bytes());
+        client.head()[9..12].to_owned()
+    };
+    let server = Server::options(1).arg("--path", "/live").start();
+    assert_eq!(status(&server, PATH), "404");
+    let server = echoing(1).arg("--path", "/live").start();
+    assert_eq!(
+        ["/live", "/echo", "/echo?case=7", "/echo/"].map(|path| status(&server, path)),
+        ["101", "101", "101", "404"]
+    );
+    let server = echoing(1).start();
+    RawClient::connect(&server);
+}
+
+/// Far more than the outbox of other connections would hold waits in the sender's socket, and nothing is lost.
+#[test]
+fn who_does_not_take_is_not_read() {
+    const MESSAGES: u32 = 150;
+    let server = echoing(1).arg("--outbox-limit", 4096).start();
+    let payload = |number: u32| [&number.to_be_bytes()[..], &[b'x'; 60_000]].concat();
+    let client = upgraded(RawClient::tcp_with_small_buffer(&server));
+    let (mut writer, mut client) = client.split();
+    let sending = thread::spawn(move || {
+        for number in 0..MESSAGES {
+            writer.write(&frame(BINARY, &payload(number)));
+        }
+        writer
+    });
+    eventually("the connection is paused", || stats(&server)["echo_pauses"].as_u64() > Some(0));
+    let waiting = stats(&server)["outbox_bytes"].as_u64();
+    assert!(waiting <= Some(2 * 64 * 1024), "{waiting:?} bytes wait for one connection");
+    // Others do not notice.
+    check_echo(&mut connect(&server), TEXT, b"me");
+    for number in 0..MESSAGES {
+        assert!(client.frame() == (BINARY, payload(number)), "message {number}");
+    }
+    sending.join().expect("all is sent").write(&frame(CLOSE, &[]));
+    assert_eq!(client.frame(), (CLOSE, vec![]));
+    client.expect_end();
+}
+
+/// A close frame of the server's is answered by somebody who was not read.
+#[test]
+fn a_paused_connection_hears_the_servers_end() {
+    let mut server = echoing(1).start();
+    let client = upgraded(RawClient::tcp_with_small_buffer(&server));
+    let (mut writer, mut client) = client.split();
+    let sending = thread::spawn(move || while writer.write_anyway(&frame(TEXT, &[b'x'; 60_000])) {});
+    eventually("the connection is paused", || stats(&server)["echo_pauses"].as_u64() > Some(0));
+    server.signal(rustix::process::Signal::TERM);
+    loop {
+        let (opcode, payload) = client.frame();
+        if opcode == CLOSE {
+            assert_eq!(payload[..2], 1012u16.to_be_bytes());
+            break;
+        }
+        assert_eq!((opcode, payload.len()), (TEXT, 60_000));
+    }
+    client.finish_writing();
+    client.expect_end();
+    sending.join().expect("the writer ends");
+    let start = Instant::now();
+    assert!(server.wait().success());
+    assert!(start.elapsed() < Duration::from_secs(3), "it did not wait for the end that had come");
+}
+
+#[test]
+fn nobody_is_pinged_and_silence_ends() {
+    let server = echoing(1).heart(1, 1).arg("--server-ping", "on").start();
+    let mut pinging = connect(&server);
+    let start = Instant::now();
+    let mut silent = connect(&server);
+    let ending = thread::spawn(move || {
+        silent.expect_close(4202);
+        start.elapsed()
+    });
+    while !ending.is_finished() {
+        pinging.write(&frame(PING, b""));
+        assert_eq!(pinging.frame(), (PONG, vec![]));
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(ending.join().expect("it was closed") >= Duration::from_millis(1800));
+    check_echo(&mut pinging, TEXT, b"still here");
+    assert_eq!(stats(&server)["closes_silent"], 1);
+}
+
+/// Who takes what waits for it, however slowly, lives, although it is not read meanwhile.
+#[test]
+fn taking_is_a_sign_of_life() {
+    const BYTES: usize = 8 << 20;
+    let server = echoing(1).heart(1, 1).arg("--max-message", BYTES).start();
+    let mut client = upgraded(RawClient::tcp_with_small_buffer(&server));
+    client.write(&frame(BINARY, &vec![7; BYTES]));
+    let start = Instant::now();
+    let mut left = BYTES + 10;
+    while left > 0 {
+        let piece = left.min(if start.elapsed() < Duration::from_millis(2500) { 16 << 10 } else { left });
+        client.skip(piece);
+        left -= piece;
+        thread::sleep(Duration::from_millis(20));
+    }
+    check_echo(&mut client, TEXT, b"still here");
+}
