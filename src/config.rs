@@ -5,11 +5,13 @@
 //! `corecast.toml` at the root of the repository is the manual, and a test holds it to the table.
 
 mod access;
+mod certificate;
 mod difference;
 mod options;
 mod settings;
 
 pub use access::{Access, Endpoint, Origin};
+pub use certificate::{Certificate, WARNING_INTERVAL};
 pub use difference::{Change, Difference};
 pub use options::{Kind, OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
@@ -17,6 +19,8 @@ pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A key pair that the business backend and this server share.
 #[derive(Clone)]
@@ -57,6 +61,8 @@ pub struct Config {
 /// What a reload exchanges in a running server, whole: every shard is handed the same.
 #[derive(Clone, Debug)]
 pub struct Live {
+    /// What connections that are accepted from now on speak TLS with; without one they are plain.
+    pub certificate: Option<Arc<Certificate>>,
     /// Who may connect, and who is believed.
     pub access: Access,
     /// Live key pairs.
@@ -113,6 +119,27 @@ impl Default for Limits {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({}:{REDACTED})", self.id)
+    }
+}
+
+impl Live {
+    /// What operators should know of it before it is too late, to the log.
+    pub fn warn(&self) {
+        if let Some(warning) = self.certificate.as_ref().and_then(|certificate| certificate.warning(SystemTime::now()))
+        {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// What takes the place of these settings: sessions of a certificate that stays can be taken up as before.
+    pub fn exchange(&mut self, new: Live) {
+        let old = std::mem::replace(self, new);
+        if let (Some(old), Some(new)) = (old.certificate, &mut self.certificate)
+            && old.is_same(new)
+            && (&old.path, &old.key_path) == (&new.path, &new.key_path)
+        {
+            *new = old;
+        }
     }
 }
 

@@ -29,6 +29,7 @@
 //! lay       → every channel touched: each subscriber gets its part of the turn's page
 //! ring      → each shard that was mailed: at most one eventfd write
 //! flush     → every connection with something new: one write or writev (budget)
+//! shake     → TLS handshakes go on, a few a turn (budget): those who are connected come first
 //! reap      → connections that ended: slot freed
 //! ```
 //!
@@ -51,7 +52,8 @@
 //!
 //! 1. Per channel, one order for all subscribers; between `subscribed` and `unsubscribed`, no gap and no duplicate.
 //! 2. Exactly one reply per request, in request order per connection.
-//! 3. No lock and no shared mutable state between shards, beyond mailboxes, doorbells and one count of connections.
+//! 3. No lock and no shared mutable state between shards, beyond mailboxes, doorbells and one count of connections; TLS
+//!    handshakes read the key of session tickets, which rustls changes every six hours.
 //! 4. After warm-up, no allocation per delivery; no per-connection buffer while a connection is idle.
 //! 5. Everything that can grow has a limit, a counter and a defined behaviour at the limit.
 //! 6. Nothing that came from a socket can panic the process. No `unsafe`.

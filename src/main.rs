@@ -12,6 +12,7 @@ use corecast::protocol::socket_id::SocketId;
 use corecast::server::Reloading;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::SystemTime;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -62,6 +63,9 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
         print(&settings.to_toml(&config))?;
     } else if options.check_config {
         print(&format!("configuration ok\n{}\n", config.cost()))?;
+        if let Some(warning) = config.live.certificate.and_then(|certificate| certificate.warning(SystemTime::now())) {
+            eprintln!("warning: {warning}");
+        }
     } else {
         let set_log = start_log(config.live.log);
         let flags = options.options.0;

@@ -30,6 +30,9 @@ table! {
     Counters {
         accepts: "Connections accepted by the WebSocket listener.",
         accept_errors: "Accepts that failed, for want of descriptors or otherwise.",
+        tls_handshakes: "TLS handshakes finished.",
+        tls_handshakes_resumed: "Those of them that took up an earlier session by its ticket.",
+        tls_handshakes_failed: "TLS handshakes that broke; the log at level debug says why.",
         upgrades: "Connections upgraded to WebSocket.",
         upgrades_refused: "Upgrade requests answered with an HTTP error.",
         messages_in: "Text messages received from clients, those on the echo path not counted.",
@@ -71,6 +74,8 @@ table! {
         connections: "Open client connections.",
         connections_echoing: "Those of them that are on the echo path.",
         connections_upgrading: "Client connections whose upgrade is not finished.",
+        tls_handshakes_waiting: "TLS handshakes that wait for their turn.",
+        tls_certificate_days: "Days until the TLS certificate expires, told by shard 0; 0: it has expired, or there is none.",
         connections_closing: "Client connections whose close is under way.",
         admin_connections: "Open admin connections.",
         subscriptions: "Live subscriptions.",

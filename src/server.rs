@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use tracing::level_filters::LevelFilter;
 
 /// What the command line lends the server so that it can reload.
@@ -134,6 +134,11 @@ fn raise_descriptors() -> u64 {
 fn announce(config: &Config, live: &Live, address: SocketAddr, descriptors: u64) {
     tracing::info!(descriptors, connections_max = live.limits.connections_max, "descriptor budget");
     tracing::info!("{}", config.cost());
+    if let Some(certificate) = &live.certificate {
+        let days_left = certificate.days_left(SystemTime::now());
+        tracing::info!(days_left, "TLS with {certificate}");
+    }
+    live.warn();
     if live.keys.is_empty() {
         tracing::info!(
             "no key: private channels are refused; `corecast keygen` makes one, --key ID:SECRET or --key-file adds it"
@@ -141,10 +146,11 @@ fn announce(config: &Config, live: &Live, address: SocketAddr, descriptors: u64)
     }
     // Scripts wait for this line, whatever the log level.
     eprintln!(
-        "corecast {} listening on {address} ({} shard{}, admin socket {})",
+        "corecast {} listening on {address} ({} shard{}, {}, admin socket {})",
         env!("CARGO_PKG_VERSION"),
         config.shards,
         if config.shards == 1 { "" } else { "s" },
+        if live.certificate.is_some() { "wss" } else { "ws" },
         config.admin_socket.display(),
     );
 }

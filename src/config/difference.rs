@@ -1,6 +1,8 @@
 //! What is in force, option by option, and what changes between two configurations.
 
-use super::{Config, Key, OPTIONS, Origin, Pin, REDACTED};
+use super::{Certificate, Config, Key, OPTIONS, Origin, Pin, REDACTED};
+use std::path::Path;
+use std::sync::Arc;
 use toml::Value;
 
 /// An option that two configurations disagree about. Holds no secret.
@@ -31,6 +33,9 @@ impl Config {
             let (old, new) = match option.name {
                 "key" if same_keys(&self.live.keys, &new.live.keys) => continue,
                 "key" => (ids(&self.live.keys), ids_beside(&new.live.keys, &self.live.keys)),
+                "tls-cert" => {
+                    (chain(&self.live.certificate), chain_beside(&new.live.certificate, &self.live.certificate))
+                }
                 name => (plain(self.value(name)), plain(new.value(name))),
             };
             if old != new {
@@ -51,14 +56,17 @@ impl Config {
             _ => Value::Float(millis as f64 / 1000.0),
         };
         let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
+        let path = |path: &Path| Value::String(path.display().to_string());
         Some(match option {
             "listen" => Value::String(self.listen.to_string()),
+            "tls-cert" => path(&live.certificate.as_ref()?.path),
+            "tls-key" => path(&live.certificate.as_ref()?.key_path),
             "path" => list(access.paths.clone()),
             "echo-path" => Value::String(access.echo_path.clone()?),
             "allow-origin" => list(access.origins.iter().map(Origin::to_string).collect()),
             "trust-proxy" => list(access.trusted.iter().map(|network| network.to_string()).collect()),
             "proxy-protocol" => Value::Boolean(access.has_proxy_header),
-            "admin-socket" => Value::String(self.admin_socket.display().to_string()),
+            "admin-socket" => path(&self.admin_socket),
             "shards" => whole(self.shards as u64),
             "pin" => Value::String(match self.pin {
                 Pin::Auto => "auto".into(),
@@ -126,6 +134,20 @@ fn ids_beside(keys: &[Key], old: &[Key]) -> String {
     }))
 }
 
+fn chain(certificate: &Option<Arc<Certificate>>) -> String {
+    certificate.as_ref().map_or("none".into(), |certificate| certificate.to_string())
+}
+
+/// The certificate; a renewed one may have the same fingerprint and come with other authorities.
+fn chain_beside(new: &Option<Arc<Certificate>>, old: &Option<Arc<Certificate>>) -> String {
+    match (old, new) {
+        (Some(old), Some(new)) if old.fingerprint() == new.fingerprint() && !old.is_same(new) => {
+            format!("{new}, another chain")
+        }
+        _ => chain(new),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,10 +177,20 @@ mod tests {
     fn every_option_is_reported_and_by_itself() {
         let file = std::env::temp_dir().join(format!("corecast-test-{}-difference", std::process::id()));
         std::fs::write(&file, "b:2").expect("a temporary file");
-        let base = [("shards", "2"), ("trust-proxy", "192.168.0.0/16")];
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let pem = |name: &str, text: &str| {
+            let path = std::env::temp_dir().join(format!("corecast-test-{}-difference-{name}", std::process::id()));
+            std::fs::write(&path, text).expect("a temporary file");
+            path.to_str().expect("UTF-8").to_owned()
+        };
+        let [cert, cert2] = ["cert", "cert2"].map(|name| pem(name, &made.cert.pem()));
+        let [pkey, pkey2] = ["key", "key2"].map(|name| pem(name, &made.signing_key.serialize_pem()));
+        let base = [("shards", "2"), ("trust-proxy", "192.168.0.0/16"), ("tls-cert", &*cert), ("tls-key", &*pkey)];
         for option in &OPTIONS {
             let other = match option.name {
                 "listen" => "127.0.0.1:1",
+                "tls-cert" => &cert2,
+                "tls-key" => &pkey2,
                 "path" | "echo-path" => "/ws",
                 "allow-origin" => "https://example.com",
                 "trust-proxy" => "10.0.0.0/8",
@@ -182,7 +214,32 @@ mod tests {
             let (reported, other) = if option.needs_restart { (restart, changes) } else { (changes, restart) };
             assert_eq!((names(&reported), names(&other)), (vec![name], vec![]), "{}", option.name);
         }
-        let _ = std::fs::remove_file(file);
+        for file in [file, cert.into(), cert2.into(), pkey.into(), pkey2.into()] {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_a_change_under_the_same_name() {
+        let with = |days: u64| {
+            let chain = rcgen::generate_simple_self_signed([format!("{days}.example.com")]).expect("a certificate");
+            let path = std::env::temp_dir().join(format!("corecast-test-{}-renewed", std::process::id()));
+            let key_path = path.with_extension("key");
+            std::fs::write(&path, chain.cert.pem()).expect("a temporary file");
+            std::fs::write(&key_path, chain.signing_key.serialize_pem()).expect("a temporary file");
+            let config = config(&[("tls-cert", path.to_str().unwrap()), ("tls-key", key_path.to_str().unwrap())]);
+            for path in [path, key_path] {
+                std::fs::remove_file(path).expect("removed");
+            }
+            config
+        };
+        let (mut old, new) = (with(1), with(2));
+        let Difference { changes, .. } = old.difference(&new);
+        let [change] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!(change.option, "tls-cert");
+        assert!(change.new.contains(&new.live.certificate.as_ref().unwrap().fingerprint()[..16]), "{change:?}");
+        old.live.exchange(new.live.clone());
+        assert_eq!(old.difference(&new), Difference::default());
     }
 
     #[test]

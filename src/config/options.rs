@@ -84,7 +84,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 23] = [
+pub const OPTIONS: [Opt; 25] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -93,6 +93,24 @@ pub const OPTIONS: [Opt; 23] = [
         repeatable: false,
         needs_restart: true,
         help: "Where WebSocket clients connect; port 0 lets the system choose one",
+    },
+    Opt {
+        name: "tls-cert",
+        value: "PATH",
+        default: "",
+        kind: Kind::FilePath,
+        repeatable: false,
+        needs_restart: false,
+        help: "Certificate chain, PEM: clients connect with wss://; needs --tls-key [default: none, ws://]",
+    },
+    Opt {
+        name: "tls-key",
+        value: "PATH",
+        default: "",
+        kind: Kind::FilePath,
+        repeatable: false,
+        needs_restart: false,
+        help: "Private key of the certificate, PEM, without a passphrase",
     },
     Opt {
         name: "path",

@@ -1,12 +1,14 @@
 //! What the command line, the environment and the file say: text per option, and where it came from.
 
 use super::access::{self, Access, Origin};
+use super::certificate::Certificate;
 use super::difference::redacted;
 use super::options::{self, OPTIONS, Opt};
 use super::{Config, Key, Limits, Live, Pin};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use toml::Value;
 use toml::de::DeTable;
 
@@ -123,6 +125,7 @@ impl Settings {
                 _ => Pin::Auto,
             },
             live: Live {
+                certificate: check.certificate(),
                 access: check.access(),
                 keys: check.keys(),
                 limits: Limits {
@@ -245,6 +248,31 @@ impl<'a> Check<'a> {
             self.note(self.settings.given("echo-path").problem(&format!("{path:?} is one of the values of path, too")));
         }
         Some(path.to_owned())
+    }
+
+    /// `tls-cert` and `tls-key`, both or neither.
+    fn certificate(&mut self) -> Option<Arc<Certificate>> {
+        let (cert, key) = (self.one("tls-cert"), self.one("tls-key"));
+        let alone = |given: &str, missing: &str, what: &str| {
+            format!("{given} is given without {missing}. Add {missing}, {what}, or leave both out to serve without TLS")
+        };
+        match (cert, key) {
+            (Some(cert), Some(key)) => match Certificate::load(Path::new(cert), Path::new(key)) {
+                Ok(certificate) => return Some(certificate.into()),
+                Err(unfit) => {
+                    let given = self.settings.given(if unfit.is_key { "tls-key" } else { "tls-cert" });
+                    self.note(given.problem(&unfit.why));
+                }
+            },
+            (Some(_), None) if self.settings.given("tls-key").values.is_empty() => {
+                self.note(alone("tls-cert", "tls-key", "the file of its private key"));
+            }
+            (None, Some(_)) if self.settings.given("tls-cert").values.is_empty() => {
+                self.note(alone("tls-key", "tls-cert", "the file of its certificate"));
+            }
+            _ => {}
+        }
+        None
     }
 
     /// Those of `key`, then those of `key-file`.
@@ -456,6 +484,43 @@ mod tests {
         Temporary(path.to_str().expect("a path in UTF-8").to_owned())
     }
 
+    /// Files with a certificate and with its key.
+    fn pair(name: &str) -> (Temporary, Temporary) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let cert = temporary(&format!("{name}-cert"), &made.cert.pem());
+        (cert, temporary(&format!("{name}-key"), &made.signing_key.serialize_pem()))
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_go_together() {
+        let ((cert, key), (_, other)) = (pair("mine"), pair("other"));
+        let legal = config(&[("tls-cert", &cert.0), ("tls-key", &key.0)], &[], "").expect("a pair");
+        assert!(legal.live.certificate.is_some());
+        let check = |cert: &str, key: &str, expected: &[&str]| {
+            let given = [("tls-cert", cert), ("tls-key", key)];
+            let given: Vec<_> = given.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+            let text = error(&given, &[], "");
+            for part in expected {
+                assert!(text.contains(part), "{part:?} is not in {text:?}");
+            }
+            assert_eq!(text.matches("error:").count(), 0, "one problem: {text}");
+        };
+        let torn = temporary("torn", "-----BEGIN CERTIFICATE-----\nMIIB\n");
+        let rubbish = temporary("rubbish", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n");
+        let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let locked = temporary("locked", locked);
+        check(&cert.0, "", &["tls-cert is given without tls-key", "leave both out"]);
+        check("", &key.0, &["tls-key is given without tls-cert", "leave both out"]);
+        check("/nowhere", &key.0, &["--tls-cert", "cannot read /nowhere", "leave it out"]);
+        check(&cert.0, "/nowhere", &["--tls-key", "cannot read /nowhere", "leave it out"]);
+        check(&key.0, &key.0, &["--tls-cert", &key.0, "holds a private key and no certificate"]);
+        check(&cert.0, &cert.0, &["--tls-key", &cert.0, "holds no private key"]);
+        check(&torn.0, &key.0, &["--tls-cert", &torn.0, "a section has no end"]);
+        check(&rubbish.0, &key.0, &["--tls-cert", &rubbish.0, "no X.509 certificate"]);
+        check(&cert.0, &locked.0, &["--tls-key", &locked.0, "passphrase", "openssl pkey"]);
+        check(&cert.0, &other.0, &["--tls-key", &other.0, "is not that of the first certificate", &cert.0]);
+    }
+
     #[test]
     fn the_defaults_are_those_of_the_protocol() {
         let config = config(&[], &[("XDG_RUNTIME_DIR", "/run/user/7")], "").expect("the defaults are legal");
@@ -507,7 +572,10 @@ mod tests {
     #[test]
     fn every_option_can_be_given_in_every_source() {
         let key_file = temporary("every-option", "");
+        let (cert, key) = pair("every-option");
         let value = |option: &Opt| match option.name {
+            "tls-cert" => cert.0.clone(),
+            "tls-key" => key.0.clone(),
             "path" | "echo-path" => "/ws".to_owned(),
             "admin-socket" => "/tmp/x.sock".to_owned(),
             "allow-origin" => "https://*.example.com".to_owned(),
@@ -518,16 +586,23 @@ mod tests {
         };
         for option in &OPTIONS {
             let value = value(option);
+            // One does not go without the other.
+            let other = match option.name {
+                "tls-cert" => vec![("tls-key", key.0.as_str())],
+                "tls-key" => vec![("tls-cert", cert.0.as_str())],
+                _ => Vec::new(),
+            };
             let from = |result: Result<Settings, Invalid>| {
                 let settings = result.unwrap_or_else(|invalid| panic!("{invalid}"));
                 settings.validate().unwrap_or_else(|invalid| panic!("{invalid}"));
                 assert_eq!(settings.given(option.name).values, [value.as_str()]);
                 settings.given(option.name).source.clone()
             };
-            assert!(from(settings(&[(option.name, &value)], &[], "")) == Source::Flag);
-            assert!(from(settings(&[], &[(&option.env(), &value)], "")) == Source::Environment);
+            let on_line = [&other[..], &[(option.name, &value)]].concat();
+            assert!(from(settings(&on_line, &[], "")) == Source::Flag);
+            assert!(from(settings(&other, &[(&option.env(), &value)], "")) == Source::Environment);
             let file = format!("{} = {value:?}", option.name);
-            assert!(from(settings(&[], &[], &file)) == Source::File("test.toml".into(), 1));
+            assert!(from(settings(&other, &[], &file)) == Source::File("test.toml".into(), 1));
         }
     }
 
@@ -552,7 +627,12 @@ mod tests {
     #[test]
     fn the_examples_of_the_manual_are_legal() {
         let key_file = temporary("manual", "# rotated in May\n\nold:s1\n  new:s2  \n");
-        let examples = MANUAL.replace("\n#", "\n").replace("/etc/corecast/keys", &key_file.0);
+        let (cert, key) = pair("manual");
+        let examples = MANUAL
+            .replace("\n#", "\n")
+            .replace("/etc/corecast/keys", &key_file.0)
+            .replace("/etc/corecast/fullchain.pem", &cert.0)
+            .replace("/etc/corecast/privkey.pem", &key.0);
         let legal: String =
             examples.lines().filter(|line| !line.starts_with(' ')).map(|line| format!("{line}\n")).collect();
         let config = config(&[], &[], &legal).unwrap_or_else(|invalid| panic!("{invalid}\n{legal}"));

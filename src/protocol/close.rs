@@ -34,6 +34,8 @@ pub enum CloseReason {
     HandshakeTimeout,
     /// Upgrade refused with an HTTP error; no frame.
     UpgradeRefused,
+    /// The TLS session broke, or never came to be; an alert, no frame.
+    TlsFailed,
 }
 
 /// What the client should do next (PROTOCOL.md, Closing).
@@ -74,11 +76,12 @@ const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "silent", code: Some(4202) },
     Kind { label: "handshake_timeout", code: None },
     Kind { label: "upgrade_refused", code: None },
+    Kind { label: "tls_failed", code: None },
 ];
 
 impl CloseReason {
     /// Number of kinds; `kind()` is below it.
-    pub const KINDS: usize = 14;
+    pub const KINDS: usize = 15;
 
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
@@ -97,6 +100,7 @@ impl CloseReason {
             CloseReason::Silent { .. } => 11,
             CloseReason::HandshakeTimeout => 12,
             CloseReason::UpgradeRefused => 13,
+            CloseReason::TlsFailed => 14,
         }
     }
 
@@ -127,7 +131,7 @@ impl CloseReason {
             Some(4000..=4099) => Reconnect::Never,
             Some(4100..=4199) => Reconnect::Later,
             Some(4200..=4299) => Reconnect::AtOnce,
-            None if *self == CloseReason::UpgradeRefused => Reconnect::AfterMending,
+            None if matches!(self, CloseReason::UpgradeRefused | CloseReason::TlsFailed) => Reconnect::AfterMending,
             _ => Reconnect::WithBackOff,
         }
     }
@@ -161,6 +165,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Silent { timeout_s } => write!(f, "nothing arrived for {timeout_s} s: send socket:ping"),
             CloseReason::HandshakeTimeout => f.write_str("the upgrade was not finished in time"),
             CloseReason::UpgradeRefused => f.write_str("the upgrade was refused"),
+            CloseReason::TlsFailed => f.write_str("the TLS session failed"),
         }
     }
 }
@@ -185,6 +190,7 @@ mod tests {
             CloseReason::Silent { timeout_s: u32::MAX },
             CloseReason::HandshakeTimeout,
             CloseReason::UpgradeRefused,
+            CloseReason::TlsFailed,
         ]
     }
 
@@ -226,6 +232,7 @@ mod tests {
         check(CloseReason::Silent { timeout_s: 55 }, Some((4202, text)), Reconnect::AtOnce);
         check(CloseReason::HandshakeTimeout, None, Reconnect::WithBackOff);
         check(CloseReason::UpgradeRefused, None, Reconnect::AfterMending);
+        check(CloseReason::TlsFailed, None, Reconnect::AfterMending);
     }
 
     #[test]

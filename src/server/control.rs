@@ -2,11 +2,11 @@
 //! a disk, and hands every shard the same result.
 
 use super::{Reloading, Room, manager};
-use crate::config::{Change, Config, Difference};
+use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
 use crate::hub::mail::{Answer, Asker, Operation};
 use crate::shard::Shared;
 use crate::shard::orders::{Call, Order};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -29,7 +29,15 @@ pub struct Control {
 impl Control {
     /// Does what is called for.
     pub fn run(mut self) {
-        while let Ok(call) = self.calls.recv() {
+        loop {
+            let call = match self.calls.recv_timeout(WARNING_INTERVAL) {
+                Ok(call) => call,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.config.live.warn();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match call {
                 Call::Operate(asker, Operation::Reload) => {
                     let answer = self.reload();
@@ -54,7 +62,8 @@ impl Control {
         };
         let difference = self.config.difference(&read);
         (self.reloading.set_log)(read.live.log);
-        self.config.live = read.live;
+        self.config.live.exchange(read.live);
+        self.config.live.warn();
         let live = self.room.fit(&self.config.live);
         let (done, all_done) = bounded(self.orders.len());
         self.order_all(|| Order::Apply { live: live.clone(), done: done.clone() });

@@ -27,6 +27,7 @@ mod echo;
 mod ending;
 mod heartbeat;
 mod operators;
+mod secure;
 
 use heartbeat::EarlierHeart;
 
@@ -43,6 +44,8 @@ pub struct Clients {
     bulk: VecDeque<Slot>,
     /// Connections that may have more to read than they were given room for.
     unread: VecDeque<Slot>,
+    /// TLS handshakes that go on when it is their turn.
+    handshakes: VecDeque<Slot>,
     /// Connections that are not read until fewer of their replies wait.
     paused: Vec<Slot>,
     ended: Vec<Slot>,
@@ -68,6 +71,7 @@ pub struct Clients {
     earlier_heart: Option<EarlierHeart>,
     random: ahash::RandomState,
     response: Vec<u8>,
+    tls_buffers: secure::Buffers,
 }
 
 impl Clients {
@@ -81,6 +85,7 @@ impl Clients {
             soon: VecDeque::new(),
             bulk: VecDeque::new(),
             unread: VecDeque::new(),
+            handshakes: VecDeque::new(),
             paused: Vec::new(),
             ended: Vec::new(),
             broken: Vec::new(),
@@ -96,6 +101,7 @@ impl Clients {
             earlier_heart: None,
             random,
             response: Vec::new(),
+            tls_buffers: secure::Buffers::default(),
         }
     }
 
@@ -122,6 +128,7 @@ impl Clients {
             return;
         }
         let slot = self.connections.insert(Connection::new(socket, self.now)) as Slot;
+        self.secure(slot);
         self.wheel.arm(slot, self.now.wrapping_add(self.handshake_ticks()));
     }
 
@@ -187,6 +194,14 @@ impl Clients {
             hub.counters.echo_pauses += 1;
             return;
         }
+        if let Some(tls) = Connection::tls(&mut connection.aside) {
+            if tls.is_handshaking() {
+                connection.is_unread = true;
+                return self.handshakes.push_back(slot);
+            }
+            self.read_secure(slot, is_eof_near, hub, buffer);
+            return;
+        }
         match connection.socket.read(buffer) {
             Ok(0) => self.end(slot, &CloseReason::ClientGone, hub),
             Ok(n) => {
@@ -218,18 +233,18 @@ impl Clients {
 
     fn upgrade(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
         let connection = &mut self.connections[slot as usize];
-        let mut request = connection.request.take();
-        let earlier = request.as_ref().map_or(0, |request| request.len());
-        if let Some(request) = &mut request {
+        let mut request = connection.take_request();
+        let earlier = request.len();
+        if earlier > 0 {
             request.extend_from_slice(bytes);
         }
-        let input = request.as_deref().map_or(&*bytes, |request| request);
+        let input = if earlier > 0 { &request } else { &*bytes };
         let mut response = std::mem::take(&mut self.response);
         response.clear();
         match upgrade(input, &self.live.access, false, &mut response) {
             Upgrade::Partial => {
-                let request = request.unwrap_or_else(|| Box::new(bytes.to_vec()));
-                self.connections[slot as usize].request = Some(request);
+                let request = if earlier > 0 { request } else { bytes.to_vec() };
+                self.connections[slot as usize].aside.get_or_insert_default().request = request;
             }
             Upgrade::Accepted { request_len, endpoint, .. } => {
                 hub.counters.upgrades += 1;
@@ -337,7 +352,14 @@ impl Clients {
         let limit = echo::outbox_limit(connection.phase, &self.live.limits);
         let mut written_bytes = 0;
         if !connection.is_blocked || connection.outbox.bytes() > limit {
-            match connection.outbox.write(&mut hub.pages, &mut connection.socket) {
+            let sent = match Connection::tls(&mut connection.aside) {
+                None => connection.outbox.write(&mut hub.pages, &mut connection.socket),
+                Some(tls) => {
+                    let scratch = self.tls_buffers.scratch();
+                    tls.write(&mut connection.socket, &mut connection.outbox, &mut hub.pages, scratch)
+                }
+            };
+            match sent {
                 Ok((written, taken, calls)) => {
                     written_bytes = taken;
                     hub.counters.bytes_out += taken as u64;
@@ -357,13 +379,19 @@ impl Clients {
         } else {
             connection.outbox.unpin(&mut hub.pages);
         }
-        let pending = connection.outbox.bytes();
+        let pending = connection.pending();
         match connection.phase {
             Phase::Open | Phase::Echoing { .. } if pending > limit => {
                 self.close(slot, CloseReason::SlowConsumer { limit, pending }, hub);
             }
             Phase::Echoing { .. } => self.echo_written(slot, written_bytes),
             Phase::Closing { is_answered, .. } if pending == 0 => {
+                if let Some(tls) = Connection::tls(&mut connection.aside)
+                    && !tls.say_end(&mut connection.socket)
+                {
+                    connection.is_blocked = true;
+                    return;
+                }
                 if is_answered {
                     self.finish(slot);
                 } else {
@@ -383,6 +411,7 @@ impl Clients {
         !self.soon.is_empty()
             || !self.bulk.is_empty()
             || !self.unread.is_empty()
+            || !self.handshakes.is_empty()
             || !self.ended.is_empty()
             // Replies may have gone out since paused connections were last looked at.
             || self.paused.iter().any(|&slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)

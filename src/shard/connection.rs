@@ -6,6 +6,7 @@
 //! ```
 
 use crate::shard::outbox::Outbox;
+use crate::shard::tls::Session;
 use crate::wire::frame::Decoder;
 use mio::net::TcpStream;
 
@@ -20,8 +21,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// What has half arrived.
     pub decoder: Decoder,
-    /// The upgrade request, while it has half arrived.
-    pub request: Option<Box<Vec<u8>>>,
+    /// What most connections do without.
+    pub aside: Option<Box<Aside>>,
     /// Tick at which anything arrived last.
     pub heard_at: u32,
     /// Tick of the server's ping: when the outstanding one was sent, or when the next one is due. While closing: when the
@@ -41,6 +42,15 @@ pub struct Connection {
     pub is_unread: bool,
     /// The reason for which it ends has been counted.
     pub has_ended: bool,
+}
+
+/// What most connections do without.
+#[derive(Default)]
+pub struct Aside {
+    /// The upgrade request, while it has half arrived.
+    pub request: Vec<u8>,
+    /// The TLS session on the socket; without one it is plain.
+    pub tls: Option<Box<Session>>,
 }
 
 /// Where in its life a connection is.
@@ -74,7 +84,7 @@ impl Connection {
             phase: Phase::Upgrading,
             outbox: Outbox::default(),
             decoder: Decoder::default(),
-            request: None,
+            aside: None,
             heard_at: now,
             ping_at: now,
             accepted_at: now,
@@ -85,6 +95,27 @@ impl Connection {
             is_unread: false,
             has_ended: false,
         }
+    }
+
+    /// The TLS session on the socket, if there is one. (Of the field alone, so that the others can be borrowed beside it.)
+    pub fn tls(aside: &mut Option<Box<Aside>>) -> Option<&mut Session> {
+        aside.as_deref_mut().and_then(|aside| aside.tls.as_deref_mut())
+    }
+
+    /// Bytes that wait for room in the socket.
+    pub fn pending(&self) -> usize {
+        let tls = self.aside.as_deref().and_then(|aside| aside.tls.as_deref());
+        self.outbox.bytes() + tls.map_or(0, Session::unsent)
+    }
+
+    /// What has arrived of the upgrade request; nothing where all of it comes now.
+    pub fn take_request(&mut self) -> Vec<u8> {
+        let Some(aside) = &mut self.aside else { return Vec::new() };
+        let request = std::mem::take(&mut aside.request);
+        if aside.tls.is_none() {
+            self.aside = None;
+        }
+        request
     }
 
     /// Notes that it ends. Returns whether that is news: the first reason is the one that counts.

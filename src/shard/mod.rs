@@ -10,6 +10,7 @@ pub mod listener;
 pub mod mesh;
 pub mod orders;
 pub mod outbox;
+pub mod tls;
 pub mod wheel;
 
 use crate::config::{Limits, Live};
@@ -32,7 +33,7 @@ use orders::{Call, Order};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use wheel::TICK_MS;
 
 /// What all shards of a process share: flags, counters, doorbells. No locks.
@@ -175,6 +176,7 @@ impl Shard {
         // Before the flush, which can take long.
         self.ring()?;
         self.clients.flush(&mut self.hub);
+        self.clients.shake_hands(&mut self.hub, &mut self.buffer);
         self.admins.flush();
         self.clients.reap(&mut self.hub);
         // What flush and reap had to say: replies to those who were closed by them, and their leave from channels.
@@ -327,6 +329,10 @@ impl Shard {
         let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes).collect();
         let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals).collect();
         gauges.admin_connections = self.admins.count() as u64;
+        // One shard says what is the same for all, because the numbers of shards are added up.
+        if let Some(certificate) = self.clients.certificate().filter(|_| self.me == 0) {
+            gauges.tls_certificate_days = certificate.days_left(SystemTime::now()).max(0) as u64;
+        }
         Stats { counters: self.hub.counters.clone(), closes, refusals, gauges }
     }
 

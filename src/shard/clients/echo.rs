@@ -58,7 +58,7 @@ impl Clients {
         if taken > 0 {
             connection.heard_at = self.now;
         }
-        if connection.outbox.is_empty() && connection.phase == (Phase::Echoing { is_paused: true }) {
+        if connection.pending() == 0 && connection.phase == (Phase::Echoing { is_paused: true }) {
             connection.phase = Phase::Echoing { is_paused: false };
             self.unread.push_back(slot);
         }
@@ -88,12 +88,11 @@ pub(super) fn outbox_limit(phase: Phase, limits: &Limits) -> usize {
 impl Connection {
     /// Whether it must not be read now, which is noted: it is read again once its output is written.
     pub(super) fn pauses(&mut self) -> bool {
-        match &mut self.phase {
-            Phase::Echoing { is_paused } => {
-                *is_paused = !self.outbox.is_empty();
-                *is_paused
-            }
-            _ => false,
+        if let Phase::Echoing { .. } = self.phase {
+            let is_paused = self.pending() > 0;
+            self.phase = Phase::Echoing { is_paused };
+            return is_paused;
         }
+        false
     }
 }

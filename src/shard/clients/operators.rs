@@ -45,6 +45,7 @@ impl Clients {
             subscriptions: subscriptions as u64,
             channels: channels as u64,
             page_bytes: hub.pages.held_bytes() as u64,
+            tls_handshakes_waiting: self.handshakes.len() as u64,
             mail_waiting: self.mesh.waiting() as u64,
             ..Gauges::default()
         };

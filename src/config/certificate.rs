@@ -1,0 +1,209 @@
+//! The certificate that the WebSocket listener shows, and its private key: read, checked against each other, and made
+//! into what a TLS session is started from.
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::{InconsistentKeys, ServerConfig};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use x509_cert::der::Decode;
+
+/// A certificate chain with its key, ready to be served.
+pub struct Certificate {
+    /// What new sessions are started from. All shards share it, and with it the key of session tickets: a client that comes
+    /// back resumes on whichever shard it lands.
+    pub server: Arc<ServerConfig>,
+    /// When the server's own certificate, the first of the chain, expires.
+    pub not_after: SystemTime,
+    /// The file it came from.
+    pub path: PathBuf,
+    /// The file of its key.
+    pub key_path: PathBuf,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+/// Why a certificate and its key cannot be served: which of the two files is at fault, and what is wrong with it.
+pub struct Unfit {
+    /// Whether it is the key's file.
+    pub is_key: bool,
+    /// What is wrong, with the remedy.
+    pub why: String,
+}
+
+impl Certificate {
+    /// Reads both files. An expired certificate is no error: see [`Certificate::warning`].
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds something else, or a key that is not the certificate's.
+    pub fn load(cert: &Path, key: &Path) -> Result<Certificate, Unfit> {
+        let of_cert = |why| Unfit { is_key: false, why };
+        let of_key = |why| Unfit { is_key: true, why };
+        let chain = read_chain(cert).map_err(of_cert)?;
+        let not_after = not_after(&chain[0])
+            .ok_or_else(|| of_cert(format!("the first certificate in {} is no X.509 certificate", cert.display())))?;
+        let private = read_key(key).map_err(of_key)?;
+        let server = serve(chain.clone(), private).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => of_key(format!(
+                "the key in {} is not that of the first certificate in {}: they belong to different pairs, or the chain does \
+                 not begin with the server's own certificate",
+                key.display(),
+                cert.display()
+            )),
+            rustls::Error::InvalidCertificate(_) => {
+                of_cert(format!("the first certificate in {} cannot be used: {error}", cert.display()))
+            }
+            _ => of_key(format!("the key in {} cannot be used ({error}); RSA, ECDSA and Ed25519 can", key.display())),
+        })?;
+        Ok(Certificate { server: Arc::new(server), not_after, path: cert.into(), key_path: key.into(), chain })
+    }
+
+    /// Whole days until it expires; negative once it has.
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        match self.not_after.duration_since(now) {
+            Ok(left) => (left.as_secs() / SECONDS_PER_DAY) as i64,
+            Err(past) => -((past.duration().as_secs() / SECONDS_PER_DAY) as i64) - 1,
+        }
+    }
+
+    /// What operators should be told of it before it is too late, if anything.
+    pub fn warning(&self, now: SystemTime) -> Option<String> {
+        let path = self.path.display();
+        match self.days_left(now) {
+            days if days < 0 => Some(format!(
+                "the certificate in {path} expired {} days ago, and clients refuse it: renew it, then reload",
+                -days - 1
+            )),
+            days if days < WARNING_DAYS => {
+                Some(format!("the certificate in {path} expires in {days} days: renew it, then reload"))
+            }
+            _ => None,
+        }
+    }
+
+    /// SHA-256 of the server's own certificate in hexadecimal, as `openssl x509 -fingerprint -sha256` shows it.
+    pub fn fingerprint(&self) -> String {
+        Sha256::digest(&self.chain[0]).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether it is the same chain. (A chain has one key, so the key is the same, too.)
+    pub fn is_same(&self, other: &Certificate) -> bool {
+        self.chain == other.chain
+    }
+}
+
+/// For people: which one it is.
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SHA-256 {:.16}…)", self.path.display(), self.fingerprint())
+    }
+}
+
+/// The key stays out of logs; rustls would print more than anybody reads.
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate({self})")
+    }
+}
+
+fn serve(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, rustls::Error> {
+    let mut server = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Tickets keep resumption's state with the client: nothing to remember, and no lock that shards would share.
+    server.ticketer = ring::Ticketer::new()?;
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    // Each resumption brings a new one.
+    server.send_tls13_tickets = 1;
+    Ok(server)
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read(path)?;
+    let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    match chain.map_err(|error| no_pem(path, &error))? {
+        chain if !chain.is_empty() => Ok(chain),
+        _ if PrivateKeyDer::from_pem_slice(&bytes).is_ok() => Err(format!(
+            "{} holds a private key and no certificate; the certificate goes to tls-cert, its key to tls-key",
+            path.display()
+        )),
+        _ => Err(format!("{} holds no certificate: -----BEGIN CERTIFICATE----- is looked for (PEM)", path.display())),
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = read(path)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound if memchr::memmem::find(&bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some() => {
+            let path = path.display();
+            format!(
+                "the key in {path} has a passphrase, which nobody can type here; take it off: openssl pkey -in {path}"
+            )
+        }
+        pem::Error::NoItemsFound => {
+            format!("{} holds no private key: -----BEGIN PRIVATE KEY----- is looked for (PEM)", path.display())
+        }
+        error => no_pem(path, &error),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+fn no_pem(path: &Path, error: &pem::Error) -> String {
+    // Nothing of the file is quoted: it may hold a key.
+    let what = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end",
+        pem::Error::Base64Decode(_) => "a section is no base64",
+        _ => "a section is damaged",
+    };
+    format!("{} is no PEM file: {what}", path.display())
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+    Some(UNIX_EPOCH + certificate.tbs_certificate.validity.not_after.to_unix_duration())
+}
+
+/// A certificate that expires sooner is warned of.
+pub const WARNING_DAYS: i64 = 14;
+/// How often a running server looks whether a warning is due.
+pub const WARNING_INTERVAL: Duration = Duration::from_secs(SECONDS_PER_DAY);
+const SECONDS_PER_DAY: u64 = 24 * 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_warned_of_before_it_is_too_late() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let chain = vec![made.cert.der().clone()];
+        let not_after = UNIX_EPOCH + Duration::from_secs(100 * SECONDS_PER_DAY);
+        let server = serve(chain.clone(), key).expect("a pair").into();
+        let certificate = Certificate { server, not_after, path: "cert.pem".into(), key_path: "key.pem".into(), chain };
+        let check = |hours: u64, days: i64, expected: Option<&str>| {
+            let now = UNIX_EPOCH + Duration::from_secs(hours * 3600);
+            assert_eq!(certificate.days_left(now), days, "{hours}");
+            let warning = certificate.warning(now);
+            match expected {
+                None => assert_eq!(warning, None, "{hours}"),
+                Some(part) => assert!(warning.as_deref().is_some_and(|text| text.contains(part)), "{warning:?}"),
+            }
+        };
+        check(0, 100, None);
+        check(86 * 24, 14, None);
+        check(86 * 24 + 1, 13, Some("cert.pem expires in 13 days"));
+        check(100 * 24 - 1, 0, Some("expires in 0 days"));
+        check(100 * 24 + 1, -1, Some("cert.pem expired 0 days ago"));
+        check(103 * 24 + 1, -4, Some("expired 3 days ago"));
+    }
+}

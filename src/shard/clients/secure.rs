@@ -1,0 +1,160 @@
+//! Connections that speak TLS: their handshakes, a few in each turn, and reading.
+
+use super::Clients;
+use crate::config::Certificate;
+use crate::hub::mail::Slot;
+use crate::hub::{Hub, Urgency};
+use crate::protocol::close::CloseReason;
+use crate::shard::connection::{Aside, Connection, Phase};
+use crate::shard::tls::{Arrival, SCRATCH_BYTES, Session, State};
+use std::io::ErrorKind;
+
+/// What all sessions of a shard share: they need it only while they are called.
+#[derive(Default)]
+pub(super) struct Buffers {
+    /// What a read decrypts to.
+    plain: Vec<u8>,
+    /// Where records are encrypted before they are sent.
+    scratch: Vec<u8>,
+}
+
+impl Buffers {
+    pub(super) fn scratch(&mut self) -> &mut [u8] {
+        self.scratch.resize(SCRATCH_BYTES, 0);
+        &mut self.scratch
+    }
+}
+
+impl Clients {
+    /// What connections that are accepted from now on speak TLS with. Others keep what they have.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.live.certificate.as_deref()
+    }
+
+    /// Begins a session on a connection that was just accepted.
+    pub(super) fn secure(&mut self, slot: Slot) {
+        let Some(certificate) = self.certificate() else { return };
+        match Session::new(&certificate.server) {
+            Ok(session) => {
+                let aside = Aside { tls: Some(Box::new(session)), ..Aside::default() };
+                self.connections[slot as usize].aside = Some(Box::new(aside));
+            }
+            // The configuration did serve others. Never plain instead.
+            Err(error) => {
+                tracing::error!(shard = self.me, slot, %error, "cannot begin a TLS session");
+                self.count_end(slot, &CloseReason::TlsFailed);
+                self.finish(slot);
+            }
+        }
+    }
+
+    /// Goes on with handshakes, up to the turn's budget. After the flush: those who are connected come first.
+    pub fn shake_hands(&mut self, hub: &mut Hub, buffer: &mut [u8]) {
+        let mut flights = 0;
+        for _ in 0..self.handshakes.len().min(READS_PER_TURN) {
+            if flights == FLIGHTS_PER_TURN {
+                break;
+            }
+            let Some(slot) = self.handshakes.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(slot as usize) else {
+                continue;
+            };
+            if std::mem::take(&mut connection.is_unread) && connection.phase != Phase::Ended {
+                // To the end: whether that is near was said by an event that is gone.
+                flights += usize::from(self.read_secure(slot, true, hub, buffer));
+            }
+        }
+    }
+
+    /// One read of a connection that speaks TLS. Returns whether a flight of its handshake was made, which is what costs.
+    pub(super) fn read_secure(&mut self, slot: Slot, is_eof_near: bool, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+        let mut plain = std::mem::take(&mut self.tls_buffers.plain);
+        plain.clear();
+        let has_flown = self.decrypt(slot, is_eof_near, hub, buffer, &mut plain);
+        self.tls_buffers.plain = plain;
+        has_flown
+    }
+
+    fn decrypt(
+        &mut self,
+        slot: Slot,
+        is_eof_near: bool,
+        hub: &mut Hub,
+        buffer: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> bool {
+        let connection = &mut self.connections[slot as usize];
+        let Some(tls) = Connection::tls(&mut connection.aside) else {
+            return false;
+        };
+        let (was_handshaking, unsent) = (tls.is_handshaking(), tls.unsent());
+        let Arrival { bytes, is_full, state } = match tls.read(&mut connection.socket, buffer, plain) {
+            Ok(arrival) => arrival,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.read_later(slot);
+                return false;
+            }
+            Err(_) => {
+                self.end(slot, &CloseReason::ClientGone, hub);
+                return false;
+            }
+        };
+        if bytes == 0 {
+            self.end(slot, &CloseReason::ClientGone, hub);
+            return false;
+        }
+        let has_output = tls.unsent() > unsent;
+        if was_handshaking && tls.is_established() {
+            hub.counters.tls_handshakes += 1;
+            hub.counters.tls_handshakes_resumed += u64::from(tls.is_resumed());
+        }
+        hub.counters.bytes_in += plain.len() as u64;
+        connection.heard_at = self.now;
+        if has_output {
+            self.mark(slot, Urgency::Soon);
+        }
+        if is_full || is_eof_near {
+            self.read_later(slot);
+        }
+        if !plain.is_empty() {
+            self.heard(slot, plain, hub);
+        }
+        match state {
+            State::Going => {}
+            State::Ended => self.end(slot, &CloseReason::ClientGone, hub),
+            State::Failed(why) => self.fail_tls(slot, was_handshaking, &why, hub),
+        }
+        was_handshaking && has_output
+    }
+
+    /// The socket may have more, and the poll will not say so again.
+    fn read_later(&mut self, slot: Slot) {
+        let connection = &mut self.connections[slot as usize];
+        connection.is_unread = true;
+        match Connection::tls(&mut connection.aside) {
+            Some(tls) if tls.is_handshaking() => self.handshakes.push_back(slot),
+            _ => self.unread.push_back(slot),
+        }
+    }
+
+    /// The session broke. The alert that says why is sent, and nothing else can be.
+    fn fail_tls(&mut self, slot: Slot, was_handshaking: bool, why: &str, hub: &mut Hub) {
+        hub.counters.tls_handshakes_failed += u64::from(was_handshaking);
+        let address = self.connections[slot as usize].socket.peer_addr().ok();
+        tracing::debug!(shard = self.me, slot, ?address, was_handshaking, why, "TLS failed");
+        self.close(slot, CloseReason::TlsFailed, hub);
+        let connection = &mut self.connections[slot as usize];
+        if connection.phase != Phase::Ended {
+            hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
+            connection.phase = Phase::Closing { reads: false, is_answered: false };
+            self.mark(slot, Urgency::Soon);
+        }
+    }
+}
+
+/// What a turn spends on handshakes: a flight of the server is 0.1 ms with an ECDSA key and up to 1 ms with an RSA key, and a
+/// full handshake of TLS 1.3 takes two, of which the second is cheap.
+const FLIGHTS_PER_TURN: usize = 8;
+/// Reads that come to no flight cost a system call each.
+const READS_PER_TURN: usize = 64;
