@@ -101,7 +101,7 @@ fn publish_stdin(server: &Server) -> anyhow::Result<ExitCode> {
 
 fn subscribe(options: &Subscribe) -> anyhow::Result<ExitCode> {
     let keys = gather(&options.keys.flags())?.keys()?;
-    cli::subscribe::run(&options.url, &options.channels, keys.first(), options.count)?;
+    cli::subscribe::run(&options.url, &options.trust(), &options.channels, keys.first(), options.count)?;
     Ok(ExitCode::SUCCESS)
 }
 

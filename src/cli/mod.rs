@@ -1,6 +1,7 @@
 //! What the command line looks like. Options of `serve` come from the table in `corecast::config`, so that their names,
 //! defaults and ranges stand in one place; their values are judged there too.
 
+mod dial;
 pub mod generated;
 pub mod subscribe;
 
@@ -8,6 +9,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use corecast::admin::client::{self, Page, Request};
 use corecast::config::{Flags, OPTIONS, Opt};
+use dial::Trust;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
 
@@ -313,8 +315,25 @@ pub struct Subscribe {
     /// End after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// wss://: believe certificates signed by those of this PEM file, not by those that the system believes
+    #[arg(long, value_name = "PATH")]
+    ca: Option<PathBuf>,
+    /// wss://: believe every certificate
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
     #[command(flatten)]
     pub keys: Keys,
+}
+
+impl Subscribe {
+    /// Whose certificates are believed.
+    pub fn trust(&self) -> Trust {
+        match &self.ca {
+            Some(path) => Trust::Authorities(path.clone()),
+            None if self.insecure => Trust::Everybody,
+            None => Trust::System,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -339,7 +358,8 @@ const SUBSCRIBE_AFTER: &str = "\
 Examples:
   corecast subscribe user:13 news
   corecast subscribe private-user.13 --key-file keys
-  corecast subscribe user:13 --count 1 --url ws://127.0.0.1:9000/";
+  corecast subscribe user:13 --count 1 --url ws://127.0.0.1:9000/
+  corecast subscribe user:13 --url wss://push.example.com --ca authority.pem";
 
 const RELOAD_AFTER: &str = "\
 The server reads its configuration file, key files, environment and flags again, as at its start, and holds to them at \

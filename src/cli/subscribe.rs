@@ -1,5 +1,6 @@
 //! `corecast subscribe`: a client for people, to see what a channel says.
 
+use super::dial::{Trust, dial};
 use anyhow::{Context, bail};
 use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
@@ -7,7 +8,6 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use tungstenite::handshake::client::Response;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
@@ -17,16 +17,16 @@ type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
 /// `key` signs for private channels.
 pub fn run(
     url: &str,
+    trust: &Trust,
     channels: &[String],
     key: Option<&corecast::config::Key>,
     count: Option<u64>,
 ) -> anyhow::Result<()> {
-    let (mut socket, _): (Socket, Response) =
-        tungstenite::connect(url).with_context(|| format!("no server answers at {url}; --url names another"))?;
+    let (mut socket, tcp) = dial(url, trust)?;
     let mut heartbeat = None;
     let mut seen = 0;
     while count.is_none_or(|count| seen < count) {
-        let Some(text) = next(&mut socket, &mut heartbeat)? else { continue };
+        let Some(text) = next(&mut socket, &tcp, &mut heartbeat)? else { continue };
         let frame: Value = serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
         match frame["event"].as_str().unwrap_or_default() {
             "socket:connected" => {
@@ -79,17 +79,15 @@ impl Heartbeat {
 }
 
 /// The next text; `None`: a heartbeat was due first, or it was no text.
-fn next(socket: &mut Socket, heartbeat: &mut Option<Heartbeat>) -> anyhow::Result<Option<String>> {
+fn next(socket: &mut Socket, tcp: &TcpStream, heartbeat: &mut Option<Heartbeat>) -> anyhow::Result<Option<String>> {
     if let Some(heartbeat) = heartbeat {
         if heartbeat.due <= Instant::now() {
             heartbeat.due = Instant::now() + heartbeat.interval;
             heartbeat.id += 1;
             send(socket, &json!({ "event": "socket:ping", "data": { "id": heartbeat.id } }))?;
         }
-        if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
-            let wait = heartbeat.due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            stream.set_read_timeout(Some(wait))?;
-        }
+        let wait = heartbeat.due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        tcp.set_read_timeout(Some(wait))?;
     }
     match socket.read() {
         Ok(Message::Text(text)) => Ok(Some(text.to_string())),

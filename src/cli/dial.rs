@@ -1,0 +1,100 @@
+//! The way to a server named by a URL: plain TCP for ws://, TLS for wss://.
+
+use anyhow::{Context, anyhow};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tungstenite::http::Uri;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Connector, WebSocket};
+
+/// Whose certificates are believed.
+pub enum Trust {
+    /// Those that the system believes.
+    System,
+    /// Those signed by a certificate of this PEM file.
+    Authorities(PathBuf),
+    /// Anybody's.
+    Everybody,
+}
+
+/// Connects and upgrades. Also returns the socket itself, for its time-outs.
+pub fn dial(url: &str, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStream<TcpStream>>, TcpStream)> {
+    let uri: Uri = url.parse().with_context(|| format!("{url:?} is no URL; --url takes ws://HOST:PORT or wss://…"))?;
+    let host = uri.host().with_context(|| format!("{url} names no host"))?;
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let no_server = || format!("no server answers at {url}; --url names another");
+    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).with_context(no_server)?;
+    tcp.set_nodelay(true)?;
+    let handle = tcp.try_clone()?;
+    match tungstenite::client_tls_with_config(url, tcp, None, connector(trust)?) {
+        Ok((socket, _)) => Ok((socket, handle)),
+        Err(error) => Err(anyhow!("{error}")).with_context(no_server),
+    }
+}
+
+/// `None`: what the system believes.
+fn connector(trust: &Trust) -> anyhow::Result<Option<Connector>> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let config = match trust {
+        Trust::System => return Ok(None),
+        Trust::Authorities(path) => {
+            let name = || format!("cannot read certificates from {}", path.display());
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_file_iter(path).with_context(name)? {
+                roots.add(certificate.with_context(name)?).with_context(name)?;
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+        Trust::Everybody => {
+            let verifier = Arc::new(BelieveAll(provider));
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        }
+    };
+    Ok(Some(Connector::Rustls(config.into())))
+}
+
+/// Checks that the server has the key of the certificate that it shows, whosever that is.
+#[derive(Debug)]
+struct BelieveAll(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for BelieveAll {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
