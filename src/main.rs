@@ -79,6 +79,8 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
 fn start_log(level: LevelFilter) -> Box<dyn Fn(LevelFilter) + Send> {
     let (filter, handle) = reload::Layer::new(level);
     let lines = fmt::layer().compact().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    // A full disk must not end the server, and it would: this is reported on stderr, by a macro that panics.
+    let lines = lines.log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(lines).init();
     // Fails only where the subscriber is gone, and with it whoever could be told.
     Box::new(move |level| drop(handle.reload(level)))
@@ -172,7 +174,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     {
         return ExitCode::FAILURE;
     }
-    eprintln!("error: {error:#}");
+    let _ = writeln!(io::stderr(), "error: {error:#}");
     ExitCode::from(if error.is::<Invalid>() || error.is::<Usage>() { 2 } else { 1 })
 }
 

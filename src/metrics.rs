@@ -39,6 +39,7 @@ table! {
         echo_messages: "Messages sent back on the echo path.",
         echo_pauses: "Times an echo connection was not read because output waited for it.",
         bytes_in: "Bytes received from clients.",
+        bytes_laid: "Bytes laid out for clients: written, waiting (outbox_bytes) or dropped (outbox_bytes_dropped).",
         bytes_out: "Bytes written to clients.",
         writes: "Write system calls on client sockets.",
         writes_blocked: "Writes that the kernel took only in part or not at all.",

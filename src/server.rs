@@ -17,6 +17,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -144,8 +145,9 @@ fn announce(config: &Config, live: &Live, address: SocketAddr, descriptors: u64)
             "no key: private channels are refused; `corecast keygen` makes one, --key ID:SECRET or --key-file adds it"
         );
     }
-    // Scripts wait for this line, whatever the log level.
-    eprintln!(
+    // Scripts wait for this line, whatever the log level. A log that cannot be written is no reason not to serve.
+    let _ = writeln!(
+        std::io::stderr(),
         "corecast {} listening on {address} ({} shard{}, {}, admin socket {})",
         env!("CARGO_PKG_VERSION"),
         config.shards,

@@ -63,6 +63,8 @@ pub struct Clients {
     pub closes: [u64; CloseReason::KINDS],
     /// Upgrade requests refused, by what was wrong.
     pub refusals: [u64; REFUSALS.len()],
+    /// Bytes laid out for connections: written, waiting, or dropped when they ended.
+    pub bytes_laid: u64,
     /// Client connections of all shards.
     accepted: Arc<AtomicUsize>,
     /// Those of them that have a place below the limit.
@@ -95,6 +97,7 @@ impl Clients {
             settled: Vec::new(),
             closes: [0; CloseReason::KINDS],
             refusals: [0; REFUSALS.len()],
+            bytes_laid: 0,
             accepted: shared.accepted.clone(),
             admitted: shared.admitted.clone(),
             live,
@@ -350,8 +353,9 @@ impl Clients {
             return;
         }
         let limit = echo::outbox_limit(connection.phase, &self.live.limits);
+        let waiting = connection.outbox.bytes();
         let mut written_bytes = 0;
-        if !connection.is_blocked || connection.outbox.bytes() > limit {
+        if !connection.is_blocked || waiting > limit {
             let sent = match Connection::tls(&mut connection.aside) {
                 None => connection.outbox.write(&mut hub.pages, &mut connection.socket),
                 Some(tls) => {
@@ -368,6 +372,8 @@ impl Clients {
                     hub.counters.writes_blocked += u64::from(connection.is_blocked);
                 }
                 Err(_) => {
+                    // What an earlier call of this write took is gone out all the same.
+                    hub.counters.bytes_out += (waiting - connection.outbox.bytes()) as u64;
                     let was_open = connection.phase == Phase::Open;
                     self.count_end(slot, &CloseReason::ClientGone);
                     if was_open {
@@ -447,6 +453,7 @@ impl Port for Clients {
             return;
         }
         connection.outbox.push(pages, chunk);
+        self.bytes_laid += chunk.len() as u64;
         self.mark(slot, urgency);
     }
 

@@ -31,9 +31,11 @@ impl Clients {
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
         let connection = &mut self.connections[slot as usize];
         if let CloseReason::SlowConsumer { .. } = reason {
-            match connection.outbox.cut_to_frame(&mut hub.pages) {
-                Some(dropped) => hub.counters.outbox_bytes_dropped += dropped as u64,
-                None => return self.finish(slot),
+            let waiting = connection.outbox.bytes();
+            let cut = connection.outbox.cut_to_frame(&mut hub.pages);
+            hub.counters.outbox_bytes_dropped += cut.unwrap_or(waiting) as u64;
+            if cut.is_none() {
+                return self.finish(slot);
             }
         }
         if let CloseReason::ClientClosed { code: None } = reason {
