@@ -123,7 +123,11 @@ impl Hub {
         if let Some(position) = excluded {
             self.subscribers.get_mut(local).subscribers[position as usize].from = self.pages.page_len(page);
         }
-        self.laid_bytes += len;
+        self.laid.bytes += len;
+        self.laid.fan_out_bytes += len * subscribers as usize;
+        if subscribers > FEW as u64 {
+            self.laid.bulk_bytes += len * subscribers as usize;
+        }
         self.counters.deliveries += subscribers - u64::from(excluded.is_some());
         excluded.is_some()
     }

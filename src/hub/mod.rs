@@ -77,6 +77,26 @@ pub enum Heard {
     Other,
 }
 
+/// Bytes of messages laid out since [`Hub::end_turn`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Laid {
+    /// Each message once: what one subscriber may get of them.
+    pub bytes: usize,
+    /// Each message as often as it is delivered here: what there is to write.
+    pub fan_out_bytes: usize,
+    /// Of them those of channels with many subscribers: what [`Urgency::Bulk`] is.
+    pub bulk_bytes: usize,
+}
+
+impl Laid {
+    /// Adds another turn's.
+    pub fn add(&mut self, other: Laid) {
+        self.bytes += other.bytes;
+        self.fan_out_bytes += other.fan_out_bytes;
+        self.bulk_bytes += other.bulk_bytes;
+    }
+}
+
 /// What makes one hub different from another, and what all of a process share.
 pub struct Identity {
     /// This shard.
@@ -102,8 +122,8 @@ pub struct Hub {
     reply_page: Option<PageId>,
     /// Letters from this hub to itself.
     own_mail: VecDeque<Mail>,
-    /// Bytes of messages laid out since [`Hub::end_turn`]; the shard's budget.
-    pub laid_bytes: usize,
+    /// What the turn has laid out so far; the shard's budget.
+    pub laid: Laid,
     /// Replies `subscribed` that are ready and held back. While there is none, delivery skips the look.
     holding: usize,
     fences: [usize; 2],
@@ -130,7 +150,7 @@ impl Hub {
             directory: Directory::default(),
             reply_page: None,
             own_mail: VecDeque::new(),
-            laid_bytes: 0,
+            laid: Laid::default(),
             holding: 0,
             fences: [0; 2],
             parser: Parser::default(),
@@ -282,7 +302,7 @@ impl Hub {
         if let Some(page) = self.reply_page.take() {
             self.pages.release(page);
         }
-        self.laid_bytes = 0;
+        self.laid = Laid::default();
     }
 
     /// Sends the first leg of the fence. Nothing may be published in this shard after it.

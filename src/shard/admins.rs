@@ -6,6 +6,7 @@ use crate::config::Limits;
 use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
 use crate::shard::clients::Clients;
+use crate::shard::intake::Intake;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
@@ -24,6 +25,8 @@ pub struct Admins {
     line_bytes_max: usize,
     /// Bytes of lines that were read in this turn.
     pub read_bytes: usize,
+    /// The slot that is served first.
+    first: usize,
 }
 
 struct Admin {
@@ -39,6 +42,8 @@ struct Admin {
     is_unread: bool,
     is_blocked: bool,
     was_paused: bool,
+    /// What it published last went to many: it waits while that is written.
+    is_bulk: bool,
     /// The peer sends no more: closed when all that it sent is answered.
     is_eof: bool,
     /// A line was over the limit: closed when that is said.
@@ -58,6 +63,7 @@ impl Admins {
             parser: Parser::default(),
             line_bytes_max,
             read_bytes: 0,
+            first: 0,
         }
     }
 
@@ -97,6 +103,7 @@ impl Admins {
                         is_unread: true,
                         is_blocked: false,
                         was_paused: false,
+                        is_bulk: false,
                         is_eof: false,
                         is_broken: false,
                     });
@@ -121,26 +128,24 @@ impl Admins {
         }
     }
 
-    /// Reads and does what sessions ask, each in turn, up to `read_budget` bytes of lines and `laid_budget` bytes laid out.
-    pub fn serve(
-        &mut self,
-        read_budget: usize,
-        laid_budget: usize,
-        hub: &mut Hub,
-        clients: &mut Clients,
-        buffer: &mut [u8],
-    ) {
-        let Admins { connections, parser, shards, read_bytes, line_bytes_max, .. } = self;
-        for (_, admin) in connections.iter_mut() {
-            let mut serving = Serving {
-                parser,
-                shards: *shards,
-                line_bytes_max: *line_bytes_max,
-                read_bytes,
-                read_budget,
-                laid_budget,
-            };
+    /// Reads and does what sessions ask, within a turn's intake. Who was kept waiting by another is first in the next turn.
+    /// `is_open`: also those that publish to many.
+    pub fn serve(&mut self, intake: Intake, is_open: bool, hub: &mut Hub, clients: &mut Clients, buffer: &mut [u8]) {
+        let Admins { connections, parser, shards, read_bytes, line_bytes_max, first, .. } = self;
+        let slots = connections.capacity();
+        let mut serving =
+            Serving { parser, shards: *shards, line_bytes_max: *line_bytes_max, read_bytes, intake, is_open };
+        let start = *first;
+        for slot in (start..slots).chain(0..start.min(slots)) {
+            let Some(admin) = connections.get_mut(slot) else { continue };
+            if !is_open && admin.is_bulk {
+                continue;
+            }
             admin.serve(&mut serving, hub, clients, buffer);
+            if serving.is_exhausted(hub) {
+                *first = slot + 1;
+                break;
+            }
         }
     }
 
@@ -200,13 +205,13 @@ struct Serving<'a> {
     shards: usize,
     line_bytes_max: usize,
     read_bytes: &'a mut usize,
-    read_budget: usize,
-    laid_budget: usize,
+    intake: Intake,
+    is_open: bool,
 }
 
 impl Serving<'_> {
     fn is_exhausted(&self, hub: &Hub) -> bool {
-        *self.read_bytes >= self.read_budget || hub.laid_bytes >= self.laid_budget
+        *self.read_bytes >= self.intake.read_bytes_max || self.intake.is_enough(hub.laid)
     }
 }
 
@@ -220,8 +225,9 @@ impl Admin {
     }
 
     fn serve(&mut self, serving: &mut Serving<'_>, hub: &mut Hub, clients: &mut Clients, buffer: &mut [u8]) {
+        self.is_bulk = false;
         self.lines(serving, hub, clients);
-        while self.is_unread && !self.is_broken && !serving.is_exhausted(hub) && self.session.may_read() {
+        while self.is_unread && self.is_served(serving, hub) {
             match self.socket.read(buffer) {
                 Ok(0) => (self.is_unread, self.is_eof) = (false, true),
                 Ok(n) => {
@@ -240,10 +246,16 @@ impl Admin {
         self.was_paused = is_paused;
     }
 
+    /// Whether the session may go on in this turn.
+    fn is_served(&self, serving: &Serving<'_>, hub: &Hub) -> bool {
+        let is_held_back = self.is_bulk && !serving.is_open;
+        !self.is_broken && !is_held_back && !serving.is_exhausted(hub) && self.session.may_read()
+    }
+
     /// Handles whole lines.
     fn lines(&mut self, serving: &mut Serving<'_>, hub: &mut Hub, clients: &mut Clients) {
         let mut start = 0;
-        while self.has_line() && !self.is_broken && !serving.is_exhausted(hub) && self.session.may_read() {
+        while self.has_line() && self.is_served(serving, hub) {
             let Some(found) = memchr::memchr(b'\n', &self.input[self.searched..]) else {
                 self.searched = self.input.len();
                 break;
@@ -256,7 +268,9 @@ impl Admin {
                 break;
             }
             let line = self.input[start..end].strip_suffix(b"\r").unwrap_or(&self.input[start..end]);
+            let bulk_bytes = hub.laid.bulk_bytes;
             self.session.line(line, serving.parser, hub, serving.shards, clients);
+            self.is_bulk |= hub.laid.bulk_bytes > bulk_bytes;
             start = end + 1;
         }
         self.input.drain(..start);

@@ -334,7 +334,11 @@ impl Clients {
 
     /// Writes to connections that have something new, once each, up to the turn's budget.
     pub fn flush(&mut self, hub: &mut Hub) {
+        let bytes_end = hub.counters.bytes_out + BYTES_PER_TURN;
         for write in 0..WRITES_PER_TURN {
+            if hub.counters.bytes_out >= bytes_end {
+                return;
+            }
             // Also where requests flood in: neither mail nor publishers are taken while bulk is behind.
             let is_bulks_turn = write % BULK_EVERY == BULK_EVERY - 1;
             let bulk = if is_bulks_turn || self.soon.is_empty() { self.bulk.pop_front() } else { None };
@@ -491,7 +495,9 @@ pub fn ticks(ms: u64) -> u32 {
 const WAITING_REPLIES_MAX: usize = 256;
 /// Connections beyond the limit that are still told so.
 const REFUSALS_MAX: usize = 256;
-/// About 2 to 4 ms of system calls.
-const WRITES_PER_TURN: usize = 512;
+/// About 1 to 2 ms of system calls.
+const WRITES_PER_TURN: usize = 256;
+/// As long, where writes are large.
+const BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
 /// One write in so many is bulk's, however much is soon.
 const BULK_EVERY: usize = 4;

@@ -6,6 +6,7 @@ pub mod clients;
 pub mod connection;
 pub mod doorbell;
 mod hearing;
+mod intake;
 pub mod listener;
 pub mod mesh;
 pub mod orders;
@@ -13,9 +14,9 @@ pub mod outbox;
 pub mod tls;
 pub mod wheel;
 
-use crate::config::{Limits, Live};
+use crate::config::Live;
 use crate::hub::mail::{Answer, Asker, Mail, Question, ShardId};
-use crate::hub::{Hub, Identity};
+use crate::hub::{Hub, Identity, Laid};
 use crate::metrics::Stats;
 use crate::protocol::close::CloseReason;
 use crate::wire::upgrade::REFUSALS;
@@ -24,6 +25,7 @@ use clients::{Clients, ticks};
 use crossbeam_channel::{Receiver, Sender};
 use doorbell::Doorbell;
 use hearing::Hearing;
+use intake::Intake;
 use listener::{Accepted, Listener};
 use mesh::Mesh;
 use mio::event::Event;
@@ -85,10 +87,9 @@ pub struct Shard {
     orders: Receiver<Order>,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
-    /// Bytes of messages that one turn may lay out for one subscriber, or read from publishers.
-    intake_bytes_max: usize,
-    /// Bytes laid out since bulk output was last all written.
-    unwritten_bytes: usize,
+    intake: Intake,
+    /// What was laid out since bulk output was last all written.
+    unwritten: Laid,
     hearing: Hearing,
     stopping: Option<Stopping>,
     shutdown_timeout_ms: u64,
@@ -119,8 +120,8 @@ impl Shard {
             orders,
             poll,
             buffer: vec![0; READ_BYTES].into(),
-            intake_bytes_max: intake_bytes_max(limits),
-            unwritten_bytes: 0,
+            intake: Intake::new(limits.outbox_bytes_max),
+            unwritten: Laid::default(),
             hearing: Hearing::default(),
             stopping: None,
             shutdown_timeout_ms: live.shutdown_timeout_ms,
@@ -161,16 +162,17 @@ impl Shard {
         // In every turn, whatever it takes: the ring that ended the poll is spent, and while it stands no other is heard.
         self.clients.mesh.look();
         self.obey();
-        // While much is still unwritten nothing is added to it: publishers and peers wait, readers do not.
-        if !(self.clients.is_behind() && self.unwritten_bytes >= self.intake_bytes_max) {
+        // While much is still unwritten nothing is added to it: peers wait, and publishers to many; readers do not.
+        let is_open = !self.clients.is_behind() || !self.intake.is_enough(self.unwritten);
+        if is_open {
             self.drain_inbox()?;
-            self.serve_admins();
         }
+        self.serve_admins(is_open);
         self.clients.mesh.retry();
         let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
         self.progress_stop();
 
-        self.unwritten_bytes += self.hub.laid_bytes;
+        self.unwritten.add(self.hub.laid);
         self.hub.end_turn(&mut self.clients);
         self.clients.close_broken(&mut self.hub);
         // Before the flush, which can take long.
@@ -183,7 +185,7 @@ impl Shard {
         self.hub.end_turn(&mut self.clients);
         self.ring()?;
         if !self.clients.is_behind() {
-            self.unwritten_bytes = 0;
+            self.unwritten = Laid::default();
         }
         self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
         Ok(())
@@ -244,14 +246,14 @@ impl Shard {
     fn apply(&mut self, live: Arc<Live>) {
         self.hub.apply(&live);
         self.admins.apply(&live.limits);
-        self.intake_bytes_max = intake_bytes_max(&live.limits);
+        self.intake = Intake::new(live.limits.outbox_bytes_max);
         self.shutdown_timeout_ms = live.shutdown_timeout_ms;
         self.clients.apply(live);
     }
 
     fn drain_inbox(&mut self) -> io::Result<()> {
         for _ in 0..LETTERS_PER_TURN {
-            if self.hub.laid_bytes >= self.intake_bytes_max {
+            if self.intake.is_enough(self.hub.laid) {
                 break;
             }
             let Some(mail) = self.clients.mesh.receive() else { break };
@@ -261,11 +263,12 @@ impl Shard {
         self.clients.mesh.call_refused()
     }
 
-    fn serve_admins(&mut self) {
+    /// `is_open`: publishers to many are served too.
+    fn serve_admins(&mut self, is_open: bool) {
         self.admins.read_bytes = 0;
         self.hand_over();
         if self.stopping.is_none() {
-            self.admins.serve(INTAKE_BYTES, self.intake_bytes_max, &mut self.hub, &mut self.clients, &mut self.buffer);
+            self.admins.serve(self.intake, is_open, &mut self.hub, &mut self.clients, &mut self.buffer);
         }
         self.hand_over();
     }
@@ -418,11 +421,6 @@ impl Shard {
     }
 }
 
-/// Bytes of messages that a turn may lay out for one subscriber: a part of what may wait for it.
-fn intake_bytes_max(limits: &Limits) -> usize {
-    (limits.outbox_bytes_max / 4).clamp(1, INTAKE_BYTES)
-}
-
 /// Token of a shard's doorbell.
 pub const DOORBELL: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -432,8 +430,6 @@ const FIRST_ADMIN: usize = 1 << 32;
 
 /// The read buffer that all connections share: a client's share of a turn.
 const READ_BYTES: usize = 64 * 1024;
-/// What a turn takes from publishers. Measured: 16 KB per turn cut throughput at 256 messages outstanding by half.
-const INTAKE_BYTES: usize = 256 * 1024;
 const EVENTS_PER_TURN: usize = 1024;
 const ACCEPTS_PER_TURN: usize = 64;
 const LETTERS_PER_TURN: usize = 4096;
