@@ -9,6 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::compare::CompareArgs;
 use crate::expect::Expect;
 use crate::plan::{Flood, Plan, Scenario};
+use crate::proof::mixed::MixedArgs;
+use crate::proof::slow::SlowArgs;
+use crate::proof::storm::StormArgs;
 use crate::target::{NAMES, Publish, Target};
 
 /// The load generator of corecast: drives a WebSocket pub/sub server over loopback, and says what it and its deliveries cost.
@@ -40,8 +43,12 @@ pub enum Command {
     Connect(ConnectArgs),
     /// Subscribing, unsubscribing and reconnecting while messages are published; checks that nothing is missing between.
     Churn(ChurnArgs),
-    /// Ping latency while a fan-out floods the same server.
+    /// Fairness: pings and small channels without and beside a flood of a large channel.
     Mixed(MixedArgs),
+    /// Slow readers: what one costs its neighbours, and a thousand in memory.
+    Slow(SlowArgs),
+    /// A crowd drops and comes back at once, beside a live fan-out.
+    Storm(StormArgs),
     /// A moderate load for a long time (--duration): loss, and whether the server's memory grows.
     Soak(SoakArgs),
     /// Runs a peer server in the foreground: floor, bun, node-ws, tokio-tungstenite, nchan, nats …
@@ -169,6 +176,9 @@ pub struct FanoutArgs {
     /// Closed loop: publishes outstanding until the last subscriber has them.
     #[arg(long, short = 'w', default_value_t = 16)]
     pub window: u32,
+    /// Publish as fast as the server takes it: nothing but its back-pressure holds the publisher.
+    #[arg(long, conflicts_with_all = ["window", "rate"])]
+    pub flat_out: bool,
     /// Open loop instead: publishes per second, whatever becomes of them. Latencies count from when each was due.
     #[arg(long, short = 'r')]
     pub rate: Option<f64>,
@@ -245,20 +255,6 @@ pub struct ChurnArgs {
     pub common: Common,
 }
 
-/// Pings beside a flood.
-#[derive(Args)]
-pub struct MixedArgs {
-    /// Connections that ping.
-    #[arg(long, default_value_t = 50)]
-    pub pingers: usize,
-    /// Time between two pings of one of them, in milliseconds.
-    #[arg(long, default_value_t = 20.0)]
-    pub ping_every_ms: f64,
-    /// The flood beside them.
-    #[command(flatten)]
-    pub flood: FanoutArgs,
-}
-
 /// A long run.
 #[derive(Args)]
 pub struct SoakArgs {
@@ -325,6 +321,8 @@ impl Common {
             verify: self.verify,
             heartbeat_ns: nanoseconds(heartbeat),
             client_core: self.client_core,
+            first_channel: 0,
+            is_background: false,
         };
         plan.processes = self.processes.unwrap_or_else(|| processes_for(plan.connections()));
         Ok(plan)
@@ -364,7 +362,7 @@ impl FanoutArgs {
         Flood {
             subscribers: self.subscribers,
             channels: self.channels.max(1),
-            window: self.window.max(1),
+            window: if self.flat_out { WINDOW_FLAT_OUT } else { self.window.max(1) },
             rate: self.rate.filter(|rate| *rate > 0.0),
             size: self.size,
             pingers: 0,
@@ -372,6 +370,9 @@ impl FanoutArgs {
         }
     }
 }
+
+/// More than any server takes before it has delivered.
+const WINDOW_FLAT_OUT: u32 = 1 << 17;
 
 /// Processes that so many connections need, given how many descriptors one may have.
 pub fn processes_for(connections: usize) -> usize {

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::ensure;
 use clap::Args;
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cli::processes_for;
 use crate::compare_table::{chart, table};
+use crate::crew::Orders;
 use crate::plan::{Flood, Plan, Scenario};
 use crate::ratio::{Spread, ratios, spread};
 use crate::report::Report;
@@ -133,7 +134,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let rows: Vec<Row> =
         rows().into_iter().filter(|row| args.only.is_empty() || args.only.iter().any(|key| key == row.key)).collect();
     let starter =
-        Starter { core: Some(args.server_core), shards: 1, corecast: args.server_bin.clone(), is_foreground: false };
+        Starter { core: Some(args.server_core), shards: 1, corecast: args.server_bin.clone(), ..Starter::default() };
     if names.iter().any(|name| name == "corecast") {
         starter.corecast()?;
     }
@@ -142,7 +143,8 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     }
     // The watcher shares the client's core: the server's is the server's alone.
     affinity::pin_this_thread(args.client_core);
-    let stop = Arc::new(AtomicBool::new(false));
+    let orders = Orders::default();
+    let stop = Arc::clone(&orders.stop);
     signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, 130, Arc::clone(&stop))?;
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
 
@@ -159,7 +161,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
             fastrand::shuffle(&mut order);
             for at in order {
                 bar.set_message(format!("round {rounds}: {} · {}", row.key, names[at]));
-                let measured = measure(args, &starter, row, &names[at], &stop);
+                let measured = measure(args, &starter, row, &names[at], &orders);
                 if stop.load(Relaxed) {
                     break 'rounds;
                 }
@@ -186,7 +188,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(args: &CompareArgs, starter: &Starter, row: &Row, name: &str, stop: &AtomicBool) -> anyhow::Result<Report> {
+fn measure(args: &CompareArgs, starter: &Starter, row: &Row, name: &str, orders: &Orders) -> anyhow::Result<Report> {
     let Some(target) = Target::named(name) else { anyhow::bail!("unknown") };
     let is_silent = matches!(target.publish, Publish::WebSocket { .. });
     match &row.scenario {
@@ -208,10 +210,12 @@ fn measure(args: &CompareArgs, starter: &Starter, row: &Row, name: &str, stop: &
         verify: false,
         heartbeat_ns: 0,
         client_core: Some(args.client_core),
+        first_channel: 0,
+        is_background: false,
     };
     plan.processes = processes_for(plan.connections());
     server.aim(&mut plan);
-    let harvest = crew::run(&plan, Some(server.pid()), stop, |_| {})?;
+    let harvest = crew::run(&plan, Some(server.pid()), orders, |_| {})?;
     let report = Report::new(&plan, row.key, &harvest);
     let nobody = plan.connections() > 0 && report.metric("connected") == 0.0;
     ensure!(!nobody, "{}", report.warnings.join("; "));

@@ -52,11 +52,20 @@ pub struct Harvest {
     pub interrupted: bool,
 }
 
-/// Runs the plan. `watch` is called every tenth of a second; `stop` ends the run early.
+/// What a run can be told while it is under way.
+#[derive(Default)]
+pub struct Orders {
+    /// End early.
+    pub stop: Arc<AtomicBool>,
+    /// Do what the scenario waits to be told (a crowd: leave, and come back).
+    pub go: AtomicBool,
+}
+
+/// Runs the plan. `watch` is called every tenth of a second.
 pub fn run(
     plan: &Plan,
     server_pid: Option<u32>,
-    stop: &AtomicBool,
+    orders: &Orders,
     mut watch: impl FnMut(Moment),
 ) -> anyhow::Result<Harvest> {
     let plan = Arc::new(plan.clone());
@@ -85,7 +94,7 @@ pub fn run(
     while !shared.live.iter().all(|live| live.ready.load(SeqCst)) && !is_dead(&threads) {
         std::thread::sleep(Duration::from_millis(5));
         watch(moment(0));
-        if stop.load(Relaxed) {
+        if orders.stop.load(Relaxed) {
             shared.stop.store(true, SeqCst);
         }
     }
@@ -106,7 +115,7 @@ pub fn run(
     let mut next = start;
     loop {
         let now = now_ns();
-        let interrupted = stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
+        let interrupted = orders.stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
         for (mark, due) in marks.iter_mut().zip([measure_from, measure_to]) {
             if mark.is_none() && (now >= due || interrupted) {
                 *mark = Some((now, usage()));
@@ -121,6 +130,14 @@ pub fn run(
         if interrupted || now >= measure_to {
             break;
         }
+        if orders.go.load(Relaxed) && shared.go_at.load(Relaxed) == 0 {
+            // The same moment for all processes, once they have heard of it.
+            let at = now + 20_000_000;
+            shared.go_at.store(at, SeqCst);
+            for remote in &mut remotes {
+                let _ = writeln!(remote.stream, "go {at}");
+            }
+        }
         if now >= next {
             let mut moment = moment(start);
             moment.rss_bytes = usage().rss_bytes;
@@ -128,7 +145,9 @@ pub fn run(
             timeline.push(moment);
             next += 100_000_000;
         }
-        let wake = [next, measure_from, measure_to].into_iter().filter(|&at| at > now).min().unwrap_or(now);
+        // Short, because an order is not waited for but looked for.
+        let wake =
+            [next, measure_from, measure_to, now + 10_000_000].into_iter().filter(|&at| at > now).min().unwrap_or(now);
         std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now).max(100_000)));
     }
 
@@ -145,7 +164,7 @@ pub fn run(
         timeline,
         server: server_pid.map(|_| [before, first.1, last.1]),
         server_window_ns: last.0 - first.0,
-        interrupted: stop.load(Relaxed),
+        interrupted: orders.stop.load(Relaxed),
     })
 }
 
@@ -164,6 +183,7 @@ pub fn child() -> anyhow::Result<()> {
     std::thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
             match line.split_once(' ') {
+                Some(("go", at)) => orders.go_at.store(at.parse().unwrap_or(1), SeqCst),
                 Some(("start", at)) => orders.start_at.store(at.parse().unwrap_or(1), SeqCst),
                 _ => orders.stop.store(true, SeqCst),
             }
@@ -197,6 +217,10 @@ fn spawn(
             let body = move || {
                 if let Some(core) = worker.plan.client_core {
                     affinity::pin_this_thread(core + worker.index);
+                }
+                if worker.plan.is_background {
+                    // Where it is refused, the other run is measured a little worse.
+                    let _ = rustix::process::nice(19);
                 }
                 scenario::work(&worker)
             };
@@ -268,6 +292,7 @@ impl Shared {
     fn new(plan: &Plan, lives: usize, upstream: Option<UnixStream>) -> Shared {
         Shared {
             start_at: AtomicU64::new(0),
+            go_at: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             live: (0..lives).map(|_| Live::default()).collect(),
             fronts: (0..plan.workers()).map(|_| AtomicU32::new(0)).collect(),

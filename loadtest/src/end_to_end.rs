@@ -3,10 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::crew;
+use crate::crew::{self, Orders};
 use crate::engine::{Ended, Handler, Net};
 use crate::floor;
 use crate::measure::Tally;
@@ -142,8 +141,10 @@ fn run(scenario: Scenario, threads: usize) -> Tally {
         warmup_ns: 50_000_000,
         heartbeat_ns: 0,
         client_core: None,
+        first_channel: 0,
+        is_background: false,
     };
-    let harvest = crew::run(&plan, None, &AtomicBool::new(false), |_| {}).unwrap();
+    let harvest = crew::run(&plan, None, &Orders::default(), |_| {}).unwrap();
     let _ = std::fs::remove_file(admin);
     harvest.tally
 }

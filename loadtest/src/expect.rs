@@ -21,6 +21,18 @@ enum Relation {
     Equal,
 }
 
+/// Judges all of them; says which failed, on stderr.
+pub fn all_met(expected: &[Expect], metrics: &BTreeMap<String, f64>) -> bool {
+    let mut is_met = true;
+    for expect in expected {
+        if let Verdict::Failed(why) = expect.judge(metrics) {
+            eprintln!("✗ expected {why}");
+            is_met = false;
+        }
+    }
+    is_met
+}
+
 /// How an expectation came out.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {

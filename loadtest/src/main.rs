@@ -23,6 +23,7 @@ mod html;
 mod measure;
 mod plan;
 mod procfs;
+mod proof;
 mod publisher;
 mod ratio;
 mod report;
@@ -44,8 +45,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{Cli, Command, Common, PeerArgs};
-use crate::crew::Moment;
-use crate::expect::Verdict;
+use crate::crew::{Moment, Orders};
 use crate::plan::{Plan, Scenario};
 use crate::report::{Report, number};
 use crate::server::Starter;
@@ -98,12 +98,9 @@ fn command(command: Command) -> anyhow::Result<bool> {
             };
             run(&args.common, "churn", scenario)
         }
-        Command::Mixed(args) => {
-            let mut flood = args.flood.flood();
-            flood.pingers = args.pingers;
-            flood.ping_every_ns = (args.ping_every_ms * 1e6) as u64;
-            run(&args.flood.common, "mixed", Scenario::Flood(flood))
-        }
+        Command::Mixed(args) => proof::mixed::mixed(&args),
+        Command::Slow(args) => proof::slow::slow(&args),
+        Command::Storm(args) => proof::storm::storm(&args),
         Command::Soak(args) => {
             let flood = plan::Flood {
                 subscribers: args.subscribers,
@@ -131,21 +128,17 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
             core: common.server_core,
             shards: common.shards,
             corecast: common.server_bin.clone(),
-            is_foreground: false,
+            ..Starter::default()
         };
         let started = starter.start(&common.target, None, None)?;
         started.aim(&mut plan);
         pid = Some(started.pid());
         server = Some(started);
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second time ends the program at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    let orders = Orders::default();
+    stop_on_signal(&orders.stop)?;
     let bar = Bar::new(&plan, common.json);
-    let harvest = crew::run(&plan, pid, &stop, |moment| bar.show(moment))?;
+    let harvest = crew::run(&plan, pid, &orders, |moment| bar.show(moment))?;
     bar.bar.finish_and_clear();
     drop(server);
 
@@ -159,14 +152,16 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
     } else {
         print!("{}", report.table());
     }
-    let mut is_met = true;
-    for expect in &common.expect {
-        if let Verdict::Failed(why) = expect.judge(&report.metrics) {
-            eprintln!("✗ expected {why}");
-            is_met = false;
-        }
+    Ok(expect::all_met(&common.expect, &report.metrics))
+}
+
+/// Ctrl-C ends the run, and the report says what there is. The second time it ends the program at once.
+fn stop_on_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
     }
-    Ok(is_met)
+    Ok(())
 }
 
 fn peer(args: &PeerArgs) -> anyhow::Result<()> {
@@ -176,7 +171,7 @@ fn peer(args: &PeerArgs) -> anyhow::Result<()> {
         }
         return floor::serve(args.listen, args.admin_socket.as_deref(), args.name == "floor-per-message");
     }
-    let starter = Starter { core: args.core, shards: 1, corecast: None, is_foreground: true };
+    let starter = Starter { core: args.core, shards: 1, is_foreground: true, ..Starter::default() };
     let mut server = starter.start(&args.name, Some(args.listen), args.admin_socket.as_deref())?;
     eprintln!("{} listening on {}, process {}", args.name, server.address, server.pid());
     if let Some(address) = server.publish_to {

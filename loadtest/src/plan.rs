@@ -34,6 +34,10 @@ pub struct Plan {
     pub heartbeat_ns: u64,
     /// The core for the first thread; further threads take the next ones.
     pub client_core: Option<usize>,
+    /// Number of the first channel, so that runs beside each other have channels of their own.
+    pub first_channel: u32,
+    /// It makes trouble for another run, whose measurements must not wait for its own CPU time: lowest priority.
+    pub is_background: bool,
 }
 
 /// The kinds of work there are. `fanout`, `mixed` and `soak` are all floods.
@@ -50,6 +54,13 @@ pub enum Scenario {
     },
     /// Connections that do nothing but stay.
     Idle {
+        /// Connections.
+        connections: usize,
+        /// Channels they are subscribed to, taking turns; 0 for none.
+        channels: u32,
+    },
+    /// Connections that stay until they are told to drop and to come back, all at once.
+    Crowd {
         /// Connections.
         connections: usize,
         /// Channels they are subscribed to, taking turns; 0 for none.
@@ -104,6 +115,7 @@ impl Plan {
             Scenario::Flood(flood) => flood.subscribers + flood.pingers,
             Scenario::Ping { connections, .. }
             | Scenario::Idle { connections, .. }
+            | Scenario::Crowd { connections, .. }
             | Scenario::Churn { connections, .. } => *connections,
             Scenario::Connect { in_flight, hold } => (*in_flight).max(*hold),
         }

@@ -15,6 +15,10 @@ pub struct Usage {
     pub system_ns: u64,
     /// Resident memory, in bytes.
     pub rss_bytes: u64,
+    /// The part of it that is data, and not the program's file.
+    pub anon_bytes: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
     /// Times a thread waited.
     pub switches_voluntary: u64,
     /// Times a thread was pushed off its core.
@@ -29,6 +33,15 @@ pub fn usage(pid: u32) -> Option<Usage> {
         add_process(pid, &mut sum);
     }
     Some(sum)
+}
+
+/// Connections that any listener of this machine turned away so far, because its backlog was full.
+pub fn listen_drops() -> u64 {
+    let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut fields = names.split(' ').zip(values.split(' '));
+    fields.find(|(name, _)| *name == "ListenDrops").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
 /// `pid` and everything it started.
@@ -61,6 +74,8 @@ fn add_process(pid: u32, sum: &mut Usage) {
     sum.system_ns += ticks(12);
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     sum.rss_bytes += status_field(&status, "VmRSS:") * 1024;
+    sum.anon_bytes += status_field(&status, "RssAnon:") * 1024;
+    sum.descriptors += fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64);
 }
 
 fn tasks(pid: u32) -> Vec<String> {

@@ -42,7 +42,7 @@ impl Report {
             Scenario::Flood(_) => ("deliveries", "receipt"),
             Scenario::Ping { .. } => ("pongs", "ping"),
             Scenario::Idle { .. } => ("frames", "connect"),
-            Scenario::Connect { .. } => ("handshakes", "connect"),
+            Scenario::Crowd { .. } | Scenario::Connect { .. } => ("handshakes", "connect"),
             Scenario::Churn { .. } => ("operations", "operation"),
         };
         let seconds = tally.seconds();
@@ -218,8 +218,10 @@ impl Report {
         line("server_user", "server: of it in user mode", percent);
         line("server_cpu_ns_per_event", "server: CPU time per event", time);
         line("server_switches_per_s", "server: context switches / s", number);
-        line("server_rss_bytes", "server: memory", bytes);
+        line("server_rss_bytes", "server: memory at the end", bytes);
         line("server_rss_bytes_per_connection", "server: memory per connection", bytes);
+        line("server_rss_start", "server: memory at the start", bytes);
+        line("server_rss_peak", "server: memory at its peak", bytes);
         line("server_rss_growth", "server: memory grown while measured", bytes);
         lines
     }
@@ -249,9 +251,14 @@ fn server_metrics(harvest: &Harvest, metrics: &mut BTreeMap<String, f64>) {
     insert("server_switches_per_s", switches / seconds);
     insert("server_rss_bytes", end.rss_bytes as f64);
     insert("server_rss_growth", end.rss_bytes as f64 - begin.rss_bytes as f64);
+    let measured = harvest.timeline.iter().map(|moment| moment.rss_bytes).chain([begin.rss_bytes, end.rss_bytes]);
+    insert("server_rss_start", begin.rss_bytes as f64);
+    insert("server_rss_peak", measured.max().unwrap_or_default() as f64);
     let connected = harvest.tally.connected;
     if connected > 0 && before.rss_bytes > 0 {
-        insert("server_rss_bytes_per_connection", since(begin.rss_bytes, before.rss_bytes) / connected as f64);
+        // Of its data: pages of the program that are touched for the first time are no connection's.
+        insert("server_rss_bytes_per_connection", since(begin.anon_bytes, before.anon_bytes) / connected as f64);
+        insert("server_cpu_ns_per_connection_s", cpu / seconds / connected as f64);
     }
 }
 
@@ -327,7 +334,8 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-fn bytes(value: f64) -> String {
+/// Bytes in a readable unit.
+pub fn bytes(value: f64) -> String {
     match value.abs() {
         size if size < 10_000.0 => format!("{value:.0} B"),
         size if size < 1e7 => format!("{:.1} KB", value / 1e3),

@@ -35,6 +35,10 @@ pub struct Starter {
     pub shards: usize,
     /// The corecast binary, where it is not beside this program.
     pub corecast: Option<PathBuf>,
+    /// Further options of `corecast serve`.
+    pub options: Vec<String>,
+    /// Where the server's log goes instead of a file of its own.
+    pub log: Option<PathBuf>,
     /// Show what the server says, instead of keeping it for the case that it fails.
     pub is_foreground: bool,
 }
@@ -61,6 +65,7 @@ impl Starter {
                 // Its core is inherited from us; its own choice would be another.
                 command.args(["--shards", &self.shards.max(1).to_string()]);
                 command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
+                command.args(&self.options);
                 command
             }
             "floor" | "floor-per-message" => {
@@ -123,7 +128,7 @@ impl Starter {
         };
         let log = directory.join("log");
         if !self.is_foreground {
-            let file = File::create(&log)?;
+            let file = File::options().create(true).append(true).open(self.log.as_ref().unwrap_or(&log))?;
             command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
             // Ctrl-C is ours to handle: the server has to live until the results are in.
             command.process_group(0);

@@ -16,6 +16,8 @@ use crate::plan::Plan;
 pub struct Shared {
     /// When the warm-up begins; 0 until everyone is ready.
     pub start_at: AtomicU64,
+    /// When to do what the scenario waits to be told; 0 until that is known.
+    pub go_at: AtomicU64,
     /// Somebody pressed Ctrl-C.
     pub stop: AtomicBool,
     /// Numbers for the progress bar, one for each worker of this process and one for each other process.

@@ -1,16 +1,14 @@
 //! Churn: every connection subscribes, listens, unsubscribes, and now and then reconnects, while messages are published.
 //! Between `subscribed` and `unsubscribed` no message may be missing, none may come twice, and none may come afterwards.
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
+use mio::Token;
 
 use super::{Setup, is_heartbeat, note_ended, set_up};
-use crate::clock::{now_ns, ticker};
+use crate::clock::{Ticker, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
 use crate::plan::Scenario;
@@ -46,6 +44,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         operation: Latency::new(),
         connect: Latency::new(),
         publisher: None,
+        timer: None,
         tally: Tally { wanted: share as u64, ..Tally::default() },
     };
     set_up(worker, &mut net, &mut handler, share, |_| 0)?;
@@ -56,8 +55,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         publisher.register(net.registry(), PUBLISHER)?;
         handler.publisher = Some(publisher);
     }
-    let timer = ticker(Duration::from_micros(500))?;
-    net.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    handler.timer = Some(Ticker::start(Duration::from_micros(500), net.registry(), TIMER)?);
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
@@ -142,6 +140,7 @@ struct Churn<'a> {
     operation: Latency,
     connect: Latency,
     publisher: Option<Publisher>,
+    timer: Option<Ticker>,
     tally: Tally,
 }
 
@@ -267,12 +266,21 @@ impl Handler for Churn<'_> {
         {
             publisher.read_answers();
         }
+        if token == TIMER
+            && let Some(timer) = &self.timer
+        {
+            timer.heard();
+        }
     }
 }
 
 impl Setup for Churn<'_> {
     fn settled(&self) -> usize {
         self.settled
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 }
 

@@ -5,16 +5,14 @@
 //! receives: it is the client's core that is to be spent, never the server's.
 
 use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
+use mio::Token;
 
 use super::{Heartbeats, Setup, is_heartbeat, note_ended, set_up};
-use crate::clock::{now_ns, ticker};
+use crate::clock::{Ticker, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
 use crate::plan::Flood;
@@ -31,6 +29,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     let subscribers = worker.share(flood.subscribers);
     let pingers = worker.share(flood.pingers);
     let channel_of = |at: usize| ((subscribers.start + at) % flood.channels as usize) as u32;
+    let first = plan.first_channel;
     let count = subscribers.len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
     let mut handler = Flooded {
@@ -52,9 +51,16 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         last: Latency::new(),
         ping: Latency::new(),
         publisher: None,
+        timer: None,
         tally: Tally { wanted: (count + pingers.len()) as u64, ..Tally::default() },
     };
-    set_up(worker, &mut net, &mut handler, count + pingers.len(), |at| if at < count { channel_of(at) } else { 0 })?;
+    set_up(
+        worker,
+        &mut net,
+        &mut handler,
+        count + pingers.len(),
+        |at| if at < count { first + channel_of(at) } else { 0 },
+    )?;
     handler.tally.connected = net.open as u64;
     for subscriber in handler.subscribers.iter().filter(|subscriber| subscriber.is_live) {
         handler.ring.subscribe(subscriber.channel);
@@ -80,8 +86,8 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     }
     let mut pings = Pings::new(worker, flood, pingers.len());
     let gap_ns = [flood.rate.map(|rate| 1e9 / rate), pings.gap_ns()].into_iter().flatten().fold(1e7, f64::min);
-    let timer = ticker(Duration::from_nanos(gap_ns.max(TICK_MIN_NS) as u64))?;
-    net.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    let interval = Duration::from_nanos(gap_ns.max(TICK_MIN_NS) as u64);
+    handler.timer = Some(Ticker::start(interval, net.registry(), TIMER)?);
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
@@ -167,7 +173,7 @@ impl Pace {
             },
             None => {
                 let room = (oldest + handler.ring.capacity()).min(complete + self.window);
-                while self.published < room {
+                while self.published < room && publisher.pending() <= PENDING_MAX {
                     handler.publish(&mut publisher, self.published, now, channels);
                     self.published += 1;
                 }
@@ -254,13 +260,14 @@ struct Flooded<'a> {
     last: Latency,
     ping: Latency,
     publisher: Option<Publisher>,
+    timer: Option<Ticker>,
     tally: Tally,
 }
 
 impl Flooded<'_> {
     fn publish(&mut self, publisher: &mut Publisher, number: u32, due_ns: u64, channels: u32) {
         self.ring.publish(number, due_ns);
-        publisher.push(number, due_ns, number % channels);
+        publisher.push(number, due_ns, self.worker.plan.first_channel + number % channels);
         self.high = number + 1;
     }
 
@@ -336,7 +343,7 @@ impl Flooded<'_> {
     }
 
     fn verify(&mut self, id: usize, payload: &[u8]) {
-        let channel = format!("c{}", self.subscribers[id].channel);
+        let channel = format!("c{}", self.worker.plan.first_channel + self.subscribers[id].channel);
         let is_right = serde_json::from_slice::<serde_json::Value>(payload).is_ok_and(|message| {
             let data = message["data"].as_str().unwrap_or_default();
             message["channel"] == channel.as_str() && data.bytes().skip(stamp::LEN).all(|byte| byte == b'x')
@@ -397,7 +404,11 @@ impl Handler for Flooded<'_> {
             (Some(subscriber), Some(subscribe)) => {
                 let mut frame = Vec::new();
                 let opcode = self.worker.plan.target.opcode();
-                wire::push_masked(&mut frame, opcode, &subscribe.text(subscriber.channel, 1));
+                wire::push_masked(
+                    &mut frame,
+                    opcode,
+                    &subscribe.text(self.worker.plan.first_channel + subscriber.channel, 1),
+                );
                 net.send(id, &frame);
             }
             (Some(_), None) => self.subscribed(id),
@@ -468,12 +479,21 @@ impl Handler for Flooded<'_> {
         {
             publisher.read_answers();
         }
+        if token == TIMER
+            && let Some(timer) = &self.timer
+        {
+            timer.heard();
+        }
     }
 }
 
 impl Setup for Flooded<'_> {
     fn settled(&self) -> usize {
         self.settled
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 }
 

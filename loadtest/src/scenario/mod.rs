@@ -2,10 +2,12 @@
 
 mod churn;
 mod connect;
+mod crowd;
 mod flood;
 mod idle;
 mod ping;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::now_ns;
@@ -13,7 +15,7 @@ use crate::engine::{Ended, Handler, Net};
 use crate::measure::Tally;
 use crate::plan::{Plan, Scenario};
 use crate::wire;
-use crate::worker::{Phase, Worker};
+use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of its plan.
 pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
@@ -21,6 +23,7 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
         Scenario::Flood(flood) => flood::work(worker, flood),
         Scenario::Ping { connections, depth } => ping::work(worker, *connections, *depth),
         Scenario::Idle { connections, channels } => idle::work(worker, *connections, *channels),
+        Scenario::Crowd { connections, channels } => crowd::work(worker, *connections, *channels),
         Scenario::Connect { in_flight, hold } => connect::work(worker, *in_flight, *hold),
         Scenario::Churn { .. } => churn::work(worker, &worker.plan.scenario),
     }
@@ -30,6 +33,32 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
 trait Setup: Handler {
     /// Connections that are as they should be, or given up.
     fn settled(&self) -> usize;
+    /// Where it is noted how many there are.
+    fn tally(&mut self) -> &mut Tally;
+}
+
+/// Brings a worker's connections up, and waits until those of all workers are.
+fn gather(
+    worker: &Worker,
+    handler: &mut impl Setup,
+    count: usize,
+    channel: impl Fn(usize) -> u32,
+) -> anyhow::Result<Net> {
+    let plan = &worker.plan;
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    set_up(worker, &mut net, handler, count, channel)?;
+    handler.tally().wanted = count as u64;
+    handler.tally().connected = net.open as u64;
+    worker.ready(&mut net, handler)?;
+    Ok(net)
+}
+
+/// Completes a worker's tally.
+fn conclude(mut tally: Tally, net: &Net, window: &Window) -> Tally {
+    window.close(&mut tally);
+    tally.bytes_read = net.bytes_read;
+    tally.reads = net.reads;
+    tally
 }
 
 /// Opens `count` connections and waits until all are settled. `channel` names the channel of each, for targets that
@@ -65,6 +94,51 @@ fn set_up(
         }
     }
     Ok(())
+}
+
+/// A worker's share of connections that each subscribe to one of some channels.
+struct Joining<'a> {
+    worker: &'a Worker,
+    /// 0: nobody subscribes.
+    channels: u32,
+    /// Number of the worker's first connection among those of all workers.
+    first: usize,
+    /// Connections of this worker.
+    count: usize,
+    /// Connections that are subscribed, or given up.
+    settled: usize,
+    /// By connection: it has asked to be subscribed.
+    asked: Vec<bool>,
+}
+
+impl Joining<'_> {
+    fn new(worker: &Worker, connections: usize, channels: u32) -> Joining<'_> {
+        let share = worker.share(connections);
+        Joining { worker, channels, first: share.start, count: share.len(), settled: 0, asked: Vec::new() }
+    }
+
+    /// A connection is open: it subscribes, where there is something to subscribe to.
+    fn opened(&mut self, net: &mut Net, id: usize) {
+        let target = &self.worker.plan.target;
+        match &target.subscribe {
+            Some(subscribe) if self.channels > 0 => {
+                let channel = self.worker.plan.first_channel + ((self.first + id) % self.channels as usize) as u32;
+                let mut frame = Vec::new();
+                wire::push_masked(&mut frame, target.opcode(), &subscribe.text(channel, 1));
+                net.send(id, &frame);
+                self.asked.resize(self.asked.len().max(id + 1), false);
+                self.asked[id] = true;
+            }
+            _ => self.settled += 1,
+        }
+    }
+
+    /// A frame came. Returns whether it is the one that says `subscribed`; heartbeats are answered.
+    fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8]) -> bool {
+        let is_reply = !is_heartbeat(net, id, payload) && self.asked.get_mut(id).is_some_and(std::mem::take);
+        self.settled += usize::from(is_reply);
+        is_reply
+    }
 }
 
 /// What to write down for a connection that ended.

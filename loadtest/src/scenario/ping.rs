@@ -1,13 +1,12 @@
 //! Pings in a closed loop: every connection keeps `depth` of them in flight.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{Setup, is_heartbeat, note_ended, set_up};
+use super::{Setup, conclude, gather, is_heartbeat, note_ended};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
@@ -20,7 +19,6 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
     let plan = &worker.plan;
     let share = worker.share(connections).len();
     let ping = plan.target.ping.clone().with_context(|| format!("{} answers no pings", plan.target.name))?;
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
     let mut block = Vec::new();
     let mut ends = vec![0];
     for number in 0..depth {
@@ -39,11 +37,9 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
         events: 0,
         count_from_ns: u64::MAX,
         latency: Latency::new(),
-        tally: Tally { wanted: share as u64, ..Tally::default() },
+        tally: Tally::default(),
     };
-    set_up(worker, &mut net, &mut handler, share, |_| 0)?;
-    handler.tally.connected = net.open as u64;
-    worker.ready(&mut net, &mut handler)?;
+    let mut net = gather(worker, &mut handler, share, |_| 0)?;
 
     handler.count_from_ns = worker.shared.start_at.load(SeqCst) + plan.warmup_ns;
     handler.is_running = true;
@@ -61,10 +57,7 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
         }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
     }
-    let mut tally = handler.tally;
-    window.close(&mut tally);
-    tally.bytes_read = net.bytes_read;
-    tally.reads = net.reads;
+    let mut tally = conclude(handler.tally, &net, &window);
     tally.latencies.insert("ping".into(), handler.latency);
     Ok(tally)
 }
@@ -181,6 +174,10 @@ impl Handler for Pinged<'_> {
 impl Setup for Pinged<'_> {
     fn settled(&self) -> usize {
         self.settled
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 }
 

@@ -1,0 +1,212 @@
+//! Slow readers: what one that has stopped costs its neighbours, and what a thousand at once cost in memory.
+
+use super::{Cast, Findings, ProofArgs, Stage};
+use crate::plan::{Flood, Scenario};
+use crate::report::{bytes, number};
+use crate::target::Target;
+use crate::wire;
+use anyhow::{Context, ensure};
+use clap::Args;
+use socket2::{Domain, Socket, Type};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// Options of `slow`.
+#[derive(Args)]
+pub struct SlowArgs {
+    /// Neighbours of the one that stops reading.
+    #[arg(long, short = 'n', default_value_t = 999)]
+    pub neighbours: usize,
+    /// Publishes to their channel, a second, of 4 KB each.
+    #[arg(long, short = 'r', default_value_t = 50.0)]
+    pub rate: f64,
+    /// Seconds of each of the two situations.
+    #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS")]
+    pub duration: f64,
+    /// Readers that stop all at once, each with a channel of its own.
+    #[arg(long, default_value_t = 1000)]
+    pub stopped: usize,
+    /// Bytes that may wait for each.
+    #[arg(long, default_value_t = 1024 * 1024)]
+    pub outbox_limit: usize,
+    /// Options of every proof.
+    #[command(flatten)]
+    pub proof: ProofArgs,
+}
+
+/// Both proofs, one after the other.
+pub fn slow(args: &SlowArgs) -> anyhow::Result<bool> {
+    let mut findings = Findings::default();
+    neighbours(args, &mut findings)?;
+    memory(args, &mut findings)?;
+    findings.conclude(&args.proof, "Readers that stop reading")
+}
+
+/// The latency of those who read, without and beside one who does not.
+fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let scenario = || {
+        Scenario::Flood(Flood {
+            subscribers: args.neighbours,
+            channels: 1,
+            window: 1,
+            rate: Some(args.rate),
+            size: 4096,
+            pingers: 20,
+            ping_every_ns: 20_000_000,
+        })
+    };
+    for situation in ["alone", "beside one stopped"] {
+        // Little may wait for it, so that it is held up, filled, closed and replaced several times.
+        let stage = Stage::start(&args.proof, &["--server-ping", "off", "--outbox-limit", "65536"], None)?;
+        let cast = Cast { first_channel: 0, is_background: false, processes: 1, warmup_s: 1.0, seconds: args.duration };
+        let troupe = stage.spawn(scenario(), cast)?;
+        let mut stopped = Vec::new();
+        if situation != "alone" {
+            while !troupe.is_finished() && !stage.stop.load(SeqCst) {
+                let closed = stage.stats().map_or(0, |stats| stats["closes_slow_consumer"]);
+                if stopped.len() as u64 <= closed
+                    && let Ok(reader) = stop_reading(stage.server.address, 0)
+                {
+                    stopped.push(reader);
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        let harvest = troupe.join()?;
+        let tally = &harvest.tally;
+        findings.check_faultless(situation, &harvest);
+        findings.latency(situation, "receipt", "publish → receipt", tally.latencies.get("receipt"));
+        findings.latency(situation, "last", "publish → last neighbour", tally.latencies.get("last"));
+        findings.latency(situation, "ping", "ping → pong", tally.latencies.get("ping"));
+        if situation != "alone" {
+            let closed = stage.stats()?["closes_slow_consumer"];
+            findings.number("closed", closed as f64);
+            findings.check(closed > 0, "the stopped reader was never closed");
+            findings
+                .lines
+                .push(format!("{} stopped readers, one after the other; {closed} closed with 4100", stopped.len()));
+        }
+    }
+    Ok(())
+}
+
+/// The server's memory while many that do not read are filled up to their limit, and afterwards.
+fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let limit = args.outbox_limit.to_string();
+    let places = (args.stopped + SPARE).to_string();
+    let options = ["--server-ping", "off", "--outbox-limit", &limit, "--max-connections", &places];
+    let stage = Stage::start(&args.proof, &options, None)?;
+    let admin_path = stage.server.admin_socket.clone().context("no admin socket")?;
+    // Warm: a first few, so that what every server needs once is not counted.
+    drop((0..SPARE as u32).map(|n| stop_reading(stage.server.address, n)).collect::<Result<Vec<_>, _>>()?);
+    let before = stage.usage().anon_bytes;
+    let readers = (0..args.stopped as u32)
+        .map(|channel| stop_reading(stage.server.address, channel))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+
+    let (peak, is_done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let stats = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(SeqCst) {
+                peak.fetch_max(stage.usage().anon_bytes, SeqCst);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let filled = fill(&stage, &admin_path, args.stopped);
+        is_done.store(true, SeqCst);
+        filled
+    })?;
+    drop(readers);
+    let start = Instant::now();
+    let allowed = before + before / 10 + SLACK;
+    while stage.usage().anon_bytes > allowed && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (peak, after) = (peak.into_inner(), stage.usage().anon_bytes);
+    let bound = (args.stopped + SPARE) as u64 * args.outbox_limit as u64;
+    let check = Command::new(stage.corecast()?).args(["serve", "--check-config"]).args(options).output()?;
+    let arithmetic = String::from_utf8_lossy(&check.stdout).lines().skip(1).collect::<Vec<_>>().join("\n    ");
+
+    findings.number("memory.before", before as f64);
+    findings.number("memory.peak", peak as f64);
+    findings.number("memory.after", after as f64);
+    findings.number("memory.bound", bound as f64);
+    findings.lines.push(format!(
+        "{} stopped at once, each on a channel of its own: memory {} before, {} at its peak ({} of outboxes allowed), {} \
+         after {:.1} s; {} closed with 4100, {} dropped",
+        number(args.stopped as f64),
+        bytes(before as f64),
+        bytes(peak as f64),
+        bytes(bound as f64),
+        bytes(after as f64),
+        start.elapsed().as_secs_f64(),
+        stats["closes_slow_consumer"],
+        bytes(stats["outbox_bytes_dropped"] as f64),
+    ));
+    findings.lines.push(format!("what the server prints of these limits:\n    {arithmetic}"));
+    findings.check(stats["closes_slow_consumer"] == args.stopped as u64, "not every stopped reader was closed");
+    findings.check(peak <= before + bound, format!("the peak of {peak} bytes is beyond the printed {bound}"));
+    findings.check(after <= allowed, format!("{after} bytes are left of a peak of {peak}, {before} before"));
+    Ok(())
+}
+
+/// Publishes to all of `channels` channels in turn until each one's subscriber has been closed.
+fn fill(
+    stage: &Stage,
+    admin_path: &std::path::Path,
+    channels: usize,
+) -> anyhow::Result<std::collections::BTreeMap<String, u64>> {
+    let mut admin = UnixStream::connect(admin_path)?;
+    let mut replies = BufReader::new(admin.try_clone()?);
+    let names: Vec<String> = (0..channels).map(|channel| format!("\"c{channel}\"")).collect();
+    let data = "x".repeat(16 * 1024);
+    let start = Instant::now();
+    loop {
+        for names in names.chunks(100) {
+            let names = names.join(",");
+            let line = format!(r#"{{"id":1,"command":"publish","channels":[{names}],"event":"m","data":"{data}"}}"#);
+            admin.write_all(line.as_bytes())?;
+            admin.write_all(b"\n")?;
+            let mut reply = String::new();
+            ensure!(replies.read_line(&mut reply)? > 0, "the server closed the publisher's connection");
+        }
+        let stats = stage.stats()?;
+        if stats["closes_slow_consumer"] as usize >= channels {
+            return Ok(stats);
+        }
+        ensure!(start.elapsed() < Duration::from_secs(60), "some readers that stopped are still open after 60 s");
+        ensure!(!stage.stop.load(SeqCst), "interrupted");
+    }
+}
+
+/// A connection that subscribes, and then never reads again. Its receive buffer is as small as the kernel makes it.
+pub fn stop_reading(address: SocketAddr, channel: u32) -> anyhow::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_recv_buffer_size(4096)?;
+    socket.connect(&address.into())?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let target = Target::named("corecast").context("the target corecast")?;
+    let mut request = wire::upgrade_request(&address.to_string(), "/");
+    if let Some(subscribe) = &target.subscribe {
+        wire::push_masked(&mut request, wire::TEXT, &subscribe.text(channel, 1));
+    }
+    stream.write_all(&request)?;
+    let mut seen = Vec::new();
+    while memchr::memmem::find(&seen, b"socket:subscribed").is_none() {
+        let mut piece = [0; 512];
+        let got = stream.read(&mut piece)?;
+        ensure!(got > 0, "the server closed a connection that was to be subscribed");
+        seen.extend_from_slice(&piece[..got]);
+    }
+    Ok(stream)
+}
+
+/// Places beside those of the readers that stop.
+const SPARE: usize = 16;
+/// Memory that may stay: the pool of pages, and what the allocator keeps of it.
+const SLACK: u64 = 8 * 1024 * 1024;

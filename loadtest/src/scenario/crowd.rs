@@ -1,0 +1,113 @@
+//! A crowd: connections, each subscribed to one of some channels, that stay until they are told to go. Then all drop at once
+//! and come back at once, and what counts is how long that takes and whether anybody is refused.
+
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use super::{Joining, Setup, conclude, gather, note_ended};
+use crate::clock::now_ns;
+use crate::engine::{Ended, Handler, Net};
+use crate::measure::{Latency, Tally};
+use crate::worker::{Phase, Window, Worker};
+
+/// Does a worker's share of the crowd.
+pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Result<Tally> {
+    let joining = Joining::new(worker, connections, channels);
+    let count = joining.count;
+    let mut handler = Crowd {
+        joining,
+        left_ns: 0,
+        refused: 0,
+        connect: Latency::new(),
+        back: Latency::new(),
+        tally: Tally::default(),
+    };
+    let mut net = gather(worker, &mut handler, count, |at| at as u32 % channels.max(1))?;
+
+    let mut window = Window::default();
+    let mut all_back_ns = 0;
+    loop {
+        let now = now_ns();
+        let phase = worker.phase(now);
+        let settled = handler.joining.settled as u64;
+        window.turn(phase, now, if handler.left_ns > 0 { settled } else { 0 }, 0);
+        worker.live().connected.store(net.open as u64, Relaxed);
+        // Whoever runs this waits for everybody to be back.
+        worker.live().events.store(if handler.left_ns > 0 { settled } else { 0 }, Relaxed);
+        if phase == Phase::Over {
+            break;
+        }
+        let go_at = worker.shared.go_at.load(SeqCst);
+        if handler.left_ns == 0 && go_at > 0 && now >= go_at {
+            handler.left_ns = now;
+            handler.joining.settled = 0;
+            (0..count).for_each(|id| net.close(id));
+            // Numbers are reused from the next turn on.
+            net.turn(&mut handler, Some(Duration::ZERO))?;
+            for at in 0..count {
+                net.open(at as u32 % channels.max(1));
+            }
+        }
+        net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+        if all_back_ns == 0 && handler.left_ns > 0 && handler.joining.settled == count {
+            all_back_ns = now_ns() - handler.left_ns;
+        }
+    }
+    let mut tally = conclude(handler.tally, &net, &window);
+    tally.events = if handler.left_ns > 0 { handler.joining.settled as u64 } else { 0 };
+    tally.refused = handler.refused;
+    let mut all_back = Latency::new();
+    all_back.record(all_back_ns, 1);
+    tally.latencies.insert("all back".into(), all_back);
+    tally.latencies.insert("connect".into(), handler.connect);
+    tally.latencies.insert("back".into(), handler.back);
+    Ok(tally)
+}
+
+struct Crowd<'a> {
+    joining: Joining<'a>,
+    /// When everybody left; 0 before.
+    left_ns: u64,
+    /// Connections that did not open.
+    refused: u64,
+    /// From a connection's start to its greeting, of those that come back.
+    connect: Latency,
+    /// From the moment at which all left to a connection's `subscribed`.
+    back: Latency,
+    tally: Tally,
+}
+
+impl Handler for Crowd<'_> {
+    fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64) {
+        if self.left_ns > 0 {
+            self.connect.record(connect_ns, 1);
+        }
+        self.joining.opened(net, id);
+    }
+
+    fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
+        if self.joining.frame(net, id, payload) && self.left_ns > 0 {
+            self.back.record(now.saturating_sub(self.left_ns), 1);
+        }
+    }
+
+    fn closed(&mut self, net: &mut Net, _id: usize, why: Ended) {
+        if self.left_ns == 0 {
+            self.joining.settled += 1;
+        } else {
+            self.refused += 1;
+            net.open(0);
+        }
+        note_ended(&mut self.tally, &why);
+    }
+}
+
+impl Setup for Crowd<'_> {
+    fn settled(&self) -> usize {
+        self.joining.settled
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+}
