@@ -287,5 +287,6 @@ impl Room {
 
 /// Descriptors for admin connections, and what the process needs beside its connections.
 const DESCRIPTORS_SPARE: u64 = 64;
-/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+/// Connections that may wait to be accepted: as many as the kernel allows (`net.core.somaxconn`). Who comes while that is
+/// full comes again a second later.
+const BACKLOG: i32 = 65_535;

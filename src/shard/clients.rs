@@ -332,15 +332,17 @@ impl Clients {
         }
     }
 
-    /// Writes to connections that have something new, once each, up to the turn's budget.
+    /// Writes to connections that have something new, once each, up to the turn's budget. Who has nothing to write, because it
+    /// has ended, costs none of it.
     pub fn flush(&mut self, hub: &mut Hub) {
+        let writes_end = hub.counters.writes + WRITES_PER_TURN;
         let bytes_end = hub.counters.bytes_out + BYTES_PER_TURN;
-        for write in 0..WRITES_PER_TURN {
-            if hub.counters.bytes_out >= bytes_end {
+        for _ in 0..LOOKS_PER_TURN {
+            if hub.counters.writes >= writes_end || hub.counters.bytes_out >= bytes_end {
                 return;
             }
             // Also where requests flood in: neither mail nor publishers are taken while bulk is behind.
-            let is_bulks_turn = write % BULK_EVERY == BULK_EVERY - 1;
+            let is_bulks_turn = hub.counters.writes.is_multiple_of(BULK_EVERY);
             let bulk = if is_bulks_turn || self.soon.is_empty() { self.bulk.pop_front() } else { None };
             let Some(slot) = bulk.or_else(|| self.soon.pop_front()) else {
                 return;
@@ -496,8 +498,10 @@ const WAITING_REPLIES_MAX: usize = 256;
 /// Connections beyond the limit that are still told so.
 const REFUSALS_MAX: usize = 256;
 /// About 1 to 2 ms of system calls.
-const WRITES_PER_TURN: usize = 256;
+const WRITES_PER_TURN: u64 = 256;
 /// As long, where writes are large.
 const BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
+/// Connections that are looked at, whether or not there is something to write.
+const LOOKS_PER_TURN: usize = 4096;
 /// One write in so many is bulk's, however much is soon.
-const BULK_EVERY: usize = 4;
+const BULK_EVERY: u64 = 4;

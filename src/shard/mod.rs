@@ -431,5 +431,6 @@ const FIRST_ADMIN: usize = 1 << 32;
 /// The read buffer that all connections share: a client's share of a turn.
 const READ_BYTES: usize = 64 * 1024;
 const EVENTS_PER_TURN: usize = 1024;
-const ACCEPTS_PER_TURN: usize = 64;
+/// Accepting and upgrading these is about 4 ms. Fewer, and a crowd that comes at once overflows the kernel's backlog.
+const ACCEPTS_PER_TURN: usize = 128;
 const LETTERS_PER_TURN: usize = 4096;

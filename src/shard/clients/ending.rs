@@ -141,13 +141,17 @@ impl Clients {
             self.count_end(slot, &CloseReason::ServerRestarting);
             self.finish(slot);
         }
-        self.reap(hub);
+        while !self.ended.is_empty() {
+            self.reap(hub);
+        }
         late
     }
 
-    /// Frees the slots of connections that ended.
+    /// Frees the slots of connections that ended, up to the turn's budget: closing a socket is the dearest part of an end, and
+    /// thousands can come at once.
     pub fn reap(&mut self, hub: &mut Hub) {
-        while let Some(slot) = self.ended.pop() {
+        for _ in 0..REAPS_PER_TURN {
+            let Some(slot) = self.ended.pop() else { return };
             let Some(mut connection) = self.connections.try_remove(slot as usize) else {
                 continue;
             };
@@ -159,5 +163,7 @@ impl Clients {
     }
 }
 
+/// About 1 ms of system calls.
+const REAPS_PER_TURN: usize = 64;
 /// How long a peer may take to answer a close frame.
 pub(super) const CLOSE_TIMEOUT_MS: u64 = 3000;
