@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: test test-sdk bench instructions demo deb
+.PHONY: test test-sdk test-clients bench instructions demo deb
 
 test:
 	cargo fmt --all --check
@@ -8,13 +8,17 @@ test:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
-	$(MAKE) test-sdk
+	$(MAKE) test-sdk test-clients
 	cargo test --workspace
 
 # The JavaScript client against the server that the tests of optimized code have built.
 test-sdk:
 	@if command -v node npm >/dev/null; then CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh; \
 	else echo "SKIPPED: the tests of sdk/js need node and npm" >&2; fi
+
+# Clients that others wrote, and RFC 6455 case by case, against the same binary.
+test-clients:
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/clients/run.sh
 
 bench:
 	cargo bench --workspace

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Independent clients against a real server: websockets, aiohttp and wsproto of Python, ws and undici of Node, and a
+# conformance suite that speaks RFC 6455 frame by frame.
+#   tests/clients/run.sh [conformance.py --table …]      all of them, or one script with arguments
+# Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
+# Installs the clients, in the versions of requirements.txt and package-lock.json, under target/clients.
+set -euo pipefail
+[ -z "${CORECAST_BIN:-}" ] || CORECAST_BIN=$(realpath "$CORECAST_BIN")
+cd "$(dirname "${BASH_SOURCE[0]}")"
+here=$PWD
+home=$(realpath -m ../../target/clients)
+mkdir -p "$home"
+
+bin=
+for place in "${CORECAST_BIN:-}" ../../target/{release-test,release,debug}/corecast; do
+    if [ -n "$place" ] && [ -x "$place" ]; then
+        bin=$(realpath "$place")
+        break
+    fi
+done
+[ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
+
+skipped=0
+skip() { # what it needs
+    printf '\n*** SKIPPED: the clients in %s, because %s is missing here ***\n\n' "$1" "$2" >&2
+    skipped=$((skipped + 1))
+}
+
+# What is already installed from the same list is kept.
+scripts=()
+if ! command -v python3 >/dev/null; then
+    skip Python python3
+elif ! python3 -c 'import venv, ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    skip Python 'python3 >= 3.10 with venv'
+else
+    if ! cmp -s requirements.txt "$home/venv/installed.txt"; then
+        rm -rf "$home/venv"
+        python3 -m venv "$home/venv"
+        "$home/venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
+        cp requirements.txt "$home/venv/installed.txt"
+    fi
+    scripts+=(conformance.py client_websockets.py client_aiohttp.py client_wsproto.py)
+fi
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    skip Node 'node or npm'
+else
+    if ! cmp -s package-lock.json "$home/node/installed.json"; then
+        mkdir -p "$home/node"
+        cp package.json package-lock.json "$home/node"
+        (cd "$home/node" && npm ci --silent --no-audit --no-fund)
+        cp package-lock.json "$home/node/installed.json"
+    fi
+    # Node looks for modules beside the script.
+    cp scenario.mjs client_ws.mjs client_undici.mjs "$home/node"
+    scripts+=(client_ws.mjs client_undici.mjs)
+fi
+if [ $# -gt 0 ]; then
+    scripts=("$1")
+    shift
+fi
+
+# One server as it comes, and one that takes the longest messages.
+dir=$(mktemp -d)
+servers=()
+stop() {
+    [ ${#servers[@]} = 0 ] || kill "${servers[@]}" 2>/dev/null || true
+    wait "${servers[@]}" || echo "a server ended with $?" >&2
+    rm -rf "$dir"
+}
+trap stop EXIT
+start() { # name, options: prints nothing, sets $url
+    local name=$1
+    shift
+    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --echo-path /echo --log warn "$@" 2>"$dir/$name.log" &
+    servers+=($!)
+    until grep -q 'listening on' "$dir/$name.log"; do
+        kill -0 $! 2>/dev/null || { cat "$dir/$name.log" >&2; exit 1; }
+        sleep 0.05
+    done
+    url=ws://$(sed -n 's/.*listening on \([0-9.:]*\).*/\1/p' "$dir/$name.log")
+}
+export PYTHONDONTWRITEBYTECODE=1
+export CORECAST_TEST_KEY=clients:not-a-secret CORECAST_ADMIN_SOCKET=$dir/usual.sock
+start usual --shards 2 --key "$CORECAST_TEST_KEY"
+export CORECAST_URL=$url
+start big --shards 1 --max-message 16777216
+export CORECAST_BIG_URL=$url
+
+failed=0
+for script in "${scripts[@]}"; do
+    case $script in
+        *.py) run=("$home/venv/bin/python3" "$here/$script") ;;
+        *.mjs) run=(node "$home/node/$script") ;;
+    esac
+    SECONDS=0
+    if ! timeout 300 "${run[@]}" "$@"; then
+        echo "FAILED: $script" >&2
+        failed=$((failed + 1))
+    fi
+    echo "  $script: ${SECONDS} s"
+done
+if grep -H . "$dir"/*.log | grep -v 'listening on'; then
+    echo "FAILED: a server had something to say" >&2
+    failed=$((failed + 1))
+fi
+echo "clients: $((${#scripts[@]} - failed)) passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
