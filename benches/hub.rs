@@ -3,7 +3,8 @@
 //! `cargo bench --bench hub`
 
 use corecast::config::Limits;
-use corecast::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::addresses::Verdict;
+use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::channel::Channel;
@@ -165,6 +166,7 @@ impl Port for Counting {
     fn settle(&mut self, _: Asker, _: Settled) {
         self.settled += 1;
     }
+    fn admit(&mut self, _: Arrival, _: Verdict) {}
     fn close(&mut self, _: Slot, _: CloseReason) {}
 }
 

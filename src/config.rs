@@ -17,7 +17,7 @@ pub use options::{Kind, OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -92,6 +92,14 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// Open client connections of the whole server.
     pub connections_max: usize,
+    /// Connections of one address; `None`: half of `connections_max`, but for this machine's own; 0: any number.
+    pub connections_per_address_max: Option<u32>,
+    /// Connections of one address in a second, in the long run; 0: any number.
+    pub upgrades_per_address_max: u32,
+    /// Messages of one connection in a second, in the long run; 0: any number.
+    pub messages_per_second_max: u32,
+    /// Bytes of one connection in a second, in the long run; 0: any number.
+    pub bytes_per_second_max: u32,
     /// Milliseconds until an upgrade must be finished.
     pub handshake_timeout_ms: u64,
     /// Bytes of one line on the admin socket.
@@ -109,9 +117,34 @@ impl Default for Limits {
             message_bytes_max: 1 << 16,
             subscriptions_max: 128,
             connections_max: 1_000_000,
+            connections_per_address_max: None,
+            upgrades_per_address_max: 0,
+            messages_per_second_max: 0,
+            bytes_per_second_max: 0,
             handshake_timeout_ms: 10_000,
             admin_line_bytes_max: 1 << 20,
         }
+    }
+}
+
+impl Limits {
+    /// Connections of one address.
+    pub fn address_connections_max(&self) -> u32 {
+        let half = (self.connections_max / 2).clamp(1, u32::MAX as usize) as u32;
+        match self.connections_per_address_max {
+            None => half,
+            Some(0) => u32::MAX,
+            Some(max) => max,
+        }
+    }
+
+    /// Whether connections of this address are counted, or as many may come as like to.
+    pub fn counts_address(&self, address: IpAddr) -> bool {
+        let has_connections_max = match self.connections_per_address_max {
+            None => !address.to_canonical().is_loopback(),
+            Some(max) => max > 0,
+        };
+        has_connections_max || self.upgrades_per_address_max > 0
     }
 }
 

@@ -290,3 +290,19 @@ const DESCRIPTORS_SPARE: u64 = 64;
 /// Connections that may wait to be accepted: as many as the kernel allows (`net.core.somaxconn`). Who comes while that is
 /// full comes again a second later.
 const BACKLOG: i32 = 65_535;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use std::net::TcpStream;
+
+    #[test]
+    fn accepted_sockets_do_not_wait_for_more() {
+        let (listeners, address) = listen(([127, 0, 0, 1], 0).into(), 1).expect("a free port");
+        let _client = TcpStream::connect(address).expect("the listener listens");
+        listeners[0].set_nonblocking(false).expect("socket option");
+        let (accepted, _) = listeners[0].accept().expect("a connection");
+        assert!(SockRef::from(&accepted).tcp_nodelay().expect("socket option"));
+    }
+}

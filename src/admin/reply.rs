@@ -2,6 +2,7 @@
 
 use crate::admin::request::Refusal;
 use crate::config::{Change, Difference};
+use crate::hub::addresses;
 use crate::hub::mail::ConnectionInfo;
 use crate::metrics::Stats;
 use crate::protocol::channel::{self, Channel, ChannelName};
@@ -22,10 +23,7 @@ pub fn done(out: &mut Vec<u8>, id: &str) {
 
 /// `{"id":…,"ok":true,"subscribers":N}`
 pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
-    // The one reply that comes by the hundred thousand a second.
-    for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(subscribers), "}\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    let _ = writeln!(out, r#"{{"id":{id},"ok":true,"subscribers":{subscribers}}}"#);
 }
 
 /// `{"id":…,"ok":true,"channel":"…","subscribers":N}`
@@ -116,7 +114,7 @@ fn connection_members(out: &mut Vec<u8>, connection: &ConnectionInfo) {
     let ConnectionInfo { socket_id, address, shard, age_s, subscriptions, outbox_bytes } = connection;
     let _ = write!(out, r#""socket_id":"{socket_id}","address":"#);
     let _ = match address {
-        Some(address) => write!(out, r#""{address}""#),
+        Some(address) => write!(out, r#""{}""#, addresses::written(*address)),
         None => write!(out, "null"),
     };
     let _ = write!(

@@ -81,6 +81,13 @@ impl Config {
             "max-message" => whole(limits.message_bytes_max as u64),
             "max-subscriptions" => whole(limits.subscriptions_max as u64),
             "max-connections" => whole(limits.connections_max as u64),
+            "max-connections-per-address" => match limits.connections_per_address_max {
+                None => Value::String("auto".into()),
+                Some(max) => whole(max.into()),
+            },
+            "max-upgrades-per-address" => whole(limits.upgrades_per_address_max.into()),
+            "max-messages-per-second" => whole(limits.messages_per_second_max.into()),
+            "max-bytes-per-second" => whole(limits.bytes_per_second_max.into()),
             "max-request" => whole(access.request_bytes_max as u64),
             "handshake-timeout" => seconds(limits.handshake_timeout_ms),
             "admin-line-limit" => whole(limits.admin_line_bytes_max as u64),

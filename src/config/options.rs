@@ -84,7 +84,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 25] = [
+pub const OPTIONS: [Opt; 29] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -264,6 +264,42 @@ pub const OPTIONS: [Opt; 25] = [
         repeatable: false,
         needs_restart: false,
         help: "Client connections of the whole server; the descriptor limit (ulimit -n) bounds it further",
+    },
+    Opt {
+        name: "max-connections-per-address",
+        value: "N|auto",
+        default: "auto",
+        kind: Kind::AutoOr { min: 0, max: 100_000_000 },
+        repeatable: false,
+        needs_restart: false,
+        help: "Connections of one address (IPv6: of a /64); auto: half of all, and any number from this machine; 0: any number",
+    },
+    Opt {
+        name: "max-upgrades-per-address",
+        value: "N",
+        default: "0",
+        kind: Kind::Count { min: 0, max: 1_000_000, unit: " a second" },
+        repeatable: false,
+        needs_restart: false,
+        help: "Connections that one address may make a second, ten seconds' worth at once; 0: any number",
+    },
+    Opt {
+        name: "max-messages-per-second",
+        value: "N",
+        default: "0",
+        kind: Kind::Count { min: 0, max: 1_000_000, unit: " messages a second" },
+        repeatable: false,
+        needs_restart: false,
+        help: "Messages of one connection, ten seconds' worth at once; 0: any number",
+    },
+    Opt {
+        name: "max-bytes-per-second",
+        value: "BYTES",
+        default: "0",
+        kind: Kind::Bytes { min: 0, max: GIB },
+        repeatable: false,
+        needs_restart: false,
+        help: "Bytes that one connection may send a second, ten seconds' worth at once; 0: any number",
     },
     Opt {
         name: "max-request",

@@ -136,6 +136,13 @@ impl Settings {
                     message_bytes_max: check.number("max-message") as usize,
                     subscriptions_max: check.number("max-subscriptions") as usize,
                     connections_max: check.number("max-connections") as usize,
+                    connections_per_address_max: match check.one("max-connections-per-address") {
+                        Some("auto") => None,
+                        _ => Some(check.number("max-connections-per-address") as u32),
+                    },
+                    upgrades_per_address_max: check.number("max-upgrades-per-address") as u32,
+                    messages_per_second_max: check.number("max-messages-per-second") as u32,
+                    bytes_per_second_max: check.number("max-bytes-per-second") as u32,
                     handshake_timeout_ms: check.number("handshake-timeout"),
                     admin_line_bytes_max: check.number("admin-line-limit") as usize,
                 },

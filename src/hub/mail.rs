@@ -1,6 +1,7 @@
 //! What shards say to each other, and the names they use for things that live in one of them.
 
 use crate::config::Difference;
+use crate::hub::addresses::{Address, Verdict};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::socket_id::SocketId;
@@ -36,6 +37,17 @@ pub struct Asker {
     pub generation: u32,
     /// Number of the request within the session.
     pub request: u64,
+}
+
+/// A connection that waits to hear from its address's owner whether it may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where it comes from.
+    pub address: Address,
+    /// The shard that accepted it.
+    pub shard: ShardId,
+    /// Its slot there.
+    pub slot: Slot,
 }
 
 /// An encoded message on its way between shards: a whole server frame, header and all.
@@ -109,6 +121,12 @@ pub enum Mail {
     Ask(Asker, Box<Question>),
     /// And back.
     Answer(Asker, Box<Answer>),
+    /// To the address's owner: may this connection come in? `now` is the sender's tick.
+    Arrive { arrival: Arrival, now: u32 },
+    /// And back.
+    Admit(Arrival, Verdict),
+    /// To the address's owner: a connection that was placed or refused has ended.
+    Depart { address: Address, was_refused: bool },
     /// Going down: all that its sender had for this owner came before ([`Fence::Publishers`]), or all that this owner
     /// had for its subscribers ([`Fence::Owners`]).
     Fence(Fence),
@@ -192,7 +210,7 @@ pub enum Answer {
 pub struct ConnectionInfo {
     /// Its public name.
     pub socket_id: SocketId,
-    /// The peer, where the socket still tells.
+    /// Where it comes from, where a trusted proxy told or the socket still tells; port 0: a proxy did not say.
     pub address: Option<std::net::SocketAddr>,
     /// The shard.
     pub shard: ShardId,

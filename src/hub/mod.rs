@@ -8,6 +8,8 @@
 //! This file has the hub's state, the requests and the mail that it opens; what follows from them is in `membership.rs`,
 //! `delivery.rs` and `replies.rs`.
 
+pub mod addresses;
+pub mod bucket;
 mod delivery;
 pub mod directory;
 pub mod identity;
@@ -16,6 +18,7 @@ pub mod member;
 mod membership;
 pub mod outgoing;
 pub mod pages;
+pub mod places;
 mod replies;
 pub mod subscribers;
 
@@ -30,10 +33,11 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::command::{Command, Parser, Unreadable};
 use crate::protocol::event::{self, ErrorCode};
 use crate::protocol::socket_id::SocketId;
+use addresses::{Address, Addresses, Verdict};
 use ahash::RandomState;
 use directory::{Directory, total};
 use identity::Identities;
-use mail::{Answer, Asker, Cause, ConnKey, Fence, Mail, Membership, Question, Settled};
+use mail::{Answer, Arrival, Asker, Cause, ConnKey, Fence, Mail, Membership, Question, Settled};
 use mail::{ShardId, Slot};
 use member::{Member, NOT_LIVE, Subscription};
 use pages::{Chunk, PageId, Pages};
@@ -55,6 +59,8 @@ pub trait Port {
     fn answer(&mut self, asker: Asker, answer: Answer);
     /// A part of a publish of an admin session of this shard is settled.
     fn settle(&mut self, asker: Asker, settled: Settled);
+    /// The owner of the address of a connection that arrived has decided.
+    fn admit(&mut self, arrival: Arrival, verdict: Verdict);
     /// The connection broke a limit. Can be said again before [`Hub::disconnect`] is called, and within that call.
     fn close(&mut self, slot: Slot, reason: CloseReason);
 }
@@ -118,6 +124,7 @@ pub struct Hub {
     members: Vec<Member>,
     subscribers: Subscribers,
     directory: Directory,
+    addresses: Addresses,
     /// The page that this turn's replies are laid out in.
     reply_page: Option<PageId>,
     /// Letters from this hub to itself.
@@ -148,6 +155,7 @@ impl Hub {
             members: Vec::new(),
             subscribers: Subscribers::default(),
             directory: Directory::default(),
+            addresses: Addresses::default(),
             reply_page: None,
             own_mail: VecDeque::new(),
             laid: Laid::default(),
@@ -242,6 +250,24 @@ impl Hub {
         heard
     }
 
+    /// A text message came in that is one too many: its reply is a refusal, and nothing else changes.
+    #[cold]
+    pub fn refuse(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
+        let code = ErrorCode::RateLimited;
+        match self.parser.command(text) {
+            Ok(Command::Pong) => return Heard::Pong,
+            Ok(Command::Subscribe { channel, .. }) => {
+                self.say(slot, port, |out| event::subscribe_error(out, channel.raw, code));
+            }
+            Ok(Command::Unsubscribe { channel }) => {
+                self.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
+            }
+            Ok(Command::Ping { .. }) | Err(_) => self.say(slot, port, |out| event::error(out, code)),
+        }
+        self.counters.requests_refused += 1;
+        Heard::Other
+    }
+
     /// Replies of the connection that wait for an owner, or behind one that does.
     pub fn waiting_replies(&self, slot: Slot) -> usize {
         self.members.get(slot as usize).and_then(|member| member.replies.as_ref()).map_or(0, |replies| replies.len())
@@ -281,6 +307,31 @@ impl Hub {
     pub fn owner(&self, hash: u64) -> ShardId {
         // The high bits place, the low bits and the top seven are the tables'.
         (((hash >> 16 & 0xffff_ffff) * self.shards as u64) >> 32) as ShardId
+    }
+
+    // ---- where addresses are counted
+
+    /// A connection came from an address whose connections are counted: [`Port::admit`] follows.
+    pub fn arrive(&mut self, address: Address, slot: Slot, now: u32, port: &mut impl Port) {
+        let arrival = Arrival { address, shard: self.shard, slot };
+        self.post(self.owner(self.hasher.hash_one(address)), Mail::Arrive { arrival, now }, port);
+        self.settle_own(port);
+    }
+
+    /// A connection that was placed, or refused, has ended.
+    pub fn depart(&mut self, address: Address, was_refused: bool, port: &mut impl Port) {
+        self.post(self.owner(self.hasher.hash_one(address)), Mail::Depart { address, was_refused }, port);
+        self.settle_own(port);
+    }
+
+    /// Forgets a few of the addresses that no longer matter.
+    pub fn forget_addresses(&mut self, now: u32) {
+        self.addresses.forget(now);
+    }
+
+    /// Addresses with a connection anywhere, and those whose haste is remembered.
+    pub fn address_sizes(&self) -> (usize, usize) {
+        self.addresses.sizes()
     }
 
     // ---- the turn
@@ -375,6 +426,15 @@ impl Hub {
             Mail::Settled(asker, settled) => port.settle(asker, settled),
             Mail::Ask(asker, question) => self.consider(asker, *question, port),
             Mail::Answer(asker, answer) => port.answer(asker, *answer),
+            Mail::Arrive { arrival, now } => {
+                let hash = self.hasher.hash_one(arrival.address);
+                let verdict = self.addresses.arrive(arrival.address, hash, now, &self.limits);
+                self.post(arrival.shard, Mail::Admit(arrival, verdict), port);
+            }
+            Mail::Admit(arrival, verdict) => port.admit(arrival, verdict),
+            Mail::Depart { address, was_refused } => {
+                self.addresses.depart(address, self.hasher.hash_one(address), was_refused);
+            }
             Mail::Fence(fence) => {
                 self.fences[fence as usize] += 1;
                 if fence == Fence::Publishers && self.fences[fence as usize] == self.shards {

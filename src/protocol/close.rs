@@ -26,6 +26,8 @@ pub enum CloseReason {
     SlowConsumer { limit: usize, pending: usize },
     /// 4101
     OverCapacity { limit: usize },
+    /// 4102
+    RateLimited(Pace),
     /// 4201
     PongTimeout { timeout_s: u32 },
     /// 4202
@@ -36,6 +38,20 @@ pub enum CloseReason {
     UpgradeRefused,
     /// The TLS session broke, or never came to be; an alert, no frame.
     TlsFailed,
+    /// Its address has too many connections: HTTP 429, or nothing at all.
+    AddressConnections { limit: u32 },
+    /// Its address connects too often: HTTP 429, or nothing at all.
+    AddressUpgrades { limit: u32 },
+    /// A trusted proxy's, without a PROXY header that can be read; no frame.
+    ProxyHeaderMalformed,
+}
+
+/// How fast a connection may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Pace {
+    Messages { per_second: u32 },
+    Bytes { per_second: u32 },
 }
 
 /// What the client should do next (PROTOCOL.md, Closing).
@@ -72,16 +88,20 @@ const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "disconnected", code: None },
     Kind { label: "slow_consumer", code: Some(4100) },
     Kind { label: "over_capacity", code: Some(4101) },
+    Kind { label: "rate_limited", code: Some(4102) },
     Kind { label: "pong_timeout", code: Some(4201) },
     Kind { label: "silent", code: Some(4202) },
     Kind { label: "handshake_timeout", code: None },
     Kind { label: "upgrade_refused", code: None },
     Kind { label: "tls_failed", code: None },
+    Kind { label: "address_connections", code: None },
+    Kind { label: "address_upgrades", code: None },
+    Kind { label: "proxy_header_malformed", code: None },
 ];
 
 impl CloseReason {
     /// Number of kinds; `kind()` is below it.
-    pub const KINDS: usize = 15;
+    pub const KINDS: usize = 19;
 
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
@@ -96,11 +116,15 @@ impl CloseReason {
             CloseReason::Disconnected { .. } => 7,
             CloseReason::SlowConsumer { .. } => 8,
             CloseReason::OverCapacity { .. } => 9,
-            CloseReason::PongTimeout { .. } => 10,
-            CloseReason::Silent { .. } => 11,
-            CloseReason::HandshakeTimeout => 12,
-            CloseReason::UpgradeRefused => 13,
-            CloseReason::TlsFailed => 14,
+            CloseReason::RateLimited(_) => 10,
+            CloseReason::PongTimeout { .. } => 11,
+            CloseReason::Silent { .. } => 12,
+            CloseReason::HandshakeTimeout => 13,
+            CloseReason::UpgradeRefused => 14,
+            CloseReason::TlsFailed => 15,
+            CloseReason::AddressConnections { .. } => 16,
+            CloseReason::AddressUpgrades { .. } => 17,
+            CloseReason::ProxyHeaderMalformed => 18,
         }
     }
 
@@ -132,6 +156,9 @@ impl CloseReason {
             Some(4100..=4199) => Reconnect::Later,
             Some(4200..=4299) => Reconnect::AtOnce,
             None if matches!(self, CloseReason::UpgradeRefused | CloseReason::TlsFailed) => Reconnect::AfterMending,
+            None if matches!(self, CloseReason::AddressConnections { .. } | CloseReason::AddressUpgrades { .. }) => {
+                Reconnect::Later
+            }
             _ => Reconnect::WithBackOff,
         }
     }
@@ -161,11 +188,20 @@ impl fmt::Display for CloseReason {
                 write!(f, "outbox over {limit} bytes ({pending} bytes pending)")
             }
             CloseReason::OverCapacity { limit } => write!(f, "over {limit} connections: try again later"),
+            CloseReason::RateLimited(Pace::Messages { per_second }) => {
+                write!(f, "over {per_second} messages a second, and on: send fewer")
+            }
+            CloseReason::RateLimited(Pace::Bytes { per_second }) => {
+                write!(f, "over {per_second} bytes a second, and on: send less")
+            }
             CloseReason::PongTimeout { timeout_s } => write!(f, "no socket:pong within {timeout_s} s of the ping"),
             CloseReason::Silent { timeout_s } => write!(f, "nothing arrived for {timeout_s} s: send socket:ping"),
             CloseReason::HandshakeTimeout => f.write_str("the upgrade was not finished in time"),
             CloseReason::UpgradeRefused => f.write_str("the upgrade was refused"),
             CloseReason::TlsFailed => f.write_str("the TLS session failed"),
+            CloseReason::AddressConnections { limit } => write!(f, "over {limit} connections of one address"),
+            CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second of one address"),
+            CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no PROXY header that can be read"),
         }
     }
 }
@@ -186,11 +222,15 @@ mod tests {
             CloseReason::Disconnected { code: 4000, reason: "banned".into() },
             CloseReason::SlowConsumer { limit: usize::MAX, pending: usize::MAX },
             CloseReason::OverCapacity { limit: usize::MAX },
+            CloseReason::RateLimited(Pace::Messages { per_second: u32::MAX }),
             CloseReason::PongTimeout { timeout_s: u32::MAX },
             CloseReason::Silent { timeout_s: u32::MAX },
             CloseReason::HandshakeTimeout,
             CloseReason::UpgradeRefused,
             CloseReason::TlsFailed,
+            CloseReason::AddressConnections { limit: u32::MAX },
+            CloseReason::AddressUpgrades { limit: u32::MAX },
+            CloseReason::ProxyHeaderMalformed,
         ]
     }
 
@@ -226,6 +266,11 @@ mod tests {
         check(slow, Some((4100, text)), Reconnect::Later);
         let text = "over 100000 connections: try again later";
         check(CloseReason::OverCapacity { limit: 100_000 }, Some((4101, text)), Reconnect::Later);
+        let text = "over 10 messages a second, and on: send fewer";
+        let pace = Pace::Messages { per_second: 10 };
+        check(CloseReason::RateLimited(pace), Some((4102, text)), Reconnect::Later);
+        let text = "over 1024 bytes a second, and on: send less";
+        check(CloseReason::RateLimited(Pace::Bytes { per_second: 1024 }), Some((4102, text)), Reconnect::Later);
         let text = "no socket:pong within 25 s of the ping";
         check(CloseReason::PongTimeout { timeout_s: 25 }, Some((4201, text)), Reconnect::AtOnce);
         let text = "nothing arrived for 55 s: send socket:ping";
@@ -233,6 +278,9 @@ mod tests {
         check(CloseReason::HandshakeTimeout, None, Reconnect::WithBackOff);
         check(CloseReason::UpgradeRefused, None, Reconnect::AfterMending);
         check(CloseReason::TlsFailed, None, Reconnect::AfterMending);
+        check(CloseReason::AddressConnections { limit: 10 }, None, Reconnect::Later);
+        check(CloseReason::AddressUpgrades { limit: 10 }, None, Reconnect::Later);
+        check(CloseReason::ProxyHeaderMalformed, None, Reconnect::WithBackOff);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! has its effects.
 
 use crate::config::{Endpoint, Live};
+use crate::hub::addresses::Verdict;
 use crate::hub::identity::SLOTS_MAX;
-use crate::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::pages::{Chunk, Pages};
+use crate::hub::places::{Place, Places};
 use crate::hub::{Heard, Hub, Port, Urgency};
 use crate::protocol::close::CloseReason;
 use crate::shard::Shared;
@@ -13,21 +15,25 @@ use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
 use crate::shard::wheel::{TICK_MS, Wheel};
 use crate::wire::frame::{Message, Opcode};
-use crate::wire::upgrade::{REFUSALS, Upgrade, upgrade};
+use crate::wire::upgrade::{REFUSALS, Refusal, Upgrade, upgrade};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+mod arrival;
 mod echo;
 mod ending;
 mod heartbeat;
 mod operators;
+mod pace;
 mod secure;
+
+use pace::Allowances;
 
 use heartbeat::EarlierHeart;
 
@@ -59,6 +65,12 @@ pub struct Clients {
     pub answers: Vec<(Asker, Answer)>,
     /// Settlements for this shard's admin sessions.
     pub settled: Vec<(Asker, Settled)>,
+    places: Places,
+    /// Of owners of addresses, for connections that arrived.
+    verdicts: Vec<(Arrival, Verdict)>,
+    allowances: Allowances,
+    /// When a log line last said that an address has too much.
+    warned_at: Option<u32>,
     /// Connections ended, by reason.
     pub closes: [u64; CloseReason::KINDS],
     /// Upgrade requests refused, by what was wrong.
@@ -95,6 +107,10 @@ impl Clients {
             asks: Vec::new(),
             answers: Vec::new(),
             settled: Vec::new(),
+            places: Places::default(),
+            verdicts: Vec::new(),
+            allowances: Allowances::default(),
+            warned_at: None,
             closes: [0; CloseReason::KINDS],
             refusals: [0; REFUSALS.len()],
             bytes_laid: 0,
@@ -115,7 +131,7 @@ impl Clients {
     }
 
     /// A connection was accepted.
-    pub fn enter(&mut self, mut socket: TcpStream, registry: &Registry, hub: &mut Hub) {
+    pub fn enter(&mut self, mut socket: TcpStream, peer: SocketAddr, registry: &Registry, hub: &mut Hub) {
         hub.counters.accepts += 1;
         // Those beyond the limit are told so after their upgrade; those far beyond it are not listened to.
         let accepted = self.accepted.fetch_add(1, Relaxed);
@@ -133,6 +149,7 @@ impl Clients {
         let slot = self.connections.insert(Connection::new(socket, self.now)) as Slot;
         self.secure(slot);
         self.wheel.arm(slot, self.now.wrapping_add(self.handshake_ticks()));
+        self.arrive(slot, peer, hub);
     }
 
     /// The poll reported a socket.
@@ -197,6 +214,10 @@ impl Clients {
             hub.counters.echo_pauses += 1;
             return;
         }
+        if connection.phase == Phase::Upgrading && !self.may_read(slot, is_eof_near, hub, buffer) {
+            return;
+        }
+        let connection = &mut self.connections[slot as usize];
         if let Some(tls) = Connection::tls(&mut connection.aside) {
             if tls.is_handshaking() {
                 connection.is_unread = true;
@@ -227,10 +248,13 @@ impl Clients {
 
     fn heard(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
         match self.connections[slot as usize].phase {
-            Phase::Upgrading => self.upgrade(slot, bytes, hub),
+            Phase::Upgrading => return self.upgrade(slot, bytes, hub),
             Phase::Open | Phase::Closing { reads: true, .. } => self.frames(slot, bytes, hub),
             Phase::Echoing { .. } => self.echo(slot, bytes, hub),
-            Phase::Closing { reads: false, .. } | Phase::Ended => {}
+            Phase::Closing { reads: false, .. } | Phase::Ended => return,
+        }
+        if self.is_paced() {
+            self.weigh(slot, bytes.len(), hub);
         }
     }
 
@@ -244,12 +268,27 @@ impl Clients {
         let input = if earlier > 0 { &request } else { &*bytes };
         let mut response = std::mem::take(&mut self.response);
         response.clear();
-        match upgrade(input, &self.live.access, false, &mut response) {
-            Upgrade::Partial => {
+        let place = self.places.of(slot);
+        let upgrade = match place {
+            // Read as soon as the answer is there.
+            Place::Asked => Upgrade::Partial,
+            _ => upgrade(input, &self.live.access, place == Place::BehindRequest, &mut response),
+        };
+        if let (Upgrade::Accepted { forwarded_for, .. }, Place::BehindRequest) = (&upgrade, place) {
+            self.forwarded(slot, *forwarded_for, hub);
+        }
+        match (upgrade, self.places.of(slot)) {
+            (Upgrade::Partial, _) | (Upgrade::Accepted { .. }, Place::Asked) => {
                 let request = if earlier > 0 { request } else { bytes.to_vec() };
                 self.connections[slot as usize].aside.get_or_insert_default().request = request;
             }
-            Upgrade::Accepted { request_len, endpoint, .. } => {
+            (Upgrade::Accepted { .. }, Place::Refused(excess)) => {
+                let (refusal, reason) = self.too_many(excess);
+                response.clear();
+                refusal.respond(&mut response, &self.live.access, true);
+                self.refuse(slot, refusal, &response, reason, hub);
+            }
+            (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
                 hub.counters.upgrades += 1;
                 hub.say_now(slot, self, |out| out.extend_from_slice(&response));
                 self.open(slot, endpoint, hub);
@@ -259,15 +298,22 @@ impl Clients {
                     self.heard(slot, rest, hub);
                 }
             }
-            Upgrade::Refused(refusal) => {
-                hub.counters.upgrades_refused += 1;
-                self.refusals[refusal.kind()] += 1;
-                tracing::debug!(shard = self.me, slot, why = refusal.why, "upgrade refused");
-                hub.say_now(slot, self, |out| out.extend_from_slice(&response));
-                self.close(slot, CloseReason::UpgradeRefused, hub);
+            (Upgrade::Refused(refusal), _) => {
+                self.refuse(slot, refusal, &response, CloseReason::UpgradeRefused, hub);
             }
         }
         self.response = response;
+    }
+
+    fn refuse(&mut self, slot: Slot, refusal: &Refusal, response: &[u8], reason: CloseReason, hub: &mut Hub) {
+        hub.counters.upgrades_refused += 1;
+        self.refusals[refusal.kind()] += 1;
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (address, source) = self.origin(slot);
+            tracing::debug!(shard = self.me, slot, why = refusal.why, address, source, "upgrade refused");
+        }
+        hub.say_now(slot, self, |out| out.extend_from_slice(response));
+        self.close(slot, reason, hub);
     }
 
     fn open(&mut self, slot: Slot, endpoint: Endpoint, hub: &mut Hub) {
@@ -277,6 +323,7 @@ impl Clients {
             return self.close(slot, CloseReason::OverCapacity { limit }, hub);
         }
         self.connections[slot as usize].is_admitted = true;
+        self.pace_anew(slot);
         if endpoint == Endpoint::Echo {
             return self.open_echo(slot);
         }
@@ -289,15 +336,27 @@ impl Clients {
         let deadline = self.deadline(slot);
         self.wheel.arm(slot, deadline);
         hub.connect(slot, self);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (address, source) = self.origin(slot);
+            tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), address, source, "open");
+        }
     }
 
     fn frames(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
         let mut decoder = std::mem::take(&mut self.connections[slot as usize].decoder);
         let mut at = 0;
+        let is_paced = self.is_paced();
         loop {
             let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max);
             let phase = self.connections[slot as usize].phase;
             let is_open = phase == Phase::Open;
+            if is_paced
+                && is_open
+                && let Ok(Some(message)) = &next
+                && self.is_too_fast(slot, message, hub)
+            {
+                continue;
+            }
             match next {
                 Ok(None) => break,
                 Ok(Some(Message::Text(text))) if is_open => {
@@ -425,6 +484,7 @@ impl Clients {
             || !self.unread.is_empty()
             || !self.handshakes.is_empty()
             || !self.ended.is_empty()
+            || !self.verdicts.is_empty()
             // Replies may have gone out since paused connections were last looked at.
             || self.paused.iter().any(|&slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
     }
@@ -481,6 +541,10 @@ impl Port for Clients {
 
     fn settle(&mut self, asker: Asker, settled: Settled) {
         self.settled.push((asker, settled));
+    }
+
+    fn admit(&mut self, arrival: Arrival, verdict: Verdict) {
+        self.verdicts.push((arrival, verdict));
     }
 
     fn close(&mut self, slot: Slot, reason: CloseReason) {

@@ -108,6 +108,11 @@ impl Connection {
         self.outbox.bytes() + tls.map_or(0, Session::unsent)
     }
 
+    /// Whether some of the upgrade request has arrived and waits.
+    pub fn has_request(&self) -> bool {
+        self.aside.as_ref().is_some_and(|aside| !aside.request.is_empty())
+    }
+
     /// What has arrived of the upgrade request; nothing where all of it comes now.
     pub fn take_request(&mut self) -> Vec<u8> {
         let Some(aside) = &mut self.aside else { return Vec::new() };

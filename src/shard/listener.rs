@@ -1,7 +1,11 @@
 //! Accepting: a few at a time, and not at all for a while when descriptors run out.
 
+use crate::config::Limits;
 use mio::net::{TcpListener, TcpStream};
+use socket2::SockRef;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A shard's own listener of the shared port.
 pub struct Listener {
@@ -14,8 +18,8 @@ pub struct Listener {
 
 /// What an attempt to accept came to.
 pub enum Accepted {
-    /// A connection.
-    Stream(TcpStream),
+    /// A connection, and where it comes from.
+    Stream(TcpStream, SocketAddr),
     /// The backlog is empty, or accepting pauses.
     Nothing,
     /// Out of descriptors or memory: accepting pauses for [`PAUSE_TICKS`].
@@ -30,6 +34,14 @@ impl Listener {
         Listener { socket, is_ready: true, resume_at: None }
     }
 
+    /// Holds to new limits: sockets accepted from now on inherit how long a peer may leave what it was sent unacknowledged
+    /// (tcp(7), TCP_USER_TIMEOUT), which is as long as it may be silent. By itself the kernel would go on for a quarter of an
+    /// hour after the peer's network has gone.
+    pub fn apply(&self, limits: &Limits) -> io::Result<()> {
+        let silence_s = u64::from(limits.heart_interval_s) + u64::from(limits.heart_timeout_s);
+        SockRef::from(&self.socket).set_tcp_user_timeout(Some(Duration::from_secs(silence_s)))
+    }
+
     /// The poll reported the socket.
     pub fn ready(&mut self) {
         self.is_ready = true;
@@ -42,7 +54,7 @@ impl Listener {
         }
         self.resume_at = None;
         match self.socket.accept() {
-            Ok((stream, _)) => Accepted::Stream(stream),
+            Ok((stream, peer)) => Accepted::Stream(stream, peer),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.is_ready = false;
                 Accepted::Nothing
@@ -75,3 +87,28 @@ const ENOMEM: i32 = 12;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const ENOBUFS: i32 = 105;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_how_long_a_peer_may_leave_bytes_unacknowledged() {
+        let socket = TcpListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = socket.local_addr().expect("a bound socket");
+        let mut listener = Listener::new(socket);
+        for (heart_interval_s, heart_timeout_s, seconds) in [(30, 25, 55), (2, 5, 7)] {
+            let limits = Limits { heart_interval_s, heart_timeout_s, ..Limits::default() };
+            listener.apply(&limits).expect("socket option");
+            let _client = std::net::TcpStream::connect(address).expect("the listener listens");
+            let accepted = loop {
+                listener.ready();
+                if let Accepted::Stream(accepted, _) = listener.accept(0) {
+                    break accepted;
+                }
+            };
+            let timeout = SockRef::from(&accepted).tcp_user_timeout().expect("socket option");
+            assert_eq!(timeout, Some(Duration::from_secs(seconds)));
+        }
+    }
+}

@@ -112,9 +112,11 @@ impl Shard {
         let [a, b, c, d] = shared.seed;
         let random = ahash::RandomState::with_seeds(c, b, d, a ^ u64::from(me));
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
+        let listener = Listener::new(listener);
+        listener.apply(limits)?;
         Ok(Shard {
             me,
-            listener: Some(Listener::new(listener)),
+            listener: Some(listener),
             hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &live.keys, limits.clone()),
             admins: Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max),
             orders,
@@ -167,6 +169,7 @@ impl Shard {
         if is_open {
             self.drain_inbox()?;
         }
+        self.clients.hear_verdicts(&mut self.hub);
         self.serve_admins(is_open);
         self.clients.mesh.retry();
         let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
@@ -175,14 +178,15 @@ impl Shard {
         self.unwritten.add(self.hub.laid);
         self.hub.end_turn(&mut self.clients);
         self.clients.close_broken(&mut self.hub);
-        // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
+        // Before the flush, which can take long.
         self.ring()?;
-        self.admins.flush();
         self.clients.flush(&mut self.hub);
         self.clients.shake_hands(&mut self.hub, &mut self.buffer);
+        self.admins.flush();
         self.clients.reap(&mut self.hub);
         // What flush and reap had to say: replies to those who were closed by them, and their leave from channels.
         self.hub.end_turn(&mut self.clients);
+        self.hub.forget_addresses(self.clients.now);
         self.ring()?;
         if !self.clients.is_behind() {
             self.unwritten = Laid::default();
@@ -216,7 +220,7 @@ impl Shard {
         let Some(listener) = &mut self.listener else { return };
         for _ in 0..ACCEPTS_PER_TURN {
             match listener.accept(self.clients.now) {
-                Accepted::Stream(socket) => self.clients.enter(socket, self.poll.registry(), &mut self.hub),
+                Accepted::Stream(socket, peer) => self.clients.enter(socket, peer, self.poll.registry(), &mut self.hub),
                 Accepted::Nothing => break,
                 Accepted::Exhausted(error) => {
                     self.hub.counters.accept_errors += 1;
@@ -246,6 +250,9 @@ impl Shard {
     fn apply(&mut self, live: Arc<Live>) {
         self.hub.apply(&live);
         self.admins.apply(&live.limits);
+        if let Some(Err(error)) = self.listener.as_ref().map(|listener| listener.apply(&live.limits)) {
+            tracing::warn!(shard = self.me, %error, "cannot set TCP_USER_TIMEOUT");
+        }
         self.intake = Intake::new(live.limits.outbox_bytes_max);
         self.shutdown_timeout_ms = live.shutdown_timeout_ms;
         self.clients.apply(live);

@@ -2,6 +2,13 @@
 
 use crate::harness::*;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+for_shards!(
+    an_address_has_so_many_places,
+    places_are_given_back_however_connections_end,
+    proxies_tell_whose_connection_it_is,
+);
 
 /// Browsers say which page connects; other programs say nothing, or what they like.
 #[test]
@@ -32,6 +39,368 @@ fn requests_have_a_path_and_a_size() {
         assert_eq!(stats[format!("upgrades_refused_{why}")], 1, "{why}");
     }
     assert_eq!(stats["closes_upgrade_refused"], 2);
+}
+
+/// The limit holds for all shards together, for whole IPv6 networks, and for each address by itself.
+fn an_address_has_so_many_places(shards: usize) {
+    const PLACES: usize = 5;
+    let server = behind_proxy(shards).arg("--max-connections-per-address", PLACES).start();
+    let mut admin = Admin::connect(&server);
+    for sources in
+        [["203.0.113.7", "203.0.113.7", "203.0.113.8"], ["2001:db8:1:2::1", "2001:db8:1:2:ffff::2", "2001:db8:1:3::1"]]
+    {
+        let mut inside: Vec<RawClient> = (0..PLACES).map(|_| enter(&server, sources[0])).collect();
+        let mut refused = tcp_for(&server, sources[1]);
+        refused.write(request("/", "").as_bytes());
+        let head = refused.head();
+        assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("\r\nRetry-After: 10\r\n"), "{head}");
+        enter(&server, sources[2]);
+
+        inside.pop();
+        eventually("the place is free again", || status_for(&server, sources[1]) == "101");
+    }
+    eventually("nobody is counted any more", || stats(&mut admin)["addresses"] == 0);
+    let stats = stats(&mut admin);
+    assert_eq!(stats["closes_address_connections"], stats["upgrades_refused_address_connections"]);
+    assert!(server.stderr().contains("refusing connections of an address"), "{}", server.stderr());
+}
+
+/// Connections that end before, while and after their address's owner decides, by every way to end: afterwards nobody is
+/// counted, and as many may come as ever.
+fn places_are_given_back_however_connections_end(shards: usize) {
+    const PLACES: usize = 4;
+    let options = behind_proxy(shards).arg("--handshake-timeout", 0.5);
+    let server = options.arg("--max-connections-per-address", PLACES).start();
+    let mut admin = Admin::connect(&server);
+    let addresses = ["203.0.113.7", "203.0.113.8", "2001:db8::1", "2001:db8:0:1::1"];
+    let mut kept = Vec::new();
+    for number in 0..240 {
+        let header = header_for(addresses[number % 4]);
+        let mut client = RawClient::tcp(&server);
+        let request = request("/", "");
+        let bytes = match number % 7 {
+            0 => header[..number % header.len()].to_owned(),
+            1 => header,
+            2 => header + &request[..number % request.len()],
+            3 => header + "nonsense\r\n\r\n",
+            _ => header + &request,
+        };
+        client.write_anyway(bytes.as_bytes());
+        match number % 5 {
+            0 => drop(client),
+            1 => client.reset(),
+            2 => client.finish_writing(),
+            3 if number % 7 > 2 => drop(client.head()),
+            _ => kept.push(client),
+        }
+    }
+    drop(kept);
+    eventually("nobody is counted any more", || {
+        let stats = stats(&mut admin);
+        let held = ["addresses", "connections", "connections_upgrading", "connections_closing"];
+        held.into_iter().all(|name| stats[name] == 0)
+    });
+    let stats = stats(&mut admin);
+    let members = stats.as_object().expect("an object").iter();
+    let closes: u64 = members.filter(|(name, _)| name.starts_with("closes_")).filter_map(|(_, n)| n.as_u64()).sum();
+    assert_eq!(stats["accepts"], closes, "{stats}");
+    for address in addresses {
+        let _inside: Vec<RawClient> = (0..PLACES).map(|_| enter(&server, address)).collect();
+        assert_eq!(status_for(&server, address), "429");
+    }
+}
+
+/// A number counts everybody, this machine too; "auto" and 0 do not.
+#[test]
+fn this_machine_is_limited_where_a_number_says_so() {
+    let server = Server::options(2).arg("--max-connections-per-address", 3).start();
+    let _inside: Vec<RawClient> = (0..3).map(|_| RawClient::connect(&server)).collect();
+    assert_eq!(status(&server, &request("/", "")), "429");
+    RawClient::tcp_from(&server, [127, 0, 0, 2]).upgrade();
+    for limit in ["auto", "0"] {
+        let server =
+            Server::options(2).arg("--max-connections", 10).arg("--max-connections-per-address", limit).start();
+        let _inside: Vec<RawClient> = (0..10).map(|_| RawClient::connect(&server)).collect();
+        assert_eq!(stats(&mut Admin::connect(&server))["addresses"], 0);
+    }
+}
+
+/// Who is over the limit costs a descriptor only as long as it is being told, and only some are told.
+#[test]
+fn a_flood_from_one_address_is_dropped() {
+    let server = behind_proxy(2).arg("--max-connections-per-address", 1).start();
+    let mut admin = Admin::connect(&server);
+    let _inside = enter(&server, "203.0.113.7");
+    let flood: Vec<RawClient> = (0..50).map(|_| tcp_for(&server, "203.0.113.7")).collect();
+    // One has a place, 16 may wait for their answer, and they have not asked for anything.
+    eventually("the others are dropped", || stats(&mut admin)["address_drops"] == 34);
+    let stats = stats(&mut admin);
+    assert_eq!((&stats["closes_address_connections"], &stats["connections_upgrading"]), (&json!(34), &json!(16)));
+    let ended = flood.into_iter().filter_map(|mut client| client.ends_within(Duration::from_millis(1)).then_some(()));
+    assert_eq!(ended.count(), 34);
+}
+
+#[test]
+fn an_address_connects_so_often() {
+    let server = behind_proxy(2).arg("--max-upgrades-per-address", 1).start();
+    let statuses: Vec<String> = (0..30).map(|_| status_for(&server, "203.0.113.7")).collect();
+    assert!(statuses[..10].iter().all(|status| status == "101"), "ten seconds' worth at once: {statuses:?}");
+    assert!(statuses[10..].iter().any(|status| status == "429"), "{statuses:?}");
+    enter(&server, "203.0.113.8");
+    let stats = stats(&mut Admin::connect(&server));
+    assert_eq!(stats["closes_address_upgrades"], stats["upgrades_refused_address_upgrades"]);
+    assert!(stats["hasty_addresses"] == 2, "{stats}");
+}
+
+/// What limits, operators and the log go by is the address that trusted proxies tell, and nobody else's word counts.
+fn proxies_tell_whose_connection_it_is(shards: usize) {
+    let options = Server::options(shards).arg("--log", "debug").arg("--trust-proxy", "127.0.0.1");
+    let server = options.clone().arg("--trust-proxy", "10.0.0.0/8").arg("--proxy-protocol", "on").start();
+    let mut admin = Admin::connect(&server);
+    let v4 = |source: [u8; 4]| {
+        let addresses = [&source[..], &[192, 0, 2, 1], &50_000u16.to_be_bytes(), &443u16.to_be_bytes()].concat();
+        [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &addresses].concat()
+    };
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
+    let forwarded = "X-Forwarded-For: 198.51.100.9, 203.0.113.9\r\nX-Forwarded-For: 10.9.9.9\r\n";
+    for (header, headers, address, source) in [
+        (header_for("203.0.113.7").into_bytes(), "", "203.0.113.7:50000", "PROXY header"),
+        (header_for("2001:db8::7").into_bytes(), "", "[2001:db8::7]:50000", "PROXY header"),
+        // Not trusted, so what it says of others is not believed.
+        (v4([203, 0, 113, 8]), forwarded, "203.0.113.8:50000", "PROXY header"),
+        // A trusted proxy behind a trusted proxy.
+        (v4([10, 1, 1, 1]), forwarded, "203.0.113.9", "X-Forwarded-For"),
+        (v4([10, 1, 1, 1]), "X-Forwarded-For: who knows\r\n", "10.1.1.1:50000", "PROXY header"),
+        (local, "", "127.0.0.1", "peer"),
+    ] {
+        let mut client = RawClient::tcp(&server);
+        client.write(&header);
+        client.write(request("/", headers).as_bytes());
+        check_address(&server, &mut admin, client, address, source);
+    }
+    // Others speak for themselves, and their header is no request.
+    let mut client = RawClient::tcp_from(&server, [127, 0, 0, 2]);
+    client.write(request("/", forwarded).as_bytes());
+    check_address(&server, &mut admin, client, "127.0.0.2", "peer");
+    let mut client = RawClient::tcp_from(&server, [127, 0, 0, 2]);
+    client.write(header_for("203.0.113.7").as_bytes());
+    client.write(request("/", "").as_bytes());
+    assert!(client.head().starts_with("HTTP/1.1 400 "));
+
+    let server = options.arg("--max-connections-per-address", 1).start();
+    let mut admin = Admin::connect(&server);
+    for (headers, address, source) in [
+        ("X-Forwarded-For: 203.0.113.7\r\n", "203.0.113.7", "X-Forwarded-For"),
+        ("X-Forwarded-For: 6.6.6.6, [2001:db8::7]:99\r\n", "[2001:db8::7]:99", "X-Forwarded-For"),
+        ("X-Forwarded-For: 203.0.113.7, unknown\r\n", "127.0.0.1", "peer"),
+        ("", "127.0.0.1", "peer"),
+    ] {
+        // Requests that arrive in parts, and the first frames with them.
+        let request = request("/", headers);
+        let (start, end) = request.split_at(request.len() / 2);
+        let mut client = RawClient::tcp(&server);
+        client.write(start.as_bytes());
+        client.write(&[end.as_bytes(), &text_frame(&subscribe("a")), &text_frame(&subscribe("b"))].concat());
+        let mut client = check_address(&server, &mut admin, client, address, source);
+        client.expect(&subscribed("a"));
+        client.expect(&subscribed("b"));
+        if source == "X-Forwarded-For" {
+            assert_eq!(status(&server, &request), "429", "{headers}");
+        }
+    }
+}
+
+/// The connection opens, and operators and the log know it by this address.
+#[track_caller]
+fn check_address(server: &Server, admin: &mut Admin, mut client: RawClient, address: &str, source: &str) -> RawClient {
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let connected = client.expect_connected();
+    let socket_id = connected["data"]["socket_id"].as_str().expect("a text");
+    let reply = admin.ok(json!({"id": 1, "command": "connection", "socket_id": socket_id}));
+    let found = reply["address"].as_str().expect("a text");
+    let is_found = found == address || found.strip_prefix(address).is_some_and(|rest| rest.starts_with(':'));
+    assert!(is_found, "{found} instead of {address}");
+    let line = || server.stderr().lines().find(|line| line.contains(socket_id)).map(str::to_owned);
+    eventually("the log has a line", || line().is_some());
+    let line = line().expect("a line");
+    assert!(line.contains(&format!("address=\"{address}")), "{line}");
+    assert!(line.contains(&format!("source=\"{source}\"")), "{line}");
+    client
+}
+
+/// However it is cut up on its way; and what cannot be one is not waited for.
+#[test]
+fn a_proxy_header_comes_first_and_whole() {
+    let server = behind_proxy(1).arg("--handshake-timeout", 3600).start();
+    let header = header_for("203.0.113.7");
+    for cut in 1..header.len() {
+        let mut client = RawClient::tcp(&server);
+        let (start, end) = header.split_at(cut);
+        client.write(start.as_bytes());
+        client.write(end.as_bytes());
+        client.upgrade();
+    }
+    let mut client = RawClient::tcp(&server);
+    (header + &request("/", "")).bytes().for_each(|byte| client.write(&[byte]));
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+
+    for malformed in ["GET / HTTP/1.1\r\n", "PROXY TCP4 203.0.113.7\r\n", "\r\n\r\nG", &"PROXY UNKNOWN ".repeat(9)] {
+        let mut client = RawClient::tcp(&server);
+        client.write(malformed.as_bytes());
+        client.expect_end();
+    }
+    let mut half = RawClient::tcp(&server);
+    half.write(b"PROXY TCP4 203");
+    half.finish_writing();
+    half.expect_end();
+    let stats = stats(&mut Admin::connect(&server));
+    assert_eq!((&stats["closes_proxy_header_malformed"], &stats["upgrades_refused"]), (&json!(4), &json!(0)));
+}
+
+/// Slow-loris: a byte now and then is no progress, before the request or within it.
+#[test]
+fn who_dribbles_is_dropped_at_the_handshake_deadline() {
+    let server = behind_proxy(1).arg("--handshake-timeout", 0.5).start();
+    for start in ["PROXY UNKNOWN ".to_owned(), header_for("203.0.113.7") + "GET /"] {
+        let mut client = RawClient::tcp(&server);
+        client.write(start.as_bytes());
+        eventually("the server has had enough", || {
+            !client.write_anyway(b"x") || client.ends_within(Duration::from_millis(50))
+        });
+    }
+    let mut admin = Admin::connect(&server);
+    let stats = stats(&mut admin);
+    assert_eq!(stats["closes_handshake_timeout"], 2);
+    assert_eq!((&stats["addresses"], &stats["connections_upgrading"]), (&json!(0), &json!(0)));
+}
+
+/// One reply per request, in order; who goes on is closed, and told how much is allowed.
+#[test]
+fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
+    let server = Server::options(1).heart(3600, 3600).arg("--max-messages-per-second", 1).start();
+    let mut client = RawClient::connect(&server);
+    let ping = |id: usize| text_frame(&format!(r#"{{"event":"socket:ping","data":{{"id":{id}}}}}"#));
+    let pings: Vec<u8> = (0..10).flat_map(ping).collect();
+    let requests = [subscribe("a"), unsubscribe("a"), "nonsense".into(), r#"{"event":"socket:pong"}"#.into()];
+    let requests: Vec<u8> = requests.iter().flat_map(|request| text_frame(request)).collect();
+    // As one read, so that no second passes in between.
+    client.write(&[pings, requests, ping(10), frame(opcode::PING, b"x")].concat());
+    for id in 0..10 {
+        client.expect(&format!(r#"{{"event":"socket:pong","data":{{"reply":{id}}}}}"#));
+    }
+    assert_error(&client.text(), "socket:subscribe.error", Some("a"), "rate_limited");
+    assert_error(&client.text(), "socket:unsubscribe.error", Some("a"), "rate_limited");
+    assert_error(&client.text(), "socket:error", None, "rate_limited");
+    // Nothing answers a pong, and a WebSocket ping beyond the rate stays unanswered.
+    assert_error(&client.text(), "socket:error", None, "rate_limited");
+    client.write_anyway(&ping(11).repeat(30));
+    let (opcode, payload) =
+        std::iter::repeat_with(|| client.frame()).find(|(opcode, _)| *opcode == opcode::CLOSE).expect("an end");
+    assert_eq!((opcode, &payload[..2]), (opcode::CLOSE, &4102u16.to_be_bytes()[..]));
+    assert_eq!(&payload[2..], b"over 1 messages a second, and on: send fewer");
+    let mut admin = Admin::connect(&server);
+    eventually("it is counted", || stats(&mut admin)["closes_rate_limited"] == 1);
+    assert!(stats(&mut admin)["messages_rate_limited"].as_u64() >= Some(6));
+    RawClient::connect(&server).write(&ping(0));
+}
+
+#[test]
+fn bytes_beyond_the_rate_are_refused_and_then_the_connection_closed() {
+    let server =
+        Server::options(1).heart(3600, 3600).arg("--max-bytes-per-second", 10).arg("--max-message", 1024).start();
+    let mut client = RawClient::connect(&server);
+    // 1 024 bytes at once: one message may be as long as that.
+    let long = text_frame(&format!(r#"{{"event":"socket:pong","data":"{}"}}"#, "x".repeat(900)));
+    client.write(&long);
+    client.write(&text_frame(&subscribe(&"a".repeat(200))));
+    client.expect(&subscribed(&"a".repeat(200)));
+    client.write(&text_frame(&subscribe("b")));
+    assert_error(&client.text(), "socket:subscribe.error", Some("b"), "rate_limited");
+    client.write(&long);
+    client.expect_close(4102);
+
+    // Parts of a message that never ends count as they come.
+    let mut client = RawClient::connect(&server);
+    client.write(&frame_bytes(opcode::TEXT, b"", true));
+    let parts = frame_bytes(opcode::CONTINUATION, b"", true).repeat(100);
+    for _ in 0..10 {
+        client.write_anyway(&parts);
+    }
+    client.expect_close(4102);
+    let mut admin = Admin::connect(&server);
+    eventually("both are counted", || stats(&mut admin)["closes_rate_limited"] == 2);
+}
+
+/// Who may come is read again with the configuration, and holds in every shard.
+#[test]
+fn a_reload_changes_who_may_come() {
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    let write = |text: &str| std::fs::write(&file, text).expect("a file");
+    write("max-connections-per-address = 2\nallow-origin = [\"https://a.example\", \"http://example.com\"]\n");
+    let server = behind_proxy(4).arg("--config", file.display()).start();
+    let mut admin = Admin::connect(&server);
+    let from = |origin: &str| {
+        let mut client = tcp_for(&server, "203.0.113.9");
+        client.write(request("/", &format!("Origin: https://{origin}\r\n")).as_bytes());
+        client.head().split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let mut inside: Vec<RawClient> = (0..2).map(|_| enter(&server, "203.0.113.7")).collect();
+    assert_eq!(status_for(&server, "203.0.113.7"), "429");
+    assert_eq!((from("a.example"), from("b.example")), ("101".into(), "403".into()));
+
+    write("max-connections-per-address = 20\nallow-origin = [\"https://b.example\", \"http://example.com\"]\n");
+    admin.ok(json!({"id": 1, "command": "reload"}));
+    inside.extend((0..18).map(|_| enter(&server, "203.0.113.7")));
+    assert_eq!(status_for(&server, "203.0.113.7"), "429");
+    (0..8).for_each(|_| assert_eq!((from("a.example"), from("b.example")), ("403".into(), "101".into())));
+
+    // Those who are there stay, and take no place from a limit that is lower now.
+    write("max-connections-per-address = 1\n");
+    admin.ok(json!({"id": 1, "command": "reload"}));
+    assert_eq!(status_for(&server, "203.0.113.7"), "429");
+    for client in &mut inside {
+        client.write(&text_frame(&subscribe("a")));
+        client.expect(&subscribed("a"));
+    }
+    drop(inside);
+    eventually("nobody is counted any more", || stats(&mut admin)["addresses"] == 0);
+    let _inside = enter(&server, "203.0.113.7");
+    assert_eq!(status_for(&server, "203.0.113.7"), "429");
+}
+
+/// A server whose clients come through a load balancer.
+fn behind_proxy(shards: usize) -> Options {
+    Server::options(shards).arg("--trust-proxy", "127.0.0.1").arg("--proxy-protocol", "on")
+}
+
+/// The header that a load balancer sends for a client of this address.
+fn header_for(source: &str) -> String {
+    let (family, to) = if source.contains(':') { ("TCP6", "2001:db8::1") } else { ("TCP4", "192.0.2.1") };
+    format!("PROXY {family} {source} {to} 50000 443\r\n")
+}
+
+/// A TCP connection through the load balancer, for a client of this address.
+fn tcp_for(server: &Server, source: &str) -> RawClient {
+    let mut client = RawClient::tcp(server);
+    client.write(header_for(source).as_bytes());
+    client
+}
+
+/// As [`tcp_for`], upgraded.
+#[track_caller]
+fn enter(server: &Server, source: &str) -> RawClient {
+    let mut client = tcp_for(server, source);
+    client.upgrade();
+    client
+}
+
+/// The status that a client of this address gets.
+fn status_for(server: &Server, source: &str) -> String {
+    let mut client = tcp_for(server, source);
+    client.write(request("/", "").as_bytes());
+    client.head().split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
 /// An upgrade request with these header lines beside those that it needs.

@@ -14,5 +14,3 @@ mod limits;
 mod order;
 mod protocol;
 mod reload;
-mod tls;
-mod transport;

@@ -4,7 +4,8 @@
 use corecast::admin::Session;
 use corecast::admin::request::Parser;
 use corecast::config::Limits;
-use corecast::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::addresses::Verdict;
+use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::close::CloseReason;
@@ -58,6 +59,7 @@ impl Port for Outboxes {
     fn ask(&mut self, _: Asker, _: Question) {}
     fn answer(&mut self, _: Asker, _: Answer) {}
     fn settle(&mut self, _: Asker, _: Settled) {}
+    fn admit(&mut self, _: Arrival, _: Verdict) {}
     fn close(&mut self, _: Slot, _: CloseReason) {}
 }
 

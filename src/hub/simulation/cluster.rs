@@ -1,5 +1,7 @@
 //! Hubs, their clients and publishers, and what can happen to them.
 
+mod arrivals;
+
 use super::choices::Choices;
 use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
 use super::mesh::{Effect, Mesh, Seat, Wire};
@@ -22,6 +24,9 @@ pub struct Cluster<I> {
     /// What a step's byte means in this run: more entries, more often.
     actions: Vec<Action>,
     keys: Vec<Key>,
+    limits: Limits,
+    /// Ticks, as arrivals tell them.
+    now: u32,
     subscriptions_max: usize,
     clients_max: usize,
     /// Unsettled publishes that the publisher of a shard may have.
@@ -36,6 +41,7 @@ struct Shard {
     generations: Vec<u32>,
     free: Vec<Slot>,
     unsettled: usize,
+    hall: arrivals::Hall,
     is_fenced: bool,
 }
 
@@ -82,6 +88,7 @@ enum Action {
     Publish,
     OperatorUnsubscribes,
     Inquire,
+    ComeOrGo,
     Deliver,
     DeliverMany,
     EndTurn,
@@ -92,13 +99,14 @@ enum Action {
     Rest,
 }
 
-const ACTIONS: [(Action, usize); 14] = [
+const ACTIONS: [(Action, usize); 15] = [
     (Action::Connect, 6),
     (Action::Disconnect, 4),
     (Action::Hear, 24),
     (Action::Publish, 24),
     (Action::OperatorUnsubscribes, 4),
     (Action::Inquire, 3),
+    (Action::ComeOrGo, 12),
     (Action::Deliver, 48),
     (Action::DeliverMany, 16),
     (Action::EndTurn, 16),
@@ -121,6 +129,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             server_ping: false,
             outbox_bytes_max: choices.of(&[700, 1 << 20, 1 << 20, 1 << 20]),
             subscriptions_max,
+            connections_per_address_max: Some(choices.of(&[1, 2, 4])),
+            upgrades_per_address_max: choices.of(&[0, 0, 1]),
             ..Limits::default()
         };
         let keys = vec![Key { id: "key".into(), secret: "secret".into() }];
@@ -134,6 +144,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     generations: Vec::new(),
                     free: Vec::new(),
                     unsettled: 0,
+                    hall: arrivals::Hall::default(),
                     is_fenced: false,
                 })
                 .collect(),
@@ -145,6 +156,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             effects: Vec::new(),
             actions: Vec::new(),
             keys,
+            limits,
+            now: 0,
             subscriptions_max,
             clients_max: choices.of(&[2, 4, 8, 16]),
             window: choices.of(&[1, 2, 8, 32]),
@@ -213,6 +226,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             Action::Publish => self.publish(),
             Action::OperatorUnsubscribes => self.operator_unsubscribes(),
             Action::Inquire => self.inquire(),
+            Action::ComeOrGo => self.come_or_go(),
             Action::Deliver => self.deliver_one(),
             Action::DeliverMany => {
                 for _ in 0..self.choices.below(32) {
@@ -256,7 +270,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.deliver_one();
             }
         }
-        self.rest();
+        self.clear_halls();
         for shard in &self.shards {
             assert!(shard.hub.directory.is_empty(), "the directory keeps a channel");
             assert!(shard.hub.subscribers.is_empty(), "a channel without members is kept");
@@ -610,6 +624,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 Effect::Asked(asker) => {
                     self.on(shard, |hub, port| hub.answer(asker, Answer::Done, port));
                 }
+                Effect::Admitted(arrival, verdict) => self.admitted(shard, arrival, verdict),
                 Effect::Closed(slot) => closed.extend(self.shards[shard].wires[slot as usize].client),
             }
         }
@@ -736,6 +751,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     self.on(shard, |hub, port| hub.end_turn(port));
                 }
                 3 => self.operator_unsubscribes(),
+                6 => self.come_or_go(),
                 4 if reads_on || unfenced.len() == self.shards.len() => self.hear(),
                 5 => {
                     let shard = self.choices.below(self.shards.len());
@@ -767,6 +783,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         for publication in &self.publications {
             assert_eq!(publication.parts, publication.parts_due, "a publish never settled");
         }
+        self.check_halls();
         assert!(self.inquiries.iter().all(|inquiry| inquiry.is_answered), "an answer is missing");
         let sequenced: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes).sum();
         assert_eq!(sequenced, self.history.messages.len() as u64);

@@ -1,7 +1,8 @@
 //! Bounded queues between shards, and what a hub meets outside of itself.
 
 use super::client;
-use crate::hub::mail::{Answer, Asker, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::addresses::Verdict;
+use crate::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::outgoing::{Outgoing, Post};
 use crate::hub::pages::{Chunk, Pages};
 use crate::hub::{Port, Urgency};
@@ -78,6 +79,7 @@ pub enum Effect {
     Asked(Asker),
     Answered(Asker, Box<Answer>),
     Settled(Asker, Settled),
+    Admitted(Arrival, Verdict),
     Closed(Slot),
 }
 
@@ -142,6 +144,10 @@ impl Port for Seat<'_> {
     fn settle(&mut self, asker: Asker, settled: Settled) {
         assert_eq!(asker.shard, self.shard, "a settled part went astray");
         self.effects.push(Effect::Settled(asker, settled));
+    }
+
+    fn admit(&mut self, arrival: Arrival, verdict: Verdict) {
+        self.effects.push(Effect::Admitted(arrival, verdict));
     }
 
     fn close(&mut self, slot: Slot, _: CloseReason) {

@@ -24,8 +24,16 @@ impl Clients {
     pub(super) fn echo(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
         let mut decoder = std::mem::take(&mut self.connections[slot as usize].decoder);
         let mut at = 0;
+        let is_paced = self.is_paced();
         loop {
-            match decoder.next(bytes, &mut at, self.live.limits.message_bytes_max) {
+            let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max);
+            if is_paced
+                && let Ok(Some(message)) = &next
+                && self.is_too_fast(slot, message, hub)
+            {
+                return;
+            }
+            match next {
                 Ok(None) => break,
                 Ok(Some(Message::Text(text))) => {
                     hub.counters.echo_messages += 1;

@@ -157,6 +157,9 @@ impl Clients {
             };
             hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
             self.wheel.cancel(slot);
+            if let Some((address, was_refused)) = self.places.leave(slot) {
+                hub.depart(address, was_refused, self);
+            }
             self.accepted.fetch_sub(1, Relaxed);
             self.admitted.fetch_sub(usize::from(connection.is_admitted), Relaxed);
         }

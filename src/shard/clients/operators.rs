@@ -2,7 +2,9 @@
 
 use super::Clients;
 use crate::hub::Hub;
+use crate::hub::addresses::written;
 use crate::hub::mail::{ConnectionInfo, Slot};
+use crate::hub::places::Source;
 use crate::metrics::Gauges;
 use crate::shard::connection::Phase;
 use crate::shard::wheel::TICK_MS;
@@ -13,12 +15,24 @@ impl Clients {
         let connection = self.connections.get(slot as usize).filter(|connection| connection.phase == Phase::Open)?;
         Some(ConnectionInfo {
             socket_id: hub.socket_id(slot),
-            address: connection.socket.peer_addr().ok(),
+            address: match self.places.named(slot) {
+                Some(named) => Some(named.address),
+                None => connection.socket.peer_addr().ok(),
+            },
             shard: self.me,
             age_s: u64::from(self.now.wrapping_sub(connection.accepted_at)) * TICK_MS / 1000,
             subscriptions: hub.channels_of(slot).count(),
             outbox_bytes: connection.outbox.bytes(),
         })
+    }
+
+    /// Where a connection comes from and how that is known, for the log.
+    pub(super) fn origin(&self, slot: Slot) -> (Option<String>, &'static str) {
+        let (address, source) = match self.places.named(slot) {
+            Some(named) => (Some(named.address), named.by),
+            None => (self.connections[slot as usize].socket.peer_addr().ok(), Source::Peer),
+        };
+        (address.map(written), source.name())
     }
 
     /// A page of the open connections: up to `limit` from slot `after` on, and where to go on.
@@ -41,9 +55,12 @@ impl Clients {
     /// What is held now. Walks the connections.
     pub fn gauges(&self, hub: &Hub) -> Gauges {
         let (subscriptions, channels) = hub.sizes();
+        let (addresses, hasty_addresses) = hub.address_sizes();
         let mut gauges = Gauges {
             subscriptions: subscriptions as u64,
             channels: channels as u64,
+            addresses: addresses as u64,
+            hasty_addresses: hasty_addresses as u64,
             page_bytes: hub.pages.held_bytes() as u64,
             tls_handshakes_waiting: self.handshakes.len() as u64,
             mail_waiting: self.mesh.waiting() as u64,

@@ -141,8 +141,8 @@ impl Clients {
     /// The session broke. The alert that says why is sent, and nothing else can be.
     fn fail_tls(&mut self, slot: Slot, was_handshaking: bool, why: &str, hub: &mut Hub) {
         hub.counters.tls_handshakes_failed += u64::from(was_handshaking);
-        let address = self.connections[slot as usize].socket.peer_addr().ok();
-        tracing::debug!(shard = self.me, slot, ?address, was_handshaking, why, "TLS failed");
+        let (address, source) = self.origin(slot);
+        tracing::debug!(shard = self.me, slot, address, source, was_handshaking, why, "TLS failed");
         self.close(slot, CloseReason::TlsFailed, hub);
         let connection = &mut self.connections[slot as usize];
         if connection.phase != Phase::Ended {

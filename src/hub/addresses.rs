@@ -1,0 +1,287 @@
+//! The addresses that this shard owns: how many connections each has in the whole server, and how often it connects.
+//!
+//! Limits for an address hold for all shards together, so an address has an owner, by its hash, as a channel has. Whoever
+//! accepts a connection asks the owner for a place ([`crate::hub::mail::Mail::Arrive`]), waits for the verdict, and gives
+//! the place back when the connection ends. Every verdict reaches either the connection that it was asked for or one of
+//! the same address in the same slot, which waits for one too, or it is given back at once: no place is lost.
+
+use crate::config::Limits;
+use crate::hub::bucket::{Bucket, Rate};
+use hashbrown::HashTable;
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What limits go by: an IPv4 address, or the first 64 bits of an IPv6 address, which are one customer's at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address(u64);
+
+impl Address {
+    /// That of an address. An IPv4 address in IPv6 spelling is the IPv4 address.
+    pub fn of(ip: IpAddr) -> Address {
+        match ip.to_canonical() {
+            // Behind what would be a multicast prefix: nobody connects from there.
+            IpAddr::V4(ip) => Address(V4 | u64::from(ip.to_bits())),
+            IpAddr::V6(ip) => Address((ip.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bits if bits & V4 == V4 => Ipv4Addr::from_bits(bits as u32).fmt(f),
+            bits => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(bits) << 64)),
+        }
+    }
+}
+
+/// Where a connection comes from, for people: without a port where a proxy has told none.
+pub fn written(address: SocketAddr) -> String {
+    match address.port() {
+        0 => address.ip().to_string(),
+        _ => address.to_string(),
+    }
+}
+
+/// The owner's answer to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is counted, until it ends.
+    Placed,
+    /// Likewise, but only so that it can be told why it may not stay.
+    Refused(Excess),
+    /// It is not counted: too many of its address are being told.
+    Dropped(Excess),
+}
+
+impl Verdict {
+    /// Whether the owner counts the connection among those refused; `None`: it does not count it.
+    pub fn counts_as_refused(self) -> Option<bool> {
+        match self {
+            Verdict::Placed => Some(false),
+            Verdict::Refused(_) => Some(true),
+            Verdict::Dropped(_) => None,
+        }
+    }
+}
+
+/// What an address has too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Connections at the same time.
+    Connections,
+    /// Connections in a short time.
+    Upgrades,
+}
+
+/// Entries exist for addresses with a connection anywhere, and for a while for those that connected lately, where it
+/// matters how often they do.
+#[derive(Default)]
+pub struct Addresses {
+    counts: HashTable<Count>,
+    buckets: HashTable<Rated>,
+    /// Addresses that have a bucket, the first to be full again first.
+    filling: VecDeque<Filling>,
+    /// Buckets given up before they were full, because there were too many.
+    pub forgotten: u64,
+}
+
+struct Count {
+    address: Address,
+    hash: u64,
+    placed: u32,
+    refused: u32,
+}
+
+struct Rated {
+    address: Address,
+    hash: u64,
+    bucket: Bucket,
+}
+
+struct Filling {
+    address: Address,
+    hash: u64,
+}
+
+impl Addresses {
+    /// A connection of this address came.
+    pub fn arrive(&mut self, address: Address, hash: u64, now: u32, limits: &Limits) -> Verdict {
+        let is_too_fast = limits.upgrades_per_address_max > 0
+            && !self.take(address, hash, now, Rate::new(limits.upgrades_per_address_max, 0));
+        let found = self.counts.entry(hash, |count| count.address == address, |count| count.hash);
+        let mut entry = found.or_insert_with(|| Count { address, hash, placed: 0, refused: 0 });
+        let count = entry.get_mut();
+        let excess = match count.placed >= limits.address_connections_max() {
+            true => Excess::Connections,
+            false if is_too_fast => Excess::Upgrades,
+            false => {
+                count.placed += 1;
+                return Verdict::Placed;
+            }
+        };
+        if count.refused < REFUSALS_MAX {
+            count.refused += 1;
+            return Verdict::Refused(excess);
+        }
+        Verdict::Dropped(excess)
+    }
+
+    /// A connection of this address ended.
+    pub fn depart(&mut self, address: Address, hash: u64, was_refused: bool) {
+        let Ok(mut entry) = self.counts.find_entry(hash, |count| count.address == address) else {
+            debug_assert!(false, "a connection left an address that has none");
+            return;
+        };
+        let count = entry.get_mut();
+        match was_refused {
+            true => count.refused -= 1,
+            false => count.placed -= 1,
+        }
+        if count.placed == 0 && count.refused == 0 {
+            entry.remove();
+            if self.counts.len() < self.counts.capacity() / 4 {
+                self.counts.shrink_to(self.counts.len() * 2, |count| count.hash);
+            }
+        }
+    }
+
+    /// Forgets what no longer matters: addresses that could connect as often again as one that never did.
+    pub fn forget(&mut self, now: u32) {
+        for _ in 0..FORGOTTEN_PER_TURN.min(self.filling.len()) {
+            let Some(Filling { address, hash }) = self.filling.front() else { return };
+            let Ok(entry) = self.buckets.find_entry(*hash, |rated| rated.address == *address) else { return };
+            if entry.get().bucket.is_full(now) {
+                entry.remove();
+                self.filling.pop_front();
+            } else if self.filling.len() > 1 {
+                // It connected again since; those behind it may be full.
+                self.filling.rotate_left(1);
+            }
+        }
+        if self.buckets.len() < self.buckets.capacity() / 4 {
+            self.buckets.shrink_to(self.buckets.len() * 2, |rated| rated.hash);
+            self.filling.shrink_to(self.buckets.len() * 2);
+        }
+    }
+
+    /// Addresses with a connection anywhere, and those whose haste is remembered.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.counts.len(), self.buckets.len())
+    }
+
+    /// Connections that are counted, placed or refused. Walks the table.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> usize {
+        self.counts.iter().map(|count| (count.placed + count.refused) as usize).sum()
+    }
+
+    fn take(&mut self, address: Address, hash: u64, now: u32, rate: Rate) -> bool {
+        if let Some(rated) = self.buckets.find_mut(hash, |rated| rated.address == address) {
+            return rated.bucket.take_one(rate, now);
+        }
+        if self.filling.len() >= BUCKETS_MAX
+            && let Some(Filling { address, hash }) = self.filling.pop_front()
+            && let Ok(entry) = self.buckets.find_entry(hash, |rated| rated.address == address)
+        {
+            entry.remove();
+            self.forgotten += 1;
+        }
+        let mut bucket = Bucket::full(rate, now);
+        let has_one = bucket.take_one(rate, now);
+        self.buckets.insert_unique(hash, Rated { address, hash, bucket }, |rated| rated.hash);
+        self.filling.push_back(Filling { address, hash });
+        has_one
+    }
+}
+
+const V4: u64 = 0xffff_ffff << 32;
+/// Connections of one address that may be in the midst of being told that they are too many.
+const REFUSALS_MAX: u32 = 16;
+/// Addresses per shard whose haste is remembered: 4 MiB.
+const BUCKETS_MAX: usize = 65_536;
+/// Entries that one turn looks at.
+const FORGOTTEN_PER_TURN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::bucket::FILL_TICKS;
+
+    fn address(text: &str) -> Address {
+        Address::of(text.parse().expect("an address"))
+    }
+
+    fn limits(connections: u32, upgrades: u32) -> Limits {
+        Limits {
+            connections_per_address_max: Some(connections),
+            upgrades_per_address_max: upgrades,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_host_or_a_customer() {
+        assert_eq!(address("192.0.2.7"), address("::ffff:192.0.2.7"));
+        assert_eq!(address("2001:db8:1:2::7"), address("2001:db8:1:2:ffff::"));
+        assert_ne!(address("2001:db8:1:2::7"), address("2001:db8:1:3::7"));
+        assert_ne!(address("192.0.2.7"), address("192.0.2.8"));
+        assert_ne!(address("0.0.0.0"), address("::1"));
+        assert_ne!(address("192.0.2.7"), address("0:0:c000:207::"));
+        assert_eq!(address("192.0.2.7").to_string(), "192.0.2.7");
+        assert_eq!(address("2001:db8:1:2::7").to_string(), "2001:db8:1:2::/64");
+    }
+
+    #[test]
+    fn so_many_have_a_place_some_are_told_and_the_rest_is_dropped() {
+        let (mut addresses, limits) = (Addresses::default(), limits(3, 0));
+        let (a, b) = (address("192.0.2.7"), address("192.0.2.8"));
+        let verdicts: Vec<_> = (0..30).map(|_| addresses.arrive(a, HASH, 0, &limits)).collect();
+        assert!(verdicts[..3].iter().all(|&verdict| verdict == Verdict::Placed));
+        assert!(verdicts[3..19].iter().all(|&verdict| verdict == Verdict::Refused(Excess::Connections)));
+        assert!(verdicts[19..].iter().all(|&verdict| verdict == Verdict::Dropped(Excess::Connections)));
+        assert_eq!(addresses.arrive(b, HASH, 0, &limits), Verdict::Placed, "another's place is its own");
+        addresses.depart(a, HASH, false);
+        assert_eq!(addresses.arrive(a, HASH, 0, &limits), Verdict::Placed, "who is being told takes no place");
+        (0..3).for_each(|_| addresses.depart(a, HASH, false));
+        (0..16).for_each(|_| addresses.depart(a, HASH, true));
+        addresses.depart(b, HASH, false);
+        assert_eq!(addresses.sizes(), (0, 0));
+    }
+
+    #[test]
+    fn haste_is_forgotten() {
+        let (mut addresses, limits) = (Addresses::default(), limits(0, 1));
+        let (a, b) = (address("192.0.2.7"), address("2001:db8::"));
+        assert!((0..10).all(|_| addresses.arrive(a, HASH, 0, &limits) == Verdict::Placed));
+        assert_eq!(addresses.arrive(a, HASH, 0, &limits), Verdict::Refused(Excess::Upgrades));
+        assert_eq!(addresses.arrive(b, HASH, 5, &limits), Verdict::Placed);
+        assert_eq!(addresses.arrive(a, HASH, 10, &limits), Verdict::Placed, "another second, another connection");
+        addresses.forget(FILL_TICKS + 5);
+        assert_eq!(addresses.sizes(), (2, 1), "b is forgotten, a came later");
+        addresses.forget(FILL_TICKS + 10);
+        assert_eq!(addresses.sizes(), (2, 0));
+    }
+
+    #[test]
+    fn tables_are_bounded_and_shrink() {
+        let (mut addresses, limits) = (Addresses::default(), limits(0, 1));
+        let many: Vec<_> = (0..BUCKETS_MAX as u32 + 100).map(|n| Address::of(Ipv4Addr::from_bits(n).into())).collect();
+        let hash = |address: Address| address.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for &address in &many {
+            addresses.arrive(address, hash(address), 0, &limits);
+        }
+        assert_eq!((addresses.sizes(), addresses.forgotten), ((many.len(), BUCKETS_MAX), 100));
+        for &address in &many {
+            addresses.depart(address, hash(address), false);
+            addresses.forget(FILL_TICKS);
+        }
+        assert_eq!(addresses.sizes(), (0, 0));
+        assert!(addresses.counts.capacity() < 100 && addresses.buckets.capacity() < 100);
+        assert!(addresses.filling.capacity() < 100);
+    }
+
+    /// Of all addresses here: a table must tell addresses apart, not hashes.
+    const HASH: u64 = 7;
+}

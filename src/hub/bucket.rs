@@ -1,0 +1,128 @@
+//! Token buckets: so many a second in the long run, [`BURST_S`] seconds' worth at once.
+
+/// What a bucket holds and how fast it fills. The same for all that one limit applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    per_second: i64,
+    burst: i64,
+}
+
+impl Rate {
+    /// So many a second; [`BURST_S`] seconds' worth, or `burst_min` where that is more, at once.
+    pub fn new(per_second: u32, burst_min: usize) -> Rate {
+        let per_second = i64::from(per_second);
+        Rate { per_second, burst: (per_second * i64::from(BURST_S)).max(burst_min as i64) }
+    }
+}
+
+/// One bucket, which is full until something is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    /// What is in it, in parts of a token: what a rate of one a second adds in a tick. Below zero: overdrawn.
+    parts: i64,
+    /// Tick at which that was so.
+    at: u32,
+}
+
+/// What was left of a bucket when something was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// There was enough.
+    Enough,
+    /// Not enough: it is overdrawn.
+    Overdrawn,
+    /// It is overdrawn by as much again as it can hold.
+    Exhausted,
+}
+
+impl Bucket {
+    /// A full one.
+    pub fn full(rate: Rate, now: u32) -> Bucket {
+        Bucket { parts: rate.burst * PARTS, at: now }
+    }
+
+    /// Takes tokens, whether there are enough or not.
+    pub fn take(&mut self, tokens: u32, rate: Rate, now: u32) -> Left {
+        self.fill(rate, now);
+        let floor = -rate.burst * PARTS;
+        self.parts = (self.parts - i64::from(tokens) * PARTS).max(floor);
+        match self.parts {
+            0.. => Left::Enough,
+            parts if parts > floor => Left::Overdrawn,
+            _ => Left::Exhausted,
+        }
+    }
+
+    /// Takes a token, if there is one.
+    pub fn take_one(&mut self, rate: Rate, now: u32) -> bool {
+        self.fill(rate, now);
+        let has_one = self.parts >= PARTS;
+        self.parts -= if has_one { PARTS } else { 0 };
+        has_one
+    }
+
+    /// Whether a bucket of the usual burst has filled up since it was last looked at, whatever was taken.
+    pub fn is_full(&self, now: u32) -> bool {
+        ticks_between(self.at, now) >= FILL_TICKS
+    }
+
+    fn fill(&mut self, rate: Rate, now: u32) {
+        let ticks = i64::from(ticks_between(self.at, now));
+        self.parts = (self.parts + ticks * rate.per_second).min(rate.burst * PARTS);
+        self.at = self.at.wrapping_add(ticks as u32);
+    }
+}
+
+/// Ticks from one to the other, 0 where the other came before: clocks of shards differ by a turn.
+pub fn ticks_between(earlier: u32, later: u32) -> u32 {
+    (later.wrapping_sub(earlier) as i32).max(0) as u32
+}
+
+/// Seconds' worth of a rate that may come at once.
+pub const BURST_S: u32 = 10;
+/// Ticks of a second: what time is told in (`TICK_MS`).
+pub const TICKS_PER_S: u32 = 10;
+/// Ticks after which an empty bucket is full again.
+pub const FILL_TICKS: u32 = BURST_S * TICKS_PER_S;
+const PARTS: i64 = TICKS_PER_S as i64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let rate = Rate::new(5, 0);
+        let mut bucket = Bucket::full(rate, 0);
+        let taken = |bucket: &mut Bucket, now| (0..1000).filter(|_| bucket.take_one(rate, now)).count();
+        assert_eq!(taken(&mut bucket, 0), 50);
+        assert_eq!(taken(&mut bucket, 1), 0, "half a token");
+        assert_eq!(taken(&mut bucket, 2), 1);
+        assert_eq!(taken(&mut bucket, 12), 5);
+        assert!(!bucket.is_full(12 + FILL_TICKS - 1) && bucket.is_full(12 + FILL_TICKS));
+        assert_eq!(taken(&mut bucket, 1_000_000), 50, "a bucket holds no more than its burst");
+        assert_eq!(taken(&mut bucket, 999_990), 0, "another shard's clock is a little behind");
+    }
+
+    #[test]
+    fn who_goes_on_overdraws() {
+        let rate = Rate::new(1, 0);
+        let mut bucket = Bucket::full(rate, 0);
+        let mut left = |now| bucket.take(1, rate, now);
+        assert!((0..10).all(|_| left(0) == Left::Enough));
+        assert!((0..9).all(|_| left(0) == Left::Overdrawn));
+        assert_eq!(left(0), Left::Exhausted);
+        assert_eq!(left(0), Left::Exhausted, "a debt has a bottom");
+        assert_eq!(left(10), Left::Exhausted);
+        assert_eq!(left(210), Left::Enough);
+    }
+
+    #[test]
+    fn the_largest_message_fits_into_a_burst() {
+        let rate = Rate::new(10, 65_536);
+        let mut bucket = Bucket::full(rate, u32::MAX);
+        assert_eq!(bucket.take(65_536, rate, u32::MAX), Left::Enough);
+        assert_eq!(bucket.take(1, rate, 0), Left::Enough, "ticks wrap");
+        assert_eq!(bucket.take(u32::MAX, rate, 1), Left::Exhausted);
+    }
+}

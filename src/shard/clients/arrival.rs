@@ -1,0 +1,177 @@
+//! How connections arrive: whose they are, and whether their address may have one more.
+//!
+//! ```text
+//! accept ─► trusted proxy? ─ no ──────────────────────────────────► address known ─► its owner is asked ─► 101, 429 or the end
+//!                 └ yes ─► PROXY header ─► still a trusted proxy? ─ no ──►┘ ▲
+//!                                                  └ yes ─► X-Forwarded-For ┘
+//! ```
+
+use super::Clients;
+use crate::hub::Hub;
+use crate::hub::addresses::{Address, Excess, Verdict};
+use crate::hub::mail::Slot;
+use crate::hub::places::{Named, Place, Source};
+use crate::protocol::close::CloseReason;
+use crate::shard::connection::Phase;
+use crate::shard::wheel::TICK_MS;
+use crate::wire::proxy::{self, Header};
+use crate::wire::upgrade::{Refusal, TOO_MANY_CONNECTIONS, TOO_MANY_UPGRADES};
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr};
+
+impl Clients {
+    /// A connection was accepted from `peer`.
+    pub(super) fn arrive(&mut self, slot: Slot, peer: SocketAddr, hub: &mut Hub) {
+        if !self.live.access.trusts(peer.ip()) {
+            self.seek_place(slot, peer.ip(), hub);
+        } else if self.live.access.has_proxy_header {
+            self.places.set(slot, Place::BehindHeader);
+        } else {
+            self.places.set(slot, Place::BehindRequest);
+        }
+    }
+
+    /// Whether the connection may be read now: not while a PROXY header is still to come, and not while its request waits for
+    /// the owner of its address.
+    pub(super) fn may_read(&mut self, slot: Slot, is_eof_near: bool, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+        match self.places.of(slot) {
+            Place::BehindHeader => self.read_header(slot, is_eof_near, hub, buffer),
+            Place::Asked if self.connections[slot as usize].has_request() => {
+                // Read on once the answer is there.
+                self.connections[slot as usize].is_unread = true;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Takes a PROXY header off the socket, once it is whole: whatever comes next finds the socket as if there had been none.
+    /// Returns whether that is done.
+    fn read_header(&mut self, slot: Slot, is_eof_near: bool, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+        let connection = &mut self.connections[slot as usize];
+        let peeked = match connection.socket.peek(&mut buffer[..proxy::HEADER_BYTES_MAX]) {
+            Ok(peeked) => peeked,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                connection.is_unread = true;
+                self.unread.push_back(slot);
+                return false;
+            }
+            Err(_) => 0,
+        };
+        match proxy::read(&buffer[..peeked]) {
+            Header::Partial if peeked == 0 || is_eof_near => self.end(slot, &CloseReason::ClientGone, hub),
+            Header::Partial => {}
+            Header::Malformed(why) => {
+                tracing::debug!(shard = self.me, slot, why, "malformed PROXY header");
+                self.end(slot, &CloseReason::ProxyHeaderMalformed, hub);
+            }
+            Header::Whole { len, source } => {
+                if connection.socket.read_exact(&mut buffer[..len]).is_err() {
+                    self.end(slot, &CloseReason::ClientGone, hub);
+                    return false;
+                }
+                hub.counters.bytes_in += len as u64;
+                self.places.set(slot, Place::BehindRequest);
+                if let Some(address) = source {
+                    self.name(slot, address, Source::ProxyProtocol);
+                    if !self.live.access.trusts(address.ip()) {
+                        self.seek_place(slot, address.ip(), hub);
+                    }
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A good request came from a trusted proxy, which says whose it is, or does not.
+    pub(super) fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
+        self.places.set(slot, Place::None);
+        if let Some(address) = forwarded_for {
+            self.name(slot, address, Source::ForwardedFor);
+            self.seek_place(slot, address.ip(), hub);
+        }
+    }
+
+    fn name(&mut self, slot: Slot, address: SocketAddr, by: Source) {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        self.places.name(slot, Named { address, by });
+    }
+
+    /// The address is known: asks its owner for a place, where it needs one.
+    fn seek_place(&mut self, slot: Slot, address: IpAddr, hub: &mut Hub) {
+        if self.live.access.trusts(address) || !self.live.limits.counts_address(address) {
+            return self.places.set(slot, Place::None);
+        }
+        let address = Address::of(address);
+        self.places.ask(slot, address);
+        hub.arrive(address, slot, self.now, self);
+    }
+
+    /// Hears the owners' verdicts.
+    pub fn hear_verdicts(&mut self, hub: &mut Hub) {
+        while let Some((arrival, verdict)) = self.verdicts.pop() {
+            if self.places.hear(arrival, verdict) {
+                self.judged(arrival.slot, arrival.address, verdict, hub);
+            } else if let Some(was_refused) = verdict.counts_as_refused() {
+                // Who asked has ended.
+                hub.depart(arrival.address, was_refused, self);
+            }
+        }
+    }
+
+    fn judged(&mut self, slot: Slot, address: Address, verdict: Verdict, hub: &mut Hub) {
+        match verdict {
+            Verdict::Placed => {}
+            Verdict::Refused(excess) => self.warn_of(address, excess),
+            Verdict::Dropped(excess) => {
+                self.warn_of(address, excess);
+                hub.counters.address_drops += 1;
+                return self.end(slot, &self.too_many(excess).1, hub);
+            }
+        }
+        let connection = &mut self.connections[slot as usize];
+        if connection.phase != Phase::Upgrading || !connection.has_request() {
+            return;
+        }
+        if connection.is_unread {
+            self.unread.push_back(slot);
+        }
+        let mut request = connection.take_request();
+        self.upgrade(slot, &mut request, hub);
+    }
+
+    /// How a connection of an address that has too much is told so, and why it ends.
+    pub(super) fn too_many(&self, excess: Excess) -> (&'static Refusal, CloseReason) {
+        match excess {
+            Excess::Connections => {
+                let limit = self.live.limits.address_connections_max();
+                (&TOO_MANY_CONNECTIONS, CloseReason::AddressConnections { limit })
+            }
+            Excess::Upgrades => {
+                let limit = self.live.limits.upgrades_per_address_max;
+                (&TOO_MANY_UPGRADES, CloseReason::AddressUpgrades { limit })
+            }
+        }
+    }
+
+    /// Once a minute and shard: a flood of refusals is none of log lines.
+    fn warn_of(&mut self, address: Address, excess: Excess) {
+        let is_quiet = self.warned_at.is_some_and(|at| self.now.wrapping_sub(at) < WARNING_PAUSE_TICKS);
+        if is_quiet {
+            return tracing::debug!(shard = self.me, %address, ?excess, "an address is over its limit");
+        }
+        self.warned_at = Some(self.now);
+        let (_, reason) = self.too_many(excess);
+        tracing::warn!(
+            shard = self.me,
+            %address,
+            %reason,
+            "refusing connections of an address; if it is a proxy of yours, --trust-proxy it, else see \
+             --max-connections-per-address and --max-upgrades-per-address"
+        );
+    }
+}
+
+const WARNING_PAUSE_TICKS: u32 = (60_000 / TICK_MS) as u32;
