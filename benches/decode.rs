@@ -3,6 +3,7 @@
 
 use corecast::admin;
 use corecast::protocol::command::Parser;
+use corecast::protocol::scan;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,8 +24,8 @@ fn messages(c: &mut Criterion) {
         group.bench_function("corecast", |b| b.iter(|| parser.command(black_box(text)).is_ok()));
         assert!(by_serde_json(text).is_some());
         group.bench_function("serde_json", |b| b.iter(|| by_serde_json(black_box(text)).is_some()));
-        assert!(by_hand(text).is_some());
-        group.bench_function("by_hand", |b| b.iter(|| by_hand(black_box(text)).is_some()));
+        assert!(by_scanner(text).is_some());
+        group.bench_function("by_scanner", |b| b.iter(|| by_scanner(black_box(text)).is_some()));
     }
 }
 
@@ -42,12 +43,12 @@ fn publish(c: &mut Criterion) {
     group.bench_function("serde_json", |b| {
         b.iter(|| serde_json::from_slice::<Publish<'_>>(black_box(text.as_bytes())).is_ok())
     });
-    let by_hand = |line| {
+    let by_scanner = |line| {
         let text = std::str::from_utf8(line).ok()?;
         members(text, ["id", "command", "channel", "event", "data"])
     };
-    assert!(by_hand(text.as_bytes()).is_some());
-    group.bench_function("by_hand", |b| b.iter(|| by_hand(black_box(text.as_bytes())).is_some()));
+    assert!(by_scanner(text.as_bytes()).is_some());
+    group.bench_function("by_scanner", |b| b.iter(|| by_scanner(black_box(text.as_bytes())).is_some()));
 }
 
 #[derive(Deserialize)]
@@ -92,7 +93,7 @@ fn by_serde_json(text: &str) -> Option<Message<'_>> {
     }
 }
 
-fn by_hand(text: &str) -> Option<[Option<&str>; 3]> {
+fn by_scanner(text: &str) -> Option<[Option<&str>; 3]> {
     let [event, data] = members(text, ["event", "data"])?;
     let found = members(data?, ["channel", "auth", "id"])?;
     match event? {
@@ -102,152 +103,16 @@ fn by_hand(text: &str) -> Option<[Option<&str>; 3]> {
     }
 }
 
-/// Raw values of an object's members by name: one pass over the bytes that also is the verdict. (Escaped keys and surrogates are left out,
-/// in favour of the contender.)
+/// Raw values of an object's members by name, by the scanner that plain publishes are read with.
 fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[Option<&'a str>; N]> {
-    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0 };
     let mut found = [None; N];
-    scanner.space();
-    scanner.expect(b'{')?;
-    scanner.space();
-    if scanner.peek() == Some(b'}') {
-        return Some(found);
-    }
-    loop {
-        let key = scanner.at + 1;
-        scanner.string()?;
-        let key = &text[key..scanner.at - 1];
-        scanner.space();
-        scanner.expect(b':')?;
-        scanner.space();
-        let start = scanner.at;
-        scanner.value()?;
+    scan::members(text, |key, value| {
         if let Some(at) = names.iter().position(|name| *name == key) {
-            found[at] = Some(&text[start..scanner.at]);
-        }
-        scanner.space();
-        match scanner.next()? {
-            b',' => scanner.space(),
-            b'}' => break,
-            _ => return None,
-        }
-    }
-    scanner.space();
-    (scanner.at == text.len()).then_some(found)
-}
-
-struct Scanner<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Scanner<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn next(&mut self) -> Option<u8> {
-        let byte = self.peek()?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.next()? == byte).then_some(())
-    }
-
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    fn string(&mut self) -> Option<()> {
-        self.expect(b'"')?;
-        loop {
-            match self.next()? {
-                b'"' => return Some(()),
-                b'\\' => match self.next()? {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                    b'u' => (0..4).try_for_each(|_| self.next()?.is_ascii_hexdigit().then_some(()))?,
-                    _ => return None,
-                },
-                ..0x20 => return None,
-                _ => {}
-            }
-        }
-    }
-
-    fn value(&mut self) -> Option<()> {
-        match self.peek()? {
-            b'"' => self.string(),
-            b'{' => self.container(b'}', true),
-            b'[' => self.container(b']', false),
-            b't' => self.word(b"true"),
-            b'f' => self.word(b"false"),
-            b'n' => self.word(b"null"),
-            _ => self.number(),
-        }
-    }
-
-    /// Recursive, so not fit for service.
-    fn container(&mut self, close: u8, has_keys: bool) -> Option<()> {
-        self.at += 1;
-        self.space();
-        if self.peek()? == close {
-            self.at += 1;
-            return Some(());
-        }
-        loop {
-            if has_keys {
-                self.string()?;
-                self.space();
-                self.expect(b':')?;
-                self.space();
-            }
-            self.value()?;
-            self.space();
-            match self.next()? {
-                b',' => self.space(),
-                byte if byte == close => return Some(()),
-                _ => return None,
-            }
-        }
-    }
-
-    fn word(&mut self, word: &[u8]) -> Option<()> {
-        self.bytes[self.at..].starts_with(word).then(|| self.at += word.len())
-    }
-
-    fn digits(&mut self) -> Option<()> {
-        let start = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        (self.at > start).then_some(())
-    }
-
-    fn number(&mut self) -> Option<()> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek()? {
-            b'0' => self.at += 1,
-            _ => self.digits()?,
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
+            found[at] = Some(value);
         }
         Some(())
-    }
+    })?;
+    Some(found)
 }
 
 criterion_group! {

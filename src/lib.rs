@@ -28,6 +28,7 @@
 //! wheel     → expire (budget): ping, or close
 //! lay       → every channel touched: each subscriber gets its part of the turn's page
 //! ring      → each shard that was mailed: at most one eventfd write
+//! answer    → every publisher that was served: its replies in one write
 //! flush     → every connection with something new: one write or writev (budget)
 //! shake     → TLS handshakes go on, a few a turn (budget): those who are connected come first
 //! reap      → connections that ended: slot freed

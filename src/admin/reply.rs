@@ -23,7 +23,10 @@ pub fn done(out: &mut Vec<u8>, id: &str) {
 
 /// `{"id":…,"ok":true,"subscribers":N}`
 pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
-    let _ = writeln!(out, r#"{{"id":{id},"ok":true,"subscribers":{subscribers}}}"#);
+    // The one reply that comes by the hundred thousand a second.
+    for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(subscribers), "}\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// `{"id":…,"ok":true,"channel":"…","subscribers":N}`

@@ -5,6 +5,7 @@
 
 use crate::protocol::channel::Channel;
 use crate::protocol::json::{Document, Reader, Value};
+use crate::protocol::scan;
 use crate::protocol::socket_id::SocketId;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -108,6 +109,14 @@ impl Parser {
         let Ok(line) = std::str::from_utf8(line) else {
             return refused("the line is no valid UTF-8");
         };
+        if let Some(publish) = plain_publish(line) {
+            return publish;
+        }
+        self.parsed(line)
+    }
+
+    fn parsed<'a>(&mut self, line: &'a str) -> Request<'a> {
+        let refused = |text| Request { id: "null", command: Err(Refusal::MalformedRequest(text)) };
         let Some(document) = self.reader.read(line) else {
             return refused("the line is no valid JSON");
         };
@@ -119,6 +128,39 @@ impl Parser {
             id => Request { id: id.map_or("null", |id| id.raw), command: members.command() },
         }
     }
+}
+
+/// A publish to one channel as practically every backend writes it. Every other spelling, every other member, and all that
+/// has to be refused takes the way by the parser.
+fn plain_publish(line: &str) -> Option<Request<'_>> {
+    let [mut id, mut command, mut channel, mut event, mut data] = [None; 5];
+    scan::members(line, |key, value| {
+        let member = match key {
+            "id" => &mut id,
+            "command" => &mut command,
+            "channel" => &mut channel,
+            "event" => &mut event,
+            "data" => &mut data,
+            _ => return None,
+        };
+        *member = Some(value);
+        Some(())
+    })?;
+    let channel = unquoted(channel?)?;
+    let event = unquoted(event?)?;
+    let is_plain = command? == r#""publish""#
+        && Channel::parse(channel).is_some()
+        && (1..=EVENT_BYTES_MAX).contains(&event.len())
+        && !event.contains('\\')
+        && !event.starts_with("socket:")
+        && data.map_or(0, str::len) <= DATA_BYTES_MAX
+        && id.map_or(0, str::len) <= ID_BYTES_MAX;
+    let publish = Publish { channels: SmallVec::from_buf([channel.into()]), event, data, exclude: None };
+    is_plain.then_some(Request { id: id.unwrap_or("null"), command: Ok(Command::Publish(publish)) })
+}
+
+fn unquoted(value: &str) -> Option<&str> {
+    value.strip_prefix('"')?.strip_suffix('"')
 }
 
 /// The members that any command knows, by name; of two with one name, the last.
@@ -583,7 +625,59 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_plain_publish_goes_around_the_parser() {
+        for line in [
+            r#"{"id":1,"command":"publish","channel":"user:13","event":"order.paid","data":{"id":42}}"#,
+            r#"{"id": 1, "command": "publish", "channel": "user:13", "event": "order.paid", "data": {"a": "\n"}}"#,
+            r#"{"channel":"a","event":"e","command":"publish"}"#,
+        ] {
+            assert_eq!(plain_publish(line), Some(Parser::default().parsed(line)), "{line}");
+        }
+        for line in [
+            r#"{"command":"publish","channel":"a","event":"e","exclude":"12.34"}"#,
+            r#"{"command":"publish","channels":["a"],"event":"e"}"#,
+            r#"{"command":"publish","channel":"a b","event":"e"}"#,
+            r#"{"command":"publish","channel":"a","event":"socket:e"}"#,
+            r#"{"command":"publish","channel":"a","event":"\\"}"#,
+            r#"{"command":"publish","channel":"a","event":""}"#,
+            r#"{"command":"publish","channel":"a","event":1}"#,
+            r#"{"command":"publish","channel":"a","event":"e"} 1"#,
+            r#"{"command":"ping","channel":"a","event":"e"}"#,
+            r#"{"channel":"a","event":"e"}"#,
+        ] {
+            assert_eq!(plain_publish(line), None, "{line}");
+        }
+    }
+
+    /// Publishes of every spelling, most of them plain.
+    fn publishes() -> impl Strategy<Value = String> {
+        let member = prop_oneof![
+            8 => written_json().prop_map(|data| format!("\"data\":{data}")),
+            2 => written_json().prop_map(|id| format!("\"id\" :{id}")),
+            1 => Just("\"id\":17".to_owned()),
+            1 => "[a-z:\\\\\"]{0,9}".prop_map(|event| format!("\"event\": \"{event}\"")),
+            1 => "[a-z:-]{0,9}".prop_map(|channel| format!("\"channel\":\"{channel}\"")),
+            1 => Just("\"event\":\"socket:x\"".to_owned()),
+        ];
+        let fixed = [r#""command":"publish""#, r#""channel":"a""#, r#""event":"e""#].map(str::to_owned).to_vec();
+        prop::collection::vec(member, 0..4)
+            .prop_flat_map(move |members| Just([members, fixed.clone()].concat()).prop_shuffle())
+            .prop_map(|members| format!("{{{}}}", members.join(",")))
+    }
+
     proptest! {
+        #[test]
+        fn a_plain_publish_is_what_the_parser_reads(
+            line in publishes(),
+            slips in prop::collection::vec(slips(), 0..2),
+        ) {
+            let line = slips.iter().fold(line, |line, (at, len, with)| mutated(&line, *at, *len, with));
+            if let Some(plain) = plain_publish(&line) {
+                prop_assert_eq!(plain, Parser::default().parsed(&line), "{:?}", line);
+            }
+        }
+
         #[test]
         fn any_bytes_are_answered(line in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(Parser::default().request(&line).command.is_err());

@@ -25,10 +25,12 @@ impl Hub {
     ) -> Option<Settled> {
         let hash = self.hash(channel);
         let owner = self.owner(hash);
-        if owner == self.shard && self.is_heard_only_here(channel, hash) && exclude.is_none() {
+        if owner == self.shard
+            && exclude.is_none()
+            && let Some(subscribers) = self.heard_only_here(channel, hash)
+        {
             // The common case of one shard: straight into the page.
             self.counters.publishes += 1;
-            let subscribers = total(self.directory.counts(channel, hash));
             if subscribers > 0 {
                 let len = event::message_len(channel.as_str(), event, data);
                 self.deliver(channel, hash, len, |out| event::message(out, channel.as_str(), event, data), None, port);
@@ -43,8 +45,13 @@ impl Hub {
         None
     }
 
-    fn is_heard_only_here(&self, channel: Channel<'_>, hash: u64) -> bool {
-        self.directory.counts(channel, hash).iter().all(|&(shard, _)| shard == self.shard)
+    /// Subscribers of a channel that this shard owns, where no other shard has one.
+    fn heard_only_here(&self, channel: Channel<'_>, hash: u64) -> Option<u64> {
+        match *self.directory.counts(channel, hash) {
+            [] => Some(0),
+            [(shard, count)] if shard == self.shard => Some(u64::from(count)),
+            _ => None,
+        }
     }
 
     /// As the owner: the message's place in the order is here and now.

@@ -5,4 +5,5 @@ pub mod close;
 pub mod command;
 pub mod event;
 pub mod json;
+pub mod scan;
 pub mod socket_id;

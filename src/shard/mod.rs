@@ -178,11 +178,11 @@ impl Shard {
         self.unwritten.add(self.hub.laid);
         self.hub.end_turn(&mut self.clients);
         self.clients.close_broken(&mut self.hub);
-        // Before the flush, which can take long.
+        // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
         self.ring()?;
+        self.admins.flush();
         self.clients.flush(&mut self.hub);
         self.clients.shake_hands(&mut self.hub, &mut self.buffer);
-        self.admins.flush();
         self.clients.reap(&mut self.hub);
         // What flush and reap had to say: replies to those who were closed by them, and their leave from channels.
         self.hub.end_turn(&mut self.clients);

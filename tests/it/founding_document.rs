@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::net::TcpStream;
 
 for_shards!(
+    and_over_tls,
     socket_connected,
     socket_subscribe,
     socket_subscribed,

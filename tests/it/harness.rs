@@ -1,9 +1,10 @@
 //! A server process, clients of three kinds, and the waits between them.
 
+use crate::transport::{self, Pair, Transport};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -14,8 +15,13 @@ use std::time::{Duration, Instant};
 use tungstenite::WebSocket;
 use tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
 
-/// Turns each `fn script(shards: usize)` into three tests, so that a failure names the shard count.
+/// Turns each `fn script(shards: usize)` into three tests, so that a failure names the shard count; with `and_over_tls` into a
+/// fourth, whose server has two shards and speaks TLS.
 macro_rules! for_shards {
+    (and_over_tls, $($script:ident),+ $(,)?) => {
+        $crate::harness::for_shards!($($script),+);
+        $crate::harness::over_tls!($($script),+);
+    };
     ($($script:ident),+ $(,)?) => {
         mod with_1_shard { $(#[test] fn $script() { super::$script(1); })+ }
         mod with_2_shards { $(#[test] fn $script() { super::$script(2); })+ }
@@ -24,13 +30,23 @@ macro_rules! for_shards {
 }
 pub(crate) use for_shards;
 
+/// That fourth test alone.
+macro_rules! over_tls {
+    ($($script:ident),+ $(,)?) => {
+        mod over_tls { $(#[test] fn $script() { $crate::transport::over_tls(|| super::$script(2)); })+ }
+    };
+}
+pub(crate) use over_tls;
+
 /// A running server. Killed on drop; a failing test prints what it wrote to stderr.
 pub struct Server {
     child: Child,
     stderr: Arc<Stderr>,
     pub address: SocketAddr,
     pub admin_path: PathBuf,
-    dir: Option<Arc<TempDir>>,
+    /// What it speaks TLS with.
+    pub pair: Option<Pair>,
+    dirs: Vec<TempDir>,
 }
 
 /// How to start a server; see [`Server::options`].
@@ -41,6 +57,7 @@ pub struct Options {
     admin_path: Option<PathBuf>,
     args: Vec<String>,
     leaves_pin: bool,
+    is_secure: bool,
 }
 
 impl Server {
@@ -51,7 +68,14 @@ impl Server {
 
     /// As [`Server::start`], to be added to.
     pub fn options(shards: usize) -> Options {
-        Options { shards, listen: "127.0.0.1:0".into(), admin_path: None, args: Vec::new(), leaves_pin: false }
+        Options {
+            shards,
+            listen: "127.0.0.1:0".into(),
+            admin_path: None,
+            args: Vec::new(),
+            leaves_pin: false,
+            is_secure: transport::is_over_tls(),
+        }
     }
 
     /// What the server has written to stderr so far.
@@ -106,7 +130,8 @@ impl Drop for Server {
             self.stderr.wait_for_end();
             eprintln!("--- stderr of the server ---\n{}--- end of stderr ---", self.stderr());
         }
-        self.dir = None;
+        transport::speaks_no_more(self.address);
+        self.dirs.clear();
     }
 }
 
@@ -121,6 +146,12 @@ impl Options {
     /// Leaves `--pin` to other sources; otherwise shards are not pinned, so that servers side by side share the cores.
     pub fn without_pin(mut self) -> Options {
         self.leaves_pin = true;
+        self
+    }
+
+    /// Speaks TLS, with a certificate of its own.
+    pub fn secure(mut self) -> Options {
+        self.is_secure = true;
         self
     }
 
@@ -158,14 +189,17 @@ impl Options {
 
     /// Starts the server and waits until it says where it listens.
     pub fn start(self) -> Server {
-        let mut dir = None;
-        let admin_path = self.admin_path.clone().unwrap_or_else(|| {
-            let new = Arc::new(TempDir::new());
-            let path = new.path().join("admin.sock");
-            dir = Some(new);
-            path
-        });
+        let mut dirs = Vec::new();
+        let mut directory = || {
+            dirs.push(TempDir::new());
+            dirs[dirs.len() - 1].path().to_owned()
+        };
+        let admin_path = self.admin_path.clone().unwrap_or_else(|| directory().join("admin.sock"));
         let mut command = self.command(&admin_path);
+        let pair = self.is_secure.then(|| Pair::make(&directory()));
+        if let Some(pair) = &pair {
+            command.arg("--tls-cert").arg(&pair.cert).arg("--tls-key").arg(&pair.key);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server's binary starts");
         let stderr = Stderr::drain(child.stderr.take().expect("stderr is piped"));
@@ -177,7 +211,10 @@ impl Options {
                 stderr.text()
             );
         };
-        Server { child, stderr, address, admin_path, dir }
+        if pair.is_some() {
+            transport::speaks_tls(address);
+        }
+        Server { child, stderr, address, admin_path, pair, dirs }
     }
 
     /// Runs a server that is expected to end by itself at once: its exit status and stderr.
@@ -346,7 +383,7 @@ impl Drop for TempDir {
 
 /// A well-behaved client: tungstenite, blocking, [`LONG`] for every read.
 pub struct Client {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Transport>,
     pub socket_id: String,
 }
 
@@ -376,13 +413,18 @@ impl Client {
         stream.set_read_timeout(Some(LONG)).expect("socket option");
         stream.set_write_timeout(Some(LONG)).expect("socket option");
         stream.set_nodelay(true).expect("socket option");
-        let (socket, _) = tungstenite::client("ws://127.0.0.1/", stream).expect("the server upgrades");
+        Client::upgrade_over(Transport::over(stream))
+    }
+
+    /// As [`Client::upgrade`], over a session of the caller's own.
+    pub fn upgrade_over(transport: Transport) -> Client {
+        let (socket, _) = tungstenite::client("ws://127.0.0.1/", transport).expect("the server upgrades");
         Client { socket, socket_id: String::new() }
     }
 
     /// The client's own address, as the server sees it.
     pub fn address(&self) -> SocketAddr {
-        self.socket.get_ref().local_addr().expect("a connected socket has an address")
+        self.socket.get_ref().socket().local_addr().expect("a connected socket has an address")
     }
 
     /// Sends one text message.
@@ -524,8 +566,7 @@ pub fn assert_error(text: &str, event: &str, channel: Option<&str>, code: &str) 
 
 /// A client that may do anything: bytes in, frames out.
 pub struct RawClient {
-    stream: TcpStream,
-    received: BufReader<TcpStream>,
+    received: BufReader<Transport>,
 }
 
 /// Opcodes, RFC 6455 §5.2.
@@ -564,8 +605,17 @@ impl RawClient {
         stream.set_read_timeout(Some(LONG)).expect("socket option");
         stream.set_write_timeout(Some(LONG)).expect("socket option");
         stream.set_nodelay(true).expect("socket option");
-        let received = BufReader::new(stream.try_clone().expect("a second handle"));
-        RawClient { stream, received }
+        RawClient::over_transport(Transport::over(stream))
+    }
+
+    /// Over a session of the caller's own; nothing is sent.
+    pub fn over_transport(transport: Transport) -> RawClient {
+        RawClient { received: BufReader::new(transport) }
+    }
+
+    /// What carries its bytes.
+    pub fn transport(&mut self) -> &mut Transport {
+        self.received.get_mut()
     }
 
     /// An upgraded connection, `socket:connected` read.
@@ -594,12 +644,12 @@ impl RawClient {
     /// Writes bytes.
     #[track_caller]
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes bytes");
+        self.received.get_mut().write_all(bytes).expect("the server takes bytes");
     }
 
     /// Writes bytes to a server that may already have closed.
     pub fn write_anyway(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
+        self.received.get_mut().write_all(bytes).is_ok()
     }
 
     /// An HTTP head, up to and with the empty line; empty if the server closed.
@@ -690,20 +740,21 @@ impl RawClient {
 
     /// A second handle on the same connection, to write and read in different threads. One of them reads.
     pub fn split(self) -> (RawClient, RawClient) {
-        (RawClient::over(self.stream.try_clone().expect("a second handle")), self)
+        (RawClient::over(self.received.get_ref().socket().try_clone().expect("a second handle")), self)
     }
 
     /// Ends with a reset.
     pub fn reset(self) {
-        let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(Duration::ZERO)).expect("socket option");
+        let socket = self.into_stream();
+        socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("socket option");
     }
 
     /// Whether the server has closed, or does so soon.
     pub fn ends_within(&mut self, timeout: Duration) -> bool {
-        self.stream.set_read_timeout(Some(timeout)).expect("socket option");
+        let set = |client: &RawClient, timeout| client.received.get_ref().socket().set_read_timeout(Some(timeout));
+        set(self, timeout).expect("socket option");
         let read = self.received.read(&mut [0; 64]);
-        self.stream.set_read_timeout(Some(LONG)).expect("socket option");
+        set(self, LONG).expect("socket option");
         match read {
             Ok(read) => read == 0,
             Err(error) => is_end(&error),
@@ -711,13 +762,13 @@ impl RawClient {
     }
 
     /// Sends no more; the other direction stays open.
-    pub fn finish_writing(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("an open connection");
+    pub fn finish_writing(&mut self) {
+        self.received.get_mut().finish_writing();
     }
 
     /// The bare socket: one descriptor, for those who need many.
     pub fn into_stream(self) -> TcpStream {
-        self.stream
+        self.received.into_inner().into_socket()
     }
 
     /// The next frame closes with this code, and the connection ends after it.

@@ -2,7 +2,7 @@
 
 use crate::harness::{
     Admin, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, assert_refused, eventually, for_shards, frame, opcode,
-    output, shortened, subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
+    output, over_tls, shortened, subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ for_shards!(
     every_ending_is_counted_once,
     a_half_closed_admin_connection_is_answered
 );
+over_tls!(pipelined_requests_are_all_answered, every_ending_is_counted_once);
 
 /// A parser that takes a bare line feed for the end of a line sees such a request end before the server does.
 #[test]

@@ -14,3 +14,5 @@ mod limits;
 mod order;
 mod protocol;
 mod reload;
+mod tls;
+mod transport;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-for_shards!(everybody_sees_one_order, pipelined_membership_cuts_exactly);
+for_shards!(and_over_tls, everybody_sees_one_order, pipelined_membership_cuts_exactly);
 
 const CHANNELS: [&str; 5] = ["order:0", "order:1", "order:2", "order:3", "order:4"];
 const PUBLISHERS: usize = 4;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tungstenite::protocol::Message;
 
 for_shards!(
+    and_over_tls,
     malformed_messages_are_answered,
     unknown_events_are_answered,
     members_may_come_in_any_order_and_spelling,

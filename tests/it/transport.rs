@@ -1,0 +1,173 @@
+//! What carries a test client's bytes: plain TCP, or TLS where the server at that address speaks it. Scripts do not care.
+
+use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::io::{Read, Result, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Runs a script whose servers all speak TLS, and therefore its clients.
+pub fn over_tls(script: impl FnOnce()) {
+    IS_OVER_TLS.set(true);
+    script();
+    IS_OVER_TLS.set(false);
+}
+
+thread_local! {
+    // Of the test's thread, which starts the servers; its clients may be in any.
+    static IS_OVER_TLS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether servers that are started now speak TLS.
+pub fn is_over_tls() -> bool {
+    IS_OVER_TLS.get()
+}
+
+/// Makes the clients of this address speak TLS.
+pub fn speaks_tls(address: SocketAddr) {
+    secure_addresses().lock().expect("no panic while it was held").insert(address);
+}
+
+/// The address may be given to another server.
+pub fn speaks_no_more(address: SocketAddr) {
+    secure_addresses().lock().expect("no panic while it was held").remove(&address);
+}
+
+fn secure_addresses() -> &'static Mutex<HashSet<SocketAddr>> {
+    static ADDRESSES: OnceLock<Mutex<HashSet<SocketAddr>>> = OnceLock::new();
+    ADDRESSES.get_or_init(Mutex::default)
+}
+
+/// A certificate for this machine and its key, as files of a directory.
+pub struct Pair {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// The certificate as it travels.
+    pub der: CertificateDer<'static>,
+}
+
+impl Pair {
+    /// A new one, signed by an authority that clients of [`client_config`] believe.
+    pub fn make(dir: &Path) -> Pair {
+        Pair::expiring(dir, Duration::from_secs(90 * 24 * 3600))
+    }
+
+    /// One that is valid for so long from now on.
+    pub fn expiring(dir: &Path, valid: Duration) -> Pair {
+        let key = KeyPair::generate().expect("a key");
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set");
+        params.not_after = date_time_ymd(1970, 1, 1) + now + valid;
+        let certificate = params.signed_by(&key, authority()).expect("signed");
+        let pair = Pair { cert: dir.join("cert.pem"), key: dir.join("key.pem"), der: certificate.der().clone() };
+        std::fs::write(&pair.cert, certificate.pem()).expect("written");
+        std::fs::write(&pair.key, key.serialize_pem()).expect("written");
+        pair
+    }
+}
+
+/// The authority of this run, made when it is first needed.
+pub fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
+    static AUTHORITY: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
+    AUTHORITY.get_or_init(|| {
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed")
+    })
+}
+
+/// A client's configuration, with tickets of its own.
+pub fn client_config(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority().der().clone()).expect("an authority");
+    let builder = ClientConfig::builder_with_provider(ring::default_provider().into());
+    let builder = builder.with_protocol_versions(versions).expect("versions");
+    builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+fn shared_client_config() -> Arc<ClientConfig> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    CONFIG.get_or_init(|| client_config(rustls::ALL_VERSIONS).into()).clone()
+}
+
+/// One client's end.
+pub enum Transport {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Transport {
+    /// As the server at the other end speaks; nothing is sent yet.
+    pub fn over(stream: TcpStream) -> Transport {
+        let address = stream.peer_addr().expect("a connected socket");
+        match secure_addresses().lock().expect("no panic while it was held").contains(&address) {
+            true => Transport::tls(stream, shared_client_config()),
+            false => Transport::Plain(stream),
+        }
+    }
+
+    /// TLS with this configuration, whatever the server speaks.
+    pub fn tls(stream: TcpStream, config: Arc<ClientConfig>) -> Transport {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session = ClientConnection::new(config, name).expect("a configuration");
+        Transport::Tls(Box::new(StreamOwned::new(session, stream)))
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(tls) => &tls.sock,
+        }
+    }
+
+    /// The socket alone.
+    pub fn into_socket(self) -> TcpStream {
+        match self {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(tls) => tls.sock,
+        }
+    }
+
+    /// Says that nothing more is sent; the other direction stays open.
+    pub fn finish_writing(&mut self) {
+        if let Transport::Tls(tls) = self {
+            tls.conn.send_close_notify();
+            tls.flush().expect("an open connection");
+        }
+        self.socket().shutdown(Shutdown::Write).expect("an open connection");
+    }
+}
+
+impl Read for Transport {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize> {
+        match self {
+            Transport::Plain(socket) => socket.read(bytes),
+            Transport::Tls(tls) => tls.read(bytes),
+        }
+    }
+}
+
+impl Write for Transport {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        match self {
+            Transport::Plain(socket) => socket.write(bytes),
+            Transport::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self {
+            Transport::Plain(socket) => socket.flush(),
+            Transport::Tls(tls) => tls.flush(),
+        }
+    }
+}
