@@ -46,6 +46,7 @@
 //! * A channel is owned by one shard, by the hash of its name. The owner is its sequencer: every publish goes there, gets
 //!   its place, and is mailed once to each shard that has subscribers. Every subscribe and unsubscribe is counted there
 //!   too, and acknowledged in the same first-in-first-out mail as the messages, so `socket:subscribed` is a promise.
+//! * An address is owned by one shard, by its hash, which counts its connections for the whole server ([`hub::addresses`]).
 //! * A message is encoded once, header and all, by the shard that the publisher talks to: its bytes have to be copied there
 //!   in any case, and the owner adds nothing to them. What crosses cores is a reference.
 //!

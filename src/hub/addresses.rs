@@ -7,6 +7,7 @@
 
 use crate::config::Limits;
 use crate::hub::bucket::{Bucket, Rate};
+use ahash::RandomState;
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::fmt;
@@ -77,41 +78,47 @@ pub enum Excess {
 
 /// Entries exist for addresses with a connection anywhere, and for a while for those that connected lately, where it
 /// matters how often they do.
-#[derive(Default)]
 pub struct Addresses {
+    hasher: RandomState,
     counts: HashTable<Count>,
     buckets: HashTable<Rated>,
     /// Addresses that have a bucket, the first to be full again first.
-    filling: VecDeque<Filling>,
+    filling: VecDeque<Address>,
     /// Buckets given up before they were full, because there were too many.
     pub forgotten: u64,
 }
 
 struct Count {
     address: Address,
-    hash: u64,
     placed: u32,
     refused: u32,
 }
 
 struct Rated {
     address: Address,
-    hash: u64,
     bucket: Bucket,
 }
 
-struct Filling {
-    address: Address,
-    hash: u64,
-}
-
 impl Addresses {
+    /// Nobody has come yet. `hasher`: places addresses in the tables.
+    pub fn new(hasher: RandomState) -> Addresses {
+        Addresses {
+            hasher,
+            counts: HashTable::new(),
+            buckets: HashTable::new(),
+            filling: VecDeque::new(),
+            forgotten: 0,
+        }
+    }
+
     /// A connection of this address came.
-    pub fn arrive(&mut self, address: Address, hash: u64, now: u32, limits: &Limits) -> Verdict {
+    pub fn arrive(&mut self, address: Address, now: u32, limits: &Limits) -> Verdict {
         let is_too_fast = limits.upgrades_per_address_max > 0
-            && !self.take(address, hash, now, Rate::new(limits.upgrades_per_address_max, 0));
-        let found = self.counts.entry(hash, |count| count.address == address, |count| count.hash);
-        let mut entry = found.or_insert_with(|| Count { address, hash, placed: 0, refused: 0 });
+            && !self.take(address, now, Rate::new(limits.upgrades_per_address_max, 0));
+        let Addresses { hasher, counts, .. } = self;
+        let is_meant = |count: &Count| count.address == address;
+        let found = counts.entry(hasher.hash_one(address), is_meant, |count| hasher.hash_one(count.address));
+        let mut entry = found.or_insert_with(|| Count { address, placed: 0, refused: 0 });
         let count = entry.get_mut();
         let excess = match count.placed >= limits.address_connections_max() {
             true => Excess::Connections,
@@ -129,8 +136,9 @@ impl Addresses {
     }
 
     /// A connection of this address ended.
-    pub fn depart(&mut self, address: Address, hash: u64, was_refused: bool) {
-        let Ok(mut entry) = self.counts.find_entry(hash, |count| count.address == address) else {
+    pub fn depart(&mut self, address: Address, was_refused: bool) {
+        let Addresses { hasher, counts, .. } = self;
+        let Ok(mut entry) = counts.find_entry(hasher.hash_one(address), |count| count.address == address) else {
             debug_assert!(false, "a connection left an address that has none");
             return;
         };
@@ -141,8 +149,8 @@ impl Addresses {
         }
         if count.placed == 0 && count.refused == 0 {
             entry.remove();
-            if self.counts.len() < self.counts.capacity() / 4 {
-                self.counts.shrink_to(self.counts.len() * 2, |count| count.hash);
+            if counts.len() < counts.capacity() / 4 {
+                counts.shrink_to(counts.len() * 2, |count| hasher.hash_one(count.address));
             }
         }
     }
@@ -150,19 +158,21 @@ impl Addresses {
     /// Forgets what no longer matters: addresses that could connect as often again as one that never did.
     pub fn forget(&mut self, now: u32) {
         for _ in 0..FORGOTTEN_PER_TURN.min(self.filling.len()) {
-            let Some(Filling { address, hash }) = self.filling.front() else { return };
-            let Ok(entry) = self.buckets.find_entry(*hash, |rated| rated.address == *address) else { return };
+            let Some(&address) = self.filling.front() else { return };
+            let hash = self.hasher.hash_one(address);
+            let Ok(entry) = self.buckets.find_entry(hash, |rated| rated.address == address) else { return };
             if entry.get().bucket.is_full(now) {
                 entry.remove();
                 self.filling.pop_front();
-            } else if self.filling.len() > 1 {
+            } else {
                 // It connected again since; those behind it may be full.
                 self.filling.rotate_left(1);
             }
         }
-        if self.buckets.len() < self.buckets.capacity() / 4 {
-            self.buckets.shrink_to(self.buckets.len() * 2, |rated| rated.hash);
-            self.filling.shrink_to(self.buckets.len() * 2);
+        let Addresses { hasher, buckets, filling, .. } = self;
+        if buckets.len() < buckets.capacity() / 4 {
+            buckets.shrink_to(buckets.len() * 2, |rated| hasher.hash_one(rated.address));
+            filling.shrink_to(buckets.len() * 2);
         }
     }
 
@@ -177,21 +187,23 @@ impl Addresses {
         self.counts.iter().map(|count| (count.placed + count.refused) as usize).sum()
     }
 
-    fn take(&mut self, address: Address, hash: u64, now: u32, rate: Rate) -> bool {
-        if let Some(rated) = self.buckets.find_mut(hash, |rated| rated.address == address) {
+    fn take(&mut self, address: Address, now: u32, rate: Rate) -> bool {
+        let Addresses { hasher, buckets, filling, forgotten, .. } = self;
+        let hash = hasher.hash_one(address);
+        if let Some(rated) = buckets.find_mut(hash, |rated| rated.address == address) {
             return rated.bucket.take_one(rate, now);
         }
-        if self.filling.len() >= BUCKETS_MAX
-            && let Some(Filling { address, hash }) = self.filling.pop_front()
-            && let Ok(entry) = self.buckets.find_entry(hash, |rated| rated.address == address)
+        if filling.len() >= BUCKETS_MAX
+            && let Some(oldest) = filling.pop_front()
+            && let Ok(entry) = buckets.find_entry(hasher.hash_one(oldest), |rated| rated.address == oldest)
         {
             entry.remove();
-            self.forgotten += 1;
+            *forgotten += 1;
         }
         let mut bucket = Bucket::full(rate, now);
         let has_one = bucket.take_one(rate, now);
-        self.buckets.insert_unique(hash, Rated { address, hash, bucket }, |rated| rated.hash);
-        self.filling.push_back(Filling { address, hash });
+        buckets.insert_unique(hash, Rated { address, bucket }, |rated| hasher.hash_one(rated.address));
+        filling.push_back(address);
         has_one
     }
 }
@@ -199,7 +211,7 @@ impl Addresses {
 const V4: u64 = 0xffff_ffff << 32;
 /// Connections of one address that may be in the midst of being told that they are too many.
 const REFUSALS_MAX: u32 = 16;
-/// Addresses per shard whose haste is remembered: 4 MiB.
+/// Addresses per shard whose haste is remembered: at most 4 MiB.
 const BUCKETS_MAX: usize = 65_536;
 /// Entries that one turn looks at.
 const FORGOTTEN_PER_TURN: usize = 16;
@@ -211,6 +223,10 @@ mod tests {
 
     fn address(text: &str) -> Address {
         Address::of(text.parse().expect("an address"))
+    }
+
+    fn addresses() -> Addresses {
+        Addresses::new(RandomState::with_seeds(1, 2, 3, 4))
     }
 
     fn limits(connections: u32, upgrades: u32) -> Limits {
@@ -235,29 +251,29 @@ mod tests {
 
     #[test]
     fn so_many_have_a_place_some_are_told_and_the_rest_is_dropped() {
-        let (mut addresses, limits) = (Addresses::default(), limits(3, 0));
+        let (mut addresses, limits) = (addresses(), limits(3, 0));
         let (a, b) = (address("192.0.2.7"), address("192.0.2.8"));
-        let verdicts: Vec<_> = (0..30).map(|_| addresses.arrive(a, HASH, 0, &limits)).collect();
+        let verdicts: Vec<_> = (0..30).map(|_| addresses.arrive(a, 0, &limits)).collect();
         assert!(verdicts[..3].iter().all(|&verdict| verdict == Verdict::Placed));
         assert!(verdicts[3..19].iter().all(|&verdict| verdict == Verdict::Refused(Excess::Connections)));
         assert!(verdicts[19..].iter().all(|&verdict| verdict == Verdict::Dropped(Excess::Connections)));
-        assert_eq!(addresses.arrive(b, HASH, 0, &limits), Verdict::Placed, "another's place is its own");
-        addresses.depart(a, HASH, false);
-        assert_eq!(addresses.arrive(a, HASH, 0, &limits), Verdict::Placed, "who is being told takes no place");
-        (0..3).for_each(|_| addresses.depart(a, HASH, false));
-        (0..16).for_each(|_| addresses.depart(a, HASH, true));
-        addresses.depart(b, HASH, false);
+        assert_eq!(addresses.arrive(b, 0, &limits), Verdict::Placed, "another's place is its own");
+        addresses.depart(a, false);
+        assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Placed, "who is being told takes no place");
+        (0..3).for_each(|_| addresses.depart(a, false));
+        (0..16).for_each(|_| addresses.depart(a, true));
+        addresses.depart(b, false);
         assert_eq!(addresses.sizes(), (0, 0));
     }
 
     #[test]
     fn haste_is_forgotten() {
-        let (mut addresses, limits) = (Addresses::default(), limits(0, 1));
+        let (mut addresses, limits) = (addresses(), limits(0, 1));
         let (a, b) = (address("192.0.2.7"), address("2001:db8::"));
-        assert!((0..10).all(|_| addresses.arrive(a, HASH, 0, &limits) == Verdict::Placed));
-        assert_eq!(addresses.arrive(a, HASH, 0, &limits), Verdict::Refused(Excess::Upgrades));
-        assert_eq!(addresses.arrive(b, HASH, 5, &limits), Verdict::Placed);
-        assert_eq!(addresses.arrive(a, HASH, 10, &limits), Verdict::Placed, "another second, another connection");
+        assert!((0..10).all(|_| addresses.arrive(a, 0, &limits) == Verdict::Placed));
+        assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Refused(Excess::Upgrades));
+        assert_eq!(addresses.arrive(b, 5, &limits), Verdict::Placed);
+        assert_eq!(addresses.arrive(a, 10, &limits), Verdict::Placed, "another second, another connection");
         addresses.forget(FILL_TICKS + 5);
         assert_eq!(addresses.sizes(), (2, 1), "b is forgotten, a came later");
         addresses.forget(FILL_TICKS + 10);
@@ -266,22 +282,19 @@ mod tests {
 
     #[test]
     fn tables_are_bounded_and_shrink() {
-        let (mut addresses, limits) = (Addresses::default(), limits(0, 1));
+        let (mut addresses, limits) = (addresses(), limits(0, 1));
         let many: Vec<_> = (0..BUCKETS_MAX as u32 + 100).map(|n| Address::of(Ipv4Addr::from_bits(n).into())).collect();
-        let hash = |address: Address| address.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for &address in &many {
-            addresses.arrive(address, hash(address), 0, &limits);
+            addresses.arrive(address, 0, &limits);
         }
         assert_eq!((addresses.sizes(), addresses.forgotten), ((many.len(), BUCKETS_MAX), 100));
         for &address in &many {
-            addresses.depart(address, hash(address), false);
+            addresses.depart(address, false);
             addresses.forget(FILL_TICKS);
         }
         assert_eq!(addresses.sizes(), (0, 0));
         assert!(addresses.counts.capacity() < 100 && addresses.buckets.capacity() < 100);
         assert!(addresses.filling.capacity() < 100);
+        assert_eq!(size_of::<Count>(), 16);
     }
-
-    /// Of all addresses here: a table must tell addresses apart, not hashes.
-    const HASH: u64 = 7;
 }

@@ -146,16 +146,17 @@ impl Hub {
     pub fn new(identity: Identity, keys: &[Key], limits: Limits) -> Hub {
         let Identity { shard, shards, seed } = identity;
         let [a, b, c, d] = seed;
+        let hasher = RandomState::with_seeds(b, a, d, c);
         Hub {
             shard,
             shards,
-            hasher: RandomState::with_seeds(b, a, d, c),
+            addresses: Addresses::new(hasher.clone()),
+            hasher,
             identities: Identities::new(seed),
             pages: Pages::default(),
             members: Vec::new(),
             subscribers: Subscribers::default(),
             directory: Directory::default(),
-            addresses: Addresses::default(),
             reply_page: None,
             own_mail: VecDeque::new(),
             laid: Laid::default(),
@@ -427,13 +428,13 @@ impl Hub {
             Mail::Ask(asker, question) => self.consider(asker, *question, port),
             Mail::Answer(asker, answer) => port.answer(asker, *answer),
             Mail::Arrive { arrival, now } => {
-                let hash = self.hasher.hash_one(arrival.address);
-                let verdict = self.addresses.arrive(arrival.address, hash, now, &self.limits);
+                let verdict = self.addresses.arrive(arrival.address, now, &self.limits);
+                self.counters.addresses_forgotten = self.addresses.forgotten;
                 self.post(arrival.shard, Mail::Admit(arrival, verdict), port);
             }
             Mail::Admit(arrival, verdict) => port.admit(arrival, verdict),
             Mail::Depart { address, was_refused } => {
-                self.addresses.depart(address, self.hasher.hash_one(address), was_refused);
+                self.addresses.depart(address, was_refused);
             }
             Mail::Fence(fence) => {
                 self.fences[fence as usize] += 1;

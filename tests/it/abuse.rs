@@ -1,7 +1,10 @@
 //! What strangers may not do: connect from pages that are not allowed, take more than their share, say who they are not.
 
 use crate::harness::*;
+use crate::transport::over_tls;
 use serde_json::{Value, json};
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 
 for_shards!(
@@ -227,6 +230,27 @@ fn check_address(server: &Server, admin: &mut Admin, mut client: RawClient, addr
     assert!(line.contains(&format!("address=\"{address}")), "{line}");
     assert!(line.contains(&format!("source=\"{source}\"")), "{line}");
     client
+}
+
+/// In the clear, before TLS.
+#[test]
+fn a_proxy_header_comes_before_tls() {
+    over_tls(|| {
+        let server = behind_proxy(2).arg("--log", "debug").start();
+        let mut admin = Admin::connect(&server);
+        let mut stream = TcpStream::connect(server.address).expect("the server accepts");
+        let header = header_for("203.0.113.7");
+        let (start, end) = header.split_at(20);
+        stream.write_all(start.as_bytes()).expect("the server takes bytes");
+        stream.write_all(end.as_bytes()).expect("the server takes bytes");
+        let mut client = RawClient::over(stream);
+        client.write(request("/", "X-Forwarded-For: 6.6.6.6\r\n").as_bytes());
+        check_address(&server, &mut admin, client, "203.0.113.7:50000", "PROXY header");
+
+        let mut client = RawClient::over(TcpStream::connect(server.address).expect("the server accepts"));
+        assert!(!client.write_anyway(request("/", "").as_bytes()), "a ClientHello is no PROXY header");
+        assert_eq!(stats(&mut admin)["closes_proxy_header_malformed"], 1);
+    });
 }
 
 /// However it is cut up on its way; and what cannot be one is not waited for.

@@ -601,7 +601,8 @@ impl RawClient {
         RawClient::over(socket.into())
     }
 
-    fn over(stream: TcpStream) -> RawClient {
+    /// Over a TCP connection already made.
+    pub fn over(stream: TcpStream) -> RawClient {
         stream.set_read_timeout(Some(LONG)).expect("socket option");
         stream.set_write_timeout(Some(LONG)).expect("socket option");
         stream.set_nodelay(true).expect("socket option");
