@@ -338,6 +338,7 @@ impl Common {
         let template = custom.publish.replace("\\r", "\r").replace("\\n", "\n");
         Ok(Target {
             name: "custom".into(),
+            tls: None,
             path: custom.path.as_str().into(),
             greeting: custom.greeting.clone(),
             subscribe: custom.subscribe.as_deref().map(Into::into),

@@ -1,16 +1,18 @@
 //! The engine: one epoll loop with many client connections. It knows WebSockets, not scenarios; what a message means is
 //! the [`Handler`]'s business. One read buffer for all connections; a connection that is idle holds no buffer.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
+use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock::now_ns;
+use crate::stream::{Stream, client_config};
 use crate::target::Target;
 use crate::wire::{self, Upgrade};
 
@@ -52,6 +54,9 @@ pub struct Net {
     /// Could not even be started; reported in the next turn.
     failed: Vec<(usize, String)>,
     buffer: Vec<u8>,
+    /// For what arrives encrypted.
+    scratch: Vec<u8>,
+    tls: Option<Arc<ClientConfig>>,
     address: SocketAddr,
     target: Arc<Target>,
     /// Which block of source addresses is this thread's.
@@ -68,7 +73,7 @@ pub struct Net {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     phase: Phase,
     started_ns: u64,
     channel: u32,
@@ -97,6 +102,8 @@ impl Net {
             freed: Vec::new(),
             failed: Vec::new(),
             buffer: vec![0; 512 * 1024],
+            scratch: Vec::new(),
+            tls: target.tls.map(client_config).transpose()?,
             address,
             target,
             source_block: source_block as u32,
@@ -138,7 +145,7 @@ impl Net {
         id
     }
 
-    fn connect(&mut self, id: usize) -> io::Result<TcpStream> {
+    fn connect(&mut self, id: usize) -> io::Result<Stream> {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = self.source() {
@@ -150,7 +157,7 @@ impl Net {
                 let mut stream = TcpStream::from_std(std::net::TcpStream::from(socket));
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 self.poll.registry().register(&mut stream, Token(id), interest)?;
-                Ok(stream)
+                Stream::new(stream, self.tls.as_ref())
             }
         }
     }
@@ -255,16 +262,17 @@ impl Net {
             return;
         };
         if connection.phase == Phase::Connecting {
-            if let Ok(Some(error)) | Err(error) = connection.stream.take_error() {
+            if let Ok(Some(error)) | Err(error) = connection.stream.tcp().take_error() {
                 return self.end(id, Ended::Refused(error.to_string()), handler);
             }
-            if connection.stream.peer_addr().is_err() {
+            if connection.stream.tcp().peer_addr().is_err() {
                 return;
             }
             connection.phase = Phase::Upgrading;
             let path = self.target.path_of(connection.channel);
             connection.out = wire::upgrade_request(&self.address.to_string(), &path);
         }
+        connection.stream.writable();
         while !connection.out.is_empty() {
             match connection.stream.write(&connection.out) {
                 Ok(written) => drop(connection.out.drain(..written)),
@@ -288,7 +296,7 @@ impl Net {
             if held * 2 > buffer.len() {
                 buffer.resize(buffer.len() * 2, 0);
             }
-            let got = match connection.stream.read(&mut buffer[held..]) {
+            let got = match connection.stream.read(&mut buffer[held..], &mut self.scratch) {
                 Ok(0) => break Some(None),
                 Ok(got) => got,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break None,
@@ -297,7 +305,7 @@ impl Net {
             };
             self.bytes_read += got as u64;
             self.reads += 1;
-            let drained = held + got < buffer.len();
+            let drained = connection.stream.is_drained;
             if held > 0 {
                 buffer[..held].copy_from_slice(&connection.rest);
                 connection.rest = Vec::new();

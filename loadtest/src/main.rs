@@ -31,6 +31,7 @@ mod ring;
 mod scenario;
 mod server;
 mod stamp;
+mod stream;
 mod target;
 mod template;
 mod track;

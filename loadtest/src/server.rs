@@ -58,7 +58,7 @@ impl Starter {
         let mut publish_to = None;
         let port = address.port().to_string();
         let mut command = match name {
-            "corecast" => {
+            "corecast" | "corecast-tls" | "corecast-tls-resumed" => {
                 admin_socket = Some(admin.clone());
                 let mut command = Command::new(self.corecast()?);
                 command.args(["serve", "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
@@ -66,6 +66,13 @@ impl Starter {
                 command.args(["--shards", &self.shards.max(1).to_string()]);
                 command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
                 command.args(&self.options);
+                if name != "corecast" {
+                    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+                    let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+                    fs::write(&cert, pair.cert.pem())?;
+                    fs::write(&key, pair.signing_key.serialize_pem())?;
+                    command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);
+                }
                 command
             }
             "floor" | "floor-per-message" => {

@@ -23,12 +23,23 @@ pub struct Target {
     pub unsubscribed: Option<String>,
     /// What to say so that the server answers with one frame.
     pub ping: Option<Template>,
+    /// It speaks TLS.
+    pub tls: Option<Tls>,
     /// What we say goes in binary frames.
     pub binary: bool,
     /// A frame may hold several messages (NATS): look for all stamps in it.
     pub packed: bool,
     /// How to publish.
     pub publish: Publish,
+}
+
+/// What a client that comes back brings along.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Tls {
+    /// Nothing: every handshake is a full one.
+    Full,
+    /// The ticket of an earlier session.
+    Resumed,
 }
 
 /// How a message gets published.
@@ -70,6 +81,7 @@ impl Target {
             unsubscribe: Some(r#"{"event":"socket:unsubscribe","data":{"channel":"{channel}"}}"#.into()),
             unsubscribed: Some("socket:unsubscribed".into()),
             ping: Some(r#"{"event":"socket:ping","data":{"id":{n}}}"#.into()),
+            tls: None,
             binary: false,
             packed: false,
             publish: Publish::WebSocket {
@@ -86,6 +98,12 @@ impl Target {
         };
         Some(match name {
             "corecast" => Target { greeting: Some("socket:connected".into()), publish: lines, ..ours },
+            "corecast-tls" | "corecast-tls-resumed" => Target {
+                greeting: Some("socket:connected".into()),
+                publish: lines,
+                tls: Some(if name == "corecast-tls" { Tls::Full } else { Tls::Resumed }),
+                ..ours
+            },
             "floor" | "floor-per-message" => {
                 Target { greeting: Some("socket:connected".into()), publish: lines, ..ours }
             }
@@ -131,5 +149,16 @@ impl Target {
 }
 
 /// The targets that are known by name.
-pub const NAMES: [&str; 9] =
-    ["corecast", "floor", "floor-per-message", "bun", "bun-deferred", "node-ws", "tokio-tungstenite", "nchan", "nats"];
+pub const NAMES: [&str; 11] = [
+    "corecast",
+    "corecast-tls",
+    "corecast-tls-resumed",
+    "floor",
+    "floor-per-message",
+    "bun",
+    "bun-deferred",
+    "node-ws",
+    "tokio-tungstenite",
+    "nchan",
+    "nats",
+];
