@@ -5,6 +5,7 @@
 test:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo rustc --lib --profile check -- --cfg fuzzing -D warnings # what the target hub_actions needs
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test

@@ -182,7 +182,7 @@ impl Addresses {
     }
 
     /// Connections that are counted, placed or refused. Walks the table.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn counted(&self) -> usize {
         self.counts.iter().map(|count| (count.placed + count.refused) as usize).sum()
     }

@@ -22,8 +22,8 @@ pub mod places;
 mod replies;
 pub mod subscribers;
 
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, fuzzing))]
+pub mod simulation;
 
 use crate::config::{Key, Limits, Live};
 use crate::metrics::Counters;

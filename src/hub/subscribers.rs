@@ -113,18 +113,17 @@ impl Subscribers {
     pub fn is_empty(&self) -> bool {
         self.locals.is_empty()
     }
+
+    /// What the members' references add up to.
+    #[cfg(any(test, fuzzing))]
+    pub fn interest(&self) -> usize {
+        self.locals.iter().map(|(_, local)| local.interest as usize).sum()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl Subscribers {
-        /// What the members' references add up to.
-        pub fn interest(&self) -> usize {
-            self.locals.iter().map(|(_, local)| local.interest as usize).sum()
-        }
-    }
 
     #[test]
     fn a_channel_is_forgotten_when_no_member_and_no_page_needs_it() {

@@ -50,6 +50,7 @@ impl<I: Iterator<Item = u8>> Choices<I> {
 }
 
 /// `len` bytes from a seed (splitmix64).
+#[cfg(test)]
 pub fn bytes(seed: u64, len: usize) -> impl Iterator<Item = u8> {
     (1..=len as u64).map(move |n| (mix(seed.wrapping_add(n.wrapping_mul(GOLDEN))) >> 56) as u8)
 }

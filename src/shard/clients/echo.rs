@@ -88,7 +88,7 @@ impl Clients {
 /// the others; unless a reload lowers that of messages meanwhile.
 pub(super) fn outbox_limit(phase: Phase, limits: &Limits) -> usize {
     match phase {
-        Phase::Echoing { .. } => limits.outbox_bytes_max.max(2 * limits.message_bytes_max + READ_BYTES),
+        Phase::Echoing { .. } => limits.outbox_bytes_max.max(2 * (limits.message_bytes_max + READ_BYTES)),
         _ => limits.outbox_bytes_max,
     }
 }

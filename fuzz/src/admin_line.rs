@@ -1,0 +1,123 @@
+//! Lines of the admin socket: each is answered by exactly one line, with its `id`, in its turn.
+
+use super::json;
+use corecast::admin::Session;
+use corecast::admin::request::Parser;
+use corecast::config::Limits;
+use corecast::hub::addresses::Verdict;
+use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::pages::{Chunk, Pages};
+use corecast::hub::{Hub, Identity, Port, Urgency};
+use corecast::protocol::close::CloseReason;
+
+/// The bytes are lines. Panics where a reply is missing, is one too many, or is another's.
+pub fn check(data: &[u8]) {
+    let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], Limits::default());
+    let mut port = Around::default();
+    for slot in 0..2 {
+        hub.connect(slot, &mut port);
+        hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"a"}}"#, &mut port);
+    }
+    let mut session = Session::new(0, 0, 0);
+    let mut parser = Parser::default();
+    for line in data.split(|&byte| byte == b'\n') {
+        session.line(line, &mut parser, &mut hub, 1, &mut port);
+        port.settle_all(&mut session, &mut hub);
+        assert!(session.is_answered() && session.unsettled() == 0, "a reply waits for nothing");
+        let reply = std::mem::take(&mut session.output);
+        check_reply(line, std::str::from_utf8(&reply).expect("replies are text"));
+        hub.end_turn(&mut port);
+    }
+}
+
+fn check_reply(line: &[u8], reply: &str) {
+    let reply = reply.strip_suffix('\n').expect("a whole line");
+    assert!(!reply.contains('\n'), "two lines: {reply}");
+    assert!(json::is_json(reply), "{reply}");
+    let members = json::members(reply).expect("an object");
+    let request = std::str::from_utf8(line).ok().filter(|line| json::is_json(line)).and_then(json::members);
+    let id = request.as_ref().and_then(|request| request.get("id").copied()).unwrap_or("null");
+    assert_eq!(members["id"], id, "{reply}");
+    match members["ok"] {
+        "true" => assert!(request.is_some_and(|request| request.contains_key("command")), "{reply}"),
+        "false" => {
+            let code = json::string(members["code"]).expect("a code");
+            assert!(CODES.contains(&&*code), "{reply}");
+            assert!(!members["error"].is_empty() && members.len() == 4, "{reply}");
+        }
+        _ => panic!("neither true nor false: {reply}"),
+    }
+}
+
+const CODES: [&str; 9] = [
+    "malformed_request",
+    "unknown_command",
+    "missing_member",
+    "invalid_channel",
+    "reserved_event",
+    "not_found",
+    "too_large",
+    "invalid_configuration",
+    "refused",
+];
+
+/// The shard around the hub: it has no sockets, and answers for them at once.
+#[derive(Default)]
+struct Around {
+    asks: Vec<(Asker, Question)>,
+    answers: Vec<(Asker, Answer)>,
+    settled: Vec<(Asker, Settled)>,
+}
+
+impl Around {
+    fn settle_all(&mut self, session: &mut Session, hub: &mut Hub) {
+        loop {
+            let Around { asks, answers, settled } = std::mem::take(self);
+            if asks.is_empty() && answers.is_empty() && settled.is_empty() {
+                return;
+            }
+            for (asker, settled) in settled {
+                session.settle(asker, settled);
+            }
+            for (asker, answer) in answers {
+                session.answer(asker, answer, hub, 1, self);
+            }
+            for (asker, question) in asks {
+                let answer = match question {
+                    Question::Connections { .. } => Answer::Connections { connections: Vec::new(), next: None },
+                    Question::Disconnect { member, .. } if hub.is_live(member) => {
+                        hub.disconnect(member.slot, self);
+                        Answer::Done
+                    }
+                    Question::Stats => Answer::Stats { shard: 0, stats: Box::default() },
+                    Question::Operate(_) => Answer::InvalidConfiguration("there is none".into()),
+                    _ => Answer::NotFound,
+                };
+                hub.answer(asker, answer, self);
+            }
+        }
+    }
+}
+
+impl Port for Around {
+    fn lay(&mut self, _: &mut Pages, _: Slot, chunk: Chunk, _: Urgency) {
+        assert!(!chunk.is_empty());
+    }
+    fn mail(&mut self, _: ShardId, _: Mail) {
+        unreachable!("there is one shard");
+    }
+    fn mail_after(&mut self, _: &[ShardId], _: ShardId, _: Mail) {
+        unreachable!("there is one shard");
+    }
+    fn ask(&mut self, asker: Asker, question: Question) {
+        self.asks.push((asker, question));
+    }
+    fn answer(&mut self, asker: Asker, answer: Answer) {
+        self.answers.push((asker, answer));
+    }
+    fn settle(&mut self, asker: Asker, settled: Settled) {
+        self.settled.push((asker, settled));
+    }
+    fn admit(&mut self, _: Arrival, _: Verdict) {}
+    fn close(&mut self, _: Slot, _: CloseReason) {}
+}

@@ -1,0 +1,164 @@
+//! A client's frames: the decoder says the same as a plain reading of the whole stream, however that is cut, and holds no more
+//! than has arrived.
+
+use corecast::wire::frame::{Decoder, Message, Violation};
+
+/// The first byte chooses the limit and where the stream is cut; the rest is the stream. Panics where two readings differ.
+pub fn check(data: &[u8]) {
+    let Some((&choice, stream)) = data.split_first() else { return };
+    let limit = [1 << 20, 1000, 130, 128][usize::from(choice & 3)];
+    let expected = plainly(stream, limit);
+    assert_eq!(decode([stream], limit), expected, "whole");
+    assert_eq!(decode(stream.chunks(1), limit), expected, "byte by byte");
+    let stride = usize::from(choice >> 2) + 2;
+    assert_eq!(decode(stream.chunks(stride), limit), expected, "{stride} at a time");
+    let (head, tail) = stream.split_at(stream.len().min(stride));
+    assert_eq!(decode([head, tail], limit), expected, "cut at {stride}");
+}
+
+/// What a stream comes to.
+#[derive(Debug, Default, PartialEq)]
+struct Outcome {
+    messages: Vec<(u8, Vec<u8>)>,
+    violation: Option<Kind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Protocol,
+    InvalidUtf8,
+    TooBig,
+}
+
+fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Outcome {
+    let mut decoder = Decoder::default();
+    let mut outcome = Outcome::default();
+    let mut arrived = 0;
+    for piece in pieces {
+        let mut piece = piece.to_vec();
+        arrived += piece.len();
+        let mut at = 0;
+        loop {
+            match decoder.next(&mut piece, &mut at, limit) {
+                Ok(None) => break,
+                Ok(Some(message)) => {
+                    assert_eq!(outcome.violation, None, "something follows a violation");
+                    outcome.messages.push(match message {
+                        Message::Text(text) => (TEXT, text.as_bytes().to_vec()),
+                        Message::Binary(bytes) => (BINARY, bytes.to_vec()),
+                        Message::Ping(bytes) => (PING, bytes.to_vec()),
+                        Message::Pong(bytes) => (PONG, bytes.to_vec()),
+                        Message::Close(None) => (CLOSE, Vec::new()),
+                        Message::Close(Some((code, reason))) => {
+                            (CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
+                        }
+                    });
+                }
+                Err(violation) => {
+                    let kind = match violation {
+                        Violation::Protocol(_) => Kind::Protocol,
+                        Violation::InvalidUtf8 => Kind::InvalidUtf8,
+                        Violation::TooBig => Kind::TooBig,
+                    };
+                    assert_eq!(outcome.violation.replace(kind), None, "two violations");
+                }
+            }
+        }
+        assert_eq!(at, piece.len(), "input is left over");
+        // A vector doubles as it grows.
+        assert!(decoder.held_bytes() <= 256 + 2 * arrived.min(limit + 256), "{} bytes held", decoder.held_bytes());
+    }
+    outcome
+}
+
+/// RFC 6455 §5, read from the whole stream at once.
+fn plainly(stream: &[u8], limit: usize) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut rest = stream;
+    // The message that has begun: its opcode, and what of it has come.
+    let mut begun: Option<(u8, Vec<u8>)> = None;
+    outcome.violation = loop {
+        let Some(&first) = rest.first() else { break None };
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
+        let is_control = opcode & 8 != 0;
+        let is_legal = first & 0x70 == 0
+            && match opcode {
+                0 => begun.is_some(),
+                TEXT | BINARY => begun.is_none(),
+                CLOSE | PING | PONG => fin,
+                _ => false,
+            };
+        if !is_legal {
+            break Some(Kind::Protocol);
+        }
+        let Some(&second) = rest.get(1) else { break None };
+        if second & 0x80 == 0 || is_control && second & 0x7F > 125 {
+            break Some(Kind::Protocol);
+        }
+        let (width, least) = match second & 0x7F {
+            126 => (2, 126),
+            127 => (8, 1 << 16),
+            _ => (0, 0),
+        };
+        let Some(extended) = rest.get(2..2 + width) else { break None };
+        let extended = extended.iter().fold(0, |len, &byte| len << 8 | u64::from(byte));
+        let len = if width == 0 { u64::from(second & 0x7F) } else { extended };
+        if len < least || len >> 63 != 0 {
+            break Some(Kind::Protocol);
+        }
+        let had = begun.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        if !is_control && len > (limit - had) as u64 {
+            break Some(Kind::TooBig);
+        }
+        let Some(mask) = rest.get(2 + width..6 + width) else { break None };
+        let all = &rest[6 + width..];
+        let came = &all[..all.len().min(len as usize)];
+        let is_whole = came.len() as u64 == len;
+        let payload: Vec<u8> = came.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        rest = &all[came.len()..];
+        if is_control {
+            if !is_whole {
+                break None;
+            }
+            if opcode == CLOSE {
+                match close_fault(&payload) {
+                    None => outcome.messages.push((CLOSE, payload)),
+                    fault => break fault,
+                }
+                break None;
+            }
+            outcome.messages.push((opcode, payload));
+            continue;
+        }
+        let (kind, bytes) = begun.get_or_insert((opcode, Vec::new()));
+        bytes.extend(payload);
+        let is_end = is_whole && fin;
+        let fault = std::str::from_utf8(bytes).err().filter(|error| is_end || error.error_len().is_some());
+        if *kind == TEXT && fault.is_some() {
+            break Some(Kind::InvalidUtf8);
+        }
+        if !is_whole {
+            break None;
+        }
+        if is_end {
+            outcome.messages.extend(begun.take());
+        }
+    };
+    outcome
+}
+
+fn close_fault(payload: &[u8]) -> Option<Kind> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return (!payload.is_empty()).then_some(Kind::Protocol);
+    };
+    match u16::from_be_bytes(*code) {
+        1000..=1003 | 1007..=1014 | 3000..=4999 => std::str::from_utf8(reason).err().map(|_| Kind::InvalidUtf8),
+        _ => Some(Kind::Protocol),
+    }
+}
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;

@@ -1,0 +1,60 @@
+//! An upgrade request: decided once, as soon as there is enough of it, and whatever follows changes nothing.
+
+use corecast::config::Access;
+use corecast::wire::upgrade::{Upgrade, response_len, upgrade};
+
+/// The first byte chooses the configuration, the rest is the request. Panics where a part of it is judged otherwise than all.
+pub fn check(data: &[u8]) {
+    let Some((&choice, input)) = data.split_first() else { return };
+    let is_proxied = choice & 1 != 0;
+    let mut access = Access { request_bytes_max: 600, ..Access::default() };
+    if choice & 2 != 0 {
+        access.paths = vec!["/".into(), "/live".into()];
+        access.echo_path = Some("/echo".into());
+    }
+    if choice & 4 != 0 {
+        access.origins = Vec::from_iter(corecast::config::Origin::parse("https://*.example.com"));
+    }
+    let decide = |input: &[u8]| {
+        let mut response = Vec::new();
+        let decision = upgrade(input, &access, is_proxied, &mut response);
+        let (accepted, refused) = match &decision {
+            Upgrade::Partial => (None, None),
+            Upgrade::Accepted { request_len, endpoint, forwarded_for } => {
+                assert!(is_proxied || forwarded_for.is_none(), "somebody was believed");
+                (Some((*request_len, *endpoint, *forwarded_for)), None)
+            }
+            Upgrade::Refused(refusal) => (None, Some(refusal.why)),
+        };
+        (accepted, refused, response)
+    };
+    let whole = decide(input);
+    let (accepted, refused, response) = &whole;
+    let is_partial = accepted.is_none() && refused.is_none();
+    assert_eq!(is_partial, response.is_empty());
+    assert!(!is_partial || input.len() < access.request_bytes_max, "nothing is decided at the limit");
+    assert_eq!(response_len(response), accepted.is_some().then_some(response.len()));
+    if let Some((request_len, ..)) = *accepted {
+        assert!(request_len <= input.len().min(access.request_bytes_max));
+        assert!(input[..request_len].ends_with(b"\r\n\r\n"));
+    }
+    if refused.is_some() {
+        check_http(response);
+    }
+    for cut in 0..input.len() {
+        let part = decide(&input[..cut]);
+        if !part.2.is_empty() {
+            assert_eq!(part, whole, "the first {cut} bytes");
+        }
+    }
+}
+
+/// A status line, header lines, and a body as long as they say, or none where the request was for the head.
+fn check_http(response: &[u8]) {
+    let response = std::str::from_utf8(response).expect("text");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+    let mut lines = head.split("\r\n");
+    assert!(lines.next().is_some_and(|line| line.starts_with("HTTP/1.1 ")), "{head}");
+    let len = lines.filter_map(|line| line.strip_prefix("Content-Length: ")).next().expect("a length");
+    assert!(body.is_empty() || len == body.len().to_string(), "{response}");
+}
