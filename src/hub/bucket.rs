@@ -1,7 +1,7 @@
 //! Token buckets: so many a second in the long run, [`BURST_S`] seconds' worth at once.
 
 /// What a bucket holds and how fast it fills. The same for all that one limit applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
     per_second: i64,
     burst: i64,

@@ -1,12 +1,12 @@
 //! The client connections of one shard: reading, heartbeats, writing, closing. Also the [`Port`] through which the hub
 //! has its effects.
 
-use crate::config::{Endpoint, Live};
+use crate::config::Live;
 use crate::hub::addresses::Verdict;
 use crate::hub::identity::SLOTS_MAX;
 use crate::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::pages::{Chunk, Pages};
-use crate::hub::places::{Place, Places};
+use crate::hub::places::Places;
 use crate::hub::{Heard, Hub, Port, Urgency};
 use crate::protocol::close::CloseReason;
 use crate::shard::Shared;
@@ -15,7 +15,7 @@ use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
 use crate::shard::wheel::{TICK_MS, Wheel};
 use crate::wire::frame::{Message, Opcode};
-use crate::wire::upgrade::{REFUSALS, Refusal, Upgrade, upgrade};
+use crate::wire::upgrade::REFUSALS;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
@@ -33,9 +33,8 @@ mod operators;
 mod pace;
 mod secure;
 
-use pace::Allowances;
-
 use heartbeat::EarlierHeart;
+use pace::Allowances;
 
 /// The connections, and what waits to be done for them in this turn.
 pub struct Clients {
@@ -127,6 +126,8 @@ impl Clients {
     /// Holds to new settings: at once, but for what a client was told when it came.
     pub fn apply(&mut self, live: Arc<Live>) {
         self.remember_heart(&live.limits);
+        // Buckets are of the old size: everybody begins with a full one.
+        self.allowances = Allowances::default();
         self.live = live;
     }
 
@@ -255,90 +256,6 @@ impl Clients {
         }
         if self.is_paced() {
             self.weigh(slot, bytes.len(), hub);
-        }
-    }
-
-    fn upgrade(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
-        let connection = &mut self.connections[slot as usize];
-        let mut request = connection.take_request();
-        let earlier = request.len();
-        if earlier > 0 {
-            request.extend_from_slice(bytes);
-        }
-        let input = if earlier > 0 { &request } else { &*bytes };
-        let mut response = std::mem::take(&mut self.response);
-        response.clear();
-        let place = self.places.of(slot);
-        let upgrade = match place {
-            // Read as soon as the answer is there.
-            Place::Asked => Upgrade::Partial,
-            _ => upgrade(input, &self.live.access, place == Place::BehindRequest, &mut response),
-        };
-        if let (Upgrade::Accepted { forwarded_for, .. }, Place::BehindRequest) = (&upgrade, place) {
-            self.forwarded(slot, *forwarded_for, hub);
-        }
-        match (upgrade, self.places.of(slot)) {
-            (Upgrade::Partial, _) | (Upgrade::Accepted { .. }, Place::Asked) => {
-                let request = if earlier > 0 { request } else { bytes.to_vec() };
-                self.connections[slot as usize].aside.get_or_insert_default().request = request;
-            }
-            (Upgrade::Accepted { .. }, Place::Refused(excess)) => {
-                let (refusal, reason) = self.too_many(excess);
-                response.clear();
-                refusal.respond(&mut response, &self.live.access, true);
-                self.refuse(slot, refusal, &response, reason, hub);
-            }
-            (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
-                hub.counters.upgrades += 1;
-                hub.say_now(slot, self, |out| out.extend_from_slice(&response));
-                self.open(slot, endpoint, hub);
-                // The rest belongs to the first frames. It cannot start before what came now: the request was not whole.
-                let rest = &mut bytes[request_len - earlier..];
-                if !rest.is_empty() {
-                    self.heard(slot, rest, hub);
-                }
-            }
-            (Upgrade::Refused(refusal), _) => {
-                self.refuse(slot, refusal, &response, CloseReason::UpgradeRefused, hub);
-            }
-        }
-        self.response = response;
-    }
-
-    fn refuse(&mut self, slot: Slot, refusal: &Refusal, response: &[u8], reason: CloseReason, hub: &mut Hub) {
-        hub.counters.upgrades_refused += 1;
-        self.refusals[refusal.kind()] += 1;
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            let (address, source) = self.origin(slot);
-            tracing::debug!(shard = self.me, slot, why = refusal.why, address, source, "upgrade refused");
-        }
-        hub.say_now(slot, self, |out| out.extend_from_slice(response));
-        self.close(slot, reason, hub);
-    }
-
-    fn open(&mut self, slot: Slot, endpoint: Endpoint, hub: &mut Hub) {
-        let limit = self.live.limits.connections_max;
-        if self.admitted.fetch_add(1, Relaxed) >= limit {
-            self.admitted.fetch_sub(1, Relaxed);
-            return self.close(slot, CloseReason::OverCapacity { limit }, hub);
-        }
-        self.connections[slot as usize].is_admitted = true;
-        self.pace_anew(slot);
-        if endpoint == Endpoint::Echo {
-            return self.open_echo(slot);
-        }
-        let interval = self.interval_ticks();
-        // Somewhere in the second half of the interval, so that clients that came together are not pinged together.
-        let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Open;
-        connection.ping_at = self.now.wrapping_add(interval - jitter);
-        let deadline = self.deadline(slot);
-        self.wheel.arm(slot, deadline);
-        hub.connect(slot, self);
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            let (address, source) = self.origin(slot);
-            tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), address, source, "open");
         }
     }
 

@@ -380,6 +380,17 @@ fn a_reload_changes_who_may_come() {
     assert_eq!(status_for(&server, "203.0.113.7"), "429");
     (0..8).for_each(|_| assert_eq!((from("a.example"), from("b.example")), ("403".into(), "101".into())));
 
+    // Rates, too, also of one who is there already.
+    let mut client = enter(&server, "203.0.113.8");
+    write("max-connections-per-address = 20\nmax-messages-per-second = 1\n");
+    admin.ok(json!({"id": 1, "command": "reload"}));
+    client.write(&text_frame(&unsubscribe("a")).repeat(11));
+    let codes: Vec<Value> =
+        (0..11).map(|_| serde_json::from_str::<Value>(&client.text()).expect("JSON")["data"]["code"].clone()).collect();
+    assert!(codes[..10].iter().all(|code| code == "not_subscribed") && codes[10] == "rate_limited", "{codes:?}");
+
+    drop(client);
+
     // Those who are there stay, and take no place from a limit that is lower now.
     write("max-connections-per-address = 1\n");
     admin.ok(json!({"id": 1, "command": "reload"}));

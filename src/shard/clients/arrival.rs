@@ -1,4 +1,4 @@
-//! How connections arrive: whose they are, and whether their address may have one more.
+//! How connections arrive: whose they are, whether their address may have one more, and the upgrade.
 //!
 //! ```text
 //! accept ─► trusted proxy? ─ no ──────────────────────────────────► address known ─► its owner is asked ─► 101, 429 or the end
@@ -7,6 +7,7 @@
 //! ```
 
 use super::Clients;
+use crate::config::Endpoint;
 use crate::hub::Hub;
 use crate::hub::addresses::{Address, Excess, Verdict};
 use crate::hub::mail::Slot;
@@ -15,9 +16,10 @@ use crate::protocol::close::CloseReason;
 use crate::shard::connection::Phase;
 use crate::shard::wheel::TICK_MS;
 use crate::wire::proxy::{self, Header};
-use crate::wire::upgrade::{Refusal, TOO_MANY_CONNECTIONS, TOO_MANY_UPGRADES};
+use crate::wire::upgrade::{Refusal, TOO_MANY_CONNECTIONS, TOO_MANY_UPGRADES, Upgrade, upgrade};
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
 
 impl Clients {
     /// A connection was accepted from `peer`.
@@ -85,8 +87,93 @@ impl Clients {
         false
     }
 
+    /// Bytes of a connection that is not upgraded yet.
+    pub(super) fn upgrade(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
+        let connection = &mut self.connections[slot as usize];
+        let mut request = connection.take_request();
+        let earlier = request.len();
+        if earlier > 0 {
+            request.extend_from_slice(bytes);
+        }
+        let input = if earlier > 0 { &request } else { &*bytes };
+        let mut response = std::mem::take(&mut self.response);
+        response.clear();
+        let place = self.places.of(slot);
+        let upgrade = match place {
+            // Read as soon as the answer is there.
+            Place::Asked => Upgrade::Partial,
+            _ => upgrade(input, &self.live.access, place == Place::BehindRequest, &mut response),
+        };
+        if let (Upgrade::Accepted { forwarded_for, .. }, Place::BehindRequest) = (&upgrade, place) {
+            self.forwarded(slot, *forwarded_for, hub);
+        }
+        match (upgrade, self.places.of(slot)) {
+            (Upgrade::Partial, _) | (Upgrade::Accepted { .. }, Place::Asked) => {
+                let request = if earlier > 0 { request } else { bytes.to_vec() };
+                self.connections[slot as usize].aside.get_or_insert_default().request = request;
+            }
+            (Upgrade::Accepted { .. }, Place::Refused(excess)) => {
+                let (refusal, reason) = self.too_many(excess);
+                response.clear();
+                refusal.respond(&mut response, &self.live.access, true);
+                self.refuse(slot, refusal, &response, reason, hub);
+            }
+            (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
+                hub.counters.upgrades += 1;
+                hub.say_now(slot, self, |out| out.extend_from_slice(&response));
+                self.open(slot, endpoint, hub);
+                // The rest belongs to the first frames. It cannot start before what came now: the request was not whole.
+                let rest = &mut bytes[request_len - earlier..];
+                if !rest.is_empty() {
+                    self.heard(slot, rest, hub);
+                }
+            }
+            (Upgrade::Refused(refusal), _) => {
+                self.refuse(slot, refusal, &response, CloseReason::UpgradeRefused, hub);
+            }
+        }
+        self.response = response;
+    }
+
+    fn refuse(&mut self, slot: Slot, refusal: &Refusal, response: &[u8], reason: CloseReason, hub: &mut Hub) {
+        hub.counters.upgrades_refused += 1;
+        self.refusals[refusal.kind()] += 1;
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (address, source) = self.origin(slot);
+            tracing::debug!(shard = self.me, slot, why = refusal.why, address, source, "upgrade refused");
+        }
+        hub.say_now(slot, self, |out| out.extend_from_slice(response));
+        self.close(slot, reason, hub);
+    }
+
+    fn open(&mut self, slot: Slot, endpoint: Endpoint, hub: &mut Hub) {
+        let limit = self.live.limits.connections_max;
+        if self.admitted.fetch_add(1, Relaxed) >= limit {
+            self.admitted.fetch_sub(1, Relaxed);
+            return self.close(slot, CloseReason::OverCapacity { limit }, hub);
+        }
+        self.connections[slot as usize].is_admitted = true;
+        self.pace_anew(slot);
+        if endpoint == Endpoint::Echo {
+            return self.open_echo(slot);
+        }
+        let interval = self.interval_ticks();
+        // Somewhere in the second half of the interval, so that clients that came together are not pinged together.
+        let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Open;
+        connection.ping_at = self.now.wrapping_add(interval - jitter);
+        let deadline = self.deadline(slot);
+        self.wheel.arm(slot, deadline);
+        hub.connect(slot, self);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (address, source) = self.origin(slot);
+            tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), address, source, "open");
+        }
+    }
+
     /// A good request came from a trusted proxy, which says whose it is, or does not.
-    pub(super) fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
+    fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
         self.places.set(slot, Place::None);
         if let Some(address) = forwarded_for {
             self.name(slot, address, Source::ForwardedFor);
@@ -143,7 +230,7 @@ impl Clients {
     }
 
     /// How a connection of an address that has too much is told so, and why it ends.
-    pub(super) fn too_many(&self, excess: Excess) -> (&'static Refusal, CloseReason) {
+    fn too_many(&self, excess: Excess) -> (&'static Refusal, CloseReason) {
         match excess {
             Excess::Connections => {
                 let limit = self.live.limits.address_connections_max();

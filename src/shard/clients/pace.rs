@@ -5,9 +5,9 @@
 
 use super::Clients;
 use crate::config::Limits;
-use crate::hub::Hub;
 use crate::hub::bucket::{Bucket, Left, Rate};
 use crate::hub::mail::Slot;
+use crate::hub::{Heard, Hub};
 use crate::protocol::close::{CloseReason, Pace};
 use crate::shard::connection::Phase;
 use crate::wire::frame::Message;
@@ -24,7 +24,8 @@ struct Allowance {
 
 impl Allowance {
     fn whole(limits: &Limits, now: u32) -> Allowance {
-        Allowance { messages: Bucket::full(message_rate(limits), now), bytes: Bucket::full(byte_rate(limits), now) }
+        let full = |rate: Option<Rate>| Bucket::full(rate.unwrap_or_default(), now);
+        Allowance { messages: full(message_rate(limits)), bytes: full(byte_rate(limits)) }
     }
 }
 
@@ -46,30 +47,26 @@ impl Clients {
         if matches!(message, Message::Close(_)) {
             return false;
         }
-        let now = self.now;
-        let (messages, bytes) = (message_rate(&self.live.limits), byte_rate(&self.live.limits));
-        let has_message_rate = self.live.limits.messages_per_second_max > 0;
-        let has_byte_rate = self.live.limits.bytes_per_second_max > 0;
+        let (now, limits) = (self.now, &self.live.limits);
+        let (message_rate, byte_rate, per_second) =
+            (message_rate(limits), byte_rate(limits), limits.messages_per_second_max);
         let allowance = self.allowance(slot);
-        let left = if has_message_rate { allowance.messages.take(1, messages, now) } else { Left::Enough };
+        let left = message_rate.map_or(Left::Enough, |rate| allowance.messages.take(1, rate, now));
+        // What came with this read is counted once it is heard.
+        let is_heavy = byte_rate.is_some_and(|rate| allowance.bytes.take(0, rate, now) != Left::Enough);
         if left == Left::Exhausted {
-            let per_second = self.live.limits.messages_per_second_max;
             self.stop(slot, Pace::Messages { per_second }, hub);
             return true;
         }
-        if self.connections[slot as usize].phase != Phase::Open {
-            // Whoever echoes has no words to say it with.
-            return false;
-        }
-        let allowance = self.allowance(slot);
-        // What came with this read is counted once it is heard.
-        let is_heavy = has_byte_rate && allowance.bytes.take(0, bytes, now) != Left::Enough;
-        if left == Left::Enough && !is_heavy {
+        // Who echoes has no words for it, and a binary message ends the connection anyway.
+        let can_be_told =
+            self.connections[slot as usize].phase == Phase::Open && !matches!(message, Message::Binary(_));
+        if !can_be_told || left == Left::Enough && !is_heavy {
             return false;
         }
         hub.counters.messages_rate_limited += 1;
         if let Message::Text(text) = message
-            && hub.refuse(slot, text, self) == crate::hub::Heard::Pong
+            && hub.refuse(slot, text, self) == Heard::Pong
         {
             self.pong(slot);
         }
@@ -78,12 +75,12 @@ impl Clients {
 
     /// So many bytes of a connection's frames were heard.
     pub(super) fn weigh(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
-        let per_second = self.live.limits.bytes_per_second_max;
+        let Some(rate) = byte_rate(&self.live.limits) else { return };
         let phase = self.connections.get(slot as usize).map(|connection| connection.phase);
-        if per_second == 0 || !matches!(phase, Some(Phase::Open | Phase::Echoing { .. })) {
+        if !matches!(phase, Some(Phase::Open | Phase::Echoing { .. })) {
             return;
         }
-        let (rate, now) = (byte_rate(&self.live.limits), self.now);
+        let (now, per_second) = (self.now, self.live.limits.bytes_per_second_max);
         if self.allowance(slot).bytes.take(bytes as u32, rate, now) == Left::Exhausted {
             self.stop(slot, Pace::Bytes { per_second }, hub);
         }
@@ -104,11 +101,11 @@ impl Clients {
     }
 }
 
-fn message_rate(limits: &Limits) -> Rate {
-    Rate::new(limits.messages_per_second_max, 0)
+fn message_rate(limits: &Limits) -> Option<Rate> {
+    (limits.messages_per_second_max > 0).then(|| Rate::new(limits.messages_per_second_max, 0))
 }
 
 /// At once at least a message as long as any may be.
-fn byte_rate(limits: &Limits) -> Rate {
-    Rate::new(limits.bytes_per_second_max, limits.message_bytes_max)
+fn byte_rate(limits: &Limits) -> Option<Rate> {
+    (limits.bytes_per_second_max > 0).then(|| Rate::new(limits.bytes_per_second_max, limits.message_bytes_max))
 }
