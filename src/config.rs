@@ -50,12 +50,25 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Path of the admin socket.
     pub admin_socket: PathBuf,
+    /// The HTTP listener, if there is to be one.
+    pub http: Option<HttpListener>,
+    /// The app ID of the HTTP publishing interface.
+    pub app_id: String,
     /// Number of shards, at least 1.
     pub shards: usize,
     /// Pinning of shard threads.
     pub pin: Pin,
     /// The rest, which a running server can exchange.
     pub live: Live,
+}
+
+/// Where HTTP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpListener {
+    /// Its address; port 0 picks one.
+    pub address: SocketAddr,
+    /// Somebody named it. The default may be in use: then the server does without.
+    pub is_named: bool,
 }
 
 /// What a reload exchanges in a running server, whole: every shard is handed the same.

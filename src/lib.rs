@@ -14,7 +14,14 @@
 //!  ┌─ shard 1 ─ core 1 ────────────────────────────┼───┐
 //!  │ the same, with its own listener (SO_REUSEPORT)    │
 //!  └───────────────────────────────────────────────────┘
+//!  ┌─ HTTP ─ any core ─────────────────────────────────┐
+//!  │ axum ─► lines ─► an admin session of shard 0      │◄── monitoring, orchestrators, backends elsewhere
+//!  └───────────────────────────────────────────────────┘
 //! ```
+//!
+//! The HTTP thread ([`control`]) is no shard and no member of the mesh. It is an admin client whose socket never left the
+//! process: one end of a pair is served by shard 0's admin sessions, with their window, their replies in order and their
+//! place in the turn. A mailbox of its own would have to be given all of that again, and shards would have to know of HTTP.
 //!
 //! # One turn of a shard
 //!
@@ -65,10 +72,11 @@
 //! # Layers
 //!
 //! A module uses only what stands below it, which `tests/it/layering.rs` checks:
-//! `main → server → shard → admin → hub → protocol → wire → {config, metrics}`.
+//! `main → server → {shard, control} → admin → hub → protocol → wire → {config, metrics}`.
 
 pub mod admin;
 pub mod config;
+pub mod control;
 pub mod hub;
 pub mod metrics;
 pub mod protocol;

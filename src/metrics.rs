@@ -92,6 +92,19 @@ table! {
     }
 }
 
+table! {
+    /// What the HTTP listener has counted.
+    HttpCounters {
+        http_accepts: "HTTP connections accepted.",
+        http_refused: "HTTP connections refused: too many were open.",
+        http_accept_errors: "Accepts of the HTTP listener that failed.",
+        http_requests: "HTTP requests.",
+        http_client_errors: "HTTP requests answered with a status of 400 to 499.",
+        http_server_errors: "HTTP requests answered with a status of 500 to 599.",
+        http_timeouts: "HTTP requests that were not answered in time.",
+    }
+}
+
 /// All numbers of one shard, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

@@ -3,7 +3,8 @@
 mod control;
 mod manager;
 
-use crate::config::{Config, Invalid, Live, Pin};
+use crate::config::{Config, HttpListener, Invalid, Live, Pin};
+use crate::control as http;
 use crate::hub::mail::{SHARDS_MAX, ShardId};
 use crate::shard::doorbell::Doorbell;
 use crate::shard::mesh;
@@ -45,13 +46,15 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
     ensure!((1..=SHARDS_MAX).contains(&config.shards), "shards: {} is not in 1..={SHARDS_MAX}", config.shards);
     abort_on_panic();
     let descriptors = raise_descriptors();
-    let room = descriptors.saturating_sub(DESCRIPTORS_SPARE + 4 * config.shards as u64);
+    let http = if config.http.is_some() { http::DESCRIPTORS_MAX } else { 0 };
+    let room = descriptors.saturating_sub(DESCRIPTORS_SPARE + http + 4 * config.shards as u64);
     ensure!(room > 0, "{descriptors} descriptors leave none for connections; raise the hard limit (ulimit -Hn)");
     let room = Room { connections: room as usize };
     let live = room.fit(&config.live);
     // Blocked before the first thread starts, so that no thread of ours dies of them.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
 
+    let http = config.http.map(listen_http).transpose()?.flatten();
     let (listeners, address) = listen(config.listen, config.shards)?;
     let admin = AdminSocket::bind(&config.admin_socket)?;
     let mut seed = [0; 4];
@@ -74,6 +77,16 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
     });
     let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mesh::inbox()).unzip();
 
+    let (mut own_admin, http) = match http {
+        Some((listener, address)) => {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            let control =
+                http::Control::start(http::Parts { listener, pipe: theirs }).context("cannot start the HTTP thread")?;
+            (Some(mio::net::UnixStream::from_std(ours)), Some((control, address)))
+        }
+        None => (None, None),
+    };
     let mut shards = Vec::new();
     let mut orders = Vec::new();
     for (me, ((poll, listener), inbox)) in polls.into_iter().zip(listeners).zip(receivers).enumerate() {
@@ -84,6 +97,7 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
             poll,
             listener: mio::net::TcpListener::from_std(listener),
             admin_listener: mio::net::UnixListener::from_std(admin.listener.try_clone()?),
+            own_admin: own_admin.take(),
             inbox,
             inboxes: inboxes.clone().into(),
             orders: obeyed,
@@ -93,10 +107,12 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
     }
     drop(inboxes);
     let threads = spawn(shards, config.pin)?;
-    announce(&config, &live, address, descriptors);
+    let remote = http.as_ref().map(|(control, _)| control.remote());
+    remote.iter().for_each(|http| http.enter(http::Phase::Serving));
+    announce(&config, &live, address, http.as_ref().map(|(_, address)| *address), descriptors);
     pass_on_signals(signals, call);
     manager::tell_ready();
-    let control = Control { shared, orders, calls, config, room, reloading };
+    let control = Control { shared, orders, calls, config, room, http: remote, reloading };
     thread::spawn(|| control.run());
 
     let mut result = Ok(());
@@ -106,6 +122,9 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
             Ok(Err(error)) => result = Err(error).with_context(|| format!("shard {me} failed")),
             Err(_) => result = Err(anyhow::anyhow!("shard {me} panicked")),
         }
+    }
+    if let Some((control, _)) = http {
+        control.end();
     }
     result
 }
@@ -132,7 +151,7 @@ fn raise_descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-fn announce(config: &Config, live: &Live, address: SocketAddr, descriptors: u64) {
+fn announce(config: &Config, live: &Live, address: SocketAddr, http: Option<SocketAddr>, descriptors: u64) {
     tracing::info!(descriptors, connections_max = live.limits.connections_max, "descriptor budget");
     tracing::info!("{}", config.cost());
     if let Some(certificate) = &live.certificate {
@@ -145,15 +164,19 @@ fn announce(config: &Config, live: &Live, address: SocketAddr, descriptors: u64)
             "no key: private channels are refused; `corecast keygen` makes one, --key ID:SECRET or --key-file adds it"
         );
     }
+    if let Some(address) = http {
+        tracing::info!(%address, "HTTP: health, metrics, publishing");
+    }
     // Scripts wait for this line, whatever the log level. A log that cannot be written is no reason not to serve.
     let _ = writeln!(
         std::io::stderr(),
-        "corecast {} listening on {address} ({} shard{}, {}, admin socket {})",
+        "corecast {} listening on {address} ({} shard{}, {}, admin socket {}, http {})",
         env!("CARGO_PKG_VERSION"),
         config.shards,
         if config.shards == 1 { "" } else { "s" },
         if live.certificate.is_some() { "wss" } else { "ws" },
         config.admin_socket.display(),
+        http.map_or("off".into(), |address| address.to_string()),
     );
 }
 
@@ -183,6 +206,26 @@ fn listen(address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener
         listeners.push(socket.into());
     }
     Ok((listeners, address))
+}
+
+/// The HTTP listener, and its address. Nobody asked for the default one: where it is taken, the server does without.
+fn listen_http(wanted: HttpListener) -> anyhow::Result<Option<(TcpListener, SocketAddr)>> {
+    let HttpListener { address, is_named } = wanted;
+    let listen = || -> std::io::Result<(TcpListener, SocketAddr)> {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    match listen() {
+        Ok(listening) => Ok(Some(listening)),
+        Err(error) if !is_named => {
+            tracing::warn!(%error, "no HTTP: {address} cannot be had; --http ADDR:PORT chooses another, --http off none");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| {
+            format!("cannot speak HTTP on {address}; --http chooses another address, --http off none")
+        }),
+    }
 }
 
 /// The admin socket's listener; the file goes with it.

@@ -67,6 +67,8 @@ impl Config {
             "trust-proxy" => list(access.trusted.iter().map(|network| network.to_string()).collect()),
             "proxy-protocol" => Value::Boolean(access.has_proxy_header),
             "admin-socket" => path(&self.admin_socket),
+            "http" => Value::String(self.http.map_or("off".into(), |http| http.address.to_string())),
+            "app-id" => Value::String(self.app_id.clone()),
             "shards" => whole(self.shards as u64),
             "pin" => Value::String(match self.pin {
                 Pin::Auto => "auto".into(),
@@ -203,6 +205,8 @@ mod tests {
                 "trust-proxy" => "10.0.0.0/8",
                 "proxy-protocol" => "on",
                 "admin-socket" => "/x.sock",
+                "http" => "off",
+                "app-id" => "other",
                 "shards" => "3",
                 "pin" => "none",
                 "key" => "a:1",

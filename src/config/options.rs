@@ -26,6 +26,10 @@ pub struct Opt {
 pub enum Kind {
     /// An IP address and a port.
     Address,
+    /// `off`, or an IP address and a port.
+    AddressOrOff,
+    /// Letters, digits, `_` and `-`.
+    Word,
     /// The path of a Unix socket.
     SocketPath,
     /// The path of a file.
@@ -79,12 +83,14 @@ const GIB: u64 = 1024 * MIB;
 /// `sockaddr_un` holds 108 bytes, the last one zero (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+const WORD_BYTES_MAX: usize = 64;
+
 const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 29] = [
+pub const OPTIONS: [Opt; 31] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -165,6 +171,24 @@ pub const OPTIONS: [Opt; 29] = [
         repeatable: false,
         needs_restart: true,
         help: "Unix socket for publishing and administration [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]",
+    },
+    Opt {
+        name: "http",
+        value: "ADDR:PORT|off",
+        default: "127.0.0.1:9001",
+        kind: Kind::AddressOrOff,
+        repeatable: false,
+        needs_restart: true,
+        help: "Where health checks, monitoring and backends on other machines connect; off: nowhere",
+    },
+    Opt {
+        name: "app-id",
+        value: "ID",
+        default: "1",
+        kind: Kind::Word,
+        repeatable: false,
+        needs_restart: true,
+        help: "The app ID in the paths of the HTTP publishing interface",
     },
     Opt {
         name: "shards",
@@ -360,6 +384,11 @@ impl Kind {
     pub fn accepts(self, text: &str) -> bool {
         match self {
             Kind::Address => text.parse::<SocketAddr>().is_ok(),
+            Kind::AddressOrOff => text == "off" || Kind::Address.accepts(text),
+            Kind::Word => {
+                let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+                (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_of_word)
+            }
             Kind::SocketPath => (1..=SOCKET_PATH_BYTES_MAX).contains(&text.len()) && !text.contains('\0'),
             Kind::FilePath => !text.is_empty() && !text.contains('\0'),
             Kind::UrlPath => {
@@ -391,6 +420,8 @@ impl Kind {
             Kind::Address => {
                 "an IP address and a port, such as 127.0.0.1:9000, 0.0.0.0:9000 or [::1]:9000 (no host names)".into()
             }
+            Kind::AddressOrOff => format!("off, or {}", Kind::Address.allowed()),
+            Kind::Word => format!("1 to {WORD_BYTES_MAX} of A-Z a-z 0-9 _ -"),
             Kind::SocketPath => format!("the path of a Unix socket, 1 to {SOCKET_PATH_BYTES_MAX} bytes"),
             Kind::FilePath => "the path of a file".into(),
             Kind::UrlPath => "a request path that starts with /, in ASCII, without spaces, ? and #".into(),

@@ -4,7 +4,7 @@ use super::access::{self, Access, Origin};
 use super::certificate::Certificate;
 use super::difference::redacted;
 use super::options::{self, OPTIONS, Opt};
-use super::{Config, Key, Limits, Live, Pin};
+use super::{Config, HttpListener, Key, Limits, Live, Pin};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,8 @@ impl Settings {
         let config = Config {
             listen: check.one("listen").and_then(|text| text.parse().ok()).unwrap_or(([0; 4], 0).into()),
             admin_socket: check.one("admin-socket").unwrap_or_default().into(),
+            http: check.http(),
+            app_id: check.one("app-id").unwrap_or_default().into(),
             shards: match check.one("shards") {
                 Some("auto") => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
                 _ => check.number("shards") as usize,
@@ -222,6 +224,11 @@ impl<'a> Check<'a> {
     fn number(&mut self, name: &str) -> u64 {
         let kind = self.settings.given(name).option.kind;
         self.one(name).and_then(|text| kind.number(text)).unwrap_or_default()
+    }
+
+    fn http(&mut self) -> Option<HttpListener> {
+        let address = self.one("http")?.parse().ok()?;
+        Some(HttpListener { address, is_named: self.settings.given("http").source != Source::Default })
     }
 
     fn access(&mut self) -> Access {
@@ -535,6 +542,9 @@ mod tests {
         assert_eq!(config.admin_socket, Path::new("/run/user/7/corecast.sock"));
         assert_eq!(config.shards, std::thread::available_parallelism().expect("a number of cores").get().min(256));
         assert_eq!(config.pin, Pin::Auto);
+        let address = ([127, 0, 0, 1], 9001).into();
+        assert_eq!(config.http, Some(HttpListener { address, is_named: false }));
+        assert_eq!(config.app_id, "1");
         assert!(config.live.keys.is_empty());
         assert_eq!(config.live.access, Access::default());
         assert_eq!(config.live.limits, Limits::default());
@@ -729,7 +739,10 @@ mod tests {
         assert!(printed.contains("log = \"off\" # CORECAST_LOG\n"), "{printed}");
         assert!(printed.contains("pin = \"none\" # \"test.toml\", line 1\n"), "{printed}");
         assert!(printed.contains("heart-timeout = 25 # default\n"), "{printed}");
-        let second = config(&[], &[], &printed).unwrap_or_else(|invalid| panic!("{invalid}\n{printed}"));
+        let mut second = config(&[], &[], &printed).unwrap_or_else(|invalid| panic!("{invalid}\n{printed}"));
+        // A file names the address, whatever it is.
+        assert_eq!(second.http, first.http.map(|http| HttpListener { is_named: true, ..http }));
+        second.http = first.http;
         assert_eq!(format!("{first:?}"), format!("{second:?}"));
     }
 

@@ -3,6 +3,7 @@
 
 use super::{Reloading, Room, manager};
 use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
+use crate::control::{Phase, Remote};
 use crate::hub::mail::{Answer, Asker, Operation};
 use crate::shard::Shared;
 use crate::shard::orders::{Call, Order};
@@ -22,6 +23,8 @@ pub struct Control {
     pub config: Config,
     /// What the system allows.
     pub room: Room,
+    /// The HTTP listener's thread, where there is one.
+    pub http: Option<Remote>,
     /// How the configuration is read again.
     pub reloading: Reloading,
 }
@@ -77,6 +80,7 @@ impl Control {
     fn stop(&self, signal: &str) {
         tracing::info!(signal, "stopping: what was acknowledged is delivered first");
         manager::tell_stopping();
+        self.http.iter().for_each(|http| http.enter(Phase::Stopping));
         self.shared.is_stopping.store(true, SeqCst);
         (0..self.orders.len()).for_each(|shard| self.wake(shard));
     }

@@ -10,7 +10,7 @@ use crate::shard::intake::Intake;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 
 /// The admin connections, and the listener that all shards share.
 pub struct Admins {
@@ -23,6 +23,8 @@ pub struct Admins {
     generation: u32,
     parser: Parser,
     line_bytes_max: usize,
+    /// Connections of this process's own, which are not counted as open.
+    own: usize,
     /// Bytes of lines that were read in this turn.
     pub read_bytes: usize,
     /// The slot that is served first.
@@ -31,6 +33,8 @@ pub struct Admins {
 
 struct Admin {
     socket: UnixStream,
+    /// The other end is in this process, which has limits of its own on what it sends.
+    is_own: bool,
     session: Session,
     /// What was read and is not handled: at most a part of a line, unless the session is paused.
     input: Vec<u8>,
@@ -62,6 +66,7 @@ impl Admins {
             generation: 0,
             parser: Parser::default(),
             line_bytes_max,
+            own: 0,
             read_bytes: 0,
             first: 0,
         }
@@ -92,21 +97,7 @@ impl Admins {
                         hub.counters.admin_refused += 1;
                         continue;
                     }
-                    self.generation = self.generation.wrapping_add(1);
-                    let session = Session::new(self.me, slot as u32, self.generation);
-                    self.connections.insert(Admin {
-                        socket,
-                        session,
-                        input: Vec::new(),
-                        searched: 0,
-                        written: 0,
-                        is_unread: true,
-                        is_blocked: false,
-                        was_paused: false,
-                        is_bulk: false,
-                        is_eof: false,
-                        is_broken: false,
-                    });
+                    self.enter(socket, false);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_listener_ready = false,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
@@ -118,6 +109,34 @@ impl Admins {
                 }
             }
         }
+    }
+
+    /// Serves a socket whose other end is in this process, for as long as it is open.
+    pub fn adopt(&mut self, mut socket: UnixStream, registry: &Registry, first_token: usize) -> io::Result<()> {
+        let token = Token(first_token + self.connections.vacant_key());
+        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.enter(socket, true);
+        self.own += 1;
+        Ok(())
+    }
+
+    fn enter(&mut self, socket: UnixStream, is_own: bool) {
+        self.generation = self.generation.wrapping_add(1);
+        let session = Session::new(self.me, self.connections.vacant_key() as u32, self.generation);
+        self.connections.insert(Admin {
+            socket,
+            is_own,
+            session,
+            input: Vec::new(),
+            searched: 0,
+            written: 0,
+            is_unread: true,
+            is_blocked: false,
+            was_paused: false,
+            is_bulk: false,
+            is_eof: false,
+            is_broken: false,
+        });
     }
 
     /// The poll reported a socket.
@@ -141,6 +160,7 @@ impl Admins {
             if !is_open && admin.is_bulk {
                 continue;
             }
+            serving.line_bytes_max = if admin.is_own { usize::MAX } else { *line_bytes_max };
             admin.serve(&mut serving, hub, clients, buffer);
             if serving.is_exhausted(hub) {
                 *first = slot + 1;
@@ -170,7 +190,12 @@ impl Admins {
 
     /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
     pub fn flush(&mut self) {
-        self.connections.retain(|_, admin| admin.flush());
+        let own = &mut self.own;
+        self.connections.retain(|_, admin| {
+            let goes_on = admin.flush();
+            *own -= usize::from(admin.is_own && !goes_on);
+            goes_on
+        });
     }
 
     /// Whether a session could go on without being told by the poll.
@@ -188,9 +213,9 @@ impl Admins {
         self.connections.iter().all(|(_, admin)| admin.session.output.is_empty())
     }
 
-    /// Open admin connections.
+    /// Open admin connections from elsewhere.
     pub fn count(&self) -> usize {
-        self.connections.len()
+        self.connections.len() - self.own
     }
 
     /// No more connections.

@@ -29,7 +29,7 @@ use intake::Intake;
 use listener::{Accepted, Listener};
 use mesh::Mesh;
 use mio::event::Event;
-use mio::net::{TcpListener, UnixListener};
+use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use orders::{Call, Order};
 use std::io::{self, ErrorKind};
@@ -66,6 +66,8 @@ pub struct Parts {
     pub listener: TcpListener,
     /// Its handle on the admin listener that all share.
     pub admin_listener: UnixListener,
+    /// An admin connection whose other end is in this process, for the shard that serves it.
+    pub own_admin: Option<UnixStream>,
     /// Its inbox.
     pub inbox: Receiver<Mail>,
     /// The way into everybody's inbox.
@@ -104,11 +106,15 @@ struct Stopping {
 impl Shard {
     /// A shard that has not turned yet.
     pub fn new(parts: Parts, live: Arc<Live>) -> io::Result<Shard> {
-        let Parts { me, poll, mut listener, mut admin_listener, inbox, inboxes, orders, shared } = parts;
+        let Parts { me, poll, mut listener, mut admin_listener, own_admin, inbox, inboxes, orders, shared } = parts;
         let shards = inboxes.len();
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut admin_listener, ADMIN_LISTENER, Interest::READABLE)?;
         let limits = &live.limits;
+        let mut admins = Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max);
+        if let Some(own) = own_admin {
+            admins.adopt(own, poll.registry(), FIRST_ADMIN)?;
+        }
         let [a, b, c, d] = shared.seed;
         let random = ahash::RandomState::with_seeds(c, b, d, a ^ u64::from(me));
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
@@ -118,7 +124,7 @@ impl Shard {
             me,
             listener: Some(listener),
             hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &live.keys, limits.clone()),
-            admins: Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max),
+            admins,
             orders,
             poll,
             buffer: vec![0; READ_BYTES].into(),

@@ -58,6 +58,7 @@ pub struct Options {
     args: Vec<String>,
     leaves_pin: bool,
     is_secure: bool,
+    leaves_http: bool,
 }
 
 impl Server {
@@ -75,7 +76,15 @@ impl Server {
             args: Vec::new(),
             leaves_pin: false,
             is_secure: transport::is_over_tls(),
+            leaves_http: false,
         }
+    }
+
+    /// Where it speaks HTTP.
+    pub fn http(&self) -> SocketAddr {
+        let stderr = self.stderr();
+        let (_, rest) = stderr.split_once(", http ").expect("the line that says where the server listens");
+        rest.split(')').next().and_then(|address| address.parse().ok()).expect("an address of HTTP")
     }
 
     /// What the server has written to stderr so far.
@@ -155,6 +164,13 @@ impl Options {
         self
     }
 
+    /// Leaves `--http` to its default; otherwise there is no HTTP unless it is given, so that servers side by side do not
+    /// fight for the default.
+    pub fn with_default_http(mut self) -> Options {
+        self.leaves_http = true;
+        self
+    }
+
     /// Sets the listening address.
     pub fn listen(mut self, listen: impl ToString) -> Options {
         self.listen = listen.to_string();
@@ -180,6 +196,9 @@ impl Options {
             command.args(["--pin", "none"]);
         }
         command.arg("--admin-socket").arg(admin_path);
+        if !self.leaves_http && !self.args.iter().any(|arg| arg == "--http") {
+            command.args(["--http", "off"]);
+        }
         if !self.args.iter().any(|arg| arg == "--server-ping") {
             command.args(["--server-ping", "off"]);
         }

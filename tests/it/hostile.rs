@@ -215,7 +215,9 @@ fn too_few_descriptors_are_an_error() {
     let dir = TempDir::new();
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_corecast"), "serve"]);
-    command.args(["--listen", "127.0.0.1:0", "--shards", "1", "--admin-socket"]).arg(dir.path().join("admin.sock"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--shards", "1", "--http", "off", "--admin-socket"])
+        .arg(dir.path().join("admin.sock"));
     let output = output(command, b"");
     assert!(!output.status.success());
     let stderr = String::from_utf8_lossy(&output.stderr);

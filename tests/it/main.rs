@@ -8,6 +8,7 @@ mod echo;
 mod founding_document;
 mod harness;
 mod hostile;
+mod http;
 mod layering;
 mod life;
 mod limits;

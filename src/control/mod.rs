@@ -1,0 +1,208 @@
+//! The control plane: one ordinary thread, unpinned, that speaks HTTP with monitoring, orchestrators and backends on other
+//! machines. It is built of the ecosystem's standard parts (axum, hyper, a tokio runtime of one thread), because nothing
+//! here is on the data path.
+//!
+//! It talks to the shards as an **admin client**: at start, one end of a socket pair is handed to shard 0, whose admin
+//! sessions serve it like any other. It is not one more mailbox of the mesh, because an admin session already has all that
+//! such a mailbox would need: requests in lines, replies in order, a window of unsettled publishes beyond which it is not
+//! read, and a place in the turn behind the clients. So the shards are as they are without HTTP, nothing that HTTP does can
+//! slow a delivery more than a publisher may, and what the command line can do, HTTP can do.
+//!
+//! * [`serving`] has the connections and their limits, [`pipe`] the way to the shards, [`snapshot`] their numbers.
+
+pub mod pipe;
+pub mod serving;
+pub mod snapshot;
+
+use crate::metrics::HttpCounters;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use pipe::{Pipe, Unavailable};
+use snapshot::Snapshot;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How far the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The shards do not turn yet.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It closes its connections; new work is to go elsewhere.
+    Stopping,
+    /// The shards are gone.
+    Ended,
+}
+
+/// What the thread is built from.
+pub struct Parts {
+    /// Bound and listening.
+    pub listener: TcpListener,
+    /// One end of the pair; a shard has the other.
+    pub pipe: UnixStream,
+}
+
+/// The running thread.
+pub struct Control {
+    remote: Remote,
+    thread: JoinHandle<()>,
+}
+
+/// Tells the thread what the rest of the server does.
+#[derive(Clone)]
+pub struct Remote {
+    phase: watch::Sender<Phase>,
+}
+
+/// What all requests share.
+pub struct Face {
+    pipe: Pipe,
+    phase: watch::Receiver<Phase>,
+    snapshot: Snapshot,
+    counters: Mutex<HttpCounters>,
+}
+
+impl Control {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread, or no poller for it.
+    pub fn start(parts: Parts) -> io::Result<Control> {
+        let (sender, phase) = watch::channel(Phase::Starting);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let remote = Remote { phase: sender };
+        parts.listener.set_nonblocking(true)?;
+        let run = move || {
+            let ended: io::Result<()> = runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(parts.listener)?;
+                let face = Arc::new(Face {
+                    pipe: Pipe::open(parts.pipe)?,
+                    phase: phase.clone(),
+                    snapshot: Snapshot::default(),
+                    counters: Mutex::default(),
+                });
+                serving::serve(listener, face.clone(), router(face), phase).await;
+                Ok(())
+            });
+            if let Err(error) = ended {
+                tracing::error!(%error, "the HTTP listener does not work");
+            }
+        };
+        let thread = thread::Builder::new().name("http".into()).spawn(run)?;
+        Ok(Control { remote, thread })
+    }
+
+    /// The way to tell it things.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// The shards are gone: ends what is under way, and the thread.
+    pub fn end(self) {
+        self.remote.enter(Phase::Ended);
+        if self.thread.join().is_err() {
+            tracing::error!("the HTTP thread panicked");
+        }
+    }
+}
+
+impl Remote {
+    /// The server is there now. Nothing goes back.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let is_later = (phase as u8) > (*now as u8);
+            if is_later {
+                *now = phase;
+            }
+            is_later
+        });
+    }
+}
+
+impl Face {
+    /// Counts something.
+    pub fn count(&self, count: impl FnOnce(&mut HttpCounters)) {
+        count(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn router(face: Arc<Face>) -> Router {
+    Router::new()
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(face.clone(), within_limits))
+        .with_state(face)
+}
+
+/// Every request: counted, and answered in time.
+async fn within_limits(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
+    face.count(|counters| counters.http_requests += 1);
+    let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    let response = answered.unwrap_or_else(|_| {
+        face.count(|counters| counters.http_timeouts += 1);
+        unavailable("the server did not answer in time\n")
+    });
+    let status = response.status();
+    face.count(|counters| {
+        counters.http_client_errors += u64::from(status.is_client_error());
+        counters.http_server_errors += u64::from(status.is_server_error());
+    });
+    response
+}
+
+/// The process is there and this thread turns.
+async fn live() -> Response {
+    ([(CACHE_CONTROL, "no-store")], "live\n").into_response()
+}
+
+/// New connections may be sent here: every shard answers, and none is being emptied.
+async fn ready(State(face): State<Arc<Face>>) -> Response {
+    let phase = *face.phase.borrow();
+    match phase {
+        Phase::Starting => return unavailable("starting\n"),
+        Phase::Serving => {}
+        Phase::Stopping | Phase::Ended => return unavailable("stopping\n"),
+    }
+    match face.snapshot.numbers(&face.pipe).await {
+        Ok(numbers) if numbers.sum("is_draining") > 0 => unavailable("draining\n"),
+        Ok(_) => ([(CACHE_CONTROL, "no-store")], "ready\n").into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn unknown() -> Response {
+    (StatusCode::NOT_FOUND, "there is /live and /ready\n").into_response()
+}
+
+fn unavailable(text: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], text).into_response()
+}
+
+impl IntoResponse for Unavailable {
+    fn into_response(self) -> Response {
+        unavailable(match self {
+            Unavailable::Overloaded => "too many requests are under way\n",
+            Unavailable::Closed => "the server is stopping\n",
+        })
+    }
+}
+
+/// From a request's head to its answer, the body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Beside those of connections: runtime's poller and waker, signal pair, listener, both ends of the pair, and a connection
+/// that is being refused.
+const DESCRIPTORS_SPARE: u64 = 10;
+/// Descriptors that the control thread may use.
+pub const DESCRIPTORS_MAX: u64 = serving::CONNECTIONS_MAX as u64 + DESCRIPTORS_SPARE;
