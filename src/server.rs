@@ -81,8 +81,13 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
         Some((listener, address)) => {
             let (ours, theirs) = UnixStream::pair()?;
             ours.set_nonblocking(true)?;
-            let control =
-                http::Control::start(http::Parts { listener, pipe: theirs }).context("cannot start the HTTP thread")?;
+            let control = http::Control::start(http::Parts {
+                listener,
+                pipe: theirs,
+                app_id: config.app_id.clone(),
+                keys: live.keys.clone(),
+            })
+            .context("cannot start the HTTP thread")?;
             (Some(mio::net::UnixStream::from_std(ours)), Some((control, address)))
         }
         None => (None, None),

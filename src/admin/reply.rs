@@ -147,6 +147,13 @@ impl Refusal {
         }
     }
 
+    /// What people read.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        self.text_into(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// Appends what people read, as it stands between quotes.
     fn text_into(&self, out: &mut Vec<u8>) {
         let text = match self {

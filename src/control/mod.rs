@@ -9,28 +9,37 @@
 //! slow a delivery more than a publisher may, and what the command line can do, HTTP can do.
 //!
 //! * [`serving`] has the connections and their limits, [`pipe`] the way to the shards, [`snapshot`] their numbers.
+//! * [`exposition`] writes those for Prometheus, [`process`] what the system says of the process.
+//! * [`pusher`] publishes.
 
+pub mod exposition;
 pub mod pipe;
+pub mod process;
+pub mod pusher;
 pub mod serving;
 pub mod snapshot;
 
+use crate::config::Key;
 use crate::metrics::HttpCounters;
+use crate::protocol::auth::KeyRing;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use pipe::{Pipe, Unavailable};
+use process::Process;
+use pusher::Judge;
 use snapshot::Snapshot;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
-use tokio::sync::watch;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Semaphore, watch};
 
 /// How far the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +60,10 @@ pub struct Parts {
     pub listener: TcpListener,
     /// One end of the pair; a shard has the other.
     pub pipe: UnixStream,
+    /// The app ID in the paths of publishing.
+    pub app_id: String,
+    /// Live key pairs.
+    pub keys: Vec<Key>,
 }
 
 /// The running thread.
@@ -63,6 +76,7 @@ pub struct Control {
 #[derive(Clone)]
 pub struct Remote {
     phase: watch::Sender<Phase>,
+    keys: Arc<Mutex<Arc<KeyRing>>>,
 }
 
 /// What all requests share.
@@ -71,6 +85,12 @@ pub struct Face {
     phase: watch::Receiver<Phase>,
     snapshot: Snapshot,
     counters: Mutex<HttpCounters>,
+    app_id: String,
+    keys: Arc<Mutex<Arc<KeyRing>>>,
+    judge: Mutex<Judge>,
+    /// Walks through the shards' tables on behalf of a listing.
+    walks: Semaphore,
+    started: SystemTime,
 }
 
 impl Control {
@@ -81,7 +101,8 @@ impl Control {
     pub fn start(parts: Parts) -> io::Result<Control> {
         let (sender, phase) = watch::channel(Phase::Starting);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let remote = Remote { phase: sender };
+        let keys = Arc::new(Mutex::new(Arc::new(KeyRing::new(&parts.keys))));
+        let remote = Remote { phase: sender, keys: keys.clone() };
         parts.listener.set_nonblocking(true)?;
         let run = move || {
             let ended: io::Result<()> = runtime.block_on(async {
@@ -91,6 +112,11 @@ impl Control {
                     phase: phase.clone(),
                     snapshot: Snapshot::default(),
                     counters: Mutex::default(),
+                    app_id: parts.app_id,
+                    keys,
+                    judge: Mutex::default(),
+                    walks: Semaphore::new(1),
+                    started: SystemTime::now(),
                 });
                 serving::serve(listener, face.clone(), router(face), phase).await;
                 Ok(())
@@ -130,7 +156,19 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// Other key pairs, from the next request on.
+    pub fn apply(&self, keys: &[Key]) {
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(KeyRing::new(keys));
+    }
+}
+
 impl Face {
+    /// The live keys.
+    fn keys(&self) -> Arc<KeyRing> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Counts something.
     pub fn count(&self, count: impl FnOnce(&mut HttpCounters)) {
         count(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
@@ -141,6 +179,12 @@ fn router(face: Arc<Face>) -> Router {
     Router::new()
         .route("/live", get(live))
         .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/apps/{app_id}/events", post(pusher::events))
+        .route("/apps/{app_id}/batch_events", post(pusher::batch_events))
+        .route("/apps/{app_id}/channels", get(pusher::channels))
+        .route("/apps/{app_id}/channels/{name}", get(pusher::channel))
+        .route("/apps/{app_id}/channels/{name}/users", get(pusher::users))
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(face.clone(), within_limits))
         .with_state(face)
@@ -182,8 +226,21 @@ async fn ready(State(face): State<Arc<Face>>) -> Response {
     }
 }
 
+/// For Prometheus.
+async fn metrics(State(face): State<Arc<Face>>) -> Response {
+    match face.snapshot.numbers(&face.pipe).await {
+        Ok(numbers) => {
+            let http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let text = exposition::text(&numbers, &http, &Process::now(face.started));
+            ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
 async fn unknown() -> Response {
-    (StatusCode::NOT_FOUND, "there is /live and /ready\n").into_response()
+    (StatusCode::NOT_FOUND, "there is /live, /ready, /metrics and /apps/ID/events, batch_events, channels\n")
+        .into_response()
 }
 
 fn unavailable(text: &'static str) -> Response {
@@ -197,6 +254,17 @@ impl IntoResponse for Unavailable {
             Unavailable::Closed => "the server is stopping\n",
         })
     }
+}
+
+/// `Content-Type` of answers for programs.
+const JSON: &str = "application/json";
+
+/// Listings of channels.
+mod walk {
+    /// Channels that are asked of the shards at once.
+    pub const PAGE: usize = crate::admin::request::PAGE_MAX;
+    /// Channels in one answer.
+    pub const CHANNELS_MAX: usize = 100_000;
 }
 
 /// From a request's head to its answer, the body included.

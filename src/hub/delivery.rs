@@ -33,13 +33,22 @@ impl Hub {
             self.counters.publishes += 1;
             if subscribers > 0 {
                 let len = event::message_len(channel.as_str(), event, data);
-                self.deliver(channel, hash, len, |out| event::message(out, channel.as_str(), event, data), None, port);
+                self.deliver(
+                    channel,
+                    hash,
+                    len,
+                    |out| event::message(out, channel.as_str(), event, data),
+                    None,
+                    self.turn_us,
+                    port,
+                );
             }
             return Some(Settled { parts: 1, subscribers: subscribers as i64 });
         }
         let mut frame = Vec::with_capacity(event::message_len(channel.as_str(), event, data));
         event::message(&mut frame, channel.as_str(), event, data);
-        let publish = Publish { channel: channel.into(), hash, frame: frame.into(), exclude, asker };
+        let publish =
+            Publish { channel: channel.into(), hash, frame: frame.into(), exclude, asker, read_at: self.turn_us };
         self.post(owner, Mail::Publish(Box::new(publish)), port);
         self.settle_own(port);
         None
@@ -56,7 +65,7 @@ impl Hub {
 
     /// As the owner: the message's place in the order is here and now.
     pub(super) fn sequence(&mut self, publish: Publish, port: &mut impl Port) {
-        let Publish { channel, hash, frame, exclude, asker } = publish;
+        let Publish { channel, hash, frame, exclude, asker, read_at } = publish;
         self.counters.publishes += 1;
         let counts = self.directory.counts(channel.as_channel(), hash);
         let subscribers = total(counts) as i64;
@@ -66,10 +75,10 @@ impl Hub {
             let exclude =
                 exclude.filter(|_| Some(shard) == excluded_shard).map(|member| Box::new(Exclusion { member, asker }));
             if shard == self.shard {
-                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, port);
+                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, read_at, port);
             } else {
                 let (channel, frame) = (channel.clone(), frame.clone());
-                port.mail(shard, Mail::Deliver { channel, hash, frame, exclude });
+                port.mail(shard, Mail::Deliver { channel, hash, frame, exclude, read_at });
             }
         }
         let parts = if exclude.is_some() && excluded_shard.is_none() { 2 } else { 1 };
@@ -88,17 +97,20 @@ impl Hub {
         hash: u64,
         frame: &Frame,
         exclude: Option<Box<Exclusion>>,
+        read_at: u32,
         port: &mut impl Port,
     ) {
         let excluded = exclude.as_ref().map(|exclusion| exclusion.member);
-        let was_live = self.deliver(channel, hash, frame.len(), |out| out.extend_from_slice(frame), excluded, port);
+        let was_live =
+            self.deliver(channel, hash, frame.len(), |out| out.extend_from_slice(frame), excluded, read_at, port);
         if let Some(Exclusion { asker, .. }) = exclude.as_deref() {
             let settled = Settled { parts: 1, subscribers: -i64::from(was_live) };
             self.post(asker.shard, Mail::Settled(*asker, settled), port);
         }
     }
 
-    /// Lays one message out for this shard's subscribers. Returns whether the excluded connection was one of them.
+    /// Lays one message out for this shard's subscribers; `read_at` as in [`Publish`]. Returns whether the excluded connection was one of them.
+    #[allow(clippy::too_many_arguments)]
     fn deliver(
         &mut self,
         channel: Channel<'_>,
@@ -106,6 +118,7 @@ impl Hub {
         len: usize,
         write: impl FnOnce(&mut Vec<u8>),
         exclude: Option<ConnKey>,
+        read_at: u32,
         port: &mut impl Port,
     ) -> bool {
         let Some(local) = self.subscribers.find(channel, hash) else {
@@ -131,6 +144,7 @@ impl Hub {
             self.subscribers.get_mut(local).subscribers[position as usize].from = self.pages.page_len(page);
         }
         self.laid.bytes += len;
+        self.laid.age_us = self.laid.age_us.max(self.turn_us.wrapping_sub(read_at));
         self.laid.fan_out_bytes += len * subscribers as usize;
         if subscribers > FEW as u64 {
             self.laid.bulk_bytes += len * subscribers as usize;

@@ -88,6 +88,8 @@ pub struct Publish {
     pub exclude: Option<ConnKey>,
     /// Who waits for the count.
     pub asker: Asker,
+    /// When it was read from its publisher: see [`Hub::turn_us`](super::Hub::turn_us).
+    pub read_at: u32,
 }
 
 /// The connection that a message leaves out, and who wants to know whether it was there.
@@ -114,7 +116,7 @@ pub enum Mail {
     /// From the owner: the member is counted out; nothing that follows is for it.
     Unsubscribed(Membership),
     /// From the owner: for every subscriber of this shard.
-    Deliver { channel: ChannelName, hash: u64, frame: Frame, exclude: Option<Box<Exclusion>> },
+    Deliver { channel: ChannelName, hash: u64, frame: Frame, exclude: Option<Box<Exclusion>>, read_at: u32 },
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
     /// To the shard that can tell.

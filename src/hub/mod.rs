@@ -92,6 +92,8 @@ pub struct Laid {
     pub fan_out_bytes: usize,
     /// Of them those of channels with many subscribers: what [`Urgency::Bulk`] is.
     pub bulk_bytes: usize,
+    /// How long before this turn the oldest of them was read from its publisher, microseconds.
+    pub age_us: u32,
 }
 
 impl Laid {
@@ -100,6 +102,7 @@ impl Laid {
         self.bytes += other.bytes;
         self.fan_out_bytes += other.fan_out_bytes;
         self.bulk_bytes += other.bulk_bytes;
+        self.age_us = self.age_us.max(other.age_us);
     }
 }
 
@@ -131,6 +134,9 @@ pub struct Hub {
     own_mail: VecDeque<Mail>,
     /// What the turn has laid out so far; the shard's budget.
     pub laid: Laid,
+    /// The clock of the turn, as the shard says it: microseconds, wrapping. Every message carries that of the turn in which
+    /// it was read from its publisher.
+    pub turn_us: u32,
     /// Replies `subscribed` that are ready and held back. While there is none, delivery skips the look.
     holding: usize,
     fences: [usize; 2],
@@ -160,6 +166,7 @@ impl Hub {
             reply_page: None,
             own_mail: VecDeque::new(),
             laid: Laid::default(),
+            turn_us: 0,
             holding: 0,
             fences: [0; 2],
             parser: Parser::default(),
@@ -408,8 +415,8 @@ impl Hub {
 
     fn open(&mut self, mail: Mail, port: &mut impl Port) {
         match mail {
-            Mail::Deliver { channel, hash, frame, exclude } => {
-                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, port);
+            Mail::Deliver { channel, hash, frame, exclude, read_at } => {
+                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, read_at, port);
             }
             Mail::Publish(publish) => self.sequence(*publish, port),
             Mail::Subscribe { channel, hash, membership } => {

@@ -79,6 +79,19 @@ impl KeyRing {
     }
 }
 
+impl KeyRing {
+    /// Whether `hex` signs `text` by the key `id`; constant time in the signature.
+    pub fn verify_text(&self, id: &str, text: &str, hex: &str) -> Result<(), Failure> {
+        if self.keys.is_empty() {
+            return Err(Failure::NoKeyConfigured);
+        }
+        let (_, keyed) = self.keys.iter().find(|(known, _)| **known == *id).ok_or(Failure::UnknownKey)?;
+        let signature = decode(hex)?;
+        let mac = keyed.clone().chain_update(text);
+        mac.verify_slice(&signature).map_err(|_| Failure::WrongSignature)
+    }
+}
+
 /// `key:hex` over the string to sign; `socket_id` is signed exactly as written.
 pub fn sign(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let mut auth = format!("{}:", key.id);

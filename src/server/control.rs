@@ -67,6 +67,7 @@ impl Control {
         (self.reloading.set_log)(read.live.log);
         self.config.live.exchange(read.live);
         self.config.live.warn();
+        self.http.iter().for_each(|http| http.apply(&self.config.live.keys));
         let live = self.room.fit(&self.config.live);
         let (done, all_done) = bounded(self.orders.len());
         self.order_all(|| Order::Apply { live: live.clone(), done: done.clone() });

@@ -411,6 +411,11 @@ impl Clients {
         !self.bulk.is_empty()
     }
 
+    /// Whether anybody is still to be written to.
+    pub fn has_unwritten(&self) -> bool {
+        !self.soon.is_empty() || !self.bulk.is_empty()
+    }
+
     /// Ticks until the next heartbeat or deadline.
     pub fn due_in(&self) -> Option<u32> {
         self.wheel.due_in(self.now)

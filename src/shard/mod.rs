@@ -11,6 +11,7 @@ pub mod listener;
 pub mod mesh;
 pub mod orders;
 pub mod outbox;
+mod stopwatch;
 pub mod tls;
 pub mod wheel;
 
@@ -36,6 +37,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
+use stopwatch::Stopwatch;
 use wheel::TICK_MS;
 
 /// What all shards of a process share: flags, counters, doorbells. No locks.
@@ -92,6 +94,7 @@ pub struct Shard {
     intake: Intake,
     /// What was laid out since bulk output was last all written.
     unwritten: Laid,
+    stopwatch: Stopwatch,
     hearing: Hearing,
     stopping: Option<Stopping>,
     shutdown_timeout_ms: u64,
@@ -130,6 +133,7 @@ impl Shard {
             buffer: vec![0; READ_BYTES].into(),
             intake: Intake::new(limits.outbox_bytes_max),
             unwritten: Laid::default(),
+            stopwatch: Stopwatch::default(),
             hearing: Hearing::default(),
             stopping: None,
             shutdown_timeout_ms: live.shutdown_timeout_ms,
@@ -155,7 +159,10 @@ impl Shard {
             _ => {}
         }
         self.hub.counters.turns += 1;
-        let now = (self.shared.start.elapsed().as_millis() as u64 / TICK_MS) as u32;
+        let now_us = self.now_us();
+        self.stopwatch.begin(now_us);
+        self.hub.turn_us = now_us as u32;
+        let now = (now_us / (TICK_MS * 1000)) as u32;
         let polled_at = std::mem::replace(&mut self.clients.now, now);
 
         let mut reported = 0;
@@ -181,7 +188,10 @@ impl Shard {
         let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
         self.progress_stop();
 
-        self.unwritten.add(self.hub.laid);
+        if self.hub.laid.bytes > 0 {
+            self.unwritten.add(self.hub.laid);
+            self.stopwatch.laid(self.hub.laid.age_us);
+        }
         self.hub.end_turn(&mut self.clients);
         self.clients.close_broken(&mut self.hub);
         // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
@@ -197,8 +207,14 @@ impl Shard {
         if !self.clients.is_behind() {
             self.unwritten = Laid::default();
         }
+        self.stopwatch.end(self.now_us(), !self.clients.has_unwritten());
         self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
         Ok(())
+    }
+
+    /// Reads the clock.
+    fn now_us(&self) -> u64 {
+        self.shared.start.elapsed().as_micros() as u64
     }
 
     fn handle(&mut self, event: &Event) {
@@ -350,7 +366,7 @@ impl Shard {
         if let Some(certificate) = self.clients.certificate().filter(|_| self.me == 0) {
             gauges.tls_certificate_days = certificate.days_left(SystemTime::now()).max(0) as u64;
         }
-        Stats { counters: self.hub.counters.clone(), closes, refusals, gauges }
+        Stats { counters: self.hub.counters.clone(), closes, refusals, gauges, times: self.stopwatch.times.clone() }
     }
 
     fn ring(&mut self) -> io::Result<()> {

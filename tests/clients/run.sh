@@ -71,7 +71,7 @@ trap stop EXIT
 start() { # name, options: prints nothing, sets $url
     local name=$1
     shift
-    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --echo-path /echo --log warn "$@" 2>"$dir/$name.log" &
+    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --log warn "$@" 2>"$dir/$name.log" &
     servers+=($!)
     until grep -q 'listening on' "$dir/$name.log"; do
         kill -0 $! 2>/dev/null || { cat "$dir/$name.log" >&2; exit 1; }

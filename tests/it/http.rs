@@ -1,7 +1,11 @@
 //! The HTTP listener: health, limits, and how it begins and ends.
 
-use crate::harness::{LONG, RawClient, Server, eventually};
+use crate::harness::{Client, LONG, RawClient, Server, eventually};
+use corecast::protocol::socket_id::SocketId;
+use hmac::{Hmac, KeyInit, Mac};
+use md5::Digest;
 use rustix::process::Signal;
+use sha2::Sha256;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -166,4 +170,153 @@ fn a_named_address_that_is_taken_is_an_error() {
     let (status, stderr) = Server::options(1).arg("--http", address).fail();
     assert!(!status.success());
     assert!(stderr.contains(&format!("cannot speak HTTP on {address}")) && stderr.contains("--http"), "{stderr}");
+}
+
+fn start_with_key() -> Server {
+    Server::options(2).arg("--http", "127.0.0.1:0").arg("--key", "app:secret").start()
+}
+
+/// The path with a query that the key signs, for a body that holds this.
+fn signed(method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_secs();
+    let (now, digest) = (now.to_string(), hex(&md5::Md5::digest(body.as_bytes())));
+    let mut query = vec![("auth_key", "app"), ("auth_timestamp", now.as_str()), ("auth_version", "1.0")];
+    if method == "POST" {
+        query.push(("body_md5", &digest));
+    }
+    query.extend(parameters);
+    query.sort_unstable();
+    let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let query = query.join("&");
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"secret").expect("any key");
+    mac.update(format!("{method}\n{path}\n{query}").as_bytes());
+    format!("{path}?{query}&auth_signature={}", hex(&mac.finalize().into_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Http {
+    fn publish(&mut self, body: &str) -> Response {
+        self.post(&signed("POST", "/apps/1/events", &[], body), body)
+    }
+}
+
+#[test]
+fn events_reach_subscribers() {
+    let server = start_with_key();
+    let (mut first, mut second) = (Client::connect(&server), Client::connect(&server));
+    for client in [&mut first, &mut second] {
+        client.subscribe("a");
+        client.subscribe("b");
+    }
+    let mut http = Http::connect(&server);
+    let published = http.publish(r#"{"name":"e","channels":["a"],"data":"{\"id\": 42}"}"#);
+    assert_eq!((published.status, published.body.as_str()), (200, "{}"));
+    for client in [&mut first, &mut second] {
+        client.expect(r#"{"event":"e","channel":"a","data":{"id": 42}}"#);
+    }
+    // No JSON, to all but one, told how many there are.
+    let exclude = SocketId::parse(&first.socket_id).expect("a UUID").dotted();
+    let body =
+        format!(r#"{{"name":"e","channel":"b","data":"so","socket_id":"{exclude}","info":"subscription_count"}}"#);
+    let published = http.publish(&body);
+    assert_eq!((published.status, published.body.as_str()), (200, r#"{"channels":{"b":{"subscription_count":2}}}"#));
+    second.expect(r#"{"event":"e","channel":"b","data":"so"}"#);
+    first.expect_nothing_before_pong();
+
+    let body = r#"{"batch":[{"name":"1","channel":"a","data":"1"},{"name":"2","channel":"b","data":"2","info":"subscription_count"}]}"#;
+    let published = http.post(&signed("POST", "/apps/1/batch_events", &[], body), body);
+    assert_eq!((published.status, published.body.as_str()), (200, r#"{"batch":[{},{"subscription_count":2}]}"#));
+    for client in [&mut first, &mut second] {
+        client.expect(r#"{"event":"1","channel":"a","data":1}"#);
+        client.expect(r#"{"event":"2","channel":"b","data":2}"#);
+    }
+
+    let listed = http.get(&signed("GET", "/apps/1/channels", &[("info", "subscription_count")], ""));
+    let expected = r#"{"channels":{"a":{"subscription_count":2},"b":{"subscription_count":2}}}"#;
+    assert_eq!((listed.status, listed.body.as_str()), (200, expected));
+    let listed = http.get(&signed("GET", "/apps/1/channels", &[("filter_by_prefix", "b")], ""));
+    assert_eq!(listed.body, r#"{"channels":{"b":{}}}"#);
+    let one = http.get(&signed("GET", "/apps/1/channels/a", &[("info", "subscription_count")], ""));
+    assert_eq!(one.body, r#"{"occupied":true,"subscription_count":2}"#);
+    assert_eq!(http.get(&signed("GET", "/apps/1/channels/c", &[], "")).body, r#"{"occupied":false}"#);
+}
+
+#[test]
+fn what_is_wrong_publishes_nothing() {
+    let server = start_with_key();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let mut http = Http::connect(&server);
+    for (status, body) in [
+        (400, r#"{"name":"socket:e","channel":"a","data":"1"}"#),
+        (400, r#"{"name":"e","channels":["a","presence-b"],"data":"1"}"#),
+        (400, r#"{"name":"e","channels":[],"data":"1"}"#),
+        (400, r#"{"name":"e","data":"1"}"#),
+        (400, r#"{"name":"e","channel":"a"}"#),
+        (400, r#"{"name":"e","channel":"a","data":{}}"#),
+        (400, r#"{"name":"e","channel":"a","data":"1","socket_id":"nobody"}"#),
+        (400, "no JSON"),
+        (413, &format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(256 * 1024))),
+    ] {
+        let refused = http.publish(body);
+        assert_eq!(refused.status, status, "{:.100}: {}", body, refused.body);
+    }
+    let body = r#"{"batch":[{"name":"1","channel":"a","data":"1"},{"name":"2","channel":"a b","data":"2"}]}"#;
+    assert_eq!(http.post(&signed("POST", "/apps/1/batch_events", &[], body), body).status, 400);
+    let good = r#"{"name":"e","channel":"a","data":"1"}"#;
+    let body = format!(r#"{{"batch":[{}]}}"#, [good; 11].join(","));
+    assert_eq!(http.post(&signed("POST", "/apps/1/batch_events", &[], &body), &body).status, 400);
+    for (status, path) in [
+        (404, signed("POST", "/apps/2/events", &[], good)),
+        (401, "/apps/1/events".to_owned()),
+        (401, signed("GET", "/apps/1/events", &[], good)),
+        (401, signed("POST", "/apps/1/events", &[], "other")),
+        (401, signed("POST", "/apps/1/events", &[], good).replace("auth_key=app", "auth_key=other")),
+        (405, signed("GET", "/apps/1/channels", &[], good)),
+    ] {
+        // Where a body is not read the connection ends: another for each.
+        let refused = Http::connect(&server).post(&path, good);
+        assert_eq!(refused.status, status, "{path}: {}", refused.body);
+        assert!(!refused.body.contains("secret"));
+    }
+    client.expect_nothing_before_pong();
+    assert!(!server.stderr().contains("secret"), "{}", server.stderr());
+    assert_eq!(Http::connect(&server).publish(good).status, 200);
+    client.expect(r#"{"event":"e","channel":"a","data":1}"#);
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_not_read() {
+    let server = start_with_key();
+    let body = "x".repeat(1024 * 1024 + 1);
+    assert_eq!(Http::connect(&server).publish(&body).status, 413);
+}
+
+#[test]
+fn metrics_tell_what_happened() {
+    let server = start_with_key();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let mut http = Http::connect(&server);
+    assert_eq!(http.publish(r#"{"name":"e","channel":"a","data":"1"}"#).status, 200);
+    client.text();
+    eventually("counted and written", || {
+        let metrics = http.get("/metrics");
+        assert_eq!(metrics.status, 200);
+        assert!(metrics.head.contains("text/plain; version=0.0.4"), "{}", metrics.head);
+        let sum = |name: &str| -> f64 {
+            let lines = metrics.body.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(['{', ' ']));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        };
+        assert!(sum("corecast_turn_duration_seconds_count") >= 1.0);
+        assert!(sum("process_start_time_seconds") > 1e9 && sum("process_resident_memory_bytes") > 1e6);
+        sum("corecast_connections") == 1.0
+            && sum("corecast_publishes_total") == 1.0
+            && sum("corecast_deliveries_total") == 1.0
+            && sum("corecast_http_publishes_total") == 1.0
+            && sum("corecast_publish_written_seconds_count") >= 1.0
+    });
 }

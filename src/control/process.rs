@@ -1,0 +1,59 @@
+//! What the system says of this process (proc(5)).
+
+use rustix::process::{Resource, getrlimit};
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The process in numbers; `None`: the system does not tell.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Since the Unix epoch.
+    pub start_time_s: f64,
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+    /// User and system time of all threads.
+    pub cpu_s: Option<f64>,
+    /// Open descriptors.
+    pub open_fds: Option<u64>,
+    /// Their limit.
+    pub max_fds: Option<u64>,
+}
+
+impl Process {
+    /// As it is now. `started`: when the process was started, which this asks nobody for.
+    pub fn now(started: SystemTime) -> Process {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Process {
+            start_time_s: started.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64(),
+            resident_bytes: resident_bytes(),
+            cpu_s: Some(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9),
+            open_fds: open_fds(),
+            max_fds: getrlimit(Resource::Nofile).current,
+        }
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Since Linux 6.2 the directory's size is the number of its entries. Where it is not, nothing is said: to read through a
+/// million of them at every scrape would keep this thread from everything else.
+fn open_fds() -> Option<u64> {
+    fs::metadata("/proc/self/fd").ok().map(|directory| directory.len()).filter(|count| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells() {
+        let process = Process::now(SystemTime::now());
+        assert!(process.resident_bytes.is_some_and(|bytes| bytes > 100_000), "{process:?}");
+        assert!(process.cpu_s.is_some_and(|seconds| seconds > 0.0), "{process:?}");
+        assert!(process.max_fds.is_some(), "{process:?}");
+    }
+}

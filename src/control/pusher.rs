@@ -1,0 +1,316 @@
+//! Publishing for backends on other machines, as Pusher's HTTP API has it, so that every Pusher server library works
+//! unchanged: `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels` and `/channels/NAME`.
+//!
+//! [`signature`] says who asks, [`event`] makes admin lines of events. A request is judged whole before any of it goes to the
+//! shards, by the parser that the shards use: what is accepted here is not refused there.
+
+pub mod event;
+pub mod signature;
+
+use super::pipe::Unavailable;
+use super::{Face, JSON, walk};
+use crate::admin::request::{Parser, Refusal};
+use crate::protocol::channel::{self, Channel};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use event::{Batch, Event, Lines};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use signature::{Query, Unsigned};
+use std::sync::{Arc, PoisonError};
+
+/// Why a request gets no 200.
+#[derive(Debug)]
+pub enum Refused {
+    /// Signed by nobody we know.
+    Unsigned(Unsigned),
+    /// There is no such app here.
+    OtherApp,
+    /// What is wrong, for people.
+    Malformed(String),
+    /// Over a limit.
+    TooLarge(String),
+    /// The shards do not take it now.
+    Unavailable(Unavailable),
+}
+
+type Answer = Result<Value, Refused>;
+
+/// `POST /apps/ID/events`
+pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
+    let answer = async {
+        let (_, body) = signed_body(&face, &app_id, request).await?;
+        let event: Event<'_> = parse(&body)?;
+        let names: Vec<String> = event.names().map(str::to_owned).collect();
+        let wants_counts = event.wants_counts();
+        publish(&face, &[event]).await?;
+        if !wants_counts {
+            return Ok(json!({}));
+        }
+        let mut channels = Map::new();
+        for name in names {
+            let count = subscribers(&face, &name).await?;
+            channels.insert(name, json!({"subscription_count": count}));
+        }
+        Ok(json!({"channels": channels}))
+    };
+    respond(&face, answer.await)
+}
+
+/// `POST /apps/ID/batch_events`
+pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
+    let answer = async {
+        let (_, body) = signed_body(&face, &app_id, request).await?;
+        let Batch { batch } = parse(&body)?;
+        if batch.len() > BATCH_MAX {
+            return Err(Refused::Malformed(format!("a batch holds at most {BATCH_MAX} events")));
+        }
+        let wanted: Vec<Option<String>> = batch
+            .iter()
+            .map(|event| event.names().next().filter(|_| event.wants_counts()).map(str::to_owned))
+            .collect();
+        publish(&face, &batch).await?;
+        if wanted.iter().all(Option::is_none) {
+            return Ok(json!({}));
+        }
+        let mut each = Vec::new();
+        for name in wanted {
+            each.push(match name {
+                Some(name) => json!({"subscription_count": subscribers(&face, &name).await?}),
+                None => json!({}),
+            });
+        }
+        Ok(json!({"batch": each}))
+    };
+    respond(&face, answer.await)
+}
+
+/// `GET /apps/ID/channels`
+pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
+    // Before the first await: a request cannot be looked at from two threads, as far as the compiler knows.
+    let query = signed(&face, &app_id, &request);
+    let answer = async {
+        let query = query?;
+        let wants_counts = wanted(&query)?;
+        let prefix = query.get("filter_by_prefix").unwrap_or_default();
+        let mut channels = Map::new();
+        // One walk through the tables at a time, so that publishers never wait behind several.
+        let _walk = face.walks.acquire().await;
+        let mut after = None;
+        loop {
+            let line = json!({"command": "channels", "prefix": prefix, "limit": walk::PAGE, "after": after});
+            let line = without_null(line, "after");
+            let page: Page = reply(&face, line.as_bytes()).await?;
+            for Entry { channel, subscribers } in page.channels {
+                let value = if wants_counts { json!({"subscription_count": subscribers}) } else { json!({}) };
+                channels.insert(channel, value);
+            }
+            if channels.len() > walk::CHANNELS_MAX {
+                let limit = walk::CHANNELS_MAX;
+                return Err(Refused::TooLarge(format!("over {limit} channels: ask with filter_by_prefix")));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(json!({"channels": channels})),
+            }
+        }
+    };
+    respond(&face, answer.await)
+}
+
+/// `GET /apps/ID/channels/NAME`
+pub async fn channel(
+    State(face): State<Arc<Face>>,
+    Path((app_id, name)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    // Before the first await: a request cannot be looked at from two threads, as far as the compiler knows.
+    let query = signed(&face, &app_id, &request);
+    let answer = async {
+        let query = query?;
+        let wants_counts = wanted(&query)?;
+        if Channel::parse(&name).is_none() {
+            return Err(Refused::Malformed(channel::RULE.into()));
+        }
+        let count = subscribers(&face, &name).await?;
+        Ok(match wants_counts {
+            true => json!({"occupied": count > 0, "subscription_count": count}),
+            false => json!({"occupied": count > 0}),
+        })
+    };
+    respond(&face, answer.await)
+}
+
+/// `GET /apps/ID/channels/NAME/users`
+pub async fn users(
+    State(face): State<Arc<Face>>,
+    Path((app_id, _)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let answer = signed(&face, &app_id, &request);
+    respond(&face, answer.and_then(|_| Err(Refused::Malformed("there are no presence channels yet".into()))))
+}
+
+/// The query of a request that somebody signed whom we know.
+fn signed(face: &Face, app_id: &str, request: &Request<Body>) -> Result<Query, Refused> {
+    if app_id != face.app_id {
+        return Err(Refused::OtherApp);
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let keys = face.keys();
+    let now_s = signature::now_s();
+    signature::verify(&keys, request.method().as_str(), request.uri().path(), &query, now_s)
+        .map_err(Refused::Unsigned)?;
+    Ok(query)
+}
+
+/// The same, and its body: who is not known costs us no body.
+async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<(Query, Bytes), Refused> {
+    let query = signed(face, app_id, &request)?;
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes).map_err(|error| match error.is::<LengthLimitError>() {
+        true => Refused::TooLarge(format!("a body holds at most {BODY_BYTES_MAX} bytes")),
+        false => Refused::Malformed("the body did not come whole".into()),
+    })?;
+    signature::verify_body(&query, &body).map_err(Refused::Unsigned)?;
+    Ok((query, body))
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
+    // The error names members and places, and nothing of the data.
+    serde_json::from_slice(body).map_err(|error| Refused::Malformed(format!("the body: {error}")))
+}
+
+/// Publishes all, or none.
+async fn publish(face: &Face, events: &[Event<'_>]) -> Result<(), Refused> {
+    let lines = {
+        let mut judge = face.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        judge.lines(events)?
+    };
+    for pending in face.pipe.ask_all(&lines)? {
+        let reply = pending.reply().await?;
+        let Done { ok, error } = serde_json::from_slice(&reply).map_err(|_| Unavailable::Closed)?;
+        if !ok {
+            return Err(Refused::Malformed(error.unwrap_or_default().into()));
+        }
+    }
+    face.count(|counters| counters.http_publishes += lines.len() as u64);
+    Ok(())
+}
+
+/// Judges events before any is published.
+#[derive(Default)]
+pub struct Judge {
+    lines: Lines,
+    parser: Parser,
+}
+
+impl Judge {
+    fn lines(&mut self, events: &[Event<'_>]) -> Result<Vec<Vec<u8>>, Refused> {
+        let mut lines = Vec::with_capacity(events.len());
+        for event in events {
+            let line = self.lines.of(event);
+            self.parser.request(&line).command?;
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+}
+
+async fn subscribers(face: &Face, name: &str) -> Result<u64, Refused> {
+    let line = json!({"command": "channel", "channel": name}).to_string();
+    let Count { subscribers } = reply(face, line.as_bytes()).await?;
+    Ok(subscribers)
+}
+
+async fn reply<T: for<'a> Deserialize<'a>>(face: &Face, line: &[u8]) -> Result<T, Refused> {
+    let reply = face.pipe.ask(line)?.reply().await?;
+    serde_json::from_slice(&reply).map_err(|_| Refused::Malformed("the shards refuse it".into()))
+}
+
+fn without_null(mut object: Value, member: &str) -> String {
+    if object[member].is_null()
+        && let Some(members) = object.as_object_mut()
+    {
+        members.remove(member);
+    }
+    object.to_string()
+}
+
+/// Whether `info` asks for `subscription_count`, the one attribute there is.
+fn wanted(query: &Query) -> Result<bool, Refused> {
+    let mut wants_counts = false;
+    for attribute in query.get("info").unwrap_or_default().split(',').filter(|attribute| !attribute.is_empty()) {
+        match attribute {
+            event::COUNT => wants_counts = true,
+            _ => return Err(Refused::Malformed("info: there is subscription_count; user_count needs presence".into())),
+        }
+    }
+    Ok(wants_counts)
+}
+
+#[derive(Deserialize)]
+struct Done<'a> {
+    ok: bool,
+    error: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    subscribers: u64,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    channels: Vec<Entry>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    channel: String,
+    subscribers: u64,
+}
+
+fn respond(face: &Face, answer: Answer) -> Response {
+    let (status, text) = match answer {
+        Ok(value) => return ([(CONTENT_TYPE, JSON)], value.to_string()).into_response(),
+        Err(Refused::Unavailable(unavailable)) => return unavailable.into_response(),
+        Err(Refused::Unsigned(why)) => {
+            face.count(|counters| counters.http_auth_failures += 1);
+            tracing::debug!(%why, "a request over HTTP is not signed as it should be");
+            (StatusCode::UNAUTHORIZED, why.to_string())
+        }
+        Err(Refused::OtherApp) => {
+            (StatusCode::NOT_FOUND, "there is no such app: --app-id names the one there is".into())
+        }
+        Err(Refused::Malformed(why)) => (StatusCode::BAD_REQUEST, why),
+        Err(Refused::TooLarge(why)) => (StatusCode::PAYLOAD_TOO_LARGE, why),
+    };
+    (status, text + "\n").into_response()
+}
+
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Refused {
+        Refused::Unavailable(unavailable)
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        match refusal {
+            Refusal::TooLarge { what, .. } if what != "channels" => Refused::TooLarge(refusal.text()),
+            _ => Refused::Malformed(refusal.text()),
+        }
+    }
+}
+
+/// Bytes of a request's body. Escaped within a string, `data` can take more than twice what it is.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Events of one batch, as with Pusher.
+const BATCH_MAX: usize = 10;

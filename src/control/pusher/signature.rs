@@ -1,0 +1,159 @@
+//! Who asks: signatures of Pusher's HTTP API, version 1.0. Pure, but for [`now_s`].
+//!
+//! `auth_signature` is the HMAC-SHA256, in hex, of method, path and the other query parameters, sorted by name and decoded,
+//! joined as `METHOD\nPATH\na=1&b=2`. The body is signed by way of its MD5 in `body_md5`.
+
+use crate::protocol::auth::{Failure, KeyRing};
+use md5::{Digest, Md5};
+use std::fmt::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Query parameters, decoded, in the order of their names.
+#[derive(Debug)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads what stands behind the `?`. Names count in lower case, as they were signed.
+    pub fn parse(text: &str) -> Query {
+        let pairs = form_urlencoded::parse(text.as_bytes());
+        let mut pairs: Vec<(String, String)> =
+            pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.into_owned())).collect();
+        pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Query(pairs)
+    }
+
+    /// The value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Why a request is answered with 401. Its text goes to the client, and says nothing that it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsigned {
+    /// A parameter that has to be there.
+    Missing(&'static str),
+    /// Not `1.0`.
+    Version,
+    /// No number, or too far from now.
+    Timestamp,
+    /// No key, or another signature.
+    Signature(Failure),
+    /// The body is another than was signed.
+    Body,
+}
+
+impl fmt::Display for Unsigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unsigned::Missing(name) => write!(f, "the query parameter {name} is missing"),
+            Unsigned::Version => f.write_str("auth_version is not 1.0"),
+            Unsigned::Timestamp => {
+                write!(f, "auth_timestamp is not within {TIMESTAMP_RANGE_S} s of this server's clock: set both by NTP")
+            }
+            Unsigned::Signature(Failure::UnknownKey) => f.write_str("auth_key is not one of this server's"),
+            Unsigned::Signature(Failure::NoKeyConfigured) => f.write_str("this server has no key configured"),
+            Unsigned::Signature(_) => {
+                f.write_str("auth_signature is not that of this method, path and query by the secret of auth_key")
+            }
+            Unsigned::Body => f.write_str("body_md5 is not the MD5 of the body"),
+        }
+    }
+}
+
+/// Checks everything but the body.
+pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u64) -> Result<(), Unsigned> {
+    let get = |name| query.get(name).ok_or(Unsigned::Missing(name));
+    let (key, signature) = (get("auth_key")?, get("auth_signature")?);
+    if get("auth_version")? != "1.0" {
+        return Err(Unsigned::Version);
+    }
+    let timestamp: u64 = get("auth_timestamp")?.parse().map_err(|_| Unsigned::Timestamp)?;
+    if timestamp.abs_diff(now_s) > TIMESTAMP_RANGE_S {
+        return Err(Unsigned::Timestamp);
+    }
+    let mut signed = format!("{method}\n{path}\n");
+    let mut separator = "";
+    for (name, value) in query.0.iter().filter(|(name, _)| name != "auth_signature") {
+        // Writing to a String does not fail.
+        let _ = write!(signed, "{separator}{name}={value}");
+        separator = "&";
+    }
+    keys.verify_text(key, &signed, signature).map_err(Unsigned::Signature)
+}
+
+/// Checks the body against the query, which has been verified.
+pub fn verify_body(query: &Query, body: &[u8]) -> Result<(), Unsigned> {
+    let expected = query.get("body_md5").ok_or(Unsigned::Missing("body_md5"))?;
+    let mut hex = String::with_capacity(32);
+    for byte in Md5::digest(body) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    // Both are known to whoever sent them: nothing to hide in how long this takes.
+    if hex.eq_ignore_ascii_case(expected) { Ok(()) } else { Err(Unsigned::Body) }
+}
+
+/// The system's clock, seconds since the Unix epoch.
+pub fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// How far the clocks of backend and server may be apart.
+const TIMESTAMP_RANGE_S: u64 = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Key;
+
+    const BODY: &[u8] = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+    const NOW_S: u64 = 1_353_088_179;
+    const SIGNED: &str = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0&\
+        body_md5=ec365a775a4cd0599faeb73354201b6f&\
+        auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
+
+    fn ring() -> KeyRing {
+        KeyRing::new(&[Key { id: "278d425bdf160c739803".into(), secret: "7ad3773142a6692b25b8".into() }])
+    }
+
+    fn check(method: &str, path: &str, query: &str, now_s: u64) -> Result<(), Unsigned> {
+        let query = Query::parse(query);
+        verify(&ring(), method, path, &query, now_s)?;
+        verify_body(&query, BODY)
+    }
+
+    /// Pusher's published example.
+    #[test]
+    fn the_published_example_verifies() {
+        assert_eq!(check("POST", "/apps/3/events", SIGNED, NOW_S), Ok(()));
+        let shuffled: Vec<&str> = SIGNED.rsplit('&').collect();
+        assert_eq!(check("POST", "/apps/3/events", &shuffled.join("&"), NOW_S + 600), Ok(()));
+        assert_eq!(check("POST", "/apps/3/events", &SIGNED.replace("auth_", "Auth%5F"), NOW_S - 600), Ok(()));
+    }
+
+    #[test]
+    fn everything_that_is_signed_counts() {
+        let wrong = Err(Unsigned::Signature(Failure::WrongSignature));
+        assert_eq!(check("GET", "/apps/3/events", SIGNED, NOW_S), wrong);
+        assert_eq!(check("POST", "/apps/4/events", SIGNED, NOW_S), wrong);
+        assert_eq!(check("POST", "/apps/3/events", &format!("{SIGNED}&info=x"), NOW_S), wrong);
+        assert_eq!(check("POST", "/apps/3/events", &SIGNED.replace("ec365a", "ec365b"), NOW_S), wrong);
+        for (change, to, expected) in [
+            ("auth_key=2", "auth_key=3", Unsigned::Signature(Failure::UnknownKey)),
+            ("auth_key", "other", Unsigned::Missing("auth_key")),
+            ("auth_signature", "other", Unsigned::Missing("auth_signature")),
+            ("auth_version=1.0", "auth_version=2.0", Unsigned::Version),
+            ("auth_timestamp=1", "auth_timestamp=x", Unsigned::Timestamp),
+            ("7e6c", "", Unsigned::Signature(Failure::WrongLength)),
+            ("7e6c", "7e6x", Unsigned::Signature(Failure::NotHex)),
+        ] {
+            assert_eq!(check("POST", "/apps/3/events", &SIGNED.replace(change, to), NOW_S), Err(expected), "{to}");
+        }
+        for now_s in [NOW_S - 601, NOW_S + 601] {
+            assert_eq!(check("POST", "/apps/3/events", SIGNED, now_s), Err(Unsigned::Timestamp));
+        }
+        let query = Query::parse(SIGNED);
+        assert_eq!(verify_body(&query, b"other"), Err(Unsigned::Body));
+        assert_eq!(verify_body(&Query::parse(""), b""), Err(Unsigned::Missing("body_md5")));
+    }
+}
