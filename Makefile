@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: test test-sdk test-clients bench instructions demo deb
+.PHONY: test test-sdk test-clients test-ops bench instructions demo deb
 
 test:
 	cargo fmt --all --check
@@ -9,7 +9,7 @@ test:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
-	$(MAKE) test-sdk test-clients
+	$(MAKE) test-sdk test-clients test-ops
 	cargo test --workspace
 
 # The JavaScript client against the server that the tests of optimized code have built.
@@ -20,6 +20,10 @@ test-sdk:
 # Clients that others wrote, and RFC 6455 case by case, against the same binary.
 test-clients:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/clients/run.sh
+
+# Alert rules and metrics, judged by promtool.
+test-ops:
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast ops/check.sh
 
 bench:
 	cargo bench --workspace

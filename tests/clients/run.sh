@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Independent clients against a real server: websockets, aiohttp and wsproto of Python, ws and undici of Node, and a
-# conformance suite that speaks RFC 6455 frame by frame.
+# Independent clients against a real server: websockets, aiohttp and wsproto of Python, ws and undici of Node, Pusher's
+# own libraries of both over HTTP, and a conformance suite that speaks RFC 6455 frame by frame.
 #   tests/clients/run.sh [conformance.py --table …]      all of them, or one script with arguments
 # Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
 # Installs the clients, in the versions of requirements.txt and package-lock.json, under target/clients.
@@ -39,7 +39,7 @@ else
         "$home/venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
         cp requirements.txt "$home/venv/installed.txt"
     fi
-    scripts+=(conformance.py client_websockets.py client_aiohttp.py client_wsproto.py)
+    scripts+=(conformance.py client_websockets.py client_aiohttp.py client_wsproto.py pusher_library.py)
 fi
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     skip Node 'node or npm'
@@ -51,8 +51,8 @@ else
         cp package-lock.json "$home/node/installed.json"
     fi
     # Node looks for modules beside the script.
-    cp scenario.mjs client_ws.mjs client_undici.mjs "$home/node"
-    scripts+=(client_ws.mjs client_undici.mjs)
+    cp scenario.mjs client_ws.mjs client_undici.mjs pusher_library.mjs "$home/node"
+    scripts+=(client_ws.mjs client_undici.mjs pusher_library.mjs)
 fi
 if [ $# -gt 0 ]; then
     scripts=("$1")
@@ -83,6 +83,8 @@ export PYTHONDONTWRITEBYTECODE=1
 export CORECAST_TEST_KEY=clients:not-a-secret CORECAST_ADMIN_SOCKET=$dir/usual.sock
 start usual --shards 2 --key "$CORECAST_TEST_KEY"
 export CORECAST_URL=$url
+CORECAST_HTTP=$(sed -n 's/.*http \([0-9.:]*\)).*/\1/p' "$dir/usual.log")
+export CORECAST_HTTP
 start big --shards 1 --max-message 16777216
 export CORECAST_BIG_URL=$url
 

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Has promtool judge the alert rules and what /metrics says.
+# Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; } >/dev/null 2>&1 || true
+if ! command -v promtool >/dev/null; then
+    printf '\n*** SKIPPED: ops/check.sh, because promtool is missing here (Debian: apt-get install prometheus) ***\n\n' >&2
+    exit 0
+fi
+bin=
+for place in "${CORECAST_BIN:-}" target/{release-test,release,debug}/corecast; do
+    if [ -n "$place" ] && [ -x "$place" ]; then
+        bin=$place
+        break
+    fi
+done
+[ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
+
+promtool check rules ops/alerts.yml
+
+dir=$(mktemp -d)
+env -i "$bin" serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --shards 2 --pin none --admin-socket "$dir/admin.sock" --log warn 2>"$dir/log" &
+server=$!
+trap 'kill $server; wait $server || true; rm -r "$dir"' EXIT
+until grep -q 'listening on' "$dir/log"; do
+    kill -0 $server || { cat "$dir/log" >&2; exit 1; }
+    sleep 0.05
+done
+address=$(sed -n 's/.*http \([0-9.:]*\)).*/\1/p' "$dir/log")
+# By bash alone: curl is not everywhere.
+exec 3<>"/dev/tcp/${address%:*}/${address#*:}"
+printf 'GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' >&3
+sed '1,/^\r$/d' <&3 >"$dir/metrics"
+promtool check metrics <"$dir/metrics"
+
+# What the rules and the dashboard ask for is there to be asked for.
+for name in $(grep -oh 'corecast_[a-z_]*\|process_[a-z_]*' ops/alerts.yml ops/grafana-dashboard.json | sort -u); do
+    base=${name%_bucket} base=${base%_sum} base=${base%_count}
+    grep -q "^# TYPE \($name\|$base\) \|reason=" <(grep "^# TYPE" "$dir/metrics") || [ "$name" = corecast_upgrade_refusals_total ] ||
+        { echo "ops: $name is no metric" >&2; exit 1; }
+done
+echo "ops: $(grep -c '^# TYPE' "$dir/metrics") metrics, $(grep -c 'alert:' ops/alerts.yml) rules, checked by promtool"
