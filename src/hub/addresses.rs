@@ -82,7 +82,7 @@ pub struct Addresses {
     hasher: RandomState,
     counts: HashTable<Count>,
     buckets: HashTable<Rated>,
-    /// Addresses that have a bucket, the first to be full again first.
+    /// Addresses that have a bucket, looked at in turn.
     filling: VecDeque<Address>,
     /// Buckets given up before they were full, because there were too many.
     pub forgotten: u64,
@@ -194,8 +194,8 @@ impl Addresses {
             return rated.bucket.take_one(rate, now);
         }
         if filling.len() >= BUCKETS_MAX
-            && let Some(oldest) = filling.pop_front()
-            && let Ok(entry) = buckets.find_entry(hasher.hash_one(oldest), |rated| rated.address == oldest)
+            && let Some(other) = filling.pop_front()
+            && let Ok(entry) = buckets.find_entry(hasher.hash_one(other), |rated| rated.address == other)
         {
             entry.remove();
             *forgotten += 1;
