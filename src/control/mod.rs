@@ -32,7 +32,7 @@ use axum::routing::{get, post};
 use pipe::{Pipe, Unavailable};
 use process::Process;
 use pusher::Judge;
-use snapshot::Snapshot;
+use snapshot::{Numbers, Snapshot};
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
@@ -42,7 +42,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
 
 /// How far the server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The shards do not turn yet.
     Starting,
@@ -147,10 +147,8 @@ impl Remote {
     /// The server is there now. Nothing goes back.
     pub fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|now| {
-            let is_later = (phase as u8) > (*now as u8);
-            if is_later {
-                *now = phase;
-            }
+            let is_later = phase > *now;
+            *now = phase.max(*now);
             is_later
         });
     }
@@ -164,6 +162,15 @@ impl Remote {
 }
 
 impl Face {
+    /// The way to the shards. Once they stop they read no publisher: better to say so at once than to let somebody wait.
+    fn shards(&self) -> Result<&Pipe, Unavailable> {
+        if *self.phase.borrow() < Phase::Stopping { Ok(&self.pipe) } else { Err(Unavailable::Closed) }
+    }
+
+    async fn numbers(&self) -> Result<Arc<Numbers>, Unavailable> {
+        self.snapshot.numbers(self.shards()?).await
+    }
+
     /// The live keys.
     fn keys(&self) -> Arc<KeyRing> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -219,7 +226,7 @@ async fn ready(State(face): State<Arc<Face>>) -> Response {
         Phase::Serving => {}
         Phase::Stopping | Phase::Ended => return unavailable("stopping\n"),
     }
-    match face.snapshot.numbers(&face.pipe).await {
+    match face.numbers().await {
         Ok(numbers) if numbers.sum("is_draining") > 0 => unavailable("draining\n"),
         Ok(_) => ([(CACHE_CONTROL, "no-store")], "ready\n").into_response(),
         Err(error) => error.into_response(),
@@ -228,7 +235,7 @@ async fn ready(State(face): State<Arc<Face>>) -> Response {
 
 /// For Prometheus.
 async fn metrics(State(face): State<Arc<Face>>) -> Response {
-    match face.snapshot.numbers(&face.pipe).await {
+    match face.numbers().await {
         Ok(numbers) => {
             let http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let text = exposition::text(&numbers, &http, &Process::now(face.started));

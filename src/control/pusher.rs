@@ -192,7 +192,7 @@ async fn publish(face: &Face, events: &[Event<'_>]) -> Result<(), Refused> {
         let mut judge = face.judge.lock().unwrap_or_else(PoisonError::into_inner);
         judge.lines(events)?
     };
-    for pending in face.pipe.ask_all(&lines)? {
+    for pending in face.shards()?.ask_all(&lines)? {
         let reply = pending.reply().await?;
         let Done { ok, error } = serde_json::from_slice(&reply).map_err(|_| Unavailable::Closed)?;
         if !ok {
@@ -229,7 +229,7 @@ async fn subscribers(face: &Face, name: &str) -> Result<u64, Refused> {
 }
 
 async fn reply<T: for<'a> Deserialize<'a>>(face: &Face, line: &[u8]) -> Result<T, Refused> {
-    let reply = face.pipe.ask(line)?.reply().await?;
+    let reply = face.shards()?.ask(line)?.reply().await?;
     serde_json::from_slice(&reply).map_err(|_| Refused::Malformed("the shards refuse it".into()))
 }
 

@@ -116,6 +116,7 @@ fn a_server_that_is_stopping_is_not_ready() {
     assert_eq!((stopping.status, stopping.body.as_str()), (503, "stopping\n"));
     assert!(stopping.head.to_ascii_lowercase().contains("retry-after: 1"), "{}", stopping.head);
     assert_eq!(http.get("/live").status, 200);
+    assert_eq!(http.get("/metrics").status, 503);
     drop(client);
     assert!(server.wait().success());
     assert!(http.try_response().is_none(), "the connection ends with the server");

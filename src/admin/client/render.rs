@@ -146,7 +146,9 @@ fn stats(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     let titles: Vec<String> = (0..shown.len()).map(|at| format!("SHARD {at}")).collect();
     let mut columns = vec![("NAME", Left), ("TOTAL", Right)];
     columns.extend(titles.iter().map(|title| (title.as_str(), Right)));
-    let rows = totals.iter().map(|(name, total)| {
+    // Buckets of histograms are for programs.
+    let lines = totals.iter().filter(|(name, _)| !name.contains("_us_to_") && !name.ends_with("_us_above"));
+    let rows = lines.map(|(name, total)| {
         let each = shown.iter().map(|shard| cell(&shard[name.as_str()]));
         [name.clone(), cell(total)].into_iter().chain(each).collect()
     });
