@@ -80,7 +80,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 64;
 /// From the end of one request, or the start of the connection, until the head of the next is read.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a reply may lie unacknowledged by the client's system.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the requests under way when the server has stopped.

@@ -45,4 +45,4 @@ impl Snapshot {
 }
 
 /// Scrapes come every few seconds, readiness probes likewise.
-const AGE_MAX: Duration = Duration::from_millis(500);
+pub const AGE_MAX: Duration = Duration::from_millis(500);
