@@ -11,6 +11,7 @@ use crate::expect::Expect;
 use crate::plan::{Flood, Plan, Scenario};
 use crate::proof::mixed::MixedArgs;
 use crate::proof::slow::SlowArgs;
+use crate::proof::soak::SoakArgs;
 use crate::proof::storm::StormArgs;
 use crate::target::{NAMES, Publish, Target};
 
@@ -49,7 +50,7 @@ pub enum Command {
     Slow(SlowArgs),
     /// A crowd drops and comes back at once, beside a live fan-out.
     Storm(StormArgs),
-    /// A moderate load for a long time (--duration): loss, and whether the server's memory grows.
+    /// A load with faults for a long time: kills, resets, half-sent frames, no descriptors, a full disk; everything adds up.
     Soak(SoakArgs),
     /// Runs a peer server in the foreground: floor, bun, node-ws, tokio-tungstenite, nchan, nats …
     Peer(PeerArgs),
@@ -108,6 +109,9 @@ pub struct Common {
     /// Look at every message as a whole (JSON, channel, payload, ids). Costs the client a lot.
     #[arg(long)]
     pub verify: bool,
+    /// Number of the first channel, for runs beside each other.
+    #[arg(long, default_value_t = 0)]
+    pub first_channel: u32,
     /// Every connection sends a socket:ping this often, in seconds; 0 for never.
     #[arg(long, value_name = "SECONDS")]
     pub heartbeat: Option<f64>,
@@ -255,29 +259,6 @@ pub struct ChurnArgs {
     pub common: Common,
 }
 
-/// A long run.
-#[derive(Args)]
-pub struct SoakArgs {
-    /// Subscribers.
-    #[arg(long, short = 'n', default_value_t = 500)]
-    pub subscribers: usize,
-    /// Channels.
-    #[arg(long, short = 'c', default_value_t = 10)]
-    pub channels: u32,
-    /// Publishes per second.
-    #[arg(long, short = 'r', default_value_t = 1_000.0)]
-    pub rate: f64,
-    /// Bytes of payload.
-    #[arg(long, short = 's', default_value_t = 128)]
-    pub size: usize,
-    /// Connections that ping once a second.
-    #[arg(long, default_value_t = 50)]
-    pub pingers: usize,
-    /// Options of every scenario.
-    #[command(flatten)]
-    pub common: Common,
-}
-
 /// A peer server in the foreground.
 #[derive(Args)]
 pub struct PeerArgs {
@@ -321,7 +302,7 @@ impl Common {
             verify: self.verify,
             heartbeat_ns: nanoseconds(heartbeat),
             client_core: self.client_core,
-            first_channel: 0,
+            first_channel: self.first_channel,
             is_background: false,
         };
         plan.processes = self.processes.unwrap_or_else(|| processes_for(plan.connections()));

@@ -102,18 +102,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Mixed(args) => proof::mixed::mixed(&args),
         Command::Slow(args) => proof::slow::slow(&args),
         Command::Storm(args) => proof::storm::storm(&args),
-        Command::Soak(args) => {
-            let flood = plan::Flood {
-                subscribers: args.subscribers,
-                channels: args.channels.max(1),
-                window: 1,
-                rate: Some(args.rate),
-                size: args.size,
-                pingers: args.pingers,
-                ping_every_ns: 1_000_000_000,
-            };
-            run(&args.common, "soak", Scenario::Flood(flood))
-        }
+        Command::Soak(args) => proof::soak::soak(&args),
         Command::Peer(args) => peer(&args).map(|()| true),
         Command::Compare(args) => compare::compare(&args).map(|()| true),
         Command::Worker => crew::child().map(|()| true),

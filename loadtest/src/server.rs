@@ -175,6 +175,18 @@ impl Server {
         Ok(())
     }
 
+    /// Waits until the server ends by itself: its status.
+    pub fn status(&mut self) -> anyhow::Result<Option<i32>> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the server does not end")
+    }
+
     fn wait_until_ready(&mut self, name: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
@@ -197,9 +209,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // nginx leaves its workers behind when it is killed outright.
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            // nginx leaves its workers behind when it is killed outright.
+            let pid = rustix::process::Pid::from_child(&self.child);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
         for _ in 0..100 {
             if self.child.try_wait().is_ok_and(|status| status.is_some()) {
                 break;

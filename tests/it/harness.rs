@@ -107,6 +107,14 @@ impl Server {
         })
     }
 
+    /// Resident memory of the process.
+    pub fn memory_bytes(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server still runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
@@ -869,6 +877,21 @@ pub const UPGRADE_REQUEST: &str = "GET /chat HTTP/1.1\r\n\
 pub struct Admin {
     stream: UnixStream,
     received: BufReader<UnixStream>,
+}
+
+/// Publishes the numbers below `count` to `c0`, `c1` … in turn, as fast as they are taken.
+pub fn unreplied_publishes(mut writer: UnixStream, count: usize, channels: usize) {
+    let mut lines = String::new();
+    for number in 0..count {
+        let channel = number % channels;
+        lines +=
+            &format!(r#"{{"id":{number},"command":"publish","channel":"c{channel}","event":"e","data":{number}}}"#);
+        lines.push('\n');
+        if lines.len() > 32 * 1024 || number + 1 == count {
+            writer.write_all(lines.as_bytes()).expect("the admin socket takes bytes");
+            lines.clear();
+        }
+    }
 }
 
 impl Admin {

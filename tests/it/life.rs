@@ -258,3 +258,20 @@ fn bad_usage_exits_with_2() {
         assert!(stderr.contains(wrong), "{args:?} does not name {wrong}: {}", shortened(&stderr));
     }
 }
+
+/// A log that cannot be written is no reason not to serve.
+#[test]
+fn a_full_disk_for_the_log_ends_nothing() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let dir = TempDir::new();
+    let path = dir.path().join("admin.sock");
+    let mut command =
+        corecast(&["serve", "--listen", "127.0.0.1:0", "--log", "debug", "--shards", "1", "--admin-socket"]);
+    let mut child = command.arg(&path).stderr(full).spawn().expect("the server's binary starts");
+    eventually("the server answers", || UnixStream::connect(&path).is_ok());
+    Admin::connect_to(&path).ok(json!({"id": 1, "command": "ping"}));
+    assert!(child.try_wait().expect("a child can be waited for").is_none(), "the server has ended");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("the server still runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}

@@ -3,6 +3,7 @@
 mod abuse;
 mod admin;
 mod auth;
+mod backpressure;
 mod command_line;
 mod echo;
 mod founding_document;

@@ -3,6 +3,7 @@
 
 pub mod mixed;
 pub mod slow;
+pub mod soak;
 pub mod storm;
 
 use std::collections::BTreeMap;

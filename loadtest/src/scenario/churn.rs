@@ -82,7 +82,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
                 if due > now || publisher.pending() > 1 << 20 {
                     break;
                 }
-                publisher.push(published, due, published % channels);
+                publisher.push(published, due, plan.first_channel + published % channels);
                 published += 1;
             }
             publisher.flush();
@@ -174,7 +174,11 @@ impl Churn<'_> {
         let Some(template) = template else { return };
         connection.asked_ns = now_ns();
         let mut frame = Vec::new();
-        wire::push_masked(&mut frame, target.opcode(), &template.text(connection.channel, 1));
+        wire::push_masked(
+            &mut frame,
+            target.opcode(),
+            &template.text(self.worker.plan.first_channel + connection.channel, 1),
+        );
         net.send(id, &frame);
     }
 
