@@ -11,7 +11,7 @@ test:
 	cargo test --workspace --profile release-test
 	$(MAKE) test-sdk test-clients test-ops
 	SOAK_SECONDS=60 $(MAKE) soak
-	cargo test --workspace
+	cargo test --workspace --lib --bins # with debug assertions and overflow checks
 
 # The JavaScript client against the server that the tests of optimized code have built.
 test-sdk:
