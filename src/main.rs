@@ -9,10 +9,11 @@ use corecast::config::{Invalid, Settings};
 use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
 use corecast::protocol::socket_id::SocketId;
-use corecast::server::Reloading;
+use corecast::server::Log;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -67,24 +68,35 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
             eprintln!("warning: {warning}");
         }
     } else {
-        let set_log = start_log(config.live.log);
+        let (log, _written_at_the_end) = start_log(config.live.log);
         let flags = options.options.0;
-        let read = Box::new(move || gather(&flags)?.validate());
-        corecast::server::run(config, Reloading { read, set_log })?;
+        let reread = Box::new(move || gather(&flags)?.validate());
+        corecast::server::run(config, reread, log)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Logs on stderr. Returns how the level is changed.
-fn start_log(level: LevelFilter) -> Box<dyn Fn(LevelFilter) + Send> {
+/// Logs on stderr, by a thread of its own: a pipe that nobody reads may hold that up, but no shard. What is still queued is
+/// written when the guard is dropped, for a second at most.
+fn start_log(level: LevelFilter) -> (Log, WorkerGuard) {
     let (filter, handle) = reload::Layer::new(level);
-    let lines = fmt::layer().compact().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).thread_name("log").finish(io::stderr());
+    let dropped = writer.error_counter();
+    let lines = fmt::layer().compact().with_writer(writer).with_ansi(io::stderr().is_terminal());
     // A full disk must not end the server, and it would: this is reported on stderr, by a macro that panics.
     let lines = lines.log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(lines).init();
-    // Fails only where the subscriber is gone, and with it whoever could be told.
-    Box::new(move |level| drop(handle.reload(level)))
+    let log = Log {
+        // Fails only where the subscriber is gone, and with it whoever could be told.
+        set_level: Box::new(move |level| drop(handle.reload(level))),
+        lines_dropped: Box::new(move || dropped.dropped_lines() as u64),
+    };
+    (log, guard)
 }
+
+/// Lines that may wait to be written, of about 150 bytes each. More are dropped and counted.
+const LOG_LINES_MAX: usize = 8192;
 
 fn ask(server: &Server, request: Request) -> anyhow::Result<ExitCode> {
     let path = gather(&server.flags())?.admin_socket()?;

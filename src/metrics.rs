@@ -83,6 +83,7 @@ table! {
         turns: "corecast_turns_total", "Turns of the event loop.",
         turns_over_budget: "corecast_turns_over_budget_total", "Turns that left work for the next one.",
         timers_fired: "corecast_timers_fired_total", "Timer entries that came due.",
+        log_lines_dropped: "corecast_log_dropped_lines_total", "Log lines dropped because whoever reads stderr does not keep up; told by shard 0.",
         shutdown_cut_off: "corecast_shutdown_cut_off_total", "Connections that shutdown's deadline ended before all that waited for them was written.",
     }
 }

@@ -29,12 +29,15 @@ use std::thread;
 use std::time::{Instant, SystemTime};
 use tracing::level_filters::LevelFilter;
 
-/// What the command line lends the server so that it can reload.
-pub struct Reloading {
-    /// Reads the configuration again, from where it was read at the start.
-    pub read: Box<dyn Fn() -> Result<Config, Invalid> + Send>,
-    /// Changes the log level.
-    pub set_log: Box<dyn Fn(LevelFilter) + Send>,
+/// Reads the configuration again, from where it was read at the start.
+pub type Reread = Box<dyn Fn() -> Result<Config, Invalid> + Send>;
+
+/// What the server may do with the log, which the command line has started.
+pub struct Log {
+    /// Changes the level.
+    pub set_level: Box<dyn Fn(LevelFilter) + Send>,
+    /// Lines dropped so far, because the log took them too slowly.
+    pub lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// Serves until a signal says stop, then until everything acknowledged is written or the deadline has come.
@@ -42,7 +45,7 @@ pub struct Reloading {
 /// # Errors
 /// What kept the server from starting (an address in use, an admin socket that another server answers on), or a shard from
 /// turning.
-pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
+pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     ensure!((1..=SHARDS_MAX).contains(&config.shards), "shards: {} is not in 1..={SHARDS_MAX}", config.shards);
     abort_on_panic();
     let descriptors = raise_descriptors();
@@ -74,6 +77,7 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
         seed,
         start: Instant::now(),
         calls: call.clone(),
+        log_lines_dropped: log.lines_dropped,
     });
     let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mesh::inbox()).unzip();
 
@@ -117,7 +121,7 @@ pub fn run(config: Config, reloading: Reloading) -> anyhow::Result<()> {
     announce(&config, &live, address, http.as_ref().map(|(_, address)| *address), descriptors);
     pass_on_signals(signals, call);
     manager::tell_ready();
-    let control = Control { shared, orders, calls, config, room, http: remote, reloading };
+    let control = Control { shared, orders, calls, config, room, http: remote, reread, set_log: log.set_level };
     thread::spawn(|| control.run());
 
     let mut result = Ok(());

@@ -1,7 +1,7 @@
 //! The control thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
 //! a disk, and hands every shard the same result.
 
-use super::{Reloading, Room, manager};
+use super::{Reread, Room, manager};
 use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
 use crate::hub::mail::{Answer, Asker, Operation};
@@ -10,6 +10,7 @@ use crate::shard::orders::{Call, Order};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use tracing::level_filters::LevelFilter;
 
 /// What the control thread holds. It lives as long as the process.
 pub struct Control {
@@ -26,7 +27,9 @@ pub struct Control {
     /// The HTTP listener's thread, where there is one.
     pub http: Option<Remote>,
     /// How the configuration is read again.
-    pub reloading: Reloading,
+    pub reread: Reread,
+    /// Changes the log's level.
+    pub set_log: Box<dyn Fn(LevelFilter) + Send>,
 }
 
 impl Control {
@@ -55,7 +58,7 @@ impl Control {
     /// Reads the configuration as at the start. If it is valid all shards hold to it when this returns; otherwise nothing has
     /// changed.
     fn reload(&mut self) -> Answer {
-        let read = match (self.reloading.read)() {
+        let read = match (self.reread)() {
             Ok(read) => read,
             Err(invalid) => {
                 let text = invalid.in_one_line();
@@ -64,7 +67,7 @@ impl Control {
             }
         };
         let difference = self.config.difference(&read);
-        (self.reloading.set_log)(read.live.log);
+        (self.set_log)(read.live.log);
         self.config.live.exchange(read.live);
         self.config.live.warn();
         self.http.iter().for_each(|http| http.apply(&self.config.live.keys));

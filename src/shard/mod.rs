@@ -56,6 +56,8 @@ pub struct Shared {
     pub start: Instant,
     /// The way to the control thread.
     pub calls: Sender<Call>,
+    /// Log lines dropped so far.
+    pub log_lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// What one shard is built from.
@@ -363,6 +365,9 @@ impl Shard {
         let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals).collect();
         gauges.admin_connections = self.admins.count() as u64;
         // One shard says what is the same for all, because the numbers of shards are added up.
+        if self.me == 0 {
+            self.hub.counters.log_lines_dropped = (self.shared.log_lines_dropped)();
+        }
         if let Some(certificate) = self.clients.certificate().filter(|_| self.me == 0) {
             gauges.tls_certificate_days = certificate.days_left(SystemTime::now()).max(0) as u64;
         }

@@ -6,11 +6,13 @@ use crate::harness::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 use tungstenite::protocol::Message;
 
 for_shards!(
@@ -257,6 +259,45 @@ fn bad_usage_exits_with_2() {
         let wrong = args.last().expect("an argument");
         assert!(stderr.contains(wrong), "{args:?} does not name {wrong}: {}", shortened(&stderr));
     }
+}
+
+/// Whoever was to read the log has stopped: what cannot be said is dropped and counted, and nobody waits for it.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    let dir = TempDir::new();
+    let path = dir.path().join("admin.sock");
+    let mut command =
+        corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--log", "debug", "--shards", "2"]);
+    let mut child = command
+        .args(["--admin-socket".as_ref(), path.as_os_str()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server's binary starts");
+    let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
+    let address = loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).expect("the log can be read") > 0, "the server has ended");
+        if let Some((_, rest)) = line.split_once("listening on ") {
+            break rest.split(' ').next().expect("an address").to_owned();
+        }
+    };
+    let mut admin = Admin::connect_to(&path);
+    // Each of these is a line at level debug; the pipe takes 64 KiB of them, and the queue has a limit too.
+    let mut dropped = 0;
+    let enough = Instant::now() + Duration::from_secs(60);
+    while dropped == 0 {
+        assert!(Instant::now() < enough, "no line was dropped");
+        for _ in 0..500 {
+            let mut client = TcpStream::connect(&address).expect("the server listens");
+            client.write_all(b"GET /\r\n\r\n").expect("the server reads");
+            client.read_to_end(&mut Vec::new()).expect("it answers and closes");
+        }
+        let stats = admin.ok(json!({"id": 1, "command": "stats"}));
+        dropped = stats["stats"]["log_lines_dropped"].as_u64().expect("a number");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("the server still runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
 
 /// A log that cannot be written is no reason not to serve.
