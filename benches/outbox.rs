@@ -70,7 +70,7 @@ fn turn(pages: &mut Pages, outboxes: &mut [Outbox], to: &mut impl Write, message
     let open: Vec<_> = (0..chunks)
         .map(|_| {
             let page = pages.open();
-            pages.writer(page).resize(messages * 130, 0);
+            pages.append(page, |out| out.resize(messages * 130, 0));
             page
         })
         .collect();
@@ -106,7 +106,7 @@ fn outbox(criterion: &mut Criterion) {
             || (0..OUTBOXES).map(|_| Outbox::default()).collect::<Vec<_>>(),
             |mut outboxes| {
                 let page = pages.open();
-                pages.writer(page).resize(60_000, 0);
+                pages.append(page, |out| out.resize(60_000, 0));
                 for outbox in &mut outboxes {
                     outbox.push(&mut pages, Chunk { page, start: 0, end: 130 });
                     assert_eq!(outbox.write(&mut pages, &mut Full).expect("blocked").0, Written::Blocked);

@@ -139,7 +139,7 @@ impl Hub {
         if let Some(position) = excluded {
             self.cut(local, position, port);
         }
-        write(self.pages.writer(page));
+        self.pages.append(page, write);
         if let Some(position) = excluded {
             self.subscribers.get_mut(local).subscribers[position as usize].from = self.pages.page_len(page);
         }

@@ -113,11 +113,10 @@ impl Hub {
             return;
         }
         self.counters.subscribes += 1;
-        let entry = self.subscribers.get_mut(local);
-        let position = entry.subscribers.len() as u32;
+        let entry = self.subscribers.get(local);
         let from = entry.page.map_or(0, |page| self.pages.page_len(page));
-        entry.subscribers.push(Subscriber { slot: member.slot, from });
         let name = entry.name.clone();
+        let position = self.subscribers.add(local, Subscriber { slot: member.slot, from });
         if let Some(subscription) = self.members[member.slot as usize].subscription(local) {
             subscription.position = position;
             subscription.pending -= 1;
@@ -165,9 +164,7 @@ impl Hub {
             return;
         }
         self.cut(local, position, port);
-        let subscribers = &mut self.subscribers.get_mut(local).subscribers;
-        subscribers.swap_remove(position as usize);
-        if let Some(moved) = subscribers.get(position as usize).map(|subscriber| subscriber.slot)
+        if let Some(moved) = self.subscribers.remove(local, position)
             && let Some(subscription) = self.members[moved as usize].subscription(local)
         {
             subscription.position = position;

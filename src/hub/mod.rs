@@ -375,7 +375,7 @@ impl Hub {
         self.fences[Fence::Owners as usize] == self.shards
     }
 
-    /// Subscriptions and channels, for the gauges. Walks the tables.
+    /// Subscriptions and channels, for the gauges.
     pub fn sizes(&self) -> (usize, usize) {
         (self.subscribers.live(), self.directory.len())
     }

@@ -43,6 +43,8 @@ pub struct Pages {
     pages: Slab<Page>,
     pool: Vec<Vec<u8>>,
     pool_bytes: usize,
+    /// Capacity of all of them, pooled or in use.
+    held_bytes: usize,
 }
 
 impl Pages {
@@ -53,14 +55,21 @@ impl Pages {
                 self.pool_bytes -= data.capacity();
                 data
             }
-            None => Vec::with_capacity(PAGE_BYTES_MIN),
+            None => {
+                let data = Vec::with_capacity(PAGE_BYTES_MIN);
+                self.held_bytes += data.capacity();
+                data
+            }
         };
         self.pages.insert(Page { data, references: 1 }) as PageId
     }
 
-    /// The page's bytes, to append to. Bytes that a chunk may cover are never changed.
-    pub fn writer(&mut self, page: PageId) -> &mut Vec<u8> {
-        &mut self.pages[page as usize].data
+    /// Has `write` append to the page. Bytes that a chunk may cover are never changed.
+    pub fn append(&mut self, page: PageId, write: impl FnOnce(&mut Vec<u8>)) {
+        let data = &mut self.pages[page as usize].data;
+        let before = data.capacity();
+        write(data);
+        self.held_bytes += data.capacity() - before;
     }
 
     /// Bytes written so far.
@@ -91,12 +100,15 @@ impl Pages {
             data.clear();
             self.pool_bytes += data.capacity();
             self.pool.push(data);
+        } else {
+            self.held_bytes -= data.capacity();
         }
     }
 
     /// Copies `chunk` into a page of exactly its size, with one reference. The original's reference stays the caller's.
     pub fn copy(&mut self, chunk: Chunk) -> Chunk {
         let data = self.bytes(chunk).to_vec();
+        self.held_bytes += data.capacity();
         let end = data.len() as u32;
         let page = self.pages.insert(Page { data, references: 1 }) as PageId;
         Chunk { page, start: 0, end }
@@ -118,9 +130,11 @@ impl Pages {
         self.pages.len()
     }
 
-    /// Heap bytes of the pages that somebody refers to, and of the pool. Walks the pages.
+    /// Heap bytes of the pages that somebody refers to, and of the pool.
     pub fn held_bytes(&self) -> usize {
-        self.pages.iter().map(|(_, page)| page.data.capacity()).sum::<usize>() + self.pool_bytes
+        let walked = || self.pages.iter().map(|(_, page)| page.data.capacity()).sum::<usize>() + self.pool_bytes;
+        debug_assert_eq!(self.held_bytes, walked());
+        self.held_bytes
     }
 }
 
@@ -140,7 +154,7 @@ mod tests {
     fn last_release_returns_the_page() {
         let mut pages = Pages::default();
         let page = pages.open();
-        pages.writer(page).extend_from_slice(b"hello world");
+        pages.append(page, |out| out.extend_from_slice(b"hello world"));
         let chunk = Chunk { page, start: 6, end: 11 };
         pages.hold(page);
         pages.release(page);
@@ -153,7 +167,7 @@ mod tests {
     fn copy_outlives_the_original() {
         let mut pages = Pages::default();
         let page = pages.open();
-        pages.writer(page).extend_from_slice(&[7; 4096]);
+        pages.append(page, |out| out.extend_from_slice(&[7; 4096]));
         let small = Chunk { page, start: 10, end: 20 };
         assert!(pages.pins_too_much(small));
         let copy = pages.copy(small);
@@ -169,7 +183,7 @@ mod tests {
         let mut pages = Pages::default();
         let open: Vec<_> = (0..200).map(|_| pages.open()).collect();
         for &page in &open {
-            pages.writer(page).resize(PAGE_BYTES, 0);
+            pages.append(page, |out| out.resize(PAGE_BYTES, 0));
         }
         for page in open {
             pages.release(page);
@@ -177,6 +191,6 @@ mod tests {
         assert!(pages.held_bytes() <= POOL_BYTES_MAX);
         let page = pages.open();
         assert_eq!(pages.page_len(page), 0);
-        assert!(pages.writer(page).capacity() >= PAGE_BYTES);
+        pages.append(page, |out| assert!(out.capacity() >= PAGE_BYTES));
     }
 }

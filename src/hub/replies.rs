@@ -15,7 +15,7 @@ impl Hub {
         }
         let page = *self.reply_page.get_or_insert_with(|| self.pages.open());
         let start = self.pages.page_len(page);
-        write(self.pages.writer(page));
+        self.pages.append(page, write);
         let end = self.pages.page_len(page);
         port.lay(&mut self.pages, slot, Chunk { page, start, end }, Urgency::Soon);
     }

@@ -36,6 +36,8 @@ pub struct Subscribers {
     locals: Slab<Local>,
     by_name: HashTable<u32>,
     touched: Vec<u32>,
+    /// Live subscriptions, all channels.
+    live: usize,
 }
 
 impl Subscribers {
@@ -64,6 +66,24 @@ impl Subscribers {
     /// The entry.
     pub fn get_mut(&mut self, index: u32) -> &mut Local {
         &mut self.locals[index as usize]
+    }
+
+    /// Adds a live subscriber. Returns its position.
+    pub fn add(&mut self, index: u32, subscriber: Subscriber) -> u32 {
+        let subscribers = &mut self.get_mut(index).subscribers;
+        subscribers.push(subscriber);
+        let position = subscribers.len() as u32 - 1;
+        self.live += 1;
+        position
+    }
+
+    /// Takes a live subscriber out. Returns the connection that has its position now.
+    pub fn remove(&mut self, index: u32, position: u32) -> Option<Slot> {
+        let subscribers = &mut self.get_mut(index).subscribers;
+        subscribers.swap_remove(position as usize);
+        let moved = subscribers.get(position as usize).map(|subscriber| subscriber.slot);
+        self.live -= 1;
+        moved
     }
 
     /// Forgets the channel if no member refers to it and nothing of this turn is in its page.
@@ -99,9 +119,10 @@ impl Subscribers {
         self.touched = touched;
     }
 
-    /// Live subscriptions. Walks the channels.
+    /// Live subscriptions.
     pub fn live(&self) -> usize {
-        self.locals.iter().map(|(_, local)| local.subscribers.len()).sum()
+        debug_assert_eq!(self.live, self.locals.iter().map(|(_, local)| local.subscribers.len()).sum::<usize>());
+        self.live
     }
 
     /// Channels that connections of this shard have to do with.

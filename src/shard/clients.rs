@@ -10,7 +10,7 @@ use crate::hub::places::Places;
 use crate::hub::{Heard, Hub, Port, Urgency};
 use crate::protocol::close::CloseReason;
 use crate::shard::Shared;
-use crate::shard::connection::{Connection, Phase};
+use crate::shard::connection::{Census, Connection, Phase};
 use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
 use crate::shard::wheel::{TICK_MS, Wheel};
@@ -40,6 +40,7 @@ use pace::Allowances;
 pub struct Clients {
     me: ShardId,
     connections: Slab<Connection>,
+    census: Census,
     wheel: Wheel,
     /// The turn's tick.
     pub now: u32,
@@ -93,6 +94,7 @@ impl Clients {
         Clients {
             me,
             connections: Slab::new(),
+            census: Census::default(),
             wheel: Wheel::new(0),
             now: 0,
             soon: VecDeque::new(),
@@ -148,9 +150,17 @@ impl Clients {
             return;
         }
         let slot = self.connections.insert(Connection::new(socket, self.now)) as Slot;
+        self.census.enter(Phase::Upgrading);
         self.secure(slot);
         self.wheel.arm(slot, self.now.wrapping_add(self.handshake_ticks()));
         self.arrive(slot, peer, hub);
+    }
+
+    /// A connection goes on in its life.
+    fn go_on(&mut self, slot: Slot, phase: Phase) {
+        let connection = &mut self.connections[slot as usize];
+        self.census.leave(std::mem::replace(&mut connection.phase, phase));
+        self.census.enter(phase);
     }
 
     /// The poll reported a socket.

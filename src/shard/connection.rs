@@ -16,7 +16,7 @@ use mio::net::TcpStream;
 pub struct Connection {
     /// The socket.
     pub socket: TcpStream,
-    /// Where in its life it is.
+    /// Where in its life it is. Whoever lets it enter another phase tells the [`Census`].
     pub phase: Phase,
     /// What still has to be sent.
     pub outbox: Outbox,
@@ -75,6 +75,40 @@ pub enum Phase {
     },
     /// Nothing more can be done; reaped at the end of the turn.
     Ended,
+}
+
+/// How many connections are in each phase, so that nobody has to walk them to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// [`Phase::Upgrading`].
+    pub upgrading: usize,
+    /// [`Phase::Open`].
+    pub open: usize,
+    /// [`Phase::Echoing`].
+    pub echoing: usize,
+    /// [`Phase::Closing`] and [`Phase::Ended`].
+    pub closing: usize,
+}
+
+impl Census {
+    /// One more is in this phase.
+    pub fn enter(&mut self, phase: Phase) {
+        *self.count(phase) += 1;
+    }
+
+    /// One that was in this phase is not any more.
+    pub fn leave(&mut self, phase: Phase) {
+        *self.count(phase) -= 1;
+    }
+
+    fn count(&mut self, phase: Phase) -> &mut usize {
+        match phase {
+            Phase::Upgrading => &mut self.upgrading,
+            Phase::Open => &mut self.open,
+            Phase::Echoing { .. } => &mut self.echoing,
+            Phase::Closing { .. } | Phase::Ended => &mut self.closing,
+        }
+    }
 }
 
 impl Connection {

@@ -239,7 +239,7 @@ mod tests {
         for room in 0..said.len() {
             let mut pages = Pages::default();
             let page = pages.open();
-            pages.writer(page).extend_from_slice(&said);
+            pages.append(page, |out| out.extend_from_slice(&said));
             let mut outbox = Outbox::default();
             outbox.push(&mut pages, Chunk { page, start: 0, end: said.len() as u32 });
             let mut kernel = Kernel { taken: Vec::new(), room };

@@ -1,8 +1,8 @@
 //! The admin socket: every command, every reply member, every refusal.
 
 use crate::harness::{
-    Admin, Client, LONG, Server, assert_refused, eventually, for_shards, is_end, not_subscribed, second_spelling,
-    shortened, unsubscribe, unsubscribed,
+    Admin, Client, LONG, RawClient, Server, assert_refused, eventually, for_shards, is_end, not_subscribed,
+    second_spelling, shortened, subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -34,6 +34,7 @@ for_shards!(
     disconnect_closes,
     unsubscribe_by_the_admin,
     stats_of_the_server_and_each_shard,
+    gauges_are_what_the_listing_adds_up_to,
     bad_lines_are_answered_and_the_next_is_read,
     lines_split_anywhere,
     a_line_beyond_the_limit_closes,
@@ -721,6 +722,43 @@ fn stats_of_the_server_and_each_shard(shards: usize) {
     }
     let again = admin.ok(json!({"id": 1, "command": "stats"}));
     assert_eq!(members(&again["stats"]), names, "names stay the same");
+}
+
+/// The totals that a shard keeps, beside each connection asked one by one.
+fn gauges_are_what_the_listing_adds_up_to(shards: usize) {
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    let check = |admin: &mut Admin, upgrading: u64| {
+        eventually("the gauges are what the listing adds up to", || {
+            let items = pages(admin, &json!({"id": 1, "command": "connections"}), "connections", 1000);
+            let sum = |member: &str| items.iter().map(|item| item[member].as_u64().expect("a number")).sum::<u64>();
+            let listed = [items.len() as u64, upgrading, 0, sum("subscriptions"), sum("outbox_bytes")];
+            let stats = &admin.ok(json!({"id": 1, "command": "stats"}))["stats"];
+            let names =
+                ["connections", "connections_upgrading", "connections_closing", "subscriptions", "outbox_bytes"];
+            names.map(|name| stats[name].as_u64().expect("a number")) == listed
+        });
+    };
+    let mut clients: Vec<Client> = (0..25).map(|_| Client::connect(&server)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        (0..n % 4).for_each(|channel| client.subscribe(&format!("channel-{channel}")));
+    }
+    check(&mut admin, 0);
+    let mut slow = RawClient::tcp_with_small_buffer(&server);
+    let id = slow.upgrade()["data"]["socket_id"].clone();
+    slow.write(&text_frame(&subscribe("slow")));
+    slow.expect(&subscribed("slow"));
+    while admin.ok(json!({"id": 1, "command": "connection", "socket_id": id}))["outbox_bytes"] == 0 {
+        admin.publish("slow", "e", json!("x".repeat(200_000)));
+    }
+    let half = RawClient::tcp(&server);
+    check(&mut admin, 1);
+    clients[3].unsubscribe("channel-0");
+    clients.truncate(11);
+    check(&mut admin, 1);
+    drop((half, slow, clients));
+    check(&mut admin, 0);
+    assert_eq!(admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["outbox_bytes"], 0);
 }
 
 fn bad_lines_are_answered_and_the_next_is_read(shards: usize) {

@@ -130,6 +130,7 @@ fn add_up(findings: &mut Findings, stats: &BTreeMap<String, u64>, cold: &Usage, 
         number(waiting as f64)
     ));
     findings.check(laid == out + dropped + waiting, format!("{laid} bytes laid out, {out} + {dropped} + {waiting}"));
+    findings.check(waiting == 0, format!("{waiting} bytes wait for nobody"));
     findings.check(open == 0, format!("{open} connections are still there"));
     findings.check(stat("subscriptions") == 0, format!("{} subscriptions are still there", stat("subscriptions")));
     findings.check(stat("channels") == 0, format!("{} channels are still there", stat("channels")));

@@ -160,9 +160,8 @@ impl Clients {
         let interval = self.interval_ticks();
         // Somewhere in the second half of the interval, so that clients that came together are not pinged together.
         let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Open;
-        connection.ping_at = self.now.wrapping_add(interval - jitter);
+        self.go_on(slot, Phase::Open);
+        self.connections[slot as usize].ping_at = self.now.wrapping_add(interval - jitter);
         let deadline = self.deadline(slot);
         self.wheel.arm(slot, deadline);
         hub.connect(slot, self);

@@ -16,7 +16,7 @@ use crate::wire::frame::{self, Message, Opcode};
 impl Clients {
     /// The upgrade was for the echo path.
     pub(super) fn open_echo(&mut self, slot: Slot) {
-        self.connections[slot as usize].phase = Phase::Echoing { is_paused: false };
+        self.go_on(slot, Phase::Echoing { is_paused: false });
         let silent_at = self.silent_at(slot);
         self.wheel.arm(slot, silent_at);
     }

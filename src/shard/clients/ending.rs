@@ -26,8 +26,7 @@ impl Clients {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
             hub.disconnect(slot, self);
         }
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Closing { reads: true, is_answered: false };
+        self.go_on(slot, Phase::Closing { reads: true, is_answered: false });
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
         let connection = &mut self.connections[slot as usize];
         if let CloseReason::SlowConsumer { .. } = reason {
@@ -49,7 +48,7 @@ impl Clients {
     /// The peer's close frame has come. What waits for it goes out, then the answer, then the end.
     pub(super) fn answer_close(&mut self, slot: Slot, code: Option<u16>, hub: &mut Hub) {
         self.close(slot, CloseReason::ClientClosed { code }, hub);
-        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
+        self.go_on(slot, Phase::Closing { reads: false, is_answered: true });
         self.mark(slot, Urgency::Soon);
     }
 
@@ -61,7 +60,7 @@ impl Clients {
             Violation::TooBig => CloseReason::MessageTooBig { limit: self.live.limits.message_bytes_max },
         };
         self.close(slot, reason, hub);
-        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: false };
+        self.go_on(slot, Phase::Closing { reads: false, is_answered: false });
     }
 
     /// The peer is gone, or is treated as if. What already waits for an upgraded connection is still offered to the socket: it
@@ -82,7 +81,7 @@ impl Clients {
             }
             Phase::Closing { .. } => {}
         }
-        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: true };
+        self.go_on(slot, Phase::Closing { reads: false, is_answered: true });
         self.mark(slot, Urgency::Soon);
     }
 
@@ -105,7 +104,7 @@ impl Clients {
             return;
         };
         if connection.phase != Phase::Ended {
-            connection.phase = Phase::Ended;
+            self.go_on(slot, Phase::Ended);
             self.ended.push(slot);
         }
     }
@@ -155,6 +154,7 @@ impl Clients {
             let Some(mut connection) = self.connections.try_remove(slot as usize) else {
                 continue;
             };
+            self.census.leave(connection.phase);
             hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
             self.wheel.cancel(slot);
             if let Some((address, was_refused)) = self.places.leave(slot) {

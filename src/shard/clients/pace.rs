@@ -88,7 +88,7 @@ impl Clients {
 
     fn stop(&mut self, slot: Slot, pace: Pace, hub: &mut Hub) {
         self.close(slot, CloseReason::RateLimited(pace), hub);
-        self.connections[slot as usize].phase = Phase::Closing { reads: false, is_answered: false };
+        self.go_on(slot, Phase::Closing { reads: false, is_answered: false });
     }
 
     fn allowance(&mut self, slot: Slot) -> &mut Allowance {

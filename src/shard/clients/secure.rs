@@ -147,7 +147,7 @@ impl Clients {
         let connection = &mut self.connections[slot as usize];
         if connection.phase != Phase::Ended {
             hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
-            connection.phase = Phase::Closing { reads: false, is_answered: false };
+            self.go_on(slot, Phase::Closing { reads: false, is_answered: false });
             self.mark(slot, Urgency::Soon);
         }
     }
