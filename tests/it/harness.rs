@@ -313,7 +313,7 @@ fn wait_child(child: &mut Child) -> Option<ExitStatus> {
 }
 
 /// The lines of a server's stderr, read by a thread until the end.
-struct Stderr {
+pub struct Stderr {
     seen: Mutex<Seen>,
     changed: Condvar,
 }
@@ -325,7 +325,7 @@ struct Seen {
 }
 
 impl Stderr {
-    fn drain(from: impl Read + Send + 'static) -> Arc<Stderr> {
+    pub fn drain(from: impl Read + Send + 'static) -> Arc<Stderr> {
         let stderr = Arc::new(Stderr { seen: Mutex::default(), changed: Condvar::new() });
         let writer = Arc::clone(&stderr);
         thread::spawn(move || {
@@ -346,17 +346,22 @@ impl Stderr {
         self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.lock().text.clone()
     }
 
     /// The address of the first line that holds `listening on ADDR:PORT`.
-    fn wait_for_address(&self) -> Option<SocketAddr> {
+    pub fn wait_for_address(&self) -> Option<SocketAddr> {
+        self.wait_for(|text| text.lines().find_map(address_in))
+    }
+
+    /// What is found in the text as soon as it is there, at most [`LONG`].
+    pub fn wait_for<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + LONG;
         let mut seen = self.lock();
         loop {
-            if let Some(address) = seen.text.lines().find_map(address_in) {
-                return Some(address);
+            if let Some(found) = find(&seen.text) {
+                return Some(found);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
             if seen.ended {
@@ -366,15 +371,17 @@ impl Stderr {
         }
     }
 
-    fn wait_for_end(&self) {
+    /// Whether it has ended, after at most [`LONG`].
+    pub fn wait_for_end(&self) -> bool {
         let deadline = Instant::now() + LONG;
         let mut seen = self.lock();
         while !seen.ended {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                return;
+                return false;
             };
             seen = self.changed.wait_timeout(seen, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
+        true
     }
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod auth;
 mod backpressure;
 mod command_line;
+mod documentation;
 mod echo;
 mod founding_document;
 mod harness;
