@@ -363,8 +363,8 @@ Examples:
 
 const RELOAD_AFTER: &str = "\
 The server reads its configuration file, key files, environment and flags again, as at its start, and holds to them at \
-once; SIGHUP does the same. A configuration that is not valid changes nothing. listen, shards, pin and admin-socket need a \
-restart: if they differ, that is said, and the rest applies.
+once; SIGHUP does the same. A configuration that is not valid changes nothing. listen, admin-socket, http, app-id, \
+shards and pin need a restart: if they differ, that is said, and the rest applies.
 
 Examples:
   corecast reload

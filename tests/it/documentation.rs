@@ -54,6 +54,8 @@ pages! {
     operating: "docs/operating.md",
     troubleshooting: "docs/troubleshooting.md",
     sizing: "docs/sizing.md",
+    testing: "docs/testing.md",
+    measured: "docs/measured.md",
 }
 
 #[test]
