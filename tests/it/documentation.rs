@@ -345,16 +345,16 @@ impl Runner {
 
     /// What the page shows, as it is run.
     fn real(&self, text: &str) -> String {
-        let dir = self.dir.path().display().to_string();
-        let ports = self.ports.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
-        ports.replace(SHOWN_DIR, &dir)
+        let text = self.ports.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
+        text.replace(SHOWN_DIR, &self.dir.path().display().to_string())
     }
 
     /// What was printed, as the page shows it.
     fn shown(&self, text: &str) -> Vec<String> {
-        let dir = self.dir.path().display().to_string();
-        let ports = self.ports.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(real, shown));
-        ports.replace(&dir, SHOWN_DIR).lines().map(str::to_owned).collect()
+        // The directory first: its name may hold what looks like a port.
+        let text = text.replace(&self.dir.path().display().to_string(), SHOWN_DIR);
+        let text = self.ports.iter().fold(text, |text, (shown, real)| text.replace(real, shown));
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Whether there is a program or a module of that name.
