@@ -15,6 +15,14 @@ pub fn pin_this_thread(core: usize) {
     }
 }
 
+/// Lets the calling thread, and whatever it starts from now on, run on every core of the process.
+pub fn unpin_this_thread() {
+    let mut set = CpuSet::new();
+    cores().iter().for_each(|&core| set.set(core));
+    // As above.
+    let _ = sched_setaffinity(None, &set);
+}
+
 /// Runs `body` on a thread that may only use `core`: processes that it starts inherit that.
 pub fn on_core<T: Send>(core: Option<usize>, body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {

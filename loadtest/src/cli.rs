@@ -100,6 +100,9 @@ pub struct Common {
     /// The server's process, for what it costs; known with --start.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Count the system calls of the server. Needs perf, and slows them a little.
+    #[arg(long)]
+    pub syscalls: bool,
     /// Threads in each process of the load generator.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -303,6 +306,7 @@ impl Common {
             heartbeat_ns: nanoseconds(heartbeat),
             client_core: self.client_core,
             first_channel: self.first_channel,
+            counts_syscalls: self.syscalls,
             is_background: false,
         };
         plan.processes = self.processes.unwrap_or_else(|| processes_for(plan.connections()));

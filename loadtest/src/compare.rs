@@ -30,8 +30,8 @@ pub struct CompareArgs {
     /// The server that they are compared with.
     #[arg(long, default_value = "corecast", value_name = "NAME")]
     pub subject: String,
-    /// Only these rows: w1, w16, w256, open20k, subs10k, chan10k, ping1, ping16, idle, connect, admin.
-    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    /// Only these rows.
+    #[arg(long, value_delimiter = ',', value_name = "ROW", help = format!("Only these rows: {}", row_names().join(", ")))]
     pub only: Vec<String>,
     /// Rounds.
     #[arg(long, default_value_t = 9)]
@@ -100,7 +100,9 @@ pub struct ServerResult {
     /// Rounds in which the client was the bottleneck: the server could have done more.
     pub client_bound: usize,
     /// Publish to last subscriber, 99th percentile in nanoseconds, in each round.
-    pub last_p99_ns: Vec<f64>,
+    pub last_p99_ns: Vec<Option<f64>>,
+    /// The subject's divided by this one's, round by round.
+    pub last_p99_ratio: Option<Spread>,
     /// Share of the deliveries owed by an open loop that took place within the measured time, in each round.
     pub sustained: Vec<f64>,
     /// Messages lost in all rounds.
@@ -117,6 +119,10 @@ struct Row {
     unit: &'static str,
     metric: &'static str,
     is_less_better: bool,
+    /// Least measured time, in seconds.
+    seconds_min: f64,
+    /// Server and client use every core, instead of one each.
+    is_spread: bool,
     scenario: Scenario,
 }
 
@@ -127,7 +133,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     for name in &names {
         ensure!(NAMES.contains(&name.as_str()), "no server is called {name}; there are {}", NAMES.join(", "));
     }
-    let known: Vec<&str> = rows().iter().map(|row| row.key).collect();
+    let known = row_names();
     for key in &args.only {
         ensure!(known.contains(&key.as_str()), "no row is called {key}; there are {}", known.join(", "));
     }
@@ -141,8 +147,6 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     if affinity::cores().len() < 2 {
         eprintln!("! there is only one core: server and client take it from each other");
     }
-    // The watcher shares the client's core: the server's is the server's alone.
-    affinity::pin_this_thread(args.client_core);
     let orders = Orders::default();
     let stop = Arc::clone(&orders.stop);
     signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, 130, Arc::clone(&stop))?;
@@ -196,7 +200,17 @@ fn measure(args: &CompareArgs, starter: &Starter, row: &Row, name: &str, orders:
         Scenario::Flood(flood) if flood.subscribers == 0 => ensure!(!is_silent, "does not answer publishes"),
         _ => {}
     }
+    let mut starter = starter.clone();
+    if row.is_spread {
+        starter.core = None;
+        affinity::unpin_this_thread();
+    } else {
+        // The watcher shares the client's core: the server's is the server's alone.
+        affinity::pin_this_thread(args.client_core);
+    }
     let server = starter.start(name, None, None)?;
+    // In idle rows connections keep themselves alive.
+    let heartbeat_ns = if matches!(row.scenario, Scenario::Idle { .. }) { HEARTBEAT_NS } else { 0 };
     let mut plan = Plan {
         target,
         address: server.address,
@@ -205,12 +219,13 @@ fn measure(args: &CompareArgs, starter: &Starter, row: &Row, name: &str, orders:
         scenario: row.scenario.clone(),
         threads: 1,
         processes: 1,
-        duration_ns: (args.seconds * 1e9) as u64,
+        duration_ns: (args.seconds.max(row.seconds_min) * 1e9) as u64,
         warmup_ns: 500_000_000,
         verify: false,
-        heartbeat_ns: 0,
-        client_core: Some(args.client_core),
+        heartbeat_ns,
+        client_core: (!row.is_spread).then_some(args.client_core),
         first_channel: 0,
+        counts_syscalls: false,
         is_background: false,
     };
     plan.processes = processes_for(plan.connections());
@@ -231,6 +246,7 @@ impl RowResult {
             ratio: None,
             client_bound: 0,
             last_p99_ns: Vec::new(),
+            last_p99_ratio: None,
             sustained: Vec::new(),
             lost: 0,
             undelivered: 0,
@@ -246,11 +262,12 @@ impl RowResult {
     }
 
     fn summarize(&mut self) {
-        let subject = self.servers[0].values.clone();
+        let (subject, p99) = (self.servers[0].values.clone(), self.servers[0].last_p99_ns.clone());
         for server in &mut self.servers {
             let values: Vec<f64> = server.values.iter().flatten().copied().collect();
             server.value = spread(&values);
             server.ratio = ratios(&subject, &server.values);
+            server.last_p99_ratio = ratios(&p99, &server.last_p99_ns);
         }
     }
 }
@@ -258,6 +275,7 @@ impl RowResult {
 impl ServerResult {
     fn take(&mut self, row: &Row, round: usize, measured: anyhow::Result<Report>) {
         self.values.resize(round, None);
+        self.last_p99_ns.resize(round, None);
         let report = match measured {
             Ok(report) => report,
             Err(error) => {
@@ -273,9 +291,12 @@ impl ServerResult {
         self.client_bound += usize::from(report.is_client_bound);
         self.lost += report.metric("lost") as u64;
         self.undelivered += report.metric("undelivered") as u64;
-        self.last_p99_ns.extend(report.metrics.get("last.p99"));
+        self.last_p99_ns.push(report.metrics.get("last.p99").copied());
         self.sustained.extend(report.metrics.get("sustained"));
-        for note in report.notes {
+        let missing = report.metric("connected") < report.metric("wanted");
+        let warning =
+            report.warnings.into_iter().find(|warning| missing && warning.contains("connections could be had"));
+        for note in report.notes.into_iter().chain(warning) {
             // The numbers in them differ from round to round; the first few say enough.
             if self.trouble.len() < 3 && !self.trouble.contains(&note) {
                 self.trouble.push(note);
@@ -284,16 +305,38 @@ impl ServerResult {
     }
 }
 
+fn row_names() -> Vec<&'static str> {
+    rows().iter().map(|row| row.key).collect()
+}
+
 fn rows() -> Vec<Row> {
     let flood = |subscribers, channels, window, rate| {
         Scenario::Flood(Flood { subscribers, channels, window, rate, size: 128, pingers: 0, ping_every_ns: 0 })
     };
-    let row = |key, title, unit, scenario| Row { key, title, unit, metric: "rate", is_less_better: false, scenario };
+    let idle = |channels| Scenario::Idle { connections: 15_000, channels };
+    let row = |key, title, unit, scenario| Row {
+        key,
+        title,
+        unit,
+        metric: "rate",
+        is_less_better: false,
+        seconds_min: 0.0,
+        is_spread: false,
+        scenario,
+    };
+    let cost = |metric, row| Row { metric, is_less_better: true, ..row };
+    let memory =
+        |key, title, channels| cost("server_rss_bytes_per_connection", row(key, title, "B each", idle(channels)));
+    let cores = |key, title, scenario| Row {
+        is_spread: true,
+        ..cost("server_cpu_ns_per_event", row(key, title, "ns of CPU each", scenario))
+    };
     vec![
         row("w1", "1 000 subscribers, W=1", "deliveries/s", flood(1000, 1, 1, None)),
         row("w16", "1 000 subscribers, W=16", "deliveries/s", flood(1000, 1, 16, None)),
         row("w256", "1 000 subscribers, W=256", "deliveries/s", flood(1000, 1, 256, None)),
         row("open20k", "20 000 publishes/s × 1 000", "deliveries/s", flood(1000, 1, 1, Some(20_000.0))),
+        row("open30k", "30 000 publishes/s × 1 000", "deliveries/s", flood(1000, 1, 1, Some(30_000.0))),
         row("subs10k", "10 000 subscribers, W=16", "deliveries/s", flood(10_000, 1, 16, None)),
         row("chan10k", "10 000 channels × 1 subscriber, W=256", "deliveries/s", flood(10_000, 10_000, 256, None)),
         row(
@@ -308,22 +351,26 @@ fn rows() -> Vec<Row> {
             "pongs/s",
             Scenario::Ping { connections: 1000, depth: 16 },
         ),
+        memory("idle", "15 000 idle connections, no channel", 0),
+        memory("idle-shared", "15 000 idle connections on one channel", 1),
+        memory("idle-own", "15 000 idle connections, a channel each", 15_000),
         Row {
-            metric: "server_rss_bytes_per_connection",
-            is_less_better: true,
-            ..row(
-                "idle",
-                "15 000 idle connections",
-                "B/connection",
-                Scenario::Idle { connections: 15_000, channels: 0 },
+            // A rhythm of 25 and 30 s is only seen in a good part of it.
+            seconds_min: 15.0,
+            ..cost(
+                "server_cpu_ns_per_connection_s",
+                row("idle-cpu", "15 000 idle connections, heartbeats", "ns of CPU/s each", idle(1)),
             )
         },
         row("connect", "handshakes", "handshakes/s", Scenario::Connect { in_flight: 64, hold: 0 }),
         row("admin", "publishes, pipelined, nobody subscribed", "publishes/s", flood(0, 1, 1024, None)),
+        cores("cores16", "all cores: a delivery at W=16", flood(1000, 1, 16, None)),
+        cores("cores2k", "all cores: a delivery at 2 000 publishes/s", flood(1000, 1, 1, Some(2_000.0))),
     ]
 }
 
-fn machine() -> String {
+/// What machine this is: processor, cores, kernel.
+pub fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -331,3 +378,6 @@ fn machine() -> String {
     let kernel: Vec<&str> = kernel.trim().split('.').take(2).collect();
     format!("{model}, {} cores, Linux {}", affinity::cores().len(), kernel.join("."))
 }
+
+/// As `idle` has it: less than the 30 s that the server tells its clients.
+const HEARTBEAT_NS: u64 = 25_000_000_000;

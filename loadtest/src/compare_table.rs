@@ -68,8 +68,12 @@ fn details(out: &mut String, row: &RowResult) {
         let mut facts = Vec::new();
         if let Some(sustained) = spread(&server.sustained) {
             facts.push(format!("{:.1} % of what was due delivered within the measured time", sustained.median * 100.0));
-            if let Some(p99) = spread(&server.last_p99_ns) {
-                facts.push(format!("p99 to the last subscriber {}", time(p99.median)));
+            let p99: Vec<f64> = server.last_p99_ns.iter().flatten().copied().collect();
+            if let Some(p99) = spread(&p99) {
+                let own = server.last_p99_ratio.filter(|_| server.name != row.servers[0].name);
+                let ratio =
+                    own.map_or(String::new(), |own| format!(", {} ÷ it {}", row.servers[0].name, ratio_text(own)));
+                facts.push(format!("p99 to the last subscriber {}{ratio}", time(p99.median)));
             }
             facts.push(format!("lost {}", number(server.lost as f64)));
         } else if server.lost > 0 {

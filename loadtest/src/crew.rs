@@ -20,6 +20,7 @@ use crate::clock::now_ns;
 use crate::measure::Tally;
 use crate::plan::{Plan, Scenario};
 use crate::procfs::{self, Usage};
+use crate::syscalls::Counting;
 use crate::worker::{Live, Shared, Worker};
 use crate::{affinity, scenario};
 
@@ -48,6 +49,8 @@ pub struct Harvest {
     pub server: Option<[Usage; 3]>,
     /// Time between the last two.
     pub server_window_ns: u64,
+    /// System calls of the server within it, a second.
+    pub syscalls_per_s: Option<f64>,
     /// Ended early by Ctrl-C.
     pub interrupted: bool,
 }
@@ -112,6 +115,7 @@ pub fn run(
     let measure_to = measure_from + plan.duration_ns;
     let mut timeline = Vec::new();
     let mut marks: [Option<(u64, Usage)>; 2] = [None, None];
+    let mut counting = None;
     let mut next = start;
     loop {
         let now = now_ns();
@@ -126,6 +130,9 @@ pub fn run(
             for remote in &mut remotes {
                 let _ = writeln!(remote.stream, "stop");
             }
+        }
+        if plan.counts_syscalls && marks[0].is_some() && !interrupted && counting.is_none() {
+            counting = server_pid.map(Counting::start);
         }
         if interrupted || now >= measure_to {
             break;
@@ -151,7 +158,12 @@ pub fn run(
         std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now).max(100_000)));
     }
 
+    let syscalls = counting.map(|counting| counting.and_then(Counting::finish)).transpose();
     let mut tally = Tally::default();
+    let syscalls_per_s = syscalls.unwrap_or_else(|error| {
+        tally.note(format!("no count of system calls: {error:#}"));
+        None
+    });
     for thread in threads {
         tally.add(thread.join().map_err(|_| anyhow!("a worker panicked"))??);
     }
@@ -164,6 +176,7 @@ pub fn run(
         timeline,
         server: server_pid.map(|_| [before, first.1, last.1]),
         server_window_ns: last.0 - first.0,
+        syscalls_per_s,
         interrupted: orders.stop.load(Relaxed),
     })
 }

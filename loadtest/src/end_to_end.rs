@@ -142,6 +142,7 @@ fn run(scenario: Scenario, threads: usize) -> Tally {
         heartbeat_ns: 0,
         client_core: None,
         first_channel: 0,
+        counts_syscalls: false,
         is_background: false,
     };
     let harvest = crew::run(&plan, None, &Orders::default(), |_| {}).unwrap();

@@ -1,138 +1,104 @@
-//! A page for one run: self-contained, percentile curves and throughput over time as inline SVG, in light and dark.
+//! A page for one run: self-contained, charts as inline SVG, in light and dark.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::report::{Report, latency_name, number, time};
+use crate::chart;
 
-/// The page.
-pub fn page(report: &Report) -> String {
-    let mut out = String::new();
-    let title = format!("{} · {}", report.scenario, report.target);
-    let _ = write!(
-        out,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{}</title><style>{STYLE}</style></head><body>\
-         <h1>{}</h1>",
-        escape(&title),
-        escape(&title)
-    );
-    for warning in &report.warnings {
-        let _ = write!(out, "<p class=\"warning\">{}</p>", escape(warning));
-    }
-    out.push_str("<table>");
-    for (name, value) in report.lines() {
-        let _ = write!(out, "<tr><th>{}</th><td>{}</td></tr>", escape(&name), escape(&value));
-    }
-    out.push_str("</table>");
-    if !report.curves.is_empty() {
-        out.push_str("<h2>Latency by percentile</h2>");
-        out.push_str(&latency_chart(report));
-    }
-    if report.timeline.len() > 1 {
-        let _ = write!(out, "<h2>{} per second, over time</h2>", escape(report.unit));
-        out.push_str(&rate_chart(report));
-    }
-    for note in &report.notes {
-        let _ = write!(out, "<p class=\"note\">{}</p>", escape(note));
-    }
-    let metrics = serde_json::to_string_pretty(&report.metrics).unwrap_or_default();
-    let _ =
-        write!(out, "<details><summary>All numbers</summary><pre>{}</pre></details></body></html>", escape(&metrics));
-    out
+/// What a page shows, in its order.
+#[derive(Default)]
+pub struct Page<'a> {
+    /// The heading.
+    pub title: String,
+    /// The few numbers that matter most, and what they are.
+    pub tiles: Vec<(String, String)>,
+    /// What makes the numbers say less, or what must not be.
+    pub warnings: &'a [String],
+    /// A table of latencies: the head, and its rows.
+    pub latencies: (Vec<String>, Vec<Vec<String>>),
+    /// Percentile curves by name: (share, nanoseconds).
+    pub curves: Vec<(String, &'a [(f64, u64)])>,
+    /// A rate over time.
+    pub rate: Option<Rate<'a>>,
+    /// Further numbers, and what they are.
+    pub facts: Vec<(String, String)>,
+    /// Sentences.
+    pub notes: &'a [String],
+    /// Every number by its name.
+    pub metrics: Option<&'a BTreeMap<String, f64>>,
 }
 
-/// A line of a chart: its name, and its points in chart coordinates (0…1, 0…1).
-type Line = (String, Vec<(f64, f64)>);
-/// Where a label stands (0…1) and what it says.
-type Label = (f64, String);
-
-fn latency_chart(report: &Report) -> String {
-    let values = || report.curves.values().flatten().map(|&(_, ns)| ns.max(1) as f64);
-    let low = values().fold(f64::MAX, f64::min).log10().floor();
-    let high = values().fold(1.0, f64::max).log10().ceil().max(low + 1.0);
-    let decades = report.curves.values().flatten().map(|&(share, _)| -(1.0 - share).log10()).fold(1.0, f64::max);
-    let lines: Vec<Line> = report
-        .curves
-        .iter()
-        .map(|(name, points)| {
-            let place = |&(share, ns): &(f64, u64)| {
-                (-(1.0f64 - share).log10() / decades, ((ns.max(1) as f64).log10() - low) / (high - low))
-            };
-            (latency_name(name).to_owned(), points.iter().map(place).collect())
-        })
-        .collect();
-    let across: Vec<Label> = ["0", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"]
-        .iter()
-        .enumerate()
-        .map(|(decade, text)| (decade as f64 / decades, (*text).to_owned()))
-        .filter(|(at, _)| *at <= 1.0)
-        .collect();
-    let up: Vec<Label> = (low as i32..=high as i32)
-        .map(|power| ((f64::from(power) - low) / (high - low), time(10f64.powi(power))))
-        .collect();
-    chart(&lines, &across, &up)
+/// A rate over time.
+pub struct Rate<'a> {
+    /// What is counted.
+    pub unit: &'a str,
+    /// (seconds, rate).
+    pub points: Vec<(f64, f64)>,
+    /// Where the measured time begins.
+    pub count_from_s: f64,
 }
 
-fn rate_chart(report: &Report) -> String {
-    let rates: Vec<(f64, f64)> = report
-        .timeline
-        .windows(2)
-        .map(|pair| {
-            let seconds = (pair[1].seconds - pair[0].seconds).max(1e-3);
-            (pair[1].seconds, pair[1].events.saturating_sub(pair[0].events) as f64 / seconds)
-        })
-        .collect();
-    let top = rates.iter().map(|&(_, rate)| rate).fold(1.0, f64::max) * 1.05;
-    let end = rates.last().map_or(1.0, |&(seconds, _)| seconds).max(1e-3);
-    let line = rates.iter().map(|&(seconds, rate)| (seconds / end, rate / top)).collect();
-    let across: Vec<Label> =
-        (0..=5).map(|step| (f64::from(step) / 5.0, format!("{:.1} s", end * f64::from(step) / 5.0))).collect();
-    let up: Vec<Label> = (0..=4).map(|step| (f64::from(step) / 4.0, number(top * f64::from(step) / 4.0))).collect();
-    chart(&[(report.unit.to_owned(), line)], &across, &up)
+impl Page<'_> {
+    /// The page as HTML.
+    pub fn html(&self) -> String {
+        let title = escape(&self.title);
+        let made = humantime::format_rfc3339_seconds(std::time::SystemTime::now());
+        let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        let mut out = format!(
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\
+             <body><h1>{title}</h1><p class=\"note\"><code>loadtest {}</code><br>{} · {made}</p>",
+            escape(&command),
+            escape(&crate::compare::machine()),
+        );
+        for warning in self.warnings {
+            let _ = write!(out, "<p class=\"warning\">{}</p>", escape(warning));
+        }
+        if !self.tiles.is_empty() {
+            out.push_str("<div class=\"tiles\">");
+            for (name, value) in &self.tiles {
+                let _ = write!(out, "<div><b>{}</b>{}</div>", escape(value), escape(name));
+            }
+            out.push_str("</div>");
+        }
+        let (head, rows) = &self.latencies;
+        if !rows.is_empty() {
+            out.push_str("<h2>Latency</h2><div class=\"scroll\"><table><thead>");
+            table_row(&mut out, head);
+            out.push_str("</thead>");
+            rows.iter().for_each(|row| table_row(&mut out, row));
+            out.push_str("</table></div>");
+        }
+        if !self.curves.is_empty() {
+            out.push_str(&chart::percentiles(self.curves.iter().cloned()));
+        }
+        if let Some(rate) = self.rate.as_ref().filter(|rate| rate.points.len() > 1) {
+            let _ = write!(out, "<h2>{} per second</h2>", escape(rate.unit));
+            out.push_str(&chart::rate(rate));
+        }
+        if !self.facts.is_empty() {
+            out.push_str("<h2>Numbers</h2><dl>");
+            for (name, value) in &self.facts {
+                let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
+            }
+            out.push_str("</dl>");
+        }
+        for note in self.notes {
+            let _ = write!(out, "<p class=\"note\">{}</p>", escape(note).replace('\n', "<br>"));
+        }
+        let metrics = serde_json::to_string_pretty(&self.metrics).unwrap_or_default();
+        let all = "<details><summary>All numbers, by the names that --expect knows</summary><pre>";
+        let _ = write!(out, "{all}{}</pre></details></body></html>", escape(&metrics));
+        out
+    }
 }
 
-fn chart(lines: &[Line], across: &[Label], up: &[Label]) -> String {
-    let (x, y) = (|at: f64| LEFT + at.clamp(0.0, 1.0) * WIDTH, |at: f64| TOP + (1.0 - at.clamp(0.0, 1.0)) * HEIGHT);
-    let mut out = format!(
-        "<svg viewBox=\"0 0 {} {}\" role=\"img\">",
-        LEFT + WIDTH + 20.0,
-        TOP + HEIGHT + 30.0 + 18.0 * lines.len() as f64
-    );
-    for (at, text) in up {
-        let _ = write!(
-            out,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{1:.1}\" y2=\"{1:.1}\"/>\
-             <text class=\"label\" text-anchor=\"end\" x=\"{2}\" y=\"{3:.1}\">{text}</text>",
-            LEFT + WIDTH,
-            y(*at),
-            LEFT - 6.0,
-            y(*at) + 4.0
-        );
+fn table_row(out: &mut String, cells: &[String]) {
+    out.push_str("<tr>");
+    for cell in cells {
+        let _ = write!(out, "<td>{}</td>", escape(cell));
     }
-    for (at, text) in across {
-        let _ = write!(
-            out,
-            "<text class=\"label\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{}\">{text}</text>",
-            x(*at),
-            TOP + HEIGHT + 18.0
-        );
-    }
-    for (number, (name, points)) in lines.iter().enumerate() {
-        let path: Vec<String> = points.iter().map(|&(px, py)| format!("{:.1},{:.1}", x(px), y(py))).collect();
-        let legend = TOP + HEIGHT + 40.0 + 18.0 * number as f64;
-        let _ = write!(
-            out,
-            "<polyline class=\"line c{number}\" points=\"{}\"/><line class=\"line c{number}\" x1=\"{LEFT}\" x2=\"{}\" \
-             y1=\"{legend}\" y2=\"{legend}\"/><text class=\"label\" x=\"{}\" y=\"{}\">{}</text>",
-            path.join(" "),
-            LEFT + 24.0,
-            LEFT + 32.0,
-            legend + 4.0,
-            escape(name)
-        );
-    }
-    out.push_str("</svg>");
-    out
+    out.push_str("</tr>");
 }
 
 /// Text as HTML and SVG want it.
@@ -140,20 +106,25 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-const LEFT: f64 = 90.0;
-const TOP: f64 = 12.0;
-const WIDTH: f64 = 680.0;
-const HEIGHT: f64 = 260.0;
 const STYLE: &str = "
-:root{color-scheme:light dark;--back:#fff;--text:#1b1f24;--soft:#667;--grid:#e3e6ea;--warn:#b3261e;
---c0:#2563eb;--c1:#d9480f;--c2:#2b8a3e;--c3:#862e9c}
-@media(prefers-color-scheme:dark){:root{--back:#14171b;--text:#e6e8eb;--soft:#9aa3ad;--grid:#2c3137;--warn:#ff8a80;
---c0:#74a9ff;--c1:#ffa066;--c2:#69db7c;--c3:#da77f2}}
-body{background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif;max-width:820px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse}th{text-align:left;font-weight:400;color:var(--soft);padding-right:2rem}
-td{text-align:right;font-variant-numeric:tabular-nums}
-.warning{color:var(--warn);font-weight:600}.note{color:var(--soft)}
-svg{width:100%;height:auto}.grid{stroke:var(--grid)}.label{fill:var(--soft);font-size:12px}
+:root{color-scheme:light dark;--back:#fff;--card:#f4f6f8;--text:#1b1f24;--soft:#5b6570;--grid:#e3e6ea;--warn:#b3261e;
+--c0:#2563eb;--c1:#d9480f;--c2:#2b8a3e;--c3:#862e9c;--c4:#0b7285;--c5:#a8730a}
+@media(prefers-color-scheme:dark){:root{--back:#14171b;--card:#1d2228;--text:#e6e8eb;--soft:#9aa3ad;--grid:#2c3137;
+--warn:#ff8a80;--c0:#74a9ff;--c1:#ffa066;--c2:#69db7c;--c3:#da77f2;--c4:#66d9e8;--c5:#ffd43b}}
+body{background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif;max-width:860px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:.3rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}
+.warning{color:var(--warn);font-weight:600}.note{color:var(--soft);font-size:.9rem}code{overflow-wrap:anywhere}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.7rem;margin-top:1.2rem}
+.tiles div{background:var(--card);border-radius:8px;padding:.6rem .8rem;color:var(--soft);font-size:.85rem}
+.tiles b{display:block;color:var(--text);font-size:1.35rem;font-weight:600;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;width:100%;margin-bottom:1rem;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto}
+td{text-align:right;white-space:nowrap;padding:.25rem .5rem;border-bottom:1px solid var(--grid)}td:first-child{text-align:left;padding-left:0}
+thead td{color:var(--soft)}
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(19rem,1fr));gap:0 2.5rem;margin:0}
+dl div{display:flex;justify-content:space-between;border-bottom:1px solid var(--grid);padding:.2rem 0}
+dt{color:var(--soft)}dd{margin:0;font-variant-numeric:tabular-nums}
+svg{width:100%;height:auto}.grid{stroke:var(--grid)}.shade{fill:var(--card)}.label{fill:var(--soft);font-size:12px}
 .line{fill:none;stroke-width:2}.c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}.c3{stroke:var(--c3)}
-pre{overflow-x:auto}";
+.c4{stroke:var(--c4)}.c5{stroke:var(--c5)}
+details{margin-top:1.5rem;color:var(--soft)}pre{overflow-x:auto}";

@@ -5,10 +5,12 @@
 //!                    │         × threads          flood, ping,   publisher ──────────────┘
 //!                    │         × processes        idle, connect, churn
 //!                    └──► tally, server's usage ──► report (table, JSON) ──► html
+//! proof ──► server + several crews beside each other ──► findings (table, JSON) ──► html
 //! compare ──► server (starts corecast or a peer on a core) + crew, round after round ──► ratio
 //! ```
 
 mod affinity;
+mod chart;
 mod cli;
 mod clock;
 mod compare;
@@ -23,6 +25,7 @@ mod html;
 mod measure;
 mod plan;
 mod procfs;
+mod progress;
 mod proof;
 mod publisher;
 mod ratio;
@@ -32,6 +35,7 @@ mod scenario;
 mod server;
 mod stamp;
 mod stream;
+mod syscalls;
 mod target;
 mod template;
 mod track;
@@ -43,12 +47,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{Cli, Command, Common, PeerArgs};
-use crate::crew::{Moment, Orders};
-use crate::plan::{Plan, Scenario};
-use crate::report::{Report, number};
+use crate::crew::Orders;
+use crate::plan::Scenario;
+use crate::progress::Bar;
+use crate::report::Report;
 use crate::server::Starter;
 
 fn main() -> ExitCode {
@@ -127,14 +131,14 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
     }
     let orders = Orders::default();
     stop_on_signal(&orders.stop)?;
-    let bar = Bar::new(&plan, common.json);
+    let bar = Bar::new(&plan, "", common.json);
     let harvest = crew::run(&plan, pid, &orders, |moment| bar.show(moment))?;
-    bar.bar.finish_and_clear();
+    drop(bar);
     drop(server);
 
     let report = Report::new(&plan, name, &harvest);
     if let Some(path) = &common.report {
-        std::fs::write(path, html::page(&report))?;
+        std::fs::write(path, report.page(&plan).html())?;
     }
     if common.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -161,44 +165,13 @@ fn peer(args: &PeerArgs) -> anyhow::Result<()> {
         }
         return floor::serve(args.listen, args.admin_socket.as_deref(), args.name == "floor-per-message");
     }
+    let stop = Arc::default();
+    stop_on_signal(&stop)?;
     let starter = Starter { core: args.core, shards: 1, is_foreground: true, ..Starter::default() };
     let mut server = starter.start(&args.name, Some(args.listen), args.admin_socket.as_deref())?;
     eprintln!("{} listening on {}, process {}", args.name, server.address, server.pid());
     if let Some(address) = server.publish_to {
         eprintln!("publish to {address}");
     }
-    server.wait()
-}
-
-/// The progress bar: connections while they come, then time and live rates.
-struct Bar {
-    bar: ProgressBar,
-    wanted: u64,
-    length_s: f64,
-    last: std::cell::Cell<Moment>,
-}
-
-impl Bar {
-    fn new(plan: &Plan, is_hidden: bool) -> Bar {
-        let length_s = (plan.warmup_ns + plan.duration_ns) as f64 / 1e9;
-        let bar = if is_hidden { ProgressBar::hidden() } else { ProgressBar::new(plan.connections() as u64) };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} [{wide_bar}] {msg}") {
-            bar.set_style(style.progress_chars("━╸ "));
-        }
-        Bar { bar, wanted: plan.connections() as u64, length_s, last: Default::default() }
-    }
-
-    fn show(&self, moment: Moment) {
-        if moment.seconds < 0.0 {
-            self.bar.set_position(moment.connected);
-            self.bar.set_message(format!("{} of {} connections", number(moment.connected as f64), self.wanted));
-            return;
-        }
-        let last = self.last.replace(moment);
-        let seconds = (moment.seconds - last.seconds).max(1e-3);
-        let rate = moment.events.saturating_sub(last.events) as f64 / seconds;
-        self.bar.set_length((self.length_s * 1000.0) as u64);
-        self.bar.set_position((moment.seconds * 1000.0) as u64);
-        self.bar.set_message(format!("{} / s, {:.0} of {:.0} s", number(rate), moment.seconds, self.length_s));
-    }
+    server.wait(&stop)
 }

@@ -36,6 +36,8 @@ pub struct Plan {
     pub client_core: Option<usize>,
     /// Number of the first channel, so that runs beside each other have channels of their own.
     pub first_channel: u32,
+    /// Count the system calls of the server, which costs it a little.
+    pub counts_syscalls: bool,
     /// It makes trouble for another run, whose measurements must not wait for its own CPU time: lowest priority.
     pub is_background: bool,
 }

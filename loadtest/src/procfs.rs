@@ -45,7 +45,7 @@ pub fn listen_drops() -> u64 {
 }
 
 /// `pid` and everything it started.
-fn family(pid: u32) -> Vec<u32> {
+pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut at = 0;
     while at < family.len() {

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::crew::{Harvest, Moment};
+use crate::html::{Page, Rate};
 use crate::measure::Latency;
 use crate::plan::{Plan, Scenario};
 
@@ -177,13 +178,8 @@ impl Report {
         if !self.curves.is_empty() {
             let mut table = Table::new();
             table.load_style(presets::UTF8_BORDERS_ONLY);
-            table.set_header(["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"]);
-            for name in self.curves.keys() {
-                let metric = |suffix: &str| self.metric(&format!("{name}.{suffix}"));
-                let mut row = vec![latency_name(name).to_owned(), number(metric("count"))];
-                row.extend(["mean", "p50", "p90", "p99", "p999", "max"].map(|suffix| time(metric(suffix))));
-                table.add_row(row);
-            }
+            table.set_header(LATENCY_HEAD);
+            table.add_rows(self.latency_rows());
             align_numbers(&mut table);
             let _ = writeln!(out, "{table}");
         }
@@ -194,6 +190,46 @@ impl Report {
             let _ = writeln!(out, "! {warning}");
         }
         out
+    }
+
+    fn latency_rows(&self) -> Vec<Vec<String>> {
+        let row = |name: &String| {
+            let metric = |suffix: &str| self.metric(&format!("{name}.{suffix}"));
+            let mut row = vec![latency_name(name).to_owned(), number(metric("count"))];
+            row.extend(["mean", "p50", "p90", "p99", "p999", "max"].map(|suffix| time(metric(suffix))));
+            row
+        };
+        self.curves.keys().map(row).collect()
+    }
+
+    /// The page for people.
+    pub fn page(&self, plan: &Plan) -> Page<'_> {
+        let rate = |pair: &[Moment]| {
+            let seconds = (pair[1].seconds - pair[0].seconds).max(1e-3);
+            (pair[1].seconds, pair[1].events.saturating_sub(pair[0].events) as f64 / seconds)
+        };
+        let points = self.timeline.windows(2).map(rate).collect();
+        let mut tiles = vec![(format!("{} a second", self.unit), number(self.metric("rate")))];
+        // The latency that the scenario is about: the last subscriber's where there is one.
+        let main = ["last", "ping", "operation", "connect"].into_iter().find(|name| self.curves.contains_key(*name));
+        if let Some(name) = main {
+            for (suffix, title) in [("p50", "median"), ("p99", "99 %")] {
+                let value = time(self.metric(&format!("{name}.{suffix}")));
+                tiles.push((format!("{}, {title}", latency_name(name)), value));
+            }
+        }
+        tiles.push(("lost or late for good".into(), number(self.metric("lost") + self.metric("undelivered"))));
+        Page {
+            title: format!("{} · {}", self.scenario, self.target),
+            tiles,
+            warnings: &self.warnings,
+            latencies: (LATENCY_HEAD.map(str::to_owned).to_vec(), self.latency_rows()),
+            curves: self.curves.iter().map(|(name, curve)| (latency_name(name).to_owned(), &curve[..])).collect(),
+            rate: Some(Rate { unit: self.unit, points, count_from_s: plan.warmup_ns as f64 / 1e9 }),
+            facts: self.lines(),
+            notes: &self.notes,
+            metrics: Some(&self.metrics),
+        }
     }
 
     /// Name and text of what the summary shows.
@@ -218,6 +254,8 @@ impl Report {
         line("server_user", "server: of it in user mode", percent);
         line("server_cpu_ns_per_event", "server: CPU time per event", time);
         line("server_switches_per_s", "server: context switches / s", number);
+        line("server_syscalls_per_s", "server: system calls / s", number);
+        line("server_syscalls_per_event", "server: system calls per event", number);
         line("server_rss_bytes", "server: memory at the end", bytes);
         line("server_rss_bytes_per_connection", "server: memory per connection", bytes);
         line("server_rss_start", "server: memory at the start", bytes);
@@ -249,6 +287,13 @@ fn server_metrics(harvest: &Harvest, metrics: &mut BTreeMap<String, f64>) {
         insert("server_cpu_ns_per_event", cpu / seconds * measured / harvest.tally.events as f64);
     }
     insert("server_switches_per_s", switches / seconds);
+    if let Some(calls) = harvest.syscalls_per_s {
+        insert("server_syscalls_per_s", calls);
+        let events = harvest.tally.events as f64 / harvest.tally.seconds().max(1e-9);
+        if events > 0.0 {
+            insert("server_syscalls_per_event", calls / events);
+        }
+    }
     insert("server_rss_bytes", end.rss_bytes as f64);
     insert("server_rss_growth", end.rss_bytes as f64 - begin.rss_bytes as f64);
     let measured = harvest.timeline.iter().map(|moment| moment.rss_bytes).chain([begin.rss_bytes, end.rss_bytes]);
@@ -276,7 +321,7 @@ fn percentiles(latency: &Latency) -> [(&'static str, f64); 7] {
 }
 
 /// Points of the percentile curve, denser towards the tail, as far as there are samples.
-fn curve(latency: &Latency) -> Vec<(f64, u64)> {
+pub fn curve(latency: &Latency) -> Vec<(f64, u64)> {
     let decades = (latency.count().max(10) as f64).log10().min(6.0);
     (0..=60)
         .map(|step| 1.0 - 10f64.powf(-decades * f64::from(step) / 60.0))
@@ -320,6 +365,16 @@ pub fn number(value: f64) -> String {
     out
 }
 
+/// 1.5 M, 250 k: for the axis of a chart.
+pub fn short(value: f64) -> String {
+    let (value, unit) = match value {
+        value if value >= 1e6 => (value / 1e6, " M"),
+        value if value >= 1e3 => (value / 1e3, " k"),
+        value => (value, ""),
+    };
+    format!("{}{unit}", (value * 100.0).round() / 100.0)
+}
+
 /// Nanoseconds in a readable unit.
 pub fn time(ns: f64) -> String {
     match ns {
@@ -343,6 +398,8 @@ pub fn bytes(value: f64) -> String {
     }
 }
 
+const LATENCY_HEAD: [&str; 8] = ["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,6 +409,7 @@ mod tests {
         assert_eq!(number(1_234_567.0), "1 234 567");
         assert_eq!(number(0.5), "0.50");
         assert_eq!(number(-1000.0), "-1 000");
+        assert_eq!([1_500_000.0, 250_000.0, 0.0].map(short), ["1.5 M", "250 k", "0"]);
         assert_eq!(time(1_500.0), "1.5 µs");
         assert_eq!(time(2_500_000.0), "2.50 ms");
     }

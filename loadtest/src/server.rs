@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -58,15 +59,16 @@ impl Starter {
         let mut publish_to = None;
         let port = address.port().to_string();
         let mut command = match name {
-            "corecast" | "corecast-tls" | "corecast-tls-resumed" => {
+            "corecast" | "corecast-2-shards" | "corecast-tls" | "corecast-tls-resumed" => {
                 admin_socket = Some(admin.clone());
                 let mut command = Command::new(self.corecast()?);
                 command.args(["serve", "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
                 // Its core is inherited from us; its own choice would be another.
-                command.args(["--shards", &self.shards.max(1).to_string()]);
+                let shards = if name == "corecast-2-shards" { 2 } else { self.shards.max(1) };
+                command.args(["--shards", &shards.to_string()]);
                 command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
                 command.args(&self.options);
-                if name != "corecast" {
+                if name.starts_with("corecast-tls") {
                     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
                     let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
                     fs::write(&cert, pair.cert.pem())?;
@@ -169,9 +171,11 @@ impl Server {
         plan.publish_to = self.publish_to;
     }
 
-    /// Waits until the server ends by itself.
-    pub fn wait(&mut self) -> anyhow::Result<()> {
-        self.child.wait()?;
+    /// Waits until the server ends by itself, or until it is to stop.
+    pub fn wait(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+        while self.child.try_wait()?.is_none() && !stop.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         Ok(())
     }
 

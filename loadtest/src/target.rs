@@ -97,7 +97,9 @@ impl Target {
             .into(),
         };
         Some(match name {
-            "corecast" => Target { greeting: Some("socket:connected".into()), publish: lines, ..ours },
+            "corecast" | "corecast-2-shards" => {
+                Target { greeting: Some("socket:connected".into()), publish: lines, ..ours }
+            }
             "corecast-tls" | "corecast-tls-resumed" => Target {
                 greeting: Some("socket:connected".into()),
                 publish: lines,
@@ -149,8 +151,9 @@ impl Target {
 }
 
 /// The targets that are known by name.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "corecast",
+    "corecast-2-shards",
     "corecast-tls",
     "corecast-tls-resumed",
     "floor",

@@ -34,6 +34,18 @@ pub struct MixedArgs {
 /// Measures the others without a flood, beside a flood that waits for its deliveries, and beside one that does not.
 pub fn mixed(args: &MixedArgs) -> anyhow::Result<bool> {
     let mut findings = Findings::default();
+    let played = play(args, &mut findings);
+    let title = format!(
+        "Fairness: {} pingers and {} small channels beside a channel with {} subscribers, {}",
+        args.pingers,
+        args.listeners,
+        args.subscribers,
+        if args.proof.shards == 1 { "1 shard".to_owned() } else { format!("{} shards", args.proof.shards) }
+    );
+    findings.conclude(played, &args.proof, &title)
+}
+
+fn play(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let flood = |window| {
         Scenario::Flood(Flood {
             subscribers: args.subscribers,
@@ -48,13 +60,20 @@ pub fn mixed(args: &MixedArgs) -> anyhow::Result<bool> {
     for (situation, window) in [("calm", None), ("flood", Some(args.window)), ("flat out", Some(FLAT_OUT))] {
         let stage = Stage::start(&args.proof, &["--server-ping", "off"], None)?;
         let background =
-            Cast { first_channel: 0, is_background: true, processes: 1, warmup_s: 0.0, seconds: PATIENCE_S };
+            Cast { title: "", first_channel: 0, is_background: true, processes: 1, warmup_s: 0.0, seconds: PATIENCE_S };
         let trouble = window.map(|window| stage.spawn(flood(window), background)).transpose()?;
         if let Some(trouble) = &trouble {
             trouble.wait_until_begun()?;
         }
         let others = bystanders(args.listeners, args.listeners as u32, args.rate, args.pingers);
-        let cast = Cast { first_channel: 1, is_background: false, processes: 1, warmup_s: 1.0, seconds: args.duration };
+        let cast = Cast {
+            title: situation,
+            first_channel: 1,
+            is_background: false,
+            processes: 1,
+            warmup_s: 1.0,
+            seconds: args.duration,
+        };
         let before = stage.stats()?;
         let begun = std::time::Instant::now();
         let harvest = stage.run(others, cast)?;
@@ -73,15 +92,13 @@ pub fn mixed(args: &MixedArgs) -> anyhow::Result<bool> {
                 bytes(stage.usage().rss_bytes as f64)
             ));
         }
+        let is_interrupted = stage.check_interrupted();
         // The server first: without it the flood has nothing to wait for.
         drop(stage);
         drop(trouble);
+        is_interrupted?;
     }
-    let title = format!(
-        "{} pingers, {} small channels, beside a channel with {} subscribers; {} shard(s)",
-        args.pingers, args.listeners, args.subscribers, args.proof.shards
-    );
-    findings.conclude(&args.proof, &title)
+    Ok(())
 }
 
 /// More than any server takes before it has delivered.

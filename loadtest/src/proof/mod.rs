@@ -1,6 +1,7 @@
 //! Proofs: what a claim about bad days needs — several crews beside each other against one server, trouble made on purpose,
 //! and a table of what it did to those who made none. Each starts its own corecast.
 
+mod findings;
 pub mod mixed;
 pub mod slow;
 pub mod soak;
@@ -17,14 +18,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
+
+pub use findings::Findings;
 
 use crate::crew::{self, Harvest, Orders};
-use crate::expect::{Expect, all_met};
-use crate::measure::Latency;
+use crate::expect::Expect;
 use crate::plan::{Flood, Plan, Scenario};
 use crate::procfs;
-use crate::report::time;
+use crate::progress::Bar;
 use crate::server::{Server, Starter};
 use crate::target::Target;
 
@@ -49,7 +50,22 @@ pub struct ProofArgs {
     /// Print the numbers as JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// Write a page with the table and percentile curves.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
 }
+
+/// Ctrl-C: what has been found until then is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
 
 /// A running server, and what is done to it.
 pub struct Stage {
@@ -62,6 +78,8 @@ pub struct Stage {
 /// How one run differs from the others on the same stage.
 #[derive(Clone, Copy)]
 pub struct Cast {
+    /// What the progress bar says; nothing, and there is no bar.
+    pub title: &'static str,
     /// Number of its first channel.
     pub first_channel: u32,
     /// It makes trouble, and must not take CPU time from those who measure.
@@ -90,6 +108,12 @@ impl Stage {
         Ok(Stage { args: args.clone(), server: starter.start("corecast", None, None)?, stop })
     }
 
+    /// Fails once Ctrl-C was pressed.
+    pub fn check_interrupted(&self) -> anyhow::Result<()> {
+        ensure!(!self.stop.load(SeqCst), Interrupted);
+        Ok(())
+    }
+
     fn plan(&self, scenario: Scenario, cast: Cast) -> anyhow::Result<Plan> {
         let mut plan = Plan {
             target: Target::named("corecast").context("the target corecast")?,
@@ -105,6 +129,7 @@ impl Stage {
             heartbeat_ns: 0,
             client_core: self.args.client_core,
             first_channel: cast.first_channel,
+            counts_syscalls: false,
             is_background: cast.is_background,
         };
         self.server.aim(&mut plan);
@@ -129,8 +154,10 @@ impl Stage {
         };
         let (orders, events, begun) =
             (Arc::clone(&troupe.orders), Arc::clone(&troupe.events), Arc::clone(&troupe.begun));
+        let bar = (!cast.title.is_empty()).then(|| Bar::new(&plan, cast.title, self.args.json));
         let body = move || {
             crew::run(&plan, Some(pid), &orders, |moment| {
+                bar.iter().for_each(|bar| bar.show(moment));
                 events.store(moment.events, SeqCst);
                 begun.store(moment.seconds >= cast.warmup_s, SeqCst);
             })
@@ -183,7 +210,7 @@ impl Troupe {
     pub fn wait_until(&self, or: &str, mut is_done: impl FnMut() -> bool) -> anyhow::Result<()> {
         let start = Instant::now();
         while !is_done() {
-            ensure!(!self.is_interrupted.load(SeqCst), "interrupted");
+            ensure!(!self.is_interrupted.load(SeqCst), Interrupted);
             ensure!(start.elapsed() < PATIENCE, "a crew {or} within {PATIENCE:?}");
             ensure!(!self.is_finished(), "a crew has ended too early");
             std::thread::sleep(Duration::from_millis(5));
@@ -213,6 +240,7 @@ impl Troupe {
         }
         let harvest = thread.join().map_err(|_| anyhow!("a crew panicked"))??;
         let (wanted, connected) = (harvest.tally.wanted, harvest.tally.connected);
+        ensure!(connected >= wanted || !harvest.interrupted, Interrupted);
         ensure!(
             connected >= wanted,
             "only {connected} of {wanted} connections could be had: {:?}",
@@ -243,87 +271,6 @@ pub fn bystanders(subscribers: usize, channels: u32, rate: f64, pingers: usize) 
         pingers,
         ping_every_ns: 20_000_000,
     })
-}
-
-/// Numbers by name, and a table whose rows are latencies in several situations.
-#[derive(Default)]
-pub struct Findings {
-    metrics: BTreeMap<String, f64>,
-    rows: Vec<Vec<String>>,
-    /// Sentences below the table.
-    pub lines: Vec<String>,
-    /// What must not be.
-    pub violations: Vec<String>,
-}
-
-impl Findings {
-    /// Adds a latency: `situation.name.p99` and so on, and a row.
-    pub fn latency(&mut self, situation: &str, name: &str, title: &str, latency: Option<&Latency>) {
-        let Some(latency) = latency else { return };
-        let values = [
-            ("p50", latency.quantile(0.5) as f64),
-            ("p99", latency.quantile(0.99) as f64),
-            ("p999", latency.quantile(0.999) as f64),
-            ("max", latency.max() as f64),
-        ];
-        let mut row = vec![title.to_owned(), situation.to_owned(), latency.count().to_string()];
-        for (suffix, value) in values {
-            self.metrics.insert(format!("{situation}.{name}.{suffix}").replace(' ', "_"), value);
-            row.push(time(value));
-        }
-        self.rows.push(row);
-    }
-
-    /// Adds a number.
-    pub fn number(&mut self, name: &str, value: f64) {
-        self.metrics.insert(name.into(), value);
-    }
-
-    /// Notes a violation unless `holds`.
-    pub fn check(&mut self, holds: bool, what: impl Into<String>) {
-        if !holds {
-            self.violations.push(what.into());
-        }
-    }
-
-    /// Notes what must never be in any run.
-    pub fn check_faultless(&mut self, who: &str, harvest: &Harvest) {
-        let tally = &harvest.tally;
-        for (count, what) in [
-            (tally.lost, "messages lost"),
-            (tally.duplicated, "messages came twice"),
-            (tally.reordered, "messages out of order"),
-            (tally.invalid, "messages were not what they should be"),
-            (tally.disconnected, "connections closed by the server"),
-            (tally.refused, "publishes refused"),
-        ] {
-            let name = format!("{} {}", who, what).replace(' ', "_");
-            self.number(&name, count as f64);
-            self.check(count == 0, format!("{who}: {count} {what}"));
-        }
-    }
-
-    /// Prints everything. Returns whether nothing is violated and everything expected holds.
-    pub fn conclude(self, args: &ProofArgs, title: &str) -> anyhow::Result<bool> {
-        if args.json {
-            println!("{}", serde_json::to_string_pretty(&self.metrics)?);
-        } else {
-            println!("{title}");
-            if !self.rows.is_empty() {
-                let mut table = Table::new();
-                table.load_style(presets::UTF8_BORDERS_ONLY);
-                table.set_header(["latency", "", "count", "p50", "p99", "p99.9", "max"]);
-                table.add_rows(&self.rows);
-                for column in table.column_iter_mut().skip(2) {
-                    column.set_cell_alignment(CellAlignment::Right);
-                }
-                println!("{table}");
-            }
-            self.lines.iter().for_each(|line| println!("  {line}"));
-        }
-        self.violations.iter().for_each(|violation| eprintln!("✗ {violation}"));
-        Ok(all_met(&args.expect, &self.metrics) && self.violations.is_empty())
-    }
 }
 
 /// No step of a proof takes longer.

@@ -41,9 +41,8 @@ pub struct SlowArgs {
 /// Both proofs, one after the other.
 pub fn slow(args: &SlowArgs) -> anyhow::Result<bool> {
     let mut findings = Findings::default();
-    neighbours(args, &mut findings)?;
-    memory(args, &mut findings)?;
-    findings.conclude(&args.proof, "Readers that stop reading")
+    let played = neighbours(args, &mut findings).and_then(|()| memory(args, &mut findings));
+    findings.conclude(played, &args.proof, "Readers that stop reading")
 }
 
 /// The latency of those who read, without and beside one who does not.
@@ -62,7 +61,14 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     for situation in ["alone", "beside one stopped"] {
         // Little may wait for it, so that it is held up, filled, closed and replaced several times.
         let stage = Stage::start(&args.proof, &["--server-ping", "off", "--outbox-limit", "65536"], None)?;
-        let cast = Cast { first_channel: 0, is_background: false, processes: 1, warmup_s: 1.0, seconds: args.duration };
+        let cast = Cast {
+            title: situation,
+            first_channel: 0,
+            is_background: false,
+            processes: 1,
+            warmup_s: 1.0,
+            seconds: args.duration,
+        };
         let troupe = stage.spawn(scenario(), cast)?;
         let mut stopped = Vec::new();
         if situation != "alone" {
@@ -82,6 +88,7 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         findings.latency(situation, "receipt", "publish → receipt", tally.latencies.get("receipt"));
         findings.latency(situation, "last", "publish → last neighbour", tally.latencies.get("last"));
         findings.latency(situation, "ping", "ping → pong", tally.latencies.get("ping"));
+        stage.check_interrupted()?;
         if situation != "alone" {
             let closed = stage.stats()?["closes_slow_consumer"];
             findings.number("closed", closed as f64);
@@ -179,7 +186,7 @@ fn fill(
             return Ok(stats);
         }
         ensure!(start.elapsed() < Duration::from_secs(60), "some readers that stopped are still open after 60 s");
-        ensure!(!stage.stop.load(SeqCst), "interrupted");
+        stage.check_interrupted()?;
     }
 }
 

@@ -43,10 +43,15 @@ pub struct SoakArgs {
 
 /// Runs it.
 pub fn soak(args: &SoakArgs) -> anyhow::Result<bool> {
+    let mut findings = Findings::default();
+    let played = play(args, &mut findings);
+    findings.conclude(played, &args.proof, "Soak with faults; the server's log goes to a full disk")
+}
+
+fn play(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let options = ["--log", "debug", "--heart-interval", "5", "--heart-timeout", "5", "--outbox-limit", "131072"];
     let full_disk = "/dev/full".into();
     let mut stage = Stage::start(&args.proof, &options, Some(full_disk))?;
-    let mut findings = Findings::default();
     let mut faults = Faults::default();
 
     // Warm: everything has happened once.
@@ -54,7 +59,8 @@ pub fn soak(args: &SoakArgs) -> anyhow::Result<bool> {
     settle(&stage)?;
     let warm = stage.usage();
 
-    let cast = Cast { first_channel: 0, is_background: false, processes: 1, warmup_s: 0.0, seconds: args.duration };
+    let cast =
+        Cast { title: "", first_channel: 0, is_background: false, processes: 1, warmup_s: 0.0, seconds: args.duration };
     let churn = Scenario::Churn {
         connections: args.connections,
         channels: CHURNED,
@@ -62,7 +68,7 @@ pub fn soak(args: &SoakArgs) -> anyhow::Result<bool> {
         rate: args.rate,
         size: 128,
     };
-    let churn = stage.spawn(churn, cast)?;
+    let churn = stage.spawn(churn, Cast { title: "soak", ..cast })?;
     let steady = stage.spawn(bystanders(50, 5, 200.0, 20), Cast { first_channel: CHURNED, ..cast })?;
     let start = Instant::now();
     let mut peak = 0;
@@ -81,7 +87,7 @@ pub fn soak(args: &SoakArgs) -> anyhow::Result<bool> {
     findings.latency("churn", "operation", "subscribe, unsubscribe", churn.tally.latencies.get("operation"));
 
     let (stats, cold) = settle(&stage)?;
-    add_up(&mut findings, &stats, &cold, &warm, args.memory_slack_mb << 20);
+    add_up(findings, &stats, &cold, &warm, args.memory_slack_mb << 20);
     findings.lines.push(format!("{:.0} s: {}", start.elapsed().as_secs_f64(), faults.told()));
     findings.lines.push(format!(
         "memory {} when warm, {} at its peak, {} at the end; descriptors {} and {}",
@@ -93,7 +99,7 @@ pub fn soak(args: &SoakArgs) -> anyhow::Result<bool> {
     ));
     let status = stage.terminate()?;
     findings.check(status == Some(0), format!("the server ended with {status:?} instead of 0"));
-    findings.conclude(&args.proof, "Soak with faults; the server's log goes to a full disk")
+    Ok(())
 }
 
 fn is_over(churn: &Troupe, steady: &Troupe) -> bool {

@@ -35,15 +35,27 @@ pub struct StormArgs {
 
 /// Measures the live fan-out before, during and after the storm, and the storm itself.
 pub fn storm(args: &StormArgs) -> anyhow::Result<bool> {
-    let stage = Stage::start(&args.proof, &["--server-ping", "off"], None)?;
     let mut findings = Findings::default();
+    let played = play(args, &mut findings);
+    findings.conclude(played, &args.proof, "A crowd drops and comes back beside a live fan-out")
+}
+
+fn play(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let stage = Stage::start(&args.proof, &["--server-ping", "off"], None)?;
     let crowd = Scenario::Crowd { connections: args.connections, channels: args.channels };
-    let background =
-        Cast { first_channel: 0, is_background: true, processes: args.processes, warmup_s: 0.0, seconds: PATIENCE_S };
+    let background = Cast {
+        title: "",
+        first_channel: 0,
+        is_background: true,
+        processes: args.processes,
+        warmup_s: 0.0,
+        seconds: PATIENCE_S,
+    };
     let crowd = stage.spawn(crowd, background)?;
     crowd.wait_until_begun()?;
     let live = || bystanders(args.listeners, 1, args.rate, 20);
     let cast = Cast {
+        title: "before",
         first_channel: args.channels,
         is_background: false,
         processes: 1,
@@ -57,15 +69,16 @@ pub fn storm(args: &StormArgs) -> anyhow::Result<bool> {
         findings.latency(situation, "ping", "ping → pong", tally.latencies.get("ping"));
     };
     note("before", &stage.run(live(), cast)?);
+    stage.check_interrupted()?;
 
     let drops = procfs::listen_drops();
-    let during = stage.spawn(live(), Cast { seconds: PATIENCE_S, ..cast })?;
+    let during = stage.spawn(live(), Cast { title: "during", seconds: PATIENCE_S, ..cast })?;
     during.wait_until_begun()?;
     crowd.orders.go.store(true, SeqCst);
     let wanted = args.connections as u64;
     crowd.wait_until("does not come back", || crowd.events.load(SeqCst) >= wanted)?;
     note("during", &during.finish()?);
-    note("after", &stage.run(live(), cast)?);
+    note("after", &stage.run(live(), Cast { title: "after", ..cast })?);
     let drops = procfs::listen_drops() - drops;
 
     let stats = stage.stats()?;
@@ -91,7 +104,7 @@ pub fn storm(args: &StormArgs) -> anyhow::Result<bool> {
     findings.check(tally.refused == 0, format!("{} connections were refused: {:?}", tally.refused, tally.notes));
     findings.check(tally.events == wanted, format!("{} of {wanted} came back", tally.events));
     findings.check(drops == 0, format!("{drops} connection attempts found the backlog full"));
-    findings.conclude(&args.proof, "A crowd drops and comes back beside a live fan-out")
+    Ok(())
 }
 
 /// The storm is over when all are back; this ends it at the latest.

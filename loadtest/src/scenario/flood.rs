@@ -172,7 +172,8 @@ impl Pace {
                 self.published += 1;
             },
             None => {
-                let room = (oldest + handler.ring.capacity()).min(complete + self.window);
+                // Where everybody is gone, the oldest is beyond all numbers.
+                let room = oldest.saturating_add(handler.ring.capacity()).min(complete.saturating_add(self.window));
                 while self.published < room && publisher.pending() <= PENDING_MAX {
                     handler.publish(&mut publisher, self.published, now, channels);
                     self.published += 1;
