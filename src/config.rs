@@ -82,7 +82,9 @@ pub struct Live {
     pub keys: Vec<Key>,
     /// Limits and times that each shard holds a copy of.
     pub limits: Limits,
-    /// How long a shutdown may take, milliseconds.
+    /// Over how long SIGTERM closes connections, milliseconds; 0: at once.
+    pub drain_timeout_ms: u64,
+    /// How long a shutdown may take, milliseconds; what draining takes comes before.
     pub shutdown_timeout_ms: u64,
     /// Log level: error, warn, info, debug, trace or off.
     pub log: tracing::level_filters::LevelFilter,

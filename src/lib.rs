@@ -33,6 +33,7 @@
 //! inbox     → open mail (budget) → hub
 //! admins    → lines (budget: bytes) → hub
 //! wheel     → expire (budget): ping, or close
+//! leaving   → who is to leave by now (budget): close
 //! lay       → every channel touched: each subscriber gets its part of the turn's page
 //! ring      → each shard that was mailed: at most one eventfd write
 //! answer    → every publisher that was served: its replies in one write

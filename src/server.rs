@@ -11,7 +11,7 @@ use crate::shard::mesh;
 use crate::shard::orders::Call;
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
-use control::Control;
+use control::{Control, Course};
 use crossbeam_channel::{Sender, unbounded};
 use mio::{Poll, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -121,7 +121,8 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     announce(&config, &live, address, http.as_ref().map(|(_, address)| *address), descriptors);
     pass_on_signals(signals, call);
     manager::tell_ready();
-    let control = Control { shared, orders, calls, config, room, http: remote, reread, set_log: log.set_level };
+    let (course, set_log) = (Course::Serving, log.set_level);
+    let control = Control { shared, orders, calls, config, room, http: remote, reread, set_log, course };
     thread::spawn(|| control.run());
 
     let mut result = Ok(());
@@ -302,7 +303,7 @@ fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<
     shards.into_iter().enumerate().map(spawn).collect()
 }
 
-/// The first SIGTERM or SIGINT stops the server, the second one the process, whatever the control thread is busy with.
+/// The first SIGTERM or SIGINT sees to it that the server ends, the second one ends the process, whatever the control thread is busy with.
 fn pass_on_signals(mut signals: Signals, calls: Sender<Call>) {
     thread::spawn(move || {
         let mut is_stopping = false;
@@ -313,7 +314,8 @@ fn pass_on_signals(mut signals: Signals, calls: Sender<Call>) {
                     tracing::warn!(signal, "second signal: exiting at once");
                     std::process::exit(1);
                 }
-                _ => Call::Stop(if signal == SIGTERM { "SIGTERM" } else { "SIGINT" }),
+                SIGTERM => Call::Terminate,
+                _ => Call::Interrupt,
             };
             is_stopping |= signal != SIGHUP;
             // Received for as long as the process lives.

@@ -5,7 +5,7 @@ use corecast::admin::Session;
 use corecast::admin::request::Parser;
 use corecast::config::Limits;
 use corecast::hub::addresses::Verdict;
-use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Operation, Question, Settled, ShardId, Slot};
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::close::CloseReason;
@@ -90,7 +90,8 @@ impl Around {
                         Answer::Done
                     }
                     Question::Stats => Answer::Stats { shard: 0, stats: Box::default() },
-                    Question::Operate(_) => Answer::InvalidConfiguration("there is none".into()),
+                    Question::Operate(Operation::Reload) => Answer::InvalidConfiguration("there is none".into()),
+                    Question::Operate(Operation::Drain { over_ms }) => Answer::Leaving { connections: 2, over_ms },
                     _ => Answer::NotFound,
                 };
                 hub.answer(asker, answer, self);

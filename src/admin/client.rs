@@ -55,6 +55,9 @@ pub enum Request {
     },
     Stats,
     Reload,
+    Drain {
+        over_ms: u64,
+    },
     Ping,
 }
 
@@ -322,6 +325,7 @@ mod tests {
             r#"{"command":"disconnect","socket_id":"1.2","code":4001}"#,
         );
         check(Request::Stats, r#"{"command":"stats"}"#);
+        check(Request::Drain { over_ms: 1500 }, r#"{"command":"drain","over_ms":1500}"#);
     }
 
     #[test]

@@ -206,7 +206,8 @@ impl Session {
                 let question = Question::Unsubscribe { member, channel: channel.into(), hash };
                 (member.shard, Asked::Unsubscribe, question)
             }
-            Command::Reload => (self.name.shard, Asked::Operation, Question::Operate(Operation::Reload)),
+            Command::Reload => self.operation(Operation::Reload),
+            Command::Drain { over_ms } => self.operation(Operation::Drain { over_ms }),
             Command::Publish(_)
             | Command::Channels { .. }
             | Command::Connections { .. }
@@ -217,6 +218,11 @@ impl Session {
         self.wait(id, State::One { question: asked });
         hub.ask(of, asker, question, port);
         Ok(())
+    }
+
+    /// What this shard passes on.
+    fn operation(&self, operation: Operation) -> (ShardId, Asked, Question) {
+        (self.name.shard, Asked::Operation, Question::Operate(operation))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -275,7 +281,8 @@ impl Session {
         match (&mut waiting.state, answer) {
             (State::One { question }, answer) => {
                 let question = question.clone();
-                let is_refusal = matches!(answer, Answer::NotFound | Answer::InvalidConfiguration(_));
+                let is_refusal =
+                    matches!(answer, Answer::NotFound | Answer::InvalidConfiguration(_) | Answer::GoingDown);
                 hub.counters.admin_errors += u64::from(is_refusal);
                 self.finish(asker, |out, id| answer_one(out, id, &question, &answer));
             }
@@ -401,6 +408,8 @@ fn answer_one(out: &mut Vec<u8>, id: &str, question: &Asked, answer: &Answer) {
         (_, Answer::Connection { connection, channels }) => reply::connection(out, id, connection, channels),
         (_, Answer::Done) => reply::done(out, id),
         (_, Answer::Reloaded(difference)) => reply::reloaded(out, id, difference),
+        (_, Answer::Leaving { connections, over_ms }) => reply::leaving(out, id, *connections, *over_ms),
+        (_, Answer::GoingDown) => reply::refused(out, id, &Refusal::GoingDown),
         (_, Answer::InvalidConfiguration(text)) => {
             reply::refused(out, id, &Refusal::InvalidConfiguration(text.clone()));
         }

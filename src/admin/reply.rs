@@ -80,6 +80,11 @@ pub fn reloaded(out: &mut Vec<u8>, id: &str, difference: &Difference) {
     out.extend_from_slice(b"]}\n");
 }
 
+/// `{"id":…,"ok":true,"connections":N,"over_ms":N}`
+pub fn leaving(out: &mut Vec<u8>, id: &str, connections: usize, over_ms: u64) {
+    let _ = writeln!(out, r#"{{"id":{id},"ok":true,"connections":{connections},"over_ms":{over_ms}}}"#);
+}
+
 fn changes(out: &mut Vec<u8>, changes: &[Change]) {
     for (at, Change { option, old, new }) in changes.iter().enumerate() {
         let _ = write!(out, r#"{}{{"option":"{option}","old":""#, if at == 0 { "" } else { "," });
@@ -144,6 +149,7 @@ impl Refusal {
             Refusal::NotFound(_) => "not_found",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::InvalidConfiguration(_) => "invalid_configuration",
+            Refusal::GoingDown => "going_down",
         }
     }
 
@@ -160,7 +166,7 @@ impl Refusal {
             Refusal::MalformedRequest(text) | Refusal::NotFound(text) => text,
             Refusal::UnknownCommand => {
                 "unknown command: there are publish, channels, channel, connections, connection, disconnect, unsubscribe, \
-                 stats, reload and ping"
+                 stats, reload, drain and ping"
             }
             Refusal::MissingMember(name) => {
                 json::escape_into(out, name);
@@ -174,6 +180,7 @@ impl Refusal {
                 ": send less at once"
             }
             Refusal::InvalidConfiguration(text) => text,
+            Refusal::GoingDown => "the server is going down",
         };
         json::escape_into(out, text);
     }
@@ -197,6 +204,7 @@ mod tests {
         check(|out| done(out, "null"), r#"{"id":null,"ok":true}"#);
         check(|out| done(out, r#"{"a": "\u0062"}"#), r#"{"id":{"a": "\u0062"},"ok":true}"#);
         check(|out| published(out, "1", 3), r#"{"id":1,"ok":true,"subscribers":3}"#);
+        check(|out| leaving(out, "1", 3, 60_000), r#"{"id":1,"ok":true,"connections":3,"over_ms":60000}"#);
         check(|out| published(out, "\"é\"", u64::MAX), r#"{"id":"é","ok":true,"subscribers":18446744073709551615}"#);
     }
 
@@ -224,12 +232,13 @@ mod tests {
         };
         check(Refusal::ReservedEvent, "reserved_event", "event names starting with socket: are reserved");
         check(Refusal::MalformedRequest("no \"JSON\""), "malformed_request", r#"no \"JSON\""#);
+        check(Refusal::GoingDown, "going_down", "the server is going down");
         check(Refusal::NotFound("no such connection"), "not_found", "no such connection");
         check(Refusal::MissingMember("event"), "missing_member", "event is missing");
         let error = "over the limit of 262144 bytes of data: send less at once";
         check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
         let error = "unknown command: there are publish, channels, channel, connections, connection, disconnect, \
-                     unsubscribe, stats, reload and ping";
+                     unsubscribe, stats, reload, drain and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-; presence- does not exist yet)";

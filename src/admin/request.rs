@@ -54,6 +54,9 @@ pub enum Command<'a> {
     },
     Stats,
     Reload,
+    Drain {
+        over_ms: u64,
+    },
     Ping,
 }
 
@@ -94,6 +97,8 @@ pub enum Refusal {
     },
     /// What is wrong with a configuration that was to be reloaded.
     InvalidConfiguration(Box<str>),
+    /// The server is going down.
+    GoingDown,
 }
 
 /// Reads lines; owns the tape and the copy that simd-json works on.
@@ -179,6 +184,7 @@ struct Members<'r, 'a> {
     socket_id: Member<'a>,
     code: Member<'a>,
     reason: Member<'a>,
+    over_ms: Member<'a>,
 }
 
 type Member<'a> = Option<Value<'a>>;
@@ -186,14 +192,15 @@ type Member<'a> = Option<Value<'a>>;
 impl<'r, 'a> Members<'r, 'a> {
     fn of(document: Document<'r, 'a>) -> Option<Self> {
         #[rustfmt::skip]
-        let [id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason] =
+        let [id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason, over_ms] =
             document.object()?.named([
                 "id", "command", "channel", "channels", "event", "data", "exclude", "prefix", "limit", "after", "socket_id",
-                "code", "reason",
+                "code", "reason", "over_ms",
             ]);
         #[rustfmt::skip]
         let members = Members {
             document, id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason,
+            over_ms,
         };
         Some(members)
     }
@@ -218,6 +225,7 @@ impl<'r, 'a> Members<'r, 'a> {
             "unsubscribe" => Ok(Command::Unsubscribe { socket_id: self.socket_id()?, channel: self.channel()? }),
             "stats" => Ok(Command::Stats),
             "reload" => Ok(Command::Reload),
+            "drain" => Ok(Command::Drain { over_ms: self.over_ms()? }),
             "ping" => Ok(Command::Ping),
             _ => Err(Refusal::UnknownCommand),
         }
@@ -279,6 +287,11 @@ impl<'r, 'a> Members<'r, 'a> {
         Ok(code.unwrap_or(DISCONNECT_CODE))
     }
 
+    fn over_ms(&self) -> Result<u64, Refusal> {
+        let over_ms = integer(self.over_ms, 0..=OVER_MS_MAX, "over_ms is no integer from 0 to 3600000")?;
+        Ok(over_ms.unwrap_or(OVER_MS))
+    }
+
     fn reason(&self) -> Result<Cow<'a, str>, Refusal> {
         let reason = text(self.reason, "reason is no string")?.unwrap_or(Cow::Borrowed(DISCONNECT_REASON));
         at_most(REASON_BYTES_MAX, "bytes of reason", reason.len())?;
@@ -335,6 +348,12 @@ pub const PAGE_MAX: usize = 1000;
 /// Longest `reason`, unescaped: a close frame holds no more beside the code (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
+/// Longest time that connections may be closed over: an hour.
+pub const OVER_MS_MAX: u64 = 3_600_000;
+
+/// Where nothing else is asked for.
+const OVER_MS: u64 = 60_000;
+
 const DISCONNECT_CODE: u16 = 4000;
 const DISCONNECT_REASON: &str = "disconnected by the server's operator";
 
@@ -374,6 +393,8 @@ mod tests {
         let socket_id = Some(SocketId { high: 12, low: 34 });
         check(r#"{"id":1,"command":"stats"}"#, Command::Stats);
         check(r#"{"id":1,"command":"reload"}"#, Command::Reload);
+        check(r#"{"id":1,"command":"drain"}"#, Command::Drain { over_ms: 60_000 });
+        check(r#"{"id":1,"command":"drain","over_ms":0}"#, Command::Drain { over_ms: 0 });
         check(r#"{"id":1,"command":"p\u0069ng","x":1e999}"#, Command::Ping);
         check(r#"{"id":1,"command":"channels"}"#, Command::Channels { prefix: "".into(), limit: None, after: None });
         check(
@@ -523,6 +544,15 @@ mod tests {
         }
         for code in ["4000", "4123", "4999"] {
             check(code, "ok");
+        }
+        let check = |over_ms: &str, verdict| {
+            check_code(format!(r#"{{"id":1,"command":"drain","over_ms":{over_ms}}}"#), "1", verdict);
+        };
+        for over_ms in ["-1", "3600001", "1.0", "1e3", "\"1\"", "null", "\"60s\""] {
+            check(over_ms, MALFORMED);
+        }
+        for over_ms in ["0", "1", "3600000"] {
+            check(over_ms, "ok");
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod dial;
 pub mod generated;
+mod leaving;
 pub mod subscribe;
 
 use clap::builder::StyledStr;
@@ -112,6 +113,16 @@ Example:
     /// Let the server read its configuration again, and show what changed
     #[command(after_help = RELOAD_AFTER)]
     Reload {
+        #[command(flatten)]
+        server: Server,
+    },
+
+    /// Let the server close its connections over a time, and end
+    #[command(after_help = leaving::DRAIN_AFTER)]
+    Drain {
+        /// How long that takes: 500ms, 60s, 5m, 1h at most
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = leaving::time)]
+        over: u64,
         #[command(flatten)]
         server: Server,
     },

@@ -90,7 +90,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 31] = [
+pub const OPTIONS: [Opt; 32] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -351,6 +351,15 @@ pub const OPTIONS: [Opt; 31] = [
         repeatable: false,
         needs_restart: false,
         help: "Bytes of one line on the admin socket",
+    },
+    Opt {
+        name: "drain-timeout",
+        value: "S",
+        default: "0",
+        kind: Kind::Millis { min: 0, max: 3_600_000 },
+        repeatable: false,
+        needs_restart: false,
+        help: "Seconds over which SIGTERM spreads the closing of connections, before the shutdown; 0: all at once",
     },
     Opt {
         name: "shutdown-timeout",

@@ -148,6 +148,7 @@ impl Settings {
                     handshake_timeout_ms: check.number("handshake-timeout"),
                     admin_line_bytes_max: check.number("admin-line-limit") as usize,
                 },
+                drain_timeout_ms: check.number("drain-timeout"),
                 shutdown_timeout_ms: check.number("shutdown-timeout"),
                 log: check
                     .one("log")
@@ -548,6 +549,7 @@ mod tests {
         assert!(config.live.keys.is_empty());
         assert_eq!(config.live.access, Access::default());
         assert_eq!(config.live.limits, Limits::default());
+        assert_eq!(config.live.drain_timeout_ms, 0);
         assert_eq!(config.live.shutdown_timeout_ms, 10_000);
         assert_eq!(config.live.log, tracing::level_filters::LevelFilter::INFO);
     }

@@ -48,6 +48,8 @@ pub enum Phase {
     Starting,
     /// It serves.
     Serving,
+    /// It accepts nobody any more and closes its connections over a time; publishers and monitoring are served as ever.
+    Draining,
     /// It closes its connections; new work is to go elsewhere.
     Stopping,
     /// The shards are gone.
@@ -224,10 +226,10 @@ async fn ready(State(face): State<Arc<Face>>) -> Response {
     match phase {
         Phase::Starting => return unavailable("starting\n"),
         Phase::Serving => {}
+        Phase::Draining => return unavailable("draining\n"),
         Phase::Stopping | Phase::Ended => return unavailable("stopping\n"),
     }
     match face.numbers().await {
-        Ok(numbers) if numbers.sum("is_draining") > 0 => unavailable("draining\n"),
         Ok(_) => ([(CACHE_CONTROL, "no-store")], "ready\n").into_response(),
         Err(error) => error.into_response(),
     }

@@ -16,13 +16,6 @@ pub struct Numbers {
     pub shards: Vec<HashMap<String, u64>>,
 }
 
-impl Numbers {
-    /// A sum; 0 where the shards know nothing of that name.
-    pub fn sum(&self, name: &str) -> u64 {
-        self.stats.get(name).copied().unwrap_or_default()
-    }
-}
-
 /// The latest numbers. To count what is held, shards walk their connections: whoever floods `/ready` or `/metrics` makes them
 /// do that no more than once in [`AGE_MAX`].
 #[derive(Default)]

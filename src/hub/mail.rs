@@ -181,6 +181,11 @@ pub enum Question {
 pub enum Operation {
     /// Read the configuration again and hold to it.
     Reload,
+    /// Accept nobody any more, close everybody over this time, and end.
+    Drain {
+        /// Milliseconds.
+        over_ms: u64,
+    },
 }
 
 /// What a shard answers.
@@ -205,6 +210,10 @@ pub enum Answer {
     Reloaded(Box<Difference>),
     /// To [`Operation::Reload`]: what is wrong with the new configuration; the old one stays.
     InvalidConfiguration(Box<str>),
+    /// To [`Operation::Drain`], which has begun: how many are to leave, and over what time.
+    Leaving { connections: usize, over_ms: u64 },
+    /// The server is going down: nothing of the kind can be begun any more.
+    GoingDown,
 }
 
 /// What is told of a connection.

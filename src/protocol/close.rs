@@ -44,6 +44,8 @@ pub enum CloseReason {
     AddressUpgrades { limit: u32 },
     /// A trusted proxy's, without a PROXY header that can be read; no frame.
     ProxyHeaderMalformed,
+    /// 1012: the server is being drained.
+    Drained { retry_after_ms: u32 },
 }
 
 /// How fast a connection may send.
@@ -97,11 +99,12 @@ const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "address_connections", code: None },
     Kind { label: "address_upgrades", code: None },
     Kind { label: "proxy_header_malformed", code: None },
+    Kind { label: "drained", code: Some(1012) },
 ];
 
 impl CloseReason {
     /// Number of kinds; `kind()` is below it.
-    pub const KINDS: usize = 19;
+    pub const KINDS: usize = 20;
 
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
@@ -125,6 +128,7 @@ impl CloseReason {
             CloseReason::AddressConnections { .. } => 16,
             CloseReason::AddressUpgrades { .. } => 17,
             CloseReason::ProxyHeaderMalformed => 18,
+            CloseReason::Drained { .. } => 19,
         }
     }
 
@@ -202,6 +206,8 @@ impl fmt::Display for CloseReason {
             CloseReason::AddressConnections { limit } => write!(f, "over {limit} connections of one address"),
             CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second of one address"),
             CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no PROXY header that can be read"),
+            // For programs too: clients wait at least that long.
+            CloseReason::Drained { retry_after_ms } => write!(f, "retry after {retry_after_ms} ms"),
         }
     }
 }
@@ -231,6 +237,7 @@ mod tests {
             CloseReason::AddressConnections { limit: u32::MAX },
             CloseReason::AddressUpgrades { limit: u32::MAX },
             CloseReason::ProxyHeaderMalformed,
+            CloseReason::Drained { retry_after_ms: u32::MAX },
         ]
     }
 
@@ -281,6 +288,8 @@ mod tests {
         check(CloseReason::AddressConnections { limit: 10 }, None, Reconnect::Later);
         check(CloseReason::AddressUpgrades { limit: 10 }, None, Reconnect::Later);
         check(CloseReason::ProxyHeaderMalformed, None, Reconnect::WithBackOff);
+        let drained = CloseReason::Drained { retry_after_ms: 1234 };
+        check(drained, Some((1012, "retry after 1234 ms")), Reconnect::WithBackOff);
     }
 
     #[test]

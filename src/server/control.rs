@@ -1,5 +1,5 @@
 //! The control thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
-//! a disk, and hands every shard the same result.
+//! a disk, and hands every shard the same result. Whether the server is to go on is decided here alone.
 
 use super::{Reread, Room, manager};
 use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
@@ -10,6 +10,7 @@ use crate::shard::orders::{Call, Order};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 
 /// What the control thread holds. It lives as long as the process.
@@ -30,6 +31,24 @@ pub struct Control {
     pub reread: Reread,
     /// Changes the log's level.
     pub set_log: Box<dyn Fn(LevelFilter) + Send>,
+    /// Where the server is going.
+    pub course: Course,
+}
+
+/// Whether the server goes on. Nothing goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It serves.
+    Serving,
+    /// It closes its connections over a time.
+    Draining {
+        /// When the last of them is asked to leave.
+        until: Instant,
+        /// Shards that have asked all of theirs.
+        drained: usize,
+    },
+    /// It closes whom it still has, and ends.
+    Stopping,
 }
 
 impl Control {
@@ -45,12 +64,17 @@ impl Control {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             match call {
-                Call::Operate(asker, Operation::Reload) => {
-                    let answer = self.reload();
+                Call::Operate(asker, operation) => {
+                    let answer = match operation {
+                        Operation::Reload => self.reload(),
+                        Operation::Drain { over_ms } => self.drain(over_ms),
+                    };
                     self.answer(asker, answer);
                 }
                 Call::Reload => drop(self.reload()),
-                Call::Stop(signal) => self.stop(signal),
+                Call::Terminate => self.terminate(),
+                Call::Interrupt => self.stop("SIGINT"),
+                Call::Drained => self.drained(),
             }
         }
     }
@@ -72,29 +96,81 @@ impl Control {
         self.config.live.warn();
         self.http.iter().for_each(|http| http.apply(&self.config.live.keys));
         let live = self.room.fit(&self.config.live);
-        let (done, all_done) = bounded(self.orders.len());
-        self.order_all(|| Order::Apply { live: live.clone(), done: done.clone() });
-        drop(done);
-        // Ends when every shard has said so, or has stopped.
-        all_done.iter().for_each(drop);
+        self.ask_all(|done| Order::Apply { live: live.clone(), done });
         report(&difference);
         Answer::Reloaded(Box::new(difference))
     }
 
-    fn stop(&self, signal: &str) {
-        tracing::info!(signal, "stopping: what was acknowledged is delivered first");
-        manager::tell_stopping();
+    /// SIGTERM: connections are closed over the configured time; a drain that is under way is not made longer by it.
+    fn terminate(&mut self) {
+        let over_ms = self.config.live.drain_timeout_ms;
+        let over_ms = match self.course {
+            Course::Draining { until, .. } => {
+                let left = until.saturating_duration_since(Instant::now());
+                over_ms.min(left.as_millis() as u64)
+            }
+            _ => over_ms,
+        };
+        if over_ms == 0 {
+            self.stop("SIGTERM");
+        } else {
+            self.drain(over_ms);
+        }
+    }
+
+    /// Begins to close everybody over this time, after which the server stops. In place of a drain that is under way.
+    fn drain(&mut self, over_ms: u64) -> Answer {
+        let drained = match self.course {
+            Course::Serving => 0,
+            Course::Draining { drained, .. } => drained,
+            Course::Stopping => return Answer::GoingDown,
+        };
+        let over = Duration::from_millis(over_ms);
+        manager::tell_stopping(over + self.stop_time());
+        self.http.iter().for_each(|http| http.enter(Phase::Draining));
+        self.course = Course::Draining { until: Instant::now() + over, drained };
+        let connections = self.ask_all(|begun| Order::Drain { over_ms, begun }).into_iter().sum();
+        tracing::info!(connections, over_ms, "draining: nobody is accepted any more");
+        Answer::Leaving { connections, over_ms }
+    }
+
+    /// One more shard has asked all of its connections to leave.
+    fn drained(&mut self) {
+        if let Course::Draining { drained, .. } = &mut self.course {
+            *drained += 1;
+            if *drained == self.orders.len() {
+                self.stop("the end of the drain");
+            }
+        }
+    }
+
+    fn stop(&mut self, cause: &str) {
+        if self.course == Course::Stopping {
+            return;
+        }
+        self.course = Course::Stopping;
+        tracing::info!(cause, "stopping: what was acknowledged is delivered first");
+        manager::tell_stopping(self.stop_time());
         self.http.iter().for_each(|http| http.enter(Phase::Stopping));
         self.shared.is_stopping.store(true, SeqCst);
         (0..self.orders.len()).for_each(|shard| self.wake(shard));
+    }
+
+    /// The longest that a stop can take.
+    fn stop_time(&self) -> Duration {
+        Duration::from_millis(self.config.live.shutdown_timeout_ms) + STOP_SLACK
     }
 
     fn answer(&self, asker: Asker, answer: Answer) {
         self.order(usize::from(asker.shard), Order::Answer(asker, answer));
     }
 
-    fn order_all(&self, order: impl Fn() -> Order) {
-        (0..self.orders.len()).for_each(|shard| self.order(shard, order()));
+    /// Gives every shard an order, and waits for what each says to it. A shard that has stopped says nothing.
+    fn ask_all<T>(&self, order: impl Fn(Sender<T>) -> Order) -> Vec<T> {
+        let (said, all_said) = bounded(self.orders.len());
+        (0..self.orders.len()).for_each(|shard| self.order(shard, order(said.clone())));
+        drop(said);
+        all_said.iter().collect()
     }
 
     fn order(&self, shard: usize, order: Order) {
@@ -110,6 +186,9 @@ impl Control {
         }
     }
 }
+
+/// Before and after what has a time limit: joining threads, and those whose close was begun last.
+const STOP_SLACK: Duration = Duration::from_secs(5);
 
 fn report(difference: &Difference) {
     let Difference { changes, restart } = difference;

@@ -5,7 +5,7 @@ use crate::admin::request::Parser;
 use crate::config::Limits;
 use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
-use crate::shard::clients::Clients;
+use crate::shard::clients::{Clients, ticks};
 use crate::shard::intake::Intake;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -42,6 +42,8 @@ struct Admin {
     searched: usize,
     /// Bytes of the session's output that are written.
     written: usize,
+    /// Tick at which the peer took something last.
+    taken_at: u32,
     /// The socket may have more to read.
     is_unread: bool,
     is_blocked: bool,
@@ -130,6 +132,7 @@ impl Admins {
             input: Vec::new(),
             searched: 0,
             written: 0,
+            taken_at: 0,
             is_unread: true,
             is_blocked: false,
             was_paused: false,
@@ -189,10 +192,10 @@ impl Admins {
     }
 
     /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, now: u32) {
         let own = &mut self.own;
         self.connections.retain(|_, admin| {
-            let goes_on = admin.flush();
+            let goes_on = admin.flush(now);
             *own -= usize::from(admin.is_own && !goes_on);
             goes_on
         });
@@ -208,9 +211,10 @@ impl Admins {
         self.connections.iter().all(|(_, admin)| admin.session.unsettled() == 0)
     }
 
-    /// Whether replies wait to be written.
-    pub fn is_written(&self) -> bool {
-        self.connections.iter().all(|(_, admin)| admin.session.output.is_empty())
+    /// Whether no reply waits to be written to somebody who reads.
+    pub fn is_written(&self, now: u32) -> bool {
+        let is_reading = |admin: &Admin| now.wrapping_sub(admin.taken_at) < ticks(READ_TIMEOUT_MS);
+        self.connections.iter().all(|(_, admin)| admin.session.output.is_empty() || !is_reading(admin))
     }
 
     /// Open admin connections from elsewhere.
@@ -316,11 +320,14 @@ impl Admin {
     }
 
     /// Returns whether the connection goes on.
-    fn flush(&mut self) -> bool {
+    fn flush(&mut self, now: u32) -> bool {
         let output = &mut self.session.output;
         while !self.is_blocked && self.written < output.len() {
             match self.socket.write(&output[self.written..]) {
-                Ok(n) => self.written += n,
+                Ok(n) => {
+                    self.written += n;
+                    self.taken_at = now;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_blocked = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return false,
@@ -338,6 +345,8 @@ impl Admin {
 
 /// Admin connections of a shard.
 const ADMINS_MAX: usize = 1024;
+/// Whoever takes nothing for as long does not read its replies: going down does not wait for it.
+const READ_TIMEOUT_MS: u64 = 3000;
 /// What an idle connection keeps of its input buffer, and of its output.
 const INPUT_BYTES_KEPT: usize = 512 * 1024;
 const OUTPUT_BYTES_KEPT: usize = 512 * 1024;

@@ -29,11 +29,13 @@ mod arrival;
 mod echo;
 mod ending;
 mod heartbeat;
+mod leaving;
 mod operators;
 mod pace;
 mod secure;
 
 use heartbeat::EarlierHeart;
+use leaving::Plan;
 use pace::Allowances;
 
 /// The connections, and what waits to be done for them in this turn.
@@ -66,6 +68,8 @@ pub struct Clients {
     /// Settlements for this shard's admin sessions.
     pub settled: Vec<(Asker, Settled)>,
     places: Places,
+    /// Who is asked to leave.
+    plan: Option<Plan>,
     /// Of owners of addresses, for connections that arrived.
     verdicts: Vec<(Arrival, Verdict)>,
     allowances: Allowances,
@@ -109,6 +113,7 @@ impl Clients {
             answers: Vec::new(),
             settled: Vec::new(),
             places: Places::default(),
+            plan: None,
             verdicts: Vec::new(),
             allowances: Allowances::default(),
             warned_at: None,
@@ -426,9 +431,9 @@ impl Clients {
         !self.soon.is_empty() || !self.bulk.is_empty()
     }
 
-    /// Ticks until the next heartbeat or deadline.
+    /// Ticks until the next heartbeat or deadline, or until somebody is to leave.
     pub fn due_in(&self) -> Option<u32> {
-        self.wheel.due_in(self.now)
+        [self.wheel.due_in(self.now), self.leaving_due_in()].into_iter().flatten().min()
     }
 
     /// Connections in any phase.

@@ -11,6 +11,7 @@ pub mod listener;
 pub mod mesh;
 pub mod orders;
 pub mod outbox;
+mod shutdown;
 mod stopwatch;
 pub mod tls;
 pub mod wheel;
@@ -22,7 +23,7 @@ use crate::metrics::Stats;
 use crate::protocol::close::CloseReason;
 use crate::wire::upgrade::REFUSALS;
 use admins::Admins;
-use clients::{Clients, ticks};
+use clients::Clients;
 use crossbeam_channel::{Receiver, Sender};
 use doorbell::Doorbell;
 use hearing::Hearing;
@@ -33,6 +34,7 @@ use mio::event::Event;
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use orders::{Call, Order};
+use shutdown::{Draining, Stopping};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -98,14 +100,9 @@ pub struct Shard {
     unwritten: Laid,
     stopwatch: Stopwatch,
     hearing: Hearing,
+    draining: Option<Draining>,
     stopping: Option<Stopping>,
     shutdown_timeout_ms: u64,
-}
-
-/// Going down, step by step.
-struct Stopping {
-    deadline: u32,
-    has_closed: bool,
 }
 
 impl Shard {
@@ -121,7 +118,8 @@ impl Shard {
             admins.adopt(own, poll.registry(), FIRST_ADMIN)?;
         }
         let [a, b, c, d] = shared.seed;
-        let random = ahash::RandomState::with_seeds(c, b, d, a ^ u64::from(me));
+        // Not in the last: short inputs are not mixed with it, and all shards would throw the same dice.
+        let random = ahash::RandomState::with_seeds(c, b ^ u64::from(me), d, a);
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
         let listener = Listener::new(listener);
         listener.apply(limits)?;
@@ -137,6 +135,7 @@ impl Shard {
             unwritten: Laid::default(),
             stopwatch: Stopwatch::default(),
             hearing: Hearing::default(),
+            draining: None,
             stopping: None,
             shutdown_timeout_ms: live.shutdown_timeout_ms,
             clients: Clients::new(me, mesh, live, &shared, random),
@@ -176,6 +175,7 @@ impl Shard {
         self.hearing.polled(polled_at, reported < EVENTS_PER_TURN, polls);
         self.clients.read_rest(&mut self.hub, &mut self.buffer);
         self.accept();
+        self.admins.accept(self.poll.registry(), FIRST_ADMIN, &mut self.hub);
         // In every turn, whatever it takes: the ring that ended the poll is spent, and while it stands no other is heard.
         self.clients.mesh.look();
         self.obey();
@@ -188,6 +188,7 @@ impl Shard {
         self.serve_admins(is_open);
         self.clients.mesh.retry();
         let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
+        self.progress_drain();
         self.progress_stop();
 
         if self.hub.laid.bytes > 0 {
@@ -198,7 +199,7 @@ impl Shard {
         self.clients.close_broken(&mut self.hub);
         // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
         self.ring()?;
-        self.admins.flush();
+        self.admins.flush(self.clients.now);
         self.clients.flush(&mut self.hub);
         self.clients.shake_hands(&mut self.hub, &mut self.buffer);
         self.clients.reap(&mut self.hub);
@@ -245,7 +246,7 @@ impl Shard {
         for _ in 0..ACCEPTS_PER_TURN {
             match listener.accept(self.clients.now) {
                 Accepted::Stream(socket, peer) => self.clients.enter(socket, peer, self.poll.registry(), &mut self.hub),
-                Accepted::Nothing => break,
+                Accepted::Nothing => return self.nobody_waits(),
                 Accepted::Exhausted(error) => {
                     self.hub.counters.accept_errors += 1;
                     tracing::warn!(shard = self.me, %error, "accepting pauses; raise the descriptor limit (ulimit -n)");
@@ -254,7 +255,6 @@ impl Shard {
                 Accepted::Failed(_) => self.hub.counters.accept_errors += 1,
             }
         }
-        self.admins.accept(self.poll.registry(), FIRST_ADMIN, &mut self.hub);
     }
 
     /// Does what the control thread wants done.
@@ -267,6 +267,7 @@ impl Shard {
                     let _ = done.send(());
                 }
                 Order::Answer(asker, answer) => self.clients.answers.push((asker, answer)),
+                Order::Drain { over_ms, begun } => self.drain(over_ms, begun),
             }
         }
     }
@@ -363,6 +364,7 @@ impl Shard {
         let mut gauges = self.clients.gauges(&self.hub);
         let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes).collect();
         let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals).collect();
+        gauges.is_draining = u64::from(self.draining.is_some());
         gauges.admin_connections = self.admins.count() as u64;
         // One shard says what is the same for all, because the numbers of shards are added up.
         if self.me == 0 {
@@ -385,6 +387,7 @@ impl Shard {
             || self.clients.mesh.has_mail()
             || self.listener.as_ref().is_some_and(|listener| listener.has_work(self.clients.now))
             || self.stopping.is_none() && self.admins.has_work()
+            || self.has_drained()
             || self.shared.is_stopping.load(Relaxed) && self.stopping.is_none()
     }
 
@@ -397,61 +400,6 @@ impl Shard {
         let stop = self.stopping.as_ref().map(|_| 1);
         let ticks = [heartbeat, accept, stop].into_iter().flatten().min()?;
         Some(Duration::from_millis(u64::from(ticks) * TICK_MS))
-    }
-
-    // ---- going down
-
-    /// Stops accepting and reading publishers, fences the mail, and once that has come back closes everybody.
-    fn progress_stop(&mut self) {
-        if !self.shared.is_stopping.load(Relaxed) {
-            return;
-        }
-        if self.stopping.is_none() {
-            self.listener = None;
-            self.admins.stop_accepting();
-            self.hub.fence(&mut self.clients);
-            let deadline = self.clients.now.wrapping_add(ticks(self.shutdown_timeout_ms));
-            self.stopping = Some(Stopping { deadline, has_closed: false });
-        }
-        let is_late = self.is_late();
-        let is_quiet = self.hub.is_fenced() && self.clients.mesh.waiting() == 0 && self.admins.is_settled();
-        if let Some(stopping) = &mut self.stopping
-            && !stopping.has_closed
-            && (is_quiet || is_late)
-        {
-            stopping.has_closed = true;
-            let deadline = stopping.deadline;
-            // What the turn has laid out goes before the close frames.
-            self.hub.end_turn(&mut self.clients);
-            self.clients.close_all(deadline, &mut self.hub);
-        }
-    }
-
-    fn is_late(&self) -> bool {
-        let now = self.clients.now;
-        self.stopping.as_ref().is_some_and(|stopping| now.wrapping_sub(stopping.deadline) as i32 >= 0)
-    }
-
-    fn is_stopped(&self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
-        let is_done = self.clients.is_empty() && self.admins.is_written() && self.clients.mesh.waiting() == 0;
-        stopping.has_closed && (is_done || self.is_late())
-    }
-
-    fn leave(mut self) -> io::Result<()> {
-        let late = self.clients.cut_off(&mut self.hub);
-        self.hub.counters.shutdown_cut_off += late as u64;
-        self.ring()?;
-        let Stats { counters, .. } = self.stats();
-        tracing::info!(
-            shard = self.me,
-            cut_off = late,
-            publishes = counters.publishes,
-            deliveries = counters.deliveries,
-            connections = counters.upgrades,
-            "shard stopped"
-        );
-        Ok(())
     }
 }
 

@@ -18,6 +18,13 @@ pub enum Order {
     },
     /// For an admin session of this shard.
     Answer(Asker, Answer),
+    /// Accept nobody any more, and close everybody over a time. While that is under way: close who is left over this time.
+    Drain {
+        /// Milliseconds.
+        over_ms: u64,
+        /// Told how many there are, once nobody comes any more and the first may go.
+        begun: Sender<usize>,
+    },
 }
 
 /// To the control thread.
@@ -26,6 +33,10 @@ pub enum Call {
     Operate(Asker, Operation),
     /// SIGHUP.
     Reload,
-    /// SIGTERM or SIGINT: its name.
-    Stop(&'static str),
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT.
+    Interrupt,
+    /// A shard that was to drain has asked everybody to leave.
+    Drained,
 }

@@ -226,7 +226,8 @@ fn the_service_manager_is_told_of_readiness_and_of_the_end() {
     let ping = corecast(&["ping", "--admin-socket", dir.path().join("admin.sock").to_str().expect("UTF-8")]);
     assert!(output(ping, b"").status.success());
     kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
-    assert_eq!(told(), "STOPPING=1");
+    // Within the shutdown timeout of 10 s, and what comes before and after.
+    assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=15000000");
     assert!(server.wait().expect("a child can be waited for").success());
 }
 

@@ -6,6 +6,7 @@ mod auth;
 mod backpressure;
 mod command_line;
 mod documentation;
+mod drain;
 mod echo;
 mod founding_document;
 mod harness;

@@ -22,6 +22,7 @@ enum Shape {
     Done(&'static str),
     Stats,
     Reloaded,
+    Leaving,
     Ping,
 }
 
@@ -45,6 +46,7 @@ impl Renderer {
             Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
             Request::Stats => Shape::Stats,
             Request::Reload => Shape::Reloaded,
+            Request::Drain { .. } => Shape::Leaving,
             Request::Ping => Shape::Ping,
         };
         Renderer { shape, asked: Instant::now() }
@@ -70,6 +72,7 @@ impl Renderer {
             Shape::Done(what) => writeln!(out, "{what}"),
             Shape::Stats => stats(reply, out),
             Shape::Reloaded => reloaded(reply, out),
+            Shape::Leaving => leaving(reply, out),
             Shape::Ping => writeln!(
                 out,
                 "the server is alive; it answered in {:.3} ms",
@@ -95,6 +98,16 @@ fn reloaded(reply: &Value, out: &mut impl Write) -> io::Result<()> {
         Some(_) => Ok(()),
         None => writeln!(out, "reloaded; nothing has changed"),
     }
+}
+
+/// How many are about to be closed, and how fast.
+fn leaving(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let connections = match reply["connections"].as_u64() {
+        Some(1) => "1 connection".into(),
+        _ => format!("{} connections", cell(&reply["connections"])),
+    };
+    let seconds = reply["over_ms"].as_u64().map(|ms| (ms as f64 / 1000.0).to_string()).unwrap_or_default();
+    writeln!(out, "closing {connections} over {seconds} s")
 }
 
 fn subscribers(reply: &Value) -> String {
@@ -255,6 +268,13 @@ mod tests {
         let channel = || Request::Channel { channel: "a".into() };
         check(channel(), r#"{"channel":"a","subscribers":1}"#, "a: 1 subscriber\n");
         check(channel(), r#"{"channel":"a","subscribers":0}"#, "a: 0 subscribers\n");
+    }
+
+    #[test]
+    fn those_who_are_to_leave_are_counted() {
+        let drain = || Request::Drain { over_ms: 1500 };
+        check(drain(), r#"{"connections":2,"over_ms":1500}"#, "closing 2 connections over 1.5 s\n");
+        check(drain(), r#"{"connections":1,"over_ms":60000}"#, "closing 1 connection over 60 s\n");
     }
 
     #[test]

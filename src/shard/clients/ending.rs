@@ -118,6 +118,7 @@ impl Clients {
 
     /// Closes everybody. Until tick `deadline` they may take to read what they were sent before.
     pub fn close_all(&mut self, deadline: u32, hub: &mut Hub) {
+        self.plan = None;
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
         for slot in slots {
             match self.connections[slot as usize].phase {

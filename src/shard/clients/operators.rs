@@ -63,6 +63,7 @@ impl Clients {
             addresses: addresses as u64,
             hasty_addresses: hasty_addresses as u64,
             page_bytes: hub.pages.held_bytes() as u64,
+            connections_leaving: self.leaving() as u64,
             tls_handshakes_waiting: self.handshakes.len() as u64,
             mail_waiting: self.mesh.waiting() as u64,
             connections: (self.census.open + self.census.echoing) as u64,

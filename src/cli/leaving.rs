@@ -1,0 +1,42 @@
+//! What is said on the command line about closing connections over a time.
+
+use corecast::admin::request::OVER_MS_MAX;
+
+/// Reads a time, up to an hour: a whole number and its unit. The value is milliseconds.
+pub fn time(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a time is a whole number and ms, s, m or h: 500ms, 60s, 5m".into()),
+    };
+    let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    millis.filter(|millis| *millis <= OVER_MS_MAX).ok_or("0s to 1h".into())
+}
+
+pub const DRAIN_AFTER: &str = "\
+From now on the server is not ready and accepts nobody. Whoever is there is served, until it is closed: in random order, \
+spread evenly over the time, with code 1012 and `retry after N ms` as the reason, a different N for each. Then the server \
+ends, as by SIGTERM. This answers when it begins. Asked again meanwhile, those who are left are closed over the new time.
+
+Examples:
+  corecast drain --over 60s
+  corecast drain --over 5m --json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, millis) in [("0s", 0), ("500ms", 500), ("60s", 60_000), ("5m", 300_000), ("1h", 3_600_000)] {
+            assert_eq!(time(text), Ok(millis), "{text}");
+        }
+        for refused in ["", "60", "s", "-1s", "+1s", "1.5s", "61m", "99999999999999999999s", "1 s", "1d"] {
+            assert!(time(refused).is_err(), "{refused}");
+        }
+    }
+}

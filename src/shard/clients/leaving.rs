@@ -1,0 +1,234 @@
+//! Connections that are asked to leave, a few at a time: in random order, spread evenly over a time, and each is told how
+//! long to wait before it comes back. So neither this server nor the one that they go to meets all of them at once.
+
+use super::{Clients, ticks};
+use crate::hub::Hub;
+use crate::hub::mail::Slot;
+use crate::protocol::close::CloseReason;
+use crate::shard::connection::Phase;
+
+/// Who is still to leave, and when. Pure: time and chance come in.
+pub(super) struct Plan {
+    /// Those who have not been drawn, in no order.
+    waiting: Vec<Leaver>,
+    /// How many are drawn in all.
+    count: usize,
+    /// How many have been.
+    drawn: usize,
+    begun_at: u32,
+    over_ticks: u32,
+    /// Where in its share of the time each is drawn, in 256ths: several shards do not close in step.
+    shift: u8,
+    /// What the waits of those who leave differ by, at most.
+    waits_ms: u32,
+}
+
+/// A connection, for as long as it lives: whoever has its slot later was accepted later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leaver {
+    slot: Slot,
+    accepted_at: u32,
+}
+
+impl Plan {
+    /// `count` of these, over this time. `chance` is any number.
+    fn new(waiting: Vec<Leaver>, count: usize, now: u32, over_ms: u64, chance: u64) -> Plan {
+        let count = count.min(waiting.len());
+        let rush_ms = (count as u64 * RETURN_MS).saturating_sub(over_ms);
+        let waits_ms = rush_ms.clamp(WAITS_MS_MIN, WAITS_MS_MAX) as u32;
+        Plan { waiting, count, drawn: 0, begun_at: now, over_ticks: ticks(over_ms), shift: chance as u8, waits_ms }
+    }
+
+    /// The next who is to leave by now. `chance` is any number, another one each time.
+    fn next(&mut self, now: u32, chance: u64) -> Option<Leaver> {
+        if self.due_in(now)? > 0 {
+            return None;
+        }
+        self.drawn += 1;
+        let at = chance % self.waiting.len() as u64;
+        Some(self.waiting.swap_remove(at as usize))
+    }
+
+    /// Ticks until the next is to leave; `None`: all have been asked to.
+    fn due_in(&self, now: u32) -> Option<u32> {
+        let left = self.count - self.drawn;
+        (left > 0).then(|| {
+            let share = (self.drawn as u64) << 8 | u64::from(self.shift);
+            let after = u64::from(self.over_ticks) * share / ((self.count as u64) << 8);
+            (self.begun_at.wrapping_add(after as u32).wrapping_sub(now) as i32).max(0) as u32
+        })
+    }
+
+    fn left(&self) -> usize {
+        self.count - self.drawn
+    }
+}
+
+/// How long somebody who has to leave is to stay away: long enough for a proxy to have noticed that this server is not ready.
+fn wait_ms(waits_ms: u32, chance: u64) -> u32 {
+    WAIT_MS_MIN + (chance % u64::from(waits_ms)) as u32
+}
+
+impl Clients {
+    /// Everybody is to leave over this time; nobody else comes. Takes the place of an earlier plan. Returns how many that are.
+    pub fn dismiss_all(&mut self, over_ms: u64) -> usize {
+        let stays = |phase| !matches!(phase, Phase::Closing { .. } | Phase::Ended);
+        let connections = self.connections.iter().filter(|(_, connection)| stays(connection.phase));
+        let leaver = |(slot, accepted_at): (usize, u32)| Leaver { slot: slot as Slot, accepted_at };
+        let waiting: Vec<_> = connections.map(|(slot, connection)| leaver((slot, connection.accepted_at))).collect();
+        let count = waiting.len();
+        let chance = self.random.hash_one((self.now, count));
+        self.plan = Some(Plan::new(waiting, count, self.now, over_ms, chance));
+        count
+    }
+
+    /// Closes those whose time has come, up to the turn's budget.
+    pub fn dismiss_due(&mut self, hub: &mut Hub) {
+        let Some(mut plan) = self.plan.take() else { return };
+        for _ in 0..DISMISSALS_PER_TURN {
+            let chance = self.random.hash_one((self.now, plan.drawn));
+            let Some(leaver) = plan.next(self.now, chance) else { break };
+            let retry_after_ms = wait_ms(plan.waits_ms, chance.rotate_right(32));
+            self.dismiss(leaver, CloseReason::Drained { retry_after_ms }, hub);
+        }
+        self.plan = (plan.left() > 0).then_some(plan);
+    }
+
+    fn dismiss(&mut self, leaver: Leaver, reason: CloseReason, hub: &mut Hub) {
+        let connection = self.connections.get(leaver.slot as usize);
+        let Some(connection) = connection.filter(|connection| connection.accepted_at == leaver.accepted_at) else {
+            return;
+        };
+        match connection.phase {
+            // There is no frame yet that could say anything.
+            Phase::Upgrading => self.end(leaver.slot, &reason, hub),
+            Phase::Open | Phase::Echoing { .. } => self.close(leaver.slot, reason, hub),
+            Phase::Closing { .. } | Phase::Ended => {}
+        }
+    }
+
+    /// How many are still to be asked to leave.
+    pub fn leaving(&self) -> usize {
+        self.plan.as_ref().map_or(0, Plan::left)
+    }
+
+    /// Ticks until the next is to leave.
+    pub(super) fn leaving_due_in(&self) -> Option<u32> {
+        self.plan.as_ref()?.due_in(self.now)
+    }
+}
+
+/// About 1 ms of work: of each connection its subscriptions, and a write.
+const DISMISSALS_PER_TURN: usize = 64;
+/// The shortest wait that anybody is told.
+const WAIT_MS_MIN: u32 = 500;
+/// Whoever leaves comes back to a server like this one. A core does 14 000 handshakes a second, 3 000 with TLS; at one in
+/// this many milliseconds it has most of its time left. Where a plan is faster than that the waits make up for it.
+const RETURN_MS: u64 = 1;
+const WAITS_MS_MIN: u64 = 2_000;
+const WAITS_MS_MAX: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::wheel::TICK_MS;
+    use proptest::prelude::*;
+
+    fn leavers(count: usize) -> Vec<Leaver> {
+        (0..count as u32).map(|slot| Leaver { slot, accepted_at: 7 }).collect()
+    }
+
+    /// Chance, from a seed.
+    fn dice(seed: u64) -> impl FnMut() -> u64 {
+        let random = ahash::RandomState::with_seeds(seed, 2, 3, 4);
+        let mut throws = 0_u64;
+        move || {
+            throws += 1;
+            random.hash_one(throws)
+        }
+    }
+
+    /// Who leaves, in order, with the tick after the beginning; the plan is looked at only when it says so.
+    fn run(mut plan: Plan, mut now: u32, dice: &mut impl FnMut() -> u64) -> Vec<(u32, Slot)> {
+        let begun_at = now;
+        let mut left = Vec::new();
+        while let Some(due_in) = plan.due_in(now) {
+            now = now.wrapping_add(due_in);
+            let leaver = plan.next(now, dice()).expect("it is due");
+            left.push((now.wrapping_sub(begun_at), leaver.slot));
+        }
+        assert_eq!(plan.left(), 0);
+        left
+    }
+
+    proptest! {
+        #[test]
+        fn everybody_leaves_once_and_in_every_stretch_of_the_time_as_many(
+            count in 1_usize..400, over_ms in 0_u64..100_000, begun_at: u32, seed: u64,
+        ) {
+            let mut dice = dice(seed);
+            let plan = Plan::new(leavers(count), count, begun_at, over_ms, dice());
+            let left = run(plan, begun_at, &mut dice);
+            let mut slots: Vec<Slot> = left.iter().map(|&(_, slot)| slot).collect();
+            slots.sort_unstable();
+            prop_assert!(slots.into_iter().eq(0..count as u32));
+            let over = ticks(over_ms);
+            for parts in [2, 3, 10] {
+                for part in 0..parts {
+                    let (start, end) = (over * part / parts, over * (part + 1) / parts);
+                    let here = left.iter().filter(|(at, _)| (start..end.max(start + 1)).contains(at)).count();
+                    let share = count as f64 * f64::from(end - start) / f64::from(over.max(1));
+                    // A tick is drawn at once, so shares are exact up to one tick's.
+                    let slack = 1.0 + count as f64 / f64::from(over.max(1));
+                    prop_assert!(over < parts || (here as f64 - share).abs() <= slack, "{here} of {share} in {start}..{end}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_plan_is_over_in_its_time(count in 1_usize..100, over_ms in 0_u64..=3_600_000, shift: u64) {
+            let mut plan = Plan::new(leavers(count), count, 0, over_ms, shift);
+            plan.drawn = count - 1;
+            prop_assert!(plan.due_in(0).is_some_and(|last| u64::from(last) * TICK_MS <= over_ms.next_multiple_of(TICK_MS)));
+        }
+    }
+
+    #[test]
+    fn no_more_leave_than_are_asked_to() {
+        let mut dice = dice(1);
+        assert_eq!(run(Plan::new(leavers(100), 17, 0, 1000, dice()), 0, &mut dice).len(), 17);
+        assert_eq!(run(Plan::new(leavers(3), 17, 0, 1000, dice()), 0, &mut dice).len(), 3);
+        assert_eq!(run(Plan::new(Vec::new(), 17, 0, 1000, dice()), 0, &mut dice).len(), 0);
+    }
+
+    #[test]
+    fn the_order_is_another_each_time() {
+        let order = |seed| {
+            let mut dice = dice(seed);
+            run(Plan::new(leavers(100), 100, 0, 1000, dice()), 0, &mut dice)
+        };
+        assert_ne!(order(1), order(2));
+        assert!(!order(1).is_sorted_by_key(|&(_, slot)| slot));
+    }
+
+    #[test]
+    fn a_hundred_million_over_an_hour_do_not_overflow() {
+        let plan = Plan { drawn: 99_999_999, ..Plan::new(Vec::new(), 0, 0, 3_600_000, 255) };
+        let plan = Plan { count: 100_000_000, ..plan };
+        assert_eq!(plan.due_in(0), Some(35_999));
+    }
+
+    #[test]
+    fn waits_differ_and_make_up_for_haste() {
+        let mut dice = dice(1);
+        let mut waits = |count, over_ms| {
+            let plan = Plan::new(leavers(count), count, 0, over_ms, dice());
+            let waits: Vec<u32> = (0..10_000).map(|_| wait_ms(plan.waits_ms, dice())).collect();
+            let (least, most) = (waits.iter().min().copied(), waits.iter().max().copied());
+            (least.expect("waits") / 100, most.expect("waits").div_ceil(100))
+        };
+        assert_eq!(waits(1000, 60_000), (5, 25));
+        assert_eq!(waits(30_000, 10_000), (5, 205));
+        assert_eq!(waits(200_000, 0), (5, 605));
+    }
+}

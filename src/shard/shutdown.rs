@@ -1,0 +1,134 @@
+//! Going down. A *drain* takes its time: nobody is accepted any more, and whoever is there is served until it is asked to
+//! leave. The *stop*, which ends a drain and can come without one, is quick: publishers are not read any more, a fence goes
+//! through all mail, and then everybody who is still there is closed.
+
+use super::Shard;
+use super::clients::ticks;
+use crate::metrics::Stats;
+use crate::shard::listener::Listener;
+use crate::shard::orders::Call;
+use crossbeam_channel::Sender;
+use std::io;
+use std::sync::atomic::Ordering::Acquire;
+
+/// Stopping, step by step.
+pub(super) struct Stopping {
+    deadline: u32,
+    has_closed: bool,
+}
+
+/// Draining, step by step.
+pub(super) struct Draining {
+    /// The tick at which the listener is closed, whoever waits in its backlog.
+    accepts_until: u32,
+    /// Over how many milliseconds, and who is told how many they are. Taken once nobody comes any more.
+    order: Option<(u64, Sender<usize>)>,
+    /// The control thread has been told that everybody was asked to leave.
+    is_done: bool,
+}
+
+impl Shard {
+    /// An order to drain: in force at once, or in place of an earlier one.
+    pub(super) fn drain(&mut self, over_ms: u64, begun: Sender<usize>) {
+        // Also where the poll has said nothing: who is in the backlog comes in.
+        self.listener.iter_mut().for_each(Listener::ready);
+        let accepts_until = self.clients.now.wrapping_add(ticks(BACKLOG_TIMEOUT_MS));
+        let draining = self.draining.get_or_insert(Draining { accepts_until, order: None, is_done: false });
+        draining.order = Some((over_ms, begun));
+    }
+
+    /// Closes the listener when its backlog is empty, then asks one connection after the other to leave.
+    pub(super) fn progress_drain(&mut self) {
+        self.clients.dismiss_due(&mut self.hub);
+        let Some(draining) = &mut self.draining else { return };
+        if self.clients.now.wrapping_sub(draining.accepts_until) as i32 >= 0 {
+            self.listener = None;
+        }
+        if self.listener.is_some() {
+            return;
+        }
+        if let Some((over_ms, begun)) = draining.order.take() {
+            // Nobody waits where the control thread is gone.
+            let _ = begun.send(self.clients.dismiss_all(over_ms));
+        }
+        if self.has_drained() {
+            self.draining.iter_mut().for_each(|draining| draining.is_done = true);
+            // Received for as long as the process lives.
+            let _ = self.shared.calls.send(Call::Drained);
+        }
+    }
+
+    /// Whether nobody is left to be asked to leave, which the control thread does not know yet.
+    pub(super) fn has_drained(&self) -> bool {
+        let is_under_way = self.draining.as_ref().is_some_and(|draining| !draining.is_done && draining.order.is_none());
+        is_under_way && (self.clients.leaving() == 0 || self.clients.is_empty())
+    }
+
+    /// The listener's backlog is empty: a drain has waited for that. Who comes between the look and the end of the listener
+    /// is refused by the kernel, as whoever comes later.
+    pub(super) fn nobody_waits(&mut self) {
+        if self.draining.is_some() {
+            self.listener = None;
+        }
+    }
+
+    /// Stops accepting and reading publishers, fences the mail, and once that has come back closes everybody.
+    pub(super) fn progress_stop(&mut self) {
+        if !self.shared.is_stopping.load(Acquire) {
+            return;
+        }
+        if self.stopping.is_none() {
+            self.listener = None;
+            self.admins.stop_accepting();
+            self.hub.fence(&mut self.clients);
+            let deadline = self.clients.now.wrapping_add(ticks(self.shutdown_timeout_ms));
+            self.stopping = Some(Stopping { deadline, has_closed: false });
+        }
+        let is_late = self.is_late();
+        let is_quiet = self.hub.is_fenced() && self.clients.mesh.waiting() == 0 && self.admins.is_settled();
+        if let Some(stopping) = &mut self.stopping
+            && !stopping.has_closed
+            && (is_quiet || is_late)
+        {
+            stopping.has_closed = true;
+            let deadline = stopping.deadline;
+            // What the turn has laid out goes before the close frames.
+            self.hub.end_turn(&mut self.clients);
+            self.clients.close_all(deadline, &mut self.hub);
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        let now = self.clients.now;
+        self.stopping.as_ref().is_some_and(|stopping| now.wrapping_sub(stopping.deadline) as i32 >= 0)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let is_done = self.clients.is_empty()
+            && self.admins.is_written(self.clients.now)
+            && self.clients.mesh.waiting() == 0
+            // An answer may have come with the stop.
+            && self.orders.is_empty();
+        stopping.has_closed && (is_done || self.is_late())
+    }
+
+    pub(super) fn leave(mut self) -> io::Result<()> {
+        let late = self.clients.cut_off(&mut self.hub);
+        self.hub.counters.shutdown_cut_off += late as u64;
+        self.ring()?;
+        let Stats { counters, .. } = self.stats();
+        tracing::info!(
+            shard = self.me,
+            cut_off = late,
+            publishes = counters.publishes,
+            deliveries = counters.deliveries,
+            connections = counters.upgrades,
+            "shard stopped"
+        );
+        Ok(())
+    }
+}
+
+/// How long a drain goes on accepting those who are in the backlog already. Each turn takes many of them.
+const BACKLOG_TIMEOUT_MS: u64 = 500;

@@ -1,0 +1,347 @@
+//! Going down over a time: who is there is served until it is asked to leave, and nobody meets everybody.
+
+use crate::harness::{
+    Admin, Client, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, opcode,
+    over_tls, text_frame,
+};
+use crate::http::Http;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tungstenite::protocol::Message;
+
+for_shards!(
+    sigterm_spreads_the_closes_over_the_drain_timeout,
+    everybody_is_closed_whatever_it_is_doing,
+    drain_answers_when_it_begins_and_ends_the_server,
+    a_drain_of_nobody_ends_at_once,
+    a_drain_while_draining_is_a_new_plan,
+    a_signal_while_draining_shortens_it,
+    who_is_in_the_backlog_is_told_to_come_back,
+);
+
+over_tls!(sigterm_spreads_the_closes_over_the_drain_timeout, everybody_is_closed_whatever_it_is_doing);
+
+/// How a client's connection ended.
+struct Left {
+    after: Duration,
+    wait_ms: u64,
+    /// The last number that it heard.
+    heard: Option<u64>,
+}
+
+/// Hears numbers, without a gap, until it is told to leave.
+fn listen(mut client: Client, since: Instant) -> Left {
+    let mut heard = None;
+    loop {
+        match client.message() {
+            Message::Text(text) => {
+                let message: Value = serde_json::from_str(text.as_str()).expect("JSON");
+                let number = message["data"].as_u64().expect("a number");
+                assert!(heard.is_none_or(|heard| number == heard + 1), "a gap: {heard:?}, then {number}");
+                heard = Some(number);
+            }
+            Message::Close(Some(frame)) => {
+                assert_eq!(u16::from(frame.code), 1012, "{frame}");
+                let left = Left { after: since.elapsed(), wait_ms: wait_ms(frame.reason.as_str()), heard };
+                // The answer goes out with the next read, which finds the end.
+                assert!(client.try_message().is_err());
+                return left;
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+fn wait_ms(reason: &str) -> u64 {
+    let wait = reason.strip_prefix("retry after ").and_then(|rest| rest.strip_suffix(" ms"));
+    wait.and_then(|wait| wait.parse().ok()).unwrap_or_else(|| panic!("no wait in {reason:?}"))
+}
+
+fn connect(server: &Server, count: usize, channel: &str) -> Vec<Client> {
+    let connect = |_| {
+        let mut client = Client::connect(server);
+        client.subscribe(channel);
+        client
+    };
+    (0..count).map(connect).collect()
+}
+
+fn drain(admin: &mut Admin, over_ms: u64) -> u64 {
+    let reply = admin.ok(json!({"id": 1, "command": "drain", "over_ms": over_ms}));
+    assert_eq!(reply["over_ms"], over_ms, "{reply}");
+    reply["connections"].as_u64().unwrap_or_else(|| panic!("no connections in {reply}"))
+}
+
+/// The sums of `stats`; whoever was accepted is there, or has ended for a reason.
+fn stats(admin: &mut Admin) -> Value {
+    let stats = admin.ok(json!({"id": 1, "command": "stats"}))["stats"].take();
+    let sum = |is_one: &dyn Fn(&str) -> bool| -> u64 {
+        let all = stats.as_object().expect("an object").iter();
+        all.filter(|(name, _)| is_one(name)).map(|(_, number)| number.as_u64().expect("a number")).sum()
+    };
+    let open = sum(&|name| ["connections", "connections_upgrading"].contains(&name));
+    let closed = sum(&|name| name.starts_with("closes_"));
+    assert_eq!(stats["accepts"], open + closed, "{stats}");
+    stats
+}
+
+/// Publishes numbers to `c` until `done`. Returns how many were acknowledged.
+fn publish(admin: &mut Admin, done: &AtomicBool) -> u64 {
+    let mut number = 0;
+    while !done.load(Ordering::SeqCst) {
+        admin.publish("c", "e", json!(number));
+        number += 1;
+        thread::sleep(Duration::from_millis(2));
+    }
+    number
+}
+
+fn is_refused(server: &Server) -> bool {
+    TcpStream::connect(server.address).is_err()
+}
+
+/// Bounds are generous: this machine may stand still for most of a second.
+fn sigterm_spreads_the_closes_over_the_drain_timeout(shards: usize) {
+    const CLIENTS: usize = 60;
+    let options = Server::options(shards).arg("--drain-timeout", 3).arg("--http", "127.0.0.1:0");
+    let mut server = options.start();
+    let clients = connect(&server, CLIENTS, "c");
+    let (mut publisher, mut admin) = (Admin::connect(&server), Admin::connect(&server));
+    let mut http = Http::connect(&server);
+    assert_eq!(http.get("/ready").status, 200);
+    let is_over = AtomicBool::new(false);
+    let since = Instant::now();
+    let (left, published) = thread::scope(|scope| {
+        let is_over = &is_over;
+        let listeners: Vec<_> = clients.into_iter().map(|client| scope.spawn(move || listen(client, since))).collect();
+        let publishing = scope.spawn(move || publish(&mut publisher, is_over));
+        server.signal(Signal::TERM);
+        eventually("it is not ready", || http.get("/ready").status == 503);
+        assert_eq!(http.get("/ready").body, "draining\n");
+        eventually("nobody is accepted", || is_refused(&server));
+        // Everything else goes on.
+        assert_eq!(http.get("/live").status, 200);
+        assert_eq!(http.get("/metrics").status, 200);
+        let numbers = stats(&mut admin);
+        assert_eq!(numbers["is_draining"], shards, "{numbers}");
+        let sum = |names: &[&str]| names.iter().map(|name| numbers[*name].as_u64().expect("a number")).sum::<u64>();
+        // More where the listener took one of those who looked whether it does.
+        assert!(sum(&["connections_leaving", "closes_drained"]) >= CLIENTS as u64, "{numbers}");
+        // Before the last leave, so that no publish meets the end.
+        eventually("half of them have left", || {
+            stats(&mut admin)["closes_drained"].as_u64() >= Some(CLIENTS as u64 / 2)
+        });
+        is_over.store(true, Ordering::SeqCst);
+        let published = publishing.join().expect("the publisher");
+        let left: Vec<Left> = listeners.into_iter().map(|thread| thread.join().expect("a listener")).collect();
+        (left, published)
+    });
+    assert_eq!(server.wait().code(), Some(0));
+    for third in 0..3 {
+        let (start, end) = (Duration::from_secs(third), Duration::from_secs(third + 1));
+        let here = left.iter().filter(|left| left.after >= start && left.after < end).count();
+        assert!(here >= CLIENTS / 3 / 4, "{here} of {CLIENTS} in second {third}");
+    }
+    let waits: HashSet<u64> = left.iter().map(|left| left.wait_ms).collect();
+    assert!(waits.len() > CLIENTS / 2, "everybody waits for as long: {waits:?}");
+    assert!(waits.iter().all(|wait| (500..2500).contains(wait)), "{waits:?}");
+    // Whoever left after the last publish has heard it.
+    let last = left.iter().max_by_key(|left| left.after).expect("clients");
+    assert_eq!(last.heard, Some(published - 1));
+}
+
+/// One that never answers the close, one in mid-frame, one in mid-upgrade, one that never spoke, one on the echo path with
+/// something under way, one that never reads; an admin in mid-line.
+fn everybody_is_closed_whatever_it_is_doing(shards: usize) {
+    let mut server = Server::options(shards).arg("--echo-path", "/echo").start();
+    let mut mute = RawClient::connect(&server);
+    let mut half = RawClient::connect(&server);
+    half.write(&text_frame("{}")[..5]);
+    let mut upgrading = RawClient::tcp(&server);
+    upgrading.write(b"GET / HTTP/1.1\r\n");
+    let silent = TcpStream::connect(server.address).expect("the server accepts");
+    let mut echoing = RawClient::tcp(&server);
+    echoing.write(UPGRADE_REQUEST.replace("/chat", "/echo").as_bytes());
+    assert!(echoing.head().starts_with("HTTP/1.1 101"));
+    echoing.write(&text_frame("before"));
+    assert_eq!(echoing.text(), "before");
+    let mut admin = Admin::connect(&server);
+    let mut torn = Admin::connect(&server);
+    torn.write("{\"id\":1,");
+    eventually("all are accepted", || stats(&mut admin)["accepts"] == 5);
+    assert_eq!(drain(&mut admin, 300), 5);
+    for client in [&mut mute, &mut half, &mut echoing] {
+        let (opcode, payload) = client.frame();
+        assert_eq!((opcode, &payload[..2]), (opcode::CLOSE, &1012_u16.to_be_bytes()[..]));
+        wait_ms(std::str::from_utf8(&payload[2..]).expect("UTF-8"));
+    }
+    upgrading.expect_end();
+    assert_eq!(server.wait().code(), Some(0));
+    drop(silent);
+}
+
+fn drain_answers_when_it_begins_and_ends_the_server(shards: usize) {
+    let mut server = Server::start(shards);
+    let clients = connect(&server, 6, "c");
+    let output = server.run(&["drain", "--over", "400ms"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "closing 6 connections over 0.4 s\n");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let since = Instant::now();
+    for client in clients {
+        listen(client, since);
+    }
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!server.admin_path.exists());
+}
+
+fn a_drain_of_nobody_ends_at_once(shards: usize) {
+    for has_had_some in [false, true] {
+        let mut server = Server::start(shards);
+        let mut admin = Admin::connect(&server);
+        let clients = connect(&server, if has_had_some { 3 } else { 0 }, "c");
+        assert_eq!(drain(&mut admin, 3_600_000), clients.len() as u64);
+        // Those who leave by themselves are not waited for either.
+        clients.into_iter().for_each(|mut client| client.close(1000));
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+fn a_drain_while_draining_is_a_new_plan(shards: usize) {
+    let mut server = Server::start(shards);
+    let clients = connect(&server, 8, "c");
+    let mut admin = Admin::connect(&server);
+    assert_eq!(drain(&mut admin, 3_600_000), 8);
+    assert_eq!(stats(&mut admin)["connections_leaving"], 8);
+    assert!(is_refused(&server));
+    assert_eq!(admin.publish("c", "e", json!(7)), 8);
+    assert_eq!(drain(&mut admin, 0), 8);
+    for client in clients {
+        assert_eq!(listen(client, Instant::now()).heard, Some(7));
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+fn a_signal_while_draining_shortens_it(shards: usize) {
+    let ends = |drain_timeout: f64, over_ms: u64, signal: Signal, reason: &str| {
+        let mut server = Server::options(shards).arg("--drain-timeout", drain_timeout).start();
+        let mut client = Client::connect(&server);
+        drain(&mut Admin::connect(&server), over_ms);
+        server.signal(signal);
+        let close = client.expect_close(1012);
+        assert!(close.starts_with(reason), "{close:?}");
+        drop(client);
+        assert_eq!(server.wait().code(), Some(0));
+    };
+    ends(0.2, 3_600_000, Signal::TERM, "retry after ");
+    ends(3600.0, 200, Signal::TERM, "retry after ");
+    ends(0.0, 3_600_000, Signal::TERM, "the server is restarting");
+    ends(3600.0, 3_600_000, Signal::INT, "the server is restarting");
+}
+
+/// The kernel has accepted them, the server has not: they are not reset, but told.
+fn who_is_in_the_backlog_is_told_to_come_back(shards: usize) {
+    let mut server = Server::options(shards).arg("--drain-timeout", 0.2).start();
+    server.signal(Signal::STOP);
+    eventually("it stands still", || server.is_stopped());
+    let mut clients: Vec<RawClient> = (0..20).map(|_| RawClient::tcp(&server)).collect();
+    for client in &mut clients {
+        client.write(UPGRADE_REQUEST.as_bytes());
+    }
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    for client in &mut clients {
+        assert!(client.head().starts_with("HTTP/1.1 101"));
+        client.expect_connected();
+        client.expect_close(1012);
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_at_once() {
+    let mut server = Server::options(2).arg("--drain-timeout", 3600).start();
+    let _client = Client::connect(&server);
+    server.signal(Signal::TERM);
+    eventually("it drains", || is_refused(&server));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(1));
+}
+
+/// So a successor can be started before the last client has left.
+#[test]
+fn the_address_is_free_while_draining() {
+    let mut server = Server::start(2);
+    let mut clients = connect(&server, 4, "c");
+    assert_eq!(drain(&mut Admin::connect(&server), 3_600_000), 4);
+    let successor = Server::options(2).listen(server.address).start();
+    Client::connect(&successor).expect_nothing_before_pong();
+    clients.iter_mut().for_each(Client::expect_nothing_before_pong);
+    drain(&mut Admin::connect(&server), 0);
+    clients.iter_mut().for_each(|client| drop(client.expect_close(1012)));
+    drop(clients);
+    assert_eq!(server.wait().code(), Some(0));
+    Client::connect(&successor).expect_nothing_before_pong();
+}
+
+#[test]
+fn a_reload_changes_the_drain_timeout() {
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    std::fs::write(&file, "drain-timeout = 3600\n").expect("a file");
+    let mut server = Server::options(1).arg("--config", file.display()).start();
+    std::fs::write(&file, "drain-timeout = 0.2\n").expect("a file");
+    let reply = Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
+    assert_eq!(reply["changes"], json!([{"option": "drain-timeout", "old": "3600", "new": "0.2"}]));
+    let mut client = Client::connect(&server);
+    server.signal(Signal::TERM);
+    wait_ms(&client.expect_close(1012));
+    drop(client);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// systemd counts the time that a drain takes from what it is told at its beginning, not from the unit alone.
+#[test]
+fn the_service_manager_is_told_how_long_it_takes() {
+    let dir = TempDir::new();
+    let notify = dir.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&notify).expect("a socket");
+    manager.set_read_timeout(Some(LONG)).expect("a timeout");
+    let told = || {
+        let mut bytes = [0; 512];
+        let count = manager.recv(&mut bytes).expect("the server tells the manager");
+        String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
+    };
+    let admin_path = dir.path().join("admin.sock");
+    let mut command =
+        corecast(&["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--pin", "none", "--http", "off"]);
+    command.args(["--drain-timeout", "60", "--shutdown-timeout", "20", "--admin-socket"]).arg(&admin_path);
+    command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut server = command.spawn().expect("the server's binary starts");
+    assert_eq!(told(), "READY=1");
+    // Nobody is there, so that the end follows at once.
+    kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
+    assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=85000000");
+    assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000");
+    assert!(server.wait().expect("a child can be waited for").success());
+}
+
+/// An admin client that asks and never reads its replies does not hold up the end.
+#[test]
+fn an_admin_client_that_never_reads_holds_nothing_up() {
+    let mut server = Server::options(1).arg("--shutdown-timeout", 3600).start();
+    let mut greedy = Admin::connect(&server);
+    let mut admin = Admin::connect(&server);
+    let requests = "{\"command\":\"stats\"}\n".repeat(100);
+    eventually("its replies wait", || {
+        greedy.write(&requests);
+        admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["admin_pauses"].as_u64() > Some(0)
+    });
+    assert_eq!(server.terminate().code(), Some(0));
+}
