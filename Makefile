@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: soak test test-sdk test-clients test-ops bench instructions demo deb
+.PHONY: soak test test-sdk test-clients test-ops test-packaging bench instructions demo deb package-files
 
 test:
 	cargo fmt --all --check
@@ -9,7 +9,7 @@ test:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
-	$(MAKE) test-sdk test-clients test-ops
+	$(MAKE) test-sdk test-clients test-ops test-packaging
 	SOAK_SECONDS=60 $(MAKE) soak
 	cargo test --workspace --lib --bins # with debug assertions and overflow checks
 
@@ -25,6 +25,10 @@ test-clients:
 # Alert rules and metrics, judged by promtool.
 test-ops:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast ops/check.sh
+
+# Assets of the Debian package, man pages, completions, unit and Dockerfile.
+test-packaging:
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast packaging/check.sh
 
 # A checked load beside every fault, SOAK_SECONDS long (600); exit status 1 where anything is lost, left over or uncounted.
 soak:
@@ -54,9 +58,15 @@ demo:
 # The Debian package: target/debian/corecast_*.deb. Needs `cargo install cargo-deb`.
 deb:
 	cargo build --release --bin corecast
-	mkdir -p target/package
-	target/release/corecast man target/package/man
-	target/release/corecast completions bash > target/package/corecast.bash
-	target/release/corecast completions zsh > target/package/_corecast
-	target/release/corecast completions fish > target/package/corecast.fish
+	$(MAKE) package-files
 	cargo deb --no-build
+
+# What a package holds that the binary prints of itself.
+PACKAGE_BIN = target/release/corecast
+PACKAGE_DIR = target/package
+package-files:
+	mkdir -p $(PACKAGE_DIR)
+	$(PACKAGE_BIN) man $(PACKAGE_DIR)/man
+	$(PACKAGE_BIN) completions bash > $(PACKAGE_DIR)/corecast.bash
+	$(PACKAGE_BIN) completions zsh > $(PACKAGE_DIR)/_corecast
+	$(PACKAGE_BIN) completions fish > $(PACKAGE_DIR)/corecast.fish
