@@ -25,7 +25,8 @@
 mod likeness;
 mod page;
 
-use crate::harness::{Admin, Client, LONG, Stderr, TempDir};
+use crate::harness::{Admin, Client, LONG, Stderr, TempDir, corecast, output};
+use corecast::protocol::close::CloseReason;
 use likeness::{is_like, is_shown, shown_first};
 use page::{Block, Kind};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -85,6 +86,34 @@ fn every_link_leads_somewhere() {
             }
         }
     }
+}
+
+/// The page holds each of these.
+#[track_caller]
+fn check_names(page: &str, names: impl IntoIterator<Item = String>) {
+    let text = fs::read_to_string(root().join(page)).expect("the page");
+    let names: Vec<String> = names.into_iter().collect();
+    assert!(!names.is_empty());
+    let missing: Vec<&String> = names.iter().filter(|name| !text.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "{page} does not say {missing:?}");
+}
+
+#[test]
+fn nothing_is_left_out() {
+    check_names("docs/protocol.md", CloseReason::LABELS.map(|label| format!("`closes_{label}`")));
+    let alerts = fs::read_to_string(root().join("ops/alerts.yml")).expect("the alert rules");
+    let alerts = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    check_names("docs/operating.md", alerts.map(|alert| format!("`{alert}`")));
+    let help = |args| String::from_utf8(output(corecast(args), b"").stdout).expect("text");
+    let serve = help(&["serve", "--help"]);
+    let options = serve.lines().filter_map(|line| line.trim().strip_prefix("--")?.split(' ').next());
+    check_names("README.md", options.map(|option| format!("`--{option}")));
+    let commands = help(&["--help"]);
+    let commands = commands.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands = commands.filter_map(|line| line.split_whitespace().next()).filter(|command| *command != "help");
+    let text: String = PAGES.iter().map(|page| fs::read_to_string(root().join(page)).expect("a page")).collect();
+    let missing: Vec<&str> = commands.filter(|command| !text.contains(&format!("corecast {command}"))).collect();
+    assert!(missing.is_empty(), "no page shows the commands {missing:?}");
 }
 
 /// Runs the blocks of a page.
