@@ -191,25 +191,6 @@ impl Live {
     }
 }
 
-impl Config {
-    /// What the configured limits can cost, in one line: worst case, every term named.
-    pub fn cost(&self) -> String {
-        let limits = &self.live.limits;
-        let connections = limits.connections_max as u64;
-        let outbox = limits.outbox_bytes_max as u64;
-        // A listener, a poller and a waker each.
-        let descriptors = connections + 3 * self.shards as u64;
-        format!(
-            "{} shard{}, at most {connections} connections (the descriptor limit may lower that): {descriptors} descriptors, \
-             and at worst {} of outboxes ({connections} x {})",
-            self.shards,
-            if self.shards == 1 { "" } else { "s" },
-            bytes(connections.saturating_mul(outbox)),
-            bytes(outbox),
-        )
-    }
-}
-
 /// A number of bytes for people: exact below 1 KiB, one decimal above.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];

@@ -10,6 +10,8 @@ use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
 use corecast::protocol::socket_id::SocketId;
 use corecast::server::Log;
+use corecast::server::arithmetic::Arithmetic;
+use corecast::server::machine::Machine;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -64,7 +66,10 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     if options.print_config {
         print(&settings.to_toml(&config))?;
     } else if options.check_config {
-        print(&format!("configuration ok\n{}\n", config.cost()))?;
+        let machine = Machine::look();
+        let arithmetic = Arithmetic::of(&config, &machine);
+        print(&format!("configuration ok\n{arithmetic}\n"))?;
+        arithmetic.warnings(&config, &machine).iter().for_each(|warning| eprintln!("warning: {warning}"));
         if let Some(warning) = config.live.certificate.and_then(|certificate| certificate.warning(SystemTime::now())) {
             eprintln!("warning: {warning}");
         }

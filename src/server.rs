@@ -1,6 +1,8 @@
 //! Assembly: limits, listeners, mesh, shards on their cores, signals, and the end.
 
+pub mod arithmetic;
 mod control;
+pub mod machine;
 mod manager;
 
 use crate::config::{Config, HttpListener, Invalid, Live, Pin};
@@ -11,8 +13,10 @@ use crate::shard::mesh;
 use crate::shard::orders::Call;
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
+use arithmetic::Arithmetic;
 use control::{Control, Course};
 use crossbeam_channel::{Sender, unbounded};
+use machine::Machine;
 use mio::{Poll, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -49,8 +53,7 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     ensure!((1..=SHARDS_MAX).contains(&config.shards), "shards: {} is not in 1..={SHARDS_MAX}", config.shards);
     abort_on_panic();
     let descriptors = raise_descriptors();
-    let http = if config.http.is_some() { http::DESCRIPTORS_MAX } else { 0 };
-    let room = descriptors.saturating_sub(DESCRIPTORS_SPARE + http + 4 * config.shards as u64);
+    let room = arithmetic::room(&config, descriptors);
     ensure!(room > 0, "{descriptors} descriptors leave none for connections; raise the hard limit (ulimit -Hn)");
     let room = Room { connections: room as usize };
     let live = room.fit(&config.live);
@@ -118,7 +121,7 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let threads = spawn(shards, config.pin)?;
     let remote = http.as_ref().map(|(control, _)| control.remote());
     remote.iter().for_each(|http| http.enter(http::Phase::Serving));
-    announce(&config, &live, address, http.as_ref().map(|(_, address)| *address), descriptors);
+    announce(&config, &live, address, http.as_ref().map(|(_, address)| *address));
     pass_on_signals(signals, call);
     manager::tell_ready();
     let (course, set_log) = (Course::Serving, log.set_level);
@@ -161,9 +164,8 @@ fn raise_descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-fn announce(config: &Config, live: &Live, address: SocketAddr, http: Option<SocketAddr>, descriptors: u64) {
-    tracing::info!(descriptors, connections_max = live.limits.connections_max, "descriptor budget");
-    tracing::info!("{}", config.cost());
+fn announce(config: &Config, live: &Live, address: SocketAddr, http: Option<SocketAddr>) {
+    tell_costs(config);
     if let Some(certificate) = &live.certificate {
         let days_left = certificate.days_left(SystemTime::now());
         tracing::info!(days_left, "TLS with {certificate}");
@@ -188,6 +190,14 @@ fn announce(config: &Config, live: &Live, address: SocketAddr, http: Option<Sock
         config.admin_socket.display(),
         http.map_or("off".into(), |address| address.to_string()),
     );
+}
+
+/// What the limits can cost, and what the machine cannot hold, to the log.
+fn tell_costs(config: &Config) {
+    let machine = Machine::look();
+    let arithmetic = Arithmetic::of(config, &machine);
+    arithmetic.lines().iter().for_each(|line| tracing::info!("{line}"));
+    arithmetic.warnings(config, &machine).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// One listener per shard on the same address. SO_REUSEPORT would let a second server in unseen, so the address is first
@@ -339,8 +349,6 @@ impl Room {
     }
 }
 
-/// Descriptors for admin connections, and what the process needs beside its connections.
-const DESCRIPTORS_SPARE: u64 = 64;
 /// Connections that may wait to be accepted: as many as the kernel allows (`net.core.somaxconn`). Who comes while that is
 /// full comes again a second later.
 const BACKLOG: i32 = 65_535;

@@ -442,7 +442,9 @@ const NO_CONNECTION: &str = "no such connection";
 /// Items of a page where no limit is given.
 const PAGE_DEFAULT: usize = 100;
 /// Replies that may wait in order.
-const WAITING_MAX: usize = 4096;
+pub const WAITING_MAX: usize = 4096;
+/// Bytes of one, without its line.
+pub const WAITING_BYTES: usize = size_of::<Waiting>() + request::ID_BYTES_MAX;
 /// Lists, stats and operations that may wait: of the longest, about [`REPLY_BYTES_MAX`].
 const WALKS_MAX: usize = 4;
 /// What a publish costs beside its event and data, roughly: names, counts, header.

@@ -331,7 +331,7 @@ fn at_most(limit: usize, what: &'static str, count: usize) -> Result<(), Refusal
 }
 
 /// Longest `id`, as written: it is echoed, and must not make a reply large.
-const ID_BYTES_MAX: usize = 256;
+pub const ID_BYTES_MAX: usize = 256;
 
 /// Most `channels` of one publish.
 pub const PUBLISH_CHANNELS_MAX: usize = 100;

@@ -269,7 +269,7 @@ impl IntoResponse for Unavailable {
 const JSON: &str = "application/json";
 
 /// Listings of channels.
-mod walk {
+pub mod walk {
     /// Channels that are asked of the shards at once.
     pub const PAGE: usize = crate::admin::request::PAGE_MAX;
     /// Channels in one answer.

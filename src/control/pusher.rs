@@ -311,6 +311,6 @@ impl From<Refusal> for Refused {
 }
 
 /// Bytes of a request's body. Escaped within a string, `data` can take more than twice what it is.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Events of one batch, as with Pusher.
 const BATCH_MAX: usize = 10;

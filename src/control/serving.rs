@@ -76,7 +76,7 @@ fn refuse(mut stream: TcpStream) {
 /// Open HTTP connections. Publishers keep theirs; a connection that is not used for [`HEAD_TIMEOUT`] is closed.
 pub const CONNECTIONS_MAX: usize = 256;
 /// Bytes of a request's head.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 64;
 /// From the end of one request, or the start of the connection, until the head of the next is read.

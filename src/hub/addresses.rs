@@ -208,11 +208,15 @@ impl Addresses {
     }
 }
 
+/// Heap bytes of an address with a connection.
+pub const COUNT_BYTES: usize = size_of::<Count>();
+/// Heap bytes of an address whose haste is remembered.
+pub const RATED_BYTES: usize = size_of::<Rated>() + size_of::<Address>();
 const V4: u64 = 0xffff_ffff << 32;
 /// Connections of one address that may be in the midst of being told that they are too many.
 const REFUSALS_MAX: u32 = 16;
 /// Addresses per shard whose haste is remembered: at most 4 MiB.
-const BUCKETS_MAX: usize = 65_536;
+pub const BUCKETS_MAX: usize = 65_536;
 /// Entries that one turn looks at.
 const FORGOTTEN_PER_TURN: usize = 16;
 

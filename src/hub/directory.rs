@@ -19,6 +19,9 @@ struct Entry {
     counts: Counts,
 }
 
+/// Heap bytes of a channel, without its name.
+pub const ENTRY_BYTES: usize = size_of::<Entry>();
+
 /// Subscribers per shard; no zeros.
 pub type Counts = SmallVec<[(ShardId, u32); 2]>;
 

@@ -52,6 +52,9 @@ pub struct Replies {
     queue: VecDeque<Reply>,
 }
 
+/// Heap bytes of a reply that waits, without its text.
+pub const REPLY_BYTES: usize = size_of::<Reply>();
+
 enum Reply {
     /// The owner has not answered.
     Waiting,

@@ -114,9 +114,23 @@ impl Pages {
         Chunk { page, start: 0, end }
     }
 
+    /// Copies `chunk` behind `last`, if nobody else refers to that one's page and it ends there. Returns `last` with the copy.
+    pub fn copy_behind(&mut self, last: Chunk, chunk: Chunk) -> Option<Chunk> {
+        let page = &self.pages[last.page as usize];
+        let is_own = page.references == 1 && page.data.len() == last.end as usize && last.page != chunk.page;
+        if !is_own || self.is_full_for(last.page, chunk.len()) {
+            return None;
+        }
+        let [to, from] = self.pages.get_disjoint_mut([last.page as usize, chunk.page as usize]).ok()?;
+        let before = to.data.capacity();
+        to.data.extend_from_slice(&from.data[chunk.start as usize..chunk.end as usize]);
+        self.held_bytes += to.data.capacity() - before;
+        Some(Chunk { end: last.end + chunk.len() as u32, ..last })
+    }
+
     /// Whether a chunk is so small a part of its page that keeping the page alive for it is waste.
     pub fn pins_too_much(&self, chunk: Chunk) -> bool {
-        chunk.len() * 4 < self.pages[chunk.page as usize].data.capacity()
+        chunk.len() * PINNED_FOLD < self.pages[chunk.page as usize].data.capacity()
     }
 
     /// Whether `more` bytes should go to a fresh page instead of this one.
@@ -143,8 +157,10 @@ pub const PAGE_BYTES: usize = 64 * 1024;
 /// A page begins with this capacity, which is also the least that the pool keeps: so a turn with one short message
 /// allocates nothing, and what one slow reader pins of it is little.
 const PAGE_BYTES_MIN: usize = 1024;
+/// What waits keeps at most so many times its bytes alive: of a page that grew by doubling, half may be empty.
+pub const PINNED_FOLD: usize = 2;
 /// What the pool may keep.
-const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +192,25 @@ mod tests {
         assert!(!pages.pins_too_much(copy));
         pages.release(copy.page);
         assert_eq!(pages.held_count(), 0);
+    }
+
+    #[test]
+    fn copies_of_one_reader_share_a_page() {
+        let mut pages = Pages::default();
+        let page = pages.open();
+        pages.append(page, |out| out.extend_from_slice(b"one two three"));
+        let (one, two) = (Chunk { page, start: 0, end: 4 }, Chunk { page, start: 4, end: 8 });
+        assert_eq!(pages.copy_behind(one, two), None, "the page has a writer");
+        let copy = pages.copy(one);
+        let copy = pages.copy_behind(copy, two).expect("nobody else refers to the copy");
+        assert_eq!(pages.bytes(copy), b"one two ");
+        assert_eq!(pages.copy_behind(Chunk { end: 4, ..copy }, two), None, "something follows there");
+        pages.hold(copy.page);
+        assert_eq!(pages.copy_behind(copy, two), None, "somebody else reads it");
+        let full = Chunk { page, start: 0, end: PAGE_BYTES as u32 };
+        pages.append(page, |out| out.resize(PAGE_BYTES, 0));
+        pages.release(copy.page);
+        assert_eq!(pages.copy_behind(copy, full), None, "a page has a size");
     }
 
     #[test]

@@ -56,6 +56,9 @@ impl Source {
     }
 }
 
+/// Heap bytes for a connection whose address is counted.
+pub const ENTRY_BYTES: usize = size_of::<Place>() + size_of::<Address>();
+
 /// By slot.
 #[derive(Default)]
 pub struct Places {

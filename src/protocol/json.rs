@@ -277,6 +277,8 @@ fn code_unit(text: &str) -> Option<u16> {
 /// A tape that grew beyond this many nodes (24 bytes each) is let go before the next text: one admin line of a million
 /// brackets would otherwise hold 25 MB for good. A message of 64 KiB, the default limit, never gets there.
 const NODES_KEPT_MAX: usize = 128 * 1024;
+/// Bytes of one: the parser makes at most one of each byte of a text.
+pub const NODE_BYTES: usize = 24;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

@@ -1,7 +1,9 @@
 //! The control thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
 //! a disk, and hands every shard the same result. Whether the server is to go on is decided here alone.
 
-use super::{Reread, Room, manager};
+use super::arithmetic::Arithmetic;
+use super::machine::Machine;
+use super::{Reread, Room, manager, tell_costs};
 use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
 use crate::hub::mail::{Answer, Asker, Operation};
@@ -91,6 +93,7 @@ impl Control {
             }
         };
         let difference = self.config.difference(&read);
+        let costs = costs_of(&self.config);
         (self.set_log)(read.live.log);
         self.config.live.exchange(read.live);
         self.config.live.warn();
@@ -98,6 +101,9 @@ impl Control {
         let live = self.room.fit(&self.config.live);
         self.ask_all(|done| Order::Apply { live: live.clone(), done });
         report(&difference);
+        if costs_of(&self.config) != costs {
+            tell_costs(&self.config);
+        }
         Answer::Reloaded(Box::new(difference))
     }
 
@@ -189,6 +195,11 @@ impl Control {
 
 /// Before and after what has a time limit: joining threads, and those whose close was begun last.
 const STOP_SLACK: Duration = Duration::from_secs(5);
+
+/// What the limits can cost, in words.
+fn costs_of(config: &Config) -> Vec<String> {
+    Arithmetic::of(config, &Machine::look()).lines()
+}
 
 fn report(difference: &Difference) {
     let Difference { changes, restart } = difference;

@@ -344,7 +344,7 @@ impl Admin {
 }
 
 /// Admin connections of a shard.
-const ADMINS_MAX: usize = 1024;
+pub const ADMINS_MAX: usize = 1024;
 /// Whoever takes nothing for as long does not read its replies: going down does not wait for it.
 const READ_TIMEOUT_MS: u64 = 3000;
 /// What an idle connection keeps of its input buffer, and of its output.

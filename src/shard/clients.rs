@@ -26,12 +26,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 mod arrival;
-mod echo;
+pub mod echo;
 mod ending;
 mod heartbeat;
 mod leaving;
 mod operators;
-mod pace;
+pub mod pace;
 mod secure;
 
 use heartbeat::EarlierHeart;
@@ -495,9 +495,9 @@ pub fn ticks(ms: u64) -> u32 {
 }
 
 /// Replies of a connection that may wait for owners before it is no longer read.
-const WAITING_REPLIES_MAX: usize = 256;
+pub const WAITING_REPLIES_MAX: usize = 256;
 /// Connections beyond the limit that are still told so.
-const REFUSALS_MAX: usize = 256;
+pub const REFUSALS_MAX: usize = 256;
 /// About 1 to 2 ms of system calls.
 const WRITES_PER_TURN: u64 = 256;
 /// As long, where writes are large.

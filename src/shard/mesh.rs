@@ -127,4 +127,4 @@ impl Post for Wire {
 }
 
 /// Letters of an inbox.
-const INBOX_LETTERS: usize = 4096;
+pub const INBOX_LETTERS: usize = 4096;

@@ -6,7 +6,7 @@ pub mod clients;
 pub mod connection;
 pub mod doorbell;
 mod hearing;
-mod intake;
+pub mod intake;
 pub mod listener;
 pub mod mesh;
 pub mod orders;
@@ -411,7 +411,9 @@ const ADMIN_LISTENER: Token = Token(usize::MAX - 2);
 const FIRST_ADMIN: usize = 1 << 32;
 
 /// The read buffer that all connections share: a client's share of a turn.
-const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
+/// It and the list of events.
+pub const BUFFERS_BYTES: usize = READ_BYTES + EVENTS_PER_TURN * size_of::<Event>();
 const EVENTS_PER_TURN: usize = 1024;
 /// Accepting and upgrading these is about 4 ms. Fewer, and a crowd that comes at once overflows the kernel's backlog.
 const ACCEPTS_PER_TURN: usize = 128;

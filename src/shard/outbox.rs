@@ -106,7 +106,8 @@ impl Outbox {
         Ok((Written::All, taken, calls))
     }
 
-    /// Gives up small parts of large pages for copies of their own, so that a slow reader does not keep whole pages alive.
+    /// Gives up small parts of large pages for copies, so that a slow reader does not keep whole pages alive. The copies go
+    /// behind each other: thousands of short messages are a few pages, and not an allocation and a chunk each.
     pub fn unpin(&mut self, pages: &mut Pages) {
         if let Some(head) = self.head
             && pages.pins_too_much(head)
@@ -115,12 +116,22 @@ impl Outbox {
             pages.release(head.page);
         }
         let Some(rest) = &mut self.rest else { return };
-        for at in rest.unpinned..rest.chunks.len() {
+        let mut at = rest.unpinned;
+        while at < rest.chunks.len() {
             let chunk = rest.chunks[at];
-            if pages.pins_too_much(chunk) {
-                rest.chunks[at] = pages.copy(chunk);
-                pages.release(chunk.page);
+            if !pages.pins_too_much(chunk) {
+                at += 1;
+                continue;
             }
+            let before = if at == 0 { self.head.as_mut() } else { rest.chunks.get_mut(at - 1) };
+            match before.and_then(|before| pages.copy_behind(*before, chunk).map(|longer| *before = longer)) {
+                Some(()) => drop(rest.chunks.remove(at)),
+                None => {
+                    rest.chunks[at] = pages.copy(chunk);
+                    at += 1;
+                }
+            }
+            pages.release(chunk.page);
         }
         rest.unpinned = rest.chunks.len();
     }
@@ -199,6 +210,7 @@ const SLICES_MAX: usize = 64;
 mod tests {
     use super::*;
     use crate::config::Access;
+    use crate::hub::pages::PINNED_FOLD;
     use crate::wire::frame::Opcode;
     use crate::wire::upgrade::upgrade;
 
@@ -221,6 +233,33 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// One who reads nothing while he hears a short message a turn, each a small part of its page: what he keeps alive is
+    /// within the bound, and what he gets in the end is right.
+    #[test]
+    fn many_short_messages_cost_a_bounded_multiple_of_their_bytes() {
+        let mut pages = Pages::default();
+        let mut outbox = Outbox::default();
+        let mut kernel = Kernel { taken: Vec::new(), room: 5 };
+        let mut said = Vec::new();
+        for turn in 0..5000 {
+            let message = format!("message {turn} ");
+            said.extend_from_slice(message.as_bytes());
+            let page = pages.open();
+            pages.append(page, |out| out.extend_from_slice(message.as_bytes()));
+            let mine = Chunk { page, start: 0, end: pages.page_len(page) };
+            pages.append(page, |out| out.resize(4096, b'.'));
+            outbox.push(&mut pages, mine);
+            pages.release(page);
+            assert_eq!(outbox.write(&mut pages, &mut kernel).unwrap().0, Written::Blocked);
+        }
+        assert!(pages.held_bytes() <= PINNED_FOLD * outbox.bytes() + 4096, "{} bytes", pages.held_bytes());
+        assert!(pages.held_count() <= 1 + outbox.bytes() / (32 * 1024), "{} pages", pages.held_count());
+        kernel.room = usize::MAX;
+        assert_eq!(outbox.write(&mut pages, &mut kernel).unwrap().0, Written::All);
+        assert_eq!(kernel.taken, said);
+        assert_eq!(pages.held_count(), 0);
     }
 
     /// Wherever the kernel stops, what it gets in all ends where a frame ends, or the response that comes before them.

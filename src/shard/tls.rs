@@ -319,5 +319,7 @@ const RECORD_BYTES_MAX: usize = 16 * 1024;
 const RECORD_OVERHEAD_MAX: usize = 256;
 /// The buffer in which a shard encrypts: one full record.
 pub const SCRATCH_BYTES: usize = RECORD_BYTES_MAX + RECORD_OVERHEAD_MAX;
+/// What an idle session holds: its keys, and no buffer. Measured: 3 570 to 3 598 bytes.
+pub const SESSION_BYTES: usize = 3600;
 /// A record at its longest (RFC 5246 §6.2.3), so that no record is refused, and no client hello that fits in one.
-const INCOMING_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 2048;
+pub const INCOMING_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 2048;

@@ -26,6 +26,8 @@ struct Link {
     previous: u32,
 }
 
+/// Heap bytes for a connection.
+pub const ENTRY_BYTES: usize = size_of::<Link>();
 const NONE: u32 = u32::MAX;
 const FIRST: u32 = 1 << 31;
 

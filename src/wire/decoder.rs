@@ -60,6 +60,9 @@ impl Decoder {
         }
     }
 
+    /// Heap bytes of what is half arrived, without its payload: that grows by doubling, up to twice the limit.
+    pub const PARTIAL_BYTES: usize = size_of::<Partial>();
+
     /// Bytes of heap memory held for what is half arrived.
     pub fn held_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.buffer_bytes())

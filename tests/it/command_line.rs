@@ -390,6 +390,33 @@ fn check_config_says_whether_it_would_do() {
     assert_fails(&output(corecast(&["serve", "--check-config", "--config", missing]), b""), missing);
 }
 
+/// What the limits can cost is said by kind, and what the machine cannot hold is warned of, with the remedy.
+#[test]
+fn check_config_says_what_the_limits_can_cost() {
+    let check = |options: &[&str]| {
+        let shell = "ulimit -n 2000 && exec \"$@\"";
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", shell, "sh", env!("CARGO_BIN_EXE_corecast"), "serve", "--check-config"]).args(options);
+        let output = output(command, b"");
+        assert!(output.status.success(), "{output:?}");
+        (stdout(&output), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (costs, warnings) = check(&["--shards", "1", "--max-connections", "50", "--http", "off"]);
+    for term in
+        ["50 x 1 ", "outboxes at their limit", "messages half received", "admin connections", "the kernel's sockets"]
+    {
+        assert!(costs.contains(term), "{term}: {costs}");
+    }
+    assert!(!costs.contains("HTTP") && !costs.contains("TLS"), "what is off costs nothing: {costs}");
+    assert_eq!(warnings, "");
+
+    let (costs, warnings) = check(&["--shards", "2", "--max-connections", "100000", "--outbox-limit", "1GiB"]);
+    assert!(costs.contains("2 shards, at most 1662 client connections (of 100000 configured"), "{costs}");
+    for remedy in ["raise the hard limit to 100338 (LimitNOFILE=", "Lower max-connections to that, or outbox-limit"] {
+        assert!(warnings.contains(remedy), "{remedy}: {warnings}");
+    }
+}
+
 #[test]
 fn keygen_makes_new_keys() {
     let first = stdout(&output(corecast(&["keygen"]), b""));

@@ -180,7 +180,7 @@ fn sighup_reloads_and_the_log_level_is_one_of_the_things_it_changes() {
         reply["changes"] == json!([])
     });
     let logged = server.stderr();
-    assert!(!logged.contains("max-subscriptions"), "{logged}");
+    assert!(!logged.contains("max-subscriptions: "), "{logged}");
     Client::connect(server).close(1000);
     eventually("the close is counted", || {
         let stats = Admin::connect(server).request(json!({"id": 1, "command": "stats"}));

@@ -88,9 +88,14 @@ impl Clients {
 /// the others; unless a reload lowers that of messages meanwhile.
 pub(super) fn outbox_limit(phase: Phase, limits: &Limits) -> usize {
     match phase {
-        Phase::Echoing { .. } => limits.outbox_bytes_max.max(2 * (limits.message_bytes_max + READ_BYTES)),
+        Phase::Echoing { .. } => waiting_bytes_max(limits),
         _ => limits.outbox_bytes_max,
     }
+}
+
+/// The limit of an echo connection.
+pub fn waiting_bytes_max(limits: &Limits) -> usize {
+    limits.outbox_bytes_max.max(2 * (limits.message_bytes_max + READ_BYTES))
 }
 
 impl Connection {

@@ -16,6 +16,9 @@ use crate::wire::frame::Message;
 #[derive(Default)]
 pub(super) struct Allowances(Vec<Allowance>);
 
+/// Heap bytes for a connection, where anything is limited.
+pub const ALLOWANCE_BYTES: usize = size_of::<Allowance>();
+
 #[derive(Clone, Copy)]
 struct Allowance {
     messages: Bucket,
