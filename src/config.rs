@@ -119,6 +119,8 @@ pub struct Limits {
     pub handshake_timeout_ms: u64,
     /// Bytes of one line on the admin socket.
     pub admin_line_bytes_max: usize,
+    /// Seconds that a connection may last; 0: as long as it likes.
+    pub connection_age_max_s: u32,
 }
 
 /// The defaults of [`OPTIONS`].
@@ -138,6 +140,7 @@ impl Default for Limits {
             bytes_per_second_max: 0,
             handshake_timeout_ms: 10_000,
             admin_line_bytes_max: 1 << 20,
+            connection_age_max_s: 0,
         }
     }
 }

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
         Some(Command::Reload { server }) => ask(&server, Request::Reload),
         Some(Command::Drain { over, server }) => ask(&server, Request::Drain { over_ms: over }),
+        Some(Command::Shed { share, over, server }) => ask(&server, Request::Shed { share, over_ms: over }),
         Some(Command::Ping { server }) => ask(&server, Request::Ping),
         Some(Command::Subscribe(options)) => subscribe(&options),
         Some(Command::Sign(sign_options)) => sign(&sign_options),

@@ -4,6 +4,7 @@ pub mod arithmetic;
 mod control;
 pub mod machine;
 mod manager;
+mod share;
 
 use crate::config::{Config, HttpListener, Invalid, Live, Pin};
 use crate::control as http;

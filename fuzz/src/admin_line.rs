@@ -91,7 +91,9 @@ impl Around {
                     }
                     Question::Stats => Answer::Stats { shard: 0, stats: Box::default() },
                     Question::Operate(Operation::Reload) => Answer::InvalidConfiguration("there is none".into()),
-                    Question::Operate(Operation::Drain { over_ms }) => Answer::Leaving { connections: 2, over_ms },
+                    Question::Operate(Operation::Drain { over_ms } | Operation::Shed { over_ms, .. }) => {
+                        Answer::Leaving { connections: 2, over_ms }
+                    }
                     _ => Answer::NotFound,
                 };
                 hub.answer(asker, answer, self);

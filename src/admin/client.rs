@@ -58,7 +58,21 @@ pub enum Request {
     Drain {
         over_ms: u64,
     },
+    Shed {
+        #[serde(flatten)]
+        share: Share,
+        over_ms: u64,
+    },
     Ping,
+}
+
+/// Which part of all connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Share {
+    Percent(u8),
+    Connections(usize),
 }
 
 /// Which part of a listing is asked for.
@@ -326,6 +340,9 @@ mod tests {
         );
         check(Request::Stats, r#"{"command":"stats"}"#);
         check(Request::Drain { over_ms: 1500 }, r#"{"command":"drain","over_ms":1500}"#);
+        let shed = |share| Request::Shed { share, over_ms: 0 };
+        check(shed(Share::Percent(20)), r#"{"command":"shed","percent":20,"over_ms":0}"#);
+        check(shed(Share::Connections(500)), r#"{"command":"shed","connections":500,"over_ms":0}"#);
     }
 
     #[test]

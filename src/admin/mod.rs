@@ -208,6 +208,7 @@ impl Session {
             }
             Command::Reload => self.operation(Operation::Reload),
             Command::Drain { over_ms } => self.operation(Operation::Drain { over_ms }),
+            Command::Shed { share, over_ms } => self.operation(Operation::Shed { share, over_ms }),
             Command::Publish(_)
             | Command::Channels { .. }
             | Command::Connections { .. }

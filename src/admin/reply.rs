@@ -166,7 +166,7 @@ impl Refusal {
             Refusal::MalformedRequest(text) | Refusal::NotFound(text) => text,
             Refusal::UnknownCommand => {
                 "unknown command: there are publish, channels, channel, connections, connection, disconnect, unsubscribe, \
-                 stats, reload, drain and ping"
+                 stats, reload, drain, shed and ping"
             }
             Refusal::MissingMember(name) => {
                 json::escape_into(out, name);
@@ -238,7 +238,7 @@ mod tests {
         let error = "over the limit of 262144 bytes of data: send less at once";
         check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
         let error = "unknown command: there are publish, channels, channel, connections, connection, disconnect, \
-                     unsubscribe, stats, reload, drain and ping";
+                     unsubscribe, stats, reload, drain, shed and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-; presence- does not exist yet)";

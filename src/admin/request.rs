@@ -3,6 +3,7 @@
 //! Members are judged in the order of PROTOCOL.md's table, and the first that is wrong decides the refusal. Members that a
 //! command does not know are ignored. Numbers are integers as written: `4000.0` and `4e3` are refused.
 
+use crate::hub::mail::Share;
 use crate::protocol::channel::Channel;
 use crate::protocol::json::{Document, Reader, Value};
 use crate::protocol::scan;
@@ -55,6 +56,10 @@ pub enum Command<'a> {
     Stats,
     Reload,
     Drain {
+        over_ms: u64,
+    },
+    Shed {
+        share: Share,
         over_ms: u64,
     },
     Ping,
@@ -185,6 +190,8 @@ struct Members<'r, 'a> {
     code: Member<'a>,
     reason: Member<'a>,
     over_ms: Member<'a>,
+    percent: Member<'a>,
+    connections: Member<'a>,
 }
 
 type Member<'a> = Option<Value<'a>>;
@@ -192,15 +199,17 @@ type Member<'a> = Option<Value<'a>>;
 impl<'r, 'a> Members<'r, 'a> {
     fn of(document: Document<'r, 'a>) -> Option<Self> {
         #[rustfmt::skip]
-        let [id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason, over_ms] =
-            document.object()?.named([
-                "id", "command", "channel", "channels", "event", "data", "exclude", "prefix", "limit", "after", "socket_id",
-                "code", "reason", "over_ms",
-            ]);
+        let [
+            id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason, over_ms,
+            percent, connections,
+        ] = document.object()?.named([
+            "id", "command", "channel", "channels", "event", "data", "exclude", "prefix", "limit", "after", "socket_id",
+            "code", "reason", "over_ms", "percent", "connections",
+        ]);
         #[rustfmt::skip]
         let members = Members {
             document, id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason,
-            over_ms,
+            over_ms, percent, connections,
         };
         Some(members)
     }
@@ -226,6 +235,7 @@ impl<'r, 'a> Members<'r, 'a> {
             "stats" => Ok(Command::Stats),
             "reload" => Ok(Command::Reload),
             "drain" => Ok(Command::Drain { over_ms: self.over_ms()? }),
+            "shed" => Ok(Command::Shed { share: self.share()?, over_ms: self.over_ms()? }),
             "ping" => Ok(Command::Ping),
             _ => Err(Refusal::UnknownCommand),
         }
@@ -290,6 +300,17 @@ impl<'r, 'a> Members<'r, 'a> {
     fn over_ms(&self) -> Result<u64, Refusal> {
         let over_ms = integer(self.over_ms, 0..=OVER_MS_MAX, "over_ms is no integer from 0 to 3600000")?;
         Ok(over_ms.unwrap_or(OVER_MS))
+    }
+
+    fn share(&self) -> Result<Share, Refusal> {
+        let percent = integer(self.percent, 0..=100, "percent is no integer from 0 to 100")?;
+        let connections = integer(self.connections, 0..=usize::MAX, "connections is no integer from 0 on")?;
+        match (percent, connections) {
+            (Some(percent), None) => Ok(Share::Percent(percent)),
+            (None, Some(connections)) => Ok(Share::Count(connections)),
+            (Some(_), Some(_)) => Err(Refusal::MalformedRequest("percent and connections are both given")),
+            (None, None) => Err(Refusal::MissingMember("percent or connections")),
+        }
     }
 
     fn reason(&self) -> Result<Cow<'a, str>, Refusal> {
@@ -395,6 +416,9 @@ mod tests {
         check(r#"{"id":1,"command":"reload"}"#, Command::Reload);
         check(r#"{"id":1,"command":"drain"}"#, Command::Drain { over_ms: 60_000 });
         check(r#"{"id":1,"command":"drain","over_ms":0}"#, Command::Drain { over_ms: 0 });
+        let shed = |share, over_ms| Command::Shed { share, over_ms };
+        check(r#"{"id":1,"command":"shed","percent":20}"#, shed(Share::Percent(20), 60_000));
+        check(r#"{"id":1,"command":"shed","connections":500,"over_ms":1}"#, shed(Share::Count(500), 1));
         check(r#"{"id":1,"command":"p\u0069ng","x":1e999}"#, Command::Ping);
         check(r#"{"id":1,"command":"channels"}"#, Command::Channels { prefix: "".into(), limit: None, after: None });
         check(
@@ -554,6 +578,21 @@ mod tests {
         for over_ms in ["0", "1", "3600000"] {
             check(over_ms, "ok");
         }
+        let check =
+            |members: &str, verdict| check_code(format!(r#"{{"id":1,"command":"shed"{members}}}"#), "1", verdict);
+        for members in [
+            r#","percent":101"#,
+            r#","percent":"20%""#,
+            r#","percent":2.5"#,
+            r#","connections":-1"#,
+            r#","connections":null"#,
+        ] {
+            check(members, MALFORMED);
+        }
+        check(r#","percent":1,"connections":1"#, MALFORMED);
+        check("", "missing_member");
+        check(r#","percent":0"#, "ok");
+        check(r#","connections":0"#, "ok");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is said on the command line about closing connections over a time.
 
+use corecast::admin::client::Share;
 use corecast::admin::request::OVER_MS_MAX;
 
 /// Reads a time, up to an hour: a whole number and its unit. The value is milliseconds.
@@ -17,6 +18,19 @@ pub fn time(text: &str) -> Result<u64, String> {
     millis.filter(|millis| *millis <= OVER_MS_MAX).ok_or("0s to 1h".into())
 }
 
+/// Reads `20%`, or a number of connections.
+pub fn share(text: &str) -> Result<Share, String> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let share = match text.strip_suffix('%') {
+        Some(percent) if is_number(percent) => {
+            percent.parse().ok().filter(|percent| *percent <= 100).map(Share::Percent)
+        }
+        None if is_number(text) => text.parse().ok().map(Share::Connections),
+        _ => None,
+    };
+    share.ok_or("a number of connections, or 0% to 100%".into())
+}
+
 pub const DRAIN_AFTER: &str = "\
 From now on the server is not ready and accepts nobody. Whoever is there is served, until it is closed: in random order, \
 spread evenly over the time, with code 1012 and `retry after N ms` as the reason, a different N for each. Then the server \
@@ -26,9 +40,29 @@ Examples:
   corecast drain --over 60s
   corecast drain --over 5m --json";
 
+pub const SHED_AFTER: &str = "\
+The server stays ready and accepts as ever. So many of those who are connected now are closed: chosen at random, spread evenly \
+over the time, with code 1012 and `retry after N ms` as the reason, a different N for each. This answers when it begins. Asked \
+again meanwhile, the new time and number count: `corecast shed 0` ends it.
+
+Examples:
+  corecast shed 20%
+  corecast shed 500 --over 5m";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_numbers_or_percentages() {
+        let legal = [("20%", Share::Percent(20)), ("0%", Share::Percent(0)), ("500", Share::Connections(500))];
+        for (text, expected) in legal {
+            assert_eq!(share(text), Ok(expected), "{text}");
+        }
+        for refused in ["", "%", "101%", "-1", "+1", "2.5%", "1e3", "20 %", "all", "99999999999999999999"] {
+            assert!(share(refused).is_err(), "{refused}");
+        }
+    }
 
     #[test]
     fn times_have_a_unit() {

@@ -127,6 +127,19 @@ Example:
         server: Server,
     },
 
+    /// Close a part of the connections over a time; the server goes on
+    #[command(after_help = leaving::SHED_AFTER)]
+    Shed {
+        /// Which part of all connections: 20%, or a number
+        #[arg(value_name = "N|N%", value_parser = leaving::share)]
+        share: client::Share,
+        /// How long that takes: 500ms, 60s, 5m, 1h at most
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = leaving::time)]
+        over: u64,
+        #[command(flatten)]
+        server: Server,
+    },
+
     /// Ask whether the server is alive
     Ping {
         #[command(flatten)]

@@ -93,6 +93,7 @@ impl Config {
             "max-request" => whole(access.request_bytes_max as u64),
             "handshake-timeout" => seconds(limits.handshake_timeout_ms),
             "admin-line-limit" => whole(limits.admin_line_bytes_max as u64),
+            "connection-age-max" => whole(limits.connection_age_max_s.into()),
             "drain-timeout" => seconds(live.drain_timeout_ms),
             "shutdown-timeout" => seconds(live.shutdown_timeout_ms),
             "log" => Value::String(live.log.to_string()),

@@ -90,7 +90,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 32] = [
+pub const OPTIONS: [Opt; 33] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -351,6 +351,15 @@ pub const OPTIONS: [Opt; 32] = [
         repeatable: false,
         needs_restart: false,
         help: "Bytes of one line on the admin socket",
+    },
+    Opt {
+        name: "connection-age-max",
+        value: "S",
+        default: "0",
+        kind: Kind::Count { min: 0, max: 31_536_000, unit: " seconds" },
+        repeatable: false,
+        needs_restart: false,
+        help: "Seconds after which a connection is told to come back anew, somewhere in the last quarter of them; 0: never",
     },
     Opt {
         name: "drain-timeout",

@@ -147,6 +147,7 @@ impl Settings {
                     bytes_per_second_max: check.number("max-bytes-per-second") as u32,
                     handshake_timeout_ms: check.number("handshake-timeout"),
                     admin_line_bytes_max: check.number("admin-line-limit") as usize,
+                    connection_age_max_s: check.number("connection-age-max") as u32,
                 },
                 drain_timeout_ms: check.number("drain-timeout"),
                 shutdown_timeout_ms: check.number("shutdown-timeout"),

@@ -186,6 +186,22 @@ pub enum Operation {
         /// Milliseconds.
         over_ms: u64,
     },
+    /// Close some connections over this time, and go on.
+    Shed {
+        /// Which part of all.
+        share: Share,
+        /// Milliseconds.
+        over_ms: u64,
+    },
+}
+
+/// A part of the connections of the whole server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// So many of a hundred, at most 100.
+    Percent(u8),
+    /// So many, if there are.
+    Count(usize),
 }
 
 /// What a shard answers.
@@ -210,7 +226,7 @@ pub enum Answer {
     Reloaded(Box<Difference>),
     /// To [`Operation::Reload`]: what is wrong with the new configuration; the old one stays.
     InvalidConfiguration(Box<str>),
-    /// To [`Operation::Drain`], which has begun: how many are to leave, and over what time.
+    /// To [`Operation::Drain`] or [`Operation::Shed`], which has begun: how many are to leave, and over what time.
     Leaving { connections: usize, over_ms: u64 },
     /// The server is going down: nothing of the kind can be begun any more.
     GoingDown,

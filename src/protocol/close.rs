@@ -46,6 +46,10 @@ pub enum CloseReason {
     ProxyHeaderMalformed,
     /// 1012: the server is being drained.
     Drained { retry_after_ms: u32 },
+    /// 1012: the operator wants fewer connections here.
+    Shed { retry_after_ms: u32 },
+    /// 1012: it is as old as a connection may become.
+    TooOld { retry_after_ms: u32 },
 }
 
 /// How fast a connection may send.
@@ -100,11 +104,13 @@ const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "address_upgrades", code: None },
     Kind { label: "proxy_header_malformed", code: None },
     Kind { label: "drained", code: Some(1012) },
+    Kind { label: "shed", code: Some(1012) },
+    Kind { label: "too_old", code: Some(1012) },
 ];
 
 impl CloseReason {
     /// Number of kinds; `kind()` is below it.
-    pub const KINDS: usize = 20;
+    pub const KINDS: usize = 22;
 
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
@@ -129,6 +135,8 @@ impl CloseReason {
             CloseReason::AddressUpgrades { .. } => 17,
             CloseReason::ProxyHeaderMalformed => 18,
             CloseReason::Drained { .. } => 19,
+            CloseReason::Shed { .. } => 20,
+            CloseReason::TooOld { .. } => 21,
         }
     }
 
@@ -207,7 +215,9 @@ impl fmt::Display for CloseReason {
             CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second of one address"),
             CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no PROXY header that can be read"),
             // For programs too: clients wait at least that long.
-            CloseReason::Drained { retry_after_ms } => write!(f, "retry after {retry_after_ms} ms"),
+            CloseReason::Drained { retry_after_ms }
+            | CloseReason::Shed { retry_after_ms }
+            | CloseReason::TooOld { retry_after_ms } => write!(f, "retry after {retry_after_ms} ms"),
         }
     }
 }
@@ -238,6 +248,8 @@ mod tests {
             CloseReason::AddressUpgrades { limit: u32::MAX },
             CloseReason::ProxyHeaderMalformed,
             CloseReason::Drained { retry_after_ms: u32::MAX },
+            CloseReason::Shed { retry_after_ms: u32::MAX },
+            CloseReason::TooOld { retry_after_ms: u32::MAX },
         ]
     }
 
@@ -288,8 +300,14 @@ mod tests {
         check(CloseReason::AddressConnections { limit: 10 }, None, Reconnect::Later);
         check(CloseReason::AddressUpgrades { limit: 10 }, None, Reconnect::Later);
         check(CloseReason::ProxyHeaderMalformed, None, Reconnect::WithBackOff);
-        let drained = CloseReason::Drained { retry_after_ms: 1234 };
-        check(drained, Some((1012, "retry after 1234 ms")), Reconnect::WithBackOff);
+        let retry_after_ms = 1234;
+        for asked_to_leave in [
+            CloseReason::Drained { retry_after_ms },
+            CloseReason::Shed { retry_after_ms },
+            CloseReason::TooOld { retry_after_ms },
+        ] {
+            check(asked_to_leave, Some((1012, "retry after 1234 ms")), Reconnect::WithBackOff);
+        }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use super::arithmetic::Arithmetic;
 use super::machine::Machine;
+use super::share::apportioned;
 use super::{Reread, Room, manager, tell_costs};
 use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
-use crate::hub::mail::{Answer, Asker, Operation};
+use crate::hub::mail::{Answer, Asker, Operation, Share};
 use crate::shard::Shared;
 use crate::shard::orders::{Call, Order};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -70,6 +71,7 @@ impl Control {
                     let answer = match operation {
                         Operation::Reload => self.reload(),
                         Operation::Drain { over_ms } => self.drain(over_ms),
+                        Operation::Shed { share, over_ms } => self.shed(share, over_ms),
                     };
                     self.answer(asker, answer);
                 }
@@ -99,7 +101,7 @@ impl Control {
         self.config.live.warn();
         self.http.iter().for_each(|http| http.apply(&self.config.live.keys));
         let live = self.room.fit(&self.config.live);
-        self.ask_all(|done| Order::Apply { live: live.clone(), done });
+        self.ask_all(|_, done| Order::Apply { live: live.clone(), done });
         report(&difference);
         if costs_of(&self.config) != costs {
             tell_costs(&self.config);
@@ -135,8 +137,24 @@ impl Control {
         manager::tell_stopping(over + self.stop_time());
         self.http.iter().for_each(|http| http.enter(Phase::Draining));
         self.course = Course::Draining { until: Instant::now() + over, drained };
-        let connections = self.ask_all(|begun| Order::Drain { over_ms, begun }).into_iter().sum();
+        let connections = self.ask_all(|_, begun| Order::Drain { over_ms, begun }).into_iter().sum();
         tracing::info!(connections, over_ms, "draining: nobody is accepted any more");
+        Answer::Leaving { connections, over_ms }
+    }
+
+    /// Begins to close a part of all connections over this time. A shed that is under way is over.
+    fn shed(&self, share: Share, over_ms: u64) -> Answer {
+        if self.course != Course::Serving {
+            return Answer::GoingDown;
+        }
+        let mut counts = vec![0; self.orders.len()];
+        for (shard, count) in self.ask_all(|_, counted| Order::Count(counted)) {
+            counts[usize::from(shard)] = count;
+        }
+        let shares = apportioned(share, &counts);
+        let begun = self.ask_all(|shard, begun| Order::Shed { count: shares[shard], over_ms, begun });
+        let connections = begun.into_iter().sum();
+        tracing::info!(connections, over_ms, "shedding");
         Answer::Leaving { connections, over_ms }
     }
 
@@ -172,9 +190,9 @@ impl Control {
     }
 
     /// Gives every shard an order, and waits for what each says to it. A shard that has stopped says nothing.
-    fn ask_all<T>(&self, order: impl Fn(Sender<T>) -> Order) -> Vec<T> {
+    fn ask_all<T>(&self, order: impl Fn(usize, Sender<T>) -> Order) -> Vec<T> {
         let (said, all_said) = bounded(self.orders.len());
-        (0..self.orders.len()).for_each(|shard| self.order(shard, order(said.clone())));
+        (0..self.orders.len()).for_each(|shard| self.order(shard, order(shard, said.clone())));
         drop(said);
         all_said.iter().collect()
     }

@@ -25,11 +25,12 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+mod aging;
 mod arrival;
 pub mod echo;
 mod ending;
 mod heartbeat;
-mod leaving;
+pub mod leaving;
 mod operators;
 pub mod pace;
 mod secure;
@@ -87,6 +88,8 @@ pub struct Clients {
     admitted: Arc<AtomicUsize>,
     live: Arc<Live>,
     earlier_heart: Option<EarlierHeart>,
+    /// Tick at which the present limit of age came into force.
+    aged_since: u32,
     random: ahash::RandomState,
     response: Vec<u8>,
     tls_buffers: secure::Buffers,
@@ -124,6 +127,7 @@ impl Clients {
             admitted: shared.admitted.clone(),
             live,
             earlier_heart: None,
+            aged_since: 0,
             random,
             response: Vec::new(),
             tls_buffers: secure::Buffers::default(),
@@ -133,6 +137,7 @@ impl Clients {
     /// Holds to new settings: at once, but for what a client was told when it came.
     pub fn apply(&mut self, live: Arc<Live>) {
         self.remember_heart(&live.limits);
+        self.remember_age(&live.limits);
         // Buckets are of the old size: everybody begins with a full one.
         self.allowances = Allowances::default();
         self.live = live;

@@ -24,6 +24,7 @@ use crate::protocol::close::CloseReason;
 use crate::wire::upgrade::REFUSALS;
 use admins::Admins;
 use clients::Clients;
+use clients::leaving::Why;
 use crossbeam_channel::{Receiver, Sender};
 use doorbell::Doorbell;
 use hearing::Hearing;
@@ -268,6 +269,10 @@ impl Shard {
                 }
                 Order::Answer(asker, answer) => self.clients.answers.push((asker, answer)),
                 Order::Drain { over_ms, begun } => self.drain(over_ms, begun),
+                Order::Count(counted) => drop(counted.send((self.me, self.clients.count_open()))),
+                Order::Shed { count, over_ms, begun } => {
+                    let _ = begun.send(self.clients.ask_to_leave(Why::Shed, count, over_ms));
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! operations outstanding at most, and every order answers a call or a signal.
 
 use crate::config::Live;
-use crate::hub::mail::{Answer, Asker, Operation};
+use crate::hub::mail::{Answer, Asker, Operation, ShardId};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
 
@@ -23,6 +23,17 @@ pub enum Order {
         /// Milliseconds.
         over_ms: u64,
         /// Told how many there are, once nobody comes any more and the first may go.
+        begun: Sender<usize>,
+    },
+    /// Say how many connections there are that could be asked to leave, with the shard's number.
+    Count(Sender<(ShardId, usize)>),
+    /// Close so many connections over a time, in place of what is left of an earlier order of this kind.
+    Shed {
+        /// How many, if there are.
+        count: usize,
+        /// Milliseconds.
+        over_ms: u64,
+        /// Told how many are to leave.
         begun: Sender<usize>,
     },
 }

@@ -3,6 +3,7 @@
 //! through all mail, and then everybody who is still there is closed.
 
 use super::Shard;
+use super::clients::leaving::Why;
 use super::clients::ticks;
 use crate::metrics::Stats;
 use crate::shard::listener::Listener;
@@ -49,7 +50,7 @@ impl Shard {
         }
         if let Some((over_ms, begun)) = draining.order.take() {
             // Nobody waits where the control thread is gone.
-            let _ = begun.send(self.clients.dismiss_all(over_ms));
+            let _ = begun.send(self.clients.ask_to_leave(Why::Drained, usize::MAX, over_ms));
         }
         if self.has_drained() {
             self.draining.iter_mut().for_each(|draining| draining.is_done = true);

@@ -24,6 +24,9 @@ for_shards!(
     a_drain_while_draining_is_a_new_plan,
     a_signal_while_draining_shortens_it,
     who_is_in_the_backlog_is_told_to_come_back,
+    shed_closes_as_many_as_it_says_and_the_server_goes_on,
+    a_shed_while_shedding_is_a_new_plan_and_a_drain_ends_it,
+    connections_are_closed_before_they_are_too_old,
 );
 
 over_tls!(sigterm_spreads_the_closes_over_the_drain_timeout, everybody_is_closed_whatever_it_is_doing);
@@ -262,6 +265,133 @@ fn who_is_in_the_backlog_is_told_to_come_back(shards: usize) {
         client.expect_close(1012);
     }
     assert_eq!(server.wait().code(), Some(0));
+}
+
+fn shed_closes_as_many_as_it_says_and_the_server_goes_on(shards: usize) {
+    let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--echo-path", "/echo").start();
+    let mut clients = connect(&server, 29, "c");
+    let mut echoing = RawClient::tcp(&server);
+    echoing.write(UPGRADE_REQUEST.replace("/chat", "/echo").as_bytes());
+    assert!(echoing.head().starts_with("HTTP/1.1 101"));
+    // Not upgraded, and so not asked to leave.
+    let _upgrading = TcpStream::connect(server.address).expect("the server accepts");
+    let mut admin = Admin::connect(&server);
+    eventually("all are there", || stats(&mut admin)["connections"] == 30);
+    let output = server.run(&["shed", "20%", "--over", "200ms"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "closing 6 connections over 0.2 s\n");
+    let has_shed = |admin: &mut Admin, count: u64| {
+        let stats = stats(admin);
+        assert_eq!(stats["is_draining"], 0);
+        stats["closes_shed"].as_u64() >= Some(count) && stats["connections_leaving"] == 0
+    };
+    eventually("they are closed", || has_shed(&mut admin, 6));
+    assert_eq!(Http::connect(&server).get("/ready").status, 200);
+    // Whoever comes stays; whoever was not chosen has missed nothing.
+    let reply = admin.ok(json!({"id": 1, "command": "shed", "connections": 4, "over_ms": 0}));
+    assert_eq!((&reply["connections"], &reply["over_ms"]), (&json!(4), &json!(0)));
+    eventually("four more are closed", || has_shed(&mut admin, 10));
+    let mut late = connect(&server, 3, "c");
+    admin.publish("c", "e", json!("all"));
+    late.iter_mut().for_each(|client| client.expect(r#"{"event":"e","channel":"c","data":"all"}"#));
+    let mut gone = 0;
+    for client in &mut clients {
+        match client.message() {
+            Message::Text(text) => assert!(text.as_str().ends_with(r#""data":"all"}"#)),
+            Message::Close(Some(frame)) => {
+                gone += 1;
+                wait_ms(frame.reason.as_str());
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    // One of the ten may have been the one on the echo path.
+    assert!((9..=10).contains(&gone), "{gone}");
+    assert_eq!(stats(&mut admin)["closes_shed"], 10);
+    // More than there are: all.
+    let left = 30 - 10 + 3;
+    let reply = admin.ok(json!({"id": 1, "command": "shed", "connections": 1000, "over_ms": 0}));
+    assert_eq!(reply["connections"], left, "{reply}");
+    eventually("all are closed", || has_shed(&mut admin, 10 + left));
+    Client::connect(&server).expect_nothing_before_pong();
+}
+
+fn a_shed_while_shedding_is_a_new_plan_and_a_drain_ends_it(shards: usize) {
+    let mut server = Server::start(shards);
+    let clients = connect(&server, 8, "c");
+    let mut admin = Admin::connect(&server);
+    let shed = |admin: &mut Admin, percent: u64| {
+        let reply = admin.ok(json!({"id": 1, "command": "shed", "percent": percent, "over_ms": 3_600_000}));
+        let connections = reply["connections"].as_u64().expect("a number");
+        assert_eq!(stats(admin)["connections_leaving"], connections);
+        connections
+    };
+    assert_eq!([shed(&mut admin, 100), shed(&mut admin, 50), shed(&mut admin, 0)], [8, 4, 0]);
+    assert_eq!(shed(&mut admin, 50), 4);
+    assert_eq!(drain(&mut admin, 3_600_000), 8);
+    admin.refused(r#"{"id":2,"command":"shed","percent":1}"#, json!(2), "going_down");
+    assert_eq!(drain(&mut admin, 0), 8);
+    for client in clients {
+        listen(client, Instant::now());
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// Each somewhere in its fourth second, or in the first one after a reload, and not all at once.
+fn connections_are_closed_before_they_are_too_old(shards: usize) {
+    const CLIENTS: usize = 40;
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    std::fs::write(&file, "connection-age-max = 4\n").expect("a file");
+    let options = Server::options(shards).arg("--config", file.display()).arg("--echo-path", "/echo");
+    let server = options.heart(1, 5).arg("--server-ping", "on").start();
+    let mut admin = Admin::connect(&server);
+    let since = Instant::now();
+    let mut echoing = RawClient::tcp(&server);
+    echoing.write(UPGRADE_REQUEST.replace("/chat", "/echo").as_bytes());
+    assert!(echoing.head().starts_with("HTTP/1.1 101"));
+    let ends = |mut client: Client| loop {
+        match client.message() {
+            Message::Text(text) if text.as_str().contains("socket:ping") => client.send(r#"{"event":"socket:pong"}"#),
+            Message::Close(Some(frame)) => {
+                assert_eq!(u16::from(frame.code), 1012, "{frame}");
+                wait_ms(frame.reason.as_str());
+                break since.elapsed();
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    };
+    let clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(&server)).collect();
+    let all_ends = |clients: Vec<Client>| -> Vec<Duration> {
+        thread::scope(|scope| {
+            let threads: Vec<_> = clients.into_iter().map(|client| scope.spawn(|| ends(client))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
+        })
+    };
+    let ended = all_ends(clients);
+    let (first, last) = (ended.iter().min().expect("clients"), ended.iter().max().expect("clients"));
+    assert!(*first >= Duration::from_millis(2900), "{first:?}");
+    assert!(*last - *first >= Duration::from_millis(100), "all at once: {first:?} to {last:?}");
+    echoing.expect_close(1012);
+    assert_eq!(stats(&mut admin)["closes_too_old"], CLIENTS as u64 + 1);
+
+    std::fs::write(&file, "connection-age-max = 0\n").expect("a file");
+    admin.ok(json!({"id": 1, "command": "reload"}));
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(&server)).collect();
+    // They are older than what comes into force now.
+    let is_old = |age_s: &Value| age_s.as_u64() >= Some(1);
+    let socket_id = clients[CLIENTS - 1].socket_id.clone();
+    eventually("they are old", || {
+        for client in &mut clients {
+            client.send(r#"{"event":"socket:pong"}"#);
+        }
+        is_old(&admin.ok(json!({"id": 1, "command": "connection", "socket_id": socket_id}))["age_s"])
+    });
+    assert_eq!(stats(&mut admin)["closes_too_old"], CLIENTS as u64 + 1);
+    std::fs::write(&file, "connection-age-max = 1\n").expect("a file");
+    let reply = admin.ok(json!({"id": 1, "command": "reload"}));
+    assert_eq!(reply["changes"], json!([{"option": "connection-age-max", "old": "0", "new": "1"}]));
+    all_ends(clients);
+    assert_eq!(stats(&mut admin)["closes_too_old"], 2 * CLIENTS as u64 + 1);
 }
 
 #[test]

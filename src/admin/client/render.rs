@@ -46,7 +46,7 @@ impl Renderer {
             Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
             Request::Stats => Shape::Stats,
             Request::Reload => Shape::Reloaded,
-            Request::Drain { .. } => Shape::Leaving,
+            Request::Drain { .. } | Request::Shed { .. } => Shape::Leaving,
             Request::Ping => Shape::Ping,
         };
         Renderer { shape, asked: Instant::now() }

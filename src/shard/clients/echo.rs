@@ -17,8 +17,8 @@ impl Clients {
     /// The upgrade was for the echo path.
     pub(super) fn open_echo(&mut self, slot: Slot) {
         self.go_on(slot, Phase::Echoing { is_paused: false });
-        let silent_at = self.silent_at(slot);
-        self.wheel.arm(slot, silent_at);
+        let deadline = self.no_later_than_age(slot, self.silent_at(slot));
+        self.wheel.arm(slot, deadline);
     }
 
     pub(super) fn echo(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
@@ -78,7 +78,7 @@ impl Clients {
         if until.wrapping_sub(silent_at) as i32 >= 0 {
             self.close(slot, CloseReason::Silent { timeout_s: self.silence_s(slot) }, hub);
         } else {
-            self.wheel.arm(slot, silent_at);
+            self.wheel.arm(slot, self.no_later_than_age(slot, silent_at));
         }
     }
 }

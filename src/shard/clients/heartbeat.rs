@@ -33,7 +33,7 @@ impl Clients {
     }
 
     fn expired(&mut self, slot: Slot, until: u32, hub: &mut Hub) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
+        let Some(connection) = self.connections.get(slot as usize) else {
             return;
         };
         let is_due = |at: u32| until.wrapping_sub(at) as i32 >= 0;
@@ -48,6 +48,7 @@ impl Clients {
                 deadline
             }
             Phase::Closing { .. } => connection.ping_at,
+            Phase::Open | Phase::Echoing { .. } if self.is_too_old(slot, until) => return self.retire(slot, hub),
             Phase::Echoing { .. } => return self.echo_expired(slot, until, hub),
             Phase::Open => {
                 if is_due(self.deadline(slot)) && !self.beat(slot, until, hub) {
@@ -83,13 +84,14 @@ impl Clients {
     pub(super) fn deadline(&self, slot: Slot) -> u32 {
         let connection = &self.connections[slot as usize];
         let silent_at = self.silent_at(slot);
-        if connection.is_pinged {
+        let heart_at = if connection.is_pinged {
             connection.ping_at.wrapping_add(ticks(u64::from(self.live.limits.heart_timeout_s) * 1000))
         } else if self.live.limits.server_ping && (silent_at.wrapping_sub(connection.ping_at) as i32) > 0 {
             connection.ping_at
         } else {
             silent_at
-        }
+        };
+        self.no_later_than_age(slot, heart_at)
     }
 
     pub(super) fn silent_at(&self, slot: Slot) -> u32 {

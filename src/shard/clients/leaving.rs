@@ -9,6 +9,7 @@ use crate::shard::connection::Phase;
 
 /// Who is still to leave, and when. Pure: time and chance come in.
 pub(super) struct Plan {
+    why: Why,
     /// Those who have not been drawn, in no order.
     waiting: Vec<Leaver>,
     /// How many are drawn in all.
@@ -32,11 +33,11 @@ struct Leaver {
 
 impl Plan {
     /// `count` of these, over this time. `chance` is any number.
-    fn new(waiting: Vec<Leaver>, count: usize, now: u32, over_ms: u64, chance: u64) -> Plan {
+    fn new(why: Why, waiting: Vec<Leaver>, count: usize, now: u32, over_ms: u64, chance: u64) -> Plan {
         let count = count.min(waiting.len());
         let rush_ms = (count as u64 * RETURN_MS).saturating_sub(over_ms);
         let waits_ms = rush_ms.clamp(WAITS_MS_MIN, WAITS_MS_MAX) as u32;
-        Plan { waiting, count, drawn: 0, begun_at: now, over_ticks: ticks(over_ms), shift: chance as u8, waits_ms }
+        Plan { why, waiting, count, drawn: 0, begun_at: now, over_ticks: ticks(over_ms), shift: chance as u8, waits_ms }
     }
 
     /// The next who is to leave by now. `chance` is any number, another one each time.
@@ -64,22 +65,48 @@ impl Plan {
     }
 }
 
+fn concerns(why: Why, phase: Phase) -> bool {
+    match phase {
+        Phase::Open | Phase::Echoing { .. } => true,
+        Phase::Upgrading => why == Why::Drained,
+        Phase::Closing { .. } | Phase::Ended => false,
+    }
+}
+
+/// How long somebody who leaves alone is to stay away.
+pub(super) fn lone_wait_ms(chance: u64) -> u32 {
+    wait_ms(WAITS_MS_MIN as u32, chance)
+}
+
 /// How long somebody who has to leave is to stay away: long enough for a proxy to have noticed that this server is not ready.
 fn wait_ms(waits_ms: u32, chance: u64) -> u32 {
     WAIT_MS_MIN + (chance % u64::from(waits_ms)) as u32
 }
 
+/// Why connections are asked to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The server is going down: everybody, also those who are not upgraded.
+    Drained,
+    /// There are too many here.
+    Shed,
+}
+
 impl Clients {
-    /// Everybody is to leave over this time; nobody else comes. Takes the place of an earlier plan. Returns how many that are.
-    pub fn dismiss_all(&mut self, over_ms: u64) -> usize {
-        let stays = |phase| !matches!(phase, Phase::Closing { .. } | Phase::Ended);
-        let connections = self.connections.iter().filter(|(_, connection)| stays(connection.phase));
+    /// How many are open, and not on their way out.
+    pub fn count_open(&self) -> usize {
+        self.connections.iter().filter(|(_, connection)| concerns(Why::Shed, connection.phase)).count()
+    }
+
+    /// `count` of those who are there are to leave over this time. Takes the place of an earlier plan. Returns how many that
+    /// are.
+    pub fn ask_to_leave(&mut self, why: Why, count: usize, over_ms: u64) -> usize {
+        let connections = self.connections.iter().filter(|(_, connection)| concerns(why, connection.phase));
         let leaver = |(slot, accepted_at): (usize, u32)| Leaver { slot: slot as Slot, accepted_at };
         let waiting: Vec<_> = connections.map(|(slot, connection)| leaver((slot, connection.accepted_at))).collect();
-        let count = waiting.len();
-        let chance = self.random.hash_one((self.now, count));
-        self.plan = Some(Plan::new(waiting, count, self.now, over_ms, chance));
-        count
+        let chance = self.random.hash_one((self.now, waiting.len()));
+        let plan = Plan::new(why, waiting, count, self.now, over_ms, chance);
+        self.plan.insert(plan).left()
     }
 
     /// Closes those whose time has come, up to the turn's budget.
@@ -89,7 +116,11 @@ impl Clients {
             let chance = self.random.hash_one((self.now, plan.drawn));
             let Some(leaver) = plan.next(self.now, chance) else { break };
             let retry_after_ms = wait_ms(plan.waits_ms, chance.rotate_right(32));
-            self.dismiss(leaver, CloseReason::Drained { retry_after_ms }, hub);
+            let reason = match plan.why {
+                Why::Drained => CloseReason::Drained { retry_after_ms },
+                Why::Shed => CloseReason::Shed { retry_after_ms },
+            };
+            self.dismiss(leaver, reason, hub);
         }
         self.plan = (plan.left() > 0).then_some(plan);
     }
@@ -167,7 +198,7 @@ mod tests {
             count in 1_usize..400, over_ms in 0_u64..100_000, begun_at: u32, seed: u64,
         ) {
             let mut dice = dice(seed);
-            let plan = Plan::new(leavers(count), count, begun_at, over_ms, dice());
+            let plan = Plan::new(Why::Shed, leavers(count), count, begun_at, over_ms, dice());
             let left = run(plan, begun_at, &mut dice);
             let mut slots: Vec<Slot> = left.iter().map(|&(_, slot)| slot).collect();
             slots.sort_unstable();
@@ -187,7 +218,7 @@ mod tests {
 
         #[test]
         fn a_plan_is_over_in_its_time(count in 1_usize..100, over_ms in 0_u64..=3_600_000, shift: u64) {
-            let mut plan = Plan::new(leavers(count), count, 0, over_ms, shift);
+            let mut plan = Plan::new(Why::Shed, leavers(count), count, 0, over_ms, shift);
             plan.drawn = count - 1;
             prop_assert!(plan.due_in(0).is_some_and(|last| u64::from(last) * TICK_MS <= over_ms.next_multiple_of(TICK_MS)));
         }
@@ -196,16 +227,16 @@ mod tests {
     #[test]
     fn no_more_leave_than_are_asked_to() {
         let mut dice = dice(1);
-        assert_eq!(run(Plan::new(leavers(100), 17, 0, 1000, dice()), 0, &mut dice).len(), 17);
-        assert_eq!(run(Plan::new(leavers(3), 17, 0, 1000, dice()), 0, &mut dice).len(), 3);
-        assert_eq!(run(Plan::new(Vec::new(), 17, 0, 1000, dice()), 0, &mut dice).len(), 0);
+        assert_eq!(run(Plan::new(Why::Shed, leavers(100), 17, 0, 1000, dice()), 0, &mut dice).len(), 17);
+        assert_eq!(run(Plan::new(Why::Shed, leavers(3), 17, 0, 1000, dice()), 0, &mut dice).len(), 3);
+        assert_eq!(run(Plan::new(Why::Shed, Vec::new(), 17, 0, 1000, dice()), 0, &mut dice).len(), 0);
     }
 
     #[test]
     fn the_order_is_another_each_time() {
         let order = |seed| {
             let mut dice = dice(seed);
-            run(Plan::new(leavers(100), 100, 0, 1000, dice()), 0, &mut dice)
+            run(Plan::new(Why::Shed, leavers(100), 100, 0, 1000, dice()), 0, &mut dice)
         };
         assert_ne!(order(1), order(2));
         assert!(!order(1).is_sorted_by_key(|&(_, slot)| slot));
@@ -213,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_hundred_million_over_an_hour_do_not_overflow() {
-        let plan = Plan { drawn: 99_999_999, ..Plan::new(Vec::new(), 0, 0, 3_600_000, 255) };
+        let plan = Plan { drawn: 99_999_999, ..Plan::new(Why::Shed, Vec::new(), 0, 0, 3_600_000, 255) };
         let plan = Plan { count: 100_000_000, ..plan };
         assert_eq!(plan.due_in(0), Some(35_999));
     }
@@ -222,7 +253,7 @@ mod tests {
     fn waits_differ_and_make_up_for_haste() {
         let mut dice = dice(1);
         let mut waits = |count, over_ms| {
-            let plan = Plan::new(leavers(count), count, 0, over_ms, dice());
+            let plan = Plan::new(Why::Shed, leavers(count), count, 0, over_ms, dice());
             let waits: Vec<u32> = (0..10_000).map(|_| wait_ms(plan.waits_ms, dice())).collect();
             let (least, most) = (waits.iter().min().copied(), waits.iter().max().copied());
             (least.expect("waits") / 100, most.expect("waits").div_ceil(100))
