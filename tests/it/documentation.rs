@@ -418,7 +418,8 @@ fn compare(place: &str, shown: &[String], printed: &[String]) {
 /// A port that nothing listens on, below those that the system hands out to whoever asks for any.
 fn free_port() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 10_000) as u16;
+    // Apart from those of a test that was started a moment ago.
+    let start = (std::process::id().wrapping_mul(7919) % 20_000) as u16;
     loop {
         let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {

@@ -7,7 +7,7 @@ pub struct Block {
     /// The page and the line of its fence, for messages.
     pub place: String,
     pub kind: Kind,
-    /// `needs=NAME`, each.
+    /// `needs=NAME`, each, and what a script is run by.
     pub needs: Vec<String>,
     pub lines: Vec<String>,
 }
@@ -73,7 +73,10 @@ pub fn blocks(path: &Path, text: &str) -> Vec<Block> {
         let Some(kind) = kind(&words) else {
             panic!("{place}: how is ```{info} run? See tests/it/documentation.rs");
         };
-        let needs = needs.into_iter().map(|word| word["needs=".len()..].to_owned()).collect();
+        let mut needs: Vec<String> = needs.into_iter().map(|word| word["needs=".len()..].to_owned()).collect();
+        if let Kind::Script(interpreter) = &kind {
+            needs.push(interpreter.program.into());
+        }
         blocks.push(Block { place, kind, needs, lines });
     }
     blocks
