@@ -1,0 +1,322 @@
+//! Runs blocks: what a page has started, and where.
+
+use super::likeness::{is_like, is_shown, shown_first};
+use super::page::{Block, Kind};
+use super::root;
+use crate::harness::{Admin, Client, LONG, Stderr, TempDir};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The connection of the `ws` blocks.
+struct Talk {
+    client: Client,
+    /// Its `socket_id` as the page shows it.
+    shown_id: String,
+}
+
+/// What a page has started, and where.
+pub struct Runner {
+    dir: TempDir,
+    ports: Vec<(&'static str, String)>,
+    server: Option<Running>,
+    background: Option<Running>,
+    talk: Option<Talk>,
+    /// What the last block printed.
+    printed: Option<Vec<String>>,
+}
+
+impl Runner {
+    pub fn new() -> Runner {
+        let dir = TempDir::new();
+        let ports: Vec<_> = SHOWN_PORTS.into_iter().zip(std::iter::repeat_with(free_port)).collect();
+        // `subscribe` goes to the default port, as no configuration tells it another one.
+        let script = format!(
+            "#!/bin/sh\n\
+             case \"$*\" in *--url*) ;; 'subscribe '*) shift; set -- subscribe --url ws://127.0.0.1:{} \"$@\";; esac\n\
+             exec '{}' \"$@\"\n",
+            ports[0].1,
+            env!("CARGO_BIN_EXE_corecast")
+        );
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).expect("a directory");
+        fs::write(bin.join("corecast"), script).expect("a file");
+        fs::set_permissions(bin.join("corecast"), fs::Permissions::from_mode(0o755)).expect("its mode");
+        Runner { dir, ports, server: None, background: None, talk: None, printed: None }
+    }
+
+    /// Does what the block's info string says.
+    pub fn run(&mut self, block: &Block) {
+        let text = self.real(&block.lines.join("\n"));
+        let printed = self.printed.take();
+        match &block.kind {
+            Kind::Shell => self.printed = Some(self.succeed(block, self.bash(&text))),
+            Kind::Console => self.console(block),
+            Kind::Script(interpreter) => {
+                fs::write(self.dir.path().join(interpreter.file), &text).expect("a file");
+                let installed = root().join(interpreter.installed);
+                let is_installed = !interpreter.installed.is_empty() && installed.exists();
+                let program = if is_installed { installed } else { interpreter.program.into() };
+                let mut command = self.command(program);
+                command.arg(interpreter.file);
+                self.printed = Some(self.succeed(block, command));
+            }
+            Kind::Server => {
+                self.stop();
+                let server = Running::start(self.bash(&text));
+                if server.output.wait_for_address().is_none() {
+                    panic!("{}: the server does not listen:\n{}", block.place, server.output.text());
+                }
+                self.server = Some(server);
+            }
+            Kind::Background => self.background = Some(Running::start(self.bash(&text))),
+            Kind::Output => {
+                let printed = printed.unwrap_or_else(|| panic!("{}: the output of what?", block.place));
+                compare(&block.place, &block.lines, &printed);
+            }
+            Kind::OutputOfServer => self.expect_next(block, self.server.as_ref()),
+            Kind::OutputOfBackground => self.expect_next(block, self.background.as_ref()),
+            Kind::WebSocket => self.web_socket(block),
+            Kind::Admin => self.admin(block),
+            Kind::File(name) => fs::write(self.dir.path().join(name), format!("{text}\n")).expect("a file"),
+            Kind::Json => {
+                let values = serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>();
+                values.for_each(|value| drop(value.unwrap_or_else(|error| panic!("{}: {error}", block.place))));
+            }
+            Kind::NotRun => {}
+        }
+    }
+
+    /// Each command, and below it all that it prints.
+    fn console(&self, block: &Block) {
+        let mut lines = block.lines.iter().peekable();
+        while let Some(line) = lines.next() {
+            let Some(first) = line.strip_prefix("$ ") else {
+                panic!("{}: a command first: {line}", block.place);
+            };
+            let mut command = first.to_owned();
+            while let Some(more) = lines.next_if(|line| line.starts_with("> ")) {
+                command = format!("{command}\n{}", &more[2..]);
+            }
+            let shown: Vec<String> =
+                std::iter::from_fn(|| lines.next_if(|line| !line.starts_with("$ "))).cloned().collect();
+            let (_, printed) = self.finish(&block.place, self.bash(&self.real(&command)));
+            compare(&format!("{}: {command}", block.place), &shown, &printed);
+        }
+    }
+
+    /// What is sent, and what comes.
+    fn web_socket(&mut self, block: &Block) {
+        if block.lines.first().is_some_and(|line| line.contains("socket:connected")) {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).expect("the page's server accepts");
+            self.talk = Some(Talk { client: Client::upgrade(stream), shown_id: String::new() });
+        }
+        let mut talk = self.talk.take().unwrap_or_else(|| panic!("{}: on which connection?", block.place));
+        for line in &block.lines {
+            let place = format!("{}: {line}", block.place);
+            if let Some(shown) = line.strip_prefix("→ ") {
+                let sent = self.signed(&place, shown, &talk);
+                talk.client.send(&sent);
+            } else if let Some(close) = line.strip_prefix("← close ") {
+                let (code, text) = close.split_once(' ').unwrap_or((close, ""));
+                let reason = talk.client.expect_close(code.parse().expect("a close code"));
+                assert!(is_like(text, &reason), "{place}: it closes with {reason}");
+            } else if let Some(shown) = line.strip_prefix("← ") {
+                let came = talk.client.text();
+                assert!(is_like(shown, &came), "{place}: comes as\n← {came}");
+                if let Some((shown_id, id)) = value_of(shown, "socket_id").zip(value_of(&came, "socket_id")) {
+                    talk.shown_id = shown_id.to_owned();
+                    talk.client.socket_id = id.to_owned();
+                }
+            } else {
+                panic!("{place}: → or ←");
+            }
+        }
+        self.talk = Some(talk);
+    }
+
+    /// A message that the page shows, with a signature of the real `socket_id`. One that is shown as a wrong one stays so.
+    fn signed(&self, place: &str, message: &str, talk: &Talk) -> String {
+        let Some((channel, auth)) = value_of(message, "channel").zip(value_of(message, "auth")) else {
+            return message.to_owned();
+        };
+        let sign = |id: &str| {
+            let (_, printed) = self.finish(place, self.bash(&format!("corecast sign {id} {channel} --key-file keys")));
+            printed.concat()
+        };
+        if auth == sign(&talk.shown_id) {
+            message.replace(auth, &sign(&talk.client.socket_id))
+        } else {
+            message.to_owned()
+        }
+    }
+
+    fn admin(&self, block: &Block) {
+        let mut admin = Admin::connect_to(&self.dir.path().join("corecast.sock"));
+        for line in &block.lines {
+            let place = format!("{}: {line}", block.place);
+            if let Some(sent) = line.strip_prefix("→ ") {
+                admin.send(sent);
+            } else if let Some(shown) = line.strip_prefix("← ") {
+                let came = admin.line();
+                assert!(is_like(shown, &came), "{place}: comes as\n← {came}");
+            } else {
+                panic!("{place}: → or ←");
+            }
+        }
+    }
+
+    /// The next lines of a program that runs.
+    fn expect_next(&self, block: &Block, running: Option<&Running>) {
+        let running = running.unwrap_or_else(|| panic!("{}: nothing runs", block.place));
+        let printed = |text: &str| -> Vec<String> {
+            // A line that has not ended is none yet.
+            let ended = text.rfind('\n').map_or("", |end| &text[..end]);
+            self.shown(ended).into_iter().skip(running.compared.load(Ordering::Relaxed).into()).collect()
+        };
+        match running.output.wait_for(|text| shown_first(&block.lines, &printed(text))) {
+            Some(used) => _ = running.compared.fetch_add(used as u16, Ordering::Relaxed),
+            None => compare(&block.place, &block.lines, &printed(&running.output.text())),
+        }
+    }
+
+    fn succeed(&self, block: &Block, command: Command) -> Vec<String> {
+        let (is_success, printed) = self.finish(&block.place, command);
+        assert!(is_success, "{}: fails:\n{}", block.place, printed.join("\n"));
+        printed
+    }
+
+    /// Whether a command succeeds, and what it prints.
+    fn finish(&self, place: &str, command: Command) -> (bool, Vec<String>) {
+        let mut running = Running::start(command);
+        if !running.output.wait_for_end() {
+            panic!("{place}: does not end within {LONG:?}; so far:\n{}", running.output.text());
+        }
+        let status = running.child.wait().expect("a child can be waited for");
+        (status.success(), self.shown(&running.output.text()))
+    }
+
+    fn bash(&self, script: &str) -> Command {
+        let mut command = self.command("bash");
+        command.args(["-euo", "pipefail", "-c", script]);
+        command
+    }
+
+    /// A program in the page's directory, with nothing of the caller's environment.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let dir = self.dir.path();
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", format!("{}/bin:{path}", dir.display()))
+            .env("LC_ALL", "C.UTF-8")
+            .env("NODE_PATH", root().join("target/clients/node/node_modules"))
+            .env("XDG_RUNTIME_DIR", dir)
+            .env("HOME", dir)
+            .env("CORECAST_LISTEN", format!("127.0.0.1:{}", self.port()))
+            .env("CORECAST_HTTP", format!("127.0.0.1:{}", self.ports[1].1))
+            .env("CORECAST_SHARDS", "2")
+            .env("CORECAST_PIN", "none")
+            .current_dir(dir);
+        command
+    }
+
+    fn port(&self) -> u16 {
+        self.ports[0].1.parse().expect("a port")
+    }
+
+    /// What the page shows, as it is run.
+    fn real(&self, text: &str) -> String {
+        let text = self.ports.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
+        text.replace(SHOWN_DIR, &self.dir.path().display().to_string())
+    }
+
+    /// What was printed, as the page shows it.
+    fn shown(&self, text: &str) -> Vec<String> {
+        // The directory first: its name may hold what looks like a port.
+        let text = text.replace(&self.dir.path().display().to_string(), SHOWN_DIR);
+        let text = self.ports.iter().fold(text, |text, (shown, real)| text.replace(real, shown));
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether there is a program or a module of that name.
+    pub fn has(&self, name: &str) -> bool {
+        let mut command = self.bash(&format!("command -v {name}"));
+        let has_program = command.output().is_ok_and(|output| output.status.success());
+        has_program || root().join("target/clients/node/node_modules").join(name).exists()
+    }
+
+    /// Ends what runs.
+    pub fn stop(&mut self) {
+        self.talk = None;
+        for running in [self.background.take(), self.server.take()].into_iter().flatten() {
+            running.signal(Signal::TERM);
+            assert!(running.output.wait_for_end(), "does not stop: {}", running.output.text());
+        }
+    }
+}
+
+/// The string that a member holds, in JSON as the pages write it.
+fn value_of<'a>(message: &'a str, member: &str) -> Option<&'a str> {
+    message.split_once(&format!(r#""{member}":""#)).and_then(|(_, rest)| rest.split('"').next())
+}
+
+#[track_caller]
+fn compare(place: &str, shown: &[String], printed: &[String]) {
+    if !is_shown(shown, printed) {
+        panic!("{place}\n--- shown ---\n{}\n--- printed ---\n{}\n---", shown.join("\n"), printed.join("\n"));
+    }
+}
+
+/// A port that nothing listens on, below those that the system hands out to whoever asks for any.
+fn free_port() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Apart from those of a test that was started a moment ago.
+    let start = (std::process::id().wrapping_mul(7919) % 20_000) as u16;
+    loop {
+        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port.to_string();
+        }
+    }
+}
+
+/// A program and its children; killed on drop.
+struct Running {
+    child: Child,
+    output: Arc<Stderr>,
+    /// How many lines of its output a page has shown.
+    compared: AtomicU16,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Running {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        command.stdin(Stdio::null()).stdout(writer.try_clone().expect("a second handle")).stderr(writer);
+        let child = command.process_group(0).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Running { child, output: Stderr::drain(reader), compared: AtomicU16::new(0) }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Whoever has ended needs none.
+        let _ = kill_process_group(Pid::from_child(&self.child), signal);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// What pages call the ports of their server, of its HTTP, and of whatever else listens.
+const SHOWN_PORTS: [&str; 3] = ["9000", "9001", "8080"];
+/// What pages call the directory that they run in.
+const SHOWN_DIR: &str = "/run/user/1000";
