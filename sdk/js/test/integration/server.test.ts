@@ -125,6 +125,49 @@ test("a restart under the client: 1012 where it is drained, back on its own, pri
   }
 });
 
+test("asked to leave by shed and by drain: back after the wait that it was told, and not before", async () => {
+  const opened: number[] = [];
+  const closes: { code: number; reason: string; at: number }[] = [];
+  class Observed extends WebSocket {
+    constructor(url: string) {
+      super(url);
+      opened.push(performance.now());
+      this.once("close", (code, reason) => closes.push({ code, reason: String(reason), at: performance.now() }));
+    }
+  }
+  const own = await Server.start("--http", "off");
+  onTestFinished(() => own.dispose());
+  const socket = new Corecast(own.url, { WebSocket: Observed, backOff: { min: 50, max: 200 } });
+  sockets.push(socket);
+  const channel = socket.subscribe("a");
+  await channel.subscribed;
+  const heard: unknown[] = [];
+  channel.bind("n", (n) => heard.push(n));
+  for (const command of ["shed", "drain"]) {
+    const publisher = new CorecastBackend({ key: KEY, adminSocket: own.adminSocket });
+    const before = socket.socketId;
+    const lost = reached(socket, "connecting");
+    expect(await publisher.publish("a", "n", command)).toBe(1);
+    const asked = await publisher.request(command, { over_ms: 0, ...(command === "shed" ? { percent: 100 } : {}) });
+    expect(asked).toMatchObject({ connections: 1, over_ms: 0 });
+    await lost;
+    await publisher.close();
+    const { code, reason, at } = closes.at(-1)!;
+    expect(code).toBe(1012);
+    const wait = Number(/^retry after (\d+) ms$/.exec(reason)?.[1]);
+    expect(wait).toBeGreaterThanOrEqual(500);
+    const attempts = opened.length;
+    if (command === "drain") {
+      await own.stop(); // it ends by itself; where it has not yet, at once
+      await own.start();
+    }
+    await channel.subscribed;
+    expect(opened[attempts]! - at).toBeGreaterThan(wait - 2);
+    expect(socket.socketId).not.toBe(before);
+  }
+  expect(heard).toEqual(["shed", "drain"]);
+});
+
 test("a network that goes silent is noticed by the missing pong, and the client is back once it speaks", async () => {
   const socket = client();
   const channel = socket.subscribe("a");

@@ -77,6 +77,31 @@ describe("by close code", () => {
     expect(waited(closed(4200, "retry after 3000 ms").fake)).toBe(3_000);
     expect(waited(closed(4000, "retry after 3000 ms").fake)).toBeUndefined();
   });
+
+  test.each([1000, 1001, 1012, 4100, 4999])("%i, and the wait of its reason, however it is written", (code) => {
+    for (const [reason, wait] of [
+      ["retry after 2500 ms", 2_500],
+      ["Retry after 2500ms", 2_500],
+      ["moved; retry after 2500 ms, please", 2_500],
+    ] as const) {
+      expect(waited(closed(code, reason).fake)).toBe(wait + 250);
+    }
+    for (const reason of ["retry after ms", "retry after -5 ms", "retry after 2.5 s", "retry soon"]) {
+      expect(waited(closed(code, reason).fake)).toBeLessThanOrEqual(1_250);
+    }
+  });
+
+  test("a wait is for one time: an attempt that fails after it only backs off", () => {
+    const { fake } = closed(1012, "retry after 7000 ms");
+    expect(waited(fake)).toBe(7_250);
+    fake.last.end(1006);
+    expect(waited(fake)).toBe(500);
+  });
+
+  test("whoever is told different waits comes back at different times", () => {
+    const waits = [500, 1_200, 2_400].map((ms) => waited(closed(1012, `retry after ${ms} ms`).fake));
+    expect(waits).toEqual([750, 1_450, 2_650]);
+  });
 });
 
 test("the delay is anything up to a bound that doubles to 20 s", () => {
