@@ -59,7 +59,7 @@ demo:
 deb:
 	cargo build --release --bin corecast
 	$(MAKE) package-files
-	cargo deb --no-build
+	cargo deb --no-build --strip
 
 # What a package holds that the binary prints of itself.
 PACKAGE_BIN = target/release/corecast
