@@ -101,7 +101,9 @@ fn nothing_is_left_out() {
     let help = |args| String::from_utf8(output(corecast(args), b"").stdout).expect("text");
     let serve = help(&["serve", "--help"]);
     let options = serve.lines().filter_map(|line| line.trim().strip_prefix("--")?.split(' ').next());
-    check_names("README.md", options.map(|option| format!("`--{option}")));
+    check_names("README.md", options.clone().map(|option| format!("`--{option}")));
+    let kept = options.filter(|option| !["config", "print-config", "check-config"].contains(option));
+    check_names("docs/operating.md", kept.map(|option| format!("`{option}`"))); // what holds when after a reload
     let commands = help(&["--help"]);
     let commands = commands.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let commands = commands.filter_map(|line| line.split_whitespace().next()).filter(|command| *command != "help");
