@@ -10,7 +10,7 @@ use crate::shard::connection::Phase;
 /// Who is still to leave, and when. Pure: time and chance come in.
 pub(super) struct Plan {
     why: Why,
-    /// Those who have not been drawn, in no order.
+    /// Those who have not been drawn, in no order: 8 bytes for each, until the plan is over.
     waiting: Vec<Leaver>,
     /// How many are drawn in all.
     count: usize,
@@ -99,7 +99,7 @@ impl Clients {
     }
 
     /// `count` of those who are there are to leave over this time. Takes the place of an earlier plan. Returns how many that
-    /// are.
+    /// are. Walks the connections once, as [`Clients::gauges`] does; who leaves is drawn when it does.
     pub fn ask_to_leave(&mut self, why: Why, count: usize, over_ms: u64) -> usize {
         let connections = self.connections.iter().filter(|(_, connection)| concerns(why, connection.phase));
         let leaver = |(slot, accepted_at): (usize, u32)| Leaver { slot: slot as Slot, accepted_at };
