@@ -57,7 +57,7 @@ fn many_channels(c: &mut Criterion) {
     let mut port = Counting::default();
     let names: Vec<String> = (0..1000).map(|n| format!("user:{n}")).collect();
     for (slot, name) in (0..).zip(&names) {
-        hub.connect(slot, &mut port);
+        hub.connect(slot, None, &mut port);
         hub.hear(slot, &request("subscribe", name), &mut port);
     }
     hub.end_turn(&mut port);
@@ -80,7 +80,7 @@ fn membership(c: &mut Criterion) {
         let mut hub = hub(0, 1);
         let mut port = Counting::default();
         subscribe_all(&mut hub, &mut port, subscribers);
-        hub.connect(subscribers, &mut port);
+        hub.connect(subscribers, None, &mut port);
         let (enter, leave) = (request("subscribe", CHANNEL), request("unsubscribe", CHANNEL));
         group.throughput(Throughput::Elements(2));
         group.bench_function(BenchmarkId::new("subscribe_unsubscribe_beside", subscribers), |bencher| {
@@ -104,7 +104,7 @@ fn disconnect(c: &mut Criterion) {
             (hub, port)
         };
         let empty = |(mut hub, mut port): (Hub, Counting)| {
-            (0..10_000).for_each(|slot| hub.disconnect(slot, &mut port));
+            (0..10_000).for_each(|slot| hub.disconnect(slot, &CloseReason::ClientGone, &mut port));
             (hub, port)
         };
         bencher.iter_batched(full, empty, BatchSize::PerIteration);
@@ -196,7 +196,7 @@ fn turn(hub: &mut Hub, port: &mut Counting, batch: u64) {
 fn subscribe_all(hub: &mut Hub, port: &mut Counting, subscribers: u32) {
     let subscribe = request("subscribe", CHANNEL);
     for slot in 0..subscribers {
-        hub.connect(slot, port);
+        hub.connect(slot, None, port);
         hub.hear(slot, &subscribe, port);
     }
     hub.end_turn(port);

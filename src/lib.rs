@@ -40,6 +40,7 @@
 //! flush     → every connection with something new: one write or writev (budget)
 //! shake     → TLS handshakes go on, a few a turn (budget): those who are connected come first
 //! reap      → connections that ended: slot freed
+//! report    → to the journal what happened, where somebody reads it
 //! ```
 //!
 //! Read, decide, then write once: the write system call is what delivery costs. Everything published in a turn reaches a
@@ -55,6 +56,8 @@
 //!   its place, and is mailed once to each shard that has subscribers. Every subscribe and unsubscribe is counted there
 //!   too, and acknowledged in the same first-in-first-out mail as the messages, so `socket:subscribed` is a promise.
 //! * An address is owned by one shard, by its hash, which counts its connections for the whole server ([`hub::addresses`]).
+//! * The journal of what happens to connections and channels is shard 0's ([`hub::journal`]); the others report to it once
+//!   somebody has asked for it.
 //! * A message is encoded once, header and all, by the shard that the publisher talks to: its bytes have to be copied there
 //!   in any case, and the owner adds nothing to them. What crosses cores is a reference.
 //!

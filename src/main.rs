@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Some(Command::Unsubscribe { socket_id, channel, server }) => {
             ask(&server, Request::Unsubscribe { socket_id, channel })
         }
+        Some(Command::Events { since, epoch, server }) => watch(&server, &Request::Events { since, epoch }),
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
         Some(Command::Reload { server }) => ask(&server, Request::Reload),
         Some(Command::Drain { over, server }) => ask(&server, Request::Drain { over_ms: over }),
@@ -109,6 +110,13 @@ fn ask(server: &Server, request: Request) -> anyhow::Result<ExitCode> {
     let path = gather(&server.flags())?.admin_socket()?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     Client::connect(&path)?.run(request, server.json, &mut out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn watch(server: &Server, request: &Request) -> anyhow::Result<ExitCode> {
+    let path = gather(&server.flags())?.admin_socket()?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    Client::connect(&path)?.watch(request, server.json, &mut out)?;
     Ok(ExitCode::SUCCESS)
 }
 

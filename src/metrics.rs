@@ -76,6 +76,9 @@ table! {
         admin_requests: "corecast_admin_requests_total", "Requests read from admin connections.",
         admin_errors: "corecast_admin_errors_total", "Requests of admin connections answered with an error.",
         admin_pauses: "corecast_admin_pauses_total", "Times an admin connection was not read because too much of what it asked for was unsettled, unanswered or unread.",
+        events: "corecast_events_total", "Lifecycle events numbered by the journal, which begins with its first consumer.",
+        events_lost: "corecast_events_lost_total", "Lifecycle events given up because too many waited for the journal; its consumers began anew.",
+        event_consumers_too_slow: "corecast_event_consumers_too_slow_total", "Consumers of lifecycle events ended because what they had to read next was no longer kept.",
         mail_sent: "corecast_mail_sent_total", "Letters taken by other shards' inboxes.",
         mail_refused: "corecast_mail_refused_total", "Letters that found an inbox full and waited.",
         mail_received: "corecast_mail_received_total", "Letters received from other shards.",
@@ -106,6 +109,8 @@ table! {
         hasty_addresses: "corecast_hasty_addresses", "Addresses that connected lately, where it is limited how often they may.",
         outbox_bytes: "corecast_outbox_bytes", "Bytes that wait for clients.",
         page_bytes: "corecast_page_bytes", "Heap bytes of turn buffers, in use and pooled.",
+        event_consumers: "corecast_event_consumers", "Consumers of lifecycle events.",
+        event_journal_bytes: "corecast_event_journal_bytes", "Bytes of the lifecycle events that are kept for consumers who come back.",
         mail_waiting: "corecast_mail_waiting", "Letters that wait for room in another shard's inbox.",
     }
 }

@@ -1,4 +1,5 @@
-//! Lines of the admin socket: each is answered by exactly one line, with its `id`, in its turn.
+//! Lines of the admin socket: each is answered by exactly one line, with its `id`, in its turn; or it is the last, and the
+//! first line of a stream.
 
 use super::json;
 use corecast::admin::Session;
@@ -15,7 +16,7 @@ pub fn check(data: &[u8]) {
     let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], Limits::default());
     let mut port = Around::default();
     for slot in 0..2 {
-        hub.connect(slot, &mut port);
+        hub.connect(slot, None, &mut port);
         hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"a"}}"#, &mut port);
     }
     let mut session = Session::new(0, 0, 0);
@@ -25,9 +26,31 @@ pub fn check(data: &[u8]) {
         port.settle_all(&mut session, &mut hub);
         assert!(session.is_answered() && session.unsettled() == 0, "a reply waits for nothing");
         let reply = std::mem::take(&mut session.output);
-        check_reply(line, std::str::from_utf8(&reply).expect("replies are text"));
+        let reply = std::str::from_utf8(&reply).expect("replies are text");
+        if session.has_begun_stream() {
+            let (reply, rest) = reply.split_at(reply.find('\n').expect("a whole line") + 1);
+            check_reply(line, reply);
+            return check_stream(rest, &mut session, &mut hub, &mut port);
+        }
+        check_reply(line, reply);
         hub.end_turn(&mut port);
     }
+}
+
+/// The session says whole lines until there is nothing to say, and nobody remembers it when it has left.
+fn check_stream(begun: &str, session: &mut Session, hub: &mut Hub, port: &mut Around) {
+    session.output.extend_from_slice(begun.as_bytes());
+    while session.may_stream_on() {
+        session.stream_on(hub, port);
+        port.settle_all(session, hub);
+    }
+    let lines = std::str::from_utf8(&session.output).expect("lines are text");
+    assert!(lines.is_empty() || lines.ends_with('\n'));
+    for line in lines.lines() {
+        assert!(json::members(line).is_some_and(|members| members.contains_key("event")), "{line}");
+    }
+    session.leave(hub, port);
+    assert_eq!(hub.journal_sizes().0, 0, "a consumer that left is kept");
 }
 
 fn check_reply(line: &[u8], reply: &str) {
@@ -86,7 +109,7 @@ impl Around {
                 let answer = match question {
                     Question::Connections { .. } => Answer::Connections { connections: Vec::new(), next: None },
                     Question::Disconnect { member, .. } if hub.is_live(member) => {
-                        hub.disconnect(member.slot, self);
+                        hub.disconnect(member.slot, &CloseReason::ClientGone, self);
                         Answer::Done
                     }
                     Question::Stats => Answer::Stats { shard: 0, stats: Box::default() },

@@ -1,8 +1,9 @@
 //! The command line side of the admin socket: one request at a time here, a stream of publishes in [`stream`], replies
-//! for people in [`render`].
+//! for people in [`render`], a stream of lines from the server in [`watch`].
 
 pub mod render;
 pub mod stream;
+pub mod watch;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -52,6 +53,12 @@ pub enum Request {
     Unsubscribe {
         socket_id: String,
         channel: String,
+    },
+    Events {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        since: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        epoch: Option<String>,
     },
     Stats,
     Reload,

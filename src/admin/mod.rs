@@ -2,8 +2,10 @@
 //! bytes. [`client`] is the other end, for the command line.
 
 pub mod client;
+mod event_lines;
 pub mod reply;
 pub mod request;
+mod streaming;
 
 use crate::hub::mail::{Answer, Asker, ConnKey, Operation, Question, Settled, ShardId};
 use crate::hub::{Hub, Port};
@@ -13,6 +15,7 @@ use crate::protocol::socket_id::SocketId;
 use request::{Command, Parser, Publish, Refusal};
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use streaming::Stream;
 
 /// Unsettled publishes that a session may have; beyond it the session is not read.
 pub const WINDOW_PUBLISHES: usize = 1024;
@@ -36,6 +39,8 @@ pub struct Session {
     /// Lists and stats that wait for a shard, whose replies are large and of a size that is not known yet; operations on the
     /// whole server.
     walks: usize,
+    /// What it has become for good, by its last request.
+    stream: Option<Stream>,
 }
 
 struct Waiting {
@@ -61,6 +66,8 @@ enum State {
     Stats {
         shards: Vec<Option<Stats>>,
     },
+    /// The last reply, before the lines of a stream.
+    Stream,
 }
 
 impl State {
@@ -104,6 +111,7 @@ impl Session {
             unsettled_bytes: 0,
             waiting_bytes: 0,
             walks: 0,
+            stream: None,
         }
     }
 
@@ -114,6 +122,10 @@ impl Session {
 
     /// Whether the session may be read: neither its window nor its replies, those to come included, are over their limit.
     pub fn may_read(&self) -> bool {
+        if let Some(stream) = &self.stream {
+            // What it says is of no interest, but its end is.
+            return stream.has_begun();
+        }
         self.unsettled < WINDOW_PUBLISHES
             && self.unsettled_bytes < WINDOW_BYTES
             && self.waiting.len() < WAITING_MAX
@@ -140,6 +152,7 @@ impl Session {
             Ok(Command::Publish(publish)) => return self.publish(id, publish, hub, port),
             Ok(Command::Ping) => return self.say(id, |out| reply::done(out, id)),
             Ok(Command::Stats) => return self.stats(id, hub, shards, port),
+            Ok(Command::Events { since, epoch }) => return self.follow(id, since, epoch, hub, port),
             Ok(Command::Channels { prefix, limit, after }) => {
                 let of = Paged::Channels { prefix: prefix.into() };
                 self.page(id, of, limit, after, shards, hub, port)
@@ -212,6 +225,7 @@ impl Session {
             Command::Publish(_)
             | Command::Channels { .. }
             | Command::Connections { .. }
+            | Command::Events { .. }
             | Command::Stats
             | Command::Ping => return Ok(()),
         };
@@ -278,6 +292,9 @@ impl Session {
 
     /// A shard answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, shards: usize, port: &mut impl Port) {
+        if self.stream.as_ref().is_some_and(|stream| stream.is(asker)) {
+            return self.hear_stream(answer, hub, shards);
+        }
         let Some(waiting) = self.at(asker) else { return };
         match (&mut waiting.state, answer) {
             (State::One { question }, answer) => {

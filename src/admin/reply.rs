@@ -95,6 +95,11 @@ fn changes(out: &mut Vec<u8>, changes: &[Change]) {
     }
 }
 
+/// `{"id":…,"ok":true,"epoch":"…","number":N}`: the lines of a stream follow, and go on from this number.
+pub fn following(out: &mut Vec<u8>, id: &str, epoch: u64, number: u64) {
+    let _ = writeln!(out, r#"{{"id":{id},"ok":true,"epoch":"{epoch:016x}","number":{number}}}"#);
+}
+
 /// `{"id":…,"ok":true,"stats":{…},"shards":[{…}]}`
 pub fn stats(out: &mut Vec<u8>, id: &str, shards: &[Stats]) {
     let mut sum = Stats::default();
@@ -148,6 +153,7 @@ impl Refusal {
             Refusal::ReservedEvent => "reserved_event",
             Refusal::NotFound(_) => "not_found",
             Refusal::TooLarge { .. } => "too_large",
+            Refusal::TooMany { .. } => "too_many",
             Refusal::InvalidConfiguration(_) => "invalid_configuration",
             Refusal::GoingDown => "going_down",
         }
@@ -166,7 +172,7 @@ impl Refusal {
             Refusal::MalformedRequest(text) | Refusal::NotFound(text) => text,
             Refusal::UnknownCommand => {
                 "unknown command: there are publish, channels, channel, connections, connection, disconnect, unsubscribe, \
-                 stats, reload, drain, shed and ping"
+                 events, stats, reload, drain, shed and ping"
             }
             Refusal::MissingMember(name) => {
                 json::escape_into(out, name);
@@ -178,6 +184,10 @@ impl Refusal {
                 let _ = write!(out, "over the limit of {limit} ");
                 json::escape_into(out, what);
                 ": send less at once"
+            }
+            Refusal::TooMany { what, limit } => {
+                let _ = write!(out, "there are {limit} {what}, and may not be more: end one first");
+                return;
             }
             Refusal::InvalidConfiguration(text) => text,
             Refusal::GoingDown => "the server is going down",
@@ -202,6 +212,7 @@ mod tests {
     #[test]
     fn good_news() {
         check(|out| done(out, "null"), r#"{"id":null,"ok":true}"#);
+        check(|out| following(out, "1", 255, 41), r#"{"id":1,"ok":true,"epoch":"00000000000000ff","number":41}"#);
         check(|out| done(out, r#"{"a": "\u0062"}"#), r#"{"id":{"a": "\u0062"},"ok":true}"#);
         check(|out| published(out, "1", 3), r#"{"id":1,"ok":true,"subscribers":3}"#);
         check(|out| leaving(out, "1", 3, 60_000), r#"{"id":1,"ok":true,"connections":3,"over_ms":60000}"#);
@@ -237,8 +248,10 @@ mod tests {
         check(Refusal::MissingMember("event"), "missing_member", "event is missing");
         let error = "over the limit of 262144 bytes of data: send less at once";
         check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
+        let error = "there are 64 consumers of events, and may not be more: end one first";
+        check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
         let error = "unknown command: there are publish, channels, channel, connections, connection, disconnect, \
-                     unsubscribe, stats, reload, drain, shed and ping";
+                     unsubscribe, events, stats, reload, drain, shed and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-; presence- does not exist yet)";

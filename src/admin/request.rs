@@ -53,6 +53,12 @@ pub enum Command<'a> {
         /// Any string: what is no legal name has no subscriber either.
         channel: Cow<'a, str>,
     },
+    Events {
+        /// Everything up to this number is known.
+        since: Option<u64>,
+        /// Of this run of the server, or of whichever runs.
+        epoch: Option<u64>,
+    },
     Stats,
     Reload,
     Drain {
@@ -96,6 +102,13 @@ pub enum Refusal {
     /// A limit that was passed.
     TooLarge {
         /// What there is too much of: "bytes of data".
+        what: &'static str,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// Somebody has to leave first.
+    TooMany {
+        /// What there is too much of: "consumers of events".
         what: &'static str,
         /// The most there may be.
         limit: usize,
@@ -192,6 +205,8 @@ struct Members<'r, 'a> {
     over_ms: Member<'a>,
     percent: Member<'a>,
     connections: Member<'a>,
+    since: Member<'a>,
+    epoch: Member<'a>,
 }
 
 type Member<'a> = Option<Value<'a>>;
@@ -201,15 +216,15 @@ impl<'r, 'a> Members<'r, 'a> {
         #[rustfmt::skip]
         let [
             id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason, over_ms,
-            percent, connections,
+            percent, connections, since, epoch,
         ] = document.object()?.named([
             "id", "command", "channel", "channels", "event", "data", "exclude", "prefix", "limit", "after", "socket_id",
-            "code", "reason", "over_ms", "percent", "connections",
+            "code", "reason", "over_ms", "percent", "connections", "since", "epoch",
         ]);
         #[rustfmt::skip]
         let members = Members {
             document, id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason,
-            over_ms, percent, connections,
+            over_ms, percent, connections, since, epoch,
         };
         Some(members)
     }
@@ -232,6 +247,7 @@ impl<'r, 'a> Members<'r, 'a> {
                 Ok(Command::Disconnect { socket_id: self.socket_id()?, code: self.code()?, reason: self.reason()? })
             }
             "unsubscribe" => Ok(Command::Unsubscribe { socket_id: self.socket_id()?, channel: self.channel()? }),
+            "events" => self.events(),
             "stats" => Ok(Command::Stats),
             "reload" => Ok(Command::Reload),
             "drain" => Ok(Command::Drain { over_ms: self.over_ms()? }),
@@ -286,6 +302,17 @@ impl<'r, 'a> Members<'r, 'a> {
     fn socket_id(&self) -> Result<Option<SocketId>, Refusal> {
         let text = required(self.socket_id, "socket_id")?.text();
         Ok(SocketId::parse(&text.ok_or(Refusal::MalformedRequest("socket_id is no string"))?))
+    }
+
+    fn events(&self) -> Result<Command<'a>, Refusal> {
+        let since = integer(self.since, 0..=u64::MAX, "since is no whole number")?;
+        let epoch = text(self.epoch, "epoch is no string")?;
+        let known = epoch.as_deref().map(|epoch| u64::from_str_radix(epoch, 16));
+        Ok(match known.transpose() {
+            Ok(epoch) => Command::Events { since, epoch },
+            // No run of this server, nor of any other: nothing is known.
+            Err(_) => Command::Events { since: None, epoch: None },
+        })
     }
 
     fn limit(&self) -> Result<Option<usize>, Refusal> {
@@ -419,6 +446,15 @@ mod tests {
         let shed = |share, over_ms| Command::Shed { share, over_ms };
         check(r#"{"id":1,"command":"shed","percent":20}"#, shed(Share::Percent(20), 60_000));
         check(r#"{"id":1,"command":"shed","connections":500,"over_ms":1}"#, shed(Share::Count(500), 1));
+        check(r#"{"id":1,"command":"events"}"#, Command::Events { since: None, epoch: None });
+        check(
+            r#"{"id":1,"command":"events","since":41,"epoch":"00000000000000Ff"}"#,
+            Command::Events { since: Some(41), epoch: Some(255) },
+        );
+        check(
+            r#"{"id":1,"command":"events","since":41,"epoch":"another's"}"#,
+            Command::Events { since: None, epoch: None },
+        );
         check(r#"{"id":1,"command":"p\u0069ng","x":1e999}"#, Command::Ping);
         check(r#"{"id":1,"command":"channels"}"#, Command::Channels { prefix: "".into(), limit: None, after: None });
         check(

@@ -104,6 +104,19 @@ Example:
         server: Server,
     },
 
+    /// Watch channels come into use and connections come and go, an event a line
+    #[command(after_help = EVENTS_AFTER)]
+    Events {
+        /// Only what comes after this number, if the server still has it; otherwise a snapshot comes first
+        #[arg(long, value_name = "N")]
+        since: Option<u64>,
+        /// The run of the server that the number is of; if it is another's, a snapshot comes first
+        #[arg(long, value_name = "EPOCH", requires = "since")]
+        epoch: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+
     /// Show the server's counters, in total and by shard
     Stats {
         #[command(flatten)]
@@ -393,6 +406,15 @@ shards and pin need a restart: if they differ, that is said, and the rest applie
 Examples:
   corecast reload
   systemctl reload corecast         with ExecReload=/usr/bin/corecast reload";
+
+const EVENTS_AFTER: &str = "\
+Without --since it begins with a snapshot: the channels that have subscribers and the connections, as they were at one \
+number. Then every event follows, numbered without a gap, until the server stops. A channel counts as vacated once nobody \
+has heard it for 3 s. Where the output is not read, the server ends the stream once it no longer keeps what would be next.
+
+Examples:
+  corecast events
+  corecast events --since 41 --epoch 9f3c2d01ab45ef67 --json";
 
 const CONFIG_HELP: &str = "TOML file to read; corecast.toml in the repository is the manual";
 

@@ -1,16 +1,28 @@
 //! The channels that this shard owns: which shards care, and how many subscribers each has.
+//!
+//! Where events are listened to, a channel that its last subscriber leaves keeps its entry for [`HELD_BACK_TICKS`]: a page
+//! that is loaded again is gone for a moment, and nobody wants to hear of it. So an entry lives exactly as long as the
+//! channel is occupied by what consumers are told, and one walk over the entries is the snapshot that fits.
 
 use crate::hub::mail::ShardId;
 use crate::protocol::channel::{Channel, ChannelName};
 use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
+use std::collections::{HashMap, VecDeque};
 
-/// Entries exist for channels with a subscriber anywhere (a subscription under way included).
+/// Entries exist for channels with a subscriber anywhere (a subscription under way included), and for those that had one a
+/// moment ago.
 #[derive(Default)]
 pub struct Directory {
     channels: Slab<Entry>,
     by_name: HashTable<u32>,
+    /// Channels that nobody hears are kept for a while.
+    holds_back: bool,
+    /// Those, and since which tick.
+    vacant: HashMap<u32, u32, ahash::RandomState>,
+    /// In the order in which they came to be vacant; some are occupied again, or gone.
+    vacancies: VecDeque<(u32, u32)>,
 }
 
 struct Entry {
@@ -22,29 +34,34 @@ struct Entry {
 /// Heap bytes of a channel, without its name.
 pub const ENTRY_BYTES: usize = size_of::<Entry>();
 
-/// Subscribers per shard; no zeros.
+/// Subscribers per shard; no zeros. Empty: the channel is vacant, and kept for a while.
 pub type Counts = SmallVec<[(ShardId, u32); 2]>;
 
 impl Directory {
-    /// Counts a subscriber of `shard` in.
-    pub fn join(&mut self, name: &ChannelName, hash: u64, shard: ShardId) {
-        let Directory { channels, by_name } = self;
+    /// Counts a subscriber of `shard` in. Returns whether the channel is occupied by that.
+    pub fn join(&mut self, name: &ChannelName, hash: u64, shard: ShardId) -> bool {
+        let Directory { channels, by_name, vacant, .. } = self;
         let found = by_name.find(hash, |&index| channels[index as usize].name == *name);
+        let is_new = found.is_none();
         let index = found.copied().unwrap_or_else(|| {
             let index = channels.insert(Entry { name: name.clone(), hash, counts: Counts::new() }) as u32;
             by_name.insert_unique(hash, index, |&index| channels[index as usize].hash);
             index
         });
         let counts = &mut channels[index as usize].counts;
+        if counts.is_empty() && !is_new {
+            vacant.remove(&index);
+        }
         match counts.iter_mut().find(|(of, _)| *of == shard) {
             Some((_, count)) => *count += 1,
             None => counts.push((shard, 1)),
         }
+        is_new
     }
 
-    /// Counts a subscriber of `shard` out. The last one takes the entry along.
-    pub fn leave(&mut self, name: &ChannelName, hash: u64, shard: ShardId) {
-        let Directory { channels, by_name } = self;
+    /// Counts a subscriber of `shard` out. The last one takes the entry along, at once or from tick `now` on in a while.
+    pub fn leave(&mut self, name: &ChannelName, hash: u64, shard: ShardId, now: u32) {
+        let Directory { channels, by_name, holds_back, vacant, vacancies } = self;
         let Ok(found) = by_name.find_entry(hash, |&index| channels[index as usize].name == *name) else {
             debug_assert!(false, "a member left a channel that has none");
             return;
@@ -57,10 +74,51 @@ impl Directory {
                 counts.swap_remove(at);
             }
         }
-        if counts.is_empty() {
+        if !counts.is_empty() {
+            return;
+        }
+        if *holds_back {
+            vacant.insert(index as u32, now);
+            vacancies.push_back((index as u32, now));
+        } else {
             found.remove();
             channels.remove(index);
         }
+    }
+
+    /// From now on channels that nobody hears are kept for a while.
+    pub fn hold_back(&mut self) {
+        self.holds_back = true;
+    }
+
+    /// Forgets one of the channels that nobody has heard for long enough, or for less where too many wait.
+    pub fn vacate(&mut self, now: u32) -> Option<ChannelName> {
+        while let Some(&(index, since)) = self.vacancies.front() {
+            if !is_due(since, now) && self.vacancies.len() <= VACANCIES_MAX {
+                return None;
+            }
+            self.vacancies.pop_front();
+            // Not where somebody came in between, and perhaps left again.
+            if self.vacant.get(&index) == Some(&since) {
+                self.vacant.remove(&index);
+                let Entry { name, hash, .. } = self.channels.remove(index as usize);
+                if let Ok(found) = self.by_name.find_entry(hash, |&other| other == index) {
+                    found.remove();
+                }
+                return Some(name);
+            }
+        }
+        if self.vacancies.capacity() > VACANCIES_KEPT {
+            self.vacancies = VecDeque::new();
+            self.vacant.shrink_to_fit();
+        }
+        None
+    }
+
+    /// Ticks until the next channel may have to be vacated.
+    pub fn due_in(&self, now: u32) -> Option<u32> {
+        let &(_, since) = self.vacancies.front()?;
+        Some(HELD_BACK_TICKS.saturating_sub(now.wrapping_sub(since)))
     }
 
     /// Subscribers per shard; empty where nobody hears the channel.
@@ -74,6 +132,21 @@ impl Directory {
     /// Up to `limit` channels whose name starts with `prefix`, from index `after` on, and where to go on. A channel that
     /// lives from the first page to the last is told once; a page looks at a bounded number of entries, so it can be short.
     pub fn page(&self, prefix: &str, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
+        let is_meant = |entry: &Entry| !entry.counts.is_empty() && entry.name.as_channel().as_str().starts_with(prefix);
+        self.page_of(is_meant, limit, after)
+    }
+
+    /// Likewise, of all channels that are occupied by what consumers of events are told.
+    pub fn page_occupied(&self, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
+        self.page_of(|_| true, limit, after)
+    }
+
+    fn page_of(
+        &self,
+        is_meant: impl Fn(&Entry) -> bool,
+        limit: usize,
+        after: u32,
+    ) -> (Vec<(ChannelName, u64)>, Option<u32>) {
         let mut page = Vec::new();
         let end = self.channels.capacity().min(u32::MAX as usize) as u32;
         let stop = end.min(after.saturating_add(SCAN_MAX));
@@ -81,7 +154,7 @@ impl Directory {
             let Some(entry) = self.channels.get(index as usize) else {
                 continue;
             };
-            if !entry.name.as_channel().as_str().starts_with(prefix) {
+            if !is_meant(entry) {
                 continue;
             }
             if page.len() == limit {
@@ -94,13 +167,17 @@ impl Directory {
 
     /// Channels with a subscriber anywhere.
     pub fn len(&self) -> usize {
-        self.channels.len()
+        self.channels.len() - self.vacant.len()
     }
 
     /// Whether nobody hears anything that this shard owns.
     pub fn is_empty(&self) -> bool {
-        self.channels.is_empty()
+        self.len() == 0
     }
+}
+
+fn is_due(since: u32, now: u32) -> bool {
+    now.wrapping_sub(since) >= HELD_BACK_TICKS
 }
 
 /// Subscribers of all shards.
@@ -110,6 +187,13 @@ pub fn total(counts: &[(ShardId, u32)]) -> u64 {
 
 /// Entries that one page looks at: about a millisecond.
 const SCAN_MAX: u32 = 65_536;
+/// For how long nobody must hear a channel before it counts as vacated: 3 s. A browser loads a page again in less.
+pub const HELD_BACK_TICKS: u32 = 30;
+/// Channels that wait to be vacated, those included that did and are occupied again; beyond it the oldest are early. They
+/// take 2 MiB at most, beside their entries.
+const VACANCIES_MAX: usize = 65_536;
+/// What the queue keeps when it is empty.
+const VACANCIES_KEPT: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -136,13 +220,13 @@ mod tests {
         check_counts(&directory, "a", &[(0, 1), (3, 2)]);
         check_counts(&directory, "b", &[(3, 1)]);
         check_counts(&directory, "c", &[]);
-        directory.leave(&a, HASH, 0);
-        directory.leave(&a, HASH, 3);
+        directory.leave(&a, HASH, 0, 0);
+        directory.leave(&a, HASH, 3, 0);
         check_counts(&directory, "a", &[(3, 1)]);
-        directory.leave(&a, HASH, 3);
+        directory.leave(&a, HASH, 3, 0);
         check_counts(&directory, "a", &[]);
         assert_eq!(directory.len(), 1, "the last to leave takes the entry along");
-        directory.leave(&b, HASH, 3);
+        directory.leave(&b, HASH, 3, 0);
         assert!(directory.is_empty());
     }
 
@@ -160,7 +244,7 @@ mod tests {
             assert!(page.len() <= 3);
             told.extend(page.into_iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), count)));
             after = next;
-            directory.leave(&name(&format!("go:{n}")), HASH, 1);
+            directory.leave(&name(&format!("go:{n}")), HASH, 1, 0);
             directory.join(&name(&format!("late:{n}")), HASH, 1);
             n += 1;
         }
@@ -168,6 +252,49 @@ mod tests {
         told.sort_unstable();
         expected.sort_unstable();
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_channel_is_vacated_once_nobody_has_come_back_for_a_while() {
+        let mut directory = Directory::default();
+        let (a, b) = (name("a"), name("b"));
+        directory.hold_back();
+        assert!(directory.join(&a, HASH, 0) && !directory.join(&a, HASH, 1) && directory.join(&b, HASH, 0));
+        directory.leave(&a, HASH, 0, 0);
+        assert_eq!(directory.due_in(0), None, "somebody hears it");
+        directory.leave(&a, HASH, 1, 10);
+        check_counts(&directory, "a", &[]);
+        assert_eq!(
+            (directory.len(), directory.page("", 9, 0).0.len(), directory.page_occupied(9, 0).0.len()),
+            (1, 1, 2)
+        );
+        assert_eq!((directory.due_in(10), directory.vacate(39)), (Some(30), None));
+        assert!(!directory.join(&a, HASH, 2), "it never was vacated");
+        directory.leave(&a, HASH, 2, 39);
+        assert_eq!((directory.vacate(40), directory.due_in(40)), (None, Some(29)));
+        assert_eq!((directory.vacate(69), directory.vacate(69)), (Some(a.clone()), None));
+        assert!(directory.join(&a, HASH, 2), "it was");
+        directory.leave(&a, HASH, 2, u32::MAX);
+        directory.leave(&b, HASH, 0, u32::MAX);
+        assert!(directory.is_empty());
+        assert_eq!([29, 29].map(|now| directory.vacate(now)), [Some(a), Some(b)], "ticks wrap");
+        assert_eq!(directory.page_occupied(9, 0), (Vec::new(), None));
+    }
+
+    #[test]
+    fn too_many_vacancies_are_not_held_back_for_long() {
+        let mut directory = Directory::default();
+        directory.hold_back();
+        for n in 0..VACANCIES_MAX + 2 {
+            let channel = name(&n.to_string());
+            let hash = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(n);
+            directory.join(&channel, hash, 0);
+            directory.leave(&channel, hash, 0, 0);
+        }
+        assert!(directory.vacate(1).is_some() && directory.vacate(1).is_some());
+        assert_eq!(directory.vacate(1), None);
+        while directory.vacate(HELD_BACK_TICKS).is_some() {}
+        assert!(directory.vacancies.capacity() <= VACANCIES_KEPT && directory.vacant.capacity() == 0);
     }
 
     /// Of all channels here: a table must tell names apart, not hashes.

@@ -2,6 +2,8 @@
 
 use crate::config::Difference;
 use crate::hub::addresses::{Address, Verdict};
+use crate::hub::journal::Event;
+use crate::hub::reports::Report;
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::socket_id::SocketId;
@@ -129,18 +131,28 @@ pub enum Mail {
     Admit(Arrival, Verdict),
     /// To the address's owner: a connection that was placed or refused has ended.
     Depart { address: Address, was_refused: bool },
+    /// From the journal: report what happens from now on.
+    Listen,
+    /// To the journal: that is done.
+    Listening,
+    /// To the journal: what happened.
+    Happened(Box<Report>),
+    /// From the journal: it has taken that.
+    Taken,
     /// Going down: all that its sender had for this owner came before ([`Fence::Publishers`]), or all that this owner
-    /// had for its subscribers ([`Fence::Owners`]).
+    /// had for its subscribers ([`Fence::Owners`]), or all that it had for the journal ([`Fence::Reports`]).
     Fence(Fence),
 }
 
-/// The two legs of a fence.
+/// The legs of a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     /// Publisher's shard → owner.
     Publishers,
     /// Owner → subscribers' shards.
     Owners,
+    /// Any shard → the journal, once everybody has been disconnected.
+    Reports,
 }
 
 /// One part of the count that answers a publish. A publish to n channels is settled when its parts add up to n, or to
@@ -162,6 +174,9 @@ pub enum Question {
     Channel { channel: ChannelName, hash: u64 },
     /// A page of the channels that the shard owns.
     Channels { prefix: Box<str>, limit: usize, after: u32 },
+    /// A page of the channels that the shard owns, and that are occupied by what it has reported: those included that
+    /// are to be vacated if nobody comes back.
+    Occupied { limit: usize, after: u32 },
     /// A page of the shard's connections.
     Connections { limit: usize, after: u32 },
     /// One connection.
@@ -170,6 +185,12 @@ pub enum Question {
     Disconnect { member: ConnKey, code: u16, reason: Box<str> },
     /// Take one connection out of a channel.
     Unsubscribe { member: ConnKey, channel: ChannelName, hash: u64 },
+    /// To the journal: a consumer comes, who knows everything up to `since` of the run `epoch`.
+    Follow { since: Option<u64>, epoch: Option<u64> },
+    /// To the journal: what it has for this consumer, as soon as there is something.
+    MoreEvents,
+    /// To the journal: the consumer is gone. Not answered.
+    Unfollow,
     /// All numbers.
     Stats,
     /// What concerns the whole server; the shard passes it on.
@@ -214,12 +235,22 @@ pub enum Answer {
     NotFound,
     /// To [`Question::Channel`].
     Subscribers(u64),
-    /// To [`Question::Channels`]; `next` continues, `None` is the end of this shard.
+    /// To [`Question::Channels`] and [`Question::Occupied`]; `next` continues, `None` is the end of this shard.
     Channels { channels: Vec<(ChannelName, u64)>, next: Option<u32> },
     /// To [`Question::Connections`].
     Connections { connections: Vec<ConnectionInfo>, next: Option<u32> },
     /// To [`Question::Connection`].
     Connection { connection: ConnectionInfo, channels: Vec<ChannelName> },
+    /// To [`Question::Follow`]: events after `number` follow, and the state at that number comes first if it `is_snapshot`.
+    Following { epoch: u64, number: u64, is_snapshot: bool },
+    /// To [`Question::Follow`]: there are so many already.
+    TooMany { limit: usize },
+    /// To [`Question::MoreEvents`]: consecutive events, the first of which has this number.
+    Events { number: u64, events: Box<[Event]> },
+    /// To a consumer, asked or not: what would be next is no longer kept, and so many more.
+    FellBehind { missing: u64 },
+    /// To [`Question::MoreEvents`]: there will never be more.
+    NoMoreEvents,
     /// To [`Question::Stats`].
     Stats { shard: ShardId, stats: Box<Stats> },
     /// To [`Operation::Reload`]: what the new configuration, which all shards hold to, changed.

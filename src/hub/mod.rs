@@ -6,13 +6,15 @@
 //! publish its place ([`directory`]). The parts talk by [`Mail`], also when both are this hub.
 //!
 //! This file has the hub's state, the requests and the mail that it opens; what follows from them is in `membership.rs`,
-//! `delivery.rs` and `replies.rs`.
+//! `delivery.rs`, `replies.rs` and `telling.rs`.
 
 pub mod addresses;
 pub mod bucket;
 mod delivery;
 pub mod directory;
+pub mod follower;
 pub mod identity;
+pub mod journal;
 pub mod mail;
 pub mod member;
 mod membership;
@@ -20,7 +22,9 @@ pub mod outgoing;
 pub mod pages;
 pub mod places;
 mod replies;
+pub mod reports;
 pub mod subscribers;
+mod telling;
 
 #[cfg(any(test, fuzzing))]
 pub mod simulation;
@@ -37,12 +41,15 @@ use addresses::{Address, Addresses, Verdict};
 use ahash::RandomState;
 use directory::{Directory, total};
 use identity::Identities;
+use journal::Journal;
 use mail::{Answer, Arrival, Asker, Cause, ConnKey, Fence, Mail, Membership, Question, Settled};
 use mail::{ShardId, Slot};
 use member::{Member, NOT_LIVE, Subscription};
 use pages::{Chunk, PageId, Pages};
+use reports::{Happening, Reports};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use subscribers::Subscribers;
 
 /// What a hub asks of the shard around it.
@@ -128,6 +135,10 @@ pub struct Hub {
     subscribers: Subscribers,
     directory: Directory,
     addresses: Addresses,
+    /// What this shard has to tell the journal.
+    reports: Reports,
+    /// Of [`journal::JOURNAL`] only.
+    journal: Journal,
     /// The page that this turn's replies are laid out in.
     reply_page: Option<PageId>,
     /// Letters from this hub to itself.
@@ -137,9 +148,11 @@ pub struct Hub {
     /// The clock of the turn, as the shard says it: microseconds, wrapping. Every message carries that of the turn in which
     /// it was read from its publisher.
     pub turn_us: u32,
+    /// The turn's tick, as the shard says it.
+    pub now: u32,
     /// Replies `subscribed` that are ready and held back. While there is none, delivery skips the look.
     holding: usize,
-    fences: [usize; 2],
+    fences: [usize; 3],
     parser: Parser,
     keys: KeyRing,
     limits: Limits,
@@ -157,6 +170,8 @@ impl Hub {
             shard,
             shards,
             addresses: Addresses::new(hasher.clone()),
+            reports: Reports::default(),
+            journal: Journal::new(hasher.hash_one("epoch")),
             hasher,
             identities: Identities::new(seed),
             pages: Pages::default(),
@@ -167,8 +182,9 @@ impl Hub {
             own_mail: VecDeque::new(),
             laid: Laid::default(),
             turn_us: 0,
+            now: 0,
             holding: 0,
-            fences: [0; 2],
+            fences: [0; 3],
             parser: Parser::default(),
             keys: KeyRing::new(keys),
             limits,
@@ -184,21 +200,28 @@ impl Hub {
 
     // ---- connections of this shard
 
-    /// A connection is open: it may be spoken to, first with `socket:connected`.
-    pub fn connect(&mut self, slot: Slot, port: &mut impl Port) {
+    /// A connection is open: it may be spoken to, first with `socket:connected`. `address`: for consumers of events,
+    /// where there are any ([`Hub::is_listened_to`]).
+    pub fn connect(&mut self, slot: Slot, address: Option<SocketAddr>, port: &mut impl Port) {
         let at = slot as usize;
         if at >= self.members.len() {
             self.members.resize_with(at + 1, Member::default);
         }
         self.members[at].is_live = true;
         let id = self.socket_id(slot);
+        if self.reports.is_listening {
+            self.reports.push(Happening::Connected { socket_id: id, address });
+        }
         let (interval, timeout) = (self.limits.heart_interval_s, self.limits.heart_timeout_s);
         self.say_now(slot, port, |out| event::connected(out, id, interval, timeout));
     }
 
     /// The connection is over, or is to hear nothing more than what it has been sent so far.
-    pub fn disconnect(&mut self, slot: Slot, port: &mut impl Port) {
+    pub fn disconnect(&mut self, slot: Slot, reason: &CloseReason, port: &mut impl Port) {
         let Some(key) = self.live_key(slot) else { return };
+        if self.reports.is_listening {
+            self.reports.push(Happening::disconnected(self.socket_id(slot), reason));
+        }
         while let Some(&Subscription { local, position, is_wanted, .. }) =
             self.members[slot as usize].subscriptions.last()
         {
@@ -366,7 +389,7 @@ impl Hub {
 
     /// Sends the first leg of the fence. Nothing may be published in this shard after it.
     pub fn fence(&mut self, port: &mut impl Port) {
-        self.post_all(Fence::Publishers, port);
+        self.post_all(|| Mail::Fence(Fence::Publishers), port);
         self.settle_own(port);
     }
 
@@ -401,9 +424,9 @@ impl Hub {
         self.settle_own(port);
     }
 
-    fn post_all(&mut self, fence: Fence, port: &mut impl Port) {
+    fn post_all(&mut self, mail: impl Fn() -> Mail, port: &mut impl Port) {
         for shard in 0..self.shards {
-            self.post(shard as ShardId, Mail::Fence(fence), port);
+            self.post(shard as ShardId, mail(), port);
         }
     }
 
@@ -420,11 +443,11 @@ impl Hub {
             }
             Mail::Publish(publish) => self.sequence(*publish, port),
             Mail::Subscribe { channel, hash, membership } => {
-                self.directory.join(&channel, hash, membership.member.shard);
+                self.count_in(&channel, hash, membership.member.shard);
                 self.post(membership.member.shard, Mail::Subscribed(membership), port);
             }
             Mail::Unsubscribe { channel, hash, membership } => {
-                self.directory.leave(&channel, hash, membership.member.shard);
+                self.directory.leave(&channel, hash, membership.member.shard, self.now);
                 if !matches!(membership.cause, Cause::Left) {
                     self.post(membership.member.shard, Mail::Unsubscribed(membership), port);
                 }
@@ -443,10 +466,17 @@ impl Hub {
             Mail::Depart { address, was_refused } => {
                 self.addresses.depart(address, was_refused);
             }
+            Mail::Listen => self.listen(port),
+            Mail::Listening => self.start_journal(port),
+            Mail::Happened(report) => self.take_report(*report, port),
+            Mail::Taken => self.reports.taken(),
             Mail::Fence(fence) => {
                 self.fences[fence as usize] += 1;
                 if fence == Fence::Publishers && self.fences[fence as usize] == self.shards {
-                    self.post_all(Fence::Owners, port);
+                    self.post_all(|| Mail::Fence(Fence::Owners), port);
+                }
+                if fence == Fence::Reports && self.fences[fence as usize] == self.shards {
+                    self.complete_journal(port);
                 }
             }
         }
@@ -460,6 +490,13 @@ impl Hub {
             Question::Channels { prefix, limit, after } => {
                 let (channels, next) = self.directory.page(&prefix, limit, after);
                 Answer::Channels { channels, next }
+            }
+            Question::Occupied { limit, after } => {
+                let (channels, next) = self.directory.page_occupied(limit, after);
+                Answer::Channels { channels, next }
+            }
+            Question::Follow { .. } | Question::MoreEvents | Question::Unfollow => {
+                return self.serve_follower(asker, &question, port);
             }
             Question::Unsubscribe { member, channel, hash } => {
                 let wanted = self.is_live(member).then(|| self.wanted_local(member.slot, channel.as_channel(), hash));

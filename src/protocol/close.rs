@@ -175,6 +175,14 @@ impl CloseReason {
         }
     }
 
+    /// The code of the close frame that ended it, whichever side sent it; `None`: there was no frame, or none with a code.
+    pub fn close_code(&self) -> Option<u16> {
+        match self {
+            CloseReason::ClientClosed { code } => *code,
+            _ => self.code(),
+        }
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             CloseReason::ClientClosed { code } => Some(code.unwrap_or(1000)),
@@ -308,6 +316,14 @@ mod tests {
         ] {
             check(asked_to_leave, Some((1012, "retry after 1234 ms")), Reconnect::WithBackOff);
         }
+    }
+
+    #[test]
+    fn a_client_that_said_no_code_closed_without_one() {
+        assert_eq!(CloseReason::ClientClosed { code: None }.close_code(), None);
+        assert_eq!(CloseReason::ClientClosed { code: Some(1001) }.close_code(), Some(1001));
+        assert_eq!(CloseReason::ServerRestarting.close_code(), Some(1012));
+        assert_eq!(CloseReason::ClientGone.close_code(), None);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Admins {
     pub read_bytes: usize,
     /// The slot that is served first.
     first: usize,
+    /// Likewise of streams.
+    first_stream: usize,
 }
 
 struct Admin {
@@ -71,6 +73,7 @@ impl Admins {
             own: 0,
             read_bytes: 0,
             first: 0,
+            first_stream: 0,
         }
     }
 
@@ -172,6 +175,28 @@ impl Admins {
         }
     }
 
+    /// Lets streams ask for what they are to say next, a few in a turn: pages of a snapshot take their time.
+    pub fn stream(&mut self, hub: &mut Hub, clients: &mut Clients) {
+        let (slots, start) = (self.connections.capacity(), self.first_stream);
+        let mut left = STREAMS_PER_TURN;
+        for slot in (start..slots).chain(0..start.min(slots)) {
+            let Some(admin) = self.connections.get_mut(slot).filter(|admin| admin.session.may_stream_on()) else {
+                continue;
+            };
+            admin.session.stream_on(hub, clients);
+            left -= 1;
+            if left == 0 {
+                self.first_stream = slot + 1;
+                return;
+            }
+        }
+    }
+
+    /// Whether a stream could go on.
+    pub fn may_stream(&self) -> bool {
+        self.connections.iter().any(|(_, admin)| admin.session.may_stream_on())
+    }
+
     /// Hands over what shards answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, clients: &mut Clients) {
         let shards = self.shards;
@@ -192,10 +217,13 @@ impl Admins {
     }
 
     /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
-    pub fn flush(&mut self, now: u32) {
+    pub fn flush(&mut self, is_stopping: bool, hub: &mut Hub, clients: &mut Clients) {
         let own = &mut self.own;
         self.connections.retain(|_, admin| {
-            let goes_on = admin.flush(now);
+            let goes_on = admin.flush(clients.now) && !admin.ends_stream(is_stopping, clients.now);
+            if !goes_on {
+                admin.session.leave(hub, clients);
+            }
             *own -= usize::from(admin.is_own && !goes_on);
             goes_on
         });
@@ -211,10 +239,10 @@ impl Admins {
         self.connections.iter().all(|(_, admin)| admin.session.unsettled() == 0)
     }
 
-    /// Whether no reply waits to be written to somebody who reads.
+    /// Whether no reply waits to be written to somebody who reads, and all streams are at their end.
     pub fn is_written(&self, now: u32) -> bool {
-        let is_reading = |admin: &Admin| now.wrapping_sub(admin.taken_at) < ticks(READ_TIMEOUT_MS);
-        self.connections.iter().all(|(_, admin)| admin.session.output.is_empty() || !is_reading(admin))
+        let is_done = |admin: &Admin| admin.session.output.is_empty() || !admin.is_reading(now);
+        self.connections.iter().all(|(_, admin)| !admin.session.is_stream() && is_done(admin))
     }
 
     /// Open admin connections from elsewhere.
@@ -283,6 +311,12 @@ impl Admin {
 
     /// Handles whole lines.
     fn lines(&mut self, serving: &mut Serving<'_>, hub: &mut Hub, clients: &mut Clients) {
+        if self.session.has_begun_stream() {
+            // Whoever has become a stream has nothing more to say.
+            *serving.read_bytes += self.input.len();
+            (self.input, self.searched) = (Vec::new(), 0);
+            return;
+        }
         let mut start = 0;
         while self.has_line() && self.is_served(serving, hub) {
             let Some(found) = memchr::memchr(b'\n', &self.input[self.searched..]) else {
@@ -319,6 +353,22 @@ impl Admin {
         }
     }
 
+    /// Whether it took something lately.
+    fn is_reading(&self, now: u32) -> bool {
+        now.wrapping_sub(self.taken_at) < ticks(READ_TIMEOUT_MS)
+    }
+
+    /// Whether a stream is to be ended: the peer has left, or all is said; or the server stops, and there is nothing that the
+    /// peer has to be told, or it does not take it.
+    fn ends_stream(&self, is_stopping: bool, now: u32) -> bool {
+        let session = &self.session;
+        session.is_stream()
+            && (self.is_eof
+                || session.is_over() && session.output.is_empty()
+                || is_stopping && !session.is_over() && !session.has_last_words()
+                || is_stopping && !session.output.is_empty() && !self.is_reading(now))
+    }
+
     /// Returns whether the connection goes on.
     fn flush(&mut self, now: u32) -> bool {
         let output = &mut self.session.output;
@@ -345,6 +395,8 @@ impl Admin {
 
 /// Admin connections of a shard.
 pub const ADMINS_MAX: usize = 1024;
+/// Streams that are served in one turn.
+const STREAMS_PER_TURN: usize = 8;
 /// Whoever takes nothing for as long does not read its replies: going down does not wait for it.
 const READ_TIMEOUT_MS: u64 = 3000;
 /// What an idle connection keeps of its input buffer, and of its output.

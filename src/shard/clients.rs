@@ -379,7 +379,7 @@ impl Clients {
                     let was_open = connection.phase == Phase::Open;
                     self.count_end(slot, &CloseReason::ClientGone);
                     if was_open {
-                        hub.disconnect(slot, self);
+                        hub.disconnect(slot, &CloseReason::ClientGone, self);
                     }
                     return self.finish(slot);
                 }
@@ -422,6 +422,8 @@ impl Clients {
             || !self.handshakes.is_empty()
             || !self.ended.is_empty()
             || !self.verdicts.is_empty()
+            // Events that the turn's end told a session of this shard.
+            || !self.answers.is_empty()
             // Replies may have gone out since paused connections were last looked at.
             || self.paused.iter().any(|&slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
     }

@@ -39,7 +39,7 @@ use shutdown::{Draining, Stopping};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use stopwatch::Stopwatch;
 use wheel::TICK_MS;
 
@@ -166,6 +166,7 @@ impl Shard {
         self.hub.turn_us = now_us as u32;
         let now = (now_us / (TICK_MS * 1000)) as u32;
         let polled_at = std::mem::replace(&mut self.clients.now, now);
+        self.hub.now = now;
 
         let mut reported = 0;
         for event in events.iter() {
@@ -200,13 +201,14 @@ impl Shard {
         self.clients.close_broken(&mut self.hub);
         // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
         self.ring()?;
-        self.admins.flush(self.clients.now);
+        self.admins.flush(self.stopping.is_some(), &mut self.hub, &mut self.clients);
         self.clients.flush(&mut self.hub);
         self.clients.shake_hands(&mut self.hub, &mut self.buffer);
         self.clients.reap(&mut self.hub);
         // What flush and reap had to say: replies to those who were closed by them, and their leave from channels.
         self.hub.end_turn(&mut self.clients);
         self.hub.forget_addresses(self.clients.now);
+        self.hub.report(wall_ms, &mut self.clients);
         self.ring()?;
         if !self.clients.is_behind() {
             self.unwritten = Laid::default();
@@ -307,6 +309,7 @@ impl Shard {
         if self.stopping.is_none() {
             self.admins.serve(self.intake, is_open, &mut self.hub, &mut self.clients, &mut self.buffer);
         }
+        self.admins.stream(&mut self.hub, &mut self.clients);
         self.hand_over();
     }
 
@@ -393,6 +396,7 @@ impl Shard {
             || self.listener.as_ref().is_some_and(|listener| listener.has_work(self.clients.now))
             || self.stopping.is_none() && self.admins.has_work()
             || self.has_drained()
+            || self.admins.may_stream()
             || self.shared.is_stopping.load(Relaxed) && self.stopping.is_none()
     }
 
@@ -403,9 +407,15 @@ impl Shard {
         let heartbeat = self.clients.due_in();
         let accept = self.listener.as_ref().and_then(|listener| listener.due_in(self.clients.now));
         let stop = self.stopping.as_ref().map(|_| 1);
-        let ticks = [heartbeat, accept, stop].into_iter().flatten().min()?;
+        let vacancy = self.hub.vacates_in();
+        let ticks = [heartbeat, accept, stop, vacancy].into_iter().flatten().min()?;
         Some(Duration::from_millis(u64::from(ticks) * TICK_MS))
     }
+}
+
+/// Milliseconds since 1970, by the system's clock.
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Token of a shard's doorbell.

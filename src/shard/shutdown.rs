@@ -5,6 +5,7 @@
 use super::Shard;
 use super::clients::leaving::Why;
 use super::clients::ticks;
+use super::wall_ms;
 use crate::metrics::Stats;
 use crate::shard::listener::Listener;
 use crate::shard::orders::Call;
@@ -96,6 +97,7 @@ impl Shard {
             // What the turn has laid out goes before the close frames.
             self.hub.end_turn(&mut self.clients);
             self.clients.close_all(deadline, &mut self.hub);
+            self.hub.report_last(wall_ms, &mut self.clients);
         }
     }
 
@@ -108,6 +110,8 @@ impl Shard {
         let Some(stopping) = &self.stopping else { return false };
         let is_done = self.clients.is_empty()
             && self.admins.is_written(self.clients.now)
+            // Whoever reads events is told how everybody was disconnected: by this shard, if it keeps the journal.
+            && self.hub.journal_sizes().0 == 0
             && self.clients.mesh.waiting() == 0
             // An answer may have come with the stop.
             && self.orders.is_empty();

@@ -46,6 +46,7 @@ pages! {
     getting_started: "docs/getting-started.md",
     protocol: "docs/protocol.md",
     publishing: "docs/publishing.md",
+    events: "docs/events.md",
     operating: "docs/operating.md",
     troubleshooting: "docs/troubleshooting.md",
     sizing: "docs/sizing.md",

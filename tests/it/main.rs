@@ -8,6 +8,7 @@ mod command_line;
 mod documentation;
 mod drain;
 mod echo;
+mod events;
 mod founding_document;
 mod harness;
 mod hostile;

@@ -88,7 +88,7 @@ impl Desk {
         };
         desk.port.outboxes.resize_with(subscribers, Outbox::default);
         for slot in 0..subscribers as Slot {
-            desk.hub.connect(slot, &mut desk.port);
+            desk.hub.connect(slot, None, &mut desk.port);
             desk.hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut desk.port);
         }
         desk.flush();

@@ -44,6 +44,8 @@ impl Renderer {
             Request::Connection { .. } => Shape::Connection,
             Request::Disconnect { .. } => Shape::Done("disconnected"),
             Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
+            // A stream, which `Client::watch` prints.
+            Request::Events { .. } => Shape::Done(""),
             Request::Stats => Shape::Stats,
             Request::Reload => Shape::Reloaded,
             Request::Drain { .. } | Request::Shed { .. } => Shape::Leaving,

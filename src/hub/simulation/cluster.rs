@@ -1,6 +1,7 @@
 //! Hubs, their clients and publishers, and what can happen to them.
 
 mod arrivals;
+mod readers;
 
 use super::choices::Choices;
 use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
@@ -11,6 +12,7 @@ use crate::hub::outgoing::Outgoing;
 use crate::hub::{Hub, Identity, NOT_LIVE};
 use crate::protocol::auth;
 use crate::protocol::channel::Channel;
+use crate::protocol::close::CloseReason;
 
 pub struct Cluster<I> {
     choices: Choices<I>,
@@ -20,6 +22,8 @@ pub struct Cluster<I> {
     clients: Vec<Client>,
     publications: Vec<Publication>,
     inquiries: Vec<Inquiry>,
+    /// Consumers of events.
+    readers: Vec<readers::Reader>,
     effects: Vec<Effect>,
     /// What a step's byte means in this run: more entries, more often.
     actions: Vec<Action>,
@@ -89,6 +93,9 @@ enum Action {
     OperatorUnsubscribes,
     Inquire,
     ComeOrGo,
+    Follow,
+    Read,
+    Report,
     Deliver,
     DeliverMany,
     EndTurn,
@@ -99,7 +106,7 @@ enum Action {
     Rest,
 }
 
-const ACTIONS: [(Action, usize); 15] = [
+const ACTIONS: [(Action, usize); 18] = [
     (Action::Connect, 6),
     (Action::Disconnect, 4),
     (Action::Hear, 24),
@@ -107,6 +114,9 @@ const ACTIONS: [(Action, usize); 15] = [
     (Action::OperatorUnsubscribes, 4),
     (Action::Inquire, 3),
     (Action::ComeOrGo, 12),
+    (Action::Follow, 2),
+    (Action::Read, 12),
+    (Action::Report, 12),
     (Action::Deliver, 48),
     (Action::DeliverMany, 16),
     (Action::EndTurn, 16),
@@ -153,6 +163,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             clients: Vec::new(),
             publications: Vec::new(),
             inquiries: Vec::new(),
+            readers: Vec::new(),
             effects: Vec::new(),
             actions: Vec::new(),
             keys,
@@ -164,6 +175,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             has_large_messages: choices.one_in(8),
             choices,
         };
+        // Small enough, now and then, for what is to be read next to be gone.
+        cluster.shards[0].hub.journal.bytes_max = cluster.choices.of(&[1000, 10_000, 1 << 20, 1 << 20]);
         for (action, weight) in ACTIONS {
             // Every run has habits of its own: some things happen often in it, some not at all.
             let weight = weight * cluster.choices.of(&[0, 1, 1, 2]);
@@ -227,6 +240,12 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             Action::OperatorUnsubscribes => self.operator_unsubscribes(),
             Action::Inquire => self.inquire(),
             Action::ComeOrGo => self.come_or_go(),
+            Action::Follow => self.follow_or_leave(),
+            Action::Read => self.read_on(),
+            Action::Report => {
+                let shard = self.some_shard();
+                self.report(shard);
+            }
             Action::Deliver => self.deliver_one(),
             Action::DeliverMany => {
                 for _ in 0..self.choices.below(32) {
@@ -271,6 +290,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             }
         }
         self.clear_halls();
+        self.finish_readers();
         for shard in &self.shards {
             assert!(shard.hub.directory.is_empty(), "the directory keeps a channel");
             assert!(shard.hub.subscribers.is_empty(), "a channel without members is kept");
@@ -304,7 +324,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         assert!(wires[slot].client.replace(number).is_none() && wires[slot].queue.is_empty());
         let channels = self.history.channels.len();
         self.clients.push(Client::new(number, key, socket_id.to_string(), channels));
-        self.on(shard, |hub, port| hub.connect(slot as Slot, port));
+        self.on(shard, |hub, port| hub.connect(slot as Slot, None, port));
         let hub = &self.shards[shard].hub;
         assert!(hub.is_live(key) && hub.key_of(socket_id) == Some(key));
         number
@@ -314,7 +334,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let ConnKey { shard, slot, .. } = self.clients[client].key;
         let shard = usize::from(shard);
         self.clients[client].is_live = false;
-        self.on(shard, |hub, port| hub.disconnect(slot, port));
+        self.on(shard, |hub, port| hub.disconnect(slot, &CloseReason::ClientGone, port));
         let Shard { hub, wires, generations, free, .. } = &mut self.shards[shard];
         let wire = &mut wires[slot as usize];
         while !wire.queue.is_empty() {
@@ -620,9 +640,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     self.clients[client].read(&bytes, &self.history);
                 }
                 Effect::Settled(asker, settled) => self.settle(asker.request as usize, settled),
+                Effect::Answered(asker, answer) if asker.session == READER => self.told(asker, *answer),
                 Effect::Answered(asker, answer) => self.answered(asker, &answer),
-                Effect::Asked(asker) => {
-                    self.on(shard, |hub, port| hub.answer(asker, Answer::Done, port));
+                Effect::Asked(asker, question) => {
+                    let answer = self.connections_asked(shard, &question).unwrap_or(Answer::Done);
+                    self.on(shard, |hub, port| hub.answer(asker, answer, port));
                 }
                 Effect::Admitted(arrival, verdict) => self.admitted(shard, arrival, verdict),
                 Effect::Closed(slot) => closed.extend(self.shards[shard].wires[slot as usize].client),
@@ -649,7 +671,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let Some(mail) = self.mesh.take(from, to) else { return };
         match &mail {
             Mail::Publish(publish) => self.history.sequence(super::client::message_of(&publish.frame)),
-            Mail::Ask(asker, _) => self.consider(asker.request as usize),
+            Mail::Ask(asker, _) if asker.session == OPERATOR => self.consider(asker.request as usize),
             _ => {}
         }
         self.on(to, |hub, port| hub.receive(mail, port));
@@ -693,6 +715,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             self.deliver(from, shard);
         }
         self.on(shard, |hub, port| hub.end_turn(port));
+        self.report(shard);
         for slot in 0..self.shards[shard].wires.len() {
             self.write(shard, slot);
         }
@@ -799,6 +822,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             self.check_counts(channel);
         }
         self.check_pages();
+        self.check_readers();
     }
 
     /// A publish and a question, now that the count is known.
@@ -945,4 +969,5 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
 const PUBLISHER: u32 = 0;
 const OPERATOR: u32 = 1;
+const READER: u32 = 2;
 const CHANNELS_MAX: usize = 3;

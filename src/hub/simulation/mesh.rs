@@ -76,7 +76,7 @@ impl Post for Door<'_> {
 /// What a hub did to the world, in order.
 pub enum Effect {
     Laid(Slot, Box<[u8]>),
-    Asked(Asker),
+    Asked(Asker, Box<Question>),
     Answered(Asker, Box<Answer>),
     Settled(Asker, Settled),
     Admitted(Arrival, Verdict),
@@ -132,8 +132,8 @@ impl Port for Seat<'_> {
         self.outgoing.send_after(after, to, mail, &mut self.mesh.door(self.shard));
     }
 
-    fn ask(&mut self, asker: Asker, _: Question) {
-        self.effects.push(Effect::Asked(asker));
+    fn ask(&mut self, asker: Asker, question: Question) {
+        self.effects.push(Effect::Asked(asker, Box::new(question)));
     }
 
     fn answer(&mut self, asker: Asker, answer: Answer) {

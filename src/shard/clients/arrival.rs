@@ -164,7 +164,8 @@ impl Clients {
         self.connections[slot as usize].ping_at = self.now.wrapping_add(interval - jitter);
         let deadline = self.deadline(slot);
         self.wheel.arm(slot, deadline);
-        hub.connect(slot, self);
+        let address = hub.is_listened_to().then(|| self.address(slot)).flatten();
+        hub.connect(slot, address, self);
         if tracing::enabled!(tracing::Level::DEBUG) {
             let (address, source) = self.origin(slot);
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), address, source, "open");

@@ -24,7 +24,7 @@ impl Clients {
         self.count_end(slot, &reason);
         if was_member {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
-            hub.disconnect(slot, self);
+            hub.disconnect(slot, &reason, self);
         }
         self.go_on(slot, Phase::Closing { reads: true, is_answered: false });
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
@@ -75,7 +75,7 @@ impl Clients {
             Phase::Upgrading | Phase::Ended => return self.finish(slot),
             Phase::Open | Phase::Echoing { .. } => {
                 if phase == Phase::Open {
-                    hub.disconnect(slot, self);
+                    hub.disconnect(slot, reason, self);
                 }
                 self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
             }

@@ -8,6 +8,7 @@ use crate::hub::places::Source;
 use crate::metrics::Gauges;
 use crate::shard::connection::{Census, Phase};
 use crate::shard::wheel::TICK_MS;
+use std::net::SocketAddr;
 
 impl Clients {
     /// One connection.
@@ -15,10 +16,7 @@ impl Clients {
         let connection = self.connections.get(slot as usize).filter(|connection| connection.phase == Phase::Open)?;
         Some(ConnectionInfo {
             socket_id: hub.socket_id(slot),
-            address: match self.places.named(slot) {
-                Some(named) => Some(named.address),
-                None => connection.socket.peer_addr().ok(),
-            },
+            address: self.address(slot),
             shard: self.me,
             age_s: u64::from(self.now.wrapping_sub(connection.accepted_at)) * TICK_MS / 1000,
             subscriptions: hub.channels_of(slot).count(),
@@ -26,13 +24,18 @@ impl Clients {
         })
     }
 
+    /// Where a connection comes from, as far as that is known.
+    pub(super) fn address(&self, slot: Slot) -> Option<SocketAddr> {
+        match self.places.named(slot) {
+            Some(named) => Some(named.address),
+            None => self.connections.get(slot as usize)?.socket.peer_addr().ok(),
+        }
+    }
+
     /// Where a connection comes from and how that is known, for the log.
     pub(super) fn origin(&self, slot: Slot) -> (Option<String>, &'static str) {
-        let (address, source) = match self.places.named(slot) {
-            Some(named) => (Some(named.address), named.by),
-            None => (self.connections[slot as usize].socket.peer_addr().ok(), Source::Peer),
-        };
-        (address.map(written), source.name())
+        let source = self.places.named(slot).map_or(Source::Peer, |named| named.by);
+        (self.address(slot).map(written), source.name())
     }
 
     /// A page of the open connections: up to `limit` from slot `after` on, and where to go on.
@@ -56,6 +59,7 @@ impl Clients {
     pub fn gauges(&self, hub: &Hub) -> Gauges {
         let (subscriptions, channels) = hub.sizes();
         let (addresses, hasty_addresses) = hub.address_sizes();
+        let (event_consumers, event_journal_bytes) = hub.journal_sizes();
         debug_assert_eq!((self.census, self.outbox_bytes(hub)), self.walk());
         Gauges {
             subscriptions: subscriptions as u64,
@@ -65,6 +69,8 @@ impl Clients {
             page_bytes: hub.pages.held_bytes() as u64,
             connections_leaving: self.leaving() as u64,
             tls_handshakes_waiting: self.handshakes.len() as u64,
+            event_consumers: event_consumers as u64,
+            event_journal_bytes: event_journal_bytes as u64,
             mail_waiting: self.mesh.waiting() as u64,
             connections: (self.census.open + self.census.echoing) as u64,
             connections_echoing: self.census.echoing as u64,

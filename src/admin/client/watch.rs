@@ -1,0 +1,124 @@
+//! `corecast events`: prints the lines of a stream as they come, until one side ends it.
+
+use super::{Client, Error, Request};
+use serde_json::Value;
+use std::io::{self, BufRead, Write};
+use std::time::Duration;
+use x509_cert::der::DateTime;
+
+impl Client {
+    /// Asks for a stream and prints it to its end: the lines as they came, or a rendering for people.
+    pub fn watch(&mut self, request: &Request, json: bool, out: &mut impl Write) -> Result<(), Error> {
+        let mut line = self.ask(request)?;
+        let reply = self.judge(&line)?;
+        match json {
+            true => out.write_all(line.as_bytes()),
+            false => begin(&reply, out),
+        }
+        .map_err(Error::Output)?;
+        // Nothing may happen for days.
+        self.stream.get_ref().set_read_timeout(None).map_err(|error| self.broken(error.to_string()))?;
+        loop {
+            if memchr::memchr(b'\n', self.stream.buffer()).is_none() {
+                out.flush().map_err(Error::Output)?;
+            }
+            line.clear();
+            match self.stream.read_line(&mut line) {
+                Ok(0) => return Ok(()),
+                Ok(_) if line.ends_with('\n') => {}
+                Ok(_) => return Err(self.broken("it stopped in the middle of a line".into())),
+                Err(error) => return Err(self.broken(error.to_string())),
+            }
+            let told: Value = serde_json::from_str(&line).unwrap_or_default();
+            match json {
+                true => out.write_all(line.as_bytes()),
+                false => render(&told, out),
+            }
+            .map_err(Error::Output)?;
+            if told["event"] == "error" {
+                out.flush().map_err(Error::Output)?;
+                return Err(Error::Refused { code: text(&told["code"]), text: text(&told["error"]) });
+            }
+        }
+    }
+}
+
+fn begin(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "after number {} of epoch {}", text(&reply["number"]), text(&reply["epoch"]))
+}
+
+/// One line for people: when, the number, what happened, and to whom.
+fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
+    let event = text(&told["event"]);
+    let whom = match &*event {
+        "channel_occupied" | "channel_vacated" => text(&told["channel"]),
+        "connected" => {
+            let address = told["address"].as_str().unwrap_or("an unknown address");
+            format!("{} from {address}, shard {}", text(&told["socket_id"]), text(&told["shard"]))
+        }
+        "disconnected" => match &told["code"] {
+            Value::Null => format!("{} {}", text(&told["socket_id"]), text(&told["reason"])),
+            code => format!("{} {} ({code})", text(&told["socket_id"]), text(&told["reason"])),
+        },
+        "snapshot" => "what follows is the state at this number".into(),
+        "snapshot_end" => {
+            format!("{} channels, {} connections", text(&told["channels"]), text(&told["connections"]))
+        }
+        // Its text is the command's error.
+        "error" => return Ok(()),
+        _ => String::new(),
+    };
+    let time = told["time_ms"].as_u64().map_or("-".into(), time);
+    let line = format!("{time:<24} {:>6} {event:<16} {whom}", text(&told["number"]));
+    writeln!(out, "{}", line.trim_end().replace(char::is_control, "\u{fffd}"))
+}
+
+/// UTC, as RFC 3339 has it.
+fn time(ms: u64) -> String {
+    // A calendar that is at hand: certificates need one.
+    match DateTime::from_unix_duration(Duration::from_millis(ms)) {
+        Ok(time) => format!("{}.{:03}Z", time.to_string().trim_end_matches('Z'), ms % 1000),
+        Err(_) => ms.to_string(),
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: &str) {
+        let mut out = Vec::new();
+        render(&serde_json::from_str(line).expect("JSON"), &mut out).expect("a vector");
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    #[test]
+    fn people_read_one_line_per_event() {
+        check(
+            r#"{"number":42,"time_ms":1764100000007,"event":"channel_vacated","channel":"user:13"}"#,
+            "2025-11-25T19:46:40.007Z     42 channel_vacated  user:13\n",
+        );
+        check(
+            r#"{"number":7,"event":"connected","socket_id":"1.2","address":"192.0.2.7:80","shard":1}"#,
+            "-                             7 connected        1.2 from 192.0.2.7:80, shard 1\n",
+        );
+        check(
+            r#"{"number":8,"time_ms":0,"event":"disconnected","socket_id":"1.2","reason":"pong_timeout","code":4201}"#,
+            "1970-01-01T00:00:00.000Z      8 disconnected     1.2 pong_timeout (4201)\n",
+        );
+        check(
+            r#"{"number":8,"event":"snapshot_end","channels":2,"connections":3}"#,
+            "-                             8 snapshot_end     2 channels, 3 connections\n",
+        );
+        check(r#"{"number":9,"time_ms":0,"event":"new"}"#, "1970-01-01T00:00:00.000Z      9 new\n");
+    }
+}

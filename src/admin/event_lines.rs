@@ -1,0 +1,132 @@
+//! Lifecycle events → lines of a stream. Pure. Each function appends whole lines.
+
+use crate::hub::addresses;
+use crate::hub::journal::Event;
+use crate::hub::mail::{ConnectionInfo, ShardId};
+use crate::hub::reports::Happening;
+use crate::protocol::channel::ChannelName;
+use crate::protocol::close::CloseReason;
+use crate::protocol::socket_id::SocketId;
+use std::io::Write;
+use std::net::SocketAddr;
+
+/// `{"number":…,"event":"snapshot"}`: what follows replaces what was known.
+pub fn snapshot(out: &mut Vec<u8>, number: u64) {
+    let _ = writeln!(out, r#"{{"number":{number},"event":"snapshot"}}"#);
+}
+
+/// Occupied channels of a snapshot.
+pub fn channels(out: &mut Vec<u8>, number: u64, channels: &[(ChannelName, u64)]) {
+    for (channel, _) in channels {
+        let _ = write!(out, r#"{{"number":{number},"#);
+        of_channel(out, "channel_occupied", channel);
+    }
+}
+
+/// Connections of a snapshot.
+pub fn connections(out: &mut Vec<u8>, number: u64, connections: &[ConnectionInfo]) {
+    for connection in connections {
+        let _ = write!(out, r#"{{"number":{number},"#);
+        connected(out, connection.socket_id, connection.address, connection.shard);
+    }
+}
+
+/// `{"number":…,"event":"snapshot_end","channels":…,"connections":…}`
+pub fn snapshot_end(out: &mut Vec<u8>, number: u64, channels: u64, connections: u64) {
+    let _ = writeln!(
+        out,
+        r#"{{"number":{number},"event":"snapshot_end","channels":{channels},"connections":{connections}}}"#
+    );
+}
+
+/// One event.
+pub fn event(out: &mut Vec<u8>, number: u64, event: &Event) {
+    let Event { time_ms, shard, what } = event;
+    let _ = write!(out, r#"{{"number":{number},"time_ms":{time_ms},"#);
+    match what {
+        Happening::Occupied { channel } => of_channel(out, "channel_occupied", channel),
+        Happening::Vacated { channel } => of_channel(out, "channel_vacated", channel),
+        Happening::Connected { socket_id, address } => connected(out, *socket_id, *address, *shard),
+        Happening::Disconnected { socket_id, kind, code } => {
+            let reason = CloseReason::LABELS.get(usize::from(*kind)).copied().unwrap_or("unknown");
+            let _ = write!(out, r#""event":"disconnected","socket_id":"{socket_id}","reason":"{reason}""#);
+            if let Some(code) = code {
+                let _ = write!(out, r#","code":{code}"#);
+            }
+            out.extend_from_slice(b"}\n");
+        }
+    }
+}
+
+/// The last line of a consumer that does not read.
+pub fn too_slow(out: &mut Vec<u8>, missing: u64) {
+    let _ = writeln!(
+        out,
+        r#"{{"event":"error","code":"too_slow","error":"{missing} events that were not read are no longer kept: read faster, and begin anew"}}"#
+    );
+}
+
+fn of_channel(out: &mut Vec<u8>, event: &str, channel: &ChannelName) {
+    let _ = writeln!(out, r#""event":"{event}","channel":"{}"}}"#, channel.as_channel().as_str());
+}
+
+fn connected(out: &mut Vec<u8>, socket_id: SocketId, address: Option<SocketAddr>, shard: ShardId) {
+    let _ = write!(out, r#""event":"connected","socket_id":"{socket_id}","address":"#);
+    let _ = match address {
+        Some(address) => write!(out, r#""{}""#, addresses::written(address)),
+        None => write!(out, "null"),
+    };
+    let _ = writeln!(out, r#","shard":{shard}}}"#);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::channel::Channel;
+
+    #[track_caller]
+    fn check(what: Happening, expected: &str) {
+        let mut line = Vec::new();
+        event(&mut line, 7, &Event { time_ms: 1_764_100_000_000, shard: 3, what });
+        assert_eq!(String::from_utf8_lossy(&line), format!("{expected}\n"));
+        serde_json::from_slice::<serde::de::IgnoredAny>(&line).expect("JSON");
+    }
+
+    #[test]
+    fn every_event_has_its_line() {
+        let channel: ChannelName = Channel::parse("user:13").expect("a legal name").into();
+        let socket_id = SocketId::parse("1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6").expect("an id");
+        check(
+            Happening::Occupied { channel: channel.clone() },
+            r#"{"number":7,"time_ms":1764100000000,"event":"channel_occupied","channel":"user:13"}"#,
+        );
+        check(
+            Happening::Vacated { channel },
+            r#"{"number":7,"time_ms":1764100000000,"event":"channel_vacated","channel":"user:13"}"#,
+        );
+        check(
+            Happening::Connected { socket_id, address: Some(([192, 0, 2, 7], 80).into()) },
+            r#"{"number":7,"time_ms":1764100000000,"event":"connected","socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","address":"192.0.2.7:80","shard":3}"#,
+        );
+        check(
+            Happening::Connected { socket_id, address: None },
+            r#"{"number":7,"time_ms":1764100000000,"event":"connected","socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","address":null,"shard":3}"#,
+        );
+        check(
+            Happening::disconnected(socket_id, &CloseReason::PongTimeout { timeout_s: 5 }),
+            r#"{"number":7,"time_ms":1764100000000,"event":"disconnected","socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","reason":"pong_timeout","code":4201}"#,
+        );
+        check(
+            Happening::disconnected(socket_id, &CloseReason::ClientGone),
+            r#"{"number":7,"time_ms":1764100000000,"event":"disconnected","socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","reason":"client_gone"}"#,
+        );
+    }
+
+    #[test]
+    fn the_last_line_says_what_to_do() {
+        let mut line = Vec::new();
+        too_slow(&mut line, 3);
+        let line: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!((&line["event"], &line["code"]), (&"error".into(), &"too_slow".into()));
+    }
+}

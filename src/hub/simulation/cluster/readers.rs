@@ -1,0 +1,226 @@
+//! Consumers of events, and what they make of them: who applies snapshot and events knows what the cluster knows.
+
+use super::{Cluster, READER};
+use crate::hub::follower::{Follower, Told};
+use crate::hub::journal::JOURNAL;
+use crate::hub::mail::{Answer, Asker, ConnectionInfo, Question, ShardId, Slot};
+use crate::hub::reports::Happening;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One consumer, and what it knows.
+pub struct Reader {
+    asker: Asker,
+    follower: Follower,
+    epoch: Option<u64>,
+    /// Of the last event.
+    number: u64,
+    is_gone: bool,
+    channels: BTreeSet<String>,
+    connections: BTreeSet<String>,
+    /// What was last said of a channel, or a connection: that it is there.
+    said: BTreeMap<String, bool>,
+}
+
+impl<I: Iterator<Item = u8>> Cluster<I> {
+    /// A consumer comes, with what an earlier one knew or with nothing; or one leaves.
+    pub(super) fn follow_or_leave(&mut self) {
+        let open: Vec<usize> = self.open_readers().collect();
+        if open.len() >= READERS_MAX || !open.is_empty() && self.choices.one_in(3) {
+            let reader = self.choices.of(&open);
+            self.readers[reader].is_gone = true;
+            let asker = self.readers[reader].asker;
+            self.on(usize::from(asker.shard), |hub, port| hub.ask(JOURNAL, asker, Question::Unfollow, port));
+            return;
+        }
+        // Whose snapshot was not complete knows nothing to go on from.
+        let resumable: Vec<usize> = (0..self.readers.len())
+            .filter(|&reader| self.readers[reader].is_gone && self.readers[reader].follower.is_live())
+            .collect();
+        let earlier =
+            if resumable.is_empty() || self.choices.one_in(3) { None } else { Some(self.choices.of(&resumable)) };
+        let shard = self.choices.below(self.shards.len());
+        let asker = self.asker(shard, READER, self.readers.len());
+        let (mut number, mut epoch) = (0, None);
+        let (mut channels, mut connections) = Default::default();
+        if let Some(earlier) = earlier {
+            let earlier = &self.readers[earlier];
+            (number, epoch) = (earlier.number, earlier.epoch);
+            (channels, connections) = (earlier.channels.clone(), earlier.connections.clone());
+        }
+        let (follower, question) = Follower::new(earlier.map(|_| number), epoch);
+        let said = BTreeMap::new();
+        self.readers.push(Reader { asker, follower, epoch, number, is_gone: false, channels, connections, said });
+        self.on(shard, |hub, port| hub.ask(JOURNAL, asker, question, port));
+    }
+
+    /// A consumer has room for more.
+    pub(super) fn read_on(&mut self) {
+        let open: Vec<usize> = self.open_readers().collect();
+        if !open.is_empty() {
+            let reader = self.choices.of(&open);
+            self.ask_on(reader);
+        }
+    }
+
+    fn ask_on(&mut self, reader: usize) -> bool {
+        let asker = self.readers[reader].asker;
+        let Some((of, question)) = self.readers[reader].follower.ask() else { return false };
+        self.on(usize::from(asker.shard), |hub, port| hub.ask(of, asker, question, port));
+        true
+    }
+
+    /// The end of a turn, a little later than the one before.
+    pub(super) fn report(&mut self, shard: usize) {
+        let passed = self.choices.of(&[0, 0, 1, 10, 40]);
+        self.shards[shard].hub.now += passed;
+        self.on(shard, |hub, port| hub.report(|| 0, port));
+    }
+
+    /// Something is told to a consumer, which may be gone.
+    pub(super) fn told(&mut self, asker: Asker, answer: Answer) {
+        let shards = self.shards.len();
+        let reader = &mut self.readers[asker.request as usize];
+        if reader.is_gone {
+            return;
+        }
+        match reader.follower.hear(answer, shards) {
+            None => {}
+            Some(Told::Following { epoch, number, is_snapshot }) => {
+                assert!(reader.epoch.is_none_or(|known| known == epoch), "one run, two epochs");
+                assert!(number >= reader.number && (is_snapshot || number == reader.number));
+                (reader.epoch, reader.number) = (Some(epoch), number);
+                if is_snapshot {
+                    reader.channels.clear();
+                    reader.connections.clear();
+                }
+            }
+            Some(Told::Channels(page)) => {
+                reader.channels.extend(page.iter().map(|(name, _)| name.as_channel().as_str().to_owned()));
+            }
+            Some(Told::Connections(page) | Told::SnapshotEnd { connections_page: page, .. }) => {
+                reader.connections.extend(page.iter().map(|connection| connection.socket_id.to_string()));
+            }
+            Some(Told::Events { number, events }) => {
+                assert_eq!(number, reader.number + 1, "a gap");
+                assert!(!events.is_empty());
+                reader.number += events.len() as u64;
+                events.iter().for_each(|event| reader.apply(&event.what));
+            }
+            // It comes again, or not.
+            Some(Told::Refused | Told::FellBehind { .. }) => reader.is_gone = true,
+            Some(Told::NoMore) => reader.is_gone = true,
+        }
+    }
+
+    /// A page of the shard's connections, where that is the question.
+    pub(super) fn connections_asked(&self, shard: usize, question: &Question) -> Option<Answer> {
+        let Question::Connections { after, .. } = *question else { return None };
+        let wires = &self.shards[shard].wires;
+        let mut connections = Vec::new();
+        let mut slots = (after as usize..wires.len()).filter(|&slot| wires[slot].client.is_some());
+        for slot in slots.by_ref().take(PAGE) {
+            connections.push(ConnectionInfo {
+                socket_id: self.shards[shard].hub.socket_id(slot as Slot),
+                address: None,
+                shard: shard as ShardId,
+                age_s: 0,
+                subscriptions: 0,
+                outbox_bytes: 0,
+            });
+        }
+        Some(Answer::Connections { connections, next: slots.next().map(|slot| slot as u32) })
+    }
+
+    /// At rest, once everything is reported and read, every consumer knows who is there and what is heard.
+    pub(super) fn check_readers(&mut self) {
+        if self.open_readers().next().is_none() {
+            return;
+        }
+        self.read_all();
+        let mut occupied = BTreeSet::new();
+        for shard in &self.shards {
+            let (page, next) = shard.hub.directory.page_occupied(usize::MAX, 0);
+            assert!(next.is_none());
+            occupied.extend(page.iter().map(|(name, _)| name.as_channel().as_str().to_owned()));
+        }
+        let live = self.clients.iter().filter(|client| client.is_live);
+        let live: BTreeSet<String> = live.map(|client| client.socket_id.clone()).collect();
+        let heard: BTreeSet<String> = (self.history.channels.iter().enumerate())
+            .filter(|(channel, _)| self.clients.iter().any(|client| client.is_live && client.wanted[*channel]))
+            .map(|(_, channel)| channel.name.clone())
+            .collect();
+        assert!(occupied.is_superset(&heard), "a channel is heard, and not listed");
+        for reader in self.open_readers().map(|reader| &self.readers[reader]) {
+            assert_eq!(reader.number, self.shards[0].hub.journal.number(), "an event is not told");
+            assert_eq!(reader.channels, occupied);
+            assert_eq!(reader.connections, live);
+        }
+        // Nobody comes back to what is vacant now.
+        for shard in 0..self.shards.len() {
+            self.shards[shard].hub.now += 40;
+        }
+        self.read_all();
+        for reader in self.open_readers().map(|reader| &self.readers[reader]) {
+            assert_eq!(reader.channels, heard, "vacated channels are not");
+        }
+    }
+
+    /// All have been disconnected: the rest is told, and then the end.
+    pub(super) fn finish_readers(&mut self) {
+        let open: Vec<usize> = self.open_readers().collect();
+        for shard in 0..self.shards.len() {
+            self.on(shard, |hub, port| hub.report_last(|| 0, port));
+        }
+        self.read_all();
+        for reader in open {
+            let Reader { is_gone, follower, connections, .. } = &self.readers[reader];
+            assert!(*is_gone && follower.is_over(), "a consumer waits for more");
+            // Whoever fell behind was told before the end.
+            let was_served = self.readers[reader].number == self.shards[0].hub.journal.number();
+            assert!(!was_served || connections.is_empty(), "somebody left unseen");
+        }
+        assert_eq!(self.shards[0].hub.journal.followers(), 0);
+    }
+
+    /// Reports and reads until nothing is left.
+    fn read_all(&mut self) {
+        loop {
+            self.rest();
+            for shard in 0..self.shards.len() {
+                self.on(shard, |hub, port| hub.report(|| 0, port));
+            }
+            for reader in self.open_readers().collect::<Vec<_>>() {
+                self.ask_on(reader);
+            }
+            self.rest();
+            let is_told = self.shards.iter().all(|shard| shard.hub.reports.waiting() == 0);
+            if is_told && !self.open_readers().any(|reader| self.readers[reader].follower.is_ready()) {
+                return;
+            }
+        }
+    }
+
+    fn open_readers(&self) -> impl Iterator<Item = usize> {
+        (0..self.readers.len()).filter(|&reader| !self.readers[reader].is_gone)
+    }
+}
+
+impl Reader {
+    fn apply(&mut self, what: &Happening) {
+        let (known, name, is_there) = match what {
+            Happening::Occupied { channel } => (&mut self.channels, channel.as_channel().as_str().to_owned(), true),
+            Happening::Vacated { channel } => (&mut self.channels, channel.as_channel().as_str().to_owned(), false),
+            Happening::Connected { socket_id, .. } => (&mut self.connections, socket_id.to_string(), true),
+            Happening::Disconnected { socket_id, .. } => (&mut self.connections, socket_id.to_string(), false),
+        };
+        assert_ne!(self.said.insert(name.clone(), is_there), Some(is_there), "said twice: {what:?}");
+        match is_there {
+            true => known.insert(name),
+            false => known.remove(&name),
+        };
+    }
+}
+
+const READERS_MAX: usize = 3;
+/// Connections of one page.
+const PAGE: usize = 2;
