@@ -6,12 +6,14 @@
 
 mod access;
 mod certificate;
+mod console;
 mod difference;
 mod options;
 mod settings;
 
 pub use access::{Access, Endpoint, Origin};
 pub use certificate::{Certificate, WARNING_INTERVAL};
+pub use console::{Console, ConsoleKey};
 pub use difference::{Change, Difference};
 pub use options::{Kind, OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
@@ -80,6 +82,8 @@ pub struct Live {
     pub access: Access,
     /// Live key pairs.
     pub keys: Vec<Key>,
+    /// The console of the HTTP listener.
+    pub console: Console,
     /// Limits and times that each shard holds a copy of.
     pub limits: Limits,
     /// Over how long SIGTERM closes connections, milliseconds; 0: at once.

@@ -126,6 +126,8 @@ table! {
         http_server_errors: "corecast_http_server_errors_total", "HTTP requests answered with a status of 500 to 599.",
         http_publishes: "corecast_http_publishes_total", "Events published over HTTP.",
         http_auth_failures: "corecast_http_auth_failures_total", "HTTP requests refused for want of a valid signature.",
+        console_key_failures: "corecast_console_key_failures_total", "Requests to the console refused for want of its key.",
+        console_throttled: "corecast_console_throttled_total", "Requests to the console refused unread: too many of their address had a wrong key.",
         http_timeouts: "corecast_http_timeouts_total", "HTTP requests that were not answered in time.",
     }
 }

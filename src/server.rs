@@ -93,7 +93,8 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
                 listener,
                 pipe: theirs,
                 app_id: config.app_id.clone(),
-                keys: live.keys.clone(),
+                listen: address,
+                live: live.clone(),
             })
             .context("cannot start the HTTP thread")?;
             (Some(mio::net::UnixStream::from_std(ours)), Some((control, address)))
@@ -123,6 +124,7 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let remote = http.as_ref().map(|(control, _)| control.remote());
     remote.iter().for_each(|http| http.enter(http::Phase::Serving));
     announce(&config, &live, address, http.as_ref().map(|(_, address)| *address));
+    remote.iter().for_each(announce_console);
     pass_on_signals(signals, call);
     manager::tell_ready();
     let (course, set_log) = (Course::Serving, log.set_level);
@@ -199,6 +201,13 @@ fn tell_costs(config: &Config) {
     let arithmetic = Arithmetic::of(config, &machine);
     arithmetic.lines().iter().for_each(|line| tracing::info!("{line}"));
     arithmetic.warnings(config, &machine).iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
+fn announce_console(http: &http::Remote) {
+    match http.console_closed() {
+        Some(why) => tracing::info!("{why}"),
+        None => tracing::info!("the console is at /console of the HTTP address"),
+    }
 }
 
 /// One listener per shard on the same address. SO_REUSEPORT would let a second server in unseen, so the address is first

@@ -1,6 +1,6 @@
 //! What is in force, option by option, and what changes between two configurations.
 
-use super::{Certificate, Config, Key, OPTIONS, Origin, Pin, REDACTED};
+use super::{Certificate, Config, ConsoleKey, Key, OPTIONS, Origin, Pin, REDACTED};
 use std::path::Path;
 use std::sync::Arc;
 use toml::Value;
@@ -36,6 +36,14 @@ impl Config {
                 "tls-cert" => {
                     (chain(&self.live.certificate), chain_beside(&new.live.certificate, &self.live.certificate))
                 }
+                "console-key-file" => {
+                    let (old, new) = (&self.live.console.key, &new.live.console.key);
+                    let is_changed = old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| old.is_changed(new));
+                    let path = |key: &Option<ConsoleKey>| {
+                        key.as_ref().map_or("none".into(), |key| key.path.display().to_string())
+                    };
+                    (path(old), if is_changed { format!("{} (another key)", path(new)) } else { path(new) })
+                }
                 name => (plain(self.value(name)), plain(new.value(name))),
             };
             if old != new {
@@ -69,6 +77,8 @@ impl Config {
             "admin-socket" => path(&self.admin_socket),
             "http" => Value::String(self.http.map_or("off".into(), |http| http.address.to_string())),
             "app-id" => Value::String(self.app_id.clone()),
+            "console" => Value::Boolean(live.console.is_on),
+            "console-key-file" => path(&live.console.key.as_ref()?.path),
             "shards" => whole(self.shards as u64),
             "pin" => Value::String(match self.pin {
                 Pin::Auto => "auto".into(),
@@ -188,6 +198,8 @@ mod tests {
     fn every_option_is_reported_and_by_itself() {
         let file = std::env::temp_dir().join(format!("corecast-test-{}-difference", std::process::id()));
         std::fs::write(&file, "b:2").expect("a temporary file");
+        let console_key = file.with_extension("console");
+        std::fs::write(&console_key, "0123456789abcdef").expect("a temporary file");
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let pem = |name: &str, text: &str| {
             let path = std::env::temp_dir().join(format!("corecast-test-{}-difference-{name}", std::process::id()));
@@ -207,12 +219,13 @@ mod tests {
                 "trust-proxy" => "10.0.0.0/8",
                 "proxy-protocol" => "on",
                 "admin-socket" => "/x.sock",
-                "http" => "off",
+                "http" | "console" => "off",
                 "app-id" => "other",
                 "shards" => "3",
                 "pin" => "none",
                 "key" => "a:1",
                 "key-file" => file.to_str().expect("UTF-8"),
+                "console-key-file" => console_key.to_str().expect("UTF-8"),
                 "server-ping" => "off",
                 "log" => "debug",
                 _ => "4097",
@@ -227,7 +240,7 @@ mod tests {
             let (reported, other) = if option.needs_restart { (restart, changes) } else { (changes, restart) };
             assert_eq!((names(&reported), names(&other)), (vec![name], vec![]), "{}", option.name);
         }
-        for file in [file, cert.into(), cert2.into(), pkey.into(), pkey2.into()] {
+        for file in [file, console_key, cert.into(), cert2.into(), pkey.into(), pkey2.into()] {
             let _ = std::fs::remove_file(file);
         }
     }
@@ -253,6 +266,21 @@ mod tests {
         assert!(change.new.contains(&new.live.certificate.as_ref().unwrap().fingerprint()[..16]), "{change:?}");
         old.live.exchange(new.live.clone());
         assert_eq!(old.difference(&new), Difference::default());
+    }
+
+    #[test]
+    fn another_console_key_is_a_change_under_the_same_path() {
+        let path = std::env::temp_dir().join(format!("corecast-test-{}-console-key", std::process::id()));
+        let with = |secret: &str| {
+            std::fs::write(&path, secret).expect("a temporary file");
+            config(&[("console-key-file", path.to_str().expect("UTF-8"))])
+        };
+        let (old, new) = (with("hunter1-hunter1-hunter1"), with("hunter2-hunter2-hunter2"));
+        std::fs::remove_file(&path).expect("removed");
+        let path = path.display();
+        let changed = change("console-key-file", &path.to_string(), &format!("{path} (another key)"));
+        assert_eq!(old.difference(&new).changes, [changed]);
+        assert_eq!(old.difference(&old), Difference::default());
     }
 
     #[test]

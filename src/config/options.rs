@@ -90,7 +90,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 33] = [
+pub const OPTIONS: [Opt; 35] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -189,6 +189,24 @@ pub const OPTIONS: [Opt; 33] = [
         repeatable: false,
         needs_restart: true,
         help: "The app ID in the paths of the HTTP publishing interface",
+    },
+    Opt {
+        name: "console",
+        value: "on|off",
+        default: "on",
+        kind: Kind::Choice(&["on", "off"]),
+        repeatable: false,
+        needs_restart: false,
+        help: "Whether the HTTP listener serves the console; beyond loopback only with --console-key-file",
+    },
+    Opt {
+        name: "console-key-file",
+        value: "PATH",
+        default: "",
+        kind: Kind::FilePath,
+        repeatable: false,
+        needs_restart: false,
+        help: "File with the access key that the console asks for [default: none, loopback only]",
     },
     Opt {
         name: "shards",

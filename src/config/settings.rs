@@ -2,6 +2,7 @@
 
 use super::access::{self, Access, Origin};
 use super::certificate::Certificate;
+use super::console::{Console, ConsoleKey};
 use super::difference::redacted;
 use super::options::{self, OPTIONS, Opt};
 use super::{Config, HttpListener, Key, Limits, Live, Pin};
@@ -130,6 +131,7 @@ impl Settings {
                 certificate: check.certificate(),
                 access: check.access(),
                 keys: check.keys(),
+                console: check.console(),
                 limits: Limits {
                     heart_interval_s: check.number("heart-interval") as u32,
                     heart_timeout_s: check.number("heart-timeout") as u32,
@@ -289,6 +291,18 @@ impl<'a> Check<'a> {
             _ => {}
         }
         None
+    }
+
+    fn console(&mut self) -> Console {
+        let is_on = self.one("console") == Some("on");
+        let Some(path) = self.one("console-key-file") else {
+            return Console { is_on, key: None };
+        };
+        let key = ConsoleKey::load(Path::new(path)).map_err(|why| {
+            let problem = self.settings.given("console-key-file").problem(&why);
+            self.note(problem);
+        });
+        Console { is_on, key: key.ok() }
     }
 
     /// Those of `key`, then those of `key-file`.
@@ -592,6 +606,7 @@ mod tests {
     #[test]
     fn every_option_can_be_given_in_every_source() {
         let key_file = temporary("every-option", "");
+        let console_key = temporary("every-option-console", "0123456789abcdef");
         let (cert, key) = pair("every-option");
         let value = |option: &Opt| match option.name {
             "tls-cert" => cert.0.clone(),
@@ -602,6 +617,7 @@ mod tests {
             "trust-proxy" => "10.0.0.0/8".to_owned(),
             "key" => "app:secret".to_owned(),
             "key-file" => key_file.0.clone(),
+            "console-key-file" => console_key.0.clone(),
             _ => option.default.to_owned(),
         };
         for option in &OPTIONS {
@@ -646,11 +662,13 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_manual_are_legal() {
+        let console_key = temporary("manual-console", "0123456789abcdef");
         let key_file = temporary("manual", "# rotated in May\n\nold:s1\n  new:s2  \n");
         let (cert, key) = pair("manual");
         let examples = MANUAL
             .replace("\n#", "\n")
             .replace("/etc/corecast/keys", &key_file.0)
+            .replace("/etc/corecast/console-key", &console_key.0)
             .replace("/etc/corecast/fullchain.pem", &cert.0)
             .replace("/etc/corecast/privkey.pem", &key.0);
         let legal: String =
@@ -681,6 +699,7 @@ mod tests {
         check(error(&[("path", "ws")], &[], ""), &["\"ws\"", "starts with /"]);
         check(error(&[("echo-path", "/e"), ("path", "/e")], &[], ""), &["--echo-path", "\"/e\"", "values of path"]);
         check(error(&[("key-file", "/none/such")], &[], ""), &["/none/such", "keygen"]);
+        check(error(&[("console-key-file", "/none/such")], &[], ""), &["--console-key-file", "/none/such", "keygen"]);
         check(error(&[], &[], "log = [\"info\"]"), &["log", "wrong type"]);
         check(error(&[], &[], "listen = \"1.2.3.4:1\"\nlog = "), &["test.toml", "line 2"]);
     }
@@ -702,6 +721,8 @@ mod tests {
     #[test]
     fn secrets_are_in_no_error_and_in_no_print() {
         let file = temporary("secrets", "ok:hunter2\nhunter2\n");
+        let short = temporary("secrets-short", "hunter2\n");
+        let long = temporary("secrets-long", "hunter2-hunter2-hunter2\n");
         for text in [
             error(&[("key", "hunter2")], &[], ""),
             error(&[("key", ":hunter2")], &[], ""),
@@ -712,10 +733,12 @@ mod tests {
             error(&[], &[], "key = [[\"hunter2\"]]"),
             error(&[("key", "app:hunter2"), ("key", "app:hunter2")], &[], ""),
             error(&[("key-file", &file.0)], &[], ""),
+            error(&[("console-key-file", &file.0)], &[], ""),
+            error(&[("console-key-file", &short.0)], &[], ""),
         ] {
             assert!(!text.contains("hunter2"), "{text}");
         }
-        let settings = settings(&[("key", "app:hunter2")], &[], "").expect("legal");
+        let settings = settings(&[("key", "app:hunter2"), ("console-key-file", &long.0)], &[], "").expect("legal");
         let config = settings.validate().expect("legal");
         let printed = settings.to_toml(&config);
         assert!(printed.contains("key = [\"app:[redacted]\"] # --key"), "{printed}");

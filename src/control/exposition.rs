@@ -130,8 +130,8 @@ mod tests {
             vec![numbers(&[("connections", 2), ("turn_us_to_4", 1), ("turn_us_to_16", 2), ("turn_us_above", 1)])];
         let stats = numbers(&[("closes_silent", 7), ("closes_client_gone", 1)]);
         let process = Process { start_time_s: 1.5, ..Process::default() };
-        let text =
-            text(&Numbers { stats, shards }, &HttpCounters { http_requests: 3, ..HttpCounters::default() }, &process);
+        let numbers = Numbers { taken: std::time::Instant::now(), stats, shards };
+        let text = text(&numbers, &HttpCounters { http_requests: 3, ..HttpCounters::default() }, &process);
         for line in [
             "# TYPE corecast_connections gauge",
             "corecast_connections{shard=\"0\"} 2",

@@ -10,8 +10,10 @@
 //!
 //! * [`serving`] has the connections and their limits, [`pipe`] the way to the shards, [`snapshot`] their numbers.
 //! * [`exposition`] writes those for Prometheus, [`process`] what the system says of the process.
-//! * [`pusher`] publishes.
+//! * [`pusher`] publishes, [`console`] is for people; [`body`] reads what they are sent.
 
+pub mod body;
+pub mod console;
 pub mod exposition;
 pub mod pipe;
 pub mod process;
@@ -19,7 +21,7 @@ pub mod pusher;
 pub mod serving;
 pub mod snapshot;
 
-use crate::config::Key;
+use crate::config::{Access, Live};
 use crate::metrics::HttpCounters;
 use crate::protocol::auth::KeyRing;
 use axum::Router;
@@ -29,16 +31,17 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use console::door::{Door, Tries};
 use pipe::{Pipe, Unavailable};
 use process::Process;
 use pusher::Judge;
 use snapshot::{Numbers, Snapshot};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
 
 /// How far the server is.
@@ -64,8 +67,10 @@ pub struct Parts {
     pub pipe: UnixStream,
     /// The app ID in the paths of publishing.
     pub app_id: String,
-    /// Live key pairs.
-    pub keys: Vec<Key>,
+    /// Where WebSocket clients connect.
+    pub listen: SocketAddr,
+    /// What a reload exchanges.
+    pub live: Arc<Live>,
 }
 
 /// The running thread.
@@ -78,7 +83,17 @@ pub struct Control {
 #[derive(Clone)]
 pub struct Remote {
     phase: watch::Sender<Phase>,
-    keys: Arc<Mutex<Arc<KeyRing>>>,
+    held: Arc<Mutex<Arc<Held>>>,
+    /// Only this machine can reach the listener.
+    is_local: bool,
+}
+
+/// What requests go by that a reload exchanges.
+pub struct Held {
+    keys: KeyRing,
+    door: Door,
+    access: Access,
+    is_tls: bool,
 }
 
 /// What all requests share.
@@ -88,11 +103,15 @@ pub struct Face {
     snapshot: Snapshot,
     counters: Mutex<HttpCounters>,
     app_id: String,
-    keys: Arc<Mutex<Arc<KeyRing>>>,
+    listen: SocketAddr,
+    held: Arc<Mutex<Arc<Held>>>,
     judge: Mutex<Judge>,
+    /// Who had a wrong key for the console.
+    tries: Mutex<Tries>,
     /// Walks through the shards' tables on behalf of a listing.
     walks: Semaphore,
     started: SystemTime,
+    begun: Instant,
 }
 
 impl Control {
@@ -103,8 +122,9 @@ impl Control {
     pub fn start(parts: Parts) -> io::Result<Control> {
         let (sender, phase) = watch::channel(Phase::Starting);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let keys = Arc::new(Mutex::new(Arc::new(KeyRing::new(&parts.keys))));
-        let remote = Remote { phase: sender, keys: keys.clone() };
+        let is_local = parts.listener.local_addr()?.ip().is_loopback();
+        let held = Arc::new(Mutex::new(Arc::new(Held::of(&parts.live, is_local))));
+        let remote = Remote { phase: sender, held: held.clone(), is_local };
         parts.listener.set_nonblocking(true)?;
         let run = move || {
             let ended: io::Result<()> = runtime.block_on(async {
@@ -115,10 +135,13 @@ impl Control {
                     snapshot: Snapshot::default(),
                     counters: Mutex::default(),
                     app_id: parts.app_id,
-                    keys,
+                    listen: parts.listen,
+                    held,
                     judge: Mutex::default(),
+                    tries: Mutex::default(),
                     walks: Semaphore::new(1),
                     started: SystemTime::now(),
+                    begun: Instant::now(),
                 });
                 serving::serve(listener, face.clone(), router(face), phase).await;
                 Ok(())
@@ -157,9 +180,26 @@ impl Remote {
 }
 
 impl Remote {
-    /// Other key pairs, from the next request on.
-    pub fn apply(&self, keys: &[Key]) {
-        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(KeyRing::new(keys));
+    /// Other settings, from the next request on.
+    pub fn apply(&self, live: &Live) {
+        let held = Arc::new(Held::of(live, self.is_local));
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// Why there is no console; `None`: there is one.
+    pub fn console_closed(&self) -> Option<&'static str> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).door.closed()
+    }
+}
+
+impl Held {
+    fn of(live: &Live, is_local: bool) -> Held {
+        Held {
+            keys: KeyRing::new(&live.keys),
+            door: Door::new(&live.console, is_local),
+            access: live.access.clone(),
+            is_tls: live.certificate.is_some(),
+        }
     }
 }
 
@@ -173,9 +213,9 @@ impl Face {
         self.snapshot.numbers(self.shards()?).await
     }
 
-    /// The live keys.
-    fn keys(&self) -> Arc<KeyRing> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The settings as they are now.
+    fn held(&self) -> Arc<Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts something.
@@ -194,6 +234,7 @@ fn router(face: Arc<Face>) -> Router {
         .route("/apps/{app_id}/channels", get(pusher::channels))
         .route("/apps/{app_id}/channels/{name}", get(pusher::channel))
         .route("/apps/{app_id}/channels/{name}/users", get(pusher::users))
+        .merge(console::routes(&face))
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(face.clone(), within_limits))
         .with_state(face)
@@ -248,7 +289,7 @@ async fn metrics(State(face): State<Arc<Face>>) -> Response {
 }
 
 async fn unknown() -> Response {
-    (StatusCode::NOT_FOUND, "there is /live, /ready, /metrics and /apps/ID/events, batch_events, channels\n")
+    (StatusCode::NOT_FOUND, "there is /live, /ready, /metrics, /console and /apps/ID/events, batch_events, channels\n")
         .into_response()
 }
 

@@ -7,6 +7,7 @@
 pub mod event;
 pub mod signature;
 
+use super::body::{self, Unread};
 use super::pipe::Unavailable;
 use super::{Face, JSON, walk};
 use crate::admin::request::{Parser, Refusal};
@@ -17,7 +18,6 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use event::{Batch, Event, Lines};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -162,9 +162,9 @@ fn signed(face: &Face, app_id: &str, request: &Request<Body>) -> Result<Query, R
         return Err(Refused::OtherApp);
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let keys = face.keys();
+    let held = face.held();
     let now_s = signature::now_s();
-    signature::verify(&keys, request.method().as_str(), request.uri().path(), &query, now_s)
+    signature::verify(&held.keys, request.method().as_str(), request.uri().path(), &query, now_s)
         .map_err(Refused::Unsigned)?;
     Ok(query)
 }
@@ -172,10 +172,9 @@ fn signed(face: &Face, app_id: &str, request: &Request<Body>) -> Result<Query, R
 /// The same, and its body: who is not known costs us no body.
 async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<(Query, Bytes), Refused> {
     let query = signed(face, app_id, &request)?;
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
-    let body = body.map(http_body_util::Collected::to_bytes).map_err(|error| match error.is::<LengthLimitError>() {
-        true => Refused::TooLarge(format!("a body holds at most {BODY_BYTES_MAX} bytes")),
-        false => Refused::Malformed("the body did not come whole".into()),
+    let body = body::read(request).await.map_err(|unread| match unread {
+        Unread::TooLarge => Refused::TooLarge(unread.to_string()),
+        Unread::Broken => Refused::Malformed(unread.to_string()),
     })?;
     signature::verify_body(&query, &body).map_err(Refused::Unsigned)?;
     Ok((query, body))
@@ -310,7 +309,5 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// Bytes of a request's body. Escaped within a string, `data` can take more than twice what it is.
-pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Events of one batch, as with Pusher.
 const BATCH_MAX: usize = 10;

@@ -2,9 +2,13 @@
 
 use super::{Face, Phase};
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// Who is at the other end of the connection that a request came by.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
 /// Accepts until the face is to end; then waits for the requests under way, but not long.
 pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase: watch::Receiver<Phase>) {
     let mut connections = JoinSet::new();
@@ -20,9 +28,9 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
+                Ok((stream, peer)) if connections.len() < CONNECTIONS_MAX => {
                     face.count(|counters| counters.http_accepts += 1);
-                    connections.spawn(connection(stream, router.clone(), phase.clone()));
+                    connections.spawn(connection(stream, Peer(peer.ip()), router.clone(), phase.clone()));
                 }
                 Ok((stream, _)) => {
                     face.count(|counters| counters.http_refused += 1);
@@ -45,17 +53,22 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase
     let _ = tokio::time::timeout(END_GRACE, all_over).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut phase: watch::Receiver<Phase>) {
+async fn connection(stream: TcpStream, peer: Peer, router: Router, mut phase: watch::Receiver<Phase>) {
     // Nothing is lost without it but 40 ms now and then.
     let _ = stream.set_nodelay(true);
     // hyper gives a slow reader all the time in the world.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(READER_TIMEOUT));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         // How it ended is the client's business.

@@ -80,6 +80,17 @@ impl KeyRing {
 }
 
 impl KeyRing {
+    /// Whether there is a key at all.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// `key:hex` as [`sign`] makes it, by the first key; `None`: there is none.
+    pub fn sign(&self, socket_id: &str, channel: &str) -> Option<String> {
+        let (id, keyed) = self.keys.first()?;
+        Some(signed(id, keyed.clone(), socket_id, channel, None))
+    }
+
     /// Whether `hex` signs `text` by the key `id`; constant time in the signature.
     pub fn verify_text(&self, id: &str, text: &str, hex: &str) -> Result<(), Failure> {
         if self.keys.is_empty() {
@@ -94,8 +105,11 @@ impl KeyRing {
 
 /// `key:hex` over the string to sign; `socket_id` is signed exactly as written.
 pub fn sign(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
-    let mut auth = format!("{}:", key.id);
-    let mut mac = keyed(key);
+    signed(&key.id, keyed(key), socket_id, channel, channel_data)
+}
+
+fn signed(id: &str, mut mac: Hmac<Sha256>, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+    let mut auth = format!("{id}:");
     mac.update(socket_id.as_bytes());
     for byte in finish(mac, channel, channel_data).finalize().into_bytes() {
         let _ = write!(auth, "{byte:02x}");

@@ -7,7 +7,7 @@
 use super::machine::Machine;
 use crate::admin;
 use crate::config::{Config, bytes};
-use crate::control::{self, pipe, pusher, serving, walk};
+use crate::control::{self, body, pipe, serving, walk};
 use crate::hub::mail::Mail;
 use crate::hub::member::{Member, REPLY_BYTES, Subscription};
 use crate::hub::pages::{PINNED_FOLD, POOL_BYTES_MAX};
@@ -142,7 +142,7 @@ impl Arithmetic {
             term(
                 "HTTP requests",
                 http * serving::CONNECTIONS_MAX as u64,
-                (serving::HEAD_BYTES_MAX + HTTP_BODY_FOLD * pusher::BODY_BYTES_MAX) as u64,
+                (serving::HEAD_BYTES_MAX + HTTP_BODY_FOLD * body::BYTES_MAX) as u64,
             ),
             // Lines that wait, and those that are being written. A listing of channels, one at a time.
             term(

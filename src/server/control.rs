@@ -99,7 +99,7 @@ impl Control {
         (self.set_log)(read.live.log);
         self.config.live.exchange(read.live);
         self.config.live.warn();
-        self.http.iter().for_each(|http| http.apply(&self.config.live.keys));
+        self.http.iter().for_each(|http| http.apply(&self.config.live));
         let live = self.room.fit(&self.config.live);
         self.ask_all(|_, done| Order::Apply { live: live.clone(), done });
         report(&difference);

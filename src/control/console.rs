@@ -1,0 +1,125 @@
+//! The console: a page for people at `/console`, and the JSON that it lives on at `/console/api/…`.
+//!
+//! The page is files of `console/page/`, compiled in: no build step, nothing from elsewhere, and a policy that holds the
+//! browser to that. It holds no secret and is served to anybody; [`door`] decides who may use the rest, [`api`] answers.
+
+pub mod api;
+pub mod door;
+
+use super::Face;
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use std::sync::Arc;
+
+/// What there is below `/console`.
+pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
+    let api = Router::new()
+        .route("/info", get(api::info))
+        .route("/stats", get(api::stats))
+        .route("/channels", get(api::channels))
+        .route("/connections", get(api::connections))
+        .route("/connections/{socket_id}", get(api::connection))
+        .route("/disconnect", post(api::disconnect))
+        .route("/publish", post(api::publish))
+        .route("/sign", post(api::sign))
+        .fallback(api::unknown)
+        .method_not_allowed_fallback(api::wrong_method)
+        .layer(middleware::from_fn_with_state(face.clone(), door::admit));
+    let page = Router::new()
+        .route("/console", get(index))
+        .route("/console/", get(to_index))
+        .route("/console/{file}", get(file))
+        .layer(middleware::from_fn_with_state(face.clone(), if_open));
+    page.nest("/console/api", api).layer(middleware::map_response(guarded))
+}
+
+/// No page where there is no console.
+async fn if_open(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
+    match face.held().door.closed() {
+        Some(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+/// Headers of every answer: what the page may load, and that nobody may frame it or learn where it led.
+async fn guarded(mut response: Response) -> Response {
+    for (name, value) in GUARDS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn index() -> Response {
+    asset("index.html")
+}
+
+/// The page names its files from `/console`.
+async fn to_index() -> Response {
+    (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "../console")]).into_response()
+}
+
+async fn file(Path(name): Path<String>) -> Response {
+    asset(&name)
+}
+
+fn asset(name: &str) -> Response {
+    match ASSETS.iter().find(|asset| asset.name == name) {
+        // Asked for anew each time: a new server may have a new page, and it is small.
+        Some(asset) => ([(CONTENT_TYPE, asset.kind), (CACHE_CONTROL, "no-cache")], asset.text).into_response(),
+        None => (StatusCode::NOT_FOUND, "the console has no such file\n").into_response(),
+    }
+}
+
+/// A file of the page.
+struct Asset {
+    name: &'static str,
+    kind: &'static str,
+    text: &'static str,
+}
+
+macro_rules! assets {
+    ($($name:literal: $kind:ident),+ $(,)?) => {
+        [$(Asset { name: $name, kind: $kind, text: include_str!(concat!("console/page/", $name)) }),+]
+    };
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+static ASSETS: [Asset; 12] = assets! {
+    "index.html": HTML,
+    "console.css": CSS,
+    "icon.svg": SVG,
+    "main.js": JS,
+    "api.js": JS,
+    "dom.js": JS,
+    "numbers.js": JS,
+    "chart.js": JS,
+    "overview.js": JS,
+    "channels.js": JS,
+    "connections.js": JS,
+    "debug.js": JS,
+};
+
+/// `connect-src` is wider than the rest: the debug panel connects to any WebSocket server that it is told.
+const GUARDS: [(HeaderName, &str); 6] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];

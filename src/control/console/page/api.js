@@ -1,0 +1,62 @@
+// The server's JSON interface. The key, where one is asked for, lives as long as the tab.
+
+const KEY = "corecast-console-key";
+let asking = null;
+
+/** What the server refuses, or that it is not there (status 0). */
+export class Refused extends Error {
+  constructor(status, code, text) {
+    super(text);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** Asks for the key: set by the page. Takes what is wrong with the last one, resolves to a new one. */
+export const door = { ask: async () => "" };
+
+export const get = (path, query = {}) => call(path, query);
+export const post = (path, body) => call(path, {}, body);
+
+async function call(path, query, body) {
+  for (;;) {
+    const key = sessionStorage.getItem(KEY);
+    try {
+      return await request(path, query, body, key);
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      // Those who are refused together ask once; those whose key is an older one just try the newer.
+      if (sessionStorage.getItem(KEY) !== key) continue;
+      asking ??= door.ask(error.code === "key_invalid" ? error.message : "").then((given) => {
+        sessionStorage.setItem(KEY, given);
+        asking = null;
+      });
+      await asking;
+    }
+  }
+}
+
+async function request(path, query, body, key) {
+  const url = new URL(`console/api/${path}`, document.baseURI);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
+  }
+  const headers = { "corecast-console": "1" };
+  if (key) headers.authorization = `Bearer ${key}`;
+  const options = { headers, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(15_000) };
+  if (body !== undefined) {
+    headers["content-type"] = "application/json";
+    Object.assign(options, { method: "POST", body: typeof body === "string" ? body : JSON.stringify(body) });
+  }
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch {
+    throw new Refused(0, "unreachable", "the server cannot be reached");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) {
+    throw new Refused(response.status, answer.code ?? "", answer.error ?? `the server answers ${response.status}`);
+  }
+  return answer;
+}

@@ -1,0 +1,57 @@
+// The list of channels, searched by the server.
+
+import { get } from "./api.js";
+import { byId, h, show } from "./dom.js";
+import { whole } from "./numbers.js";
+
+const LIMIT = 50;
+let asked = 0;
+let [after, searched, shown] = [undefined, 0, 0];
+
+export function start(watch) {
+  const form = byId("channels-search");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    load(false, watch);
+  });
+  // The cross of a search field empties it.
+  form.elements.text.addEventListener("search", () => load(false, watch));
+  form.elements.how.addEventListener("change", () => load(false, watch));
+  byId("channels-more").addEventListener("click", () => load(true, watch));
+}
+
+export async function load(isMore, watch) {
+  const { text, how } = byId("channels-search").elements;
+  const mine = (asked += 1);
+  if (!isMore) [after, searched, shown] = [undefined, 0, 0];
+  const wanted = text.value.trim();
+  try {
+    const page = await get("channels", { [how.value]: wanted, after, limit: LIMIT });
+    // Whoever has searched for something else meanwhile waits for that.
+    if (mine !== asked) return;
+    after = page.next ?? undefined;
+    searched += page.searched;
+    shown += page.channels.length;
+    const rows = page.channels.map((entry) => row(entry, watch));
+    if (isMore) byId("channels-rows").append(...rows);
+    else byId("channels-rows").replaceChildren(...rows);
+    const more = after === undefined ? "" : ", and there are more";
+    byId("channels-count").textContent = wanted === "" ? `${whole(shown)} shown${more}` : `${whole(shown)} found${after === undefined ? "" : `, ${whole(searched)} searched so far`}`;
+    const nothing = wanted === "" ? "No channel has a subscriber now." : after ? "None among those searched so far." : "No channel with a subscriber is called that.";
+    show(byId("channels-empty"), shown === 0, nothing);
+    show(byId("channels-more"), after !== undefined, wanted === "" ? "More" : "Search on");
+  } catch (error) {
+    if (mine === asked) show(byId("channels-empty"), true, `That did not work: ${error.message}.`);
+  }
+}
+
+function row({ channel, subscribers }, watch) {
+  const button = h("button", { type: "button", onclick: () => watch(channel), "aria-label": `Watch ${channel}` }, "Watch");
+  return h(
+    "tr",
+    {},
+    h("td", { "data-label": "Channel" }, h("code", {}, channel)),
+    h("td", { "data-label": "Subscribers", class: "number" }, whole(subscribers)),
+    h("td", { class: "actions" }, button),
+  );
+}

@@ -1,0 +1,121 @@
+// The page: colours, views, the key, and the numbers that come every second.
+
+import { Refused, door, get } from "./api.js";
+import * as channels from "./channels.js";
+import * as connections from "./connections.js";
+import * as debug from "./debug.js";
+import { byId } from "./dom.js";
+import * as overview from "./overview.js";
+
+const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
+const THEME = "corecast-console-theme";
+const POLL_MS = 1_000;
+
+colours(localStorage.getItem(THEME));
+if (document.readyState === "loading") addEventListener("DOMContentLoaded", start);
+else start();
+
+function start() {
+  byId("host").textContent = location.host;
+  byId("theme").addEventListener("click", () => {
+    const names = Object.keys(THEMES);
+    const next = names[(names.indexOf(document.documentElement.dataset.theme ?? "auto") + 1) % names.length];
+    localStorage.setItem(THEME, next);
+    colours(next);
+  });
+  colours(localStorage.getItem(THEME));
+  door.ask = askForKey;
+  overview.start();
+  channels.start(watch);
+  connections.start();
+  debug.start();
+  addEventListener("hashchange", go);
+  go();
+  poll();
+}
+
+function colours(theme) {
+  const known = theme in THEMES ? theme : "auto";
+  if (known === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = known;
+  const button = byId("theme");
+  if (button) button.textContent = THEMES[known];
+}
+
+const VIEWS = {
+  overview: overview.draw,
+  channels: () => channels.load(false, watch),
+  connections: () => connections.load(false),
+  debug: () => {},
+};
+
+/** Shows the view that the address names. */
+function go() {
+  const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "overview";
+  for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== name;
+  for (const link of document.querySelectorAll(".tabs a")) {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  scrollTo(0, 0);
+  VIEWS[name]();
+}
+
+function watch(channel) {
+  location.hash = "debug";
+  debug.watch(channel);
+}
+
+/** Numbers, for as long as the page is open; what does not change is asked for whenever the server comes (back). */
+async function poll() {
+  let isKnown = false;
+  for (;;) {
+    try {
+      if (!isKnown) {
+        const info = await get("info", { origin: location.origin });
+        byId("server").dataset.version = `corecast ${info.version}`;
+        debug.propose(info.websocket);
+      }
+      overview.take(await get("stats"));
+      isKnown = true;
+      status("live", "live");
+    } catch (error) {
+      isKnown = false;
+      status("lost", error instanceof Refused && error.status !== 0 ? error.message : "server not reachable");
+      if (!(error instanceof Refused)) console.error(error);
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+function status(state, text) {
+  const element = byId("status");
+  element.dataset.state = state;
+  // Said only when it changes: screen readers read it out.
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Opens the dialog; resolves to what was typed. */
+function askForKey(wrong) {
+  const dialog = byId("login");
+  const form = dialog.querySelector("form");
+  dialog.querySelector(".wrong").textContent = wrong;
+  status("lost", "key needed");
+  form.elements.key.value = "";
+  if (!dialog.open) dialog.showModal();
+  // There is nothing behind it to go back to.
+  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  return new Promise((resolve) => {
+    form.addEventListener(
+      "submit",
+      (event) => {
+        event.preventDefault();
+        // What no header can hold is not the key either.
+        const key = form.elements.key.value.trim().replace(/[^\x21-\x7e]/g, "?");
+        dialog.close();
+        resolve(key);
+      },
+      { once: true },
+    );
+  });
+}

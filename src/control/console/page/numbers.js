@@ -1,0 +1,128 @@
+// What is made of the server's numbers: rates, quantiles, texts. Pure.
+
+/** Buckets of a histogram of `stats`, by their upper bound in µs; the last one has none. */
+export function buckets(stats, name) {
+  const found = [];
+  for (const [key, count] of Object.entries(stats)) {
+    if (key.startsWith(`${name}_us_to_`)) found.push([Number(key.slice(name.length + 7)), count]);
+  }
+  found.sort(([one], [other]) => one - other);
+  found.push([Infinity, stats[`${name}_us_above`] ?? 0]);
+  return found;
+}
+
+/** The quantile in µs of what came between two `stats`; `null`: nothing did. Within a bucket, as if all were spread evenly. */
+export function quantile(before, after, name, q) {
+  const earlier = buckets(before, name);
+  const counts = buckets(after, name).map(([bound, count], n) => [bound, count - (earlier[n]?.[1] ?? 0)]);
+  const total = counts.reduce((sum, [, count]) => sum + count, 0);
+  if (total <= 0) return null;
+  let [left, low] = [q * total, 0];
+  for (const [bound, count] of counts) {
+    if (left <= count && count > 0) return bound === Infinity ? low : low + (bound - low) * (left / count);
+    left -= count;
+    if (bound !== Infinity) low = bound;
+  }
+  return low;
+}
+
+/** What is shown of the time between two answers of `stats`. `null` where nothing can be said. */
+export function sample(before, after, time) {
+  const seconds = (after.at_ms - before.at_ms) / 1000;
+  const rate = (name) => Math.max(0, (after.stats[name] - before.stats[name]) / seconds);
+  const shards = after.shards.map((now, n) => {
+    const then = before.shards[n] ?? now;
+    const of = (name) => Math.max(0, (now[name] - then[name]) / seconds);
+    const turns = now.turns - then.turns;
+    return {
+      ...now,
+      deliveries_s: of("deliveries"),
+      messages_s: of("messages_in"),
+      busy: Math.min(1, of("turn_us_sum") / 1e6),
+      turn_us: turns > 0 ? (now.turn_us_sum - then.turn_us_sum) / turns : null,
+    };
+  });
+  const cpu = [before.process.cpu_s, after.process.cpu_s];
+  return {
+    time,
+    connections: after.stats.connections,
+    deliveries: rate("deliveries"),
+    publishes: rate("publishes"),
+    messagesIn: rate("messages_in"),
+    bytesIn: rate("bytes_in"),
+    bytesOut: rate("bytes_out"),
+    writtenP50: quantile(before.stats, after.stats, "written", 0.5),
+    writtenP99: quantile(before.stats, after.stats, "written", 0.99),
+    cpu: cpu.includes(null) ? null : Math.max(0, (cpu[1] - cpu[0]) / seconds),
+    shards,
+  };
+}
+
+/** Values of an axis from 0: about `count` of them, 1, 2 or 5 times a power of ten apart, the last one at or above `max`. */
+export function ticks(max, count = 4) {
+  if (!(max > 0)) return [0, 1];
+  const rough = max / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+  const found = [];
+  for (let n = 0; found.length === 0 || found[found.length - 1] < max; n += 1) found.push(n * step);
+  return found;
+}
+
+const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+/** 1 234 567, whole. */
+export const whole = (value) => (value === null || value === undefined ? "–" : plain.format(value).replaceAll(",", "\u202f"));
+
+/** 1.23 M: three digits that count. */
+export function short(value) {
+  if (value === null || value === undefined) return "–";
+  for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
+    if (value >= size * 0.9995) return `${digits(value / size)}\u202f${unit}`;
+  }
+  return digits(value);
+}
+
+export function bytes(value) {
+  if (value === null || value === undefined) return "–";
+  for (const [unit, size] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
+    if (value >= size * 0.9995) return `${digits(value / size)}\u202f${unit}`;
+  }
+  return `${Math.round(value)}\u202fB`;
+}
+
+/** A duration given in µs. */
+export function micros(value) {
+  if (value === null || value === undefined) return "–";
+  if (value >= 999_500) return `${digits(value / 1e6)}\u202fs`;
+  if (value >= 999.5) return `${digits(value / 1e3)}\u202fms`;
+  return `${digits(value)}\u202fµs`;
+}
+
+export const percent = (value) => (value === null || value === undefined ? "–" : `${digits(value * 100)}\u202f%`);
+
+/** An age: the two largest units. */
+export function age(seconds) {
+  const parts = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
+  const first = Math.max(0, parts.findIndex(([, size]) => seconds >= size));
+  if (seconds < 1) return "0\u202fs";
+  let left = Math.floor(seconds);
+  const texts = [];
+  for (const [unit, size] of parts.slice(first, first + 2)) {
+    const count = Math.floor(left / size);
+    left -= count * size;
+    if (count > 0) texts.push(`${count}\u202f${unit}`);
+  }
+  return texts.join(" ");
+}
+
+/** `client_gone` as people say it. */
+export const words = (label) => label.replaceAll("_", " ");
+
+function digits(value) {
+  if (value === 0) return "0";
+  if (value >= 99.95) return plain.format(value);
+  if (value >= 9.995) return String(Number(value.toFixed(1)));
+  if (value >= 0.005) return String(Number(value.toFixed(2)));
+  return "<0.01";
+}

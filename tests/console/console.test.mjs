@@ -1,0 +1,309 @@
+// The console as people use it: a real server, real clients, headless Chromium.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const { CORECAST_BIN: binary, CHROMIUM_BIN: browserPath, SCREENSHOTS: pictures } = process.env;
+const ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const KEY = "console-tests-access-key";
+const directory = mkdtempSync(join(tmpdir(), "corecast-console-"));
+const children = new Set();
+let [browser, server] = [];
+
+before(async () => {
+  browser = await chromium.launch({ executablePath: browserPath, args: ARGUMENTS });
+  server = await serve("main", "--key", "app:not-a-secret", "--shards", "2");
+});
+after(async () => {
+  await browser?.close();
+  for (const child of children) child.kill("SIGKILL");
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** A process of the server's binary that ends with the tests. */
+function run(args, options) {
+  const child = spawn(binary, args, { env: {}, ...options });
+  children.add(child);
+  child.once("exit", () => children.delete(child));
+  return child;
+}
+
+async function serve(name, ...options) {
+  const admin = join(directory, `${name}.sock`);
+  const listening = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin-socket", admin, "--pin", "none", "--log", "warn"];
+  const child = run([...listening, ...options], { stdio: ["ignore", "ignore", "pipe"] });
+  let said = "";
+  child.stderr.setEncoding("utf8");
+  for await (const text of child.stderr) {
+    said += text;
+    if (/http [0-9.:]+\)/.test(said)) break;
+  }
+  const [, address] = /listening on ([0-9.:]+)/.exec(said) ?? [];
+  const [, http] = /http ([0-9.:]+)\)/.exec(said) ?? [];
+  assert.ok(address && http, said);
+  child.stderr.resume();
+  return { child, admin, url: `ws://${address}`, console: `http://${http}/console` };
+}
+
+/** A client that subscribes; when it is there. */
+async function subscribe(to, ...channels) {
+  const child = run(["subscribe", ...channels, "--url", to.url, "--key", "app:not-a-secret"], { stdio: ["ignore", "ignore", "ignore"] });
+  await until(`a subscriber of ${channels[0]}`, async () => (await ask(to, "channel", channels[0])).subscribers > 0);
+  return child;
+}
+
+async function ask(to, ...command) {
+  const child = run([...command, "--json", "--admin-socket", to.admin], { stdio: ["ignore", "pipe", "ignore"] });
+  let said = "";
+  for await (const text of child.stdout) said += text;
+  return JSON.parse(said.trim().split("\n")[0]);
+}
+
+async function until(what, done) {
+  for (const start = Date.now(); Date.now() - start < 20_000; ) {
+    if (await done()) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assert.fail(`not within 20 s: ${what}`);
+}
+
+/** Publishes for as long as it is let. */
+function publisher(to, channels, perSecond) {
+  const child = run(["publish", "--stdin", "--admin-socket", to.admin], { stdio: ["pipe", "ignore", "ignore"] });
+  let n = 0;
+  const step = () => {
+    for (let due = perSecond() / 50; due > 0; due -= 1, n += 1) {
+      child.stdin.write(`${JSON.stringify({ channel: channels[n % channels.length], event: "tick", data: { n } })}\n`);
+    }
+  };
+  const timer = setInterval(step, 20);
+  child.stdin.on("error", () => clearInterval(timer));
+  return { stop: () => (clearInterval(timer), child.kill()) };
+}
+
+/** A page, and all that the browser calls an error on it. */
+async function open(to, { view = "", ...options } = {}) {
+  const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  const errors = [];
+  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+  page.on("pageerror", (error) => errors.push(String(error)));
+  await page.goto(`${to.console}${view}`);
+  return { page, errors, close: () => context.close() };
+}
+
+const live = (page) => page.waitForSelector("#status[data-state=live]");
+
+test("it loads in light and dark, without a complaint, and switches", async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    const { page, errors, close } = await open(server, { colorScheme });
+    await live(page);
+    const colour = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const brightness = async () => (await colour()).match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0);
+    assert.equal((await brightness()) > 382, colorScheme === "light");
+    await page.click("#theme");
+    assert.ok((await brightness()) > 382, "light, whatever the system says");
+    await page.click("#theme");
+    assert.ok((await brightness()) < 382, "dark, whatever the system says");
+    await page.reload();
+    await live(page);
+    assert.ok((await brightness()) < 382, "and it is remembered");
+    assert.deepEqual(errors, []);
+    await close();
+  }
+});
+
+test("charts move while a publisher runs", async () => {
+  const subscriber = await subscribe(server, "charts");
+  const { page, errors, close } = await open(server);
+  const running = publisher(server, ["charts"], () => 500);
+  await page.waitForFunction(() => document.querySelectorAll(".chart").length === 6);
+  const value = (title) => page.locator(".chart", { hasText: title }).locator(".legend b").first();
+  await until("deliveries in the legend", async () => /\d/.test(await value("Deliveries per second").textContent()) && (await value("Deliveries per second").textContent()) !== "0");
+  await until("a latency in the legend", async () => /s$/.test(await value("Publish → written").textContent()));
+  const path = () => page.locator(".chart", { hasText: "Deliveries per second" }).locator("path.line").getAttribute("d");
+  const one = await path();
+  await until("the line goes on", async () => (await path()) !== one && (await path()).includes("L"));
+  assert.equal(await page.locator("#shards tbody tr").count(), 2);
+  // By keyboard and by pointer: another window, and what was at a place.
+  await page.locator("#window button").first().focus();
+  await page.keyboard.press("Enter");
+  assert.equal(await page.locator("#window button").first().getAttribute("aria-pressed"), "true");
+  const plot = page.locator(".plot").first();
+  const box = await plot.boundingBox();
+  await page.mouse.move(box.x + box.width - 12, box.y + 40);
+  await page.waitForSelector(".tip:not([hidden]) b");
+  running.stop();
+  subscriber.kill();
+  assert.deepEqual(errors, []);
+  await close();
+});
+
+test("search finds a channel, by its beginning or anything in it", async () => {
+  const names = Array.from({ length: 60 }, (_, n) => `room:${String(n).padStart(2, "0")}`);
+  const subscriber = await subscribe(server, ...names, "needle/<b>:in;hay".replace(/[<>]/g, "@"));
+  await until("all of them", async () => (await ask(server, "channel", names[59])).subscribers > 0);
+  const { page, errors, close } = await open(server, { view: "#channels" });
+  await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr").length === 50);
+  await page.click("#channels-more");
+  await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr").length >= 61);
+  const found = async (text, how) => {
+    await page.selectOption("#channels-search select", how);
+    await page.fill("#channels-search input", text);
+    await page.keyboard.press("Enter");
+    await page.waitForFunction((text) => [...document.querySelectorAll("#channels-rows code")].every((code) => code.textContent.toLowerCase().includes(text.toLowerCase())), text);
+    return page.locator("#channels-rows code").allTextContents();
+  };
+  assert.deepEqual(await found("IN;ha", "contains"), ["needle/@b@:in;hay"]);
+  assert.deepEqual((await found("room:1", "prefix")).sort(), names.filter((name) => name.startsWith("room:1")));
+  assert.deepEqual(await found("oom:1", "prefix"), []);
+  assert.match(await page.textContent("#channels-empty"), /No channel/);
+  subscriber.kill();
+  assert.deepEqual(errors, []);
+  await close();
+});
+
+test("disconnect asks first, and closes a real client", async () => {
+  const subscriber = await subscribe(server, "to-be-closed");
+  const { page, errors, close } = await open(server, { view: "#connections" });
+  const row = page.locator("#connections-rows tr:not(.details)").first();
+  await row.getByRole("button", { name: /Details/ }).click();
+  await page.waitForSelector("#connections-rows .details code");
+  assert.equal(await page.textContent("#connections-rows .details code"), "to-be-closed");
+  const ended = once(subscriber, "exit");
+  await row.getByRole("button", { name: /Disconnect/ }).click();
+  await page.waitForSelector("#ending[open]");
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("#ending:not([open])", { state: "attached" });
+  assert.equal((await ask(server, "channel", "to-be-closed")).subscribers, 1, "nothing is done before it is confirmed");
+  await row.getByRole("button", { name: /Disconnect/ }).click();
+  await page.locator("#ending").getByRole("button", { name: "Disconnect" }).click();
+  await ended;
+  await page.waitForSelector("#connections-rows tr.gone");
+  assert.equal((await ask(server, "channel", "to-be-closed")).subscribers, 0);
+  assert.deepEqual(errors, []);
+  await close();
+});
+
+test("the debug panel signs for a private channel, publishes, and shows the frame", async () => {
+  const { page, errors, close } = await open(server, { view: "#debug" });
+  await page.waitForFunction(() => document.querySelector("#debug-connect [name=url]").value.startsWith("ws://127.0.0.1:"));
+  await page.click("#debug-connect [type=submit]");
+  await page.waitForFunction(() => document.querySelector("#debug-state").textContent.startsWith("connected as"));
+  await page.fill("#debug-subscribe [name=channel]", "private-orders");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#debug-channels li[data-state=subscribed]");
+  assert.equal((await ask(server, "channel", "private-orders")).subscribers, 1);
+  const hostile = '{"n": 12345678901234567890, "html": "<img src=x onerror=alert(1)>"}';
+  await page.fill("#debug-publish textarea", hostile);
+  await page.click("#debug-publish [type=submit]");
+  await page.waitForFunction(() => document.querySelector("#debug-published").textContent === "to 1 subscriber");
+  const frame = page.locator("#log li[data-kind=in] code").last();
+  await until("the frame", async () => (await frame.textContent()).includes('"event":"test"'));
+  assert.equal(await frame.textContent(), `{"event":"test","channel":"private-orders","data":${hostile}}`);
+  assert.equal(await page.locator("#log img").count(), 0, "text stays text");
+
+  await page.fill("#debug-publish textarea", "{no");
+  await page.click("#debug-publish [type=submit]");
+  await page.waitForFunction(() => document.querySelector("#debug-published").textContent.includes("no JSON"));
+
+  // Paused, frames wait; more than are kept go, and it says so.
+  await page.click("#log-pause");
+  const shown = await page.locator("#log li").count();
+  const running = publisher(server, ["private-orders"], () => 2_000);
+  await page.waitForFunction(() => /older ones gone/.test(document.querySelector("#log-count").textContent));
+  assert.equal(await page.locator("#log li").count(), shown);
+  running.stop();
+  await page.click("#log-pause");
+  await page.waitForFunction(() => document.querySelectorAll("#log li").length === 500);
+  await page.click("#log-clear");
+  await page.getByRole("button", { name: "Unsubscribe from private-orders" }).click();
+  await page.waitForFunction(() => document.querySelectorAll("#debug-channels li").length === 0);
+  await page.click("#debug-close");
+  await page.waitForFunction(() => document.querySelector("#debug-state").textContent === "not connected");
+  assert.deepEqual(errors, []);
+  await close();
+});
+
+test("with a key it asks for it, and keeps it for the tab", async () => {
+  const file = join(directory, "console-key");
+  writeFileSync(file, `# for tests\n${KEY}\n`);
+  const keyed = await serve("keyed", "--console-key-file", file, "--shards", "1", "--allow-origin", "https://app.example.com");
+  const { page, errors, close } = await open(keyed, { view: "#debug" });
+  await page.waitForSelector("#login[open]");
+  await page.fill("#login input", "not-the-right-key-é");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelector("#login .wrong").textContent !== "");
+  await page.fill("#login input", KEY);
+  await page.keyboard.press("Enter");
+  await live(page);
+  await page.reload();
+  await live(page);
+  // That server lets other pages connect, not this one: it says so before and after one has tried.
+  await page.waitForSelector("#debug-notice:not([hidden])");
+  assert.match(await page.textContent("#debug-notice"), /--allow-origin http:\/\/127\.0\.0\.1/);
+  await page.click("#debug-connect [type=submit]");
+  await page.waitForSelector("#log li[data-kind=error]");
+  assert.match(await page.textContent("#log li[data-kind=error]"), /--allow-origin/);
+  // The browser itself reports the refused answers and the refused connection; the page adds nothing.
+  assert.deepEqual(errors.filter((text) => !/401|403/.test(text)), []);
+  keyed.child.kill();
+  await page.waitForSelector("#status[data-state=lost]");
+  await close();
+});
+
+test("375 px wide, nothing has to be scrolled sideways", async () => {
+  const subscriber = await subscribe(server, "phone", `long-${"x".repeat(190)}`);
+  for (const view of ["overview", "channels", "connections", "debug"]) {
+    const { page, errors, close } = await open(server, { view: `#${view}`, viewport: { width: 375, height: 740 } });
+    await live(page);
+    if (view !== "overview" && view !== "debug") await page.waitForSelector(`#${view}-rows tr`);
+    if (view === "debug") {
+      await page.click("#debug-connect [type=submit]");
+      await page.waitForSelector("#log li[data-kind=in]");
+    }
+    const width = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(width <= 375, `${view}: ${width}`);
+    assert.deepEqual(errors, []);
+    await close();
+  }
+  subscriber.kill();
+});
+
+// Not a test: what the README shows, and what one looks at while changing the page.
+test("pictures", { skip: !pictures, timeout: 200_000 }, async () => {
+  const busy = await serve("pictures", "--key", "app:not-a-secret", "--shards", "2");
+  const clients = [];
+  for (let n = 0; n < 24; n += 1) clients.push(await subscribe(busy, `orders:eu-${n}`, `user:${n}`, "prices", "private-till"));
+  const wave = () => 400 + 250 * Math.sin(Date.now() / 4_000) + 120 * Math.random();
+  const running = publisher(busy, ["prices", "prices", "orders:eu-3", "user:7", "private-till"], wave);
+  for (const client of clients.splice(20)) client.kill();
+  const shots = [];
+  for (const colorScheme of ["light", "dark"]) shots.push([colorScheme, await open(busy, { colorScheme, viewport: { width: 1360, height: 850 } })]);
+  shots.push(["phone", await open(busy, { colorScheme: "dark", viewport: { width: 375, height: 740 }, deviceScaleFactor: 2 })]);
+  for (const [, { page }] of shots) await page.click("#window button:first-child");
+  await new Promise((resolve) => setTimeout(resolve, 65_000)); // a minute's history, for the picture
+  for (const [name, { page }] of shots) {
+    await page.bringToFront();
+    await page.screenshot({ path: join(pictures, `overview-${name}.png`) });
+    for (const view of ["channels", "connections", "debug"]) {
+      await page.goto(`${busy.console}#${view}`);
+      if (view === "debug") {
+        await page.fill("#debug-subscribe [name=channel]", "private-till");
+        await page.click("#debug-connect [type=submit]");
+        await page.waitForSelector("#debug-subscribe [type=submit]:not([disabled])");
+        await page.click("#debug-subscribe [type=submit]");
+        await page.waitForFunction(() => document.querySelectorAll("#log li").length > 30);
+      } else await page.waitForSelector(`#${view}-rows tr`);
+      await page.screenshot({ path: join(pictures, `${view}-${name}.png`), fullPage: name === "phone" });
+    }
+  }
+  running.stop();
+});

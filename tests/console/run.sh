@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The console in headless Chromium, against a real server with real clients.
+#   tests/console/run.sh                   SCREENSHOTS=DIR tests/console/run.sh also takes pictures there
+# Needs Node >= 20 and the server's binary: CORECAST_BIN, or target/release-test/corecast, or the release or debug one.
+# Installs what else it needs: playwright-core under target/console, and Chromium by apt where there is none.
+set -euo pipefail
+[ -z "${CORECAST_BIN:-}" ] || CORECAST_BIN=$(realpath "$CORECAST_BIN")
+[ -z "${SCREENSHOTS:-}" ] || SCREENSHOTS=$(realpath "$SCREENSHOTS")
+cd "$(dirname "${BASH_SOURCE[0]}")"
+home=$(realpath -m ../../target/console)
+mkdir -p "$home"
+
+bin=
+for place in "${CORECAST_BIN:-}" ../../target/{release-test,release,debug}/corecast; do
+    if [ -n "$place" ] && [ -x "$place" ]; then
+        bin=$(realpath "$place")
+        break
+    fi
+done
+[ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
+
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    echo "SKIPPED: the tests of the console need node and npm" >&2
+    exit 0
+fi
+if [ -z "${CHROMIUM_BIN:-}" ]; then
+    if ! command -v chromium >/dev/null; then
+        as_root=
+        [ "$(id -u)" = 0 ] || as_root=sudo
+        $as_root apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    fi
+    CHROMIUM_BIN=$(command -v chromium)
+fi
+# What is already installed from the same list is kept.
+if ! cmp -s package-lock.json "$home/installed.json"; then
+    cp package.json package-lock.json "$home"
+    (cd "$home" && npm ci --silent --no-audit --no-fund)
+    cp package-lock.json "$home/installed.json"
+fi
+# Node looks for modules beside the script.
+cp ./*.test.mjs "$home"
+cp ../../src/control/console/page/numbers.js "$home/numbers.mjs"
+CORECAST_BIN=$bin CHROMIUM_BIN=$CHROMIUM_BIN SCREENSHOTS=${SCREENSHOTS:-} timeout 300 node --test --test-reporter=spec "$home"/*.test.mjs
