@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: soak test test-sdk test-clients test-ops test-packaging bench instructions demo deb package-files
+.PHONY: soak test test-sdk test-clients test-console test-ops test-packaging bench instructions demo deb package-files
 
 test:
 	cargo fmt --all --check
@@ -9,7 +9,7 @@ test:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
-	$(MAKE) test-sdk test-clients test-ops test-packaging
+	$(MAKE) test-sdk test-clients test-console test-ops test-packaging
 	SOAK_SECONDS=60 $(MAKE) soak
 	cargo test --workspace --lib --bins # with debug assertions and overflow checks
 
@@ -21,6 +21,10 @@ test-sdk:
 # Clients that others wrote, and RFC 6455 case by case, against the same binary.
 test-clients:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/clients/run.sh
+
+# The console in Chromium, against the same binary.
+test-console:
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/console/run.sh
 
 # Alert rules and metrics, judged by promtool.
 test-ops:

@@ -86,7 +86,7 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mesh::inbox()).unzip();
 
     let (mut own_admin, http) = match http {
-        Some((listener, address)) => {
+        Some((listener, http_address)) => {
             let (ours, theirs) = UnixStream::pair()?;
             ours.set_nonblocking(true)?;
             let control = http::Control::start(http::Parts {
@@ -97,7 +97,7 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
                 live: live.clone(),
             })
             .context("cannot start the HTTP thread")?;
-            (Some(mio::net::UnixStream::from_std(ours)), Some((control, address)))
+            (Some(mio::net::UnixStream::from_std(ours)), Some((control, http_address)))
         }
         None => (None, None),
     };

@@ -37,6 +37,8 @@ test("axes end at round numbers", () => {
   assert.deepEqual(ticks(1, 4), [0, 0.5, 1]);
   assert.deepEqual(ticks(7, 3), [0, 5, 10]);
   assert.deepEqual(ticks(100_000, 4), [0, 50_000, 100_000]);
+  assert.deepEqual(ticks(390 * 1024, 3, true), [0, 200 * 1024, 400 * 1024]);
+  assert.deepEqual(ticks(17, 3, true), [0, 10, 20]);
   for (const max of [0.003, 1, 3, 9.99, 12_345, 1e9]) {
     const axis = ticks(max);
     assert.ok(axis.at(-1) >= max && axis.length <= 6, `${max}: ${axis}`);

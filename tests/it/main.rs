@@ -5,6 +5,7 @@ mod admin;
 mod auth;
 mod backpressure;
 mod command_line;
+mod console;
 mod documentation;
 mod drain;
 mod echo;

@@ -25,6 +25,7 @@ export async function load(isMore, watch) {
   const mine = (asked += 1);
   if (!isMore) [after, searched, shown] = [undefined, 0, 0];
   const wanted = text.value.trim();
+  byId("channels-rows").setAttribute("aria-busy", "true");
   try {
     const page = await get("channels", { [how.value]: wanted, after, limit: LIMIT });
     // Whoever has searched for something else meanwhile waits for that.
@@ -42,6 +43,8 @@ export async function load(isMore, watch) {
     show(byId("channels-more"), after !== undefined, wanted === "" ? "More" : "Search on");
   } catch (error) {
     if (mine === asked) show(byId("channels-empty"), true, `That did not work: ${error.message}.`);
+  } finally {
+    if (mine === asked) byId("channels-rows").removeAttribute("aria-busy");
   }
 }
 

@@ -1,7 +1,7 @@
 // A line chart over time, of SVG that is drawn anew each second. The newest values stand in the legend, as text.
 
 import { h, svg } from "./dom.js";
-import { ticks } from "./numbers.js";
+import { bytes, ticks } from "./numbers.js";
 
 const HEIGHT = 150;
 const [TOP, RIGHT, BOTTOM, LEFT] = [8, 8, 20, 8];
@@ -20,7 +20,7 @@ export class Chart {
     this.plot.addEventListener("pointerleave", () => this.point(null));
   }
 
-  /** Other series, of the same kind: shards are known only when they answer. */
+  /** Draws the last seconds of these samples. */
   draw(history, seconds, now) {
     Object.assign(this, { history, seconds, now });
     const latest = history[history.length - 1];
@@ -32,7 +32,7 @@ export class Chart {
     this.width = width;
     this.shown = history.filter(({ time }) => time >= now - seconds * 1000 - 2_000);
     const highest = Math.max(0, ...this.shown.flatMap((sample) => this.series.map(({ of }) => of(sample) ?? 0)));
-    const axis = ticks(this.max ?? highest, 3);
+    const axis = ticks(this.max ?? highest, 3, this.format === bytes);
     this.top = axis[axis.length - 1];
     const grid = axis.flatMap((value, n) => {
       const y = this.y(value);

@@ -24,6 +24,7 @@ export async function load(isMore) {
   const mine = (asked += 1);
   if (!isMore) [after, searched, shown] = [undefined, 0, 0];
   const wanted = byId("connections-search").elements.text.value.trim();
+  byId("connections-rows").setAttribute("aria-busy", "true");
   try {
     const page = await get("connections", { contains: wanted, after, limit: LIMIT });
     if (mine !== asked) return;
@@ -40,6 +41,8 @@ export async function load(isMore) {
     show(byId("connections-more"), after !== undefined, wanted === "" ? "More" : "Search on");
   } catch (error) {
     if (mine === asked) show(byId("connections-empty"), true, `That did not work: ${error.message}.`);
+  } finally {
+    if (mine === asked) byId("connections-rows").removeAttribute("aria-busy");
   }
 }
 

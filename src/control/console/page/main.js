@@ -11,10 +11,6 @@ const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
 const THEME = "corecast-console-theme";
 const POLL_MS = 1_000;
 
-colours(localStorage.getItem(THEME));
-if (document.readyState === "loading") addEventListener("DOMContentLoaded", start);
-else start();
-
 function start() {
   byId("host").textContent = location.host;
   byId("theme").addEventListener("click", () => {
@@ -39,7 +35,7 @@ function colours(theme) {
   if (known === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = known;
   const button = byId("theme");
-  if (button) button.textContent = THEMES[known];
+  if (button) button.textContent = `◐ ${THEMES[known]}`;
 }
 
 const VIEWS = {
@@ -119,3 +115,7 @@ function askForKey(wrong) {
     );
   });
 }
+
+colours(localStorage.getItem(THEME));
+if (document.readyState === "loading") addEventListener("DOMContentLoaded", start);
+else start();

@@ -58,9 +58,14 @@ export function sample(before, after, time) {
   };
 }
 
-/** Values of an axis from 0: about `count` of them, 1, 2 or 5 times a power of ten apart, the last one at or above `max`. */
-export function ticks(max, count = 4) {
+/** Values of an axis from 0: about `count` of them, 1, 2 or 5 times a power of ten apart, the last one at or above `max`; of
+ * bytes, as many KiB, MiB or GiB. */
+export function ticks(max, count = 4, isBytes = false) {
   if (!(max > 0)) return [0, 1];
+  if (isBytes && max >= 1024) {
+    const unit = 1024 ** Math.min(3, Math.floor(Math.log2(max) / 10));
+    return ticks(max / unit, count).map((value) => value * unit);
+  }
   const rough = max / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);

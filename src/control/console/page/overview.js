@@ -20,7 +20,7 @@ const TILES = [
   ["Channels", ({ stats }) => whole(stats.channels)],
   ["Deliveries/s", (_, now) => short(now?.deliveries)],
   ["Publishes/s", (_, now) => short(now?.publishes)],
-  ["Publish → written p99", () => micros(lastKnown("writtenP99"))],
+  ["Written after, p99", () => micros(lastKnown("writtenP99"))],
   ["Memory", ({ process }) => bytes(process.resident_bytes)],
   ["CPU", (_, now) => (now?.cpu === undefined ? "–" : percent(now.cpu))],
 ];
@@ -73,16 +73,16 @@ function lines() {
     new Chart({ title, hint, format, max, series: series.map(([name, of]) => ({ name, of })) });
   return [
     chart("Connections", "Open client connections", short, [["", (at) => at.connections]]),
-    chart("Deliveries per second", "Messages laid out for a subscriber", short, [["", (at) => at.deliveries]]),
-    chart("Messages in per second", "What clients sent, and what was published", short, [
-      ["from clients", (at) => at.messagesIn],
+    chart("Deliveries/s", "Messages laid out for a subscriber", short, [["", (at) => at.deliveries]]),
+    chart("Messages in/s", "What clients sent, and what was published", short, [
+      ["clients", (at) => at.messagesIn],
       ["published", (at) => at.publishes],
     ]),
     chart("Publish → written", "Age of the oldest message whenever a shard has written all that was published", micros, [
       ["p50", (at) => at.writtenP50],
       ["p99", (at) => at.writtenP99],
     ]),
-    chart("Bytes per second", "Read from and written to clients, without what TLS adds", bytes, [
+    chart("Bytes/s", "Read from and written to clients, without what TLS adds", bytes, [
       ["in", (at) => at.bytesIn],
       ["out", (at) => at.bytesOut],
     ]),
@@ -98,7 +98,7 @@ function addShards(count) {
           { name: "busiest", of: (at) => Math.max(...busy(at)) },
           { name: "mean", of: (at) => busy(at).reduce((sum, one) => sum + one, 0) / at.shards.length },
         ];
-  const chart = new Chart({ title: "Busy, by shard", hint: "Part of the time that a shard's turns take", format: percent, max: 1, series });
+  const chart = new Chart({ title: "Shards busy", hint: "Part of the time that a shard's turns take", format: percent, max: 1, series });
   charts.push(chart);
   byId("charts").append(chart.element);
 }
