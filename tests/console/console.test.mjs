@@ -66,11 +66,11 @@ async function ask(to, ...command) {
 }
 
 async function until(what, done) {
-  for (const start = Date.now(); Date.now() - start < 10_000; ) {
+  for (const start = Date.now(); Date.now() - start < 30_000; ) {
     if (await done()) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  assert.fail(`not within 20 s: ${what}`);
+  assert.fail(`not within 30 s: ${what}`);
 }
 
 /** Publishes for as long as it is let. */
@@ -91,7 +91,7 @@ function publisher(to, channels, perSecond) {
 async function open(to, { view = "", ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(30_000);
   const errors = [];
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
   page.on("pageerror", (error) => errors.push(String(error)));
@@ -202,6 +202,11 @@ test("the debug panel signs for a private channel, publishes, and shows the fram
   await page.keyboard.press("Enter");
   await page.waitForSelector("#debug-channels li[data-state=subscribed]");
   assert.equal((await ask(server, "channel", "private-orders")).subscribers, 1);
+  const first = await page.textContent("#debug-state");
+  await page.getByRole("button", { name: "Reconnect" }).click();
+  await page.waitForFunction((first) => /^connected as/.test(document.querySelector("#debug-state").textContent) && document.querySelector("#debug-state").textContent !== first, first);
+  await page.waitForSelector("#debug-channels li[data-state=subscribed]");
+  await until("one subscription, of the new connection", async () => (await ask(server, "channel", "private-orders")).subscribers === 1);
   const hostile = '{"n": 12345678901234567890, "html": "<img src=x onerror=alert(1)>"}';
   await page.fill("#debug-publish textarea", hostile);
   await page.click("#debug-publish [type=submit]");
@@ -279,24 +284,30 @@ test("375 px wide, nothing has to be scrolled sideways", async () => {
 });
 
 // Not a test: what the README shows, and what one looks at while changing the page.
-test("pictures", { skip: !pictures, timeout: 200_000 }, async () => {
+test("pictures", { skip: !pictures, timeout: 400_000 }, async () => {
   const busy = await serve("pictures", "--key", "app:not-a-secret", "--shards", "2");
   const clients = [];
   for (let n = 0; n < 24; n += 1) clients.push(await subscribe(busy, `orders:eu-${n}`, `user:${n}`, "prices", "private-till"));
   const wave = () => 400 + 250 * Math.sin(Date.now() / 4_000) + 120 * Math.random();
   const running = publisher(busy, ["prices", "prices", "orders:eu-3", "user:7", "private-till"], wave);
-  for (const client of clients.splice(20)) client.kill();
   const shots = [];
   for (const colorScheme of ["light", "dark"]) shots.push([colorScheme, await open(busy, { colorScheme, viewport: { width: 1360, height: 850 } })]);
   shots.push(["phone", await open(busy, { colorScheme: "dark", viewport: { width: 375, height: 740 }, deviceScaleFactor: 2 })]);
   for (const [, { page }] of shots) await page.click("#window button:first-child");
-  await new Promise((resolve) => setTimeout(resolve, 65_000)); // a minute's history, for the picture
+  // A minute's history, for the picture, in which some leave and some come.
+  for (let second = 0; second < 65; second += 1) {
+    const count = 20 + Math.round(6 * Math.sin(second / 7));
+    while (clients.length > count) clients.shift().kill();
+    if (clients.length < count) clients.push(await subscribe(busy, `user:${100 + second}`, "prices"));
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+  }
   for (const [name, { page }] of shots) {
     await page.bringToFront();
     await page.screenshot({ path: join(pictures, `overview-${name}.png`) });
     for (const view of ["channels", "connections", "debug"]) {
       await page.goto(`${busy.console}#${view}`);
       if (view === "debug") {
+        await page.evaluate(() => scrollTo(0, 0));
         await page.fill("#debug-subscribe [name=channel]", "private-till");
         await page.click("#debug-connect [type=submit]");
         await page.waitForSelector("#debug-subscribe [type=submit]:not([disabled])");

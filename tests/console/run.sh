@@ -41,4 +41,4 @@ fi
 # Node looks for modules beside the script.
 cp ./*.test.mjs "$home"
 cp ../../src/control/console/page/numbers.js "$home/numbers.mjs"
-CORECAST_BIN=$bin CHROMIUM_BIN=$CHROMIUM_BIN SCREENSHOTS=${SCREENSHOTS:-} timeout 300 node --test --test-reporter=spec "$home"/*.test.mjs
+CORECAST_BIN=$bin CHROMIUM_BIN=$CHROMIUM_BIN SCREENSHOTS=${SCREENSHOTS:-} timeout 600 node --test --test-reporter=spec "$home"/*.test.mjs

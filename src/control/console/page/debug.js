@@ -73,7 +73,9 @@ function open(url) {
     return note(`That is no URL to connect to: ${error.message}`, "error");
   }
   socket = opened;
-  wasOpen = false;
+  // What the one before was subscribed to, this one is to be.
+  [wasOpen, socketId] = [false, null];
+  clearInterval(pinging);
   note(`connecting to ${url}`);
   opened.addEventListener("open", () => {
     if (opened !== socket) return;

@@ -21,6 +21,8 @@ function start() {
   });
   colours(localStorage.getItem(THEME));
   door.ask = askForKey;
+  // There is nothing behind it to go back to.
+  byId("login").addEventListener("cancel", (event) => event.preventDefault());
   overview.start();
   channels.start(watch);
   connections.start();
@@ -99,8 +101,6 @@ function askForKey(wrong) {
   status("lost", "key needed");
   form.elements.key.value = "";
   if (!dialog.open) dialog.showModal();
-  // There is nothing behind it to go back to.
-  dialog.addEventListener("cancel", (event) => event.preventDefault());
   return new Promise((resolve) => {
     form.addEventListener(
       "submit",

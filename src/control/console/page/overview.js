@@ -46,7 +46,12 @@ export function take(answer) {
   // The same snapshot once more says nothing new; an earlier clock is another process, of which nothing is known yet.
   if (latest && answer.at_ms === latest.at_ms) return;
   if (latest && (answer.at_ms < latest.at_ms || answer.process.start_time_s > latest.process.start_time_s + 1)) first = latest = null;
-  if (latest) history.push(sample(latest, answer, Date.now()));
+  if (latest) {
+    // Of earlier ones only what charts show: there can be 256 shards.
+    const before = history[history.length - 1];
+    if (before) before.shards = before.shards.map(({ busy }) => ({ busy }));
+    history.push(sample(latest, answer, Date.now()));
+  }
   if (history.length > HISTORY_MAX) history.shift();
   if (charts.length === 5 && answer.shards.length > 0) addShards(answer.shards.length);
   first ??= answer;
