@@ -161,7 +161,7 @@ fn a_default_that_is_taken_is_done_without() {
     let _other = TcpListener::bind("127.0.0.1:9001");
     let server = Server::options(1).with_default_http().start();
     assert!(server.stderr().contains("http off"), "{}", server.stderr());
-    assert!(server.stderr().contains("no HTTP: 127.0.0.1:9001"), "{}", server.stderr());
+    eventually("a warning", || server.stderr().contains("no HTTP: 127.0.0.1:9001"));
 }
 
 #[test]
