@@ -10,6 +10,7 @@ mod console;
 mod difference;
 mod options;
 mod settings;
+mod webhooks;
 
 pub use access::{Access, Endpoint, Origin};
 pub use certificate::{Certificate, WARNING_INTERVAL};
@@ -17,6 +18,7 @@ pub use console::{Console, ConsoleKey};
 pub use difference::{Change, Difference};
 pub use options::{Kind, OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
+pub use webhooks::{WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -84,6 +86,8 @@ pub struct Live {
     pub keys: Vec<Key>,
     /// The console of the HTTP listener.
     pub console: Console,
+    /// Who else is told of what happens.
+    pub webhooks: Webhooks,
     /// Limits and times that each shard holds a copy of.
     pub limits: Limits,
     /// Over how long SIGTERM closes connections, milliseconds; 0: at once.

@@ -16,6 +16,7 @@
 //!  └───────────────────────────────────────────────────┘
 //!  ┌─ HTTP ─ any core ─────────────────────────────────┐
 //!  │ axum ─► lines ─► an admin session of shard 0      │◄── monitoring, orchestrators, backends elsewhere
+//!  │ webhooks ◄─ events ◄─ another, if there are any   │──► URLs of the backend
 //!  └───────────────────────────────────────────────────┘
 //! ```
 //!

@@ -132,6 +132,42 @@ table! {
     }
 }
 
+table! {
+    /// What webhooks have counted.
+    WebhookCounters {
+        webhook_requests: "corecast_webhook_requests_total", "Webhook requests sent, repetitions included.",
+        webhook_failures: "corecast_webhook_failures_total", "Webhook requests that were not answered in time with a status of 200 to 299.",
+        webhook_events: "corecast_webhook_events_total", "Events that a webhook's URL has taken, those of each URL counted.",
+        webhook_streams_lost: "corecast_webhook_streams_lost_total", "Times the stream of events for webhooks broke off and was asked for anew.",
+    }
+}
+
+table! {
+    /// What webhooks hold now.
+    WebhookGauges {
+        webhook_waiting_events: "corecast_webhook_waiting_events", "Events that wait for a webhook's URL to take them, those of each URL counted.",
+        webhook_waiting_bytes: "corecast_webhook_waiting_bytes", "Bytes of those.",
+    }
+}
+
+/// [`WebhookStats::losses`].
+pub const WEBHOOK_LOSSES: Labelled = Labelled {
+    prefix: "webhook_dropped_",
+    metric: "corecast_webhook_dropped_events_total",
+    help: "Events that a webhook's URL was not told, by what kept it from them.",
+};
+
+/// All numbers of webhooks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookStats {
+    /// Counted since the start.
+    pub counters: WebhookCounters,
+    /// Held now.
+    pub gauges: WebhookGauges,
+    /// Events that were not told, by the label of the reason.
+    pub losses: Vec<(&'static str, u64)>,
+}
+
 /// Durations in buckets that double, plain integers like everything a shard counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {

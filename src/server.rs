@@ -11,7 +11,7 @@ use crate::control as http;
 use crate::hub::mail::{SHARDS_MAX, ShardId};
 use crate::shard::doorbell::Doorbell;
 use crate::shard::mesh;
-use crate::shard::orders::Call;
+use crate::shard::orders::{Call, Order};
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
 use arithmetic::Arithmetic;
@@ -23,7 +23,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -85,22 +85,6 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     });
     let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mesh::inbox()).unzip();
 
-    let (mut own_admin, http) = match http {
-        Some((listener, http_address)) => {
-            let (ours, theirs) = UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            let control = http::Control::start(http::Parts {
-                listener,
-                pipe: theirs,
-                app_id: config.app_id.clone(),
-                listen: address,
-                live: live.clone(),
-            })
-            .context("cannot start the HTTP thread")?;
-            (Some(mio::net::UnixStream::from_std(ours)), Some((control, http_address)))
-        }
-        None => (None, None),
-    };
     let mut shards = Vec::new();
     let mut orders = Vec::new();
     for (me, ((poll, listener), inbox)) in polls.into_iter().zip(listeners).zip(receivers).enumerate() {
@@ -111,7 +95,6 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
             poll,
             listener: mio::net::TcpListener::from_std(listener),
             admin_listener: mio::net::UnixListener::from_std(admin.listener.try_clone()?),
-            own_admin: own_admin.take(),
             inbox,
             inboxes: inboxes.clone().into(),
             orders: obeyed,
@@ -120,11 +103,22 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
         shards.push(Shard::new(parts, live.clone())?);
     }
     drop(inboxes);
+    let (listener, http_address) = http.unzip();
+    let http = http::Control::start(http::Parts {
+        listener,
+        sessions: sessions(orders[0].clone(), shared.clone()),
+        app_id: config.app_id.clone(),
+        listen: address,
+        live: live.clone(),
+    })
+    .context("cannot start the HTTP thread")?;
     let threads = spawn(shards, config.pin)?;
-    let remote = http.as_ref().map(|(control, _)| control.remote());
-    remote.iter().for_each(|http| http.enter(http::Phase::Serving));
-    announce(&config, &live, address, http.as_ref().map(|(_, address)| *address));
-    remote.iter().for_each(announce_console);
+    let remote = http.remote();
+    remote.enter(http::Phase::Serving);
+    announce(&config, &live, address, http_address);
+    if http_address.is_some() {
+        announce_console(&remote);
+    }
     pass_on_signals(signals, call);
     manager::tell_ready();
     let (course, set_log) = (Course::Serving, log.set_level);
@@ -139,10 +133,21 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
             Err(_) => result = Err(anyhow::anyhow!("shard {me} panicked")),
         }
     }
-    if let Some((control, _)) = http {
-        control.end();
-    }
+    http.end();
     result
+}
+
+/// Admin sessions of the process's own, all with shard 0: they are few.
+fn sessions(order: Sender<Order>, shared: Arc<Shared>) -> http::Sessions {
+    Box::new(move || {
+        let (ours, theirs) = UnixStream::pair()?;
+        theirs.set_nonblocking(true)?;
+        order
+            .send(Order::Adopt(mio::net::UnixStream::from_std(theirs)))
+            .map_err(|_| io::Error::other("the shard has stopped"))?;
+        shared.doorbells[0].ring()?;
+        Ok(ours)
+    })
 }
 
 /// A panic anywhere ends the process: half a server is worse than none.

@@ -86,6 +86,9 @@ impl Config {
             }),
             "key" => redacted(&live.keys),
             "key-file" => return None,
+            "webhook" => list(live.webhooks.urls.iter().map(ToString::to_string).collect()),
+            "webhook-events" => Value::String(live.webhooks.events.join(",")),
+            "webhook-retry" => seconds(live.webhooks.retry_ms),
             "heart-interval" => whole(limits.heart_interval_s.into()),
             "heart-timeout" => whole(limits.heart_timeout_s.into()),
             "server-ping" => Value::Boolean(limits.server_ping),
@@ -208,7 +211,13 @@ mod tests {
         };
         let [cert, cert2] = ["cert", "cert2"].map(|name| pem(name, &made.cert.pem()));
         let [pkey, pkey2] = ["key", "key2"].map(|name| pem(name, &made.signing_key.serialize_pem()));
-        let base = [("shards", "2"), ("trust-proxy", "192.168.0.0/16"), ("tls-cert", &*cert), ("tls-key", &*pkey)];
+        let base = [
+            ("shards", "2"),
+            ("trust-proxy", "192.168.0.0/16"),
+            ("tls-cert", &*cert),
+            ("tls-key", &*pkey),
+            ("key", "base:0"),
+        ];
         for option in &OPTIONS {
             let other = match option.name {
                 "listen" => "127.0.0.1:1",
@@ -226,6 +235,8 @@ mod tests {
                 "key" => "a:1",
                 "key-file" => file.to_str().expect("UTF-8"),
                 "console-key-file" => console_key.to_str().expect("UTF-8"),
+                "webhook" => "https://example.com/hooks",
+                "webhook-events" => "connected",
                 "server-ping" => "off",
                 "log" => "debug",
                 _ => "4097",

@@ -1,6 +1,6 @@
 //! The table of options: every name, default and range, once.
 
-use super::{Key, Origin, access};
+use super::{Key, Origin, WEBHOOK_EVENTS, WebhookUrl, access};
 use std::net::SocketAddr;
 
 /// One option. `name` is also the key in the file; in the environment it is [`Opt::env`], on the command line `--name`.
@@ -42,6 +42,10 @@ pub enum Kind {
     Network,
     /// `ID:SECRET`.
     KeyPair,
+    /// Where a webhook is posted to.
+    WebhookUrl,
+    /// Some of these words, separated by commas.
+    Words(&'static [&'static str]),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// `auto`, or a whole number.
@@ -90,7 +94,7 @@ const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
 const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
 
 /// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 35] = [
+pub const OPTIONS: [Opt; 38] = [
     Opt {
         name: "listen",
         value: "ADDR:PORT",
@@ -243,6 +247,33 @@ pub const OPTIONS: [Opt; 35] = [
         repeatable: false,
         needs_restart: false,
         help: "File of key pairs: one ID:SECRET a line, # starts a comment",
+    },
+    Opt {
+        name: "webhook",
+        value: "URL",
+        default: "",
+        kind: Kind::WebhookUrl,
+        repeatable: true,
+        needs_restart: false,
+        help: "POST what happens to this URL, signed with the first key pair as Pusher signs webhooks (repeatable) [default: none]",
+    },
+    Opt {
+        name: "webhook-events",
+        value: "LIST",
+        default: "channel_occupied,channel_vacated",
+        kind: Kind::Words(&WEBHOOK_EVENTS),
+        repeatable: false,
+        needs_restart: false,
+        help: "What webhooks tell, separated by commas: channel_occupied, channel_vacated, connected, disconnected",
+    },
+    Opt {
+        name: "webhook-retry",
+        value: "S",
+        default: "300",
+        kind: DEADLINE,
+        repeatable: false,
+        needs_restart: false,
+        help: "Seconds for which a webhook that is not taken is sent again",
     },
     Opt {
         name: "heart-interval",
@@ -433,6 +464,8 @@ impl Kind {
             Kind::Origin => Origin::parse(text).is_some(),
             Kind::Network => access::network(text).is_some(),
             Kind::KeyPair => key_pair(text).is_ok(),
+            Kind::WebhookUrl => WebhookUrl::parse(text).is_some(),
+            Kind::Words(words) => text.split(',').all(|word| words.contains(&word.trim())),
             Kind::Choice(words) => words.contains(&text),
             Kind::AutoOr { .. } => text == "auto" || self.number(text).is_some(),
             Kind::Count { .. } | Kind::Bytes { .. } | Kind::Millis { .. } => self.number(text).is_some(),
@@ -467,6 +500,11 @@ impl Kind {
             }
             Kind::Network => "a network such as 10.0.0.0/8 or fd00::/8, or one IP address".into(),
             Kind::KeyPair => "ID:SECRET, neither of them empty, no spaces, no : in the ID".into(),
+            Kind::WebhookUrl => {
+                "an http or https URL such as https://example.com/hooks, without a user name, a password and a fragment"
+                    .into()
+            }
+            Kind::Words(words) => format!("some of {}, separated by commas", words.join(", ")),
             Kind::Choice(words) => words.join(" or "),
             Kind::AutoOr { min, max } => format!("auto, or a whole number from {min} to {max}"),
             Kind::Count { min, max, unit } => format!("a whole number from {min} to {max}{unit}"),

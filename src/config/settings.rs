@@ -5,7 +5,7 @@ use super::certificate::Certificate;
 use super::console::{Console, ConsoleKey};
 use super::difference::redacted;
 use super::options::{self, OPTIONS, Opt};
-use super::{Config, HttpListener, Key, Limits, Live, Pin};
+use super::{Config, HttpListener, Key, Limits, Live, Pin, WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -114,6 +114,7 @@ impl Settings {
     /// Judges every value. The error lists all that is wrong, not only the first.
     pub fn validate(&self) -> Result<Config, Invalid> {
         let mut check = Check { settings: self, problems: Vec::new() };
+        let keys = check.keys();
         let config = Config {
             listen: check.one("listen").and_then(|text| text.parse().ok()).unwrap_or(([0; 4], 0).into()),
             admin_socket: check.one("admin-socket").unwrap_or_default().into(),
@@ -130,7 +131,8 @@ impl Settings {
             live: Live {
                 certificate: check.certificate(),
                 access: check.access(),
-                keys: check.keys(),
+                webhooks: check.webhooks(&keys),
+                keys,
                 console: check.console(),
                 limits: Limits {
                     heart_interval_s: check.number("heart-interval") as u32,
@@ -331,6 +333,33 @@ impl<'a> Check<'a> {
             ));
         }
         keys
+    }
+
+    /// Whoever gets one has to be able to tell that it is ours: `keys` holds one to sign with.
+    fn webhooks(&mut self, keys: &[Key]) -> Webhooks {
+        let given = self.settings.given("webhook");
+        let mut urls: Vec<WebhookUrl> = Vec::new();
+        for url in self.all("webhook").iter().filter_map(|text| WebhookUrl::parse(text)) {
+            match urls.contains(&url) {
+                true => self.note(given.problem(&format!("{url} is given twice"))),
+                false => urls.push(url),
+            }
+        }
+        if urls.len() > WEBHOOKS_MAX {
+            self.note(given.problem(&format!("{} URLs are more than {WEBHOOKS_MAX}", urls.len())));
+        }
+        let is_key_given = ["key", "key-file"].iter().any(|name| !self.settings.given(name).values.is_empty());
+        if !urls.is_empty() && keys.is_empty() {
+            let remedy = match is_key_given {
+                true => "`corecast keygen >> FILE` adds one to the key file",
+                false => "`corecast keygen` makes one; add it with --key-file or --key",
+            };
+            self.note(given.problem(&format!("webhooks are signed with a key pair and there is none ({remedy})")));
+        }
+        let words = self.one("webhook-events").unwrap_or_default();
+        let wanted = |name: &&str| words.split(',').any(|word| word.trim() == *name);
+        let events = WEBHOOK_EVENTS.into_iter().filter(wanted).collect();
+        Webhooks { urls, events, retry_ms: self.number("webhook-retry") }
     }
 
     /// Notes a problem once, however many readers meet it.
@@ -618,6 +647,7 @@ mod tests {
             "key" => "app:secret".to_owned(),
             "key-file" => key_file.0.clone(),
             "console-key-file" => console_key.0.clone(),
+            "webhook" => "https://example.com/hooks".to_owned(),
             _ => option.default.to_owned(),
         };
         for option in &OPTIONS {
@@ -626,6 +656,7 @@ mod tests {
             let other = match option.name {
                 "tls-cert" => vec![("tls-key", key.0.as_str())],
                 "tls-key" => vec![("tls-cert", cert.0.as_str())],
+                "webhook" => vec![("key", "app:secret")],
                 _ => Vec::new(),
             };
             let from = |result: Result<Settings, Invalid>| {
@@ -700,6 +731,17 @@ mod tests {
         check(error(&[("echo-path", "/e"), ("path", "/e")], &[], ""), &["--echo-path", "\"/e\"", "values of path"]);
         check(error(&[("key-file", "/none/such")], &[], ""), &["/none/such", "keygen"]);
         check(error(&[("console-key-file", "/none/such")], &[], ""), &["--console-key-file", "/none/such", "keygen"]);
+        let hook = ("webhook", "https://example.com/hooks");
+        check(
+            error(&[hook], &[], ""),
+            &["--webhook", "signed with a key pair", "keygen", "--key-file", "leave it out"],
+        );
+        check(
+            error(&[hook, hook, ("key", "a:1")], &[], ""),
+            &["--webhook", "https://example.com/hooks is given twice"],
+        );
+        check(error(&[("webhook", "example.com"), ("key", "a:1")], &[], ""), &["\"example.com\"", "http or https URL"]);
+        check(error(&[("webhook-events", "vacated")], &[], ""), &["\"vacated\"", "channel_vacated", "disconnected"]);
         check(error(&[], &[], "log = [\"info\"]"), &["log", "wrong type"]);
         check(error(&[], &[], "listen = \"1.2.3.4:1\"\nlog = "), &["test.toml", "line 2"]);
     }

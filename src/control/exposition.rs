@@ -6,7 +6,8 @@
 use super::process::Process;
 use super::snapshot::Numbers;
 use crate::metrics::{
-    Counters, Entry, Gauges, HISTOGRAMS, Histogram, HistogramEntry, HttpCounters, LABELLED, Labelled,
+    Counters, Entry, Gauges, HISTOGRAMS, Histogram, HistogramEntry, HttpCounters, LABELLED, Labelled, WEBHOOK_LOSSES,
+    WebhookCounters, WebhookGauges, WebhookStats,
 };
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -15,7 +16,7 @@ use std::fmt::Write;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The text.
-pub fn text(numbers: &Numbers, http: &HttpCounters, process: &Process) -> String {
+pub fn text(numbers: &Numbers, http: &HttpCounters, webhooks: &WebhookStats, process: &Process) -> String {
     let mut text = Text(String::with_capacity(TEXT_BYTES));
     for (table, kind) in [(Gauges::ENTRIES, "gauge"), (Counters::ENTRIES, "counter")] {
         for entry in table {
@@ -27,15 +28,16 @@ pub fn text(numbers: &Numbers, http: &HttpCounters, process: &Process) -> String
         }
     }
     for table in &LABELLED {
-        text.labelled(table, &numbers.stats);
+        let sums = numbers.stats.iter();
+        text.labelled(table, sums.filter_map(|(name, value)| Some((name.strip_prefix(table.prefix)?, *value))));
     }
     for entry in &HISTOGRAMS {
         text.histogram(entry, &numbers.shards);
     }
-    for (Entry { metric, help, .. }, (_, value)) in HttpCounters::ENTRIES.iter().zip(http.values()) {
-        text.head(metric, "counter", help);
-        text.line(format_args!("{metric} {value}"));
-    }
+    text.plain("counter", HttpCounters::ENTRIES, http.values());
+    text.plain("counter", WebhookCounters::ENTRIES, webhooks.counters.values());
+    text.plain("gauge", WebhookGauges::ENTRIES, webhooks.gauges.values());
+    text.labelled(&WEBHOOK_LOSSES, webhooks.losses.iter().copied());
     text.process(process);
     text.0
 }
@@ -54,11 +56,18 @@ impl Text {
         let _ = writeln!(self.0, "{line}");
     }
 
+    /// Those of the whole process.
+    fn plain(&mut self, kind: &str, entries: &[Entry], values: impl Iterator<Item = (&'static str, u64)>) {
+        for (Entry { metric, help, .. }, (_, value)) in entries.iter().zip(values) {
+            self.head(metric, kind, help);
+            self.line(format_args!("{metric} {value}"));
+        }
+    }
+
     /// Labels come from tables of ours: words of letters, digits and `_`.
-    fn labelled(&mut self, table: &Labelled, sums: &HashMap<String, u64>) {
-        let Labelled { prefix, metric, help } = table;
-        let labels = sums.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
-        let mut labels: Vec<(&str, &u64)> = labels.collect();
+    fn labelled<'a>(&mut self, table: &Labelled, sums: impl Iterator<Item = (&'a str, u64)>) {
+        let Labelled { metric, help, .. } = table;
+        let mut labels: Vec<(&str, u64)> = sums.collect();
         labels.sort_unstable();
         if labels.is_empty() {
             return;
@@ -130,8 +139,10 @@ mod tests {
             vec![numbers(&[("connections", 2), ("turn_us_to_4", 1), ("turn_us_to_16", 2), ("turn_us_above", 1)])];
         let stats = numbers(&[("closes_silent", 7), ("closes_client_gone", 1)]);
         let process = Process { start_time_s: 1.5, ..Process::default() };
+        let http = HttpCounters { http_requests: 3, ..HttpCounters::default() };
+        let webhooks = WebhookStats { losses: vec![("queue_full", 0), ("expired", 5)], ..WebhookStats::default() };
         let numbers = Numbers { taken: std::time::Instant::now(), stats, shards };
-        let text = text(&numbers, &HttpCounters { http_requests: 3, ..HttpCounters::default() }, &process);
+        let text = text(&numbers, &http, &webhooks, &process);
         for line in [
             "# TYPE corecast_connections gauge",
             "corecast_connections{shard=\"0\"} 2",
@@ -145,6 +156,9 @@ mod tests {
             "corecast_turn_duration_seconds_bucket{shard=\"0\",le=\"+Inf\"} 4",
             "corecast_turn_duration_seconds_count{shard=\"0\"} 4",
             "corecast_http_requests_total 3",
+            "corecast_webhook_events_total 0",
+            "# TYPE corecast_webhook_waiting_bytes gauge",
+            "corecast_webhook_dropped_events_total{reason=\"expired\"} 5",
             "process_start_time_seconds 1.5",
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line:?} is not in\n{text}");

@@ -11,6 +11,7 @@
 //! * [`serving`] has the connections and their limits, [`pipe`] the way to the shards, [`snapshot`] their numbers.
 //! * [`exposition`] writes those for Prometheus, [`process`] what the system says of the process.
 //! * [`pusher`] publishes, [`console`] is for people; [`body`] reads what they are sent.
+//! * [`webhook`] tells the business backend what happens, with or without a listener.
 
 pub mod body;
 pub mod console;
@@ -20,6 +21,7 @@ pub mod process;
 pub mod pusher;
 pub mod serving;
 pub mod snapshot;
+pub mod webhook;
 
 use crate::config::{Access, Live};
 use crate::metrics::HttpCounters;
@@ -59,12 +61,15 @@ pub enum Phase {
     Ended,
 }
 
+/// Opens an admin session with a shard and gives its other end.
+pub type Sessions = Box<dyn Fn() -> io::Result<UnixStream> + Send + Sync>;
+
 /// What the thread is built from.
 pub struct Parts {
-    /// Bound and listening.
-    pub listener: TcpListener,
-    /// One end of the pair; a shard has the other.
-    pub pipe: UnixStream,
+    /// Bound and listening; `None`: HTTP is not spoken.
+    pub listener: Option<TcpListener>,
+    /// The way to the shards.
+    pub sessions: Sessions,
     /// The app ID in the paths of publishing.
     pub app_id: String,
     /// Where WebSocket clients connect.
@@ -86,6 +91,7 @@ pub struct Remote {
     held: Arc<Mutex<Arc<Held>>>,
     /// Only this machine can reach the listener.
     is_local: bool,
+    webhooks: watch::Sender<webhook::Settings>,
 }
 
 /// What requests go by that a reload exchanges.
@@ -102,6 +108,7 @@ pub struct Face {
     phase: watch::Receiver<Phase>,
     snapshot: Snapshot,
     counters: Mutex<HttpCounters>,
+    webhooks: webhook::Tally,
     app_id: String,
     listen: SocketAddr,
     held: Arc<Mutex<Arc<Held>>>,
@@ -120,35 +127,53 @@ impl Control {
     /// # Errors
     /// No thread, or no poller for it.
     pub fn start(parts: Parts) -> io::Result<Control> {
+        let Parts { listener, sessions, app_id, listen, live } = parts;
         let (sender, phase) = watch::channel(Phase::Starting);
+        let (webhooks, webhook_settings) = watch::channel(webhook::Settings::of(&live));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let is_local = parts.listener.local_addr()?.ip().is_loopback();
-        let held = Arc::new(Mutex::new(Arc::new(Held::of(&parts.live, is_local))));
-        let remote = Remote { phase: sender, held: held.clone(), is_local };
-        parts.listener.set_nonblocking(true)?;
+        // Nobody reaches one that is not there.
+        let is_local = match &listener {
+            Some(listener) => listener.local_addr()?.ip().is_loopback(),
+            None => true,
+        };
+        let held = Arc::new(Mutex::new(Arc::new(Held::of(&live, is_local))));
+        let remote = Remote { phase: sender, held: held.clone(), is_local, webhooks };
+        let http = match listener {
+            Some(listener) => {
+                listener.set_nonblocking(true)?;
+                Some((listener, sessions()?))
+            }
+            None => None,
+        };
         let run = move || {
-            let ended: io::Result<()> = runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(parts.listener)?;
-                let face = Arc::new(Face {
-                    pipe: Pipe::open(parts.pipe)?,
+            runtime.block_on(async {
+                let tally = webhook::Tally::default();
+                let telling = tokio::spawn(webhook::run(sessions, webhook_settings, phase.clone(), tally.clone()));
+                let face = |pipe| Face {
+                    pipe,
                     phase: phase.clone(),
                     snapshot: Snapshot::default(),
                     counters: Mutex::default(),
-                    app_id: parts.app_id,
-                    listen: parts.listen,
+                    webhooks: tally,
+                    app_id,
+                    listen,
                     held,
                     judge: Mutex::default(),
                     tries: Mutex::default(),
                     walks: Semaphore::new(1),
                     started: SystemTime::now(),
                     begun: Instant::now(),
-                });
-                serving::serve(listener, face.clone(), router(face), phase).await;
-                Ok(())
+                };
+                if let Some((listener, pipe)) = http
+                    && let Err(error) = speak(listener, pipe, face, phase.clone()).await
+                {
+                    tracing::error!(%error, "the HTTP listener does not work");
+                }
+                // A panic has ended the process.
+                let _ = telling.await;
             });
-            if let Err(error) = ended {
-                tracing::error!(%error, "the HTTP listener does not work");
-            }
+            // A look-up of a name that hangs does not hold up the end.
+            runtime.shutdown_background();
         };
         let thread = thread::Builder::new().name("http".into()).spawn(run)?;
         Ok(Control { remote, thread })
@@ -184,6 +209,7 @@ impl Remote {
     pub fn apply(&self, live: &Live) {
         let held = Arc::new(Held::of(live, self.is_local));
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        self.webhooks.send_replace(webhook::Settings::of(live));
     }
 
     /// Why there is no console; `None`: there is one.
@@ -201,6 +227,19 @@ impl Held {
             is_tls: live.certificate.is_some(),
         }
     }
+}
+
+/// Serves HTTP until the end.
+async fn speak(
+    listener: TcpListener,
+    pipe: UnixStream,
+    face: impl FnOnce(Pipe) -> Face,
+    phase: watch::Receiver<Phase>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let face = Arc::new(face(Pipe::open(pipe)?));
+    serving::serve(listener, face.clone(), router(face), phase).await;
+    Ok(())
 }
 
 impl Face {
@@ -281,7 +320,7 @@ async fn metrics(State(face): State<Arc<Face>>) -> Response {
     match face.numbers().await {
         Ok(numbers) => {
             let http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let text = exposition::text(&numbers, &http, &Process::now(face.started));
+            let text = exposition::text(&numbers, &http, &face.webhooks.now(), &Process::now(face.started));
             ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
         }
         Err(error) => error.into_response(),
@@ -319,8 +358,6 @@ pub mod walk {
 
 /// From a request's head to its answer, the body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Beside those of connections: runtime's poller and waker, signal pair, listener, both ends of the pair, and a connection
-/// that is being refused.
-const DESCRIPTORS_SPARE: u64 = 10;
-/// Descriptors that the control thread may use.
-pub const DESCRIPTORS_MAX: u64 = serving::CONNECTIONS_MAX as u64 + DESCRIPTORS_SPARE;
+/// Descriptors beside those of connections and webhooks: runtime's poller and waker, signal pair, listener, both ends of the
+/// pair, and a connection that is being refused.
+pub const DESCRIPTORS_SPARE: u64 = 10;

@@ -108,13 +108,22 @@ pub fn sign(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str
     signed(&key.id, keyed(key), socket_id, channel, channel_data)
 }
 
-fn signed(id: &str, mut mac: Hmac<Sha256>, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
-    let mut auth = format!("{id}:");
-    mac.update(socket_id.as_bytes());
-    for byte in finish(mac, channel, channel_data).finalize().into_bytes() {
-        let _ = write!(auth, "{byte:02x}");
+fn signed(id: &str, mac: Hmac<Sha256>, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+    format!("{id}:{}", hex(finish(mac.chain_update(socket_id), channel, channel_data)))
+}
+
+/// The signature of a whole text, in hex.
+pub fn sign_text(key: &Key, text: &str) -> String {
+    hex(keyed(key).chain_update(text))
+}
+
+fn hex(mac: Hmac<Sha256>) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in mac.finalize().into_bytes() {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
     }
-    auth
+    hex
 }
 
 fn keyed(key: &Key) -> Hmac<Sha256> {
@@ -190,6 +199,12 @@ mod tests {
         let auth = "278d425bdf160c739803:31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80";
         assert_eq!(sign(&pusher(), "1234.1234", "presence-foobar", Some(data)), auth);
         check(&[pusher()], auth, "presence-foobar", Some(data), Ok(()));
+    }
+
+    #[test]
+    fn a_text_is_signed_and_verified() {
+        let signature = sign_text(&pusher(), "a text");
+        assert_eq!(KeyRing::new(&[pusher()]).verify_text("278d425bdf160c739803", "a text", &signature), Ok(()));
     }
 
     #[test]

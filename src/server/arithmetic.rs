@@ -7,6 +7,7 @@
 use super::machine::Machine;
 use crate::admin;
 use crate::config::{Config, bytes};
+use crate::control::webhook::{self, known, queue};
 use crate::control::{self, body, pipe, serving, walk};
 use crate::hub::mail::Mail;
 use crate::hub::member::{Member, REPLY_BYTES, Subscription};
@@ -74,11 +75,14 @@ impl Arithmetic {
         let shards = config.shards as u64;
         let is_secure = config.live.certificate.is_some();
         let http = u64::from(config.http.is_some());
+        let webhooks = config.live.webhooks.urls.len() as u64;
         let only_if = |condition: bool, bytes: usize| if condition { bytes } else { 0 };
 
         let descriptors = vec![
             term("client connections", connections, 1),
-            term("HTTP connections and their thread's own", http, control::DESCRIPTORS_MAX),
+            term("HTTP connections", http, serving::CONNECTIONS_MAX as u64),
+            term("webhooks", webhooks, webhook::DESCRIPTORS_EACH),
+            term("the thread of both", 1, control::DESCRIPTORS_SPARE),
             term("a shard's listeners, poller and doorbell", shards, DESCRIPTORS_PER_SHARD),
             term("admin connections, log, spare", 1, DESCRIPTORS_SPARE),
         ];
@@ -113,6 +117,8 @@ impl Arithmetic {
             term("the kernel's sockets, roughly", accepted, KERNEL_SOCKET_BYTES),
         ];
 
+        let tells =
+            |events: [&str; 2]| webhooks > 0 && events.iter().any(|event| config.live.webhooks.events.contains(event));
         let clients = vec![
             term(
                 "further subscriptions, each to a channel of its own",
@@ -131,6 +137,19 @@ impl Arithmetic {
                 if is_secure { accepted } else { 0 },
                 (GROWTH * (INCOMING_BYTES_MAX + SCRATCH_BYTES)) as u64,
             ),
+            // Twice while a snapshot is read.
+            term(
+                "channels that webhooks are told of",
+                if tells(webhook::CHANNELS) { connections.saturating_mul(limits.subscriptions_max as u64) } else { 0 },
+                (2 * (in_table(known::ENTRY_BYTES) + NAME_BYTES_MAX)) as u64,
+            ),
+            term(
+                "connections that webhooks are told of",
+                if tells(webhook::CONNECTIONS) { connections } else { 0 },
+                (2 * (in_table(known::ENTRY_BYTES) + SOCKET_ID_BYTES)) as u64,
+            ),
+            // The body of a batch beside it.
+            term("what waits for a webhook", webhooks, (queue::BYTES_MAX + queue::BATCH_BYTES_MAX) as u64),
             // The tape of one message at a time.
             term("a shard's parser of messages", shards, (NODE_BYTES * limits.message_bytes_max) as u64),
         ];
@@ -272,8 +291,10 @@ impl fmt::Display for Arithmetic {
 
 /// Descriptors that are left for client connections.
 pub fn room(config: &Config, descriptors: u64) -> u64 {
-    let http = if config.http.is_some() { control::DESCRIPTORS_MAX } else { 0 };
-    descriptors.saturating_sub(DESCRIPTORS_SPARE + http + DESCRIPTORS_PER_SHARD * config.shards as u64)
+    let http = if config.http.is_some() { serving::CONNECTIONS_MAX as u64 } else { 0 };
+    let webhooks = webhook::DESCRIPTORS_EACH * config.live.webhooks.urls.len() as u64;
+    let shards = DESCRIPTORS_PER_SHARD * config.shards as u64;
+    descriptors.saturating_sub(DESCRIPTORS_SPARE + control::DESCRIPTORS_SPARE + http + webhooks + shards)
 }
 
 fn sum(terms: &[Term]) -> u64 {
@@ -347,6 +368,8 @@ const GROWTH: usize = 2;
 const COUNTED_BYTES: usize = 16;
 /// A body as it came, what was read out of it, and the lines that it became.
 const HTTP_BODY_FOLD: usize = 3;
+/// A UUID, as text.
+const SOCKET_ID_BYTES: usize = 36;
 /// A channel in a listing.
 const LISTED_BYTES: usize = NAME_BYTES_MAX + 56;
 /// What Linux keeps of an idle TCP connection and its descriptor: socket, inode, file, entry of epoll. Measured.
@@ -407,6 +430,12 @@ mod tests {
         assert_eq!(find(&few.clients, "further subscriptions").total(), 0);
         assert_eq!(find(&few.publishers, "HTTP requests").total(), 0);
         assert_eq!(find(&few.quiet, "TLS").total(), 0);
+        assert_eq!(find(&few.clients, "channels that webhooks").total(), 0);
+        let hook = [("webhook", "http://a/"), ("webhook-events", "connected"), ("key", "a:1")];
+        let told = Arithmetic::of(&config(&hook), &MACHINE);
+        assert_eq!(find(&told.clients, "channels that webhooks").total(), 0);
+        assert_eq!(find(&told.clients, "connections that webhooks").count, told.connections);
+        assert_eq!(find(&told.clients, "what waits for a webhook").count, 1);
         assert_eq!(find(&few.quiet, "addresses that came lately").total(), 0);
         let hasty = Arithmetic::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
         // What the table of addresses says of itself.

@@ -28,8 +28,8 @@ pub struct Control {
     pub config: Config,
     /// What the system allows.
     pub room: Room,
-    /// The HTTP listener's thread, where there is one.
-    pub http: Option<Remote>,
+    /// The thread that speaks HTTP and sends webhooks.
+    pub http: Remote,
     /// How the configuration is read again.
     pub reread: Reread,
     /// Changes the log's level.
@@ -99,7 +99,7 @@ impl Control {
         (self.set_log)(read.live.log);
         self.config.live.exchange(read.live);
         self.config.live.warn();
-        self.http.iter().for_each(|http| http.apply(&self.config.live));
+        self.http.apply(&self.config.live);
         let live = self.room.fit(&self.config.live);
         self.ask_all(|_, done| Order::Apply { live: live.clone(), done });
         report(&difference);
@@ -135,7 +135,7 @@ impl Control {
         };
         let over = Duration::from_millis(over_ms);
         manager::tell_stopping(over + self.stop_time());
-        self.http.iter().for_each(|http| http.enter(Phase::Draining));
+        self.http.enter(Phase::Draining);
         self.course = Course::Draining { until: Instant::now() + over, drained };
         let connections = self.ask_all(|_, begun| Order::Drain { over_ms, begun }).into_iter().sum();
         tracing::info!(connections, over_ms, "draining: nobody is accepted any more");
@@ -175,7 +175,7 @@ impl Control {
         self.course = Course::Stopping;
         tracing::info!(cause, "stopping: what was acknowledged is delivered first");
         manager::tell_stopping(self.stop_time());
-        self.http.iter().for_each(|http| http.enter(Phase::Stopping));
+        self.http.enter(Phase::Stopping);
         self.shared.is_stopping.store(true, SeqCst);
         (0..self.orders.len()).for_each(|shard| self.wake(shard));
     }
@@ -211,7 +211,7 @@ impl Control {
     }
 }
 
-/// Before and after what has a time limit: joining threads, and those whose close was begun last.
+/// Before and after what has a time limit: joining threads, those whose close was begun last, and the last webhooks.
 const STOP_SLACK: Duration = Duration::from_secs(5);
 
 /// What the limits can cost, in words.

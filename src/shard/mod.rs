@@ -32,7 +32,7 @@ use intake::Intake;
 use listener::{Accepted, Listener};
 use mesh::Mesh;
 use mio::event::Event;
-use mio::net::{TcpListener, UnixListener, UnixStream};
+use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use orders::{Call, Order};
 use shutdown::{Draining, Stopping};
@@ -73,8 +73,6 @@ pub struct Parts {
     pub listener: TcpListener,
     /// Its handle on the admin listener that all share.
     pub admin_listener: UnixListener,
-    /// An admin connection whose other end is in this process, for the shard that serves it.
-    pub own_admin: Option<UnixStream>,
     /// Its inbox.
     pub inbox: Receiver<Mail>,
     /// The way into everybody's inbox.
@@ -109,15 +107,12 @@ pub struct Shard {
 impl Shard {
     /// A shard that has not turned yet.
     pub fn new(parts: Parts, live: Arc<Live>) -> io::Result<Shard> {
-        let Parts { me, poll, mut listener, mut admin_listener, own_admin, inbox, inboxes, orders, shared } = parts;
+        let Parts { me, poll, mut listener, mut admin_listener, inbox, inboxes, orders, shared } = parts;
         let shards = inboxes.len();
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut admin_listener, ADMIN_LISTENER, Interest::READABLE)?;
         let limits = &live.limits;
-        let mut admins = Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max);
-        if let Some(own) = own_admin {
-            admins.adopt(own, poll.registry(), FIRST_ADMIN)?;
-        }
+        let admins = Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max);
         let [a, b, c, d] = shared.seed;
         // Not in the last: short inputs are not mixed with it, and all shards would throw the same dice.
         let random = ahash::RandomState::with_seeds(c, b ^ u64::from(me), d, a);
@@ -274,6 +269,12 @@ impl Shard {
                 Order::Count(counted) => drop(counted.send((self.me, self.clients.count_open()))),
                 Order::Shed { count, over_ms, begun } => {
                     let _ = begun.send(self.clients.ask_to_leave(Why::Shed, count, over_ms));
+                }
+                Order::Adopt(socket) => {
+                    if let Err(error) = self.admins.adopt(socket, self.poll.registry(), FIRST_ADMIN) {
+                        // Whoever has the other end sees it close.
+                        tracing::warn!(shard = self.me, %error, "cannot serve a session of the process's own");
+                    }
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! What the control thread and the shards say to each other: calls up, orders down. Rare, and so outside the mail: an order
 //! is heard in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
-//! operations outstanding at most, and every order answers a call or a signal.
+//! operations outstanding at most, and every order answers a call or a signal, or brings one of a few sessions.
 
 use crate::config::Live;
 use crate::hub::mail::{Answer, Asker, Operation, ShardId};
 use crossbeam_channel::Sender;
+use mio::net::UnixStream;
 use std::sync::Arc;
 
 /// To a shard.
@@ -36,6 +37,8 @@ pub enum Order {
         /// Told how many are to leave.
         begun: Sender<usize>,
     },
+    /// Serve this as an admin session: its other end is in this process.
+    Adopt(UnixStream),
 }
 
 /// To the control thread.

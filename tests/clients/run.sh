@@ -39,7 +39,7 @@ else
         "$home/venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
         cp requirements.txt "$home/venv/installed.txt"
     fi
-    scripts+=(conformance.py client_websockets.py client_aiohttp.py client_wsproto.py pusher_library.py)
+    scripts+=(conformance.py client_websockets.py client_aiohttp.py client_wsproto.py pusher_library.py pusher_webhooks.py)
 fi
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     skip Node 'node or npm'
@@ -51,8 +51,8 @@ else
         cp package-lock.json "$home/node/installed.json"
     fi
     # Node looks for modules beside the script.
-    cp scenario.mjs client_ws.mjs client_undici.mjs pusher_library.mjs "$home/node"
-    scripts+=(client_ws.mjs client_undici.mjs pusher_library.mjs)
+    cp scenario.mjs client_ws.mjs client_undici.mjs pusher_library.mjs pusher_webhooks.mjs "$home/node"
+    scripts+=(client_ws.mjs client_undici.mjs pusher_library.mjs pusher_webhooks.mjs)
 fi
 if [ $# -gt 0 ]; then
     scripts=("$1")
@@ -68,10 +68,10 @@ stop() {
     rm -rf "$dir"
 }
 trap stop EXIT
-start() { # name, options: prints nothing, sets $url
+start() { # name, options: prints nothing, sets $url. So few connections that none of them has a warning.
     local name=$1
     shift
-    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --log warn "$@" 2>"$dir/$name.log" &
+    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --max-connections 100 --log warn "$@" 2>"$dir/$name.log" &
     servers+=($!)
     until grep -q 'listening on' "$dir/$name.log"; do
         kill -0 $! 2>/dev/null || { cat "$dir/$name.log" >&2; exit 1; }
@@ -81,7 +81,9 @@ start() { # name, options: prints nothing, sets $url
 }
 export PYTHONDONTWRITEBYTECODE=1
 export CORECAST_TEST_KEY=clients:not-a-secret CORECAST_ADMIN_SOCKET=$dir/usual.sock
-start usual --shards 2 --key "$CORECAST_TEST_KEY"
+export CORECAST_TEST_CONFIG=$dir/usual.toml
+touch "$CORECAST_TEST_CONFIG"
+start usual --shards 2 --key "$CORECAST_TEST_KEY" --config "$CORECAST_TEST_CONFIG"
 export CORECAST_URL=$url
 CORECAST_HTTP=$(sed -n 's/.*http \([0-9.:]*\)).*/\1/p' "$dir/usual.log")
 export CORECAST_HTTP

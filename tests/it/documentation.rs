@@ -47,6 +47,7 @@ pages! {
     protocol: "docs/protocol.md",
     publishing: "docs/publishing.md",
     events: "docs/events.md",
+    webhooks: "docs/webhooks.md",
     operating: "docs/operating.md",
     troubleshooting: "docs/troubleshooting.md",
     sizing: "docs/sizing.md",

@@ -56,6 +56,7 @@ pub struct Options {
     listen: String,
     admin_path: Option<PathBuf>,
     args: Vec<String>,
+    env: Vec<(String, PathBuf)>,
     leaves_pin: bool,
     is_secure: bool,
     leaves_http: bool,
@@ -74,6 +75,7 @@ impl Server {
             listen: "127.0.0.1:0".into(),
             admin_path: None,
             args: Vec::new(),
+            env: Vec::new(),
             leaves_pin: false,
             is_secure: transport::is_over_tls(),
             leaves_http: false,
@@ -160,6 +162,12 @@ impl Options {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &Path) -> Options {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// Leaves `--pin` to other sources; otherwise shards are not pinned, so that servers side by side share the cores.
     pub fn without_pin(mut self) -> Options {
         self.leaves_pin = true;
@@ -210,7 +218,7 @@ impl Options {
         if !self.args.iter().any(|arg| arg == "--server-ping") {
             command.args(["--server-ping", "off"]);
         }
-        command.args(&self.args);
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -22,3 +22,4 @@ mod protocol;
 mod reload;
 mod tls;
 mod transport;
+mod webhooks;

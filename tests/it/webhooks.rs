@@ -1,0 +1,425 @@
+//! Webhooks: what a backend is told of what happens, and what becomes of it when it does not listen.
+
+use crate::harness::{Admin, Client, LONG, Options, Server, TempDir, eventually, for_shards};
+use crate::http::Http;
+use crate::transport::{Pair, authority};
+use hmac::{Hmac, KeyInit, Mac};
+use rustix::process::Signal;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+for_shards!(
+    channels_are_told_when_they_are_occupied_and_when_they_are_vacated,
+    a_page_that_is_reloaded_is_not_told_of,
+    connections_are_told_of_where_that_is_wanted,
+);
+
+/// A backend that is told.
+struct Backend {
+    address: SocketAddr,
+    /// Answered with from now on; 0: not at all.
+    status: Arc<AtomicU16>,
+    requests: Receiver<Request>,
+    /// Events of requests that are read already.
+    events: Mutex<VecDeque<Value>>,
+}
+
+struct Request {
+    head: String,
+    body: String,
+}
+
+impl Backend {
+    fn start() -> Backend {
+        Backend::listen("127.0.0.1:0".parse().expect("an address"), None)
+    }
+
+    fn listen(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Backend {
+        let listener = TcpListener::bind(address).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let status = Arc::new(AtomicU16::new(200));
+        let (seen, requests) = channel();
+        let answered = status.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (answered, seen, tls) = (answered.clone(), seen.clone(), tls.clone());
+                thread::spawn(move || match tls {
+                    None => serve(stream, &answered, &seen),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).expect("a configuration");
+                        serve(StreamOwned::new(session, stream), &answered, &seen);
+                    }
+                });
+            }
+        });
+        Backend { address, status, requests, events: Mutex::default() }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/hooks", self.address)
+    }
+
+    fn answers(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    /// The next request, which the key `app` has signed.
+    #[track_caller]
+    fn request(&self) -> Request {
+        let request = self.requests.recv_timeout(LONG).expect("a request");
+        request.check("app", "hunter2");
+        request
+    }
+
+    /// The next event.
+    #[track_caller]
+    fn event(&self) -> Value {
+        loop {
+            if let Some(event) = self.events.lock().expect("no panic").pop_front() {
+                return event;
+            }
+            let events = self.request().events();
+            self.events.lock().expect("no panic").extend(events);
+        }
+    }
+
+    /// The next events are of these channels, in this order.
+    #[track_caller]
+    fn expect(&self, expected: &[(&str, &str)]) {
+        for (name, channel) in expected {
+            assert_eq!(self.event(), json!({"name": name, "channel": channel}));
+        }
+    }
+}
+
+fn serve(stream: impl Read + Write, status: &AtomicU16, seen: &Sender<Request>) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if !stream.read_line(&mut head).is_ok_and(|read| read > 0) {
+                return;
+            }
+        }
+        let lower = head.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let mut body = vec![0; length.parse().expect("a number")];
+        stream.read_exact(&mut body).expect("a body");
+        let status = status.load(Ordering::SeqCst);
+        if seen.send(Request { head, body: String::from_utf8(body).expect("UTF-8") }).is_err() {
+            return;
+        }
+        if status == 0 {
+            let _ = stream.read_line(&mut String::new());
+            return;
+        }
+        let answer = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 2\r\n\r\nok");
+        if stream.get_mut().write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+impl Request {
+    fn header(&self, name: &str) -> &str {
+        let value = self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then_some(value)
+        });
+        value.unwrap_or_else(|| panic!("no {name} in {}", self.head))
+    }
+
+    #[track_caller]
+    fn check(&self, key: &str, secret: &str) {
+        assert_eq!(self.header("X-Pusher-Key"), key);
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key");
+        mac.update(self.body.as_bytes());
+        let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(self.header("X-Pusher-Signature"), hex);
+        assert_eq!(self.header("Content-Type"), "application/json");
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let body: Value = serde_json::from_str(&self.body).expect("JSON");
+        assert!(body["time_ms"].as_u64().is_some_and(|time| time > 1_700_000_000_000), "{body}");
+        body["events"].as_array().expect("a list").clone()
+    }
+}
+
+/// A server with a key that tells these backends.
+fn telling(shards: usize, backends: &[&Backend]) -> Options {
+    let options = Server::options(shards).arg("--key", "app:hunter2");
+    backends.iter().fold(options, |options, backend| options.arg("--webhook", backend.url()))
+}
+
+const OCCUPIED: &str = "channel_occupied";
+const VACATED: &str = "channel_vacated";
+
+fn channels_are_told_when_they_are_occupied_and_when_they_are_vacated(shards: usize) {
+    let backend = Backend::start();
+    let server = telling(shards, &[&backend]).start();
+    let (mut first, mut second) = (Client::connect(&server), Client::connect(&server));
+    first.subscribe("a");
+    backend.expect(&[(OCCUPIED, "a")]);
+    second.subscribe("a");
+    second.subscribe("b");
+    backend.expect(&[(OCCUPIED, "b")]);
+    first.unsubscribe("a");
+    second.unsubscribe("b");
+    backend.expect(&[(VACATED, "b")]);
+    drop(second);
+    backend.expect(&[(VACATED, "a")]);
+}
+
+fn a_page_that_is_reloaded_is_not_told_of(shards: usize) {
+    let backend = Backend::start();
+    let server = telling(shards, &[&backend]).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("page");
+    backend.expect(&[(OCCUPIED, "page")]);
+    drop(client);
+    let mut admin = Admin::connect(&server);
+    eventually("it is gone", || admin.subscribers("page") == 0);
+    let mut client = Client::connect(&server);
+    client.subscribe("page");
+    // What would be told of it would be told before the channel that is left later is.
+    client.subscribe("later");
+    client.unsubscribe("later");
+    backend.expect(&[(OCCUPIED, "later"), (VACATED, "later")]);
+}
+
+fn connections_are_told_of_where_that_is_wanted(shards: usize) {
+    let backend = Backend::start();
+    let server = telling(shards, &[&backend]).arg("--webhook-events", "connected, disconnected").start();
+    // A server that has just started may say of the first that it was there already, and not since when.
+    let _early = Client::connect(&server);
+    backend.event();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let connected = backend.event();
+    let address = client.address().to_string();
+    let time_ms = connected["time_ms"].clone();
+    assert!(time_ms.as_u64().is_some_and(|time| time > 1_700_000_000_000), "{connected}");
+    assert_eq!(
+        connected,
+        json!({"name": "connected", "socket_id": client.socket_id, "address": address, "time_ms": time_ms})
+    );
+    Admin::connect(&server).ok(json!({
+        "id": 1, "command": "disconnect", "socket_id": client.socket_id, "code": 4000, "reason": "go"
+    }));
+    client.expect_close(4000);
+    let gone = backend.event();
+    assert_eq!((&gone["name"], &gone["socket_id"]), (&json!("disconnected"), &json!(client.socket_id)), "{gone}");
+    assert_eq!((&gone["reason"], &gone["code"]), (&json!("disconnected"), &json!(4000)), "{gone}");
+}
+
+/// Numbers of `/metrics`, by the start of their line.
+fn metric(server: &Server, name: &str) -> f64 {
+    let metrics = Http::connect(server).get("/metrics").body;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {metrics}"))
+}
+
+#[test]
+fn what_is_not_taken_comes_again_and_in_order() {
+    let backend = Backend::start();
+    backend.answers(500);
+    let server = telling(2, &[&backend]).arg("--http", "127.0.0.1:0").start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let first = backend.request();
+    client.subscribe("b");
+    let second = backend.request();
+    assert_eq!(first.events(), second.events());
+    backend.answers(204);
+    backend.expect(&[(OCCUPIED, "a"), (OCCUPIED, "b")]);
+    eventually("it is counted", || metric(&server, "corecast_webhook_events_total") == 2.0);
+    assert!(metric(&server, "corecast_webhook_failures_total") >= 2.0);
+    assert_eq!(metric(&server, "corecast_webhook_waiting_events"), 0.0);
+    assert_eq!(metric(&server, "corecast_webhook_waiting_bytes"), 0.0);
+    eventually("it is logged", || server.stderr().contains(&backend.url()) && server.stderr().contains("500"));
+}
+
+#[test]
+fn a_backend_that_is_not_there_yet_is_told_when_it_comes() {
+    let address = Backend::start().address;
+    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    assert_ne!(address, port);
+    let url = format!("http://localhost:{}/", port.port());
+    let server = Server::options(1).arg("--key", "app:hunter2").arg("--webhook", url).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    eventually("a try", || server.stderr().contains("refused"));
+    let backend = Backend::listen(port, None);
+    assert_eq!(backend.event(), json!({"name": OCCUPIED, "channel": "a"}));
+}
+
+#[test]
+fn a_backend_that_does_not_answer_holds_up_no_other() {
+    let (silent, good) = (Backend::start(), Backend::start());
+    silent.answers(0);
+    let server = telling(2, &[&silent, &good]).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    silent.expect(&[(OCCUPIED, "a")]);
+    for channel in ["b", "c", "d"] {
+        client.subscribe(channel);
+    }
+    good.expect(&[(OCCUPIED, "a"), (OCCUPIED, "b"), (OCCUPIED, "c"), (OCCUPIED, "d")]);
+}
+
+#[test]
+fn what_is_not_taken_in_time_is_dropped_counted_and_logged() {
+    let backend = Backend::start();
+    backend.answers(500);
+    let server = telling(1, &[&backend]).arg("--http", "127.0.0.1:0").arg("--webhook-retry", "0.1").start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    eventually("it is dropped", || metric(&server, "corecast_webhook_dropped_events_total{reason=\"expired\"}") == 1.0);
+    eventually("it is logged", || server.stderr().contains("expired"));
+    backend.answers(200);
+    client.subscribe("b");
+    while backend.event() != json!({"name": OCCUPIED, "channel": "b"}) {}
+    assert_eq!(metric(&server, "corecast_webhook_dropped_events_total{reason=\"queue_full\"}"), 0.0);
+}
+
+#[test]
+fn a_reload_changes_who_is_told_and_by_which_key() {
+    let (first, second) = (Backend::start(), Backend::start());
+    let dir = TempDir::new();
+    let (file, keys) = (dir.path().join("corecast.toml"), dir.path().join("keys"));
+    let write = |webhooks: &[&Backend], key: &str| {
+        let urls: Vec<String> = webhooks.iter().map(|backend| backend.url()).collect();
+        std::fs::write(&file, format!("webhook = {urls:?}\nkey-file = {keys:?}\n")).expect("a file");
+        std::fs::write(&keys, key).expect("a file");
+    };
+    write(&[], "app:hunter2\n");
+    let server = Server::options(2).arg("--config", file.display()).start();
+    let reload = || Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+
+    write(&[&first], "app:hunter2\n");
+    let changes = reload()["changes"].clone();
+    assert_eq!(changes, json!([{"option": "webhook", "old": "none", "new": first.url()}]));
+    first.expect(&[(OCCUPIED, "a")]);
+    client.subscribe("b");
+    first.expect(&[(OCCUPIED, "b")]);
+
+    // Whoever is new is told what there is; the other knows it.
+    write(&[&second, &first], "app:hunter2\n");
+    reload();
+    let mut told = [second.event(), second.event()].map(|event| event["channel"].to_string());
+    told.sort();
+    assert_eq!(told, ["\"a\"", "\"b\""]);
+    client.subscribe("c");
+    first.expect(&[(OCCUPIED, "c")]);
+    second.expect(&[(OCCUPIED, "c")]);
+
+    write(&[&second], "new:2\napp:hunter2\n");
+    reload();
+    client.subscribe("d");
+    let request = second.requests.recv_timeout(LONG).expect("a request");
+    request.check("new", "2");
+    assert_eq!(request.events(), [json!({"name": OCCUPIED, "channel": "d"})]);
+    assert!(first.requests.try_recv().is_err(), "who is named no more is told no more");
+
+    write(&[&second], "");
+    let refused = Admin::connect(&server).request(json!({"id": 1, "command": "reload"}));
+    assert!(refused["error"].as_str().is_some_and(|error| error.contains("signed with a key pair")), "{refused}");
+    assert!(!server.stderr().contains("hunter2"), "{}", server.stderr());
+}
+
+#[test]
+fn at_the_end_what_is_left_is_tried_once_more() {
+    let (backend, dead) = (Backend::start(), Backend::start());
+    backend.answers(503);
+    dead.answers(0);
+    let mut server = telling(2, &[&backend, &dead]).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    assert_eq!(backend.request().events(), [json!({"name": OCCUPIED, "channel": "a"})]);
+    eventually("it is waited", || server.stderr().contains("503"));
+    client.subscribe("b");
+    backend.answers(200);
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    client.expect_close(1012);
+    drop(client);
+    assert!(server.wait().success());
+    assert!(start.elapsed() < Duration::from_secs(8), "a dead backend holds up the end for two seconds");
+    backend.expect(&[(OCCUPIED, "a"), (OCCUPIED, "b")]);
+    eventually("what is lost is logged", || {
+        server.stderr().lines().any(|line| line.contains("why=\"stopped\"") && line.contains(&dead.url()))
+    });
+}
+
+/// What shards say last is told, too.
+#[test]
+fn those_who_are_closed_at_the_end_are_told_of() {
+    let backend = Backend::start();
+    let mut server = telling(4, &[&backend]).arg("--webhook-events", "disconnected,connected").start();
+    let clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
+    let mut ids: Vec<String> = clients.iter().map(|client| client.socket_id.clone()).collect();
+    ids.sort_unstable();
+    let told = |name: &str| {
+        let events = (0..8).map(|_| backend.event());
+        let mut ids: Vec<String> = events
+            .map(|event| {
+                assert_eq!(event["name"], name, "{event}");
+                event["socket_id"].as_str().expect("an ID").to_owned()
+            })
+            .collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(told("connected"), ids);
+    server.signal(Signal::TERM);
+    clients.into_iter().for_each(|mut client| _ = client.expect_close(1012));
+    assert!(server.wait().success());
+    assert_eq!(told("disconnected"), ids);
+}
+
+#[test]
+fn over_https_the_certificate_counts() {
+    let dir = TempDir::new();
+    let pair = Pair::make(dir.path());
+    let roots = dir.path().join("roots.pem");
+    std::fs::write(&roots, authority().pem()).expect("a file");
+    let tls = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(&pair.cert).expect("a certificate")],
+            PrivateKeyDer::from_pem_file(&pair.key).expect("a key"),
+        )
+        .expect("a pair");
+    let backend = Backend::listen("127.0.0.1:0".parse().expect("an address"), Some(tls.into()));
+    let url = format!("https://localhost:{}/", backend.address.port());
+    let options = || Server::options(1).arg("--key", "app:hunter2").arg("--webhook", &url);
+    let server = options().env("SSL_CERT_FILE", &roots).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    backend.expect(&[(OCCUPIED, "a")]);
+
+    // By an authority that nobody has heard of.
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&roots, other.cert.pem()).expect("a file");
+    let server = options().env("SSL_CERT_FILE", &roots).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    eventually("it is refused", || server.stderr().contains("invalid peer certificate"));
+    assert!(backend.requests.try_recv().is_err(), "nothing was sent");
+}
