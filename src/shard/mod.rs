@@ -185,6 +185,7 @@ impl Shard {
         self.serve_admins(is_open);
         self.clients.mesh.retry();
         let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
+        self.clients.dismiss_due(&mut self.hub);
         self.progress_drain();
         self.progress_stop();
 

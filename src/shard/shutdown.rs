@@ -39,9 +39,8 @@ impl Shard {
         draining.order = Some((over_ms, begun));
     }
 
-    /// Closes the listener when its backlog is empty, then asks one connection after the other to leave.
+    /// Closes the listener when its backlog is empty, then draws up who is to leave when, then says that all have been asked to.
     pub(super) fn progress_drain(&mut self) {
-        self.clients.dismiss_due(&mut self.hub);
         let Some(draining) = &mut self.draining else { return };
         if self.clients.now.wrapping_sub(draining.accepts_until) as i32 >= 0 {
             self.listener = None;
@@ -66,8 +65,8 @@ impl Shard {
         is_under_way && (self.clients.leaving() == 0 || self.clients.is_empty())
     }
 
-    /// The listener's backlog is empty: a drain has waited for that. Who comes between the look and the end of the listener
-    /// is refused by the kernel, as whoever comes later.
+    /// The listener's backlog is empty, or descriptors have run out: a drain has waited for that. Who comes between the look
+    /// and the end of the listener is reset by the kernel; whoever comes later is refused.
     pub(super) fn nobody_waits(&mut self) {
         if self.draining.is_some() {
             self.listener = None;
