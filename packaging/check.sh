@@ -35,7 +35,7 @@ done
 [ ${#assets[@]} -gt 5 ] || fail "the assets of Cargo.toml could not be read"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 grep -q "^corecast ($version-" packaging/debian/changelog || fail "packaging/debian/changelog does not begin with $version"
-"$bin" serve --config corecast.toml --check-config >"$dir/said" || fail "corecast.toml: $(cat "$dir/said")"
+"$bin" serve --config corecast.toml --check-config >"$dir/said" 2>&1 || fail "corecast.toml: $(cat "$dir/said")"
 
 # Every command that the help names.
 commands=$("$bin" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p' | grep -vx help)
