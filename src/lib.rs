@@ -39,7 +39,7 @@
 //! ring      → each shard that was mailed: at most one eventfd write
 //! answer    → every publisher that was served: its replies in one write
 //! flush     → every connection with something new: one write or writev (budget)
-//! shake     → TLS handshakes go on, a few a turn (budget): those who are connected come first
+//! shake     → upgrades and TLS handshakes go on, a few a turn (budget): those who are connected come first
 //! reap      → connections that ended: slot freed
 //! report    → to the journal what happened, where somebody reads it
 //! ```

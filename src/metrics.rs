@@ -97,7 +97,7 @@ table! {
         connections: "corecast_connections", "Open client connections.",
         connections_echoing: "corecast_connections_echoing", "Those of them that are on the echo path.",
         connections_upgrading: "corecast_connections_upgrading", "Client connections whose upgrade is not finished.",
-        tls_handshakes_waiting: "corecast_tls_handshakes_waiting", "TLS handshakes that wait for their turn.",
+        handshakes_waiting: "corecast_handshakes_waiting", "Upgrades and TLS handshakes that wait for their turn.",
         tls_certificate_days: "corecast_tls_certificate_remaining_seconds" * 86400, "Time until the TLS certificate expires, in whole days and told by shard 0; 0: it has expired, or there is none.",
         connections_closing: "corecast_connections_closing", "Client connections whose close is under way.",
         connections_leaving: "corecast_connections_leaving", "Client connections that are to be closed by a drain or a shed, and wait for their turn.",

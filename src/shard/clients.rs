@@ -53,8 +53,10 @@ pub struct Clients {
     bulk: VecDeque<Slot>,
     /// Connections that may have more to read than they were given room for.
     unread: VecDeque<Slot>,
-    /// TLS handshakes that go on when it is their turn.
+    /// Upgrades and TLS handshakes that go on when it is their turn: there is something to read.
     handshakes: VecDeque<Slot>,
+    /// Upgrades whose request waited for the verdict on their address, which has come.
+    judged: VecDeque<Slot>,
     /// Connections that are not read until fewer of their replies wait.
     paused: Vec<Slot>,
     ended: Vec<Slot>,
@@ -108,6 +110,7 @@ impl Clients {
             bulk: VecDeque::new(),
             unread: VecDeque::new(),
             handshakes: VecDeque::new(),
+            judged: VecDeque::new(),
             paused: Vec::new(),
             ended: Vec::new(),
             broken: Vec::new(),
@@ -235,17 +238,21 @@ impl Clients {
             hub.counters.echo_pauses += 1;
             return;
         }
-        if connection.phase == Phase::Upgrading && !self.may_read(slot, is_eof_near, hub, buffer) {
+        if connection.phase == Phase::Upgrading {
+            if self.may_read(slot, is_eof_near, hub, buffer) {
+                self.connections[slot as usize].is_unread = true;
+                self.handshakes.push_back(slot);
+            }
             return;
         }
+        self.take(slot, is_eof_near, hub, buffer);
+    }
+
+    /// Takes what one read brings. Returns whether a flight of a TLS handshake was made.
+    fn take(&mut self, slot: Slot, is_eof_near: bool, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         let connection = &mut self.connections[slot as usize];
-        if let Some(tls) = Connection::tls(&mut connection.aside) {
-            if tls.is_handshaking() {
-                connection.is_unread = true;
-                return self.handshakes.push_back(slot);
-            }
-            self.read_secure(slot, is_eof_near, hub, buffer);
-            return;
+        if connection.aside.as_ref().is_some_and(|aside| aside.tls.is_some()) {
+            return self.read_secure(slot, is_eof_near, hub, buffer);
         }
         match connection.socket.read(buffer) {
             Ok(0) => self.end(slot, &CloseReason::ClientGone, hub),
@@ -265,6 +272,7 @@ impl Clients {
             }
             Err(_) => self.end(slot, &CloseReason::ClientGone, hub),
         }
+        false
     }
 
     fn heard(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
@@ -420,6 +428,8 @@ impl Clients {
             || !self.bulk.is_empty()
             || !self.unread.is_empty()
             || !self.handshakes.is_empty()
+            || !self.judged.is_empty()
+            || !self.broken.is_empty()
             || !self.ended.is_empty()
             || !self.verdicts.is_empty()
             // Events that the turn's end told a session of this shard.

@@ -28,6 +28,10 @@ pub struct StormArgs {
     /// Seconds of the live fan-out before the storm, and again after it.
     #[arg(long, short, default_value_t = 5.0, value_name = "SECONDS")]
     pub duration: f64,
+    /// Fail if live deliveries during the storm have a p99 of more than so many times that before it, or of 5 ms where that
+    /// is more.
+    #[arg(long, default_value_t = 6.0, value_name = "TIMES")]
+    pub slower_max: f64,
     /// Options of every proof.
     #[command(flatten)]
     pub proof: ProofArgs,
@@ -62,8 +66,10 @@ fn play(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
         warmup_s: 0.5,
         seconds: args.duration,
     };
+    let mut p99 = Vec::new();
     let mut note = |situation: &str, harvest: &crate::crew::Harvest| {
         let tally = &harvest.tally;
+        p99.push(tally.latencies.get("last").map_or(0, |latency| latency.quantile(0.99)) as f64);
         findings.check_faultless(situation, harvest);
         findings.latency(situation, "live", "publish → last subscriber", tally.latencies.get("last"));
         findings.latency(situation, "ping", "ping → pong", tally.latencies.get("ping"));
@@ -101,11 +107,18 @@ fn play(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
         drops,
         stat("accept_errors"),
     ));
+    let allowed = args.slower_max * p99[0].max(UNFELT_NS);
+    findings.check(
+        p99[1] <= allowed,
+        format!("live deliveries had a p99 of {} during the storm, {} are allowed", time(p99[1]), time(allowed)),
+    );
     findings.check(tally.refused == 0, format!("{} connections were refused: {:?}", tally.refused, tally.notes));
     findings.check(tally.events == wanted, format!("{} of {wanted} came back", tally.events));
     findings.check(drops == 0, format!("{drops} connection attempts found the backlog full"));
     Ok(())
 }
 
+/// What load generator and server take from each other is more than what nobody feels.
+const UNFELT_NS: f64 = 5e6;
 /// The storm is over when all are back; this ends it at the latest.
 const PATIENCE_S: f64 = 120.0;

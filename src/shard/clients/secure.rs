@@ -1,4 +1,4 @@
-//! Connections that speak TLS: their handshakes, a few in each turn, and reading.
+//! Connections that speak TLS: their beginning, and reading. When a handshake goes on is decided in `arrival.rs`.
 
 use super::Clients;
 use crate::config::Certificate;
@@ -44,24 +44,6 @@ impl Clients {
                 tracing::error!(shard = self.me, slot, %error, "cannot begin a TLS session");
                 self.count_end(slot, &CloseReason::TlsFailed);
                 self.finish(slot);
-            }
-        }
-    }
-
-    /// Goes on with handshakes, up to the turn's budget. After the flush: those who are connected come first.
-    pub fn shake_hands(&mut self, hub: &mut Hub, buffer: &mut [u8]) {
-        let mut flights = 0;
-        for _ in 0..self.handshakes.len().min(READS_PER_TURN) {
-            if flights == FLIGHTS_PER_TURN {
-                break;
-            }
-            let Some(slot) = self.handshakes.pop_front() else { break };
-            let Some(connection) = self.connections.get_mut(slot as usize) else {
-                continue;
-            };
-            if std::mem::take(&mut connection.is_unread) && connection.phase != Phase::Ended {
-                // To the end: whether that is near was said by an event that is gone.
-                flights += usize::from(self.read_secure(slot, true, hub, buffer));
             }
         }
     }
@@ -152,9 +134,3 @@ impl Clients {
         }
     }
 }
-
-/// What a turn spends on handshakes. A full one was measured at 0.23 ms with an ECDSA key and at 1.1 ms with RSA-2048; in TLS 1.3
-/// it takes two flights.
-const FLIGHTS_PER_TURN: usize = 8;
-/// Reads that come to no flight cost a system call each.
-const READS_PER_TURN: usize = 64;
