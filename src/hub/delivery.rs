@@ -144,7 +144,7 @@ impl Hub {
             self.subscribers.get_mut(local).subscribers[position as usize].from = self.pages.page_len(page);
         }
         self.laid.bytes += len;
-        self.laid.age_us = self.laid.age_us.max(self.turn_us.wrapping_sub(read_at));
+        self.laid.read_at(read_at, self.turn_us);
         self.laid.fan_out_bytes += len * subscribers as usize;
         if subscribers > FEW as u64 {
             self.laid.bulk_bytes += len * subscribers as usize;

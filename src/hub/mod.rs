@@ -111,6 +111,12 @@ impl Laid {
         self.bulk_bytes += other.bulk_bytes;
         self.age_us = self.age_us.max(other.age_us);
     }
+
+    /// A message was read from its publisher then. By another shard that can be later than the turn which lays it out began:
+    /// mail is opened in the middle of a turn.
+    fn read_at(&mut self, read_us: u32, turn_us: u32) {
+        self.age_us = self.age_us.max(bucket::ticks_between(read_us, turn_us));
+    }
 }
 
 /// What makes one hub different from another, and what all of a process share.
@@ -518,5 +524,20 @@ impl Hub {
 
     fn live_key(&self, slot: Slot) -> Option<ConnKey> {
         self.members.get(slot as usize).filter(|member| member.is_live).map(|_| self.key(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_as_old_as_the_oldest_and_never_younger_than_the_turn() {
+        let mut laid = Laid::default();
+        laid.read_at(1_001, 1_000);
+        assert_eq!(laid.age_us, 0, "another shard's turn began later");
+        laid.read_at(u32::MAX, 499);
+        laid.read_at(100, 499);
+        assert_eq!(laid.age_us, 500);
     }
 }
