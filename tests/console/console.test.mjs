@@ -314,7 +314,7 @@ test("pictures", { skip: !pictures, timeout: 400_000 }, async () => {
         await page.click("#debug-subscribe [type=submit]");
         await page.waitForFunction(() => document.querySelectorAll("#log li").length > 30);
       } else await page.waitForSelector(`#${view}-rows tr`);
-      await page.screenshot({ path: join(pictures, `${view}-${name}.png`), fullPage: name === "phone" });
+      await page.screenshot({ path: join(pictures, `${view}-${name}.png`) });
     }
   }
   running.stop();

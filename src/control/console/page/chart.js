@@ -30,15 +30,15 @@ export class Chart {
     const width = this.plot.clientWidth;
     if (width === 0) return;
     this.width = width;
-    this.shown = history.filter(({ time }) => time >= now - seconds * 1000 - 2_000);
+    this.shown = history.filter(({ time }) => time >= now - seconds * 1000);
     const highest = Math.max(0, ...this.shown.flatMap((sample) => this.series.map(({ of }) => of(sample) ?? 0)));
     const axis = ticks(this.max ?? highest, 3, this.format === bytes);
     this.top = axis[axis.length - 1];
-    const grid = axis.flatMap((value, n) => {
+    const grid = axis.map((value, n) => {
       const y = this.y(value);
-      const line = svg("line", { x1: LEFT, x2: width - RIGHT, y1: y, y2: y, class: n === 0 ? "base" : "grid" });
-      return n === 0 ? [line] : [line, svg("text", { x: LEFT, y: y + 11, class: "tick" }, this.format(value))];
+      return svg("line", { x1: LEFT, x2: width - RIGHT, y1: y, y2: y, class: n === 0 ? "base" : "grid" });
     });
+    const labels = axis.slice(1).map((value) => svg("text", { x: LEFT, y: this.y(value) + 11, class: "tick" }, this.format(value)));
     const times = [0, 0.5, 1].map((part) => {
       const ago = seconds * part;
       const text = ago === 0 ? "now" : ago >= 60 ? `−${ago / 60}\u202fmin` : `−${ago}\u202fs`;
@@ -48,7 +48,7 @@ export class Chart {
     const lines = this.series.map(({ of }, n) => svg("path", { d: this.path(of), class: `line line-${n % 8}` }));
     const area = this.series.length === 1 ? [svg("path", { d: this.area(this.series[0].of), class: "area" })] : [];
     this.cursor = svg("g", { class: "cursor" });
-    this.plot.replaceChildren(...grid, ...area, ...lines, ...times, this.cursor);
+    this.plot.replaceChildren(...grid, ...area, ...lines, ...labels, ...times, this.cursor);
     const said = this.series.map(({ name, of }) => `${name} ${latest ? this.format(of(latest)) : "unknown"}`).join(", ");
     this.plot.setAttribute("aria-label", `${this.title}: ${said}`);
     this.point(this.pointed ?? null);
@@ -70,7 +70,7 @@ export class Chart {
       const value = of(sample);
       if (before !== null && sample.time - before > 10_000) runs.push([]);
       if (value === null || value === undefined) runs.push([]);
-      else runs[runs.length - 1].push([Math.max(this.x(sample.time), LEFT), this.y(value)]);
+      else runs[runs.length - 1].push([this.x(sample.time), this.y(value)]);
       before = sample.time;
     }
     return runs.filter((run) => run.length > 0);

@@ -20,7 +20,7 @@ const TILES = [
   ["Channels", ({ stats }) => whole(stats.channels)],
   ["Deliveries/s", (_, now) => short(now?.deliveries)],
   ["Publishes/s", (_, now) => short(now?.publishes)],
-  ["Written after, p99", () => micros(lastKnown("writtenP99"))],
+  ["Until written, p99", () => micros(lastKnown("writtenP99"))],
   ["Memory", ({ process }) => bytes(process.resident_bytes)],
   ["CPU", (_, now) => (now?.cpu === undefined ? "–" : percent(now.cpu))],
 ];
