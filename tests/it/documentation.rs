@@ -18,7 +18,7 @@
 //!
 //! `needs=PROGRAM` or `needs=MODULE` (of `tests/clients`) skips a block and its output, loudly, where that is missing.
 //!
-//! The same means: UUIDs and times may be others, and `…` stands for anything (`likeness.rs`). Ports are the page's own, so
+//! The same means: UUIDs and times may be others, columns wider, and `…` stands for anything (`likeness.rs`). Ports are the page's own, so
 //! that servers do not meet: 9000, 9001 and 8080 stand for them, and /run/user/1000 for its directory. In a `ws` block a
 //! signature that is shown is that of the `socket_id` that is shown, by the file `keys`; what is sent is that of the real one.
 

@@ -1,5 +1,5 @@
-//! Whether what was printed is what the page shows: the same text, but that UUIDs and times may be others, and that `…`
-//! stands for anything, alone on a line for any lines.
+//! Whether what was printed is what the page shows: the same text, but that UUIDs and times may be others, columns wider, and
+//! that `…` stands for anything, alone on a line for any lines.
 
 /// The least number of lines of `printed` that `shown` covers, from the first one on.
 pub fn shown_first(shown: &[String], printed: &[String]) -> Option<usize> {
@@ -25,7 +25,8 @@ fn covers(shown: &[String], printed: &[String], will_do: &dyn Fn(usize) -> bool)
 
 /// Whether a line is like the one that is shown.
 pub fn is_like(shown: &str, printed: &str) -> bool {
-    let (shown, printed) = (plain(shown), plain(printed));
+    // `…` may stand for what is between two columns, the space included.
+    let (shown, printed) = (plain(shown).replace("… ", "…").replace(" …", "…"), plain(printed));
     let parts: Vec<&str> = shown.split('…').collect();
     let [first, between @ .., last] = &parts[..] else {
         return shown == printed;
@@ -42,10 +43,11 @@ pub fn is_like(shown: &str, printed: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Without the space at its end, and with every UUID and time as one and the same.
+/// With one space for many, and with every UUID and time as one and the same.
 fn plain(line: &str) -> String {
     let mut plain = String::new();
-    let mut rest = line.trim_end();
+    let spaced = line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut rest = &spaced[..];
     while let Some(first) = rest.chars().next() {
         let pattern = PATTERNS.iter().find(|pattern| has_pattern(rest, pattern));
         plain.push_str(pattern.map_or(&rest[..first.len_utf8()], |pattern| pattern));
@@ -84,6 +86,9 @@ fn what_differs_is_seen() {
     assert!(check("a\n…", "a\nb\nc"));
     assert!(!check("a\n…\nb", "a\nb\nc"));
     assert!(check("…", "a\nb"));
+    assert!(check("NAME  7 0 ", "NAME       7        0"));
+    assert!(!check("NAME  7 0", "NAME       70"));
+    assert!(check("NAME … 7", "NAME       7"));
     let uuid = "c38d3b54-fcf0-419c-a455-e60b6cfb937d";
     assert!(check(uuid, "00000000-fcf0-419c-a455-e60b6cfb937d"));
     assert!(!check(uuid, "00000000-fcf0-419c-a455-e60b6cfb937"));
