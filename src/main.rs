@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             ask(&server, Request::Unsubscribe { socket_id, channel })
         }
         Some(Command::Events { since, epoch, server }) => watch(&server, &Request::Events { since, epoch }),
+        Some(Command::Busiest { by, limit, server }) => ask(&server, Request::Busiest { by: by.into(), limit }),
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
         Some(Command::Reload { server }) => ask(&server, Request::Reload),
         Some(Command::Drain { over, server }) => ask(&server, Request::Drain { over_ms: over }),

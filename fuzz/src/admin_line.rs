@@ -95,6 +95,7 @@ struct Around {
 impl Around {
     fn settle_all(&mut self, session: &mut Session, hub: &mut Hub) {
         loop {
+            hub.survey(usize::MAX, self);
             let Around { asks, answers, settled } = std::mem::take(self);
             if asks.is_empty() && answers.is_empty() && settled.is_empty() {
                 return;

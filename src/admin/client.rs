@@ -60,6 +60,11 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none")]
         epoch: Option<String>,
     },
+    Busiest {
+        by: By,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
+    },
     Stats,
     Reload,
     Drain {
@@ -80,6 +85,16 @@ pub enum Request {
 pub enum Share {
     Percent(u8),
     Connections(usize),
+}
+
+/// What makes a channel busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Subscribers.
+    Subscribers,
+    /// Messages in the last seconds.
+    Messages,
 }
 
 /// Which part of a listing is asked for.
@@ -350,6 +365,9 @@ mod tests {
         let shed = |share| Request::Shed { share, over_ms: 0 };
         check(shed(Share::Percent(20)), r#"{"command":"shed","percent":20,"over_ms":0}"#);
         check(shed(Share::Connections(500)), r#"{"command":"shed","connections":500,"over_ms":0}"#);
+        let busiest = |limit| Request::Busiest { by: By::Messages, limit };
+        check(busiest(None), r#"{"command":"busiest","by":"messages"}"#);
+        check(busiest(Some(7)), r#"{"command":"busiest","by":"messages","limit":7}"#);
     }
 
     #[test]

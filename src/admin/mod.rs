@@ -8,6 +8,7 @@ pub mod request;
 mod streaming;
 
 use crate::hub::mail::{Answer, Asker, ConnKey, Operation, Question, Settled, ShardId};
+use crate::hub::survey::{Best, BusyAddress, BusyChannel, By};
 use crate::hub::{Hub, Port};
 use crate::metrics::Stats;
 use crate::protocol::channel::{Channel, ChannelName};
@@ -68,12 +69,21 @@ enum State {
     },
     /// The last reply, before the lines of a stream.
     Stream,
+    /// Asked of all shards, of which so many have not answered.
+    Busiest {
+        missing: usize,
+        channels: Best<BusyChannel>,
+        addresses: Best<BusyAddress>,
+    },
 }
 
 impl State {
     /// Whether the reply takes a walk through a shard's tables, and can be hundreds of kilobytes, or concerns the whole server.
     fn is_walk(&self) -> bool {
-        matches!(self, State::Page(_) | State::Stats { .. } | State::One { question: Asked::Operation })
+        matches!(
+            self,
+            State::Page(_) | State::Stats { .. } | State::Busiest { .. } | State::One { question: Asked::Operation }
+        )
     }
 }
 
@@ -153,6 +163,9 @@ impl Session {
             Ok(Command::Ping) => return self.say(id, |out| reply::done(out, id)),
             Ok(Command::Stats) => return self.stats(id, hub, shards, port),
             Ok(Command::Events { since, epoch }) => return self.follow(id, since, epoch, hub, port),
+            Ok(Command::Busiest { by, limit }) => {
+                return self.busiest(id, by, limit.unwrap_or(BUSIEST_DEFAULT), hub, shards, port);
+            }
             Ok(Command::Channels { prefix, limit, after }) => {
                 let of = Paged::Channels { prefix: prefix.into() };
                 self.page(id, of, limit, after, shards, hub, port)
@@ -226,6 +239,7 @@ impl Session {
             | Command::Channels { .. }
             | Command::Connections { .. }
             | Command::Events { .. }
+            | Command::Busiest { .. }
             | Command::Stats
             | Command::Ping => return Ok(()),
         };
@@ -270,6 +284,15 @@ impl Session {
         self.wait(id, State::Stats { shards: vec![None; shards] });
         for shard in 0..shards {
             hub.ask(shard as ShardId, asker, Question::Stats, port);
+        }
+    }
+
+    fn busiest(&mut self, id: &str, by: By, limit: usize, hub: &mut Hub, shards: usize, port: &mut impl Port) {
+        let asker = self.asker();
+        let (channels, addresses) = (Best::new(limit), Best::new(limit));
+        self.wait(id, State::Busiest { missing: shards, channels, addresses });
+        for shard in 0..shards {
+            hub.ask(shard as ShardId, asker, Question::Busiest { by, limit }, port);
         }
     }
 
@@ -329,6 +352,19 @@ impl Session {
                 if shards.iter().all(Option::is_some) {
                     let shards: Vec<Stats> = std::mem::take(shards).into_iter().flatten().collect();
                     self.finish(asker, |out, id| reply::stats(out, id, &shards));
+                }
+            }
+            (
+                State::Busiest { missing, channels, addresses },
+                Answer::Busiest { channels: more, addresses: others },
+            ) => {
+                *missing -= 1;
+                channels.add(*more);
+                addresses.add(*others);
+                if *missing == 0 {
+                    let channels = std::mem::replace(channels, Best::new(0));
+                    let addresses = std::mem::replace(addresses, Best::new(0));
+                    self.finish(asker, |out, id| reply::busiest(out, id, channels, addresses));
                 }
             }
             _ => {}
@@ -459,6 +495,8 @@ fn read_cursor(text: &str) -> Option<(ShardId, u32)> {
 const NO_CONNECTION: &str = "no such connection";
 /// Items of a page where no limit is given.
 const PAGE_DEFAULT: usize = 100;
+/// Likewise, of the busiest.
+const BUSIEST_DEFAULT: usize = 20;
 /// Replies that may wait in order.
 pub const WAITING_MAX: usize = 4096;
 /// Bytes of one, without its line.

@@ -4,6 +4,7 @@ use crate::admin::request::Refusal;
 use crate::config::{Change, Difference};
 use crate::hub::addresses;
 use crate::hub::mail::ConnectionInfo;
+use crate::hub::survey::{Best, BusyAddress, BusyChannel};
 use crate::metrics::Stats;
 use crate::protocol::channel::{self, Channel, ChannelName};
 use crate::protocol::json;
@@ -100,6 +101,25 @@ pub fn following(out: &mut Vec<u8>, id: &str, epoch: u64, number: u64) {
     let _ = writeln!(out, r#"{{"id":{id},"ok":true,"epoch":"{epoch:016x}","number":{number}}}"#);
 }
 
+/// `{"id":…,"ok":true,"channels":[{"channel":"…","subscribers":N,"messages":N}],"addresses":[{"address":"…","connections":N}]}`
+pub fn busiest(out: &mut Vec<u8>, id: &str, channels: Best<BusyChannel>, addresses: Best<BusyAddress>) {
+    let _ = write!(out, r#"{{"id":{id},"ok":true,"channels":["#);
+    let mut items = Vec::new();
+    for BusyChannel { channel, subscribers, messages } in channels.ranked(|busy| busy.channel.as_channel().as_str()) {
+        separate(&mut items);
+        let name = channel.as_channel().as_str();
+        let _ = write!(items, r#"{{"channel":"{name}","subscribers":{subscribers},"messages":{messages}}}"#);
+    }
+    out.append(&mut items);
+    out.extend_from_slice(br#"],"addresses":["#);
+    for BusyAddress { address, connections } in addresses.ranked(|busy| &busy.address) {
+        separate(&mut items);
+        let _ = write!(items, r#"{{"address":"{address}","connections":{connections}}}"#);
+    }
+    out.append(&mut items);
+    out.extend_from_slice(b"]}\n");
+}
+
 /// `{"id":…,"ok":true,"stats":{…},"shards":[{…}]}`
 pub fn stats(out: &mut Vec<u8>, id: &str, shards: &[Stats]) {
     let mut sum = Stats::default();
@@ -172,7 +192,7 @@ impl Refusal {
             Refusal::MalformedRequest(text) | Refusal::NotFound(text) => text,
             Refusal::UnknownCommand => {
                 "unknown command: there are publish, channels, channel, connections, connection, disconnect, unsubscribe, \
-                 events, stats, reload, drain, shed and ping"
+                 events, busiest, stats, reload, drain, shed and ping"
             }
             Refusal::MissingMember(name) => {
                 json::escape_into(out, name);
@@ -220,6 +240,25 @@ mod tests {
     }
 
     #[test]
+    fn the_busiest_come_first() {
+        let (mut channels, mut addresses) = (Best::new(5), Best::new(5));
+        for (name, subscribers, messages) in [("a", 1, 7), ("b:1", 20, 0)] {
+            let channel = Channel::parse(name).unwrap().into();
+            channels.offer((subscribers, 0), || BusyChannel { channel, subscribers, messages });
+        }
+        for (ip, connections) in [("192.0.2.7", 3), ("2001:db8::7", 4)] {
+            let address = addresses::Address::of(ip.parse().unwrap());
+            addresses.offer((u64::from(connections), 0), || BusyAddress { address, connections });
+        }
+        check(
+            |out| busiest(out, "1", channels, addresses),
+            r#"{"id":1,"ok":true,"channels":[{"channel":"b:1","subscribers":20,"messages":0},{"channel":"a","subscribers":1,"messages":7}],"addresses":[{"address":"2001:db8::/64","connections":4},{"address":"192.0.2.7","connections":3}]}"#,
+        );
+        let nothing = r#"{"id":1,"ok":true,"channels":[],"addresses":[]}"#;
+        check(|out| busiest(out, "1", Best::new(1), Best::new(1)), nothing);
+    }
+
+    #[test]
     fn a_reload_reports_what_it_changed_and_what_it_could_not() {
         let change = |option, old: &str, new: &str| Change { option, old: old.into(), new: new.into() };
         let difference = Difference {
@@ -251,7 +290,7 @@ mod tests {
         let error = "there are 64 consumers of events, and may not be more: end one first";
         check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
         let error = "unknown command: there are publish, channels, channel, connections, connection, disconnect, \
-                     unsubscribe, events, stats, reload, drain, shed and ping";
+                     unsubscribe, events, busiest, stats, reload, drain, shed and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-; presence- does not exist yet)";

@@ -4,6 +4,7 @@
 //! command does not know are ignored. Numbers are integers as written: `4000.0` and `4e3` are refused.
 
 use crate::hub::mail::Share;
+use crate::hub::survey::By;
 use crate::protocol::channel::Channel;
 use crate::protocol::json::{Document, Reader, Value};
 use crate::protocol::scan;
@@ -58,6 +59,10 @@ pub enum Command<'a> {
         since: Option<u64>,
         /// Of this run of the server, or of whichever runs.
         epoch: Option<u64>,
+    },
+    Busiest {
+        by: By,
+        limit: Option<usize>,
     },
     Stats,
     Reload,
@@ -207,6 +212,7 @@ struct Members<'r, 'a> {
     connections: Member<'a>,
     since: Member<'a>,
     epoch: Member<'a>,
+    by: Member<'a>,
 }
 
 type Member<'a> = Option<Value<'a>>;
@@ -216,15 +222,15 @@ impl<'r, 'a> Members<'r, 'a> {
         #[rustfmt::skip]
         let [
             id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason, over_ms,
-            percent, connections, since, epoch,
+            percent, connections, since, epoch, by,
         ] = document.object()?.named([
             "id", "command", "channel", "channels", "event", "data", "exclude", "prefix", "limit", "after", "socket_id",
-            "code", "reason", "over_ms", "percent", "connections", "since", "epoch",
+            "code", "reason", "over_ms", "percent", "connections", "since", "epoch", "by",
         ]);
         #[rustfmt::skip]
         let members = Members {
             document, id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason,
-            over_ms, percent, connections, since, epoch,
+            over_ms, percent, connections, since, epoch, by,
         };
         Some(members)
     }
@@ -248,6 +254,7 @@ impl<'r, 'a> Members<'r, 'a> {
             }
             "unsubscribe" => Ok(Command::Unsubscribe { socket_id: self.socket_id()?, channel: self.channel()? }),
             "events" => self.events(),
+            "busiest" => Ok(Command::Busiest { by: self.by()?, limit: self.limit()? }),
             "stats" => Ok(Command::Stats),
             "reload" => Ok(Command::Reload),
             "drain" => Ok(Command::Drain { over_ms: self.over_ms()? }),
@@ -317,6 +324,15 @@ impl<'r, 'a> Members<'r, 'a> {
 
     fn limit(&self) -> Result<Option<usize>, Refusal> {
         integer(self.limit, 1..=PAGE_MAX, "limit is no integer from 1 to 1000")
+    }
+
+    fn by(&self) -> Result<By, Refusal> {
+        match self.by.map(|by| by.text()) {
+            None => Ok(By::default()),
+            Some(Some(by)) if by == "subscribers" => Ok(By::Subscribers),
+            Some(Some(by)) if by == "messages" => Ok(By::Messages),
+            Some(_) => Err(Refusal::MalformedRequest("by is neither subscribers nor messages")),
+        }
     }
 
     fn code(&self) -> Result<u16, Refusal> {
@@ -455,6 +471,15 @@ mod tests {
             r#"{"id":1,"command":"events","since":41,"epoch":"another's"}"#,
             Command::Events { since: None, epoch: None },
         );
+        check(r#"{"id":1,"command":"busiest"}"#, Command::Busiest { by: By::Subscribers, limit: None });
+        check(
+            r#"{"id":1,"command":"busiest","by":"messages","limit":20}"#,
+            Command::Busiest { by: By::Messages, limit: Some(20) },
+        );
+        check(
+            r#"{"id":1,"command":"busiest","by":"s\u0075bscribers"}"#,
+            Command::Busiest { by: By::Subscribers, limit: None },
+        );
         check(r#"{"id":1,"command":"p\u0069ng","x":1e999}"#, Command::Ping);
         check(r#"{"id":1,"command":"channels"}"#, Command::Channels { prefix: "".into(), limit: None, after: None });
         check(
@@ -558,9 +583,13 @@ mod tests {
         check(r#","command":"Ping""#, "unknown_command");
         for no_string in ["null", "1", "[]", "{}", "true"] {
             check(&format!(r#","command":{no_string}"#), MALFORMED);
-            for (command, member) in
-                [("channels", "prefix"), ("channels", "after"), ("channel", "channel"), ("connections", "after")]
-            {
+            for (command, member) in [
+                ("channels", "prefix"),
+                ("channels", "after"),
+                ("channel", "channel"),
+                ("connections", "after"),
+                ("busiest", "by"),
+            ] {
                 check(&format!(r#","command":"{command}","{member}":{no_string}"#), MALFORMED);
             }
             for command in ["connection", "disconnect", "unsubscribe"] {

@@ -117,6 +117,19 @@ Example:
         server: Server,
     },
 
+    /// List the channels with the most subscribers or messages, and the addresses with the most connections
+    #[command(after_help = "Example:\n  corecast busiest --by messages --limit 5")]
+    Busiest {
+        /// What makes a channel busy: its subscribers, or its messages in the last seconds
+        #[arg(long, value_enum, default_value_t = By::Subscribers)]
+        by: By,
+        /// At most so many of both [default: 20]
+        #[arg(long, value_name = "N", value_parser = at_least_one)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        server: Server,
+    },
+
     /// Show the server's counters, in total and by shard
     Stats {
         #[command(flatten)]
@@ -288,6 +301,22 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 impl From<Paging> for Page {
     fn from(Paging { limit, after, all }: Paging) -> Page {
         Page { limit, after, all }
+    }
+}
+
+/// What makes a channel busy.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum By {
+    Subscribers,
+    Messages,
+}
+
+impl From<By> for client::By {
+    fn from(by: By) -> client::By {
+        match by {
+            By::Subscribers => client::By::Subscribers,
+            By::Messages => client::By::Messages,
+        }
     }
 }
 

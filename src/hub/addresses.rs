@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What limits go by: an IPv4 address, or the first 64 bits of an IPv6 address, which are one customer's at least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(u64);
 
 impl Address {
@@ -179,6 +179,17 @@ impl Addresses {
     /// Addresses with a connection anywhere, and those whose haste is remembered.
     pub fn sizes(&self) -> (usize, usize) {
         (self.counts.len(), self.buckets.len())
+    }
+
+    /// An address and its connections, those not counted that are being refused, at a place below [`Addresses::end`]. Places
+    /// change when the table does.
+    pub fn at(&self, place: usize) -> Option<(Address, u32)> {
+        self.counts.get_bucket(place).filter(|count| count.placed > 0).map(|count| (count.address, count.placed))
+    }
+
+    /// One past the last place.
+    pub fn end(&self) -> usize {
+        self.counts.num_buckets()
     }
 
     /// Connections that are counted, placed or refused. Walks the table.

@@ -27,7 +27,7 @@ impl Hub {
         let owner = self.owner(hash);
         if owner == self.shard
             && exclude.is_none()
-            && let Some(subscribers) = self.heard_only_here(channel, hash)
+            && let Some(subscribers) = self.directory.sequence_for(self.shard, channel, hash)
         {
             // The common case of one shard: straight into the page.
             self.counters.publishes += 1;
@@ -54,20 +54,11 @@ impl Hub {
         None
     }
 
-    /// Subscribers of a channel that this shard owns, where no other shard has one.
-    fn heard_only_here(&self, channel: Channel<'_>, hash: u64) -> Option<u64> {
-        match *self.directory.counts(channel, hash) {
-            [] => Some(0),
-            [(shard, count)] if shard == self.shard => Some(u64::from(count)),
-            _ => None,
-        }
-    }
-
     /// As the owner: the message's place in the order is here and now.
     pub(super) fn sequence(&mut self, publish: Publish, port: &mut impl Port) {
         let Publish { channel, hash, frame, exclude, asker, read_at } = publish;
         self.counters.publishes += 1;
-        let counts = self.directory.counts(channel.as_channel(), hash);
+        let counts = self.directory.sequence(channel.as_channel(), hash);
         let subscribers = total(counts) as i64;
         let concerned: SmallVec<[ShardId; 8]> = counts.iter().map(|&(shard, _)| shard).collect();
         let excluded_shard = exclude.filter(|member| concerned.contains(&member.shard)).map(|member| member.shard);

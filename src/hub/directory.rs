@@ -1,4 +1,4 @@
-//! The channels that this shard owns: which shards care, and how many subscribers each has.
+//! The channels that this shard owns: which shards care, how many subscribers each has, and how busy they are.
 //!
 //! Where events are listened to, a channel that its last subscriber leaves keeps its entry for [`HELD_BACK_TICKS`]: a page
 //! that is loaded again is gone for a moment, and nobody wants to hear of it. So an entry lives exactly as long as the
@@ -23,12 +23,31 @@ pub struct Directory {
     vacant: HashMap<u32, u32, ahash::RandomState>,
     /// In the order in which they came to be vacant; some are occupied again, or gone.
     vacancies: VecDeque<(u32, u32)>,
+    /// The window that messages are counted in.
+    window: u32,
 }
 
 struct Entry {
     name: ChannelName,
     hash: u64,
     counts: Counts,
+    /// Messages since the entry exists.
+    messages: u64,
+    /// Messages of late, as of the window of the last one.
+    recent: u32,
+    window: u32,
+}
+
+/// How busy a channel is.
+pub struct Activity<'a> {
+    /// Its name.
+    pub name: &'a ChannelName,
+    /// Subscribers of all shards.
+    pub subscribers: u64,
+    /// Messages since it has had subscribers.
+    pub messages: u64,
+    /// Messages of late: those of this window, half of those of the window before, a quarter of those before that.
+    pub recent: u64,
 }
 
 /// Heap bytes of a channel, without its name.
@@ -38,13 +57,19 @@ pub const ENTRY_BYTES: usize = size_of::<Entry>();
 pub type Counts = SmallVec<[(ShardId, u32); 2]>;
 
 impl Directory {
+    /// A turn begins, so many microseconds after the clock began.
+    pub fn set_clock(&mut self, now_us: u64) {
+        self.window = (now_us >> WINDOW_BITS) as u32;
+    }
+
     /// Counts a subscriber of `shard` in. Returns whether the channel is occupied by that.
     pub fn join(&mut self, name: &ChannelName, hash: u64, shard: ShardId) -> bool {
         let Directory { channels, by_name, vacant, .. } = self;
         let found = by_name.find(hash, |&index| channels[index as usize].name == *name);
         let is_new = found.is_none();
         let index = found.copied().unwrap_or_else(|| {
-            let index = channels.insert(Entry { name: name.clone(), hash, counts: Counts::new() }) as u32;
+            let (name, counts) = (name.clone(), Counts::new());
+            let index = channels.insert(Entry { name, hash, counts, messages: 0, recent: 0, window: 0 }) as u32;
             by_name.insert_unique(hash, index, |&index| channels[index as usize].hash);
             index
         });
@@ -61,7 +86,7 @@ impl Directory {
 
     /// Counts a subscriber of `shard` out. The last one takes the entry along, at once or from tick `now` on in a while.
     pub fn leave(&mut self, name: &ChannelName, hash: u64, shard: ShardId, now: u32) {
-        let Directory { channels, by_name, holds_back, vacant, vacancies } = self;
+        let Directory { channels, by_name, holds_back, vacant, vacancies, .. } = self;
         let Ok(found) = by_name.find_entry(hash, |&index| channels[index as usize].name == *name) else {
             debug_assert!(false, "a member left a channel that has none");
             return;
@@ -129,6 +154,49 @@ impl Directory {
         }
     }
 
+    /// A message gets its place in the channel's order, and is counted. Returns the subscribers per shard.
+    pub fn sequence(&mut self, channel: Channel<'_>, hash: u64) -> &[(ShardId, u32)] {
+        match self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel) {
+            Some(&index) => {
+                let entry = &mut self.channels[index as usize];
+                entry.count(self.window);
+                &entry.counts
+            }
+            None => &[],
+        }
+    }
+
+    /// Likewise, but only where no shard but `shard` has a subscriber. Elsewhere nothing is counted: `None`.
+    pub fn sequence_for(&mut self, shard: ShardId, channel: Channel<'_>, hash: u64) -> Option<u64> {
+        let found = self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel);
+        let Some(&index) = found else { return Some(0) };
+        let entry = &mut self.channels[index as usize];
+        match *entry.counts {
+            [] => Some(0),
+            [(only, count)] if only == shard => {
+                entry.count(self.window);
+                Some(u64::from(count))
+            }
+            _ => None,
+        }
+    }
+
+    /// How busy the channel of an index below [`Directory::end`] is, if there is one.
+    pub fn activity(&self, index: usize) -> Option<Activity<'_>> {
+        let entry = self.channels.get(index).filter(|entry| !entry.counts.is_empty())?;
+        Some(Activity {
+            name: &entry.name,
+            subscribers: total(&entry.counts),
+            messages: entry.messages,
+            recent: u64::from(entry.recent_in(self.window)),
+        })
+    }
+
+    /// One past the last index.
+    pub fn end(&self) -> usize {
+        self.channels.capacity()
+    }
+
     /// Up to `limit` channels whose name starts with `prefix`, from index `after` on, and where to go on. A channel that
     /// lives from the first page to the last is told once; a page looks at a bounded number of entries, so it can be short.
     pub fn page(&self, prefix: &str, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
@@ -176,6 +244,23 @@ impl Directory {
     }
 }
 
+impl Entry {
+    /// Counts a message, with the line in cache that finding the subscribers has brought there.
+    fn count(&mut self, window: u32) {
+        self.messages += 1;
+        if self.window != window {
+            self.recent = self.recent_in(window);
+            self.window = window;
+        }
+        self.recent = self.recent.saturating_add(1);
+    }
+
+    /// What is left of the count of late messages in a later window: half of it after each.
+    fn recent_in(&self, window: u32) -> u32 {
+        self.recent.checked_shr(window.wrapping_sub(self.window)).unwrap_or(0)
+    }
+}
+
 fn is_due(since: u32, now: u32) -> bool {
     now.wrapping_sub(since) >= HELD_BACK_TICKS
 }
@@ -185,6 +270,8 @@ pub fn total(counts: &[(ShardId, u32)]) -> u64 {
     counts.iter().map(|&(_, count)| u64::from(count)).sum()
 }
 
+/// Messages of late are counted in windows of 2²² µs, about 4 s.
+const WINDOW_BITS: u32 = 22;
 /// Entries that one page looks at: about a millisecond.
 const SCAN_MAX: u32 = 65_536;
 /// For how long nobody must hear a channel before it counts as vacated: 3 s. A browser loads a page again in less.
@@ -295,6 +382,48 @@ mod tests {
         assert_eq!(directory.vacate(1), None);
         while directory.vacate(HELD_BACK_TICKS).is_some() {}
         assert!(directory.vacancies.capacity() <= VACANCIES_KEPT && directory.vacant.capacity() == 0);
+    }
+
+    #[test]
+    fn messages_of_late_count_half_after_each_window() {
+        let mut directory = Directory::default();
+        let channel = name("a");
+        directory.join(&channel, HASH, 0);
+        directory.join(&channel, HASH, 0);
+        let check = |directory: &Directory, messages: u64, recent: u64| {
+            let activity = directory.activity(0).expect("the first entry");
+            assert_eq!((activity.subscribers, activity.messages, activity.recent), (2, messages, recent));
+        };
+        let at = |windows: u64| windows << WINDOW_BITS;
+        directory.set_clock(at(7));
+        for _ in 0..9 {
+            assert_eq!(directory.sequence_for(0, channel.as_channel(), HASH), Some(2));
+        }
+        check(&directory, 9, 9);
+        directory.set_clock(at(8) - 1);
+        check(&directory, 9, 9);
+        directory.set_clock(at(8));
+        check(&directory, 9, 4);
+        assert_eq!(directory.sequence(channel.as_channel(), HASH), [(0, 2)]);
+        check(&directory, 10, 5);
+        directory.set_clock(at(10));
+        check(&directory, 10, 1);
+        directory.set_clock(at(1000));
+        check(&directory, 10, 0);
+    }
+
+    #[test]
+    fn a_message_is_counted_once_by_whoever_gives_it_its_place() {
+        let mut directory = Directory::default();
+        let channel = name("a");
+        assert_eq!(directory.sequence_for(0, channel.as_channel(), HASH), Some(0));
+        directory.join(&channel, HASH, 1);
+        assert_eq!(directory.sequence_for(0, channel.as_channel(), HASH), None, "others hear it");
+        assert_eq!(directory.activity(0).map(|activity| activity.messages), Some(0));
+        assert_eq!(directory.sequence(channel.as_channel(), HASH), [(1, 1)]);
+        assert_eq!(directory.activity(0).map(|activity| activity.messages), Some(1));
+        assert!(directory.activity(directory.end()).is_none());
+        assert_eq!(size_of::<Entry>(), 64);
     }
 
     /// Of all channels here: a table must tell names apart, not hashes.

@@ -4,6 +4,7 @@ use crate::config::Difference;
 use crate::hub::addresses::{Address, Verdict};
 use crate::hub::journal::Event;
 use crate::hub::reports::Report;
+use crate::hub::survey::{Best, BusyAddress, BusyChannel, By};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::socket_id::SocketId;
@@ -90,7 +91,7 @@ pub struct Publish {
     pub exclude: Option<ConnKey>,
     /// Who waits for the count.
     pub asker: Asker,
-    /// When it was read from its publisher: see [`Hub::turn_us`](super::Hub::turn_us).
+    /// When it was read from its publisher: see [`Hub::begin_turn`](super::Hub::begin_turn).
     pub read_at: u32,
 }
 
@@ -185,6 +186,8 @@ pub enum Question {
     Disconnect { member: ConnKey, code: u16, reason: Box<str> },
     /// Take one connection out of a channel.
     Unsubscribe { member: ConnKey, channel: ChannelName, hash: u64 },
+    /// The busiest of the channels and addresses that the shard owns.
+    Busiest { by: By, limit: usize },
     /// To the journal: a consumer comes, who knows everything up to `since` of the run `epoch`.
     Follow { since: Option<u64>, epoch: Option<u64> },
     /// To the journal: what it has for this consumer, as soon as there is something.
@@ -241,6 +244,8 @@ pub enum Answer {
     Connections { connections: Vec<ConnectionInfo>, next: Option<u32> },
     /// To [`Question::Connection`].
     Connection { connection: ConnectionInfo, channels: Vec<ChannelName> },
+    /// To [`Question::Busiest`].
+    Busiest { channels: Box<Best<BusyChannel>>, addresses: Box<Best<BusyAddress>> },
     /// To [`Question::Follow`]: events after `number` follow, and the state at that number comes first if it `is_snapshot`.
     Following { epoch: u64, number: u64, is_snapshot: bool },
     /// To [`Question::Follow`]: there are so many already.

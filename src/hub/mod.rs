@@ -24,6 +24,7 @@ pub mod places;
 mod replies;
 pub mod reports;
 pub mod subscribers;
+pub mod survey;
 mod telling;
 
 #[cfg(any(test, fuzzing))]
@@ -51,6 +52,7 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use subscribers::Subscribers;
+use survey::Survey;
 
 /// What a hub asks of the shard around it.
 pub trait Port {
@@ -145,15 +147,17 @@ pub struct Hub {
     reports: Reports,
     /// Of [`journal::JOURNAL`] only.
     journal: Journal,
+    /// Walks for the busiest of both, oldest first. Bounded by what admin sessions may ask at once.
+    surveys: VecDeque<Survey>,
     /// The page that this turn's replies are laid out in.
     reply_page: Option<PageId>,
     /// Letters from this hub to itself.
     own_mail: VecDeque<Mail>,
     /// What the turn has laid out so far; the shard's budget.
     pub laid: Laid,
-    /// The clock of the turn, as the shard says it: microseconds, wrapping. Every message carries that of the turn in which
-    /// it was read from its publisher.
-    pub turn_us: u32,
+    /// The clock of the turn: microseconds, wrapping. Every message carries that of the turn in which it was read from its
+    /// publisher.
+    turn_us: u32,
     /// The turn's tick, as the shard says it.
     pub now: u32,
     /// Replies `subscribed` that are ready and held back. While there is none, delivery skips the look.
@@ -184,6 +188,7 @@ impl Hub {
             members: Vec::new(),
             subscribers: Subscribers::default(),
             directory: Directory::default(),
+            surveys: VecDeque::new(),
             reply_page: None,
             own_mail: VecDeque::new(),
             laid: Laid::default(),
@@ -373,6 +378,12 @@ impl Hub {
 
     // ---- the turn
 
+    /// A turn begins, so many microseconds after the clock began that all shards go by.
+    pub fn begin_turn(&mut self, now_us: u64) {
+        self.turn_us = now_us as u32;
+        self.directory.set_clock(now_us);
+    }
+
     /// A letter from another shard.
     pub fn receive(&mut self, mail: Mail, port: &mut impl Port) {
         self.open(mail, port);
@@ -504,6 +515,7 @@ impl Hub {
             Question::Follow { .. } | Question::MoreEvents | Question::Unfollow => {
                 return self.serve_follower(asker, &question, port);
             }
+            Question::Busiest { by, limit } => return self.surveys.push_back(Survey::new(asker, by, limit)),
             Question::Unsubscribe { member, channel, hash } => {
                 let wanted = self.is_live(member).then(|| self.wanted_local(member.slot, channel.as_channel(), hash));
                 match wanted.flatten() {

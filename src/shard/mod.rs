@@ -158,7 +158,7 @@ impl Shard {
         self.hub.counters.turns += 1;
         let now_us = self.now_us();
         self.stopwatch.begin(now_us);
-        self.hub.turn_us = now_us as u32;
+        self.hub.begin_turn(now_us);
         let now = (now_us / (TICK_MS * 1000)) as u32;
         let polled_at = std::mem::replace(&mut self.clients.now, now);
         self.hub.now = now;
@@ -182,6 +182,7 @@ impl Shard {
             self.drain_inbox()?;
         }
         self.clients.hear_verdicts(&mut self.hub);
+        self.hub.survey(SURVEYED_PER_TURN, &mut self.clients);
         self.serve_admins(is_open);
         self.clients.mesh.retry();
         let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
@@ -394,6 +395,7 @@ impl Shard {
     /// Whether the next turn has something to do without being told by the poll.
     fn has_work(&self) -> bool {
         self.clients.has_work(&self.hub)
+            || self.hub.is_surveying()
             || self.clients.mesh.has_mail()
             || self.listener.as_ref().is_some_and(|listener| listener.has_work(self.clients.now))
             || self.stopping.is_none() && self.admins.has_work()
@@ -435,3 +437,5 @@ const EVENTS_PER_TURN: usize = 1024;
 /// Accepting and upgrading these is about 4 ms. Fewer, and a crowd that comes at once overflows the kernel's backlog.
 const ACCEPTS_PER_TURN: usize = 128;
 const LETTERS_PER_TURN: usize = 4096;
+/// Entries of tables that a walk for the busiest looks at.
+const SURVEYED_PER_TURN: usize = 16_384;

@@ -33,6 +33,7 @@ for_shards!(
     connection_tells_everything,
     disconnect_closes,
     unsubscribe_by_the_admin,
+    the_busiest_channels,
     stats_of_the_server_and_each_shard,
     gauges_are_what_the_listing_adds_up_to,
     bad_lines_are_answered_and_the_next_is_read,
@@ -363,6 +364,9 @@ fn malformed_requests(shards: usize) {
         r#"{"id":1,"command":"channels","limit":"7"}"#.to_owned(),
         r#"{"id":1,"command":"channels","limit":-1}"#.to_owned(),
         r#"{"id":1,"command":"channels","prefix":5}"#.to_owned(),
+        r#"{"id":1,"command":"busiest","by":"bytes"}"#.to_owned(),
+        r#"{"id":1,"command":"busiest","by":5}"#.to_owned(),
+        r#"{"id":1,"command":"busiest","limit":1001}"#.to_owned(),
         r#"{"id":1,"command":"connections","limit":1.5}"#.to_owned(),
         format!(r#"{{"id":1,"command":"disconnect","socket_id":"{}","code":3999}}"#, client.socket_id),
         format!(r#"{{"id":1,"command":"disconnect","socket_id":"{}","code":5000}}"#, client.socket_id),
@@ -702,6 +706,58 @@ fn unsubscribe_by_the_admin(shards: usize) {
         client.expect(&not_subscribed("user:13"));
         client.unsubscribe("user:14");
     }
+}
+
+fn the_busiest_channels(shards: usize) {
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    let nothing = json!({"id": 1, "ok": true, "channels": [], "addresses": []});
+    assert_eq!(admin.request(json!({"id": 1, "command": "busiest"})), nothing);
+    // Of channel n, n + 1 subscribers, and the fewer messages the more they are.
+    let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(&server)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        (0..=n).for_each(|channel| client.subscribe(&format!("c{:02}", 29 - channel)));
+    }
+    let messages = |n: u64| if n == 0 { 60 } else { 30 - n };
+    for n in (0..30).rev() {
+        for _ in 0..messages(n) {
+            admin.publish(&format!("c{n:02}"), "e", json!(1));
+        }
+        admin.publish("nobody", "e", json!(1));
+    }
+    let mut busiest = |request: Value, range: Vec<u64>| {
+        let item = |n| json!({"channel": format!("c{n:02}"), "subscribers": n + 1, "messages": messages(n)});
+        let channels: Vec<Value> = range.into_iter().map(item).collect();
+        let reply = json!({"id": 1, "ok": true, "channels": channels, "addresses": []});
+        assert_eq!(admin.request(request), reply);
+    };
+    busiest(json!({"id": 1, "command": "busiest"}), (10..30).rev().collect());
+    busiest(json!({"id": 1, "command": "busiest", "by": "subscribers", "limit": 1}), vec![29]);
+    busiest(json!({"id": 1, "command": "busiest", "limit": 1000}), (0..30).rev().collect());
+    // Who had most, and last: so however much has been forgotten since.
+    busiest(json!({"id": 1, "command": "busiest", "by": "messages", "limit": 1}), vec![0]);
+}
+
+/// Those of this machine are counted where they are limited.
+#[test]
+fn the_busiest_addresses() {
+    let server = Server::options(2).arg("--max-connections-per-address", 100).start();
+    let mut admin = Admin::connect(&server);
+    let mut expected = Vec::new();
+    let mut clients = Vec::new();
+    for (host, connections) in [(7, 3), (8, 1), (9, 5), (10, 4)] {
+        let connect = || {
+            let mut client = RawClient::tcp_from(&server, [127, 0, 0, host]);
+            client.upgrade();
+            client
+        };
+        clients.extend(std::iter::repeat_with(connect).take(connections));
+        expected.push(json!({"address": format!("127.0.0.{host}"), "connections": connections}));
+    }
+    expected.sort_by_key(|item| std::cmp::Reverse(item["connections"].as_u64()));
+    assert_eq!(admin.ok(json!({"id": 1, "command": "busiest"}))["addresses"], json!(expected));
+    expected.truncate(2);
+    assert_eq!(admin.ok(json!({"id": 1, "command": "busiest", "limit": 2}))["addresses"], json!(expected));
 }
 
 fn stats_of_the_server_and_each_shard(shards: usize) {

@@ -15,6 +15,7 @@ for_shards!(
     connection,
     disconnect,
     unsubscribe,
+    busiest,
     stats,
 );
 
@@ -221,6 +222,21 @@ fn unsubscribe(shards: usize) {
     assert!(!output.status.success(), "{output:?}");
 }
 
+fn busiest(shards: usize) {
+    let server = Server::start(shards);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("news"));
+    clients[0].subscribe("user:13");
+    Admin::connect(&server).publish("user:13", "e", json!(1));
+    for (by, first) in [("subscribers", "news"), ("messages", "user:13")] {
+        let (human, json) = both(&server, &["busiest", "--by", by, "--limit", "1"]);
+        assert_contains(human.lines().nth(1).expect("a channel"), first);
+        assert_contains(&human, "--max-connections-per-address");
+        assert_contains(&json, format!(r#""channels":[{{"channel":"{first}""#));
+    }
+    assert!(!server.run(&["busiest", "--by", "bytes"]).status.success());
+}
+
 fn stats(shards: usize) {
     let server = Server::start(shards);
     let names = Admin::connect(&server).ok(json!({"id": 1, "command": "stats"}));
@@ -246,6 +262,7 @@ fn without_a_server_every_client_names_the_socket_it_tried() {
         &["connection", "1.2"],
         &["disconnect", "1.2"],
         &["unsubscribe", "1.2", "c"],
+        &["busiest"],
         &["stats"],
     ] {
         let output = output(corecast(&[args, &["--admin-socket", path]].concat()), b"{}\n");

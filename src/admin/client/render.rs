@@ -20,6 +20,7 @@ enum Shape {
     Connections(Table),
     Connection,
     Done(&'static str),
+    Busiest,
     Stats,
     Reloaded,
     Leaving,
@@ -46,6 +47,7 @@ impl Renderer {
             Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
             // A stream, which `Client::watch` prints.
             Request::Events { .. } => Shape::Done(""),
+            Request::Busiest { .. } => Shape::Busiest,
             Request::Stats => Shape::Stats,
             Request::Reload => Shape::Reloaded,
             Request::Drain { .. } | Request::Shed { .. } => Shape::Leaving,
@@ -72,6 +74,7 @@ impl Renderer {
             }
             Shape::Connection => describe(reply, out),
             Shape::Done(what) => writeln!(out, "{what}"),
+            Shape::Busiest => busiest(reply, out),
             Shape::Stats => stats(reply, out),
             Shape::Reloaded => reloaded(reply, out),
             Shape::Leaving => leaving(reply, out),
@@ -150,6 +153,22 @@ fn describe(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// A table of channels, then one of addresses.
+fn busiest(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let rows = |list: &str, members: &[&str]| -> Vec<Vec<String>> {
+        entries(reply, list).map(|entry| members.iter().map(|member| cell(&entry[*member])).collect()).collect()
+    };
+    let mut channels = Table::new(&[("CHANNEL", Left), ("SUBSCRIBERS", Right), ("MESSAGES", Right)]);
+    channels.print(rows("channels", &["channel", "subscribers", "messages"]), true, "no channels", out)?;
+    writeln!(out)?;
+    let mut addresses = Table::new(&[("ADDRESS", Left), ("CONNECTIONS", Right)]);
+    addresses.print(rows("addresses", &["address", "connections"]), true, NO_ADDRESSES, out)
+}
+
+/// Why there can be none though somebody is connected.
+const NO_ADDRESSES: &str =
+    "no addresses (those of this machine are counted only where --max-connections-per-address limits them)";
 
 /// A row per number: the total, then each shard while they fit on a screen.
 fn stats(reply: &Value, out: &mut impl Write) -> io::Result<()> {
@@ -256,7 +275,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::client::Page;
+    use crate::admin::client::{By, Page};
 
     fn check(request: Request, reply: &str, expected: &str) {
         let mut out = Vec::new();
@@ -309,6 +328,22 @@ channels       a
                b
 ";
         check(Request::Connection { socket_id: "ab".into() }, reply, expected);
+    }
+
+    #[test]
+    fn the_busiest_are_two_tables() {
+        let request = || Request::Busiest { by: By::Subscribers, limit: None };
+        let reply = r#"{"channels":[{"channel":"user:1","subscribers":20,"messages":3}],
+            "addresses":[{"address":"2001:db8::/64","connections":7}]}"#;
+        let expected = "\
+CHANNEL  SUBSCRIBERS  MESSAGES
+user:1            20         3
+
+ADDRESS        CONNECTIONS
+2001:db8::/64            7
+";
+        check(request(), reply, expected);
+        check(request(), r#"{"channels":[],"addresses":[]}"#, &format!("no channels\n\n{NO_ADDRESSES}\n"));
     }
 
     #[test]

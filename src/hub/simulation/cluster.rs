@@ -9,6 +9,7 @@ use super::mesh::{Effect, Mesh, Seat, Wire};
 use crate::config::{Key, Limits};
 use crate::hub::mail::{Answer, Asker, ConnKey, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::outgoing::Outgoing;
+use crate::hub::survey::{Best, BusyChannel, By};
 use crate::hub::{Hub, Identity, NOT_LIVE};
 use crate::protocol::auth;
 use crate::protocol::channel::Channel;
@@ -70,6 +71,7 @@ struct Inquiry {
 enum About {
     Count,
     Page,
+    Busiest,
     Stats,
     /// To take this client out of this channel.
     Unsubscribe {
@@ -82,6 +84,8 @@ enum Expected {
     Done,
     NotFound,
     Count(u64),
+    /// These channels, with their subscribers, and their messages where all are known to be counted.
+    Busiest(Vec<(String, u64, Option<u64>)>),
 }
 
 #[derive(Clone, Copy)]
@@ -573,7 +577,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn inquire(&mut self) {
         let shard = self.choices.below(self.shards.len());
         let of = self.choices.below(self.shards.len());
-        match self.choices.below(3) {
+        match self.choices.below(4) {
             0 => {
                 let channel = self.choices.below(self.history.channels.len());
                 self.ask_count(shard, channel, None);
@@ -581,6 +585,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             1 => {
                 let question = Question::Channels { prefix: "".into(), limit: 2, after: 0 };
                 self.ask(shard, of, About::Page, None, question);
+            }
+            2 => {
+                let by = self.choices.of(&[By::Subscribers, By::Messages]);
+                self.ask(shard, of, About::Busiest, None, Question::Busiest { by, limit: 2 });
             }
             _ => self.ask(shard, of, About::Stats, None, Question::Stats),
         }
@@ -612,6 +620,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             (About::Count, None, Answer::Subscribers(_)) => true,
             (About::Count, Some(Expected::Count(expected)), Answer::Subscribers(count)) => count == expected,
             (About::Page, None, Answer::Channels { channels, .. }) => channels.len() <= 2,
+            (About::Busiest, None, Answer::Busiest { .. }) => true,
+            (About::Busiest, Some(Expected::Busiest(expected)), Answer::Busiest { channels, .. }) => {
+                is_ranked(channels, expected)
+            }
             (About::Stats, None, Answer::Done) => true,
             _ => false,
         };
@@ -714,6 +726,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let from = self.choices.of(&senders);
             self.deliver(from, shard);
         }
+        let entries = 1 + self.choices.below(8);
+        self.on(shard, |hub, port| hub.survey(entries, port));
         self.on(shard, |hub, port| hub.end_turn(port));
         self.report(shard);
         for slot in 0..self.shards[shard].wires.len() {
@@ -724,6 +738,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     /// Delivers, in some order, until nothing is under way.
     fn rest(&mut self) {
         loop {
+            for shard in 0..self.shards.len() {
+                while self.shards[shard].hub.is_surveying() {
+                    self.on(shard, |hub, port| hub.survey(3, port));
+                }
+            }
             let receivers: Vec<usize> =
                 (0..self.shards.len()).filter(|&to| !self.mesh.senders(to).is_empty()).collect();
             if receivers.is_empty() {
@@ -823,6 +842,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
         self.check_pages();
         self.check_readers();
+        self.check_busiest();
     }
 
     /// A publish and a question, now that the count is known.
@@ -870,6 +890,24 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         listed.sort();
         heard.sort();
         assert_eq!(listed, heard);
+    }
+
+    /// Each shard ranks the channels that it owns by how many hear them.
+    fn check_busiest(&mut self) {
+        let asking = self.choices.below(self.shards.len());
+        for of in 0..self.shards.len() {
+            let heard = |(channel, topic): (usize, &ChannelHistory)| {
+                let members = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]).count();
+                // A spy subscribed before the first of them.
+                let messages = topic.is_spied.then_some(topic.order.len() as u64);
+                (topic.owner == of && members > 0).then(|| (topic.name.clone(), members as u64, messages))
+            };
+            let expected = self.history.channels.iter().enumerate().filter_map(heard).collect();
+            let question = Question::Busiest { by: By::Subscribers, limit: 1000 };
+            self.ask(asking, of, About::Busiest, Some(Expected::Busiest(expected)), question);
+        }
+        self.rest();
+        assert!(self.inquiries.iter().all(|inquiry| inquiry.is_answered), "the busiest were never told");
     }
 
     /// At rest a member has what it wants and nothing else.
@@ -965,6 +1003,20 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn asker(&self, shard: usize, session: u32, request: usize) -> Asker {
         Asker { shard: shard as ShardId, session, generation: 0, request: request as u64 }
     }
+}
+
+/// Whether these are the channels that are expected, the busiest first.
+fn is_ranked(channels: &Best<BusyChannel>, expected: &[(String, u64, Option<u64>)]) -> bool {
+    let ranked: Vec<BusyChannel> = channels.clone().ranked(|busy| busy.channel.as_channel().as_str()).collect();
+    let is_as_expected = |busy: &BusyChannel| {
+        let is_meant = |(name, ..): &&(String, u64, Option<u64>)| *name == busy.channel.as_channel().as_str();
+        expected.iter().find(is_meant).is_some_and(|&(_, subscribers, messages)| {
+            busy.subscribers == subscribers && messages.is_none_or(|messages| busy.messages == messages)
+        })
+    };
+    ranked.len() == expected.len()
+        && ranked.iter().all(is_as_expected)
+        && ranked.is_sorted_by(|a, b| a.subscribers >= b.subscribers)
 }
 
 const PUBLISHER: u32 = 0;

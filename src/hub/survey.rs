@@ -1,0 +1,205 @@
+//! The busiest channels and addresses that a shard owns: a walk through both tables, a part of it in each turn, because a
+//! shard can own millions of entries and nobody is to wait for them.
+//!
+//! It is a picture of tables that change while it is made. Who comes behind the walk is missed; a channel that was left and
+//! entered again, or an address whose table grew, can be met twice, which [`Best::ranked`] undoes.
+
+use super::addresses::{Address, Addresses};
+use super::directory::Directory;
+use super::mail::{Answer, Asker, Mail};
+use super::{Hub, Port};
+use crate::protocol::channel::ChannelName;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+/// What makes a channel busy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Subscribers.
+    #[default]
+    Subscribers,
+    /// Messages of late: see [`super::directory::Activity::recent`].
+    Messages,
+}
+
+/// A channel among the busiest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusyChannel {
+    /// Its name.
+    pub channel: ChannelName,
+    /// Subscribers of all shards.
+    pub subscribers: u64,
+    /// Messages since it has had subscribers.
+    pub messages: u64,
+}
+
+/// An address among the busiest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusyAddress {
+    /// Where from.
+    pub address: Address,
+    /// Its connections, in all shards.
+    pub connections: u32,
+}
+
+/// What decides first, and what decides between equals.
+pub type Rank = (u64, u64);
+
+/// The best of all that is offered.
+#[derive(Clone, Debug)]
+pub struct Best<T> {
+    limit: usize,
+    /// The worst of them on top.
+    heap: BinaryHeap<Reverse<Ranked<T>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Ranked<T> {
+    rank: Rank,
+    item: T,
+}
+
+impl<T> Best<T> {
+    /// Of nothing so far; at most `limit`.
+    pub fn new(limit: usize) -> Best<T> {
+        Best { limit, heap: BinaryHeap::new() }
+    }
+
+    /// One more; made only if it is among the best so far.
+    pub fn offer(&mut self, rank: Rank, item: impl FnOnce() -> T) {
+        if self.heap.len() < self.limit {
+            self.heap.push(Reverse(Ranked { rank, item: item() }));
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && rank > worst.0.rank
+        {
+            *worst = Reverse(Ranked { rank, item: item() });
+        }
+    }
+
+    /// All that another has found.
+    pub fn add(&mut self, other: Best<T>) {
+        for Reverse(Ranked { rank, item }) in other.heap {
+            self.offer(rank, || item);
+        }
+    }
+
+    /// The best first; those of one name once, and equals by it.
+    pub fn ranked<K: Ord + ?Sized>(self, name: impl Fn(&T) -> &K) -> impl Iterator<Item = T> {
+        let mut all: Vec<Ranked<T>> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
+        all.sort_by(|a, b| name(&a.item).cmp(name(&b.item)).then(b.rank.cmp(&a.rank)));
+        all.dedup_by(|a, b| name(&a.item) == name(&b.item));
+        all.sort_by_key(|ranked| Reverse(ranked.rank));
+        all.into_iter().map(|ranked| ranked.item)
+    }
+}
+
+impl<T> Ord for Ranked<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank.cmp(&other.rank)
+    }
+}
+
+impl<T> PartialOrd for Ranked<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Ranked<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+
+impl<T> Eq for Ranked<T> {}
+
+/// A walk, and how far it has come.
+pub(super) struct Survey {
+    asker: Asker,
+    by: By,
+    next_channel: usize,
+    next_address: usize,
+    channels: Best<BusyChannel>,
+    addresses: Best<BusyAddress>,
+}
+
+impl Survey {
+    pub(super) fn new(asker: Asker, by: By, limit: usize) -> Survey {
+        let (channels, addresses) = (Best::new(limit), Best::new(limit));
+        Survey { asker, by, next_channel: 0, next_address: 0, channels, addresses }
+    }
+
+    /// Looks at up to `entries` places of the tables. Returns how many of them are left over: some, when it is done.
+    fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> usize {
+        let end = directory.end().min(self.next_channel.saturating_add(entries));
+        let left = entries - end.saturating_sub(self.next_channel);
+        for index in self.next_channel..end {
+            let Some(activity) = directory.activity(index) else { continue };
+            let rank = match self.by {
+                By::Subscribers => (activity.subscribers, activity.recent),
+                By::Messages => (activity.recent, activity.subscribers),
+            };
+            self.channels.offer(rank, || BusyChannel {
+                channel: activity.name.clone(),
+                subscribers: activity.subscribers,
+                messages: activity.messages,
+            });
+        }
+        self.next_channel = self.next_channel.max(end);
+        let end = addresses.end().min(self.next_address.saturating_add(left));
+        let left = left - end.saturating_sub(self.next_address);
+        for index in self.next_address..end {
+            if let Some((address, connections)) = addresses.at(index) {
+                self.addresses.offer((u64::from(connections), 0), || BusyAddress { address, connections });
+            }
+        }
+        self.next_address = self.next_address.max(end);
+        left
+    }
+}
+
+impl Hub {
+    /// Goes on with the walk that was asked for first, by at most so many entries.
+    pub fn survey(&mut self, entries: usize, port: &mut impl Port) {
+        let Some(survey) = self.surveys.front_mut() else { return };
+        if survey.go_on(&self.directory, &self.addresses, entries) == 0 {
+            return;
+        }
+        if let Some(Survey { asker, channels, addresses, .. }) = self.surveys.pop_front() {
+            let answer = Answer::Busiest { channels: Box::new(channels), addresses: Box::new(addresses) };
+            self.post(asker.shard, Mail::Answer(asker, Box::new(answer)), port);
+            self.settle_own(port);
+        }
+    }
+
+    /// Whether a walk is under way.
+    pub fn is_surveying(&self) -> bool {
+        !self.surveys.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_are_kept_and_equals_are_told_by_name() {
+        let mut best = Best::new(3);
+        for (rank, item) in [(1, "f"), (5, "e"), (3, "d"), (5, "c"), (2, "b"), (4, "a")] {
+            best.offer((rank, 0), || item);
+        }
+        best.offer((4, 0), || panic!("no better than the worst, and made all the same"));
+        assert!(best.ranked(|item| *item).eq(["c", "e", "a"]));
+    }
+
+    #[test]
+    fn who_was_met_twice_is_told_once_as_the_better_one() {
+        let [mut best, mut other] = [3, 3].map(Best::new);
+        best.offer((1, 0), || ("a", 1));
+        best.offer((3, 0), || ("b", 3));
+        other.offer((2, 0), || ("a", 2));
+        best.add(other);
+        assert!(best.ranked(|(name, _)| *name).eq([("b", 3), ("a", 2)]));
+        assert_eq!(Best::<&str>::new(0).ranked(|item| *item).count(), 0);
+    }
+}
