@@ -3,15 +3,17 @@
 //! `cargo bench --bench hub`
 
 use corecast::config::Limits;
-use corecast::hub::addresses::Verdict;
+use corecast::hub::addresses::{Address, Verdict};
 use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use corecast::hub::pages::{Chunk, Pages};
+use corecast::hub::survey::By;
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::channel::Channel;
 use corecast::protocol::close::CloseReason;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Messages of a turn end to end in one page, one chunk per subscriber. Elements are deliveries.
@@ -91,6 +93,32 @@ fn membership(c: &mut Criterion) {
             });
         });
     }
+}
+
+/// A turn's part of the walk for the busiest among a million channels and a million addresses. Elements are table entries.
+fn survey(c: &mut Criterion) {
+    let mut group = quick(c, "survey");
+    let (mut hub, mut port) = (hub(0, 1), Counting::default());
+    for slot in 0..10_000 {
+        hub.connect(slot, &mut port);
+        (0..100).for_each(|n| {
+            hub.hear(slot, &request("subscribe", &format!("user:{slot}:{n}")), &mut port);
+        });
+        hub.end_turn(&mut port);
+    }
+    for n in 0..1_000_000u32 {
+        hub.arrive(Address::of(Ipv4Addr::from_bits(n).into()), 0, 0, &mut port);
+    }
+    const ENTRIES: usize = 16_384;
+    group.throughput(Throughput::Elements(ENTRIES as u64));
+    group.bench_function(format!("{ENTRIES}_entries"), |bencher| {
+        bencher.iter(|| {
+            if !hub.is_surveying() {
+                hub.ask(0, ASKER, Question::Busiest { by: By::Subscribers, limit: 20 }, &mut port);
+            }
+            hub.survey(ENTRIES, &mut port);
+        });
+    });
 }
 
 /// 10 000 members of a channel disconnect one after the other.
@@ -230,5 +258,5 @@ const EVENT: &str = "order.paid";
 const DATA: &str = r#"{"id":4200001,"total":"129.90","currency":"EUR","note":"0123456789abcdef"}"#;
 const ASKER: Asker = Asker { shard: 0, session: 0, generation: 0, request: 0 };
 
-criterion_group!(benches, fan_out, fan_out_held, many_channels, membership, disconnect, mail);
+criterion_group!(benches, fan_out, fan_out_held, many_channels, membership, disconnect, mail, survey);
 criterion_main!(benches);
