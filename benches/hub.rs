@@ -100,7 +100,7 @@ fn survey(c: &mut Criterion) {
     let mut group = quick(c, "survey");
     let (mut hub, mut port) = (hub(0, 1), Counting::default());
     for slot in 0..10_000 {
-        hub.connect(slot, &mut port);
+        hub.connect(slot, None, &mut port);
         (0..100).for_each(|n| {
             hub.hear(slot, &request("subscribe", &format!("user:{slot}:{n}")), &mut port);
         });
