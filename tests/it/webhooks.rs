@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -42,11 +43,10 @@ struct Request {
 
 impl Backend {
     fn start() -> Backend {
-        Backend::listen("127.0.0.1:0".parse().expect("an address"), None)
+        Backend::on(TcpListener::bind("127.0.0.1:0").expect("a free port"), None)
     }
 
-    fn listen(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Backend {
-        let listener = TcpListener::bind(address).expect("a free port");
+    fn on(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Backend {
         let address = listener.local_addr().expect("an address");
         let status = Arc::new(AtomicU16::new(200));
         let (seen, requests) = channel();
@@ -253,15 +253,18 @@ fn what_is_not_taken_comes_again_and_in_order() {
 
 #[test]
 fn a_backend_that_is_not_there_yet_is_told_when_it_comes() {
-    let address = Backend::start().address;
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
-    assert_ne!(address, port);
-    let url = format!("http://localhost:{}/", port.port());
+    // Nobody else gets the port, and who connects to it is refused.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    socket.bind(&any.into()).expect("a free port");
+    let port = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("an address").port();
+    let url = format!("http://localhost:{port}/");
     let server = Server::options(1).arg("--key", "app:hunter2").arg("--webhook", url).start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
     eventually("a try", || server.stderr().contains("refused"));
-    let backend = Backend::listen(port, None);
+    socket.listen(8).expect("it listens");
+    let backend = Backend::on(socket.into(), None);
     assert_eq!(backend.event(), json!({"name": OCCUPIED, "channel": "a"}));
 }
 
@@ -406,7 +409,7 @@ fn over_https_the_certificate_counts() {
             PrivateKeyDer::from_pem_file(&pair.key).expect("a key"),
         )
         .expect("a pair");
-    let backend = Backend::listen("127.0.0.1:0".parse().expect("an address"), Some(tls.into()));
+    let backend = Backend::on(TcpListener::bind("127.0.0.1:0").expect("a free port"), Some(tls.into()));
     let url = format!("https://localhost:{}/", backend.address.port());
     let options = || Server::options(1).arg("--key", "app:hunter2").arg("--webhook", &url);
     let server = options().env("SSL_CERT_FILE", &roots).start();
