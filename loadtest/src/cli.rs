@@ -180,6 +180,9 @@ pub struct FanoutArgs {
     /// Channels; publishes take turns over them.
     #[arg(long, short = 'c', default_value_t = 1)]
     pub channels: u32,
+    /// Channels that each subscriber hears: its own and the ones after it.
+    #[arg(long, default_value_t = 1, value_name = "CHANNELS")]
+    pub channels_each: u32,
     /// Closed loop: publishes outstanding until the last subscriber has them.
     #[arg(long, short = 'w', default_value_t = 16)]
     pub window: u32,
@@ -348,6 +351,7 @@ impl FanoutArgs {
         Flood {
             subscribers: self.subscribers,
             channels: self.channels.max(1),
+            channels_each: self.channels_each.clamp(1, self.channels.max(1)),
             window: if self.flat_out { WINDOW_FLAT_OUT } else { self.window.max(1) },
             rate: self.rate.filter(|rate| *rate > 0.0),
             size: self.size,

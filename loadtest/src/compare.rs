@@ -311,7 +311,16 @@ fn row_names() -> Vec<&'static str> {
 
 fn rows() -> Vec<Row> {
     let flood = |subscribers, channels, window, rate| {
-        Scenario::Flood(Flood { subscribers, channels, window, rate, size: 128, pingers: 0, ping_every_ns: 0 })
+        Scenario::Flood(Flood {
+            subscribers,
+            channels,
+            channels_each: 1,
+            window,
+            rate,
+            size: 128,
+            pingers: 0,
+            ping_every_ns: 0,
+        })
     };
     let idle = |channels| Scenario::Idle { connections: 15_000, channels };
     let row = |key, title, unit, scenario| Row {

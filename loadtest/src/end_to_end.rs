@@ -15,9 +15,19 @@ use crate::wire;
 
 #[test]
 fn every_message_is_delivered_once_and_in_order() {
-    for (channels, window, threads) in [(1, 1, 1), (1, 64, 1), (7, 16, 1), (30, 16, 1), (3, 16, 2)] {
-        let flood =
-            Flood { subscribers: 30, channels, window, rate: None, size: 128, pingers: 5, ping_every_ns: 5_000_000 };
+    let cases =
+        [(1, 1, 1, 1), (1, 1, 64, 1), (7, 1, 16, 1), (30, 1, 16, 1), (3, 1, 16, 2), (7, 3, 16, 1), (4, 4, 32, 2)];
+    for (channels, channels_each, window, threads) in cases {
+        let flood = Flood {
+            subscribers: 30,
+            channels,
+            channels_each,
+            window,
+            rate: None,
+            size: 128,
+            pingers: 5,
+            ping_every_ns: 5_000_000,
+        };
         let tally = run(Scenario::Flood(flood), threads);
         check_faultless(&tally);
         assert_eq!(tally.connected, 35);
@@ -29,8 +39,16 @@ fn every_message_is_delivered_once_and_in_order() {
 
 #[test]
 fn an_open_loop_sends_what_is_due() {
-    let flood =
-        Flood { subscribers: 10, channels: 1, window: 1, rate: Some(500.0), size: 64, pingers: 0, ping_every_ns: 0 };
+    let flood = Flood {
+        subscribers: 10,
+        channels: 1,
+        channels_each: 1,
+        window: 1,
+        rate: Some(500.0),
+        size: 64,
+        pingers: 0,
+        ping_every_ns: 0,
+    };
     let tally = run(Scenario::Flood(flood), 1);
     check_faultless(&tally);
     assert!(tally.publishes.abs_diff(tally.owed) <= 1 + tally.owed / 20, "{} of {}", tally.publishes, tally.owed);
@@ -38,7 +56,16 @@ fn an_open_loop_sends_what_is_due() {
 
 #[test]
 fn publishes_without_subscribers_are_complete_when_answered() {
-    let flood = Flood { subscribers: 0, channels: 1, window: 8, rate: None, size: 64, pingers: 0, ping_every_ns: 0 };
+    let flood = Flood {
+        subscribers: 0,
+        channels: 1,
+        channels_each: 1,
+        window: 8,
+        rate: None,
+        size: 64,
+        pingers: 0,
+        ping_every_ns: 0,
+    };
     let tally = run(Scenario::Flood(flood), 1);
     assert!(tally.events > 0);
     assert_eq!(tally.events, tally.publishes);

@@ -94,10 +94,12 @@ pub enum Scenario {
 /// Parameters of a flood.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Flood {
-    /// Subscribers; number i hears channel i modulo `channels`.
+    /// Subscribers; number i hears channel i modulo `channels`, and those after it.
     pub subscribers: usize,
     /// Channels; publishes take turns over them.
     pub channels: u32,
+    /// Channels that each subscriber hears.
+    pub channels_each: u32,
     /// Closed loop: publishes outstanding until the last subscriber has them.
     pub window: u32,
     /// Open loop: publishes per second, whatever becomes of them. Wins over `window`.

@@ -77,7 +77,8 @@ impl Report {
             && tally.owed > 0
             && flood.subscribers > 0
         {
-            let due = tally.owed as f64 * flood.subscribers as f64 / f64::from(flood.channels);
+            let hearers = flood.subscribers as f64 * f64::from(flood.channels_each) / f64::from(flood.channels);
+            let due = tally.owed as f64 * hearers;
             metrics.insert("sustained".into(), tally.events as f64 / due);
         }
         if tally.events > 0 {

@@ -50,6 +50,7 @@ fn play(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
         Scenario::Flood(Flood {
             subscribers: args.subscribers,
             channels: 1,
+            channels_each: 1,
             window,
             rate: None,
             size: 128,

@@ -265,6 +265,7 @@ pub fn bystanders(subscribers: usize, channels: u32, rate: f64, pingers: usize) 
     Scenario::Flood(Flood {
         subscribers,
         channels,
+        channels_each: 1,
         window: 1,
         rate: Some(rate),
         size: 128,

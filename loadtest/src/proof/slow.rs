@@ -51,6 +51,7 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         Scenario::Flood(Flood {
             subscribers: args.neighbours,
             channels: 1,
+            channels_each: 1,
             window: 1,
             rate: Some(args.rate),
             size: 4096,

@@ -1,7 +1,7 @@
 //! The flood: one publisher, many subscribers, and perhaps some that ping meanwhile.
 //!
 //! Publishes are numbered from 0; number g goes to channel g modulo channels, so a subscriber of channel c expects c, then
-//! one every `channels`. A message is complete when its last subscriber has it. Worker 0 publishes, on the same thread that
+//! one every `channels`, from each of the channels that it hears. A message is complete when its last subscriber has it. Worker 0 publishes, on the same thread that
 //! receives: it is the client's core that is to be spent, never the server's.
 
 use std::collections::VecDeque;
@@ -29,12 +29,17 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     let subscribers = worker.share(flood.subscribers);
     let pingers = worker.share(flood.pingers);
     let channel_of = |at: usize| ((subscribers.start + at) % flood.channels as usize) as u32;
+    anyhow::ensure!(
+        flood.channels_each == 1 || plan.target.subscribe.is_some() && !plan.target.packed,
+        "a connection to {} hears one channel",
+        plan.target.name
+    );
     let first = plan.first_channel;
     let count = subscribers.len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
     let mut handler = Flooded {
         worker,
-        subscribers: (0..count).map(|at| Subscriber::new(channel_of(at))).collect(),
+        subscribers: (0..count).map(|at| Subscriber::new(channel_of(at), flood)).collect(),
         pingers: (0..pingers.len()).map(|_| VecDeque::new()).collect(),
         stride: flood.channels,
         settled: 0,
@@ -63,7 +68,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     )?;
     handler.tally.connected = net.open as u64;
     for subscriber in handler.subscribers.iter().filter(|subscriber| subscriber.is_live) {
-        handler.ring.subscribe(subscriber.channel);
+        subscriber.channels(flood.channels).for_each(|channel| handler.ring.subscribe(channel));
     }
     handler.ring.begin();
     worker.advance_front(handler.ring.front());
@@ -227,14 +232,40 @@ impl Pings {
 }
 
 struct Subscriber {
-    track: Track,
+    /// Its first channel, and what came from there.
     channel: u32,
+    track: Track,
+    /// Of the channels after it.
+    further: Box<[Track]>,
+    /// Channels it has yet to be subscribed to.
+    awaited: u32,
     is_live: bool,
 }
 
 impl Subscriber {
-    fn new(channel: u32) -> Subscriber {
-        Subscriber { track: Track::new(channel), channel, is_live: false }
+    fn new(channel: u32, flood: &Flood) -> Subscriber {
+        let further = (1..flood.channels_each).map(|at| Track::new((channel + at) % flood.channels)).collect();
+        Subscriber { channel, track: Track::new(channel), further, awaited: flood.channels_each, is_live: false }
+    }
+
+    /// What came from the channel of message `number`; nothing where it does not hear that.
+    #[inline]
+    fn track(&mut self, number: u32, stride: u32) -> Option<&mut Track> {
+        if self.further.is_empty() {
+            return Some(&mut self.track);
+        }
+        match (number % stride + stride - self.channel) % stride {
+            0 => Some(&mut self.track),
+            at => self.further.get_mut(at as usize - 1),
+        }
+    }
+
+    fn tracks(&self) -> impl Iterator<Item = &Track> {
+        std::iter::once(&self.track).chain(&self.further)
+    }
+
+    fn channels(&self, stride: u32) -> impl Iterator<Item = u32> {
+        (0..=self.further.len() as u32).map(move |at| (self.channel + at) % stride)
     }
 }
 
@@ -276,7 +307,11 @@ impl Flooded<'_> {
     fn message(&mut self, id: usize, number: u32, sent_ns: u64, now: u64) {
         let subscriber = &mut self.subscribers[id];
         self.events += 1;
-        match subscriber.track.see(number, self.stride, &mut self.faults) {
+        let Some(track) = subscriber.track(number, self.stride) else {
+            self.tally.invalid += 1;
+            return self.tally.note("a message of a channel that was not subscribed to");
+        };
+        match track.see(number, self.stride, &mut self.faults) {
             Seen::Next => {}
             Seen::Ahead(first, count) => {
                 for missing in 0..count {
@@ -339,12 +374,16 @@ impl Flooded<'_> {
     }
 
     fn subscribed(&mut self, id: usize) {
-        self.subscribers[id].is_live = true;
-        self.settled += 1;
+        let subscriber = &mut self.subscribers[id];
+        subscriber.awaited -= 1;
+        if subscriber.awaited == 0 {
+            subscriber.is_live = true;
+            self.settled += 1;
+        }
     }
 
-    fn verify(&mut self, id: usize, payload: &[u8]) {
-        let channel = format!("c{}", self.worker.plan.first_channel + self.subscribers[id].channel);
+    fn verify(&mut self, number: u32, payload: &[u8]) {
+        let channel = format!("c{}", self.worker.plan.first_channel + number % self.stride);
         let is_right = serde_json::from_slice::<serde_json::Value>(payload).is_ok_and(|message| {
             let data = message["data"].as_str().unwrap_or_default();
             message["channel"] == channel.as_str() && data.bytes().skip(stamp::LEN).all(|byte| byte == b'x')
@@ -370,8 +409,9 @@ impl Flooded<'_> {
             tally.events = tally.publishes;
         }
         for subscriber in self.subscribers.iter().filter(|subscriber| subscriber.is_live) {
-            let missing = self.high.saturating_sub(subscriber.track.next()).div_ceil(self.stride);
-            tally.undelivered += u64::from(missing);
+            for track in subscriber.tracks() {
+                tally.undelivered += u64::from(self.high.saturating_sub(track.next()).div_ceil(self.stride));
+            }
         }
         tally.add_faults(self.faults);
         if let (Some(publisher), Some(rate)) = (&self.publisher, pace.rate) {
@@ -403,14 +443,13 @@ impl Handler for Flooded<'_> {
         let subscribe = self.worker.plan.target.subscribe.as_ref();
         match (self.subscribers.get(id), subscribe) {
             (Some(subscriber), Some(subscribe)) => {
-                let mut frame = Vec::new();
+                let mut frames = Vec::new();
                 let opcode = self.worker.plan.target.opcode();
-                wire::push_masked(
-                    &mut frame,
-                    opcode,
-                    &subscribe.text(self.worker.plan.first_channel + subscriber.channel, 1),
-                );
-                net.send(id, &frame);
+                for channel in subscriber.channels(self.stride) {
+                    let text = subscribe.text(self.worker.plan.first_channel + channel, 1);
+                    wire::push_masked(&mut frames, opcode, &text);
+                }
+                net.send(id, &frames);
             }
             (Some(_), None) => self.subscribed(id),
             (None, _) => self.settled += 1,
@@ -433,7 +472,7 @@ impl Handler for Flooded<'_> {
         match self.reader.read(payload) {
             Some((number, sent_ns)) if id < self.subscribers.len() => {
                 if self.worker.plan.verify {
-                    self.verify(id, payload);
+                    self.verify(number, payload);
                 }
                 self.message(id, number, sent_ns, now);
             }
@@ -459,7 +498,9 @@ impl Handler for Flooded<'_> {
         match self.subscribers.get_mut(id) {
             Some(subscriber) if subscriber.is_live => {
                 subscriber.is_live = false;
-                self.ring.unsubscribe(subscriber.channel, subscriber.track.next());
+                for (channel, track) in subscriber.channels(self.stride).zip(subscriber.tracks()) {
+                    self.ring.unsubscribe(channel, track.next());
+                }
                 if self.ring.take_front_moved() {
                     self.worker.advance_front(self.ring.front());
                 }
