@@ -45,6 +45,8 @@ pub struct Pages {
     pool_bytes: usize,
     /// Capacity of all of them, pooled or in use.
     held_bytes: usize,
+    /// What was gathered last.
+    gathered: Vec<u8>,
 }
 
 impl Pages {
@@ -80,6 +82,16 @@ impl Pages {
     /// The bytes of a chunk.
     pub fn bytes(&self, chunk: Chunk) -> &[u8] {
         &self.pages[chunk.page as usize].data[chunk.start as usize..chunk.end as usize]
+    }
+
+    /// The bytes of several chunks, copied end to end: until the next call.
+    pub fn gather(&mut self, chunks: impl Iterator<Item = Chunk>) -> &[u8] {
+        let Pages { pages, gathered, .. } = self;
+        gathered.clear();
+        for chunk in chunks {
+            gathered.extend_from_slice(&pages[chunk.page as usize].data[chunk.start as usize..chunk.end as usize]);
+        }
+        gathered
     }
 
     /// Adds a reference.
