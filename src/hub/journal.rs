@@ -2,7 +2,7 @@
 //! it what happened ([`reports`](super::reports)), consumers anywhere ask it for more ([`follower`](super::follower)).
 //!
 //! It begins with the first consumer, because before that nobody can know a number to go on from: a server whose events
-//! nobody reads holds and mails nothing. From then on it keeps the latest [`BYTES_MAX`] of them, whoever reads.
+//! nobody reads holds and mails nothing. From then on it keeps the latest `BYTES_MAX` of them, whoever reads.
 //!
 //! Consumers pull: each has at most one question open, and a question that finds nothing new waits here until something
 //! happens. So a consumer that does not read costs the journal its line in a table, holds up nobody, and is told off once

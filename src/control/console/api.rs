@@ -1,7 +1,7 @@
 //! The JSON that the console lives on, `/console/api/…`. What it asks the shards for are lines of the admin socket.
 //!
 //! Numbers come from the snapshot that monitoring shares; lists are walked a page at a time, by one request at a time, and
-//! no further than [`PAGES_MAX`] pages: whoever searches among a million is told where to go on. Every refusal is
+//! no further than 32 pages: whoever searches among a million is told where to go on. Every refusal is
 //! `{"code":"…","error":"…"}`, with the codes of the admin socket where it is the shards that refuse.
 
 use super::super::body::{self, Unread};
