@@ -46,6 +46,10 @@ fn main() -> ExitCode {
         }
         Some(Command::Events { since, epoch, server }) => watch(&server, &Request::Events { since, epoch }),
         Some(Command::Busiest { by, limit, server }) => ask(&server, Request::Busiest { by: by.into(), limit }),
+        Some(Command::Tail(tail)) => {
+            let (server, request) = tail.request();
+            watch(&server, &request)
+        }
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
         Some(Command::Reload { server }) => ask(&server, Request::Reload),
         Some(Command::Drain { over, server }) => ask(&server, Request::Drain { over_ms: over }),

@@ -79,6 +79,8 @@ table! {
         events: "corecast_events_total", "Lifecycle events numbered by the journal, which begins with its first consumer.",
         events_lost: "corecast_events_lost_total", "Lifecycle events given up because too many waited for the journal; its consumers began anew.",
         event_consumers_too_slow: "corecast_event_consumers_too_slow_total", "Consumers of lifecycle events ended because what they had to read next was no longer kept.",
+        sightings: "corecast_sightings_total", "Sightings given to those who watch live.",
+        sightings_dropped: "corecast_sightings_dropped_total", "Sightings not given to them: more than they asked for in a second, or more than could wait for them.",
         mail_sent: "corecast_mail_sent_total", "Letters taken by other shards' inboxes.",
         mail_refused: "corecast_mail_refused_total", "Letters that found an inbox full and waited.",
         mail_received: "corecast_mail_received_total", "Letters received from other shards.",
@@ -111,6 +113,7 @@ table! {
         page_bytes: "corecast_page_bytes", "Heap bytes of turn buffers, in use and pooled.",
         event_consumers: "corecast_event_consumers", "Consumers of lifecycle events.",
         event_journal_bytes: "corecast_event_journal_bytes", "Bytes of the lifecycle events that are kept for consumers who come back.",
+        tails: "corecast_tails", "Those who watch live, told by shard 0.",
         mail_waiting: "corecast_mail_waiting", "Letters that wait for room in another shard's inbox.",
     }
 }

@@ -65,6 +65,7 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
     },
+    Tail(Tail),
     Stats,
     Reload,
     Drain {
@@ -85,6 +86,29 @@ pub enum Request {
 pub enum Share {
     Percent(u8),
     Connections(usize),
+}
+
+/// What is to be shown of what the server sees.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tail {
+    /// Only what concerns channels of such names; `*` stands for anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// Only what clients of this network do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Only these kinds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
+    /// One in so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u32>,
+    /// At most so many a second and shard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// Bytes of data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<u16>,
 }
 
 /// What makes a channel busy.

@@ -6,6 +6,7 @@ mod event_lines;
 pub mod reply;
 pub mod request;
 mod streaming;
+mod tail;
 
 use crate::hub::mail::{Answer, Asker, ConnKey, Operation, Question, Settled, ShardId};
 use crate::hub::survey::{Best, BusyAddress, BusyChannel, By};
@@ -166,6 +167,7 @@ impl Session {
             Ok(Command::Busiest { by, limit }) => {
                 return self.busiest(id, by, limit.unwrap_or(BUSIEST_DEFAULT), hub, shards, port);
             }
+            Ok(Command::Tail(filter)) => return self.watch(id, filter, shards, hub, port),
             Ok(Command::Channels { prefix, limit, after }) => {
                 let of = Paged::Channels { prefix: prefix.into() };
                 self.page(id, of, limit, after, shards, hub, port)
@@ -240,6 +242,7 @@ impl Session {
             | Command::Connections { .. }
             | Command::Events { .. }
             | Command::Busiest { .. }
+            | Command::Tail(_)
             | Command::Stats
             | Command::Ping => return Ok(()),
         };
@@ -316,7 +319,7 @@ impl Session {
     /// A shard answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, shards: usize, port: &mut impl Port) {
         if self.stream.as_ref().is_some_and(|stream| stream.is(asker)) {
-            return self.hear_stream(answer, hub, shards);
+            return self.hear_stream(answer, hub, shards, port);
         }
         let Some(waiting) = self.at(asker) else { return };
         match (&mut waiting.state, answer) {

@@ -192,7 +192,7 @@ impl Refusal {
             Refusal::MalformedRequest(text) | Refusal::NotFound(text) => text,
             Refusal::UnknownCommand => {
                 "unknown command: there are publish, channels, channel, connections, connection, disconnect, unsubscribe, \
-                 events, busiest, stats, reload, drain, shed and ping"
+                 events, tail, busiest, stats, reload, drain, shed and ping"
             }
             Refusal::MissingMember(name) => {
                 json::escape_into(out, name);
@@ -290,7 +290,7 @@ mod tests {
         let error = "there are 64 consumers of events, and may not be more: end one first";
         check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
         let error = "unknown command: there are publish, channels, channel, connections, connection, disconnect, \
-                     unsubscribe, events, busiest, stats, reload, drain, shed and ping";
+                     unsubscribe, events, tail, busiest, stats, reload, drain, shed and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-; presence- does not exist yet)";

@@ -5,12 +5,15 @@
 
 use crate::hub::mail::Share;
 use crate::hub::survey::By;
+use crate::hub::taps::{self, Filter};
 use crate::protocol::channel::Channel;
 use crate::protocol::json::{Document, Reader, Value};
 use crate::protocol::scan;
 use crate::protocol::socket_id::SocketId;
+use ipnet::IpNet;
 use smallvec::SmallVec;
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,7 @@ pub enum Command<'a> {
         by: By,
         limit: Option<usize>,
     },
+    Tail(Filter),
     Stats,
     Reload,
     Drain {
@@ -213,6 +217,10 @@ struct Members<'r, 'a> {
     since: Member<'a>,
     epoch: Member<'a>,
     by: Member<'a>,
+    events: Member<'a>,
+    address: Member<'a>,
+    sample: Member<'a>,
+    rate: Member<'a>,
 }
 
 type Member<'a> = Option<Value<'a>>;
@@ -222,15 +230,16 @@ impl<'r, 'a> Members<'r, 'a> {
         #[rustfmt::skip]
         let [
             id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason, over_ms,
-            percent, connections, since, epoch, by,
+            percent, connections, since, epoch, by, events, address, sample, rate,
         ] = document.object()?.named([
             "id", "command", "channel", "channels", "event", "data", "exclude", "prefix", "limit", "after", "socket_id",
-            "code", "reason", "over_ms", "percent", "connections", "since", "epoch", "by",
+            "code", "reason", "over_ms", "percent", "connections", "since", "epoch", "by", "events",
+            "address", "sample", "rate",
         ]);
         #[rustfmt::skip]
         let members = Members {
             document, id, command, channel, channels, event, data, exclude, prefix, limit, after, socket_id, code, reason,
-            over_ms, percent, connections, since, epoch, by,
+            over_ms, percent, connections, since, epoch, by, events, address, sample, rate,
         };
         Some(members)
     }
@@ -255,6 +264,7 @@ impl<'r, 'a> Members<'r, 'a> {
             "unsubscribe" => Ok(Command::Unsubscribe { socket_id: self.socket_id()?, channel: self.channel()? }),
             "events" => self.events(),
             "busiest" => Ok(Command::Busiest { by: self.by()?, limit: self.limit()? }),
+            "tail" => self.tail().map(Command::Tail),
             "stats" => Ok(Command::Stats),
             "reload" => Ok(Command::Reload),
             "drain" => Ok(Command::Drain { over_ms: self.over_ms()? }),
@@ -319,6 +329,33 @@ impl<'r, 'a> Members<'r, 'a> {
             Ok(epoch) => Command::Events { since, epoch },
             // No run of this server, nor of any other: nothing is known.
             Err(_) => Command::Events { since: None, epoch: None },
+        })
+    }
+
+    fn tail(&self) -> Result<Filter, Refusal> {
+        let address = text(self.address, "address is no string")?;
+        let network = address.map(|address| network(&address)).transpose()?;
+        let bytes = integer(self.data, 0..=taps::DATA_BYTES_MAX, "data is no integer from 0 to 1024")?;
+        Ok(Filter {
+            kinds: self.kinds()?,
+            channel: text(self.channel, "channel is no string")?.map(Cow::into),
+            network,
+            sample: integer(self.sample, 1..=u32::MAX, "sample is no integer from 1 on")?.unwrap_or(1),
+            rate: integer(self.rate, 1..=taps::RATE_MAX, "rate is no integer from 1 to 100000")?.unwrap_or(TAIL_RATE),
+            data_bytes: bytes.unwrap_or(0),
+        })
+    }
+
+    /// Those that are named, or all.
+    fn kinds(&self) -> Result<u8, Refusal> {
+        const NO_KINDS: Refusal = Refusal::MalformedRequest(
+            "events is no array of connect, refuse, subscribe, unsubscribe, publish, close, limit",
+        );
+        let Some(events) = self.events else { return Ok((1 << taps::KINDS.len()) - 1) };
+        self.document.elements(events).ok_or(NO_KINDS)?.try_fold(0, |kinds, event| {
+            let event = event.text().ok_or(NO_KINDS)?;
+            let kind = taps::KINDS.iter().position(|kind| *kind == event).ok_or(NO_KINDS)?;
+            Ok(kinds | 1 << kind)
         })
     }
 
@@ -390,6 +427,12 @@ fn legal(name: Cow<'_, str>) -> Result<Cow<'_, str>, Refusal> {
     if Channel::parse(&name).is_some() { Ok(name) } else { Err(Refusal::InvalidChannel) }
 }
 
+/// A network in CIDR notation, or an address.
+fn network(text: &str) -> Result<IpNet, Refusal> {
+    let of_address = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(of_address).map_err(|_| Refusal::MalformedRequest("address is no address or network"))
+}
+
 fn at_most(limit: usize, what: &'static str, count: usize) -> Result<(), Refusal> {
     if count > limit { Err(Refusal::TooLarge { what, limit }) } else { Ok(()) }
 }
@@ -417,6 +460,9 @@ pub const OVER_MS_MAX: u64 = 3_600_000;
 
 /// Where nothing else is asked for.
 const OVER_MS: u64 = 60_000;
+
+/// Sightings a second and shard of a tail that does not say how many.
+const TAIL_RATE: u32 = 1000;
 
 const DISCONNECT_CODE: u16 = 4000;
 const DISCONNECT_REASON: &str = "disconnected by the server's operator";
@@ -462,6 +508,24 @@ mod tests {
         let shed = |share, over_ms| Command::Shed { share, over_ms };
         check(r#"{"id":1,"command":"shed","percent":20}"#, shed(Share::Percent(20), 60_000));
         check(r#"{"id":1,"command":"shed","connections":500,"over_ms":1}"#, shed(Share::Count(500), 1));
+        let all = Filter { kinds: 127, channel: None, network: None, sample: 1, rate: 1000, data_bytes: 0 };
+        check(r#"{"id":1,"command":"tail"}"#, Command::Tail(all.clone()));
+        let publishes =
+            Filter { kinds: 16, channel: Some("a*".into()), sample: 9, rate: 7, data_bytes: 5, ..all.clone() };
+        check(
+            r#"{"id":1,"command":"tail","channel":"a*","events":["publish"],"sample":9,"rate":7,"data":5}"#,
+            Command::Tail(publishes),
+        );
+        for (address, network) in [("10.0.0.0/8", "10.0.0.0/8"), ("::1", "::1/128")] {
+            check(
+                &format!(r#"{{"id":1,"command":"tail","address":"{address}"}}"#),
+                Command::Tail(Filter { network: network.parse().ok(), ..all.clone() }),
+            );
+        }
+        for wrong in [r#""address":"x""#, r#""events":["shut"]"#, r#""events":"close""#, r#""sample":0"#, r#""rate":0"#]
+        {
+            check_code(format!(r#"{{"id":1,"command":"tail",{wrong}}}"#), "1", MALFORMED);
+        }
         check(r#"{"id":1,"command":"events"}"#, Command::Events { since: None, epoch: None });
         check(
             r#"{"id":1,"command":"events","since":41,"epoch":"00000000000000Ff"}"#,

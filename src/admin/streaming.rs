@@ -1,24 +1,32 @@
 //! Sessions that have become streams: after the reply to their last request come lines until one side ends it. Nothing more
 //! that the other side says is read, but its end is noticed.
 //!
-//! A stream is served one question at a time, and only while little of what it was told waits to be written.
+//! A stream asks for what it is to say next, and only while little of what it was told waits to be written.
 
 use super::event_lines as lines;
 use super::request::Refusal;
+use super::tail::{self, Tail};
 use super::{Session, State, reply};
 use crate::hub::follower::{Follower, Told};
-use crate::hub::journal::{FOLLOWERS_MAX, JOURNAL};
-use crate::hub::mail::{Answer, Asker, Question};
+use crate::hub::journal::JOURNAL;
+use crate::hub::mail::{Answer, Asker, Question, ShardId};
+use crate::hub::taps::Filter;
+use crate::hub::watching::TAPS;
 use crate::hub::{Hub, Port};
 
 /// What a session has become.
 pub(super) struct Stream {
     /// The request that made it one.
     asker: Asker,
-    follower: Follower,
-    /// That of the snapshot.
-    number: u64,
+    of: Source,
     has_begun: bool,
+}
+
+enum Source {
+    /// Lifecycle events; the number is that of the snapshot.
+    Events { follower: Follower, number: u64 },
+    /// What the server sees and decides.
+    Sightings(Tail),
 }
 
 impl Stream {
@@ -30,6 +38,21 @@ impl Stream {
     /// Whether nothing that follows can be a request.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
+    }
+
+    /// Whether there is something to ask.
+    fn is_ready(&self) -> bool {
+        match &self.of {
+            Source::Events { follower, .. } => follower.is_ready(),
+            Source::Sightings(tail) => self.has_begun && tail.is_ready(),
+        }
+    }
+
+    fn ask(&mut self) -> Option<(ShardId, Question)> {
+        match &mut self.of {
+            Source::Events { follower, .. } => follower.ask(),
+            Source::Sightings(tail) => tail.ask(),
+        }
     }
 }
 
@@ -44,17 +67,34 @@ impl Session {
         port: &mut impl Port,
     ) {
         let (follower, question) = Follower::new(since, epoch);
+        self.become_stream(id, Source::Events { follower, number: 0 }, (JOURNAL, question), hub, port);
+    }
+
+    /// The session becomes a stream of what the server sees.
+    pub(super) fn watch(&mut self, id: &str, filter: Filter, shards: usize, hub: &mut Hub, port: &mut impl Port) {
+        let (tail, question) = Tail::new(filter, shards);
+        self.become_stream(id, Source::Sightings(tail), (TAPS, question), hub, port);
+    }
+
+    fn become_stream(
+        &mut self,
+        id: &str,
+        of: Source,
+        (shard, question): (ShardId, Question),
+        hub: &mut Hub,
+        port: &mut impl Port,
+    ) {
         let asker = self.asker();
         self.wait(id, State::Stream);
-        self.stream = Some(Stream { asker, follower, number: 0, has_begun: false });
-        hub.ask(JOURNAL, asker, question, port);
+        self.stream = Some(Stream { asker, of, has_begun: false });
+        hub.ask(shard, asker, question, port);
     }
 
     /// Asks for what the stream is to say next, if there is room for it.
     pub fn stream_on(&mut self, hub: &mut Hub, port: &mut impl Port) {
-        if self.may_stream_on()
+        while self.may_stream_on()
             && let Some(stream) = &mut self.stream
-            && let Some((of, question)) = stream.follower.ask()
+            && let Some((of, question)) = stream.ask()
         {
             hub.ask(of, stream.asker, question, port);
         }
@@ -62,7 +102,7 @@ impl Session {
 
     /// Whether [`Session::stream_on`] has something to do.
     pub fn may_stream_on(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.follower.is_ready())
+        self.stream.as_ref().is_some_and(Stream::is_ready)
             && self.waiting.is_empty()
             && self.output.len() < STREAM_BYTES_MAX
     }
@@ -79,42 +119,82 @@ impl Session {
 
     /// Whether the stream has said its last line.
     pub fn is_over(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.follower.is_over())
+        self.follower().is_some_and(Follower::is_over)
     }
 
     /// Whether the stream still has something to say when the server stops: how everybody was disconnected. A snapshot of a
-    /// server that stops is worth nothing.
+    /// server that stops is worth nothing, and nobody watches it for ever.
     pub fn has_last_words(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.follower.is_live())
+        self.follower().is_some_and(Follower::is_live)
+    }
+
+    fn follower(&self) -> Option<&Follower> {
+        match &self.stream.as_ref()?.of {
+            Source::Events { follower, .. } => Some(follower),
+            Source::Sightings(_) => None,
+        }
     }
 
     /// The connection ends.
     pub fn leave(&mut self, hub: &mut Hub, port: &mut impl Port) {
-        if let Some(stream) = self.stream.take() {
-            hub.ask(JOURNAL, stream.asker, Question::Unfollow, port);
+        match self.stream.take() {
+            None => {}
+            Some(Stream { asker, of: Source::Events { .. }, .. }) => hub.ask(JOURNAL, asker, Question::Unfollow, port),
+            Some(Stream { asker, of: Source::Sightings(tail), .. }) => {
+                tail.shards().for_each(|shard| hub.ask(shard, asker, Question::Untap, port));
+            }
         }
     }
 
-    pub(super) fn hear_stream(&mut self, answer: Answer, hub: &mut Hub, shards: usize) {
+    pub(super) fn hear_stream(&mut self, answer: Answer, hub: &mut Hub, shards: usize, port: &mut impl Port) {
         let Some(stream) = &mut self.stream else { return };
-        let (asker, snapshot) = (stream.asker, stream.number);
-        match stream.follower.hear(answer, shards) {
-            None => {}
-            Some(Told::Following { epoch, number, is_snapshot }) => {
-                (stream.number, stream.has_begun) = (number, true);
-                self.finish(asker, |out, id| {
-                    reply::following(out, id, epoch, number);
-                    if is_snapshot {
-                        lines::snapshot(out, number);
-                    }
-                });
-            }
-            Some(Told::Refused) => {
+        let asker = stream.asker;
+        match (&mut stream.of, answer) {
+            (of, Answer::TooMany { limit }) => {
+                let what = match of {
+                    Source::Events { .. } => "consumers of events",
+                    Source::Sightings(_) => "tails",
+                };
                 self.stream = None;
                 hub.counters.admin_errors += 1;
-                let refusal = Refusal::TooMany { what: "consumers of events", limit: FOLLOWERS_MAX };
+                let refusal = Refusal::TooMany { what, limit };
                 self.finish(asker, |out, id| reply::refused(out, id, &refusal));
             }
+            (Source::Events { follower, number: snapshot }, answer) => {
+                let told = follower.hear(answer, shards);
+                if let Some(Told::Following { number, .. }) = told {
+                    (*snapshot, stream.has_begun) = (number, true);
+                }
+                let snapshot = *snapshot;
+                self.tell(asker, snapshot, told);
+            }
+            (Source::Sightings(tail), Answer::Tapped) => {
+                let has_begun = tail.begin();
+                stream.has_begun = has_begun;
+                while let Some((of, question)) = tail.ask() {
+                    hub.ask(of, asker, question, port);
+                }
+                if has_begun {
+                    self.finish(asker, reply::done);
+                }
+            }
+            (Source::Sightings(tail), Answer::Seen { shard, at_us, time_ms, sightings, dropped }) => {
+                tail.hear(shard);
+                self.say("null", |out| tail::lines(out, shard, at_us, time_ms, &sightings, dropped));
+            }
+            (Source::Sightings(_), _) => {}
+        }
+    }
+
+    fn tell(&mut self, asker: Asker, snapshot: u64, told: Option<Told>) {
+        match told {
+            None | Some(Told::NoMore) => {}
+            Some(Told::Following { epoch, number, is_snapshot }) => self.finish(asker, |out, id| {
+                reply::following(out, id, epoch, number);
+                if is_snapshot {
+                    lines::snapshot(out, number);
+                }
+            }),
             Some(Told::Channels(page)) => self.say("null", |out| lines::channels(out, snapshot, &page)),
             Some(Told::Connections(page)) => self.say("null", |out| lines::connections(out, snapshot, &page)),
             Some(Told::SnapshotEnd { connections_page, channels, connections }) => self.say("null", |out| {
@@ -127,7 +207,6 @@ impl Session {
                 }
             }),
             Some(Told::FellBehind { missing }) => self.say("null", |out| lines::too_slow(out, missing)),
-            Some(Told::NoMore) => {}
         }
     }
 }

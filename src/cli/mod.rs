@@ -10,6 +10,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use corecast::admin::client::{self, Page, Request};
 use corecast::config::{Flags, OPTIONS, Opt};
+use corecast::hub::taps::{KINDS, RATE_MAX};
 use dial::Trust;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
@@ -129,6 +130,10 @@ Example:
         #[command(flatten)]
         server: Server,
     },
+
+    /// Watch what the server sees and decides, as it happens
+    #[command(after_help = TAIL_AFTER)]
+    Tail(Tail),
 
     /// Show the server's counters, in total and by shard
     Stats {
@@ -358,6 +363,45 @@ impl Publish {
 }
 
 #[derive(Args)]
+pub struct Tail {
+    /// Only what concerns channels of such names; * stands for anything
+    #[arg(long, value_name = "PATTERN")]
+    channel: Option<String>,
+    /// Only what clients of this network do
+    #[arg(long, value_name = "CIDR")]
+    address: Option<String>,
+    /// Only these: connect, refuse, subscribe, unsubscribe, publish, close, limit
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = KINDS)]
+    events: Vec<String>,
+    /// One in N of them
+    #[arg(long, value_name = "1/N", value_parser = sample)]
+    sample: Option<u32>,
+    /// At most N a second from each shard; what is more is counted [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
+    rate: Option<u32>,
+    /// Show the first N bytes of what is published, at most 1024
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u16).range(..=1024))]
+    data: Option<u16>,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+impl Tail {
+    pub fn request(self) -> (Server, Request) {
+        let Tail { channel, address, events, sample, rate, data, server } = self;
+        (server, Request::Tail(client::Tail { channel, address, events, sample, rate, data }))
+    }
+}
+
+/// `1/N` or `N`.
+fn sample(text: &str) -> Result<u32, String> {
+    match text.strip_prefix("1/").unwrap_or(text).parse() {
+        Ok(sample) if sample > 0 => Ok(sample),
+        _ => Err("one in how many: 1/10, for example".into()),
+    }
+}
+
+#[derive(Args)]
 pub struct Sign {
     /// The connection, as socket:connected names it; signed as it is written
     pub socket_id: String,
@@ -435,6 +479,17 @@ shards and pin need a restart: if they differ, that is said, and the rest applie
 Examples:
   corecast reload
   systemctl reload corecast         with ExecReload=/usr/bin/corecast reload";
+
+const TAIL_AFTER: &str = "\
+Without a filter it shows everything: who connects, whose upgrade is refused and why, who subscribes and unsubscribes with \
+what result, what is published to how many, how connections end (slow consumers too), who sends too much. A line that says \
+dropped counts what was not shown because there was more than --rate, or because the output was not read. Payloads are \
+shown only with --data, signatures never. It costs the server little, and nothing once it has ended.
+
+Examples:
+  corecast tail
+  corecast tail --events publish --channel 'user:*' --sample 1/100 --data
+  corecast tail --events refuse,close,limit --address 192.0.2.0/24 --json";
 
 const EVENTS_AFTER: &str = "\
 Without --since it begins with a snapshot: the channels that have subscribers and the connections, as they were at one \
@@ -550,6 +605,21 @@ mod tests {
         assert_eq!(request("corecast publish --stdin"), "null");
         for refused in ["", " a", " a e hello", " --stdin a e", " --stdin --exclude 1.2"] {
             assert!(parse(&format!("corecast publish{refused}")).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_tail_is_filtered_and_sampled() {
+        let tail = |line: &str| match parse(&format!("corecast tail{line}")).map(|cli| cli.command) {
+            Ok(Some(Command::Tail(tail))) => Some(serde_json::to_string(&tail.request().1).expect("JSON")),
+            _ => None,
+        };
+        let expected = r#"{"command":"tail","channel":"a*","events":["close","limit"],"sample":9,"rate":5,"data":200}"#;
+        let given = tail(" --channel a* --events close,limit --sample 1/9 --rate 5 --data");
+        assert_eq!(given.as_deref(), Some(expected));
+        assert_eq!(tail("").as_deref(), Some(r#"{"command":"tail"}"#));
+        for refused in [" --events shut", " --sample 0", " --sample 2/3", " --rate 0", " --data 1025"] {
+            assert_eq!(tail(refused), None, "{refused}");
         }
     }
 

@@ -31,6 +31,9 @@ impl Hub {
         {
             // The common case of one shard: straight into the page.
             self.counters.publishes += 1;
+            if self.taps.is_open() {
+                self.see_publish(channel, event, data, subscribers);
+            }
             if subscribers > 0 {
                 let len = event::message_len(channel.as_str(), event, data);
                 self.deliver(
@@ -62,6 +65,11 @@ impl Hub {
         let subscribers = total(counts) as i64;
         let concerned: SmallVec<[ShardId; 8]> = counts.iter().map(|&(shard, _)| shard).collect();
         let excluded_shard = exclude.filter(|member| concerned.contains(&member.shard)).map(|member| member.shard);
+        if self.taps.is_open()
+            && let Some((event, data)) = event::read_message(&frame, channel.as_channel().as_str())
+        {
+            self.see_publish(channel.as_channel(), event, data, subscribers as u64);
+        }
         for &shard in &concerned {
             let exclude =
                 exclude.filter(|_| Some(shard) == excluded_shard).map(|member| Box::new(Exclusion { member, asker }));

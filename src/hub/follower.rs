@@ -36,8 +36,6 @@ enum Stage {
 pub enum Told {
     /// Events after `number` follow, in the snapshot's case the state at that number first.
     Following { epoch: u64, number: u64, is_snapshot: bool },
-    /// There are too many consumers already; the end.
-    Refused,
     /// A page of the snapshot.
     Channels(Vec<(ChannelName, u64)>),
     /// Another.
@@ -104,7 +102,6 @@ impl Follower {
             (Stage::Live, Answer::Events { number, events }) => Some(Told::Events { number, events }),
             (_, Answer::FellBehind { missing }) => self.end(Told::FellBehind { missing }),
             (_, Answer::NoMoreEvents) => self.end(Told::NoMore),
-            (Stage::Begins, _) => self.end(Told::Refused),
             _ => None,
         }
     }

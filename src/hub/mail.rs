@@ -5,6 +5,7 @@ use crate::hub::addresses::{Address, Verdict};
 use crate::hub::journal::Event;
 use crate::hub::reports::Report;
 use crate::hub::survey::{Best, BusyAddress, BusyChannel, By};
+use crate::hub::taps::{Filter, Sighting};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::socket_id::SocketId;
@@ -194,6 +195,12 @@ pub enum Question {
     MoreEvents,
     /// To the journal: the consumer is gone. Not answered.
     Unfollow,
+    /// Somebody wants to see what the shard sees. Shard 0 refuses where there are too many.
+    Tap { filter: Arc<Filter> },
+    /// And more of it, as soon as there is something.
+    MoreSeen,
+    /// And no more. Not answered.
+    Untap,
     /// All numbers.
     Stats,
     /// What concerns the whole server; the shard passes it on.
@@ -256,6 +263,10 @@ pub enum Answer {
     FellBehind { missing: u64 },
     /// To [`Question::MoreEvents`]: there will never be more.
     NoMoreEvents,
+    /// To [`Question::Tap`]: from now on.
+    Tapped,
+    /// To a tap that asked for it, by [`Question::Tap`] the first time: what was seen, and how much else. `time_ms` is the time of `at_us`.
+    Seen { shard: ShardId, at_us: u32, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },
     /// To [`Question::Stats`].
     Stats { shard: ShardId, stats: Box<Stats> },
     /// To [`Operation::Reload`]: what the new configuration, which all shards hold to, changed.

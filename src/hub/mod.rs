@@ -6,7 +6,7 @@
 //! publish its place ([`directory`]). The parts talk by [`Mail`], also when both are this hub.
 //!
 //! This file has the hub's state, the requests and the mail that it opens; what follows from them is in `membership.rs`,
-//! `delivery.rs`, `replies.rs` and `telling.rs`.
+//! `delivery.rs`, `replies.rs`, `telling.rs` and `watching.rs`.
 
 pub mod addresses;
 pub mod bucket;
@@ -25,7 +25,9 @@ mod replies;
 pub mod reports;
 pub mod subscribers;
 pub mod survey;
+pub mod taps;
 mod telling;
+pub mod watching;
 
 #[cfg(any(test, fuzzing))]
 pub mod simulation;
@@ -53,6 +55,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use subscribers::Subscribers;
 use survey::Survey;
+use taps::Taps;
 
 /// What a hub asks of the shard around it.
 pub trait Port {
@@ -70,6 +73,10 @@ pub trait Port {
     fn settle(&mut self, asker: Asker, settled: Settled);
     /// The owner of the address of a connection that arrived has decided.
     fn admit(&mut self, arrival: Arrival, verdict: Verdict);
+    /// Where a connection comes from, for those who watch.
+    fn address(&self, _slot: Slot) -> Option<SocketAddr> {
+        None
+    }
     /// The connection broke a limit. Can be said again before [`Hub::disconnect`] is called, and within that call.
     fn close(&mut self, slot: Slot, reason: CloseReason);
 }
@@ -145,6 +152,7 @@ pub struct Hub {
     addresses: Addresses,
     /// What this shard has to tell the journal.
     reports: Reports,
+    taps: Taps,
     /// Of [`journal::JOURNAL`] only.
     journal: Journal,
     /// Walks for the busiest of both, oldest first. Bounded by what admin sessions may ask at once.
@@ -181,6 +189,7 @@ impl Hub {
             shards,
             addresses: Addresses::new(hasher.clone()),
             reports: Reports::default(),
+            taps: Taps::default(),
             journal: Journal::new(hasher.hash_one("epoch")),
             hasher,
             identities: Identities::new(seed),
@@ -222,6 +231,9 @@ impl Hub {
         let id = self.socket_id(slot);
         if self.reports.is_listening {
             self.reports.push(Happening::Connected { socket_id: id, address });
+        }
+        if self.taps.is_open() {
+            self.see_connect(id, address);
         }
         let (interval, timeout) = (self.limits.heart_interval_s, self.limits.heart_timeout_s);
         self.say_now(slot, port, |out| event::connected(out, id, interval, timeout));
@@ -268,13 +280,21 @@ impl Hub {
             }
             Ok(Command::Pong) => heard = Heard::Pong,
             Ok(Command::Subscribe { channel, auth, channel_data }) => {
-                if let Err(code) = self.subscribe(slot, &channel, &auth, &channel_data, port) {
+                let subscribed = self.subscribe(slot, &channel, &auth, &channel_data, port);
+                if self.taps.is_open() {
+                    self.see_subscribe(slot, &channel.value, subscribed.err(), port);
+                }
+                if let Err(code) = subscribed {
                     self.counters.requests_refused += 1;
                     self.say(slot, port, |out| event::subscribe_error(out, channel.raw, code));
                 }
             }
             Ok(Command::Unsubscribe { channel }) => {
-                if let Err(code) = self.unsubscribe(slot, &channel, port) {
+                let unsubscribed = self.unsubscribe(slot, &channel, port);
+                if self.taps.is_open() {
+                    self.see_unsubscribe(slot, &channel.value, unsubscribed.err(), port);
+                }
+                if let Err(code) = unsubscribed {
                     self.counters.requests_refused += 1;
                     self.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
                 }
@@ -296,6 +316,9 @@ impl Hub {
     #[cold]
     pub fn refuse(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
         let code = ErrorCode::RateLimited;
+        if self.taps.is_open() {
+            self.see_limit(slot, port);
+        }
         match self.parser.command(text) {
             Ok(Command::Pong) => return Heard::Pong,
             Ok(Command::Subscribe { channel, .. }) => {
@@ -516,6 +539,9 @@ impl Hub {
                 return self.serve_follower(asker, &question, port);
             }
             Question::Busiest { by, limit } => return self.surveys.push_back(Survey::new(asker, by, limit)),
+            Question::Tap { filter } => return self.tap(asker, filter, port),
+            Question::MoreSeen => return self.taps.more(asker),
+            Question::Untap => return self.taps.close(asker),
             Question::Unsubscribe { member, channel, hash } => {
                 let wanted = self.is_live(member).then(|| self.wanted_local(member.slot, channel.as_channel(), hash));
                 match wanted.flatten() {

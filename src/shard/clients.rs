@@ -164,7 +164,7 @@ impl Clients {
         }
         let slot = self.connections.insert(Connection::new(socket, self.now)) as Slot;
         self.census.enter(Phase::Upgrading);
-        self.secure(slot);
+        self.secure(slot, hub);
         self.wheel.arm(slot, self.now.wrapping_add(self.handshake_ticks()));
         self.arrive(slot, peer, hub);
     }
@@ -385,7 +385,7 @@ impl Clients {
                     // What an earlier call of this write took is gone out all the same.
                     hub.counters.bytes_out += (waiting - connection.outbox.bytes()) as u64;
                     let was_open = connection.phase == Phase::Open;
-                    self.count_end(slot, &CloseReason::ClientGone);
+                    self.count_end(slot, &CloseReason::ClientGone, hub);
                     if was_open {
                         hub.disconnect(slot, &CloseReason::ClientGone, self);
                     }
@@ -499,6 +499,10 @@ impl Port for Clients {
 
     fn admit(&mut self, arrival: Arrival, verdict: Verdict) {
         self.verdicts.push((arrival, verdict));
+    }
+
+    fn address(&self, slot: Slot) -> Option<SocketAddr> {
+        Clients::address(self, slot)
     }
 
     fn close(&mut self, slot: Slot, reason: CloseReason) {

@@ -206,6 +206,7 @@ impl Shard {
         self.hub.end_turn(&mut self.clients);
         self.hub.forget_addresses(self.clients.now);
         self.hub.report(wall_ms, &mut self.clients);
+        self.hub.show(wall_ms, &mut self.clients);
         self.ring()?;
         if !self.clients.is_behind() {
             self.unwritten = Laid::default();

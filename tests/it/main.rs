@@ -20,6 +20,7 @@ mod limits;
 mod order;
 mod protocol;
 mod reload;
+mod tail;
 mod tls;
 mod transport;
 mod webhooks;

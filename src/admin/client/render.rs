@@ -46,7 +46,7 @@ impl Renderer {
             Request::Disconnect { .. } => Shape::Done("disconnected"),
             Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
             // A stream, which `Client::watch` prints.
-            Request::Events { .. } => Shape::Done(""),
+            Request::Events { .. } | Request::Tail(_) => Shape::Done(""),
             Request::Busiest { .. } => Shape::Busiest,
             Request::Stats => Shape::Stats,
             Request::Reload => Shape::Reloaded,

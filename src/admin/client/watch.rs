@@ -1,4 +1,4 @@
-//! `corecast events`: prints the lines of a stream as they come, until one side ends it.
+//! `corecast events` and `corecast tail`: prints the lines of a stream as they come, until one side ends it.
 
 use super::{Client, Error, Request};
 use serde_json::Value;
@@ -44,12 +44,18 @@ impl Client {
 }
 
 fn begin(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    if reply["epoch"].is_null() {
+        return writeln!(out, "watching");
+    }
     writeln!(out, "after number {} of epoch {}", text(&reply["number"]), text(&reply["epoch"]))
 }
 
-/// One line for people: when, the number, what happened, and to whom.
+/// One line for people: when, the number where it has one, what happened, and to whom.
 fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
     let event = text(&told["event"]);
+    if told["number"].is_null() && event != "error" {
+        return render_sighting(told, &event, out);
+    }
     let whom = match &*event {
         "channel_occupied" | "channel_vacated" => text(&told["channel"]),
         "connected" => {
@@ -70,6 +76,17 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
     };
     let time = told["time_ms"].as_u64().map_or("-".into(), time);
     let line = format!("{time:<24} {:>6} {event:<16} {whom}", text(&told["number"]));
+    writeln!(out, "{}", line.trim_end().replace(char::is_control, "\u{fffd}"))
+}
+
+/// What the server saw: when, what, and every other member as it is called.
+fn render_sighting(told: &Value, event: &str, out: &mut impl Write) -> io::Result<()> {
+    let members =
+        ["socket_id", "address", "channel", "name", "bytes", "subscribers", "result", "why", "reason", "code", "data"];
+    let shown = members.iter().chain(&["count"]).filter(|member| !told[**member].is_null());
+    let shown: Vec<String> = shown.map(|member| format!("{member}={}", text(&told[*member]))).collect();
+    let time = told["time_ms"].as_u64().map_or("-".into(), time);
+    let line = format!("{time} {event:<11} shard={} {}", text(&told["shard"]), shown.join(" "));
     writeln!(out, "{}", line.trim_end().replace(char::is_control, "\u{fffd}"))
 }
 
@@ -118,6 +135,14 @@ mod tests {
         check(
             r#"{"number":8,"event":"snapshot_end","channels":2,"connections":3}"#,
             "-                             8 snapshot_end     2 channels, 3 connections\n",
+        );
+        check(
+            r#"{"time_ms":7,"shard":1,"event":"subscribe","socket_id":"1.2","address":"192.0.2.7:80","channel":"a","result":"ok"}"#,
+            "1970-01-01T00:00:00.007Z subscribe   shard=1 socket_id=1.2 address=192.0.2.7:80 channel=a result=ok\n",
+        );
+        check(
+            r#"{"time_ms":7,"shard":0,"event":"dropped","count":12}"#,
+            "1970-01-01T00:00:00.007Z dropped     shard=0 count=12\n",
         );
         check(r#"{"number":9,"time_ms":0,"event":"new"}"#, "1970-01-01T00:00:00.000Z      9 new\n");
     }

@@ -171,6 +171,9 @@ impl Clients {
     fn refuse(&mut self, slot: Slot, refusal: &Refusal, response: &[u8], reason: CloseReason, hub: &mut Hub) {
         hub.counters.upgrades_refused += 1;
         self.refusals[refusal.kind()] += 1;
+        if hub.is_watched() {
+            hub.see_refuse(self.address(slot), refusal.why);
+        }
         if tracing::enabled!(tracing::Level::DEBUG) {
             let (address, source) = self.origin(slot);
             tracing::debug!(shard = self.me, slot, why = refusal.why, address, source, "upgrade refused");
@@ -197,7 +200,7 @@ impl Clients {
         self.connections[slot as usize].ping_at = self.now.wrapping_add(interval - jitter);
         let deadline = self.deadline(slot);
         self.wheel.arm(slot, deadline);
-        let address = hub.is_listened_to().then(|| self.address(slot)).flatten();
+        let address = (hub.is_listened_to() || hub.is_watched()).then(|| self.address(slot)).flatten();
         hub.connect(slot, address, self);
         if tracing::enabled!(tracing::Level::DEBUG) {
             let (address, source) = self.origin(slot);

@@ -21,7 +21,7 @@ impl Clients {
             _ => {}
         }
         let was_member = connection.phase == Phase::Open;
-        self.count_end(slot, &reason);
+        self.count_end(slot, &reason, hub);
         if was_member {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
             hub.disconnect(slot, &reason, self);
@@ -70,7 +70,7 @@ impl Clients {
             return;
         };
         let phase = connection.phase;
-        self.count_end(slot, reason);
+        self.count_end(slot, reason, hub);
         match phase {
             Phase::Upgrading | Phase::Ended => return self.finish(slot),
             Phase::Open | Phase::Echoing { .. } => {
@@ -86,9 +86,12 @@ impl Clients {
     }
 
     /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.
-    pub(super) fn count_end(&mut self, slot: Slot, reason: &CloseReason) {
+    pub(super) fn count_end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
         if self.connections[slot as usize].end() {
             self.closes[reason.kind()] += 1;
+            if hub.is_watched() {
+                hub.see_close(slot, self.address(slot), reason);
+            }
         }
     }
 
@@ -138,7 +141,7 @@ impl Clients {
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
         let late = slots.iter().filter(|&&slot| !self.connections[slot as usize].outbox.is_empty()).count();
         for slot in slots {
-            self.count_end(slot, &CloseReason::ServerRestarting);
+            self.count_end(slot, &CloseReason::ServerRestarting, hub);
             self.finish(slot);
         }
         while !self.ended.is_empty() {

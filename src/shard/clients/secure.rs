@@ -32,7 +32,7 @@ impl Clients {
     }
 
     /// Begins a session on a connection that was just accepted.
-    pub(super) fn secure(&mut self, slot: Slot) {
+    pub(super) fn secure(&mut self, slot: Slot, hub: &mut Hub) {
         let Some(certificate) = self.certificate() else { return };
         match Session::new(&certificate.server) {
             Ok(session) => {
@@ -42,7 +42,7 @@ impl Clients {
             // The configuration did serve others. Never plain instead.
             Err(error) => {
                 tracing::error!(shard = self.me, slot, %error, "cannot begin a TLS session");
-                self.count_end(slot, &CloseReason::TlsFailed);
+                self.count_end(slot, &CloseReason::TlsFailed, hub);
                 self.finish(slot);
             }
         }

@@ -107,8 +107,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 events.iter().for_each(|event| reader.apply(&event.what));
             }
             // It comes again, or not.
-            Some(Told::Refused | Told::FellBehind { .. }) => reader.is_gone = true,
-            Some(Told::NoMore) => reader.is_gone = true,
+            Some(Told::FellBehind { .. } | Told::NoMore) => reader.is_gone = true,
         }
     }
 
