@@ -180,9 +180,7 @@ impl Admins {
         let (slots, start) = (self.connections.capacity(), self.first_stream);
         let mut left = STREAMS_PER_TURN;
         for slot in (start..slots).chain(0..start.min(slots)) {
-            let Some(admin) = self.connections.get_mut(slot).filter(|admin| admin.session.may_stream_on()) else {
-                continue;
-            };
+            let Some(admin) = self.connections.get_mut(slot).filter(|admin| admin.may_stream()) else { continue };
             admin.session.stream_on(hub, clients);
             left -= 1;
             if left == 0 {
@@ -194,7 +192,7 @@ impl Admins {
 
     /// Whether a stream could go on.
     pub fn may_stream(&self) -> bool {
-        self.connections.iter().any(|(_, admin)| admin.session.may_stream_on())
+        self.connections.iter().any(|(_, admin)| admin.may_stream())
     }
 
     /// Hands over what shards answered.
@@ -358,13 +356,18 @@ impl Admin {
         now.wrapping_sub(self.taken_at) < ticks(READ_TIMEOUT_MS)
     }
 
-    /// Whether a stream is to be ended: the peer has left, or all is said; or the server stops, and there is nothing that the
-    /// peer has to be told, or it does not take it.
+    /// Whether it is a stream that could go on. To a peer that has left, or says that it will, nothing is added: it ends as
+    /// every connection does, when all is answered and written.
+    fn may_stream(&self) -> bool {
+        !self.is_eof && self.session.may_stream_on()
+    }
+
+    /// Whether a stream is to be ended: all is said; or the server stops, and there is nothing that the peer has to be told,
+    /// or it does not take it.
     fn ends_stream(&self, is_stopping: bool, now: u32) -> bool {
         let session = &self.session;
         session.is_stream()
-            && (self.is_eof
-                || session.is_over() && session.output.is_empty()
+            && (session.is_over() && session.is_answered() && session.output.is_empty()
                 || is_stopping && !session.is_over() && !session.has_last_words()
                 || is_stopping && !session.output.is_empty() && !self.is_reading(now))
     }

@@ -3,7 +3,8 @@
 use crate::harness::{Admin, Client, RawClient, Server, eventually, for_shards, opcode, output};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::process::Stdio;
 
 for_shards!(
@@ -15,6 +16,7 @@ for_shards!(
     the_servers_end_is_told_to_whoever_reads,
     who_does_not_read_holds_up_nobody,
     a_consumer_that_leaves_is_forgotten,
+    who_says_no_more_is_told_what_it_asked_for_before,
     what_a_consumer_says_is_not_read,
     there_are_so_many_consumers_and_no_more,
     the_command_prints_a_line_per_event,
@@ -380,6 +382,27 @@ fn a_consumer_that_leaves_is_forgotten(shards: usize) {
     drop(consumers);
     eventually("nothing has happened, and yet they are forgotten", || stat(&mut admin, "event_consumers") == 0);
     eventually("their connections are closed", || stat(&mut admin, "admin_connections") == 1);
+}
+
+/// The end of what a consumer sends ends its stream, but takes nothing away that it asked for before, whatever waits for whom.
+fn who_says_no_more_is_told_what_it_asked_for_before(shards: usize) {
+    let server = Server::start(shards);
+    for _ in 0..20 {
+        let (mut writer, reader) = Admin::connect(&server).split();
+        for id in 0..20 {
+            let channel = format!("c{id}");
+            let request = json!({"id": id, "command": "publish", "channel": channel, "event": "e", "data": null});
+            writeln!(writer, "{request}").expect("the admin socket takes bytes");
+        }
+        writeln!(writer, "{}", json!({"id": 20, "command": "stats"})).expect("the admin socket takes bytes");
+        writeln!(writer, "{}", json!({"id": 21, "command": "events"})).expect("the admin socket takes bytes");
+        writer.shutdown(Shutdown::Write).expect("it is connected");
+        let lines = reader.lines().map(|line| serde_json::from_str::<Value>(&line.expect("an end")).expect("JSON"));
+        let ids: Vec<u64> = lines.filter_map(|line| line["id"].as_u64()).collect();
+        assert!(ids.iter().copied().eq(0..=21), "{ids:?}");
+    }
+    let mut admin = Admin::connect(&server);
+    eventually("they are forgotten", || stat(&mut admin, "event_consumers") == 0);
 }
 
 fn what_a_consumer_says_is_not_read(shards: usize) {
