@@ -77,10 +77,13 @@ impl Known {
         needs_snapshot
     }
 
-    /// What a stream is asked for: to go on where the last one ended, or from a snapshot on.
+    /// What a stream is asked for: to go on where the last one ended, or from a snapshot on, which one that ended in a
+    /// snapshot has still to bring.
     pub fn request(&mut self) -> String {
         self.is_answered = false;
-        self.snapshot = None;
+        if self.snapshot.take().is_some() {
+            self.place = None;
+        }
         let (epoch, since) = match &self.place {
             Some(Place { epoch, number }) => (Some(epoch.as_str()), Some(*number)),
             None => (None, None),
@@ -402,6 +405,7 @@ mod tests {
         open(&mut known, &[r#"{"number":42,"time_ms":1,"event":"channel_occupied","channel":"a"}"#]);
         let begun = [r#"{"number":50,"event":"snapshot","channels":2,"connections":0}"#];
         assert_eq!(open(&mut known, &begun), [""; 0]);
+        assert_eq!(known.request(), r#"{"id":1,"command":"events"}"#, "what was still to come comes with no event");
         let whole = [
             r#"{"number":51,"event":"snapshot","channels":1,"connections":0}"#,
             r#"{"number":51,"event":"channel_occupied","channel":"a"}"#,
