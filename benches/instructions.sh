@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 TOLERANCE_PERCENT=5
 
 command -v valgrind >/dev/null || { apt-get update -q && apt-get install -qy valgrind; } >/dev/null
-binary=$(cargo bench --bench instructions --no-run --message-format=json-render-diagnostics 2>/dev/null |
+# The profile of the tests, so that nothing is built for this alone. A release, linked with LTO, needs somewhat fewer.
+binary=$(cargo bench --profile release-test --bench instructions --no-run --quiet --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*instructions-[^"]*\)".*/\1/p')
 
 count() { # what turns
