@@ -24,6 +24,7 @@ pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
     let api = Router::new()
         .route("/info", get(api::info))
         .route("/stats", get(api::stats))
+        .route("/busiest", get(api::busiest))
         .route("/channels", get(api::channels))
         .route("/connections", get(api::connections))
         .route("/connections/{socket_id}", get(api::connection))
@@ -96,7 +97,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-static ASSETS: [Asset; 12] = assets! {
+static ASSETS: [Asset; 13] = assets! {
     "index.html": HTML,
     "console.css": CSS,
     "icon.svg": SVG,
@@ -106,6 +107,7 @@ static ASSETS: [Asset; 12] = assets! {
     "numbers.js": JS,
     "chart.js": JS,
     "overview.js": JS,
+    "busiest.js": JS,
     "channels.js": JS,
     "connections.js": JS,
     "debug.js": JS,

@@ -132,6 +132,8 @@ test("charts move while a publisher runs", async () => {
   const one = await path();
   await until("the line goes on", async () => (await path()) !== one && (await path()).includes("L"));
   assert.equal(await page.locator("#shards tbody tr").count(), 2);
+  const busiest = page.locator("#busiest-channels tbody tr", { hasText: "charts" }).locator("td").last();
+  await until("its rate among the busiest", async () => (await busiest.count()) > 0 && /[1-9]/.test(await busiest.textContent()));
   // By keyboard and by pointer: another window, and what was at a place.
   await page.locator("#window button").first().focus();
   await page.keyboard.press("Enter");
@@ -270,7 +272,8 @@ test("375 px wide, nothing has to be scrolled sideways", async () => {
   for (const view of ["overview", "channels", "connections", "debug"]) {
     const { page, errors, close } = await open(server, { view: `#${view}`, viewport: { width: 375, height: 740 } });
     await live(page);
-    if (view !== "overview" && view !== "debug") await page.waitForSelector(`#${view}-rows tr`);
+    if (view === "overview") await page.waitForSelector("#busiest-channels tbody tr");
+    else if (view !== "debug") await page.waitForSelector(`#${view}-rows tr`);
     if (view === "debug") {
       await page.click("#debug-connect [type=submit]");
       await page.waitForSelector("#log li[data-kind=in]");

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { age, bytes, micros, percent, quantile, sample, short, ticks, whole } from "./numbers.mjs";
+import { age, bytes, messageRates, micros, percent, quantile, sample, short, ticks, whole } from "./numbers.mjs";
 
 const plain = (text) => text.replaceAll("\u202f", " ");
 
@@ -30,6 +30,13 @@ test("rates go by the server's clock", () => {
   assert.equal(between.shards[0].turn_us, 50_000);
   assert.equal(between.cpu, 0.5);
   assert.equal(sample(answer(1_000, 10, 0, 5), answer(2_000, 10, 0, 5), 0).shards[0].turn_us, null);
+});
+
+test("rates of channels are of those that were there before", () => {
+  const answer = (at_ms, ...channels) => ({ at_ms, channels: channels.map(([channel, messages]) => ({ channel, messages })) });
+  const after = answer(6_000, ["a", 30], ["new", 7], ["anew", 1], ["still", 4]);
+  assert.deepEqual(messageRates(answer(1_000, ["still", 4], ["anew", 9], ["a", 10], ["gone", 1]), after), [4, null, null, 0]);
+  assert.deepEqual(messageRates(null, after), [null, null, null, null]);
 });
 
 test("axes end at round numbers", () => {

@@ -299,6 +299,37 @@ fn channels_are_listed_and_searched() {
 }
 
 #[test]
+fn the_busiest_are_told_of() {
+    // This machine's connections are counted where their number is limited.
+    let options = Server::options(2).arg("--http", "127.0.0.1:0").arg("--max-connections-per-address", "9");
+    let server = options.start();
+    let (mut one, mut other) = (Client::connect(&server), Client::connect(&server));
+    one.subscribe("many");
+    other.subscribe("many");
+    other.subscribe("loud");
+    let mut http = Http::connect(&server);
+    for _ in 0..3 {
+        assert_eq!(http.tell("publish", &json!({"channel": "loud", "event": "e"})).status, 200);
+    }
+    let (many, loud) = (json!(["many", 2, 0]), json!(["loud", 1, 3]));
+    let channels = |answer: &Value| -> Vec<Value> {
+        let entries = answer["channels"].as_array().expect("channels").iter();
+        entries.map(|entry| json!([entry["channel"], entry["subscribers"], entry["messages"]])).collect()
+    };
+    let first = http.asked("busiest");
+    assert_eq!(channels(&first), [many.clone(), loud.clone()]);
+    assert_eq!(first["addresses"], json!([{"address": "127.0.0.1", "connections": 2}]));
+    let second = http.asked("busiest?by=messages&limit=10");
+    assert_eq!(channels(&second), [loud, many.clone()]);
+    assert!(second["at_ms"].as_u64() >= first["at_ms"].as_u64(), "{first} {second}");
+    assert_eq!(channels(&http.asked("busiest?by=subscribers&limit=1")), [many]);
+    for query in ["limit=0", "limit=1001", "by=", "by=%22,%22x"] {
+        let refused = http.console("GET", &format!("/api/busiest?{query}"), LOCAL, "");
+        assert_eq!(refused.refused(400), "malformed_request", "{query}");
+    }
+}
+
+#[test]
 fn connections_are_listed_looked_into_and_closed() {
     let server = start();
     let (mut one, mut other) = (RawClient::connect(&server), Client::connect(&server));

@@ -79,6 +79,24 @@ pub async fn stats(State(face): State<Arc<Face>>) -> Response {
     respond(answer.await)
 }
 
+/// `GET /busiest`: the channels with the most subscribers, or the most messages of late (`by`), and the addresses with the most
+/// connections. `at_ms` is when they were told, by the clock of [`stats`]: `messages` only ever grow while a channel lives.
+pub async fn busiest(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
+    let answer = async {
+        let parameters = Parameters::of(query);
+        let mut request = json!({"command": "busiest", "limit": parameters.limit()?});
+        if let Some(by) = parameters.get("by") {
+            request["by"] = by.into();
+        }
+        // It walks through the tables, too.
+        let _walk = face.walks.acquire().await;
+        let mut reply = ask(&face, &request.to_string()).await?;
+        reply.insert("at_ms".into(), (face.begun.elapsed().as_millis() as u64).into());
+        Ok(Value::Object(reply))
+    };
+    respond(answer.await)
+}
+
 /// `GET /channels`: those whose name starts with `prefix` and contains `contains`, in either case.
 pub async fn channels(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
     let answer = async {

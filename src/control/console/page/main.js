@@ -1,6 +1,7 @@
 // The page: colours, views, the key, and the numbers that come every second.
 
 import { Refused, door, get } from "./api.js";
+import * as busiest from "./busiest.js";
 import * as channels from "./channels.js";
 import * as connections from "./connections.js";
 import * as debug from "./debug.js";
@@ -24,6 +25,7 @@ function start() {
   // There is nothing behind it to go back to.
   byId("login").addEventListener("cancel", (event) => event.preventDefault());
   overview.start();
+  busiest.start();
   channels.start(watch);
   connections.start();
   debug.start();
@@ -41,7 +43,10 @@ function colours(theme) {
 }
 
 const VIEWS = {
-  overview: overview.draw,
+  overview: () => {
+    overview.draw();
+    busiest.load();
+  },
   channels: () => channels.load(false, watch),
   connections: () => connections.load(false),
   debug: () => {},

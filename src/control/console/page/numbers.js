@@ -58,6 +58,16 @@ export function sample(before, after, time) {
   };
 }
 
+/** Messages a second of each channel of `after`, as two answers of `busiest` tell; `null`: it was not among those `before`, or
+ * has begun anew since. */
+export function messageRates(before, after) {
+  const then = new Map(before?.channels.map(({ channel, messages }) => [channel, messages]));
+  return after.channels.map(({ channel, messages }) => {
+    const more = messages - (then.get(channel) ?? Infinity);
+    return more >= 0 ? more / ((after.at_ms - before.at_ms) / 1000) : null;
+  });
+}
+
 /** Values of an axis from 0: about `count` of them, 1, 2 or 5 times a power of ten apart, the last one at or above `max`; of
  * bytes, as many KiB, MiB or GiB. */
 export function ticks(max, count = 4, isBytes = false) {
