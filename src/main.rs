@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             let (server, request) = tail.request();
             watch(&server, &request)
         }
+        Some(Command::Top(options)) => top(&options),
         Some(Command::Stats { server }) => ask(&server, Request::Stats),
         Some(Command::Reload { server }) => ask(&server, Request::Reload),
         Some(Command::Drain { over, server }) => ask(&server, Request::Drain { over_ms: over }),
@@ -137,6 +138,10 @@ fn subscribe(options: &Subscribe) -> anyhow::Result<ExitCode> {
     let keys = gather(&options.keys.flags())?.keys()?;
     cli::subscribe::run(&options.url, &options.trust(), &options.channels, keys.first(), options.count)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn top(options: &cli::Top) -> anyhow::Result<ExitCode> {
+    cli::top::run(&gather(&options.flags())?.admin_socket()?, &options.options())
 }
 
 fn sign(options: &Sign) -> anyhow::Result<ExitCode> {

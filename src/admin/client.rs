@@ -218,6 +218,12 @@ impl Client {
         }
     }
 
+    /// Asks, and returns the answer.
+    pub fn reply(&mut self, request: &Request) -> Result<Value, Error> {
+        let line = self.ask(request)?;
+        self.judge(&line)
+    }
+
     /// Sends one request and waits for its line, newline included.
     fn ask(&mut self, request: &Request) -> Result<String, Error> {
         let mut line = serde_json::to_vec(request).expect("a request has no keys but texts");

@@ -5,6 +5,7 @@ mod dial;
 pub mod generated;
 mod leaving;
 pub mod subscribe;
+pub mod top;
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
@@ -14,6 +15,7 @@ use corecast::hub::taps::{KINDS, RATE_MAX};
 use dial::Trust;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Parser)]
 #[command(name = "corecast", version, about = ABOUT, args_conflicts_with_subcommands = true, after_help = CLI_AFTER)]
@@ -134,6 +136,10 @@ Example:
     /// Watch what the server sees and decides, as it happens
     #[command(after_help = TAIL_AFTER)]
     Tail(Tail),
+
+    /// Watch the server: rates, shards, closes, the busiest channels and addresses
+    #[command(after_help = TOP_AFTER)]
+    Top(Top),
 
     /// Show the server's counters, in total and by shard
     Stats {
@@ -309,6 +315,42 @@ impl From<Paging> for Page {
     }
 }
 
+#[derive(Args)]
+pub struct Top {
+    /// Time between two looks: 500ms, 1s, 1m
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    interval: Duration,
+    /// Print one picture, which takes two looks, and end; needs no terminal
+    #[arg(long)]
+    once: bool,
+    /// With --once: as JSON
+    #[arg(long, requires = "once")]
+    json: bool,
+    /// The server's admin socket [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<String>,
+    #[arg(long, value_name = "PATH", help = CONFIG_HELP)]
+    config: Option<String>,
+}
+
+impl Top {
+    pub fn flags(&self) -> Flags {
+        flags([("admin-socket", self.admin_socket.as_slice()), ("config", self.config.as_slice())])
+    }
+
+    pub fn options(&self) -> top::Options {
+        top::Options { interval: self.interval, is_once: self.once, is_json: self.json }
+    }
+}
+
+/// Shorter, and looking would be much of what is seen.
+fn interval(text: &str) -> Result<Duration, String> {
+    match leaving::time(text)? {
+        millis @ 100.. => Ok(Duration::from_millis(millis)),
+        _ => Err("100ms to 1h".into()),
+    }
+}
+
 /// What makes a channel busy.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum By {
@@ -470,6 +512,15 @@ Examples:
   corecast subscribe private-user.13 --key-file keys
   corecast subscribe user:13 --count 1 --url ws://127.0.0.1:9000/
   corecast subscribe user:13 --url wss://push.example.com --ca authority.pem";
+
+const TOP_AFTER: &str = "\
+Keys: q quits, Tab and arrows choose and scroll tables, s sorts channels by subscribers or messages, p pauses, ? explains. \
+Colours are the terminal's own; NO_COLOR=1 does without. Where the server goes away, it is waited for.
+
+Examples:
+  corecast top
+  ssh -t host corecast top --interval 5s
+  corecast top --once --json";
 
 const RELOAD_AFTER: &str = "\
 The server reads its configuration file, key files, environment and flags again, as at its start, and holds to them at \

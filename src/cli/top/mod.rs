@@ -1,0 +1,53 @@
+//! `corecast top`: what a server does, as it does it. Over the admin socket alone, so also through `ssh -t host corecast top`.
+//!
+//! ```text
+//! sampler thread ── stats, busiest ──► admin socket        keys ──► state ──► render ──► terminal
+//!       └───────────── samples, or why there is none ───────────────►┘
+//! ```
+
+mod figures;
+mod plain;
+mod render;
+mod sample;
+mod screen;
+mod state;
+mod view;
+
+use corecast::admin::client::{By, Client, Error};
+use sample::Sample;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+use view::View;
+
+/// How it is shown.
+pub struct Options {
+    /// Between two samples.
+    pub interval: Duration,
+    /// One picture, without a terminal.
+    pub is_once: bool,
+    /// And that as JSON.
+    pub is_json: bool,
+}
+
+/// Runs until the user has seen enough, or has shown one picture.
+pub fn run(socket: &Path, options: &Options) -> anyhow::Result<ExitCode> {
+    // Where there is no server to begin with, that is an error; later it is waited for.
+    let mut client = Client::connect(socket)?;
+    if options.is_once {
+        let before = Sample::take(&mut client, By::Messages)?;
+        thread::sleep(options.interval);
+        let now = Sample::take(&mut client, By::Messages)?;
+        let view = View::between(Some(&before), &now, By::Messages);
+        let text = if options.is_json { serde_json::to_string(&view)? + "\n" } else { plain::page(&view) };
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        anyhow::bail!("top needs a terminal: with ssh that is `ssh -t`; `corecast top --once` needs none");
+    }
+    screen::run(client, socket, options.interval)
+}

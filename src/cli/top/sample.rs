@@ -1,0 +1,88 @@
+//! What the server says at one moment: the replies to `stats` and `busiest`.
+
+use corecast::admin::client::{By, Client, Error, Request};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Names of `stats` and their numbers.
+#[derive(Clone, Default)]
+pub struct Numbers(HashMap<String, u64>);
+
+impl Numbers {
+    fn of(value: &Value) -> Numbers {
+        let members = value.as_object().into_iter().flatten();
+        Numbers(members.filter_map(|(name, number)| Some((name.clone(), number.as_u64()?))).collect())
+    }
+
+    /// The number of this name; 0 where an older server has none.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// Those whose names start so, with the rest of their names.
+    pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
+        self.0.iter().filter_map(move |(name, number)| Some((name.strip_prefix(prefix)?, *number)))
+    }
+}
+
+/// A channel among the busiest.
+#[derive(Clone)]
+pub struct Channel {
+    pub name: String,
+    pub subscribers: u64,
+    pub messages: u64,
+}
+
+/// An address among the busiest.
+#[derive(Clone)]
+pub struct Address {
+    pub name: String,
+    pub connections: u64,
+}
+
+/// One moment.
+#[derive(Clone)]
+pub struct Sample {
+    pub at: Instant,
+    pub total: Numbers,
+    pub shards: Vec<Numbers>,
+    pub channels: Vec<Channel>,
+    pub addresses: Vec<Address>,
+}
+
+impl Sample {
+    /// Asks the server. More channels are asked for than are shown, so that one that rises has been seen before.
+    pub fn take(client: &mut Client, by: By) -> Result<Sample, Error> {
+        let stats = client.reply(&Request::Stats)?;
+        let at = Instant::now();
+        let busiest = client.reply(&Request::Busiest { by, limit: Some(ROWS_ASKED) })?;
+        Ok(Sample::read(at, &stats, &busiest))
+    }
+
+    /// Reads the replies to `stats`, which came then, and `busiest`.
+    pub fn read(at: Instant, stats: &Value, busiest: &Value) -> Sample {
+        let text = |value: &Value| value.as_str().unwrap_or_default().replace(char::is_control, "\u{fffd}");
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        Sample {
+            at,
+            total: Numbers::of(&stats["stats"]),
+            shards: list(&stats["shards"]).iter().map(Numbers::of).collect(),
+            channels: list(&busiest["channels"])
+                .iter()
+                .map(|item| Channel {
+                    name: text(&item["channel"]),
+                    subscribers: number(&item["subscribers"]),
+                    messages: number(&item["messages"]),
+                })
+                .collect(),
+            addresses: list(&busiest["addresses"])
+                .iter()
+                .map(|item| Address { name: text(&item["address"]), connections: number(&item["connections"]) })
+                .collect(),
+        }
+    }
+}
+
+const ROWS_ASKED: usize = 100;
