@@ -22,5 +22,6 @@ mod protocol;
 mod reload;
 mod tail;
 mod tls;
+mod top;
 mod transport;
 mod webhooks;

@@ -106,7 +106,8 @@ impl View {
                 .map(|address| Address { address: address.name.clone(), connections: address.connections })
                 .collect(),
         };
-        view.rates.closes = before.map(|_| view.closes.iter().filter_map(|close| close.rate).sum());
+        view.rates.closes =
+            before.map(|_| view.closes.iter().filter_map(|close| close.rate).fold(0.0, |sum, rate| sum + rate));
         for (at, numbers) in now.shards.iter().enumerate() {
             let before = before.and_then(|before| before.shards.get(at));
             view.shards.push(shard(&Span { before, now: numbers, interval_s }));

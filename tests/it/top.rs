@@ -1,0 +1,133 @@
+//! `corecast top`, in a terminal of its own and without one.
+
+use crate::harness::{Admin, Client, Server, TempDir, corecast, eventually, output};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// A terminal of 80×24 in which the command runs, and all that it has been sent.
+struct Terminal {
+    command: Child,
+    keys: File,
+    tty: File,
+    sent: Arc<Mutex<String>>,
+}
+
+impl Terminal {
+    fn start(args: &[&str], no_color: &str) -> Terminal {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudoterminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
+        let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("UTF-8");
+        let tty = File::options().read(true).write(true).open(name).expect("its other end");
+        tcsetwinsize(&tty, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
+        let end = || tty.try_clone().expect("a second handle");
+        let mut command = corecast(args);
+        command.env("NO_COLOR", no_color).env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
+        let command = command.spawn().expect("the binary");
+        let (mut keys, sent) = (File::from(master), Arc::new(Mutex::new(String::new())));
+        let (mut screen, all) = (keys.try_clone().expect("a second handle"), sent.clone());
+        keys.flush().expect("a terminal");
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = screen.read(&mut bytes) {
+                all.lock().expect("no panic").push_str(&String::from_utf8_lossy(&bytes[..n]));
+            }
+        });
+        Terminal { command, keys, tty, sent }
+    }
+
+    /// Waits until this has been sent since the last call.
+    fn expect(&self, text: &str) {
+        let mut seen = String::new();
+        eventually(&format!("{text:?} is on the screen"), || {
+            seen += &std::mem::take(&mut *self.sent.lock().expect("no panic"));
+            seen.contains(text)
+        });
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("a terminal");
+    }
+
+    /// Waits for the end, which leaves the terminal as it was.
+    fn end(mut self) -> ExitStatus {
+        let status = self.command.wait().expect("it ends");
+        self.expect("\u{1b}[?1049l");
+        let modes = tcgetattr(&self.tty).expect("a terminal").local_modes;
+        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO), "{modes:?}");
+        status
+    }
+}
+
+fn top(socket: &Path, no_color: &str) -> Terminal {
+    Terminal::start(&["top", "--interval", "100ms", "--admin-socket", socket.to_str().expect("UTF-8")], no_color)
+}
+
+#[test]
+fn it_shows_the_server_waits_for_it_and_quits() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("top.sock");
+    let mut server = Server::options(2).admin_socket(&socket).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("user:13");
+    let mut terminal = top(&socket, "");
+    terminal.expect("\u{1b}[?1049h");
+    terminal.expect("user:13");
+    terminal.press("s");
+    // Of "messages", what differs from "subscribers" in its place.
+    terminal.expect("ages");
+    terminal.press("?");
+    terminal.expect("Ctrl-C");
+    terminal.press("?");
+    server.terminate();
+    terminal.expect("reconnecting");
+    let _server = Server::options(1).admin_socket(&socket).start();
+    terminal.expect("live");
+    terminal.press("q");
+    assert_eq!(terminal.end().code(), Some(0));
+}
+
+#[test]
+fn a_signal_ends_it_and_gives_the_terminal_back() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("top.sock");
+    let _server = Server::options(1).admin_socket(&socket).start();
+    for (signal, no_color) in [(Signal::TERM, ""), (Signal::HUP, "1")] {
+        let terminal = top(&socket, no_color);
+        terminal.expect("live");
+        kill_process(Pid::from_child(&terminal.command), signal).expect("it runs");
+        assert_eq!(terminal.end().signal(), Some(signal.as_raw()));
+    }
+}
+
+#[test]
+fn without_a_terminal_it_is_one_picture_or_an_error() {
+    let server = Server::start(2);
+    let mut client = Client::connect(&server);
+    client.subscribe("user:13");
+    Admin::connect(&server).publish("user:13", "e", json!(1));
+    let refused = server.run(&["top"]);
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("top --once"), "{refused:?}");
+    let page = server.run(&["top", "--once", "--interval", "100ms"]);
+    let text = String::from_utf8_lossy(&page.stdout);
+    assert!(page.status.success() && text.contains("user:13") && !text.contains('\u{1b}'), "{page:?}");
+    let page = server.run(&["top", "--once", "--interval", "100ms", "--json"]);
+    let view: Value = serde_json::from_slice(&page.stdout).expect("JSON");
+    assert_eq!((&view["connections"], &view["subscriptions"]), (&json!(1), &json!(1)), "{view}");
+    assert_eq!(view["channels"][0]["channel"], "user:13", "{view}");
+    assert!(
+        view["shards"].as_array().is_some_and(|shards| shards.len() == 2 && shards[0]["busy"].is_number()),
+        "{view}"
+    );
+    let nobody = output(corecast(&["top", "--once", "--admin-socket", "/nowhere/corecast.sock"]), b"");
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("/nowhere/corecast.sock"), "{nobody:?}");
+}
