@@ -213,7 +213,7 @@ const FIRST: u64 = 2;
 pub const FOLLOWERS_MAX: usize = 64;
 /// What is kept, names included: some 200 000 events. Those of a second in which 20 000 clients come and 20 000 go are a
 /// fifth of it. With the room that a table leaves, the heap holds at most twice this.
-const BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Events of one answer: some 100 KiB of lines.
 const BATCH_EVENTS: usize = 1024;
 

@@ -14,7 +14,7 @@ use crate::hub::member::{Member, REPLY_BYTES, Subscription};
 use crate::hub::pages::{PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::places::{self, Named};
 use crate::hub::subscribers::{Local, Subscriber};
-use crate::hub::{addresses, directory};
+use crate::hub::{addresses, directory, journal};
 use crate::protocol::channel::NAME_BYTES_MAX;
 use crate::protocol::json::NODE_BYTES;
 use crate::shard::admins::ADMINS_MAX;
@@ -137,6 +137,7 @@ impl Arithmetic {
                 if is_secure { accepted } else { 0 },
                 (GROWTH * (INCOMING_BYTES_MAX + SCRATCH_BYTES)) as u64,
             ),
+            term("the journal of events", 1, (GROWTH * journal::BYTES_MAX) as u64),
             // Twice while a snapshot is read.
             term(
                 "channels that webhooks are told of",

@@ -178,11 +178,6 @@ impl Stage {
         Ok(serde_json::from_value(reply["stats"].clone())?)
     }
 
-    /// The server's binary.
-    pub fn corecast(&self) -> anyhow::Result<PathBuf> {
-        Starter { corecast: self.args.server_bin.clone(), ..Starter::default() }.corecast()
-    }
-
     /// What the server's process uses.
     pub fn usage(&self) -> procfs::Usage {
         procfs::usage(self.server.pid()).unwrap_or_default()
