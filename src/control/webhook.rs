@@ -66,6 +66,7 @@ pub async fn run(
         known: Known::default(),
         stream: None,
         reopen_at: Instant::now(),
+        has_warned: false,
         endpoints: Vec::new(),
         sending: None,
     };
@@ -97,6 +98,8 @@ struct Teller {
     stream: Option<Stream>,
     /// When another stream is asked for, where there is none.
     reopen_at: Instant,
+    /// It was said that nothing can be told.
+    has_warned: bool,
     endpoints: Vec<Endpoint>,
     /// How all of them are told; `None`: there was no URL yet.
     sending: Option<watch::Sender<Sending>>,
@@ -157,8 +160,10 @@ impl Teller {
 
     /// Lines have come, or the end.
     fn hear(&mut self, read: io::Result<usize>) {
-        let Teller { stream, known, endpoints, .. } = self;
+        let Teller { stream, known, endpoints, has_warned, .. } = self;
         let Some(open) = stream else { return };
+        // As it does when the server ends.
+        let is_end = matches!(read, Ok(0));
         let heard = match read {
             Ok(0) => Err("it ended".into()),
             Ok(_) => open.lines(|line| {
@@ -166,12 +171,18 @@ impl Teller {
             }),
             Err(error) => Err(error.to_string()),
         };
-        if let Err(why) = heard {
-            self.tally.count(|counters| counters.webhook_streams_lost += 1);
+        let Err(why) = heard else {
+            *has_warned = false;
+            return;
+        };
+        self.tally.count(|counters| counters.webhook_streams_lost += 1);
+        if is_end || std::mem::replace(has_warned, true) {
             tracing::debug!(%why, "webhooks: the stream of events is asked for anew");
-            *stream = None;
-            self.reopen_at = Instant::now() + REOPEN_PAUSE;
+        } else {
+            tracing::warn!(%why, "webhooks: nothing can be told without a stream of events; it is asked for again and again");
         }
+        *stream = None;
+        self.reopen_at = Instant::now() + REOPEN_PAUSE;
     }
 
     /// The shards are gone; what they said is read to its end.

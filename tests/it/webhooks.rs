@@ -349,6 +349,25 @@ fn a_reload_changes_who_is_told_and_by_which_key() {
     assert!(!server.stderr().contains("hunter2"), "{}", server.stderr());
 }
 
+/// Consumers of events are so many and no more, and webhooks are one.
+#[test]
+fn where_there_is_no_stream_of_events_that_is_logged() {
+    let backend = Backend::start();
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    std::fs::write(&file, "key = [\"app:hunter2\"]\n").expect("a file");
+    let server = Server::options(1).arg("--config", file.display()).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let mut consumers: Vec<Admin> = (0..64).map(|_| Admin::connect(&server)).collect();
+    consumers.iter_mut().for_each(|consumer| _ = consumer.ok(json!({"id": 1, "command": "events"})));
+    std::fs::write(&file, format!("key = [\"app:hunter2\"]\nwebhook = [{:?}]\n", backend.url())).expect("a file");
+    Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
+    eventually("it is logged", || server.stderr().contains("nothing can be told without a stream of events"));
+    consumers.pop();
+    backend.expect(&[(OCCUPIED, "a")]);
+}
+
 #[test]
 fn at_the_end_what_is_left_is_tried_once_more() {
     let (backend, dead) = (Backend::start(), Backend::start());
