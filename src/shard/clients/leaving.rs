@@ -95,11 +95,11 @@ pub enum Why {
 impl Clients {
     /// How many are open, and not on their way out.
     pub fn count_open(&self) -> usize {
-        self.connections.iter().filter(|(_, connection)| concerns(Why::Shed, connection.phase)).count()
+        self.census.open + self.census.echoing
     }
 
     /// `count` of those who are there are to leave over this time. Takes the place of an earlier plan. Returns how many that
-    /// are. Walks the connections once, as [`Clients::gauges`] does; who leaves is drawn when it does.
+    /// are. Walks the connections once; who leaves is drawn when it does.
     pub fn ask_to_leave(&mut self, why: Why, count: usize, over_ms: u64) -> usize {
         let connections = self.connections.iter().filter(|(_, connection)| concerns(why, connection.phase));
         let leaver = |(slot, accepted_at): (usize, u32)| Leaver { slot: slot as Slot, accepted_at };
