@@ -279,6 +279,8 @@ pub const HELD_BACK_TICKS: u32 = 30;
 /// Channels that wait to be vacated, those included that did and are occupied again; beyond it the oldest are early. They
 /// take 2 MiB at most, beside their entries.
 const VACANCIES_MAX: usize = 65_536;
+/// Heap bytes of the queue and of the table beside it, with room to grow.
+pub const VACANCIES_BYTES_MAX: usize = VACANCIES_MAX * 4 * size_of::<(u32, u32)>();
 /// What the queue keeps when it is empty.
 const VACANCIES_KEPT: usize = 1024;
 

@@ -6,7 +6,7 @@
 //! lost, which makes every consumer begin anew.
 
 use crate::hub::mail::ShardId;
-use crate::protocol::channel::ChannelName;
+use crate::protocol::channel::{ChannelName, NAME_BYTES_MAX};
 use crate::protocol::close::CloseReason;
 use crate::protocol::socket_id::SocketId;
 use std::net::SocketAddr;
@@ -103,8 +103,11 @@ impl Reports {
     }
 }
 
-/// What may wait to be told: as much as the journal could keep anyway, 5 MiB.
+/// What may wait to be told.
 const HAPPENINGS_MAX: usize = 65_536;
+/// Heap bytes of it: a table with room to grow, and names.
+pub const HEAP_BYTES_MAX: usize =
+    HAPPENINGS_MAX * (2 * size_of::<Happening>() + NAME_BYTES_MAX + 2 * size_of::<usize>());
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! A tap is told when it asks ([`Taps::more`]), so one that does not read costs what may wait for it and nothing else.
 
 use crate::hub::mail::{Answer, Asker, ShardId};
-use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::channel::{Channel, ChannelName, NAME_BYTES_MAX};
 use crate::protocol::socket_id::SocketId;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -35,10 +35,10 @@ pub enum Sight {
     Limit { socket_id: SocketId, address: Option<SocketAddr> },
 }
 
-/// A sighting, and when: [`Hub::turn_us`](super::Hub::turn_us).
+/// A sighting, and when: microseconds of the hub's clock of turns, wrapping.
 #[derive(Clone, Debug)]
 pub struct Sighting {
-    /// By the turn's clock.
+    /// When.
     pub at_us: u32,
     /// What was seen.
     pub sight: Sight,
@@ -224,7 +224,7 @@ pub fn shortened(text: &str, bytes_max: usize) -> &str {
 pub fn shown_channel(name: &str) -> Box<str> {
     match Channel::parse(name) {
         Some(_) => name.into(),
-        None => shortened(name, NAME_BYTES_SHOWN).into(),
+        None => shortened(name, NAME_BYTES_MAX).into(),
     }
 }
 
@@ -236,8 +236,8 @@ pub const RATE_MAX: u32 = 100_000;
 pub const DATA_BYTES_MAX: usize = 1024;
 /// Sightings of a shard that may wait for a tap.
 const WAITING_MAX: usize = 2048;
-/// Of a name that is none.
-const NAME_BYTES_SHOWN: usize = 200;
+/// Heap bytes of them: the name of a channel, that of an event, and data at most.
+pub const WAITING_BYTES_MAX: usize = WAITING_MAX * (2 * size_of::<Sighting>() + NAME_BYTES_MAX + 2 * DATA_BYTES_MAX);
 const TICKS_PER_SECOND: u32 = 10;
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::hub::member::{Member, REPLY_BYTES, Subscription};
 use crate::hub::pages::{PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::places::{self, Named};
 use crate::hub::subscribers::{Local, Subscriber};
-use crate::hub::{addresses, directory, journal};
+use crate::hub::{addresses, directory, journal, reports, taps};
 use crate::protocol::channel::NAME_BYTES_MAX;
 use crate::protocol::json::NODE_BYTES;
 use crate::shard::admins::ADMINS_MAX;
@@ -159,6 +159,12 @@ impl Arithmetic {
             term("admin connections", shards * ADMINS_MAX as u64, admin_bytes(config)),
             // The tape of one line at a time.
             term("a shard's parser of lines", shards, (NODE_BYTES * limits.admin_line_bytes_max) as u64),
+            term(
+                "a shard's events that wait to be kept, or are held back",
+                shards,
+                (reports::HEAP_BYTES_MAX + directory::VACANCIES_BYTES_MAX) as u64,
+            ),
+            term("sightings that wait for tails", shards * taps::TAPS_MAX as u64, taps::WAITING_BYTES_MAX as u64),
             term(
                 "HTTP requests",
                 http * serving::CONNECTIONS_MAX as u64,
@@ -412,8 +418,8 @@ mod tests {
         // 72 and 40, the wheel's 8 and 9 of the address; tables that doubled. mio's sockets know their poll in debug builds.
         let debug = if cfg!(debug_assertions) { 16 } else { 0 };
         assert_eq!(connections.each, 2 * (72 + debug + 40 + 8 + 9));
-        // 12 and 8 in the lists, 64 and 48 for the channel, its 200 bytes of name.
-        assert_eq!(find(&arithmetic.quiet, "a first subscription").each, 2 * (12 + 8 + 64 + 48) + 2 * 11 + 200 + 16);
+        // 12 and 8 in the lists, 64 and 64 for the channel, its 200 bytes of name.
+        assert_eq!(find(&arithmetic.quiet, "a first subscription").each, 2 * (12 + 8 + 64 + 64) + 2 * 11 + 200 + 16);
         assert_eq!(find(&arithmetic.quiet, "a shard's inbox").each, 4096 * 88);
         // The parser's own: a node of its tape.
         assert_eq!(NODE_BYTES, size_of::<simd_json::Node<'_>>());
