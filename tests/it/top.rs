@@ -23,7 +23,7 @@ struct Terminal {
 
 impl Terminal {
     fn start(args: &[&str], no_color: &str) -> Terminal {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudoterminal");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudoterminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
         let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("UTF-8");
         let tty = File::options().read(true).write(true).open(name).expect("its other end");
