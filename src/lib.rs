@@ -5,7 +5,7 @@
 //!   browsers, phones            the business backend             SIGTERM, SIGHUP
 //!          │ WebSocket                 │ admin socket (NDJSON)         │
 //!          ▼                           ▼                               ▼
-//!  ┌─ shard 0 ─ core 0 ────────────────────────────────┐          ┌─ control ───┐
+//!  ┌─ shard 0 ─ core 0 ────────────────────────────────┐          ┌─ supervisor ┐
 //!  │ listener ─► connections (slab) ─► frames ─► hub   │◄─ orders ┤ reads files │
 //!  │ admin listener ─► sessions ─► requests ──► │  ▲   ├─ calls ─►│ for all     │
 //!  │ timer wheel ─► heartbeats       outboxes ◄─┘  │   │          └─────────────┘
@@ -30,7 +30,7 @@
 //! timeout = 0 if work was left over, else until the wheel's next entry
 //! poll
 //!   listener → accept (budget)        socket → read once → frames → hub        doorbell → noted
-//! orders    → what the control thread wants: other settings, the end
+//! orders    → what the supervisor wants: other settings, the end
 //! inbox     → open mail (budget) → hub
 //! admins    → lines (budget: bytes) → hub
 //! wheel     → expire (budget): ping, or close

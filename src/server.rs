@@ -1,10 +1,10 @@
 //! Assembly: limits, listeners, mesh, shards on their cores, signals, and the end.
 
 pub mod arithmetic;
-mod control;
 pub mod machine;
 mod manager;
 mod share;
+mod supervisor;
 
 use crate::config::{Config, HttpListener, Invalid, Live, Pin};
 use crate::control as http;
@@ -15,7 +15,6 @@ use crate::shard::orders::{Call, Order};
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
 use arithmetic::Arithmetic;
-use control::{Control, Course};
 use crossbeam_channel::{Sender, unbounded};
 use machine::Machine;
 use mio::{Poll, Waker};
@@ -32,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Instant, SystemTime};
+use supervisor::{Course, Supervisor};
 use tracing::level_filters::LevelFilter;
 
 /// Reads the configuration again, from where it was read at the start.
@@ -122,8 +122,8 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     pass_on_signals(signals, call);
     manager::tell_ready();
     let (course, set_log) = (Course::Serving, log.set_level);
-    let control = Control { shared, orders, calls, config, room, http: remote, reread, set_log, course };
-    thread::spawn(|| control.run());
+    let supervisor = Supervisor { shared, orders, calls, config, room, http: remote, reread, set_log, course };
+    thread::spawn(|| supervisor.run());
 
     let mut result = Ok(());
     for (me, thread) in threads.into_iter().enumerate() {
@@ -328,7 +328,7 @@ fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<
     shards.into_iter().enumerate().map(spawn).collect()
 }
 
-/// The first SIGTERM or SIGINT sees to it that the server ends, the second one ends the process, whatever the control thread is busy with.
+/// The first SIGTERM or SIGINT sees to it that the server ends, the second one ends the process, whatever the supervisor is busy with.
 fn pass_on_signals(mut signals: Signals, calls: Sender<Call>) {
     thread::spawn(move || {
         let mut is_stopping = false;

@@ -57,7 +57,7 @@ pub struct Shared {
     pub seed: [u64; 4],
     /// When ticks began.
     pub start: Instant,
-    /// The way to the control thread.
+    /// The way to the supervisor.
     pub calls: Sender<Call>,
     /// Log lines dropped so far.
     pub log_lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -77,7 +77,7 @@ pub struct Parts {
     pub inbox: Receiver<Mail>,
     /// The way into everybody's inbox.
     pub inboxes: Box<[Sender<Mail>]>,
-    /// What the control thread wants of it.
+    /// What the supervisor wants of it.
     pub orders: Receiver<Order>,
     /// What all shards share.
     pub shared: Arc<Shared>,
@@ -258,13 +258,13 @@ impl Shard {
         }
     }
 
-    /// Does what the control thread wants done.
+    /// Does what the supervisor wants done.
     fn obey(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Apply { live, done } => {
                     self.apply(live);
-                    // Nobody waits where the control thread is gone.
+                    // Nobody waits where the supervisor is gone.
                     let _ = done.send(());
                 }
                 Order::Answer(asker, answer) => self.clients.answers.push((asker, answer)),
@@ -339,7 +339,7 @@ impl Shard {
         }
     }
 
-    /// `None`: the control thread answers.
+    /// `None`: the supervisor answers.
     fn consider(&mut self, asker: Asker, question: Question) -> Option<Answer> {
         Some(match question {
             Question::Connections { limit, after } => {

@@ -1,4 +1,4 @@
-//! What the control thread and the shards say to each other: calls up, orders down. Rare, and so outside the mail: an order
+//! What the supervisor and the shards say to each other: calls up, orders down. Rare, and so outside the mail: an order
 //! is heard in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
 //! operations outstanding at most, and every order answers a call or a signal, or brings one of a few sessions.
 
@@ -41,7 +41,7 @@ pub enum Order {
     Adopt(UnixStream),
 }
 
-/// To the control thread.
+/// To the supervisor.
 pub enum Call {
     /// An operator asks, over an admin connection.
     Operate(Asker, Operation),

@@ -25,7 +25,7 @@ pub(super) struct Draining {
     accepts_until: u32,
     /// Over how many milliseconds, and who is told how many they are. Taken once nobody comes any more.
     order: Option<(u64, Sender<usize>)>,
-    /// The control thread has been told that everybody was asked to leave.
+    /// The supervisor has been told that everybody was asked to leave.
     is_done: bool,
 }
 
@@ -49,7 +49,7 @@ impl Shard {
             return;
         }
         if let Some((over_ms, begun)) = draining.order.take() {
-            // Nobody waits where the control thread is gone.
+            // Nobody waits where the supervisor is gone.
             let _ = begun.send(self.clients.ask_to_leave(Why::Drained, usize::MAX, over_ms));
         }
         if self.has_drained() {
@@ -59,7 +59,7 @@ impl Shard {
         }
     }
 
-    /// Whether nobody is left to be asked to leave, which the control thread does not know yet.
+    /// Whether nobody is left to be asked to leave, which the supervisor does not know yet.
     pub(super) fn has_drained(&self) -> bool {
         let is_under_way = self.draining.as_ref().is_some_and(|draining| !draining.is_done && draining.order.is_none());
         is_under_way && (self.clients.leaving() == 0 || self.clients.is_empty())

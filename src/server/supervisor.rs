@@ -1,4 +1,4 @@
-//! The control thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
+//! The supervisor, a thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
 //! a disk, and hands every shard the same result. Whether the server is to go on is decided here alone.
 
 use super::arithmetic::Arithmetic;
@@ -16,8 +16,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 
-/// What the control thread holds. It lives as long as the process.
-pub struct Control {
+/// What it holds. It lives as long as the process.
+pub struct Supervisor {
     /// What all shards share.
     pub shared: Arc<Shared>,
     /// The way to each shard.
@@ -54,7 +54,7 @@ pub enum Course {
     Stopping,
 }
 
-impl Control {
+impl Supervisor {
     /// Does what is called for.
     pub fn run(mut self) {
         loop {
