@@ -413,7 +413,7 @@ impl Shard {
         let accept = self.listener.as_ref().and_then(|listener| listener.due_in(self.clients.now));
         let stop = self.stopping.as_ref().map(|_| 1);
         let vacancy = self.hub.vacates_in();
-        let ticks = [heartbeat, accept, stop, vacancy].into_iter().flatten().min()?;
+        let ticks = [heartbeat, accept, stop, self.drain_due_in(), vacancy].into_iter().flatten().min()?;
         Some(Duration::from_millis(u64::from(ticks) * TICK_MS))
     }
 }

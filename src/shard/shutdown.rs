@@ -21,7 +21,7 @@ pub(super) struct Stopping {
 
 /// Draining, step by step.
 pub(super) struct Draining {
-    /// The tick at which the listener is closed, whoever waits in its backlog.
+    /// The tick at which the listener is closed, whoever waits in its backlog, and upgrades are not waited for any more.
     accepts_until: u32,
     /// Over how many milliseconds, and who is told how many they are. Taken once nobody comes any more.
     order: Option<(u64, Sender<usize>)>,
@@ -40,12 +40,12 @@ impl Shard {
     }
 
     /// Closes the listener when its backlog is empty, then draws up who is to leave when, then says that all have been asked to.
+    /// Upgrades that are under way come first: before them nobody can be told anything.
     pub(super) fn progress_drain(&mut self) {
         let Some(draining) = &mut self.draining else { return };
         if self.clients.now.wrapping_sub(draining.accepts_until) as i32 >= 0 {
             self.listener = None;
-        }
-        if self.listener.is_some() {
+        } else if self.listener.is_some() || self.clients.is_upgrading() {
             return;
         }
         if let Some((over_ms, begun)) = draining.order.take() {
@@ -57,6 +57,12 @@ impl Shard {
             // Received for as long as the process lives.
             let _ = self.shared.calls.send(Call::Drained);
         }
+    }
+
+    /// Ticks until a drain waits for nobody any more.
+    pub(super) fn drain_due_in(&self) -> Option<u32> {
+        let draining = self.draining.as_ref().filter(|draining| draining.order.is_some())?;
+        Some((draining.accepts_until.wrapping_sub(self.clients.now) as i32).max(0) as u32)
     }
 
     /// Whether nobody is left to be asked to leave, which the supervisor does not know yet.
@@ -134,5 +140,5 @@ impl Shard {
     }
 }
 
-/// How long a drain goes on accepting those who are in the backlog already. Each turn takes many of them.
+/// How long a drain waits for those who are in the backlog already, and for their upgrades. Each turn takes many of them.
 const BACKLOG_TIMEOUT_MS: u64 = 500;

@@ -98,6 +98,11 @@ impl Clients {
         self.census.open + self.census.echoing
     }
 
+    /// Whether an upgrade is under way.
+    pub fn is_upgrading(&self) -> bool {
+        self.census.upgrading > 0
+    }
+
     /// `count` of those who are there are to leave over this time. Takes the place of an earlier plan. Returns how many that
     /// are. Walks the connections once; who leaves is drawn when it does.
     pub fn ask_to_leave(&mut self, why: Why, count: usize, over_ms: u64) -> usize {
