@@ -90,6 +90,8 @@ pub struct Live {
     pub webhooks: Webhooks,
     /// Limits and times that each shard holds a copy of.
     pub limits: Limits,
+    /// Client connections that somebody asked for; `None`: as many as the machine holds.
+    pub connections_named: Option<usize>,
     /// Over how long SIGTERM closes connections, milliseconds; 0: at once.
     pub drain_timeout_ms: u64,
     /// How long a shutdown may take, milliseconds; what draining takes comes before.
@@ -141,7 +143,7 @@ impl Default for Limits {
             outbox_bytes_max: 1 << 20,
             message_bytes_max: 1 << 16,
             subscriptions_max: 128,
-            connections_max: 1_000_000,
+            connections_max: CONNECTIONS_AUTO_MAX,
             connections_per_address_max: None,
             upgrades_per_address_max: 0,
             messages_per_second_max: 0,
@@ -152,6 +154,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// What `max-connections` comes to at most where nobody names a number.
+pub const CONNECTIONS_AUTO_MAX: usize = 1_000_000;
 
 impl Limits {
     /// Connections of one address.

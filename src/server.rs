@@ -56,8 +56,8 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let descriptors = raise_descriptors();
     let room = arithmetic::room(&config, descriptors);
     ensure!(room > 0, "{descriptors} descriptors leave none for connections; raise the hard limit (ulimit -Hn)");
-    let room = Room { connections: room as usize };
-    let live = room.fit(&config.live);
+    let machine = Machine { descriptors, ..Machine::look() };
+    let live = fit(&config, &machine);
     // Blocked before the first thread starts, so that no thread of ours dies of them.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
 
@@ -115,14 +115,14 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let threads = spawn(shards, config.pin)?;
     let remote = http.remote();
     remote.enter(http::Phase::Serving);
-    announce(&config, &live, address, http_address);
+    announce(&config, &machine, &live, address, http_address);
     if http_address.is_some() {
         announce_console(&remote);
     }
     pass_on_signals(signals, call);
     manager::tell_ready();
     let (course, set_log) = (Course::Serving, log.set_level);
-    let supervisor = Supervisor { shared, orders, calls, config, room, http: remote, reread, set_log, course };
+    let supervisor = Supervisor { shared, orders, calls, config, machine, http: remote, reread, set_log, course };
     thread::spawn(|| supervisor.run());
 
     let mut result = Ok(());
@@ -172,8 +172,8 @@ fn raise_descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-fn announce(config: &Config, live: &Live, address: SocketAddr, http: Option<SocketAddr>) {
-    tell_costs(config);
+fn announce(config: &Config, machine: &Machine, live: &Live, address: SocketAddr, http: Option<SocketAddr>) {
+    tell_costs(config, machine);
     if let Some(certificate) = &live.certificate {
         let days_left = certificate.days_left(SystemTime::now());
         tracing::info!(days_left, "TLS with {certificate}");
@@ -201,11 +201,10 @@ fn announce(config: &Config, live: &Live, address: SocketAddr, http: Option<Sock
 }
 
 /// What the limits can cost, and what the machine cannot hold, to the log.
-fn tell_costs(config: &Config) {
-    let machine = Machine::look();
-    let arithmetic = Arithmetic::of(config, &machine);
+fn tell_costs(config: &Config, machine: &Machine) {
+    let arithmetic = Arithmetic::of(config, machine);
     arithmetic.lines().iter().for_each(|line| tracing::info!("{line}"));
-    arithmetic.warnings(config, &machine).iter().for_each(|warning| tracing::warn!("{warning}"));
+    arithmetic.warnings(config, machine).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 fn announce_console(http: &http::Remote) {
@@ -349,19 +348,11 @@ fn pass_on_signals(mut signals: Signals, calls: Sender<Call>) {
     });
 }
 
-/// What the system allows.
-struct Room {
-    /// Descriptors that are left for client connections.
-    connections: usize,
-}
-
-impl Room {
-    /// The settings as the shards hold to them.
-    fn fit(&self, live: &Live) -> Arc<Live> {
-        let mut live = live.clone();
-        live.limits.connections_max = live.limits.connections_max.min(self.connections);
-        Arc::new(live)
-    }
+/// The settings as the shards hold to them: no more connections than there is room for.
+fn fit(config: &Config, machine: &Machine) -> Arc<Live> {
+    let mut live = config.live.clone();
+    live.limits.connections_max = Arithmetic::of(config, machine).connections as usize;
+    Arc::new(live)
 }
 
 /// Connections that may wait to be accepted: as many as the kernel allows (`net.core.somaxconn`). Who comes while that is

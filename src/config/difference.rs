@@ -95,7 +95,10 @@ impl Config {
             "outbox-limit" => whole(limits.outbox_bytes_max as u64),
             "max-message" => whole(limits.message_bytes_max as u64),
             "max-subscriptions" => whole(limits.subscriptions_max as u64),
-            "max-connections" => whole(limits.connections_max as u64),
+            "max-connections" => match live.connections_named {
+                None => Value::String("auto".into()),
+                Some(max) => whole(max as u64),
+            },
             "max-connections-per-address" => match limits.connections_per_address_max {
                 None => Value::String("auto".into()),
                 Some(max) => whole(max.into()),

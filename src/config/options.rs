@@ -331,12 +331,12 @@ pub const OPTIONS: [Opt; 38] = [
     },
     Opt {
         name: "max-connections",
-        value: "N",
-        default: "1000000",
-        kind: Kind::Count { min: 1, max: 100_000_000, unit: " connections" },
+        value: "N|auto",
+        default: "auto",
+        kind: Kind::AutoOr { min: 1, max: 100_000_000 },
         repeatable: false,
         needs_restart: false,
-        help: "Client connections of the whole server; the descriptor limit (ulimit -n) bounds it further",
+        help: "Client connections of the whole server; auto: as many as descriptors (ulimit -Hn), memory and firewall hold",
     },
     Opt {
         name: "max-connections-per-address",

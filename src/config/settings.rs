@@ -5,7 +5,8 @@ use super::certificate::Certificate;
 use super::console::{Console, ConsoleKey};
 use super::difference::redacted;
 use super::options::{self, OPTIONS, Opt};
-use super::{Config, HttpListener, Key, Limits, Live, Pin, WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
+use super::{CONNECTIONS_AUTO_MAX, WEBHOOK_EVENTS, WEBHOOKS_MAX};
+use super::{Config, HttpListener, Key, Limits, Live, Pin, WebhookUrl, Webhooks};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -115,6 +116,10 @@ impl Settings {
     pub fn validate(&self) -> Result<Config, Invalid> {
         let mut check = Check { settings: self, problems: Vec::new() };
         let keys = check.keys();
+        let connections_named = match check.one("max-connections") {
+            Some("auto") => None,
+            _ => Some(check.number("max-connections") as usize),
+        };
         let config = Config {
             listen: check.one("listen").and_then(|text| text.parse().ok()).unwrap_or(([0; 4], 0).into()),
             admin_socket: check.one("admin-socket").unwrap_or_default().into(),
@@ -134,6 +139,7 @@ impl Settings {
                 webhooks: check.webhooks(&keys),
                 keys,
                 console: check.console(),
+                connections_named,
                 limits: Limits {
                     heart_interval_s: check.number("heart-interval") as u32,
                     heart_timeout_s: check.number("heart-timeout") as u32,
@@ -141,7 +147,7 @@ impl Settings {
                     outbox_bytes_max: check.number("outbox-limit") as usize,
                     message_bytes_max: check.number("max-message") as usize,
                     subscriptions_max: check.number("max-subscriptions") as usize,
-                    connections_max: check.number("max-connections") as usize,
+                    connections_max: connections_named.unwrap_or(CONNECTIONS_AUTO_MAX),
                     connections_per_address_max: match check.one("max-connections-per-address") {
                         Some("auto") => None,
                         _ => Some(check.number("max-connections-per-address") as u32),

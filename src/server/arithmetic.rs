@@ -6,7 +6,7 @@
 
 use super::machine::Machine;
 use crate::admin;
-use crate::config::{Config, bytes};
+use crate::config::{CONNECTIONS_AUTO_MAX, Config, bytes};
 use crate::control::webhook::{self, known, queue};
 use crate::control::{self, body, pipe, serving, walk};
 use crate::hub::mail::Mail;
@@ -50,8 +50,10 @@ pub struct Arithmetic {
     shards: u64,
     /// Client connections that there can be.
     pub connections: u64,
-    /// Client connections that are configured.
-    configured: u64,
+    /// Client connections that are configured; `None`: as many as the machine holds.
+    configured: Option<u64>,
+    /// What keeps them from being more, where it is not the configuration.
+    bound: Option<&'static str>,
     /// Descriptors.
     pub descriptors: Vec<Term>,
     /// Memory when everybody is connected and quiet.
@@ -65,8 +67,17 @@ pub struct Arithmetic {
 impl Arithmetic {
     /// That of a configuration on a machine.
     pub fn of(config: &Config, machine: &Machine) -> Arithmetic {
-        let configured = config.live.limits.connections_max as u64;
-        Arithmetic::of_connections(config, configured.min(room(config, machine.descriptors)))
+        let mut bounds = vec![("descriptors allow no more", room(config, machine.descriptors))];
+        let configured = config.live.connections_named.map(|named| named as u64);
+        if configured.is_none() {
+            bounds.push(("it never comes to more", CONNECTIONS_AUTO_MAX as u64));
+            bounds.extend(machine.tracked_max.map(|tracked| ("the firewall tracks no more", tracked)));
+            bounds.extend(machine.memory.map(|memory| ("memory holds no more", quiet_in(config, memory.bytes).max(1))));
+        }
+        let (bound, most) = bounds.into_iter().min_by_key(|(_, most)| *most).expect("the descriptors are one");
+        let connections = configured.map_or(most, |configured| configured.min(most));
+        let bound = (configured != Some(connections)).then_some(bound);
+        Arithmetic { configured, bound, ..Arithmetic::of_connections(config, connections) }
     }
 
     fn of_connections(config: &Config, connections: u64) -> Arithmetic {
@@ -180,7 +191,8 @@ impl Arithmetic {
         Arithmetic {
             shards,
             connections,
-            configured: limits.connections_max as u64,
+            configured: Some(connections),
+            bound: None,
             descriptors,
             quiet,
             clients,
@@ -197,24 +209,20 @@ impl Arithmetic {
     pub fn warnings(&self, config: &Config, machine: &Machine) -> Vec<String> {
         let mut warnings = Vec::new();
         let connections = self.connections;
-        if connections < self.configured {
+        if let Some(configured) = self.configured.filter(|&configured| connections < configured) {
             warnings.push(format!(
-                "descriptors: the limit of {} leaves room for {connections} of the {} connections of max-connections; raise the \
-                 hard limit to {} (LimitNOFILE= in the service's unit, or ulimit -Hn), or lower max-connections",
+                "descriptors: the limit of {} leaves room for {connections} of the {configured} connections of max-connections; \
+                 raise the hard limit to {} (LimitNOFILE= in the service's unit, or ulimit -Hn), or lower max-connections",
                 machine.descriptors,
-                self.configured,
-                self.configured.saturating_add(machine.descriptors.saturating_sub(connections)),
+                configured.saturating_add(machine.descriptors.saturating_sub(connections)),
             ));
         }
         if let Some(memory) = machine.memory {
-            let fits = |cost: &dyn Fn(&Arithmetic) -> u64| {
-                largest(connections, |count| cost(&Arithmetic::of_connections(config, count)) <= memory.bytes)
-            };
             let (quiet, worst) = (sum(&self.quiet), self.worst());
             let (needed, when, holds) = if quiet > memory.bytes {
-                (quiet, "with everybody connected and quiet", fits(&|arithmetic| sum(&arithmetic.quiet)))
-            } else if worst > memory.bytes {
-                (worst, "with every client at every limit at once", fits(&Arithmetic::worst))
+                (quiet, "with everybody connected and quiet", quiet_in(config, memory.bytes))
+            } else if worst > memory.bytes && self.configured.is_some() {
+                (worst, "with every client at every limit at once", worst_in(config, memory.bytes))
             } else {
                 (0, "", 0)
             };
@@ -244,6 +252,17 @@ impl Arithmetic {
         warnings
     }
 
+    /// How many can connect, and why no more.
+    fn title(&self) -> String {
+        let plural = if self.shards == 1 { "" } else { "s" };
+        let title = format!("{} shard{plural}, at most {} client connections", self.shards, self.connections);
+        match (self.configured, self.bound) {
+            (Some(configured), Some(bound)) => format!("{title} (of {configured} configured: {bound})"),
+            (None, Some(bound)) => format!("{title} (max-connections is auto: {bound})"),
+            (_, None) => title,
+        }
+    }
+
     /// The sums for the log, a line each: every kind that costs anything.
     pub fn lines(&self) -> Vec<String> {
         let memory = |what: &str, terms: &[Term]| {
@@ -262,6 +281,7 @@ impl Arithmetic {
             .map(|term| format!("{} {}", term.kind, term.total()))
             .collect();
         vec![
+            self.title(),
             format!("descriptors at most: {}: {}", sum(&self.descriptors), descriptors.join(", ")),
             memory("memory with everybody connected and quiet", &self.quiet),
             memory("what clients can add, all at once", &self.clients),
@@ -273,12 +293,7 @@ impl Arithmetic {
 /// The table of `--check-config`.
 impl fmt::Display for Arithmetic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.shards == 1 { "" } else { "s" };
-        write!(f, "{} shard{plural}, at most {} client connections", self.shards, self.connections)?;
-        if self.connections < self.configured {
-            write!(f, " (of {} configured: descriptors allow no more)", self.configured)?;
-        }
-        writeln!(f, "\n")?;
+        writeln!(f, "{}\n", self.title())?;
         let mut table = |title: &str, terms: &[Term], write: fn(u64) -> String| {
             let total = sum(terms);
             writeln!(f, "{title:<52} {:>23} {:>12}", format!("{} a shard,", write(total / self.shards)), write(total))?;
@@ -302,6 +317,20 @@ pub fn room(config: &Config, descriptors: u64) -> u64 {
     let webhooks = webhook::DESCRIPTORS_EACH * config.live.webhooks.urls.len() as u64;
     let shards = DESCRIPTORS_PER_SHARD * config.shards as u64;
     descriptors.saturating_sub(DESCRIPTORS_SPARE + control::DESCRIPTORS_SPARE + http + webhooks + shards)
+}
+
+/// Connections that so many bytes hold while they are quiet.
+fn quiet_in(config: &Config, bytes: u64) -> u64 {
+    largest(config.live.limits.connections_max as u64, |count| {
+        sum(&Arithmetic::of_connections(config, count).quiet) <= bytes
+    })
+}
+
+/// Connections that so many bytes hold whatever they do.
+fn worst_in(config: &Config, bytes: u64) -> u64 {
+    largest(config.live.limits.connections_max as u64, |count| {
+        Arithmetic::of_connections(config, count).worst() <= bytes
+    })
 }
 
 fn sum(terms: &[Term]) -> u64 {
@@ -482,6 +511,30 @@ mod tests {
         let count = holds.split("enough for ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
         let lowered = config_of(&[("max-connections", count)]);
         assert_eq!(Arithmetic::of(&lowered, &machine).warnings(&lowered, &machine), Vec::<String>::new());
+    }
+
+    #[test]
+    fn auto_is_what_the_machine_holds_and_no_reason_to_warn() {
+        let config = config(&[("max-connections", "auto")]);
+        let check = |machine: Machine, expected: u64, why: &str| {
+            let arithmetic = Arithmetic::of(&config, &machine);
+            assert_eq!(arithmetic.connections, expected, "{}", arithmetic.title());
+            assert_eq!(arithmetic.warnings(&config, &machine), Vec::<String>::new());
+            assert!(arithmetic.title().contains(why), "{}", arithmetic.title());
+        };
+        let with = |bytes| Machine { memory: Some(Memory { bytes, whose: "the test" }), ..MACHINE };
+        check(MACHINE, 1_000_000, "it never comes to more");
+        check(with(64 << 30), 1_000_000, "it never comes to more");
+        check(Machine { descriptors: 1024, ..with(1 << 30) }, 686, "descriptors allow no more");
+        check(Machine { tracked_max: Some(262_144), ..MACHINE }, 262_144, "the firewall tracks no more");
+        let held = quiet_in(&config, 1 << 30);
+        check(with(1 << 30), held, "memory holds no more");
+        let quiet = |count| sum(&Arithmetic::of_connections(&config, count).quiet);
+        assert!(quiet(held) <= 1 << 30 && quiet(held + 1) > 1 << 30);
+        // Where there is room for nobody, somebody is let in, and it is said.
+        let nothing = Arithmetic::of(&config, &with(0));
+        assert_eq!(nothing.connections, 1);
+        assert!(nothing.warnings(&config, &with(0))[0].contains("everybody connected and quiet"));
     }
 
     #[test]

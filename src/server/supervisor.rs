@@ -4,7 +4,7 @@
 use super::arithmetic::Arithmetic;
 use super::machine::Machine;
 use super::share::apportioned;
-use super::{Reread, Room, manager, tell_costs};
+use super::{Reread, fit, manager, tell_costs};
 use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
 use crate::hub::mail::{Answer, Asker, Operation, Share};
@@ -26,8 +26,8 @@ pub struct Supervisor {
     pub calls: Receiver<Call>,
     /// In force.
     pub config: Config,
-    /// What the system allows.
-    pub room: Room,
+    /// What there was at the start. Later the server itself has taken a part.
+    pub machine: Machine,
     /// The thread that speaks HTTP and sends webhooks.
     pub http: Remote,
     /// How the configuration is read again.
@@ -95,18 +95,23 @@ impl Supervisor {
             }
         };
         let difference = self.config.difference(&read);
-        let costs = costs_of(&self.config);
+        let costs = self.costs();
         (self.set_log)(read.live.log);
         self.config.live.exchange(read.live);
         self.config.live.warn();
         self.http.apply(&self.config.live);
-        let live = self.room.fit(&self.config.live);
+        let live = fit(&self.config, &self.machine);
         self.ask_all(|_, done| Order::Apply { live: live.clone(), done });
         report(&difference);
-        if costs_of(&self.config) != costs {
-            tell_costs(&self.config);
+        if self.costs() != costs {
+            tell_costs(&self.config, &self.machine);
         }
         Answer::Reloaded(Box::new(difference))
+    }
+
+    /// What the limits can cost, in words.
+    fn costs(&self) -> Vec<String> {
+        Arithmetic::of(&self.config, &self.machine).lines()
     }
 
     /// SIGTERM: connections are closed over the configured time; a drain that is under way is not made longer by it.
@@ -213,11 +218,6 @@ impl Supervisor {
 
 /// Before and after what has a time limit: joining threads, those whose close was begun last, and the last webhooks.
 const STOP_SLACK: Duration = Duration::from_secs(5);
-
-/// What the limits can cost, in words.
-fn costs_of(config: &Config) -> Vec<String> {
-    Arithmetic::of(config, &Machine::look()).lines()
-}
 
 fn report(difference: &Difference) {
     let Difference { changes, restart } = difference;

@@ -427,6 +427,11 @@ fn check_config_says_what_the_limits_can_cost() {
     assert!(!costs.contains("HTTP") && !costs.contains("TLS"), "what is off costs nothing: {costs}");
     assert_eq!(warnings, "");
 
+    let (costs, warnings) = check(&["--shards", "2"]);
+    let auto = "2 shards, at most 1662 client connections (max-connections is auto: descriptors allow no more)";
+    assert!(costs.contains(auto), "{costs}");
+    assert_eq!(warnings, "", "nobody has asked for more");
+
     let (costs, warnings) = check(&["--shards", "2", "--max-connections", "100000", "--outbox-limit", "1GiB"]);
     assert!(costs.contains("2 shards, at most 1662 client connections (of 100000 configured"), "{costs}");
     for remedy in ["raise the hard limit to 100338 (LimitNOFILE=", "Lower max-connections to that, or outbox-limit"] {

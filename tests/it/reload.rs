@@ -282,6 +282,22 @@ fn limits_hold_from_the_next_use_on() {
     open.expect_close(1009);
 }
 
+#[test]
+fn no_number_of_connections_is_as_many_as_the_machine_holds() {
+    let configured = Configured::start(1, "max-connections = 1\n");
+    let _one = Client::connect(&configured.server);
+    let mut second = RawClient::tcp(&configured.server);
+    second.write(UPGRADE_REQUEST.as_bytes());
+    assert!(second.head().starts_with("HTTP/1.1 101"));
+    second.expect_close(4101);
+    assert_eq!(configured.changes(""), ["max-connections: 1 → auto"]);
+    let _more: Vec<Client> = (0..3).map(|_| Client::connect(&configured.server)).collect();
+    assert_eq!(configured.changes("max-connections = \"auto\"\n"), [""; 0]);
+    let log = || configured.server.stderr();
+    eventually("both reloads are in the log", || log().matches("configuration reloaded").count() == 2);
+    assert!(!log().contains("WARN"), "{}", log());
+}
+
 /// A lower outbox limit closes whoever is beyond it at the next write.
 #[test]
 fn a_lower_outbox_limit_finds_whoever_is_beyond_it() {
