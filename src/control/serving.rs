@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Who is at the other end of the connection that a request came by.
+/// Who sent a request: whoever is at the other end of its connection, or whom a trusted proxy there names.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 

@@ -70,7 +70,7 @@ impl Arithmetic {
         let mut bounds = vec![("descriptors allow no more", room(config, machine.descriptors))];
         let configured = config.live.connections_named.map(|named| named as u64);
         if configured.is_none() {
-            bounds.push(("it never comes to more", CONNECTIONS_AUTO_MAX as u64));
+            bounds.push(("name a number for more", CONNECTIONS_AUTO_MAX as u64));
             bounds.extend(machine.tracked_max.map(|tracked| ("the firewall tracks no more", tracked)));
             bounds.extend(machine.memory.map(|memory| ("memory holds no more", quiet_in(config, memory.bytes).max(1))));
         }
@@ -523,8 +523,8 @@ mod tests {
             assert!(arithmetic.title().contains(why), "{}", arithmetic.title());
         };
         let with = |bytes| Machine { memory: Some(Memory { bytes, whose: "the test" }), ..MACHINE };
-        check(MACHINE, 1_000_000, "it never comes to more");
-        check(with(64 << 30), 1_000_000, "it never comes to more");
+        check(MACHINE, 1_000_000, "name a number for more");
+        check(with(64 << 30), 1_000_000, "name a number for more");
         check(Machine { descriptors: 1024, ..with(1 << 30) }, 686, "descriptors allow no more");
         check(Machine { tracked_max: Some(262_144), ..MACHINE }, 262_144, "the firewall tracks no more");
         let held = quiet_in(&config, 1 << 30);

@@ -123,7 +123,8 @@ fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'sta
     }
 }
 
-fn forwarded_for(headers: &HeaderMap, access: &Access) -> Option<SocketAddr> {
+/// Whose request a trusted proxy passes on, by its X-Forwarded-For; `None`: it does not say.
+pub fn forwarded_for(headers: &HeaderMap, access: &Access) -> Option<SocketAddr> {
     let values: Vec<_> = headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();
     forwarded::client(values.into_iter(), |address| access.trusts(address))
 }

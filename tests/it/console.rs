@@ -184,6 +184,34 @@ fn with_a_key_nobody_is_let_in_without_it() {
     assert!(!server.stderr().contains(KEY) && !metrics.contains(KEY));
 }
 
+/// Else whoever guesses behind a proxy would lock out all the others behind it.
+#[test]
+fn wrong_keys_behind_a_trusted_proxy_count_for_whom_it_names() {
+    let dir = TempDir::new();
+    let start = |trusted: &str| {
+        let options = Server::options(1).arg("--http", "127.0.0.1:0").arg("--trust-proxy", trusted);
+        options.arg("--console-key-file", key_file(&dir, KEY).display()).start()
+    };
+    let with = |key: &str, client: u8| {
+        let forwarded = format!("X-Forwarded-For: 10.9.9.9, 192.0.2.{client}\r\n");
+        format!("{LOCAL}Authorization: Bearer {key}\r\n{forwarded}Content-Type: application/json\r\n")
+    };
+    let guess = |http: &mut Http, client| {
+        http.console("GET", "/api/stats", &with("another-key-of-some-length", client), "").status
+    };
+    let server = start("127.0.0.1");
+    let mut http = Http::connect(&server);
+    assert!((0..100).all(|client| guess(&mut http, client) == 401));
+    assert!((0..100).any(|_| guess(&mut http, 1) == 429));
+    let action = json!({"channel": "a", "event": "e"}).to_string();
+    assert_eq!(http.console("POST", "/api/publish", &with(KEY, 200), &action).status, 200);
+    eventually("what is done is logged with the client's address", || server.stderr().contains("192.0.2.200"));
+
+    let server = start("198.51.100.7");
+    let mut http = Http::connect(&server);
+    assert!((0..100).any(|client| guess(&mut http, client) == 429), "nobody else is believed");
+}
+
 #[test]
 fn beyond_loopback_there_is_none_without_a_key() {
     let everywhere = |options: crate::harness::Options| {

@@ -5,7 +5,8 @@
 //! other page (`Origin`, `Sec-Fetch-Site`), and with a header of ours, which a page cannot send to another origin unless
 //! that allows it. With a key there is nothing that a browser would add by itself: the page sends it in each request.
 //!
-//! Whoever tries keys is held to one a second, ten at once, by address; a right one does not count.
+//! Whoever tries keys is held to one a second, ten at once, by address; a right one does not count. A right one that comes too
+//! soon is refused, too: otherwise only the answers to wrong ones would be held back, and not the guessing.
 
 use super::super::Face;
 use super::super::serving::Peer;
@@ -13,6 +14,7 @@ use super::api::Refused;
 use crate::config::Console;
 use crate::hub::addresses::Address;
 use crate::hub::bucket::{Bucket, Rate, TICKS_PER_S};
+use crate::wire::upgrade::forwarded_for;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
@@ -105,13 +107,17 @@ impl Door {
     }
 }
 
-/// Lets requests of the JSON interface in, or answers them.
-pub async fn admit(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
-    let from = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
+/// Lets requests of the JSON interface in, or answers them. Behind a trusted proxy the peer is from here on whom it names.
+pub async fn admit(State(face): State<Arc<Face>>, mut request: Request, next: Next) -> Response {
+    let held = face.held();
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
+    let named = if held.access.trusts(peer) { forwarded_for(request.headers(), &held.access) } else { None };
+    let from = named.map_or(peer, |named| named.ip());
+    request.extensions_mut().insert(Peer(from));
     let now = (face.begun.elapsed().as_millis() / 100) as u32;
     let judged = {
         let mut tries = face.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        face.held().door.judge(request.headers(), &mut tries, from, now)
+        held.door.judge(request.headers(), &mut tries, from, now)
     };
     match judged {
         Ok(()) => next.run(request).await,
