@@ -10,8 +10,9 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 /// A terminal of 80×24 in which the command runs, and all that it has been sent.
 struct Terminal {
@@ -19,6 +20,8 @@ struct Terminal {
     keys: File,
     tty: File,
     sent: Arc<Mutex<String>>,
+    is_over: Arc<AtomicBool>,
+    reader: JoinHandle<()>,
 }
 
 impl Terminal {
@@ -35,13 +38,17 @@ impl Terminal {
         let (mut keys, sent) = (File::from(master), Arc::new(Mutex::new(String::new())));
         let (mut screen, all) = (keys.try_clone().expect("a second handle"), sent.clone());
         keys.flush().expect("a terminal");
-        thread::spawn(move || {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ends = is_over.clone();
+        let reader = thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = screen.read(&mut bytes) {
+            while !ends.load(Ordering::Relaxed)
+                && let Ok(n @ 1..) = screen.read(&mut bytes)
+            {
                 all.lock().expect("no panic").push_str(&String::from_utf8_lossy(&bytes[..n]));
             }
         });
-        Terminal { command, keys, tty, sent }
+        Terminal { command, keys, tty, sent, is_over, reader }
     }
 
     /// Waits until this has been sent since the last call.
@@ -57,10 +64,21 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("a terminal");
     }
 
+    /// Closes the terminal, as a connection that breaks does. Who runs in it is no session's leader and gets no SIGHUP.
+    fn hang_up(self) -> Child {
+        let Terminal { command, keys, mut tty, is_over, reader, .. } = self;
+        is_over.store(true, Ordering::Relaxed);
+        // So that the reader looks.
+        tty.write_all(b"x").expect("a terminal");
+        reader.join().expect("no panic");
+        drop((keys, tty));
+        command
+    }
+
     /// Waits for the end, which leaves the terminal as it was.
     fn end(mut self) -> ExitStatus {
         let status = self.command.wait().expect("it ends");
-        self.expect("\u{1b}[?1049l");
+        self.expect("\u{1b}[?25h\u{1b}[?1049l");
         let modes = tcgetattr(&self.tty).expect("a terminal").local_modes;
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO), "{modes:?}");
         status
@@ -106,6 +124,64 @@ fn a_signal_ends_it_and_gives_the_terminal_back() {
         kill_process(Pid::from_child(&terminal.command), signal).expect("it runs");
         assert_eq!(terminal.end().signal(), Some(signal.as_raw()));
     }
+}
+
+#[test]
+fn half_a_key_holds_up_neither_the_picture_nor_the_end() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("top.sock");
+    let server = Server::options(1).admin_socket(&socket).start();
+    let mut terminal = top(&socket, "");
+    terminal.expect("live");
+    // Alt-[, or what an arrow key begins with.
+    terminal.press("\u{1b}[");
+    let mut client = Client::connect(&server);
+    client.subscribe("user:13");
+    terminal.expect("user:13");
+    kill_process(Pid::from_child(&terminal.command), Signal::TERM).expect("it runs");
+    assert_eq!(terminal.end().signal(), Some(Signal::TERM.as_raw()));
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("top.sock");
+    let _server = Server::options(1).admin_socket(&socket).start();
+    let terminal = top(&socket, "");
+    terminal.expect("live");
+    let mut command = Killed(terminal.hang_up());
+    let mut status = None;
+    eventually("it ends", || {
+        status = command.0.try_wait().expect("a child");
+        status.is_some()
+    });
+    let status = status.expect("it has ended");
+    assert_eq!(status.code(), Some(1), "{status:?}");
+}
+
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_not_called_live() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("top.sock");
+    let server = Server::options(1).admin_socket(&socket).start();
+    let mut terminal = top(&socket, "");
+    terminal.expect("live");
+    server.signal(Signal::STOP);
+    terminal.expect("answer");
+    server.signal(Signal::CONT);
+    terminal.expect("live");
+    terminal.press("q");
+    assert_eq!(terminal.end().code(), Some(0));
 }
 
 #[test]

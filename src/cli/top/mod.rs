@@ -1,8 +1,8 @@
 //! `corecast top`: what a server does, as it does it. Over the admin socket alone, so also through `ssh -t host corecast top`.
 //!
 //! ```text
-//! sampler thread ── stats, busiest ──► admin socket        keys ──► state ──► render ──► terminal
-//!       └───────────── samples, or why there is none ───────────────►┘
+//! sampler thread ── stats, busiest ──► admin socket        thread of keys ──► state ──► render ──► terminal
+//!       └───────────── samples, or why there is none ─────────────────────────►┘
 //! ```
 
 mod figures;

@@ -77,11 +77,12 @@ struct Screen<'a> {
 
 impl Screen<'_> {
     fn title(&self, frame: &mut Frame<'_>, area: Rect) {
-        let State { socket, interval, lost, is_paused, view, .. } = self.state;
-        let status = match lost {
-            Some(_) => Span::styled("reconnecting… ", self.palette.bad),
-            None if *is_paused => Span::styled("paused ", self.palette.bad),
-            None => Span::styled("live ", self.palette.accent),
+        let State { socket, interval, lost, silent_s, is_paused, view, .. } = self.state;
+        let status = match (lost, silent_s) {
+            (Some(_), _) => Span::styled("reconnecting… ", self.palette.bad),
+            (None, Some(seconds)) => Span::styled(format!("no answer for {seconds} s "), self.palette.bad),
+            (None, None) if *is_paused => Span::styled("paused ", self.palette.bad),
+            (None, None) => Span::styled("live ", self.palette.accent),
         };
         let shards = view.shards.len();
         let facts = format!("{shards} {}, every {interval:?}  ", if shards == 1 { "shard" } else { "shards" });
@@ -418,6 +419,17 @@ mod tests {
         state.shows_help = true;
         check("help", &state, 80, 24);
         check("empty", &State::new("/tmp/corecast-0.sock".into(), Duration::from_millis(500)), 80, 24);
+    }
+
+    #[test]
+    fn a_server_that_hangs_is_not_live() {
+        let mut state = state();
+        state.waits(Duration::from_secs(6));
+        let title =
+            |state: &State| text(&drawn(state, Palette::plain(), 80, 24)).lines().next().unwrap_or_default().to_owned();
+        assert!(title(&state).ends_with("no answer for 5 s"), "{}", title(&state));
+        state.lost("gone".into());
+        assert!(title(&state).ends_with("reconnecting…"), "{}", title(&state));
     }
 
     #[test]

@@ -5,21 +5,27 @@ use super::sample::Sample;
 use super::state::{State, Wish};
 use corecast::admin::client::{By, Client};
 use ratatui::DefaultTerminal;
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use ratatui::crossterm::execute;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::env;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Shows the server until the user has seen enough.
 pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<ExitCode> {
     let signal = Arc::new(AtomicUsize::new(0));
-    for number in [SIGTERM, SIGHUP, SIGINT] {
+    for number in [SIGTERM, SIGHUP, SIGINT, SIGQUIT] {
         signal_hook::flag::register_usize(number, signal.clone(), number as usize)?;
     }
     let (news, samples) = mpsc::channel();
@@ -28,31 +34,66 @@ pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<
     thread::spawn(move || sampler.run(&wanted, &news));
 
     let state = State::new(socket.display().to_string(), interval);
-    // Also gives the terminal back when anything panics.
-    let mut terminal = ratatui::try_init()?;
-    let ended = show(&mut terminal, state, &samples, &wishes, &signal);
-    let restored = ratatui::try_restore();
-    ended?;
-    restored?;
+    show_cursor_on_panic();
+    // Also gives the rest of the terminal back when anything panics. Where the terminal is gone, its drop would panic of not
+    // being able to say so.
+    let mut terminal = ManuallyDrop::new(ratatui::try_init().inspect_err(|_| drop(give_back()))?);
+    let (pressed, keys) = mpsc::channel();
+    thread::spawn(move || read_keys(&pressed));
+    let ended = show(&mut terminal, state, &samples, &keys, &wishes, &signal);
+    let restored = give_back();
     match signal.load(Ordering::Relaxed) {
         0 => {}
-        // As whoever sent it expects it.
+        // As whoever sent it expects it, also where the terminal went with it.
         number => signal_hook::low_level::emulate_default_handler(number as i32)?,
     }
+    ended?;
+    restored?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn give_back() -> io::Result<()> {
+    let shown = execute!(io::stdout(), Show);
+    ratatui::try_restore().and(shown)
+}
+
+fn show_cursor_on_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let _ = execute!(io::stdout(), Show);
+        report(info);
+    }));
+}
+
+/// Keys and new sizes, on a thread of its own: crossterm does not come back from reading half a key, nor from a terminal
+/// that is gone (its issue 793), and nobody is to wait for it.
+fn read_keys(pressed: &Sender<Event>) {
+    while let Ok(event) = event::read() {
+        if pressed.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether the terminal is gone. Whose terminal it is gets SIGHUP, others do not.
+fn has_hung_up() -> bool {
+    let stdin = io::stdin();
+    let mut polled = [PollFd::new(&stdin, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::HUP)
 }
 
 fn show(
     terminal: &mut DefaultTerminal,
     mut state: State,
     samples: &Receiver<News>,
+    keys: &Receiver<Event>,
     wishes: &Sender<By>,
     signal: &AtomicUsize,
 ) -> anyhow::Result<()> {
     // https://no-color.org
     let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let palette = if is_plain { Palette::plain() } else { Palette::colourful() };
-    let mut is_stale = true;
+    let (mut is_stale, mut heard_at) = (true, Instant::now());
     while signal.load(Ordering::Relaxed) == 0 {
         loop {
             match samples.try_recv() {
@@ -61,23 +102,28 @@ fn show(
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => anyhow::bail!("nobody asks the server any more"),
             }
-            is_stale = true;
+            (is_stale, heard_at) = (true, Instant::now());
+        }
+        is_stale |= state.waits(heard_at.elapsed());
+        if has_hung_up() {
+            anyhow::bail!("the terminal is gone");
         }
         if is_stale {
             terminal.draw(|frame| draw(&state, palette, frame))?;
             is_stale = false;
         }
-        if !event::poll(LOOK_EVERY)? {
-            continue;
-        }
+        let wish = match keys.recv_timeout(LOOK_EVERY) {
+            Ok(Event::Key(key)) => state.pressed(key),
+            Ok(_) => Wish::Nothing,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the terminal cannot be read any more"),
+        };
         is_stale = true;
-        if let Event::Key(key) = event::read()? {
-            match state.pressed(key) {
-                Wish::Nothing => {}
-                Wish::Quit => return Ok(()),
-                // A sampler that is gone is noticed above.
-                Wish::Ask(by) => drop(wishes.send(by)),
-            }
+        match wish {
+            Wish::Nothing => {}
+            Wish::Quit => return Ok(()),
+            // A sampler that is gone is noticed above.
+            Wish::Ask(by) => drop(wishes.send(by)),
         }
     }
     Ok(())
@@ -119,7 +165,7 @@ impl Sampler {
     }
 }
 
-/// How long a sample or a signal may wait to be noticed.
+/// How long a sample, a signal or the terminal's end may wait to be noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Between attempts to find a server.
 const RETRY_EVERY: Duration = Duration::from_secs(1);

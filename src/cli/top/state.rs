@@ -25,6 +25,8 @@ pub struct State {
     pub shows_help: bool,
     /// Why there is no server at the moment.
     pub lost: Option<String>,
+    /// For how many seconds the answer has been due, where that is long.
+    pub silent_s: Option<u64>,
     latest: Option<Sample>,
 }
 
@@ -92,6 +94,7 @@ impl State {
             is_paused: false,
             shows_help: false,
             lost: None,
+            silent_s: None,
             latest: None,
         }
     }
@@ -117,6 +120,13 @@ impl State {
     /// There is no answer; what was known stays in view.
     pub fn lost(&mut self, why: String) {
         self.lost = Some(why);
+    }
+
+    /// So long ago the last answer came, or the news that there is none. Returns whether that changes what is shown.
+    pub fn waits(&mut self, since: Duration) -> bool {
+        let due_s = since.saturating_sub(self.interval).as_secs();
+        let silent_s = (due_s >= SILENT_S_MIN).then_some(due_s);
+        std::mem::replace(&mut self.silent_s, silent_s) != silent_s
     }
 
     pub fn pressed(&mut self, key: KeyEvent) -> Wish {
@@ -168,6 +178,8 @@ impl State {
 /// As wide as a screen can be.
 const HISTORY_MAX: usize = 512;
 const PAGE_ROWS: isize = 10;
+/// A server that is busy takes less.
+const SILENT_S_MIN: u64 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -253,5 +265,14 @@ mod tests {
         assert_eq!((state.view.connections, state.lost.as_deref()), (190, Some("gone")));
         state.sampled(now);
         assert_eq!(state.lost, None);
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_not_live() {
+        let mut state = state();
+        let mut waits = |ms| (state.waits(Duration::from_millis(ms)), state.silent_s);
+        assert_eq!([waits(900), waits(2999)], [(false, None); 2]);
+        assert_eq!([waits(3000), waits(3500), waits(4000)], [(true, Some(2)), (false, Some(2)), (true, Some(3))]);
+        assert_eq!([waits(0), waits(100)], [(true, None), (false, None)]);
     }
 }
