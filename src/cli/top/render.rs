@@ -110,9 +110,10 @@ impl Screen<'_> {
         let columns = Layout::horizontal([Constraint::Fill(1); 4]).areas::<4>(area);
         for (column, cells) in columns.into_iter().zip(cells) {
             let lines = cells.map(|(label, value)| {
-                let room = (column.width as usize).saturating_sub(label.len() + 3);
-                let value = Span::styled(format!("{:>room$}", clip(&value, room)), Style::new().bold());
-                Line::from(vec![Span::styled(format!(" {label} "), self.palette.faint), value])
+                // Where there is little room it is the name that is cut: a number would be another one.
+                let room = (column.width as usize).saturating_sub(value.chars().count() + 3);
+                let label = format!(" {:room$} ", clip(label, room));
+                Line::from(vec![Span::styled(label, self.palette.faint), Span::styled(value, Style::new().bold())])
             });
             frame.render_widget(Paragraph::new(lines.to_vec()), column);
         }
@@ -419,6 +420,16 @@ mod tests {
         state.shows_help = true;
         check("help", &state, 80, 24);
         check("empty", &State::new("/tmp/corecast-0.sock".into(), Duration::from_millis(500)), 80, 24);
+    }
+
+    #[test]
+    fn numbers_are_whole_where_there_is_little_room() {
+        let mut state = state();
+        (state.view.subscriptions, state.view.channels_count) = (9_999_999, 123_456);
+        for width in [WIDTH_MIN, 80] {
+            let drawn = text(&drawn(&state, Palette::plain(), width, HEIGHT_MIN));
+            assert!(drawn.contains("9 999 999") && drawn.contains("123 456"), "{drawn}");
+        }
     }
 
     #[test]

@@ -117,9 +117,10 @@ impl State {
         }
     }
 
-    /// There is no answer; what was known stays in view.
+    /// There is no answer; what was known stays in view. Who answers next may be another server, whose counters began anew.
     pub fn lost(&mut self, why: String) {
         self.lost = Some(why);
+        self.latest = None;
     }
 
     /// So long ago the last answer came, or the news that there is none. Returns whether that changes what is shown.
@@ -265,6 +266,20 @@ mod tests {
         assert_eq!((state.view.connections, state.lost.as_deref()), (190, Some("gone")));
         state.sampled(now);
         assert_eq!(state.lost, None);
+    }
+
+    #[test]
+    fn there_are_no_rates_between_two_servers_even_if_the_second_counted_more() {
+        for is_paused in [false, true] {
+            let mut state = state();
+            let [before, now] = samples();
+            state.sampled(before);
+            state.is_paused = is_paused;
+            state.lost("gone".into());
+            state.is_paused = false;
+            state.sampled(now);
+            assert_eq!((state.view.connections, state.view.rates.deliveries), (215, None));
+        }
     }
 
     #[test]

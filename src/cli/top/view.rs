@@ -5,7 +5,7 @@ use corecast::admin::client::By;
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// A second; `None`: there is no earlier sample, or the server has been restarted since.
+/// A second; `None`: there is no earlier sample of this server.
 pub type Rate = Option<f64>;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -76,9 +76,8 @@ pub struct Address {
 }
 
 impl View {
-    /// What is to be shown of `now`, with the rates since `before`.
+    /// What is to be shown of `now`, with the rates since `before`, which the same server said.
     pub fn between(before: Option<&Sample>, now: &Sample, by: By) -> View {
-        let before = before.filter(|before| !is_another_server(before, now));
         let interval_s = before.map_or(0.0, |before| now.at.duration_since(before.at).as_secs_f64());
         let span = Span { before: before.map(|before| &before.total), now: &now.total, interval_s };
         let mut view = View {
@@ -145,12 +144,6 @@ impl Span<'_> {
 
 fn per_second(count: u64, interval_s: f64) -> Rate {
     (interval_s > 0.0).then(|| count as f64 / interval_s)
-}
-
-/// Counters only grow while a server lives, and every shard's turns do.
-fn is_another_server(before: &Sample, now: &Sample) -> bool {
-    before.shards.len() != now.shards.len()
-        || before.shards.iter().zip(&now.shards).any(|(before, now)| now.get("turns") < before.get("turns"))
 }
 
 fn shard(span: &Span<'_>) -> Shard {
@@ -298,12 +291,10 @@ pub mod tests {
     }
 
     #[test]
-    fn there_are_no_rates_without_an_earlier_sample_of_the_same_server() {
-        let [before, now] = samples();
-        for earlier in [None, Some(&now)] {
-            let view = View::between(earlier, &before, By::Messages);
-            assert_eq!((view.rates.clone(), view.shards[0].busy), (Rates::default(), None));
-            assert!(view.channels.iter().all(|row| row.messages.is_none()));
-        }
+    fn there_are_no_rates_without_an_earlier_sample() {
+        let [now, _] = samples();
+        let view = View::between(None, &now, By::Messages);
+        assert_eq!((view.rates.clone(), view.shards[0].busy), (Rates::default(), None));
+        assert!(view.channels.iter().all(|row| row.messages.is_none()));
     }
 }
