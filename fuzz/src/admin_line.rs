@@ -49,7 +49,7 @@ fn check_stream(begun: &str, session: &mut Session, hub: &mut Hub, port: &mut Ar
     for line in lines.lines() {
         assert!(json::members(line).is_some_and(|members| members.contains_key("event")), "{line}");
     }
-    session.leave(hub, port);
+    session.leave(hub, 1, port);
     assert_eq!((hub.journal_sizes().0, hub.watchers()), (0, 0), "a consumer that left is kept");
 }
 

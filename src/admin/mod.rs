@@ -299,6 +299,14 @@ impl Session {
         }
     }
 
+    /// The connection ends: nobody is to work for it any more.
+    pub fn leave(&mut self, hub: &mut Hub, shards: usize, port: &mut impl Port) {
+        self.leave_stream(hub, port);
+        if self.waiting.iter().any(|waiting| matches!(waiting.state, State::Busiest { .. })) {
+            (0..shards).for_each(|shard| hub.ask(shard as ShardId, self.name, Question::Unsurvey, port));
+        }
+    }
+
     /// A part of a publish is settled. Never called while [`Session::line`] runs: the request is entered at its end.
     pub fn settle(&mut self, asker: Asker, settled: Settled) {
         let Some(waiting) = self.at(asker) else { return };
@@ -508,3 +516,52 @@ pub const WAITING_BYTES: usize = size_of::<Waiting>() + request::ID_BYTES_MAX;
 const WALKS_MAX: usize = 4;
 /// What a publish costs beside its event and data, roughly: names, counts, header.
 const OVERHEAD_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::hub::addresses::Verdict;
+    use crate::hub::mail::{Arrival, Mail, Slot};
+    use crate::hub::pages::{Chunk, Pages};
+    use crate::hub::{Identity, Urgency};
+    use crate::protocol::close::CloseReason;
+
+    /// Keeps what is mailed.
+    #[derive(Default)]
+    struct Letters(Vec<(ShardId, Mail)>);
+
+    impl Port for Letters {
+        fn mail(&mut self, to: ShardId, mail: Mail) {
+            self.0.push((to, mail));
+        }
+        fn mail_after(&mut self, _: &[ShardId], to: ShardId, mail: Mail) {
+            self.0.push((to, mail));
+        }
+        fn lay(&mut self, _: &mut Pages, _: Slot, _: Chunk, _: Urgency) {}
+        fn ask(&mut self, _: Asker, _: Question) {}
+        fn answer(&mut self, _: Asker, _: Answer) {}
+        fn settle(&mut self, _: Asker, _: Settled) {}
+        fn admit(&mut self, _: Arrival, _: Verdict) {}
+        fn close(&mut self, _: Slot, _: CloseReason) {}
+    }
+
+    #[test]
+    fn nobody_walks_for_a_session_that_is_gone() {
+        let hub = |shard| Hub::new(Identity { shard, shards: 2, seed: [1, 2, 3, 4] }, &[], Limits::default());
+        let (mut hubs, mut letters, mut parser) = ([hub(0), hub(1)], Letters::default(), Parser::default());
+        let mut sessions = [0, 1].map(|slot| Session::new(0, slot, 1));
+        for session in [0, 1, 0] {
+            sessions[session].line(br#"{"command":"busiest"}"#, &mut parser, &mut hubs[0], 2, &mut letters);
+        }
+        let mut surveyed = |gone: &mut Session| {
+            gone.leave(&mut hubs[0], 2, &mut letters);
+            for (to, mail) in letters.0.drain(..) {
+                hubs[usize::from(to)].receive(mail, &mut Letters::default());
+            }
+            [hubs[0].is_surveying(), hubs[1].is_surveying()]
+        };
+        assert_eq!(surveyed(&mut sessions[0]), [true; 2], "the other one waits");
+        assert_eq!(surveyed(&mut sessions[1]), [false; 2]);
+    }
+}

@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// The connection ends.
-    pub fn leave(&mut self, hub: &mut Hub, port: &mut impl Port) {
+    pub(super) fn leave_stream(&mut self, hub: &mut Hub, port: &mut impl Port) {
         match self.stream.take() {
             None => {}
             Some(Stream { asker, of: Source::Events { .. }, .. }) => hub.ask(JOURNAL, asker, Question::Unfollow, port),

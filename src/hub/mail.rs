@@ -189,6 +189,8 @@ pub enum Question {
     Unsubscribe { member: ConnKey, channel: ChannelName, hash: u64 },
     /// The busiest of the channels and addresses that the shard owns.
     Busiest { by: By, limit: usize },
+    /// Whoever asked for the busiest is gone, whatever it asked. Not answered.
+    Unsurvey,
     /// To the journal: a consumer comes, who knows everything up to `since` of the run `epoch`.
     Follow { since: Option<u64>, epoch: Option<u64> },
     /// To the journal: what it has for this consumer, as soon as there is something.

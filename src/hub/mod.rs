@@ -155,7 +155,7 @@ pub struct Hub {
     taps: Taps,
     /// Of [`journal::JOURNAL`] only.
     journal: Journal,
-    /// Walks for the busiest of both, oldest first. Bounded by what admin sessions may ask at once.
+    /// Walks for the busiest of both, oldest first. Bounded by what the admin sessions that there are may ask at once.
     surveys: VecDeque<Survey>,
     /// The page that this turn's replies are laid out in.
     reply_page: Option<PageId>,
@@ -539,6 +539,7 @@ impl Hub {
                 return self.serve_follower(asker, &question, port);
             }
             Question::Busiest { by, limit } => return self.surveys.push_back(Survey::new(asker, by, limit)),
+            Question::Unsurvey => return self.surveys.retain(|survey| !survey.is_for(asker)),
             Question::Tap { filter } => return self.tap(asker, filter, port),
             Question::MoreSeen => return self.taps.more(asker),
             Question::Untap => return self.taps.close(asker),

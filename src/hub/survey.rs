@@ -129,6 +129,11 @@ impl Survey {
         Survey { asker, by, next_channel: 0, next_address: 0, channels, addresses }
     }
 
+    /// Whether the session of this request asked for it.
+    pub(super) fn is_for(&self, asker: Asker) -> bool {
+        Asker { request: asker.request, ..self.asker } == asker
+    }
+
     /// Looks at up to `entries` places of the tables. Returns how many of them are left over: some, when it is done.
     fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> usize {
         let end = directory.end().min(self.next_channel.saturating_add(entries));

@@ -216,11 +216,11 @@ impl Admins {
 
     /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
     pub fn flush(&mut self, is_stopping: bool, hub: &mut Hub, clients: &mut Clients) {
-        let own = &mut self.own;
+        let (own, shards) = (&mut self.own, self.shards);
         self.connections.retain(|_, admin| {
             let goes_on = admin.flush(clients.now) && !admin.ends_stream(is_stopping, clients.now);
             if !goes_on {
-                admin.session.leave(hub, clients);
+                admin.session.leave(hub, shards, clients);
             }
             *own -= usize::from(admin.is_own && !goes_on);
             goes_on
