@@ -8,6 +8,7 @@ use corecast::admin::client::{Client, Error, Request};
 use corecast::config::{Invalid, Settings};
 use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
+use corecast::protocol::json::is_unseen;
 use corecast::protocol::socket_id::SocketId;
 use corecast::server::Log;
 use corecast::server::arithmetic::Arithmetic;
@@ -215,7 +216,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     {
         return ExitCode::FAILURE;
     }
-    let _ = writeln!(io::stderr(), "error: {error:#}");
+    // Much of it can be what somebody else said.
+    let text = format!("{error:#}").replace(|character| character != '\n' && is_unseen(character), "\u{fffd}");
+    let _ = writeln!(io::stderr(), "error: {text}");
     ExitCode::from(if error.is::<Invalid>() || error.is::<Usage>() { 2 } else { 1 })
 }
 

@@ -99,12 +99,10 @@ fn line(out: &mut Vec<u8>, sight: &Sight) {
             result(out, channel, *error);
         }
         Sight::Publish { channel, event, bytes, subscribers, data } => {
-            // The name of the event is as it stood between quotes.
-            let _ = write!(
-                out,
-                r#""event":"publish","channel":"{}","name":"{event}","bytes":{bytes},"subscribers":{subscribers}"#,
-                channel.as_channel().as_str()
-            );
+            let _ = write!(out, r#""event":"publish","channel":"{}","name":""#, channel.as_channel().as_str());
+            // As it stood between quotes.
+            json::show_into(out, event);
+            let _ = write!(out, r#"","bytes":{bytes},"subscribers":{subscribers}"#);
             if let Some(data) = data {
                 out.extend_from_slice(br#","data":""#);
                 json::escape_into(out, data);
@@ -176,6 +174,15 @@ mod tests {
         check(
             Sight::Publish { channel, event: r"\u0065".into(), bytes: 9, subscribers: 3, data: Some("{\"a\"".into()) },
             r#""event":"publish","channel":"a","name":"\u0065","bytes":9,"subscribers":3,"data":"{\"a\"""#,
+        );
+        check(
+            Sight::Subscribe { socket_id, address: None, channel: "\u{9b}31m\u{202e}".into(), error: None },
+            &format!(r#""event":"subscribe","socket_id":"{id}","channel":"\u009b31m\u202e","result":"ok""#),
+        );
+        let channel = Channel::parse("a").expect("legal").into();
+        check(
+            Sight::Publish { channel, event: "\u{9d}0;".into(), bytes: 3, subscribers: 0, data: Some("\u{7f}".into()) },
+            r#""event":"publish","channel":"a","name":"\u009d0;","bytes":3,"subscribers":0,"data":"\u007f""#,
         );
         check(
             Sight::Close { socket_id: None, address, kind: 8, code: Some(4100) },

@@ -4,6 +4,7 @@ use super::dial::{Trust, dial};
 use anyhow::{Context, bail};
 use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
+use corecast::protocol::json;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -57,7 +58,10 @@ pub fn run(
             _ => {
                 seen += 1;
                 let mut out = io::stdout().lock();
-                writeln!(out, "{text}").and_then(|()| out.flush()).map_err(corecast::admin::client::Error::Output)?;
+                let mut line = Vec::with_capacity(text.len() + 1);
+                json::show_into(&mut line, &text);
+                line.push(b'\n');
+                out.write_all(&line).and_then(|()| out.flush()).map_err(corecast::admin::client::Error::Output)?;
             }
         }
     }

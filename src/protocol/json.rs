@@ -9,6 +9,7 @@
 use serde::de::IgnoredAny;
 use simd_json::tape::Tape;
 use std::borrow::Cow;
+use std::io::Write;
 
 /// A JSON string as it was written and as it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,21 +217,53 @@ impl<'a> Iterator for Elements<'_, 'a> {
     }
 }
 
-/// Appends `text` as it stands between the quotes of a JSON string.
+/// Appends `text` as it stands between the quotes of a JSON string. Also escapes what JSON does not ask for but people who
+/// read lines in a terminal do: see [`is_unseen`].
 pub fn escape_into(out: &mut Vec<u8>, text: &str) {
-    for &byte in text.as_bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => {
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-            }
-            _ => out.push(byte),
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            _ => push_seen(out, character),
         }
     }
+}
+
+/// Appends JSON, or what stands in a string of it: the same on one line, with what is [unseen](is_unseen) escaped.
+pub fn show_into(out: &mut Vec<u8>, json: &str) {
+    for character in json.chars() {
+        match character {
+            // Only between tokens.
+            '\n' | '\r' | '\t' => out.push(b' '),
+            _ => push_seen(out, character),
+        }
+    }
+}
+
+fn push_seen(out: &mut Vec<u8>, character: char) {
+    if is_unseen(character) {
+        // All of them have four digits.
+        let _ = write!(out, "\\u{:04x}", character as u32);
+    } else {
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+}
+
+/// Whether a terminal shows no character for it but does something: obeys, writes what follows from right to left, or puts
+/// nothing where something is.
+pub fn is_unseen(character: char) -> bool {
+    let is_format = matches!(
+        character,
+        '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+    );
+    character.is_control() || is_format
 }
 
 /// `quoted` is `raw` between its quotes. Nearly nothing that is read here was escaped: then nothing is copied.
@@ -279,8 +312,6 @@ fn code_unit(text: &str) -> Option<u16> {
 const NODES_KEPT_MAX: usize = 128 * 1024;
 /// Bytes of one: the parser makes at most one of each byte of a text.
 pub const NODE_BYTES: usize = 24;
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -546,6 +577,13 @@ pub(crate) mod tests {
         }
     }
 
+    #[test]
+    fn what_is_shown_is_the_same_and_steers_no_terminal() {
+        let mut out = Vec::new();
+        show_into(&mut out, "{\"é\u{9b}31m\":\r[\"\u{7f}\\u001b\u{202e}中\"]}");
+        assert_eq!(out, r#"{"é\u009b31m": ["\u007f\u001b\u202e中"]}"#.as_bytes());
+    }
+
     proptest! {
         #[test]
         fn verdicts_equal_those_of_serde_json(text in written_json(), slips in prop::collection::vec(slips(), 0..3), shift in 0usize..130) {
@@ -577,6 +615,7 @@ pub(crate) mod tests {
             let mut out = vec![b'"'];
             escape_into(&mut out, &text);
             out.push(b'"');
+            prop_assert!(!std::str::from_utf8(&out).unwrap().contains(is_unseen));
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
     }

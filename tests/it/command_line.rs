@@ -1,9 +1,14 @@
 //! Each subcommand as a process against a live server: for people without `--json`, for programs with it.
 
-use crate::harness::{Admin, Client, Server, TempDir, corecast, for_shards, output, shortened, unsubscribed};
+use crate::harness::{
+    Admin, Client, Server, TempDir, corecast, eventually, for_shards, output, shortened, unsubscribed,
+};
 use serde_json::{Value, json};
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Output;
+use std::thread;
 
 for_shards!(
     ping,
@@ -245,6 +250,48 @@ fn stats(shards: usize) {
         assert_contains(&json, name);
     }
     assert!(human.lines().count() > 1, "{human}");
+}
+
+#[test]
+fn nothing_that_another_server_says_steers_the_terminal() {
+    let dir = TempDir::new();
+    let path = dir.path().join("other.sock");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let replies = [
+        "\u{1b}]0;title\u{7} 220 another protocol\n",
+        "{\"ok\":false,\"code\":\"\u{9b}2J\",\"error\":\"\\u001b[2J\"}\n",
+    ];
+    let other = thread::spawn(move || {
+        for reply in replies {
+            let (mut stream, _) = listener.accept().expect("a client");
+            BufReader::new(&stream).read_line(&mut String::new()).expect("a request");
+            stream.write_all(reply.as_bytes()).expect("a client that reads");
+        }
+    });
+    for mention in ["]0;title", "2J: \u{fffd}[2J"] {
+        let refused = output(corecast(&["ping", "--admin-socket", path.to_str().expect("UTF-8")]), b"");
+        assert_fails(&refused, mention);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!said.trim_end().contains(char::is_control), "{said:?}");
+    }
+    other.join().expect("no panic");
+}
+
+#[test]
+fn what_is_subscribed_to_is_printed_as_json_that_steers_no_terminal() {
+    let server = Server::start(1);
+    let url = format!("ws://{}", server.address);
+    let subscriber = thread::spawn(move || output(corecast(&["subscribe", "a", "--count", "1", "--url", &url]), b""));
+    let mut admin = Admin::connect(&server);
+    eventually("it has subscribed", || {
+        admin.ok(json!({"id": 1, "command": "channel", "channel": "a"}))["subscribers"] == 1
+    });
+    admin.write(
+        "{\"id\":1,\"command\":\"publish\",\"channel\":\"a\",\"event\":\"\u{9b}2J\",\"data\":[\t\"é\u{7f}\"]}\n",
+    );
+    admin.line();
+    let printed = stdout(&subscriber.join().expect("no panic"));
+    assert_eq!(printed, "{\"event\":\"\\u009b2J\",\"channel\":\"a\",\"data\":[ \"é\\u007f\"]}\n");
 }
 
 #[test]

@@ -405,6 +405,8 @@ fn what_is_published_arrives_as_it_is_written() {
     let published = http.console("POST", "/api/publish", &head, body);
     assert_eq!((published.status, published.json()), (200, json!({"subscribers": 1})));
     client.expect("{\"event\":\"</script>\\n\",\"channel\":\"a\",\"data\":{\"n\":  12345678901234567890.10}}");
+    let logged = |name: &str| server.stderr().lines().filter(|line| line.contains(name)).count();
+    eventually("it is in the log, on one line", || logged("channel=a event=\"</script>\\n\"") == 1);
     let excluded = json!({"channel": "a", "event": "e", "data": null, "exclude": client.socket_id});
     assert_eq!(http.tell("publish", &excluded).json(), json!({"subscribers": 0}));
     for (body, status, code) in [

@@ -3,6 +3,7 @@
 
 use super::Request;
 use crate::config::bytes;
+use crate::protocol::json::is_unseen;
 use serde_json::Value;
 use std::io::{self, Write};
 use std::time::Instant;
@@ -184,7 +185,7 @@ fn stats(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     let lines = totals.iter().filter(|(name, _)| !name.contains("_us_to_") && !name.ends_with("_us_above"));
     let rows = lines.map(|(name, total)| {
         let each = shown.iter().map(|shard| cell(&shard[name.as_str()]));
-        [name.clone(), cell(total)].into_iter().chain(each).collect()
+        [name.replace(is_unseen, "\u{fffd}"), cell(total)].into_iter().chain(each).collect()
     });
     Table::new(&columns).print(rows.collect(), true, "no numbers", out)?;
     match shown.len() < shards.len() {
@@ -201,7 +202,7 @@ fn entries<'a>(reply: &'a Value, member: &str) -> impl Iterator<Item = &'a Value
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.replace(char::is_control, "\u{fffd}"),
+        Value::String(text) => text.replace(is_unseen, "\u{fffd}"),
         other => other.to_string(),
     }
 }
@@ -364,6 +365,7 @@ connections      3        1        2
     #[test]
     fn nothing_in_a_reply_steers_the_terminal() {
         let request = Request::Channel { channel: "a".into() };
-        check(request, r#"{"channel":"\u001b[2J","subscribers":2}"#, "\u{fffd}[2J: 2 subscribers\n");
+        check(request, r#"{"channel":"\u001b[2J\u202e","subscribers":2}"#, "\u{fffd}[2J\u{fffd}: 2 subscribers\n");
+        check(Request::Stats, r#"{"stats":{"\u009b":9}}"#, "NAME  TOTAL\n\u{fffd}         9\n");
     }
 }

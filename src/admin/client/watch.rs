@@ -1,6 +1,7 @@
 //! `corecast events` and `corecast tail`: prints the lines of a stream as they come, until one side ends it.
 
 use super::{Client, Error, Request};
+use crate::protocol::json::is_unseen;
 use serde_json::Value;
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
@@ -76,7 +77,7 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
     };
     let time = told["time_ms"].as_u64().map_or("-".into(), time);
     let line = format!("{time:<24} {:>6} {event:<16} {whom}", text(&told["number"]));
-    writeln!(out, "{}", line.trim_end().replace(char::is_control, "\u{fffd}"))
+    writeln!(out, "{}", line.trim_end().replace(is_unseen, "\u{fffd}"))
 }
 
 /// What the server saw: when, what, and every other member as it is called.
@@ -84,10 +85,17 @@ fn render_sighting(told: &Value, event: &str, out: &mut impl Write) -> io::Resul
     let members =
         ["socket_id", "address", "channel", "name", "bytes", "subscribers", "result", "why", "reason", "code", "data"];
     let shown = members.iter().chain(&["count"]).filter(|member| !told[**member].is_null());
-    let shown: Vec<String> = shown.map(|member| format!("{member}={}", text(&told[*member]))).collect();
+    let shown: Vec<String> = shown.map(|member| format!("{member}={}", value(member, &told[*member]))).collect();
     let time = told["time_ms"].as_u64().map_or("-".into(), time);
     let line = format!("{time} {event:<11} shard={} {}", text(&told["shard"]), shown.join(" "));
-    writeln!(out, "{}", line.trim_end().replace(char::is_control, "\u{fffd}"))
+    writeln!(out, "{}", line.trim_end().replace(is_unseen, "\u{fffd}"))
+}
+
+/// Strangers choose names, so one that could be taken for several members stands in quotes. Data is JSON, and the last.
+fn value(member: &str, value: &Value) -> String {
+    let text = text(value);
+    let is_plain = text.chars().all(|character| character.is_ascii_graphic() && !"\"=".contains(character));
+    if member == "data" || is_plain && !text.is_empty() { text } else { value.to_string() }
 }
 
 /// UTC, as RFC 3339 has it.
@@ -139,6 +147,14 @@ mod tests {
         check(
             r#"{"time_ms":7,"shard":1,"event":"subscribe","socket_id":"1.2","address":"192.0.2.7:80","channel":"a","result":"ok"}"#,
             "1970-01-01T00:00:00.007Z subscribe   shard=1 socket_id=1.2 address=192.0.2.7:80 channel=a result=ok\n",
+        );
+        check(
+            r#"{"time_ms":7,"shard":1,"event":"subscribe","channel":"a result=ok \u202e\u009b","result":"invalid_channel"}"#,
+            "1970-01-01T00:00:00.007Z subscribe   shard=1 channel=\"a result=ok \u{fffd}\u{fffd}\" result=invalid_channel\n",
+        );
+        check(
+            r#"{"time_ms":7,"shard":1,"event":"publish","channel":"=@","name":"","bytes":9,"data":"{\"a\": 1}"}"#,
+            "1970-01-01T00:00:00.007Z publish     shard=1 channel=\"=@\" name=\"\" bytes=9 data={\"a\": 1}\n",
         );
         check(
             r#"{"time_ms":7,"shard":0,"event":"dropped","count":12}"#,

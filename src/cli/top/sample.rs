@@ -1,6 +1,7 @@
 //! What the server says at one moment: the replies to `stats` and `busiest`.
 
 use corecast::admin::client::{By, Client, Error, Request};
+use corecast::protocol::json::is_unseen;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Instant;
@@ -12,7 +13,7 @@ pub struct Numbers(HashMap<String, u64>);
 impl Numbers {
     fn of(value: &Value) -> Numbers {
         let members = value.as_object().into_iter().flatten();
-        Numbers(members.filter_map(|(name, number)| Some((name.clone(), number.as_u64()?))).collect())
+        Numbers(members.filter_map(|(name, number)| Some((seen(name), number.as_u64()?))).collect())
     }
 
     /// The number of this name; 0 where an older server has none.
@@ -62,7 +63,7 @@ impl Sample {
 
     /// Reads the replies to `stats`, which came then, and `busiest`.
     pub fn read(at: Instant, stats: &Value, busiest: &Value) -> Sample {
-        let text = |value: &Value| value.as_str().unwrap_or_default().replace(char::is_control, "\u{fffd}");
+        let text = |value: &Value| seen(value.as_str().unwrap_or_default());
         let number = |value: &Value| value.as_u64().unwrap_or_default();
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         Sample {
@@ -83,6 +84,11 @@ impl Sample {
                 .collect(),
         }
     }
+}
+
+/// What steers no terminal.
+fn seen(text: &str) -> String {
+    text.replace(is_unseen, "\u{fffd}")
 }
 
 const ROWS_ASKED: usize = 100;

@@ -148,8 +148,11 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
     let answer = async {
         let (body, face) = (json_body(request).await?, &face);
         let request: Publish<'_> = parse(&body)?;
-        tracing::info!(from, channel = %request.channel, event = %request.event, "published over the console");
-        let reply = ask(face, &line(&Command { command: "publish", request })?).await?;
+        let command = Command { command: "publish", request };
+        let reply = ask(face, &line(&command)?).await?;
+        let Publish { channel, event, .. } = &command.request;
+        // Legal by now, but an event may be called anything.
+        tracing::info!(from, %channel, ?event, "published over the console");
         face.count(|counters| counters.http_publishes += 1);
         Ok(Value::Object(reply))
     };
