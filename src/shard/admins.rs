@@ -1,7 +1,7 @@
 //! The admin connections of one shard: few, and each with buffers of its own.
 
-use crate::admin::Session;
-use crate::admin::request::Parser;
+use crate::admin::request::{Parser, Refusal};
+use crate::admin::{Session, reply};
 use crate::config::Limits;
 use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
@@ -48,6 +48,8 @@ struct Admin {
     taken_at: u32,
     /// The socket may have more to read.
     is_unread: bool,
+    /// What there is to read ends in the peer's end.
+    is_eof_near: bool,
     is_blocked: bool,
     was_paused: bool,
     /// What it published last went to many: it waits while that is written.
@@ -100,6 +102,7 @@ impl Admins {
                     let registered = registry.register(&mut socket, Token(first_token + slot), interest);
                     if self.connections.len() >= ADMINS_MAX || registered.is_err() {
                         hub.counters.admin_refused += 1;
+                        refuse(&mut socket);
                         continue;
                     }
                     self.enter(socket, false);
@@ -137,6 +140,7 @@ impl Admins {
             written: 0,
             taken_at: 0,
             is_unread: true,
+            is_eof_near: false,
             is_blocked: false,
             was_paused: false,
             is_bulk: false,
@@ -145,10 +149,11 @@ impl Admins {
         });
     }
 
-    /// The poll reported a socket.
-    pub fn ready(&mut self, slot: usize, reads: bool, writes: bool) {
+    /// The poll reported a socket. `is_eof_near`: and that the peer sends no more.
+    pub fn ready(&mut self, slot: usize, reads: bool, is_eof_near: bool, writes: bool) {
         if let Some(admin) = self.connections.get_mut(slot) {
             admin.is_unread |= reads;
+            admin.is_eof_near |= is_eof_near;
             admin.is_blocked &= !writes;
         }
     }
@@ -286,10 +291,10 @@ impl Admin {
             match self.socket.read(buffer) {
                 Ok(0) => (self.is_unread, self.is_eof) = (false, true),
                 Ok(n) => {
-                    self.is_unread = n == buffer.len();
+                    // After a short read the poll says so when there is more; of an end that came with what was read it has.
+                    self.is_unread = n == buffer.len() || self.is_eof_near;
                     self.input.extend_from_slice(&buffer[..n]);
                     self.lines(serving, hub, clients);
-                    // A short read: the poll says so when there is more, the peer's end included.
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_unread = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -394,6 +399,15 @@ impl Admin {
         let says_no_more = self.is_broken || self.is_eof && !self.has_line();
         !(says_no_more && self.session.is_answered() && self.session.output.is_empty())
     }
+}
+
+/// Says why, to whoever is one too many.
+fn refuse(socket: &mut UnixStream) {
+    let mut line = Vec::new();
+    let refusal = Refusal::TooMany { what: "admin connections of a shard", limit: ADMINS_MAX };
+    reply::refused(&mut line, "null", &refusal);
+    // A socket that nothing was written to takes it at once, or the peer is gone.
+    let _ = socket.write(&line);
 }
 
 /// Admin connections of a shard.

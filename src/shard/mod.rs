@@ -227,11 +227,9 @@ impl Shard {
             LISTENER => self.listener.iter_mut().for_each(Listener::ready),
             ADMIN_LISTENER => self.admins.listener_ready(),
             Token(token @ FIRST_ADMIN..) => {
-                self.admins.ready(
-                    token - FIRST_ADMIN,
-                    event.is_readable() || event.is_read_closed(),
-                    event.is_writable(),
-                );
+                let is_eof_near = event.is_read_closed();
+                let reads = event.is_readable() || is_eof_near;
+                self.admins.ready(token - FIRST_ADMIN, reads, is_eof_near, event.is_writable());
             }
             Token(token) => {
                 let (is_eof_near, is_error) = (event.is_read_closed(), event.is_error());

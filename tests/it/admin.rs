@@ -4,6 +4,7 @@ use crate::harness::{
     Admin, Client, LONG, RawClient, Server, assert_refused, eventually, for_shards, is_end, not_subscribed,
     second_spelling, shortened, subscribe, subscribed, text_frame, unsubscribe, unsubscribed,
 };
+use rustix::process::Signal;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ for_shards!(
     bad_lines_are_answered_and_the_next_is_read,
     lines_split_anywhere,
     a_line_beyond_the_limit_closes,
+    an_end_that_comes_together_with_half_a_line_is_noticed,
     requests_of_several_connections_do_not_mix,
     ten_thousand_pipelined_publishes,
     only_the_owner_may_connect,
@@ -875,6 +877,18 @@ fn a_line_beyond_the_limit_closes(shards: usize) {
     }
     assert_eq!(admin.ask(r#"{"id":3,"command":"ping"}"#), r#"{"id":3,"ok":true}"#);
     assert_eq!(other.ask(r#"{"id":4,"command":"ping"}"#), r#"{"id":4,"ok":true}"#);
+}
+
+fn an_end_that_comes_together_with_half_a_line_is_noticed(shards: usize) {
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    admin.ok(json!({"id": 1, "command": "ping"}));
+    server.signal(Signal::STOP);
+    eventually("all threads stand still", || server.is_stopped());
+    admin.write(r#"{"id":2,"command":"ping"}"#);
+    admin.shut();
+    server.signal(Signal::CONT);
+    assert_eq!(admin.try_line(), None);
 }
 
 fn requests_of_several_connections_do_not_mix(shards: usize) {

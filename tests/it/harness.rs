@@ -4,7 +4,7 @@ use crate::transport::{self, Pair, Transport};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -927,6 +927,11 @@ impl Admin {
     #[track_caller]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("the admin socket takes bytes");
+    }
+
+    /// Sends no more.
+    pub fn shut(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("a connected socket");
     }
 
     /// Writes bytes to a server that may already have closed.

@@ -33,6 +33,18 @@ fn a_request_of_bare_line_feeds_is_refused() {
     RawClient::connect(&server);
 }
 
+#[test]
+fn an_admin_connection_too_many_is_told_why() {
+    let server = Server::start(1);
+    raise_descriptors();
+    let mut admins: Vec<Admin> = (0..1024).map(|_| Admin::connect(&server)).collect();
+    let refused = server.run(&["ping"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("too_many: there are 1024 admin connections"), "{refused:?}");
+    admins.truncate(1000);
+    eventually("there is room again", || server.run(&["ping"]).status.success());
+}
+
 /// So many requests in one write that the connection is not read until their replies are on their way: each is answered,
 /// without anything else happening in the server that would wake it.
 fn pipelined_requests_are_all_answered(shards: usize) {
@@ -310,11 +322,15 @@ fn stats(admin: &mut Admin) -> Value {
     admin.ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
 }
 
-/// Many connections that are subscribed to a channel and read nothing more.
-fn subscribers(server: &Server, channel: &str, count: usize) -> Vec<TcpStream> {
+fn raise_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
+}
+
+/// Many connections that are subscribed to a channel and read nothing more.
+fn subscribers(server: &Server, channel: &str, count: usize) -> Vec<TcpStream> {
+    raise_descriptors();
     let subscriber = || {
         let mut client = RawClient::connect(server);
         client.write(&text_frame(&subscribe(channel)));
