@@ -13,6 +13,7 @@ use corecast::protocol::socket_id::SocketId;
 use corecast::server::Log;
 use corecast::server::arithmetic::Arithmetic;
 use corecast::server::machine::Machine;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -95,9 +96,8 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Logs on stderr, by a thread of its own: a pipe that nobody reads may hold that up, but no shard. What is still queued is
-/// written when the guard is dropped, for a second at most.
-fn start_log(level: LevelFilter) -> (Log, WorkerGuard) {
+/// Logs on stderr, by a thread of its own: a pipe that nobody reads may hold that up, but no shard.
+fn start_log(level: LevelFilter) -> (Log, WrittenAtTheEnd) {
     let (filter, handle) = reload::Layer::new(level);
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).thread_name("log").finish(io::stderr());
@@ -111,8 +111,25 @@ fn start_log(level: LevelFilter) -> (Log, WorkerGuard) {
         set_level: Box::new(move |level| drop(handle.reload(level))),
         lines_dropped: Box::new(move || dropped.dropped_lines() as u64),
     };
-    (log, guard)
+    (log, WrittenAtTheEnd(Some(guard)))
 }
+
+/// Sees to it that what is queued when it is dropped is still written, for a second at most. Where nobody reads it is left:
+/// then the guard would wait in vain, and complain on stdout.
+struct WrittenAtTheEnd(Option<WorkerGuard>);
+
+impl Drop for WrittenAtTheEnd {
+    fn drop(&mut self) {
+        let stderr = io::stderr();
+        let is_read = rustix::event::poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&LOG_TIMEOUT));
+        if is_read == Ok(0) {
+            std::mem::forget(self.0.take());
+        }
+    }
+}
+
+/// How long whoever reads the log may take before it is left at the end.
+const LOG_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Lines that may wait to be written, of about 150 bytes each. More are dropped and counted.
 const LOG_LINES_MAX: usize = 8192;

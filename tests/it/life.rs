@@ -271,6 +271,7 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
         corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--log", "debug", "--shards", "2"]);
     let mut child = command
         .args(["--admin-socket".as_ref(), path.as_os_str()])
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the server's binary starts");
@@ -298,7 +299,9 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     }
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, Signal::TERM).expect("the server still runs");
+    let said = std::io::read_to_string(child.stdout.take().expect("a pipe")).expect("stdout can be read");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(said, "");
 }
 
 /// A log that cannot be written is no reason not to serve.
