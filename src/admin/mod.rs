@@ -29,6 +29,8 @@ pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
 /// One admin connection: its replies in request order.
 pub struct Session {
     name: Asker,
+    /// The other end is in this process, which has limits of its own on what it sends.
+    pub is_own: bool,
     /// Replies to be written, whole lines.
     pub output: Vec<u8>,
     /// Requests whose reply waits, oldest first; the first one is not ready.
@@ -115,6 +117,7 @@ impl Session {
     pub fn new(shard: ShardId, session: u32, generation: u32) -> Session {
         Session {
             name: Asker { shard, session, generation, request: 0 },
+            is_own: false,
             output: Vec::new(),
             waiting: VecDeque::new(),
             first: 0,

@@ -66,7 +66,7 @@ impl Session {
         hub: &mut Hub,
         port: &mut impl Port,
     ) {
-        let (follower, question) = Follower::new(since, epoch);
+        let (follower, question) = Follower::new(since, epoch, self.is_own);
         self.become_stream(id, Source::Events { follower, number: 0 }, (JOURNAL, question), hub, port);
     }
 

@@ -52,10 +52,10 @@ pub enum Told {
 
 impl Follower {
     /// Asks the [`JOURNAL`] to begin. `since`: everything up to there, of the run `epoch`, is known.
-    pub fn new(since: Option<u64>, epoch: Option<u64>) -> (Follower, Question) {
+    pub fn new(since: Option<u64>, epoch: Option<u64>, is_own: bool) -> (Follower, Question) {
         let follower =
             Follower { stage: Stage::Begins, after: 0, shard: 0, is_asking: true, channels: 0, connections: 0 };
-        (follower, Question::Follow { since, epoch })
+        (follower, Question::Follow { since, epoch, is_own })
     }
 
     /// What to ask next, and whom; `None`: a question is open, or it is over.

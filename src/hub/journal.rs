@@ -209,7 +209,7 @@ impl Follower {
 
 /// The journal's own beginning is number 1: who knows everything up to 0 knows nothing, and is given a snapshot.
 const FIRST: u64 = 2;
-/// Consumers of a server.
+/// Consumers of a server; its own are let in beyond it.
 pub const FOLLOWERS_MAX: usize = 64;
 /// What is kept, names included: some 200 000 events. Those of a second in which 20 000 clients come and 20 000 go are a
 /// fifth of it. With the room that a table leaves, the heap holds at most twice this.

@@ -191,8 +191,9 @@ pub enum Question {
     Busiest { by: By, limit: usize },
     /// Whoever asked for the busiest is gone, whatever it asked. Not answered.
     Unsurvey,
-    /// To the journal: a consumer comes, who knows everything up to `since` of the run `epoch`.
-    Follow { since: Option<u64>, epoch: Option<u64> },
+    /// To the journal: a consumer comes, who knows everything up to `since` of the run `epoch`. One of the server's own has a
+    /// place, however many there are.
+    Follow { since: Option<u64>, epoch: Option<u64>, is_own: bool },
     /// To the journal: what it has for this consumer, as soon as there is something.
     MoreEvents,
     /// To the journal: the consumer is gone. Not answered.

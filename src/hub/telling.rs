@@ -85,11 +85,11 @@ impl Hub {
 
     pub(super) fn serve_follower(&mut self, asker: Asker, question: &Question, port: &mut impl Port) {
         match *question {
-            Question::Follow { .. } if self.journal.followers() >= FOLLOWERS_MAX => {
+            Question::Follow { is_own: false, .. } if self.journal.followers() >= FOLLOWERS_MAX => {
                 let answer = Answer::TooMany { limit: FOLLOWERS_MAX };
                 self.post(asker.shard, Mail::Answer(asker, Box::new(answer)), port);
             }
-            Question::Follow { since, epoch } => {
+            Question::Follow { since, epoch, .. } => {
                 if self.journal.follow(asker, since, epoch, self.shards) {
                     self.post_all(|| Mail::Listen, port);
                 }

@@ -35,8 +35,6 @@ pub struct Admins {
 
 struct Admin {
     socket: UnixStream,
-    /// The other end is in this process, which has limits of its own on what it sends.
-    is_own: bool,
     session: Session,
     /// What was read and is not handled: at most a part of a line, unless the session is paused.
     input: Vec<u8>,
@@ -130,10 +128,10 @@ impl Admins {
 
     fn enter(&mut self, socket: UnixStream, is_own: bool) {
         self.generation = self.generation.wrapping_add(1);
-        let session = Session::new(self.me, self.connections.vacant_key() as u32, self.generation);
+        let mut session = Session::new(self.me, self.connections.vacant_key() as u32, self.generation);
+        session.is_own = is_own;
         self.connections.insert(Admin {
             socket,
-            is_own,
             session,
             input: Vec::new(),
             searched: 0,
@@ -171,7 +169,7 @@ impl Admins {
             if !is_open && admin.is_bulk {
                 continue;
             }
-            serving.line_bytes_max = if admin.is_own { usize::MAX } else { *line_bytes_max };
+            serving.line_bytes_max = if admin.session.is_own { usize::MAX } else { *line_bytes_max };
             admin.serve(&mut serving, hub, clients, buffer);
             if serving.is_exhausted(hub) {
                 *first = slot + 1;
@@ -227,7 +225,7 @@ impl Admins {
             if !goes_on {
                 admin.session.leave(hub, shards, clients);
             }
-            *own -= usize::from(admin.is_own && !goes_on);
+            *own -= usize::from(admin.session.is_own && !goes_on);
             goes_on
         });
     }

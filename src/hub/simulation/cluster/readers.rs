@@ -47,7 +47,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             (number, epoch) = (earlier.number, earlier.epoch);
             (channels, connections) = (earlier.channels.clone(), earlier.connections.clone());
         }
-        let (follower, question) = Follower::new(earlier.map(|_| number), epoch);
+        let (follower, question) = Follower::new(earlier.map(|_| number), epoch, false);
         let said = BTreeMap::new();
         self.readers.push(Reader { asker, follower, epoch, number, is_gone: false, channels, connections, said });
         self.on(shard, |hub, port| hub.ask(JOURNAL, asker, question, port));
