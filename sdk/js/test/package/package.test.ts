@@ -1,6 +1,6 @@
 /** What npm would publish: the tarball is packed, installed beside a stranger, and used as the README says. */
 import { execFile, execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { sign } from "../../src/server.js";
-import { binary, Server } from "../corecast.js";
+import { binary, KEY, Server } from "../corecast.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
@@ -25,6 +25,9 @@ beforeAll(() => {
   mkdirSync(home, { recursive: true });
   execFileSync("tar", ["xzf", join(stranger, tarball.filename), "-C", home, "--strip-components=1"]);
   writeFileSync(join(stranger, "package.json"), '{ "type": "module" }');
+  mkdirSync(join(stranger, "node_modules/@types"));
+  symlinkSync(join(root, "node_modules/@types/node"), join(stranger, "node_modules/@types/node"));
+  symlinkSync(join(root, "node_modules/undici-types"), join(stranger, "node_modules/undici-types"));
 });
 afterAll(() => rmSync(stranger, { recursive: true, force: true }));
 
@@ -79,6 +82,21 @@ test("importing has no side effect, and the browser file sets one global", () =>
   ).toBe("Corecast function");
 });
 
+/** What the compiler says of these files. */
+function types(sources: Record<string, string>): string {
+  for (const [name, source] of Object.entries(sources)) writeFileSync(join(stranger, name), source);
+  const compiled = spawnSync(
+    process.execPath,
+    [
+      join(root, "node_modules/typescript/bin/tsc"),
+      ...["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--module", "nodenext", "--types", "node"],
+      ...Object.keys(sources),
+    ],
+    { cwd: stranger, encoding: "utf8" },
+  );
+  return compiled.stdout;
+}
+
 test("types resolve for import and for require", () => {
   const source = `
     import { Corecast, type Channel } from "corecast-client";
@@ -87,20 +105,7 @@ test("types resolve for import and for require", () => {
     channel.bind("paid", ({ id }) => id.toFixed());
     export const published: Promise<number> = new CorecastBackend({}).publish("a", "paid", { id: 1 });
   `;
-  for (const name of ["types.mts", "types.cts"]) writeFileSync(join(stranger, name), source);
-  mkdirSync(join(stranger, "node_modules/@types"), { recursive: true });
-  symlinkSync(join(root, "node_modules/@types/node"), join(stranger, "node_modules/@types/node"));
-  symlinkSync(join(root, "node_modules/undici-types"), join(stranger, "node_modules/undici-types"));
-  const compiled = spawnSync(
-    process.execPath,
-    [
-      join(root, "node_modules/typescript/bin/tsc"),
-      ...["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--module", "nodenext", "--types", "node"],
-      ...["types.mts", "types.cts"],
-    ],
-    { cwd: stranger, encoding: "utf8" },
-  );
-  expect(compiled.stdout).toBe("");
+  expect(types({ "types.mts": source, "types.cts": source })).toBe("");
 });
 
 describe("signing in other languages, as the README shows it", () => {
@@ -149,35 +154,96 @@ test("every source that is packed is built from what is here", () => {
 
 describe("the README's examples, against a server", () => {
   /** The nth block of that language after a heading, with the addresses of this server. */
-  const block = (heading: string, nth = 0) => {
-    const found = readme.split(`## ${heading}\n`)[1]!.match(/(?<=```js\n)[^]*?(?=```)/g)![nth]!;
-    return found.replace(/ws:\/\/127\.0\.0\.1:9000/, server.url).replace("/run/corecast.sock", server.adminSocket);
+  const block = (heading: string, language = "js", nth = 0) => {
+    const section = readme.split(new RegExp(`^## ${heading}\n`, "m"))[1]!;
+    const found = [...section.matchAll(new RegExp(`(?<=^\`\`\`${language}\n)[^]*?(?=\`\`\`)`, "gm"))][nth]![0];
+    return found.replace(/wss?:\/\/(127\.0\.0\.1:9000|example\.com\/ws)/, server.url).replace("/run/corecast.sock", server.adminSocket);
   };
   let server: Server;
   beforeAll(async () => {
     server = await Server.start();
     symlinkSync(join(root, "node_modules/ws"), join(stranger, "node_modules/ws"));
+    symlinkSync(binary(), join(stranger, "corecast"));
+    writeFileSync(join(stranger, "publish"), block("Quick start", "sh"));
   });
   afterAll(() => server?.dispose());
 
   const run = async (name: string, source: string) => {
     writeFileSync(join(stranger, name), source);
-    return (await promisify(execFile)(process.execPath, [name], { cwd: stranger })).stdout;
+    const env = { ...process.env, PATH: `${stranger}:${process.env.PATH}`, CORECAST_ADMIN_SOCKET: server.adminSocket };
+    return (await promisify(execFile)(process.execPath, [name], { cwd: stranger, env })).stdout;
   };
+  /** For places that have none. */
+  const webSocket = `globalThis.WebSocket ??= (await import("ws")).WebSocket;`;
+
+  test("each block is run by one of these, or of those above, but for that which runs the example", () => {
+    const languages = [...readme.matchAll(/^```(\S+)/gm)].map(([, language]) => language);
+    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "js", "js", "python", "php", "go", "sh"]);
+    expect(block("Example", "sh")).toContain("npm run example ");
+    expect(existsSync(join(root, manifest.scripts.example.replace(/^node /, "")))).toBe(true);
+  });
 
   test("quick start", async () => {
-    // As it stands, in a place that has a WebSocket; then the shown command publishes, and the process ends.
-    const source = `globalThis.WebSocket ??= (await import("ws")).WebSocket;
-      const { execFileSync } = await import("node:child_process");
+    // As it stands; then the shown command publishes, and the process ends.
+    const source = `${webSocket}
       ${block("Quick start").replace(/^import (.*) from (.*);$/m, "const $1 = await import($2);")}
       channel.bind("order.paid", () => socket.disconnect());
-      execFileSync(${JSON.stringify(binary())}, ["publish", "user:13", "order.paid", '{"id": 42}'], {
-        env: { ...process.env, CORECAST_ADMIN_SOCKET: ${JSON.stringify(server.adminSocket)} },
-      });`;
+      (await import("node:child_process")).execFileSync("sh", ["publish"]);`;
     expect(await run("quick.mjs", source)).toBe("paid 42\n");
   });
 
-  test("Node", async () => expect(await run("node.mjs", block("Quick start", 1))).toMatch(/^connected as [0-9a-f-]{36}\n$/));
+  test("Node", async () =>
+    expect(await run("node.mjs", block("Quick start", "js", 1))).toMatch(/^connected as [0-9a-f-]{36}\n$/));
+
+  test("without a bundler", async () => {
+    const [, file, script] = block("Quick start", "html").match(/^<script src="(.*)"><\/script>\n<script>([^]*)<\/script>\n$/)!;
+    const source = `${webSocket}
+      const { runInThisContext } = await import("node:vm");
+      const { readFileSync } = await import("node:fs");
+      runInThisContext(readFileSync("node_modules/corecast-client/dist/${file}", "utf8"));
+      const { CorecastBackend } = await import("corecast-client/server");
+      const log = console.log;
+      console.log = (data) => (log(data), process.exit());
+      runInThisContext(${JSON.stringify(script)});
+      for (const backend = new CorecastBackend({ adminSocket: "${server.adminSocket}" }); ; ) await backend.publish("news", "headline", "heard");`;
+    expect(await run("page.mjs", source)).toBe("heard\n");
+  });
+
+  test("types", { timeout: 120_000 }, () => {
+    const source = (text: string) =>
+      `import { Corecast } from "corecast-client";\nconst socket = new Corecast("ws://x");\n${text}`;
+    const shown = block("API", "ts");
+    expect(types({ "shown.mts": source(shown) })).toBe("");
+    expect(types({ "wrong.mts": source(shown.replace("order.paid\", ({", "order.piad\", ({")) })).toContain("order.piad");
+  });
+
+  test("private channels", async () => {
+    const source = `${webSocket}
+      const client = await import("corecast-client");
+      const { CorecastBackend } = await import("corecast-client/server");
+      const backend = new CorecastBackend({ key: "${KEY}" });
+      const forms = [];
+      globalThis.fetch = async (endpoint, { body, headers }) => {
+        forms.push([endpoint, headers?.authorization, body.get("tenant"), body.get("socket_id").includes(".")].join());
+        const answer = await backend.authorize(body, () => true);
+        return new Response(answer.body, { status: answer.status });
+      };
+      const [token, url] = [() => "t", "${server.url}"];
+      const mySignature = (socketId, channel) => backend.sign(socketId, channel).auth;
+      const sockets = [];
+      class Corecast extends client.Corecast {
+        constructor(...options) {
+          sockets.push(super(...options));
+        }
+      }
+      ${block("Private channels")}
+      for (const socket of sockets) {
+        await socket.subscribe("private-user.1").subscribed;
+        socket.disconnect();
+      }
+      console.log(forms.join(" "), sockets.length);`;
+    expect(await run("private.mjs", source)).toBe("/auth,,,false /auth,Bearer t,7,true 3\n");
+  });
 
   test("backend", async () => {
     expect(await run("backend.mjs", block("Backend"))).toBe("200 true\n0 subscribers\n{ channels: [] }\n");
