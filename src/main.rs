@@ -7,7 +7,7 @@ use cli::{Cli, Command, Serve, Server, Sign, Subscribe};
 use corecast::admin::client::{Client, Error, Request};
 use corecast::config::{Invalid, Settings};
 use corecast::protocol::auth;
-use corecast::protocol::channel::{Channel, Kind};
+use corecast::protocol::channel::{Channel, Kind, RULE};
 use corecast::protocol::json::is_unseen;
 use corecast::protocol::socket_id::SocketId;
 use corecast::server::Log;
@@ -77,18 +77,23 @@ fn main() -> ExitCode {
 fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     let settings = gather(&options.options.0)?;
     let config = settings.validate()?;
+    let strays = Settings::strays(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
     if options.print_config {
         print(&settings.to_toml(&config))?;
     } else if options.check_config {
         let machine = Machine::look();
         let arithmetic = Arithmetic::of(&config, &machine);
         print(&format!("configuration ok\n{arithmetic}\n"))?;
-        arithmetic.warnings(&config, &machine).iter().for_each(|warning| eprintln!("warning: {warning}"));
+        strays
+            .iter()
+            .chain(&arithmetic.warnings(&config, &machine))
+            .for_each(|warning| eprintln!("warning: {warning}"));
         if let Some(warning) = config.live.certificate.and_then(|certificate| certificate.warning(SystemTime::now())) {
             eprintln!("warning: {warning}");
         }
     } else {
         let (log, _written_at_the_end) = start_log(config.live.log);
+        strays.iter().for_each(|stray| tracing::warn!("{stray}"));
         let flags = options.options.0;
         let reread = Box::new(move || gather(&flags)?.validate());
         corecast::server::run(config, reread, log)?;
@@ -182,8 +187,7 @@ fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
         Some(Kind::Private) => {}
         Some(Kind::Public) => eprintln!("note: {channel} is a public channel, which needs no signature"),
         None => {
-            let text = "is no legal channel name: 1 to 200 of A-Z a-z 0-9 _ - = @ , . ; : / (no : after private-; presence- is reserved)";
-            return Err(Usage(format!("{channel:?} {text}")).into());
+            return Err(Usage(format!("{channel:?} is no channel: {RULE}")).into());
         }
     }
     print(&(auth::sign(key, socket_id, channel, options.channel_data.as_deref()) + "\n"))?;

@@ -22,7 +22,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -55,7 +55,7 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     abort_on_panic();
     let descriptors = raise_descriptors();
     let room = arithmetic::room(&config, descriptors);
-    ensure!(room > 0, "{descriptors} descriptors leave none for connections; raise the hard limit (ulimit -Hn)");
+    ensure!(room > 0, arithmetic::no_room(descriptors));
     let machine = Machine { descriptors, ..Machine::look() };
     let live = fit(&config, &machine);
     // Blocked before the first thread starts, so that no thread of ours dies of them.
@@ -116,8 +116,8 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let remote = http.remote();
     remote.enter(http::Phase::Serving);
     announce(&config, &machine, &live, address, http_address);
-    if http_address.is_some() {
-        announce_console(&remote);
+    if let Some(address) = http_address {
+        announce_console(&remote, address);
     }
     pass_on_signals(signals, call);
     manager::tell_ready();
@@ -207,24 +207,24 @@ fn tell_costs(config: &Config, machine: &Machine) {
     arithmetic.warnings(config, machine).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
-fn announce_console(http: &http::Remote) {
+fn announce_console(http: &http::Remote, address: SocketAddr) {
     match http.console_closed() {
         Some(why) => tracing::info!("{why}"),
-        None => tracing::info!("the console is at /console of the HTTP address"),
+        None => tracing::info!("the console is at http://{address}/console"),
     }
 }
 
 /// One listener per shard on the same address. SO_REUSEPORT would let a second server in unseen, so the address is first
 /// bound without it.
 fn listen(address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
-    let in_use = || format!("cannot listen on {address}; is another server running there? --listen chooses another");
+    let not_had = |error| not_had(error, format!("cannot listen on {address}; --listen chooses another"));
     let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Not a second listener, but connections of an earlier server that linger in TIME_WAIT are no obstacle.
     probe.set_reuse_address(true)?;
-    probe.bind(&address.into()).with_context(in_use)?;
+    probe.bind(&address.into()).map_err(not_had)?;
     let address = probe.local_addr()?.as_socket().unwrap_or(address);
     // A bound socket that does not listen does not keep others from it; one that does, does.
-    probe.listen(1).with_context(in_use)?;
+    probe.listen(1).map_err(not_had)?;
     drop(probe);
 
     let mut listeners = Vec::new();
@@ -235,11 +235,22 @@ fn listen(address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener
         // Accepted sockets inherit it: one system call less per connection.
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
-        socket.bind(&SockAddr::from(address)).with_context(in_use)?;
-        socket.listen(BACKLOG).with_context(in_use)?;
+        socket.bind(&SockAddr::from(address)).map_err(not_had)?;
+        socket.listen(BACKLOG).map_err(not_had)?;
         listeners.push(socket.into());
     }
     Ok((listeners, address))
+}
+
+/// Why an address cannot be had, and what that means.
+fn not_had(error: io::Error, what: String) -> anyhow::Error {
+    let meaning = match error.kind() {
+        ErrorKind::AddrInUse => "something listens there already; `ss -ltnp` says what",
+        ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 and [::] stand for all that it has",
+        ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        _ => return anyhow::Error::new(error).context(what),
+    };
+    anyhow::Error::new(error).context(meaning).context(what)
 }
 
 /// The HTTP listener, and its address. Nobody asked for the default one: where it is taken, the server does without.
@@ -256,9 +267,10 @@ fn listen_http(wanted: HttpListener) -> anyhow::Result<Option<(TcpListener, Sock
             tracing::warn!(%error, "no HTTP: {address} cannot be had; --http ADDR:PORT chooses another, --http off none");
             Ok(None)
         }
-        Err(error) => Err(error).with_context(|| {
-            format!("cannot speak HTTP on {address}; --http chooses another address, --http off none")
-        }),
+        Err(error) => {
+            let what = format!("cannot speak HTTP on {address}; --http chooses another address, --http off none");
+            Err(not_had(error, what))
+        }
     }
 }
 
@@ -271,18 +283,29 @@ struct AdminSocket {
 
 impl AdminSocket {
     fn bind(path: &Path) -> anyhow::Result<AdminSocket> {
-        match UnixStream::connect(path) {
-            Ok(_) => bail!(
-                "another server answers on the admin socket {}; stop it, or choose another with --admin-socket",
-                path.display()
-            ),
-            Err(_) if is_socket(path) => {
-                tracing::info!(path = %path.display(), "replacing the admin socket of a server that is gone");
-                std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        let at = path.display();
+        let connected = UnixStream::connect(path).map_err(|error| error.kind());
+        match std::fs::symlink_metadata(path).map(|metadata| metadata.file_type().is_socket()) {
+            _ if connected.is_ok() => {
+                bail!("another server answers on the admin socket {at}; stop it, or choose another with --admin-socket")
             }
+            Ok(false) => {
+                bail!(
+                    "the admin socket {at} is a file that is no socket; remove it, or choose another with --admin-socket"
+                )
+            }
+            Ok(true) if connected.is_err_and(|kind| kind == ErrorKind::ConnectionRefused) => {
+                tracing::info!(path = %at, "replacing the admin socket of a server that is gone");
+                std::fs::remove_file(path).with_context(|| format!("cannot remove {at}"))?;
+            }
+            Ok(true) => bail!("the admin socket {at} is somebody else's; choose another with --admin-socket"),
             Err(_) => {}
         }
-        let bind = || format!("cannot create the admin socket {}", path.display());
+        let bind = || {
+            format!(
+                "cannot create the admin socket {at}; --admin-socket chooses another, in a directory that this user may write to"
+            )
+        };
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // On Linux a socket file is created with the mode of its socket: there is no moment in which it is wider.
         rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).with_context(bind)?;
@@ -301,10 +324,6 @@ impl Drop for AdminSocket {
             let _ = std::fs::remove_file(&self.path);
         }
     }
-}
-
-fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<std::io::Result<()>>>> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -290,10 +291,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NoServer { path, error } => {
+                let is_socket = path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
                 let path = path.display();
                 let remedy = match error.kind() {
                     io::ErrorKind::PermissionDenied => {
                         "Run this as the user that the server runs as, or as one whom the socket's mode lets in"
+                    }
+                    io::ErrorKind::ConnectionRefused if !is_socket => {
+                        "That file is no socket: --admin-socket PATH names one"
                     }
                     io::ErrorKind::ConnectionRefused => {
                         "The socket is left over from a server that is gone: start one with `corecast serve`"

@@ -293,7 +293,7 @@ mod tests {
                      unsubscribe, events, tail, busiest, stats, reload, drain, shed and ping";
         check(Refusal::UnknownCommand, "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
-                     (no : after private-; presence- does not exist yet)";
+                     (no : after private-, and presence- is reserved)";
         check(Refusal::InvalidChannel, "invalid_channel", error);
     }
 }

@@ -1,6 +1,6 @@
 //! The way to a server named by a URL: plain TCP for ws://, TLS for wss://.
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tungstenite::http::Uri;
 use tungstenite::stream::MaybeTlsStream;
-use tungstenite::{Connector, WebSocket};
+use tungstenite::{Connector, Error, HandshakeError, WebSocket};
 
 /// Whose certificates are believed.
 pub enum Trust {
@@ -24,18 +24,33 @@ pub enum Trust {
 }
 
 /// Connects and upgrades. Also returns the socket itself, for its time-outs.
-pub fn dial(url: &str, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStream<TcpStream>>, TcpStream)> {
-    let uri: Uri = url.parse().with_context(|| format!("{url:?} is no URL; --url takes ws://HOST:PORT or wss://…"))?;
-    let host = uri.host().with_context(|| format!("{url} names no host"))?;
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
-    let no_server = || format!("no server answers at {url}; --url names another");
-    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).with_context(no_server)?;
+pub fn dial(url: &Uri, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStream<TcpStream>>, TcpStream)> {
+    let is_secure = url.scheme_str() == Some("wss");
+    let (host, port) = (url.host().unwrap_or_default(), url.port_u16().unwrap_or(if is_secure { 443 } else { 80 }));
+    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port))
+        .with_context(|| format!("no server answers at {url}; --url names another"))?;
     tcp.set_nodelay(true)?;
     let handle = tcp.try_clone()?;
     match tungstenite::client_tls_with_config(url, tcp, None, connector(trust)?) {
         Ok((socket, _)) => Ok((socket, handle)),
-        Err(error) => Err(anyhow!("{error}")).with_context(no_server),
+        Err(HandshakeError::Failure(Error::Http(answer))) => {
+            bail!("{url} answers {}, and is no place for WebSocket clients; --url names another", answer.status())
+        }
+        Err(error) => Err(anyhow!("{error}")).with_context(|| match is_secure {
+            true => format!(
+                "no TLS with {url}: --ca PATH says whose certificates are believed, --insecure believes all; a server \
+                 without a certificate is ws://"
+            ),
+            false => format!("no WebSocket with {url}; a server with a certificate is wss://"),
+        }),
     }
+}
+
+/// Reads the URL of a server.
+pub fn url(text: &str) -> Result<Uri, String> {
+    let url: Option<Uri> = text.parse().ok();
+    let is_served = |url: &Uri| matches!(url.scheme_str(), Some("ws" | "wss")) && url.host().is_some();
+    url.filter(is_served).ok_or_else(|| "ws://HOST:PORT or wss://HOST:PORT is needed".into())
 }
 
 /// `None`: what the system believes.

@@ -16,6 +16,7 @@ use dial::Trust;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
 use std::time::Duration;
+use tungstenite::http::Uri;
 
 #[derive(Parser)]
 #[command(name = "corecast", version, about = ABOUT, args_conflicts_with_subcommands = true, after_help = CLI_AFTER)]
@@ -462,8 +463,8 @@ pub struct Subscribe {
     #[arg(value_name = "CHANNEL", required = true)]
     pub channels: Vec<String>,
     /// Where the server listens
-    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:9000")]
-    pub url: String,
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:9000", value_parser = dial::url)]
+    pub url: Uri,
     /// End after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
@@ -554,7 +555,7 @@ Examples:
 const CONFIG_HELP: &str = "TOML file to read; corecast.toml in the repository is the manual";
 
 const ABOUT: &str = "\
-A WebSocket publish/subscribe server: one pinned core, one event loop, one shard.
+A WebSocket publish/subscribe server: a shard per core, each with an event loop of its own.
 
 Without a command, corecast serves: at ws://127.0.0.1:9000, with one shard per core.";
 

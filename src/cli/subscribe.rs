@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use tungstenite::http::Uri;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
@@ -17,7 +18,7 @@ type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
 /// Subscribes to `channels` at `url` and prints each message on a line, until `count` have come or the server closes.
 /// `key` signs for private channels.
 pub fn run(
-    url: &str,
+    url: &Uri,
     trust: &Trust,
     channels: &[String],
     key: Option<&corecast::config::Key>,

@@ -214,7 +214,7 @@ pub const OPTIONS: [Opt; 38] = [
     },
     Opt {
         name: "shards",
-        value: "N",
+        value: "N|auto",
         default: "auto",
         kind: Kind::AutoOr { min: 1, max: 256 },
         repeatable: false,

@@ -107,6 +107,17 @@ impl Settings {
         Settings { given: OPTIONS.iter().map(pick).collect() }
     }
 
+    /// Variables that look like an option's and are none: what they were set for does not happen. Others may begin with
+    /// `CORECAST_` for reasons of their own, as those that Kubernetes names after a service do.
+    pub fn strays(names: impl Iterator<Item = String>) -> Vec<String> {
+        let is_known = |name: &str| name == CONFIG_ENV || OPTIONS.iter().any(|option| option.env() == name);
+        let stray = |name: String| {
+            let option = meant(name.strip_prefix("CORECAST_")?).filter(|_| !is_known(&name))?;
+            Some(format!("{name} is set and nobody reads it. Did you mean {}?", option.env()))
+        };
+        names.filter_map(stray).collect()
+    }
+
     fn given(&self, name: &str) -> &Given {
         let given = self.given.iter().find(|given| given.option.name == name);
         given.expect("a name of OPTIONS")
@@ -444,7 +455,11 @@ fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
     for (name, value) in table {
         let line = places.get(&name).copied().unwrap_or(1);
         let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
-            problems.push(unknown_key(&name, path, line));
+            let hint = match value {
+                Value::Table(_) => "There are no sections: each key stands by itself".into(),
+                _ => hint(&name),
+            };
+            problems.push(format!("unknown key {name:?} ({at}, line {line}). {hint}"));
             continue;
         };
         let texts = match value {
@@ -477,17 +492,21 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-fn unknown_key(name: &str, path: &Path, line: usize) -> String {
-    let plain = |text: &str| text.replace(['-', '_'], "").trim_end_matches('s').to_lowercase();
-    let meant = OPTIONS.iter().find(|option| plain(option.name) == plain(name));
-    let hint = match meant {
+fn hint(name: &str) -> String {
+    match meant(name) {
         Some(option) => format!("Did you mean {}?", option.name),
         None => {
             let names: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
             format!("The keys are {}", names.join(", "))
         }
-    };
-    format!("unknown key {name:?} ({}, line {line}). {hint}", path.display())
+    }
+}
+
+/// The option whose name this is but for a letter in four, in any spelling.
+fn meant(name: &str) -> Option<&'static Opt> {
+    let plain = |text: &str| text.replace(['-', '_'], "").trim_end_matches('s').to_lowercase();
+    let distance = |option: &&Opt| strsim::osa_distance(&plain(option.name), &plain(name));
+    OPTIONS.iter().min_by_key(distance).filter(|option| distance(option) * 4 <= plain(name).len())
 }
 
 /// Beside the user's other sockets where the system has a place for them, else in `/tmp` under a name of the user's own.
@@ -762,8 +781,21 @@ mod tests {
     fn unknown_keys_in_the_file_are_errors() {
         assert!(error(&[], &[], "outbox_limit = 1").contains("Did you mean outbox-limit?"));
         assert!(error(&[], &[], "keys = []").contains("Did you mean key?"));
+        assert!(error(&[], &[], "outbox-limt = 1").contains("Did you mean outbox-limit?"));
+        assert!(error(&[], &[], "max_conections = 1").contains("Did you mean max-connections?"));
+        for name in ["port", "server", "timeout", "x"] {
+            let text = error(&[], &[], &format!("{name} = 1"));
+            assert!(text.contains(&format!("{name:?}")) && text.contains("max-subscriptions"), "{text}");
+        }
         let text = error(&[], &[], "[limits]\noutbox = 1");
-        assert!(text.contains("\"limits\"") && text.contains("max-subscriptions"), "{text}");
+        assert!(text.contains("\"limits\"") && text.contains("no sections"), "{text}");
+    }
+
+    #[test]
+    fn variables_that_are_nearly_an_option_are_pointed_out() {
+        let names = ["CORECAST_LISTN", "CORECAST_LISTEN", "CORECAST_CONFIG", "CORECAST_PORT", "CORECAST_SERVICE_HOST"];
+        let strays = Settings::strays(names.into_iter().map(str::to_owned));
+        assert_eq!(strays, ["CORECAST_LISTN is set and nobody reads it. Did you mean CORECAST_LISTEN?"]);
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub const NAME_BYTES_MAX: usize = 200;
 
 /// What a name must be, for people who are told that theirs is not.
 pub const RULE: &str = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
-                        (no : after private-; presence- does not exist yet)";
+                        (no : after private-, and presence- is reserved)";
 
 const PRIVATE: &str = "private-";
 

@@ -209,6 +209,9 @@ impl Arithmetic {
     pub fn warnings(&self, config: &Config, machine: &Machine) -> Vec<String> {
         let mut warnings = Vec::new();
         let connections = self.connections;
+        if connections == 0 {
+            warnings.push(no_room(machine.descriptors) + ": so it does not start");
+        }
         if let Some(configured) = self.configured.filter(|&configured| connections < configured) {
             warnings.push(format!(
                 "descriptors: the limit of {} leaves room for {connections} of the {configured} connections of max-connections; \
@@ -309,6 +312,13 @@ impl fmt::Display for Arithmetic {
         table("what publishers and operators can add", &self.publishers, bytes)?;
         write!(f, "memory that strangers can take: {}", bytes(self.worst()))
     }
+}
+
+/// Too few descriptors for a single connection.
+pub fn no_room(descriptors: u64) -> String {
+    format!(
+        "{descriptors} descriptors leave none for connections; raise the hard limit (LimitNOFILE= in the service's unit, or ulimit -Hn)"
+    )
 }
 
 /// Descriptors that are left for client connections.
@@ -511,6 +521,14 @@ mod tests {
         let count = holds.split("enough for ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
         let lowered = config_of(&[("max-connections", count)]);
         assert_eq!(Arithmetic::of(&lowered, &machine).warnings(&lowered, &machine), Vec::<String>::new());
+
+        let config = config_of(&[("max-connections", "auto")]);
+        let machine = Machine { descriptors: 300, ..MACHINE };
+        let warnings = Arithmetic::of(&config, &machine).warnings(&config, &machine);
+        assert!(
+            matches!(&warnings[..], [warning] if warning.starts_with("300 descriptors leave none")),
+            "{warnings:?}"
+        );
     }
 
     #[test]

@@ -486,6 +486,48 @@ fn check_config_says_what_the_limits_can_cost() {
     }
 }
 
+/// Ordinary mistakes: the message says what is wrong and what to do.
+#[test]
+fn a_mistake_is_named_with_its_remedy() {
+    let server = Server::options(1).arg("--http", "127.0.0.1:0").start();
+    let (plain, http) = (server.address.to_string(), server.http().to_string());
+    let dir = TempDir::new();
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (file, nowhere) = (path("file"), path("nowhere/admin.sock"));
+    std::fs::write(&file, "").expect("a file");
+    let check = |args: &[&str], status: i32, expected: &[&str]| {
+        let output = output(corecast(args), b"");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {stderr}");
+        for part in expected {
+            assert!(stderr.contains(part), "{args:?} does not say {part:?}: {stderr}");
+        }
+    };
+    let serve = |listen: &str, http: &str, socket: &str, expected: &[&str]| {
+        let line = ["serve", "--shards", "1", "--listen", listen, "--http", http, "--admin-socket", socket];
+        check(&line, 1, expected);
+    };
+    let (any, free) = ("127.0.0.1:0", path("admin.sock"));
+    serve(&plain, "off", &free, &[&plain, "something listens there already", "--listen chooses another"]);
+    serve("203.0.113.7:9000", "off", &free, &["203.0.113.7:9000", "no such address", "0.0.0.0"]);
+    serve(any, &http, &free, &[&http, "something listens there already", "--http chooses another"]);
+    serve(any, "off", &file, &[&file, "is no socket; remove it", "--admin-socket"]);
+    serve(any, "off", &nowhere, &[&nowhere, "--admin-socket chooses another", "No such file"]);
+    check(&["stats", "--admin-socket", &file], 1, &[&file, "That file is no socket"]);
+    for url in ["http://127.0.0.1:9000", "127.0.0.1:9000", "ws://"] {
+        check(&["subscribe", "a", "--url", url], 2, &[url, "ws://HOST:PORT"]);
+    }
+    let secure_server = Server::options(1).secure().start();
+    let secure = secure_server.address.to_string();
+    let url = |scheme: &str, at: &str, expected: &[&str]| {
+        check(&["subscribe", "a", "--url", &format!("{scheme}://{at}")], 1, &[&[at][..], expected].concat());
+    };
+    url("ws", &http, &["answers 404", "--url names another"]);
+    url("wss", &plain, &["a server without a certificate is ws://"]);
+    url("wss", &secure, &["UnknownIssuer", "--ca PATH"]);
+    url("ws", &secure, &["a server with a certificate is wss://"]);
+}
+
 #[test]
 fn keygen_makes_new_keys() {
     let first = stdout(&output(corecast(&["keygen"]), b""));
