@@ -56,11 +56,11 @@ pub struct Report {
 }
 
 /// What waits to be told.
-#[derive(Default)]
 pub struct Reports {
     /// Somebody wants to know.
     pub is_listening: bool,
     happenings: Vec<Happening>,
+    pub(super) happenings_max: usize,
     /// The journal has not taken the last letter.
     is_under_way: bool,
     lost: u64,
@@ -71,7 +71,7 @@ pub struct Reports {
 impl Reports {
     /// Something happened, and somebody listens.
     pub fn push(&mut self, happening: Happening) {
-        if self.happenings.len() >= HAPPENINGS_MAX {
+        if self.happenings.len() >= self.happenings_max {
             let given_up = self.happenings.len() as u64;
             self.happenings.clear();
             self.lost += given_up;
@@ -100,6 +100,19 @@ impl Reports {
     #[cfg(any(test, fuzzing))]
     pub(super) fn waiting(&self) -> usize {
         self.happenings.len() + usize::from(self.is_under_way)
+    }
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Reports {
+            is_listening: false,
+            happenings: Vec::new(),
+            happenings_max: HAPPENINGS_MAX,
+            is_under_way: false,
+            lost: 0,
+            lost_total: 0,
+        }
     }
 }
 

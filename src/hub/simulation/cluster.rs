@@ -7,6 +7,7 @@ use super::choices::Choices;
 use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
 use super::mesh::{Effect, Mesh, Seat, Wire};
 use crate::config::{Key, Limits};
+use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Asker, ConnKey, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::outgoing::Outgoing;
 use crate::hub::survey::{Best, BusyChannel, By};
@@ -30,6 +31,10 @@ pub struct Cluster<I> {
     actions: Vec<Action>,
     keys: Vec<Key>,
     limits: Limits,
+    /// The sender and the receiver whose letters are overtaken by many others.
+    slow: (usize, usize),
+    /// Consumers of events ask for more as soon as they are told something.
+    are_readers_eager: bool,
     /// Ticks, as arrivals tell them.
     now: u32,
     subscriptions_max: usize,
@@ -111,8 +116,8 @@ enum Action {
 }
 
 const ACTIONS: [(Action, usize); 18] = [
-    (Action::Connect, 6),
-    (Action::Disconnect, 4),
+    (Action::Connect, 12),
+    (Action::Disconnect, 8),
     (Action::Hear, 24),
     (Action::Publish, 24),
     (Action::OperatorUnsubscribes, 4),
@@ -172,6 +177,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             actions: Vec::new(),
             keys,
             limits,
+            // Often the shard that has most to say to all others.
+            slow: (choices.of(&[usize::from(JOURNAL), usize::from(JOURNAL), shards - 1]), choices.below(shards)),
+            are_readers_eager: choices.one_in(2),
             now: 0,
             subscriptions_max,
             clients_max: choices.of(&[2, 4, 8, 16]),
@@ -181,6 +189,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         };
         // Small enough, now and then, for what is to be read next to be gone.
         cluster.shards[0].hub.journal.bytes_max = cluster.choices.of(&[1000, 10_000, 1 << 20, 1 << 20]);
+        // Likewise for some of what is to be reported to be given up.
+        let happenings_max = cluster.choices.of(&[3, 1 << 16, 1 << 16, 1 << 16]);
+        cluster.shards.iter_mut().for_each(|shard| shard.hub.reports.happenings_max = happenings_max);
         for (action, weight) in ACTIONS {
             // Every run has habits of its own: some things happen often in it, some not at all.
             let weight = weight * cluster.choices.of(&[0, 1, 1, 2]);
@@ -191,6 +202,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             cluster.add_channel(name);
         }
         cluster.place_spies();
+        // The journal begins once in a run: in many before anything else happens, so that all of it can come in between.
+        for _ in 0..cluster.choices.of(&[0, 1, 2, 3]) {
+            cluster.follow_or_leave();
+        }
         cluster
     }
 
@@ -671,12 +686,19 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn deliver_one(&mut self) {
         let to = self.some_shard();
+        self.deliver_to(to);
+    }
+
+    /// Delivers a letter to this shard, if there is one and it is not overtaken.
+    fn deliver_to(&mut self, to: usize) {
         let senders = self.mesh.senders(to);
         if senders.is_empty() {
             return;
         }
         let from = self.choices.of(&senders);
-        self.deliver(from, to);
+        if (from, to) != self.slow || self.choices.one_in(OVERTAKEN) {
+            self.deliver(from, to);
+        }
     }
 
     fn deliver(&mut self, from: usize, to: usize) {
@@ -719,12 +741,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let shard = self.some_shard();
         self.retry(shard);
         for _ in 0..8 {
-            let senders = self.mesh.senders(shard);
-            if senders.is_empty() {
-                break;
-            }
-            let from = self.choices.of(&senders);
-            self.deliver(from, shard);
+            self.deliver_to(shard);
         }
         let entries = 1 + self.choices.below(8);
         self.on(shard, |hub, port| hub.survey(entries, port));
@@ -1022,4 +1039,6 @@ fn is_ranked(channels: &Best<BusyChannel>, expected: &[(String, u64, Option<u64>
 const PUBLISHER: u32 = 0;
 const OPERATOR: u32 = 1;
 const READER: u32 = 2;
+/// Letters that overtake a slow one, about.
+const OVERTAKEN: usize = 256;
 const CHANNELS_MAX: usize = 3;

@@ -109,6 +109,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             // It comes again, or not.
             Some(Told::FellBehind { .. } | Told::NoMore) => reader.is_gone = true,
         }
+        if self.are_readers_eager {
+            self.ask_on(asker.request as usize);
+        }
     }
 
     /// A page of the shard's connections, where that is the question.
