@@ -102,7 +102,7 @@ table! {
         handshakes_waiting: "corecast_handshakes_waiting", "Upgrades and TLS handshakes that wait for their turn.",
         tls_certificate_days: "corecast_tls_certificate_remaining_seconds" * 86400, "Time until the TLS certificate expires, in whole days and told by shard 0; 0: it has expired, or there is none.",
         connections_closing: "corecast_connections_closing", "Client connections whose close is under way.",
-        connections_leaving: "corecast_connections_leaving", "Client connections that are to be closed by a drain or a shed, and wait for their turn.",
+        connections_leaving: "corecast_connections_leaving", "Client connections that are to be closed by a drain, a shed or the stop, and wait for their turn.",
         is_draining: "corecast_draining", "Shards that accept nobody any more and close whom they have, over a time.",
         admin_connections: "corecast_admin_connections", "Open admin connections.",
         subscriptions: "corecast_subscriptions", "Live subscriptions.",

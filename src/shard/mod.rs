@@ -8,6 +8,8 @@ pub mod doorbell;
 mod hearing;
 pub mod intake;
 pub mod listener;
+#[cfg(test)]
+mod lone;
 pub mod mesh;
 pub mod orders;
 pub mod outbox;
@@ -186,9 +188,9 @@ impl Shard {
         self.serve_admins(is_open);
         self.clients.mesh.retry();
         let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
-        self.clients.dismiss_due(&mut self.hub);
         self.progress_drain();
         self.progress_stop();
+        self.clients.dismiss_due(&mut self.hub);
 
         if self.hub.laid.bytes > 0 {
             self.unwritten.add(self.hub.laid);
@@ -399,6 +401,7 @@ impl Shard {
             || self.listener.as_ref().is_some_and(|listener| listener.has_work(self.clients.now))
             || self.stopping.is_none() && self.admins.has_work()
             || self.has_drained()
+            || self.has_closed()
             || self.admins.may_stream()
             || self.shared.is_stopping.load(Relaxed) && self.stopping.is_none()
     }

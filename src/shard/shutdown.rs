@@ -1,6 +1,6 @@
 //! Going down. A *drain* takes its time: nobody is accepted any more, and whoever is there is served until it is asked to
 //! leave. The *stop*, which ends a drain and can come without one, is quick: publishers are not read any more, a fence goes
-//! through all mail, and then everybody who is still there is closed.
+//! through all mail, and then everybody who is still there is closed, a few in each turn.
 
 use super::Shard;
 use super::clients::leaving::Why;
@@ -16,7 +16,18 @@ use std::sync::atomic::Ordering::Acquire;
 /// Stopping, step by step.
 pub(super) struct Stopping {
     deadline: u32,
-    has_closed: bool,
+    stage: Stage,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// What was published before is on its way.
+    Fencing,
+    /// Everybody is being closed.
+    Closing,
+    /// And has been; whoever reads events will be told so.
+    Closed,
 }
 
 /// Draining, step by step.
@@ -79,7 +90,8 @@ impl Shard {
         }
     }
 
-    /// Stops accepting and reading publishers, fences the mail, and once that has come back closes everybody.
+    /// Stops accepting and reading publishers, fences the mail, and once that has come back closes everybody: not at once, so
+    /// that consumers of events can follow.
     pub(super) fn progress_stop(&mut self) {
         if !self.shared.is_stopping.load(Acquire) {
             return;
@@ -89,21 +101,23 @@ impl Shard {
             self.admins.stop_accepting();
             self.hub.fence(&mut self.clients);
             let deadline = self.clients.now.wrapping_add(ticks(self.shutdown_timeout_ms));
-            self.stopping = Some(Stopping { deadline, has_closed: false });
+            self.stopping = Some(Stopping { deadline, stage: Stage::Fencing });
         }
-        let is_late = self.is_late();
         let is_quiet = self.hub.is_fenced() && self.clients.mesh.waiting() == 0 && self.admins.is_settled();
-        if let Some(stopping) = &mut self.stopping
-            && !stopping.has_closed
-            && (is_quiet || is_late)
-        {
-            stopping.has_closed = true;
-            let deadline = stopping.deadline;
-            // What the turn has laid out goes before the close frames.
-            self.hub.end_turn(&mut self.clients);
-            self.clients.close_all(deadline, &mut self.hub);
+        let (is_late, has_closed) = (self.is_late(), self.has_closed());
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.stage == Stage::Fencing && (is_quiet || is_late) {
+            stopping.stage = Stage::Closing;
+            self.clients.ask_to_leave(Why::Stopped { deadline: stopping.deadline }, usize::MAX, 0);
+        } else if has_closed {
+            stopping.stage = Stage::Closed;
             self.hub.report_last(wall_ms, &mut self.clients);
         }
+    }
+
+    /// Whether nobody is left to be closed, which is still to be reported.
+    pub(super) fn has_closed(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| stopping.stage == Stage::Closing) && self.clients.leaving() == 0
     }
 
     fn is_late(&self) -> bool {
@@ -120,7 +134,11 @@ impl Shard {
             && self.clients.mesh.waiting() == 0
             // An answer may have come with the stop.
             && self.orders.is_empty();
-        stopping.has_closed && (is_done || self.is_late())
+        match stopping.stage {
+            Stage::Fencing => false,
+            Stage::Closing => self.is_late(),
+            Stage::Closed => is_done || self.is_late(),
+        }
     }
 
     pub(super) fn leave(mut self) -> io::Result<()> {
@@ -142,3 +160,33 @@ impl Shard {
 
 /// How long a drain waits for those who are in the backlog already, and for their upgrades. Each turn takes many of them.
 const BACKLOG_TIMEOUT_MS: u64 = 500;
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::close::CloseReason;
+    use crate::shard::clients::leaving::DISMISSALS_PER_TURN;
+    use crate::shard::lone::Lone;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    #[test]
+    fn a_stop_closes_a_few_in_each_turn_and_ends_when_all_are_gone() {
+        let mut lone = Lone::new();
+        let clients = lone.connect(3 * DISMISSALS_PER_TURN + 1);
+        lone.shared.is_stopping.store(true, SeqCst);
+        lone.shared.doorbells[0].ring().expect("rung");
+        let told = |lone: &Lone| lone.shard.clients.closes[CloseReason::ServerRestarting.kind()] as usize;
+        let mut turns = 0;
+        while told(&lone) < clients.len() {
+            let before = told(&lone);
+            lone.turn();
+            assert!(told(&lone) - before <= DISMISSALS_PER_TURN, "{} in one turn", told(&lone) - before);
+            turns += usize::from(told(&lone) > before);
+        }
+        assert_eq!(turns, 4);
+        drop(clients);
+        while !lone.shard.is_stopped() {
+            lone.turn();
+        }
+        assert!(lone.shard.clients.is_empty());
+    }
+}

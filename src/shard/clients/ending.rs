@@ -4,7 +4,7 @@ use super::{Clients, ticks};
 use crate::hub::mail::Slot;
 use crate::hub::{Hub, Urgency};
 use crate::protocol::close::CloseReason;
-use crate::shard::connection::Phase;
+use crate::shard::connection::{Connection, Phase};
 use crate::wire::frame::{self, Opcode, Violation};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -119,27 +119,13 @@ impl Clients {
         }
     }
 
-    /// Closes everybody. Until tick `deadline` they may take to read what they were sent before.
-    pub fn close_all(&mut self, deadline: u32, hub: &mut Hub) {
-        self.plan = None;
-        let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
-        for slot in slots {
-            match self.connections[slot as usize].phase {
-                Phase::Upgrading => self.end(slot, &CloseReason::ServerRestarting, hub),
-                Phase::Open | Phase::Echoing { .. } => {
-                    self.close(slot, CloseReason::ServerRestarting, hub);
-                    // Not at the deadline itself: who is late then is cut off, and counted.
-                    self.drop_at(slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-                }
-                Phase::Closing { .. } | Phase::Ended => {}
-            }
-        }
-    }
-
-    /// Ends everybody without another word. Returns how many still had something to be written.
+    /// Ends everybody without another word. Returns how many were still to be told why, or had something to be written.
     pub fn cut_off(&mut self, hub: &mut Hub) -> usize {
+        let is_late = |connection: &Connection| {
+            !connection.outbox.is_empty() || matches!(connection.phase, Phase::Open | Phase::Echoing { .. })
+        };
+        let late = self.connections.iter().filter(|(_, connection)| is_late(connection)).count();
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
-        let late = slots.iter().filter(|&&slot| !self.connections[slot as usize].outbox.is_empty()).count();
         for slot in slots {
             self.count_end(slot, &CloseReason::ServerRestarting, hub);
             self.finish(slot);

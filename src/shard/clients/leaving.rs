@@ -1,6 +1,7 @@
 //! Connections that are asked to leave, a few at a time: in random order, spread evenly over a time, and each is told how
 //! long to wait before it comes back. So neither this server nor the one that they go to meets all of them at once.
 
+use super::ending::CLOSE_TIMEOUT_MS;
 use super::{Clients, ticks};
 use crate::hub::Hub;
 use crate::hub::mail::Slot;
@@ -68,7 +69,7 @@ impl Plan {
 fn concerns(why: Why, phase: Phase) -> bool {
     match phase {
         Phase::Open | Phase::Echoing { .. } => true,
-        Phase::Upgrading => why == Why::Drained,
+        Phase::Upgrading => why != Why::Shed,
         Phase::Closing { .. } | Phase::Ended => false,
     }
 }
@@ -90,6 +91,11 @@ pub enum Why {
     Drained,
     /// There are too many here.
     Shed,
+    /// The server stops: everybody who is left.
+    Stopped {
+        /// The tick until which they may take to read what they were sent before.
+        deadline: u32,
+    },
 }
 
 impl Clients {
@@ -124,13 +130,14 @@ impl Clients {
             let reason = match plan.why {
                 Why::Drained => CloseReason::Drained { retry_after_ms },
                 Why::Shed => CloseReason::Shed { retry_after_ms },
+                Why::Stopped { .. } => CloseReason::ServerRestarting,
             };
-            self.dismiss(leaver, reason, hub);
+            self.dismiss(leaver, plan.why, reason, hub);
         }
         self.plan = (plan.left() > 0).then_some(plan);
     }
 
-    fn dismiss(&mut self, leaver: Leaver, reason: CloseReason, hub: &mut Hub) {
+    fn dismiss(&mut self, leaver: Leaver, why: Why, reason: CloseReason, hub: &mut Hub) {
         let connection = self.connections.get(leaver.slot as usize);
         let Some(connection) = connection.filter(|connection| connection.accepted_at == leaver.accepted_at) else {
             return;
@@ -138,7 +145,13 @@ impl Clients {
         match connection.phase {
             // There is no frame yet that could say anything.
             Phase::Upgrading => self.end(leaver.slot, &reason, hub),
-            Phase::Open | Phase::Echoing { .. } => self.close(leaver.slot, reason, hub),
+            Phase::Open | Phase::Echoing { .. } => {
+                self.close(leaver.slot, reason, hub);
+                if let Why::Stopped { deadline } = why {
+                    // Not at the deadline itself: who is late then is cut off, and counted.
+                    self.drop_at(leaver.slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+                }
+            }
             Phase::Closing { .. } | Phase::Ended => {}
         }
     }
@@ -155,7 +168,7 @@ impl Clients {
 }
 
 /// About 1 ms of work: of each connection its subscriptions, and a write.
-const DISMISSALS_PER_TURN: usize = 64;
+pub const DISMISSALS_PER_TURN: usize = 64;
 /// The shortest wait that anybody is told.
 const WAIT_MS_MIN: u32 = 500;
 /// Whoever leaves comes back to a server like this one. A core does 14 000 handshakes a second, 3 000 with TLS; at one in
