@@ -65,6 +65,8 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router, mut phase: wa
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // Whoever says that this was all is answered all the same.
+        .half_close(true)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)

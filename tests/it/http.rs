@@ -7,7 +7,7 @@ use md5::Digest;
 use rustix::process::Signal;
 use sha2::Sha256;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 /// A keep-alive connection to a server's HTTP listener.
 pub struct Http {
@@ -120,6 +120,21 @@ fn a_server_that_is_stopping_is_not_ready() {
     drop(client);
     assert!(server.wait().success());
     assert!(http.try_response().is_none(), "the connection ends with the server");
+}
+
+#[test]
+fn whoever_sends_no_more_is_answered() {
+    let server = start_with_key();
+    let body = r#"{"name":"e","channel":"a","data":"1"}"#;
+    for (method, path, body) in
+        [("GET", "/ready".into(), ""), ("POST", signed("POST", "/apps/1/events", &[], body), body)]
+    {
+        let mut http = Http::connect(&server);
+        http.send(method, &path, body);
+        http.stream.shutdown(Shutdown::Write).expect("a connected socket");
+        assert_eq!(http.response().status, 200, "{path}");
+        assert!(http.try_response().is_none());
+    }
 }
 
 #[test]
