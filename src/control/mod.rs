@@ -117,6 +117,8 @@ pub struct Face {
     tries: Mutex<Tries>,
     /// Walks through the shards' tables on behalf of a listing.
     walks: Semaphore,
+    /// Listings of all channels that are not yet sent.
+    listings: Arc<Semaphore>,
     started: SystemTime,
     begun: Instant,
 }
@@ -161,6 +163,7 @@ impl Control {
                     judge: Mutex::default(),
                     tries: Mutex::default(),
                     walks: Semaphore::new(1),
+                    listings: Arc::new(Semaphore::new(walk::LISTINGS_MAX)),
                     started: SystemTime::now(),
                     begun: Instant::now(),
                 };
@@ -354,6 +357,8 @@ pub mod walk {
     pub const PAGE: usize = crate::admin::request::PAGE_MAX;
     /// Channels in one answer.
     pub const CHANNELS_MAX: usize = 100_000;
+    /// Such answers that wait for their walk, or for whoever asked to read them.
+    pub const LISTINGS_MAX: usize = 8;
 }
 
 /// From a request's head to its answer, the body included.

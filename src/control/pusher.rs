@@ -19,10 +19,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use event::{Batch, Event, Lines};
 use hyper::body::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use signature::{Query, Unsigned};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a request gets no 200.
 #[derive(Debug)]
@@ -98,7 +100,8 @@ pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>,
         let query = query?;
         let wants_counts = wanted(&query)?;
         let prefix = query.get("filter_by_prefix").unwrap_or_default();
-        let mut channels = Map::new();
+        let place = face.listings.clone().try_acquire_owned().map_err(|_| Unavailable::Overloaded)?;
+        let mut channels = BTreeMap::new();
         // One walk through the tables at a time, so that publishers never wait behind several.
         let _walk = face.walks.acquire().await;
         let mut after = None;
@@ -107,8 +110,7 @@ pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>,
             let line = without_null(line, "after");
             let page: Page = reply(&face, line.as_bytes()).await?;
             for Entry { channel, subscribers } in page.channels {
-                let value = if wants_counts { json!({"subscription_count": subscribers}) } else { json!({}) };
-                channels.insert(channel, value);
+                channels.insert(channel, Listed { subscription_count: wants_counts.then_some(subscribers) });
             }
             if channels.len() > walk::CHANNELS_MAX {
                 let limit = walk::CHANNELS_MAX;
@@ -116,11 +118,13 @@ pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>,
             }
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(json!({"channels": channels})),
+                None => break,
             }
         }
+        let text = serde_json::to_vec(&Listing { channels }).map_err(|error| Refused::Malformed(error.to_string()))?;
+        Ok(([(CONTENT_TYPE, JSON)], Bytes::from_owner(Unsent { text, _place: place })).into_response())
     };
-    respond(&face, answer.await)
+    answer.await.unwrap_or_else(|refused| respond(&face, Err(refused)))
 }
 
 /// `GET /apps/ID/channels/NAME`
@@ -251,6 +255,29 @@ fn wanted(query: &Query) -> Result<bool, Refused> {
         }
     }
     Ok(wants_counts)
+}
+
+#[derive(Serialize)]
+struct Listing {
+    channels: BTreeMap<String, Listed>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_count: Option<u64>,
+}
+
+/// A listing that has its place until the last of it is with the system, however slowly it is read.
+struct Unsent {
+    text: Vec<u8>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
 }
 
 #[derive(Deserialize)]

@@ -181,7 +181,12 @@ impl Arithmetic {
                 http * serving::CONNECTIONS_MAX as u64,
                 (serving::HEAD_BYTES_MAX + HTTP_BODY_FOLD * body::BYTES_MAX) as u64,
             ),
-            // Lines that wait, and those that are being written. A listing of channels, one at a time.
+            term(
+                "lists of channels on their way over HTTP",
+                http * walk::LISTINGS_MAX as u64,
+                (GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
+            ),
+            // Lines that wait, and those that are being written. A listing that is gathered, one at a time.
             term(
                 "HTTP's way to the shards",
                 http,

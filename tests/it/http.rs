@@ -6,6 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::Digest;
 use rustix::process::Signal;
 use sha2::Sha256;
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
@@ -258,6 +259,40 @@ fn events_reach_subscribers() {
     let one = http.get(&signed("GET", "/apps/1/channels/a", &[("info", "subscription_count")], ""));
     assert_eq!(one.body, r#"{"occupied":true,"subscription_count":2}"#);
     assert_eq!(http.get(&signed("GET", "/apps/1/channels/c", &[], "")).body, r#"{"occupied":false}"#);
+}
+
+#[test]
+fn lists_that_nobody_reads_are_bounded() {
+    const CHANNELS: usize = 20_000;
+    let server = Server::options(1)
+        .arg("--http", "127.0.0.1:0")
+        .arg("--key", "app:hunter2")
+        .arg("--max-subscriptions", CHANNELS)
+        .start();
+    let mut client = Client::connect(&server);
+    for first in (0..CHANNELS).step_by(100) {
+        let names = (first..first + 100).map(|number| format!("{number:0200}"));
+        names.clone().for_each(|name| client.send(&crate::harness::subscribe(&name)));
+        names.for_each(|name| client.expect(&crate::harness::subscribed(&name)));
+    }
+    let target = || signed("GET", "/apps/1/channels", &[], "");
+    let unread = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("socket option");
+        socket.connect(&server.http().into()).expect("the HTTP listener accepts");
+        let mut http = Http { stream: socket.into(), input: Vec::new() };
+        http.send("GET", &target(), "");
+        let mut status = [0; 12];
+        http.stream.read_exact(&mut status).expect("the begin of an answer");
+        assert_eq!(&status, b"HTTP/1.1 200");
+        http
+    };
+    let lists: Vec<Http> = std::iter::repeat_with(unread).take(8).collect();
+    let mut http = Http::connect(&server);
+    let refused = http.get(&target());
+    assert_eq!((refused.status, refused.body.as_str()), (503, "too many requests are under way\n"));
+    drop(lists);
+    eventually("there is room again", || http.get(&target()).status == 200);
 }
 
 #[test]
