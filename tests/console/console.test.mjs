@@ -240,6 +240,28 @@ test("the debug panel signs for a private channel, publishes, and shows the fram
   await close();
 });
 
+test("the debug panel's heartbeats are as the protocol has them", async () => {
+  const own = await serve("heart", "--shards", "1", "--heart-interval", "1", "--server-ping", "off");
+  const { page, errors, close } = await open(own, { view: "#debug" });
+  await page.waitForFunction(() => document.querySelector("#debug-connect [name=url]").value.startsWith("ws://127.0.0.1:"));
+  await page.click("#debug-connect [type=submit]");
+  const answers = page.locator("#log li[data-kind=in].heartbeat code");
+  await until("two answers", async () => (await answers.count()) >= 2);
+  assert.deepEqual((await answers.allTextContents()).slice(0, 2), [1, 2].map((reply) => JSON.stringify({ event: "socket:pong", data: { reply } })));
+  assert.deepEqual(errors, []);
+  await close();
+});
+
+test("an address that names no view leads to the overview", async () => {
+  for (const view of ["#nothing", "#__proto__", "#toString"]) {
+    const { page, errors, close } = await open(server, { view });
+    await live(page);
+    assert.ok(await page.isVisible("#overview"), view);
+    assert.deepEqual(errors, []);
+    await close();
+  }
+});
+
 test("with a key it asks for it, and keeps it for the tab", async () => {
   const file = join(directory, "console-key");
   writeFileSync(file, `# for tests\n${KEY}\n`);

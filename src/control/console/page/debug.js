@@ -14,6 +14,7 @@ const DRAW_MS = 100;
 let socket = null;
 let socketId = null;
 let pinging = 0;
+let pings = 0;
 let wasOpen = false;
 let mayConnect = true;
 let isPaused = false;
@@ -119,7 +120,7 @@ function received(text) {
   if (event === "socket:connected" && socketId === null) {
     socketId = data.socket_id;
     // So that a server which sends no heartbeats of its own knows that we are there.
-    pinging = setInterval(() => send('{"event":"socket:ping"}'), data.heart.interval * 1000);
+    pinging = setInterval(ping, data.heart.interval * 1000);
     const wanted = [...channels.keys()];
     channels.clear();
     wanted.forEach(subscribe);
@@ -171,6 +172,11 @@ async function publish(event) {
   } catch (error) {
     said.textContent = error.message;
   }
+}
+
+function ping() {
+  pings += 1;
+  send(JSON.stringify({ event: "socket:ping", data: { id: pings } }));
 }
 
 function send(text) {

@@ -35,7 +35,7 @@ function start() {
 }
 
 function colours(theme) {
-  const known = theme in THEMES ? theme : "auto";
+  const known = Object.hasOwn(THEMES, theme) ? theme : "auto";
   if (known === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = known;
   const button = byId("theme");
@@ -54,7 +54,8 @@ const VIEWS = {
 
 /** Shows the view that the address names. */
 function go() {
-  const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "overview";
+  const wanted = location.hash.slice(1);
+  const name = Object.hasOwn(VIEWS, wanted) ? wanted : "overview";
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== name;
   for (const link of document.querySelectorAll(".tabs a")) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
