@@ -52,7 +52,7 @@ instructions:
 demo:
 	cargo build --release
 	@set -eu; dir=$$(mktemp -d); bin=target/release/corecast; export CORECAST_ADMIN_SOCKET=$$dir/admin.sock; \
-	$$bin serve --listen 127.0.0.1:0 --log warn 2> $$dir/log & server=$$!; \
+	$$bin serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --log warn 2> $$dir/log & server=$$!; \
 	trap 'kill $$server; wait $$server || true; rm -r '$$dir EXIT; \
 	until grep -q 'listening on' $$dir/log; do sleep 0.1; kill -0 $$server; done; cat $$dir/log; \
 	address=$$(sed -n 's/.*listening on \([^ ]*\).*/\1/p' $$dir/log); \

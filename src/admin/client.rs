@@ -305,7 +305,7 @@ impl fmt::Display for Error {
                     }
                     _ => {
                         "Start a server with `corecast serve`, or name the socket of the one that runs with \
-                         --admin-socket PATH or CORECAST_ADMIN_SOCKET"
+                         --admin-socket PATH or CORECAST_ADMIN_SOCKET; the systemd unit's is /run/corecast/admin.sock"
                     }
                 };
                 write!(f, "no server answers on the admin socket {path} ({error}). {remedy}")
