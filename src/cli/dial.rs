@@ -49,8 +49,17 @@ pub fn dial(url: &Uri, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStrea
 /// Reads the URL of a server.
 pub fn url(text: &str) -> Result<Uri, String> {
     let url: Option<Uri> = text.parse().ok();
-    let is_served = |url: &Uri| matches!(url.scheme_str(), Some("ws" | "wss")) && url.host().is_some();
-    url.filter(is_served).ok_or_else(|| "ws://HOST:PORT or wss://HOST:PORT is needed".into())
+    let is_legal = |url: &Uri| {
+        let Some(authority) = url.authority() else { return false };
+        // A port of 99999 is legal there, and then not seen.
+        let has_legal_port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => true,
+            Some(port) => port.strip_prefix(':').is_some_and(|port| matches!(port.parse::<u16>(), Ok(1..))),
+            None => false,
+        };
+        matches!(url.scheme_str(), Some("ws" | "wss")) && !authority.host().is_empty() && has_legal_port
+    };
+    url.filter(is_legal).ok_or_else(|| "ws://HOST:PORT or wss://HOST:PORT is needed".into())
 }
 
 /// `None`: what the system believes.
