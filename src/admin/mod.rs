@@ -530,9 +530,9 @@ mod tests {
     use crate::hub::{Identity, Urgency};
     use crate::protocol::close::CloseReason;
 
-    /// Keeps what is mailed.
+    /// Keeps what is mailed, and what sessions are answered.
     #[derive(Default)]
-    struct Letters(Vec<(ShardId, Mail)>);
+    struct Letters(Vec<(ShardId, Mail)>, Vec<(Asker, Answer)>);
 
     impl Port for Letters {
         fn mail(&mut self, to: ShardId, mail: Mail) {
@@ -543,10 +543,37 @@ mod tests {
         }
         fn lay(&mut self, _: &mut Pages, _: Slot, _: Chunk, _: Urgency) {}
         fn ask(&mut self, _: Asker, _: Question) {}
-        fn answer(&mut self, _: Asker, _: Answer) {}
+        fn answer(&mut self, asker: Asker, answer: Answer) {
+            self.1.push((asker, answer));
+        }
         fn settle(&mut self, _: Asker, _: Settled) {}
         fn admit(&mut self, _: Arrival, _: Verdict) {}
         fn close(&mut self, _: Slot, _: CloseReason) {}
+    }
+
+    #[test]
+    fn what_was_seen_hours_ago_has_its_time() {
+        const HOURS_MS: u64 = 3 * 3_600_000;
+        let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], Limits::default());
+        let (mut letters, mut session) = (Letters::default(), Session::new(0, 0, 0));
+        session.line(br#"{"command":"tail"}"#, &mut Parser::default(), &mut hub, 1, &mut letters);
+        let mut look = |at_ms: u64, looks: bool| {
+            hub.begin_turn(at_ms * 1000);
+            hub.see_refuse(None, "why");
+            if looks {
+                session.stream_on(&mut hub, &mut letters);
+            }
+            hub.show(|| 1_764_100_000_000 + at_ms, &mut letters);
+            for (asker, answer) in letters.1.split_off(0) {
+                session.answer(asker, answer, &mut hub, 1, &mut letters);
+            }
+            String::from_utf8(session.output.split_off(0)).expect("text")
+        };
+        look(0, true);
+        assert_eq!(look(1_000, false), "", "nothing more is read");
+        let told = look(HOURS_MS, true);
+        let times: Vec<&str> = told.lines().filter_map(|line| line.get(11..24)).collect();
+        assert_eq!(times, ["1764100001000", "1764110800000"], "{told}");
     }
 
     #[test]

@@ -72,9 +72,9 @@ impl Tail {
 }
 
 /// What a shard did not show, and what it did. `time_ms` is the time of `at_us`.
-pub fn lines(out: &mut Vec<u8>, shard: ShardId, at_us: u32, time_ms: u64, sightings: &[Sighting], dropped: u64) {
+pub fn lines(out: &mut Vec<u8>, shard: ShardId, at_us: u64, time_ms: u64, sightings: &[Sighting], dropped: u64) {
     for sighting in sightings {
-        let age_ms = u64::from(at_us.wrapping_sub(sighting.at_us)) / 1000;
+        let age_ms = at_us.saturating_sub(sighting.at_us) / 1000;
         let _ = write!(out, r#"{{"time_ms":{},"shard":{shard},"#, time_ms.saturating_sub(age_ms));
         line(out, &sighting.sight);
     }

@@ -269,7 +269,7 @@ pub enum Answer {
     /// To [`Question::Tap`]: from now on.
     Tapped,
     /// To a tap that asked for it, by [`Question::Tap`] the first time: what was seen, and how much else. `time_ms` is the time of `at_us`.
-    Seen { shard: ShardId, at_us: u32, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },
+    Seen { shard: ShardId, at_us: u64, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },
     /// To [`Question::Stats`].
     Stats { shard: ShardId, stats: Box<Stats> },
     /// To [`Operation::Reload`]: what the new configuration, which all shards hold to, changed.

@@ -166,6 +166,8 @@ pub struct Hub {
     /// The clock of the turn: microseconds, wrapping. Every message carries that of the turn in which it was read from its
     /// publisher.
     turn_us: u32,
+    /// The same for those who watch, who may look hours later: it does not wrap.
+    clock_us: u64,
     /// The turn's tick, as the shard says it.
     pub now: u32,
     /// Replies `subscribed` that are ready and held back. While there is none, delivery skips the look.
@@ -202,6 +204,7 @@ impl Hub {
             own_mail: VecDeque::new(),
             laid: Laid::default(),
             turn_us: 0,
+            clock_us: 0,
             now: 0,
             holding: 0,
             fences: [0; 3],
@@ -403,7 +406,7 @@ impl Hub {
 
     /// A turn begins, so many microseconds after the clock began that all shards go by.
     pub fn begin_turn(&mut self, now_us: u64) {
-        self.turn_us = now_us as u32;
+        (self.turn_us, self.clock_us) = (now_us as u32, now_us);
         self.directory.set_clock(now_us);
     }
 

@@ -35,11 +35,11 @@ pub enum Sight {
     Limit { socket_id: SocketId, address: Option<SocketAddr> },
 }
 
-/// A sighting, and when: microseconds of the hub's clock of turns, wrapping.
+/// A sighting, and when: microseconds of the hub's clock of turns.
 #[derive(Clone, Debug)]
 pub struct Sighting {
     /// When.
-    pub at_us: u32,
+    pub at_us: u64,
     /// What was seen.
     pub sight: Sight,
 }
@@ -134,7 +134,7 @@ impl Taps {
         kind: &'static str,
         channel: Option<&str>,
         address: Option<SocketAddr>,
-        (at_us, now): (u32, u32),
+        (at_us, now): (u64, u32),
         sight: impl Fn(&Filter) -> Sight,
     ) {
         let Some(kind) = KINDS.iter().position(|name| *name == kind) else { return };
@@ -153,7 +153,7 @@ impl Taps {
     }
 
     /// What is to be shown to whom now. `time_ms`: that of `at_us`.
-    pub fn answers(&mut self, shard: ShardId, at_us: u32, time_ms: impl FnOnce() -> u64) -> Vec<(Asker, Answer)> {
+    pub fn answers(&mut self, shard: ShardId, at_us: u64, time_ms: impl FnOnce() -> u64) -> Vec<(Asker, Answer)> {
         let is_due = |tap: &&mut Tap| tap.is_asking && (!tap.waiting.is_empty() || tap.dropped > 0);
         let mut due = self.taps.iter_mut().filter(is_due).peekable();
         if due.peek().is_none() {

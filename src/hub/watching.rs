@@ -17,7 +17,7 @@ impl Hub {
         if !self.taps.is_open() {
             return;
         }
-        for (asker, answer) in self.taps.answers(self.shard, self.turn_us, time_ms) {
+        for (asker, answer) in self.taps.answers(self.shard, self.clock_us, time_ms) {
             self.post(asker.shard, Mail::Answer(asker, Box::new(answer)), port);
         }
         (self.counters.sightings, self.counters.sightings_dropped) = (self.taps.shown, self.taps.dropped);
@@ -95,8 +95,8 @@ impl Hub {
         });
     }
 
-    fn clock(&self) -> (u32, u32) {
-        (self.turn_us, self.now)
+    fn clock(&self) -> (u64, u32) {
+        (self.clock_us, self.now)
     }
 }
 
