@@ -17,7 +17,7 @@ pub use certificate::{Certificate, WARNING_INTERVAL};
 pub use console::{Console, ConsoleKey};
 pub use difference::{Change, Difference};
 pub use options::{Kind, OPTIONS, Opt};
-pub use settings::{CONFIG_ENV, Flags, Invalid, Settings};
+pub use settings::{CONFIG_ENV, Flags, Invalid, Settings, shared_admin_socket};
 pub use webhooks::{WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
 
 use std::fmt;

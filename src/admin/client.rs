@@ -5,6 +5,9 @@ pub mod render;
 pub mod stream;
 pub mod watch;
 
+use crate::config::shared_admin_socket;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Uid, getuid};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -146,6 +149,13 @@ pub enum Error {
         /// What the system says.
         error: io::Error,
     },
+    /// Somebody else listens on the socket that is ours by its name, to be told what we publish.
+    Stranger {
+        /// The admin socket.
+        path: PathBuf,
+        /// Who.
+        user: Uid,
+    },
     /// The server was there and is gone, is silent, or speaks something else.
     Broken {
         /// The admin socket.
@@ -186,10 +196,12 @@ impl Client {
         let connected = UnixStream::connect(path).and_then(|stream| {
             stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
             stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
-            Ok(stream)
+            let user = socket_peercred(&stream)?.uid;
+            Ok((stream, user))
         });
         match connected {
-            Ok(stream) => Ok(Client { path: path.into(), stream: BufReader::new(stream) }),
+            Ok((_, user)) if is_stranger(path, user) => Err(Error::Stranger { path: path.into(), user }),
+            Ok((stream, _)) => Ok(Client { path: path.into(), stream: BufReader::new(stream) }),
             Err(error) => Err(Error::NoServer { path: path.into(), error }),
         }
     }
@@ -258,6 +270,12 @@ impl Client {
     }
 }
 
+/// Whether a user has no business to listen there: a path that is named is where it is by somebody's will, but the one in
+/// `/tmp` is whoever's was there first.
+fn is_stranger(path: &Path, user: Uid) -> bool {
+    path == Path::new(&shared_admin_socket()) && user != getuid() && !user.is_root()
+}
+
 impl Request {
     /// Makes this the request for the page after `next`; `false` where one page was all that was asked for.
     fn turn_page(&mut self, next: &str) -> bool {
@@ -310,6 +328,13 @@ impl fmt::Display for Error {
                 };
                 write!(f, "no server answers on the admin socket {path} ({error}). {remedy}")
             }
+            Error::Stranger { path, user } => write!(
+                f,
+                "the admin socket {} is that of another user ({}), who is told nothing. Name the server's with \
+                 --admin-socket PATH or CORECAST_ADMIN_SOCKET, in a directory that others may not write to",
+                path.display(),
+                user.as_raw()
+            ),
             Error::Broken { path, what } => write!(
                 f,
                 "the server on the admin socket {} failed us: {what}. Its log says more; `corecast ping` tells whether it \
@@ -372,6 +397,14 @@ mod tests {
             data: data.map(|text| super::data(text).expect("JSON")),
             exclude: exclude.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn in_a_directory_of_everybodys_nobody_else_is_believed() {
+        let (ours, root, other) = (getuid(), Uid::ROOT, Uid::from_raw(getuid().as_raw() + 1));
+        let shared = PathBuf::from(shared_admin_socket());
+        assert_eq!([ours, root, other].map(|user| is_stranger(&shared, user)), [false, false, true]);
+        assert!(!is_stranger(Path::new("/run/corecast/admin.sock"), other), "a service has a user of its own");
     }
 
     #[test]

@@ -513,8 +513,13 @@ fn meant(name: &str) -> Option<&'static Opt> {
 fn default_admin_socket(env: &impl Fn(&str) -> Option<String>) -> String {
     match env("XDG_RUNTIME_DIR") {
         Some(directory) => format!("{directory}/corecast.sock"),
-        None => format!("/tmp/corecast-{}.sock", rustix::process::getuid().as_raw()),
+        None => shared_admin_socket(),
     }
+}
+
+/// Where the admin socket is for want of a directory of the user's own. Anybody may put something there.
+pub fn shared_admin_socket() -> String {
+    format!("/tmp/corecast-{}.sock", rustix::process::getuid().as_raw())
 }
 
 #[cfg(test)]
