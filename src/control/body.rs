@@ -2,8 +2,10 @@
 
 use axum::extract::Request;
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +25,31 @@ impl fmt::Display for Unread {
     }
 }
 
+/// Whether a request's body is still to be read.
+#[derive(Clone)]
+pub struct Rest(Arc<AtomicBool>);
+
+impl Rest {
+    /// That of a request, which takes it along to [`read`].
+    pub fn of(request: &mut Request) -> Rest {
+        let rest = Rest(Arc::new(AtomicBool::new(!request.body().is_end_stream())));
+        request.extensions_mut().insert(rest.clone());
+        rest
+    }
+
+    /// Whether nobody has read it to its end.
+    pub fn is_unread(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
 /// Reads it.
 pub async fn read(request: Request) -> Result<Bytes, Unread> {
+    let rest = request.extensions().get::<Rest>().cloned();
     let body = Limited::new(request.into_body(), BYTES_MAX).collect().await;
+    if let Some(Rest(is_unread)) = rest.filter(|_| body.is_ok()) {
+        is_unread.store(false, Relaxed);
+    }
     body.map(Collected::to_bytes).map_err(|error| match error.is::<LengthLimitError>() {
         true => Unread::TooLarge,
         false => Unread::Broken,

@@ -28,11 +28,12 @@ use crate::metrics::HttpCounters;
 use crate::protocol::auth::KeyRing;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use body::Rest;
 use console::door::{Door, Tries};
 use pipe::{Pipe, Unavailable};
 use process::Process;
@@ -283,10 +284,11 @@ fn router(face: Arc<Face>) -> Router {
 }
 
 /// Every request: counted, and answered in time.
-async fn within_limits(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
+async fn within_limits(State(face): State<Arc<Face>>, mut request: Request, next: Next) -> Response {
     face.count(|counters| counters.http_requests += 1);
+    let rest = Rest::of(&mut request);
     let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
-    let response = answered.unwrap_or_else(|_| {
+    let mut response = answered.unwrap_or_else(|_| {
         face.count(|counters| counters.http_timeouts += 1);
         unavailable("the server did not answer in time\n")
     });
@@ -295,6 +297,10 @@ async fn within_limits(State(face): State<Arc<Face>>, request: Request, next: Ne
         counters.http_client_errors += u64::from(status.is_client_error());
         counters.http_server_errors += u64::from(status.is_server_error());
     });
+    // That ends the connection, which whoever keeps theirs has to know before the next request breaks.
+    if rest.is_unread() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -340,6 +340,29 @@ fn what_is_wrong_publishes_nothing() {
 }
 
 #[test]
+fn whose_body_is_not_read_is_told_that_the_connection_ends() {
+    let server = start_with_key();
+    let body = r#"{"name":"e","channel":"a","data":"1"}"#;
+    for (method, path, body, ends) in [
+        ("POST", "/apps/1/events", body, true),
+        ("POST", "/nowhere", body, true),
+        ("GET", "/apps/1/channels", "", false),
+        ("POST", "/live", "", false),
+    ] {
+        let mut http = Http::connect(&server);
+        http.send(method, path, body);
+        let refused = http.response();
+        assert!((400..500).contains(&refused.status), "{path}: {}", refused.status);
+        assert_eq!(refused.head.to_ascii_lowercase().contains("connection: close"), ends, "{path}: {}", refused.head);
+        if ends {
+            assert!(http.try_response().is_none(), "{path}");
+        } else {
+            assert_eq!(http.get("/live").status, 200, "{path}");
+        }
+    }
+}
+
+#[test]
 fn a_body_beyond_the_limit_is_not_read() {
     let server = start_with_key();
     let body = "x".repeat(1024 * 1024 + 1);
