@@ -20,7 +20,7 @@ fn frames(c: &mut Criterion) {
         });
     };
     bench("subscribed", &|out| event::subscribed(out, black_box("user:13")));
-    bench("pong", &|out| event::pong(out, black_box("1")));
+    bench("pong", &|out| event::pong(out, black_box(b"1")));
     bench("message_128", &|out| {
         event::message(out, black_box("user:13"), black_box("order.paid"), Some(black_box(&data)))
     });

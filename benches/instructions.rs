@@ -1,7 +1,7 @@
 //! What `make instructions` counts: the data path of one shard without its sockets, a number of times. Run under
 //! callgrind for two numbers of turns, the difference is the price of one, whatever else the machine does.
 //!
-//! `instructions publish-1|publish-256|line|ping TURNS`
+//! `instructions publish-1|publish-256|line|ping-1|ping-16 TURNS`
 
 #[path = "../tests/support/desk.rs"]
 mod desk;
@@ -21,20 +21,23 @@ fn main() {
         "line" => publishes(&mut desk, 100, turns),
         "publish-1" => publishes(&mut desk, 1, turns),
         "publish-256" => publishes(&mut desk, 256, turns),
-        "ping" => {
-            let frame = ping_frame();
-            let mut bytes = frame.clone();
-            for _ in 0..turns {
-                for slot in 0..100 {
-                    bytes.copy_from_slice(&frame);
-                    desk.frames(slot, &mut bytes);
-                }
-                desk.flush();
-            }
-        }
+        "ping-1" => pings(&mut desk, 1, turns),
+        "ping-16" => pings(&mut desk, 16, turns),
         other => panic!("unknown: {other}"),
     }
     println!("{} bytes written", desk.sink.bytes);
+}
+
+fn pings(desk: &mut Desk, depth: usize, turns: usize) {
+    let read = ping_frame().repeat(depth);
+    let mut bytes = read.clone();
+    for _ in 0..turns {
+        for slot in 0..100 {
+            bytes.copy_from_slice(&read);
+            desk.frames(slot, &mut bytes);
+        }
+        desk.flush();
+    }
 }
 
 fn publishes(desk: &mut Desk, messages: usize, turns: usize) {

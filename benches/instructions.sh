@@ -26,7 +26,8 @@ counts=$(
     printf 'delivery, 1 publish a turn\t%s\n' "$(per publish-1 50 1000)"
     printf 'delivery, 256 publishes a turn\t%s\n' "$(per publish-256 10 256000)"
     printf 'admin line, nobody subscribed\t%s\n' "$(per line 50 100)"
-    printf 'ping to pong\t%s\n' "$(per ping 50 100)"
+    printf 'ping to pong, one a read\t%s\n' "$(per ping-1 50 100)"
+    printf 'ping to pong, 16 a read\t%s\n' "$(per ping-16 10 1600)"
 )
 stored=benches/instructions.tsv
 if [ "${1:-}" = --store ]; then

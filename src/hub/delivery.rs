@@ -138,9 +138,9 @@ impl Hub {
         if let Some(position) = excluded {
             self.cut(local, position, port);
         }
-        self.pages.append(page, write);
+        let chunk = self.pages.append(page, write);
         if let Some(position) = excluded {
-            self.subscribers.get_mut(local).subscribers[position as usize].from = self.pages.page_len(page);
+            self.subscribers.get_mut(local).subscribers[position as usize].from = chunk.end;
         }
         self.laid.bytes += len;
         self.laid.read_at(read_at, self.turn_us);

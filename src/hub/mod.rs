@@ -273,14 +273,17 @@ impl Hub {
         self.settle_own(port);
     }
 
+    /// Answers a `socket:ping`; `id` is raw JSON.
+    pub fn answer_ping(&mut self, slot: Slot, id: &[u8], port: &mut impl Port) {
+        self.counters.pings_answered += 1;
+        self.say(slot, port, |out| event::pong(out, id));
+    }
+
     /// A text message came in.
     pub fn hear(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
         let mut heard = Heard::Other;
         match self.parser.command(text) {
-            Ok(Command::Ping { id }) => {
-                self.counters.pings_answered += 1;
-                self.say(slot, port, |out| event::pong(out, id));
-            }
+            Ok(Command::Ping { id }) => self.answer_ping(slot, id.as_bytes(), port),
             Ok(Command::Pong) => heard = Heard::Pong,
             Ok(Command::Subscribe { channel, auth, channel_data }) => {
                 let subscribed = self.subscribe(slot, &channel, &auth, &channel_data, port);

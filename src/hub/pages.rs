@@ -66,12 +66,13 @@ impl Pages {
         self.pages.insert(Page { data, references: 1 }) as PageId
     }
 
-    /// Has `write` append to the page. Bytes that a chunk may cover are never changed.
-    pub fn append(&mut self, page: PageId, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Has `write` append to the page, and returns what it wrote. Bytes that a chunk may cover are never changed.
+    pub fn append(&mut self, page: PageId, write: impl FnOnce(&mut Vec<u8>)) -> Chunk {
         let data = &mut self.pages[page as usize].data;
-        let before = data.capacity();
+        let (start, before) = (data.len() as u32, data.capacity());
         write(data);
         self.held_bytes += data.capacity() - before;
+        Chunk { page, start, end: data.len() as u32 }
     }
 
     /// Bytes written so far.

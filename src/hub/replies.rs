@@ -1,7 +1,6 @@
 //! What a connection is answered, and when: at once, or behind the replies of earlier requests that wait for an owner.
 
 use super::mail::Slot;
-use super::pages::Chunk;
 use super::{Hub, Port, Urgency};
 
 impl Hub {
@@ -14,10 +13,8 @@ impl Hub {
             self.reply_page = None;
         }
         let page = *self.reply_page.get_or_insert_with(|| self.pages.open());
-        let start = self.pages.page_len(page);
-        self.pages.append(page, write);
-        let end = self.pages.page_len(page);
-        port.lay(&mut self.pages, slot, Chunk { page, start, end }, Urgency::Soon);
+        let chunk = self.pages.append(page, write);
+        port.lay(&mut self.pages, slot, chunk, Urgency::Soon);
     }
 
     /// Answers the request that is being heard: at once, or behind those that wait.

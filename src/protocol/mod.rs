@@ -4,6 +4,7 @@ pub mod channel;
 pub mod close;
 pub mod command;
 pub mod event;
+pub mod heartbeat;
 pub mod json;
 pub mod scan;
 pub mod socket_id;

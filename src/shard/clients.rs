@@ -9,6 +9,7 @@ use crate::hub::pages::{Chunk, Pages};
 use crate::hub::places::Places;
 use crate::hub::{Heard, Hub, Port, Urgency};
 use crate::protocol::close::CloseReason;
+use crate::protocol::heartbeat::Heartbeat;
 use crate::shard::Shared;
 use crate::shard::connection::{Census, Connection, Phase};
 use crate::shard::mesh::Mesh;
@@ -292,9 +293,22 @@ impl Clients {
         let mut at = 0;
         let is_paced = self.is_paced();
         loop {
+            let is_open = self.connections[slot as usize].phase == Phase::Open;
+            if is_open
+                && decoder.is_between_messages()
+                && let Some((heartbeat, frame_len)) = Heartbeat::read(&mut bytes[at..])
+            {
+                at += frame_len;
+                if !is_paced || !self.is_too_fast(slot, &Message::Text(heartbeat.text()), hub) {
+                    hub.counters.messages_in += 1;
+                    match heartbeat.ping_id() {
+                        Some(id) => hub.answer_ping(slot, id, self),
+                        None => self.pong(slot),
+                    }
+                }
+                continue;
+            }
             let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max);
-            let phase = self.connections[slot as usize].phase;
-            let is_open = phase == Phase::Open;
             if is_paced
                 && is_open
                 && let Ok(Some(message)) = &next

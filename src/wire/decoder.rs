@@ -60,6 +60,12 @@ impl Decoder {
         }
     }
 
+    /// Whether the next byte begins a message.
+    #[inline]
+    pub fn is_between_messages(&self) -> bool {
+        self.partial.is_none()
+    }
+
     /// Heap bytes of what is half arrived, without its payload: that grows by doubling, up to twice the limit.
     pub const PARTIAL_BYTES: usize = size_of::<Partial>();
 
@@ -379,17 +385,21 @@ impl Header {
     }
 }
 
-/// Undoes the mask, RFC 6455 §5.3, eight bytes at a time.
+/// Undoes the mask, RFC 6455 §5.3, eight bytes at a time: the last eight, too, which may overlap the ones before them, as they
+/// were read. Twice is as if never.
 #[inline]
-fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
-    let wide_mask = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let wide_mask = u64::from_le_bytes([a, b, c, d, a, b, c, d]);
+    let phase = bytes.len() as u32 % 4;
+    let last = bytes.last_chunk().map(|&last| u64::from_le_bytes(last) ^ wide_mask.rotate_right(8 * phase));
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide_mask).to_ne_bytes();
+        *word = (u64::from_le_bytes(*word) ^ wide_mask).to_le_bytes();
     }
-    for (byte, mask) in rest.iter_mut().zip([a, b, c, d, a, b, c]) {
-        *byte ^= mask;
+    match last {
+        None => rest.iter_mut().zip([a, b, c, d, a, b, c]).for_each(|(byte, mask)| *byte ^= mask),
+        Some(last) => bytes.last_chunk_mut().into_iter().for_each(|to| *to = last.to_le_bytes()),
     }
 }
 

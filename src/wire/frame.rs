@@ -1,6 +1,7 @@
 //! RFC 6455 frames on a borrowed buffer: what they are, and how the server writes its own. Reading is `decoder.rs`.
 
-pub use super::decoder::Decoder;
+pub use super::decoder::{Decoder, unmask};
+use std::ops::Range;
 
 /// Frame opcodes, RFC 6455 §5.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,16 @@ pub fn frame_len(bytes: &[u8]) -> Option<usize> {
         }
         len => Some(2 + usize::from(len)),
     }
+}
+
+/// Where in `input` the payload lies of the text message that it starts with, and how that is masked, if the message is a client's, whole,
+/// and in one frame with a length of 7 bits. Of everything else the [`Decoder`] knows what it is.
+#[inline]
+pub fn short_text(input: &[u8]) -> Option<(Range<usize>, [u8; 4])> {
+    let [first, second, a, b, c, d, ..] = *input else { return None };
+    let payload = 6..6 + usize::from(second ^ MASKED);
+    let is_short_text = first == FIN | Opcode::Text as u8 && second & MASKED != 0 && second & !MASKED < LEN_16_BITS;
+    (is_short_text && payload.end <= input.len()).then_some((payload, [a, b, c, d]))
 }
 
 /// Longest payload of a control frame, RFC 6455 §5.5.

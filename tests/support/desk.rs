@@ -9,6 +9,7 @@ use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, Shard
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::close::CloseReason;
+use corecast::protocol::heartbeat::Heartbeat;
 use corecast::shard::outbox::{Outbox, Written};
 use corecast::wire::frame::{Decoder, Message};
 use std::io::{self, IoSlice, Write};
@@ -103,9 +104,18 @@ impl Desk {
     /// A client's frames, as read from its socket; they are unmasked in place.
     pub fn frames(&mut self, slot: Slot, bytes: &mut [u8]) {
         let mut at = 0;
-        while let Ok(Some(message)) = self.decoder.next(bytes, &mut at, 1 << 16) {
-            if let Message::Text(text) = message {
-                self.hub.hear(slot, text, &mut self.port);
+        loop {
+            if let Some((heartbeat, frame_len)) = Heartbeat::read(&mut bytes[at..]) {
+                at += frame_len;
+                if let Some(id) = heartbeat.ping_id() {
+                    self.hub.answer_ping(slot, id, &mut self.port);
+                }
+                continue;
+            }
+            match self.decoder.next(bytes, &mut at, 1 << 16) {
+                Ok(Some(Message::Text(text))) => drop(self.hub.hear(slot, text, &mut self.port)),
+                Ok(Some(_)) => {}
+                _ => return,
             }
         }
     }
