@@ -23,6 +23,7 @@ pub use findings::Findings;
 
 use crate::crew::{self, Harvest, Orders};
 use crate::expect::Expect;
+use crate::measure::Latency;
 use crate::plan::{Flood, Plan, Scenario};
 use crate::procfs;
 use crate::progress::Bar;
@@ -182,6 +183,27 @@ impl Stage {
     pub fn usage(&self) -> procfs::Usage {
         procfs::usage(self.server.pid()).unwrap_or_default()
     }
+}
+
+/// What a histogram of the server has counted between two looks at its numbers, each duration as long as its bucket allows.
+fn histogram_growth(name: &str, before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Latency {
+    let mut latency = Latency::new();
+    let prefix = format!("{name}_us_");
+    for (bucket, count) in now {
+        let bound_us = match bucket.strip_prefix(&prefix) {
+            Some("above") => u64::MAX / 1000,
+            Some(suffix) => match suffix.strip_prefix("to_").and_then(|bound| bound.parse().ok()) {
+                Some(bound_us) => bound_us,
+                None => continue,
+            },
+            None => continue,
+        };
+        let count = count - before.get(bucket).unwrap_or(&0);
+        if count > 0 {
+            latency.record(bound_us * 1000, count);
+        }
+    }
+    latency
 }
 
 /// A crew that runs beside others.
