@@ -99,7 +99,7 @@ table! {
         connections: "corecast_connections", "Open client connections.",
         connections_echoing: "corecast_connections_echoing", "Those of them that are on the echo path.",
         connections_upgrading: "corecast_connections_upgrading", "Client connections whose upgrade is not finished.",
-        handshakes_waiting: "corecast_handshakes_waiting", "Upgrades and TLS handshakes that wait for their turn.",
+        newcomers_waiting: "corecast_newcomers_waiting", "Connections of the last second that wait for their turn: with their upgrade, TLS handshake or first messages.",
         tls_certificate_days: "corecast_tls_certificate_remaining_seconds" * 86400, "Time until the TLS certificate expires, in whole days and told by shard 0; 0: it has expired, or there is none.",
         connections_closing: "corecast_connections_closing", "Client connections whose close is under way.",
         connections_leaving: "corecast_connections_leaving", "Client connections that are to be closed by a drain, a shed or the stop, and wait for their turn.",
@@ -237,8 +237,8 @@ pub const HISTOGRAMS: [HistogramEntry; 2] = [
     HistogramEntry {
         name: "written",
         metric: "corecast_publish_written_seconds",
-        help: "Each time a shard has written all that was published: the age of the oldest of those messages, from the turn \
-               that read it from its publisher to the end of the turn that offered the last of them to the kernel.",
+        help: "For each turn of a shard that had messages for its subscribers: the age of the oldest of them, from the turn that \
+               read it from its publisher to the end of the turn that had offered all of them to the kernel.",
     },
 ];
 

@@ -34,11 +34,13 @@ mod heartbeat;
 pub mod leaving;
 mod operators;
 pub mod pace;
+pub mod queue;
 mod secure;
 
 use heartbeat::EarlierHeart;
 use leaving::Plan;
 use pace::Allowances;
+use queue::Queue;
 
 /// The connections, and what waits to be done for them in this turn.
 pub struct Clients {
@@ -48,14 +50,12 @@ pub struct Clients {
     wheel: Wheel,
     /// The turn's tick.
     pub now: u32,
-    /// Connections to be written to: replies and small channels first.
-    soon: VecDeque<Slot>,
-    /// Then the rest.
-    bulk: VecDeque<Slot>,
+    /// Connections to be written to.
+    pub queue: Queue,
     /// Connections that may have more to read than they were given room for.
     unread: VecDeque<Slot>,
-    /// Upgrades and TLS handshakes that go on when it is their turn: there is something to read.
-    handshakes: VecDeque<Slot>,
+    /// Those who have only just come and have something to read, when it is their turn.
+    newcomers: VecDeque<Slot>,
     /// Upgrades whose request waited for the verdict on their address, which has come.
     judged: VecDeque<Slot>,
     /// Connections that are not read until fewer of their replies wait.
@@ -107,10 +107,9 @@ impl Clients {
             census: Census::default(),
             wheel: Wheel::new(0),
             now: 0,
-            soon: VecDeque::new(),
-            bulk: VecDeque::new(),
+            queue: Queue::default(),
             unread: VecDeque::new(),
-            handshakes: VecDeque::new(),
+            newcomers: VecDeque::new(),
             judged: VecDeque::new(),
             paused: Vec::new(),
             ended: Vec::new(),
@@ -190,12 +189,13 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
+        connection.is_eof_near |= is_eof_near;
         if writes && connection.is_blocked {
             connection.is_blocked = false;
             self.mark(slot, Urgency::Soon);
         }
         if reads {
-            self.read(slot, is_eof_near, hub, buffer);
+            self.read(slot, hub, buffer);
         }
     }
 
@@ -216,13 +216,12 @@ impl Clients {
             return;
         };
         if std::mem::take(&mut connection.is_unread) {
-            // To the end: whether that is near was said by an event that is gone.
-            self.read(slot, true, hub, buffer);
+            self.read(slot, hub, buffer);
         }
     }
 
     /// One read. What does not fit is read in the next turn, so that nobody is kept waiting by one who says much.
-    fn read(&mut self, slot: Slot, is_eof_near: bool, hub: &mut Hub, buffer: &mut [u8]) {
+    fn read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
@@ -239,28 +238,26 @@ impl Clients {
             hub.counters.echo_pauses += 1;
             return;
         }
-        if connection.phase == Phase::Upgrading {
-            if self.may_read(slot, is_eof_near, hub, buffer) {
-                self.connections[slot as usize].is_unread = true;
-                self.handshakes.push_back(slot);
-            }
-            return;
+        if !connection.is_newcomer(self.now) {
+            self.take(slot, hub, buffer);
+        } else if self.may_read(slot, hub, buffer) {
+            self.connections[slot as usize].is_unread = true;
+            self.newcomers.push_back(slot);
         }
-        self.take(slot, is_eof_near, hub, buffer);
     }
 
     /// Takes what one read brings. Returns whether a flight of a TLS handshake was made.
-    fn take(&mut self, slot: Slot, is_eof_near: bool, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+    fn take(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         let connection = &mut self.connections[slot as usize];
         if connection.aside.as_ref().is_some_and(|aside| aside.tls.is_some()) {
-            return self.read_secure(slot, is_eof_near, hub, buffer);
+            return self.read_secure(slot, hub, buffer);
         }
         match connection.socket.read(buffer) {
             Ok(0) => self.end(slot, &CloseReason::ClientGone, hub),
             Ok(n) => {
                 hub.counters.bytes_in += n as u64;
                 connection.heard_at = self.now;
-                if n == buffer.len() || is_eof_near {
+                if n == buffer.len() || connection.is_eof_near {
                     connection.is_unread = true;
                     self.unread.push_back(slot);
                 }
@@ -343,10 +340,7 @@ impl Clients {
     fn mark(&mut self, slot: Slot, urgency: Urgency) {
         let connection = &mut self.connections[slot as usize];
         if !std::mem::replace(&mut connection.is_dirty, true) {
-            match urgency {
-                Urgency::Soon => self.soon.push_back(slot),
-                Urgency::Bulk => self.bulk.push_back(slot),
-            }
+            self.queue.push(slot, urgency, connection.is_newcomer(self.now));
         }
     }
 
@@ -359,10 +353,7 @@ impl Clients {
             if hub.counters.writes >= writes_end || hub.counters.bytes_out >= bytes_end {
                 return;
             }
-            // Also where requests flood in: neither mail nor publishers are taken while bulk is behind.
-            let is_bulks_turn = hub.counters.writes.is_multiple_of(BULK_EVERY);
-            let bulk = if is_bulks_turn || self.soon.is_empty() { self.bulk.pop_front() } else { None };
-            let Some(slot) = bulk.or_else(|| self.soon.pop_front()) else {
+            let Some(slot) = self.queue.pop(hub.counters.writes) else {
                 return;
             };
             self.write(slot, hub);
@@ -438,10 +429,9 @@ impl Clients {
 
     /// Whether the next turn has something to do without being told by the poll.
     pub fn has_work(&self, hub: &Hub) -> bool {
-        !self.soon.is_empty()
-            || !self.bulk.is_empty()
+        !self.queue.is_empty()
             || !self.unread.is_empty()
-            || !self.handshakes.is_empty()
+            || !self.newcomers.is_empty()
             || !self.judged.is_empty()
             || !self.broken.is_empty()
             || !self.ended.is_empty()
@@ -454,12 +444,7 @@ impl Clients {
 
     /// Whether bulk output of earlier turns waits to be written.
     pub fn is_behind(&self) -> bool {
-        !self.bulk.is_empty()
-    }
-
-    /// Whether anybody is still to be written to.
-    pub fn has_unwritten(&self) -> bool {
-        !self.soon.is_empty() || !self.bulk.is_empty()
+        self.queue.has_bulk()
     }
 
     /// Ticks until the next heartbeat or deadline, or until somebody is to leave.
@@ -539,5 +524,3 @@ const WRITES_PER_TURN: u64 = 256;
 const BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
 /// Connections that are looked at, whether or not there is something to write.
 const LOOKS_PER_TURN: usize = 4096;
-/// One write in so many is bulk's, however much is soon.
-const BULK_EVERY: u64 = 4;

@@ -7,6 +7,7 @@
 
 use crate::shard::outbox::Outbox;
 use crate::shard::tls::Session;
+use crate::shard::wheel::TICK_MS;
 use crate::wire::frame::Decoder;
 use mio::net::TcpStream;
 
@@ -41,6 +42,8 @@ pub struct Connection {
     pub is_blocked: bool,
     /// The socket may have more to read, and the poll will not say so again.
     pub is_unread: bool,
+    /// The poll has said that the peer sends no more: what is still to be read ends with an end, which it will not say again.
+    pub is_eof_near: bool,
     /// The reason for which it ends has been counted.
     pub has_ended: bool,
 }
@@ -128,6 +131,7 @@ impl Connection {
             is_dirty: false,
             is_blocked: false,
             is_unread: false,
+            is_eof_near: false,
             has_ended: false,
         }
     }
@@ -135,6 +139,11 @@ impl Connection {
     /// The TLS session on the socket, if there is one. (Of the field alone, so that the others can be borrowed beside it.)
     pub fn tls(aside: &mut Option<Box<Aside>>) -> Option<&mut Session> {
         aside.as_deref_mut().and_then(|aside| aside.tls.as_deref_mut())
+    }
+
+    /// Whether it has only just come: such connections wait for each other, and nobody else for them.
+    pub fn is_newcomer(&self, now: u32) -> bool {
+        self.phase == Phase::Upgrading || now.wrapping_sub(self.accepted_at) < NEWCOMER_TICKS
     }
 
     /// Bytes that wait for room in the socket.
@@ -163,6 +172,9 @@ impl Connection {
         !std::mem::replace(&mut self.has_ended, true)
     }
 }
+
+/// One second: as long as a crowd takes to be let in.
+const NEWCOMER_TICKS: u32 = (1000 / TICK_MS) as u32;
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,7 @@ use crate::wire::upgrade::REFUSALS;
 use admins::Admins;
 use clients::Clients;
 use clients::leaving::Why;
+use clients::queue::Place;
 use crossbeam_channel::{Receiver, Sender};
 use doorbell::Doorbell;
 use hearing::Hearing;
@@ -192,17 +193,22 @@ impl Shard {
         self.progress_stop();
         self.clients.dismiss_due(&mut self.hub);
 
-        if self.hub.laid.bytes > 0 {
-            self.unwritten.add(self.hub.laid);
-            self.stopwatch.laid(self.hub.laid.age_us);
-        }
+        let laid = self.hub.laid;
         self.hub.end_turn(&mut self.clients);
+        if laid.bytes > 0 {
+            self.unwritten.add(laid);
+            let end = self.clients.queue.end();
+            // Bulk does not wait for what else is soon.
+            let soon = if laid.fan_out_bytes > laid.bulk_bytes { end.soon } else { 0 };
+            let bulk = if laid.bulk_bytes > 0 { end.bulk } else { 0 };
+            self.stopwatch.laid(laid.age_us, Place { soon, bulk });
+        }
         self.clients.close_broken(&mut self.hub);
         // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
         self.ring()?;
         self.admins.flush(self.stopping.is_some(), &mut self.hub, &mut self.clients);
         self.clients.flush(&mut self.hub);
-        self.clients.shake_hands(&mut self.hub, &mut self.buffer);
+        self.clients.serve_newcomers(&mut self.hub, &mut self.buffer);
         self.clients.reap(&mut self.hub);
         // What flush and reap had to say: replies to those who were closed by them, and their leave from channels.
         self.hub.end_turn(&mut self.clients);
@@ -213,7 +219,7 @@ impl Shard {
         if !self.clients.is_behind() {
             self.unwritten = Laid::default();
         }
-        self.stopwatch.end(self.now_us(), !self.clients.has_unwritten());
+        self.stopwatch.end(self.now_us(), self.clients.queue.taken());
         self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
         Ok(())
     }

@@ -1,15 +1,25 @@
 //! How long turns take, and messages until they are written: two reads of the clock a turn, whatever happens in it.
 
 use crate::metrics::Times;
+use crate::shard::clients::queue::Place;
+use std::collections::VecDeque;
 
 /// The stopwatch of a shard. Times are microseconds since the server started.
 #[derive(Default)]
 pub struct Stopwatch {
     began_us: u64,
-    /// When the oldest message that is not yet written was read from its publisher.
-    unwritten_since_us: Option<u64>,
+    /// What turns laid out and is not written yet, oldest first.
+    unwritten: VecDeque<Batch>,
     /// What it has measured.
     pub times: Times,
+}
+
+/// The messages of a turn.
+struct Batch {
+    /// When the oldest of them was read from its publisher.
+    since_us: u64,
+    /// They are written once so far is.
+    until: Place,
 }
 
 impl Stopwatch {
@@ -18,39 +28,73 @@ impl Stopwatch {
         self.began_us = now_us;
     }
 
-    /// The turn laid messages out. The oldest was read from its publisher so long before this turn began.
-    pub fn laid(&mut self, age_us: u32) {
-        let since = self.began_us.saturating_sub(u64::from(age_us));
-        self.unwritten_since_us = Some(self.unwritten_since_us.map_or(since, |other| other.min(since)));
+    /// The turn laid messages out, for connections that wait to be written to before `until`. The oldest message was read from its
+    /// publisher so long before this turn began.
+    pub fn laid(&mut self, age_us: u32, until: Place) {
+        let since_us = self.began_us.saturating_sub(u64::from(age_us));
+        if self.unwritten.len() < BATCHES_MAX {
+            return self.unwritten.push_back(Batch { since_us, until });
+        }
+        if let Some(last) = self.unwritten.back_mut() {
+            *last = Batch { since_us: last.since_us.min(since_us), until };
+        }
     }
 
-    /// The flush is over. `is_all_written`: the kernel was offered everything. What it did not take waits for its reader, and
-    /// is no delay of ours.
-    pub fn end(&mut self, now_us: u64, is_all_written: bool) {
+    /// The flush is over, and has come to `written`: the kernel was offered everything before. What it did not take waits for its
+    /// reader, and is no delay of ours.
+    pub fn end(&mut self, now_us: u64, written: Place) {
         self.times.turn.observe(now_us.saturating_sub(self.began_us));
-        if is_all_written && let Some(since) = self.unwritten_since_us.take() {
-            self.times.written.observe(now_us.saturating_sub(since));
+        while let Some(batch) = self.unwritten.pop_front_if(|batch| written.has_passed(batch.until)) {
+            self.times.written.observe(now_us.saturating_sub(batch.since_us));
         }
     }
 }
+
+/// Turns whose messages are told apart; those of later ones count as one.
+const BATCHES_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn written(watch: &Stopwatch) -> (u64, u64) {
+        (watch.times.written.counts.iter().sum(), watch.times.written.sum_us)
+    }
+
     #[test]
-    fn the_oldest_message_counts_once_all_is_written() {
+    fn the_messages_of_a_turn_count_once_when_the_last_of_them_is_written() {
+        let place = |soon, bulk| Place { soon, bulk };
         let mut watch = Stopwatch::default();
         watch.begin(1000);
-        watch.laid(0);
-        watch.end(1100, false);
+        watch.laid(0, place(3, 100));
+        watch.end(1100, place(3, 99));
+        assert_eq!(written(&watch), (0, 0));
         watch.begin(1200);
-        watch.laid(500);
-        watch.laid(100);
-        watch.end(1400, true);
+        watch.laid(500, place(9, 100));
+        watch.end(1300, place(8, 100));
+        assert_eq!(written(&watch), (1, 300), "the second turn's do not hold the first turn's up");
+        watch.begin(1400);
+        watch.end(1500, place(9, 100));
+        assert_eq!(written(&watch), (2, 300 + 800));
         watch.begin(2000);
-        watch.end(2010, true);
-        assert_eq!((watch.times.turn.sum_us, watch.times.turn.counts.iter().sum::<u64>()), (310, 3));
-        assert_eq!((watch.times.written.sum_us, watch.times.written.counts.iter().sum::<u64>()), (700, 1));
+        watch.end(2010, place(9, 100));
+        assert_eq!(written(&watch), (2, 300 + 800));
+        assert_eq!((watch.times.turn.sum_us, watch.times.turn.counts.iter().sum::<u64>()), (310, 4));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_oldest_counts() {
+        let mut watch = Stopwatch::default();
+        for turn in 1..=2 * BATCHES_MAX as u64 {
+            watch.begin(turn);
+            watch.laid(0, Place { soon: 0, bulk: turn });
+        }
+        assert_eq!(watch.unwritten.len(), BATCHES_MAX);
+        watch.begin(10_000);
+        watch.end(10_000, Place { soon: 0, bulk: 2 * BATCHES_MAX as u64 - 1 });
+        assert_eq!(watch.unwritten.len(), 1);
+        watch.end(10_000, Place { soon: 0, bulk: 2 * BATCHES_MAX as u64 });
+        let ages = (1..=BATCHES_MAX as u64).map(|since| 10_000 - since).sum();
+        assert_eq!(written(&watch), (BATCHES_MAX as u64, ages));
     }
 }

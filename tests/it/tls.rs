@@ -338,7 +338,7 @@ fn a_storm_of_handshakes_is_worked_off() {
     assert_eq!(stat(&server, "tls_handshakes"), 1 + clients.len() as u64);
     drop(storm);
     eventually("they are gone", || stat(&server, "closes_client_gone") == CLIENTS as u64);
-    assert_eq!(stat(&server, "handshakes_waiting"), 0);
+    assert_eq!(stat(&server, "newcomers_waiting"), 0);
 }
 
 /// New connections see the new certificate, old ones go on; a pair that does not fit changes nothing.

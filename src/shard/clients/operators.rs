@@ -70,7 +70,7 @@ impl Clients {
             connections_leaving: self.leaving() as u64,
             event_consumers: event_consumers as u64,
             event_journal_bytes: event_journal_bytes as u64,
-            handshakes_waiting: (self.handshakes.len() + self.judged.len()) as u64,
+            newcomers_waiting: (self.newcomers.len() + self.judged.len()) as u64,
             tails: hub.watchers() as u64,
             mail_waiting: self.mesh.waiting() as u64,
             connections: (self.census.open + self.census.echoing) as u64,

@@ -49,27 +49,20 @@ impl Clients {
     }
 
     /// One read of a connection that speaks TLS. Returns whether a flight of its handshake was made, which is what costs.
-    pub(super) fn read_secure(&mut self, slot: Slot, is_eof_near: bool, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+    pub(super) fn read_secure(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         let mut plain = std::mem::take(&mut self.tls_buffers.plain);
         plain.clear();
-        let has_flown = self.decrypt(slot, is_eof_near, hub, buffer, &mut plain);
+        let has_flown = self.decrypt(slot, hub, buffer, &mut plain);
         self.tls_buffers.plain = plain;
         has_flown
     }
 
-    fn decrypt(
-        &mut self,
-        slot: Slot,
-        is_eof_near: bool,
-        hub: &mut Hub,
-        buffer: &mut [u8],
-        plain: &mut Vec<u8>,
-    ) -> bool {
+    fn decrypt(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8], plain: &mut Vec<u8>) -> bool {
         let connection = &mut self.connections[slot as usize];
         let Some(tls) = Connection::tls(&mut connection.aside) else {
             return false;
         };
-        let (was_handshaking, unsent) = (tls.is_handshaking(), tls.unsent());
+        let (was_handshaking, unsent, is_eof_near) = (tls.is_handshaking(), tls.unsent(), connection.is_eof_near);
         let Arrival { bytes, is_full, state } = match tls.read(&mut connection.socket, buffer, plain) {
             Ok(arrival) => arrival,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
@@ -115,7 +108,7 @@ impl Clients {
         let connection = &mut self.connections[slot as usize];
         connection.is_unread = true;
         match Connection::tls(&mut connection.aside) {
-            Some(tls) if tls.is_handshaking() => self.handshakes.push_back(slot),
+            Some(tls) if tls.is_handshaking() => self.newcomers.push_back(slot),
             _ => self.unread.push_back(slot),
         }
     }

@@ -83,7 +83,7 @@ function lines() {
       ["clients", (at) => at.messagesIn],
       ["published", (at) => at.publishes],
     ]),
-    chart("Publish → written", "Age of the oldest message whenever a shard has written all that was published", micros, [
+    chart("Publish → written", "Age of the oldest message of a turn when all of its messages were offered to the kernel", micros, [
       ["p50", (at) => at.writtenP50],
       ["p99", (at) => at.writtenP99],
     ]),
