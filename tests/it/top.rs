@@ -3,7 +3,7 @@
 use crate::harness::{Admin, Client, Server, TempDir, corecast, eventually, output};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{Action, LocalModes, Winsize, tcflow, tcgetattr, tcsetwinsize};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -157,6 +157,27 @@ fn it_ends_with_its_terminal() {
     });
     let status = status.expect("it has ended");
     assert_eq!(status.code(), Some(1), "{status:?}");
+}
+
+#[test]
+fn a_terminal_that_takes_no_more_does_not_keep_it_from_ending() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("top.sock");
+    let _server = Server::options(1).admin_socket(&socket).start();
+    let terminal = top(&socket, "");
+    terminal.expect("live");
+    tcflow(&terminal.tty, Action::OOff).expect("a terminal");
+    let pid = Pid::from_child(&terminal.command);
+    let mut command = Killed(terminal.command);
+    let mut status = None;
+    eventually("it ends", || {
+        // Gone already, perhaps.
+        let _ = kill_process(pid, Signal::TERM);
+        status = command.0.try_wait().expect("a child");
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.signal()), Some(Signal::TERM.as_raw()));
+    tcflow(&terminal.tty, Action::OOn).expect("a terminal");
 }
 
 /// A process that does not outlive its test.

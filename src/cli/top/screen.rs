@@ -17,15 +17,18 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Shows the server until the user has seen enough.
 pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<ExitCode> {
-    let signal = Arc::new(AtomicUsize::new(0));
+    let (signal, is_signalled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     for number in [SIGTERM, SIGHUP, SIGINT, SIGQUIT] {
+        // The second one ends it at once: a terminal that takes no more output holds up whoever wants to give it back.
+        signal_hook::flag::register_conditional_default(number, is_signalled.clone())?;
+        signal_hook::flag::register(number, is_signalled.clone())?;
         signal_hook::flag::register_usize(number, signal.clone(), number as usize)?;
     }
     let (news, samples) = mpsc::channel();
