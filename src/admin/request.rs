@@ -335,10 +335,12 @@ impl<'r, 'a> Members<'r, 'a> {
     fn tail(&self) -> Result<Filter, Refusal> {
         let address = text(self.address, "address is no string")?;
         let network = address.map(|address| network(&address)).transpose()?;
+        let channel = text(self.channel, "channel is no string")?;
+        at_most(taps::PATTERN_BYTES_MAX, "bytes of channel", channel.as_deref().map_or(0, str::len))?;
         let bytes = integer(self.data, 0..=taps::DATA_BYTES_MAX, "data is no integer from 0 to 1024")?;
         Ok(Filter {
             kinds: self.kinds()?,
-            channel: text(self.channel, "channel is no string")?.map(Cow::into),
+            channel: channel.map(Cow::into),
             network,
             sample: integer(self.sample, 1..=u32::MAX, "sample is no integer from 1 on")?.unwrap_or(1),
             rate: integer(self.rate, 1..=taps::RATE_MAX, "rate is no integer from 1 to 100000")?.unwrap_or(TAIL_RATE),
@@ -526,6 +528,7 @@ mod tests {
         {
             check_code(format!(r#"{{"id":1,"command":"tail",{wrong}}}"#), "1", MALFORMED);
         }
+        check_code(format!(r#"{{"id":1,"command":"tail","channel":"{}"}}"#, "*".repeat(257)), "1", "too_large");
         check(r#"{"id":1,"command":"events"}"#, Command::Events { since: None, epoch: None });
         check(
             r#"{"id":1,"command":"events","since":41,"epoch":"00000000000000Ff"}"#,

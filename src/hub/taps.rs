@@ -232,6 +232,8 @@ pub fn shown_channel(name: &str) -> Box<str> {
 pub const TAPS_MAX: usize = 16;
 /// Most sightings a second and shard that a tap may ask for.
 pub const RATE_MAX: u32 = 100_000;
+/// Bytes of a pattern: each part of it is looked for in every name.
+pub const PATTERN_BYTES_MAX: usize = 256;
 /// Most bytes of data that a tap may ask for.
 pub const DATA_BYTES_MAX: usize = 1024;
 /// Sightings of a shard that may wait for a tap.
