@@ -66,7 +66,7 @@
 //!
 //! 1. Per channel, one order for all subscribers; between `subscribed` and `unsubscribed`, no gap and no duplicate.
 //! 2. Exactly one reply per request, in request order per connection.
-//! 3. No lock and no shared mutable state between shards, beyond mailboxes, doorbells and one count of connections; TLS
+//! 3. No lock and no shared mutable state between shards, beyond mailboxes, doorbells and two counts of connections; TLS
 //!    handshakes read the key of session tickets, which rustls changes every six hours.
 //! 4. After warm-up, no allocation per delivery; no per-connection buffer while a connection is idle.
 //! 5. Everything that can grow has a limit, a counter and a defined behaviour at the limit.

@@ -125,12 +125,8 @@ impl Subscribers {
         self.live
     }
 
-    /// Channels that connections of this shard have to do with.
-    pub fn len(&self) -> usize {
-        self.locals.len()
-    }
-
-    /// Whether there is none.
+    /// Whether connections of this shard have to do with no channel.
+    #[cfg(any(test, fuzzing))]
     pub fn is_empty(&self) -> bool {
         self.locals.is_empty()
     }

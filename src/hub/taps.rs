@@ -92,13 +92,8 @@ impl Taps {
     }
 
     /// How many do.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.taps.len()
-    }
-
-    /// Whether nobody does.
-    pub fn is_empty(&self) -> bool {
-        self.taps.is_empty()
     }
 
     /// Somebody begins to watch, and has asked for the first sightings by that.

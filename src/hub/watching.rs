@@ -31,7 +31,7 @@ impl Hub {
 
     /// Those who watch the server, for one shard to say.
     pub fn watchers(&self) -> usize {
-        if self.shard == TAPS { self.taps.len() } else { 0 }
+        if self.shard == TAPS { self.taps.count() } else { 0 }
     }
 
     /// An upgrade request was answered with an HTTP error.
@@ -49,7 +49,7 @@ impl Hub {
     }
 
     pub(super) fn tap(&mut self, asker: Asker, filter: Arc<Filter>, port: &mut impl Port) {
-        let answer = if self.shard == TAPS && self.taps.len() >= TAPS_MAX {
+        let answer = if self.shard == TAPS && self.taps.count() >= TAPS_MAX {
             Answer::TooMany { limit: TAPS_MAX }
         } else {
             self.taps.open(asker, filter);

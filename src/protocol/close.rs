@@ -1,4 +1,4 @@
-//! Every way a connection can end: code, text, may-reconnect, metric label.
+//! Every way a connection can end: code, text, metric label.
 
 use std::fmt;
 
@@ -58,21 +58,6 @@ pub enum CloseReason {
 pub enum Pace {
     Messages { per_second: u32 },
     Bytes { per_second: u32 },
-}
-
-/// What the client should do next (PROTOCOL.md, Closing).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reconnect {
-    /// With back-off and jitter.
-    WithBackOff,
-    /// Not repeat what it did.
-    AfterMending,
-    /// Not at all: refused for good.
-    Never,
-    /// After at least 1 s, with back-off: refused for now.
-    Later,
-    /// At once.
-    AtOnce,
 }
 
 /// One kind of ending: a line of [`TABLE`].
@@ -158,21 +143,6 @@ impl CloseReason {
             _ => self.to_string(),
         };
         Some((self.code()?, text))
-    }
-
-    /// What the client should do next. Where no frame told it, it can only back off.
-    pub fn reconnect(&self) -> Reconnect {
-        match self.code() {
-            Some(1002 | 1003 | 1007 | 1009) => Reconnect::AfterMending,
-            Some(4000..=4099) => Reconnect::Never,
-            Some(4100..=4199) => Reconnect::Later,
-            Some(4200..=4299) => Reconnect::AtOnce,
-            None if matches!(self, CloseReason::UpgradeRefused | CloseReason::TlsFailed) => Reconnect::AfterMending,
-            None if matches!(self, CloseReason::AddressConnections { .. } | CloseReason::AddressUpgrades { .. }) => {
-                Reconnect::Later
-            }
-            _ => Reconnect::WithBackOff,
-        }
     }
 
     /// The code of the close frame that ended it, whichever side sent it; `None`: there was no frame, or none with a code.
@@ -262,59 +232,51 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(reason: CloseReason, frame: Option<(u16, &str)>, reconnect: Reconnect) {
+    fn check(reason: CloseReason, frame: Option<(u16, &str)>) {
         assert_eq!(reason.frame(), frame.map(|(code, text)| (code, text.to_owned())), "{reason:?}");
-        assert_eq!(reason.reconnect(), reconnect, "{reason:?}");
     }
 
     #[test]
-    fn the_code_tells_the_client_what_to_do() {
+    fn each_ending_has_its_code_and_text() {
         let disconnected = |code| CloseReason::Disconnected { code, reason: "banned".into() };
-        check(CloseReason::ClientClosed { code: None }, Some((1000, "")), Reconnect::WithBackOff);
-        check(CloseReason::ClientClosed { code: Some(3001) }, Some((3001, "")), Reconnect::WithBackOff);
-        check(CloseReason::ClientGone, None, Reconnect::WithBackOff);
-        check(
-            CloseReason::ServerRestarting,
-            Some((1012, "the server is restarting: reconnect")),
-            Reconnect::WithBackOff,
-        );
-        check(CloseReason::ProtocolError("mask missing"), Some((1002, "mask missing")), Reconnect::AfterMending);
-        check(CloseReason::BinaryMessage, Some((1003, "binary message: send text")), Reconnect::AfterMending);
-        check(CloseReason::InvalidUtf8, Some((1007, "a text was not valid UTF-8")), Reconnect::AfterMending);
+        check(CloseReason::ClientClosed { code: None }, Some((1000, "")));
+        check(CloseReason::ClientClosed { code: Some(3001) }, Some((3001, "")));
+        check(CloseReason::ClientGone, None);
+        check(CloseReason::ServerRestarting, Some((1012, "the server is restarting: reconnect")));
+        check(CloseReason::ProtocolError("mask missing"), Some((1002, "mask missing")));
+        check(CloseReason::BinaryMessage, Some((1003, "binary message: send text")));
+        check(CloseReason::InvalidUtf8, Some((1007, "a text was not valid UTF-8")));
         let text = "message over 65536 bytes: send less at once";
-        check(CloseReason::MessageTooBig { limit: 65_536 }, Some((1009, text)), Reconnect::AfterMending);
-        check(disconnected(4000), Some((4000, "banned")), Reconnect::Never);
-        check(disconnected(4099), Some((4099, "banned")), Reconnect::Never);
-        check(disconnected(4150), Some((4150, "banned")), Reconnect::Later);
-        check(disconnected(4299), Some((4299, "banned")), Reconnect::AtOnce);
-        check(disconnected(4999), Some((4999, "banned")), Reconnect::WithBackOff);
+        check(CloseReason::MessageTooBig { limit: 65_536 }, Some((1009, text)));
+        check(disconnected(4000), Some((4000, "banned")));
+        check(disconnected(4999), Some((4999, "banned")));
         let text = "outbox over 1048576 bytes (1068576 bytes pending)";
         let slow = CloseReason::SlowConsumer { limit: 1_048_576, pending: 1_068_576 };
-        check(slow, Some((4100, text)), Reconnect::Later);
+        check(slow, Some((4100, text)));
         let text = "over 100000 connections: try again later";
-        check(CloseReason::OverCapacity { limit: 100_000 }, Some((4101, text)), Reconnect::Later);
+        check(CloseReason::OverCapacity { limit: 100_000 }, Some((4101, text)));
         let text = "over 10 messages a second, and on: send fewer";
         let pace = Pace::Messages { per_second: 10 };
-        check(CloseReason::RateLimited(pace), Some((4102, text)), Reconnect::Later);
+        check(CloseReason::RateLimited(pace), Some((4102, text)));
         let text = "over 1024 bytes a second, and on: send less";
-        check(CloseReason::RateLimited(Pace::Bytes { per_second: 1024 }), Some((4102, text)), Reconnect::Later);
+        check(CloseReason::RateLimited(Pace::Bytes { per_second: 1024 }), Some((4102, text)));
         let text = "no socket:pong within 25 s of the ping";
-        check(CloseReason::PongTimeout { timeout_s: 25 }, Some((4201, text)), Reconnect::AtOnce);
+        check(CloseReason::PongTimeout { timeout_s: 25 }, Some((4201, text)));
         let text = "nothing arrived for 55 s: send socket:ping";
-        check(CloseReason::Silent { timeout_s: 55 }, Some((4202, text)), Reconnect::AtOnce);
-        check(CloseReason::HandshakeTimeout, None, Reconnect::WithBackOff);
-        check(CloseReason::UpgradeRefused, None, Reconnect::AfterMending);
-        check(CloseReason::TlsFailed, None, Reconnect::AfterMending);
-        check(CloseReason::AddressConnections { limit: 10 }, None, Reconnect::Later);
-        check(CloseReason::AddressUpgrades { limit: 10 }, None, Reconnect::Later);
-        check(CloseReason::ProxyHeaderMalformed, None, Reconnect::WithBackOff);
+        check(CloseReason::Silent { timeout_s: 55 }, Some((4202, text)));
+        check(CloseReason::HandshakeTimeout, None);
+        check(CloseReason::UpgradeRefused, None);
+        check(CloseReason::TlsFailed, None);
+        check(CloseReason::AddressConnections { limit: 10 }, None);
+        check(CloseReason::AddressUpgrades { limit: 10 }, None);
+        check(CloseReason::ProxyHeaderMalformed, None);
         let retry_after_ms = 1234;
         for asked_to_leave in [
             CloseReason::Drained { retry_after_ms },
             CloseReason::Shed { retry_after_ms },
             CloseReason::TooOld { retry_after_ms },
         ] {
-            check(asked_to_leave, Some((1012, "retry after 1234 ms")), Reconnect::WithBackOff);
+            check(asked_to_leave, Some((1012, "retry after 1234 ms")));
         }
     }
 

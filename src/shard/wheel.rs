@@ -118,12 +118,6 @@ impl Wheel {
     }
 }
 
-impl Default for Wheel {
-    fn default() -> Self {
-        Wheel::new(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
