@@ -8,14 +8,14 @@ pub mod doorbell;
 mod hearing;
 pub mod intake;
 pub mod listener;
-#[cfg(test)]
-mod lone;
 pub mod mesh;
 pub mod orders;
 pub mod outbox;
 mod shutdown;
 mod stopwatch;
 pub mod tls;
+#[cfg(test)]
+mod trial;
 pub mod wheel;
 
 use crate::config::Live;
@@ -146,14 +146,14 @@ impl Shard {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !self.is_stopped() {
-            self.turn(&mut events)?;
+            let timeout = self.timeout();
+            self.turn(&mut events, timeout)?;
         }
         self.leave()
     }
 
     /// Read, decide, then write once.
-    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = self.timeout();
+    fn turn(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}

@@ -165,28 +165,26 @@ const BACKLOG_TIMEOUT_MS: u64 = 500;
 mod tests {
     use crate::protocol::close::CloseReason;
     use crate::shard::clients::leaving::DISMISSALS_PER_TURN;
-    use crate::shard::lone::Lone;
-    use std::sync::atomic::Ordering::SeqCst;
+    use crate::shard::trial::House;
 
     #[test]
     fn a_stop_closes_a_few_in_each_turn_and_ends_when_all_are_gone() {
-        let mut lone = Lone::new();
-        let clients = lone.connect(3 * DISMISSALS_PER_TURN + 1);
-        lone.shared.is_stopping.store(true, SeqCst);
-        lone.shared.doorbells[0].ring().expect("rung");
-        let told = |lone: &Lone| lone.shard.clients.closes[CloseReason::ServerRestarting.kind()] as usize;
+        let mut house = House::new(1, |_| ());
+        let clients = house.connect(0, 3 * DISMISSALS_PER_TURN + 1);
+        house.stop();
+        let told = |house: &House| house.shards[0].clients.closes[CloseReason::ServerRestarting.kind()] as usize;
         let mut turns = 0;
-        while told(&lone) < clients.len() {
-            let before = told(&lone);
-            lone.turn();
-            assert!(told(&lone) - before <= DISMISSALS_PER_TURN, "{} in one turn", told(&lone) - before);
-            turns += usize::from(told(&lone) > before);
+        while told(&house) < clients.len() {
+            let before = told(&house);
+            house.turn(0);
+            assert!(told(&house) - before <= DISMISSALS_PER_TURN, "{} in one turn", told(&house) - before);
+            turns += usize::from(told(&house) > before);
         }
         assert_eq!(turns, 4);
         drop(clients);
-        while !lone.shard.is_stopped() {
-            lone.turn();
+        while !house.shards[0].is_stopped() {
+            house.turn(0);
         }
-        assert!(lone.shard.clients.is_empty());
+        assert!(house.shards[0].clients.is_empty());
     }
 }

@@ -8,7 +8,7 @@
 //! CORECAST_RUNS=100000 cargo test --lib simulation  many runs
 //! ```
 
-mod choices;
+pub(crate) mod choices;
 mod client;
 mod cluster;
 mod mesh;

@@ -1,0 +1,196 @@
+//! Shards turned by hand on the thread of a test, with real sockets; and seeded runs of them, in which clients do what
+//! clients do: a few bytes at a time, too much, nonsense, nothing, and gone.
+//!
+//! The hub has a simulation of its own; this is about what is around it. After each stretch of a run everybody reads, the
+//! shards turn until none has anything to do, and then whoever kept to the protocol must have been served, nothing may wait
+//! anywhere, and every number must add up. A shard that finds work for ever, or sleeps on some, is found by that.
+//!
+//! ```text
+//! CORECAST_SEED=17 cargo test --lib trial      one run again
+//! CORECAST_RUNS=100000 cargo test --lib trial  many runs
+//! ```
+
+mod peer;
+mod run;
+mod secure;
+mod session;
+
+use super::doorbell::Doorbell;
+use super::orders::{Call, Order};
+use super::{DOORBELL, EVENTS_PER_TURN, Parts, Shard, Shared, mesh};
+use crate::config::{Flags, Live, Settings};
+use crate::hub::simulation::choices::{self, Choices};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use mio::{Events, Poll, Waker};
+use peer::UPGRADE;
+use run::Run;
+use socket2::SockRef;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self, UnixListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// Shards, and what others would hold of them.
+pub struct House {
+    pub shards: Vec<Shard>,
+    pub addresses: Vec<SocketAddr>,
+    pub shared: Arc<Shared>,
+    orders: Vec<Sender<Order>>,
+    events: Events,
+    _calls: Receiver<Call>,
+}
+
+impl House {
+    /// So many shards, each with a listener and a port of its own. `change`: what is not as by default.
+    pub fn new(shards: usize, change: impl FnOnce(&mut Live)) -> House {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("corecast-test-{}-{}", std::process::id(), COUNT.fetch_add(1, SeqCst));
+        let admin = net::SocketAddr::from_abstract_name(name).expect("a name");
+        let admin = UnixListener::bind_addr(&admin).expect("a socket");
+        admin.set_nonblocking(true).expect("a socket option");
+        let config = Settings::gather(&Flags::default(), |_| None).and_then(|settings| settings.validate());
+        let mut live = config.expect("the defaults are valid").live;
+        change(&mut live);
+        let live = Arc::new(live);
+        let polls: Vec<Poll> = (0..shards).map(|_| Poll::new().expect("a poll")).collect();
+        let doorbell = |poll: &Poll| Doorbell::new(Waker::new(poll.registry(), DOORBELL).expect("a waker"), shards);
+        let (calls, called) = unbounded();
+        let shared = Arc::new(Shared {
+            doorbells: polls.iter().map(doorbell).collect(),
+            is_stopping: AtomicBool::new(false),
+            accepted: Arc::default(),
+            admitted: Arc::default(),
+            seed: [1, 2, 3, 4],
+            start: Instant::now(),
+            calls,
+            log_lines_dropped: Box::new(|| 0),
+        });
+        let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mesh::inbox()).unzip();
+        let (mut addresses, mut orders) = (Vec::new(), Vec::new());
+        let shards = polls.into_iter().zip(receivers).enumerate().map(|(me, (poll, inbox))| {
+            let listener = mio::net::TcpListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+            // As the server's own, and small buffers, so that writes are blocked soon. Both are inherited.
+            SockRef::from(&listener).set_tcp_nodelay(true).expect("a socket option");
+            SockRef::from(&listener).set_send_buffer_size(4096).expect("a socket option");
+            addresses.push(listener.local_addr().expect("a bound socket"));
+            let (order, obeyed) = unbounded();
+            orders.push(order);
+            let parts = Parts {
+                me: me as u16,
+                poll,
+                listener,
+                admin_listener: mio::net::UnixListener::from_std(admin.try_clone().expect("a descriptor")),
+                inbox,
+                inboxes: inboxes.clone().into(),
+                orders: obeyed,
+                shared: shared.clone(),
+            };
+            Shard::new(parts, live.clone()).expect("a shard")
+        });
+        let shards = shards.collect();
+        let events = Events::with_capacity(EVENTS_PER_TURN);
+        House { shards, addresses, shared, orders, events, _calls: called }
+    }
+
+    /// One turn, without sleep. Returns whether there was anything to do, or is.
+    pub fn turn(&mut self, shard: usize) -> bool {
+        let House { shards, events, .. } = self;
+        let had_work = shards[shard].has_work();
+        shards[shard].turn(events, Some(Duration::ZERO)).expect("a turn");
+        had_work || !events.is_empty() || shards[shard].has_work()
+    }
+
+    /// Turns until nobody has anything to do.
+    pub fn rest(&mut self) {
+        for _ in 0..100_000 {
+            let is_busy: Vec<bool> = (0..self.shards.len()).map(|shard| self.turn(shard)).collect();
+            if !is_busy.contains(&true) {
+                return;
+            }
+        }
+        panic!("the shards never come to rest");
+    }
+
+    /// Clients of a shard whose upgrade is done.
+    pub fn connect(&mut self, shard: usize, count: usize) -> Vec<TcpStream> {
+        let connect = |_| {
+            let mut client = TcpStream::connect(self.addresses[shard]).expect("the shard listens");
+            client.write_all(UPGRADE.as_bytes()).expect("room for a request");
+            self.rest();
+            client
+        };
+        (0..count).map(connect).collect()
+    }
+
+    /// An order, as the supervisor gives it.
+    pub fn order(&self, shard: usize, order: Order) {
+        self.orders[shard].send(order).expect("the shard lives");
+        self.shared.doorbells[shard].ring().expect("rung");
+    }
+
+    /// All that are open.
+    fn socket_ids(&self) -> BTreeSet<String> {
+        let ids = |shard: &Shard| {
+            let (page, next) = shard.clients.page(usize::MAX, 0, &shard.hub);
+            assert_eq!(next, None);
+            page.into_iter().map(|connection| connection.socket_id.to_string())
+        };
+        self.shards.iter().flat_map(ids).collect()
+    }
+
+    /// The clock jumps.
+    pub fn pass(&mut self, time: Duration) {
+        let Shared { doorbells, is_stopping, accepted, admitted, seed, start, calls, .. } = &*self.shared;
+        self.shared = Arc::new(Shared {
+            doorbells: doorbells.clone(),
+            is_stopping: AtomicBool::new(is_stopping.load(SeqCst)),
+            accepted: accepted.clone(),
+            admitted: admitted.clone(),
+            seed: *seed,
+            start: *start - time,
+            calls: calls.clone(),
+            log_lines_dropped: Box::new(|| 0),
+        });
+        self.shards.iter_mut().for_each(|shard| shard.shared = self.shared.clone());
+    }
+
+    /// Tells the shards to stop, as the supervisor does.
+    pub fn stop(&mut self) {
+        self.shared.is_stopping.store(true, SeqCst);
+        self.shared.doorbells.iter().for_each(|doorbell| assert!(doorbell.ring().is_ok()));
+    }
+}
+
+#[test]
+fn whoever_keeps_to_the_protocol_is_served_and_nothing_is_left() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("CORECAST_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CORECAST_RUNS").unwrap_or(RUNS),
+    };
+    for seed in seeds {
+        let _replay = Replay(seed);
+        let mut run = Run::new(Choices::new(choices::bytes(seed, STEPS)));
+        while run.step() {}
+        run.finish();
+    }
+}
+
+/// Says how to run a failed seed again.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("to replay: CORECAST_SEED={} cargo test --lib trial", self.0);
+        }
+    }
+}
+
+const RUNS: u64 = 60;
+/// Bytes of a run: the most steps that it takes.
+const STEPS: usize = 2000;

@@ -1,0 +1,423 @@
+//! One client: what it has still to send, what it must therefore be told, and what it was told.
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use socket2::{Domain, SockRef, Socket, Type};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub struct Peer {
+    link: Option<Link>,
+    to_send: VecDeque<u8>,
+    inbound: Vec<u8>,
+    stage: Stage,
+    is_echo: bool,
+    /// What it must be told next.
+    expected: VecDeque<Expected>,
+    /// Payloads of pongs, which wait behind no owner.
+    pongs: VecDeque<Vec<u8>>,
+    /// By channel: whether its requests so far leave it subscribed.
+    wanted: [bool; CHANNELS],
+    /// By channel: the last message, since it was told that it is subscribed.
+    heard: [Option<Option<u32>>; CHANNELS],
+    /// It never broke the protocol, and has not said that it goes.
+    pub is_lawful: bool,
+    /// It said what may mean anything.
+    is_noisy: bool,
+    /// It does not read for now.
+    pub is_deaf: bool,
+    pings: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Upgrading,
+    Open,
+    /// It was told so by a close frame of this code, or by an HTTP status.
+    Closed(u16),
+    /// The server's end of the stream came.
+    Ended,
+}
+
+#[derive(Debug, PartialEq)]
+enum Expected {
+    Pong(u32),
+    Subscribed(usize),
+    Unsubscribed(usize),
+    NotSubscribed(usize),
+    AlreadySubscribed(usize),
+    /// Payload and opcode of a frame that comes back.
+    Frame(u8, Vec<u8>),
+}
+
+impl Peer {
+    /// Connects from 127.0.0.`host`, and speaks TLS where there is a configuration for that: after `preface`.
+    pub fn connect(
+        to: SocketAddr,
+        host: u8,
+        tls: Option<Arc<ClientConfig>>,
+        preface: &str,
+        head: &str,
+        is_echo: bool,
+    ) -> Peer {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0).into()).expect("a free port");
+        socket.connect(&to.into()).expect("the shard listens");
+        socket.set_tcp_nodelay(true).expect("a socket option");
+        socket.set_nonblocking(true).expect("a socket option");
+        let mut socket = TcpStream::from(socket);
+        socket.write_all(preface.as_bytes()).expect("room for a line");
+        Peer {
+            link: Some(Link::new(socket, tls)),
+            to_send: head.bytes().collect(),
+            inbound: Vec::new(),
+            stage: Stage::Upgrading,
+            is_echo,
+            expected: VecDeque::new(),
+            pongs: VecDeque::new(),
+            wanted: [false; CHANNELS],
+            heard: [None; CHANNELS],
+            is_lawful: true,
+            is_noisy: false,
+            is_deaf: false,
+            pings: 0,
+        }
+    }
+
+    /// Whether it is open, and has done nothing for which it could be closed.
+    pub fn is_served(&self) -> bool {
+        self.is_lawful && self.stage == Stage::Open
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.link.is_none()
+    }
+
+    // ---- what it does
+
+    pub fn ping(&mut self, mask: u32, split: usize) {
+        self.pings += 1;
+        let text = format!(r#"{{"event":"socket:ping","data":{{"id":{}}}}}"#, self.pings);
+        self.say(&text, mask, split);
+        if !self.is_echo {
+            self.expected.push_back(Expected::Pong(self.pings));
+        }
+    }
+
+    pub fn subscribe(&mut self, channel: usize, mask: u32, split: usize) {
+        let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"c{channel}"}}}}"#);
+        self.say(&text, mask, split);
+        if !self.is_echo {
+            let was_wanted = std::mem::replace(&mut self.wanted[channel], true);
+            self.expected.push_back(if was_wanted {
+                Expected::AlreadySubscribed(channel)
+            } else {
+                Expected::Subscribed(channel)
+            });
+        }
+    }
+
+    pub fn unsubscribe(&mut self, channel: usize, mask: u32, split: usize) {
+        let text = format!(r#"{{"event":"socket:unsubscribe","data":{{"channel":"c{channel}"}}}}"#);
+        self.say(&text, mask, split);
+        if !self.is_echo {
+            let was_wanted = std::mem::replace(&mut self.wanted[channel], false);
+            self.expected.push_back(if was_wanted {
+                Expected::Unsubscribed(channel)
+            } else {
+                Expected::NotSubscribed(channel)
+            });
+        }
+    }
+
+    pub fn say_long(&mut self, len: usize, mask: u32) {
+        let text = "x".repeat(len);
+        if self.is_echo {
+            self.expected.push_back(Expected::Frame(0x82, text.clone().into_bytes()));
+            self.queue(0x82, text.as_bytes(), mask);
+        } else {
+            self.ping(mask, len);
+        }
+    }
+
+    /// A WebSocket ping.
+    pub fn ping_frame(&mut self, mask: u32) {
+        let payload = mask.to_be_bytes();
+        self.pongs.push_back(payload.to_vec());
+        self.queue(0x89, &payload, mask);
+    }
+
+    /// A close frame: what was said before is answered.
+    pub fn close(&mut self, mask: u32) {
+        self.queue(0x88, &1001u16.to_be_bytes(), mask);
+        self.is_lawful = false;
+    }
+
+    /// Something that ends the connection, or does not; `is_bare`: on the socket, whatever is spoken there.
+    pub fn misbehave(&mut self, bytes: &[u8], is_bare: bool) {
+        (self.is_lawful, self.is_noisy) = (false, true);
+        match &mut self.link {
+            Some(link) if is_bare => drop(link.socket_mut().write(bytes)),
+            _ => self.to_send.extend(bytes),
+        }
+    }
+
+    /// It sends no more.
+    pub fn shut(&mut self) {
+        self.is_lawful = false;
+        self.to_send.clear();
+        if let Some(link) = &mut self.link {
+            link.shut();
+        }
+    }
+
+    /// It goes, with a reset or without.
+    pub fn go(&mut self, resets: bool) {
+        self.is_lawful = false;
+        if let Some(link) = self.link.take()
+            && resets
+        {
+            let _ = SockRef::from(link.socket()).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    fn say(&mut self, text: &str, mask: u32, split: usize) {
+        if self.is_echo {
+            self.expected.push_back(Expected::Frame(0x81, text.as_bytes().to_vec()));
+        }
+        let split = split % (2 * text.len());
+        if split == 0 || split >= text.len() {
+            return self.queue(0x81, text.as_bytes(), mask);
+        }
+        self.queue(0x01, &text.as_bytes()[..split], mask);
+        self.queue(0x80, &text.as_bytes()[split..], !mask);
+    }
+
+    fn queue(&mut self, first: u8, payload: &[u8], mask: u32) {
+        let mask = mask.to_be_bytes();
+        self.to_send.push_back(first);
+        match payload.len() {
+            len @ ..126 => self.to_send.push_back(0x80 | len as u8),
+            len @ ..=0xffff => {
+                self.to_send.push_back(0x80 | 126);
+                self.to_send.extend((len as u16).to_be_bytes());
+            }
+            len => {
+                self.to_send.push_back(0x80 | 127);
+                self.to_send.extend((len as u64).to_be_bytes());
+            }
+        }
+        self.to_send.extend(mask);
+        self.to_send.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    }
+
+    // ---- its socket
+
+    /// Sends up to so many bytes. Returns whether any were taken.
+    pub fn send(&mut self, most: usize) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let (front, _) = self.to_send.as_slices();
+        let piece = &front[..front.len().min(most)];
+        if piece.is_empty() {
+            return false;
+        }
+        match link.write(piece) {
+            Ok(n) => {
+                self.to_send.drain(..n);
+                n > 0
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            // What the server has to say may still be there to be read.
+            Err(_) => {
+                self.to_send.clear();
+                false
+            }
+        }
+    }
+
+    /// Reads up to so many bytes. Returns whether there were any, or the end.
+    pub fn read(&mut self, most: usize) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        if self.stage == Stage::Ended {
+            return false;
+        }
+        let mut buffer = vec![0; most];
+        match link.read(&mut buffer) {
+            Ok(0) => {
+                assert!(
+                    !self.is_lawful || matches!(self.stage, Stage::Closed(_)),
+                    "ended without a word: {:?}",
+                    self.stage
+                );
+                self.stage = Stage::Ended;
+                self.link = None;
+                true
+            }
+            Ok(n) => {
+                self.inbound.extend_from_slice(&buffer[..n]);
+                self.take();
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(error) => {
+                assert!(!self.is_lawful || matches!(self.stage, Stage::Closed(_)), "{error}: {:?}", self.stage);
+                self.stage = Stage::Ended;
+                self.link = None;
+                true
+            }
+        }
+    }
+
+    fn take(&mut self) {
+        if self.stage == Stage::Upgrading {
+            let Some(end) = self.inbound.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return };
+            let head = String::from_utf8(self.inbound.drain(..end + 4).collect()).expect("HTTP");
+            let status: u16 = head[9..12].parse().expect("a status");
+            self.stage = if status == 101 { Stage::Open } else { Stage::Closed(status) };
+        }
+        while self.stage == Stage::Open
+            && !self.is_noisy
+            && let Some((first, payload)) = self.frame()
+        {
+            match first {
+                0x88 => {
+                    self.stage = Stage::Closed(payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
+                }
+                0x81 if !self.is_echo => self.hear(std::str::from_utf8(&payload).expect("text")),
+                0x8a => assert_eq!(self.pongs.pop_front(), Some(payload)),
+                _ => self.expect(Expected::Frame(first, payload)),
+            }
+        }
+        if let Stage::Closed(_) = self.stage {
+            self.inbound.clear();
+        }
+    }
+
+    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let bytes = &self.inbound;
+        let (len, header) = match *bytes.get(1)? {
+            126 => (usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)), 4),
+            127 => (u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize, 10),
+            len => (usize::from(len), 2),
+        };
+        if bytes.len() < header + len {
+            return None;
+        }
+        let first = bytes[0];
+        let frame: Vec<u8> = self.inbound.drain(..header + len).collect();
+        Some((first, frame[header..].to_vec()))
+    }
+
+    fn hear(&mut self, text: &str) {
+        let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        let channel = || value["channel"].as_str().and_then(|name| name[1..].parse::<usize>().ok()).expect("a channel");
+        match value["event"].as_str().expect("an event") {
+            "socket:connected" => {}
+            "socket:ping" => self.queue(0x81, br#"{"event":"socket:pong"}"#, 7),
+            "socket:pong" => self.expect(Expected::Pong(value["data"]["reply"].as_u64().expect("a number") as u32)),
+            "socket:subscribed" => {
+                assert!(self.heard[channel()].replace(None).is_none(), "subscribed twice");
+                self.expect(Expected::Subscribed(channel()));
+            }
+            "socket:unsubscribed" => {
+                self.heard[channel()] = None;
+                self.expect(Expected::Unsubscribed(channel()));
+            }
+            "socket:subscribe.error" => self.expect(Expected::AlreadySubscribed(channel())),
+            "socket:unsubscribe.error" => self.expect(Expected::NotSubscribed(channel())),
+            "m" => {
+                let number =
+                    value["data"].as_str().and_then(|data| data.split(':').next()?.parse().ok()).expect("a number");
+                let heard = self.heard[channel()].as_mut().expect("subscribed");
+                if let Some(last) = heard.replace(number) {
+                    assert_eq!(number, last + 1, "a gap, or a repetition");
+                }
+            }
+            _ => assert!(!self.is_lawful, "{text}"),
+        }
+    }
+
+    fn expect(&mut self, said: Expected) {
+        let expected = self.expected.pop_front();
+        assert!(expected.as_ref() == Some(&said), "said {said:?}, expected {expected:?}");
+    }
+
+    /// What it should have sent, heard or been answered by now, if it kept to the protocol; `published`: messages, by channel.
+    pub fn lacks(&self, published: &[u32]) -> Option<String> {
+        if !self.is_lawful || self.is_gone() {
+            return None;
+        }
+        match self.stage {
+            Stage::Open if !self.to_send.is_empty() => Some(format!("{} bytes were not read", self.to_send.len())),
+            Stage::Open if !self.pongs.is_empty() => Some("a pong".into()),
+            Stage::Open if !self.expected.is_empty() => Some(format!("not answered: {:?}", self.expected)),
+            Stage::Open => (0..CHANNELS).find_map(|channel| {
+                let next = self.heard[channel].flatten().map_or(published[channel], |last| last + 1);
+                let is_right = self.heard[channel].is_some() == self.wanted[channel] && next == published[channel];
+                (!is_right)
+                    .then(|| format!("of channel {channel} {:?}, not {}", self.heard[channel], published[channel]))
+            }),
+            // Too slow, one too many of its address, or asked to leave.
+            Stage::Closed(4100 | 429 | 1012) => None,
+            stage => Some(format!("all: {stage:?}")),
+        }
+    }
+}
+
+/// Its socket, and what is spoken on it.
+enum Link {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Link {
+    fn new(socket: TcpStream, tls: Option<Arc<ClientConfig>>) -> Link {
+        let Some(config) = tls else { return Link::Plain(socket) };
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session = ClientConnection::new(config, name).expect("a session");
+        Link::Tls(Box::new(StreamOwned::new(session, socket)))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Link::Plain(socket) => socket,
+            Link::Tls(tls) => &tls.sock,
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut TcpStream {
+        match self {
+            Link::Plain(socket) => socket,
+            Link::Tls(tls) => &mut tls.sock,
+        }
+    }
+
+    fn shut(&mut self) {
+        if let Link::Tls(tls) = self {
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+        }
+        let _ = self.socket().shutdown(Shutdown::Write);
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Link::Plain(socket) => socket.write(bytes),
+            Link::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Link::Plain(socket) => socket.read(buffer),
+            Link::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+pub const CHANNELS: usize = 3;
+pub const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
