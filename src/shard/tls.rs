@@ -22,7 +22,7 @@ pub struct Session {
     outgoing: Vec<u8>,
     /// It broke: only `outgoing` is still sent.
     has_failed: bool,
-    /// What arrives is thrown away: it broke, or the peer has said that it sends no more.
+    /// What arrives is thrown away: it broke, or one side has said that it sends no more.
     is_deaf: bool,
     has_said_end: bool,
 }
@@ -198,8 +198,8 @@ impl Session {
         Ok((written, taken, calls))
     }
 
-    /// Says once that nothing more is sent (close_notify). Returns whether all of it is on its way; if not, the socket will
-    /// report when it has room.
+    /// Says once that nothing more is sent (close_notify). After that nothing is understood either: rustls must not be made to
+    /// send an alert then. Returns whether all of it is on its way; if not, the socket will report when it has room.
     pub fn say_end(&mut self, socket: &mut TcpStream) -> bool {
         if !std::mem::replace(&mut self.has_said_end, true)
             && !self.has_failed
@@ -209,6 +209,7 @@ impl Session {
             let mut alert = [0; 64];
             let len = traffic.queue_close_notify(&mut alert).unwrap_or(0);
             self.outgoing.extend_from_slice(&alert[..len]);
+            self.is_deaf = true;
         }
         // A socket that is broken has nothing to wait for.
         self.flush(socket, &mut 0).unwrap_or(true)

@@ -22,7 +22,7 @@ use crate::config::{Flags, Live, Settings};
 use crate::hub::simulation::choices::{self, Choices};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::{Events, Poll, Waker};
-use peer::UPGRADE;
+use peer::{Peer, UPGRADE};
 use run::Run;
 use socket2::SockRef;
 use std::collections::BTreeSet;
@@ -177,6 +177,28 @@ fn whoever_keeps_to_the_protocol_is_served_and_nothing_is_left() {
         let mut run = Run::new(Choices::new(choices::bytes(seed, STEPS)));
         while run.step() {}
         run.finish();
+    }
+}
+
+/// rustls takes it for a fault of its user's where it is to send an alert after its close_notify.
+#[test]
+fn nonsense_behind_the_servers_own_end_is_not_read() {
+    let mut house = House::new(1, |live| live.certificate = Some(secure::certificate()));
+    for tls in secure::clients() {
+        let mut peer = Peer::connect(house.addresses[0], 1, Some(tls), "", UPGRADE, false);
+        while !peer.is_served() {
+            peer.send(usize::MAX);
+            house.turn(0);
+            peer.read(4096);
+        }
+        let (begun, _) = crossbeam_channel::bounded(1);
+        house.order(0, Order::Shed { count: 1, over_ms: 0, begun });
+        while peer.is_served() {
+            house.turn(0);
+            peer.read(4096);
+        }
+        peer.misbehave(b"no record", true);
+        house.rest();
     }
 }
 
