@@ -322,6 +322,7 @@ fn rows() -> Vec<Row> {
             ping_every_ns: 0,
         })
     };
+    let connect = || Scenario::Connect { in_flight: 64, hold: 0 };
     let idle = |channels| Scenario::Idle { connections: 15_000, channels };
     let row = |key, title, unit, scenario| Row {
         key,
@@ -371,7 +372,9 @@ fn rows() -> Vec<Row> {
                 row("idle-cpu", "15 000 idle connections, heartbeats", "ns of CPU/s each", idle(1)),
             )
         },
-        row("connect", "handshakes", "handshakes/s", Scenario::Connect { in_flight: 64, hold: 0 }),
+        row("connect", "handshakes", "handshakes/s", connect()),
+        // A client that takes longer for one than the server does keeps the rate down, whoever serves.
+        cost("server_cpu_ns_per_event", row("connect-cpu", "a handshake and its end", "ns of CPU each", connect())),
         row("admin", "publishes, pipelined, nobody subscribed", "publishes/s", flood(0, 1, 1024, None)),
         cores("cores16", "all cores: a delivery at W=16", flood(1000, 1, 16, None)),
         cores("cores2k", "all cores: a delivery at 2 000 publishes/s", flood(1000, 1, 1, Some(2_000.0))),
