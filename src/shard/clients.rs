@@ -350,13 +350,17 @@ impl Clients {
         let writes_end = hub.counters.writes + WRITES_PER_TURN;
         let bytes_end = hub.counters.bytes_out + BYTES_PER_TURN;
         for _ in 0..LOOKS_PER_TURN {
-            if hub.counters.writes >= writes_end || hub.counters.bytes_out >= bytes_end {
+            let writes = hub.counters.writes;
+            if writes >= writes_end || hub.counters.bytes_out >= bytes_end {
                 return;
             }
-            let Some(slot) = self.queue.pop(hub.counters.writes) else {
+            let Some(slot) = self.queue.pop() else {
                 return;
             };
             self.write(slot, hub);
+            if hub.counters.writes > writes {
+                self.queue.served();
+            }
         }
     }
 
