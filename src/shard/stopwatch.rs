@@ -36,7 +36,7 @@ impl Stopwatch {
             return self.unwritten.push_back(Batch { since_us, until });
         }
         if let Some(last) = self.unwritten.back_mut() {
-            *last = Batch { since_us: last.since_us.min(since_us), until };
+            *last = Batch { since_us: last.since_us.min(since_us), until: last.until.max(until) };
         }
     }
 
@@ -44,9 +44,15 @@ impl Stopwatch {
     /// reader, and is no delay of ours.
     pub fn end(&mut self, now_us: u64, written: Place) {
         self.times.turn.observe(now_us.saturating_sub(self.began_us));
-        while let Some(batch) = self.unwritten.pop_front_if(|batch| written.has_passed(batch.until)) {
-            self.times.written.observe(now_us.saturating_sub(batch.since_us));
-        }
+        // All of them: what is soon does not wait for the bulk of an earlier turn.
+        let Stopwatch { unwritten, times, .. } = self;
+        unwritten.retain(|batch| {
+            let has_passed = written.has_passed(batch.until);
+            if has_passed {
+                times.written.observe(now_us.saturating_sub(batch.since_us));
+            }
+            !has_passed
+        });
     }
 }
 
@@ -80,6 +86,32 @@ mod tests {
         watch.end(2010, place(9, 100));
         assert_eq!(written(&watch), (2, 300 + 800));
         assert_eq!((watch.times.turn.sum_us, watch.times.turn.counts.iter().sum::<u64>()), (310, 4));
+    }
+
+    #[test]
+    fn what_is_soon_does_not_count_as_late_as_the_bulk_before_it() {
+        let mut watch = Stopwatch::default();
+        watch.begin(1000);
+        watch.laid(0, Place { soon: 0, bulk: 100 });
+        watch.laid(0, Place { soon: 7, bulk: 0 });
+        watch.end(1200, Place { soon: 7, bulk: 50 });
+        assert_eq!(written(&watch), (1, 200));
+        watch.end(1900, Place { soon: 7, bulk: 100 });
+        assert_eq!(written(&watch), (2, 200 + 900));
+    }
+
+    #[test]
+    fn turns_that_count_as_one_wait_for_all_their_lanes() {
+        let mut watch = Stopwatch::default();
+        for turn in 1..BATCHES_MAX as u64 {
+            watch.laid(0, Place { soon: 0, bulk: turn });
+        }
+        watch.laid(0, Place { soon: 7, bulk: 0 });
+        watch.laid(0, Place { soon: 0, bulk: 1000 });
+        watch.end(1, Place { soon: 6, bulk: 1000 });
+        assert_eq!(watch.unwritten.len(), 1);
+        watch.end(1, Place { soon: 7, bulk: 1000 });
+        assert_eq!(watch.unwritten.len(), 0);
     }
 
     #[test]
