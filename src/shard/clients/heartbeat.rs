@@ -50,6 +50,8 @@ impl Clients {
             Phase::Closing { .. } => connection.ping_at,
             Phase::Open | Phase::Echoing { .. } if self.is_too_old(slot, until) => return self.retire(slot, hub),
             Phase::Echoing { .. } => return self.echo_expired(slot, until, hub),
+            // What it says waits for its turn here: that is no silence.
+            Phase::Open if connection.is_unread => until.wrapping_add(1),
             Phase::Open => {
                 if is_due(self.deadline(slot)) && !self.beat(slot, until, hub) {
                     return;
