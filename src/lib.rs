@@ -39,7 +39,7 @@
 //! ring      → each shard that was mailed: at most one eventfd write
 //! answer    → every publisher that was served: its replies in one write
 //! flush     → every connection with something new: one write or writev (budget)
-//! shake     → upgrades and TLS handshakes go on, a few a turn (budget): those who are connected come first
+//! newcomers → upgrades, TLS handshakes and what is said in the first second, a few a turn (budget): who is there comes first
 //! reap      → connections that ended: slot freed
 //! report    → to the journal what happened, where somebody reads it
 //! ```
@@ -47,8 +47,9 @@
 //! Read, decide, then write once: the write system call is what delivery costs. Everything published in a turn reaches a
 //! subscriber in one write, and for all who are up to date it is the same bytes ([`hub::pages`]). When the loop is busy,
 //! more waits per turn and each write carries more: batching needs no timer. Whatever a budget leaves over is done in the
-//! next turn, which then polls without sleeping; replies and small channels are flushed before bulk, and while bulk of
-//! earlier turns is unwritten beyond a bound, publishers and peers wait, so that a flood is felt by who causes it.
+//! next turn, which then polls without sleeping; replies and small channels do not wait for bulk, nor anybody for a crowd
+//! that comes back ([`shard::clients::queue`]), and while bulk of earlier turns is unwritten beyond a bound, publishers and
+//! peers wait, so that a flood is felt by who causes it.
 //!
 //! # Who owns what
 //!
