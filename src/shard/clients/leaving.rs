@@ -6,7 +6,7 @@ use super::{Clients, ticks};
 use crate::hub::Hub;
 use crate::hub::mail::Slot;
 use crate::protocol::close::CloseReason;
-use crate::shard::connection::Phase;
+use crate::shard::connection::{Connection, Phase};
 
 /// Who is still to leave, and when. Pure: time and chance come in.
 pub(super) struct Plan {
@@ -25,7 +25,8 @@ pub(super) struct Plan {
     waits_ms: u32,
 }
 
-/// A connection, for as long as it lives: whoever has its slot later was accepted later.
+/// A connection, for as long as it lives: whoever has its slot later was accepted later. In the same tick perhaps: then it
+/// leaves in the other's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Leaver {
     slot: Slot,
@@ -139,9 +140,8 @@ impl Clients {
 
     fn dismiss(&mut self, leaver: Leaver, why: Why, reason: CloseReason, hub: &mut Hub) {
         let connection = self.connections.get(leaver.slot as usize);
-        let Some(connection) = connection.filter(|connection| connection.accepted_at == leaver.accepted_at) else {
-            return;
-        };
+        let is_meant = |it: &&Connection| it.accepted_at == leaver.accepted_at && concerns(why, it.phase);
+        let Some(connection) = connection.filter(is_meant) else { return };
         match connection.phase {
             // There is no frame yet that could say anything.
             Phase::Upgrading => self.end(leaver.slot, &reason, hub),
@@ -180,8 +180,12 @@ const WAITS_MS_MAX: u64 = 60_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::orders::Order;
+    use crate::shard::trial::House;
     use crate::shard::wheel::TICK_MS;
     use proptest::prelude::*;
+    use std::net::TcpStream;
+    use std::time::Duration;
 
     fn leavers(count: usize) -> Vec<Leaver> {
         (0..count as u32).map(|slot| Leaver { slot, accepted_at: 7 }).collect()
@@ -239,6 +243,31 @@ mod tests {
             let mut plan = Plan::new(Why::Shed, leavers(count), count, 0, over_ms, shift);
             plan.drawn = count - 1;
             prop_assert!(plan.due_in(0).is_some_and(|last| u64::from(last) * TICK_MS <= over_ms.next_multiple_of(TICK_MS)));
+        }
+    }
+
+    #[test]
+    fn who_is_not_upgraded_is_not_shed_in_the_place_of_another() {
+        let mut house = House::new(1, |_| ());
+        loop {
+            let leaver = house.connect(0, 1);
+            let came_at = house.shards[0].clients.now;
+            let (begun, _) = crossbeam_channel::bounded(1);
+            house.order(0, Order::Shed { count: 1, over_ms: 5000, begun });
+            house.rest();
+            drop(leaver);
+            house.rest();
+            let newcomer = TcpStream::connect(house.addresses[0]).expect("the shard listens");
+            house.rest();
+            if house.shards[0].clients.now == came_at {
+                house.pass(Duration::from_secs(5));
+                house.rest();
+                assert!(house.shards[0].clients.is_upgrading() && house.shards[0].clients.leaving() == 0);
+                return;
+            }
+            // The clock has ticked in between. Once more.
+            drop(newcomer);
+            house.rest();
         }
     }
 

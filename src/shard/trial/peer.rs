@@ -27,6 +27,8 @@ pub struct Peer {
     pub is_lawful: bool,
     /// It said what may mean anything.
     is_noisy: bool,
+    /// It was not let in, and not told why.
+    pub was_dropped: bool,
     /// It does not read for now.
     pub is_deaf: bool,
     pings: u32,
@@ -82,6 +84,7 @@ impl Peer {
             heard: [None; CHANNELS],
             is_lawful: true,
             is_noisy: false,
+            was_dropped: false,
             is_deaf: false,
             pings: 0,
         }
@@ -246,26 +249,16 @@ impl Peer {
         }
         let mut buffer = vec![0; most];
         match link.read(&mut buffer) {
-            Ok(0) => {
-                assert!(
-                    !self.is_lawful || matches!(self.stage, Stage::Closed(_)),
-                    "ended without a word: {:?}",
-                    self.stage
-                );
-                self.stage = Stage::Ended;
-                self.link = None;
-                true
-            }
-            Ok(n) => {
+            Ok(n) if n > 0 => {
                 self.inbound.extend_from_slice(&buffer[..n]);
                 self.take();
                 true
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            Err(error) => {
-                assert!(!self.is_lawful || matches!(self.stage, Stage::Closed(_)), "{error}: {:?}", self.stage);
-                self.stage = Stage::Ended;
-                self.link = None;
+            end => {
+                self.was_dropped = self.is_lawful && self.stage == Stage::Upgrading;
+                assert!(!self.is_served(), "ended without a word: {end:?}");
+                (self.stage, self.link) = (Stage::Ended, None);
                 true
             }
         }

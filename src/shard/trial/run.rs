@@ -239,18 +239,21 @@ impl<I: Iterator<Item = u8>> Run<I> {
     }
 
     fn check_numbers(&mut self) {
-        let (mut connections, mut accepts, mut closes, mut closing) = (0, 0, 0, 0);
+        let (mut connections, mut accepts, mut closes, mut closing, mut drops) = (0, 0, 0, 0, 0);
         for shard in &mut self.house.shards {
             assert_eq!(shard.hub.pages.held_count(), 0, "a page is held");
             let stats = shard.stats();
             connections += shard.clients.count();
             accepts += stats.counters.accepts;
+            drops += stats.counters.address_drops;
             closes += stats.closes.iter().map(|(_, count)| count).sum::<u64>();
             closing += stats.gauges.connections_closing;
         }
         assert_eq!(self.house.shared.accepted.load(SeqCst), connections);
         // Whoever is being closed is counted already, and still there.
         assert_eq!(accepts + closing, closes + connections as u64);
+        let dropped = self.peers.iter().filter(|peer| peer.was_dropped).count();
+        assert!(dropped as u64 <= drops, "somebody was dropped, whose address had not too much");
     }
 }
 
