@@ -20,7 +20,7 @@ use super::orders::{Call, Order};
 use super::{DOORBELL, EVENTS_PER_TURN, Parts, Shard, Shared, mesh};
 use crate::config::{Flags, Live, Settings};
 use crate::hub::simulation::choices::{self, Choices};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mio::{Events, Poll, Waker};
 use peer::{Peer, UPGRADE};
 use run::Run;
@@ -40,8 +40,9 @@ pub struct House {
     pub addresses: Vec<SocketAddr>,
     pub shared: Arc<Shared>,
     orders: Vec<Sender<Order>>,
+    live: Live,
     events: Events,
-    _calls: Receiver<Call>,
+    calls: Receiver<Call>,
 }
 
 impl House {
@@ -55,7 +56,6 @@ impl House {
         let config = Settings::gather(&Flags::default(), |_| None).and_then(|settings| settings.validate());
         let mut live = config.expect("the defaults are valid").live;
         change(&mut live);
-        let live = Arc::new(live);
         let polls: Vec<Poll> = (0..shards).map(|_| Poll::new().expect("a poll")).collect();
         let doorbell = |poll: &Poll| Doorbell::new(Waker::new(poll.registry(), DOORBELL).expect("a waker"), shards);
         let (calls, called) = unbounded();
@@ -89,11 +89,11 @@ impl House {
                 orders: obeyed,
                 shared: shared.clone(),
             };
-            Shard::new(parts, live.clone()).expect("a shard")
+            Shard::new(parts, Arc::new(live.clone())).expect("a shard")
         });
         let shards = shards.collect();
         let events = Events::with_capacity(EVENTS_PER_TURN);
-        House { shards, addresses, shared, orders, events, _calls: called }
+        House { shards, addresses, shared, orders, live, events, calls: called }
     }
 
     /// One turn, without sleep. Returns whether there was anything to do, or is.
@@ -130,6 +130,20 @@ impl House {
     pub fn order(&self, shard: usize, order: Order) {
         self.orders[shard].send(order).expect("the shard lives");
         self.shared.doorbells[shard].ring().expect("rung");
+    }
+
+    /// Other settings for all shards, one after the other.
+    pub fn apply(&mut self, change: impl FnOnce(&mut Live)) {
+        change(&mut self.live);
+        let (done, _) = bounded(self.shards.len());
+        let live = Arc::new(self.live.clone());
+        (0..self.shards.len())
+            .for_each(|shard| self.order(shard, Order::Apply { live: live.clone(), done: done.clone() }));
+    }
+
+    /// Shards that have said since the last call that they are drained.
+    pub fn drained(&self) -> usize {
+        self.calls.try_iter().filter(|call| matches!(call, Call::Drained)).count()
     }
 
     /// All that are open.
@@ -191,7 +205,7 @@ fn nonsense_behind_the_servers_own_end_is_not_read() {
             house.turn(0);
             peer.read(4096);
         }
-        let (begun, _) = crossbeam_channel::bounded(1);
+        let (begun, _) = bounded(1);
         house.order(0, Order::Shed { count: 1, over_ms: 0, begun });
         while peer.is_served() {
             house.turn(0);

@@ -4,9 +4,11 @@ use super::House;
 use super::peer::{CHANNELS, Peer, UPGRADE};
 use super::secure;
 use super::session::{Publisher, Reader};
+use crate::config::Live;
 use crate::hub::simulation::choices::Choices;
 use crate::shard::Shard;
 use crate::shard::orders::Order;
+use crossbeam_channel::bounded;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -30,14 +32,11 @@ impl<I: Iterator<Item = u8>> Run<I> {
     /// The first bytes decide about the server.
     pub fn new(mut choices: Choices<I>) -> Run<I> {
         let shards = choices.of(&[1, 1, 2, 3]);
-        let outbox_bytes_max = choices.of(&[2000, 20_000, 1 << 20]);
-        let connections_per_address_max = choices.of(&[None, None, Some(2), Some(0)]);
         let (proxy, is_secure) = (choices.of(&[None, None, Some("header"), Some("request")]), choices.one_in(3));
         let house = House::new(shards, |live| {
             live.certificate = is_secure.then(secure::certificate);
-            live.limits.outbox_bytes_max = outbox_bytes_max;
-            live.limits.connections_per_address_max = connections_per_address_max;
             live.limits.message_bytes_max = MESSAGE_BYTES_MAX;
+            limits(&mut choices, live);
             live.access.echo_path = Some("/echo".into());
             live.access.has_proxy_header = proxy == Some("header");
             live.access.trusted = proxy.map(|_| "127.0.0.0/8".parse().expect("a network")).into_iter().collect();
@@ -69,6 +68,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
             46..48 => self.some_peer().into_iter().for_each(|peer| peer.is_deaf = true),
             48..54 => self.publish(),
             54 => self.shed(),
+            55 if self.choices.one_in(2) => self.house.apply(|live| limits(&mut self.choices, live)),
             55 => self.watch(),
             56 => self.wait(),
             57..62 => {
@@ -85,7 +85,11 @@ impl<I: Iterator<Item = u8>> Run<I> {
     /// Everybody goes, from a server that goes on or stops. Nothing is left of them.
     pub fn finish(&mut self) {
         self.rest();
-        let stops = self.choices.one_in(2);
+        let drains = self.choices.one_in(3);
+        let stops = drains || self.choices.one_in(2);
+        if drains {
+            self.drain();
+        }
         if stops {
             self.house.stop();
         }
@@ -156,7 +160,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
     fn shed(&mut self) {
         let (shard, count) = (self.some_shard(), self.choices.below(3));
         let over_ms = self.choices.of(&[0, 1000]);
-        let (begun, _) = crossbeam_channel::bounded(1);
+        let (begun, _) = bounded(1);
         self.house.order(shard, Order::Shed { count, over_ms, begun });
     }
 
@@ -178,6 +182,24 @@ impl<I: Iterator<Item = u8>> Run<I> {
         let ms = self.choices.of(&[100, 3000, 12_000]);
         self.house.pass(Duration::from_millis(ms));
         self.rest();
+    }
+
+    /// Everybody is asked to leave, and does.
+    fn drain(&mut self) {
+        let (begun, counts) = bounded(self.house.shards.len());
+        for shard in 0..self.house.shards.len() {
+            let over_ms = self.choices.of(&[0, 300, 2000]);
+            self.house.order(shard, Order::Drain { over_ms, begun: begun.clone() });
+        }
+        let mut drained = 0;
+        while drained < self.house.shards.len() {
+            self.rest();
+            drained += self.house.drained();
+            self.house.pass(Duration::from_millis(100));
+        }
+        assert_eq!((counts.len(), self.house.socket_ids().len()), (self.house.shards.len(), 0));
+        self.rest();
+        assert_eq!(self.house.drained(), 0, "told twice");
     }
 
     fn some_peer(&mut self) -> Option<&mut Peer> {
@@ -255,6 +277,14 @@ impl<I: Iterator<Item = u8>> Run<I> {
         let dropped = self.peers.iter().filter(|peer| peer.was_dropped).count();
         assert!(dropped as u64 <= drops, "somebody was dropped, whose address had not too much");
     }
+}
+
+/// Some of what can be exchanged in a running server.
+fn limits(choices: &mut Choices<impl Iterator<Item = u8>>, live: &mut Live) {
+    live.limits.outbox_bytes_max = choices.of(&[2000, 20_000, 1 << 20]);
+    live.limits.connections_per_address_max = choices.of(&[None, None, Some(2), Some(0)]);
+    live.limits.upgrades_per_address_max = choices.of(&[0, 0, 1]);
+    live.limits.server_ping = choices.one_in(2);
 }
 
 const MESSAGE_BYTES_MAX: usize = 100_000;
