@@ -163,6 +163,7 @@ const BACKLOG_TIMEOUT_MS: u64 = 500;
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::protocol::close::CloseReason;
     use crate::shard::clients::leaving::DISMISSALS_PER_TURN;
     use crate::shard::trial::House;
@@ -186,5 +187,14 @@ mod tests {
             house.turn(0);
         }
         assert!(house.shards[0].clients.is_empty());
+    }
+    #[test]
+    fn who_was_not_told_by_the_deadline_is_cut_off() {
+        let mut house = House::new(1, |live| live.shutdown_timeout_ms = 0);
+        let clients = house.connect(0, DISMISSALS_PER_TURN + 5);
+        house.stop();
+        house.turn(0);
+        let Shard { clients: served, hub, .. } = &mut house.shards[0];
+        assert_eq!((served.count(), served.cut_off(hub), served.count()), (clients.len(), 5, 0));
     }
 }
