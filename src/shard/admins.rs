@@ -7,6 +7,7 @@ use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
 use crate::shard::clients::{Clients, ticks};
 use crate::shard::intake::Intake;
+use crate::shard::listener::PAUSE_TICKS;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
@@ -18,6 +19,8 @@ pub struct Admins {
     shards: usize,
     listener: Option<UnixListener>,
     is_listener_ready: bool,
+    /// Tick before which nobody is accepted.
+    resume_at: Option<u32>,
     connections: Slab<Admin>,
     /// Sessions that a slot has had; in every [`Asker`].
     generation: u32,
@@ -66,6 +69,7 @@ impl Admins {
             shards,
             listener: Some(listener),
             is_listener_ready: true,
+            resume_at: None,
             connections: Slab::new(),
             generation: 0,
             parser: Parser::default(),
@@ -89,6 +93,10 @@ impl Admins {
 
     /// Takes whoever waits. The listener is shared: somebody else may have been faster.
     pub fn accept(&mut self, registry: &Registry, first_token: usize, hub: &mut Hub) {
+        if self.resume_at.is_some_and(|at| (hub.now.wrapping_sub(at) as i32) < 0) {
+            return;
+        }
+        self.resume_at = None;
         while self.is_listener_ready
             && let Some(listener) = &self.listener
         {
@@ -108,9 +116,10 @@ impl Admins {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_listener_ready = false,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
-                    // Out of descriptors: the next connection attempt, or the next turn that has one, tries again.
+                    // Out of descriptors. In every turn it would be thousands of lines a second.
                     hub.counters.accept_errors += 1;
-                    tracing::warn!(shard = self.me, %error, "cannot accept an admin connection");
+                    tracing::warn!(shard = self.me, %error, "accepting admin connections pauses");
+                    self.resume_at = Some(hub.now.wrapping_add(PAUSE_TICKS));
                     return;
                 }
             }
@@ -417,3 +426,27 @@ const READ_TIMEOUT_MS: u64 = 3000;
 /// What an idle connection keeps of its input buffer, and of its output.
 const INPUT_BYTES_KEPT: usize = 512 * 1024;
 const OUTPUT_BYTES_KEPT: usize = 512 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Identity;
+    use socket2::{Domain, Socket, Type};
+    use std::os::fd::OwnedFd;
+
+    #[test]
+    fn accepting_pauses_where_it_fails() {
+        // One that does not listen.
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        let listener = UnixListener::from_std(OwnedFd::from(socket).into());
+        let mut admins = Admins::new(0, 1, listener, 1024);
+        let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], Limits::default());
+        let poll = mio::Poll::new().expect("a poll");
+        hub.now = u32::MAX;
+        for (passed, expected) in [(0, 1), (0, 1), (PAUSE_TICKS - 1, 1), (1, 2), (0, 2)] {
+            hub.now = hub.now.wrapping_add(passed);
+            admins.accept(poll.registry(), 1, &mut hub);
+            assert_eq!(hub.counters.accept_errors, expected);
+        }
+    }
+}
