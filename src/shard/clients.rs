@@ -390,26 +390,23 @@ impl Clients {
                     connection.is_blocked = written == Written::Blocked;
                     hub.counters.writes_blocked += u64::from(connection.is_blocked);
                 }
-                Err(_) => {
-                    // What an earlier call of this write took is gone out all the same.
-                    hub.counters.bytes_out += (waiting - connection.outbox.bytes()) as u64;
-                    let was_open = connection.phase == Phase::Open;
-                    self.count_end(slot, &CloseReason::ClientGone, hub);
-                    if was_open {
-                        hub.disconnect(slot, &CloseReason::ClientGone, self);
-                    }
-                    return self.finish(slot);
-                }
+                Err(_) => return self.write_failed(slot, waiting, hub),
             }
         } else {
             connection.outbox.unpin(&mut hub.pages);
         }
-        let pending = connection.pending();
+        self.wrote(slot, written_bytes, hub);
+    }
+
+    /// What follows from what a connection took, and from what still waits for it.
+    fn wrote(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
+        let connection = &mut self.connections[slot as usize];
+        let (pending, limit) = (connection.pending(), echo::outbox_limit(connection.phase, &self.live.limits));
         match connection.phase {
             Phase::Open | Phase::Echoing { .. } if pending > limit => {
                 self.close(slot, CloseReason::SlowConsumer { limit, pending }, hub);
             }
-            Phase::Echoing { .. } => self.echo_written(slot, written_bytes),
+            Phase::Echoing { .. } => self.echo_written(slot, bytes),
             Phase::Closing { is_answered, .. } if pending == 0 => {
                 if let Some(tls) = Connection::tls(&mut connection.aside)
                     && !tls.say_end(&mut connection.socket)
@@ -427,6 +424,20 @@ impl Clients {
             }
             _ => {}
         }
+    }
+
+    /// The socket is broken. `waiting`: bytes that waited before the write.
+    #[cold]
+    fn write_failed(&mut self, slot: Slot, waiting: usize, hub: &mut Hub) {
+        let connection = &self.connections[slot as usize];
+        // What an earlier call of this write took is gone out all the same.
+        hub.counters.bytes_out += (waiting - connection.outbox.bytes()) as u64;
+        let was_open = connection.phase == Phase::Open;
+        self.count_end(slot, &CloseReason::ClientGone, hub);
+        if was_open {
+            hub.disconnect(slot, &CloseReason::ClientGone, self);
+        }
+        self.finish(slot);
     }
 
     // ---- what the turn wants to know
