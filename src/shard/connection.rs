@@ -44,8 +44,6 @@ pub struct Connection {
     pub is_unread: bool,
     /// The poll has said that the peer sends no more: what is still to be read ends with an end, which it will not say again.
     pub is_eof_near: bool,
-    /// The reason for which it ends has been counted.
-    pub has_ended: bool,
 }
 
 /// What most connections do without.
@@ -132,7 +130,6 @@ impl Connection {
             is_blocked: false,
             is_unread: false,
             is_eof_near: false,
-            has_ended: false,
         }
     }
 
@@ -167,9 +164,9 @@ impl Connection {
         request
     }
 
-    /// Notes that it ends. Returns whether that is news: the first reason is the one that counts.
-    pub fn end(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_ended, true)
+    /// Whether the reason for which it ends has been counted: the first is the one that counts.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. } | Phase::Ended)
     }
 }
 

@@ -87,7 +87,7 @@ impl Clients {
 
     /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.
     pub(super) fn count_end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
-        if self.connections[slot as usize].end() {
+        if !self.connections[slot as usize].is_ending() {
             self.closes[reason.kind()] += 1;
             if hub.is_watched() {
                 hub.see_close(slot, self.address(slot), reason);
