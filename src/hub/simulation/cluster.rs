@@ -33,6 +33,8 @@ pub struct Cluster<I> {
     limits: Limits,
     /// The sender and the receiver whose letters are overtaken by many others.
     slow: (usize, usize),
+    /// About how many overtake each of them.
+    overtaking: usize,
     /// Consumers of events ask for more as soon as they are told something.
     are_readers_eager: bool,
     /// Ticks, as arrivals tell them.
@@ -179,6 +181,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             limits,
             // Often the shard that has most to say to all others.
             slow: (choices.of(&[usize::from(JOURNAL), usize::from(JOURNAL), shards - 1]), choices.below(shards)),
+            overtaking: 256,
             are_readers_eager: choices.one_in(2),
             now: 0,
             subscriptions_max,
@@ -696,7 +699,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             return;
         }
         let from = self.choices.of(&senders);
-        if (from, to) != self.slow || self.choices.one_in(OVERTAKEN) {
+        if (from, to) != self.slow || self.choices.one_in(self.overtaking) {
             self.deliver(from, to);
         }
     }
@@ -790,6 +793,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     /// Publishers stop, fences go through every mailbox, while clients come, ask and leave as before.
     fn go_down(&mut self) {
+        // The fences wait for the slowest.
+        self.overtaking = 8;
         let mut unfenced: Vec<usize> = (0..self.shards.len()).collect();
         // Whether a fenced shard still reads its clients. Where it does not, every request is answered.
         let reads_on = self.choices.one_in(2);
@@ -1039,6 +1044,4 @@ fn is_ranked(channels: &Best<BusyChannel>, expected: &[(String, u64, Option<u64>
 const PUBLISHER: u32 = 0;
 const OPERATOR: u32 = 1;
 const READER: u32 = 2;
-/// Letters that overtake a slow one, about.
-const OVERTAKEN: usize = 256;
 const CHANNELS_MAX: usize = 3;
