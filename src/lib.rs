@@ -73,7 +73,8 @@
 //! 5. Everything that can grow has a limit, a counter and a defined behaviour at the limit.
 //! 6. Nothing that came from a socket can panic the process. No `unsafe`.
 //! 7. [`hub`], [`protocol`], [`wire`] are pure, so whole clusters of shards run inside one test, on one thread, under a
-//!    seeded scheduler; invariants 1 and 2 are checked on thousands of such runs (`src/hub/simulation`).
+//!    seeded scheduler; invariants 1 and 2 are checked on thousands of such runs (`src/hub/simulation`). Shards are turned by
+//!    hand around them, with real sockets, so that 5 and 6 are too (`src/shard/trial`).
 //!
 //! # Layers
 //!
