@@ -308,7 +308,7 @@ impl Clients {
 
 /// Upgrades, steps of TLS handshakes, and reads of first messages, of one turn. The dearest plain one, an upgrade, is about 10 us
 /// with its write.
-const NEWCOMERS_PER_TURN: usize = 64;
+const NEWCOMERS_PER_TURN: usize = 24;
 /// Flights of TLS handshakes among them. A full handshake was measured at 0.23 ms with an ECDSA key and at 1.1 ms with RSA-2048;
 /// in TLS 1.3 it takes two flights.
 const FLIGHTS_PER_TURN: usize = 8;

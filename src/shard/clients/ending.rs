@@ -156,7 +156,7 @@ impl Clients {
     }
 }
 
-/// About 1 ms of system calls.
-const REAPS_PER_TURN: usize = 64;
+/// About 0.2 ms of system calls.
+const REAPS_PER_TURN: usize = 24;
 /// How long a peer may take to answer a close frame.
 pub(super) const CLOSE_TIMEOUT_MS: u64 = 3000;
