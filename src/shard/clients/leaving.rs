@@ -19,8 +19,9 @@ pub(super) struct Plan {
     drawn: usize,
     begun_at: u32,
     over_ticks: u32,
-    /// Where in its share of the time each is drawn, in 256ths: several shards do not close in step.
-    shift: u8,
+    /// Where in its share of the time each is drawn, in 256ths from 1 on: several shards do not close in step, and a long
+    /// drain does not begin with a close.
+    shift: u16,
     /// What the waits of those who leave differ by, at most.
     waits_ms: u32,
 }
@@ -39,7 +40,16 @@ impl Plan {
         let count = count.min(waiting.len());
         let rush_ms = (count as u64 * RETURN_MS).saturating_sub(over_ms);
         let waits_ms = rush_ms.clamp(WAITS_MS_MIN, WAITS_MS_MAX) as u32;
-        Plan { why, waiting, count, drawn: 0, begun_at: now, over_ticks: ticks(over_ms), shift: chance as u8, waits_ms }
+        Plan {
+            why,
+            waiting,
+            count,
+            drawn: 0,
+            begun_at: now,
+            over_ticks: ticks(over_ms),
+            shift: chance as u16 % 256 + 1,
+            waits_ms,
+        }
     }
 
     /// The next who is to leave by now. `chance` is any number, another one each time.
@@ -56,7 +66,7 @@ impl Plan {
     fn due_in(&self, now: u32) -> Option<u32> {
         let left = self.count - self.drawn;
         (left > 0).then(|| {
-            let share = (self.drawn as u64) << 8 | u64::from(self.shift);
+            let share = ((self.drawn as u64) << 8) + u64::from(self.shift);
             let after = u64::from(self.over_ticks) * share / ((self.count as u64) << 8);
             (self.begun_at.wrapping_add(after as u32).wrapping_sub(now) as i32).max(0) as u32
         })
@@ -290,10 +300,18 @@ mod tests {
     }
 
     #[test]
+    fn a_long_drain_does_not_begin_with_a_close() {
+        for chance in 0..512 {
+            let plan = Plan::new(Why::Drained, leavers(1), 1, 0, 3_600_000, chance);
+            assert!(plan.due_in(0).is_some_and(|first| u64::from(first) * TICK_MS >= 14_000));
+        }
+    }
+
+    #[test]
     fn a_hundred_million_over_an_hour_do_not_overflow() {
         let plan = Plan { drawn: 99_999_999, ..Plan::new(Why::Shed, Vec::new(), 0, 0, 3_600_000, 255) };
         let plan = Plan { count: 100_000_000, ..plan };
-        assert_eq!(plan.due_in(0), Some(35_999));
+        assert_eq!(plan.due_in(0), Some(36_000));
     }
 
     #[test]
