@@ -117,6 +117,7 @@ pub fn run(
     let mut marks: [Option<(u64, Usage)>; 2] = [None, None];
     let mut counting = None;
     let mut next = start;
+    let family = server_pid.map(procfs::family).unwrap_or_default();
     loop {
         let now = now_ns();
         let interrupted = orders.stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
@@ -147,7 +148,7 @@ pub fn run(
         }
         if now >= next {
             let mut moment = moment(start);
-            moment.rss_bytes = usage().rss_bytes;
+            moment.rss_bytes = procfs::rss_bytes(&family);
             watch(moment);
             timeline.push(moment);
             next += 100_000_000;

@@ -109,7 +109,7 @@ fn frames_cut_anywhere_arrive_whole() {
                 socket.write_all(piece).unwrap();
             }
         });
-        let mut net = Net::new(address, Arc::new(Target::named("corecast").unwrap()), 0).unwrap();
+        let mut net = Net::new(address, Arc::new(Target::named("corecast").unwrap())).unwrap();
         let mut seen = Collector::default();
         net.open(0);
         while !seen.is_closed {

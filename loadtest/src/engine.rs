@@ -1,7 +1,7 @@
 //! The engine: one epoll loop with many client connections. It knows WebSockets, not scenarios; what a message means is
 //! the [`Handler`]'s business. One read buffer for all connections; a connection that is idle holds no buffer.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub enum Ended {
 
 /// Tokens from here up are the scenario's own.
 pub const TOKEN_MIN: usize = usize::MAX - 15;
+/// Addresses in 127.0.0.0/8 to connect from.
+const SOURCES: u32 = 250 * 250 * 250;
 
 /// The connections of one thread.
 pub struct Net {
@@ -59,8 +61,10 @@ pub struct Net {
     tls: Option<Arc<ClientConfig>>,
     address: SocketAddr,
     target: Arc<Target>,
-    /// Which block of source addresses is this thread's.
-    source_block: u32,
+    /// What asks for an upgrade, and on which channel's path.
+    request: (u32, Vec<u8>),
+    /// The first of this run's source addresses, as a number.
+    source_base: u32,
     started: u32,
     /// Connections that are open.
     pub open: usize,
@@ -92,8 +96,8 @@ enum Phase {
 }
 
 impl Net {
-    /// No connections yet. `source_block`: a number of its own for each thread of the run.
-    pub fn new(address: SocketAddr, target: Arc<Target>, source_block: usize) -> io::Result<Net> {
+    /// No connections yet.
+    pub fn new(address: SocketAddr, target: Arc<Target>) -> io::Result<Net> {
         Ok(Net {
             poll: Poll::new()?,
             events: Some(Events::with_capacity(1024)),
@@ -105,8 +109,9 @@ impl Net {
             scratch: Vec::new(),
             tls: target.tls.map(client_config).transpose()?,
             address,
+            request: (0, wire::upgrade_request(&address.to_string(), &target.path_of(0))),
             target,
-            source_block: source_block as u32,
+            source_base: fastrand::u32(..SOURCES),
             started: 0,
             open: 0,
             opening: 0,
@@ -127,16 +132,8 @@ impl Net {
             self.connections.push(None);
             self.connections.len() - 1
         });
-        match self.connect(id) {
-            Ok(stream) => {
-                let connection = Connection {
-                    stream,
-                    phase: Phase::Connecting,
-                    started_ns: now_ns(),
-                    channel,
-                    rest: Vec::new(),
-                    out: Vec::new(),
-                };
+        match self.connect(id, channel) {
+            Ok(connection) => {
                 self.connections[id] = Some(connection);
                 self.opening += 1;
             }
@@ -145,29 +142,50 @@ impl Net {
         id
     }
 
-    fn connect(&mut self, id: usize) -> io::Result<Stream> {
+    fn connect(&mut self, id: usize, channel: u32) -> io::Result<Connection> {
+        let started_ns = now_ns();
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
         if let Some(source) = self.source() {
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         match socket.connect(&self.address.into()) {
-            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
-            _ => {
-                let mut stream = TcpStream::from_std(std::net::TcpStream::from(socket));
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(&mut stream, Token(id), interest)?;
-                Stream::new(stream, self.tls.as_ref())
+            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        let mut stream = TcpStream::from_std(std::net::TcpStream::from(socket));
+        let mut phase = Phase::Connecting;
+        let mut out = Vec::new();
+        if self.tls.is_none() {
+            // On loopback the connection is there by now, though it was said to be in progress.
+            let request = self.request(channel);
+            match stream.write(request) {
+                Ok(written) => (phase, out) = (Phase::Upgrading, request[written..].to_vec()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
+                Err(error) => return Err(error),
             }
         }
+        self.poll.registry().register(&mut stream, Token(id), Interest::READABLE | Interest::WRITABLE)?;
+        let stream = Stream::new(stream, self.tls.as_ref())?;
+        Ok(Connection { stream, phase, started_ns, channel, rest: Vec::new(), out })
     }
 
-    /// Another source address every thousand connections, so that ports in TIME_WAIT never run out.
+    /// What asks for an upgrade. Most scenarios have one path for all.
+    fn request(&mut self, channel: u32) -> &[u8] {
+        if self.request.0 != channel {
+            self.request = (channel, wire::upgrade_request(&self.address.to_string(), &self.target.path_of(channel)));
+        }
+        &self.request.1
+    }
+
+    /// Another source address every thousand connections, from another one on in every run: each has some 28 000 ports, of
+    /// which those in TIME_WAIT cannot be had for a minute, and the kernel's search for one that can takes milliseconds.
     fn source(&mut self) -> Option<Ipv4Addr> {
         self.started += 1;
         match self.address.ip() {
             IpAddr::V4(ip) if ip.is_loopback() => {
-                let number = (self.source_block * 4096 + self.started / 1000) % (250 * 250 * 250);
+                let number = (self.source_base + self.started / 1000) % SOURCES;
                 let [a, b, c] = [number / 62_500, number / 250 % 250, number % 250].map(|n| n as u8 + 1);
                 Some(Ipv4Addr::new(127, a, b, c))
             }
@@ -258,20 +276,12 @@ impl Net {
     }
 
     fn writable(&mut self, id: usize, handler: &mut impl Handler) {
+        if self.phase(id) == Some(Phase::Connecting) {
+            self.established(id, handler);
+        }
         let Some(connection) = self.connections[id].as_mut() else {
             return;
         };
-        if connection.phase == Phase::Connecting {
-            if let Ok(Some(error)) | Err(error) = connection.stream.tcp().take_error() {
-                return self.end(id, Ended::Refused(error.to_string()), handler);
-            }
-            if connection.stream.tcp().peer_addr().is_err() {
-                return;
-            }
-            connection.phase = Phase::Upgrading;
-            let path = self.target.path_of(connection.channel);
-            connection.out = wire::upgrade_request(&self.address.to_string(), &path);
-        }
         connection.stream.writable();
         while !connection.out.is_empty() {
             match connection.stream.write(&connection.out) {
@@ -281,6 +291,23 @@ impl Net {
             }
         }
         connection.out = Vec::new();
+    }
+
+    /// Whether it is connected, which its first event says.
+    fn established(&mut self, id: usize, handler: &mut impl Handler) {
+        let Some(connection) = self.connections[id].as_mut() else {
+            return;
+        };
+        if let Ok(Some(error)) | Err(error) = connection.stream.tcp().take_error() {
+            return self.end(id, Ended::Refused(error.to_string()), handler);
+        }
+        if connection.stream.tcp().peer_addr().is_ok() {
+            let channel = connection.channel;
+            let request = self.request(channel).to_vec();
+            if let Some(connection) = self.connections[id].as_mut() {
+                (connection.phase, connection.out) = (Phase::Upgrading, request);
+            }
+        }
     }
 
     fn readable(&mut self, id: usize, is_ending: bool, handler: &mut impl Handler) {
@@ -394,6 +421,10 @@ impl Net {
         self.open += 1;
         let started = self.connections[id].as_ref().map_or(now, |connection| connection.started_ns);
         handler.opened(self, id, now.saturating_sub(started));
+        // Not for those that are closed at once. The first that is sent is not held back without it either.
+        if let Some(connection) = self.connections[id].as_mut() {
+            let _ = connection.stream.tcp().set_nodelay(true);
+        }
     }
 
     fn end(&mut self, id: usize, why: Ended, handler: &mut impl Handler) {

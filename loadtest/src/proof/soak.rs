@@ -6,7 +6,7 @@
 use super::slow::stop_reading;
 use super::{Cast, Findings, ProofArgs, Stage, Troupe, bystanders};
 use crate::plan::Scenario;
-use crate::procfs::Usage;
+use crate::procfs;
 use crate::report::{bytes, number};
 use crate::wire;
 use anyhow::ensure;
@@ -56,8 +56,7 @@ fn play(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
 
     // Warm: everything has happened once.
     faults.all(&stage)?;
-    settle(&stage)?;
-    let warm = stage.usage();
+    let (_, warm) = settle(&stage)?;
 
     let cast =
         Cast { title: "", first_channel: 0, is_background: false, processes: 1, warmup_s: 0.0, seconds: args.duration };
@@ -107,7 +106,7 @@ fn is_over(churn: &Troupe, steady: &Troupe) -> bool {
 }
 
 /// What must hold once everybody is gone.
-fn add_up(findings: &mut Findings, stats: &BTreeMap<String, u64>, cold: &Usage, warm: &Usage, slack: u64) {
+fn add_up(findings: &mut Findings, stats: &BTreeMap<String, u64>, cold: &Held, warm: &Held, slack: u64) {
     let stat = |name: &str| stats.get(name).copied().unwrap_or_default();
     let is_reason = |name: &str| name.starts_with("closes_");
     let closes: u64 = stats.iter().filter(|(name, _)| is_reason(name)).map(|(_, count)| count).sum();
@@ -150,8 +149,14 @@ fn add_up(findings: &mut Findings, stats: &BTreeMap<String, u64>, cold: &Usage, 
     );
 }
 
+/// What the server holds when nobody is there.
+struct Held {
+    rss_bytes: u64,
+    descriptors: u64,
+}
+
 /// Waits until the server has seen everybody go. Returns what it says then.
-fn settle(stage: &Stage) -> anyhow::Result<(BTreeMap<String, u64>, Usage)> {
+fn settle(stage: &Stage) -> anyhow::Result<(BTreeMap<String, u64>, Held)> {
     let start = Instant::now();
     loop {
         let stats = stage.stats()?;
@@ -161,7 +166,8 @@ fn settle(stage: &Stage) -> anyhow::Result<(BTreeMap<String, u64>, Usage)> {
         let is_quiet = stats.get("admin_connections") == Some(&1);
         if is_empty && is_quiet || start.elapsed() > Duration::from_secs(30) {
             std::thread::sleep(Duration::from_millis(300));
-            return Ok((stats, stage.usage()));
+            let (rss_bytes, descriptors) = (stage.usage().rss_bytes, procfs::descriptors(stage.server.pid()));
+            return Ok((stats, Held { rss_bytes, descriptors }));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -279,7 +285,7 @@ impl Faults {
         let pid = Pid::from_raw(stage.server.pid() as i32);
         let was = getrlimit(Resource::Nofile);
         let mut low = was;
-        low.current = Some(stage.usage().descriptors + 2);
+        low.current = Some(procfs::descriptors(stage.server.pid()) + 2);
         prlimit(pid, Resource::Nofile, low)?;
         let errors = stage_errors(stage);
         let waiting = (0..20).map(|_| TcpStream::connect(stage.server.address)).collect::<Result<Vec<_>, _>>()?;

@@ -27,7 +27,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     anyhow::ensure!(plan.target.unsubscribe.is_some(), "{} has no unsubscribe to churn with", plan.target.name);
     anyhow::ensure!(!plan.target.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let mut handler = Churn {
         worker,
         channels,

@@ -16,7 +16,7 @@ pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Ta
     let plan = &worker.plan;
     let in_flight = worker.share(in_flight).len().max(1);
     let hold = worker.share(hold).len();
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let mut handler = Connecting {
         hold,
         held: Vec::new(),

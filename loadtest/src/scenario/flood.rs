@@ -36,7 +36,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     );
     let first = plan.first_channel;
     let count = subscribers.len();
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let mut handler = Flooded {
         worker,
         subscribers: (0..count).map(|at| Subscriber::new(channel_of(at), flood)).collect(),

@@ -45,7 +45,7 @@ fn gather(
     channel: impl Fn(usize) -> u32,
 ) -> anyhow::Result<Net> {
     let plan = &worker.plan;
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()), worker.index)?;
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     set_up(worker, &mut net, handler, count, channel)?;
     handler.tally().wanted = count as u64;
     handler.tally().connected = net.open as u64;
