@@ -525,6 +525,7 @@ mod tests {
     use super::*;
     use crate::config::Limits;
     use crate::hub::addresses::Verdict;
+    use crate::hub::directory::HELD_BACK_TICKS;
     use crate::hub::mail::{Arrival, Mail, Slot};
     use crate::hub::pages::{Chunk, Pages};
     use crate::hub::{Identity, Urgency};
@@ -574,6 +575,30 @@ mod tests {
         let told = look(HOURS_MS, true);
         let times: Vec<&str> = told.lines().filter_map(|line| line.get(11..24)).collect();
         assert_eq!(times, ["1764100001000", "1764110800000"], "{told}");
+    }
+
+    #[test]
+    fn channels_that_a_crowd_leaves_are_vacated_a_few_in_a_turn() {
+        const CHANNELS: usize = 10_000;
+        let limits = Limits { subscriptions_max: CHANNELS, ..Limits::default() };
+        let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], limits);
+        let (mut letters, mut session) = (Letters::default(), Session::new(0, 0, 0));
+        session.line(br#"{"command":"events"}"#, &mut Parser::default(), &mut hub, 1, &mut letters);
+        hub.connect(0, None, &mut letters);
+        for n in 0..CHANNELS {
+            hub.hear(0, &format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{n}"}}}}"#), &mut letters);
+        }
+        hub.disconnect(0, &CloseReason::ClientGone, &mut letters);
+        hub.report(|| 0, &mut letters);
+        hub.now += HELD_BACK_TICKS;
+        let mut turn = || {
+            assert_eq!(hub.vacates_in(), Some(0));
+            let before = hub.counters.events;
+            hub.report(|| 0, &mut letters);
+            (hub.counters.events - before) as usize
+        };
+        assert_eq!([turn(), turn(), turn()], [4096, 4096, CHANNELS - 2 * 4096]);
+        assert_eq!(hub.vacates_in(), None);
     }
 
     #[test]

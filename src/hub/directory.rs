@@ -119,7 +119,7 @@ impl Directory {
     /// Forgets one of the channels that nobody has heard for long enough, or for less where too many wait.
     pub fn vacate(&mut self, now: u32) -> Option<ChannelName> {
         while let Some(&(index, since)) = self.vacancies.front() {
-            if !is_due(since, now) && self.vacancies.len() <= VACANCIES_MAX {
+            if !is_due(since, now) && !self.is_crowded() {
                 return None;
             }
             self.vacancies.pop_front();
@@ -138,6 +138,11 @@ impl Directory {
             self.vacant.shrink_to_fit();
         }
         None
+    }
+
+    /// Whether more channels wait than may.
+    pub fn is_crowded(&self) -> bool {
+        self.vacancies.len() > VACANCIES_MAX
     }
 
     /// Ticks until the next channel may have to be vacated.
