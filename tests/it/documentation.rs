@@ -118,7 +118,7 @@ fn nothing_is_left_out() {
 /// Runs the blocks of a page.
 fn run(path: &str) {
     let text = read(path);
-    let mut runner = Runner::new();
+    let mut runner = Runner::new(&text);
     let blocks = page::blocks(Path::new(path), &text);
     let (mut not_run, mut skipped) = (0, 0);
     let mut is_skipped = false;

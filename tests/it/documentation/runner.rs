@@ -32,9 +32,12 @@ pub struct Runner {
 }
 
 impl Runner {
-    pub fn new() -> Runner {
+    /// For a page of this text.
+    pub fn new(page: &str) -> Runner {
         let dir = TempDir::new();
-        let ports: Vec<_> = SHOWN_PORTS.into_iter().zip(std::iter::repeat_with(free_port)).collect();
+        // What the page shows as something else is no port.
+        let mut free_ports = std::iter::repeat_with(free_port).filter(|port| !page.contains(port.as_str()));
+        let ports: Vec<_> = SHOWN_PORTS.into_iter().zip(free_ports.by_ref()).collect();
         // `subscribe` goes to the default port, as no configuration tells it another one.
         let script = format!(
             "#!/bin/sh\n\
@@ -233,7 +236,7 @@ impl Runner {
 
     /// What the page shows, as it is run.
     fn real(&self, text: &str) -> String {
-        let text = self.ports.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
+        let text = self.ports.iter().fold(text.to_owned(), |text, (shown, real)| with_number(&text, shown, real));
         text.replace(SHOWN_DIR, &self.dir.path().display().to_string())
     }
 
@@ -241,7 +244,7 @@ impl Runner {
     fn shown(&self, text: &str) -> Vec<String> {
         // The directory first: its name may hold what looks like a port.
         let text = text.replace(&self.dir.path().display().to_string(), SHOWN_DIR);
-        let text = self.ports.iter().fold(text, |text, (shown, real)| text.replace(real, shown));
+        let text = self.ports.iter().fold(text, |text, (shown, real)| with_number(&text, real, shown));
         text.lines().map(str::to_owned).collect()
     }
 
@@ -259,6 +262,34 @@ impl Runner {
             running.signal(Signal::TERM);
             assert!(running.output.wait_for_end(), "does not stop: {}", running.output.text());
         }
+    }
+}
+
+/// The text with another number in this one's place, where it stands by itself: in IDs, signatures and times there may be any
+/// digits.
+fn with_number(text: &str, number: &str, other: &str) -> String {
+    let mut replaced = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(number) {
+        let (before, after) = (&rest[..at], &rest[at + number.len()..]);
+        let is_part = before.ends_with(char::is_alphanumeric)
+            || before.is_empty() && replaced.ends_with(char::is_alphanumeric)
+            || after.starts_with(char::is_alphanumeric);
+        replaced.push_str(before);
+        replaced.push_str(if is_part { number } else { other });
+        rest = after;
+    }
+    replaced + rest
+}
+
+#[test]
+fn a_port_is_no_part_of_something_longer() {
+    let replaced = |text: &str| with_number(text, "12345", "9000");
+    assert_eq!(replaced("at 127.0.0.1:12345, 12345 and \"12345\""), "at 127.0.0.1:9000, 9000 and \"9000\"");
+    for text in
+        ["", "112345", "123456", "1234512345", "2026-11-25T20:50:39.123456Z", "a12345b7-fcf0-419c-a455-e60b6cfb937d"]
+    {
+        assert_eq!(replaced(text), text);
     }
 }
 
