@@ -216,16 +216,18 @@ fn announce_console(http: &http::Remote, address: SocketAddr) {
 
 /// One listener per shard on the same address. SO_REUSEPORT would let a second server in unseen, so the address is first
 /// bound without it.
-fn listen(address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
-    let not_had = |error| not_had(error, format!("cannot listen on {address}; --listen chooses another"));
-    let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Not a second listener, but connections of an earlier server that linger in TIME_WAIT are no obstacle.
-    probe.set_reuse_address(true)?;
-    probe.bind(&address.into()).map_err(not_had)?;
-    let address = probe.local_addr()?.as_socket().unwrap_or(address);
-    // A bound socket that does not listen does not keep others from it; one that does, does.
-    probe.listen(1).map_err(not_had)?;
-    drop(probe);
+fn listen(mut address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
+    let wanted = address;
+    let not_had = |error| not_had(error, format!("cannot listen on {wanted}; --listen chooses another"));
+    // A port that the system chooses is nobody else's.
+    if address.port() != 0 {
+        let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Not a second listener, but connections of an earlier server that linger in TIME_WAIT are no obstacle.
+        probe.set_reuse_address(true)?;
+        probe.bind(&address.into()).map_err(not_had)?;
+        // A bound socket that does not listen does not keep others from it; one that does, does.
+        probe.listen(1).map_err(not_had)?;
+    }
 
     let mut listeners = Vec::new();
     for _ in 0..shards {
@@ -236,6 +238,8 @@ fn listen(address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::from(address)).map_err(not_had)?;
+        // The others go where the first one is.
+        address = socket.local_addr()?.as_socket().unwrap_or(address);
         socket.listen(BACKLOG).map_err(not_had)?;
         listeners.push(socket.into());
     }
