@@ -54,7 +54,8 @@ impl Shard {
     /// Upgrades that are under way come first: before them nobody can be told anything.
     pub(super) fn progress_drain(&mut self) {
         let Some(draining) = &mut self.draining else { return };
-        if self.clients.now.wrapping_sub(draining.accepts_until) as i32 >= 0 {
+        // By the time until which everybody was heard: a stall is not theirs.
+        if self.hearing.heard_until().wrapping_sub(draining.accepts_until) as i32 >= 0 {
             self.listener = None;
         } else if self.listener.is_some() || self.clients.is_upgrading() {
             return;
