@@ -156,6 +156,7 @@ const REST_BYTES_MAX: usize = 64 * 1024;
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread;
@@ -265,7 +266,10 @@ pub(super) mod tests {
 
     #[test]
     fn whoever_is_not_there_or_speaks_no_http_is_a_failure() {
-        let gone = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+        // Nobody else gets the port, and who connects to it is refused.
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        let gone = silent.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
         let failed = |result: Result<(), Failure>| match result {
             Err(Failure::Connection(why)) => why,
             other => panic!("{other:?}"),
