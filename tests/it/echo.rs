@@ -169,7 +169,7 @@ fn a_paused_connection_hears_the_servers_end() {
 
 #[test]
 fn nobody_is_pinged_and_silence_ends() {
-    let server = echoing(1).heart(1, 1).arg("--server-ping", "on").start();
+    let server = echoing(1).heart(1, 2).arg("--server-ping", "on").start();
     let mut pinging = connect(&server);
     let start = Instant::now();
     let mut silent = connect(&server);
@@ -182,7 +182,7 @@ fn nobody_is_pinged_and_silence_ends() {
         assert_eq!(pinging.frame(), (PONG, vec![]));
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(ending.join().expect("it was closed") >= Duration::from_millis(1800));
+    assert!(ending.join().expect("it was closed") >= Duration::from_millis(2800));
     check_echo(&mut pinging, TEXT, b"still here");
     assert_eq!(stats(&server)["closes_silent"], 1);
 }
@@ -191,13 +191,13 @@ fn nobody_is_pinged_and_silence_ends() {
 #[test]
 fn taking_is_a_sign_of_life() {
     const BYTES: usize = 8 << 20;
-    let server = echoing(1).heart(1, 1).arg("--max-message", BYTES).start();
+    let server = echoing(1).heart(1, 2).arg("--max-message", BYTES).start();
     let mut client = upgraded(RawClient::tcp_with_small_buffer(&server));
     client.write(&frame(BINARY, &vec![7; BYTES]));
     let start = Instant::now();
     let mut left = BYTES + 10;
     while left > 0 {
-        let piece = left.min(if start.elapsed() < Duration::from_millis(2500) { 16 << 10 } else { left });
+        let piece = left.min(if start.elapsed() < Duration::from_millis(3500) { 16 << 10 } else { left });
         client.skip(piece);
         left -= piece;
         thread::sleep(Duration::from_millis(20));

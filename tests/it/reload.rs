@@ -262,7 +262,7 @@ fn limits_hold_from_the_next_use_on() {
     let server = &configured.server;
     let mut open = RawClient::connect(server);
     let text =
-        "path = [\"/ws\"]\nmax-message = 200\nmax-connections = 1\nadmin-line-limit = 1024\nhandshake-timeout = 0.1\n";
+        "path = [\"/ws\"]\nmax-message = 200\nmax-connections = 1\nadmin-line-limit = 1024\nhandshake-timeout = 1\n";
     let changes = configured.changes(text);
     assert_eq!(changes.len(), 5, "{changes:?}");
     // The next upgrade.
