@@ -222,10 +222,10 @@ fn whatever_arrives_keeps_a_connection(shards: usize) {
 
 fn a_missing_pong_closes_with_4201(shards: usize) {
     let server = Server::options(shards).heart(1, 1).arg("--server-ping", "on").start();
+    let start = Instant::now();
     let mut quiet = Client::connect(&server);
     let mut busy = Client::connect(&server);
     quiet.expect(r#"{"event":"socket:ping"}"#);
-    let pinged = Instant::now();
     // Anything but a socket:pong is no answer.
     busy.send(r#"{"event":"socket:ping","data":{"id":1}}"#);
     let mut pings = 0;
@@ -245,7 +245,8 @@ fn a_missing_pong_closes_with_4201(shards: usize) {
     assert_eq!(code, 4201);
     assert!(pings >= 1, "closed without having been asked");
     quiet.expect_close(4201);
-    assert!(pinged.elapsed() >= Duration::from_millis(700), "closed {:?} after the ping", pinged.elapsed());
+    // Half a second at least until the ping, and then the timeout.
+    assert!(start.elapsed() >= Duration::from_millis(1300), "closed after {:?}", start.elapsed());
 }
 
 fn pongs_keep_a_connection(shards: usize) {
