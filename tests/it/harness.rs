@@ -89,6 +89,15 @@ impl Server {
         rest.split(')').next().and_then(|address| address.parse().ok()).expect("an address of HTTP")
     }
 
+    /// Keeps its port from others once the server has left it, for as long as this lives: who connects then is refused.
+    pub fn keep_port(&self) -> Socket {
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("socket option");
+        socket.set_reuse_port(true).expect("socket option");
+        socket.bind(&self.address.into()).expect("a port that is shared");
+        socket
+    }
+
     /// What the server has written to stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()

@@ -29,6 +29,7 @@ for_shards!(
 
 fn sigterm_closes_with_1012_and_exits_with_0(shards: usize) {
     let mut server = Server::start(shards);
+    let _port = server.keep_port();
     let mut clients: Vec<Client> = (0..12).map(|_| Client::connect(&server)).collect();
     for client in &mut clients {
         client.subscribe("c");
@@ -218,7 +219,8 @@ fn the_service_manager_is_told_of_readiness_and_of_the_end() {
         let count = manager.recv(&mut bytes).expect("the server tells the manager");
         String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
     };
-    let mut command = corecast(&["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--pin", "none"]);
+    let mut command =
+        corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--shards", "1", "--pin", "none"]);
     command.arg("--admin-socket").arg(dir.path().join("admin.sock")).env("NOTIFY_SOCKET", &notify);
     let mut server = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's binary starts");
     assert_eq!(told(), "READY=1");
@@ -311,8 +313,8 @@ fn a_full_disk_for_the_log_ends_nothing() {
     let dir = TempDir::new();
     let path = dir.path().join("admin.sock");
     let mut command =
-        corecast(&["serve", "--listen", "127.0.0.1:0", "--log", "debug", "--shards", "1", "--admin-socket"]);
-    let mut child = command.arg(&path).stderr(full).spawn().expect("the server's binary starts");
+        corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--log", "debug", "--shards", "1"]);
+    let mut child = command.arg("--admin-socket").arg(&path).stderr(full).spawn().expect("the server's binary starts");
     eventually("the server answers", || UnixStream::connect(&path).is_ok());
     Admin::connect_to(&path).ok(json!({"id": 1, "command": "ping"}));
     assert!(child.try_wait().expect("a child can be waited for").is_none(), "the server has ended");

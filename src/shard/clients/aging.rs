@@ -60,7 +60,9 @@ fn retires_at(accepted_at: u32, since: u32, age_max_s: u32, chance: u64) -> u32 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::trial::House;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     proptest! {
         #[test]
@@ -81,6 +83,22 @@ mod tests {
             prop_assert!(left as i32 >= 0 && left <= age_max_s * 10);
             prop_assert!(age < age_max_s * 10 || left <= age_max_s * 10 / 4, "{left}");
         }
+    }
+
+    #[test]
+    fn who_came_together_is_not_closed_together() {
+        let mut house = House::new(1, |live| live.limits.connection_age_max_s = 20);
+        let clients = house.connect(0, 40);
+        let mut steps = 0;
+        let mut closed = 0;
+        while closed < clients.len() as u64 {
+            house.pass(Duration::from_secs(1));
+            house.rest();
+            let before = closed;
+            closed = house.shards[0].clients.closes[CloseReason::TooOld { retry_after_ms: 0 }.kind()];
+            steps += usize::from(closed > before);
+        }
+        assert!(steps > 1, "all at once");
     }
 
     #[test]
