@@ -7,7 +7,7 @@ use md5::Digest;
 use rustix::process::Signal;
 use sha2::Sha256;
 use socket2::{Domain, Socket, Type};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 /// A keep-alive connection to a server's HTTP listener.
@@ -79,7 +79,13 @@ impl Http {
 
     fn read(&mut self) -> Option<()> {
         let mut buffer = [0; 16 * 1024];
-        let read = self.stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
+        let read = loop {
+            match self.stream.read(&mut buffer) {
+                // See `Transport`.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read.ok().filter(|read| *read > 0)?,
+            }
+        };
         self.input.extend_from_slice(&buffer[..read]);
         Some(())
     }

@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::io::{Read, Result, Write};
+use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -150,9 +150,15 @@ impl Transport {
 
 impl Read for Transport {
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize> {
-        match self {
-            Transport::Plain(socket) => socket.read(bytes),
-            Transport::Tls(tls) => tls.read(bytes),
+        loop {
+            let read = match self {
+                Transport::Plain(socket) => socket.read(bytes),
+                Transport::Tls(tls) => tls.read(bytes),
+            };
+            // A process that was stopped and goes on: the kernel breaks off a read that has a timeout (signal(7)).
+            if !matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
+                return read;
+            }
         }
     }
 }
