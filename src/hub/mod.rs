@@ -82,7 +82,7 @@ pub trait Port {
 }
 
 /// Whether output goes before bulk when there is more than one turn can write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
     /// Replies, heartbeats, and messages of channels with few subscribers here.
     Soon,

@@ -339,7 +339,8 @@ impl Clients {
     /// Queues a connection for the flush.
     fn mark(&mut self, slot: Slot, urgency: Urgency) {
         let connection = &mut self.connections[slot as usize];
-        if !std::mem::replace(&mut connection.is_dirty, true) {
+        if connection.queued < Some(urgency) {
+            connection.queued = Some(urgency);
             self.queue.push(slot, urgency, connection.is_newcomer(self.now));
         }
     }
@@ -368,7 +369,7 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        if !std::mem::take(&mut connection.is_dirty) || connection.phase == Phase::Ended {
+        if connection.queued.take().is_none() || connection.phase == Phase::Ended {
             return;
         }
         let limit = echo::outbox_limit(connection.phase, &self.live.limits);

@@ -5,6 +5,7 @@
 //!               └───────────────┴─────────────────────► Ended
 //! ```
 
+use crate::hub::Urgency;
 use crate::shard::outbox::Outbox;
 use crate::shard::tls::Session;
 use crate::shard::wheel::TICK_MS;
@@ -36,8 +37,8 @@ pub struct Connection {
     pub is_admitted: bool,
     /// A server ping waits for its pong.
     pub is_pinged: bool,
-    /// It is queued for the flush.
-    pub is_dirty: bool,
+    /// It is queued for the flush, and for what: bulk where it is for both.
+    pub queued: Option<Urgency>,
     /// The kernel took no more; the socket will report.
     pub is_blocked: bool,
     /// The socket may have more to read, and the poll will not say so again.
@@ -126,7 +127,7 @@ impl Connection {
             accepted_at: now,
             is_admitted: false,
             is_pinged: false,
-            is_dirty: false,
+            queued: None,
             is_blocked: false,
             is_unread: false,
             is_eof_near: false,

@@ -7,7 +7,8 @@ use crate::hub::Urgency;
 use crate::hub::mail::Slot;
 use std::collections::VecDeque;
 
-/// Connections that the flush writes to, each once; in each lane in the order in which they came.
+/// Connections that the flush writes to, in each lane in the order in which they came. Whoever waits for what is soon and has bulk
+/// besides is in both lanes, and written to in the one that comes first: bulk that nobody saw would hold no publisher back.
 #[derive(Default)]
 pub struct Queue {
     soon: VecDeque<Slot>,
@@ -143,6 +144,30 @@ mod tests {
         assert_eq!(queue.taken(), queue.end());
     }
 
+    /// Thousands have only just come and wait for what they are answered, and somebody publishes to all of them. Whatever is not
+    /// seen to be behind holds no publisher back.
+    #[test]
+    fn bulk_is_behind_also_for_those_who_wait_for_a_reply() {
+        let mut house = House::new(1, |_| ());
+        let peers = house.connect(0, 600);
+        let Shard { clients, hub, .. } = &mut house.shards[0];
+        for urgency in [Urgency::Soon, Urgency::Bulk] {
+            let page = hub.pages.open();
+            let chunk = hub.pages.append(page, |out| out.extend_from_slice(&[0; 100]));
+            (0..peers.len()).for_each(|slot| clients.lay(&mut hub.pages, slot as Slot, chunk, urgency));
+            hub.pages.release(page);
+        }
+        let mut flushes = 0;
+        while clients.connections.iter().any(|(_, connection)| !connection.outbox.is_empty()) {
+            assert!(clients.is_behind());
+            clients.flush(hub);
+            flushes += 1;
+        }
+        assert_eq!((flushes, hub.counters.writes_blocked), (3, 0));
+        clients.flush(hub);
+        assert!(clients.queue.is_empty());
+    }
+
     /// As where a record of TLS is not enough, or more waits than a call can gather.
     #[test]
     fn lanes_have_their_share_also_where_a_write_is_several_system_calls() {
@@ -163,7 +188,7 @@ mod tests {
             pages.into_iter().for_each(|page| hub.pages.release(page));
         }
         clients.flush(hub);
-        let is_written = |slot: &usize| !clients.connections[*slot].is_dirty;
+        let is_written = |slot: &usize| clients.connections[*slot].queued.is_none();
         let (soon, bulk) = ((0..SOON).filter(is_written).count(), (SOON..peers.len()).filter(is_written).count());
         assert_eq!((hub.counters.writes as usize, hub.counters.writes_blocked), (2 * (soon + bulk), 0));
         assert!(soon == SOON && bulk > 60, "{soon} that are soon and {bulk} of bulk");
