@@ -216,6 +216,29 @@ fn nonsense_behind_the_servers_own_end_is_not_read() {
     }
 }
 
+/// Its request waits for what the owner of its address says, and nonsense came right behind it.
+#[test]
+fn whoever_breaks_tls_while_its_address_is_asked_about_is_forgotten_when_it_goes() {
+    let mut house = House::new(2, |live| {
+        live.certificate = Some(secure::certificate());
+        live.limits.connections_per_address_max = Some(1);
+    });
+    // Half of the addresses are the other shard's, which does not turn meanwhile.
+    for (host, tls) in (1..=16).zip(secure::clients().into_iter().cycle()) {
+        let mut peer = Peer::connect(house.addresses[0], host, Some(tls), "", UPGRADE, false);
+        while !peer.send(usize::MAX) {
+            house.turn(0);
+        }
+        peer.misbehave(b"no record", true);
+        (0..4).for_each(|_| _ = house.turn(0));
+        peer.go(false);
+        (0..4).for_each(|_| _ = house.turn(0));
+        assert!(house.shards[0].clients.is_empty(), "127.0.0.{host}");
+        house.rest();
+        assert!(house.shards.iter().all(|shard| shard.hub.address_sizes().0 == 0));
+    }
+}
+
 /// Says how to run a failed seed again.
 struct Replay(u64);
 

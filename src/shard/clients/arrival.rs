@@ -39,10 +39,12 @@ impl Clients {
     pub(super) fn may_read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         match self.places.of(slot) {
             Place::BehindHeader => self.read_header(slot, hub, buffer),
-            Place::Asked if self.connections[slot as usize].has_request() => {
+            Place::Asked => {
+                let connection = &mut self.connections[slot as usize];
+                let waits = connection.phase == Phase::Upgrading && connection.has_request();
                 // Read on once the answer is there.
-                self.connections[slot as usize].is_unread = true;
-                false
+                connection.is_unread |= waits;
+                !waits
             }
             _ => true,
         }
