@@ -126,6 +126,12 @@ impl Admins {
         }
     }
 
+    /// Ticks until accepting resumes, while it pauses.
+    pub fn due_in(&self, now: u32) -> Option<u32> {
+        let at = self.resume_at.filter(|_| self.is_listener_ready && self.listener.is_some())?;
+        Some((at.wrapping_sub(now) as i32).max(0) as u32)
+    }
+
     /// Serves a socket whose other end is in this process, for as long as it is open.
     pub fn adopt(&mut self, mut socket: UnixStream, registry: &Registry, first_token: usize) -> io::Result<()> {
         let token = Token(first_token + self.connections.vacant_key());
@@ -431,8 +437,12 @@ const OUTPUT_BYTES_KEPT: usize = 512 * 1024;
 mod tests {
     use super::*;
     use crate::hub::Identity;
+    use crate::shard::Shard;
+    use crate::shard::trial::House;
+    use crate::shard::wheel::TICK_MS;
     use socket2::{Domain, Socket, Type};
     use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
     #[test]
     fn accepting_pauses_where_it_fails() {
@@ -448,5 +458,25 @@ mod tests {
             admins.accept(poll.registry(), 1, &mut hub);
             assert_eq!(hub.counters.accept_errors, expected);
         }
+    }
+
+    #[test]
+    fn who_waits_while_accepting_pauses_is_not_forgotten() {
+        let mut house = House::new(1, |_| ());
+        house.rest();
+        let pause = Duration::from_millis(u64::from(PAUSE_TICKS) * TICK_MS);
+        let Shard { admins, .. } = &mut house.shards[0];
+        // One that does not listen.
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        admins.listener = Some(UnixListener::from_std(OwnedFd::from(socket).into()));
+        admins.listener_ready();
+        for errors in 1..3 {
+            house.turn(0);
+            assert_eq!(house.shards[0].hub.counters.accept_errors, errors);
+            assert!(house.shards[0].timeout().is_some_and(|timeout| timeout <= pause && timeout > Duration::ZERO));
+            house.pass(pause);
+        }
+        house.shards[0].admins.stop_accepting();
+        assert_eq!(house.shards[0].timeout(), None);
     }
 }

@@ -419,8 +419,10 @@ impl Shard {
         let heartbeat = self.clients.due_in();
         let accept = self.listener.as_ref().and_then(|listener| listener.due_in(self.clients.now));
         let stop = self.stopping.as_ref().map(|_| 1);
+        let admin_accept = self.admins.due_in(self.clients.now);
         let vacancy = self.hub.vacates_in();
-        let ticks = [heartbeat, accept, stop, self.drain_due_in(), vacancy].into_iter().flatten().min()?;
+        let due = [heartbeat, accept, admin_accept, stop, self.drain_due_in(), vacancy];
+        let ticks = due.into_iter().flatten().min()?;
         Some(Duration::from_millis(u64::from(ticks) * TICK_MS))
     }
 }
