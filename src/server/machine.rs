@@ -13,7 +13,7 @@ pub struct Machine {
     pub memory: Option<Memory>,
     /// Connections that may wait to be accepted.
     pub backlog_max: Option<u64>,
-    /// Connections that the kernel's firewall tracks; `None`: it tracks none.
+    /// Connections that the kernel's firewall tracks; `None`: it tracks none, or as many as there are.
     pub tracked_max: Option<u64>,
 }
 
@@ -34,9 +34,14 @@ impl Machine {
             descriptors: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
             memory: memory(),
             backlog_max: number("/proc/sys/net/core/somaxconn"),
-            tracked_max: number("/proc/sys/net/netfilter/nf_conntrack_max"),
+            tracked_max: number("/proc/sys/net/netfilter/nf_conntrack_max").and_then(tracked_max),
         }
     }
+}
+
+/// The kernel takes 0 for no limit.
+fn tracked_max(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
 }
 
 /// What is available in the machine, or less where the process's control group has a limit.
@@ -88,6 +93,11 @@ mod tests {
         let machine = Machine::look();
         assert!(machine.descriptors > 0);
         assert!(machine.memory.is_some_and(|memory| memory.bytes > 1 << 20));
+    }
+
+    #[test]
+    fn a_firewall_that_tracks_at_most_0_tracks_all() {
+        assert_eq!([0, 262_144].map(tracked_max), [None, Some(262_144)]);
     }
 
     #[test]
