@@ -359,9 +359,7 @@ impl Clients {
                 return;
             };
             self.write(slot, hub);
-            if hub.counters.writes > writes {
-                self.queue.served();
-            }
+            self.queue.looked(hub.counters.writes > writes);
         }
     }
 

@@ -16,7 +16,7 @@ pub struct Queue {
     /// What is soon for those who have only just come.
     newcomers: VecDeque<Slot>,
     taken: Place,
-    /// Whose turn it is.
+    /// Whose turn it is: four turns of [`A_WRITE`] looks each.
     turn: u8,
 }
 
@@ -55,7 +55,7 @@ impl Queue {
     /// The next. Of each four that are written to at least two are bulk's and one the newcomers', however much is soon: neither mail
     /// nor publishers are taken while bulk is behind.
     pub fn pop(&mut self) -> Option<Slot> {
-        let preferred = match self.turn % 4 {
+        let preferred = match self.turn / A_WRITE {
             0 | 2 => self.pop_bulk(),
             1 => self.newcomers.pop_front(),
             _ => None,
@@ -63,10 +63,10 @@ impl Queue {
         preferred.or_else(|| self.pop_soon()).or_else(|| self.newcomers.pop_front()).or_else(|| self.pop_bulk())
     }
 
-    /// Whoever was popped has been written to: a turn is over, however many system calls it took. Who has nothing to write costs
-    /// its lane none.
-    pub fn served(&mut self) {
-        self.turn = self.turn.wrapping_add(1);
+    /// Whoever was popped has been looked at. Where they were written to a turn is over, however many system calls it took. Who
+    /// has nothing to write, or takes nothing, costs its lane little: but thousands of them would otherwise be one turn.
+    pub fn looked(&mut self, was_written_to: bool) {
+        self.turn = self.turn.wrapping_add(if was_written_to { A_WRITE } else { 1 });
     }
 
     fn pop_soon(&mut self) -> Option<Slot> {
@@ -103,11 +103,15 @@ impl Queue {
     }
 }
 
+/// As many looks in vain take about as long as a write. Four of them are all that a `u8` counts.
+const A_WRITE: u8 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hub::Port;
     use crate::shard::Shard;
+    use crate::shard::clients::LOOKS_PER_TURN;
     use crate::shard::trial::House;
     use socket2::SockRef;
 
@@ -119,9 +123,23 @@ mod tests {
             queue.push(10 + n, Urgency::Bulk, n % 2 == 0);
             queue.push(20 + n, Urgency::Soon, true);
         }
-        let order: Vec<Slot> = std::iter::from_fn(|| queue.pop().inspect(|_| queue.served())).collect();
+        let order: Vec<Slot> = std::iter::from_fn(|| queue.pop().inspect(|_| queue.looked(true))).collect();
         assert_eq!(order, [10, 20, 11, 0, 12, 21, 13, 1, 2, 22, 3, 23]);
         assert!(queue.is_empty());
+    }
+
+    /// Thousands whose network is gone hear what is published all the same, turn by turn.
+    #[test]
+    fn who_takes_nothing_does_not_hold_up_what_is_soon() {
+        const BLOCKED: Slot = 10_000;
+        let mut queue = Queue::default();
+        (0..BLOCKED).for_each(|slot| queue.push(slot, Urgency::Bulk, false));
+        (BLOCKED..BLOCKED + 20).for_each(|slot| queue.push(slot, Urgency::Soon, slot % 2 == 0));
+        for _ in 0..LOOKS_PER_TURN {
+            let slot = queue.pop().expect("somebody waits");
+            queue.looked(slot >= BLOCKED);
+        }
+        assert!(queue.soon.is_empty() && queue.newcomers.is_empty());
     }
 
     #[test]
@@ -133,9 +151,9 @@ mod tests {
         let end = queue.end();
         queue.push(4, Urgency::Soon, false);
         queue.push(5, Urgency::Bulk, false);
-        queue.turn = 3;
+        queue.turn = 3 * A_WRITE;
         assert_eq!((queue.pop(), queue.taken().has_passed(end)), (Some(2), false));
-        queue.served();
+        queue.looked(true);
         assert_eq!((queue.pop(), queue.taken().has_passed(end)), (Some(1), true));
         assert!(queue.has_bulk());
         assert_eq!(queue.pop(), Some(5));
