@@ -10,11 +10,11 @@ use crate::hub::places::Places;
 use crate::hub::{Heard, Hub, Port, Urgency};
 use crate::protocol::close::CloseReason;
 use crate::protocol::heartbeat::Heartbeat;
-use crate::shard::Shared;
 use crate::shard::connection::{Census, Connection, Phase};
 use crate::shard::mesh::Mesh;
 use crate::shard::outbox::Written;
 use crate::shard::wheel::{TICK_MS, Wheel};
+use crate::shard::{READ_BYTES, Shared};
 use crate::wire::frame::{Message, Opcode};
 use crate::wire::upgrade::REFUSALS;
 use mio::net::TcpStream;
@@ -199,13 +199,14 @@ impl Clients {
         }
     }
 
-    /// Reads again what was left in sockets by the turn before, and what was paused.
+    /// Reads again what was left in sockets by earlier turns, and what was paused, up to the turn's budget.
     pub fn read_rest(&mut self, hub: &mut Hub, buffer: &mut [u8]) {
-        let (unread, paused) = (self.unread.len(), std::mem::take(&mut self.paused));
-        for slot in paused {
-            self.read_again(slot, hub, buffer);
-        }
-        for _ in 0..unread {
+        self.unread.extend(self.paused.drain(..));
+        let bytes_end = hub.counters.bytes_in + READ_AGAIN_BYTES_PER_TURN;
+        for _ in 0..self.unread.len() {
+            if hub.counters.bytes_in >= bytes_end {
+                return;
+            }
             let Some(slot) = self.unread.pop_front() else { break };
             self.read_again(slot, hub, buffer);
         }
@@ -532,6 +533,8 @@ pub fn ticks(ms: u64) -> u32 {
 pub const WAITING_REPLIES_MAX: usize = 256;
 /// Connections beyond the limit that are still told so.
 pub const REFUSALS_MAX: usize = 256;
+/// Of those who say more than is read at once: 16 to 20 ms in the worst case, which is empty messages, each answered with an error.
+pub const READ_AGAIN_BYTES_PER_TURN: u64 = 4 * READ_BYTES as u64;
 /// About 1 to 2 ms of system calls.
 const WRITES_PER_TURN: u64 = 256;
 /// As long, where writes are large.

@@ -15,9 +15,10 @@ mod run;
 mod secure;
 mod session;
 
+use super::clients::READ_AGAIN_BYTES_PER_TURN;
 use super::doorbell::Doorbell;
 use super::orders::{Call, Order};
-use super::{DOORBELL, EVENTS_PER_TURN, Parts, Shard, Shared, mesh};
+use super::{DOORBELL, EVENTS_PER_TURN, Parts, READ_BYTES, Shard, Shared, mesh};
 use crate::config::{Flags, Live, Settings};
 use crate::hub::simulation::choices::{self, Choices};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -213,6 +214,32 @@ fn nonsense_behind_the_servers_own_end_is_not_read() {
         }
         peer.misbehave(b"no record", true);
         house.rest();
+    }
+}
+
+/// More of them than a turn reads, and each says more than is read at once.
+#[test]
+fn those_who_say_more_and_more_wait_for_each_other() {
+    let mut house = House::new(1, |_| ());
+    let mut clients = house.connect(0, 32);
+    house.pass(Duration::from_secs(2));
+    let much = [0x81, 0x80, 0, 0, 0, 0].repeat(4 * READ_BYTES / 6);
+    let mut sent = 0;
+    for client in &mut clients {
+        client.set_nonblocking(true).expect("a socket option");
+        sent += client.write(&much).expect("room") as u64;
+    }
+    let bytes_in = |house: &House| house.shards[0].hub.counters.bytes_in;
+    let (begun_at, mut turns) = (bytes_in(&house), 0);
+    while bytes_in(&house) - begun_at < sent {
+        house.turn(0);
+        let before = bytes_in(&house);
+        let Shard { clients, hub, buffer, .. } = &mut house.shards[0];
+        clients.read_rest(hub, buffer);
+        let read = bytes_in(&house) - before;
+        assert!(read < READ_AGAIN_BYTES_PER_TURN + READ_BYTES as u64, "{read} bytes");
+        turns += 1;
+        assert!(turns < 1000, "they are forgotten");
     }
 }
 
