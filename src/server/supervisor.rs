@@ -4,7 +4,7 @@
 use super::arithmetic::Arithmetic;
 use super::machine::Machine;
 use super::share::apportioned;
-use super::{Reread, fit, manager, tell_costs};
+use super::{Reread, fit, manager, reserve_descriptors, tell_costs};
 use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
 use crate::hub::mail::{Answer, Asker, Operation, Share};
@@ -101,6 +101,7 @@ impl Supervisor {
         self.config.live.warn();
         self.http.apply(&self.config.live);
         let live = fit(&self.config, &self.machine);
+        reserve_descriptors(&self.config, &self.machine, &live);
         self.ask_all(|_, done| Order::Apply { live: live.clone(), done });
         report(&difference);
         if self.costs() != costs {

@@ -120,10 +120,20 @@ impl Server {
 
     /// Resident memory of the process.
     pub fn memory_bytes(&self) -> u64 {
+        self.status("VmRSS:") * 1024
+    }
+
+    /// Descriptors that the kernel's table has places for.
+    pub fn descriptor_places(&self) -> u64 {
+        self.status("FDSize:")
+    }
+
+    /// A number of proc_pid_status(5).
+    fn status(&self, name: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server still runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Sends SIGTERM and waits for the end.

@@ -163,6 +163,16 @@ fn a_configuration_that_is_not_valid_changes_nothing(shards: usize) {
     client.subscribe("b");
 }
 
+/// A table that grows while connections are accepted holds up a shard.
+#[test]
+fn the_table_of_descriptors_is_made_for_all_connections_at_once() {
+    let configured = Configured::start(2, "max-connections = 3000\n");
+    let places = || configured.server.descriptor_places();
+    assert!((3000..6000).contains(&places()), "{}", places());
+    configured.changes("max-connections = 6000\n");
+    assert!(places() >= 6000, "{}", places());
+}
+
 #[test]
 fn sighup_reloads_and_the_log_level_is_one_of_the_things_it_changes() {
     let configured = Configured::start(2, "log = \"warn\"\n");
