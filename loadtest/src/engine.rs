@@ -293,7 +293,7 @@ impl Net {
         connection.out = Vec::new();
     }
 
-    /// Whether it is connected, which its first event says.
+    /// What the first event of a connection that was in progress says: it is there, or it is refused.
     fn established(&mut self, id: usize, handler: &mut impl Handler) {
         let Some(connection) = self.connections[id].as_mut() else {
             return;

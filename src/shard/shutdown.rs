@@ -189,6 +189,7 @@ mod tests {
         }
         assert!(house.shards[0].clients.is_empty());
     }
+
     #[test]
     fn who_was_not_told_by_the_deadline_is_cut_off() {
         let mut house = House::new(1, |live| live.shutdown_timeout_ms = 0);
