@@ -7,7 +7,7 @@ use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
 use crate::shard::clients::{Clients, ticks};
 use crate::shard::intake::Intake;
-use crate::shard::listener::PAUSE_TICKS;
+use crate::shard::listener::Pause;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
@@ -19,8 +19,7 @@ pub struct Admins {
     shards: usize,
     listener: Option<UnixListener>,
     is_listener_ready: bool,
-    /// Tick before which nobody is accepted.
-    resume_at: Option<u32>,
+    pause: Pause,
     connections: Slab<Admin>,
     /// Sessions that a slot has had; in every [`Asker`].
     generation: u32,
@@ -69,7 +68,7 @@ impl Admins {
             shards,
             listener: Some(listener),
             is_listener_ready: true,
-            resume_at: None,
+            pause: Pause::default(),
             connections: Slab::new(),
             generation: 0,
             parser: Parser::default(),
@@ -93,10 +92,10 @@ impl Admins {
 
     /// Takes whoever waits. The listener is shared: somebody else may have been faster.
     pub fn accept(&mut self, registry: &Registry, first_token: usize, hub: &mut Hub) {
-        if self.resume_at.is_some_and(|at| (hub.now.wrapping_sub(at) as i32) < 0) {
+        if !self.pause.is_over(hub.now) {
             return;
         }
-        self.resume_at = None;
+        self.pause.end();
         while self.is_listener_ready
             && let Some(listener) = &self.listener
         {
@@ -119,7 +118,7 @@ impl Admins {
                     // Out of descriptors. In every turn it would be thousands of lines a second.
                     hub.counters.accept_errors += 1;
                     tracing::warn!(shard = self.me, %error, "accepting admin connections pauses");
-                    self.resume_at = Some(hub.now.wrapping_add(PAUSE_TICKS));
+                    self.pause.begin(hub.now);
                     return;
                 }
             }
@@ -128,8 +127,7 @@ impl Admins {
 
     /// Ticks until accepting resumes, while it pauses.
     pub fn due_in(&self, now: u32) -> Option<u32> {
-        let at = self.resume_at.filter(|_| self.is_listener_ready && self.listener.is_some())?;
-        Some((at.wrapping_sub(now) as i32).max(0) as u32)
+        self.pause.due_in(now).filter(|_| self.is_listener_ready && self.listener.is_some())
     }
 
     /// Serves a socket whose other end is in this process, for as long as it is open.
@@ -438,6 +436,7 @@ mod tests {
     use super::*;
     use crate::hub::Identity;
     use crate::shard::Shard;
+    use crate::shard::listener::PAUSE_TICKS;
     use crate::shard::trial::House;
     use crate::shard::wheel::TICK_MS;
     use socket2::{Domain, Socket, Type};

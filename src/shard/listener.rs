@@ -12,8 +12,35 @@ pub struct Listener {
     socket: TcpListener,
     /// Whether the backlog may hold connections: epoll reports only the change.
     is_ready: bool,
-    /// Tick before which nothing is accepted.
-    resume_at: Option<u32>,
+    pause: Pause,
+}
+
+/// For a while nobody is accepted, because descriptors ran out.
+#[derive(Default)]
+pub struct Pause {
+    until: Option<u32>,
+}
+
+impl Pause {
+    /// For [`PAUSE_TICKS`] from now.
+    pub fn begin(&mut self, now: u32) {
+        self.until = Some(now.wrapping_add(PAUSE_TICKS));
+    }
+
+    /// Whether there is none, or its time has passed.
+    pub fn is_over(&self, now: u32) -> bool {
+        self.until.is_none_or(|until| now.wrapping_sub(until) as i32 >= 0)
+    }
+
+    /// It is over, and what it was for is tried.
+    pub fn end(&mut self) {
+        self.until = None;
+    }
+
+    /// Ticks until it is over.
+    pub fn due_in(&self, now: u32) -> Option<u32> {
+        self.until.map(|until| (until.wrapping_sub(now) as i32).max(0) as u32)
+    }
 }
 
 /// What an attempt to accept came to.
@@ -31,7 +58,7 @@ pub enum Accepted {
 impl Listener {
     /// Around a listening socket that is registered with the shard's poll.
     pub fn new(socket: TcpListener) -> Listener {
-        Listener { socket, is_ready: true, resume_at: None }
+        Listener { socket, is_ready: true, pause: Pause::default() }
     }
 
     /// Holds to new limits: sockets accepted from now on inherit how long a peer may leave what it was sent unacknowledged
@@ -52,7 +79,7 @@ impl Listener {
         if !self.has_work(now) {
             return Accepted::Nothing;
         }
-        self.resume_at = None;
+        self.pause.end();
         match self.socket.accept() {
             Ok((stream, peer)) => Accepted::Stream(stream, peer),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -60,7 +87,7 @@ impl Listener {
                 Accepted::Nothing
             }
             Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) => {
-                self.resume_at = Some(now.wrapping_add(PAUSE_TICKS));
+                self.pause.begin(now);
                 Accepted::Exhausted(error)
             }
             Err(error) => Accepted::Failed(error),
@@ -69,13 +96,12 @@ impl Listener {
 
     /// Whether the next turn should accept.
     pub fn has_work(&self, now: u32) -> bool {
-        self.is_ready && self.resume_at.is_none_or(|at| now.wrapping_sub(at) as i32 >= 0)
+        self.is_ready && self.pause.is_over(now)
     }
 
     /// Ticks until accepting resumes, while it pauses.
     pub fn due_in(&self, now: u32) -> Option<u32> {
-        let at = self.resume_at.filter(|_| self.is_ready)?;
-        Some((at.wrapping_sub(now) as i32).max(0) as u32)
+        self.pause.due_in(now).filter(|_| self.is_ready)
     }
 }
 
