@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import Pusher from "pusher";
 import WebSocket from "ws";
-import { Mailbox } from "./scenario.mjs";
+import { forged, Mailbox } from "./scenario.mjs";
 
 const [key, secret] = process.env.CORECAST_TEST_KEY.split(":");
 const [host, port] = process.env.CORECAST_HTTP.split(":");
@@ -37,6 +37,8 @@ const { auth } = pusher.authorizeChannel(first.dotted, channel);
 assert.equal((await first.request("socket:subscribe", { channel, auth })).event, "socket:subscribed");
 const older = pusher.authenticate(second.dotted, channel);
 assert.equal((await second.request("socket:subscribe", { channel, auth: older.auth })).event, "socket:subscribed");
+
+for (const [socketId, name] of forged(channel)) assert.throws(() => pusher.authorizeChannel(socketId, name), /Invalid/);
 
 // Objects arrive as objects, texts as texts.
 assert.equal((await pusher.trigger("node-orders", "paid", { id: 42 })).status, 200);

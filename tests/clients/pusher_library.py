@@ -7,6 +7,7 @@ import uuid
 
 import pusher
 from pusher.errors import PusherBadAuth, PusherBadRequest
+from scenario import forged, is_refused
 from websockets.asyncio.client import connect
 
 KEY, SECRET = os.environ["CORECAST_TEST_KEY"].split(":")
@@ -36,11 +37,7 @@ class Client:
 
 
 def refused(kind, call, *args):
-    try:
-        call(*args)
-    except kind:
-        return
-    raise AssertionError(f"not refused: {args}")
+    assert is_refused(kind, call, *args), f"not refused: {args}"
 
 
 async def main():
@@ -50,6 +47,9 @@ async def main():
         await client.subscribe("python-orders")
         # Signed by the library.
         await client.subscribe("private-python", **backend.authenticate("private-python", client.dotted))
+
+    for socket_id, channel in forged("private-python"):
+        refused(ValueError, backend.authenticate, channel, socket_id)
 
     # Objects arrive as objects, texts as texts.
     backend.trigger("python-orders", "paid", {"id": 42})

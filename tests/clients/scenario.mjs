@@ -84,6 +84,25 @@ async function echo(client) {
   assert.equal((await connection.close(1000, "")).code, 1000);
 }
 
+const SOCKET_ID = /^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,20}\.[0-9]{1,20})$/;
+
+/** Signs as a backend does for a user who may join `mine` only. */
+export function sign(socketId, channel, mine) {
+  // An unchecked socketId or channel could make this the signature of another channel, or of an HTTP request.
+  if (!SOCKET_ID.test(socketId) || !/^private-[A-Za-z0-9_=@,.;/-]{0,192}$/.test(channel) || channel !== mine) {
+    throw new Error("refused");
+  }
+  return `${KEY}:${createHmac("sha256", SECRET).update(`${socketId}:${channel}`).digest("hex")}`;
+}
+
+/** Each a socket_id and a channel that must not be signed for a user who may join `mine` only. */
+export const forged = (mine) => [
+  ["1234.1234:private-victim", mine],
+  [`POST\n/apps/1/events\nauth_key=${KEY}&auth_timestamp=1&auth_version=1.0&body_md5=0&z=`, mine],
+  ["1234.1234\n", mine],
+  ["1234.1234", `${mine}:private-victim`],
+];
+
 async function channels(client) {
   const [open, closed] = [`news:${client.name}`, `private-news-${client.name}`];
   const connection = await client.connect(`${URL}/anything`);
@@ -109,8 +128,8 @@ async function channels(client) {
   await fails("socket:subscribe.error", "auth_required", closed);
   ask("socket:subscribe", { channel: closed, auth: `${KEY}:${"0".repeat(64)}` });
   await fails("socket:subscribe.error", "auth_invalid", closed);
-  const signature = createHmac("sha256", SECRET).update(`${connected.data.socket_id}:${closed}`).digest("hex");
-  ask("socket:subscribe", { channel: closed, auth: `${KEY}:${signature}` });
+  for (const [socketId, channel] of forged(closed)) assert.throws(() => sign(socketId, channel, closed), /^Error: refused$/);
+  ask("socket:subscribe", { channel: closed, auth: sign(connected.data.socket_id, closed, closed) });
   assert.deepEqual(await heard(), { event: "socket:subscribed", channel: closed });
 
   const admin = new Admin();

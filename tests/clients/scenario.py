@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 from dataclasses import dataclass
 
 URL = os.environ["CORECAST_URL"]
@@ -85,6 +86,33 @@ async def echo(client):
     equal(await connection.close(1000, ""), Closed(1000, ""))
 
 
+SOCKET_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,20}\.[0-9]{1,20}"
+
+
+def sign(socket_id, channel, mine):
+    """Signs as a backend does for a user who may join `mine` only."""
+    # An unchecked socket_id or channel could make this the signature of another channel, or of an HTTP request.
+    is_channel = re.fullmatch(r"private-[A-Za-z0-9_=@,.;/-]{0,192}", channel) and channel == mine
+    if not re.fullmatch(SOCKET_ID, socket_id) or not is_channel:
+        raise PermissionError("refused")
+    return KEY + ":" + hmac.new(SECRET.encode(), f"{socket_id}:{channel}".encode(), hashlib.sha256).hexdigest()
+
+
+def forged(mine):
+    """Each a socket_id and a channel that must not be signed for a user who may join `mine` only."""
+    request = f"POST\n/apps/1/events\nauth_key={KEY}&auth_timestamp=1&auth_version=1.0&body_md5=0&z="
+    ids = ["1234.1234:private-victim", request, "1234.1234\n"]
+    return [(socket_id, mine) for socket_id in ids] + [("1234.1234", f"{mine}:private-victim")]
+
+
+def is_refused(error, call, *arguments):
+    try:
+        call(*arguments)
+    except error:
+        return True
+    return False
+
+
 async def channels(client):
     public, private = f"news:{client.name}", f"private-news-{client.name}"
     connection = await client.connect(URL + "/anything")
@@ -118,8 +146,9 @@ async def channels(client):
     await fails("socket:subscribe.error", "auth_required", private)
     await ask("socket:subscribe", {"channel": private, "auth": f"{KEY}:{'0' * 64}"})
     await fails("socket:subscribe.error", "auth_invalid", private)
-    signature = hmac.new(SECRET.encode(), f"{socket_id}:{private}".encode(), hashlib.sha256).hexdigest()
-    await ask("socket:subscribe", {"channel": private, "auth": f"{KEY}:{signature}"})
+    for pair in forged(private):
+        assert is_refused(PermissionError, sign, *pair, private), pair
+    await ask("socket:subscribe", {"channel": private, "auth": sign(socket_id, private, private)})
     equal(await heard(), {"event": "socket:subscribed", "channel": private})
 
     async with Admin() as admin:

@@ -96,6 +96,20 @@ fn the_published_test_vector() {
 }
 
 #[test]
+fn sign_refuses_inputs_that_are_part_of_another_signed_text() {
+    let key = format!("{KEY}:{SECRET}");
+    for (socket_id, channel) in [
+        ("1234.1234:private-victim", "private-mine"),
+        ("POST\n/apps/1/events\nauth_key=k&auth_timestamp=1&auth_version=1.0&body_md5=0&z=", "private-mine"),
+        ("1234.1234\n", "private-mine"),
+        ("1234.1234", "private-mine:private-victim"),
+    ] {
+        let signed = output(corecast(&["sign", socket_id, channel, "--key", &key]), b"");
+        assert!(!signed.status.success() && signed.stdout.is_empty(), "{signed:?}");
+    }
+}
+
+#[test]
 fn the_second_spelling() {
     assert_eq!(
         second_spelling("1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6"),

@@ -446,6 +446,8 @@ fn it_signs_for_private_channels() {
     client.expect(r#"{"event":"socket:subscribed","channel":"private-a"}"#);
     for (body, code) in [
         (json!({"socket_id": "x", "channel": "private-a"}), "malformed_request"),
+        (json!({"socket_id": "1.1:private-victim", "channel": "private-a"}), "malformed_request"),
+        (json!({"socket_id": "POST\n/apps/1/events\nauth_key=k&z=", "channel": "private-a"}), "malformed_request"),
         (json!({"socket_id": client.socket_id, "channel": "private-a:b"}), "invalid_channel"),
         (json!({"channel": "private-a"}), "malformed_request"),
     ] {

@@ -18,6 +18,8 @@
 //!
 //! `needs=PROGRAM` or `needs=MODULE` (of `tests/clients`) skips a block and its output, loudly, where that is missing.
 //!
+//! A block that signs a `socket_id` is run a second time, with forged inputs that its `sign` must refuse (`signing.rs`).
+//!
 //! The same means: UUIDs and times may be others, columns wider, and `…` stands for anything (`likeness.rs`). Ports are the page's own, so
 //! that servers do not meet: 9000, 9001 and 8080 stand for them, and /run/user/1000 for its directory. In a `ws` block a
 //! signature that is shown is that of the `socket_id` that is shown, by the file `keys`; what is sent is that of the real one.
@@ -25,6 +27,7 @@
 mod likeness;
 mod page;
 mod runner;
+mod signing;
 
 use crate::harness::{corecast, output};
 use corecast::protocol::close::CloseReason;
@@ -115,6 +118,13 @@ fn nothing_is_left_out() {
     assert!(missing.is_empty(), "no page shows the commands {missing:?}");
 }
 
+#[test]
+fn signing_examples_are_recognized() {
+    let blocks = page::blocks(Path::new("docs/publishing.md"), &read("docs/publishing.md"));
+    let examples = blocks.iter().filter(|block| signing::is_example(block));
+    assert_eq!(examples.count(), 2);
+}
+
 /// Runs the blocks of a page.
 fn run(path: &str) {
     let text = read(path);
@@ -128,6 +138,7 @@ fn run(path: &str) {
             continue;
         }
         is_skipped = false;
+        let attack = signing::is_example(block).then(|| signing::attack(block));
         if block.kind == Kind::NotRun {
             let reason = block.lines.first().filter(|line| line.starts_with(['#', ';']) || line.starts_with("//"));
             let reason = reason.unwrap_or_else(|| panic!("{}: a comment first, why this is not run", block.place));
@@ -138,6 +149,9 @@ fn run(path: &str) {
             skipped += 1;
             is_skipped = true;
         } else {
+            if let Some(attack) = attack {
+                runner.run(&block.followed_by(&attack));
+            }
             runner.run(block);
         }
     }

@@ -61,7 +61,7 @@ export class CorecastBackend {
 
   /**
    * The answer of a signing endpoint: `form` is what the client POSTed (single or batch), `may` decides for each channel:
-   * `false` refuses, `true` signs, a string signs with it as channel_data. `status` and `body` (JSON) go back to the client.
+   * `true` signs, a string signs with it as channel_data, anything else refuses. `status` and `body` (JSON) go back to the client.
    */
   async authorize(
     form: URLSearchParams,
@@ -71,7 +71,7 @@ export class CorecastBackend {
     const one = async (channel: string) => {
       try {
         const decision = await may(channel);
-        if (decision === false) return { error: "forbidden" };
+        if (decision !== true && typeof decision !== "string") return { error: "forbidden" };
         return this.sign(socketId, channel, decision === true ? undefined : decision);
       } catch (error) {
         if (error instanceof CorecastError && error.code !== "no_key") return { error: error.message };

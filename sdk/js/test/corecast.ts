@@ -7,6 +7,20 @@ import { fileURLToPath } from "node:url";
 
 export const KEY = "278d425bdf160c739803:7ad3773142a6692b25b8";
 
+/** A socket_id and a channel that a backend must not sign for a user who may join `private-foobar` only. */
+export const FORGED: [string, string][] = [
+  // With the channel_data `private-foobar` this is the signature of private-victim.
+  ["1234.1234:private-victim", "private-foobar"],
+  // This is the signature of a request to the HTTP API.
+  ["POST\n/apps/1/events\nauth_key=278d425bdf160c739803&auth_timestamp=1&auth_version=1.0&body_md5=0&z=", "private-foobar"],
+  ["c38d3b54-fcf0-419c-a455-e60b6cfb937d\n", "private-foobar"],
+  ["c38d3b54fcf0419ca455e60b6cfb937d----", "private-foobar"],
+  ["", "private-foobar"],
+  ["1234.1234", "private-victim"],
+  ["1234.1234", "private-foobar:private-victim"],
+  ["1234.1234", "private-foobar\n"],
+];
+
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
 export function binary(): string {

@@ -12,8 +12,16 @@ pub struct Block {
     pub lines: Vec<String>,
 }
 
+impl Block {
+    /// The same block with more code behind its own.
+    pub fn followed_by(&self, code: &str) -> Block {
+        let lines = self.lines.iter().map(String::as_str).chain(code.lines()).map(str::to_owned).collect();
+        Block { place: self.place.clone(), kind: self.kind.clone(), needs: self.needs.clone(), lines }
+    }
+}
+
 /// What its info string says is done with it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `sh`
     Shell,

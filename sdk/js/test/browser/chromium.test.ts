@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { CorecastBackend } from "../../src/server.js";
-import { binary, freePort, KEY, Server } from "../corecast.js";
+import { binary, FORGED, freePort, KEY, Server } from "../corecast.js";
 
 /** The global of the browser file. */
 declare const Corecast: typeof import("../../src/index.js").Corecast;
@@ -237,6 +237,11 @@ test("the example shows both channels, and follows the connection", { timeout: 1
   });
   try {
     await once(child.stdout!, "data");
+    for (const [socket_id, channel] of FORGED) {
+      const channel_name = channel.replace("private-foobar", "private-till");
+      const forged = { method: "POST", body: new URLSearchParams({ socket_id, channel_name }) };
+      expect((await fetch(`http://127.0.0.1:${port}/auth`, forged)).status).toBe(403);
+    }
     const page = await browser.newPage({ viewport: { width: 1080, height: 640 }, deviceScaleFactor: 1 });
     const errors: string[] = [];
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));

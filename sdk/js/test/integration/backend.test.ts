@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { CorecastBackend, sign } from "../../src/server.js";
-import { KEY, Server } from "../corecast.js";
+import { FORGED, KEY, Server } from "../corecast.js";
 
 const UUID = "1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6";
 let server: Server;
@@ -25,6 +25,25 @@ test("signs nothing that could pass for something else", () => {
     expect(() => sign("k", "s", UUID, channel)).toThrow("private channel");
   }
   expect(sign("k", "s", UUID, "private-a", "")).toHaveProperty("channel_data", "");
+});
+
+test("authorize signs nothing forged, single or in a batch", async () => {
+  const backend = new CorecastBackend({ key: KEY });
+  const may = (channel: string) => channel === "private-foobar";
+  for (const [socket_id, channel] of FORGED) {
+    const single = await backend.authorize(new URLSearchParams({ socket_id, channel_name: channel }), may);
+    expect([single.status, Object.keys(JSON.parse(single.body))]).toEqual([403, ["error"]]);
+    const batch = await backend.authorize(new URLSearchParams({ socket_id, "channel_name[]": channel }), may);
+    expect(Object.keys(JSON.parse(batch.body)[channel])).toEqual(["error"]);
+  }
+});
+
+test("a decision that is neither true nor a string refuses", async () => {
+  const backend = new CorecastBackend({ key: KEY });
+  for (const decision of [undefined, null, 0, 1, {}]) {
+    const { status } = await backend.authorize(new URLSearchParams("socket_id=1.1&channel_name=private-a"), () => decision as any);
+    expect(status).toBe(403);
+  }
 });
 
 test("authorize answers the forms that the client sends", async () => {

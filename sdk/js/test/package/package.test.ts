@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { sign } from "../../src/server.js";
-import { binary, KEY, Server } from "../corecast.js";
+import { binary, FORGED, KEY, Server } from "../corecast.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
@@ -114,23 +114,33 @@ describe("signing in other languages, as the README shows it", () => {
   const auth = `${key}:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4`;
   const data = '{"id":1}';
   const expected = [auth, sign(key, secret, "1234.1234", "private-foobar", data).auth];
-  const call = (tail: string) => `sign("${key}", "${secret}", "1234.1234", "private-foobar"${tail})`;
+  const call = (tail: string) => `sign("${key}", "${secret}", "foobar", "1234.1234", "private-foobar"${tail})`;
+  const callForged = (socketId: string, channel: string) => `sign("${key}", "${secret}", "foobar", ${socketId}, ${channel}`;
 
   const languages = {
     "sign.py": {
       command: ["python3", "run.py"],
-      source: (code: string) => `${code}\nprint(${call("")}["auth"])\nprint(${call(`, '${data}'`)}["auth"])\n`,
+      source: (code: string) =>
+        `${code}\nprint(${call("")}["auth"])\nprint(${call(`, '${data}'`)}["auth"])\n` +
+        `for socket_id, channel in ${JSON.stringify(FORGED)}:\n    try:\n        print(${callForged("socket_id", "channel")}))\n` +
+        `    except PermissionError as error:\n        print(error)\n`,
     },
     "sign.php": {
       command: ["php", "run.php"],
-      source: (code: string) => `<?php\n${code}\necho ${call("")}["auth"], "\\n", ${call(`, '${data}'`)}["auth"], "\\n";\n`,
+      source: (code: string) =>
+        `<?php\n${code}\necho ${call("")}["auth"], "\\n", ${call(`, '${data}'`)}["auth"], "\\n";\n` +
+        `foreach (json_decode('${JSON.stringify(FORGED)}') as [$socketId, $channel]) {\n` +
+        `    try {\n        echo ${callForged("$socketId", "$channel")})["auth"], "\\n";\n` +
+        `    } catch (DomainException $error) {\n        echo $error->getMessage(), "\\n";\n    }\n}\n`,
     },
     "sign.go": {
       command: ["go", "run", "run.go"],
       source: (code: string) =>
         code.replace('"errors"', '"errors"\n\t"fmt"') +
         `\nfunc main() {\n\tdata := \`${data}\`\n\tfor _, d := range []*string{nil, &data} {\n\t\tauth, err := S${call(", d").slice(1)}\n` +
-        `\t\tif err != nil {\n\t\t\tpanic(err)\n\t\t}\n\t\tfmt.Println(auth)\n\t}\n}\n`,
+        `\t\tif err != nil {\n\t\t\tpanic(err)\n\t\t}\n\t\tfmt.Println(auth)\n\t}\n` +
+        `\tfor _, f := range [][2]string{${FORGED.map((pair) => JSON.stringify(pair).replace("[", "{").replace(/]$/, "}"))}} {\n` +
+        `\t\tauth, err := S${callForged("f[0]", "f[1]").slice(1)}, nil)\n\t\tif err != nil {\n\t\t\tauth = err.Error()\n\t\t}\n\t\tfmt.Println(auth)\n\t}\n}\n`,
     },
   };
 
@@ -140,10 +150,10 @@ describe("signing in other languages, as the README shows it", () => {
     const [program, ...rest] = command as [string, ...string[]];
     const there = spawnSync(program, [program === "go" ? "version" : "--version"]).status === 0;
     if (!there) console.log(`${name} is not run: there is no ${program} here`);
-    test.runIf(there)(`${name} signs the vector of the protocol`, { timeout: 120_000 }, () => {
+    test.runIf(there)(`${name} signs the vector of the protocol, and nothing forged`, { timeout: 120_000 }, () => {
       writeFileSync(join(stranger, rest.at(-1)!), source(shown(name)));
       const output = execFileSync(program, rest, { cwd: stranger, encoding: "utf8" });
-      expect(output.trim().split("\n")).toEqual(expected);
+      expect(output.trim().split("\n")).toEqual([...expected, ...FORGED.map(() => "refused")]);
     });
   }
 });

@@ -9,14 +9,20 @@ import (
 )
 
 var (
-	socketIDs = regexp.MustCompile(`^([0-9a-f-]{36}|[0-9]{1,20}\.[0-9]{1,20})$`)
-	channels  = regexp.MustCompile(`^private-[A-Za-z0-9_\-=@,.;/]*$`)
+	socketIDs       = regexp.MustCompile(`^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,20}\.[0-9]{1,20})$`)
+	privateChannels = regexp.MustCompile(`^private-[A-Za-z0-9_=@,.;/-]{0,192}$`)
+	errRefused      = errors.New("refused")
 )
 
-// Sign answers with auth. channelData is nil where there is none; else it goes into the answer too, as channel_data.
-func Sign(key, secret, socketID, channel string, channelData *string) (string, error) {
-	if !socketIDs.MatchString(socketID) || !channels.MatchString(channel) {
-		return "", errors.New("not a socket_id, or not a private channel")
+func mayJoin(user, channel string) bool {
+	return channel == "private-"+user
+}
+
+// Sign returns auth. channelData is nil where the subscribe has none; otherwise the answer carries it too, as channel_data.
+func Sign(key, secret, user, socketID, channel string, channelData *string) (string, error) {
+	// An unchecked socketID or channel could make this the signature of another channel, or of an HTTP request.
+	if !socketIDs.MatchString(socketID) || !privateChannels.MatchString(channel) || !mayJoin(user, channel) {
+		return "", errRefused
 	}
 	text := socketID + ":" + channel
 	if channelData != nil {

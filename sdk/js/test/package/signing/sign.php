@@ -1,11 +1,17 @@
 <?php
-function sign(string $key, string $secret, string $socketId, string $channel, ?string $channelData = null): array
+const SOCKET_ID = '/^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,20}\.[0-9]{1,20})$/D';
+const PRIVATE_CHANNEL = '/^private-[A-Za-z0-9_=@,.;\/-]{0,192}$/D';
+
+function mayJoin(string $user, string $channel): bool
 {
-    if (!preg_match('/^([0-9a-f-]{36}|[0-9]{1,20}\.[0-9]{1,20})$/D', $socketId)) {
-        throw new InvalidArgumentException('not a socket_id');
-    }
-    if (!preg_match('/^private-[A-Za-z0-9_\-=@,.;\/]*$/D', $channel)) {
-        throw new InvalidArgumentException('not a private channel');
+    return $channel === "private-$user";
+}
+
+function sign(string $key, string $secret, string $user, string $socketId, string $channel, ?string $channelData = null): array
+{
+    // An unchecked socketId or channel could make this the signature of another channel, or of an HTTP request.
+    if (!preg_match(SOCKET_ID, $socketId) || !preg_match(PRIVATE_CHANNEL, $channel) || !mayJoin($user, $channel)) {
+        throw new DomainException('refused');
     }
     $data = $channelData === null ? [] : ['channel_data' => $channelData];
     $text = implode(':', [$socketId, $channel, ...array_values($data)]);

@@ -2,12 +2,18 @@ import hashlib
 import hmac
 import re
 
+SOCKET_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,20}\.[0-9]{1,20}"
+PRIVATE_CHANNEL = r"private-[A-Za-z0-9_=@,.;/-]{0,192}"
 
-def sign(key, secret, socket_id, channel, channel_data=None):
-    if not re.fullmatch(r"[0-9a-f-]{36}|[0-9]{1,20}\.[0-9]{1,20}", socket_id):
-        raise ValueError("not a socket_id")
-    if not re.fullmatch(r"private-[A-Za-z0-9_\-=@,.;/]*", channel):
-        raise ValueError("not a private channel")
+
+def may_join(user, channel):
+    return channel == f"private-{user}"
+
+
+def sign(key, secret, user, socket_id, channel, channel_data=None):
+    # An unchecked socket_id or channel could make this the signature of another channel, or of an HTTP request.
+    if not re.fullmatch(SOCKET_ID, socket_id) or not re.fullmatch(PRIVATE_CHANNEL, channel) or not may_join(user, channel):
+        raise PermissionError("refused")
     text = ":".join([socket_id, channel] + ([] if channel_data is None else [channel_data]))
     signature = hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
     answer = {"auth": f"{key}:{signature}"}
