@@ -1,7 +1,7 @@
 //! Writing what a turn laid out, to sockets that cost what a system call costs.
 
 use corecast::hub::pages::{Chunk, Pages};
-use corecast::shard::outbox::{Outbox, Written};
+use corecast::shard::output::outbox::{Outbox, Written};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::io::{self, ErrorKind, IoSlice, Write};

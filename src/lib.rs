@@ -48,7 +48,7 @@
 //! subscriber in one write, and for all who are up to date it is the same bytes ([`hub::pages`]). When the loop is busy,
 //! more waits per turn and each write carries more: batching needs no timer. Whatever a budget leaves over is done in the
 //! next turn, which then polls without sleeping; replies and small channels do not wait for bulk, nor anybody for a crowd
-//! that comes back ([`shard::clients::queue`]), and while bulk of earlier turns is unwritten beyond a bound, publishers and
+//! that comes back ([`shard::output::write_queue`]), and while bulk of earlier turns is unwritten beyond a bound, publishers and
 //! peers wait, so that a flood is felt by who causes it.
 //!
 //! # Who owns what

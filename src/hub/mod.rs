@@ -48,7 +48,7 @@ use journal::Journal;
 use mail::{Answer, Arrival, Asker, Cause, ConnKey, Fence, Mail, Membership, Question, Settled};
 use mail::{ShardId, Slot};
 use member::{Member, NOT_LIVE, Subscription};
-use pages::{Chunk, PageId, Pages};
+use pages::{Chunk, Pages};
 use reports::{Happening, Reports};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -157,8 +157,6 @@ pub struct Hub {
     journal: Journal,
     /// Walks for the busiest of both, oldest first. Bounded by what the admin sessions that there are may ask at once.
     surveys: VecDeque<Survey>,
-    /// The page that this turn's replies are laid out in.
-    reply_page: Option<PageId>,
     /// Letters from this hub to itself.
     own_mail: VecDeque<Mail>,
     /// What the turn has laid out so far; the shard's budget.
@@ -200,7 +198,6 @@ impl Hub {
             subscribers: Subscribers::default(),
             directory: Directory::default(),
             surveys: VecDeque::new(),
-            reply_page: None,
             own_mail: VecDeque::new(),
             laid: Laid::default(),
             turn_us: 0,
@@ -427,9 +424,7 @@ impl Hub {
             self.subscribers.forget_if_idle(local);
         }
         self.subscribers.laid(touched);
-        if let Some(page) = self.reply_page.take() {
-            self.pages.release(page);
-        }
+        self.pages.end_turn();
         self.laid = Laid::default();
     }
 

@@ -47,6 +47,8 @@ pub struct Pages {
     held_bytes: usize,
     /// What was gathered last.
     gathered: Vec<u8>,
+    /// The turn's page for bytes that go to one connection each.
+    single: Option<PageId>,
 }
 
 impl Pages {
@@ -73,6 +75,32 @@ impl Pages {
         write(data);
         self.held_bytes += data.capacity() - before;
         Chunk { page, start, end: data.len() as u32 }
+    }
+
+    /// Has `write` append bytes for one connection: a reply, a heartbeat, a close frame. They share a page, which the writer
+    /// holds until [`Pages::end_turn`].
+    pub fn append_single(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Chunk {
+        if let Some(page) = self.single
+            && self.is_full_for(page, 0)
+        {
+            self.release(page);
+            self.single = None;
+        }
+        let page = match self.single {
+            Some(page) => page,
+            None => {
+                let page = self.open();
+                *self.single.insert(page)
+            }
+        };
+        self.append(page, write)
+    }
+
+    /// Closes the page of [`Pages::append_single`].
+    pub fn end_turn(&mut self) {
+        if let Some(page) = self.single.take() {
+            self.release(page);
+        }
     }
 
     /// Bytes written so far.

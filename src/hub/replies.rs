@@ -6,14 +6,7 @@ use super::{Hub, Port, Urgency};
 impl Hub {
     /// Something to send that answers no request, now.
     pub fn say_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(page) = self.reply_page
-            && self.pages.is_full_for(page, 0)
-        {
-            self.pages.release(page);
-            self.reply_page = None;
-        }
-        let page = *self.reply_page.get_or_insert_with(|| self.pages.open());
-        let chunk = self.pages.append(page, write);
+        let chunk = self.pages.append_single(write);
         port.lay(&mut self.pages, slot, chunk, Urgency::Soon);
     }
 

@@ -22,6 +22,7 @@ use crate::shard::clients::{REFUSALS_MAX, WAITING_REPLIES_MAX, echo, pace};
 use crate::shard::connection::{Aside, Connection};
 use crate::shard::intake::Intake;
 use crate::shard::mesh::INBOX_LETTERS;
+use crate::shard::output;
 use crate::shard::tls::{INCOMING_BYTES_MAX, SCRATCH_BYTES, SESSION_BYTES};
 use crate::shard::{BUFFERS_BYTES, READ_BYTES, wheel};
 use crate::wire::frame::Decoder;
@@ -102,6 +103,7 @@ impl Arithmetic {
         let accepted = connections + REFUSALS_MAX as u64;
         // All in tables by slot.
         let connection = size_of::<Connection>()
+            + output::ENTRY_BYTES
             + size_of::<Member>()
             + wheel::ENTRY_BYTES
             + places::ENTRY_BYTES

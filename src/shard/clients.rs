@@ -12,7 +12,7 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::heartbeat::Heartbeat;
 use crate::shard::connection::{Census, Connection, Phase};
 use crate::shard::mesh::Mesh;
-use crate::shard::outbox::Written;
+use crate::shard::output::Output;
 use crate::shard::wheel::{TICK_MS, Wheel};
 use crate::shard::{READ_BYTES, Shared};
 use crate::wire::frame::{Message, Opcode};
@@ -22,7 +22,7 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -34,13 +34,12 @@ mod heartbeat;
 pub mod leaving;
 mod operators;
 pub mod pace;
-pub mod queue;
 mod secure;
+mod writing;
 
 use heartbeat::EarlierHeart;
 use leaving::Plan;
 use pace::Allowances;
-use queue::Queue;
 
 /// The connections, and what waits to be done for them in this turn.
 pub struct Clients {
@@ -50,8 +49,8 @@ pub struct Clients {
     wheel: Wheel,
     /// The turn's tick.
     pub now: u32,
-    /// Connections to be written to.
-    pub queue: Queue,
+    /// What the connections are sent.
+    pub output: Output,
     /// Connections that may have more to read than they were given room for.
     unread: VecDeque<Slot>,
     /// Those who have only just come and have something to read, when it is their turn.
@@ -83,8 +82,6 @@ pub struct Clients {
     pub closes: [u64; CloseReason::KINDS],
     /// Upgrade requests refused, by what was wrong.
     pub refusals: [u64; REFUSALS.len()],
-    /// Bytes laid out for connections: written, waiting, or dropped when they ended.
-    pub bytes_laid: u64,
     /// Client connections of all shards.
     accepted: Arc<AtomicUsize>,
     /// Those of them that have a place below the limit.
@@ -95,7 +92,8 @@ pub struct Clients {
     aged_since: u32,
     random: ahash::RandomState,
     response: Vec<u8>,
-    tls_buffers: secure::Buffers,
+    /// What a read of a TLS session decrypts to.
+    plain: Vec<u8>,
 }
 
 impl Clients {
@@ -107,7 +105,7 @@ impl Clients {
             census: Census::default(),
             wheel: Wheel::new(0),
             now: 0,
-            queue: Queue::default(),
+            output: Output::default(),
             unread: VecDeque::new(),
             newcomers: VecDeque::new(),
             judged: VecDeque::new(),
@@ -125,7 +123,6 @@ impl Clients {
             warned_at: None,
             closes: [0; CloseReason::KINDS],
             refusals: [0; REFUSALS.len()],
-            bytes_laid: 0,
             accepted: shared.accepted.clone(),
             admitted: shared.admitted.clone(),
             live,
@@ -133,7 +130,7 @@ impl Clients {
             aged_since: 0,
             random,
             response: Vec::new(),
-            tls_buffers: secure::Buffers::default(),
+            plain: Vec::new(),
         }
     }
 
@@ -163,6 +160,7 @@ impl Clients {
             return;
         }
         let slot = self.connections.insert(Connection::new(socket, self.now)) as Slot;
+        self.output.open(slot);
         self.census.enter(Phase::Upgrading);
         self.secure(slot, hub);
         self.wheel.arm(slot, self.now.wrapping_add(self.handshake_ticks()));
@@ -190,9 +188,9 @@ impl Clients {
             return;
         };
         connection.is_eof_near |= is_eof_near;
-        if writes && connection.is_blocked {
-            connection.is_blocked = false;
-            self.mark(slot, Urgency::Soon);
+        if writes && self.output.is_blocked(slot) {
+            self.output.set_blocked(slot, false);
+            self.mark(slot);
         }
         if reads {
             self.read(slot, hub, buffer);
@@ -234,12 +232,12 @@ impl Clients {
             self.paused.push(slot);
             return;
         }
-        if connection.pauses() {
-            connection.is_unread = true;
+        if self.echo_pauses(slot) {
+            self.connections[slot as usize].is_unread = true;
             hub.counters.echo_pauses += 1;
             return;
         }
-        if !connection.is_newcomer(self.now) {
+        if !self.connections[slot as usize].is_newcomer(self.now) {
             self.take(slot, hub, buffer);
         } else if self.may_read(slot, hub, buffer) {
             self.connections[slot as usize].is_unread = true;
@@ -335,116 +333,11 @@ impl Clients {
         }
     }
 
-    // ---- writing
-
-    /// Queues a connection for the flush.
-    fn mark(&mut self, slot: Slot, urgency: Urgency) {
-        let connection = &mut self.connections[slot as usize];
-        if connection.queued < Some(urgency) {
-            connection.queued = Some(urgency);
-            self.queue.push(slot, urgency, connection.is_newcomer(self.now));
-        }
-    }
-
-    /// Writes to connections that have something new, once each, up to the turn's budget. Who has nothing to write, because it
-    /// has ended, costs none of it.
-    pub fn flush(&mut self, hub: &mut Hub) {
-        let writes_end = hub.counters.writes + WRITES_PER_TURN;
-        let bytes_end = hub.counters.bytes_out + BYTES_PER_TURN;
-        for _ in 0..LOOKS_PER_TURN {
-            let writes = hub.counters.writes;
-            if writes >= writes_end || hub.counters.bytes_out >= bytes_end {
-                return;
-            }
-            let Some(slot) = self.queue.pop() else {
-                return;
-            };
-            self.write(slot, hub);
-            self.queue.looked(hub.counters.writes > writes);
-        }
-    }
-
-    fn write(&mut self, slot: Slot, hub: &mut Hub) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return;
-        };
-        if connection.queued.take().is_none() || connection.phase == Phase::Ended {
-            return;
-        }
-        let limit = echo::outbox_limit(connection.phase, &self.live.limits);
-        let waiting = connection.outbox.bytes();
-        let mut written_bytes = 0;
-        if !connection.is_blocked || waiting > limit {
-            let sent = match Connection::tls(&mut connection.aside) {
-                None => connection.outbox.write(&mut hub.pages, &mut connection.socket),
-                Some(tls) => {
-                    let scratch = self.tls_buffers.scratch();
-                    tls.write(&mut connection.socket, &mut connection.outbox, &mut hub.pages, scratch)
-                }
-            };
-            match sent {
-                Ok((written, taken, calls)) => {
-                    written_bytes = taken;
-                    hub.counters.bytes_out += taken as u64;
-                    hub.counters.writes += calls as u64;
-                    connection.is_blocked = written == Written::Blocked;
-                    hub.counters.writes_blocked += u64::from(connection.is_blocked);
-                }
-                Err(_) => return self.write_failed(slot, waiting, hub),
-            }
-        } else {
-            connection.outbox.unpin(&mut hub.pages);
-        }
-        self.wrote(slot, written_bytes, hub);
-    }
-
-    /// What follows from what a connection took, and from what still waits for it.
-    fn wrote(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
-        let connection = &mut self.connections[slot as usize];
-        let (pending, limit) = (connection.pending(), echo::outbox_limit(connection.phase, &self.live.limits));
-        match connection.phase {
-            Phase::Open | Phase::Echoing { .. } if pending > limit => {
-                self.close(slot, CloseReason::SlowConsumer { limit, pending }, hub);
-            }
-            Phase::Echoing { .. } => self.echo_written(slot, bytes),
-            Phase::Closing { is_answered, .. } if pending == 0 => {
-                if let Some(tls) = Connection::tls(&mut connection.aside)
-                    && !tls.say_end(&mut connection.socket)
-                {
-                    connection.is_blocked = true;
-                    return;
-                }
-                if is_answered {
-                    self.finish(slot);
-                } else {
-                    // The peer reads the close frame, then the end; it answers, and its end is ours.
-                    let _ = connection.socket.shutdown(Shutdown::Write);
-                    self.drop_at(slot, self.now.wrapping_add(ticks(ending::CLOSE_TIMEOUT_MS)));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The socket is broken. `waiting`: bytes that waited before the write.
-    #[cold]
-    fn write_failed(&mut self, slot: Slot, waiting: usize, hub: &mut Hub) {
-        let connection = &self.connections[slot as usize];
-        // What an earlier call of this write took is gone out all the same.
-        hub.counters.bytes_out += (waiting - connection.outbox.bytes()) as u64;
-        let was_open = connection.phase == Phase::Open;
-        self.count_end(slot, &CloseReason::ClientGone, hub);
-        if was_open {
-            hub.disconnect(slot, &CloseReason::ClientGone, self);
-        }
-        self.finish(slot);
-    }
-
     // ---- what the turn wants to know
 
     /// Whether the next turn has something to do without being told by the poll.
     pub fn has_work(&self, hub: &Hub) -> bool {
-        !self.queue.is_empty()
+        !self.output.is_idle()
             || !self.unread.is_empty()
             || !self.newcomers.is_empty()
             || !self.judged.is_empty()
@@ -455,11 +348,6 @@ impl Clients {
             || !self.answers.is_empty()
             // Replies may have gone out since paused connections were last looked at.
             || self.paused.iter().any(|&slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
-    }
-
-    /// Whether bulk output of earlier turns waits to be written.
-    pub fn is_behind(&self) -> bool {
-        self.queue.has_bulk()
     }
 
     /// Ticks until the next heartbeat or deadline, or until somebody is to leave.
@@ -480,15 +368,8 @@ impl Clients {
 
 impl Port for Clients {
     fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return;
-        };
-        if connection.phase == Phase::Ended {
-            return;
-        }
-        connection.outbox.push(pages, chunk);
-        self.bytes_laid += chunk.len() as u64;
-        self.mark(slot, urgency);
+        let Clients { output, connections, now, .. } = self;
+        output.lay(pages, slot, chunk, urgency, || connections[slot as usize].is_newcomer(*now));
     }
 
     fn mail(&mut self, to: ShardId, mail: Mail) {
@@ -535,9 +416,3 @@ pub const WAITING_REPLIES_MAX: usize = 256;
 pub const REFUSALS_MAX: usize = 256;
 /// Of those who say more than is read at once: 16 to 20 ms in the worst case, which is empty messages, each answered with an error.
 pub const READ_AGAIN_BYTES_PER_TURN: u64 = 4 * READ_BYTES as u64;
-/// About 1 to 2 ms of system calls.
-const WRITES_PER_TURN: u64 = 256;
-/// As long, where writes are large.
-const BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
-/// Connections that are looked at, whether or not there is something to write.
-const LOOKS_PER_TURN: usize = 4096;

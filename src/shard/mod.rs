@@ -10,7 +10,7 @@ pub mod intake;
 pub mod listener;
 pub mod mesh;
 pub mod orders;
-pub mod outbox;
+pub mod output;
 mod shutdown;
 mod stopwatch;
 pub mod tls;
@@ -27,7 +27,6 @@ use crate::wire::upgrade::REFUSALS;
 use admins::Admins;
 use clients::Clients;
 use clients::leaving::Why;
-use clients::queue::Place;
 use crossbeam_channel::{Receiver, Sender};
 use doorbell::Doorbell;
 use hearing::Hearing;
@@ -38,6 +37,7 @@ use mio::event::Event;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use orders::{Call, Order};
+use output::write_queue::Progress;
 use shutdown::{Draining, Stopping};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -180,7 +180,7 @@ impl Shard {
         self.clients.mesh.look();
         self.obey();
         // While much is still unwritten nothing is added to it: peers wait, and publishers to many; readers do not.
-        let is_open = !self.clients.is_behind() || !self.intake.is_enough(self.unwritten);
+        let is_open = !self.clients.output.is_behind() || !self.intake.is_enough(self.unwritten);
         if is_open {
             self.drain_inbox()?;
         }
@@ -197,11 +197,11 @@ impl Shard {
         self.hub.end_turn(&mut self.clients);
         if laid.bytes > 0 {
             self.unwritten.add(laid);
-            let end = self.clients.queue.end();
+            let end = self.clients.output.end();
             // Bulk does not wait for what else is soon.
             let soon = if laid.fan_out_bytes > laid.bulk_bytes { end.soon } else { 0 };
             let bulk = if laid.bulk_bytes > 0 { end.bulk } else { 0 };
-            self.stopwatch.laid(laid.age_us, Place { soon, bulk });
+            self.stopwatch.laid(laid.age_us, Progress { soon, bulk });
         }
         self.clients.close_broken(&mut self.hub);
         // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
@@ -216,10 +216,10 @@ impl Shard {
         self.hub.report(wall_ms, &mut self.clients);
         self.hub.show(wall_ms, &mut self.clients);
         self.ring()?;
-        if !self.clients.is_behind() {
+        if !self.clients.output.is_behind() {
             self.unwritten = Laid::default();
         }
-        self.stopwatch.end(self.now_us(), self.clients.queue.taken());
+        self.stopwatch.end(self.now_us(), self.clients.output.taken());
         self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
         Ok(())
     }
@@ -378,7 +378,7 @@ impl Shard {
         let (sent, refused) = self.clients.mesh.take_counts();
         self.hub.counters.mail_sent += sent;
         self.hub.counters.mail_refused += refused;
-        self.hub.counters.bytes_laid = self.clients.bytes_laid;
+        self.hub.counters.bytes_laid = self.clients.output.bytes_laid();
         let mut gauges = self.clients.gauges(&self.hub);
         let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes).collect();
         let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals).collect();

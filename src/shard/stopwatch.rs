@@ -1,7 +1,7 @@
 //! How long turns take, and messages until they are written: two reads of the clock a turn, whatever happens in it.
 
 use crate::metrics::Times;
-use crate::shard::clients::queue::Place;
+use crate::shard::output::write_queue::Progress;
 use std::collections::VecDeque;
 
 /// The stopwatch of a shard. Times are microseconds since the server started.
@@ -19,7 +19,7 @@ struct Batch {
     /// When the oldest of them was read from its publisher.
     since_us: u64,
     /// They are written once so far is.
-    until: Place,
+    until: Progress,
 }
 
 impl Stopwatch {
@@ -30,7 +30,7 @@ impl Stopwatch {
 
     /// The turn laid messages out, for connections that wait to be written to before `until`. The oldest message was read from its
     /// publisher so long before this turn began.
-    pub fn laid(&mut self, age_us: u32, until: Place) {
+    pub fn laid(&mut self, age_us: u32, until: Progress) {
         let since_us = self.began_us.saturating_sub(u64::from(age_us));
         if self.unwritten.len() < BATCHES_MAX {
             return self.unwritten.push_back(Batch { since_us, until });
@@ -42,7 +42,7 @@ impl Stopwatch {
 
     /// The flush is over, and has come to `written`: the kernel was offered everything before. What it did not take waits for its
     /// reader, and is no delay of ours.
-    pub fn end(&mut self, now_us: u64, written: Place) {
+    pub fn end(&mut self, now_us: u64, written: Progress) {
         self.times.turn.observe(now_us.saturating_sub(self.began_us));
         // All of them: what is soon does not wait for the bulk of an earlier turn.
         let Stopwatch { unwritten, times, .. } = self;
@@ -69,21 +69,21 @@ mod tests {
 
     #[test]
     fn the_messages_of_a_turn_count_once_when_the_last_of_them_is_written() {
-        let place = |soon, bulk| Place { soon, bulk };
+        let progress = |soon, bulk| Progress { soon, bulk };
         let mut watch = Stopwatch::default();
         watch.begin(1000);
-        watch.laid(0, place(3, 100));
-        watch.end(1100, place(3, 99));
+        watch.laid(0, progress(3, 100));
+        watch.end(1100, progress(3, 99));
         assert_eq!(written(&watch), (0, 0));
         watch.begin(1200);
-        watch.laid(500, place(9, 100));
-        watch.end(1300, place(8, 100));
+        watch.laid(500, progress(9, 100));
+        watch.end(1300, progress(8, 100));
         assert_eq!(written(&watch), (1, 300), "the second turn's do not hold the first turn's up");
         watch.begin(1400);
-        watch.end(1500, place(9, 100));
+        watch.end(1500, progress(9, 100));
         assert_eq!(written(&watch), (2, 300 + 800));
         watch.begin(2000);
-        watch.end(2010, place(9, 100));
+        watch.end(2010, progress(9, 100));
         assert_eq!(written(&watch), (2, 300 + 800));
         assert_eq!((watch.times.turn.sum_us, watch.times.turn.counts.iter().sum::<u64>()), (310, 4));
     }
@@ -92,11 +92,11 @@ mod tests {
     fn what_is_soon_does_not_count_as_late_as_the_bulk_before_it() {
         let mut watch = Stopwatch::default();
         watch.begin(1000);
-        watch.laid(0, Place { soon: 0, bulk: 100 });
-        watch.laid(0, Place { soon: 7, bulk: 0 });
-        watch.end(1200, Place { soon: 7, bulk: 50 });
+        watch.laid(0, Progress { soon: 0, bulk: 100 });
+        watch.laid(0, Progress { soon: 7, bulk: 0 });
+        watch.end(1200, Progress { soon: 7, bulk: 50 });
         assert_eq!(written(&watch), (1, 200));
-        watch.end(1900, Place { soon: 7, bulk: 100 });
+        watch.end(1900, Progress { soon: 7, bulk: 100 });
         assert_eq!(written(&watch), (2, 200 + 900));
     }
 
@@ -104,13 +104,13 @@ mod tests {
     fn turns_that_count_as_one_wait_for_all_their_lanes() {
         let mut watch = Stopwatch::default();
         for turn in 1..BATCHES_MAX as u64 {
-            watch.laid(0, Place { soon: 0, bulk: turn });
+            watch.laid(0, Progress { soon: 0, bulk: turn });
         }
-        watch.laid(0, Place { soon: 7, bulk: 0 });
-        watch.laid(0, Place { soon: 0, bulk: 1000 });
-        watch.end(1, Place { soon: 6, bulk: 1000 });
+        watch.laid(0, Progress { soon: 7, bulk: 0 });
+        watch.laid(0, Progress { soon: 0, bulk: 1000 });
+        watch.end(1, Progress { soon: 6, bulk: 1000 });
         assert_eq!(watch.unwritten.len(), 1);
-        watch.end(1, Place { soon: 7, bulk: 1000 });
+        watch.end(1, Progress { soon: 7, bulk: 1000 });
         assert_eq!(watch.unwritten.len(), 0);
     }
 
@@ -119,13 +119,13 @@ mod tests {
         let mut watch = Stopwatch::default();
         for turn in 1..=2 * BATCHES_MAX as u64 {
             watch.begin(turn);
-            watch.laid(0, Place { soon: 0, bulk: turn });
+            watch.laid(0, Progress { soon: 0, bulk: turn });
         }
         assert_eq!(watch.unwritten.len(), BATCHES_MAX);
         watch.begin(10_000);
-        watch.end(10_000, Place { soon: 0, bulk: 2 * BATCHES_MAX as u64 - 1 });
+        watch.end(10_000, Progress { soon: 0, bulk: 2 * BATCHES_MAX as u64 - 1 });
         assert_eq!(watch.unwritten.len(), 1);
-        watch.end(10_000, Place { soon: 0, bulk: 2 * BATCHES_MAX as u64 });
+        watch.end(10_000, Progress { soon: 0, bulk: 2 * BATCHES_MAX as u64 });
         let ages = (1..=BATCHES_MAX as u64).map(|since| 10_000 - since).sum();
         assert_eq!(written(&watch), (BATCHES_MAX as u64, ages));
     }

@@ -5,7 +5,7 @@
 //! that has half arrived, and ciphertext that the kernel did not take.
 
 use crate::hub::pages::Pages;
-use crate::shard::outbox::{Outbox, Written};
+use crate::shard::output::outbox::{Outbox, Written};
 use mio::net::TcpStream;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};

@@ -50,12 +50,6 @@ pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, out: &mut Vec<u8
     }
 }
 
-/// Length of the HTTP response to an accepted upgrade that `bytes` start with; `None`: they start with a frame.
-pub fn response_len(bytes: &[u8]) -> Option<usize> {
-    let is_response = bytes.starts_with(SWITCHING_PROTOCOLS);
-    is_response.then(|| memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 4))
-}
-
 struct Accepted {
     request_len: usize,
     endpoint: Endpoint,

@@ -10,7 +10,7 @@ use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::close::CloseReason;
 use corecast::protocol::heartbeat::Heartbeat;
-use corecast::shard::outbox::{Outbox, Written};
+use corecast::shard::output::outbox::{Outbox, Written};
 use corecast::wire::frame::{Decoder, Message};
 use std::io::{self, IoSlice, Write};
 

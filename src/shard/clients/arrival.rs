@@ -157,7 +157,7 @@ impl Clients {
             }
             (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
                 hub.counters.upgrades += 1;
-                hub.say_now(slot, self, |out| out.extend_from_slice(&response));
+                self.output.respond(&mut hub.pages, slot, &response);
                 self.open(slot, endpoint, hub);
                 // The rest belongs to the first frames. It cannot start before what came now: the request was not whole.
                 let rest = &mut bytes[request_len - earlier..];
@@ -182,7 +182,7 @@ impl Clients {
             let (address, source) = self.origin(slot);
             tracing::debug!(shard = self.me, slot, why = refusal.why, address, source, "upgrade refused");
         }
-        hub.say_now(slot, self, |out| out.extend_from_slice(response));
+        self.output.respond(&mut hub.pages, slot, response);
         self.close(slot, reason, hub);
     }
 

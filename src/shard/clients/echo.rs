@@ -10,7 +10,7 @@ use crate::hub::Hub;
 use crate::hub::mail::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::READ_BYTES;
-use crate::shard::connection::{Connection, Phase};
+use crate::shard::connection::Phase;
 use crate::wire::frame::{self, Message, Opcode};
 
 impl Clients {
@@ -54,7 +54,7 @@ impl Clients {
 
     /// A frame of the connection's own, in this turn.
     pub(super) fn say_frame(&mut self, slot: Slot, opcode: Opcode, payload: &[u8], hub: &mut Hub) {
-        hub.say_now(slot, self, |out| {
+        self.say(slot, hub, |out| {
             frame::encode_header(out, opcode, payload.len());
             out.extend_from_slice(payload);
         });
@@ -62,14 +62,26 @@ impl Clients {
 
     /// What was written for an echo connection is a sign of life: it was not read meanwhile, and its kernel acknowledges.
     pub(super) fn echo_written(&mut self, slot: Slot, taken: usize) {
+        let pending = self.pending(slot);
         let connection = &mut self.connections[slot as usize];
         if taken > 0 {
             connection.heard_at = self.now;
         }
-        if connection.pending() == 0 && connection.phase == (Phase::Echoing { is_paused: true }) {
+        if pending == 0 && connection.phase == (Phase::Echoing { is_paused: true }) {
             connection.phase = Phase::Echoing { is_paused: false };
             self.unread.push_back(slot);
         }
+    }
+
+    /// Whether an echo connection must not be read now, which is noted: it is read again once its output is written.
+    pub(super) fn echo_pauses(&mut self, slot: Slot) -> bool {
+        let pending = self.pending(slot);
+        let connection = &mut self.connections[slot as usize];
+        if let Phase::Echoing { is_paused } = &mut connection.phase {
+            *is_paused = pending > 0;
+            return pending > 0;
+        }
+        false
     }
 
     /// Nothing has moved either way for too long, or it has and the wheel is to be armed again.
@@ -96,16 +108,4 @@ pub(super) fn outbox_limit(phase: Phase, limits: &Limits) -> usize {
 /// The limit of an echo connection.
 pub fn waiting_bytes_max(limits: &Limits) -> usize {
     limits.outbox_bytes_max.max(2 * (limits.message_bytes_max + READ_BYTES))
-}
-
-impl Connection {
-    /// Whether it must not be read now, which is noted: it is read again once its output is written.
-    pub(super) fn pauses(&mut self) -> bool {
-        if let Phase::Echoing { .. } = self.phase {
-            let is_paused = self.pending() > 0;
-            self.phase = Phase::Echoing { is_paused };
-            return is_paused;
-        }
-        false
-    }
 }

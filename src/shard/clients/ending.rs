@@ -1,8 +1,8 @@
 //! How connections end: the close handshake, shutdown, and the slot's return.
 
 use super::{Clients, ticks};
+use crate::hub::Hub;
 use crate::hub::mail::Slot;
-use crate::hub::{Hub, Urgency};
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::{Connection, Phase};
 use crate::wire::frame::{self, Opcode, Violation};
@@ -28,28 +28,26 @@ impl Clients {
         }
         self.go_on(slot, Phase::Closing { reads: true, is_answered: false });
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-        let connection = &mut self.connections[slot as usize];
         if let CloseReason::SlowConsumer { .. } = reason {
-            let waiting = connection.outbox.bytes();
-            let cut = connection.outbox.cut_to_frame(&mut hub.pages);
-            hub.counters.outbox_bytes_dropped += cut.unwrap_or(waiting) as u64;
-            if cut.is_none() {
+            let (dropped, can_follow) = self.output.cut_to_frame(&mut hub.pages, slot);
+            hub.counters.outbox_bytes_dropped += dropped as u64;
+            if !can_follow {
                 return self.finish(slot);
             }
         }
         if let CloseReason::ClientClosed { code: None } = reason {
-            hub.say_now(slot, self, |out| frame::encode_header(out, Opcode::Close, 0));
+            self.say(slot, hub, |out| frame::encode_header(out, Opcode::Close, 0));
         } else if let Some((code, text)) = reason.frame() {
-            hub.say_now(slot, self, |out| frame::encode_close(out, code, &text));
+            self.say(slot, hub, |out| frame::encode_close(out, code, &text));
         }
-        self.mark(slot, Urgency::Soon);
+        self.mark(slot);
     }
 
     /// The peer's close frame has come. What waits for it goes out, then the answer, then the end.
     pub(super) fn answer_close(&mut self, slot: Slot, code: Option<u16>, hub: &mut Hub) {
         self.close(slot, CloseReason::ClientClosed { code }, hub);
         self.go_on(slot, Phase::Closing { reads: false, is_answered: true });
-        self.mark(slot, Urgency::Soon);
+        self.mark(slot);
     }
 
     /// The peer broke the protocol: nothing more that it says is understood.
@@ -82,7 +80,7 @@ impl Clients {
             Phase::Closing { .. } => {}
         }
         self.go_on(slot, Phase::Closing { reads: false, is_answered: true });
-        self.mark(slot, Urgency::Soon);
+        self.mark(slot);
     }
 
     /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.
@@ -108,6 +106,7 @@ impl Clients {
         };
         if connection.phase != Phase::Ended {
             self.go_on(slot, Phase::Ended);
+            self.output.shut(slot);
             self.ended.push(slot);
         }
     }
@@ -121,10 +120,10 @@ impl Clients {
 
     /// Ends everybody without another word. Returns how many were still to be told why, or had something to be written.
     pub fn cut_off(&mut self, hub: &mut Hub) -> usize {
-        let is_late = |connection: &Connection| {
-            !connection.outbox.is_empty() || matches!(connection.phase, Phase::Open | Phase::Echoing { .. })
+        let is_late = |(slot, connection): &(usize, &Connection)| {
+            self.output.waiting(*slot as Slot) > 0 || matches!(connection.phase, Phase::Open | Phase::Echoing { .. })
         };
-        let late = self.connections.iter().filter(|(_, connection)| is_late(connection)).count();
+        let late = self.connections.iter().filter(is_late).count();
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot as Slot).collect();
         for slot in slots {
             self.count_end(slot, &CloseReason::ServerRestarting, hub);
@@ -141,11 +140,11 @@ impl Clients {
     pub fn reap(&mut self, hub: &mut Hub) {
         for _ in 0..REAPS_PER_TURN {
             let Some(slot) = self.ended.pop() else { return };
-            let Some(mut connection) = self.connections.try_remove(slot as usize) else {
+            let Some(connection) = self.connections.try_remove(slot as usize) else {
                 continue;
             };
             self.census.leave(connection.phase);
-            hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
+            hub.counters.outbox_bytes_dropped += self.output.clear(&mut hub.pages, slot) as u64;
             self.wheel.cancel(slot);
             if let Some((address, was_refused)) = self.places.leave(slot) {
                 hub.depart(address, was_refused, self);

@@ -75,7 +75,7 @@ impl Clients {
             connection.is_pinged = true;
             connection.ping_at = self.now;
             hub.counters.pings_sent += 1;
-            hub.say_now(slot, self, event::ping);
+            self.say(slot, hub, event::ping);
             return true;
         };
         self.close(slot, reason, hub);

@@ -20,7 +20,7 @@ impl Clients {
             shard: self.me,
             age_s: u64::from(self.now.wrapping_sub(connection.accepted_at)) * TICK_MS / 1000,
             subscriptions: hub.channels_of(slot).count(),
-            outbox_bytes: connection.outbox.bytes(),
+            outbox_bytes: self.output.waiting(slot),
         })
     }
 
@@ -84,15 +84,15 @@ impl Clients {
 
     /// Bytes that wait for clients: what was laid out and has neither been written nor dropped.
     fn outbox_bytes(&self, hub: &Hub) -> u64 {
-        self.bytes_laid.saturating_sub(hub.counters.bytes_out + hub.counters.outbox_bytes_dropped)
+        self.output.bytes_laid().saturating_sub(hub.counters.bytes_out + hub.counters.outbox_bytes_dropped)
     }
 
     /// What the totals must be.
     fn walk(&self) -> (Census, u64) {
         let (mut census, mut outbox_bytes) = (Census::default(), 0);
-        for (_, connection) in &self.connections {
+        for (slot, connection) in &self.connections {
             census.enter(connection.phase);
-            outbox_bytes += connection.outbox.bytes() as u64;
+            outbox_bytes += self.output.waiting(slot as Slot) as u64;
         }
         (census, outbox_bytes)
     }

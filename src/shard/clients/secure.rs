@@ -2,28 +2,12 @@
 
 use super::Clients;
 use crate::config::Certificate;
+use crate::hub::Hub;
 use crate::hub::mail::Slot;
-use crate::hub::{Hub, Urgency};
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::{Aside, Connection, Phase};
-use crate::shard::tls::{Arrival, SCRATCH_BYTES, Session, State};
+use crate::shard::tls::{Arrival, Session, State};
 use std::io::ErrorKind;
-
-/// What all sessions of a shard share: they need it only while they are called.
-#[derive(Default)]
-pub(super) struct Buffers {
-    /// What a read decrypts to.
-    plain: Vec<u8>,
-    /// Where records are encrypted before they are sent.
-    scratch: Vec<u8>,
-}
-
-impl Buffers {
-    pub(super) fn scratch(&mut self) -> &mut [u8] {
-        self.scratch.resize(SCRATCH_BYTES, 0);
-        &mut self.scratch
-    }
-}
 
 impl Clients {
     /// What connections that are accepted from now on speak TLS with. Others keep what they have.
@@ -50,10 +34,10 @@ impl Clients {
 
     /// One read of a connection that speaks TLS. Returns whether a flight of its handshake was made, which is what costs.
     pub(super) fn read_secure(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
-        let mut plain = std::mem::take(&mut self.tls_buffers.plain);
+        let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         let has_flown = self.decrypt(slot, hub, buffer, &mut plain);
-        self.tls_buffers.plain = plain;
+        self.plain = plain;
         has_flown
     }
 
@@ -87,7 +71,7 @@ impl Clients {
         hub.counters.bytes_in += plain.len() as u64;
         connection.heard_at = self.now;
         if has_output {
-            self.mark(slot, Urgency::Soon);
+            self.mark(slot);
         }
         if is_full || is_eof_near {
             self.read_later(slot);
@@ -121,9 +105,9 @@ impl Clients {
         self.close(slot, CloseReason::TlsFailed, hub);
         let connection = &mut self.connections[slot as usize];
         if connection.phase != Phase::Ended {
-            hub.counters.outbox_bytes_dropped += connection.outbox.clear(&mut hub.pages) as u64;
+            hub.counters.outbox_bytes_dropped += self.output.clear(&mut hub.pages, slot) as u64;
             self.go_on(slot, Phase::Closing { reads: false, is_answered: false });
-            self.mark(slot, Urgency::Soon);
+            self.mark(slot);
         }
     }
 }

@@ -1,56 +1,75 @@
-//! What a connection still has to be sent: chunks of shared pages, in order, and how far the first one is written.
+//! What waits for one connection: chunks of shared pages, in order, and how far the first one is written.
 
 use crate::hub::pages::{Chunk, Pages};
-use crate::wire::{frame, upgrade};
+use crate::wire::frame;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 
-/// 32 bytes while there is at most one chunk. Every chunk holds a reference to its page.
-#[derive(Default)]
+/// 32 bytes while at most one chunk waits. Every chunk holds a reference to its page.
 pub struct Outbox {
-    head: Option<Chunk>,
-    /// Bytes of the head that are written. The head's start stays where a frame starts.
+    /// The first chunk, while anything waits. A frame starts at its start, unless there is a preamble.
+    head: Chunk,
+    /// Bytes of the head that are written.
     written: u32,
     /// Bytes that wait, all chunks.
     bytes: u32,
+    /// Bytes at the start of the head that come before the first frame. They are never cut.
+    preamble: u32,
     rest: Option<Box<Rest>>,
 }
 
 #[derive(Default)]
 struct Rest {
     chunks: VecDeque<Chunk>,
-    /// How many of the first chunks have been looked at by [`Outbox::unpin`].
+    /// How many of the first chunks [`Outbox::unpin`] has looked at.
     unpinned: usize,
 }
 
-/// What became of a write.
+/// Why a write returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// Nothing waits.
     All,
-    /// The kernel has no room; the socket will report when it has.
+    /// The kernel has no room; the poll reports the socket when it has.
     Blocked,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox { head: Chunk { page: 0, start: 0, end: 0 }, written: 0, bytes: 0, preamble: 0, rest: None }
+    }
 }
 
 impl Outbox {
     /// Adds a chunk, with a reference of its own.
     pub fn push(&mut self, pages: &mut Pages, chunk: Chunk) {
+        let was_empty = self.is_empty();
         self.bytes += chunk.len() as u32;
+        if was_empty {
+            if !chunk.is_empty() {
+                pages.hold(chunk.page);
+                self.head = chunk;
+            }
+            return;
+        }
         let last = match &mut self.rest {
             Some(rest) if !rest.chunks.is_empty() => rest.chunks.back_mut(),
-            _ => self.head.as_mut(),
+            _ => Some(&mut self.head),
         };
         match last {
             Some(last) if last.page == chunk.page && last.end == chunk.start => last.end = chunk.end,
-            Some(_) => {
+            _ => {
                 pages.hold(chunk.page);
                 self.rest.get_or_insert_default().chunks.push_back(chunk);
             }
-            None => {
-                pages.hold(chunk.page);
-                self.head = Some(chunk);
-            }
         }
+    }
+
+    /// Adds bytes that come before the first frame. Nothing waits yet.
+    pub fn push_preamble(&mut self, pages: &mut Pages, chunk: Chunk) {
+        debug_assert!(self.is_empty(), "a preamble comes first");
+        self.push(pages, chunk);
+        self.preamble = chunk.len() as u32;
     }
 
     /// Bytes that wait.
@@ -64,30 +83,13 @@ impl Outbox {
     }
 
     /// Writes until nothing waits or the kernel takes no more. Returns that, the bytes taken and the system calls made.
+    ///
+    /// # Errors
+    /// Those of the socket.
     pub fn write(&mut self, pages: &mut Pages, to: &mut impl Write) -> io::Result<(Written, usize, usize)> {
         let (mut taken, mut calls) = (0, 0);
-        while let Some(head) = self.head {
-            let first = Chunk { start: head.start + self.written, ..head };
-            let (result, offered) = match &self.rest {
-                Some(rest) if !rest.chunks.is_empty() && self.bytes <= GATHER_BYTES_MAX => {
-                    let bytes = pages.gather(std::iter::once(first).chain(rest.chunks.iter().copied()));
-                    (to.write(bytes), bytes.len())
-                }
-                Some(rest) if !rest.chunks.is_empty() => {
-                    let first = pages.bytes(first);
-                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                    slices[0] = IoSlice::new(first);
-                    let mut count = 1;
-                    let mut offered = first.len();
-                    for (slice, chunk) in slices[1..].iter_mut().zip(&rest.chunks) {
-                        *slice = IoSlice::new(pages.bytes(*chunk));
-                        offered += chunk.len();
-                        count += 1;
-                    }
-                    (to.write_vectored(&slices[..count]), offered)
-                }
-                _ => (to.write(pages.bytes(first)), first.len()),
-            };
+        while !self.is_empty() {
+            let (result, offered) = self.offer(pages, to);
             calls += 1;
             match result {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -110,13 +112,40 @@ impl Outbox {
         Ok((Written::All, taken, calls))
     }
 
-    /// Gives up small parts of large pages for copies, so that a slow reader does not keep whole pages alive. The copies go
-    /// behind each other: thousands of short messages are a few pages, and not an allocation and a chunk each.
+    /// One system call with the first chunks. Returns its result and how many bytes it was given.
+    fn offer(&self, pages: &mut Pages, to: &mut impl Write) -> (io::Result<usize>, usize) {
+        let first = Chunk { start: self.head.start + self.written, ..self.head };
+        match &self.rest {
+            Some(rest) if !rest.chunks.is_empty() && self.bytes <= GATHER_BYTES_MAX => {
+                let bytes = pages.gather(std::iter::once(first).chain(rest.chunks.iter().copied()));
+                (to.write(bytes), bytes.len())
+            }
+            Some(rest) if !rest.chunks.is_empty() => {
+                let first = pages.bytes(first);
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                slices[0] = IoSlice::new(first);
+                let mut count = 1;
+                let mut offered = first.len();
+                for (slice, chunk) in slices[1..].iter_mut().zip(&rest.chunks) {
+                    *slice = IoSlice::new(pages.bytes(*chunk));
+                    offered += chunk.len();
+                    count += 1;
+                }
+                (to.write_vectored(&slices[..count]), offered)
+            }
+            _ => (to.write(pages.bytes(first)), first.len()),
+        }
+    }
+
+    /// Replaces small parts of large pages by copies, so that a slow reader does not keep whole pages alive. The copies are
+    /// appended to each other: thousands of short messages become a few pages instead of an allocation and a chunk each.
     pub fn unpin(&mut self, pages: &mut Pages) {
-        if let Some(head) = self.head
-            && pages.pins_too_much(head)
-        {
-            self.head = Some(pages.copy(head));
+        if self.is_empty() {
+            return;
+        }
+        if pages.pins_too_much(self.head) {
+            let head = self.head;
+            self.head = pages.copy(head);
             pages.release(head.page);
         }
         let Some(rest) = &mut self.rest else { return };
@@ -127,9 +156,12 @@ impl Outbox {
                 at += 1;
                 continue;
             }
-            let before = if at == 0 { self.head.as_mut() } else { rest.chunks.get_mut(at - 1) };
-            match before.and_then(|before| pages.copy_behind(*before, chunk).map(|longer| *before = longer)) {
-                Some(()) => drop(rest.chunks.remove(at)),
+            let before = if at == 0 { &mut self.head } else { &mut rest.chunks[at - 1] };
+            match pages.copy_behind(*before, chunk) {
+                Some(longer) => {
+                    *before = longer;
+                    rest.chunks.remove(at);
+                }
                 None => {
                     rest.chunks[at] = pages.copy(chunk);
                     at += 1;
@@ -140,17 +172,17 @@ impl Outbox {
         rest.unpinned = rest.chunks.len();
     }
 
-    /// Drops what waits, but for the rest of a frame that is partly written. Returns the bytes dropped, or `None` if the
-    /// stream is not at a place where another frame can follow; then everything is dropped.
+    /// Drops what waits, except for the preamble and for the rest of a frame that is partly written. Returns the bytes
+    /// dropped, or `None` where no place is found at which another frame can follow; then everything is dropped.
     pub fn cut_to_frame(&mut self, pages: &mut Pages) -> Option<usize> {
-        let Some(head) = self.head else { return Some(0) };
-        let before = self.bytes();
-        let mut boundary = 0;
+        if self.is_empty() {
+            return Some(0);
+        }
+        let (head, before) = (self.head, self.bytes());
+        let mut boundary = self.preamble;
         while boundary < self.written {
             let at = Chunk { start: head.start + boundary, ..head };
-            let bytes = pages.bytes(at);
-            // The answer to the upgrade may stand before the first frame.
-            match upgrade::response_len(bytes).or_else(|| frame::frame_len(bytes)) {
+            match frame::frame_len(pages.bytes(at)) {
                 Some(len) if len <= at.len() => boundary += len as u32,
                 _ => {
                     self.clear(pages);
@@ -158,50 +190,58 @@ impl Outbox {
                 }
             }
         }
-        if let Some(rest) = self.rest.take() {
-            rest.chunks.iter().for_each(|chunk| pages.release(chunk.page));
-        }
         if boundary == self.written {
-            pages.release(head.page);
-            self.head = None;
-            self.written = 0;
-            self.bytes = 0;
-        } else {
-            self.head = Some(Chunk { end: head.start + boundary, ..head });
-            self.bytes = boundary - self.written;
+            return Some(self.clear(pages));
         }
+        self.release_rest(pages);
+        self.head.end = head.start + boundary;
+        self.bytes = boundary - self.written;
         Some(before - self.bytes())
     }
 
     /// Drops everything. Returns the bytes dropped.
     pub fn clear(&mut self, pages: &mut Pages) -> usize {
         let dropped = self.bytes();
-        if let Some(head) = self.head.take() {
-            pages.release(head.page);
+        if dropped > 0 {
+            pages.release(self.head.page);
         }
+        self.release_rest(pages);
+        *self = Outbox::default();
+        dropped
+    }
+
+    fn release_rest(&mut self, pages: &mut Pages) {
         if let Some(rest) = self.rest.take() {
             rest.chunks.iter().for_each(|chunk| pages.release(chunk.page));
         }
-        self.written = 0;
-        self.bytes = 0;
-        dropped
     }
 
     fn advance(&mut self, pages: &mut Pages, mut n: u32) {
         self.bytes -= n;
-        while let Some(head) = self.head {
-            let left = head.end - head.start - self.written;
+        if self.preamble > 0 {
+            // So that the head starts at a frame once the preamble is written.
+            let of_preamble = self.preamble.min(n);
+            self.preamble -= of_preamble;
+            self.head.start += of_preamble;
+            n -= of_preamble;
+        }
+        loop {
+            let left = self.head.end - self.head.start - self.written;
             if n < left {
                 self.written += n;
                 return;
             }
             n -= left;
-            pages.release(head.page);
+            pages.release(self.head.page);
             self.written = 0;
-            self.head = self.rest.as_mut().and_then(|rest| {
+            let next = self.rest.as_mut().and_then(|rest| {
                 rest.unpinned = rest.unpinned.saturating_sub(1);
                 rest.chunks.pop_front()
             });
+            match next {
+                Some(next) => self.head = next,
+                None => break,
+            }
         }
         self.rest = None;
     }
@@ -216,12 +256,10 @@ const SLICES_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Access;
     use crate::hub::pages::PINNED_FOLD;
     use crate::wire::frame::Opcode;
-    use crate::wire::upgrade::upgrade;
 
-    /// Takes as many bytes as it is given room for.
+    /// Takes as many bytes as it has room for.
     struct Kernel {
         taken: Vec<u8>,
         room: usize,
@@ -246,9 +284,9 @@ mod tests {
         }
     }
 
-    /// Copied together or not, one call sends what waits of several pages, from where an earlier one stopped.
+    /// Whether they are copied together or not. The second call begins where the first one stopped.
     #[test]
-    fn chunks_of_several_pages_go_out_in_one_call() {
+    fn one_call_sends_chunks_of_several_pages() {
         for len in [10, GATHER_BYTES_MAX as usize / 3, GATHER_BYTES_MAX as usize] {
             let mut pages = Pages::default();
             let mut outbox = Outbox::default();
@@ -269,8 +307,8 @@ mod tests {
         }
     }
 
-    /// One who reads nothing while he hears a short message a turn, each a small part of its page: what he keeps alive is
-    /// within the bound, and what he gets in the end is right.
+    /// A client that reads nothing is sent a short message a turn, each a small part of its page. The memory that it keeps
+    /// alive stays within the bound, and it receives the right bytes in the end.
     #[test]
     fn many_short_messages_cost_a_bounded_multiple_of_their_bytes() {
         let mut pages = Pages::default();
@@ -296,14 +334,12 @@ mod tests {
         assert_eq!(pages.held_count(), 0);
     }
 
-    /// Wherever the kernel stops, what it gets in all ends where a frame ends, or the response that comes before them.
+    /// Wherever the kernel stops, the bytes that it gets in the end stop behind a frame, or behind the preamble.
     #[test]
-    fn a_cut_falls_between_frames() {
-        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        let mut said = Vec::new();
-        upgrade(request, &Access::default(), false, &mut said);
-        let mut ends = vec![0, said.len()];
+    fn a_cut_falls_between_frames_and_leaves_the_preamble() {
+        let mut said = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+        let preamble = said.len();
+        let mut ends = vec![preamble];
         for len in [0, 5, 125, 126, 300] {
             frame::encode_header(&mut said, Opcode::Text, len);
             said.resize(said.len() + len, b'x');
@@ -314,16 +350,23 @@ mod tests {
             let page = pages.open();
             pages.append(page, |out| out.extend_from_slice(&said));
             let mut outbox = Outbox::default();
-            outbox.push(&mut pages, Chunk { page, start: 0, end: said.len() as u32 });
+            outbox.push_preamble(&mut pages, Chunk { page, start: 0, end: preamble as u32 });
+            outbox.push(&mut pages, Chunk { page, start: preamble as u32, end: said.len() as u32 });
             let mut kernel = Kernel { taken: Vec::new(), room };
             assert_eq!(outbox.write(&mut pages, &mut kernel).unwrap().0, Written::Blocked);
             let end = *ends.iter().find(|&&end| end >= room).unwrap();
             assert_eq!(outbox.cut_to_frame(&mut pages), Some(said.len() - end), "{room}");
+            assert_eq!(outbox.bytes(), end - room);
             kernel.room = usize::MAX;
             assert_eq!(outbox.write(&mut pages, &mut kernel).unwrap().0, Written::All);
             assert_eq!(kernel.taken, said[..end]);
             pages.release(page);
             assert_eq!(pages.held_count(), 0);
         }
+    }
+
+    #[test]
+    fn an_empty_outbox_is_small() {
+        assert_eq!(size_of::<Outbox>(), 32);
     }
 }

@@ -1,0 +1,175 @@
+//! Writing: the flush of a turn, and what follows from what a socket took. Slow consumers are found here.
+
+use super::{Clients, echo, ending, ticks};
+use crate::hub::mail::Slot;
+use crate::hub::{Hub, Urgency};
+use crate::protocol::close::CloseReason;
+use crate::shard::connection::{Connection, Phase};
+use crate::shard::output::{Destination, LOOKS_PER_TURN};
+use std::net::Shutdown;
+
+impl Clients {
+    /// Queues a connection for the flush.
+    pub(super) fn mark(&mut self, slot: Slot) {
+        let Clients { output, connections, now, .. } = self;
+        output.mark(slot, Urgency::Soon, || connections[slot as usize].is_newcomer(*now));
+    }
+
+    /// Lays in a frame of the shard's own.
+    pub(super) fn say(&mut self, slot: Slot, hub: &mut Hub, write: impl FnOnce(&mut Vec<u8>)) {
+        let Clients { output, connections, now, .. } = self;
+        output.say(&mut hub.pages, slot, || connections[slot as usize].is_newcomer(*now), write);
+    }
+
+    /// Bytes that wait for room in the connection's socket.
+    pub(super) fn pending(&self, slot: Slot) -> usize {
+        self.output.waiting(slot) + self.connections[slot as usize].unsent()
+    }
+
+    /// Writes to connections that have something new, once each, up to the turn's budget. A connection that has ended, and so
+    /// has nothing to write, does not count against it.
+    pub fn flush(&mut self, hub: &mut Hub) {
+        let writes_end = hub.counters.writes + WRITES_PER_TURN;
+        let bytes_end = hub.counters.bytes_out + BYTES_PER_TURN;
+        for _ in 0..LOOKS_PER_TURN {
+            let writes = hub.counters.writes;
+            if writes >= writes_end || hub.counters.bytes_out >= bytes_end {
+                return;
+            }
+            let Some(slot) = self.output.pop() else {
+                return;
+            };
+            self.write(slot, hub);
+            self.output.looked(hub.counters.writes > writes);
+        }
+    }
+
+    pub(super) fn write(&mut self, slot: Slot, hub: &mut Hub) {
+        if !self.output.take_queued(slot) {
+            return;
+        }
+        let connection = &mut self.connections[slot as usize];
+        let waiting = self.output.waiting(slot);
+        let mut written_bytes = 0;
+        if !self.output.is_blocked(slot) || waiting > echo::outbox_limit(connection.phase, &self.live.limits) {
+            let to = Destination { socket: &mut connection.socket, tls: Connection::tls(&mut connection.aside) };
+            match self.output.write(&mut hub.pages, slot, to) {
+                Ok(sent) => {
+                    written_bytes = sent.taken;
+                    hub.counters.bytes_out += sent.taken as u64;
+                    hub.counters.writes += sent.calls as u64;
+                    hub.counters.writes_blocked += u64::from(self.output.is_blocked(slot));
+                }
+                Err(_) => return self.write_failed(slot, waiting, hub),
+            }
+        } else {
+            self.output.unpin(&mut hub.pages, slot);
+        }
+        self.wrote(slot, written_bytes, hub);
+    }
+
+    /// What follows from what a connection took, and from what still waits for it.
+    fn wrote(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
+        let pending = self.pending(slot);
+        let connection = &mut self.connections[slot as usize];
+        let limit = echo::outbox_limit(connection.phase, &self.live.limits);
+        match connection.phase {
+            Phase::Open | Phase::Echoing { .. } if pending > limit => {
+                self.close(slot, CloseReason::SlowConsumer { limit, pending }, hub);
+            }
+            Phase::Echoing { .. } => self.echo_written(slot, bytes),
+            Phase::Closing { is_answered, .. } if pending == 0 => {
+                if let Some(tls) = Connection::tls(&mut connection.aside)
+                    && !tls.say_end(&mut connection.socket)
+                {
+                    return self.output.set_blocked(slot, true);
+                }
+                if is_answered {
+                    self.finish(slot);
+                } else {
+                    // The peer reads the close frame, then the end; it answers, and its end is ours.
+                    let _ = connection.socket.shutdown(Shutdown::Write);
+                    self.drop_at(slot, self.now.wrapping_add(ticks(ending::CLOSE_TIMEOUT_MS)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The socket is broken. `waiting`: bytes that waited before the write.
+    #[cold]
+    fn write_failed(&mut self, slot: Slot, waiting: usize, hub: &mut Hub) {
+        // Earlier calls of the same write may have taken some.
+        hub.counters.bytes_out += (waiting - self.output.waiting(slot)) as u64;
+        let was_open = self.connections[slot as usize].phase == Phase::Open;
+        self.count_end(slot, &CloseReason::ClientGone, hub);
+        if was_open {
+            hub.disconnect(slot, &CloseReason::ClientGone, self);
+        }
+        self.finish(slot);
+    }
+}
+
+/// About 1 to 2 ms of system calls.
+const WRITES_PER_TURN: u64 = 256;
+/// As long, where writes are large.
+const BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Port;
+    use crate::shard::Shard;
+    use crate::shard::trial::House;
+    use socket2::SockRef;
+
+    /// Thousands of connections were just accepted and wait for a reply when a message is published to all of them. Publishers
+    /// are held back only where the queue is seen to be behind.
+    #[test]
+    fn bulk_counts_as_behind_for_connections_that_also_wait_for_a_reply() {
+        let mut house = House::new(1, |_| ());
+        let peers = house.connect(0, 600);
+        let Shard { clients, hub, .. } = &mut house.shards[0];
+        for urgency in [Urgency::Soon, Urgency::Bulk] {
+            let page = hub.pages.open();
+            let chunk = hub.pages.append(page, |out| out.extend_from_slice(&[0; 100]));
+            (0..peers.len()).for_each(|slot| clients.lay(&mut hub.pages, slot as Slot, chunk, urgency));
+            hub.pages.release(page);
+        }
+        let mut flushes = 0;
+        while (0..peers.len()).any(|slot| clients.output.waiting(slot as Slot) > 0) {
+            assert!(clients.output.is_behind());
+            clients.flush(hub);
+            flushes += 1;
+        }
+        assert_eq!((flushes, hub.counters.writes_blocked), (3, 0));
+        clients.flush(hub);
+        assert!(clients.output.is_idle());
+    }
+
+    /// A write takes several system calls where a TLS record is too small, or where more chunks wait than one call can gather.
+    #[test]
+    fn lanes_have_their_share_where_a_write_takes_several_system_calls() {
+        const SOON: usize = 20;
+        let mut house = House::new(1, |_| ());
+        let peers = house.connect(0, 140 + SOON);
+        let Shard { clients, hub, .. } = &mut house.shards[0];
+        hub.counters.writes = 0;
+        for slot in 0..peers.len() {
+            SockRef::from(&clients.connections[slot].socket).set_send_buffer_size(1 << 20).expect("a socket option");
+            let urgency = if slot < SOON { Urgency::Soon } else { Urgency::Bulk };
+            let pages = [hub.pages.open(), hub.pages.open()];
+            // Alternating, so that no chunk begins where the one before ends: two calls for all of them.
+            for page in pages.into_iter().cycle().take(66) {
+                let chunk = hub.pages.append(page, |out| out.extend_from_slice(&[0; 260]));
+                clients.lay(&mut hub.pages, slot as Slot, chunk, urgency);
+            }
+            pages.into_iter().for_each(|page| hub.pages.release(page));
+        }
+        clients.flush(hub);
+        let is_written = |slot: &usize| clients.output.waiting(*slot as Slot) == 0;
+        let (soon, bulk) = ((0..SOON).filter(is_written).count(), (SOON..peers.len()).filter(is_written).count());
+        assert_eq!((hub.counters.writes as usize, hub.counters.writes_blocked), (2 * (soon + bulk), 0));
+        assert!(soon == SOON && bulk > 60, "{soon} that are soon and {bulk} of bulk");
+    }
+}

@@ -1,0 +1,249 @@
+//! What the shard's connections are sent: an outbox for each, and the queue of those that wait for a write.
+//!
+//! The hub lays messages and replies in; the shard itself lays in HTTP responses, heartbeats and close frames. All bytes lie in
+//! the pages of the hub, which are passed by reference.
+
+pub mod outbox;
+pub mod write_queue;
+
+use crate::hub::Urgency;
+use crate::hub::mail::Slot;
+use crate::hub::pages::{Chunk, Pages};
+use crate::shard::tls::{SCRATCH_BYTES, Session};
+use mio::net::TcpStream;
+use outbox::{Outbox, Written};
+use std::io;
+use write_queue::{Progress, WriteQueue};
+
+/// The outboxes of a shard's connections and their order of writing. By slot: 33 bytes for a connection that nothing waits for.
+#[derive(Default)]
+pub struct Output {
+    outboxes: Vec<Outbox>,
+    states: Vec<State>,
+    queue: WriteQueue,
+    /// Bytes laid in: written, waiting, or dropped.
+    bytes_laid: u64,
+    /// Where TLS records are encrypted before they are sent. Empty until the first.
+    scratch: Vec<u8>,
+}
+
+/// What the writes of one connection depend on.
+#[derive(Clone, Copy, Default)]
+struct State(u8);
+
+impl State {
+    /// Bytes may be laid in.
+    const OPEN: u8 = 1;
+    /// The kernel took no more; the poll reports the socket.
+    const BLOCKED: u8 = 2;
+    /// It waits in the queue's lane "soon", or that of newcomers.
+    const QUEUED_SOON: u8 = 4;
+    /// It waits in the queue's lane for bulk.
+    const QUEUED_BULK: u8 = 8;
+    const QUEUED: u8 = State::QUEUED_SOON | State::QUEUED_BULK;
+
+    fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+
+    fn set(&mut self, bits: u8, on: bool) {
+        self.0 = if on { self.0 | bits } else { self.0 & !bits };
+    }
+}
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Why it returned.
+    pub written: Written,
+    /// Bytes taken from the outbox.
+    pub taken: usize,
+    /// System calls made.
+    pub calls: usize,
+}
+
+/// Where the bytes of a connection go.
+pub struct Destination<'a> {
+    /// Its socket.
+    pub socket: &'a mut TcpStream,
+    /// The TLS session on the socket; without one it is plain.
+    pub tls: Option<&'a mut Session>,
+}
+
+/// The life of an outbox.
+impl Output {
+    /// A connection has come: bytes may be laid in.
+    pub fn open(&mut self, slot: Slot) {
+        let at = slot as usize;
+        if at >= self.outboxes.len() {
+            self.outboxes.resize_with(at + 1, Outbox::default);
+            self.states.resize(at + 1, State::default());
+        }
+        self.states[at] = State(State::OPEN);
+    }
+
+    /// The connection has ended: nothing more is laid in or written. What waits is dropped by [`Output::clear`].
+    pub fn shut(&mut self, slot: Slot) {
+        self.states[slot as usize].set(State::OPEN, false);
+    }
+
+    /// Drops all that waits. Returns its bytes.
+    pub fn clear(&mut self, pages: &mut Pages, slot: Slot) -> usize {
+        self.outboxes[slot as usize].clear(pages)
+    }
+
+    /// Drops what waits, except for bytes that must go out before another frame can follow. Returns the bytes dropped, and
+    /// whether a frame can follow.
+    pub fn cut_to_frame(&mut self, pages: &mut Pages, slot: Slot) -> (usize, bool) {
+        let waiting = self.waiting(slot);
+        let cut = self.outboxes[slot as usize].cut_to_frame(pages);
+        (cut.unwrap_or(waiting), cut.is_some())
+    }
+
+    /// Bytes that wait for the connection.
+    pub fn waiting(&self, slot: Slot) -> usize {
+        self.outboxes[slot as usize].bytes()
+    }
+}
+
+/// Laying in. Each method queues the connection. `is_newcomer`: whether it was accepted a moment ago; asked only when it is
+/// queued anew.
+impl Output {
+    /// A chunk is next on the wire of a connection.
+    #[inline]
+    pub fn lay(
+        &mut self,
+        pages: &mut Pages,
+        slot: Slot,
+        chunk: Chunk,
+        urgency: Urgency,
+        is_newcomer: impl FnOnce() -> bool,
+    ) {
+        if !self.states.get(slot as usize).is_some_and(|state| state.has(State::OPEN)) {
+            return;
+        }
+        self.outboxes[slot as usize].push(pages, chunk);
+        self.bytes_laid += chunk.len() as u64;
+        self.mark(slot, urgency, is_newcomer);
+    }
+
+    /// A frame of the shard's own: a heartbeat, a pong, a close frame.
+    pub fn say(
+        &mut self,
+        pages: &mut Pages,
+        slot: Slot,
+        is_newcomer: impl FnOnce() -> bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let chunk = pages.append_single(write);
+        self.lay(pages, slot, chunk, Urgency::Soon, is_newcomer);
+    }
+
+    /// The HTTP response, which comes before all frames and is never cut.
+    pub fn respond(&mut self, pages: &mut Pages, slot: Slot, response: &[u8]) {
+        let chunk = pages.append_single(|out| out.extend_from_slice(response));
+        self.outboxes[slot as usize].push_preamble(pages, chunk);
+        self.bytes_laid += chunk.len() as u64;
+        self.mark(slot, Urgency::Soon, || true);
+    }
+
+    /// Queues a connection: it has something to write, or its state is to be looked at.
+    #[inline]
+    pub fn mark(&mut self, slot: Slot, urgency: Urgency, is_newcomer: impl FnOnce() -> bool) {
+        let state = &mut self.states[slot as usize];
+        let (queued, covered) = match urgency {
+            Urgency::Soon => (State::QUEUED_SOON, State::QUEUED),
+            Urgency::Bulk => (State::QUEUED_BULK, State::QUEUED_BULK),
+        };
+        if !state.has(covered) {
+            state.set(queued, true);
+            self.queue.push(slot, urgency, is_newcomer);
+        }
+    }
+}
+
+/// Writing.
+impl Output {
+    /// The next connection to write to.
+    pub fn pop(&mut self) -> Option<Slot> {
+        self.queue.pop()
+    }
+
+    /// What came of the connection that [`Output::pop`] returned.
+    pub fn looked(&mut self, was_written_to: bool) {
+        self.queue.looked(was_written_to);
+    }
+
+    /// Takes a connection off the queue. Returns whether it was on it and has not ended.
+    pub fn take_queued(&mut self, slot: Slot) -> bool {
+        let Some(state) = self.states.get_mut(slot as usize) else { return false };
+        let was_queued = state.has(State::QUEUED);
+        state.set(State::QUEUED, false);
+        was_queued && state.has(State::OPEN)
+    }
+
+    /// Writes all that waits, or as much as the kernel takes.
+    ///
+    /// # Errors
+    /// Those of the socket. What the kernel took before is no longer waiting.
+    pub fn write(&mut self, pages: &mut Pages, slot: Slot, to: Destination<'_>) -> io::Result<Sent> {
+        let outbox = &mut self.outboxes[slot as usize];
+        let (written, taken, calls) = match to.tls {
+            None => outbox.write(pages, to.socket)?,
+            Some(tls) => {
+                self.scratch.resize(SCRATCH_BYTES, 0);
+                tls.write(to.socket, outbox, pages, &mut self.scratch)?
+            }
+        };
+        self.set_blocked(slot, written == Written::Blocked);
+        Ok(Sent { written, taken, calls })
+    }
+
+    /// The connection is blocked and cannot be written to: frees what its outbox need not keep.
+    pub fn unpin(&mut self, pages: &mut Pages, slot: Slot) {
+        self.outboxes[slot as usize].unpin(pages);
+    }
+
+    /// Whether the kernel took no more.
+    pub fn is_blocked(&self, slot: Slot) -> bool {
+        self.states[slot as usize].has(State::BLOCKED)
+    }
+
+    /// Notes whether the kernel takes no more.
+    pub fn set_blocked(&mut self, slot: Slot, is_blocked: bool) {
+        self.states[slot as usize].set(State::BLOCKED, is_blocked);
+    }
+}
+
+/// All connections together.
+impl Output {
+    /// Whether no connection waits for a write.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether bulk output of earlier turns waits for a write.
+    pub fn is_behind(&self) -> bool {
+        self.queue.has_bulk()
+    }
+
+    /// How far the queue has come.
+    pub fn taken(&self) -> Progress {
+        self.queue.taken()
+    }
+
+    /// How far the queue will have come once all that waits now is taken.
+    pub fn end(&self) -> Progress {
+        self.queue.end()
+    }
+
+    /// Bytes laid in so far.
+    pub fn bytes_laid(&self) -> u64 {
+        self.bytes_laid
+    }
+}
+
+/// Heap bytes for a connection that nothing waits for.
+pub const ENTRY_BYTES: usize = size_of::<Outbox>() + size_of::<State>();
+/// Connections that one turn looks at, whether or not there is something to write.
+pub const LOOKS_PER_TURN: usize = 4096;
