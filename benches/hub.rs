@@ -5,6 +5,7 @@
 use corecast::config::Limits;
 use corecast::hub::addresses::{Address, Verdict};
 use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::message::Message;
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::survey::By;
 use corecast::hub::{Hub, Identity, Port, Urgency};
@@ -68,7 +69,7 @@ fn many_channels(c: &mut Criterion) {
         bencher.iter(|| {
             for name in &names {
                 let channel = Channel::parse(name).expect("a legal name");
-                black_box(hub.publish(channel, EVENT, Some(DATA), None, ASKER, &mut port));
+                black_box(hub.publish([channel], MESSAGE, None, ASKER, &mut port));
             }
             hub.end_turn(&mut port);
         });
@@ -216,7 +217,7 @@ fn exchange(hubs: &mut [Hub; 2], ports: &mut [Counting; 2]) {
 fn turn(hub: &mut Hub, port: &mut Counting, batch: u64) {
     let asker = Asker { shard: port.shard, ..ASKER };
     for _ in 0..batch {
-        black_box(hub.publish(channel(), EVENT, Some(DATA), None, asker, port));
+        black_box(hub.publish([channel()], MESSAGE, None, asker, port));
     }
     hub.end_turn(port);
 }
@@ -253,9 +254,11 @@ fn quick<'a>(c: &'a mut Criterion, name: &str) -> criterion::BenchmarkGroup<'a, 
 }
 
 const CHANNEL: &str = "room:1";
-const EVENT: &str = "order.paid";
-/// With its envelope, a message of 128 bytes.
-const DATA: &str = r#"{"id":4200001,"total":"129.90","currency":"EUR","note":"0123456789abcdef"}"#;
+/// With its envelope, 128 bytes.
+const MESSAGE: Message<'_> = Message {
+    event: "order.paid",
+    data: Some(r#"{"id":4200001,"total":"129.90","currency":"EUR","note":"0123456789abcdef"}"#),
+};
 const ASKER: Asker = Asker { shard: 0, session: 0, generation: 0, request: 0 };
 
 criterion_group!(benches, fan_out, fan_out_held, many_channels, membership, disconnect, mail, survey);

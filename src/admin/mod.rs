@@ -9,6 +9,7 @@ mod streaming;
 mod tail;
 
 use crate::hub::mail::{Answer, Asker, ConnKey, Operation, Question, Settled, ShardId};
+use crate::hub::message::Message;
 use crate::hub::survey::{Best, BusyAddress, BusyChannel, By};
 use crate::hub::{Hub, Port};
 use crate::metrics::Stats;
@@ -200,13 +201,8 @@ impl Session {
         let parts = channels.len() as u32 * if exclude.is_some() { 2 } else { 1 };
         let bytes = (event.len() + data.map_or(0, str::len) + OVERHEAD_BYTES) * channels.len();
         let asker = self.asker();
-        let mut settled = Settled { parts: 0, subscribers: 0 };
-        for channel in channels.iter().filter_map(|name| Channel::parse(name)) {
-            if let Some(part) = hub.publish(channel, event, data, exclude, asker, port) {
-                settled.parts += part.parts;
-                settled.subscribers += part.subscribers;
-            }
-        }
+        let channels = channels.iter().filter_map(|name| Channel::parse(name));
+        let settled = hub.publish(channels, Message { event, data }, exclude, asker, port);
         if self.waiting.is_empty() && settled.parts == parts {
             return reply::published(&mut self.output, id, settled.subscribers as u64);
         }

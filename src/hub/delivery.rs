@@ -1,8 +1,10 @@
-//! From a publish to the wire of every subscriber: its place in the order, the turn's page, and who gets which part.
+//! From a publish to the wire of every subscriber: its place in the order, the turn's page, and which part each subscriber
+//! is sent. There is one path, from every entry point and for any number of shards.
 
-use super::directory::total;
-use super::mail::{Asker, ConnKey, Exclusion, Frame, Mail, Publish, Settled, ShardId, Slot};
+use super::directory::{Sequenced, total};
+use super::mail::{Asker, ConnKey, Exclusion, Mail, Publish, Settled, ShardId, Slot};
 use super::member::NOT_LIVE;
+use super::message::{Message, Payload};
 use super::pages::Chunk;
 use super::subscribers::Subscriber;
 use super::{Hub, Port, Urgency};
@@ -11,124 +13,115 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::event;
 use smallvec::SmallVec;
 
+/// A message on its way to a channel's subscribers, borrowed from the publisher's line or from a letter.
+pub(super) struct Publication<'a> {
+    pub channel: Channel<'a>,
+    /// Hash of the channel's name.
+    pub hash: u64,
+    pub message: Message<'a>,
+    /// The connection that does not receive it.
+    pub exclude: Option<ConnKey>,
+    /// When it was read from its publisher: see [`Hub::begin_turn`].
+    pub read_at: u32,
+}
+
 impl Hub {
-    /// Publishes one message. What it says at once of the count is returned; the rest comes by [`Port::settle`].
-    /// Encoded here, and not by the owner, because its bytes have to be copied here once in any case.
-    pub fn publish(
+    /// Publishes a message to each of the channels. Returns the parts of the count that are settled at once; the rest
+    /// comes by [`Port::settle`].
+    pub fn publish<'a>(
         &mut self,
-        channel: Channel<'_>,
-        event: &str,
-        data: Option<&str>,
+        channels: impl IntoIterator<Item = Channel<'a>>,
+        message: Message<'_>,
         exclude: Option<ConnKey>,
         asker: Asker,
         port: &mut impl Port,
-    ) -> Option<Settled> {
-        let hash = self.hash(channel);
-        let owner = self.owner(hash);
-        if owner == self.shard
-            && exclude.is_none()
-            && let Some(subscribers) = self.directory.sequence_for(self.shard, channel, hash)
-        {
-            // The common case of one shard: straight into the page.
-            self.counters.publishes += 1;
-            if self.taps.is_open() {
-                self.see_publish(channel, event, data, subscribers);
+    ) -> Settled {
+        let mut settled = Settled::default();
+        // Made when the first letter needs it, and shared by all.
+        let mut payload = None;
+        for channel in channels {
+            let hash = self.hash(channel);
+            let publication = Publication { channel, hash, message, exclude, read_at: self.turn_us };
+            let owner = self.owner(hash);
+            if owner != self.shard {
+                let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
+                let publish = Publish { channel: channel.into(), hash, payload, exclude, asker, read_at: self.turn_us };
+                port.mail(owner, Mail::Publish(Box::new(publish)));
+                continue;
             }
-            if subscribers > 0 {
-                let len = event::message_len(channel.as_str(), event, data);
-                self.deliver(
-                    channel,
-                    hash,
-                    len,
-                    |out| event::message(out, channel.as_str(), event, data),
-                    None,
-                    self.turn_us,
-                    port,
-                );
-            }
-            return Some(Settled { parts: 1, subscribers: subscribers as i64 });
-        }
-        let mut frame = Vec::with_capacity(event::message_len(channel.as_str(), event, data));
-        event::message(&mut frame, channel.as_str(), event, data);
-        let publish =
-            Publish { channel: channel.into(), hash, frame: frame.into(), exclude, asker, read_at: self.turn_us };
-        self.post(owner, Mail::Publish(Box::new(publish)), port);
-        self.settle_own(port);
-        None
-    }
-
-    /// As the owner: the message's place in the order is here and now.
-    pub(super) fn sequence(&mut self, publish: Publish, port: &mut impl Port) {
-        let Publish { channel, hash, frame, exclude, asker, read_at } = publish;
-        self.counters.publishes += 1;
-        let counts = self.directory.sequence(channel.as_channel(), hash);
-        let subscribers = total(counts) as i64;
-        let concerned: SmallVec<[ShardId; 8]> = counts.iter().map(|&(shard, _)| shard).collect();
-        let excluded_shard = exclude.filter(|member| concerned.contains(&member.shard)).map(|member| member.shard);
-        if self.taps.is_open()
-            && let Some((event, data)) = event::read_message(&frame, channel.as_channel().as_str())
-        {
-            self.see_publish(channel.as_channel(), event, data, subscribers as u64);
-        }
-        for &shard in &concerned {
-            let exclude =
-                exclude.filter(|_| Some(shard) == excluded_shard).map(|member| Box::new(Exclusion { member, asker }));
-            if shard == self.shard {
-                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, read_at, port);
+            let (part, others) = self.sequence(&publication, asker, &mut payload, port);
+            if others.is_empty() {
+                settled.add(part);
             } else {
-                let (channel, frame) = (channel.clone(), frame.clone());
-                port.mail(shard, Mail::Deliver { channel, hash, frame, exclude, read_at });
+                port.mail_after(&others, asker.shard, Mail::Settled(asker, part));
             }
         }
-        let parts = if exclude.is_some() && excluded_shard.is_none() { 2 } else { 1 };
-        let others: SmallVec<[ShardId; 8]> = concerned.into_iter().filter(|&shard| shard != self.shard).collect();
-        let settled = Mail::Settled(asker, Settled { parts, subscribers });
-        if others.is_empty() {
-            self.post(asker.shard, settled, port);
-        } else {
-            port.mail_after(&others, asker.shard, settled);
+        settled
+    }
+
+    /// Another shard's publish has reached the owner of the channel.
+    pub(super) fn sequence_letter(&mut self, publish: Publish, port: &mut impl Port) {
+        let Publish { channel, hash, payload, exclude, asker, read_at } = publish;
+        let (channel, message) = (channel.as_channel(), payload.message());
+        let publication = Publication { channel, hash, message, exclude, read_at };
+        let (part, others) = self.sequence(&publication, asker, &mut Some(payload.clone()), port);
+        port.mail_after(&others, asker.shard, Mail::Settled(asker, part));
+    }
+
+    /// As the channel's owner: the message has its place in the channel's order here and now, and goes to every shard with
+    /// subscribers. Returns the owner's part of the count, and the other shards: it is settled once they have taken the
+    /// message.
+    fn sequence(
+        &mut self,
+        publication: &Publication<'_>,
+        asker: Asker,
+        payload: &mut Option<Payload>,
+        port: &mut impl Port,
+    ) -> (Settled, SmallVec<[ShardId; 8]>) {
+        let &Publication { channel, hash, message, exclude, read_at } = publication;
+        self.counters.publishes += 1;
+        let Sequenced { name, counts } = self.directory.sequence(channel, hash);
+        let subscribers = total(counts);
+        let others: SmallVec<[ShardId; 8]> =
+            counts.iter().map(|&(shard, _)| shard).filter(|&shard| shard != self.shard).collect();
+        let is_heard_here = others.len() < counts.len();
+        for &to in &others {
+            let Some(name) = name else { break };
+            let exclude = exclude.filter(|member| member.shard == to);
+            let exclude = exclude.map(|member| Box::new(Exclusion { member, asker }));
+            let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
+            port.mail(to, Mail::Deliver { channel: name.clone(), hash, payload, exclude, read_at });
+        }
+        if self.taps.is_open() {
+            self.see_publish(channel, message, subscribers);
+        }
+        let was_excluded = is_heard_here && self.deliver(publication, port);
+        // Of an excluded connection, the shard that delivers to it settles a part of its own.
+        let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
+        let parts = 1 + u32::from(is_settled_here);
+        (Settled { parts, subscribers: subscribers as i64 - i64::from(was_excluded) }, others)
+    }
+
+    /// The owner has sent a message for the subscribers of this shard.
+    pub(super) fn deliver_letter(&mut self, publication: &Publication<'_>, asker: Option<Asker>, port: &mut impl Port) {
+        let was_excluded = self.deliver(publication, port);
+        if let Some(asker) = asker {
+            let settled = Settled { parts: 1, subscribers: -i64::from(was_excluded) };
+            self.post(asker.shard, Mail::Settled(asker, settled), port);
         }
     }
 
-    pub(super) fn deliver_frame(
-        &mut self,
-        channel: Channel<'_>,
-        hash: u64,
-        frame: &Frame,
-        exclude: Option<Box<Exclusion>>,
-        read_at: u32,
-        port: &mut impl Port,
-    ) {
-        let excluded = exclude.as_ref().map(|exclusion| exclusion.member);
-        let was_live =
-            self.deliver(channel, hash, frame.len(), |out| out.extend_from_slice(frame), excluded, read_at, port);
-        if let Some(Exclusion { asker, .. }) = exclude.as_deref() {
-            let settled = Settled { parts: 1, subscribers: -i64::from(was_live) };
-            self.post(asker.shard, Mail::Settled(*asker, settled), port);
-        }
-    }
-
-    /// Lays one message out for this shard's subscribers; `read_at` as in [`Publish`]. Returns whether the excluded connection was one of them.
-    #[allow(clippy::too_many_arguments)]
-    fn deliver(
-        &mut self,
-        channel: Channel<'_>,
-        hash: u64,
-        len: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-        exclude: Option<ConnKey>,
-        read_at: u32,
-        port: &mut impl Port,
-    ) -> bool {
-        let Some(local) = self.subscribers.find(channel, hash) else {
+    /// Encodes a message into the turn's page for the channel's subscribers here. Returns whether the excluded connection
+    /// is one of them.
+    fn deliver(&mut self, publication: &Publication<'_>, port: &mut impl Port) -> bool {
+        let &Publication { channel, hash, message: Message { event, data }, exclude, read_at } = publication;
+        let local = self.subscribers.find(channel, hash);
+        let Some(local) = local.filter(|&local| !self.subscribers.get(local).subscribers.is_empty()) else {
             self.counters.deliveries_late += 1;
             return false;
         };
-        let subscribers = self.subscribers.get(local).subscribers.len() as u64;
-        if subscribers == 0 {
-            self.counters.deliveries_late += 1;
-            return false;
-        }
+        let subscribers = self.subscribers.get(local).subscribers.len();
+        let len = event::message_len(channel.as_str(), event, data);
         if self.subscribers.get(local).page.is_some_and(|page| self.pages.is_full_for(page, len)) {
             self.lay_out(local, port);
             self.subscribers.get_mut(local).page = Some(self.pages.open());
@@ -138,17 +131,17 @@ impl Hub {
         if let Some(position) = excluded {
             self.cut(local, position, port);
         }
-        let chunk = self.pages.append(page, write);
+        let chunk = self.pages.append(page, |out| event::message(out, channel.as_str(), event, data));
         if let Some(position) = excluded {
             self.subscribers.get_mut(local).subscribers[position as usize].from = chunk.end;
         }
         self.laid.bytes += len;
         self.laid.read_at(read_at, self.turn_us);
-        self.laid.fan_out_bytes += len * subscribers as usize;
-        if subscribers > FEW as u64 {
-            self.laid.bulk_bytes += len * subscribers as usize;
+        self.laid.fan_out_bytes += len * subscribers;
+        if subscribers > FEW {
+            self.laid.bulk_bytes += len * subscribers;
         }
-        self.counters.deliveries += subscribers - u64::from(excluded.is_some());
+        self.counters.deliveries += subscribers as u64 - u64::from(excluded.is_some());
         excluded.is_some()
     }
 

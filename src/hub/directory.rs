@@ -38,6 +38,14 @@ struct Entry {
     window: u32,
 }
 
+/// The channel of a message that got its place.
+pub struct Sequenced<'a> {
+    /// Its name; `None`: the channel has no entry, and so no subscribers.
+    pub name: Option<&'a ChannelName>,
+    /// Subscribers per shard.
+    pub counts: &'a [(ShardId, u32)],
+}
+
 /// How busy a channel is.
 pub struct Activity<'a> {
     /// Its name.
@@ -159,30 +167,15 @@ impl Directory {
         }
     }
 
-    /// A message gets its place in the channel's order, and is counted. Returns the subscribers per shard.
-    pub fn sequence(&mut self, channel: Channel<'_>, hash: u64) -> &[(ShardId, u32)] {
+    /// A message gets its place in the channel's order, and is counted.
+    pub fn sequence(&mut self, channel: Channel<'_>, hash: u64) -> Sequenced<'_> {
         match self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel) {
             Some(&index) => {
                 let entry = &mut self.channels[index as usize];
                 entry.count(self.window);
-                &entry.counts
+                Sequenced { name: Some(&entry.name), counts: &entry.counts }
             }
-            None => &[],
-        }
-    }
-
-    /// Likewise, but only where no shard but `shard` has a subscriber. Elsewhere nothing is counted: `None`.
-    pub fn sequence_for(&mut self, shard: ShardId, channel: Channel<'_>, hash: u64) -> Option<u64> {
-        let found = self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel);
-        let Some(&index) = found else { return Some(0) };
-        let entry = &mut self.channels[index as usize];
-        match *entry.counts {
-            [] => Some(0),
-            [(only, count)] if only == shard => {
-                entry.count(self.window);
-                Some(u64::from(count))
-            }
-            _ => None,
+            None => Sequenced { name: None, counts: &[] },
         }
     }
 
@@ -404,14 +397,14 @@ mod tests {
         let at = |windows: u64| windows << WINDOW_BITS;
         directory.set_clock(at(7));
         for _ in 0..9 {
-            assert_eq!(directory.sequence_for(0, channel.as_channel(), HASH), Some(2));
+            assert_eq!(directory.sequence(channel.as_channel(), HASH).counts, [(0, 2)]);
         }
         check(&directory, 9, 9);
         directory.set_clock(at(8) - 1);
         check(&directory, 9, 9);
         directory.set_clock(at(8));
         check(&directory, 9, 4);
-        assert_eq!(directory.sequence(channel.as_channel(), HASH), [(0, 2)]);
+        assert_eq!(directory.sequence(channel.as_channel(), HASH).counts, [(0, 2)]);
         check(&directory, 10, 5);
         directory.set_clock(at(10));
         check(&directory, 10, 1);
@@ -420,14 +413,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_counted_once_by_whoever_gives_it_its_place() {
+    fn a_message_is_counted_where_the_channel_has_an_entry() {
         let mut directory = Directory::default();
         let channel = name("a");
-        assert_eq!(directory.sequence_for(0, channel.as_channel(), HASH), Some(0));
+        assert!(directory.sequence(channel.as_channel(), HASH).name.is_none());
         directory.join(&channel, HASH, 1);
-        assert_eq!(directory.sequence_for(0, channel.as_channel(), HASH), None, "others hear it");
         assert_eq!(directory.activity(0).map(|activity| activity.messages), Some(0));
-        assert_eq!(directory.sequence(channel.as_channel(), HASH), [(1, 1)]);
+        let Sequenced { name, counts } = directory.sequence(channel.as_channel(), HASH);
+        assert_eq!((name, counts), (Some(&channel), &[(1, 1)][..]));
         assert_eq!(directory.activity(0).map(|activity| activity.messages), Some(1));
         assert!(directory.activity(directory.end()).is_none());
         assert_eq!(size_of::<Entry>(), 64);

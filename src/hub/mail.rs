@@ -3,6 +3,7 @@
 use crate::config::Difference;
 use crate::hub::addresses::{Address, Verdict};
 use crate::hub::journal::Event;
+use crate::hub::message::Payload;
 use crate::hub::reports::Report;
 use crate::hub::survey::{Best, BusyAddress, BusyChannel, By};
 use crate::hub::taps::{Filter, Sighting};
@@ -54,9 +55,6 @@ pub struct Arrival {
     pub slot: Slot,
 }
 
-/// An encoded message on its way between shards: a whole server frame, header and all.
-pub type Frame = Arc<[u8]>;
-
 /// A change of one connection's membership, on its way to the channel's owner and back as the acknowledgement.
 #[derive(Clone, Copy, Debug)]
 pub struct Membership {
@@ -86,9 +84,9 @@ pub struct Publish {
     pub channel: ChannelName,
     /// Its hash.
     pub hash: u64,
-    /// What subscribers are sent.
-    pub frame: Frame,
-    /// Who is left out.
+    /// The message.
+    pub payload: Payload,
+    /// The connection that does not receive it.
     pub exclude: Option<ConnKey>,
     /// Who waits for the count.
     pub asker: Asker,
@@ -120,7 +118,7 @@ pub enum Mail {
     /// From the owner: the member is counted out; nothing that follows is for it.
     Unsubscribed(Membership),
     /// From the owner: for every subscriber of this shard.
-    Deliver { channel: ChannelName, hash: u64, frame: Frame, exclude: Option<Box<Exclusion>>, read_at: u32 },
+    Deliver { channel: ChannelName, hash: u64, payload: Payload, exclude: Option<Box<Exclusion>>, read_at: u32 },
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
     /// To the shard that can tell.
@@ -158,14 +156,22 @@ pub enum Fence {
 }
 
 /// One part of the count that answers a publish. A publish to n channels is settled when its parts add up to n, or to
-/// 2n where somebody is excluded: then each channel's owner contributes one part and the excluded connection's shard
-/// another (or the owner both, when it knows that the shard has no subscriber).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// 2n where a connection is excluded: then each channel's owner contributes one part, and the excluded connection's shard
+/// another (the owner both, where that shard is the owner's own or has no subscriber).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// How many parts this is.
     pub parts: u32,
     /// Subscribers to add; -1 takes the excluded one off.
     pub subscribers: i64,
+}
+
+impl Settled {
+    /// Adds another part.
+    pub fn add(&mut self, other: Settled) {
+        self.parts += other.parts;
+        self.subscribers += other.subscribers;
+    }
 }
 
 /// What an admin session asks of a shard.

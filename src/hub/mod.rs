@@ -18,6 +18,7 @@ pub mod journal;
 pub mod mail;
 pub mod member;
 mod membership;
+pub mod message;
 pub mod outgoing;
 pub mod pages;
 pub mod places;
@@ -42,6 +43,7 @@ use crate::protocol::event::{self, ErrorCode};
 use crate::protocol::socket_id::SocketId;
 use addresses::{Address, Addresses, Verdict};
 use ahash::RandomState;
+use delivery::Publication;
 use directory::{Directory, total};
 use identity::Identities;
 use journal::Journal;
@@ -172,6 +174,8 @@ pub struct Hub {
     holding: usize,
     fences: [usize; 3],
     parser: Parser,
+    /// What payloads are put together in.
+    scratch: String,
     keys: KeyRing,
     limits: Limits,
     /// What this shard counted.
@@ -206,6 +210,7 @@ impl Hub {
             holding: 0,
             fences: [0; 3],
             parser: Parser::default(),
+            scratch: String::new(),
             keys: KeyRing::new(keys),
             limits,
             counters: Counters::default(),
@@ -479,10 +484,12 @@ impl Hub {
 
     fn open(&mut self, mail: Mail, port: &mut impl Port) {
         match mail {
-            Mail::Deliver { channel, hash, frame, exclude, read_at } => {
-                self.deliver_frame(channel.as_channel(), hash, &frame, exclude, read_at, port);
+            Mail::Deliver { channel, hash, payload, exclude, read_at } => {
+                let (channel, message) = (channel.as_channel(), payload.message());
+                let (exclude, asker) = exclude.map(|exclusion| (exclusion.member, exclusion.asker)).unzip();
+                self.deliver_letter(&Publication { channel, hash, message, exclude, read_at }, asker, port);
             }
-            Mail::Publish(publish) => self.sequence(*publish, port),
+            Mail::Publish(publish) => self.sequence_letter(*publish, port),
             Mail::Subscribe { channel, hash, membership } => {
                 self.count_in(&channel, hash, membership.member.shard);
                 self.post(membership.member.shard, Mail::Subscribed(membership), port);

@@ -1,6 +1,7 @@
 //! What those who watch live are shown of what a hub does.
 
 use super::mail::{Answer, Asker, Mail, ShardId, Slot};
+use super::message::Message;
 use super::taps::{Filter, Sight, TAPS_MAX, shortened, shown_channel};
 use super::{Hub, Port};
 use crate::protocol::channel::Channel;
@@ -84,7 +85,8 @@ impl Hub {
         self.taps.see("limit", None, address, clock, |_| Sight::Limit { socket_id, address });
     }
 
-    pub(super) fn see_publish(&mut self, channel: Channel<'_>, event: &str, data: Option<&str>, subscribers: u64) {
+    pub(super) fn see_publish(&mut self, channel: Channel<'_>, message: Message<'_>, subscribers: u64) {
+        let Message { event, data } = message;
         let clock = self.clock();
         self.taps.see("publish", Some(channel.as_str()), None, clock, |filter| Sight::Publish {
             channel: channel.into(),

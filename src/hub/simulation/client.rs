@@ -1,6 +1,7 @@
 //! One client: what it asked, what it must therefore be told, and what it was told.
 
 use crate::hub::mail::ConnKey;
+use crate::hub::message::Payload;
 use std::collections::VecDeque;
 
 /// Everything that was published, and the order that each channel's owner gave it.
@@ -244,9 +245,9 @@ impl<'a> Said<'a> {
     }
 }
 
-/// The number of the message in a frame.
-pub fn message_of(frame: &[u8]) -> usize {
-    number_of(Said::parse(split_frame(frame).0).event)
+/// The number of the message in a letter.
+pub fn message_of(payload: &Payload) -> usize {
+    number_of(payload.message().event)
 }
 
 fn number_of(event: &str) -> usize {

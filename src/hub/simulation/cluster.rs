@@ -9,6 +9,7 @@ use super::mesh::{Effect, Mesh, Seat, Wire};
 use crate::config::{Key, Limits};
 use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Asker, ConnKey, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::message;
 use crate::hub::outgoing::Outgoing;
 use crate::hub::survey::{Best, BusyChannel, By};
 use crate::hub::{Hub, Identity, NOT_LIVE};
@@ -530,9 +531,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let data = self.history.messages[number].data.clone();
             let event = format!("m{number}");
             let channel = Channel::parse(&name).unwrap();
-            let settled =
-                self.on(shard, |hub, port| hub.publish(channel, &event, data.as_deref(), exclude, asker, port));
-            if let Some(settled) = settled {
+            let message = message::Message { event: &event, data: data.as_deref() };
+            let settled = self.on(shard, |hub, port| hub.publish([channel], message, exclude, asker, port));
+            if settled.parts > 0 {
                 self.settle(request, settled);
             }
         }
@@ -707,7 +708,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn deliver(&mut self, from: usize, to: usize) {
         let Some(mail) = self.mesh.take(from, to) else { return };
         match &mail {
-            Mail::Publish(publish) => self.history.sequence(super::client::message_of(&publish.frame)),
+            Mail::Publish(publish) => self.history.sequence(super::client::message_of(&publish.payload)),
             Mail::Ask(asker, _) if asker.session == OPERATOR => self.consider(asker.request as usize),
             _ => {}
         }

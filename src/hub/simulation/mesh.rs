@@ -64,8 +64,8 @@ impl Post for Door<'_> {
         if queue.letters.len() >= queue.capacity {
             return Err(mail);
         }
-        if let Mail::Deliver { frame, .. } = &mail {
-            self.mesh.unaccepted[client::message_of(frame)] -= 1;
+        if let Mail::Deliver { payload, .. } = &mail {
+            self.mesh.unaccepted[client::message_of(payload)] -= 1;
             self.mesh.unaccepted_total -= 1;
         }
         queue.letters.push_back(mail);
@@ -121,8 +121,8 @@ impl Port for Seat<'_> {
 
     fn mail(&mut self, to: ShardId, mail: Mail) {
         assert_ne!(to, self.shard, "mail to oneself does not leave the hub");
-        if let Mail::Deliver { frame, .. } = &mail {
-            self.mesh.unaccepted[client::message_of(frame)] += 1;
+        if let Mail::Deliver { payload, .. } = &mail {
+            self.mesh.unaccepted[client::message_of(payload)] += 1;
             self.mesh.unaccepted_total += 1;
         }
         self.outgoing.send(to, mail, &mut self.mesh.door(self.shard));
