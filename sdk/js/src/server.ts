@@ -1,4 +1,4 @@
-/** For the business backend, in Node: signs subscriptions to private channels, and publishes over the admin socket. */
+/** For the application's backend, in Node: signs subscriptions to private channels, and publishes over the admin socket. */
 import { createHmac } from "node:crypto";
 import { connect, type Socket } from "node:net";
 import { CorecastError } from "./errors.js";
@@ -7,32 +7,35 @@ import { type BackOff, backOff } from "./retry.js";
 export { CorecastError } from "./errors.js";
 
 export interface BackendOptions {
-  /** `ID:SECRET`, as the server is given it. Needed to sign. */
+  /** `ID:SECRET`, one of the server's keys. Needed to sign. */
   key?: string;
   /** Path of the server's admin socket. Needed to publish. */
   adminSocket?: string;
   /** Milliseconds that a request may take, from the call to the reply. Default 5 000. */
   timeout?: number;
-  /** Requests that may wait for a reply; beyond it `queue_full`. Default 10 000. */
+  /** Requests that may wait for a reply. Further ones fail with `queue_full`. Default 10 000. */
   queueMax?: number;
-  /** Bytes of one request; the server's `--admin-line-limit`, beyond which it closes the connection. Default 1 MiB. */
+  /**
+   * Bytes of one request. Longer ones fail with `too_large`. At most the server's `--admin-line-limit`, because the server
+   * closes the connection at a longer line. Default 1 MiB.
+   */
   lineMax?: number;
   /** Bounds of the reconnection delay, in ms. Default `{ min: 50, max: 2_000 }`. */
   backOff?: Partial<BackOff>;
 }
 
-/** What a signing endpoint answers: JSON of this. */
+/** What a signing endpoint answers, as JSON. */
 export interface Signature {
   auth: string;
   channel_data?: string;
 }
 
 export interface PublishOptions {
-  /** A socket_id that the message does not go to: that of the client that caused it. */
+  /** The socket_id of a connection that does not receive the message: usually that of the client that caused it. */
   exclude?: string;
 }
 
-/** What the backend does with a corecast server: `sign`, `authorize`, `publish`, `request`. */
+/** The backend's side of a corecast server: `sign`, `authorize`, `publish`, `request`. */
 export class CorecastBackend {
   #options: BackendOptions;
   #socket: Socket | undefined;
@@ -41,9 +44,9 @@ export class CorecastBackend {
   #failures = 0;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #lastId = 0;
-  /** Not handed to the socket yet. */
+  /** Not written to the socket yet. */
   #waiting: Request[] = [];
-  /** Handed to the socket; replies come in this order. */
+  /** Written to the socket, without a reply yet. Replies come in this order. */
   #sent: Request[] = [];
   #flushing = false;
   #received = "";
@@ -52,27 +55,28 @@ export class CorecastBackend {
     this.#options = options;
   }
 
-  /** Signs the subscription of one connection to one private channel. Throws where either is not what its name says. */
+  /** Signs the subscription of one connection to one private channel. Throws a `CorecastError` if an argument is not valid. */
   sign(socketId: string, channel: string, channelData?: string): Signature {
     const [, id, secret] = /^([^:]+):(.+)$/.exec(this.#options.key ?? "") ?? [];
-    if (!id || !secret) throw new CorecastError("no_key", "signing needs the option key, ID:SECRET");
+    if (!id || !secret) throw new CorecastError("no_key", "signing needs the option key: ID:SECRET");
     return sign(id, secret, socketId, channel, channelData);
   }
 
   /**
-   * The answer of a signing endpoint: `form` is what the client POSTed (single or batch), `may` decides for each channel:
-   * `true` signs, a string signs with it as channel_data, anything else refuses. `status` and `body` (JSON) go back to the client.
+   * Answers a request to a signing endpoint. `form` is what the client POSTed, for one channel or for several. `may` decides for
+   * each channel: `true` signs, a string signs with it as channel_data, anything else refuses. Send `status` and `body` (JSON) to
+   * the client.
    */
   async authorize(
-    form: URLSearchParams,
+    form: Form,
     may: (channel: string) => boolean | string | Promise<boolean | string>,
   ): Promise<{ status: number; body: string }> {
     const socketId = form.get("socket_id") ?? "";
-    const one = async (channel: string) => {
+    const one = async (channel: string): Promise<Signature | { error: string }> => {
       try {
         const decision = await may(channel);
-        if (decision !== true && typeof decision !== "string") return { error: "forbidden" };
-        return this.sign(socketId, channel, decision === true ? undefined : decision);
+        if (typeof decision === "string") return this.sign(socketId, channel, decision);
+        return decision === true ? this.sign(socketId, channel) : { error: "forbidden" };
       } catch (error) {
         if (error instanceof CorecastError && error.code !== "no_key") return { error: error.message };
         throw error;
@@ -83,12 +87,13 @@ export class CorecastBackend {
       const answer = await one(channel);
       return { status: "error" in answer ? 403 : 200, body: JSON.stringify(answer) };
     }
-    const answers: [string, Signature | { error: string }][] = [];
-    for (const name of form.getAll("channel_name[]")) answers.push([name, await one(name)]);
+    const names = form.getAll("channel_name[]");
+    if (names.length === 0) return { status: 400, body: '{"error":"the form has no channel_name and no channel_name[]"}' };
+    const answers = await Promise.all(names.map(async (name) => [name, await one(name)] as const));
     return { status: 200, body: JSON.stringify(Object.fromEntries(answers)) };
   }
 
-  /** Publishes to a channel, or to up to 100 of them. Resolves, once the server has taken it, with how many it goes to. */
+  /** Publishes to a channel, or to up to 100 channels. Resolves with the number of subscribers once the server has accepted it. */
   async publish(channel: string | string[], event: string, data?: unknown, options: PublishOptions = {}): Promise<number> {
     const to = typeof channel === "string" ? { channel } : { channels: channel };
     const reply = await this.request("publish", { ...to, event, data, ...options });
@@ -96,26 +101,27 @@ export class CorecastBackend {
   }
 
   /**
-   * Any command of the admin socket (PROTOCOL.md). Calls may overlap; they are sent in order, and in one write where they are
-   * made in one turn. While there is no connection they wait. Rejects with the server's `code`, or with `timeout`,
-   * `queue_full`, `too_large`, `closed`, or `connection_lost`: sent, and never answered, so it may have happened or not.
+   * Sends any command of the admin socket and resolves with the reply's members. Requests are pipelined in the order of the
+   * calls; those made in one turn of the event loop share one write. Without a connection they wait. Rejects with the server's
+   * `code`, or with `timeout`, `queue_full`, `too_large`, `closed`, `no_admin_socket`, or with one of two codes that leave open
+   * whether the command was executed: `connection_lost` (sent, but the connection ended before the reply) and `malformed_reply`.
    */
   request(command: string, members: object = {}): Promise<Record<string, unknown>> {
     return new Promise((resolve, reject) => {
       const { queueMax = 10_000, lineMax = 1 << 20, timeout = 5_000 } = this.#options;
       const id = ++this.#lastId;
-      const line = JSON.stringify({ id, command, ...members }) + "\n";
+      const line = JSON.stringify({ ...members, id, command }) + "\n";
       if (this.#closed) return reject(new CorecastError("closed", "close was called"));
       if (this.#waiting.length + this.#sent.length >= queueMax) {
-        return reject(new CorecastError("queue_full", `${queueMax} requests wait for a reply`));
+        return reject(new CorecastError("queue_full", `${queueMax} requests already wait for a reply (queueMax)`));
       }
       if (Buffer.byteLength(line) > lineMax) {
-        return reject(new CorecastError("too_large", `the request is over ${lineMax} bytes`));
+        return reject(new CorecastError("too_large", `the request is longer than ${lineMax} bytes (lineMax)`));
       }
       const request: Request = { id, line, resolve, reject };
       request.timer = setTimeout(() => {
         const at = this.#waiting.indexOf(request);
-        if (at >= 0) this.#waiting.splice(at, 1); // else its reply is still to be counted off
+        if (at >= 0) this.#waiting.splice(at, 1); // else it keeps its place in the order of the replies
         settle(request);
         reject(new CorecastError("timeout", `no reply within ${timeout} ms`));
       }, timeout);
@@ -125,7 +131,7 @@ export class CorecastBackend {
     });
   }
 
-  /** Resolves once every request was answered, or failed; there can be no further one. */
+  /** Refuses further requests, and resolves once every earlier one was answered or has failed. */
   async close(): Promise<void> {
     this.#closed = true;
     const pending = [...this.#waiting, ...this.#sent];
@@ -137,7 +143,7 @@ export class CorecastBackend {
   #connect(): void {
     if (this.#socket || this.#retryTimer) return;
     const { adminSocket } = this.#options;
-    if (!adminSocket) return this.#failAll(this.#waiting, "no_admin_socket", "publishing needs the option adminSocket");
+    if (!adminSocket) return this.#failAll(this.#waiting, "no_admin_socket", "a request needs the option adminSocket");
     const socket = (this.#socket = connect(adminSocket));
     socket.setEncoding("utf8");
     socket.on("connect", () => {
@@ -181,15 +187,19 @@ export class CorecastBackend {
     const lines = (this.#received + text).split("\n");
     this.#received = lines.pop()!;
     for (const line of lines) {
-      const { id, ok, code, error, ...rest } = JSON.parse(line);
-      const request = this.#sent[0];
-      // Out of step, nothing that follows could be believed. What was sent fails with the close.
-      if (request?.id !== id) return void this.#socket!.destroy();
-      this.#sent.shift();
+      const reply = parse(line);
+      const at = this.#sent.findIndex(({ id }) => id === reply.id);
+      if (at < 0 && reply.id > 0 && reply.id < (this.#sent[0]?.id ?? Infinity)) continue; // that request has failed already
+      this.#failAll(this.#sent.splice(0, at), "malformed_reply", "the reply to a later request came first");
+      // Without a known id (the server could not read the request) the reply belongs to the oldest request: replies are in order.
+      const request = this.#sent.shift();
+      if (!request) continue;
       this.#failures = 0;
-      settle(request!);
-      if (ok) request!.resolve(rest);
-      else request!.reject(new CorecastError(code, error));
+      settle(request);
+      const { id, ok, code, error, ...rest } = reply;
+      if (ok === true && id === request.id) request.resolve(rest);
+      else if (ok === false && typeof code === "string") request.reject(new CorecastError(code, String(error)));
+      else request.reject(new CorecastError("malformed_reply", `not the reply to a request: ${line.slice(0, 100)}`));
     }
     if (this.#sent.length === 0) this.#socket!.unref(); // an idle connection keeps no process alive
   }
@@ -204,14 +214,23 @@ export class CorecastBackend {
 
 /** Signs with a key pair. See `CorecastBackend.sign`. */
 export function sign(id: string, secret: string, socketId: string, channel: string, channelData?: string): Signature {
-  // A socket_id with more in it could make the signature of one channel pass for another's.
+  // A socket_id that contains more could make the signature of one channel valid for another one.
   if (!SOCKET_ID.test(socketId)) throw new CorecastError("invalid_socket_id", "not a socket_id");
   if (!PRIVATE_CHANNEL.test(channel) || channel.length > 200) {
     throw new CorecastError("invalid_channel", "not the name of a private channel");
   }
+  if (channelData !== undefined && typeof channelData !== "string") {
+    throw new CorecastError("invalid_data", "channel_data must be a string");
+  }
   const data = channelData === undefined ? {} : { channel_data: channelData };
   const text = [socketId, channel, ...Object.values(data)].join(":");
   return { auth: `${id}:${createHmac("sha256", secret).update(text).digest("hex")}`, ...data };
+}
+
+/** The part of `URLSearchParams` and `FormData` that is used. */
+export interface Form {
+  get(name: string): any;
+  getAll(name: string): any[];
 }
 
 interface Request {
@@ -221,6 +240,14 @@ interface Request {
   reject: (error: CorecastError) => void;
   timer?: ReturnType<typeof setTimeout>;
   done?: () => void;
+}
+
+function parse(line: string): any {
+  try {
+    return JSON.parse(line) ?? {};
+  } catch {
+    return {};
+  }
 }
 
 function settle(request: Request): void {

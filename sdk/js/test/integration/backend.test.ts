@@ -2,7 +2,7 @@ import { createServer, type Socket } from "node:net";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { CorecastBackend, sign } from "../../src/server.js";
 import { FORGED, KEY, Server } from "../corecast.js";
 
@@ -17,13 +17,14 @@ test("signs the vector of the protocol", () => {
   });
 });
 
-test("signs nothing that could pass for something else", () => {
+test("signs only a socket_id, a private channel and a string", () => {
   for (const id of ["", "1234", "1234.1234:private-a", "1.2.3", UUID + " "]) {
     expect(() => sign("k", "s", id, "private-a")).toThrow("socket_id");
   }
   for (const channel of ["a", "private-a:b", "private-ä", "private-" + "a".repeat(193)]) {
     expect(() => sign("k", "s", UUID, channel)).toThrow("private channel");
   }
+  expect(() => sign("k", "s", UUID, "private-a", { id: 1 } as any)).toThrow("channel_data");
   expect(sign("k", "s", UUID, "private-a", "")).toHaveProperty("channel_data", "");
 });
 
@@ -64,6 +65,11 @@ test("authorize answers the forms that the client sends", async () => {
   ]);
 });
 
+test("authorize answers 400 to a form without a channel", async () => {
+  const answer = await new CorecastBackend({ key: KEY }).authorize(new URLSearchParams("socket_id=1.1"), () => true);
+  expect(answer.status).toBe(400);
+});
+
 test("pipelined: each call gets its own reply", async () => {
   const backend = new CorecastBackend({ adminSocket: server.adminSocket });
   const calls = Array.from({ length: 500 }, (_, n) =>
@@ -72,6 +78,69 @@ test("pipelined: each call gets its own reply", async () => {
   expect(await Promise.all(calls)).toEqual(calls.map((_, n) => (n % 5 ? 0 : "reserved_event")));
   await backend.close();
   await expect(backend.publish("a", "x")).rejects.toMatchObject({ code: "closed" });
+});
+
+test("a request that the server cannot read fails alone", async () => {
+  const backend = new CorecastBackend({ adminSocket: server.adminSocket });
+  const half = "\ud83d"; // one half of an emoji
+  const calls = Array.from({ length: 1_000 }, (_, n) => backend.publish("a", "x", n === 500 ? half : n).catch(({ code }) => code));
+  expect(await Promise.all(calls)).toEqual(calls.map((_, n) => (n === 500 ? "malformed_request" : 0)));
+  for (const [channel, event, exclude] of [[half, "x", "1.1"], ["a", half, "1.1"], ["a", "x", half]] as const) {
+    const bad = backend.publish(channel, event, 1, { exclude });
+    const good = backend.publish("a", "x");
+    await expect(bad).rejects.toMatchObject({ code: expect.stringMatching(/^(malformed_request|invalid_channel)$/) });
+    expect(await good).toBe(0);
+  }
+  await backend.close();
+});
+
+test("members cannot replace the id or the command", async () => {
+  const backend = new CorecastBackend({ adminSocket: server.adminSocket });
+  const calls = [backend.request("ping", { id: 7, command: "stats" }), backend.publish("a", "x")];
+  expect(await Promise.all(calls)).toEqual([{}, 0]);
+  await backend.close();
+});
+
+/** A backend, and an admin socket that answers each request with the lines that `answer` returns. */
+async function scripted(answer: (request: { id: number; event: string }) => string[]) {
+  const directory = mkdtempSync(join(tmpdir(), "corecast-js-"));
+  const admin = createServer((socket) => {
+    let received = "";
+    socket.on("data", (text) => {
+      const lines = (received + text).split("\n");
+      received = lines.pop()!;
+      for (const line of lines) for (const reply of answer(JSON.parse(line))) socket.write(reply + "\n");
+    });
+  });
+  await new Promise<void>((resolve) => admin.listen(join(directory, "admin"), resolve));
+  const backend = new CorecastBackend({ adminSocket: join(directory, "admin") });
+  onTestFinished(async () => {
+    await backend.close();
+    await new Promise((resolve) => admin.close(resolve));
+    rmSync(directory, { recursive: true });
+  });
+  return backend;
+}
+
+test.each([
+  ["no JSON", () => ["HTTP/1.1 400 Bad Request"]],
+  ["no object", () => ["null"]],
+  ["an id of null", () => ['{"id":null,"ok":true}']],
+  ["an unknown id", () => ['{"id":1000,"ok":true,"subscribers":1}']],
+  ["no result", (id: number) => [`{"id":${id}}`]],
+  ["an error without a code", (id: number) => [`{"id":${id},"ok":false}`]],
+  ["no reply at all", () => []],
+])("a reply that cannot be attributed fails its own request only: %s", async (_, bad) => {
+  const backend = await scripted(({ id, event }) => (event === "bad" ? bad(id) : [`{"id":${id},"ok":true,"subscribers":${id}}`]));
+  const calls = ["good", "bad", "good", "good"].map((event) => backend.publish("a", event).catch(({ code }) => code));
+  expect(await Promise.all(calls)).toEqual([1, "malformed_reply", 3, 4]);
+});
+
+test("a reply to a request that has already failed is ignored", async () => {
+  const reply = (id: number) => `{"id":${id},"ok":true,"subscribers":${id}}`;
+  const backend = await scripted(({ id }) => (id === 2 ? [reply(1), "null", reply(1), reply(2)] : [reply(id)]));
+  const calls = [1, 2, 3].map(() => backend.publish("a", "x").catch(({ code }) => code));
+  expect(await Promise.all(calls)).toEqual([1, "malformed_reply", 3]);
 });
 
 test("waits for a server that restarts, in order", async () => {
