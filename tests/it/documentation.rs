@@ -1,4 +1,4 @@
-//! README.md and docs/*.md do what they say: each fenced block is run, in the order of the page, in a directory of the page's
+//! README.md, CONTRIBUTING.md and docs/*.md do what they say: each fenced block is run, in the order of the page, in a directory of the page's
 //! own, and what is shown is compared with what is printed. The info string of a fence says how:
 //!
 //! | info string | |
@@ -46,6 +46,8 @@ macro_rules! pages {
 
 pages! {
     readme: "README.md",
+    contributing: "CONTRIBUTING.md",
+    configuration: "docs/configuration.md",
     getting_started: "docs/getting-started.md",
     protocol: "docs/protocol.md",
     publishing: "docs/publishing.md",
@@ -63,7 +65,7 @@ fn every_page_is_run() {
     let names = fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("a name").file_name());
     let mut found: Vec<String> = names.map(|name| format!("docs/{}", name.display())).collect();
     found.retain(|name| name.ends_with(".md"));
-    found.push("README.md".into());
+    found.extend(["README.md".into(), "CONTRIBUTING.md".into()]);
     found.sort_unstable();
     let mut run = PAGES.to_vec();
     run.sort_unstable();
@@ -106,7 +108,7 @@ fn nothing_is_left_out() {
     let help = |args| String::from_utf8(output(corecast(args), b"").stdout).expect("text");
     let serve = help(&["serve", "--help"]);
     let options = serve.lines().filter_map(|line| line.trim().strip_prefix("--")?.split(' ').next());
-    check_names("README.md", options.clone().map(|option| format!("`--{option}")));
+    check_names("docs/configuration.md", options.clone().map(|option| format!("`--{option}")));
     let kept = options.filter(|option| !["config", "print-config", "check-config"].contains(option));
     check_names("docs/operating.md", kept.map(|option| format!("`{option}`"))); // what holds when after a reload
     let commands = help(&["--help"]);
@@ -116,6 +118,91 @@ fn nothing_is_left_out() {
     let text: String = PAGES.iter().map(|page| read(page)).collect();
     let missing: Vec<&str> = commands.filter(|command| !text.contains(&format!("corecast {command}"))).collect();
     assert!(missing.is_empty(), "no page shows the commands {missing:?}");
+}
+
+/// The cells of each table row of a page.
+fn rows(text: &str) -> impl Iterator<Item = Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        line.replace("\\|", "/").split('|').skip(1).map(|cell| cell.trim().to_owned()).collect()
+    };
+    text.lines().filter(|line| line.starts_with("| ")).map(cells)
+}
+
+#[test]
+fn defaults_are_those_of_the_manual() {
+    let page = read("docs/configuration.md");
+    let manual = read("corecast.toml");
+    let options = manual.lines().filter(|line| line.starts_with(char::is_lowercase));
+    let plain = |value: &str| value.replace(['"', '`', ' '], "").replace("true", "on").replace("false", "off");
+    let mut count = 0;
+    for (option, value) in options.filter_map(|line| line.split_once(" = ")) {
+        let mut shown = rows(&page).filter(|row| row[0].starts_with(&format!("`--{option} ")));
+        let row = shown.next().unwrap_or_else(|| panic!("docs/configuration.md has no row for --{option}"));
+        assert!(
+            plain(&row[1]).starts_with(&plain(value)),
+            "--{option}: docs/configuration.md says {}, not {value}",
+            row[1]
+        );
+        count += 1;
+    }
+    assert!(count > 20, "only {count} defaults in corecast.toml");
+}
+
+#[test]
+fn figures_are_the_same_on_every_page() {
+    let (measured, sizing) = (read("docs/measured.md"), read("docs/sizing.md"));
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("## Measured").expect("the figures of the README");
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        assert!(measured.lines().any(|other| other == line), "not in docs/measured.md: {line}");
+    }
+    // NAME=VALUE # ROW
+    let assignments = sizing.lines().filter_map(|line| line.split_once(" # "));
+    let quoted =
+        assignments.filter_map(|(assignment, label)| Some((assignment.trim().split_once('=')?.1, label.trim())));
+    let quoted: Vec<_> = quoted.filter(|(value, _)| value.bytes().all(|byte| byte.is_ascii_digit())).collect();
+    for (value, label) in &quoted {
+        let all: Vec<_> = rows(&measured).chain(rows(&sizing)).filter(|row| row[0] == *label).collect();
+        assert_eq!(all.len(), 1, "rows with the label {label:?}");
+        let shown: String = all[0][1].chars().take_while(|c| c.is_ascii_digit() || *c == ' ').collect();
+        assert_eq!(shown.replace(' ', ""), *value, "{label}");
+    }
+    assert!(quoted.len() > 5, "{quoted:?}");
+}
+
+#[test]
+fn the_code_map_names_what_exists() {
+    let page = read("CONTRIBUTING.md");
+    let paths = page.split('`').filter(|text| text.contains('/') && !text.contains([' ', '\n']));
+    let missing: Vec<&str> = paths.filter(|path| !root().join(path).exists()).collect();
+    assert!(missing.is_empty(), "CONTRIBUTING.md names {missing:?}");
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(read("README.md").lines().count() <= 150);
+}
+
+/// What a page of the Debian package links to is in the package.
+#[test]
+fn links_of_packaged_pages_lead_to_packaged_files() {
+    let manifest = read("Cargo.toml");
+    let assets = manifest.lines().filter(|line| line.contains("\"usr/share/doc/corecast/"));
+    let packaged: Vec<&str> = assets.filter_map(|line| line.split('"').nth(1)).collect();
+    let is_packaged = |file: &str| {
+        packaged.iter().any(|asset| match asset.split_once('*') {
+            Some((start, end)) => file.starts_with(start) && file.ends_with(end),
+            None => file == *asset,
+        })
+    };
+    for page in PAGES.iter().filter(|page| is_packaged(page)) {
+        for link in page::links(&read(page)).filter(|link| !link.contains("://") && !link.starts_with('#')) {
+            let path = Path::new(page).with_file_name(link.split('#').next().unwrap_or_default());
+            let path = path.to_str().expect("a path").replace("docs/../", "");
+            assert!(is_packaged(&path), "{page}: {path} is not in the Debian package");
+        }
+    }
+    assert!(is_packaged("docs/sizing.md"));
 }
 
 #[test]
