@@ -3,7 +3,7 @@
 
 use corecast::admin;
 use corecast::protocol::command::Parser;
-use corecast::protocol::scan;
+use corecast::protocol::json::scan;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
 use serde_json::value::RawValue;

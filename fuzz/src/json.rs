@@ -1,36 +1,31 @@
-//! serde_json's opinion, as far as it is needed.
+//! JSON by serde_json, as an opinion that is independent of the server's reader.
 
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 
-/// Whether a text is JSON: the grammar, and that every string is Unicode. Without recursion, as deep as it may be.
+/// Whether a text is JSON by the grammar of RFC 8259. Without recursion, at any depth.
 pub fn is_json(text: &str) -> bool {
-    if serde_json::from_str::<&RawValue>(text).is_err() {
-        return false;
-    }
-    // In valid JSON, quotes outside of strings begin strings.
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while let Some(start) = bytes[at..].iter().position(|&byte| byte == b'"').map(|found| at + found) {
-        let mut end = start + 1;
-        while bytes[end] != b'"' {
-            end += if bytes[end] == b'\\' { 2 } else { 1 };
-        }
-        at = end + 1;
-        if serde_json::from_str::<String>(&text[start..at]).is_err() {
-            return false;
-        }
-    }
-    true
+    serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// The members of an object, the last of a name; `None`: no object.
+/// A key; `None`: it holds an unpaired surrogate.
+#[derive(PartialEq, Eq, Hash)]
+struct Key(Option<String>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|raw| Key(string(raw.get())))
+    }
+}
+
+/// The members of an object whose names are text, the last of a name; `None`: not an object.
 pub fn members(text: &str) -> Option<HashMap<String, &str>> {
-    let members: HashMap<String, &RawValue> = serde_json::from_str(text).ok()?;
-    Some(members.into_iter().map(|(name, raw)| (name, raw.get())).collect())
+    let members: HashMap<Key, &RawValue> = serde_json::from_str(text).ok()?;
+    Some(members.into_iter().filter_map(|(key, raw)| Some((key.0?, raw.get()))).collect())
 }
 
-/// The value of a string.
+/// The text of a string; `None`: another value, or an unpaired surrogate.
 pub fn string(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }

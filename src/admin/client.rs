@@ -6,6 +6,7 @@ pub mod stream;
 pub mod watch;
 
 use crate::config::shared_admin_socket;
+use crate::protocol::json::Reader;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Uid, getuid};
 use serde::Serialize;
@@ -294,13 +295,11 @@ impl Request {
 /// Reads DATA of the command line: any JSON value, kept as written. A request is one line, so line breaks, which JSON
 /// has only between tokens, become spaces.
 pub fn data(text: &str) -> Result<Box<RawValue>, String> {
-    match serde_json::from_str::<&RawValue>(text) {
-        Ok(_) => RawValue::from_string(text.trim().replace(['\n', '\r'], " ")).map_err(|error| error.to_string()),
-        Err(error) => {
-            let quoted = Value::String(text.into()).to_string().replace('\'', r"'\''");
-            Err(format!("not JSON ({error}). If a text is meant, quote it twice: '{quoted}'"))
-        }
-    }
+    let Some(value) = Reader::default().read(text).map(|document| document.value().raw) else {
+        let quoted = Value::String(text.into()).to_string().replace('\'', r"'\''");
+        return Err(format!("not valid JSON. If a text is meant, quote it twice: '{quoted}'"));
+    };
+    RawValue::from_string(value.replace(['\n', '\r'], " ")).map_err(|error| error.to_string())
 }
 
 impl std::error::Error for Error {}
@@ -439,16 +438,24 @@ mod tests {
     }
 
     #[test]
-    fn data_that_is_no_json_is_refused_with_the_way_to_quote_it() {
+    fn data_that_is_not_json_is_refused_with_the_way_to_quote_it() {
         let check = |text: &str, hint: &str| {
-            let error = data(text).expect_err("no JSON");
+            let error = data(text).expect_err("not JSON");
             assert!(error.contains(hint), "{error}");
         };
         check("hello", r#"'"hello"'"#);
         check("it's", r#"'"it'\''s"'"#);
         check("", r#"'""'"#);
-        check("1 2", "trailing");
-        for legal in ["null", "-1e400", "123456789012345678901234567890", "\"\\u0000\"", "[1,\r\n2]"] {
+        check("1 2", "not valid JSON");
+        for legal in [
+            "\"\\ud83c\"",
+            " [\"\\udc00\"] ",
+            "null",
+            "-1e400",
+            "123456789012345678901234567890",
+            "\"\\u0000\"",
+            "[1,\r\n2]",
+        ] {
             assert!(!data(legal).expect(legal).get().contains('\n'));
         }
     }

@@ -6,6 +6,7 @@ use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
 use corecast::protocol::json;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -29,8 +30,14 @@ pub fn run(
     let mut seen = 0;
     while count.is_none_or(|count| seen < count) {
         let Some(text) = next(&mut socket, &tcp, &mut heartbeat)? else { continue };
+        let event = event(&text).with_context(|| format!("not a message: {text}"))?;
+        if !event.starts_with("socket:") {
+            seen += 1;
+            print(&text)?;
+            continue;
+        }
         let frame: Value = serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
-        match frame["event"].as_str().unwrap_or_default() {
+        match &*event {
             "socket:connected" => {
                 let interval = frame["data"]["heart"]["interval"].as_u64().unwrap_or(120).max(1);
                 heartbeat = Some(Heartbeat::new(Duration::from_secs(interval)));
@@ -55,19 +62,26 @@ pub fn run(
             "socket:unsubscribed" => bail!("the server ended the subscription to {}", frame["channel"]),
             "socket:error" => bail!("{}", frame["data"]),
             "socket:ping" => send(&mut socket, &json!({ "event": "socket:pong" }))?,
-            "socket:pong" => {}
-            _ => {
-                seen += 1;
-                let mut out = io::stdout().lock();
-                let mut line = Vec::with_capacity(text.len() + 1);
-                json::show_into(&mut line, &text);
-                line.push(b'\n');
-                out.write_all(&line).and_then(|()| out.flush()).map_err(corecast::admin::client::Error::Output)?;
-            }
+            _ => {}
         }
     }
     let _ = socket.close(None);
     Ok(())
+}
+
+/// The event of a message. `data` may be any JSON value, which serde_json's types do not hold.
+fn event(text: &str) -> Option<String> {
+    let [event] = json::Reader::default().read(text)?.object()?.named(["event"]);
+    event?.text().map(Cow::into_owned)
+}
+
+/// Prints a message on one line.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut line = Vec::with_capacity(text.len() + 1);
+    json::show_into(&mut line, text);
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    Ok(out.write_all(&line).and_then(|()| out.flush()).map_err(corecast::admin::client::Error::Output)?)
 }
 
 /// When the client's next ping is due.

@@ -17,13 +17,13 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use event::{Batch, Event, Lines};
+use event::{Bodies, Event};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use signature::{Query, Unsigned};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a request gets no 200.
@@ -47,7 +47,7 @@ type Answer = Result<Value, Refused>;
 pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
         let (_, body) = signed_body(&face, &app_id, request).await?;
-        let event: Event<'_> = parse(&body)?;
+        let event = face.judge().bodies.event(&body)?;
         let names: Vec<String> = event.names().map(str::to_owned).collect();
         let wants_counts = event.wants_counts();
         publish(&face, &[event]).await?;
@@ -68,7 +68,7 @@ pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, r
 pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
         let (_, body) = signed_body(&face, &app_id, request).await?;
-        let Batch { batch } = parse(&body)?;
+        let batch = face.judge().bodies.batch(&body)?;
         if batch.len() > BATCH_MAX {
             return Err(Refused::Malformed(format!("a batch holds at most {BATCH_MAX} events")));
         }
@@ -184,17 +184,9 @@ async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<(Que
     Ok((query, body))
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
-    // The error names members and places, and nothing of the data.
-    serde_json::from_slice(body).map_err(|error| Refused::Malformed(format!("the body: {error}")))
-}
-
 /// Publishes all, or none.
 async fn publish(face: &Face, events: &[Event<'_>]) -> Result<(), Refused> {
-    let lines = {
-        let mut judge = face.judge.lock().unwrap_or_else(PoisonError::into_inner);
-        judge.lines(events)?
-    };
+    let lines = face.judge().lines(events)?;
     for pending in face.shards()?.ask_all(&lines)? {
         let reply = pending.reply().await?;
         let Done { ok, error } = serde_json::from_slice(&reply).map_err(|_| Unavailable::Closed)?;
@@ -209,15 +201,21 @@ async fn publish(face: &Face, events: &[Event<'_>]) -> Result<(), Refused> {
 /// Judges events before any is published.
 #[derive(Default)]
 pub struct Judge {
-    lines: Lines,
+    bodies: Bodies,
     parser: Parser,
+}
+
+impl Face {
+    fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Judge {
     fn lines(&mut self, events: &[Event<'_>]) -> Result<Vec<Vec<u8>>, Refused> {
         let mut lines = Vec::with_capacity(events.len());
         for event in events {
-            let line = self.lines.of(event);
+            let line = event.line();
             self.parser.request(&line).command?;
             lines.push(line);
         }
@@ -319,6 +317,12 @@ fn respond(face: &Face, answer: Answer) -> Response {
         Err(Refused::TooLarge(why)) => (StatusCode::PAYLOAD_TOO_LARGE, why),
     };
     (status, text + "\n").into_response()
+}
+
+impl From<&str> for Refused {
+    fn from(malformed: &str) -> Refused {
+        Refused::Malformed(malformed.into())
+    }
 }
 
 impl From<Unavailable> for Refused {

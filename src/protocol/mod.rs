@@ -6,5 +6,4 @@ pub mod command;
 pub mod event;
 pub mod heartbeat;
 pub mod json;
-pub mod scan;
 pub mod socket_id;

@@ -278,20 +278,22 @@ fn nothing_that_another_server_says_steers_the_terminal() {
 }
 
 #[test]
-fn what_is_subscribed_to_is_printed_as_json_that_steers_no_terminal() {
+fn subscribe_prints_any_message_as_json_on_one_line_without_control_characters() {
     let server = Server::start(1);
     let url = format!("ws://{}", server.address);
-    let subscriber = thread::spawn(move || output(corecast(&["subscribe", "a", "--count", "1", "--url", &url]), b""));
+    let subscriber = thread::spawn(move || output(corecast(&["subscribe", "a", "--count", "2", "--url", &url]), b""));
     let mut admin = Admin::connect(&server);
     eventually("it has subscribed", || {
         admin.ok(json!({"id": 1, "command": "channel", "channel": "a"}))["subscribers"] == 1
     });
-    admin.write(
-        "{\"id\":1,\"command\":\"publish\",\"channel\":\"a\",\"event\":\"\u{9b}2J\",\"data\":[\t\"é\u{7f}\"]}\n",
-    );
-    admin.line();
+    let deep = format!("{}1e999{}", "[".repeat(500), "]".repeat(500));
+    for (event, data) in [("\u{9b}2J", "[\t\"é\u{7f}\\ud83c\"]"), ("deep", &deep)] {
+        admin.ask(&format!(r#"{{"id":1,"command":"publish","channel":"a","event":"{event}","data":{data}}}"#));
+    }
     let printed = stdout(&subscriber.join().expect("no panic"));
-    assert_eq!(printed, "{\"event\":\"\\u009b2J\",\"channel\":\"a\",\"data\":[ \"é\\u007f\"]}\n");
+    let first = r#"{"event":"\u009b2J","channel":"a","data":[ "é\u007f\ud83c"]}"#;
+    let second = format!(r#"{{"event":"deep","channel":"a","data":{deep}}}"#);
+    assert_eq!(printed, format!("{first}\n{second}\n"));
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn a_named_address_that_is_taken_is_an_error() {
     assert!(stderr.contains(&format!("cannot speak HTTP on {address}")) && stderr.contains("--http"), "{stderr}");
 }
 
-fn start_with_key() -> Server {
+pub fn start_with_key() -> Server {
     Server::options(2).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2").start()
 }
 
@@ -221,8 +221,12 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Http {
-    fn publish(&mut self, body: &str) -> Response {
+    pub fn publish(&mut self, body: &str) -> Response {
         self.post(&signed("POST", "/apps/1/events", &[], body), body)
+    }
+
+    pub fn publish_batch(&mut self, body: &str) -> Response {
+        self.post(&signed("POST", "/apps/1/batch_events", &[], body), body)
     }
 }
 
@@ -250,7 +254,7 @@ fn events_reach_subscribers() {
     first.expect_nothing_before_pong();
 
     let body = r#"{"batch":[{"name":"1","channel":"a","data":"1"},{"name":"2","channel":"a","data":"2","info":"subscription_count"}]}"#;
-    let published = http.post(&signed("POST", "/apps/1/batch_events", &[], body), body);
+    let published = http.publish_batch(body);
     assert_eq!((published.status, published.body.as_str()), (200, r#"{"batch":[{},{"subscription_count":2}]}"#));
     for client in [&mut first, &mut second] {
         client.expect(r#"{"event":"1","channel":"a","data":1}"#);

@@ -24,4 +24,5 @@ mod tail;
 mod tls;
 mod top;
 mod transport;
+mod values;
 mod webhooks;

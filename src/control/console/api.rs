@@ -10,13 +10,13 @@ use super::super::process::Process;
 use super::super::serving::Peer;
 use super::super::{Face, JSON, walk};
 use crate::protocol::channel::{self, Channel};
+use crate::protocol::json::Reader;
 use crate::protocol::socket_id::SocketId;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -147,10 +147,23 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
     let from = peer(&request);
     let answer = async {
         let (body, face) = (json_body(request).await?, &face);
-        let request: Publish<'_> = parse(&body)?;
-        let command = Command { command: "publish", request };
-        let reply = ask(face, &line(&command)?).await?;
-        let Publish { channel, event, .. } = &command.request;
+        let mut reader = Reader::default();
+        let text = std::str::from_utf8(&body).map_err(|_| malformed("the body is not valid UTF-8"))?;
+        let document = reader.read(text).ok_or(malformed("the body is not valid JSON"))?;
+        let members = document.object().ok_or(malformed("the body must be a JSON object"))?;
+        let names = ["channel", "event", "data", "exclude"];
+        let found = members.named(names);
+        let mut line = String::from(r#"{"command":"publish""#);
+        for (name, value) in names.iter().zip(found) {
+            if let Some(value) = value {
+                line += &format!(r#","{name}":{}"#, value.raw);
+            }
+        }
+        // Outside strings a line break is white space, and inside there is none.
+        let line = line.replace(['\n', '\r'], " ") + "}";
+        let reply = ask(face, &line).await?;
+        let [channel, event] =
+            [found[0], found[1]].map(|value| value.and_then(|value| value.text()).unwrap_or_default());
         // Legal by now, but an event may be called anything.
         tracing::info!(from, %channel, ?event, "published over the console");
         face.count(|counters| counters.http_publishes += 1);
@@ -197,16 +210,6 @@ struct Disconnect {
     code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Publish<'a> {
-    channel: String,
-    event: String,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    data: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exclude: Option<String>,
 }
 
 #[derive(Deserialize)]

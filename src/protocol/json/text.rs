@@ -1,0 +1,104 @@
+//! JSON strings: unescaping, escaping, and showing them in a terminal.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+/// A JSON string as it was written and as it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonString<'a> {
+    /// Between the quotes, as written: may be put between quotes again, byte for byte.
+    pub raw: &'a str,
+    /// Unescaped.
+    pub value: Cow<'a, str>,
+}
+
+impl<'a> JsonString<'a> {
+    /// Reads what stands between the quotes of a valid JSON string; `None`: it holds an unpaired surrogate.
+    pub(super) fn read(raw: &'a str) -> Option<JsonString<'a>> {
+        // Nearly every string that is read here is without escapes: then nothing is copied.
+        let value = if raw.as_bytes().contains(&b'\\') { Cow::Owned(unescape(raw)?) } else { Cow::Borrowed(raw) };
+        Some(JsonString { raw, value })
+    }
+}
+
+#[cold]
+fn unescape(raw: &str) -> Option<String> {
+    let mut value = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        value.push_str(rest.get(..at)?);
+        rest = rest.get(at..)?;
+        let (character, len) = match rest.as_bytes().get(1)? {
+            b'b' => ('\u{8}', 2),
+            b'f' => ('\u{c}', 2),
+            b'n' => ('\n', 2),
+            b'r' => ('\r', 2),
+            b't' => ('\t', 2),
+            b'u' => {
+                let units = [code_unit(rest)?].into_iter().chain(rest.get(6..).and_then(code_unit));
+                let character = char::decode_utf16(units).next()?.ok()?;
+                (character, 6 * character.len_utf16())
+            }
+            &itself => (char::from(itself), 2),
+        };
+        value.push(character);
+        rest = rest.get(len..)?;
+    }
+    value.push_str(rest);
+    Some(value)
+}
+
+/// The UTF-16 code unit that a leading `\uXXXX` stands for.
+fn code_unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+/// Appends `text` as it stands between the quotes of a JSON string. Beyond what JSON requires, it escapes characters that are
+/// [unseen](is_unseen) in a terminal.
+pub fn escape_into(out: &mut Vec<u8>, text: &str) {
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            _ => push_seen(out, character),
+        }
+    }
+}
+
+/// Appends JSON, or the inside of a JSON string, on one line: white space between tokens becomes spaces, and characters that
+/// are [unseen](is_unseen) are escaped.
+pub fn show_into(out: &mut Vec<u8>, json: &str) {
+    for character in json.chars() {
+        match character {
+            // Only between tokens.
+            '\n' | '\r' | '\t' => out.push(b' '),
+            _ => push_seen(out, character),
+        }
+    }
+}
+
+fn push_seen(out: &mut Vec<u8>, character: char) {
+    if is_unseen(character) {
+        // All of them have four digits.
+        let _ = write!(out, "\\u{:04x}", character as u32);
+    } else {
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+}
+
+/// Whether a terminal shows no glyph for the character: controls, marks of the writing direction, and characters of no width.
+pub fn is_unseen(character: char) -> bool {
+    let is_format = matches!(
+        character,
+        '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+    );
+    character.is_control() || is_format
+}
