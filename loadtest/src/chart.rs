@@ -2,8 +2,17 @@
 
 use std::fmt::Write;
 
-use crate::html::{Rate, escape};
-use crate::report::{short, time};
+use crate::format::{escape, short, time};
+
+/// A rate over time.
+pub struct Rate<'a> {
+    /// What is counted.
+    pub unit: &'a str,
+    /// (seconds, rate).
+    pub points: Vec<(f64, f64)>,
+    /// Where the measured time begins.
+    pub count_from_s: f64,
+}
 
 /// Latencies by percentile on a logarithmic scale that gives every further nine the same room. Each curve has a name and
 /// points (share, nanoseconds).

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareArgs;
 use crate::expect::Expect;
-use crate::plan::{Flood, Plan, Scenario};
+use crate::plan::{Flood, Plan, Scenario, processes_for};
 use crate::proof::mixed::MixedArgs;
 use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
@@ -363,10 +363,3 @@ impl FanoutArgs {
 
 /// More than any server takes before it has delivered.
 const WINDOW_FLAT_OUT: u32 = 1 << 17;
-
-/// Processes that so many connections need, given how many descriptors one may have.
-pub fn processes_for(connections: usize) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let descriptors = limit.current.unwrap_or(u64::MAX).min(1 << 30) as usize;
-    connections.div_ceil(descriptors.saturating_sub(200).max(1)).max(1)
-}

@@ -40,8 +40,8 @@ pub enum Ended {
     Closed(Option<u16>),
 }
 
-/// Tokens from here up are the scenario's own.
-pub const TOKEN_MIN: usize = usize::MAX - 15;
+/// Tokens from here up are the scenario's own: two, and one for each stream of a publisher.
+pub const TOKEN_MIN: usize = usize::MAX - 31;
 /// Addresses in 127.0.0.0/8 to connect from.
 const SOURCES: u32 = 250 * 250 * 250;
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::chart;
+use crate::chart::{self, Rate};
+use crate::format::escape;
+use crate::machine;
 
 /// What a page shows, in its order.
 #[derive(Default)]
@@ -28,16 +30,6 @@ pub struct Page<'a> {
     pub metrics: Option<&'a BTreeMap<String, f64>>,
 }
 
-/// A rate over time.
-pub struct Rate<'a> {
-    /// What is counted.
-    pub unit: &'a str,
-    /// (seconds, rate).
-    pub points: Vec<(f64, f64)>,
-    /// Where the measured time begins.
-    pub count_from_s: f64,
-}
-
 impl Page<'_> {
     /// The page as HTML.
     pub fn html(&self) -> String {
@@ -49,7 +41,7 @@ impl Page<'_> {
              <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\
              <body><h1>{title}</h1><p class=\"note\"><code>loadtest {}</code><br>{} · {made}</p>",
             escape(&command),
-            escape(&crate::compare::machine()),
+            escape(&machine::description()),
         );
         for warning in self.warnings {
             let _ = write!(out, "<p class=\"warning\">{}</p>", escape(warning));
@@ -99,11 +91,6 @@ fn table_row(out: &mut String, cells: &[String]) {
         let _ = write!(out, "<td>{}</td>", escape(cell));
     }
     out.push_str("</tr>");
-}
-
-/// Text as HTML and SVG want it.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 const STYLE: &str = "

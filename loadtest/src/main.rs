@@ -14,22 +14,23 @@ mod chart;
 mod cli;
 mod clock;
 mod compare;
-mod compare_table;
 mod crew;
 #[cfg(test)]
 mod end_to_end;
 mod engine;
 mod expect;
 mod floor;
+mod format;
 mod html;
+mod machine;
 mod measure;
 mod plan;
 mod procfs;
 mod progress;
 mod proof;
 mod publisher;
-mod ratio;
 mod report;
+mod rest;
 mod ring;
 mod scenario;
 mod server;
@@ -108,7 +109,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Storm(args) => proof::storm::storm(&args),
         Command::Soak(args) => proof::soak::soak(&args),
         Command::Peer(args) => peer(&args).map(|()| true),
-        Command::Compare(args) => compare::compare(&args).map(|()| true),
+        Command::Compare(args) => compare::compare(&args),
         Command::Worker => crew::child().map(|()| true),
     }
 }

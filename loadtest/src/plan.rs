@@ -130,3 +130,10 @@ impl Plan {
         self.threads * self.processes
     }
 }
+
+/// Processes that so many connections need, given how many descriptors one may have.
+pub fn processes_for(connections: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let descriptors = limit.current.unwrap_or(u64::MAX).min(1 << 30) as usize;
+    connections.div_ceil(descriptors.saturating_sub(200).max(1)).max(1)
+}

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::crew::Moment;
+use crate::format::number;
 use crate::plan::Plan;
-use crate::report::number;
 
 /// A bar for one run; gone when dropped.
 pub struct Bar {

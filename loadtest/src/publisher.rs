@@ -1,6 +1,7 @@
-//! The publisher: pipelines publishes into one stream and counts the answers.
+//! The publisher: sends publishes and counts the answers. All go pipelined through one stream, but for signed REST requests,
+//! which take turns on a number of keep-alive connections, one outstanding on each.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -9,29 +10,37 @@ use anyhow::{Context, bail};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
+use crate::rest::Signer;
 use crate::stamp;
 use crate::target::{BODY, Publish, Target};
 use crate::template::{Fill, Template};
 use crate::wire;
 
-/// One stream of publishes.
+/// What publishes are sent through.
 pub struct Publisher {
-    stream: Stream,
+    lanes: Vec<Lane>,
+    /// Lanes without an outstanding request, where that matters.
+    free: Vec<usize>,
     kind: Kind,
     body: Template,
     data_bytes: usize,
-    out: Vec<u8>,
-    written: usize,
     scratch: (Vec<u8>, Vec<u8>, Vec<u8>),
     input: Vec<u8>,
-    /// The end of the last read, where an answer's mark may have been cut.
-    tail: Vec<u8>,
     /// Publishes answered.
     pub answered: u64,
     /// Publishes refused.
     pub refused: u64,
-    /// The server hung up.
-    pub is_closed: bool,
+}
+
+/// One stream.
+struct Lane {
+    stream: Stream,
+    out: Vec<u8>,
+    written: usize,
+    /// The end of the last read, where an answer's mark may have been cut.
+    tail: Vec<u8>,
+    /// The server closed the stream.
+    is_closed: bool,
 }
 
 enum Stream {
@@ -43,6 +52,7 @@ enum Kind {
     Lines(Template),
     WebSocket(Template),
     Http { path: Template, host: String },
+    Rest { template: Template, signer: Box<Signer> },
 }
 
 impl Publisher {
@@ -55,7 +65,8 @@ impl Publisher {
         admin: Option<&Path>,
         data_bytes: usize,
     ) -> anyhow::Result<Publisher> {
-        let (stream, kind) = match &target.publish {
+        let http = publish_to.unwrap_or(address);
+        let (streams, kind) = match &target.publish {
             Publish::Nowhere => bail!("the target {} has no way to publish", target.name),
             Publish::Lines { hello, template } => {
                 let stream = match (admin, publish_to) {
@@ -68,32 +79,36 @@ impl Publisher {
                     (None, Some(address)) => Stream::Tcp(connect_tcp(address, hello.as_ref())?),
                     (None, None) => bail!("where to publish? give --admin-socket PATH or --publish-to ADDR:PORT"),
                 };
-                (stream, Kind::Lines(template.clone()))
+                (vec![stream], Kind::Lines(template.clone()))
             }
             Publish::WebSocket { template } => {
                 let path = target.path_of(0);
                 let request = String::from_utf8(wire::upgrade_request(&address.to_string(), &path))?;
                 let stream = connect_tcp(address, Some(&(request, "\r\n\r\n".into())))?;
-                (Stream::Tcp(stream), Kind::WebSocket(template.clone()))
+                (vec![Stream::Tcp(stream)], Kind::WebSocket(template.clone()))
             }
             Publish::Http { path } => {
-                let stream = connect_tcp(publish_to.unwrap_or(address), None)?;
-                (Stream::Tcp(stream), Kind::Http { path: path.clone(), host: address.to_string() })
+                let stream = Stream::Tcp(connect_tcp(http, None)?);
+                (vec![stream], Kind::Http { path: path.clone(), host: address.to_string() })
+            }
+            Publish::Rest { template, app_id, key, secret } => {
+                let connect = |_| Ok(Stream::Tcp(connect_tcp(http, None)?));
+                let streams = (0..REST_CONNECTIONS).map(connect).collect::<anyhow::Result<_>>()?;
+                let signer = Box::new(Signer::new(http, app_id, key, secret));
+                (streams, Kind::Rest { template: template.clone(), signer })
             }
         };
+        let lanes: Vec<Lane> = streams.into_iter().map(Lane::new).collect();
         Ok(Publisher {
-            stream,
+            free: (0..lanes.len()).collect(),
+            lanes,
             kind,
             body: BODY.into(),
             data_bytes,
-            out: Vec::with_capacity(1 << 20),
-            written: 0,
             scratch: Default::default(),
             input: vec![0; 64 * 1024],
-            tail: Vec::new(),
             answered: 0,
             refused: 0,
-            is_closed: false,
         })
     }
 
@@ -102,16 +117,27 @@ impl Publisher {
         !matches!(self.kind, Kind::WebSocket(_))
     }
 
-    /// Registers the stream with an event loop.
+    /// Registers the streams with an event loop, with `token` and the ones after it: at most [`LANES_MAX`].
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match &mut self.stream {
-            Stream::Unix(stream) => stream.register(registry, token, interest),
-            Stream::Tcp(stream) => stream.register(registry, token, interest),
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            match &mut lane.stream {
+                Stream::Unix(stream) => stream.register(registry, Token(token.0 + at), interest)?,
+                Stream::Tcp(stream) => stream.register(registry, Token(token.0 + at), interest)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another publish can be pushed now: a lane is free, and the server reads what was pushed before.
+    pub fn has_room(&self) -> bool {
+        match self.kind {
+            Kind::Rest { .. } => !self.free.is_empty(),
+            _ => self.pending() <= PENDING_MAX,
         }
     }
 
-    /// Puts one publish in line; [`Publisher::flush`] sends what stands there.
+    /// Queues one publish; [`Publisher::flush`] sends it.
     pub fn push(&mut self, sequence: u32, time_ns: u64, channel: u32) {
         let (data, body, text) = &mut self.scratch;
         data.clear();
@@ -120,39 +146,81 @@ impl Publisher {
         stamp::push_payload(data, sequence, time_ns, self.data_bytes);
         let fill = Fill { channel, data, number: u64::from(sequence), ..Fill::default() };
         self.body.push(body, fill);
-        match &self.kind {
-            Kind::Lines(template) => template.push(&mut self.out, Fill { body, ..fill }),
+        let out = &mut self.lanes[0].out;
+        match &mut self.kind {
+            Kind::Lines(template) => template.push(out, Fill { body, ..fill }),
             Kind::WebSocket(template) => {
                 template.push(text, Fill { body, ..fill });
-                wire::push_masked(&mut self.out, wire::TEXT, text);
+                wire::push_masked(out, wire::TEXT, text);
             }
             Kind::Http { path, host } => {
-                self.out.extend_from_slice(b"POST ");
-                path.push(&mut self.out, fill);
+                out.extend_from_slice(b"POST ");
+                path.push(out, fill);
                 let head = format!(" HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n", body.len());
-                self.out.extend_from_slice(head.as_bytes());
-                self.out.extend_from_slice(body);
+                out.extend_from_slice(head.as_bytes());
+                out.extend_from_slice(body);
+            }
+            Kind::Rest { template, signer } => {
+                template.push(text, fill);
+                let lane = self.free.pop().unwrap_or(0);
+                signer.push_request(&mut self.lanes[lane].out, text);
             }
         }
     }
 
-    /// Bytes in line that the server did not take yet.
+    /// Queued bytes that the server has not taken yet.
     pub fn pending(&self) -> usize {
-        self.out.len() - self.written
+        self.lanes.iter().map(|lane| lane.out.len() - lane.written).sum()
     }
 
-    /// Sends what the stream takes.
+    /// Whether the server has closed one of the streams.
+    pub fn is_closed(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_closed)
+    }
+
+    /// Sends what the streams take.
     pub fn flush(&mut self) {
+        self.lanes.iter_mut().filter(|lane| !lane.out.is_empty()).for_each(Lane::flush);
+    }
+
+    /// Reads and counts the answers that have come on one stream, the `at`-th.
+    pub fn read_answers(&mut self, at: usize) {
+        let Some(lane) = self.lanes.get_mut(at) else { return };
+        loop {
+            match lane.stream.read(&mut self.input) {
+                Ok(0) => {
+                    lane.is_closed = true;
+                    return;
+                }
+                Ok(got) => {
+                    let (answered, refused) = lane.count(&self.kind, &self.input[..got]);
+                    self.answered += answered;
+                    self.refused += refused;
+                    if answered > 0 && matches!(self.kind, Kind::Rest { .. }) {
+                        self.free.push(at);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    lane.is_closed |= error.kind() != ErrorKind::WouldBlock;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn new(stream: Stream) -> Lane {
+        Lane { stream, out: Vec::new(), written: 0, tail: Vec::new(), is_closed: false }
+    }
+
+    fn flush(&mut self) {
         while self.written < self.out.len() {
-            let rest = &self.out[self.written..];
-            let result = match &mut self.stream {
-                Stream::Unix(stream) => stream.write(rest),
-                Stream::Tcp(stream) => stream.write(rest),
-            };
-            match result {
+            match self.stream.write(&self.out[self.written..]) {
                 Ok(written) => self.written += written,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if self.written > 1 << 20 {
                         self.out.drain(..self.written);
                         self.written = 0;
@@ -169,49 +237,50 @@ impl Publisher {
         self.written = 0;
     }
 
-    /// Reads and counts the answers that have come.
-    pub fn read_answers(&mut self) {
-        loop {
-            let result = match &mut self.stream {
-                Stream::Unix(stream) => stream.read(&mut self.input),
-                Stream::Tcp(stream) => stream.read(&mut self.input),
-            };
-            match result {
-                Ok(0) => {
-                    self.is_closed = true;
-                    return;
-                }
-                Ok(got) => self.count(got),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.is_closed |= error.kind() != io::ErrorKind::WouldBlock;
-                    return;
-                }
+    /// Answers, and refusals among them, that end in `input`.
+    fn count(&mut self, kind: &Kind, input: &[u8]) -> (u64, u64) {
+        let head = input.len().min(TAIL);
+        let known = self.tail.len();
+        self.tail.extend_from_slice(&input[..head]);
+        let tail = &self.tail;
+        let count = |mark: &[u8]| {
+            let within = |bytes: &[u8]| memchr::memmem::find_iter(bytes, mark).count() as u64;
+            // Marks that lie across the two reads: in `tail`, but in neither part of it.
+            within(input) + within(tail) - within(&tail[..known]) - within(&tail[known..])
+        };
+        let (answered, refused) = match kind {
+            Kind::Lines(_) => (count(b"\n"), count(b"\"ok\":false")),
+            Kind::WebSocket(_) => (0, 0),
+            Kind::Http { .. } | Kind::Rest { .. } => {
+                let answered = count(b"HTTP/1.1 ");
+                (answered, answered.saturating_sub(count(b"HTTP/1.1 2")))
             }
+        };
+        self.tail.clear();
+        self.tail.extend_from_slice(&input[input.len() - head..]);
+        (answered, refused)
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tcp(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tcp(stream) => stream.write(bytes),
         }
     }
 
-    fn count(&mut self, got: usize) {
-        let (answer, refusal): (&[u8], &[u8]) = match self.kind {
-            Kind::Lines(_) => (b"\n", b"\"ok\":false"),
-            Kind::WebSocket(_) => return,
-            Kind::Http { .. } => (b"HTTP/1.1 ", b"HTTP/1.1 4"),
-        };
-        let input = &self.input[..got];
-        self.tail.extend_from_slice(&input[..got.min(16)]);
-        let cut = |mark: &[u8], tail: &[u8], head: usize| {
-            // Marks that lie across the two reads: in `tail`, but in neither part alone.
-            let (before, after) = tail.split_at(tail.len() - head);
-            let count = |bytes: &[u8]| memchr::memmem::find_iter(bytes, mark).count() as u64;
-            count(tail) - count(before) - count(after)
-        };
-        let head = got.min(16);
-        let answers = memchr::memmem::find_iter(input, answer).count() as u64 + cut(answer, &self.tail, head);
-        let refusals = memchr::memmem::find_iter(input, refusal).count() as u64 + cut(refusal, &self.tail, head);
-        self.answered += answers;
-        self.refused += refusals;
-        self.tail.clear();
-        self.tail.extend_from_slice(&input[got - head..]);
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -234,3 +303,12 @@ fn connect_tcp(address: SocketAddr, hello: Option<&(String, String)>) -> anyhow:
     stream.set_nonblocking(true)?;
     Ok(mio::net::TcpStream::from_std(stream))
 }
+
+/// Most streams of a publisher.
+pub const LANES_MAX: usize = 16;
+/// Keep-alive connections that signed requests take turns on.
+const REST_CONNECTIONS: usize = LANES_MAX;
+/// Queued bytes beyond which nothing more is pushed; what is due then waits unencoded.
+const PENDING_MAX: usize = 4 << 20;
+/// At least the length of every mark, minus one.
+const TAIL: usize = 16;

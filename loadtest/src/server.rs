@@ -13,6 +13,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::affinity;
 use crate::plan::Plan;
+use crate::target::REST_KEY;
 
 /// A server that runs until this is dropped.
 pub struct Server {
@@ -59,7 +60,7 @@ impl Starter {
         let mut publish_to = None;
         let port = address.port().to_string();
         let mut command = match name {
-            "corecast" | "corecast-2-shards" | "corecast-tls" | "corecast-tls-resumed" => {
+            "corecast" | "corecast-2-shards" | "corecast-rest" | "corecast-tls" | "corecast-tls-resumed" => {
                 admin_socket = Some(admin.clone());
                 let mut command = Command::new(self.corecast()?);
                 command.args(["serve", "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
@@ -68,6 +69,12 @@ impl Starter {
                 command.args(["--shards", &shards.to_string()]);
                 command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
                 command.args(&self.options);
+                if name == "corecast-rest" {
+                    let http = free_address()?;
+                    publish_to = Some(http);
+                    let (key, secret) = REST_KEY;
+                    command.args(["--http", &http.to_string(), "--key", &format!("{key}:{secret}")]);
+                }
                 if name.starts_with("corecast-tls") {
                     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
                     let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));

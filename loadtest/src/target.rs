@@ -64,6 +64,17 @@ pub enum Publish {
         /// The path to post to.
         path: Template,
     },
+    /// As signed `POST /apps/ID/events` on several keep-alive connections.
+    Rest {
+        /// The body.
+        template: Template,
+        /// The app ID of the server.
+        app_id: String,
+        /// The name of a key pair of the server.
+        key: String,
+        /// Its secret.
+        secret: String,
+    },
 }
 
 /// The message subscribers receive.
@@ -106,6 +117,16 @@ impl Target {
                 tls: Some(if name == "corecast-tls" { Tls::Full } else { Tls::Resumed }),
                 ..ours
             },
+            "corecast-rest" => Target {
+                greeting: Some("socket:connected".into()),
+                publish: Publish::Rest {
+                    template: r#"{"name":"m","channel":"{channel}","data":{data}}"#.into(),
+                    app_id: "1".into(),
+                    key: REST_KEY.0.into(),
+                    secret: REST_KEY.1.into(),
+                },
+                ..ours
+            },
             "floor" | "floor-per-message" => {
                 Target { greeting: Some("socket:connected".into()), publish: lines, ..ours }
             }
@@ -144,6 +165,11 @@ impl Target {
         String::from_utf8_lossy(&self.path.text(channel, 0)).into_owned()
     }
 
+    /// Whether publishes go through one stream, so that subscribers must see them in the order in which they were sent.
+    pub fn publishes_in_order(&self) -> bool {
+        !matches!(self.publish, Publish::Rest { .. })
+    }
+
     /// Opcode of what we say.
     pub fn opcode(&self) -> u8 {
         if self.binary { crate::wire::BINARY } else { crate::wire::TEXT }
@@ -151,9 +177,10 @@ impl Target {
 }
 
 /// The targets that are known by name.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "corecast",
     "corecast-2-shards",
+    "corecast-rest",
     "corecast-tls",
     "corecast-tls-resumed",
     "floor",
@@ -165,3 +192,6 @@ pub const NAMES: [&str; 12] = [
     "nchan",
     "nats",
 ];
+
+/// Name and secret of the key pair that `corecast-rest` is started with.
+pub const REST_KEY: (&str, &str) = ("loadtest", "a-secret-for-measuring-only");

@@ -7,9 +7,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::{Interrupted, ProofArgs};
 use crate::crew::Harvest;
 use crate::expect::all_met;
+use crate::format::time;
 use crate::html::Page;
 use crate::measure::Latency;
-use crate::report::{curve, time};
+use crate::report::curve;
 
 /// Numbers by name, and a table whose rows are latencies in several situations.
 #[derive(Default)]

@@ -1,8 +1,8 @@
 //! Fairness: what a flood of one large channel does to the pings and the small channels of others.
 
 use super::{Cast, Findings, ProofArgs, Stage, bystanders};
+use crate::format::{bytes, number};
 use crate::plan::{Flood, Scenario};
-use crate::report::{bytes, number};
 use clap::Args;
 
 /// Options of `mixed`.

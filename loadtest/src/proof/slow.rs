@@ -1,8 +1,8 @@
 //! Slow readers: what one that has stopped costs its neighbours, and what a thousand at once cost in memory.
 
 use super::{Cast, Findings, ProofArgs, Stage};
+use crate::format::{bytes, number};
 use crate::plan::{Flood, Scenario};
-use crate::report::{bytes, number};
 use crate::server::Starter;
 use crate::target::Target;
 use crate::wire;

@@ -5,9 +5,9 @@
 
 use super::slow::stop_reading;
 use super::{Cast, Findings, ProofArgs, Stage, Troupe, bystanders};
+use crate::format::{bytes, number};
 use crate::plan::Scenario;
 use crate::procfs;
-use crate::report::{bytes, number};
 use crate::wire;
 use anyhow::ensure;
 use clap::Args;

@@ -3,9 +3,9 @@
 
 use super::{Cast, Findings, ProofArgs, Stage, Troupe, bystanders, histogram_growth};
 use crate::crew::Harvest;
+use crate::format::{number, time};
 use crate::plan::Scenario;
 use crate::procfs;
-use crate::report::{number, time};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;

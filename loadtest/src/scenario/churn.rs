@@ -79,7 +79,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         if let Some(publisher) = &mut handler.publisher {
             loop {
                 let due = start + (f64::from(published) * 1e9 / rate) as u64;
-                if due > now || publisher.pending() > 1 << 20 {
+                if due > now || !publisher.has_room() {
                     break;
                 }
                 publisher.push(published, due, plan.first_channel + published % channels);
@@ -265,10 +265,10 @@ impl Handler for Churn<'_> {
     }
 
     fn other(&mut self, _net: &mut Net, token: Token) {
-        if token == PUBLISHER
-            && let Some(publisher) = &mut self.publisher
+        if let Some(publisher) = &mut self.publisher
+            && token >= PUBLISHER
         {
-            publisher.read_answers();
+            publisher.read_answers(token.0 - PUBLISHER.0);
         }
         if token == TIMER
             && let Some(timer) = &self.timer
@@ -288,7 +288,8 @@ impl Setup for Churn<'_> {
     }
 }
 
-const PUBLISHER: Token = Token(TOKEN_MIN);
-const TIMER: Token = Token(TOKEN_MIN + 1);
+const TIMER: Token = Token(TOKEN_MIN);
+/// And those after it.
+const PUBLISHER: Token = Token(TOKEN_MIN + 1);
 /// A subscriber leaves after fewer messages than this.
 const STAY_MAX: u32 = 8;

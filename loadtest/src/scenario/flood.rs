@@ -42,6 +42,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         subscribers: (0..count).map(|at| Subscriber::new(channel_of(at), flood)).collect(),
         pingers: (0..pingers.len()).map(|_| VecDeque::new()).collect(),
         stride: flood.channels,
+        is_ordered: plan.target.publishes_in_order(),
         settled: 0,
         ring: Ring::new(flood.channels, if flood.rate.is_some() { RING_OPEN } else { (flood.window * 2).max(1024) }),
         reader: stamp::Reader::default(),
@@ -170,7 +171,7 @@ impl Pace {
                 // A publish is as old as the moment at which it was due, however late it leaves.
                 let due = self.begun_ns + (f64::from(self.published) * 1e9 / rate) as u64;
                 let room = self.published - oldest.min(self.published) < handler.ring.capacity();
-                if due > now || !room || publisher.pending() > PENDING_MAX {
+                if due > now || !room || !publisher.has_room() {
                     break;
                 }
                 handler.publish(&mut publisher, self.published, due, channels);
@@ -179,7 +180,7 @@ impl Pace {
             None => {
                 // Where everybody is gone, the oldest is beyond all numbers.
                 let room = oldest.saturating_add(handler.ring.capacity()).min(complete.saturating_add(self.window));
-                while self.published < room && publisher.pending() <= PENDING_MAX {
+                while self.published < room && publisher.has_room() {
                     handler.publish(&mut publisher, self.published, now, channels);
                     self.published += 1;
                 }
@@ -276,6 +277,8 @@ struct Flooded<'a> {
     /// When each unanswered ping was due.
     pingers: Vec<VecDeque<u64>>,
     stride: u32,
+    /// Publishes go through one stream: a message that is skipped is lost, and not merely slower.
+    is_ordered: bool,
     settled: usize,
     ring: Ring,
     reader: stamp::Reader,
@@ -314,10 +317,11 @@ impl Flooded<'_> {
         match track.see(number, self.stride, &mut self.faults) {
             Seen::Next => {}
             Seen::Ahead(first, count) => {
-                for missing in 0..count {
+                for missing in 0..if self.is_ordered { count } else { 0 } {
                     self.deliver(first + missing * self.stride, now);
                 }
             }
+            Seen::Late if !self.is_ordered => {}
             Seen::Late | Seen::Again => return,
         }
         self.deliver(number, now);
@@ -414,6 +418,9 @@ impl Flooded<'_> {
             }
         }
         tally.add_faults(self.faults);
+        if !self.is_ordered {
+            tally.reordered = 0;
+        }
         if let (Some(publisher), Some(rate)) = (&self.publisher, pace.rate) {
             let seconds = tally.window_ns.first().map_or(0.0, |&ns| ns as f64 / 1e9);
             tally.owed = (rate * seconds) as u64;
@@ -423,7 +430,7 @@ impl Flooded<'_> {
         }
         if let Some(publisher) = &self.publisher {
             tally.refused = publisher.refused;
-            if publisher.is_closed {
+            if publisher.is_closed() {
                 tally.note("the server closed the publisher's connection");
             }
         }
@@ -516,10 +523,10 @@ impl Handler for Flooded<'_> {
     }
 
     fn other(&mut self, _net: &mut Net, token: Token) {
-        if token == PUBLISHER
-            && let Some(publisher) = &mut self.publisher
+        if let Some(publisher) = &mut self.publisher
+            && token >= PUBLISHER
         {
-            publisher.read_answers();
+            publisher.read_answers(token.0 - PUBLISHER.0);
         }
         if token == TIMER
             && let Some(timer) = &self.timer
@@ -539,13 +546,12 @@ impl Setup for Flooded<'_> {
     }
 }
 
-const PUBLISHER: Token = Token(TOKEN_MIN);
-const TIMER: Token = Token(TOKEN_MIN + 1);
-const WAKER: Token = Token(TOKEN_MIN + 2);
+const TIMER: Token = Token(TOKEN_MIN);
+const WAKER: Token = Token(TOKEN_MIN + 1);
+/// And those after it.
+const PUBLISHER: Token = Token(TOKEN_MIN + 2);
 /// Messages an open loop may be behind: 13 s at 20 000 a second.
 const RING_OPEN: u32 = 1 << 18;
-/// Bytes of publishes that wait for the server to read; what is due beyond waits unencoded.
-const PENDING_MAX: usize = 4 << 20;
 /// Finer than this the timer itself would be the load.
 const TICK_MIN_NS: f64 = 50_000.0;
 /// So long without a message (heartbeats do not count), and what is missing is lost.

@@ -4,10 +4,9 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::compare::{Comparison, RowResult, ServerResult};
-use crate::html::escape;
-use crate::ratio::{Spread, spread};
-use crate::report::{number, time};
+use super::ratio::{Spread, spread};
+use super::result::{Comparison, RowResult, ServerResult};
+use crate::format::{escape, number, time};
 
 /// The table: what the subject reaches, and its ratio to each peer.
 pub fn table(comparison: &Comparison) -> String {

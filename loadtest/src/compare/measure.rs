@@ -1,0 +1,67 @@
+//! One measurement of a comparison: a row with a freshly started server.
+
+use anyhow::{bail, ensure};
+
+use super::CompareArgs;
+use super::rows::Row;
+use crate::crew::Orders;
+use crate::plan::{Plan, Scenario, processes_for};
+use crate::report::Report;
+use crate::server::Starter;
+use crate::target::{Publish, Target};
+use crate::{affinity, crew};
+
+/// Measures `row` with the server `name`, started by `starter`.
+pub fn measure(
+    args: &CompareArgs,
+    starter: &Starter,
+    row: &Row,
+    name: &str,
+    orders: &Orders,
+) -> anyhow::Result<Report> {
+    let Some(target) = Target::named(name) else { bail!("no server is called {name}") };
+    let is_unanswered = matches!(target.publish, Publish::WebSocket { .. });
+    match &row.scenario {
+        Scenario::Ping { .. } => ensure!(target.ping.is_some(), "answers no pings"),
+        Scenario::Flood(flood) if flood.subscribers == 0 => ensure!(!is_unanswered, "does not answer publishes"),
+        _ => {}
+    }
+    let mut starter = starter.clone();
+    if row.is_spread {
+        starter.core = None;
+        affinity::unpin_this_thread();
+    } else {
+        // This thread only watches; it must not use the server's core.
+        affinity::pin_this_thread(args.client_core);
+    }
+    let server = starter.start(name, None, None)?;
+    // Idle connections keep themselves alive.
+    let heartbeat_ns = if matches!(row.scenario, Scenario::Idle { .. }) { HEARTBEAT_NS } else { 0 };
+    let mut plan = Plan {
+        target,
+        address: server.address,
+        admin_socket: None,
+        publish_to: None,
+        scenario: row.scenario.clone(),
+        threads: 1,
+        processes: 1,
+        duration_ns: (args.seconds.max(row.seconds_min) * 1e9) as u64,
+        warmup_ns: 500_000_000,
+        verify: false,
+        heartbeat_ns,
+        client_core: (!row.is_spread).then_some(args.client_core),
+        first_channel: 0,
+        counts_syscalls: false,
+        is_background: false,
+    };
+    plan.processes = processes_for(plan.connections());
+    server.aim(&mut plan);
+    let harvest = crew::run(&plan, Some(server.pid()), orders, |_| {})?;
+    let report = Report::new(&plan, row.key, &harvest);
+    let is_unconnected = plan.connections() > 0 && report.metric("connected") == 0.0;
+    ensure!(!is_unconnected, "{}", report.warnings.join("; "));
+    Ok(report)
+}
+
+/// As in the scenario `idle`: less than the 30 s that the server announces to its clients.
+const HEARTBEAT_NS: u64 = 25_000_000_000;
