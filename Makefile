@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: soak test test-sdk test-clients test-console test-ops test-packaging bench instructions demo deb package-files
+.PHONY: soak test test-sdk test-clients test-console test-ops test-packaging bench instructions lines demo deb package-files
 
 test:
 	cargo fmt --all --check
@@ -44,9 +44,13 @@ soak:
 bench:
 	cargo bench --workspace
 
-# Instructions per delivery and per ping, against what is stored; `benches/instructions.sh --store` stores.
+# Counts instructions of the data path and compares them with the stored counts; `benches/instructions.sh --store` stores.
 instructions:
 	benches/instructions.sh
+
+# Counts product lines: without tests, comments and blank lines.
+lines:
+	benches/lines.py
 
 # A server, a subscriber, one message from the one to the other.
 demo:
