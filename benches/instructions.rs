@@ -1,7 +1,7 @@
 //! What `make instructions` counts: the data path of one shard without its sockets, a number of times. Run under
 //! callgrind for two numbers of turns, the difference is the price of one, whatever else the machine does.
 //!
-//! `instructions publish-1|publish-256|line|ping-1|ping-16 TURNS`
+//! `instructions publish-1|publish-256|line-0|line-1|ping-1|ping-16 TURNS`
 
 #[path = "../tests/support/desk.rs"]
 mod desk;
@@ -16,9 +16,14 @@ fn main() {
         return;
     };
     let turns: usize = turns.parse().expect("a number of turns");
-    let mut desk = Desk::new(if what == "line" { 0 } else { 1000 });
+    let subscribers = match what.as_str() {
+        "line-0" => 0,
+        "line-1" => 1,
+        _ => 1000,
+    };
+    let mut desk = Desk::new(subscribers);
     match what.as_str() {
-        "line" => publishes(&mut desk, 100, turns),
+        "line-0" | "line-1" => publishes(&mut desk, 100, turns),
         "publish-1" => publishes(&mut desk, 1, turns),
         "publish-256" => publishes(&mut desk, 256, turns),
         "ping-1" => pings(&mut desk, 1, turns),
