@@ -1,6 +1,6 @@
 //! The timer wheel: arming, and turns in which heartbeats of many connections come due.
 
-use corecast::shard::wheel::Wheel;
+use corecast::shard::heartbeats::wheel::Wheel;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const KEYS: u32 = 100_000;

@@ -18,13 +18,14 @@ use crate::hub::{addresses, directory, journal, reports, taps};
 use crate::protocol::channel::NAME_BYTES_MAX;
 use crate::protocol::json::NODE_BYTES;
 use crate::shard::admins::ADMINS_MAX;
-use crate::shard::clients::{REFUSALS_MAX, WAITING_REPLIES_MAX, echo, pace};
+use crate::shard::clients::{WAITING_REPLIES_MAX, echo};
 use crate::shard::connection::{Aside, Connection};
-use crate::shard::intake::Intake;
+use crate::shard::heartbeats::wheel;
 use crate::shard::mesh::INBOX_LETTERS;
 use crate::shard::output;
+use crate::shard::publish_budget::PublishBudget;
 use crate::shard::tls::{INCOMING_BYTES_MAX, SCRATCH_BYTES, SESSION_BYTES};
-use crate::shard::{BUFFERS_BYTES, READ_BYTES, wheel};
+use crate::shard::{ALLOWANCE_BYTES, BUFFERS_BYTES, READ_BYTES, REFUSALS_MAX};
 use crate::wire::frame::Decoder;
 use std::fmt;
 
@@ -107,7 +108,7 @@ impl Arithmetic {
             + size_of::<Member>()
             + wheel::ENTRY_BYTES
             + places::ENTRY_BYTES
-            + only_if(limits.messages_per_second_max | limits.bytes_per_second_max > 0, pace::ALLOWANCE_BYTES);
+            + only_if(limits.messages_per_second_max | limits.bytes_per_second_max > 0, ALLOWANCE_BYTES);
         // An address each, entered where they are counted; and whose connection it is, where a proxy says so.
         let address = in_table(addresses::COUNT_BYTES)
             + only_if(!config.live.access.trusted.is_empty(), in_table(size_of::<(u32, Named)>()));
@@ -387,7 +388,9 @@ fn outbox_bytes(config: &Config) -> u64 {
 
 /// Messages of one turn to one connection: the budget, and the message that goes beyond it.
 fn turn_bytes(outbox_bytes_max: usize) -> usize {
-    Intake::new(outbox_bytes_max).laid_bytes_max + admin::request::DATA_BYTES_MAX + admin::request::EVENT_BYTES_MAX
+    PublishBudget::new(outbox_bytes_max).laid_bytes_max
+        + admin::request::DATA_BYTES_MAX
+        + admin::request::EVENT_BYTES_MAX
 }
 
 /// Replies that wait, and, behind a `subscribed` that does, its channel's messages, which have the outbox's limit.

@@ -6,8 +6,8 @@ use crate::config::Limits;
 use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
 use crate::shard::clients::{Clients, ticks};
-use crate::shard::intake::Intake;
 use crate::shard::listener::Pause;
+use crate::shard::publish_budget::PublishBudget;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
@@ -171,11 +171,18 @@ impl Admins {
 
     /// Reads and does what sessions ask, within a turn's intake. Who was kept waiting by another is first in the next turn.
     /// `is_open`: also those that publish to many.
-    pub fn serve(&mut self, intake: Intake, is_open: bool, hub: &mut Hub, clients: &mut Clients, buffer: &mut [u8]) {
+    pub fn serve(
+        &mut self,
+        budget: PublishBudget,
+        is_open: bool,
+        hub: &mut Hub,
+        clients: &mut Clients,
+        buffer: &mut [u8],
+    ) {
         let Admins { connections, parser, shards, read_bytes, line_bytes_max, first, .. } = self;
         let slots = connections.capacity();
         let mut serving =
-            Serving { parser, shards: *shards, line_bytes_max: *line_bytes_max, read_bytes, intake, is_open };
+            Serving { parser, shards: *shards, line_bytes_max: *line_bytes_max, read_bytes, budget, is_open };
         let start = *first;
         for slot in (start..slots).chain(0..start.min(slots)) {
             let Some(admin) = connections.get_mut(slot) else { continue };
@@ -276,13 +283,13 @@ struct Serving<'a> {
     shards: usize,
     line_bytes_max: usize,
     read_bytes: &'a mut usize,
-    intake: Intake,
+    budget: PublishBudget,
     is_open: bool,
 }
 
 impl Serving<'_> {
     fn is_exhausted(&self, hub: &Hub) -> bool {
-        *self.read_bytes >= self.intake.read_bytes_max || self.intake.is_enough(hub.laid)
+        *self.read_bytes >= self.budget.read_bytes_max || self.budget.is_enough(hub.laid)
     }
 }
 
@@ -436,9 +443,9 @@ mod tests {
     use super::*;
     use crate::hub::Identity;
     use crate::shard::Shard;
+    use crate::shard::heartbeats::wheel::TICK_MS;
     use crate::shard::listener::PAUSE_TICKS;
     use crate::shard::trial::House;
-    use crate::shard::wheel::TICK_MS;
     use socket2::{Domain, Socket, Type};
     use std::os::fd::OwnedFd;
     use std::time::Duration;

@@ -1,22 +1,41 @@
-//! One core: a thread, an event loop, and everything that the loop needs. The only folder that touches sockets, clocks and
-//! wakers. The turn is in `Shard::turn`; see the crate's documentation for its order and why.
+//! One core: a thread, an event loop, and everything that the loop needs. The only folder that touches clients' sockets, clocks
+//! and wakers. The turn is in `Shard::turn`; see the crate's documentation for its order and why.
+//!
+//! | looking for | folder or file |
+//! |---|---|
+//! | accepting | `listener`, `admission`, `clients/upgrading`, `clients/newcomers` |
+//! | what is kept of a connection | `connection` |
+//! | reading, frames, rate limits | `clients/reading`, `clients/frames`, `read_queue`, `rate_limits` |
+//! | writing, slow consumers | `output`, `clients/writing` |
+//! | heartbeats, silence, maximum age | `heartbeats`, `clients/heartbeats` |
+//! | closing, drain, stop | `clients/closing`, `departures`, `drain`, `stop` |
+//! | other shards, the supervisor | `mesh`, `doorbell`, `orders` |
+//! | admin sessions | `admins`, `publish_budget` |
 
+mod admin_letters;
 pub mod admins;
+mod admission;
 pub mod clients;
 pub mod connection;
+mod departures;
 pub mod doorbell;
-mod hearing;
-pub mod intake;
+mod drain;
+pub mod heartbeats;
 pub mod listener;
 pub mod mesh;
 pub mod orders;
 pub mod output;
-mod shutdown;
+pub mod publish_budget;
+mod rate_limits;
+mod read_queue;
+mod stop;
 mod stopwatch;
 pub mod tls;
 #[cfg(test)]
 mod trial;
-pub mod wheel;
+
+pub use admission::REFUSALS_MAX;
+pub use rate_limits::ALLOWANCE_BYTES;
 
 use crate::config::Live;
 use crate::hub::mail::{Answer, Asker, Mail, Question, ShardId};
@@ -25,12 +44,13 @@ use crate::metrics::Stats;
 use crate::protocol::close::CloseReason;
 use crate::wire::upgrade::REFUSALS;
 use admins::Admins;
-use clients::Clients;
-use clients::leaving::Why;
+use clients::{Clients, Ready};
 use crossbeam_channel::{Receiver, Sender};
 use doorbell::Doorbell;
-use hearing::Hearing;
-use intake::Intake;
+use drain::Draining;
+use drain::plan::Why;
+use heartbeats::coverage::PollCoverage;
+use heartbeats::wheel::TICK_MS;
 use listener::{Accepted, Listener};
 use mesh::Mesh;
 use mio::event::Event;
@@ -38,13 +58,13 @@ use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use orders::{Call, Order};
 use output::write_queue::Progress;
-use shutdown::{Draining, Stopping};
+use publish_budget::PublishBudget;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use stop::Stopping;
 use stopwatch::Stopwatch;
-use wheel::TICK_MS;
 
 /// What all shards of a process share: flags, counters, doorbells. No locks.
 pub struct Shared {
@@ -97,11 +117,11 @@ pub struct Shard {
     orders: Receiver<Order>,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
-    intake: Intake,
+    publish_budget: PublishBudget,
     /// What was laid out since bulk output was last all written.
     unwritten: Laid,
     stopwatch: Stopwatch,
-    hearing: Hearing,
+    coverage: PollCoverage,
     draining: Option<Draining>,
     stopping: Option<Stopping>,
     shutdown_timeout_ms: u64,
@@ -130,10 +150,10 @@ impl Shard {
             orders,
             poll,
             buffer: vec![0; READ_BYTES].into(),
-            intake: Intake::new(limits.outbox_bytes_max),
+            publish_budget: PublishBudget::new(limits.outbox_bytes_max),
             unwritten: Laid::default(),
             stopwatch: Stopwatch::default(),
-            hearing: Hearing::default(),
+            coverage: PollCoverage::default(),
             draining: None,
             stopping: None,
             shutdown_timeout_ms: live.shutdown_timeout_ms,
@@ -172,7 +192,7 @@ impl Shard {
             self.handle(event);
         }
         let polls = self.clients.count() / EVENTS_PER_TURN + 1;
-        self.hearing.polled(polled_at, reported < EVENTS_PER_TURN, polls);
+        self.coverage.polled(polled_at, reported < EVENTS_PER_TURN, polls);
         self.clients.read_rest(&mut self.hub, &mut self.buffer);
         self.accept();
         self.admins.accept(self.poll.registry(), FIRST_ADMIN, &mut self.hub);
@@ -180,15 +200,15 @@ impl Shard {
         self.clients.mesh.look();
         self.obey();
         // While much is still unwritten nothing is added to it: peers wait, and publishers to many; readers do not.
-        let is_open = !self.clients.output.is_behind() || !self.intake.is_enough(self.unwritten);
+        let is_open = !self.clients.output.is_behind() || !self.publish_budget.is_enough(self.unwritten);
         if is_open {
             self.drain_inbox()?;
         }
-        self.clients.hear_verdicts(&mut self.hub);
+        self.clients.apply_verdicts(&mut self.hub);
         self.hub.survey(SURVEYED_PER_TURN, &mut self.clients);
         self.serve_admins(is_open);
         self.clients.mesh.retry();
-        let timers_left = self.clients.expire(self.hearing.heard_until(), &mut self.hub);
+        let timers_left = self.clients.expire(self.coverage.until(), &mut self.hub);
         self.progress_drain();
         self.progress_stop();
         self.clients.dismiss_due(&mut self.hub);
@@ -241,9 +261,13 @@ impl Shard {
             }
             Token(token) => {
                 let (is_eof_near, is_error) = (event.is_read_closed(), event.is_error());
-                let reads = event.is_readable() || is_eof_near || is_error;
+                let ready = Ready {
+                    reads: event.is_readable() || is_eof_near || is_error,
+                    is_eof_near: is_eof_near || is_error,
+                    writes: event.is_writable(),
+                };
                 let Shard { clients, hub, buffer, .. } = self;
-                clients.ready(token as u32, reads, is_eof_near || is_error, event.is_writable(), hub, buffer);
+                clients.ready(token as u32, ready, hub, buffer);
             }
         }
     }
@@ -253,7 +277,7 @@ impl Shard {
         for _ in 0..ACCEPTS_PER_TURN {
             match listener.accept(self.clients.now) {
                 Accepted::Stream(socket, peer) => self.clients.enter(socket, peer, self.poll.registry(), &mut self.hub),
-                Accepted::Nothing => return self.nobody_waits(),
+                Accepted::Nothing => return self.backlog_is_empty(),
                 Accepted::Exhausted(error) => {
                     self.hub.counters.accept_errors += 1;
                     tracing::warn!(shard = self.me, %error, "accepting pauses; raise the descriptor limit (ulimit -n)");
@@ -270,10 +294,10 @@ impl Shard {
             match order {
                 Order::Apply { live, done } => {
                     self.apply(live);
-                    // Nobody waits where the supervisor is gone.
+                    // The receiver is gone where the supervisor is.
                     let _ = done.send(());
                 }
-                Order::Answer(asker, answer) => self.clients.answers.push((asker, answer)),
+                Order::Answer(asker, answer) => self.clients.letters.answers.push((asker, answer)),
                 Order::Drain { over_ms, begun } => self.drain(over_ms, begun),
                 Order::Count(counted) => drop(counted.send((self.me, self.clients.count_open()))),
                 Order::Shed { count, over_ms, begun } => {
@@ -281,7 +305,7 @@ impl Shard {
                 }
                 Order::Adopt(socket) => {
                     if let Err(error) = self.admins.adopt(socket, self.poll.registry(), FIRST_ADMIN) {
-                        // Whoever has the other end sees it close.
+                        // The other end sees it close.
                         tracing::warn!(shard = self.me, %error, "cannot serve a session of the process's own");
                     }
                 }
@@ -295,14 +319,14 @@ impl Shard {
         if let Some(Err(error)) = self.listener.as_ref().map(|listener| listener.apply(&live.limits)) {
             tracing::warn!(shard = self.me, %error, "cannot set TCP_USER_TIMEOUT");
         }
-        self.intake = Intake::new(live.limits.outbox_bytes_max);
+        self.publish_budget = PublishBudget::new(live.limits.outbox_bytes_max);
         self.shutdown_timeout_ms = live.shutdown_timeout_ms;
         self.clients.apply(live);
     }
 
     fn drain_inbox(&mut self) -> io::Result<()> {
         for _ in 0..LETTERS_PER_TURN {
-            if self.intake.is_enough(self.hub.laid) {
+            if self.publish_budget.is_enough(self.hub.laid) {
                 break;
             }
             let Some(mail) = self.clients.mesh.receive() else { break };
@@ -317,7 +341,7 @@ impl Shard {
         self.admins.read_bytes = 0;
         self.hand_over();
         if self.stopping.is_none() {
-            self.admins.serve(self.intake, is_open, &mut self.hub, &mut self.clients, &mut self.buffer);
+            self.admins.serve(self.publish_budget, is_open, &mut self.hub, &mut self.clients, &mut self.buffer);
         }
         self.admins.stream(&mut self.hub, &mut self.clients);
         self.hand_over();
@@ -326,18 +350,17 @@ impl Shard {
     /// Gives admin sessions what came for them, and answers what was asked of this shard's sockets, until nothing is left.
     fn hand_over(&mut self) {
         loop {
-            let Clients { asks, answers, settled, .. } = &mut self.clients;
-            let (asks, answers, settled) = (std::mem::take(asks), std::mem::take(answers), std::mem::take(settled));
-            if asks.is_empty() && answers.is_empty() && settled.is_empty() {
+            let letters = std::mem::take(&mut self.clients.letters);
+            if letters.is_empty() {
                 return;
             }
-            for (asker, settled) in settled {
+            for (asker, settled) in letters.settled {
                 self.admins.settle(asker, settled);
             }
-            for (asker, answer) in answers {
+            for (asker, answer) in letters.answers {
                 self.admins.answer(asker, answer, &mut self.hub, &mut self.clients);
             }
-            for (asker, question) in asks {
+            for (asker, question) in letters.questions {
                 if let Some(answer) = self.consider(asker, question) {
                     self.hub.answer(asker, answer, &mut self.clients);
                 }
@@ -380,8 +403,8 @@ impl Shard {
         self.hub.counters.mail_refused += refused;
         self.hub.counters.bytes_laid = self.clients.output.bytes_laid();
         let mut gauges = self.clients.gauges(&self.hub);
-        let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes).collect();
-        let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals).collect();
+        let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes()).collect();
+        let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals()).collect();
         gauges.is_draining = u64::from(self.draining.is_some());
         gauges.admin_connections = self.admins.count() as u64;
         // One shard says what is the same for all, because the numbers of shards are added up.

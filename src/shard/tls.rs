@@ -34,12 +34,12 @@ pub struct Arrival {
     /// The buffer was filled: there may be more.
     pub is_full: bool,
     /// What the session made of it.
-    pub state: State,
+    pub progress: Progress,
 }
 
 /// Where a session is.
 #[derive(Debug)]
-pub enum State {
+pub enum Progress {
     /// Its handshake goes on, or has gone on and both sides may speak.
     Going,
     /// The peer says that it sends no more.
@@ -88,23 +88,23 @@ impl Session {
     /// One read from the socket. What it decrypts to is appended to `plain`: never more than `buffer` holds.
     ///
     /// # Errors
-    /// Those of the socket. A peer that breaks the protocol is no error but [`State::Failed`].
+    /// Those of the socket. A peer that breaks the protocol is no error but [`Progress::Failed`].
     pub fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8], plain: &mut Vec<u8>) -> io::Result<Arrival> {
         let held = self.incoming.len();
         let bytes = socket.read(&mut buffer[held..])?;
         let is_full = held + bytes == buffer.len();
         if bytes == 0 || self.is_deaf {
-            return Ok(Arrival { bytes, is_full, state: State::Going });
+            return Ok(Arrival { bytes, is_full, progress: Progress::Going });
         }
         buffer[..held].copy_from_slice(&self.incoming);
-        let state = self.process(&mut buffer[..held + bytes], plain);
-        self.has_failed = matches!(state, State::Failed(_));
-        self.is_deaf = !matches!(state, State::Going);
-        Ok(Arrival { bytes, is_full, state })
+        let progress = self.process(&mut buffer[..held + bytes], plain);
+        self.has_failed = matches!(progress, Progress::Failed(_));
+        self.is_deaf = !matches!(progress, Progress::Going);
+        Ok(Arrival { bytes, is_full, progress })
     }
 
     /// Takes records while they are whole, and keeps the rest.
-    fn process(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> State {
+    fn process(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Progress {
         let mut at = 0;
         let state = loop {
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut bytes[at..]);
@@ -115,7 +115,7 @@ impl Session {
                             plain.extend_from_slice(record.payload);
                             discard += record.discard;
                         }
-                        Some(Err(error)) => break Some(State::Failed(error.to_string())),
+                        Some(Err(error)) => break Some(Progress::Failed(error.to_string())),
                         None => break None,
                     }
                 },
@@ -127,10 +127,10 @@ impl Session {
                     data.done();
                     None
                 }
-                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Some(State::Going),
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Some(State::Ended),
-                Ok(_) => Some(State::Failed("early data, which is not offered".into())),
-                Err(error) => Some(State::Failed(error.to_string())),
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Some(Progress::Going),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Some(Progress::Ended),
+                Ok(_) => Some(Progress::Failed("early data, which is not offered".into())),
+                Err(error) => Some(Progress::Failed(error.to_string())),
             };
             at += discard;
             if let Some(state) = done {
@@ -139,19 +139,19 @@ impl Session {
         };
         let rest = &bytes[at..];
         let state = match state {
-            State::Going if rest.len() > INCOMING_BYTES_MAX => {
-                State::Failed(format!("a handshake message over {INCOMING_BYTES_MAX} bytes"))
+            Progress::Going if rest.len() > INCOMING_BYTES_MAX => {
+                Progress::Failed(format!("a handshake message over {INCOMING_BYTES_MAX} bytes"))
             }
             state => state,
         };
         match state {
-            State::Going if !rest.is_empty() => {
+            Progress::Going if !rest.is_empty() => {
                 self.incoming.clear();
                 self.incoming.extend_from_slice(rest);
             }
             _ => self.incoming = Vec::new(),
         }
-        if let State::Failed(_) = state {
+        if let Progress::Failed(_) = state {
             self.take_alert();
         }
         state

@@ -1,79 +1,80 @@
-//! Connections that are asked to leave, a few at a time: in random order, spread evenly over a time, and each is told how
-//! long to wait before it comes back. So neither this server nor the one that they go to meets all of them at once.
+//! Connections that are asked to leave: because the server drains, sheds or stops. Who leaves when is the [`Plan`]'s.
 
-use super::ending::CLOSE_TIMEOUT_MS;
+use super::closing::CLOSE_TIMEOUT_MS;
 use super::{Clients, ticks};
 use crate::hub::Hub;
-use crate::hub::mail::Slot;
 use crate::protocol::close::CloseReason;
-use crate::shard::connection::{Connection, Phase};
+use crate::shard::connection::Connection;
+use crate::shard::connection::state::Phase;
+use crate::shard::drain::plan::{Leaver, Plan, Why, wait_ms};
 
-/// Who is still to leave, and when. Pure: time and chance come in.
-pub(super) struct Plan {
-    why: Why,
-    /// Those who have not been drawn, in no order: 8 bytes for each, until the plan is over.
-    waiting: Vec<Leaver>,
-    /// How many are drawn in all.
-    count: usize,
-    /// How many have been.
-    drawn: usize,
-    begun_at: u32,
-    over_ticks: u32,
-    /// Where in its share of the time each is drawn, in 256ths from 1 on: several shards do not close in step, and a long
-    /// drain does not begin with a close.
-    shift: u16,
-    /// What the waits of those who leave differ by, at most.
-    waits_ms: u32,
-}
+impl Clients {
+    /// How many connections are open, and not on their way out.
+    pub fn count_open(&self) -> usize {
+        let census = self.connections.census();
+        census.open + census.echoing
+    }
 
-/// A connection, for as long as it lives: whoever has its slot later was accepted later. In the same tick perhaps: then it
-/// leaves in the other's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Leaver {
-    slot: Slot,
-    accepted_at: u32,
-}
+    /// Whether an upgrade is under way.
+    pub fn is_upgrading(&self) -> bool {
+        self.connections.census().upgrading > 0
+    }
 
-impl Plan {
-    /// `count` of these, over this time. `chance` is any number.
-    fn new(why: Why, waiting: Vec<Leaver>, count: usize, now: u32, over_ms: u64, chance: u64) -> Plan {
-        let count = count.min(waiting.len());
-        let rush_ms = (count as u64 * RETURN_MS).saturating_sub(over_ms);
-        let waits_ms = rush_ms.clamp(WAITS_MS_MIN, WAITS_MS_MAX) as u32;
-        Plan {
-            why,
-            waiting,
-            count,
-            drawn: 0,
-            begun_at: now,
-            over_ticks: ticks(over_ms),
-            shift: chance as u16 % 256 + 1,
-            waits_ms,
+    /// `count` of the connections are to leave over this time. Takes the place of an earlier plan. Returns how many that
+    /// are. Walks the connections once; which one leaves is drawn when it does.
+    pub fn ask_to_leave(&mut self, why: Why, count: usize, over_ms: u64) -> usize {
+        let connections = self.connections.iter().filter(|(_, connection)| concerns(why, connection.state.phase));
+        let waiting: Vec<Leaver> =
+            connections.map(|(slot, connection)| Leaver { slot, accepted_at: connection.state.accepted_at }).collect();
+        let chance = self.random.hash_one((self.now, waiting.len()));
+        let plan = Plan::new(why, waiting, count, self.now, over_ms, chance);
+        self.plan.insert(plan).left()
+    }
+
+    /// Closes the connections whose time has come, up to the turn's budget.
+    pub fn dismiss_due(&mut self, hub: &mut Hub) {
+        let Some(mut plan) = self.plan.take() else { return };
+        for _ in 0..DISMISSALS_PER_TURN {
+            let chance = self.random.hash_one((self.now, plan.drawn()));
+            let Some(leaver) = plan.next(self.now, chance) else { break };
+            let retry_after_ms = wait_ms(plan.waits_ms(), chance.rotate_right(32));
+            let reason = match plan.why() {
+                Why::Drained => CloseReason::Drained { retry_after_ms },
+                Why::Shed => CloseReason::Shed { retry_after_ms },
+                Why::Stopped { .. } => CloseReason::ServerRestarting,
+            };
+            self.dismiss(leaver, plan.why(), reason, hub);
+        }
+        self.plan = (plan.left() > 0).then_some(plan);
+    }
+
+    fn dismiss(&mut self, leaver: Leaver, why: Why, reason: CloseReason, hub: &mut Hub) {
+        let is_meant = |connection: &&Connection| {
+            connection.state.accepted_at == leaver.accepted_at && concerns(why, connection.state.phase)
+        };
+        let Some(connection) = self.connections.get(leaver.slot).filter(is_meant) else { return };
+        match connection.state.phase {
+            // No frame can be sent yet.
+            Phase::Upgrading => self.end(leaver.slot, &reason, hub),
+            Phase::Open | Phase::Echoing { .. } => {
+                self.close(leaver.slot, reason, hub);
+                if let Why::Stopped { deadline } = why {
+                    // Not at the deadline itself: a connection that is late then is cut off, and counted.
+                    self.drop_at(leaver.slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+                }
+            }
+            Phase::Closing { .. } | Phase::Ended => {}
         }
     }
 
-    /// The next who is to leave by now. `chance` is any number, another one each time.
-    fn next(&mut self, now: u32, chance: u64) -> Option<Leaver> {
-        if self.due_in(now)? > 0 {
-            return None;
-        }
-        self.drawn += 1;
-        let at = chance % self.waiting.len() as u64;
-        Some(self.waiting.swap_remove(at as usize))
+    /// How many connections are still to be asked to leave.
+    pub fn leaving(&self) -> usize {
+        self.plan.as_ref().map_or(0, Plan::left)
     }
 
-    /// Ticks until the next is to leave; `None`: all have been asked to.
-    fn due_in(&self, now: u32) -> Option<u32> {
-        let left = self.count - self.drawn;
-        (left > 0).then(|| {
-            let share = ((self.drawn as u64) << 8) + u64::from(self.shift);
-            let after = u64::from(self.over_ticks) * share / ((self.count as u64) << 8);
-            (self.begun_at.wrapping_add(after as u32).wrapping_sub(now) as i32).max(0) as u32
-        })
-    }
-
-    fn left(&self) -> usize {
-        self.count - self.drawn
+    /// Ticks until the next one is to leave.
+    pub(super) fn leaving_due_in(&self) -> Option<u32> {
+        self.plan.as_ref()?.due_in(self.now)
     }
 }
 
@@ -85,246 +86,5 @@ fn concerns(why: Why, phase: Phase) -> bool {
     }
 }
 
-/// How long somebody who leaves alone is to stay away.
-pub(super) fn lone_wait_ms(chance: u64) -> u32 {
-    wait_ms(WAITS_MS_MIN as u32, chance)
-}
-
-/// How long somebody who has to leave is to stay away: long enough for a proxy to have noticed that this server is not ready.
-fn wait_ms(waits_ms: u32, chance: u64) -> u32 {
-    WAIT_MS_MIN + (chance % u64::from(waits_ms)) as u32
-}
-
-/// Why connections are asked to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The server is going down: everybody, also those who are not upgraded.
-    Drained,
-    /// There are too many here.
-    Shed,
-    /// The server stops: everybody who is left.
-    Stopped {
-        /// The tick until which they may take to read what they were sent before.
-        deadline: u32,
-    },
-}
-
-impl Clients {
-    /// How many are open, and not on their way out.
-    pub fn count_open(&self) -> usize {
-        self.census.open + self.census.echoing
-    }
-
-    /// Whether an upgrade is under way.
-    pub fn is_upgrading(&self) -> bool {
-        self.census.upgrading > 0
-    }
-
-    /// `count` of those who are there are to leave over this time. Takes the place of an earlier plan. Returns how many that
-    /// are. Walks the connections once; who leaves is drawn when it does.
-    pub fn ask_to_leave(&mut self, why: Why, count: usize, over_ms: u64) -> usize {
-        let connections = self.connections.iter().filter(|(_, connection)| concerns(why, connection.phase));
-        let leaver = |(slot, accepted_at): (usize, u32)| Leaver { slot: slot as Slot, accepted_at };
-        let waiting: Vec<_> = connections.map(|(slot, connection)| leaver((slot, connection.accepted_at))).collect();
-        let chance = self.random.hash_one((self.now, waiting.len()));
-        let plan = Plan::new(why, waiting, count, self.now, over_ms, chance);
-        self.plan.insert(plan).left()
-    }
-
-    /// Closes those whose time has come, up to the turn's budget.
-    pub fn dismiss_due(&mut self, hub: &mut Hub) {
-        let Some(mut plan) = self.plan.take() else { return };
-        for _ in 0..DISMISSALS_PER_TURN {
-            let chance = self.random.hash_one((self.now, plan.drawn));
-            let Some(leaver) = plan.next(self.now, chance) else { break };
-            let retry_after_ms = wait_ms(plan.waits_ms, chance.rotate_right(32));
-            let reason = match plan.why {
-                Why::Drained => CloseReason::Drained { retry_after_ms },
-                Why::Shed => CloseReason::Shed { retry_after_ms },
-                Why::Stopped { .. } => CloseReason::ServerRestarting,
-            };
-            self.dismiss(leaver, plan.why, reason, hub);
-        }
-        self.plan = (plan.left() > 0).then_some(plan);
-    }
-
-    fn dismiss(&mut self, leaver: Leaver, why: Why, reason: CloseReason, hub: &mut Hub) {
-        let connection = self.connections.get(leaver.slot as usize);
-        let is_meant = |it: &&Connection| it.accepted_at == leaver.accepted_at && concerns(why, it.phase);
-        let Some(connection) = connection.filter(is_meant) else { return };
-        match connection.phase {
-            // There is no frame yet that could say anything.
-            Phase::Upgrading => self.end(leaver.slot, &reason, hub),
-            Phase::Open | Phase::Echoing { .. } => {
-                self.close(leaver.slot, reason, hub);
-                if let Why::Stopped { deadline } = why {
-                    // Not at the deadline itself: who is late then is cut off, and counted.
-                    self.drop_at(leaver.slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-                }
-            }
-            Phase::Closing { .. } | Phase::Ended => {}
-        }
-    }
-
-    /// How many are still to be asked to leave.
-    pub fn leaving(&self) -> usize {
-        self.plan.as_ref().map_or(0, Plan::left)
-    }
-
-    /// Ticks until the next is to leave.
-    pub(super) fn leaving_due_in(&self) -> Option<u32> {
-        self.plan.as_ref()?.due_in(self.now)
-    }
-}
-
 /// About 1 ms of work: of each connection its subscriptions, and a write.
 pub const DISMISSALS_PER_TURN: usize = 64;
-/// The shortest wait that anybody is told.
-const WAIT_MS_MIN: u32 = 500;
-/// Whoever leaves comes back to a server like this one. A core does 14 000 handshakes a second, 3 000 with TLS; at one in
-/// this many milliseconds it has most of its time left. Where a plan is faster than that the waits make up for it.
-const RETURN_MS: u64 = 1;
-const WAITS_MS_MIN: u64 = 2_000;
-const WAITS_MS_MAX: u64 = 60_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::orders::Order;
-    use crate::shard::trial::House;
-    use crate::shard::wheel::TICK_MS;
-    use proptest::prelude::*;
-    use std::net::TcpStream;
-    use std::time::Duration;
-
-    fn leavers(count: usize) -> Vec<Leaver> {
-        (0..count as u32).map(|slot| Leaver { slot, accepted_at: 7 }).collect()
-    }
-
-    /// Chance, from a seed.
-    fn dice(seed: u64) -> impl FnMut() -> u64 {
-        let random = ahash::RandomState::with_seeds(seed, 2, 3, 4);
-        let mut throws = 0_u64;
-        move || {
-            throws += 1;
-            random.hash_one(throws)
-        }
-    }
-
-    /// Who leaves, in order, with the tick after the beginning; the plan is looked at only when it says so.
-    fn run(mut plan: Plan, mut now: u32, dice: &mut impl FnMut() -> u64) -> Vec<(u32, Slot)> {
-        let begun_at = now;
-        let mut left = Vec::new();
-        while let Some(due_in) = plan.due_in(now) {
-            now = now.wrapping_add(due_in);
-            let leaver = plan.next(now, dice()).expect("it is due");
-            left.push((now.wrapping_sub(begun_at), leaver.slot));
-        }
-        assert_eq!(plan.left(), 0);
-        left
-    }
-
-    proptest! {
-        #[test]
-        fn everybody_leaves_once_and_in_every_stretch_of_the_time_as_many(
-            count in 1_usize..400, over_ms in 0_u64..100_000, begun_at: u32, seed: u64,
-        ) {
-            let mut dice = dice(seed);
-            let plan = Plan::new(Why::Shed, leavers(count), count, begun_at, over_ms, dice());
-            let left = run(plan, begun_at, &mut dice);
-            let mut slots: Vec<Slot> = left.iter().map(|&(_, slot)| slot).collect();
-            slots.sort_unstable();
-            prop_assert!(slots.into_iter().eq(0..count as u32));
-            let over = ticks(over_ms);
-            for parts in [2, 3, 10] {
-                for part in 0..parts {
-                    let (start, end) = (over * part / parts, over * (part + 1) / parts);
-                    let here = left.iter().filter(|(at, _)| (start..end.max(start + 1)).contains(at)).count();
-                    let share = count as f64 * f64::from(end - start) / f64::from(over.max(1));
-                    // A tick is drawn at once, so shares are exact up to one tick's.
-                    let slack = 1.0 + count as f64 / f64::from(over.max(1));
-                    prop_assert!(over < parts || (here as f64 - share).abs() <= slack, "{here} of {share} in {start}..{end}");
-                }
-            }
-        }
-
-        #[test]
-        fn a_plan_is_over_in_its_time(count in 1_usize..100, over_ms in 0_u64..=3_600_000, shift: u64) {
-            let mut plan = Plan::new(Why::Shed, leavers(count), count, 0, over_ms, shift);
-            plan.drawn = count - 1;
-            prop_assert!(plan.due_in(0).is_some_and(|last| u64::from(last) * TICK_MS <= over_ms.next_multiple_of(TICK_MS)));
-        }
-    }
-
-    #[test]
-    fn who_is_not_upgraded_is_not_shed_in_the_place_of_another() {
-        let mut house = House::new(1, |_| ());
-        loop {
-            let leaver = house.connect(0, 1);
-            let came_at = house.shards[0].clients.now;
-            let (begun, _) = crossbeam_channel::bounded(1);
-            house.order(0, Order::Shed { count: 1, over_ms: 5000, begun });
-            house.rest();
-            drop(leaver);
-            house.rest();
-            let newcomer = TcpStream::connect(house.addresses[0]).expect("the shard listens");
-            house.rest();
-            if house.shards[0].clients.now == came_at {
-                house.pass(Duration::from_secs(5));
-                house.rest();
-                assert!(house.shards[0].clients.is_upgrading() && house.shards[0].clients.leaving() == 0);
-                return;
-            }
-            // The clock has ticked in between. Once more.
-            drop(newcomer);
-            house.rest();
-        }
-    }
-
-    #[test]
-    fn no_more_leave_than_are_asked_to() {
-        let mut dice = dice(1);
-        assert_eq!(run(Plan::new(Why::Shed, leavers(100), 17, 0, 1000, dice()), 0, &mut dice).len(), 17);
-        assert_eq!(run(Plan::new(Why::Shed, leavers(3), 17, 0, 1000, dice()), 0, &mut dice).len(), 3);
-        assert_eq!(run(Plan::new(Why::Shed, Vec::new(), 17, 0, 1000, dice()), 0, &mut dice).len(), 0);
-    }
-
-    #[test]
-    fn the_order_is_another_each_time() {
-        let order = |seed| {
-            let mut dice = dice(seed);
-            run(Plan::new(Why::Shed, leavers(100), 100, 0, 1000, dice()), 0, &mut dice)
-        };
-        assert_ne!(order(1), order(2));
-        assert!(!order(1).is_sorted_by_key(|&(_, slot)| slot));
-    }
-
-    #[test]
-    fn a_long_drain_does_not_begin_with_a_close() {
-        for chance in 0..512 {
-            let plan = Plan::new(Why::Drained, leavers(1), 1, 0, 3_600_000, chance);
-            assert!(plan.due_in(0).is_some_and(|first| u64::from(first) * TICK_MS >= 14_000));
-        }
-    }
-
-    #[test]
-    fn a_hundred_million_over_an_hour_do_not_overflow() {
-        let plan = Plan { drawn: 99_999_999, ..Plan::new(Why::Shed, Vec::new(), 0, 0, 3_600_000, 255) };
-        let plan = Plan { count: 100_000_000, ..plan };
-        assert_eq!(plan.due_in(0), Some(36_000));
-    }
-
-    #[test]
-    fn waits_differ_and_make_up_for_haste() {
-        let mut dice = dice(1);
-        let mut waits = |count, over_ms| {
-            let plan = Plan::new(Why::Shed, leavers(count), count, 0, over_ms, dice());
-            let waits: Vec<u32> = (0..10_000).map(|_| wait_ms(plan.waits_ms, dice())).collect();
-            let (least, most) = (waits.iter().min().copied(), waits.iter().max().copied());
-            (least.expect("waits") / 100, most.expect("waits").div_ceil(100))
-        };
-        assert_eq!(waits(1000, 60_000), (5, 25));
-        assert_eq!(waits(30_000, 10_000), (5, 205));
-        assert_eq!(waits(200_000, 0), (5, 605));
-    }
-}

@@ -1,10 +1,11 @@
 //! Writing: the flush of a turn, and what follows from what a socket took. Slow consumers are found here.
 
-use super::{Clients, echo, ending, ticks};
+use super::{Clients, closing, echo, ticks};
 use crate::hub::mail::Slot;
 use crate::hub::{Hub, Urgency};
 use crate::protocol::close::CloseReason;
-use crate::shard::connection::{Connection, Phase};
+use crate::shard::connection::Connection;
+use crate::shard::connection::state::Phase;
 use crate::shard::output::{Destination, LOOKS_PER_TURN};
 use std::net::Shutdown;
 
@@ -12,18 +13,18 @@ impl Clients {
     /// Queues a connection for the flush.
     pub(super) fn mark(&mut self, slot: Slot) {
         let Clients { output, connections, now, .. } = self;
-        output.mark(slot, Urgency::Soon, || connections[slot as usize].is_newcomer(*now));
+        output.mark(slot, Urgency::Soon, || connections[slot].state.is_newcomer(*now));
     }
 
     /// Lays in a frame of the shard's own.
     pub(super) fn say(&mut self, slot: Slot, hub: &mut Hub, write: impl FnOnce(&mut Vec<u8>)) {
         let Clients { output, connections, now, .. } = self;
-        output.say(&mut hub.pages, slot, || connections[slot as usize].is_newcomer(*now), write);
+        output.say(&mut hub.pages, slot, || connections[slot].state.is_newcomer(*now), write);
     }
 
     /// Bytes that wait for room in the connection's socket.
     pub(super) fn pending(&self, slot: Slot) -> usize {
-        self.output.waiting(slot) + self.connections[slot as usize].unsent()
+        self.output.waiting(slot) + self.connections[slot].unsent()
     }
 
     /// Writes to connections that have something new, once each, up to the turn's budget. A connection that has ended, and so
@@ -48,10 +49,10 @@ impl Clients {
         if !self.output.take_queued(slot) {
             return;
         }
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let waiting = self.output.waiting(slot);
         let mut written_bytes = 0;
-        if !self.output.is_blocked(slot) || waiting > echo::outbox_limit(connection.phase, &self.live.limits) {
+        if !self.output.is_blocked(slot) || waiting > echo::outbox_limit(connection.state.phase, &self.live.limits) {
             let to = Destination { socket: &mut connection.socket, tls: Connection::tls(&mut connection.aside) };
             match self.output.write(&mut hub.pages, slot, to) {
                 Ok(sent) => {
@@ -71,9 +72,9 @@ impl Clients {
     /// What follows from what a connection took, and from what still waits for it.
     fn wrote(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
         let pending = self.pending(slot);
-        let connection = &mut self.connections[slot as usize];
-        let limit = echo::outbox_limit(connection.phase, &self.live.limits);
-        match connection.phase {
+        let connection = &mut self.connections[slot];
+        let limit = echo::outbox_limit(connection.state.phase, &self.live.limits);
+        match connection.state.phase {
             Phase::Open | Phase::Echoing { .. } if pending > limit => {
                 self.close(slot, CloseReason::SlowConsumer { limit, pending }, hub);
             }
@@ -89,7 +90,7 @@ impl Clients {
                 } else {
                     // The peer reads the close frame, then the end; it answers, and its end is ours.
                     let _ = connection.socket.shutdown(Shutdown::Write);
-                    self.drop_at(slot, self.now.wrapping_add(ticks(ending::CLOSE_TIMEOUT_MS)));
+                    self.drop_at(slot, self.now.wrapping_add(ticks(closing::CLOSE_TIMEOUT_MS)));
                 }
             }
             _ => {}
@@ -101,8 +102,8 @@ impl Clients {
     fn write_failed(&mut self, slot: Slot, waiting: usize, hub: &mut Hub) {
         // Earlier calls of the same write may have taken some.
         hub.counters.bytes_out += (waiting - self.output.waiting(slot)) as u64;
-        let was_open = self.connections[slot as usize].phase == Phase::Open;
-        self.count_end(slot, &CloseReason::ClientGone, hub);
+        let was_open = self.connections[slot].state.phase == Phase::Open;
+        self.begin_end(slot, &CloseReason::ClientGone, hub);
         if was_open {
             hub.disconnect(slot, &CloseReason::ClientGone, self);
         }
@@ -156,7 +157,9 @@ mod tests {
         let Shard { clients, hub, .. } = &mut house.shards[0];
         hub.counters.writes = 0;
         for slot in 0..peers.len() {
-            SockRef::from(&clients.connections[slot].socket).set_send_buffer_size(1 << 20).expect("a socket option");
+            SockRef::from(&clients.connections[slot as Slot].socket)
+                .set_send_buffer_size(1 << 20)
+                .expect("a socket option");
             let urgency = if slot < SOON { Urgency::Soon } else { Urgency::Bulk };
             let pages = [hub.pages.open(), hub.pages.open()];
             // Alternating, so that no chunk begins where the one before ends: two calls for all of them.

@@ -1,8 +1,8 @@
 //! A run: clients, publishers and readers of streams, around shards.
 
 use super::House;
+use super::certificates;
 use super::peer::{CHANNELS, Peer, UPGRADE};
-use super::secure;
 use super::session::{Publisher, Reader};
 use crate::config::Live;
 use crate::hub::simulation::choices::Choices;
@@ -34,7 +34,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         let shards = choices.of(&[1, 1, 2, 3]);
         let (proxy, is_secure) = (choices.of(&[None, None, Some("header"), Some("request")]), choices.one_in(3));
         let house = House::new(shards, |live| {
-            live.certificate = is_secure.then(secure::certificate);
+            live.certificate = is_secure.then(certificates::certificate);
             live.limits.message_bytes_max = MESSAGE_BYTES_MAX;
             limits(&mut choices, live);
             live.access.echo_path = Some("/echo".into());
@@ -47,7 +47,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
             Some(_) => ("", UPGRADE.replace("Host", "X-Forwarded-For: 192.0.2.7\r\nHost")),
         };
         let publishers = (0..CHANNELS).map(|channel| Publisher::new(&house, choices.below(shards), channel)).collect();
-        let tls = if is_secure { secure::clients() } else { Vec::new() };
+        let tls = if is_secure { certificates::clients() } else { Vec::new() };
         Run { choices, house, peers: Vec::new(), publishers, readers: Vec::new(), tls, preface, head }
     }
 

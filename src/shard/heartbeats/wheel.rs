@@ -1,11 +1,16 @@
 //! The timer wheel: one entry per connection, hashed by tick.
 //!
 //! An entry says "look at this connection not later than then". It may fire early (the wheel has one turn of
-//! 1 024 ticks); whoever handles it computes the true deadline and arms again for what remains. So reading a frame
+//! 1 024 ticks); the handler computes the true deadline and arms again for what remains. So reading a frame
 //! costs the wheel nothing.
 
 /// Milliseconds of a tick: how late a heartbeat can be.
 pub const TICK_MS: u64 = 100;
+/// Milliseconds in ticks, rounded up.
+pub fn ticks(ms: u64) -> u32 {
+    ms.div_ceil(TICK_MS).min(u64::from(u32::MAX / 4)) as u32
+}
+
 /// Ticks of one turn of the wheel.
 const BUCKETS: u32 = 1024;
 

@@ -1,53 +1,49 @@
-//! Connections that speak TLS: their beginning, and reading. When a handshake goes on is decided in `arrival.rs`.
+//! Connections that speak TLS: their beginning, and reading. When a handshake goes on is decided in `newcomers.rs`.
 
 use super::Clients;
-use crate::config::Certificate;
 use crate::hub::Hub;
 use crate::hub::mail::Slot;
 use crate::protocol::close::CloseReason;
-use crate::shard::connection::{Aside, Connection, Phase};
-use crate::shard::tls::{Arrival, Session, State};
+use crate::shard::connection::state::Phase;
+use crate::shard::connection::{Aside, Connection};
+use crate::shard::tls::{Arrival, Progress, Session};
 use std::io::ErrorKind;
 
 impl Clients {
-    /// What connections that are accepted from now on speak TLS with. Others keep what they have.
-    pub fn certificate(&self) -> Option<&Certificate> {
-        self.live.certificate.as_deref()
-    }
-
     /// Begins a session on a connection that was just accepted.
-    pub(super) fn secure(&mut self, slot: Slot, hub: &mut Hub) {
+    pub(super) fn begin_tls(&mut self, slot: Slot, hub: &mut Hub) {
         let Some(certificate) = self.certificate() else { return };
         match Session::new(&certificate.server) {
             Ok(session) => {
                 let aside = Aside { tls: Some(Box::new(session)), ..Aside::default() };
-                self.connections[slot as usize].aside = Some(Box::new(aside));
+                self.connections[slot].aside = Some(Box::new(aside));
             }
-            // The configuration did serve others. Never plain instead.
+            // The configuration served others before. Never plain instead.
             Err(error) => {
                 tracing::error!(shard = self.me, slot, %error, "cannot begin a TLS session");
-                self.count_end(slot, &CloseReason::TlsFailed, hub);
+                self.begin_end(slot, &CloseReason::TlsFailed, hub);
                 self.finish(slot);
             }
         }
     }
 
     /// One read of a connection that speaks TLS. Returns whether a flight of its handshake was made, which is what costs.
-    pub(super) fn read_secure(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
-        let mut plain = std::mem::take(&mut self.plain);
+    pub(super) fn read_tls(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+        let mut plain = std::mem::take(&mut self.decrypted);
         plain.clear();
         let has_flown = self.decrypt(slot, hub, buffer, &mut plain);
-        self.plain = plain;
+        self.decrypted = plain;
         has_flown
     }
 
     fn decrypt(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8], plain: &mut Vec<u8>) -> bool {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let Some(tls) = Connection::tls(&mut connection.aside) else {
             return false;
         };
-        let (was_handshaking, unsent, is_eof_near) = (tls.is_handshaking(), tls.unsent(), connection.is_eof_near);
-        let Arrival { bytes, is_full, state } = match tls.read(&mut connection.socket, buffer, plain) {
+        let (was_handshaking, unsent) = (tls.is_handshaking(), tls.unsent());
+        let is_eof_near = connection.state.is_eof_near;
+        let Arrival { bytes, is_full, progress } = match tls.read(&mut connection.socket, buffer, plain) {
             Ok(arrival) => arrival,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {
@@ -69,7 +65,7 @@ impl Clients {
             hub.counters.tls_handshakes_resumed += u64::from(tls.is_resumed());
         }
         hub.counters.bytes_in += plain.len() as u64;
-        connection.heard_at = self.now;
+        connection.state.heard_at = self.now;
         if has_output {
             self.mark(slot);
         }
@@ -79,21 +75,21 @@ impl Clients {
         if !plain.is_empty() {
             self.heard(slot, plain, hub);
         }
-        match state {
-            State::Going => {}
-            State::Ended => self.end(slot, &CloseReason::ClientGone, hub),
-            State::Failed(why) => self.fail_tls(slot, was_handshaking, &why, hub),
+        match progress {
+            Progress::Going => {}
+            Progress::Ended => self.end(slot, &CloseReason::ClientGone, hub),
+            Progress::Failed(why) => self.fail_tls(slot, was_handshaking, &why, hub),
         }
         was_handshaking && has_output
     }
 
-    /// The socket may have more, and the poll will not say so again.
+    /// The socket may have more, and the poll will not report it again.
     fn read_later(&mut self, slot: Slot) {
-        let connection = &mut self.connections[slot as usize];
-        connection.is_unread = true;
+        let connection = &mut self.connections[slot];
+        connection.state.is_unread = true;
         match Connection::tls(&mut connection.aside) {
-            Some(tls) if tls.is_handshaking() => self.newcomers.push_back(slot),
-            _ => self.unread.push_back(slot),
+            Some(tls) if tls.is_handshaking() => self.read_queue.push_newcomer(slot),
+            _ => self.read_queue.push(slot),
         }
     }
 
@@ -103,10 +99,9 @@ impl Clients {
         let (address, source) = self.origin(slot);
         tracing::debug!(shard = self.me, slot, address, source, was_handshaking, why, "TLS failed");
         self.close(slot, CloseReason::TlsFailed, hub);
-        let connection = &mut self.connections[slot as usize];
-        if connection.phase != Phase::Ended {
+        if self.connections.phase(slot) != Some(Phase::Ended) {
             hub.counters.outbox_bytes_dropped += self.output.clear(&mut hub.pages, slot) as u64;
-            self.go_on(slot, Phase::Closing { reads: false, is_answered: false });
+            self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: false });
             self.mark(slot);
         }
     }

@@ -6,19 +6,19 @@ use crate::hub::addresses::written;
 use crate::hub::mail::{ConnectionInfo, Slot};
 use crate::hub::places::Source;
 use crate::metrics::Gauges;
-use crate::shard::connection::{Census, Phase};
-use crate::shard::wheel::TICK_MS;
+use crate::shard::connection::state::Phase;
+use crate::shard::heartbeats::wheel::TICK_MS;
 use std::net::SocketAddr;
 
 impl Clients {
-    /// One connection.
+    /// One open connection.
     pub fn info(&self, slot: Slot, hub: &Hub) -> Option<ConnectionInfo> {
-        let connection = self.connections.get(slot as usize).filter(|connection| connection.phase == Phase::Open)?;
+        let connection = self.connections.get(slot).filter(|connection| connection.state.phase == Phase::Open)?;
         Some(ConnectionInfo {
             socket_id: hub.socket_id(slot),
             address: self.address(slot),
             shard: self.me,
-            age_s: u64::from(self.now.wrapping_sub(connection.accepted_at)) * TICK_MS / 1000,
+            age_s: u64::from(self.now.wrapping_sub(connection.state.accepted_at)) * TICK_MS / 1000,
             subscriptions: hub.channels_of(slot).count(),
             outbox_bytes: self.output.waiting(slot),
         })
@@ -26,25 +26,25 @@ impl Clients {
 
     /// Where a connection comes from, as far as that is known.
     pub(super) fn address(&self, slot: Slot) -> Option<SocketAddr> {
-        match self.places.named(slot) {
+        match self.admission.named(slot) {
             Some(named) => Some(named.address),
-            None => self.connections.get(slot as usize)?.socket.peer_addr().ok(),
+            None => self.connections.get(slot)?.socket.peer_addr().ok(),
         }
     }
 
     /// Where a connection comes from and how that is known, for the log.
     pub(super) fn origin(&self, slot: Slot) -> (Option<String>, &'static str) {
-        let source = self.places.named(slot).map_or(Source::Peer, |named| named.by);
+        let source = self.admission.named(slot).map_or(Source::Peer, |named| named.by);
         (self.address(slot).map(written), source.name())
     }
 
     /// A page of the open connections: up to `limit` from slot `after` on, and where to go on.
     pub fn page(&self, limit: usize, after: Slot, hub: &Hub) -> (Vec<ConnectionInfo>, Option<Slot>) {
         let mut page = Vec::new();
-        let end = self.connections.capacity() as Slot;
+        let end = self.connections.slots_end();
         let stop = end.min(after.saturating_add(SCAN_MAX));
         for slot in after..stop {
-            if self.connections.get(slot as usize).is_none_or(|connection| connection.phase != Phase::Open) {
+            if self.connections.phase(slot) != Some(Phase::Open) {
                 continue;
             }
             if page.len() == limit {
@@ -55,12 +55,17 @@ impl Clients {
         (page, (stop < end).then_some(stop))
     }
 
-    /// What is held now, from running totals: it is asked for every second, and a walk of a million connections is felt.
+    /// What is held now, from running totals: they are asked for every second, and a walk of a million connections takes time.
     pub fn gauges(&self, hub: &Hub) -> Gauges {
         let (subscriptions, channels) = hub.sizes();
         let (addresses, hasty_addresses) = hub.address_sizes();
         let (event_consumers, event_journal_bytes) = hub.journal_sizes();
-        debug_assert_eq!((self.census, self.outbox_bytes(hub)), self.walk());
+        let census = self.connections.census();
+        debug_assert_eq!(census, self.connections.count());
+        debug_assert_eq!(
+            self.outbox_bytes(hub),
+            self.connections.iter().map(|(slot, _)| self.output.waiting(slot) as u64).sum::<u64>()
+        );
         Gauges {
             subscriptions: subscriptions as u64,
             channels: channels as u64,
@@ -70,31 +75,21 @@ impl Clients {
             connections_leaving: self.leaving() as u64,
             event_consumers: event_consumers as u64,
             event_journal_bytes: event_journal_bytes as u64,
-            newcomers_waiting: (self.newcomers.len() + self.judged.len()) as u64,
+            newcomers_waiting: (self.read_queue.newcomers() + self.admission.judged()) as u64,
             tails: hub.watchers() as u64,
             mail_waiting: self.mesh.waiting() as u64,
-            connections: (self.census.open + self.census.echoing) as u64,
-            connections_echoing: self.census.echoing as u64,
-            connections_upgrading: self.census.upgrading as u64,
-            connections_closing: self.census.closing as u64,
+            connections: (census.open + census.echoing) as u64,
+            connections_echoing: census.echoing as u64,
+            connections_upgrading: census.upgrading as u64,
+            connections_closing: census.closing as u64,
             outbox_bytes: self.outbox_bytes(hub),
             ..Gauges::default()
         }
     }
 
-    /// Bytes that wait for clients: what was laid out and has neither been written nor dropped.
+    /// Bytes that wait for clients: what was laid in and has neither been written nor dropped.
     fn outbox_bytes(&self, hub: &Hub) -> u64 {
         self.output.bytes_laid().saturating_sub(hub.counters.bytes_out + hub.counters.outbox_bytes_dropped)
-    }
-
-    /// What the totals must be.
-    fn walk(&self) -> (Census, u64) {
-        let (mut census, mut outbox_bytes) = (Census::default(), 0);
-        for (slot, connection) in &self.connections {
-            census.enter(connection.phase);
-            outbox_bytes += self.output.waiting(slot as Slot) as u64;
-        }
-        (census, outbox_bytes)
     }
 }
 

@@ -1,0 +1,114 @@
+//! From frames to requests.
+
+use super::Clients;
+use crate::hub::mail::Slot;
+use crate::hub::{Heard, Hub};
+use crate::protocol::close::{CloseReason, Pace};
+use crate::protocol::heartbeat::Heartbeat;
+use crate::shard::connection::state::Phase;
+use crate::shard::rate_limits::{Judgement, RateLimits};
+use crate::wire::frame::{self, Message, Opcode};
+
+impl Clients {
+    /// Frames of a connection that is open, or that is closing and may still send its close frame.
+    pub(super) fn frames(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
+        let mut decoder = std::mem::take(&mut self.connections[slot].decoder);
+        let mut at = 0;
+        let is_limited = RateLimits::are_on(&self.live.limits);
+        loop {
+            let is_open = self.connections[slot].state.phase == Phase::Open;
+            if is_open
+                && decoder.is_between_messages()
+                && let Some((heartbeat, frame_len)) = Heartbeat::read(&mut bytes[at..])
+            {
+                at += frame_len;
+                if !is_limited || !self.is_too_fast(slot, &Message::Text(heartbeat.text()), hub) {
+                    hub.counters.messages_in += 1;
+                    match heartbeat.ping_id() {
+                        Some(id) => hub.answer_ping(slot, id, self),
+                        None => self.pong(slot),
+                    }
+                }
+                continue;
+            }
+            let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max);
+            if is_limited
+                && is_open
+                && let Ok(Some(message)) = &next
+                && self.is_too_fast(slot, message, hub)
+            {
+                continue;
+            }
+            match next {
+                Ok(None) => break,
+                Ok(Some(Message::Text(text))) if is_open => {
+                    hub.counters.messages_in += 1;
+                    if hub.hear(slot, text, self) == Heard::Pong {
+                        self.pong(slot);
+                    }
+                }
+                Ok(Some(Message::Binary(_))) if is_open => self.close(slot, CloseReason::BinaryMessage, hub),
+                Ok(Some(Message::Ping(payload))) if is_open => self.say_frame(slot, Opcode::Pong, payload, hub),
+                Ok(Some(Message::Close(close))) => return self.answer_close(slot, close.map(|(code, _)| code), hub),
+                Ok(Some(_)) => {}
+                Err(violation) => return self.fail(slot, violation, hub),
+            }
+        }
+        let connection = &mut self.connections[slot];
+        if matches!(connection.state.phase, Phase::Open | Phase::Closing { reads: true, .. }) {
+            connection.decoder = decoder;
+        }
+    }
+
+    /// Sends a frame.
+    pub(super) fn say_frame(&mut self, slot: Slot, opcode: Opcode, payload: &[u8], hub: &mut Hub) {
+        self.say(slot, hub, |out| {
+            frame::encode_header(out, opcode, payload.len());
+            out.extend_from_slice(payload);
+        });
+    }
+
+    // ---- rate limits
+
+    /// A message or a control frame of a connection that is open or echoing. Returns whether it is over a limit, and handled.
+    pub(super) fn is_too_fast(&mut self, slot: Slot, message: &Message<'_>, hub: &mut Hub) -> bool {
+        if matches!(message, Message::Close(_)) {
+            return false;
+        }
+        match self.rate_limits.count_message(slot, &self.live.limits, self.now) {
+            Judgement::Within => return false,
+            Judgement::Over => {}
+            Judgement::Exhausted(pace) => {
+                self.stop(slot, pace, hub);
+                return true;
+            }
+        }
+        // The echo path has no reply for it, and a binary message ends the connection anyway.
+        let can_be_told = self.connections[slot].state.phase == Phase::Open && !matches!(message, Message::Binary(_));
+        if !can_be_told {
+            return false;
+        }
+        hub.counters.messages_rate_limited += 1;
+        if let Message::Text(text) = message
+            && hub.refuse(slot, text, self) == Heard::Pong
+        {
+            self.pong(slot);
+        }
+        true
+    }
+
+    /// So many bytes of a connection's frames were handled.
+    pub(super) fn count_bytes(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
+        let phase = self.connections.phase(slot);
+        if matches!(phase, Some(Phase::Open | Phase::Echoing { .. }))
+            && let Judgement::Exhausted(pace) = self.rate_limits.count_bytes(slot, bytes, &self.live.limits, self.now)
+        {
+            self.stop(slot, pace, hub);
+        }
+    }
+
+    fn stop(&mut self, slot: Slot, pace: Pace, hub: &mut Hub) {
+        self.close(slot, CloseReason::RateLimited(pace), hub);
+        self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: false });
+    }
+}

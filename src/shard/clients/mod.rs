@@ -1,0 +1,249 @@
+//! The client connections of one shard: an assembly of what is kept for them, and the [`Port`] through which the hub has its
+//! effects.
+//!
+//! What is kept lies in structs of its own, with private fields: [`Connections`], [`Output`], [`ReadQueue`], [`Heartbeats`],
+//! [`Admission`], [`RateLimits`], [`Departures`], [`Plan`]. This folder has the flows that need several of them:
+//!
+//! | file | flow |
+//! |---|---|
+//! | `reading` | when a connection is read, and what a read brings |
+//! | `newcomers` | connections that were accepted a moment ago |
+//! | `upgrading` | from the first byte to an open connection: PROXY header, place of the address, HTTP upgrade |
+//! | `tls` | TLS sessions: their beginning, and reading |
+//! | `frames` | frames to requests |
+//! | `echo` | connections of the echo path |
+//! | `heartbeats` | pings, silence, age |
+//! | `writing` | the flush, slow consumers |
+//! | `closing` | close handshake, the end, the return of the slot |
+//! | `leaving` | connections that are asked to leave |
+//! | `info` | what operators are told |
+
+pub mod echo;
+
+mod closing;
+mod frames;
+mod heartbeats;
+mod info;
+mod leaving;
+mod newcomers;
+mod reading;
+mod tls;
+mod upgrading;
+mod writing;
+
+use crate::config::{Certificate, Live};
+use crate::hub::addresses::Verdict;
+use crate::hub::identity::SLOTS_MAX;
+use crate::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::pages::{Chunk, Pages};
+use crate::hub::{Hub, Port, Urgency};
+use crate::protocol::close::CloseReason;
+use crate::shard::Shared;
+use crate::shard::admin_letters::AdminLetters;
+use crate::shard::admission::Admission;
+use crate::shard::connection::Connection;
+use crate::shard::connection::table::Connections;
+use crate::shard::departures::Departures;
+use crate::shard::drain::plan::Plan;
+use crate::shard::heartbeats::Heartbeats;
+use crate::shard::heartbeats::max_age::MaxAge;
+use crate::shard::mesh::Mesh;
+use crate::shard::output::Output;
+use crate::shard::rate_limits::RateLimits;
+use crate::shard::read_queue::ReadQueue;
+use crate::wire::upgrade::REFUSALS;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use crate::shard::heartbeats::wheel::ticks;
+pub use leaving::DISMISSALS_PER_TURN;
+pub use reading::{READ_AGAIN_BYTES_PER_TURN, WAITING_REPLIES_MAX};
+
+/// The connections, and what waits to be done for them in this turn.
+pub struct Clients {
+    me: ShardId,
+    /// The turn's tick.
+    pub now: u32,
+    live: Arc<Live>,
+    random: ahash::RandomState,
+    connections: Connections,
+    /// What the connections are sent.
+    pub output: Output,
+    read_queue: ReadQueue,
+    heartbeats: Heartbeats,
+    max_age: MaxAge,
+    admission: Admission,
+    rate_limits: RateLimits,
+    departures: Departures,
+    /// The connections that are asked to leave.
+    plan: Option<Plan>,
+    /// The mail to other shards.
+    pub mesh: Mesh,
+    /// What the hub has for admin sessions.
+    pub letters: AdminLetters,
+    /// What a read of a TLS session decrypts to.
+    decrypted: Vec<u8>,
+    /// The response to an upgrade.
+    response: Vec<u8>,
+}
+
+impl Clients {
+    /// No connections yet.
+    pub fn new(me: ShardId, mesh: Mesh, live: Arc<Live>, shared: &Shared, random: ahash::RandomState) -> Clients {
+        Clients {
+            me,
+            now: 0,
+            random,
+            connections: Connections::default(),
+            output: Output::default(),
+            read_queue: ReadQueue::default(),
+            heartbeats: Heartbeats::default(),
+            max_age: MaxAge::new(live.limits.connection_age_max_s),
+            admission: Admission::new(me, shared.accepted.clone(), shared.admitted.clone()),
+            rate_limits: RateLimits::default(),
+            departures: Departures::default(),
+            plan: None,
+            mesh,
+            letters: AdminLetters::default(),
+            decrypted: Vec::new(),
+            response: Vec::new(),
+            live,
+        }
+    }
+
+    /// Holds to new settings: at once, except for what a client was told when it connected.
+    pub fn apply(&mut self, live: Arc<Live>) {
+        self.heartbeats.remember(&self.live.limits, &live.limits, self.now);
+        self.max_age.apply(live.limits.connection_age_max_s, self.now);
+        self.rate_limits.reset();
+        self.live = live;
+    }
+
+    /// What connections that are accepted from now on speak TLS with. Others keep what they have.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.live.certificate.as_deref()
+    }
+
+    /// A connection was accepted.
+    pub fn enter(&mut self, mut socket: TcpStream, peer: SocketAddr, registry: &Registry, hub: &mut Hub) {
+        hub.counters.accepts += 1;
+        let limit = self.live.limits.connections_max;
+        let token = Token(self.connections.vacant_slot());
+        // Connections beyond the limit are told so after their upgrade; those far beyond it are not.
+        let is_hopeless = self.admission.accept(limit) || token.0 >= SLOTS_MAX;
+        // Both at once, and never again: edge-triggered, so that writability costs nothing until a write is blocked.
+        let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
+        if is_hopeless || registered.is_err() {
+            self.admission.release();
+            return self.departures.count(&CloseReason::OverCapacity { limit });
+        }
+        let slot = self.connections.insert(Connection::new(socket, self.now));
+        self.output.open(slot);
+        self.begin_tls(slot, hub);
+        self.heartbeats.look_at(slot, self.now.wrapping_add(self.handshake_ticks()));
+        self.arrive(slot, peer, hub);
+    }
+
+    /// The poll reported a socket.
+    pub fn ready(&mut self, slot: Slot, ready: Ready, hub: &mut Hub, buffer: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        connection.state.is_eof_near |= ready.is_eof_near;
+        if ready.writes && self.output.is_blocked(slot) {
+            self.output.set_blocked(slot, false);
+            self.mark(slot);
+        }
+        if ready.reads {
+            self.read(slot, hub, buffer);
+        }
+    }
+
+    /// Whether the next turn has something to do without being told by the poll.
+    pub fn has_work(&self, hub: &Hub) -> bool {
+        !self.output.is_idle()
+            // Replies may have gone out since held connections were last looked at.
+            || self.read_queue.has_work(|slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
+            || self.admission.has_work()
+            || self.departures.has_work()
+            // Events that the turn's end told a session of this shard.
+            || !self.letters.answers.is_empty()
+    }
+
+    /// Ticks until the next heartbeat or deadline, or until a connection is to leave.
+    pub fn due_in(&self) -> Option<u32> {
+        [self.heartbeats.due_in(self.now), self.leaving_due_in()].into_iter().flatten().min()
+    }
+
+    /// Connections in any phase.
+    pub fn count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there are no connections.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Connections that ended or are ending, by reason.
+    pub fn closes(&self) -> [u64; CloseReason::KINDS] {
+        self.departures.closes()
+    }
+
+    /// Upgrade requests refused, by what was wrong.
+    pub fn refusals(&self) -> [u64; REFUSALS.len()] {
+        self.admission.refusals()
+    }
+}
+
+/// What the poll reported of a socket.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    /// There may be something to read.
+    pub reads: bool,
+    /// The peer sends no more.
+    pub is_eof_near: bool,
+    /// There is room to write.
+    pub writes: bool,
+}
+
+impl Port for Clients {
+    fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency) {
+        let Clients { output, connections, now, .. } = self;
+        output.lay(pages, slot, chunk, urgency, || connections[slot].state.is_newcomer(*now));
+    }
+
+    fn mail(&mut self, to: ShardId, mail: Mail) {
+        self.mesh.send(to, mail);
+    }
+
+    fn mail_after(&mut self, after: &[ShardId], to: ShardId, mail: Mail) {
+        self.mesh.send_after(after, to, mail);
+    }
+
+    fn ask(&mut self, asker: Asker, question: Question) {
+        self.letters.questions.push((asker, question));
+    }
+
+    fn answer(&mut self, asker: Asker, answer: Answer) {
+        self.letters.answers.push((asker, answer));
+    }
+
+    fn settle(&mut self, asker: Asker, settled: Settled) {
+        self.letters.settled.push((asker, settled));
+    }
+
+    fn admit(&mut self, arrival: Arrival, verdict: Verdict) {
+        self.admission.push_verdict(arrival, verdict);
+    }
+
+    fn address(&self, slot: Slot) -> Option<SocketAddr> {
+        Clients::address(self, slot)
+    }
+
+    fn close(&mut self, slot: Slot, reason: CloseReason) {
+        self.departures.ask(slot, reason);
+    }
+}

@@ -1,0 +1,106 @@
+//! When a connection is read, and what a read brings.
+
+use super::Clients;
+use crate::hub::Hub;
+use crate::hub::mail::Slot;
+use crate::protocol::close::CloseReason;
+use crate::shard::READ_BYTES;
+use crate::shard::connection::state::Phase;
+use crate::shard::rate_limits::RateLimits;
+use std::io::{ErrorKind, Read};
+
+impl Clients {
+    /// Reads again what earlier turns left in sockets, and the connections that were held, up to the turn's budget.
+    pub fn read_rest(&mut self, hub: &mut Hub, buffer: &mut [u8]) {
+        self.read_queue.release_held();
+        let bytes_end = hub.counters.bytes_in + READ_AGAIN_BYTES_PER_TURN;
+        for _ in 0..self.read_queue.len() {
+            if hub.counters.bytes_in >= bytes_end {
+                return;
+            }
+            let Some(slot) = self.read_queue.pop() else { break };
+            self.read_again(slot, hub, buffer);
+        }
+    }
+
+    fn read_again(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        if std::mem::take(&mut connection.state.is_unread) {
+            self.read(slot, hub, buffer);
+        }
+    }
+
+    /// One read. What does not fit is read in the next turn, so that a client that sends much does not keep others waiting.
+    pub(super) fn read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let state = &mut connection.state;
+        if state.phase == Phase::Ended || state.is_unread {
+            return;
+        }
+        if hub.waiting_replies(slot) > WAITING_REPLIES_MAX {
+            state.is_unread = true;
+            return self.read_queue.hold(slot);
+        }
+        if self.echo_pauses(slot) {
+            self.connections[slot].state.is_unread = true;
+            hub.counters.echo_pauses += 1;
+            return;
+        }
+        if !self.connections[slot].state.is_newcomer(self.now) {
+            self.take(slot, hub, buffer);
+        } else if self.may_read(slot, hub, buffer) {
+            self.connections[slot].state.is_unread = true;
+            self.read_queue.push_newcomer(slot);
+        }
+    }
+
+    /// Takes what one read brings. Returns whether a flight of a TLS handshake was made.
+    pub(super) fn take(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+        let connection = &mut self.connections[slot];
+        if connection.aside.as_ref().is_some_and(|aside| aside.tls.is_some()) {
+            return self.read_tls(slot, hub, buffer);
+        }
+        match connection.socket.read(buffer) {
+            Ok(0) => self.end(slot, &CloseReason::ClientGone, hub),
+            Ok(n) => {
+                hub.counters.bytes_in += n as u64;
+                connection.state.heard_at = self.now;
+                if n == buffer.len() || connection.state.is_eof_near {
+                    connection.state.is_unread = true;
+                    self.read_queue.push(slot);
+                }
+                self.heard(slot, &mut buffer[..n], hub);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                connection.state.is_unread = true;
+                self.read_queue.push(slot);
+            }
+            Err(_) => self.end(slot, &CloseReason::ClientGone, hub),
+        }
+        false
+    }
+
+    /// Bytes have arrived.
+    pub(super) fn heard(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
+        match self.connections[slot].state.phase {
+            Phase::Upgrading => return self.upgrade(slot, bytes, hub),
+            Phase::Open | Phase::Closing { reads: true, .. } => self.frames(slot, bytes, hub),
+            Phase::Echoing { .. } => self.echo(slot, bytes, hub),
+            Phase::Closing { reads: false, .. } | Phase::Ended => return,
+        }
+        if RateLimits::are_on(&self.live.limits) {
+            self.count_bytes(slot, bytes.len(), hub);
+        }
+    }
+}
+
+/// Replies of a connection that may wait for owners before it is no longer read.
+pub const WAITING_REPLIES_MAX: usize = 256;
+/// Of connections that send more than is read at once: 16 to 20 ms in the worst case, which is empty messages, each answered with
+/// an error.
+pub const READ_AGAIN_BYTES_PER_TURN: u64 = 4 * READ_BYTES as u64;

@@ -1,0 +1,240 @@
+//! From the first byte to an open connection: where it comes from, whether its address may have one more, and the HTTP upgrade.
+//!
+//! ```text
+//! accept ─► trusted proxy? ─ no ──────────────────────────────────► address known ─► its owner is asked ─► 101, 429 or the end
+//!                 └ yes ─► PROXY header ─► still a trusted proxy? ─ no ──►┘ ▲
+//!                                                  └ yes ─► X-Forwarded-For ┘
+//! ```
+
+use super::Clients;
+use crate::config::Endpoint;
+use crate::hub::Hub;
+use crate::hub::addresses::{Address, Verdict};
+use crate::hub::mail::Slot;
+use crate::hub::places::{Place, Source};
+use crate::protocol::close::CloseReason;
+use crate::shard::admission::too_many;
+use crate::shard::connection::state::Phase;
+use crate::wire::proxy::{self, Header};
+use crate::wire::upgrade::{Refusal, Upgrade, upgrade};
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr};
+
+impl Clients {
+    /// A connection was accepted from `peer`.
+    pub(super) fn arrive(&mut self, slot: Slot, peer: SocketAddr, hub: &mut Hub) {
+        if !self.live.access.trusts(peer.ip()) {
+            self.seek_place(slot, peer.ip(), hub);
+        } else if self.live.access.has_proxy_header {
+            self.admission.set_place(slot, Place::BehindHeader);
+        } else {
+            self.admission.set_place(slot, Place::BehindRequest);
+        }
+    }
+
+    /// Whether the connection may be read now: not while a PROXY header is still to come, and not while its request waits for
+    /// the owner of its address.
+    pub(super) fn may_read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+        match self.admission.place(slot) {
+            Place::BehindHeader => self.read_header(slot, hub, buffer),
+            Place::Asked => {
+                let connection = &mut self.connections[slot];
+                let waits = connection.state.phase == Phase::Upgrading && connection.has_request();
+                // Read on once the verdict is there.
+                connection.state.is_unread |= waits;
+                !waits
+            }
+            _ => true,
+        }
+    }
+
+    /// Takes a PROXY header off the socket, once it is whole. The next read finds the socket as if there had been none.
+    /// Returns whether that is done.
+    fn read_header(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
+        let connection = &mut self.connections[slot];
+        let peeked = match connection.socket.peek(&mut buffer[..proxy::HEADER_BYTES_MAX]) {
+            Ok(peeked) => peeked,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                connection.state.is_unread = true;
+                self.read_queue.push(slot);
+                return false;
+            }
+            Err(_) => 0,
+        };
+        match proxy::read(&buffer[..peeked]) {
+            Header::Partial if peeked == 0 || connection.state.is_eof_near => {
+                self.end(slot, &CloseReason::ClientGone, hub);
+            }
+            Header::Partial => {}
+            Header::Malformed(why) => {
+                tracing::debug!(shard = self.me, slot, why, "malformed PROXY header");
+                self.end(slot, &CloseReason::ProxyHeaderMalformed, hub);
+            }
+            Header::Whole { len, source } => {
+                if connection.socket.read_exact(&mut buffer[..len]).is_err() {
+                    self.end(slot, &CloseReason::ClientGone, hub);
+                    return false;
+                }
+                hub.counters.bytes_in += len as u64;
+                self.admission.set_place(slot, Place::BehindRequest);
+                if let Some(address) = source {
+                    self.admission.name(slot, address, Source::ProxyProtocol);
+                    if !self.live.access.trusts(address.ip()) {
+                        self.seek_place(slot, address.ip(), hub);
+                    }
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Bytes of a connection that is not upgraded yet.
+    pub(super) fn upgrade(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
+        let connection = &mut self.connections[slot];
+        let mut request = connection.take_request();
+        let earlier = request.len();
+        if earlier > 0 {
+            request.extend_from_slice(bytes);
+        }
+        let input = if earlier > 0 { &request } else { &*bytes };
+        let mut response = std::mem::take(&mut self.response);
+        response.clear();
+        let place = self.admission.place(slot);
+        let upgrade = match place {
+            // Read as soon as the verdict is there.
+            Place::Asked => Upgrade::Partial,
+            _ => upgrade(input, &self.live.access, place == Place::BehindRequest, &mut response),
+        };
+        if let (Upgrade::Accepted { forwarded_for, .. }, Place::BehindRequest) = (&upgrade, place) {
+            self.forwarded(slot, *forwarded_for, hub);
+        }
+        match (upgrade, self.admission.place(slot)) {
+            (Upgrade::Partial, _) | (Upgrade::Accepted { .. }, Place::Asked) => {
+                let request = if earlier > 0 { request } else { bytes.to_vec() };
+                self.connections[slot].aside.get_or_insert_default().request = request;
+            }
+            (Upgrade::Accepted { .. }, Place::Refused(excess)) => {
+                let (refusal, reason) = too_many(excess, &self.live.limits);
+                response.clear();
+                refusal.respond(&mut response, &self.live.access, true);
+                self.refuse(slot, refusal, &response, reason, hub);
+            }
+            (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
+                hub.counters.upgrades += 1;
+                self.output.respond(&mut hub.pages, slot, &response);
+                self.open(slot, endpoint, hub);
+                // The rest belongs to the first frames. It cannot start before what came now: the request was not whole.
+                let rest = &mut bytes[request_len - earlier..];
+                if !rest.is_empty() {
+                    self.heard(slot, rest, hub);
+                }
+            }
+            (Upgrade::Refused(refusal), _) => {
+                self.refuse(slot, refusal, &response, CloseReason::UpgradeRefused, hub);
+            }
+        }
+        self.response = response;
+    }
+
+    fn refuse(&mut self, slot: Slot, refusal: &Refusal, response: &[u8], reason: CloseReason, hub: &mut Hub) {
+        hub.counters.upgrades_refused += 1;
+        self.admission.count_refusal(refusal);
+        if hub.is_watched() {
+            hub.see_refuse(self.address(slot), refusal.why);
+        }
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (address, source) = self.origin(slot);
+            tracing::debug!(shard = self.me, slot, why = refusal.why, address, source, "upgrade refused");
+        }
+        self.output.respond(&mut hub.pages, slot, response);
+        self.close(slot, reason, hub);
+    }
+
+    fn open(&mut self, slot: Slot, endpoint: Endpoint, hub: &mut Hub) {
+        let limit = self.live.limits.connections_max;
+        if !self.admission.admit(limit) {
+            return self.close(slot, CloseReason::OverCapacity { limit }, hub);
+        }
+        self.connections[slot].state.is_admitted = true;
+        self.rate_limits.renew(slot, &self.live.limits, self.now);
+        if endpoint == Endpoint::Echo {
+            return self.open_echo(slot);
+        }
+        let interval = self.interval_ticks();
+        // Somewhere in the second half of the interval, so that clients that came together are not pinged together.
+        let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
+        self.connections.enter_phase(slot, Phase::Open);
+        self.connections[slot].state.ping_at = self.now.wrapping_add(interval - jitter);
+        self.look_at_deadline(slot);
+        let address = (hub.is_listened_to() || hub.is_watched()).then(|| self.address(slot)).flatten();
+        hub.connect(slot, address, self);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (address, source) = self.origin(slot);
+            tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), address, source, "open");
+        }
+    }
+
+    /// A good request came from a trusted proxy, which says where it comes from, or does not.
+    fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
+        self.admission.set_place(slot, Place::None);
+        if let Some(address) = forwarded_for {
+            self.admission.name(slot, address, Source::ForwardedFor);
+            self.seek_place(slot, address.ip(), hub);
+        }
+    }
+
+    /// The address is known: asks its owner for a place, where the address needs one.
+    fn seek_place(&mut self, slot: Slot, address: IpAddr, hub: &mut Hub) {
+        if self.live.access.trusts(address) || !self.live.limits.counts_address(address) {
+            return self.admission.set_place(slot, Place::None);
+        }
+        let address = Address::of(address);
+        self.admission.ask(slot, address);
+        hub.arrive(address, slot, hub.now, self);
+    }
+
+    /// Goes on with connections whose owners have decided.
+    pub fn apply_verdicts(&mut self, hub: &mut Hub) {
+        while let Some((arrival, verdict, is_awaited)) = self.admission.pop_verdict() {
+            if is_awaited {
+                self.apply_verdict(arrival.slot, arrival.address, verdict, hub);
+            } else if let Some(was_refused) = verdict.counts_as_refused() {
+                // The connection has ended.
+                hub.depart(arrival.address, was_refused, self);
+            }
+        }
+    }
+
+    fn apply_verdict(&mut self, slot: Slot, address: Address, verdict: Verdict, hub: &mut Hub) {
+        match verdict {
+            Verdict::Placed => {}
+            Verdict::Refused(excess) => self.admission.warn_of(address, excess, &self.live.limits, self.now),
+            Verdict::Dropped(excess) => {
+                self.admission.warn_of(address, excess, &self.live.limits, self.now);
+                hub.counters.address_drops += 1;
+                return self.end(slot, &too_many(excess, &self.live.limits).1, hub);
+            }
+        }
+        let connection = &self.connections[slot];
+        if connection.state.phase == Phase::Upgrading && connection.has_request() {
+            self.admission.push_judged(slot);
+        }
+    }
+
+    /// Goes on with a request that waited for the verdict.
+    pub(super) fn upgrade_judged(&mut self, slot: Slot, hub: &mut Hub) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        if connection.state.phase != Phase::Upgrading || !connection.has_request() {
+            return;
+        }
+        if connection.state.is_unread {
+            self.read_queue.push(slot);
+        }
+        let mut request = connection.take_request();
+        self.upgrade(slot, &mut request, hub);
+    }
+}

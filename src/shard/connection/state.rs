@@ -1,0 +1,107 @@
+//! What a connection is doing, as plain data.
+
+use serde::{Deserialize, Serialize};
+
+/// What the shard knows of a connection beside its socket and its buffers. Plain data: it can be written down and read back.
+/// Ticks are those of the shard's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionState {
+    /// Where in its life it is. Changed by [`super::table::Connections::enter_phase`].
+    pub phase: Phase,
+    /// Tick at which anything arrived last.
+    pub heard_at: u32,
+    /// Tick of the server's ping: when the outstanding one was sent, or when the next one is due. While closing: when the
+    /// connection is dropped.
+    pub ping_at: u32,
+    /// Tick at which it was accepted.
+    pub accepted_at: u32,
+    /// It has a place below the limit of connections.
+    pub is_admitted: bool,
+    /// A server ping waits for its pong.
+    pub is_pinged: bool,
+    /// The socket may have more to read, and the poll will not report that again.
+    pub is_unread: bool,
+    /// The poll has reported that the peer sends no more: reading will end with the end of the stream, which the poll will
+    /// not report again.
+    pub is_eof_near: bool,
+}
+
+/// Where in its life a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The HTTP request is not whole yet.
+    Upgrading,
+    /// It was upgraded and is a member of the hub.
+    Open,
+    /// It was upgraded on the echo path: its messages come back, and the hub does not know it.
+    Echoing {
+        /// It is not read until its output is written.
+        is_paused: bool,
+    },
+    /// The last bytes for it are on their way.
+    Closing {
+        /// Frames are still decoded, in wait for the peer's close frame. Otherwise what arrives is thrown away: the peer broke
+        /// the protocol, or has closed already.
+        reads: bool,
+        /// The peer's close frame has come: the socket is shut as soon as all is written.
+        is_answered: bool,
+    },
+    /// Nothing more can be done. Its slot is freed at the end of the turn.
+    Ended,
+}
+
+impl ConnectionState {
+    /// The state of a connection that was accepted at tick `now`.
+    pub fn new(now: u32) -> ConnectionState {
+        ConnectionState {
+            phase: Phase::Upgrading,
+            heard_at: now,
+            ping_at: now,
+            accepted_at: now,
+            is_admitted: false,
+            is_pinged: false,
+            is_unread: false,
+            is_eof_near: false,
+        }
+    }
+
+    /// Whether it was accepted a moment ago: such connections wait for each other, and no other connection waits for them.
+    pub fn is_newcomer(&self, now: u32) -> bool {
+        self.phase == Phase::Upgrading || now.wrapping_sub(self.accepted_at) < NEWCOMER_TICKS
+    }
+
+    /// Whether the reason for which it ends has been counted. Only the first one counts.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. } | Phase::Ended)
+    }
+}
+
+/// One second: a crowd that comes at once is let in within that time.
+const NEWCOMER_TICKS: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::heartbeats::wheel::ticks;
+
+    #[test]
+    fn a_state_is_read_back_as_it_was_written_down() {
+        let mut state = ConnectionState { is_pinged: true, is_eof_near: true, ..ConnectionState::new(u32::MAX - 7) };
+        for phase in [
+            Phase::Upgrading,
+            Phase::Open,
+            Phase::Echoing { is_paused: true },
+            Phase::Closing { reads: true, is_answered: false },
+            Phase::Ended,
+        ] {
+            state.phase = phase;
+            let text = serde_json::to_string(&state).expect("plain data");
+            assert_eq!(serde_json::from_str::<ConnectionState>(&text).expect("what was written"), state);
+        }
+    }
+
+    #[test]
+    fn a_newcomer_is_one_for_a_second() {
+        assert_eq!(NEWCOMER_TICKS, ticks(1000));
+    }
+}

@@ -1,0 +1,130 @@
+//! When a connection has to be looked at, and what is due then: a ping, or the end.
+//!
+//! The wheel holds one entry for each connection. What an entry means is decided here, from the connection's state alone.
+
+pub mod coverage;
+pub mod max_age;
+pub mod wheel;
+
+use crate::config::Limits;
+use crate::hub::mail::Slot;
+use crate::shard::connection::state::ConnectionState;
+use wheel::{Wheel, ticks};
+
+/// The timers of a shard's connections.
+pub struct Heartbeats {
+    wheel: Wheel,
+    earlier: Option<EarlierSilence>,
+}
+
+/// A client pings as often as it was told when it connected. It is not dead because later clients are told to ping more often.
+/// One for all that were accepted before the last change, so that a connection need not remember what it was told.
+struct EarlierSilence {
+    /// Of connections accepted before this tick.
+    until: u32,
+    /// The longest silence that any of them was told of.
+    silence_s: u32,
+}
+
+/// What an open connection is due for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// The server's ping.
+    Ping,
+    /// The end: its pong did not come in time.
+    PongTimeout,
+    /// The end: nothing arrived in time.
+    Silent {
+        /// For so many seconds.
+        timeout_s: u32,
+    },
+}
+
+impl Default for Heartbeats {
+    fn default() -> Heartbeats {
+        Heartbeats { wheel: Wheel::new(0), earlier: None }
+    }
+}
+
+/// The wheel.
+impl Heartbeats {
+    /// Looks at the connection not later than tick `at`.
+    pub fn look_at(&mut self, slot: Slot, at: u32) {
+        self.wheel.arm(slot, at);
+    }
+
+    /// The connection has ended.
+    pub fn forget(&mut self, slot: Slot) {
+        self.wheel.cancel(slot);
+    }
+
+    /// A connection that is to be looked at by tick `until`.
+    pub fn expire(&mut self, until: u32) -> Option<Slot> {
+        self.wheel.expire(until)
+    }
+
+    /// Ticks until a connection may have to be looked at.
+    pub fn due_in(&self, now: u32) -> Option<u32> {
+        self.wheel.due_in(now)
+    }
+}
+
+/// What is due.
+impl Heartbeats {
+    /// `limits` are about to replace `present`.
+    pub fn remember(&mut self, present: &Limits, limits: &Limits, now: u32) {
+        let present_s = silence_s(present);
+        if silence_s(limits) != present_s {
+            let silence_s = self.earlier.as_ref().map_or(0, |earlier| earlier.silence_s).max(present_s);
+            self.earlier = Some(EarlierSilence { until: now.wrapping_add(1), silence_s });
+        }
+    }
+
+    /// Seconds of silence after which a connection counts as dead: not fewer than it was told of.
+    pub fn silence_s(&self, state: &ConnectionState, limits: &Limits) -> u32 {
+        let silence_s = silence_s(limits);
+        match &self.earlier {
+            Some(earlier) if (state.accepted_at.wrapping_sub(earlier.until) as i32) < 0 => {
+                silence_s.max(earlier.silence_s)
+            }
+            _ => silence_s,
+        }
+    }
+
+    /// The tick at which a connection has been silent for too long.
+    pub fn silent_at(&self, state: &ConnectionState, limits: &Limits) -> u32 {
+        state.heard_at.wrapping_add(ticks(u64::from(self.silence_s(state, limits)) * 1000))
+    }
+
+    /// The tick at which an open connection has to be looked at.
+    pub fn deadline(&self, state: &ConnectionState, limits: &Limits) -> u32 {
+        let silent_at = self.silent_at(state, limits);
+        if state.is_pinged {
+            state.ping_at.wrapping_add(ticks(u64::from(limits.heart_timeout_s) * 1000))
+        } else if limits.server_ping && (silent_at.wrapping_sub(state.ping_at) as i32) > 0 {
+            state.ping_at
+        } else {
+            silent_at
+        }
+    }
+
+    /// What an open connection is due for at tick `until`, up to which all that had arrived was read.
+    pub fn due(&self, state: &ConnectionState, limits: &Limits, until: u32) -> Due {
+        let has_come = |at: u32| until.wrapping_sub(at) as i32 >= 0;
+        if !has_come(self.deadline(state, limits)) {
+            Due::Nothing
+        } else if state.is_pinged {
+            Due::PongTimeout
+        } else if has_come(self.silent_at(state, limits)) {
+            Due::Silent { timeout_s: self.silence_s(state, limits) }
+        } else {
+            Due::Ping
+        }
+    }
+}
+
+fn silence_s(limits: &Limits) -> u32 {
+    limits.heart_interval_s + limits.heart_timeout_s
+}

@@ -1,0 +1,99 @@
+//! How fast a connection may send: so many messages and bytes a second.
+//!
+//! A connection that sends a little too much is told so, message by message. One that goes on is closed once it has overdrawn
+//! as much again as may come at once. Without a limit nothing is counted and nothing is kept.
+
+use crate::config::Limits;
+use crate::hub::bucket::{Bucket, Left, Rate};
+use crate::hub::mail::Slot;
+use crate::protocol::close::Pace;
+
+/// What each connection may still send, by slot; as long as the highest slot that was limited.
+#[derive(Default)]
+pub struct RateLimits(Vec<Allowance>);
+
+/// Heap bytes for a connection, where anything is limited.
+pub const ALLOWANCE_BYTES: usize = size_of::<Allowance>();
+
+/// What the limits say about what was just counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is within the limits.
+    Within,
+    /// It is over a limit: the message is refused.
+    Over,
+    /// As much again as may come at once is overdrawn: the connection is closed.
+    Exhausted(Pace),
+}
+
+#[derive(Clone, Copy)]
+struct Allowance {
+    messages: Bucket,
+    bytes: Bucket,
+}
+
+impl Allowance {
+    fn whole(limits: &Limits, now: u32) -> Allowance {
+        let full = |rate: Option<Rate>| Bucket::full(rate.unwrap_or_default(), now);
+        Allowance { messages: full(message_rate(limits)), bytes: full(byte_rate(limits)) }
+    }
+}
+
+impl RateLimits {
+    /// Whether anything is limited.
+    pub fn are_on(limits: &Limits) -> bool {
+        limits.messages_per_second_max | limits.bytes_per_second_max > 0
+    }
+
+    /// The limits have changed: every connection may send again all that may come at once.
+    pub fn reset(&mut self) {
+        self.0 = Vec::new();
+    }
+
+    /// A connection opens: it may send all that may come at once.
+    pub fn renew(&mut self, slot: Slot, limits: &Limits, now: u32) {
+        if RateLimits::are_on(limits) {
+            *self.allowance(slot, limits, now) = Allowance::whole(limits, now);
+        }
+    }
+
+    /// Counts a message.
+    pub fn count_message(&mut self, slot: Slot, limits: &Limits, now: u32) -> Judgement {
+        let allowance = self.allowance(slot, limits, now);
+        let left = message_rate(limits).map_or(Left::Enough, |rate| allowance.messages.take(1, rate, now));
+        // The bytes of a read are counted once its messages are handled.
+        let is_heavy = byte_rate(limits).is_some_and(|rate| allowance.bytes.take(0, rate, now) != Left::Enough);
+        match left {
+            Left::Exhausted => Judgement::Exhausted(Pace::Messages { per_second: limits.messages_per_second_max }),
+            Left::Enough if !is_heavy => Judgement::Within,
+            _ => Judgement::Over,
+        }
+    }
+
+    /// Counts the bytes of a read.
+    pub fn count_bytes(&mut self, slot: Slot, bytes: usize, limits: &Limits, now: u32) -> Judgement {
+        let Some(rate) = byte_rate(limits) else { return Judgement::Within };
+        match self.allowance(slot, limits, now).bytes.take(bytes as u32, rate, now) {
+            Left::Enough => Judgement::Within,
+            Left::Overdrawn => Judgement::Over,
+            Left::Exhausted => Judgement::Exhausted(Pace::Bytes { per_second: limits.bytes_per_second_max }),
+        }
+    }
+
+    fn allowance(&mut self, slot: Slot, limits: &Limits, now: u32) -> &mut Allowance {
+        let at = slot as usize;
+        if at >= self.0.len() {
+            self.0.resize(at + 1, Allowance::whole(limits, now));
+        }
+        &mut self.0[at]
+    }
+}
+
+fn message_rate(limits: &Limits) -> Option<Rate> {
+    (limits.messages_per_second_max > 0).then(|| Rate::new(limits.messages_per_second_max, 0))
+}
+
+/// A message of the longest length allowed may always come at once.
+fn byte_rate(limits: &Limits) -> Option<Rate> {
+    (limits.bytes_per_second_max > 0).then(|| Rate::new(limits.bytes_per_second_max, limits.message_bytes_max))
+}

@@ -1,0 +1,134 @@
+//! The stop: publishers are not read any more, a fence goes through all mail, and then all connections that are left are closed,
+//! a few in each turn.
+
+use super::{Shard, wall_ms};
+use crate::metrics::Stats;
+use crate::shard::drain::plan::Why;
+use crate::shard::heartbeats::wheel::ticks;
+use std::io;
+use std::sync::atomic::Ordering::Acquire;
+
+/// A stop, step by step.
+pub struct Stopping {
+    deadline: u32,
+    stage: Stage,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// What was published before is on its way.
+    Fencing,
+    /// All connections are being closed.
+    Closing,
+    /// All connections were closed; consumers of events will be told so.
+    Closed,
+}
+
+impl Shard {
+    /// Stops accepting and reading publishers, fences the mail, and once that has come back closes all connections: not at once, so
+    /// that consumers of events can follow.
+    pub(super) fn progress_stop(&mut self) {
+        if !self.shared.is_stopping.load(Acquire) {
+            return;
+        }
+        if self.stopping.is_none() {
+            self.listener = None;
+            self.admins.stop_accepting();
+            self.hub.fence(&mut self.clients);
+            let deadline = self.clients.now.wrapping_add(ticks(self.shutdown_timeout_ms));
+            self.stopping = Some(Stopping { deadline, stage: Stage::Fencing });
+        }
+        let is_quiet = self.hub.is_fenced() && self.clients.mesh.waiting() == 0 && self.admins.is_settled();
+        let (is_late, has_closed) = (self.is_late(), self.has_closed());
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.stage == Stage::Fencing && (is_quiet || is_late) {
+            stopping.stage = Stage::Closing;
+            self.clients.ask_to_leave(Why::Stopped { deadline: stopping.deadline }, usize::MAX, 0);
+        } else if has_closed {
+            stopping.stage = Stage::Closed;
+            self.hub.report_last(wall_ms, &mut self.clients);
+        }
+    }
+
+    /// Whether all connections were closed, which is still to be reported.
+    pub(super) fn has_closed(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| stopping.stage == Stage::Closing) && self.clients.leaving() == 0
+    }
+
+    fn is_late(&self) -> bool {
+        let now = self.clients.now;
+        self.stopping.as_ref().is_some_and(|stopping| now.wrapping_sub(stopping.deadline) as i32 >= 0)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let is_done = self.clients.is_empty()
+            && self.admins.is_written(self.clients.now)
+            // Consumers of events are told how all were disconnected: by this shard, if it keeps the journal.
+            && self.hub.journal_sizes().0 == 0
+            && self.clients.mesh.waiting() == 0
+            // An answer may have come with the stop.
+            && self.orders.is_empty();
+        match stopping.stage {
+            Stage::Fencing => false,
+            Stage::Closing => self.is_late(),
+            Stage::Closed => is_done || self.is_late(),
+        }
+    }
+
+    pub(super) fn leave(mut self) -> io::Result<()> {
+        let late = self.clients.cut_off(&mut self.hub);
+        self.hub.counters.shutdown_cut_off += late as u64;
+        self.ring()?;
+        let Stats { counters, .. } = self.stats();
+        tracing::info!(
+            shard = self.me,
+            cut_off = late,
+            publishes = counters.publishes,
+            deliveries = counters.deliveries,
+            connections = counters.upgrades,
+            "shard stopped"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::close::CloseReason;
+    use crate::shard::clients::DISMISSALS_PER_TURN;
+    use crate::shard::trial::House;
+
+    #[test]
+    fn a_stop_closes_a_few_in_each_turn_and_ends_when_all_are_gone() {
+        let mut house = House::new(1, |_| ());
+        let clients = house.connect(0, 3 * DISMISSALS_PER_TURN + 1);
+        house.stop();
+        let told = |house: &House| house.shards[0].clients.closes()[CloseReason::ServerRestarting.kind()] as usize;
+        let mut turns = 0;
+        while told(&house) < clients.len() {
+            let before = told(&house);
+            house.turn(0);
+            assert!(told(&house) - before <= DISMISSALS_PER_TURN, "{} in one turn", told(&house) - before);
+            turns += usize::from(told(&house) > before);
+        }
+        assert_eq!(turns, 4);
+        drop(clients);
+        while !house.shards[0].is_stopped() {
+            house.turn(0);
+        }
+        assert!(house.shards[0].clients.is_empty());
+    }
+
+    #[test]
+    fn connections_that_are_not_told_by_the_deadline_are_cut_off() {
+        let mut house = House::new(1, |live| live.shutdown_timeout_ms = 0);
+        let clients = house.connect(0, DISMISSALS_PER_TURN + 5);
+        house.stop();
+        house.turn(0);
+        let Shard { clients: served, hub, .. } = &mut house.shards[0];
+        assert_eq!((served.count(), served.cut_off(hub), served.count()), (clients.len(), 5, 0));
+    }
+}
