@@ -1,25 +1,27 @@
-//! Socket ids: a connection's key, disguised as a random UUID.
+//! Socket ids: a connection's key, encrypted into a version 4 UUID.
 //!
-//! Any shard can read from a socket id which connection it names, so `exclude` and `disconnect` need no table of ids,
-//! and an idle connection keeps none. Both halves are keyed with the process's seed: ids tell nothing about how many
-//! connections there are, and one from an earlier process names nobody.
+//! Any shard can read from a socket id which connection it names, so `exclude` and `disconnect` need no table of ids, and an
+//! idle connection keeps none. The key is encrypted as in SIV mode (RFC 5297): the first half of the id is a MAC of the key,
+//! and the second half is the key under a mask that depends on the first. So ids do not tell how many connections there are,
+//! an id cannot be guessed or altered into another, and one from an earlier process names no connection.
 
 use crate::hub::mail::{ConnKey, ShardId};
 use crate::protocol::socket_id::SocketId;
-use ahash::RandomState;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
-/// Turns keys into socket ids and back.
+/// Turns keys into socket ids and back. Each way takes two HMACs, about 0.4 us.
 #[derive(Clone)]
 pub struct Identities {
-    high: RandomState,
-    low: RandomState,
+    high: Hmac<Sha256>,
+    low: Hmac<Sha256>,
 }
 
 impl Identities {
     /// The same `seed` in every shard of a process.
     pub fn new(seed: [u64; 4]) -> Identities {
-        let [a, b, c, d] = seed;
-        Identities { high: RandomState::with_seeds(a, b, c, d), low: RandomState::with_seeds(d, c, b, a) }
+        let keyed = |purpose| keyed(derived(seed, purpose));
+        Identities { high: keyed("socket ids, first half"), low: keyed("socket ids, second half") }
     }
 
     /// The id of a connection: a version 4 UUID (RFC 9562 §5.4) that no other connection of this process has.
@@ -27,14 +29,14 @@ impl Identities {
         let plain = u64::from(key.shard) << 54
             | u64::from(key.slot) << GENERATION_BITS
             | u64::from(key.generation & ((1 << GENERATION_BITS) - 1));
-        let high = self.high.hash_one(plain) & !VERSION_MASK | VERSION_4;
-        let low = (plain ^ self.low.hash_one(high)) & !VARIANT_MASK | VARIANT_RFC;
+        let high = mac(&self.high, plain) & !VERSION_MASK | VERSION_4;
+        let low = (plain ^ mac(&self.low, high)) & !VARIANT_MASK | VARIANT_RFC;
         SocketId { high, low }
     }
 
-    /// The connection that an id names, dead or alive; `None` for an id that this process never gave.
+    /// The connection that an id names, open or closed; `None` for an id that this process never assigned.
     pub fn key(&self, id: SocketId) -> Option<ConnKey> {
-        let plain = (id.low ^ self.low.hash_one(id.high)) & !VARIANT_MASK;
+        let plain = (id.low ^ mac(&self.low, id.high)) & !VARIANT_MASK;
         let key = ConnKey {
             shard: (plain >> 54) as ShardId,
             slot: (plain >> GENERATION_BITS) as u32 & ((1 << SLOT_BITS) - 1),
@@ -44,11 +46,29 @@ impl Identities {
     }
 }
 
-// 8 + 24 + 30 bits: what a UUID's second half leaves free.
+/// A secret for one purpose, from the process's seed. It reveals nothing about the seed or about other secrets, so a hash
+/// function that is not cryptographic may use it.
+pub fn derived(seed: [u64; 4], purpose: &str) -> [u64; 4] {
+    let bytes: [u8; 32] = keyed(seed).chain_update(purpose).finalize().into_bytes().into();
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|at| u64::from_le_bytes(words[at]))
+}
+
+fn keyed(key: [u64; 4]) -> Hmac<Sha256> {
+    let bytes = key.map(u64::to_le_bytes);
+    Hmac::new_from_slice(bytes.as_flattened()).expect("HMAC takes keys of every length (RFC 2104)")
+}
+
+fn mac(keyed: &Hmac<Sha256>, text: u64) -> u64 {
+    let bytes = keyed.clone().chain_update(text.to_le_bytes()).finalize().into_bytes();
+    bytes.first_chunk().copied().map_or(0, u64::from_le_bytes)
+}
+
+// 8 + 24 + 30 bits, all that is free in a UUID's second half.
 const SLOT_BITS: u32 = 24;
 /// Generations wrap at this many bits.
 pub const GENERATION_BITS: u32 = 30;
-/// Connections of one shard, at most.
+/// Most connections of one shard.
 pub const SLOTS_MAX: usize = 1 << SLOT_BITS;
 const VERSION_MASK: u64 = 0xf000;
 const VERSION_4: u64 = 0x4000;
@@ -59,6 +79,28 @@ const VARIANT_RFC: u64 = 0b10 << 62;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn ids_of_neighbouring_connections_differ_in_about_half_of_their_bits() {
+        let identities = Identities::new([1, 2, 3, 4]);
+        let id = |slot, generation| identities.socket_id(ConnKey { shard: 0, slot, generation });
+        let distance = |a: SocketId, b: SocketId| [(a.high, b.high), (a.low, b.low)].map(|(a, b)| (a ^ b).count_ones());
+        // 60 and 62 bits are free. Fewer than 10 equal or different ones are less likely than 2^-24 in an id.
+        for slot in 0..100 {
+            for other in [id(slot + 1, 0), id(slot, 1)] {
+                let halves = distance(id(slot, 0), other);
+                assert!(halves.iter().all(|bits| (10..=50).contains(bits)), "slot {slot}: {halves:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_derived_secret_depends_on_seed_and_purpose() {
+        let secret = derived([1, 2, 3, 4], "a");
+        assert_eq!(secret, derived([1, 2, 3, 4], "a"));
+        assert_ne!(secret, derived([1, 2, 3, 4], "b"));
+        assert_ne!(secret, derived([1, 2, 3, 5], "a"));
+    }
 
     proptest! {
         #[test]

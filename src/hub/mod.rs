@@ -186,8 +186,8 @@ impl Hub {
     /// An empty hub.
     pub fn new(identity: Identity, keys: &[Key], limits: Limits) -> Hub {
         let Identity { shard, shards, seed } = identity;
-        let [a, b, c, d] = seed;
-        let hasher = RandomState::with_seeds(b, a, d, c);
+        let [a, b, c, d] = identity::derived(seed, "hash tables");
+        let hasher = RandomState::with_seeds(a, b, c, d);
         Hub {
             shard,
             shards,

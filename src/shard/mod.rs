@@ -38,6 +38,7 @@ pub use admission::REFUSALS_MAX;
 pub use rate_limits::ALLOWANCE_BYTES;
 
 use crate::config::Live;
+use crate::hub::identity;
 use crate::hub::mail::{Answer, Asker, Mail, Question, ShardId};
 use crate::hub::{Hub, Identity, Laid};
 use crate::metrics::Stats;
@@ -76,7 +77,7 @@ pub struct Shared {
     pub accepted: Arc<AtomicUsize>,
     /// Client connections that have a place below the limit.
     pub admitted: Arc<AtomicUsize>,
-    /// The process's seed: channel placement, socket ids, jitter.
+    /// The process's seed: secrets for channel placement, socket ids and jitter are derived from it.
     pub seed: [u64; 4],
     /// When ticks began.
     pub start: Instant,
@@ -136,9 +137,8 @@ impl Shard {
         poll.registry().register(&mut admin_listener, ADMIN_LISTENER, Interest::READABLE)?;
         let limits = &live.limits;
         let admins = Admins::new(me, shards, admin_listener, limits.admin_line_bytes_max);
-        let [a, b, c, d] = shared.seed;
-        // Not in the last: short inputs are not mixed with it, and all shards would throw the same dice.
-        let random = ahash::RandomState::with_seeds(c, b ^ u64::from(me), d, a);
+        let [a, b, c, d] = identity::derived(shared.seed, &format!("jitter of shard {me}"));
+        let random = ahash::RandomState::with_seeds(a, b, c, d);
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
         let listener = Listener::new(listener);
         listener.apply(limits)?;
