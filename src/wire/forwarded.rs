@@ -1,13 +1,13 @@
-//! `X-Forwarded-For`: how an HTTP proxy says whose request it passes on.
+//! `X-Forwarded-For`: how an HTTP proxy names the client of a request.
 //!
-//! Every proxy adds the address that it was connected from at the end, and clients may send the header too. So it is read
-//! from the right, and only as far as each hop is trusted: what stands further left was written by somebody who is not.
+//! Every proxy appends the address that connected to it, and clients may send the header too. So it is read from the right,
+//! and only as far as each hop is trusted: anything further left was written by a peer that is not.
 
 use std::net::{IpAddr, SocketAddr};
 
 /// The address that a request came from: the right-most one that is not itself trusted, or the left-most where all are.
-/// `None`: there is no header, or what stands at that place is no address. `values` are those of every such header, in
-/// the order in which they came. The port is 0 where none was given.
+/// `None`: there is no header, or the entry is not an address. `values` are those of every such header, in order of arrival.
+/// The port is 0 where none was given.
 pub fn client<'a>(
     values: impl DoubleEndedIterator<Item = &'a [u8]>,
     is_trusted: impl Fn(IpAddr) -> bool,
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_nobody() {
+    fn an_entry_that_is_not_an_address_names_no_client() {
         check(&[], None);
         for garbage in
             ["", " ", "unknown", "_hidden", "203.0.113", "203.0.113.7:x", "[203.0.113.7", "a.example.com", "\u{e9}"]
@@ -73,7 +73,7 @@ mod tests {
             check(&[garbage], None);
             check(&[&format!("203.0.113.7, {garbage}")], None);
             check(&[&format!("203.0.113.7, {garbage}, 10.0.0.1")], None);
-            // Further left than anybody who is believed.
+            // Left of an address that is not trusted.
             check(&[&format!("{garbage}, 203.0.113.7")], Some("203.0.113.7:0"));
         }
     }

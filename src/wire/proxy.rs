@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: how a load balancer that passes bytes on says whose they are.
+//! The PROXY protocol, versions 1 and 2: how a load balancer that forwards bytes names the client.
 //!
-//! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The header is the first that comes on a connection, before
-//! TLS and HTTP. Only a network that is trusted may send one, and then it must: nothing here guesses.
+//! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The header comes first on a connection, before TLS and HTTP.
+//! Connections from trusted networks must begin with one, and no others may: nothing here guesses.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -14,14 +14,15 @@ pub enum Header {
     Whole {
         /// Bytes of the header.
         len: usize,
-        /// Who connected to the proxy; `None`: the proxy speaks for itself (a health check), or does not say.
+        /// The client that connected to the proxy. `None`: the header names no address. The connection is the proxy's own (a
+        /// health check), or of a family without IP addresses, or the proxy does not know.
         source: Option<SocketAddr>,
     },
-    /// No header, and what is wrong with it.
+    /// Not a header, and what is wrong with it.
     Malformed(&'static str),
 }
 
-/// Bytes of a header, at most. Version 1 says 107; version 2 could say 65 551, nearly all of it extensions that are skipped.
+/// Most bytes of a header. Version 1 allows 107; version 2 allows 65 551, nearly all of them extensions, which are skipped.
 pub const HEADER_BYTES_MAX: usize = 8 * 1024;
 
 /// Reads a header at the start of `input`.
@@ -35,7 +36,7 @@ pub fn read(input: &[u8]) -> Header {
     } else if begins(V1_SIGNATURE) {
         read_v1(input)
     } else {
-        Header::Malformed("no PROXY header")
+        Header::Malformed("not a PROXY header")
     }
 }
 
@@ -48,7 +49,7 @@ fn read_v1(input: &[u8]) -> Header {
     let len = end + 2;
     let mut words = input[V1_SIGNATURE.len()..end].split(|&byte| byte == b' ');
     let source = match words.next() {
-        // Whatever else stands in the line is to be ignored.
+        // §2.1: the rest of the line is ignored.
         Some(b"UNKNOWN") => return Header::Whole { len, source: None },
         Some(b"TCP4") => v1_addresses::<Ipv4Addr>(words),
         Some(b"TCP6") => v1_addresses::<Ipv6Addr>(words),
@@ -75,12 +76,12 @@ where
     words.next().is_none().then(|| SocketAddr::new(source.into(), source_port))
 }
 
-/// §2.2: signature, version and command, family, length, addresses, extensions. `None`: not whole.
+/// §2.2: signature, version and command, family, length, addresses, extensions. `None`: incomplete.
 fn read_v2(input: &[u8]) -> Option<Header> {
     let rest = &input[V2_SIGNATURE.len().min(input.len())..];
     let (&command, rest) = rest.split_first()?;
     if command != V2_LOCAL && command != V2_PROXY {
-        return Some(Header::Malformed("neither LOCAL nor PROXY of version 2"));
+        return Some(Header::Malformed("neither LOCAL nor PROXY in version 2"));
     }
     let (&family, rest) = rest.split_first()?;
     let (len, rest) = rest.split_first_chunk::<2>()?;
@@ -90,7 +91,7 @@ fn read_v2(input: &[u8]) -> Option<Header> {
         return Some(Header::Malformed("over 8192 bytes"));
     }
     let body = rest.get(..body_len)?;
-    // A command LOCAL is the proxy's own connection: what follows is to be skipped.
+    // LOCAL is the proxy's own connection: its addresses are skipped, as are those of datagrams and Unix sockets.
     let source = match (command, family) {
         (V2_LOCAL, _) | (_, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => None,
         (_, 0x11) => match body {
@@ -105,7 +106,7 @@ fn read_v2(input: &[u8]) -> Option<Header> {
             }
             _ => return Some(Header::Malformed("too short for IPv6 addresses")),
         },
-        _ => return Some(Header::Malformed("no family of version 2")),
+        _ => return Some(Header::Malformed("unknown address family")),
     };
     Some(Header::Whole { len, source })
 }
@@ -127,7 +128,7 @@ mod tests {
         [V2_SIGNATURE, &[command, family], &len, body].concat()
     }
 
-    /// Whole, whatever follows, and partial at every byte before.
+    /// The header is whole, with anything behind it, and every shorter prefix is partial.
     #[track_caller]
     fn check(header: impl AsRef<[u8]>, source: Option<&str>) {
         let header = header.as_ref();
@@ -152,14 +153,14 @@ mod tests {
         check("PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n", Some("203.0.113.7:56324"));
         check("PROXY TCP6 2001:db8::7 2001:db8::1 0 65535\r\n", Some("[2001:db8::7]:0"));
         check("PROXY UNKNOWN\r\n", None);
-        check("PROXY UNKNOWN whatever it is, 1 2 3\r\n", None);
+        check("PROXY UNKNOWN a b, 1 2 3\r\n", None);
         let longest = "PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n";
         assert_eq!(longest.len(), V1_BYTES_MAX);
         check(longest, None);
     }
 
     #[test]
-    fn version_1_is_taken_literally() {
+    fn version_1_is_parsed_strictly() {
         for line in [
             "GET / HTTP/1.1\r\n",
             "proxy UNKNOWN\r\n",
@@ -192,11 +193,11 @@ mod tests {
         let v6 =
             [&[0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7][..], &[9; 16], &[0, 80, 1, 187]].concat();
         check(v2(0x21, 0x21, &v6), Some("[2001:db8::7]:80"));
-        // Extensions (TLVs) are skipped, whatever they are.
+        // Extensions (TLVs) are skipped.
         check(v2(0x21, 0x11, &[&v4[..], &[0x04, 0, 1, 9], &[0xff; 300]].concat()), Some("203.0.113.7:56324"));
         check(v2(0x20, 0x00, b""), None);
         check(v2(0x20, 0x11, &v4), None);
-        check(v2(0x20, 0xee, b"whatever"), None);
+        check(v2(0x20, 0xee, b"anything"), None);
         check(v2(0x21, 0x00, b"unspecified"), None);
         for others in [0x12, 0x22, 0x31, 0x32] {
             check(v2(0x21, others, &[1; 216]), None);
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_is_taken_literally() {
+    fn version_2_is_parsed_strictly() {
         check_malformed(v2(0x11, 0x11, &[0; 12]));
         check_malformed(v2(0x22, 0x11, &[0; 12]));
         check_malformed(v2(0x21, 0x10, &[0; 12]));
@@ -213,13 +214,13 @@ mod tests {
         check_malformed(v2(0x21, 0x11, &[0; 11]));
         check_malformed(v2(0x21, 0x21, &[0; 35]));
         check_malformed(b"\r\n\r\nGET / HTTP/1.1\r\n");
-        // Refused by its length, not waited for.
+        // Refused by its length, before the body arrives.
         check_malformed(&v2(0x21, 0x00, &[0; HEADER_BYTES_MAX - 15])[..16]);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_have_an_outcome(
+        fn any_bytes_are_judged_once(
             noise in prop::collection::vec(any::<u8>(), 0..300),
             begins in prop::sample::select(vec![&b""[..], b"PROXY ", b"PROXY TCP4 ", V2_SIGNATURE, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0"]),
         ) {
@@ -231,7 +232,7 @@ mod tests {
                     prop_assert_eq!(read(&input[..len - 1]), Header::Partial);
                 }
                 Header::Partial => prop_assert!(input.len() < HEADER_BYTES_MAX),
-                // More bytes do not mend it.
+                // More bytes do not make it valid.
                 Header::Malformed(_) => {
                     let longer = [&input[..], b"\r\n"].concat();
                     prop_assert!(matches!(read(&longer), Header::Malformed(_)));
@@ -240,7 +241,7 @@ mod tests {
         }
 
         #[test]
-        fn what_a_proxy_writes_is_read(source: SocketAddr, ours: SocketAddr) {
+        fn headers_of_a_proxy_are_read(source: SocketAddr, ours: SocketAddr) {
             let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
             let (from, to) = match (source, ours) {
                 (SocketAddr::V6(from), to) if to.is_ipv4() => (SocketAddr::V6(from), "[2001:db8::1]:443".parse().unwrap()),

@@ -65,7 +65,7 @@ fn an_address_has_so_many_places(shards: usize) {
     eventually("nobody is counted any more", || stats(&mut admin)["addresses"] == 0);
     let stats = stats(&mut admin);
     assert_eq!(stats["closes_address_connections"], stats["upgrades_refused_address_connections"]);
-    assert!(server.stderr().contains("refusing connections of an address"), "{}", server.stderr());
+    eventually("the log says so", || server.stderr().contains("refusing connections of an address"));
 }
 
 /// Connections that end before, while and after their address's owner decides, by every way to end: afterwards nobody is
@@ -172,6 +172,7 @@ fn proxies_tell_whose_connection_it_is(shards: usize) {
         [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &addresses].concat()
     };
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
+    let without_address = |family: u8| [&b"\r\n\r\n\0\r\nQUIT\n\x21"[..], &[family, 0, 216], &[10; 216]].concat();
     let forwarded = "X-Forwarded-For: 198.51.100.9, 203.0.113.9\r\nX-Forwarded-For: 10.9.9.9\r\n";
     for (header, headers, address, source) in [
         (header_for("203.0.113.7").into_bytes(), "", "203.0.113.7:50000", "PROXY header"),
@@ -181,7 +182,14 @@ fn proxies_tell_whose_connection_it_is(shards: usize) {
         // A trusted proxy behind a trusted proxy.
         (v4([10, 1, 1, 1]), forwarded, "203.0.113.9", "X-Forwarded-For"),
         (v4([10, 1, 1, 1]), "X-Forwarded-For: who knows\r\n", "10.1.1.1:50000", "PROXY header"),
-        (local, "", "127.0.0.1", "peer"),
+        (local.clone(), "", "127.0.0.1", "peer"),
+        // A header that names no address does not say whose request it is: the X-Forwarded-For may be the client's own.
+        (b"PROXY UNKNOWN\r\n".to_vec(), forwarded, "127.0.0.1", "peer"),
+        (b"PROXY UNKNOWN 203.0.113.7 192.0.2.1 50000 443\r\n".to_vec(), forwarded, "127.0.0.1", "peer"),
+        (local, forwarded, "127.0.0.1", "peer"),
+        (without_address(0x00), forwarded, "127.0.0.1", "peer"),
+        (without_address(0x12), forwarded, "127.0.0.1", "peer"),
+        (without_address(0x31), forwarded, "127.0.0.1", "peer"),
     ] {
         let mut client = RawClient::tcp(&server);
         client.write(&header);

@@ -77,11 +77,14 @@ impl Clients {
                     return false;
                 }
                 hub.counters.bytes_in += len as u64;
-                self.admission.set_place(slot, Place::BehindRequest);
+                // Only a trusted proxy that the header names may name its client in the request. A header without an
+                // address does not say whose connection it is, so its X-Forwarded-For may be the client's own.
+                self.admission.set_place(slot, Place::None);
                 if let Some(address) = source {
                     self.admission.name(slot, address, Source::ProxyProtocol);
-                    if !self.live.access.trusts(address.ip()) {
-                        self.seek_place(slot, address.ip(), hub);
+                    match self.live.access.trusts(address.ip()) {
+                        true => self.admission.set_place(slot, Place::BehindRequest),
+                        false => self.seek_place(slot, address.ip(), hub),
                     }
                 }
                 return true;
