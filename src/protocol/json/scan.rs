@@ -87,14 +87,32 @@ impl Scanner<'_> {
         (self.at == self.bytes.len()).then_some(())
     }
 
-    /// Any value. Whether each container around is an object is kept in bits, so nothing recurses.
+    #[inline]
     fn value(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'{' | b'[' => self.container(),
+            _ => self.scalar(),
+        }
+    }
+
+    #[inline]
+    fn scalar(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.string(),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'n' => self.word(b"null"),
+            _ => self.number(),
+        }
+    }
+
+    /// An object or an array. Whether each container around is an object is kept in bits, so nothing recurses.
+    fn container(&mut self) -> Option<()> {
         // The innermost containers, up to 64, are in `are_objects`; those around them in `outer`, 64 an entry.
         let (mut are_objects, mut outer) = (0u64, Vec::new());
         let mut depth = 0usize;
         loop {
             match self.peek()? {
-                b'"' => self.string()?,
                 open @ (b'{' | b'[') => {
                     self.at += 1;
                     self.space();
@@ -114,10 +132,7 @@ impl Scanner<'_> {
                         continue;
                     }
                 }
-                b't' => self.word(b"true")?,
-                b'f' => self.word(b"false")?,
-                b'n' => self.word(b"null")?,
-                _ => self.number()?,
+                _ => self.scalar()?,
             }
             // A value ended, and perhaps the containers that it is the last value of.
             loop {
