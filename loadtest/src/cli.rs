@@ -1,18 +1,20 @@
 //! The command line, and how it becomes a plan.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareArgs;
 use crate::expect::Expect;
-use crate::plan::{Flood, Plan, Scenario, processes_for};
+use crate::plan::{Flood, Plan, SETUP_S, Scenario, processes_for};
 use crate::proof::mixed::MixedArgs;
 use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
 use crate::proof::storm::StormArgs;
+use crate::publisher::NOWHERE;
 use crate::target::{NAMES, Publish, Target};
 
 /// The load generator of corecast: drives a WebSocket pub/sub server over loopback, and says what it and its deliveries cost.
@@ -70,17 +72,20 @@ pub struct Common {
     /// Time before it that does not count, in seconds.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     pub warmup: f64,
+    /// Time for connecting and subscribing before the warm-up, in seconds. What is not ready then is given up.
+    #[arg(long, default_value_t = SETUP_S, value_name = "SECONDS")]
+    pub setup: f64,
     /// What kind of server this is.
     #[arg(long, default_value = "corecast", value_name = "NAME", help = format!("What kind of server this is: {} or custom", NAMES.join(", ")))]
     pub target: String,
-    /// Where it listens.
-    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDR:PORT")]
+    /// Where it listens: an address or a name, and a port.
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT", value_parser = endpoint)]
     pub connect: SocketAddr,
     /// Its admin socket, where publishing goes through one.
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
     /// Where publishing goes to a TCP address of its own.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
     pub publish_to: Option<SocketAddr>,
     /// Start the server (and end it afterwards), instead of connecting to a running one.
     #[arg(long)]
@@ -118,8 +123,9 @@ pub struct Common {
     /// Every connection sends a socket:ping this often, in seconds; 0 for never.
     #[arg(long, value_name = "SECONDS")]
     pub heartbeat: Option<f64>,
-    /// Fail (exit status 1) unless this holds; repeatable. Metrics: p50, p99, p999, max, rate, lost, duplicated, reordered,
-    /// connected, ...; of one latency: last.p99. Units: us, ms, s, k, M, %.
+    /// Fail (exit status 1) unless this holds; repeatable. Metrics: p50, p99, p999, max, rate, connected, ...; of one latency:
+    /// last.p99. Losses: lost, undelivered, unconnected, disconnected, unanswered, refused, unsent, duplicated, reordered,
+    /// invalid. Units: us, ms, s, k, M, %.
     #[arg(long, value_name = "'p99<5ms'")]
     pub expect: Vec<Expect>,
     /// Print the results as JSON instead of a table.
@@ -272,7 +278,7 @@ pub struct PeerArgs {
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
     pub name: String,
     /// Where it listens.
-    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDR:PORT")]
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT", value_parser = endpoint)]
     pub listen: SocketAddr,
     /// The floor's Unix socket for publishers.
     #[arg(long, value_name = "PATH")]
@@ -286,7 +292,6 @@ impl Common {
     /// The plan for a scenario. The address and the sockets are those of the command line; a server that is started has
     /// its own.
     pub fn plan(&self, scenario: Scenario) -> anyhow::Result<Plan> {
-        ensure!(self.threads > 0 && self.processes != Some(0), "there is nobody to do the work");
         ensure!(self.connect.ip().is_loopback(), "{} is not loopback: this program loads nothing else", self.connect);
         let nanoseconds = |seconds: f64| (seconds.clamp(0.0, 1e7) * 1e9) as u64;
         let heartbeat = match (self.heartbeat, &scenario) {
@@ -305,6 +310,7 @@ impl Common {
             processes: 1,
             duration_ns: nanoseconds(self.duration),
             warmup_ns: nanoseconds(self.warmup),
+            setup_ns: nanoseconds(self.setup),
             verify: self.verify,
             heartbeat_ns: nanoseconds(heartbeat),
             client_core: self.client_core,
@@ -313,6 +319,14 @@ impl Common {
             is_background: false,
         };
         plan.processes = self.processes.unwrap_or_else(|| processes_for(plan.connections()));
+        plan.check()?;
+        let publishes = match &plan.scenario {
+            Scenario::Flood(_) => true,
+            Scenario::Churn { rate, .. } => *rate > 0.0,
+            _ => false,
+        };
+        let has_way = self.start || self.admin_socket.is_some() || self.publish_to.is_some();
+        ensure!(has_way || !publishes || !matches!(plan.target.publish, Publish::Lines { .. }), "{NOWHERE}");
         Ok(plan)
     }
 
@@ -345,6 +359,15 @@ impl Common {
     }
 }
 
+/// Resolves `HOST:PORT`. Of several addresses (localhost is often ::1 and 127.0.0.1) the first that accepts a connection.
+fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    let resolved = text.to_socket_addrs().map_err(|error| format!("{error}: give HOST:PORT"))?;
+    let addresses: Vec<SocketAddr> = resolved.collect();
+    let first = addresses.first().copied().ok_or("the name has no address")?;
+    let is_open = |address: &&SocketAddr| TcpStream::connect_timeout(address, PROBE).is_ok();
+    Ok(if addresses.len() > 1 { addresses.iter().find(is_open).copied().unwrap_or(first) } else { first })
+}
+
 impl FanoutArgs {
     /// The flood these options describe.
     pub fn flood(&self) -> Flood {
@@ -361,5 +384,7 @@ impl FanoutArgs {
     }
 }
 
+/// Loopback answers at once.
+const PROBE: Duration = Duration::from_millis(500);
 /// More than any server takes before it has delivered.
 const WINDOW_FLAT_OUT: u32 = 1 << 17;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -23,27 +22,44 @@ pub fn thread_cpu_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
 }
 
-/// A timer that wakes an event loop every so often: finer than epoll's millisecond, because rounding up to that would gather
-/// publishes into bursts nobody asked for.
-pub struct Ticker(OwnedFd);
+/// A timer that wakes an event loop at a given time. It is finer than epoll's millisecond, which would gather publishes
+/// into bursts.
+pub struct Alarm {
+    timer: OwnedFd,
+    at_ns: u64,
+}
 
-impl Ticker {
+impl Alarm {
     /// Registers a timer with an event loop.
-    pub fn start(interval: Duration, registry: &Registry, token: Token) -> io::Result<Ticker> {
+    pub fn new(registry: &Registry, token: Token) -> io::Result<Alarm> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        let every = Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: i64::from(interval.subsec_nanos()) };
-        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: every, it_value: every })?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Ticker(timer))
+        Ok(Alarm { timer, at_ns: 0 })
     }
 
-    /// To be called whenever it was reported: a kernel of 2026 reports it again only once it has been read.
+    /// Wakes the event loop at `at_ns` of [`now_ns`] instead of the time set before, but not within [`PAUSE_NS`].
+    pub fn set(&mut self, at_ns: u64, now: u64) -> io::Result<()> {
+        let at_ns = at_ns.max(now + PAUSE_NS);
+        if self.at_ns > now && self.at_ns <= at_ns {
+            return Ok(());
+        }
+        self.at_ns = at_ns;
+        let at = Timespec { tv_sec: (at_ns / 1_000_000_000) as i64, tv_nsec: (at_ns % 1_000_000_000) as i64 };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
+        Ok(())
+    }
+
+    /// Must be called whenever the timer was reported: the kernel reports it again only after it was read.
     pub fn heard(&self) {
-        // Nothing to read: it was read already.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        // It fails where it was read already.
+        let _ = rustix::io::read(&self.timer, &mut [0; 8]);
     }
 }
 
 fn nanoseconds(time: Timespec) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
+
+/// Waking more often than this would itself be a load.
+const PAUSE_NS: u64 = 50_000;

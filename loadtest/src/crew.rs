@@ -71,6 +71,7 @@ pub fn run(
     orders: &Orders,
     mut watch: impl FnMut(Moment),
 ) -> anyhow::Result<Harvest> {
+    plan.check()?;
     let plan = Arc::new(plan.clone());
     let usage = || server_pid.and_then(procfs::usage).unwrap_or_default();
     let before = usage();
@@ -94,15 +95,17 @@ pub fn run(
         }
     };
     let is_dead = |threads: &[JoinHandle<_>]| threads.iter().any(JoinHandle::is_finished);
+    let set_up_by = now_ns() + plan.setup_ns + SETUP_SPARE_NS;
     while !shared.live.iter().all(|live| live.ready.load(SeqCst)) && !is_dead(&threads) {
         std::thread::sleep(Duration::from_millis(5));
         watch(moment(0));
-        if orders.stop.load(Relaxed) {
+        if orders.stop.load(Relaxed) || shared.stop.load(Relaxed) || now_ns() > set_up_by {
             shared.stop.store(true, SeqCst);
+            break;
         }
     }
     if moment(0).connected == 0 && plan.connections() > 0 && !matches!(plan.scenario, Scenario::Connect { .. }) {
-        // Nobody is there to be measured; the report says why.
+        // There is nothing to measure; the report says why.
         shared.stop.store(true, SeqCst);
     }
     let start = now_ns() + 2_000_000;
@@ -165,12 +168,20 @@ pub fn run(
         tally.note(format!("no count of system calls: {error:#}"));
         None
     });
-    for thread in threads {
-        tally.add(thread.join().map_err(|_| anyhow!("a worker panicked"))??);
+    let joined = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a worker panicked")).flatten());
+    let results: Vec<anyhow::Result<Tally>> = joined.chain(remotes.into_iter().map(Remote::finish)).collect();
+    let workers = results.len();
+    for result in results {
+        match result {
+            Ok(one) => tally.add(one),
+            Err(error) if workers == 1 => return Err(error),
+            Err(error) => {
+                tally.failed_workers += 1;
+                tally.note(format!("a worker failed: {error:#}"));
+            }
+        }
     }
-    for remote in remotes {
-        tally.add(remote.finish()?);
-    }
+    tally.settle();
     let [first, last] = marks.map(Option::unwrap_or_default);
     Ok(Harvest {
         tally,
@@ -202,7 +213,7 @@ pub fn child() -> anyhow::Result<()> {
                 _ => orders.stop.store(true, SeqCst),
             }
         }
-        // The first process is gone: nobody wants our results.
+        // The first process is gone, and with it the use for results.
         orders.stop.store(true, SeqCst);
     });
     while !threads.iter().all(JoinHandle::is_finished) {
@@ -288,7 +299,7 @@ impl Remote {
                     _ => return Ok(serde_json::from_str(rest)?),
                 }
             }
-            // Whoever waits for it must not wait forever.
+            // The run must not wait for it.
             shared.live[live].ready.store(true, SeqCst);
             Err(anyhow!("a further process ended without its results"))
         });
@@ -296,6 +307,14 @@ impl Remote {
     }
 
     fn finish(mut self) -> anyhow::Result<Tally> {
+        let deadline = now_ns() + FINISH_NS;
+        while !self.reader.is_finished() && now_ns() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if !self.reader.is_finished() {
+            // The reader ends with the process.
+            self.child.kill()?;
+        }
         let tally = self.reader.join().map_err(|_| anyhow!("the reader of a further process panicked"))?;
         self.child.wait()?;
         tally
@@ -323,3 +342,8 @@ impl Shared {
         }
     }
 }
+
+/// Workers notice by themselves that the time for setting up is over; this is for those that hang.
+const SETUP_SPARE_NS: u64 = 15_000_000_000;
+/// A process that has not sent its results this long after the end is killed. Draining takes up to 10 s.
+const FINISH_NS: u64 = 20_000_000_000;

@@ -42,6 +42,10 @@ pub enum Ended {
 
 /// Tokens from here up are the scenario's own: two, and one for each stream of a publisher.
 pub const TOKEN_MIN: usize = usize::MAX - 31;
+/// Reads from one connection in a turn, so that one that always has more does not hold up the others.
+const READS_MAX: usize = 64;
+/// A connection with a longer frame is given up.
+const FRAME_MAX: usize = 64 << 20;
 /// Addresses in 127.0.0.0/8 to connect from.
 const SOURCES: u32 = 250 * 250 * 250;
 
@@ -55,6 +59,8 @@ pub struct Net {
     freed: Vec<usize>,
     /// Could not even be started; reported in the next turn.
     failed: Vec<(usize, String)>,
+    /// Had more to read than one turn allows. Edge-triggered events do not report them again.
+    unread: Vec<usize>,
     buffer: Vec<u8>,
     /// For what arrives encrypted.
     scratch: Vec<u8>,
@@ -105,6 +111,7 @@ impl Net {
             free: Vec::new(),
             freed: Vec::new(),
             failed: Vec::new(),
+            unread: Vec::new(),
             buffer: vec![0; 512 * 1024],
             scratch: Vec::new(),
             tls: target.tls.map(client_config).transpose()?,
@@ -137,7 +144,11 @@ impl Net {
                 self.connections[id] = Some(connection);
                 self.opening += 1;
             }
-            Err(error) => self.failed.push((id, error.to_string())),
+            // It counts as opening until that is reported, so that a loop that opens connections ends.
+            Err(error) => {
+                self.opening += 1;
+                self.failed.push((id, error.to_string()));
+            }
         }
         id
     }
@@ -250,10 +261,15 @@ impl Net {
     pub fn turn(&mut self, handler: &mut impl Handler, timeout: Option<Duration>) -> io::Result<()> {
         self.free.append(&mut self.freed);
         for (id, why) in std::mem::take(&mut self.failed) {
+            self.opening -= 1;
             self.freed.push(id);
             handler.closed(self, id, Ended::Refused(why));
         }
         let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(1024));
+        for id in std::mem::take(&mut self.unread) {
+            self.readable(id, false, handler);
+        }
+        let timeout = if self.unread.is_empty() { timeout } else { Some(Duration::ZERO) };
         match self.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -312,7 +328,13 @@ impl Net {
 
     fn readable(&mut self, id: usize, is_ending: bool, handler: &mut impl Handler) {
         let mut buffer = std::mem::take(&mut self.buffer);
+        let mut reads = 0;
         let ended = loop {
+            if reads == READS_MAX {
+                self.unread.push(id);
+                break None;
+            }
+            reads += 1;
             let Some(connection) = self.connections[id].as_mut() else {
                 break None;
             };
@@ -320,6 +342,9 @@ impl Net {
                 break None;
             }
             let held = connection.rest.len();
+            if held > FRAME_MAX {
+                break Some(None);
+            }
             if held * 2 > buffer.len() {
                 buffer.resize(buffer.len() * 2, 0);
             }

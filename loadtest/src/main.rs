@@ -78,7 +78,7 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Does it; says whether everything expected was met.
+/// Does it. Returns whether all expectations were met and not everything was lost.
 fn command(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Fanout(args) => run(&args.common, "fanout", Scenario::Flood(args.flood())),
@@ -118,8 +118,11 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
     let mut plan = common.plan(scenario)?;
     let mut pid = common.server_pid;
     let mut server = None;
+    let orders = Orders::default();
+    stop_on_signal(&orders.stop)?;
     if common.start {
         let starter = Starter {
+            stop: Arc::clone(&orders.stop),
             core: common.server_core,
             shards: common.shards,
             corecast: common.server_bin.clone(),
@@ -130,8 +133,6 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
         pid = Some(started.pid());
         server = Some(started);
     }
-    let orders = Orders::default();
-    stop_on_signal(&orders.stop)?;
     let bar = Bar::new(&plan, "", common.json);
     let harvest = crew::run(&plan, pid, &orders, |moment| bar.show(moment))?;
     drop(bar);
@@ -147,7 +148,9 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
     } else {
         print!("{}", report.table());
     }
-    Ok(expect::all_met(&common.expect, &report.metrics))
+    let is_met = expect::all_met(&common.expect, &report.metrics);
+    let is_complete = report.metric("failed_workers") == 0.0;
+    Ok(is_met && is_complete && report.total_loss.is_none())
 }
 
 /// Ctrl-C ends the run, and the report says what there is. The second time it ends the program at once.
@@ -166,9 +169,10 @@ fn peer(args: &PeerArgs) -> anyhow::Result<()> {
         }
         return floor::serve(args.listen, args.admin_socket.as_deref(), args.name == "floor-per-message");
     }
-    let stop = Arc::default();
+    let stop: Arc<AtomicBool> = Arc::default();
     stop_on_signal(&stop)?;
-    let starter = Starter { core: args.core, shards: 1, is_foreground: true, ..Starter::default() };
+    let starter =
+        Starter { core: args.core, shards: 1, is_foreground: true, stop: Arc::clone(&stop), ..Starter::default() };
     let mut server = starter.start(&args.name, Some(args.listen), args.admin_socket.as_deref())?;
     eprintln!("{} listening on {}, process {}", args.name, server.address, server.pid());
     if let Some(address) = server.publish_to {

@@ -72,7 +72,7 @@ pub struct Tally {
     pub wanted: u64,
     /// Connections open when the run began.
     pub connected: u64,
-    /// Connections that ended although nobody asked for it.
+    /// Connections that the server ended.
     pub disconnected: u64,
     /// What the scenario counts (deliveries, pongs, handshakes …), within the measured time.
     pub events: u64,
@@ -84,10 +84,19 @@ pub struct Tally {
     pub refused: u64,
     /// Messages that `--verify` found to be wrong.
     pub invalid: u64,
-    /// Messages skipped and never seen later.
-    pub lost: u64,
-    /// Messages that were still on their way when the drain ended: late beyond measure, or lost at the very end.
+    /// Messages skipped and never seen later: later ones of the channel did arrive.
+    pub skipped: u64,
+    /// Messages that had not arrived when the drain ended, those for connections that ended before included.
     pub undelivered: u64,
+    /// Requests without an answer: pings, subscribes, unsubscribes, publishes.
+    pub unanswered: u64,
+    /// Subscriptions by the number of the message that each expects next. With `stride` and `published` they say what is
+    /// undelivered.
+    pub awaited: BTreeMap<u32, u64>,
+    /// A subscription expects every message whose number differs by a multiple of this.
+    pub stride: u32,
+    /// Messages published in the whole run.
+    pub published: u32,
     /// See [`Faults`].
     pub duplicated: u64,
     /// See [`Faults`].
@@ -100,6 +109,8 @@ pub struct Tally {
     pub bytes_read: u64,
     /// Reads that returned something, within the whole run.
     pub reads: u64,
+    /// Workers that ended with an error, and without results.
+    pub failed_workers: u64,
     /// Latencies by name; the scenario says which is the main one.
     pub latencies: BTreeMap<String, Latency>,
     /// What a reader of the numbers has to know, and how often it happened.
@@ -109,9 +120,21 @@ pub struct Tally {
 impl Tally {
     /// Takes a tracker's faults into the sum.
     pub fn add_faults(&mut self, faults: Faults) {
-        self.lost += faults.lost;
+        self.skipped += faults.lost;
         self.duplicated += faults.duplicated;
         self.reordered += faults.reordered;
+    }
+
+    /// Counts what is undelivered, once the tallies of all workers are added up: the publisher is only one of them.
+    pub fn settle(&mut self) {
+        let missing = |next: u32| u64::from(self.published.saturating_sub(next).div_ceil(self.stride.max(1)));
+        self.undelivered += self.awaited.iter().map(|(&next, count)| count * missing(next)).sum::<u64>();
+        self.awaited.clear();
+    }
+
+    /// Messages that were published for a subscription and never arrived.
+    pub fn lost(&self) -> u64 {
+        self.skipped + self.undelivered
     }
 
     /// Notes something for the reader.
@@ -129,14 +152,21 @@ impl Tally {
         self.owed += other.owed;
         self.refused += other.refused;
         self.invalid += other.invalid;
-        self.lost += other.lost;
+        self.skipped += other.skipped;
         self.undelivered += other.undelivered;
+        self.unanswered += other.unanswered;
+        for (next, count) in other.awaited {
+            *self.awaited.entry(next).or_default() += count;
+        }
+        self.stride = self.stride.max(other.stride);
+        self.published = self.published.max(other.published);
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.window_ns.extend(other.window_ns);
         self.cpu_ns.extend(other.cpu_ns);
         self.bytes_read += other.bytes_read;
         self.reads += other.reads;
+        self.failed_workers += other.failed_workers;
         for (name, latency) in other.latencies {
             match self.latencies.get_mut(&name) {
                 Some(sum) => sum.add(&latency),
@@ -180,5 +210,14 @@ mod tests {
         back.add(tally);
         assert_eq!((back.events, back.latencies["receipt"].count(), back.notes["something"]), (10, 16, 2));
         assert!((back.busy() - 0.9).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_no_worker_has_seen_is_undelivered() {
+        // The publisher's process has no subscriber. Of the other's two, one saw message 0 and the other nothing.
+        let mut tally = Tally { published: 10, stride: 2, ..Tally::default() };
+        tally.add(Tally { awaited: BTreeMap::from([(2, 1), (1, 1)]), stride: 2, ..Tally::default() });
+        tally.settle();
+        assert_eq!((tally.undelivered, tally.lost()), (4 + 5, 9));
     }
 }

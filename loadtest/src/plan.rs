@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub duration_ns: u64,
     /// Time before it, which does not count.
     pub warmup_ns: u64,
+    /// Time for connecting and subscribing, before the warm-up. What is not ready then is given up.
+    pub setup_ns: u64,
     /// Look at every message as a whole.
     pub verify: bool,
     /// Every connection sends a `socket:ping` this often; 0 for never.
@@ -113,6 +116,11 @@ pub struct Flood {
 }
 
 impl Plan {
+    /// Refuses a run that needs more processes, threads or descriptors than it may have.
+    pub fn check(&self) -> anyhow::Result<()> {
+        size(self.connections(), self.processes, self.threads)
+    }
+
     /// Connections the whole run wants.
     pub fn connections(&self) -> usize {
         match &self.scenario {
@@ -131,9 +139,58 @@ impl Plan {
     }
 }
 
-/// Processes that so many connections need, given how many descriptors one may have.
+fn size(connections: usize, processes: usize, threads: usize) -> anyhow::Result<()> {
+    let each = connections_per_process();
+    ensure!(
+        (1..=PROCESSES_MAX).contains(&processes),
+        "{connections} connections in {processes} processes: the limit is {PROCESSES_MAX} processes of {each} connections; \
+         ask for at most {} connections or raise the limit of open files (ulimit -Hn)",
+        PROCESSES_MAX * each
+    );
+    ensure!((1..=THREADS_MAX).contains(&threads), "{threads} threads: there must be 1 to {THREADS_MAX}");
+    ensure!(
+        connections.div_ceil(processes) <= each,
+        "{connections} connections in {processes} processes: one process may open {each} (ulimit -Hn); use more processes"
+    );
+    Ok(())
+}
+
+/// Processes that so many connections need; [`Plan::check`] says whether they are too many.
 pub fn processes_for(connections: usize) -> usize {
+    connections.div_ceil(connections_per_process()).max(1)
+}
+
+/// Connections that one process may open: each takes a descriptor, and some are needed for other things.
+fn connections_per_process() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let descriptors = limit.current.unwrap_or(u64::MAX).min(1 << 30) as usize;
-    connections.div_ceil(descriptors.saturating_sub(200).max(1)).max(1)
+    let descriptors = limit.current.unwrap_or(u64::MAX).min(CONNECTIONS_EACH_MAX + DESCRIPTORS_SPARE) as usize;
+    descriptors.saturating_sub(DESCRIPTORS_SPARE as usize).max(1)
+}
+
+/// Time for connecting and subscribing unless another is asked for, in seconds.
+pub const SETUP_S: f64 = 60.0;
+/// Most processes of a run.
+const PROCESSES_MAX: usize = 64;
+/// Most threads of a process.
+const THREADS_MAX: usize = 256;
+/// Most connections of a process, where descriptors are not limited.
+const CONNECTIONS_EACH_MAX: u64 = 1_000_000;
+const DESCRIPTORS_SPARE: u64 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_needs_too_many_processes_is_refused() {
+        let check = |connections, processes, threads| size(connections, processes, threads).map_err(|e| e.to_string());
+        assert_eq!(check(100, 1, 1), Ok(()));
+        let most = connections_per_process() * PROCESSES_MAX;
+        assert_eq!(check(most, processes_for(most), 1), Ok(()));
+        let error = check(most + 1, processes_for(most + 1), 1).unwrap_err();
+        assert!(error.contains("the limit is 64 processes"), "{error}");
+        assert!(check(99_999_999, processes_for(99_999_999), 1).is_err());
+        assert!(check(connections_per_process() + 1, 1, 1).unwrap_err().contains("ulimit -Hn"));
+        assert!(check(1, 65, 1).is_err() && check(1, 1, 257).is_err() && check(1, 0, 1).is_err());
+    }
 }

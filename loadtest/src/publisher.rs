@@ -2,17 +2,18 @@
 //! which take turns on a number of keep-alive connections, one outstanding on each.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
+use crate::plan::Plan;
 use crate::rest::Signer;
 use crate::stamp;
-use crate::target::{BODY, Publish, Target};
+use crate::target::{BODY, Publish};
 use crate::template::{Fill, Template};
 use crate::wire;
 
@@ -56,43 +57,34 @@ enum Kind {
 }
 
 impl Publisher {
-    /// Connects, and says hello where the target wants that. `admin`: the Unix socket for targets that publish by lines
-    /// there; without it lines go to `publish_to`, and everything else to the server's own address.
-    pub fn connect(
-        target: &Target,
-        address: SocketAddr,
-        publish_to: Option<SocketAddr>,
-        admin: Option<&Path>,
-        data_bytes: usize,
-    ) -> anyhow::Result<Publisher> {
-        let http = publish_to.unwrap_or(address);
+    /// Connects, and says hello where the target wants that. Lines go to the admin socket, or without one to `publish_to`;
+    /// everything else goes to the server's own address. Gives up after [`PATIENCE`], or once `is_over`.
+    pub fn connect(plan: &Plan, data_bytes: usize, is_over: &dyn Fn() -> bool) -> anyhow::Result<Publisher> {
+        let Plan { target, address, publish_to, .. } = plan;
+        let http = publish_to.unwrap_or(*address);
+        let dialer = Dialer { deadline: Instant::now() + PATIENCE, is_over };
         let (streams, kind) = match &target.publish {
             Publish::Nowhere => bail!("the target {} has no way to publish", target.name),
             Publish::Lines { hello, template } => {
-                let stream = match (admin, publish_to) {
-                    (Some(path), _) => {
-                        let stream = std::os::unix::net::UnixStream::connect(path)
-                            .with_context(|| format!("cannot publish through {}", path.display()))?;
-                        stream.set_nonblocking(true)?;
-                        Stream::Unix(mio::net::UnixStream::from_std(stream))
-                    }
-                    (None, Some(address)) => Stream::Tcp(connect_tcp(address, hello.as_ref())?),
-                    (None, None) => bail!("where to publish? give --admin-socket PATH or --publish-to ADDR:PORT"),
+                let stream = match (&plan.admin_socket, publish_to) {
+                    (Some(path), _) => Stream::Unix(dialer.unix(path)?),
+                    (None, Some(address)) => Stream::Tcp(dialer.tcp(*address, hello.as_ref())?),
+                    (None, None) => bail!(NOWHERE),
                 };
                 (vec![stream], Kind::Lines(template.clone()))
             }
             Publish::WebSocket { template } => {
                 let path = target.path_of(0);
                 let request = String::from_utf8(wire::upgrade_request(&address.to_string(), &path))?;
-                let stream = connect_tcp(address, Some(&(request, "\r\n\r\n".into())))?;
+                let stream = dialer.tcp(*address, Some(&(request, "\r\n\r\n".into())))?;
                 (vec![Stream::Tcp(stream)], Kind::WebSocket(template.clone()))
             }
             Publish::Http { path } => {
-                let stream = Stream::Tcp(connect_tcp(http, None)?);
+                let stream = Stream::Tcp(dialer.tcp(http, None)?);
                 (vec![stream], Kind::Http { path: path.clone(), host: address.to_string() })
             }
             Publish::Rest { template, app_id, key, secret } => {
-                let connect = |_| Ok(Stream::Tcp(connect_tcp(http, None)?));
+                let connect = |_| Ok(Stream::Tcp(dialer.tcp(http, None)?));
                 let streams = (0..REST_CONNECTIONS).map(connect).collect::<anyhow::Result<_>>()?;
                 let signer = Box::new(Signer::new(http, app_id, key, secret));
                 (streams, Kind::Rest { template: template.clone(), signer })
@@ -284,24 +276,60 @@ impl Write for Stream {
     }
 }
 
-fn connect_tcp(address: SocketAddr, hello: Option<&(String, String)>) -> anyhow::Result<mio::net::TcpStream> {
-    let mut stream =
-        std::net::TcpStream::connect(address).with_context(|| format!("cannot connect the publisher to {address}"))?;
-    stream.set_nodelay(true)?;
-    if let Some((hello, answer)) = hello {
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(hello.as_bytes())?;
-        let mut seen = Vec::new();
-        while memchr::memmem::find(&seen, answer.as_bytes()).is_none() {
-            let mut piece = [0; 1024];
-            match stream.read(&mut piece)? {
-                0 => bail!("the server closed the publisher's connection"),
-                got => seen.extend_from_slice(&piece[..got]),
+/// Connects, without waiting longer than it may.
+struct Dialer<'a> {
+    deadline: Instant,
+    is_over: &'a dyn Fn() -> bool,
+}
+
+impl Dialer<'_> {
+    fn unix(&self, path: &Path) -> anyhow::Result<mio::net::UnixStream> {
+        let what = || format!("cannot publish through {}", path.display());
+        loop {
+            match mio::net::UnixStream::connect(path) {
+                Ok(stream) => return Ok(stream),
+                // The server's backlog is full.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.check().with_context(what)?,
+                Err(error) => return Err(error).with_context(what),
             }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
-    stream.set_nonblocking(true)?;
-    Ok(mio::net::TcpStream::from_std(stream))
+
+    fn tcp(&self, address: SocketAddr, hello: Option<&(String, String)>) -> anyhow::Result<mio::net::TcpStream> {
+        let what = || format!("cannot connect the publisher to {address}");
+        let mut stream = loop {
+            match TcpStream::connect_timeout(&address, SLICE * 5) {
+                Ok(stream) => break stream,
+                Err(error) if error.kind() == ErrorKind::TimedOut => self.check().with_context(what)?,
+                Err(error) => return Err(error).with_context(what),
+            }
+        };
+        stream.set_nodelay(true)?;
+        if let Some((hello, answer)) = hello {
+            stream.set_read_timeout(Some(SLICE))?;
+            stream.write_all(hello.as_bytes())?;
+            let mut seen = Vec::new();
+            while memchr::memmem::find(&seen, answer.as_bytes()).is_none() {
+                let mut piece = [0; 1024];
+                match stream.read(&mut piece) {
+                    Ok(0) => bail!("the server closed the publisher's connection"),
+                    Ok(got) => seen.extend_from_slice(&piece[..got]),
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                    Err(error) => return Err(error).with_context(what),
+                }
+                self.check().with_context(what)?;
+            }
+        }
+        stream.set_nonblocking(true)?;
+        Ok(mio::net::TcpStream::from_std(stream))
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(Instant::now() < self.deadline, "no answer within {PATIENCE:?}");
+        ensure!(!(self.is_over)(), "interrupted");
+        Ok(())
+    }
 }
 
 /// Most streams of a publisher.
@@ -312,3 +340,9 @@ const REST_CONNECTIONS: usize = LANES_MAX;
 const PENDING_MAX: usize = 4 << 20;
 /// At least the length of every mark, minus one.
 const TAIL: usize = 16;
+/// The publisher gives up connecting after this long.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two looks at whether the run is over.
+const SLICE: Duration = Duration::from_millis(200);
+/// What is missing where a target is published to by lines.
+pub const NOWHERE: &str = "where to publish? give --admin-socket PATH or --publish-to ADDR:PORT";

@@ -10,7 +10,7 @@ use crate::chart::Rate;
 use crate::crew::{Harvest, Moment};
 use crate::format::{bytes, number, percent, time};
 use crate::html::Page;
-use crate::measure::Latency;
+use crate::measure::{Latency, Tally};
 use crate::plan::{Plan, Scenario};
 
 /// The results of one run.
@@ -34,6 +34,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// The client was the bottleneck, not the server.
     pub is_client_bound: bool,
+    /// Why the run has measured nothing, where that is so.
+    pub total_loss: Option<&'static str>,
 }
 
 impl Report {
@@ -58,8 +60,12 @@ impl Report {
                 ("wanted", tally.wanted as f64),
                 ("connected", tally.connected as f64),
                 ("disconnected", tally.disconnected as f64),
-                ("lost", tally.lost as f64),
+                ("unconnected", tally.wanted.saturating_sub(tally.connected) as f64),
+                ("lost", tally.lost() as f64),
+                ("skipped", tally.skipped as f64),
                 ("undelivered", tally.undelivered as f64),
+                ("unanswered", tally.unanswered as f64),
+                ("failed_workers", tally.failed_workers as f64),
                 ("duplicated", tally.duplicated as f64),
                 ("reordered", tally.reordered as f64),
                 ("invalid", tally.invalid as f64),
@@ -82,13 +88,15 @@ impl Report {
             let hearers = flood.subscribers as f64 * f64::from(flood.channels_each) / f64::from(flood.channels);
             let due = tally.owed as f64 * hearers;
             metrics.insert("sustained".into(), tally.events as f64 / due);
+            metrics.insert("unsent".into(), tally.owed.saturating_sub(tally.publishes) as f64);
         }
         if tally.events > 0 {
             let cpu: u64 = tally.cpu_ns.iter().sum();
             metrics.insert("client_cpu_ns_per_event".into(), cpu as f64 / tally.events as f64);
         }
         let mut curves = BTreeMap::new();
-        for (name, latency) in &tally.latencies {
+        // A latency without samples would meet every expectation.
+        for (name, latency) in tally.latencies.iter().filter(|(_, latency)| latency.count() > 0) {
             for (suffix, value) in percentiles(latency) {
                 metrics.insert(format!("{name}.{suffix}"), value);
                 if name == main {
@@ -108,8 +116,11 @@ impl Report {
             notes: tally.notes.iter().map(|(note, count)| note_text(note, *count)).collect(),
             warnings: Vec::new(),
             is_client_bound: false,
+            total_loss: None,
         };
         report.warn(plan, harvest);
+        report.total_loss = total_loss(plan, tally);
+        report.warnings.extend(report.total_loss.map(str::to_owned));
         report
     }
 
@@ -145,8 +156,13 @@ impl Report {
             ));
         }
         for (count, what) in [
-            (tally.lost, "messages were lost"),
-            (tally.undelivered, "messages were not delivered when the drain ended (10 s, or 1.5 s without any)"),
+            (tally.skipped, "messages were lost: later ones arrived"),
+            (
+                tally.undelivered,
+                "messages were lost: they had not arrived 10 s after the end, or when nothing came for 1.5 s",
+            ),
+            (tally.unanswered, "requests were not answered"),
+            (tally.failed_workers, "workers failed"),
             (tally.duplicated, "messages came twice"),
             (tally.reordered, "messages came out of order"),
             (tally.invalid, "messages were not what they should be"),
@@ -221,7 +237,7 @@ impl Report {
                 tiles.push((format!("{}, {title}", latency_name(name)), value));
             }
         }
-        tiles.push(("lost or late for good".into(), number(self.metric("lost") + self.metric("undelivered"))));
+        tiles.push(("lost".into(), number(self.metric("lost"))));
         Page {
             title: format!("{} · {}", self.scenario, self.target),
             tiles,
@@ -247,7 +263,8 @@ impl Report {
         line("sustained", "delivered of what was due", percent);
         line("connected", "connections", number);
         line("lost", "lost", number);
-        line("undelivered", "not delivered at the end", number);
+        line("undelivered", "of them not delivered at the end", number);
+        line("unanswered", "requests without an answer", number);
         line("duplicated", "duplicated", number);
         line("reordered", "reordered", number);
         line("client_busy", "client's busiest thread", percent);
@@ -265,6 +282,27 @@ impl Report {
         line("server_rss_peak", "server: memory at its peak", bytes);
         line("server_rss_growth", "server: memory grown while measured", bytes);
         lines
+    }
+}
+
+/// Says why nothing was measured, where everything was lost.
+fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
+    let wants_connections = plan.connections() > 0;
+    let counts_events = match &plan.scenario {
+        // A slow open loop may owe nothing within a short run.
+        Scenario::Flood(flood) => flood.rate.is_none() || tally.owed > 0 || tally.window_ns.is_empty(),
+        // Without heartbeats there is nothing to count.
+        Scenario::Idle { .. } | Scenario::Crowd { .. } => false,
+        Scenario::Ping { .. } | Scenario::Connect { .. } | Scenario::Churn { .. } => true,
+    };
+    if wants_connections && tally.connected == 0 {
+        Some("everything was lost: there was no connection")
+    } else if counts_events && tally.events == 0 {
+        Some("everything was lost: nothing arrived within the measured time")
+    } else if wants_connections && tally.disconnected >= tally.connected && !counts_events {
+        Some("everything was lost: the server closed all connections")
+    } else {
+        None
     }
 }
 
@@ -338,6 +376,7 @@ pub fn latency_name(name: &str) -> &str {
         "receipt" => "publish → receipt",
         "last" => "publish → last subscriber",
         "ping" => "ping → pong",
+        "late" => "publish due → sent",
         other => other,
     }
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub struct Starter {
     pub log: Option<PathBuf>,
     /// Show what the server says, instead of keeping it for the case that it fails.
     pub is_foreground: bool,
+    /// Ctrl-C: give up starting.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Starter {
@@ -152,7 +155,7 @@ impl Starter {
         let child = affinity::on_core(self.core, || command.spawn())
             .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
         let mut server = Server { child, address, admin_socket, publish_to, directory };
-        server.wait_until_ready(name)?;
+        server.wait_until_ready(name, &self.stop)?;
         Ok(server)
     }
 
@@ -198,9 +201,10 @@ impl Server {
         bail!("the server does not end")
     }
 
-    fn wait_until_ready(&mut self, name: &str) -> anyhow::Result<()> {
+    fn wait_until_ready(&mut self, name: &str, stop: &AtomicBool) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
+            ensure!(!stop.load(Relaxed), "interrupted while {name} was starting");
             let admin = self.admin_socket.as_ref().is_none_or(|path| path.exists());
             let lines = self.publish_to.is_none_or(|address| TcpStream::connect(address).is_ok());
             if admin && lines && TcpStream::connect(self.address).is_ok() {

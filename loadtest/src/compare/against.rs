@@ -77,6 +77,7 @@ fn run(args: &CompareArgs, rows: &[&Row], binaries: &[PathBuf; 3], orders: &Orde
                     core: Some(args.server_core),
                     shards: 1,
                     corecast: Some(binaries[at].clone()),
+                    stop: Arc::clone(&stop),
                     ..Starter::default()
                 };
                 let measured = measure(args, &starter, row, row.variant.unwrap_or("corecast"), orders);

@@ -5,7 +5,7 @@ use anyhow::{bail, ensure};
 use super::CompareArgs;
 use super::rows::Row;
 use crate::crew::Orders;
-use crate::plan::{Plan, Scenario, processes_for};
+use crate::plan::{Plan, SETUP_S, Scenario, processes_for};
 use crate::report::Report;
 use crate::server::Starter;
 use crate::target::{Publish, Target};
@@ -47,6 +47,7 @@ pub fn measure(
         processes: 1,
         duration_ns: (args.seconds.max(row.seconds_min) * 1e9) as u64,
         warmup_ns: 500_000_000,
+        setup_ns: (SETUP_S * 1e9) as u64,
         verify: false,
         heartbeat_ns,
         client_core: (!row.is_spread).then_some(args.client_core),

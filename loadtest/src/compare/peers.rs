@@ -26,14 +26,19 @@ pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
         let variant = row.variant.unwrap_or_default();
         anyhow::bail!("the row {} is for --against; here, use --subject {variant} with another row", row.key);
     }
-    let starter =
-        Starter { core: Some(args.server_core), shards: 1, corecast: args.server_bin.clone(), ..Starter::default() };
-    if names.iter().any(|name| name.starts_with("corecast")) {
-        starter.corecast()?;
-    }
     let orders = Orders::default();
     let stop = Arc::clone(&orders.stop);
     crate::stop_on_signal(&stop)?;
+    let starter = Starter {
+        core: Some(args.server_core),
+        shards: 1,
+        corecast: args.server_bin.clone(),
+        stop: Arc::clone(&stop),
+        ..Starter::default()
+    };
+    if names.iter().any(|name| name.starts_with("corecast")) {
+        starter.corecast()?;
+    }
 
     let mut results: Vec<RowResult> = rows.iter().map(|row| RowResult::new(row, &names)).collect();
     let bar = progress_bar(usize::from(args.rounds) * rows.len() * names.len());

@@ -79,7 +79,7 @@ fn details(out: &mut String, row: &RowResult) {
             facts.push(format!("lost {}", number(server.lost as f64)));
         }
         if server.undelivered > 0 {
-            facts.push(format!("not delivered 10 s after the end {}", number(server.undelivered as f64)));
+            facts.push(format!("of them not delivered 10 s after the end {}", number(server.undelivered as f64)));
         }
         facts.extend(server.trouble.iter().cloned());
         if !facts.is_empty() {

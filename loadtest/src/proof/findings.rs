@@ -27,7 +27,8 @@ pub struct Findings {
 impl Findings {
     /// Adds a latency: `situation.name.p99` and so on, and a row.
     pub fn latency(&mut self, situation: &str, name: &str, title: &str, latency: Option<&Latency>) {
-        let Some(latency) = latency else { return };
+        // Without samples there is no latency: 0 would meet every expectation.
+        let Some(latency) = latency.filter(|latency| latency.count() > 0) else { return };
         let values = [
             ("p50", latency.quantile(0.5) as f64),
             ("p99", latency.quantile(0.99) as f64),
@@ -59,7 +60,9 @@ impl Findings {
     pub fn check_faultless(&mut self, who: &str, harvest: &Harvest) {
         let tally = &harvest.tally;
         for (count, what) in [
-            (tally.lost, "messages lost"),
+            (tally.skipped, "messages lost"),
+            (tally.undelivered, "messages not delivered at the end"),
+            (tally.unanswered, "requests without an answer"),
             (tally.duplicated, "messages came twice"),
             (tally.reordered, "messages out of order"),
             (tally.invalid, "messages were not what they should be"),
@@ -72,14 +75,17 @@ impl Findings {
         }
     }
 
-    /// Tells everything, once all has been `played` or Ctrl-C was pressed. Returns whether nothing is violated and
-    /// everything expected holds.
+    /// Reports everything, once all has been `played`, or failed, or Ctrl-C was pressed. Returns whether nothing is violated
+    /// and all expectations are met.
     pub fn conclude(mut self, played: anyhow::Result<()>, args: &ProofArgs, title: &str) -> anyhow::Result<bool> {
-        if let Err(error) = played {
-            if !error.is::<Interrupted>() {
-                return Err(error);
+        match played {
+            Ok(()) => {}
+            Err(error) if error.is::<Interrupted>() => {
+                self.lines.push("interrupted: these are the results so far".into());
             }
-            self.lines.push("interrupted: these are the results so far".into());
+            // What was found before is worth a report.
+            Err(error) if !self.metrics.is_empty() => self.violations.push(format!("{error:#}")),
+            Err(error) => return Err(error),
         }
         if let Some(path) = &args.report {
             std::fs::write(path, self.page(title).html())?;

@@ -24,7 +24,7 @@ pub use findings::Findings;
 use crate::crew::{self, Harvest, Orders};
 use crate::expect::Expect;
 use crate::measure::Latency;
-use crate::plan::{Flood, Plan, Scenario};
+use crate::plan::{Flood, Plan, SETUP_S, Scenario};
 use crate::procfs;
 use crate::progress::Bar;
 use crate::server::{Server, Starter};
@@ -104,6 +104,7 @@ impl Stage {
             corecast: args.server_bin.clone(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
             log,
+            stop: Arc::clone(&stop),
             ..Starter::default()
         };
         Ok(Stage { args: args.clone(), server: starter.start("corecast", None, None)?, stop })
@@ -126,6 +127,7 @@ impl Stage {
             processes: cast.processes,
             duration_ns: (cast.seconds * 1e9) as u64,
             warmup_ns: (cast.warmup_s * 1e9) as u64,
+            setup_ns: (SETUP_S * 1e9) as u64,
             verify: false,
             heartbeat_ns: 0,
             client_core: self.args.client_core,

@@ -9,6 +9,7 @@ use crate::wire;
 use anyhow::{Context, ensure};
 use clap::Args;
 use socket2::{Domain, Socket, Type};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -75,11 +76,8 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         let mut stopped = Vec::new();
         if situation != "alone" {
             while !troupe.is_finished() && !stage.stop.load(SeqCst) {
-                let closed = stage.stats().map_or(0, |stats| stats["closes_slow_consumer"]);
-                if stopped.len() as u64 <= closed
-                    && let Ok(reader) = stop_reading(stage.server.address, 0)
-                {
-                    stopped.push(reader);
+                if stopped.len() as u64 <= closed_so_far(&stage)? {
+                    stopped.push(stop_reading(stage.server.address, 0)?);
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
@@ -92,9 +90,11 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         findings.latency(situation, "ping", "ping → pong", tally.latencies.get("ping"));
         stage.check_interrupted()?;
         if situation != "alone" {
-            let closed = stage.stats()?["closes_slow_consumer"];
+            // The last one may have stopped shortly before the end.
+            let closed = fill(&stage, 1, stopped.len())?["closes_slow_consumer"];
+            findings.number("stopped", stopped.len() as f64);
             findings.number("closed", closed as f64);
-            findings.check(closed > 0, "the stopped reader was never closed");
+            check_closed(findings, stopped.len(), closed);
             findings
                 .lines
                 .push(format!("{} stopped readers, one after the other; {closed} closed with 4100", stopped.len()));
@@ -110,7 +110,6 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let options = ["--server-ping", "off", "--outbox-limit", &limit, "--max-connections", &places];
     let (arithmetic, bound) = printed(args, &options)?;
     let stage = Stage::start(&args.proof, &options, None)?;
-    let admin_path = stage.server.admin_socket.clone().context("no admin socket")?;
     // Warm: a first few, so that what every server needs once is not counted.
     drop((0..SPARE as u32).map(|n| stop_reading(stage.server.address, n)).collect::<Result<Vec<_>, _>>()?);
     let before = stage.usage().anon_bytes;
@@ -126,7 +125,7 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        let filled = fill(&stage, &admin_path, args.stopped);
+        let filled = fill(&stage, args.stopped, args.stopped);
         is_done.store(true, SeqCst);
         filled
     })?;
@@ -156,7 +155,7 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         bytes(stats["outbox_bytes_dropped"] as f64),
     ));
     findings.lines.push(format!("what the server says of these limits:{arithmetic}"));
-    findings.check(stats["closes_slow_consumer"] == args.stopped as u64, "not every stopped reader was closed");
+    check_closed(findings, args.stopped, stats["closes_slow_consumer"]);
     findings.check(peak <= bound, format!("the peak of {peak} bytes is beyond the printed {bound}"));
     findings.check(after <= allowed, format!("{after} bytes are left of a peak of {peak}, {before} before"));
     Ok(())
@@ -181,18 +180,32 @@ fn amount(text: &str) -> Option<u64> {
     Some((number.parse::<f64>().ok()? * 1024f64.powi(power as i32)) as u64)
 }
 
-/// Publishes to all of `channels` channels in turn until each one's subscriber has been closed.
-fn fill(
-    stage: &Stage,
-    admin_path: &std::path::Path,
-    channels: usize,
-) -> anyhow::Result<std::collections::BTreeMap<String, u64>> {
-    let mut admin = UnixStream::connect(admin_path)?;
+fn closed_so_far(stage: &Stage) -> anyhow::Result<u64> {
+    Ok(stage.stats()?["closes_slow_consumer"])
+}
+
+/// Every reader that stopped must have been closed, and no other.
+fn check_closed(findings: &mut Findings, stopped: usize, closed: u64) {
+    findings.check(stopped > 0, "no reader stopped");
+    findings.check(closed == stopped as u64, format!("{closed} of {stopped} stopped readers were closed"));
+}
+
+/// Publishes to the first channels in turn until so many slow consumers have been closed, or for a minute. Returns the
+/// server's counters.
+fn fill(stage: &Stage, channels: usize, stopped: usize) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut admin = UnixStream::connect(stage.server.admin_socket.as_deref().context("no admin socket")?)?;
+    admin.set_read_timeout(Some(PATIENCE))?;
+    admin.set_write_timeout(Some(PATIENCE))?;
     let mut replies = BufReader::new(admin.try_clone()?);
     let names: Vec<String> = (0..channels).map(|channel| format!("\"c{channel}\"")).collect();
     let data = "x".repeat(16 * 1024);
     let start = Instant::now();
     loop {
+        let stats = stage.stats()?;
+        if stats["closes_slow_consumer"] as usize >= stopped || start.elapsed() > PATIENCE {
+            return Ok(stats);
+        }
+        stage.check_interrupted()?;
         for names in names.chunks(100) {
             let names = names.join(",");
             let line = format!(r#"{{"id":1,"command":"publish","channels":[{names}],"event":"m","data":"{data}"}}"#);
@@ -201,12 +214,6 @@ fn fill(
             let mut reply = String::new();
             ensure!(replies.read_line(&mut reply)? > 0, "the server closed the publisher's connection");
         }
-        let stats = stage.stats()?;
-        if stats["closes_slow_consumer"] as usize >= channels {
-            return Ok(stats);
-        }
-        ensure!(start.elapsed() < Duration::from_secs(60), "some readers that stopped are still open after 60 s");
-        stage.check_interrupted()?;
     }
 }
 
@@ -233,6 +240,8 @@ pub fn stop_reading(address: SocketAddr, channel: u32) -> anyhow::Result<TcpStre
     Ok(stream)
 }
 
+/// Filling takes no longer than this.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Places beside those of the readers that stop.
 const SPARE: usize = 16;
 /// Of what was taken, so much may stay: what the allocator wrote down about it.
@@ -243,6 +252,17 @@ const SLACK: u64 = 8 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_stopped_reader_must_be_closed() {
+        let check = |stopped, closed| {
+            let mut findings = Findings::default();
+            check_closed(&mut findings, stopped, closed);
+            findings.violations.is_empty()
+        };
+        assert!(check(3, 3));
+        assert!(!check(3, 2) && !check(3, 1) && !check(3, 4) && !check(0, 0));
+    }
 
     #[test]
     fn amounts_are_read_as_the_server_writes_them() {

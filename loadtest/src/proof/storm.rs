@@ -70,7 +70,8 @@ fn play(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
         let latencies = &harvest.tally.latencies;
         p99.insert(
             situation,
-            [latencies.get("last"), Some(&written)].map(|it| it.map_or(0, |it| it.quantile(0.99)) as f64),
+            // Without samples it is not a number, which is within no bound.
+            [latencies.get("last"), Some(&written)].map(|it| it.map_or(f64::NAN, |it| it.quantile(0.99) as f64)),
         );
         findings.latency(situation, "live", "publish → last subscriber", latencies.get("last"));
         findings.latency(situation, "ping", "ping → pong", latencies.get("ping"));

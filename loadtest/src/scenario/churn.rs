@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::{Setup, is_heartbeat, note_ended, set_up};
-use crate::clock::{Ticker, now_ns};
+use super::{Setup, connect_publisher, drain, is_heartbeat, note_ended, set_up};
+use crate::clock::{Alarm, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
 use crate::plan::Scenario;
@@ -44,18 +44,15 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         operation: Latency::new(),
         connect: Latency::new(),
         publisher: None,
-        timer: None,
+        is_rung: false,
         tally: Tally { wanted: share as u64, ..Tally::default() },
     };
     set_up(worker, &mut net, &mut handler, share, |_| 0)?;
     handler.tally.connected = net.open as u64;
     if worker.index == 0 && rate > 0.0 {
-        let admin = plan.admin_socket.as_deref();
-        let mut publisher = Publisher::connect(&plan.target, plan.address, plan.publish_to, admin, size)?;
-        publisher.register(net.registry(), PUBLISHER)?;
-        handler.publisher = Some(publisher);
+        handler.publisher = connect_publisher(worker, &net, PUBLISHER, size, &mut handler.tally)?;
     }
-    handler.timer = Some(Ticker::start(Duration::from_micros(500), net.registry(), TIMER)?);
+    let mut alarm = Alarm::new(net.registry(), TIMER)?;
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
@@ -77,22 +74,31 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
             break;
         }
         if let Some(publisher) = &mut handler.publisher {
-            loop {
-                let due = start + (f64::from(published) * 1e9 / rate) as u64;
-                if due > now || !publisher.has_room() {
-                    break;
-                }
-                publisher.push(published, due, plan.first_channel + published % channels);
+            let due_ns = |number: u32| start + (f64::from(number) * 1e9 / rate) as u64;
+            while due_ns(published) <= now && publisher.has_room() {
+                publisher.push(published, due_ns(published), plan.first_channel + published % channels);
                 published += 1;
             }
             publisher.flush();
+            if due_ns(published) > now {
+                alarm.set(due_ns(published), now)?;
+            }
         }
         while net.open + net.opening < share {
             net.open(0);
         }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+        if std::mem::take(&mut handler.is_rung) {
+            alarm.heard();
+        }
     }
+    handler.is_running = false;
+    drain(&mut net, &mut handler, |_, handler| handler.unanswered() == 0)?;
+    handler.tally.unanswered += handler.unanswered();
     let mut tally = handler.tally;
+    if let Some(publisher) = &handler.publisher {
+        tally.refused += publisher.refused;
+    }
     window.close(&mut tally);
     tally.add_faults(handler.faults);
     tally.note(format!("{} messages delivered meanwhile", handler.deliveries));
@@ -140,11 +146,18 @@ struct Churn<'a> {
     operation: Latency,
     connect: Latency,
     publisher: Option<Publisher>,
-    timer: Option<Ticker>,
+    /// The timer was reported.
+    is_rung: bool,
     tally: Tally,
 }
 
 impl Churn<'_> {
+    /// Requests that wait for their answer.
+    fn unanswered(&self) -> u64 {
+        let waits = |state| state == State::Subscribing || state == State::Unsubscribing;
+        self.connections.iter().filter(|connection| waits(connection.state)).count() as u64
+    }
+
     /// Free connections subscribe or reconnect; subscribed ones unsubscribe.
     fn next_operation(&mut self, net: &mut Net, id: usize) {
         if !self.is_running || !net.is_alive(id) {
@@ -270,11 +283,7 @@ impl Handler for Churn<'_> {
         {
             publisher.read_answers(token.0 - PUBLISHER.0);
         }
-        if token == TIMER
-            && let Some(timer) = &self.timer
-        {
-            timer.heard();
-        }
+        self.is_rung |= token == TIMER;
     }
 }
 

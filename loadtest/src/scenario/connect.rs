@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::note_ended;
+use super::{drain, note_ended};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
@@ -21,6 +21,7 @@ pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Ta
         hold,
         held: Vec::new(),
         events: 0,
+        refused: 0,
         count: false,
         storm_begun_ns: 0,
         connect: Latency::new(),
@@ -58,10 +59,12 @@ pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Ta
             net.give_up_opening(5_000_000_000, &mut handler);
         }
     }
+    drain(&mut net, &mut handler, |net, _| net.opening == 0)?;
+    net.give_up_opening(0, &mut handler);
     let mut tally = handler.tally;
     window.close(&mut tally);
-    tally.wanted = tally.events;
-    tally.connected = tally.events;
+    tally.connected = handler.events;
+    tally.wanted = handler.events + handler.refused;
     tally.bytes_read = net.bytes_read;
     tally.reads = net.reads;
     tally.latencies.insert("connect".into(), handler.connect);
@@ -75,6 +78,8 @@ struct Connecting {
     hold: usize,
     held: Vec<usize>,
     events: u64,
+    /// Connections that did not open.
+    refused: u64,
     count: bool,
     storm_begun_ns: u64,
     connect: Latency,
@@ -99,6 +104,7 @@ impl Handler for Connecting {
 
     fn closed(&mut self, _net: &mut Net, id: usize, why: Ended) {
         self.held.retain(|&held| held != id);
+        self.refused += u64::from(matches!(why, Ended::Refused(_)));
         note_ended(&mut self.tally, &why);
     }
 }

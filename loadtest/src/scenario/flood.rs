@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::{Heartbeats, Setup, is_heartbeat, note_ended, set_up};
-use crate::clock::{Ticker, now_ns};
+use super::{DRAIN_NS, Heartbeats, SILENCE_NS, Setup, connect_publisher, is_heartbeat, note_ended, set_up};
+use crate::clock::{Alarm, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
 use crate::plan::Flood;
 use crate::publisher::Publisher;
 use crate::ring::Ring;
 use crate::stamp;
+use crate::target::Publish;
 use crate::track::{Faults, Seen, Track};
 use crate::wire;
 use crate::worker::{Phase, Window, Worker};
@@ -48,7 +49,6 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         reader: stamp::Reader::default(),
         faults: Faults::default(),
         events: 0,
-        high: 0,
         last_message_ns: 0,
         run: (0, 0),
         count_from_ns: u64::MAX,
@@ -56,8 +56,9 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         receipt: Latency::new(),
         last: Latency::new(),
         ping: Latency::new(),
+        late: Latency::new(),
         publisher: None,
-        timer: None,
+        is_rung: false,
         tally: Tally { wanted: (count + pingers.len()) as u64, ..Tally::default() },
     };
     set_up(
@@ -74,34 +75,32 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     handler.ring.begin();
     worker.advance_front(handler.ring.front());
 
-    let mut pace = Pace { rate: flood.rate, window: flood.window, published: 0, begun_ns: 0, is_answered: false };
+    let is_answered = flood.subscribers == 0;
+    anyhow::ensure!(
+        !is_answered || !matches!(plan.target.publish, Publish::WebSocket { .. }),
+        "{} does not answer publishes: without subscribers there is nothing to measure",
+        plan.target.name
+    );
+    let mut pace = Pace { rate: flood.rate, window: flood.window, published: 0, begun_ns: 0, is_answered };
     if worker.index == 0 {
-        let admin = plan.admin_socket.as_deref();
-        let mut publisher = Publisher::connect(&plan.target, plan.address, plan.publish_to, admin, flood.size)?;
-        publisher.register(net.registry(), PUBLISHER)?;
-        anyhow::ensure!(
-            flood.subscribers > 0 || publisher.is_answered(),
-            "{} does not answer publishes: without subscribers there is nothing to measure",
-            plan.target.name
-        );
-        pace.is_answered = flood.subscribers == 0;
-        handler.publisher = Some(publisher);
+        handler.publisher = connect_publisher(worker, &net, PUBLISHER, flood.size, &mut handler.tally)?;
         if plan.workers() > 1 {
             let _ = worker.shared.publisher.set(mio::Waker::new(net.registry(), WAKER)?);
         }
     }
     let mut pings = Pings::new(worker, flood, pingers.len());
-    let gap_ns = [flood.rate.map(|rate| 1e9 / rate), pings.gap_ns()].into_iter().flatten().fold(1e7, f64::min);
-    let interval = Duration::from_nanos(gap_ns.max(TICK_MIN_NS) as u64);
-    handler.timer = Some(Ticker::start(interval, net.registry(), TIMER)?);
+    let mut alarm = Alarm::new(net.registry(), TIMER)?;
     worker.ready(&mut net, &mut handler)?;
 
+    let mut window = Window::default();
+    if worker.phase(now_ns()) == Phase::Over {
+        return Ok(handler.finish(&net, &window, &pace));
+    }
     let start = worker.shared.start_at.load(SeqCst);
     handler.count_from_ns = start + plan.warmup_ns;
     handler.count_to_ns = handler.count_from_ns + plan.duration_ns;
     pace.begun_ns = start;
     pings.begun_ns = start;
-    let mut window = Window::default();
     let mut heartbeats = Heartbeats::new(plan);
     let live = worker.live();
     let mut over_ns = 0;
@@ -129,7 +128,13 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         if let Some(publisher) = &mut handler.publisher {
             publisher.flush();
         }
+        if let Some(due) = pace.next_due_ns().into_iter().chain(pings.next_due_ns()).filter(|due| *due > now).min() {
+            alarm.set(due, now)?;
+        }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+        if std::mem::take(&mut handler.is_rung) {
+            alarm.heard();
+        }
     }
     Ok(handler.finish(&net, &window, &pace))
 }
@@ -145,6 +150,11 @@ struct Pace {
 }
 
 impl Pace {
+    /// When the next publish of an open loop is due.
+    fn next_due_ns(&self) -> Option<u64> {
+        self.rate.map(|rate| self.begun_ns + (f64::from(self.published) * 1e9 / rate) as u64)
+    }
+
     fn turn(&mut self, handler: &mut Flooded, now: u64) {
         let Some(mut publisher) = handler.publisher.take() else {
             return;
@@ -166,17 +176,17 @@ impl Pace {
             None => handler.ring.completed(),
         };
         let oldest = if self.is_answered { complete } else { handler.ring.oldest() };
-        match self.rate {
-            Some(rate) => loop {
-                // A publish is as old as the moment at which it was due, however late it leaves.
-                let due = self.begun_ns + (f64::from(self.published) * 1e9 / rate) as u64;
-                let room = self.published - oldest.min(self.published) < handler.ring.capacity();
-                if due > now || !room || !publisher.has_room() {
-                    break;
+        match self.next_due_ns() {
+            Some(mut due) => {
+                let room = oldest.saturating_add(handler.ring.capacity());
+                while due <= now && self.published < room && publisher.has_room() {
+                    // The age of a publish counts from the time at which it was due, however late it is sent.
+                    handler.publish(&mut publisher, self.published, due, channels);
+                    handler.note_late(due, now);
+                    self.published += 1;
+                    due = self.next_due_ns().unwrap_or(u64::MAX);
                 }
-                handler.publish(&mut publisher, self.published, due, channels);
-                self.published += 1;
-            },
+            }
             None => {
                 // Where everybody is gone, the oldest is beyond all numbers.
                 let room = oldest.saturating_add(handler.ring.capacity()).min(complete.saturating_add(self.window));
@@ -211,17 +221,16 @@ impl Pings {
         Pings { frame, count, first, every_ns: flood.ping_every_ns, begun_ns: 0, sent: 0 }
     }
 
-    fn gap_ns(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.every_ns as f64 / self.count as f64)
+    /// When the next ping is due.
+    fn next_due_ns(&self) -> Option<u64> {
+        let due = || self.begun_ns + (self.sent as f64 * self.every_ns as f64 / self.count as f64) as u64;
+        (self.count > 0).then(due)
     }
 
     fn turn(&mut self, net: &mut Net, handler: &mut Flooded, now: u64) {
-        let Some(gap) = self.gap_ns() else { return };
-        loop {
-            let due = self.begun_ns + (self.sent as f64 * gap) as u64;
-            if due > now {
-                return;
-            }
+        while let Some(due) = self.next_due_ns()
+            && due <= now
+        {
             let pinger = (self.sent % self.count) as usize;
             self.sent += 1;
             if net.is_alive(self.first + pinger) {
@@ -241,12 +250,15 @@ struct Subscriber {
     /// Channels it has yet to be subscribed to.
     awaited: u32,
     is_live: bool,
+    /// It was subscribed, though its connection may have ended since.
+    was_live: bool,
 }
 
 impl Subscriber {
     fn new(channel: u32, flood: &Flood) -> Subscriber {
         let further = (1..flood.channels_each).map(|at| Track::new((channel + at) % flood.channels)).collect();
-        Subscriber { channel, track: Track::new(channel), further, awaited: flood.channels_each, is_live: false }
+        let track = Track::new(channel);
+        Subscriber { channel, track, further, awaited: flood.channels_each, is_live: false, was_live: false }
     }
 
     /// What came from the channel of message `number`; nothing where it does not hear that.
@@ -284,8 +296,6 @@ struct Flooded<'a> {
     reader: stamp::Reader,
     faults: Faults,
     events: u64,
-    /// Beyond every number seen or published.
-    high: u32,
     last_message_ns: u64,
     /// Messages of the same age in the current read: one entry in the histogram for all of them.
     run: (u64, u64),
@@ -294,8 +304,11 @@ struct Flooded<'a> {
     receipt: Latency,
     last: Latency,
     ping: Latency,
+    /// From the time at which a publish was due until it was sent.
+    late: Latency,
     publisher: Option<Publisher>,
-    timer: Option<Ticker>,
+    /// The timer was reported.
+    is_rung: bool,
     tally: Tally,
 }
 
@@ -303,7 +316,6 @@ impl Flooded<'_> {
     fn publish(&mut self, publisher: &mut Publisher, number: u32, due_ns: u64, channels: u32) {
         self.ring.publish(number, due_ns);
         publisher.push(number, due_ns, self.worker.plan.first_channel + number % channels);
-        self.high = number + 1;
     }
 
     #[inline]
@@ -339,6 +351,12 @@ impl Flooded<'_> {
             && sent_ns < self.count_to_ns
         {
             self.last.record(now.saturating_sub(sent_ns), 1);
+        }
+    }
+
+    fn note_late(&mut self, due_ns: u64, now: u64) {
+        if due_ns >= self.count_from_ns && due_ns < self.count_to_ns {
+            self.late.record(now - due_ns, 1);
         }
     }
 
@@ -381,7 +399,7 @@ impl Flooded<'_> {
         let subscriber = &mut self.subscribers[id];
         subscriber.awaited -= 1;
         if subscriber.awaited == 0 {
-            subscriber.is_live = true;
+            (subscriber.is_live, subscriber.was_live) = (true, true);
             self.settled += 1;
         }
     }
@@ -399,6 +417,7 @@ impl Flooded<'_> {
         let silent_ns = now - self.last_message_ns.max(over_ns);
         let all_here = self.publisher.as_ref().is_some_and(|publisher| {
             publisher.pending() == 0
+                && (!publisher.is_answered() || publisher.answered >= u64::from(pace.published))
                 && (pace.is_answered || self.ring.front() >= pace.published)
                 && self.worker.plan.workers() == 1
         });
@@ -412,11 +431,14 @@ impl Flooded<'_> {
         if pace.is_answered {
             tally.events = tally.publishes;
         }
-        for subscriber in self.subscribers.iter().filter(|subscriber| subscriber.is_live) {
+        for subscriber in self.subscribers.iter().filter(|subscriber| subscriber.was_live) {
             for track in subscriber.tracks() {
-                tally.undelivered += u64::from(self.high.saturating_sub(track.next()).div_ceil(self.stride));
+                *tally.awaited.entry(track.next()).or_default() += 1;
             }
         }
+        tally.stride = self.stride;
+        tally.published = pace.published;
+        tally.unanswered += self.pingers.iter().map(|waiting| waiting.len() as u64).sum::<u64>();
         tally.add_faults(self.faults);
         if !self.is_ordered {
             tally.reordered = 0;
@@ -430,13 +452,18 @@ impl Flooded<'_> {
         }
         if let Some(publisher) = &self.publisher {
             tally.refused = publisher.refused;
+            if publisher.is_answered() {
+                tally.unanswered += u64::from(pace.published).saturating_sub(publisher.answered);
+            }
             if publisher.is_closed() {
                 tally.note("the server closed the publisher's connection");
             }
         }
         tally.bytes_read = net.bytes_read;
         tally.reads = net.reads;
-        for (name, latency) in [("receipt", self.receipt), ("last", self.last), ("ping", self.ping)] {
+        for (name, latency) in
+            [("receipt", self.receipt), ("last", self.last), ("ping", self.ping), ("late", self.late)]
+        {
             if latency.count() > 0 {
                 tally.latencies.insert(name.into(), latency);
             }
@@ -487,14 +514,8 @@ impl Handler for Flooded<'_> {
         }
     }
 
-    fn read_done(&mut self, _net: &mut Net, id: usize, now: u64) {
+    fn read_done(&mut self, _net: &mut Net, _id: usize, now: u64) {
         self.end_run(now);
-        if let Some(subscriber) = self.subscribers.get(id)
-            && self.publisher.is_none()
-            && let Some(seen) = subscriber.track.next().checked_sub(self.stride)
-        {
-            self.high = self.high.max(seen + 1);
-        }
         if self.worker.plan.workers() > 1 && self.ring.take_front_moved() {
             self.worker.advance_front(self.ring.front());
         }
@@ -516,6 +537,7 @@ impl Handler for Flooded<'_> {
             None => {
                 self.settled += 1;
                 if let Some(waiting) = self.pingers.get_mut(id - self.subscribers.len()) {
+                    self.tally.unanswered += waiting.len() as u64;
                     waiting.clear();
                 }
             }
@@ -528,11 +550,7 @@ impl Handler for Flooded<'_> {
         {
             publisher.read_answers(token.0 - PUBLISHER.0);
         }
-        if token == TIMER
-            && let Some(timer) = &self.timer
-        {
-            timer.heard();
-        }
+        self.is_rung |= token == TIMER;
     }
 }
 
@@ -552,9 +570,3 @@ const WAKER: Token = Token(TOKEN_MIN + 1);
 const PUBLISHER: Token = Token(TOKEN_MIN + 2);
 /// Messages an open loop may be behind: 13 s at 20 000 a second.
 const RING_OPEN: u32 = 1 << 18;
-/// Finer than this the timer itself would be the load.
-const TICK_MIN_NS: f64 = 50_000.0;
-/// So long without a message (heartbeats do not count), and what is missing is lost.
-const SILENCE_NS: u64 = 1_500_000_000;
-/// The end waits no longer than this.
-const DRAIN_NS: u64 = 10_000_000_000;

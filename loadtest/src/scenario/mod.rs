@@ -8,12 +8,16 @@ mod idle;
 mod ping;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
+
+use mio::Token;
 
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::Tally;
 use crate::plan::{Plan, Scenario};
+use crate::publisher::Publisher;
 use crate::wire;
 use crate::worker::{Phase, Window, Worker};
 
@@ -71,7 +75,8 @@ fn set_up(
     channel: impl Fn(usize) -> u32,
 ) -> anyhow::Result<()> {
     let mut started = 0;
-    let mut progress = (0, now_ns());
+    let begun = now_ns();
+    let mut progress = (0, begun);
     while handler.settled() < count {
         while started < count && net.opening < IN_FLIGHT {
             net.open(channel(started));
@@ -83,8 +88,8 @@ fn set_up(
         if handler.settled() != progress.0 {
             progress = (handler.settled(), now);
         }
-        if now - progress.1 > GIVE_UP_NS {
-            // The server takes no more connections, or does not answer those that are open; trying the rest would only
+        if now - progress.1 > GIVE_UP_NS || now - begun > worker.plan.setup_ns {
+            // The server takes no more connections, or does not answer those that are open. Trying the rest would only
             // take this long again and again.
             net.give_up_opening(0, handler);
             break;
@@ -153,6 +158,45 @@ fn note_ended(tally: &mut Tally, why: &Ended) {
     }
 }
 
+/// Connects the publisher of a run. Where that fails the run ends, and its notes say why.
+fn connect_publisher(
+    worker: &Worker,
+    net: &Net,
+    token: Token,
+    data_bytes: usize,
+    tally: &mut Tally,
+) -> anyhow::Result<Option<Publisher>> {
+    let is_over = || worker.phase(now_ns()) == Phase::Over;
+    match Publisher::connect(&worker.plan, data_bytes, &is_over) {
+        Ok(mut publisher) => {
+            publisher.register(net.registry(), token)?;
+            Ok(Some(publisher))
+        }
+        Err(error) => {
+            tally.note(format!("{error:#}"));
+            worker.shared.stop.store(true, SeqCst);
+            Ok(None)
+        }
+    }
+}
+
+/// Waits for what is still to be answered once the time of a run is over: until `is_complete`, or until nothing has come for
+/// [`SILENCE_NS`], or for [`DRAIN_NS`].
+fn drain<H: Handler>(net: &mut Net, handler: &mut H, is_complete: impl Fn(&Net, &H) -> bool) -> anyhow::Result<()> {
+    let begun = now_ns();
+    let (mut reads, mut heard) = (net.reads, begun);
+    loop {
+        let now = now_ns();
+        if net.reads != reads {
+            (reads, heard) = (net.reads, now);
+        }
+        if is_complete(net, handler) || now - heard > SILENCE_NS || now - begun > DRAIN_NS {
+            return Ok(());
+        }
+        net.turn(handler, Some(Duration::from_millis(10)))?;
+    }
+}
+
 /// Answers the server's own `socket:ping`; says whether it was one.
 fn is_heartbeat(net: &mut Net, id: usize, payload: &[u8]) -> bool {
     if !payload.starts_with(b"{\"event\":\"socket:ping\"") {
@@ -197,5 +241,9 @@ impl Heartbeats {
 
 /// Connections on their way at once: enough to keep a server busy, few enough for any backlog.
 const IN_FLIGHT: usize = 128;
-/// So long without any progress, and what is missing is missing.
+/// Connections that make no progress for this long are given up.
 const GIVE_UP_NS: u64 = 5_000_000_000;
+/// What has not come after this long without any message is lost.
+const SILENCE_NS: u64 = 1_500_000_000;
+/// A run waits no longer than this after its end.
+const DRAIN_NS: u64 = 10_000_000_000;

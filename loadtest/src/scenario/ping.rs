@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{Setup, conclude, gather, is_heartbeat, note_ended};
+use super::{Setup, conclude, drain, gather, is_heartbeat, note_ended};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
@@ -33,6 +33,7 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
         connections: (0..share).map(|_| Connection::default()).collect(),
         settled: 0,
         is_running: false,
+        is_over: false,
         arrived: 0,
         events: 0,
         count_from_ns: u64::MAX,
@@ -57,6 +58,9 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
         }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
     }
+    handler.is_over = true;
+    drain(&mut net, &mut handler, |_, handler| handler.unanswered() == 0)?;
+    handler.tally.unanswered += handler.unanswered();
     let mut tally = conclude(handler.tally, &net, &window);
     tally.latencies.insert("ping".into(), handler.latency);
     Ok(tally)
@@ -74,13 +78,15 @@ struct Connection {
 struct Pinged<'a> {
     worker: &'a Worker,
     ping: Template,
-    /// `depth` pings, ready to be sent, and where each ends. Everybody's are the same, unless `--verify` wants to know
-    /// whose answer came.
+    /// `depth` pings, ready to be sent, and where each ends. They are the same for all connections; `--verify` sends pings
+    /// with numbers of their own.
     block: Vec<u8>,
     ends: Vec<usize>,
     connections: Vec<Connection>,
     settled: usize,
     is_running: bool,
+    /// Nothing more is sent.
+    is_over: bool,
     /// Answers in the current read.
     arrived: usize,
     events: u64,
@@ -90,6 +96,10 @@ struct Pinged<'a> {
 }
 
 impl Pinged<'_> {
+    fn unanswered(&self) -> u64 {
+        self.connections.iter().flat_map(|connection| &connection.waiting).map(|&(_, count)| count as u64).sum()
+    }
+
     fn send(&mut self, net: &mut Net, id: usize, count: usize, now: u64) {
         if !net.is_alive(id) {
             return;
@@ -157,10 +167,10 @@ impl Handler for Pinged<'_> {
                 waiting.pop_front();
             }
         }
-        // Answers nobody asked for must not start a ping each.
+        // Answers without a ping must not cause further pings.
         let asked = arrived - left;
         self.tally.duplicated += left as u64;
-        if asked > 0 {
+        if asked > 0 && !self.is_over {
             self.send(net, id, asked, now);
         }
     }

@@ -1,0 +1,259 @@
+//! The program against targets that are closed, silent, refuse, or deliver nothing: every run ends with a report, and its
+//! exit status and `--expect` tell what was lost.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use tungstenite::{Message, Utf8Bytes};
+
+/// A run that takes longer than this does not end. The longest of them takes about 10 s.
+const ENDLESS: Duration = Duration::from_secs(120);
+
+fn start(args: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn finish(child: Child, args: &[&str]) -> Output {
+    let pid = child.id();
+    let (ended, is_ended) = mpsc::channel::<()>();
+    let watchdog = thread::spawn(move || {
+        if is_ended.recv_timeout(ENDLESS).is_err() {
+            signal(pid, "KILL");
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    let _ = ended.send(());
+    watchdog.join().unwrap();
+    assert!(output.status.code().is_some(), "does not end: {args:?}");
+    output
+}
+
+fn load(args: &[&str]) -> Output {
+    finish(start(args), args)
+}
+
+fn signal(pid: u32, name: &str) {
+    Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a target does with a connection.
+#[derive(Clone, Copy)]
+enum Target {
+    /// Accepts it and says nothing.
+    Silent,
+    /// Answers the upgrade with 503.
+    Refusing,
+    /// Upgrades one connection every half second.
+    Slow,
+    /// Confirms subscriptions, and delivers and answers nothing else.
+    Deaf,
+}
+
+impl Target {
+    /// Listens until the test ends.
+    fn start(self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                if matches!(self, Target::Slow) {
+                    thread::sleep(Duration::from_millis(500));
+                }
+                thread::spawn(move || self.serve(stream));
+            }
+        });
+        address
+    }
+
+    fn serve(self, mut stream: TcpStream) {
+        match self {
+            Target::Silent => drop(stream.read_to_end(&mut Vec::new())),
+            Target::Refusing => {
+                let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+                while head.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+            }
+            Target::Slow | Target::Deaf => {
+                let Ok(mut socket) = tungstenite::accept(stream) else { return };
+                let mut say = |text: &'static str| socket.send(Message::Text(Utf8Bytes::from_static(text)));
+                if say(r#"{"event":"socket:connected"}"#).is_err() {
+                    return;
+                }
+                while let Ok(message) = socket.read() {
+                    if message.to_text().is_ok_and(|text| text.contains("socket:subscribe")) {
+                        let _ = socket.send(Message::Text(Utf8Bytes::from_static(r#"{"event":"socket:subscribed"}"#)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A socket for publishers. Each line is answered, or none is.
+fn admin_socket(name: &str, is_answered: bool) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("loadtest-faults-{}-{name}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                    if line.is_err() || is_answered && stream.write_all(b"{\"ok\":true}\n").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    path
+}
+
+fn closed_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn a_run_that_needs_too_many_processes_is_refused() {
+    for args in [
+        &["idle", "-n", "99999999"][..],
+        &["fanout", "-n", "99999999", "--admin-socket", "/nonexistent"],
+        &["connect", "--in-flight", "99999999"],
+        &["ping", "-n", "10", "--processes", "100000"],
+    ] {
+        let output = load(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stdout));
+        assert!(text(&output.stderr).contains("the limit is 64 processes"), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn every_scenario_ends_with_a_report_whatever_its_target_does() {
+    let targets = [closed_port().to_string(), Target::Silent.start(), Target::Refusing.start(), Target::Deaf.start()];
+    let no_socket = ["--admin-socket", "/nonexistent"];
+    let scenarios = [
+        [&["fanout", "-n", "4"][..], &no_socket].concat(),
+        [&["fanout", "-n", "4", "-r", "100", "--processes", "2"][..], &no_socket].concat(),
+        [&["churn", "-n", "4"][..], &no_socket].concat(),
+        vec!["ping", "-n", "4"],
+        vec!["idle", "-n", "4"],
+        vec!["connect", "--in-flight", "4"],
+        vec!["connect", "--in-flight", "4", "--hold", "8"],
+    ];
+    thread::scope(|scope| {
+        for target in &targets {
+            let is_deaf = *target == targets[3];
+            for scenario in &scenarios {
+                // A target that only upgrades is enough for these.
+                if is_deaf && ["idle", "connect"].contains(&scenario[0]) {
+                    continue;
+                }
+                let args =
+                    [&scenario[..], &["--connect", target, "-d", "0.3", "--warmup", "0", "--setup", "1"]].concat();
+                scope.spawn(move || {
+                    let output = load(&args);
+                    assert_eq!(output.status.code(), Some(1), "{args:?}: {}", text(&output.stderr));
+                    let report = text(&output.stdout);
+                    assert!(report.contains("everything was lost"), "{args:?}: {report}");
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn the_first_interrupt_ends_setting_up_with_a_report() {
+    let target = Target::Slow.start();
+    for processes in ["1", "3"] {
+        let args = ["idle", "-n", "3000", "--connect", &target, "--processes", processes, "--setup", "3000"];
+        let mut child = start(&args);
+        let mut stderr = child.stderr.take().unwrap();
+        // It handles signals once it has connections: the target is asked by nothing else.
+        while connections_to(&target) == 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        signal(child.id(), "INT");
+        let output = finish(child, &args);
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        assert!(text(&output.stdout).contains("interrupted: these are the results so far"), "{processes}: {said}");
+    }
+}
+
+/// Established connections to a local address, as the kernel lists them.
+fn connections_to(address: &str) -> usize {
+    let port = address.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    let remote = format!(":{port:04X} 01 ");
+    std::fs::read_to_string("/proc/net/tcp").unwrap().lines().filter(|line| line.contains(&remote)).count()
+}
+
+#[test]
+fn setting_up_ends_at_its_deadline() {
+    let target = Target::Slow.start();
+    let output =
+        load(&["idle", "-n", "3000", "--connect", &target, "--setup", "2", "-d", "0.3", "--expect", "unconnected=0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("of 3000 connections could be had"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("unconnected=0"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn expectations_see_every_kind_of_loss() {
+    let target = Target::Deaf.start();
+    let (answers, silence) = (admin_socket("answers", true), admin_socket("silence", false));
+    let (answers, silence) = (answers.to_str().unwrap(), silence.to_str().unwrap());
+    let cases: [(&[&str], &str, &str); 6] = [
+        (&["fanout", "-n", "2", "-w", "1"], answers, "lost=0"),
+        (&["fanout", "-n", "2", "-r", "100"], answers, "lost=0"),
+        // The second process does not publish, and sees nothing at all.
+        (&["fanout", "-n", "2", "-r", "100", "--processes", "2"], answers, "lost=0"),
+        (&["fanout", "-n", "2", "-r", "100"], silence, "unanswered=0"),
+        (&["ping", "-n", "2"], silence, "unanswered=0"),
+        (&["ping", "-n", "2"], silence, "p99<1s"),
+    ];
+    thread::scope(|scope| {
+        for (scenario, socket, expect) in cases {
+            let target = &target;
+            scope.spawn(move || {
+                let options = ["--connect", target, "--admin-socket", socket, "-d", "0.3", "--expect", expect];
+                let args = [scenario, &options].concat();
+                let output = load(&args);
+                assert_eq!(output.status.code(), Some(1), "{args:?}");
+                assert!(
+                    text(&output.stderr).contains(&format!("✗ expected {expect}")),
+                    "{args:?}: {}",
+                    text(&output.stderr)
+                );
+            });
+        }
+    });
+}
+
+#[test]
+fn a_target_may_be_given_by_name() {
+    let socket = std::env::temp_dir().join(format!("loadtest-faults-{}-floor.sock", std::process::id()));
+    let socket = socket.to_str().unwrap();
+    let mut floor = start(&["peer", "floor", "--listen", "127.0.0.1:0", "--admin-socket", socket]);
+    let mut line = String::new();
+    BufReader::new(floor.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let port = line.trim().rsplit(':').next().unwrap();
+    let name = format!("localhost:{port}");
+    let output =
+        load(&["fanout", "--target", "floor", "--connect", &name, "--admin-socket", socket, "-n", "2", "-d", "0.3"]);
+    floor.kill().unwrap();
+    floor.wait().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+}
