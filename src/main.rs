@@ -2,6 +2,7 @@
 
 mod cli;
 
+use anyhow::Context;
 use clap::Parser;
 use cli::{Cli, Command, Serve, Server, Sign, Subscribe};
 use corecast::admin::client::{Client, Error, Request};
@@ -13,9 +14,11 @@ use corecast::protocol::socket_id::SocketId;
 use corecast::server::Log;
 use corecast::server::arithmetic::Arithmetic;
 use corecast::server::machine::Machine;
+use corecast::server::signals::{self, Calls};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
@@ -28,10 +31,15 @@ use tracing_subscriber::{fmt, reload};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // Client commands keep the system's handling of signals. The first argument says what this process is: clap, which judges
+    // it, takes milliseconds in which a signal would be lost.
+    let first = std::env::args_os().nth(1);
+    let is_server = first.is_none_or(|first| first == "serve" || first.as_encoded_bytes().starts_with(b"-"));
+    let calls = is_server.then(signals::catch);
     let cli = Cli::parse();
     let done = match cli.command {
-        None => serve(cli.serve),
-        Some(Command::Serve(options)) => serve(options),
+        None => serve(cli.serve, calls),
+        Some(Command::Serve(options)) => serve(options, calls),
         Some(Command::Publish(publish)) => match publish.request() {
             (server, Some(request)) => ask(&server, request),
             (server, None) => publish_stdin(&server),
@@ -74,7 +82,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(options: Serve) -> anyhow::Result<ExitCode> {
+fn serve(options: Serve, calls: Option<io::Result<Calls>>) -> anyhow::Result<ExitCode> {
+    let calls = calls.unwrap_or_else(signals::catch).context("cannot catch signals")?;
     let settings = gather(&options.options.0)?;
     let config = settings.validate()?;
     let strays = Settings::strays(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
@@ -95,8 +104,8 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
         let (log, _written_at_the_end) = start_log(config.live.log);
         strays.iter().for_each(|stray| tracing::warn!("{stray}"));
         let flags = options.options.0;
-        let reread = Box::new(move || gather(&flags)?.validate());
-        corecast::server::run(config, reread, log)?;
+        let reread = Arc::new(move || Settings::gather_again(&flags, env)?.validate());
+        corecast::server::run(config, reread, log, calls)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -222,7 +231,11 @@ fn random_hex<const BYTES: usize>() -> anyhow::Result<String> {
 }
 
 fn gather(flags: &corecast::config::Flags) -> Result<Settings, Invalid> {
-    Settings::gather(flags, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    Settings::gather(flags, env)
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 fn print(text: &str) -> Result<(), Error> {

@@ -4,6 +4,7 @@ pub mod arithmetic;
 pub mod machine;
 mod manager;
 mod share;
+pub mod signals;
 mod supervisor;
 
 use crate::config::{Config, HttpListener, Invalid, Live, Pin};
@@ -11,7 +12,7 @@ use crate::control as http;
 use crate::hub::mail::{SHARDS_MAX, ShardId};
 use crate::shard::doorbell::Doorbell;
 use crate::shard::mesh;
-use crate::shard::orders::{Call, Order};
+use crate::shard::orders::Order;
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
 use arithmetic::Arithmetic;
@@ -20,8 +21,7 @@ use machine::Machine;
 use mio::{Poll, Waker};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signals::Calls;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -33,11 +33,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Instant, SystemTime};
-use supervisor::{Course, Supervisor};
+use supervisor::{Course, Reloads, Supervisor};
 use tracing::level_filters::LevelFilter;
 
 /// Reads the configuration again, from where it was read at the start.
-pub type Reread = Box<dyn Fn() -> Result<Config, Invalid> + Send>;
+pub type Reread = Arc<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 
 /// What the server may do with the log, which the command line has started.
 pub struct Log {
@@ -47,12 +47,13 @@ pub struct Log {
     pub lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// Serves until a signal says stop, then until everything acknowledged is written or the deadline has come.
+/// Serves until a signal says stop, then until everything acknowledged is written or the deadline has come. `calls` comes
+/// from [`signals::catch`].
 ///
 /// # Errors
 /// What kept the server from starting (an address in use, an admin socket that another server answers on), or a shard from
 /// turning.
-pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
+pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Result<()> {
     ensure!((1..=SHARDS_MAX).contains(&config.shards), "shards: {} is not in 1..={SHARDS_MAX}", config.shards);
     abort_on_panic();
     let descriptors = raise_descriptors();
@@ -61,9 +62,6 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let machine = Machine { descriptors, ..Machine::look() };
     let live = fit(&config, &machine);
     reserve_descriptors(&config, &machine, &live);
-    // Blocked before the first thread starts, so that no thread of ours dies of them.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
-
     let http = config.http.map(listen_http).transpose()?.flatten();
     let (listeners, address) = listen(config.listen, config.shards)?;
     let admin = AdminSocket::bind(&config.admin_socket)?;
@@ -75,7 +73,6 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     let polls = (0..config.shards).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>()?;
     let doorbell = |poll: &Poll| Waker::new(poll.registry(), DOORBELL).map(|waker| Doorbell::new(waker, config.shards));
     let doorbells: Arc<[Doorbell]> = polls.iter().map(doorbell).collect::<Result<Vec<_>, _>>()?.into();
-    let (call, calls) = unbounded();
     let shared = Arc::new(Shared {
         doorbells,
         is_stopping: AtomicBool::new(false),
@@ -83,7 +80,7 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
         admitted: Arc::default(),
         seed,
         start: Instant::now(),
-        calls: call.clone(),
+        calls: calls.sender,
         log_lines_dropped: log.lines_dropped,
     });
     let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mesh::inbox()).unzip();
@@ -122,11 +119,20 @@ pub fn run(config: Config, reread: Reread, log: Log) -> anyhow::Result<()> {
     if let Some(address) = http_address {
         announce_console(&remote, address);
     }
-    pass_on_signals(signals, call);
     manager::tell_ready();
-    let (course, set_log) = (Course::Serving, log.set_level);
-    let supervisor = Supervisor { shared, orders, calls, config, machine, http: remote, reread, set_log, course };
-    thread::spawn(|| supervisor.run());
+    let supervisor = Supervisor {
+        shared,
+        orders,
+        calls: calls.receiver,
+        config,
+        machine,
+        http: remote,
+        reread,
+        set_log: log.set_level,
+        course: Course::Serving,
+        reloads: Reloads::default(),
+    };
+    thread::Builder::new().name("supervisor".into()).spawn(|| supervisor.run()).context("cannot start a thread")?;
 
     let mut result = Ok(());
     for (me, thread) in threads.into_iter().enumerate() {
@@ -360,27 +366,6 @@ fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<
         thread::Builder::new().name(format!("shard-{me}")).spawn(run).context("cannot start a shard's thread")
     };
     shards.into_iter().enumerate().map(spawn).collect()
-}
-
-/// The first SIGTERM or SIGINT sees to it that the server ends, the second one ends the process, whatever the supervisor is busy with.
-fn pass_on_signals(mut signals: Signals, calls: Sender<Call>) {
-    thread::spawn(move || {
-        let mut is_stopping = false;
-        for signal in signals.forever() {
-            let call = match signal {
-                SIGHUP => Call::Reload,
-                _ if is_stopping => {
-                    tracing::warn!(signal, "second signal: exiting at once");
-                    std::process::exit(1);
-                }
-                SIGTERM => Call::Terminate,
-                _ => Call::Interrupt,
-            };
-            is_stopping |= signal != SIGHUP;
-            // Received for as long as the process lives.
-            let _ = calls.send(call);
-        }
-    });
 }
 
 /// The settings as the shards hold to them: no more connections than there is room for.

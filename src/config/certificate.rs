@@ -1,6 +1,7 @@
 //! The certificate that the WebSocket listener shows, and its private key: read, checked against each other, and made
 //! into what a TLS session is started from.
 
+use super::files::Files;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -40,13 +41,13 @@ impl Certificate {
     ///
     /// # Errors
     /// A file that cannot be read or holds something else, or a key that is not the certificate's.
-    pub fn load(cert: &Path, key: &Path) -> Result<Certificate, Unfit> {
+    pub fn load(cert: &Path, key: &Path, files: &Files) -> Result<Certificate, Unfit> {
         let of_cert = |why| Unfit { is_key: false, why };
         let of_key = |why| Unfit { is_key: true, why };
-        let chain = read_chain(cert).map_err(of_cert)?;
+        let chain = read_chain(cert, files).map_err(of_cert)?;
         let not_after = not_after(&chain[0])
             .ok_or_else(|| of_cert(format!("the first certificate in {} is no X.509 certificate", cert.display())))?;
-        let private = read_key(key).map_err(of_key)?;
+        let private = read_key(key, files).map_err(of_key)?;
         let server = serve(chain.clone(), private).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => of_key(format!(
                 "the key in {} is not that of the first certificate in {}: they belong to different pairs, or the chain does \
@@ -124,8 +125,8 @@ fn serve(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Re
     Ok(server)
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read(path)?;
+fn read_chain(path: &Path, files: &Files) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = files.read(path)?.text.into_bytes();
     let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
     match chain.map_err(|error| no_pem(path, &error))? {
         chain if !chain.is_empty() => Ok(chain),
@@ -137,8 +138,8 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let bytes = read(path)?;
+fn read_key(path: &Path, files: &Files) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = files.read(path)?.text.into_bytes();
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
         pem::Error::NoItemsFound if memchr::memmem::find(&bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some() => {
             let path = path.display();
@@ -151,10 +152,6 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         }
         error => no_pem(path, &error),
     })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
 fn no_pem(path: &Path, error: &pem::Error) -> String {

@@ -1,6 +1,7 @@
 //! Who may use the console.
 
 use super::REDACTED;
+use super::files::Files;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -27,11 +28,10 @@ impl ConsoleKey {
     ///
     /// # Errors
     /// What is wrong with the file, for people; nothing of what it holds.
-    pub fn load(path: &Path) -> Result<ConsoleKey, String> {
+    pub fn load(path: &Path, files: &Files) -> Result<ConsoleKey, String> {
         let at = path.display();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {at} ({error}); `corecast keygen > FILE` makes one"))?;
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let read = files.read(path).map_err(|why| format!("{why}; `corecast keygen > FILE` makes one"))?;
+        let mut lines = read.text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let secret = lines.next().unwrap_or_default();
         let is_legal = (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len())
             && secret.bytes().all(|byte| byte.is_ascii_graphic());

@@ -4,6 +4,7 @@ use super::access::{self, Access, Origin};
 use super::certificate::Certificate;
 use super::console::{Console, ConsoleKey};
 use super::difference::redacted;
+use super::files::Files;
 use super::options::{self, OPTIONS, Opt};
 use super::{CONNECTIONS_AUTO_MAX, WEBHOOK_EVENTS, WEBHOOKS_MAX};
 use super::{Config, HttpListener, Key, Limits, Live, Pin, WebhookUrl, Webhooks};
@@ -25,6 +26,8 @@ pub const CONFIG_ENV: &str = "CORECAST_CONFIG";
 pub struct Settings {
     /// In the order of [`OPTIONS`].
     given: Vec<Given>,
+    /// Reads the files that options name.
+    files: Files,
 }
 
 struct Given {
@@ -55,6 +58,11 @@ impl fmt::Display for Invalid {
 }
 
 impl Invalid {
+    /// One problem.
+    pub fn new(problem: impl Into<String>) -> Invalid {
+        Invalid(vec![problem.into()])
+    }
+
     /// All of it on one line, for a log or a reply.
     pub fn in_one_line(&self) -> String {
         self.0.join("; ")
@@ -62,26 +70,38 @@ impl Invalid {
 }
 
 impl Settings {
-    /// Gathers the sources; reads the configuration file if one is named. Values are not judged yet.
+    /// Gathers the sources at the start; reads the configuration file if one is named. Values are not judged yet.
     pub fn gather(flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Invalid> {
+        Settings::gather_from(flags, env, Files::at_start())
+    }
+
+    /// Gathers the sources for a reload, which reads no FIFO.
+    pub fn gather_again(flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Invalid> {
+        Settings::gather_from(flags, env, Files::at_reload())
+    }
+
+    fn gather_from(flags: &Flags, env: impl Fn(&str) -> Option<String>, files: Files) -> Result<Settings, Invalid> {
         // Set but empty is how compose files and unit files say "not set".
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
         let named = flags.get("config").and_then(|values| values.first().cloned());
         let Some(path) = named.or_else(|| env(CONFIG_ENV)).map(PathBuf::from) else {
-            return Ok(Settings::layer(flags, env, None));
+            return Ok(Settings::layer(flags, env, None, files));
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            Invalid(vec![format!(
-                "cannot read the configuration file {}: {error}. Correct --config (or {CONFIG_ENV}); without one, the \
-                 defaults serve",
-                path.display()
-            )])
+        let read = files.read(&path).map_err(|why| {
+            Invalid::new(format!(
+                "the configuration file: {why}. Correct --config (or {CONFIG_ENV}); without one, the defaults apply"
+            ))
         })?;
-        let file = parse_file(&text, &path)?;
-        Ok(Settings::layer(flags, env, Some((path, file))))
+        let file = parse_file(&read.text, &path)?;
+        Ok(Settings::layer(flags, env, Some((path, file)), files))
     }
 
-    fn layer(flags: &Flags, env: impl Fn(&str) -> Option<String>, file: Option<(PathBuf, Lines)>) -> Settings {
+    fn layer(
+        flags: &Flags,
+        env: impl Fn(&str) -> Option<String>,
+        file: Option<(PathBuf, Lines)>,
+        files: Files,
+    ) -> Settings {
         let pick = |option: &'static Opt| {
             let (values, source) = if let Some(values) = flags.get(option.name) {
                 (values.clone(), Source::Flag)
@@ -104,7 +124,7 @@ impl Settings {
             };
             Given { option, values, source }
         };
-        Settings { given: OPTIONS.iter().map(pick).collect() }
+        Settings { given: OPTIONS.iter().map(pick).collect(), files }
     }
 
     /// Variables that look like an option's and are none: what they were set for does not happen. Others may begin with
@@ -294,7 +314,7 @@ impl<'a> Check<'a> {
             format!("{given} is given without {missing}. Add {missing}, {what}, or leave both out to serve without TLS")
         };
         match (cert, key) {
-            (Some(cert), Some(key)) => match Certificate::load(Path::new(cert), Path::new(key)) {
+            (Some(cert), Some(key)) => match Certificate::load(Path::new(cert), Path::new(key), &self.settings.files) {
                 Ok(certificate) => return Some(certificate.into()),
                 Err(unfit) => {
                     let given = self.settings.given(if unfit.is_key { "tls-key" } else { "tls-cert" });
@@ -317,7 +337,7 @@ impl<'a> Check<'a> {
         let Some(path) = self.one("console-key-file") else {
             return Console { is_on, key: None };
         };
-        let key = ConsoleKey::load(Path::new(path)).map_err(|why| {
+        let key = ConsoleKey::load(Path::new(path), &self.settings.files).map_err(|why| {
             let problem = self.settings.given("console-key-file").problem(&why);
             self.note(problem);
         });
@@ -336,7 +356,7 @@ impl<'a> Check<'a> {
         }
         if let Some(path) = self.one("key-file") {
             let given = self.settings.given("key-file");
-            match read_key_file(Path::new(path)) {
+            match read_key_file(Path::new(path), &self.settings.files) {
                 Ok(read) => keys.extend(read),
                 Err(why) => self.note(given.problem(&why)),
             }
@@ -418,10 +438,9 @@ impl Given {
 }
 
 /// One `ID:SECRET` a line; `#` starts a comment line, blank lines are skipped.
-fn read_key_file(path: &Path) -> Result<Vec<Key>, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {} ({error}); `corecast keygen >> FILE` makes one", path.display()))?;
-    let lines = text.lines().map(str::trim).zip(1..);
+fn read_key_file(path: &Path, files: &Files) -> Result<Vec<Key>, String> {
+    let read = files.read(path).map_err(|why| format!("{why}; `corecast keygen >> FILE` makes one"))?;
+    let lines = read.text.lines().map(str::trim).zip(1..);
     lines
         .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
         .map(|(line, number)| {
@@ -544,7 +563,7 @@ mod tests {
         };
         let path = PathBuf::from("test.toml");
         let file = parse_file(file, &path)?;
-        Ok(Settings::layer(&flags(on_line), env, Some((path, file))))
+        Ok(Settings::layer(&flags(on_line), env, Some((path, file)), Files::at_start()))
     }
 
     fn config(on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str) -> Result<Config, Invalid> {

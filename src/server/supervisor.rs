@@ -1,18 +1,19 @@
-//! The supervisor, a thread: signals, and what operators ask of the whole server. It reads files, so that no shard ever waits for
-//! a disk, and hands every shard the same result. Whether the server is to go on is decided here alone.
+//! The supervisor, a thread: signals, and what operators ask of the whole server. A reload reads files on one more thread, so
+//! that no disk holds up a shard, a stop, a drain or a shed. Whether the server goes on is decided here alone.
 
 use super::arithmetic::Arithmetic;
 use super::machine::Machine;
 use super::share::apportioned;
 use super::{Reread, fit, manager, reserve_descriptors, tell_costs};
-use crate::config::{Change, Config, Difference, WARNING_INTERVAL};
+use crate::config::{Change, Config, Difference, Invalid, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
 use crate::hub::mail::{Answer, Asker, Operation, Share};
 use crate::shard::Shared;
 use crate::shard::orders::{Call, Order};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 
@@ -36,7 +37,22 @@ pub struct Supervisor {
     pub set_log: Box<dyn Fn(LevelFilter) + Send>,
     /// Where the server is going.
     pub course: Course,
+    /// Reloads that are under way.
+    pub reloads: Reloads,
 }
+
+/// Reloads that are under way: one read of the configuration at a time.
+#[derive(Default)]
+pub struct Reloads {
+    /// What the thread that reads will say.
+    read: Option<Receiver<Read>>,
+    /// The requests that it answers; `None` is SIGHUP.
+    served: Vec<Option<Asker>>,
+    /// Requests that came later. The next read answers them, because this one may have seen an older file.
+    waiting: Vec<Option<Asker>>,
+}
+
+type Read = Result<Config, Invalid>;
 
 /// Whether the server goes on. Nothing goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,42 +74,78 @@ impl Supervisor {
     /// Does what is called for.
     pub fn run(mut self) {
         loop {
-            let call = match self.calls.recv_timeout(WARNING_INTERVAL) {
-                Ok(call) => call,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.config.live.warn();
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            match call {
-                Call::Operate(asker, operation) => {
-                    let answer = match operation {
-                        Operation::Reload => self.reload(),
-                        Operation::Drain { over_ms } => self.drain(over_ms),
-                        Operation::Shed { share, over_ms } => self.shed(share, over_ms),
-                    };
-                    self.answer(asker, answer);
-                }
-                Call::Reload => drop(self.reload()),
-                Call::Terminate => self.terminate(),
-                Call::Interrupt => self.stop("SIGINT"),
-                Call::Drained => self.drained(),
+            let read = self.reloads.read.clone().unwrap_or_else(never);
+            select! {
+                recv(self.calls) -> call => match call {
+                    Ok(call) => self.call(call),
+                    Err(_) => return,
+                },
+                recv(read) -> read => self.reload(read.unwrap_or_else(|_| Err(Invalid::new("the configuration was not read")))),
+                default(WARNING_INTERVAL) => self.config.live.warn(),
             }
         }
     }
 
-    /// Reads the configuration as at the start. If it is valid all shards hold to it when this returns; otherwise nothing has
-    /// changed.
-    fn reload(&mut self) -> Answer {
-        let read = match (self.reread)() {
-            Ok(read) => read,
-            Err(invalid) => {
-                let text = invalid.in_one_line();
-                tracing::error!("the configuration stays as it was: {text}");
-                return Answer::InvalidConfiguration(text.into());
+    fn call(&mut self, call: Call) {
+        match call {
+            Call::Operate(asker, Operation::Reload) => self.begin_reload(Some(asker)),
+            Call::Operate(asker, Operation::Drain { over_ms }) => {
+                let answer = self.drain(over_ms);
+                self.answer(asker, answer);
             }
-        };
+            Call::Operate(asker, Operation::Shed { share, over_ms }) => {
+                self.answer(asker, self.shed(share, over_ms));
+            }
+            Call::Reload => self.begin_reload(None),
+            Call::Terminate => self.terminate(),
+            Call::Interrupt => self.stop("SIGINT"),
+            Call::Drained => self.drained(),
+        }
+    }
+
+    fn begin_reload(&mut self, asker: Option<Asker>) {
+        self.reloads.waiting.push(asker);
+        if self.reloads.read.is_none() {
+            self.begin_read();
+        }
+    }
+
+    fn begin_read(&mut self) {
+        let (sender, read) = bounded(1);
+        self.reloads.served = std::mem::take(&mut self.reloads.waiting);
+        self.reloads.read = Some(read);
+        let reread = Arc::clone(&self.reread);
+        let failed = sender.clone();
+        // The channel has room for the one result.
+        let run = move || drop(sender.send(reread()));
+        if let Err(error) = thread::Builder::new().name("reload".into()).spawn(run) {
+            drop(failed.send(Err(Invalid::new(format!("no thread to read the configuration: {error}")))));
+        }
+    }
+
+    /// Applies what was read, for each of those who asked in turn: the first is told of the changes.
+    fn reload(&mut self, read: Read) {
+        self.reloads.read = None;
+        for asker in std::mem::take(&mut self.reloads.served) {
+            let answer = match &read {
+                Ok(config) => self.apply(config.clone()),
+                Err(invalid) => {
+                    let text = invalid.in_one_line();
+                    tracing::error!("the configuration stays as it was: {text}");
+                    Answer::InvalidConfiguration(text.into())
+                }
+            };
+            if let Some(asker) = asker {
+                self.answer(asker, answer);
+            }
+        }
+        if !self.reloads.waiting.is_empty() {
+            self.begin_read();
+        }
+    }
+
+    /// Puts a configuration in force. All shards hold to it when this returns.
+    fn apply(&mut self, read: Config) -> Answer {
         let difference = self.config.difference(&read);
         let costs = self.costs();
         (self.set_log)(read.live.log);
@@ -228,5 +280,67 @@ fn report(difference: &Difference) {
     }
     for Change { option, old, new } in restart {
         tracing::warn!("{option}: {old} → {new} needs a restart; the server keeps what it was started with");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, Settings};
+    use crate::control::{Control, Parts};
+    use crossbeam_channel::unbounded;
+    use std::io;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_reload_that_waits_for_a_file() {
+        let read = || Settings::gather(&Flags::default(), |_| None).and_then(|settings| settings.validate());
+        let config = read().expect("the defaults are valid");
+        let http = Control::start(Parts {
+            listener: None,
+            sessions: Box::new(|| Err(io::ErrorKind::NotConnected.into())),
+            app_id: "1".into(),
+            listen: config.listen,
+            live: Arc::new(config.live.clone()),
+        });
+        let (sender, calls) = unbounded();
+        let shared = Arc::new(Shared {
+            doorbells: Arc::new([]),
+            is_stopping: AtomicBool::new(false),
+            accepted: Arc::default(),
+            admitted: Arc::default(),
+            seed: [0; 4],
+            start: Instant::now(),
+            calls: sender.clone(),
+            log_lines_dropped: Box::new(|| 0),
+        });
+        let (disk, file) = bounded(0);
+        let (asked, is_asked) = unbounded();
+        let supervisor = Supervisor {
+            shared: shared.clone(),
+            orders: Vec::new(),
+            calls,
+            config,
+            machine: Machine::look(),
+            http: http.expect("a thread").remote(),
+            reread: Arc::new(move || {
+                asked.send(()).expect("the test goes on");
+                file.recv().expect("the disk answers");
+                read()
+            }),
+            set_log: Box::new(|_| ()),
+            course: Course::Serving,
+            reloads: Reloads::default(),
+        };
+        thread::spawn(move || supervisor.run());
+        sender.send(Call::Reload).expect("the supervisor runs");
+        is_asked.recv().expect("the reload has begun");
+        sender.send(Call::Terminate).expect("the supervisor runs");
+        let start = Instant::now();
+        while !shared.is_stopping.load(SeqCst) {
+            assert!(start.elapsed() < Duration::from_secs(60), "the stop waits for the reload");
+            thread::yield_now();
+        }
+        disk.send(()).expect("the reload still waits");
     }
 }

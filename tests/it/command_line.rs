@@ -456,6 +456,15 @@ fn check_config_says_whether_it_would_do() {
     assert_fails(&output(corecast(&["serve", "--check-config", "--config", missing]), b""), missing);
 }
 
+/// `--key-file <(command)` keeps secrets out of files.
+#[test]
+fn a_key_file_may_be_a_pipe_at_the_start() {
+    let mut bash = std::process::Command::new("bash");
+    let script = "\"$0\" serve --print-config --key-file <(echo piped:0123456789abcdef)";
+    bash.args(["-c", script, env!("CARGO_BIN_EXE_corecast")]);
+    assert_contains(&stdout(&output(bash, b"")), "key-file = \"/dev/fd/");
+}
+
 /// What the limits can cost is said by kind, and what the machine cannot hold is warned of, with the remedy.
 #[test]
 fn check_config_says_what_the_limits_can_cost() {

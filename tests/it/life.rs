@@ -1,9 +1,10 @@
 //! Starting, stopping, and what stands in the way of either.
 
 use crate::harness::{
-    Admin, Client, LONG, RawClient, Server, TempDir, corecast, eventually, for_shards, output, shortened, subscribe,
-    subscribed, text_frame,
+    Admin, Client, LONG, RawClient, Server, Stderr, TempDir, corecast, eventually, for_shards, output, shortened,
+    subscribe, subscribed, text_frame,
 };
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,6 +19,7 @@ use tungstenite::protocol::Message;
 for_shards!(
     sigterm_closes_with_1012_and_exits_with_0,
     sigint_does_as_sigterm_does,
+    two_signals_for_one_ctrl_c_end_the_server_gracefully,
     what_was_acknowledged_arrives_before_the_close,
     clients_that_do_not_answer_do_not_hold_it_up,
     a_second_server_on_the_port_names_the_address,
@@ -56,6 +58,55 @@ fn sigint_does_as_sigterm_does(shards: usize) {
     drop(client);
     let status = server.wait();
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// A terminal signals a whole process group, and a wrapper forwards the signal.
+fn two_signals_for_one_ctrl_c_end_the_server_gracefully(shards: usize) {
+    let mut server = Server::start(shards);
+    let mut client = Client::connect(&server);
+    // Without an answer to its close frame the server is still there when the second signal comes.
+    let _mute = RawClient::connect(&server);
+    // Both are delivered together, however busy the machine is.
+    server.signal(Signal::STOP);
+    server.signal(Signal::INT);
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    client.expect_close(1012);
+    drop(client);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// The configuration file is a FIFO: the server is at its start for as long as the test likes.
+#[test]
+fn signals_at_the_start_are_neither_lost_nor_fatal() {
+    for signals in [&[Signal::HUP][..], &[Signal::TERM], &[Signal::INT], &[Signal::HUP, Signal::TERM]] {
+        let dir = TempDir::new();
+        let fifo = dir.path().join("corecast.toml");
+        mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).expect("a FIFO");
+        let mut command = corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--shards", "1"]);
+        command.args(["--pin", "none", "--config"]).arg(&fifo).arg("--admin-socket").arg(dir.path().join("admin.sock"));
+        let mut server = command.stderr(Stdio::piped()).spawn().expect("the server's binary starts");
+        let stderr = Stderr::drain(server.stderr.take().expect("stderr is piped"));
+        // The FIFO can be opened once the server reads it.
+        let mut writer = None;
+        let write = OFlags::WRONLY | OFlags::NONBLOCK;
+        eventually("the server reads its configuration", || {
+            writer = rustix::fs::open(&fifo, write, Mode::empty()).ok();
+            writer.is_some()
+        });
+        for signal in signals {
+            kill_process(Pid::from_child(&server), *signal).expect("the server still runs");
+        }
+        drop(writer);
+        assert!(stderr.wait_for_address().is_some(), "{signals:?}: it does not start: {}", stderr.text());
+        if signals == [Signal::HUP] {
+            let reloads = |text: &str| text.contains("configuration").then_some(());
+            assert!(stderr.wait_for(reloads).is_some(), "the reload is done: {}", stderr.text());
+            kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
+        }
+        assert!(stderr.wait_for_end(), "{signals:?}: it does not end: {}", stderr.text());
+        assert_eq!(server.wait().expect("a child can be waited for").code(), Some(0), "{signals:?}: {}", stderr.text());
+    }
 }
 
 /// SIGTERM in the middle of a stream of publishes: every subscriber has at least what was acknowledged, without a gap.

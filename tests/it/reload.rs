@@ -4,8 +4,10 @@ use crate::harness::{
     Admin, Client, Options, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, frame,
     opcode, output, subscribe, text_frame,
 };
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use tungstenite::protocol::Message;
 
@@ -161,6 +163,30 @@ fn a_configuration_that_is_not_valid_changes_nothing(shards: usize) {
     assert!(reply["error"].as_str().expect("a text").contains(&file), "{reply}");
     assert_eq!(configured.changes("max-subscriptions = 2\n"), ["max-subscriptions: 1 → 2"]);
     client.subscribe("b");
+}
+
+/// A FIFO would hold up the reload, and with it a stop, until a writer comes.
+#[test]
+fn a_reload_reads_regular_files_only() {
+    let mut configured = Configured::start(1, "");
+    let path = |name: &str| configured.dir.path().join(name);
+    let (fifo, to_fifo, keys, to_keys) = (path("fifo"), path("to-fifo"), path("keys"), path("to-keys"));
+    mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).expect("a FIFO");
+    std::fs::write(&keys, "a:0123456789abcdef\n").expect("a file");
+    symlink(&fifo, &to_fifo).expect("a link");
+    symlink(&keys, &to_keys).expect("a link");
+    for refused in [&fifo, &to_fifo, &path("."), &"/dev/zero".into()] {
+        for option in ["key-file", "console-key-file"] {
+            let reply = configured.reload(&format!("{option} = {refused:?}\n"));
+            assert_eq!(reply["code"], "invalid_configuration", "{reply}");
+            assert!(reply["error"].as_str().expect("a text").contains("it is not a regular file"), "{reply}");
+        }
+    }
+    assert_eq!(configured.changes(&format!("key-file = {to_keys:?}\n")), ["key: none → a"]);
+    std::fs::remove_file(&configured.file).expect("it was there");
+    mkfifoat(CWD, &configured.file, Mode::RUSR | Mode::WUSR).expect("a FIFO");
+    configured.server.signal(Signal::HUP);
+    assert_eq!(configured.server.terminate().code(), Some(0));
 }
 
 /// A table that grows while connections are accepted holds up a shard.

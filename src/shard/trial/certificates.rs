@@ -1,6 +1,6 @@
 //! A certificate, and clients that believe it.
 
-use crate::config::Certificate;
+use crate::config::{Certificate, Files};
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -27,7 +27,8 @@ fn made() -> &'static (Arc<Certificate>, Vec<Arc<ClientConfig>>) {
         let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).expect("written");
         std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-        let certificate = Certificate::load(&cert, &key).unwrap_or_else(|unfit| panic!("{}", unfit.why));
+        let certificate =
+            Certificate::load(&cert, &key, &Files::at_start()).unwrap_or_else(|unfit| panic!("{}", unfit.why));
         std::fs::remove_dir_all(&folder).expect("removed");
         let mut roots = RootCertStore::empty();
         roots
