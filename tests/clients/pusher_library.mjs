@@ -10,7 +10,7 @@ const [key, secret] = process.env.CORECAST_TEST_KEY.split(":");
 const [host, port] = process.env.CORECAST_HTTP.split(":");
 const pusher = new Pusher({ appId: "1", key, secret, host, port, useTLS: false });
 
-// A client of the native protocol, with its socket_id in the spelling that the library insists on.
+// A client of the native protocol, with its socket_id in the spelling that the library requires.
 async function client() {
   const socket = new WebSocket(process.env.CORECAST_URL);
   const box = new Mailbox();
@@ -31,7 +31,7 @@ for (const each of [first, second]) {
   assert.equal((await each.request("socket:subscribe", { channel: "node-orders" })).event, "socket:subscribed");
 }
 
-// Private, signed by the library's helpers, of the newer name and the older.
+// Private channels, signed by both helpers of the library.
 const channel = "private-node";
 const { auth } = pusher.authorizeChannel(first.dotted, channel);
 assert.equal((await first.request("socket:subscribe", { channel, auth })).event, "socket:subscribed");
@@ -40,7 +40,7 @@ assert.equal((await second.request("socket:subscribe", { channel, auth: older.au
 
 for (const [socketId, name] of forged(channel)) assert.throws(() => pusher.authorizeChannel(socketId, name), /Invalid/);
 
-// Objects arrive as objects, texts as texts.
+// Objects arrive as objects, strings as strings.
 assert.equal((await pusher.trigger("node-orders", "paid", { id: 42 })).status, 200);
 await pusher.trigger(["node-orders", channel], "said", "hello");
 for (const each of [first, second]) {

@@ -19,7 +19,7 @@ def library(app_id="1", secret=SECRET):
 
 
 class Client:
-    """A client of the native protocol, with its socket_id in the spelling that the library insists on."""
+    """A client of the native protocol, with its socket_id in the spelling that the library requires."""
 
     async def open(self):
         self.socket = await connect(os.environ["CORECAST_URL"], ping_interval=None, proxy=None)
@@ -51,7 +51,7 @@ async def main():
     for socket_id, channel in forged("private-python"):
         refused(ValueError, backend.authenticate, channel, socket_id)
 
-    # Objects arrive as objects, texts as texts.
+    # Objects arrive as objects, strings as strings.
     backend.trigger("python-orders", "paid", {"id": 42})
     backend.trigger(["python-orders"], "said", "hello")
     for client in (first, second):

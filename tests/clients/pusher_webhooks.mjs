@@ -1,4 +1,4 @@
-// pusher (https://github.com/pusher/pusher-http-node), unmodified: what is posted to a webhook is valid.
+// pusher (https://github.com/pusher/pusher-http-node), unmodified: it validates the server's webhooks.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -25,14 +25,14 @@ const server = createServer(async (request, response) => {
   assert.ok(Math.abs(Date.now() - webhook.getTime()) < 60_000, rawBody);
   assert.ok(!other.webhook({ headers: request.headers, rawBody }).isValid());
   assert.ok(!pusher.webhook({ headers: request.headers, rawBody: `${rawBody} ` }).isValid());
-  // Channels of clients that have just gone are told of too.
+  // Channels of other tests are reported too.
   for (const event of webhook.getEvents()) if (event.channel === channel) hooks.put(event);
   response.writeHead(204).end();
 });
 server.listen(0, "127.0.0.1");
 await once(server, "listening");
 
-// What the server's file says of webhooks from now on.
+// Changes the webhooks in the server's configuration.
 async function configure(urls) {
   await writeFile(process.env.CORECAST_TEST_CONFIG, `webhook = ${JSON.stringify(urls)}\n`);
   const admin = connect(process.env.CORECAST_ADMIN_SOCKET);

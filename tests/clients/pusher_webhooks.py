@@ -1,4 +1,4 @@
-"""pusher (https://github.com/pusher/pusher-http-python), unmodified: what is posted to a webhook is valid."""
+"""pusher (https://github.com/pusher/pusher-http-python), unmodified: it validates the server's webhooks."""
 
 import asyncio
 import http.server
@@ -28,7 +28,7 @@ class Hooks(http.server.BaseHTTPRequestHandler):
         assert valid and not OTHER.validate_webhook(*signed, body), body
         assert not BACKEND.validate_webhook(*signed, body + " "), body
         for event in valid["events"]:
-            # Channels of clients that have just gone are told of too.
+            # Channels of other tests are reported too.
             if event["channel"] == CHANNEL:
                 self.events.put(event)
         self.send_response(204)
@@ -39,7 +39,7 @@ class Hooks(http.server.BaseHTTPRequestHandler):
 
 
 def configure(urls):
-    """What the server's file says of webhooks from now on."""
+    """Changes the webhooks in the server's configuration."""
     with open(os.environ["CORECAST_TEST_CONFIG"], "w") as file:
         file.write(f"webhook = {json.dumps(urls)}\n")
     with socket.socket(socket.AF_UNIX) as admin:

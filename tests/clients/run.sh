@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Independent clients against a real server: websockets, aiohttp and wsproto of Python, ws and undici of Node, Pusher's
-# own libraries of both over HTTP, and a conformance suite that speaks RFC 6455 frame by frame.
-#   tests/clients/run.sh [conformance.py --table …]      all of them, or one script with arguments
+# Clients of other authors against a real server: websockets, aiohttp and wsproto of Python, ws and undici of Node, Pusher's
+# server libraries for both over HTTP, and a conformance suite that speaks RFC 6455 frame by frame.
+#   tests/clients/run.sh [conformance.py --table …]      runs all, or one script with arguments
 # Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
 # Installs the clients, in the versions of requirements.txt and package-lock.json, under target/clients.
 set -euo pipefail
@@ -21,12 +21,12 @@ done
 [ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
 
 skipped=0
-skip() { # what it needs
+skip() { # the clients, the missing program
     printf '\n*** SKIPPED: the clients in %s, because %s is missing here ***\n\n' "$1" "$2" >&2
     skipped=$((skipped + 1))
 }
 
-# What is already installed from the same list is kept.
+# Keeps what is installed from the same list.
 scripts=()
 if ! command -v python3 >/dev/null; then
     skip Python python3
@@ -50,7 +50,7 @@ else
         (cd "$home/node" && npm ci --silent --no-audit --no-fund)
         cp package-lock.json "$home/node/installed.json"
     fi
-    # Node looks for modules beside the script.
+    # Node looks for modules in the directory of the script.
     cp scenario.mjs client_ws.mjs client_undici.mjs pusher_library.mjs pusher_webhooks.mjs "$home/node"
     scripts+=(client_ws.mjs client_undici.mjs pusher_library.mjs pusher_webhooks.mjs)
 fi
@@ -59,7 +59,7 @@ if [ $# -gt 0 ]; then
     shift
 fi
 
-# One server as it comes, and one that takes the longest messages.
+# One server with defaults, and one with the largest --max-message.
 dir=$(mktemp -d)
 servers=()
 stop() {
@@ -68,7 +68,7 @@ stop() {
     rm -rf "$dir"
 }
 trap stop EXIT
-start() { # name, options: prints nothing, sets $url. So few connections that none of them has a warning.
+start() { # name, options; sets $url. --max-connections is small enough to cause no warning.
     local name=$1
     shift
     env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --max-connections 100 --log warn "$@" 2>"$dir/$name.log" &
@@ -104,7 +104,7 @@ for script in "${scripts[@]}"; do
     echo "  $script: ${SECONDS} s"
 done
 if grep -H . "$dir"/*.log | grep -v 'listening on'; then
-    echo "FAILED: a server had something to say" >&2
+    echo "FAILED: a server has logged a warning or an error" >&2
     failed=$((failed + 1))
 fi
 echo "clients: $((${#scripts[@]} - failed)) passed, $failed failed, $skipped skipped"

@@ -1,4 +1,4 @@
-// What every Node client goes through: the echo path, then publish/subscribe. The client is behind an adapter:
+// The test of every Node client: the echo path, then publish/subscribe. Each client has an adapter:
 //   name, connect(url) → { compressed, send(textOrBytes), receive() → string | Uint8Array | { code, reason },
 //                          ping(payload) where the client can, close(code, reason) → { code } }
 
@@ -14,24 +14,24 @@ const MESSAGE_BYTES_MAX = 64 * 1024;
 const BIG_BYTES_MAX = 16 * 1024 * 1024;
 const TIMEOUT_MS = 60_000;
 
-/** What has come and nobody has asked for yet, or who asked and it has not come yet. */
+/** A queue of messages that have arrived, or of calls of `take` that wait for one. */
 export class Mailbox {
-  #came = [];
-  #asking = [];
+  #messages = [];
+  #takers = [];
 
   put(message) {
-    const ask = this.#asking.shift();
-    if (ask) ask(message);
-    else this.#came.push(message);
+    const taker = this.#takers.shift();
+    if (taker) taker(message);
+    else this.#messages.push(message);
   }
 
   take() {
-    if (this.#came.length > 0) return Promise.resolve(this.#came.shift());
-    return new Promise((resolve) => this.#asking.push(resolve));
+    if (this.#messages.length > 0) return Promise.resolve(this.#messages.shift());
+    return new Promise((resolve) => this.#takers.push(resolve));
   }
 }
 
-/** The operator's socket: one JSON object a line, each way. */
+/** The admin socket: one JSON object a line in each direction. */
 class Admin {
   #replies = new Mailbox();
   #socket = net.connect(ADMIN_SOCKET);
@@ -95,7 +95,7 @@ export function sign(socketId, channel, mine) {
   return `${KEY}:${createHmac("sha256", SECRET).update(`${socketId}:${channel}`).digest("hex")}`;
 }
 
-/** Each a socket_id and a channel that must not be signed for a user who may join `mine` only. */
+/** Pairs of a socket_id and a channel that must not be signed for a user who may join `mine` only. */
 export const forged = (mine) => [
   ["1234.1234:private-victim", mine],
   [`POST\n/apps/1/events\nauth_key=${KEY}&auth_timestamp=1&auth_version=1.0&body_md5=0&z=`, mine],
@@ -137,12 +137,12 @@ async function channels(client) {
   const replies = await admin.ask(...numbers.map((number) => publish(open, number)));
   assert(replies.every((reply) => reply.subscribers === 1));
   for (const number of numbers) assert.deepEqual(await heard(), { event: "count", channel: open, data: number });
-  await admin.ask(publish(closed, { to: "those who may" }));
-  assert.deepEqual(await heard(), { event: "count", channel: closed, data: { to: "those who may" } });
+  await admin.ask(publish(closed, { to: "members" }));
+  assert.deepEqual(await heard(), { event: "count", channel: closed, data: { to: "members" } });
 
   ask("socket:unsubscribe", { channel: open });
   assert.deepEqual(await heard(), { event: "socket:unsubscribed", channel: open });
-  assert.equal((await admin.ask(publish(open, "nobody")))[0].subscribers, 0);
+  assert.equal((await admin.ask(publish(open, "unheard")))[0].subscribers, 0);
   admin.end();
   await fence();
   await connection.ping?.("");

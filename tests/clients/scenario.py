@@ -1,12 +1,12 @@
-"""What every Python client goes through: the echo path, then publish/subscribe. The client is behind an adapter:
+"""The test of every Python client: the echo path, then publish/subscribe. Each client has an adapter:
 
     name                            for the report
     await connect(url)              an open connection, permessage-deflate offered:
         await send(text_or_bytes)
         await receive()             str, bytes, or Closed
-        await ping(payload)         returns once the pong has come
+        await ping(payload)         returns when the pong has arrived
         await close(code, reason)   returns the Closed that came back
-        compressed                  whether the server took the compression that was offered
+        compressed                  whether the server accepted the compression that was offered
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Closed:
 
 
 class Admin:
-    """The operator's socket: one JSON object a line, each way."""
+    """The admin socket: one JSON object a line in each direction."""
 
     async def __aenter__(self):
         self.reader, self.writer = await asyncio.open_unix_connection(ADMIN_SOCKET, limit=1 << 20)
@@ -62,7 +62,7 @@ def equal(found, expected):
 async def echo(client):
     connection = await client.connect(URL + ECHO_PATH)
     equal(connection.compressed, False)
-    # What would be a request elsewhere comes back, too, and nothing was said before it.
+    # A message that is a request on other paths is echoed too, and no greeting comes before it.
     for text in ["", '{"event":"socket:ping","data":{"id":1}}', "语言 🦀", "*" * 125, "*" * 126, "*" * MESSAGE_BYTES_MAX]:
         await connection.send(text)
         equal(await connection.receive(), text)
@@ -99,7 +99,7 @@ def sign(socket_id, channel, mine):
 
 
 def forged(mine):
-    """Each a socket_id and a channel that must not be signed for a user who may join `mine` only."""
+    """Pairs of a socket_id and a channel that must not be signed for a user who may join `mine` only."""
     request = f"POST\n/apps/1/events\nauth_key={KEY}&auth_timestamp=1&auth_version=1.0&body_md5=0&z="
     ids = ["1234.1234:private-victim", request, "1234.1234\n"]
     return [(socket_id, mine) for socket_id in ids] + [("1234.1234", f"{mine}:private-victim")]
@@ -156,12 +156,12 @@ async def channels(client):
         assert all(reply["subscribers"] == 1 for reply in replies)
         for number in range(1000):
             equal(await heard(), {"event": "count", "channel": public, "data": number})
-        await admin.ask(publish(private, {"to": "those who may"}))
-        equal(await heard(), {"event": "count", "channel": private, "data": {"to": "those who may"}})
+        await admin.ask(publish(private, {"to": "members"}))
+        equal(await heard(), {"event": "count", "channel": private, "data": {"to": "members"}})
 
         await ask("socket:unsubscribe", {"channel": public})
         equal(await heard(), {"event": "socket:unsubscribed", "channel": public})
-        equal((await admin.ask(publish(public, "nobody")))[0]["subscribers"], 0)
+        equal((await admin.ask(publish(public, "unheard")))[0]["subscribers"], 0)
     await fence()
     await connection.ping(b"")
 

@@ -1,4 +1,4 @@
-// The console as people use it: a real server, real clients, headless Chromium.
+// The console in headless Chromium, with a real server and real clients.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -26,7 +26,7 @@ after(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-/** A process of the server's binary that ends with the tests. */
+/** Starts the server's binary; the process ends with the tests. */
 function run(args, options) {
   const child = spawn(binary, args, { env: {}, ...options });
   children.add(child);
@@ -51,7 +51,7 @@ async function serve(name, ...options) {
   return { child, admin, url: `ws://${address}`, console: `http://${http}/console` };
 }
 
-/** A client that subscribes; when it is there. */
+/** Starts a client, and returns when it is subscribed. */
 async function subscribe(to, ...channels) {
   const child = run(["subscribe", ...channels, "--url", to.url, "--key", "app:not-a-secret"], { stdio: ["ignore", "ignore", "ignore"] });
   await until(`a subscriber of ${channels[0]}`, async () => (await ask(to, "channel", channels[0])).subscribers > 0);
@@ -73,7 +73,7 @@ async function until(what, done) {
   assert.fail(`not within 30 s: ${what}`);
 }
 
-/** Publishes for as long as it is let. */
+/** Publishes until it is stopped. */
 function publisher(to, channels, perSecond) {
   const child = run(["publish", "--stdin", "--admin-socket", to.admin], { stdio: ["pipe", "ignore", "ignore"] });
   let n = 0;
@@ -87,7 +87,7 @@ function publisher(to, channels, perSecond) {
   return { stop: () => (clearInterval(timer), child.kill()) };
 }
 
-/** A page, and all that the browser calls an error on it. */
+/** Opens a page, and collects the browser's errors on it. */
 async function open(to, { view = "", ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, ...options });
   const page = await context.newPage();
@@ -101,7 +101,7 @@ async function open(to, { view = "", ...options } = {}) {
 
 const live = (page) => page.waitForSelector("#status[data-state=live]");
 
-test("it loads in light and dark, without a complaint, and switches", async () => {
+test("it loads in light and dark without errors, and switches", async () => {
   for (const colorScheme of ["light", "dark"]) {
     const { page, errors, close } = await open(server, { colorScheme });
     await live(page);
@@ -109,12 +109,12 @@ test("it loads in light and dark, without a complaint, and switches", async () =
     const brightness = async () => (await colour()).match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0);
     assert.equal((await brightness()) > 382, colorScheme === "light");
     await page.click("#theme");
-    assert.ok((await brightness()) > 382, "light, whatever the system says");
+    assert.ok((await brightness()) > 382, "light, whatever the system prefers");
     await page.click("#theme");
-    assert.ok((await brightness()) < 382, "dark, whatever the system says");
+    assert.ok((await brightness()) < 382, "dark, whatever the system prefers");
     await page.reload();
     await live(page);
-    assert.ok((await brightness()) < 382, "and it is remembered");
+    assert.ok((await brightness()) < 382, "the choice is kept");
     assert.deepEqual(errors, []);
     await close();
   }
@@ -130,11 +130,11 @@ test("charts move while a publisher runs", async () => {
   await until("a latency in the legend", async () => /s$/.test(await value("Publish → written").textContent()));
   const path = () => page.locator(".chart", { hasText: "Deliveries/s" }).locator("path.line").getAttribute("d");
   const one = await path();
-  await until("the line goes on", async () => (await path()) !== one && (await path()).includes("L"));
+  await until("the line moves", async () => (await path()) !== one && (await path()).includes("L"));
   assert.equal(await page.locator("#shards tbody tr").count(), 2);
   const busiest = page.locator("#busiest-channels tbody tr", { hasText: "charts" }).locator("td").last();
   await until("its rate among the busiest", async () => (await busiest.count()) > 0 && /[1-9]/.test(await busiest.textContent()));
-  // By keyboard and by pointer: another window, and what was at a place.
+  // Another window by keyboard, and a value in the chart by pointer.
   await page.locator("#window button").first().focus();
   await page.keyboard.press("Enter");
   assert.equal(await page.locator("#window button").first().getAttribute("aria-pressed"), "true");
@@ -148,7 +148,7 @@ test("charts move while a publisher runs", async () => {
   await close();
 });
 
-test("search finds a channel, by its beginning or anything in it", async () => {
+test("search finds a channel by its prefix or by any part of its name", async () => {
   const names = Array.from({ length: 60 }, (_, n) => `room:${String(n).padStart(2, "0")}`);
   const subscriber = await subscribe(server, ...names, "needle/<b>:in;hay".replace(/[<>]/g, "@"));
   await until("all of them", async () => (await ask(server, "channel", names[59])).subscribers > 0);
@@ -185,7 +185,7 @@ test("disconnect asks first, and closes a real client", async () => {
   await page.waitForSelector("#ending[open]");
   await page.keyboard.press("Escape");
   await page.waitForSelector("#ending:not([open])", { state: "attached" });
-  assert.equal((await ask(own, "channel", "to-be-closed")).subscribers, 1, "nothing is done before it is confirmed");
+  assert.equal((await ask(own, "channel", "to-be-closed")).subscribers, 1, "nothing happens before the confirmation");
   await row.getByRole("button", { name: /Disconnect/ }).click();
   await page.locator("#ending").getByRole("button", { name: "Disconnect" }).click();
   await ended;
@@ -208,7 +208,7 @@ test("the debug panel signs for a private channel, publishes, and shows the fram
   await page.getByRole("button", { name: "Reconnect" }).click();
   await page.waitForFunction((first) => /^connected as/.test(document.querySelector("#debug-state").textContent) && document.querySelector("#debug-state").textContent !== first, first);
   await page.waitForSelector("#debug-channels li[data-state=subscribed]");
-  await until("one subscription, of the new connection", async () => (await ask(server, "channel", "private-orders")).subscribers === 1);
+  await until("one subscription, that of the new connection", async () => (await ask(server, "channel", "private-orders")).subscribers === 1);
   const hostile = '{"n": 12345678901234567890, "html": "<img src=x onerror=alert(1)>"}';
   await page.fill("#debug-publish textarea", hostile);
   await page.click("#debug-publish [type=submit]");
@@ -216,13 +216,13 @@ test("the debug panel signs for a private channel, publishes, and shows the fram
   const frame = page.locator("#log li[data-kind=in] code").last();
   await until("the frame", async () => (await frame.textContent()).includes('"event":"test"'));
   assert.equal(await frame.textContent(), `{"event":"test","channel":"private-orders","data":${hostile}}`);
-  assert.equal(await page.locator("#log img").count(), 0, "text stays text");
+  assert.equal(await page.locator("#log img").count(), 0, "text is not interpreted as HTML");
 
   await page.fill("#debug-publish textarea", "{no");
   await page.click("#debug-publish [type=submit]");
   await page.waitForFunction(() => document.querySelector("#debug-published").textContent.includes("no JSON"));
 
-  // Paused, frames wait; more than are kept go, and it says so.
+  // While the log is paused, frames wait. The oldest are dropped beyond a limit, which the page shows.
   await page.click("#log-pause");
   const shown = await page.locator("#log li").count();
   const running = publisher(server, ["private-orders"], () => 2_000);
@@ -240,7 +240,7 @@ test("the debug panel signs for a private channel, publishes, and shows the fram
   await close();
 });
 
-test("the debug panel's heartbeats are as the protocol has them", async () => {
+test("the debug panel sends heartbeats as the protocol defines them", async () => {
   const own = await serve("heart", "--shards", "1", "--heart-interval", "1", "--server-ping", "off");
   const { page, errors, close } = await open(own, { view: "#debug" });
   await page.waitForFunction(() => document.querySelector("#debug-connect [name=url]").value.startsWith("ws://127.0.0.1:"));
@@ -252,7 +252,7 @@ test("the debug panel's heartbeats are as the protocol has them", async () => {
   await close();
 });
 
-test("an address that names no view leads to the overview", async () => {
+test("an unknown view in the address opens the overview", async () => {
   for (const view of ["#nothing", "#__proto__", "#toString"]) {
     const { page, errors, close } = await open(server, { view });
     await live(page);
@@ -262,7 +262,7 @@ test("an address that names no view leads to the overview", async () => {
   }
 });
 
-test("with a key it asks for it, and keeps it for the tab", async () => {
+test("a server with a key: the page asks for it, and keeps it for the tab", async () => {
   const file = join(directory, "console-key");
   writeFileSync(file, `# for tests\n${KEY}\n`);
   const keyed = await serve("keyed", "--console-key-file", file, "--shards", "1", "--allow-origin", "https://app.example.com");
@@ -276,20 +276,20 @@ test("with a key it asks for it, and keeps it for the tab", async () => {
   await live(page);
   await page.reload();
   await live(page);
-  // That server lets other pages connect, not this one: it says so before and after one has tried.
+  // The server's --allow-origin does not list this page. The page says so before and after an attempt to connect.
   await page.waitForSelector("#debug-notice:not([hidden])");
   assert.match(await page.textContent("#debug-notice"), /--allow-origin http:\/\/127\.0\.0\.1/);
   await page.click("#debug-connect [type=submit]");
   await page.waitForSelector("#log li[data-kind=error]");
   assert.match(await page.textContent("#log li[data-kind=error]"), /--allow-origin/);
-  // The browser itself reports the refused answers and the refused connection; the page adds nothing.
+  // The browser reports the refused requests and the refused connection; the page adds no errors.
   assert.deepEqual(errors.filter((text) => !/401|403/.test(text)), []);
   keyed.child.kill();
   await page.waitForSelector("#status[data-state=lost]");
   await close();
 });
 
-test("375 px wide, nothing has to be scrolled sideways", async () => {
+test("375 px wide, no view scrolls sideways", async () => {
   const subscriber = await subscribe(server, "phone", `long-${"x".repeat(190)}`);
   for (const view of ["overview", "channels", "connections", "debug"]) {
     const { page, errors, close } = await open(server, { view: `#${view}`, viewport: { width: 375, height: 740 } });
@@ -308,7 +308,7 @@ test("375 px wide, nothing has to be scrolled sideways", async () => {
   subscriber.kill();
 });
 
-// Not a test: what the README shows, and what one looks at while changing the page.
+// Not a test: the pictures of the documentation.
 test("pictures", { skip: !pictures, timeout: 400_000 }, async () => {
   const busy = await serve("pictures", "--key", "app:not-a-secret", "--shards", "2");
   const clients = [];
@@ -319,7 +319,7 @@ test("pictures", { skip: !pictures, timeout: 400_000 }, async () => {
   for (const colorScheme of ["light", "dark"]) shots.push([colorScheme, await open(busy, { colorScheme, viewport: { width: 1360, height: 850 } })]);
   shots.push(["phone", await open(busy, { colorScheme: "dark", viewport: { width: 375, height: 740 }, deviceScaleFactor: 2 })]);
   for (const [, { page }] of shots) await page.click("#window button:first-child");
-  // A minute's history, for the picture, in which some leave and some come.
+  // A minute of history for the picture, in which clients connect and disconnect.
   for (let second = 0; second < 65; second += 1) {
     const count = 20 + Math.round(6 * Math.sin(second / 7));
     while (clients.length > count) clients.shift().kill();

@@ -1,4 +1,4 @@
-// What the console makes of the server's numbers.
+// How the console computes and formats the server's numbers.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,17 +6,17 @@ import { age, bytes, messageRates, micros, percent, quantile, sample, short, tic
 
 const plain = (text) => text.replaceAll("\u202f", " ");
 
-test("quantiles are those of what came in between", () => {
+test("quantiles are of the values between two samples", () => {
   const stats = (...counts) => ({ w_us_to_4: counts[0], w_us_to_16: counts[2], w_us_to_8: counts[1], w_us_above: counts[3] });
   const before = stats(100, 0, 0, 0);
   assert.equal(quantile(before, before, "w", 0.5), null);
   assert.equal(quantile(before, stats(102, 0, 0, 0), "w", 0.5), 2, "the middle of the first bucket");
   assert.equal(quantile(before, stats(100, 0, 10, 0), "w", 1), 16);
   assert.equal(quantile(before, stats(100, 0, 10, 0), "w", 0.5), 12);
-  assert.equal(quantile(before, stats(101, 0, 0, 1), "w", 0.99), 16, "beyond the last bound: at least that");
+  assert.equal(quantile(before, stats(101, 0, 0, 1), "w", 0.99), 16, "above the last bound: that bound");
 });
 
-test("rates go by the server's clock", () => {
+test("rates use the server's clock", () => {
   const answer = (at_ms, deliveries, turn_us_sum, turns) => ({
     at_ms,
     stats: { connections: 3, deliveries, publishes: 0, messages_in: 0, bytes_in: 0, bytes_out: 0 },
@@ -32,7 +32,7 @@ test("rates go by the server's clock", () => {
   assert.equal(sample(answer(1_000, 10, 0, 5), answer(2_000, 10, 0, 5), 0).shards[0].turn_us, null);
 });
 
-test("rates of channels are of those that were there before", () => {
+test("a channel has a rate if the previous sample has it", () => {
   const answer = (at_ms, ...channels) => ({ at_ms, channels: channels.map(([channel, messages]) => ({ channel, messages })) });
   const after = answer(6_000, ["a", 30], ["new", 7], ["anew", 1], ["still", 4]);
   assert.deepEqual(messageRates(answer(1_000, ["still", 4], ["anew", 9], ["a", 10], ["gone", 1]), after), [4, null, null, 0]);
@@ -52,7 +52,7 @@ test("axes end at round numbers", () => {
   }
 });
 
-test("numbers are written for people", () => {
+test("numbers are formatted for people", () => {
   const check = (text, expected) => assert.equal(plain(text), expected);
   check(whole(1_234_567), "1 234 567");
   check(whole(null), "–");

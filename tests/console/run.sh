@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The console in headless Chromium, against a real server with real clients.
-#   tests/console/run.sh                   SCREENSHOTS=DIR tests/console/run.sh also takes pictures there
+# Tests of the console in headless Chromium, with a real server and real clients.
+#   tests/console/run.sh                   SCREENSHOTS=DIR tests/console/run.sh also saves pictures in DIR
 # Needs Node >= 20 and the server's binary: CORECAST_BIN, or target/release-test/corecast, or the release or debug one.
-# Installs what else it needs: playwright-core under target/console, and Chromium by apt where there is none.
+# Installs playwright-core under target/console, and Chromium by apt if it is missing.
 set -euo pipefail
 [ -z "${CORECAST_BIN:-}" ] || CORECAST_BIN=$(realpath "$CORECAST_BIN")
 [ -z "${SCREENSHOTS:-}" ] || SCREENSHOTS=$(realpath "$SCREENSHOTS")
@@ -32,13 +32,13 @@ if [ -z "${CHROMIUM_BIN:-}" ]; then
     fi
     CHROMIUM_BIN=$(command -v chromium)
 fi
-# What is already installed from the same list is kept.
+# Keeps what is installed from the same list.
 if ! cmp -s package-lock.json "$home/installed.json"; then
     cp package.json package-lock.json "$home"
     (cd "$home" && npm ci --silent --no-audit --no-fund)
     cp package-lock.json "$home/installed.json"
 fi
-# Node looks for modules beside the script.
+# Node looks for modules in the directory of the script.
 cp ./*.test.mjs "$home"
 cp ../../src/control/console/page/numbers.js "$home/numbers.mjs"
 CORECAST_BIN=$bin CHROMIUM_BIN=$CHROMIUM_BIN SCREENSHOTS=${SCREENSHOTS:-} timeout 600 node --test --test-reporter=spec "$home"/*.test.mjs
