@@ -1,28 +1,28 @@
-//! README.md, CONTRIBUTING.md and docs/*.md do what they say: each fenced block is run, in the order of the page, in a directory of the page's
-//! own, and what is shown is compared with what is printed. The info string of a fence says how:
+//! Runs README.md, CONTRIBUTING.md and docs/*.md: each fenced block runs in the order of the page, in a directory of the page's own,
+//! and the output that is shown is compared with the output that is printed. The info string of a fence says how:
 //!
 //! | info string | |
 //! |---|---|
-//! | `sh` | bash runs it, and it succeeds |
-//! | `console` | bash runs each line that starts with `$ `; the lines below are all that it prints (continue a command with `> `) |
-//! | `python`, `js` | python3 or node runs it, and it succeeds |
-//! | `output` | all that the `sh`, `python` or `js` block before it printed |
-//! | `sh server` | starts a server, and goes on once it listens; it runs until the next such block or the end of the page |
+//! | `sh` | bash runs it; it must succeed |
+//! | `console` | bash runs each line that starts with `$ `; the lines below it are its whole output (`> ` continues a command) |
+//! | `python`, `js` | python3 or node runs it; it must succeed |
+//! | `output` | the whole output of the `sh`, `python` or `js` block before it |
+//! | `sh server` | starts a server and waits until it listens; it runs until the next such block or the end of the page |
 //! | `sh background` | starts a program that runs as long |
-//! | `output server`, `output background` | what that one prints next |
-//! | `ws` | a WebSocket connection: `→` is sent, `←` comes, `← close 1009 text` ends it; begins with `socket:connected` or goes on |
-//! | `admin` | a connection to the admin socket: `→` is sent, `←` comes |
-//! | `toml NAME.toml` and the like | is written to that file |
-//! | `json` | is JSON, a value or a value a line |
-//! | `LANGUAGE not-run` | is not run; its first line is a comment that says why |
+//! | `output server`, `output background` | the next lines of that program |
+//! | `ws` | a WebSocket connection: `→` is sent, `←` is received, `← close 1009 text` ends it; a block that does not begin with `socket:connected` continues the last one |
+//! | `admin` | a connection to the admin socket: `→` is sent, `←` is received |
+//! | `toml NAME.toml` and the like | the block is written to that file |
+//! | `json` | the block is one JSON value, or one in each line |
+//! | `LANGUAGE not-run` | the block is not run; its first line is a comment that says why |
 //!
-//! `needs=PROGRAM` or `needs=MODULE` (of `tests/clients`) skips a block and its output, loudly, where that is missing.
+//! `needs=PROGRAM` or `needs=MODULE` (of `tests/clients`) skips a block and its output, with a message, where that is missing.
 //!
 //! A block that signs a `socket_id` is run a second time, with forged inputs that its `sign` must refuse (`signing.rs`).
 //!
-//! The same means: UUIDs and times may be others, columns wider, and `…` stands for anything (`likeness.rs`). Ports are the page's own, so
-//! that servers do not meet: 9000, 9001 and 8080 stand for them, and /run/user/1000 for its directory. In a `ws` block a
-//! signature that is shown is that of the `socket_id` that is shown, by the file `keys`; what is sent is that of the real one.
+//! Outputs are equal if they differ only in UUIDs, times and the width of columns; `…` matches any text (`likeness.rs`). Each page has
+//! ports and a directory of its own, which the page calls 9000, 9001, 8080 and /run/user/1000. In a `ws` block, a signature that is valid
+//! for the shown `socket_id` by the file `keys` is replaced by that of the real `socket_id`.
 
 mod likeness;
 mod page;
@@ -80,7 +80,7 @@ fn every_link_leads_somewhere() {
         for link in page::links(&text).filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
-            assert!(target.exists(), "{page}: there is no {file}");
+            assert!(target.exists(), "{page}: {file} does not exist");
             if !anchor.is_empty() {
                 let anchors = page::anchors(&fs::read_to_string(&target).expect("a page"));
                 assert!(anchors.iter().any(|known| known == anchor), "{page}: no heading for {link}: {anchors:?}");
@@ -89,18 +89,18 @@ fn every_link_leads_somewhere() {
     }
 }
 
-/// The page holds each of these.
+/// Checks that the page contains each of these names.
 #[track_caller]
 fn check_names(page: &str, names: impl IntoIterator<Item = String>) {
     let text = read(page);
     let names: Vec<String> = names.into_iter().collect();
     assert!(!names.is_empty());
     let missing: Vec<&String> = names.iter().filter(|name| !text.contains(name.as_str())).collect();
-    assert!(missing.is_empty(), "{page} does not say {missing:?}");
+    assert!(missing.is_empty(), "{page} does not name {missing:?}");
 }
 
 #[test]
-fn nothing_is_left_out() {
+fn pages_name_every_close_alert_option_and_command() {
     check_names("docs/protocol.md", CloseReason::LABELS.map(|label| format!("`closes_{label}`")));
     let alerts = read("ops/alerts.yml");
     let alerts = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
@@ -110,11 +110,11 @@ fn nothing_is_left_out() {
     let options = serve.lines().filter_map(|line| line.trim().strip_prefix("--")?.split(' ').next());
     check_names("docs/configuration.md", options.clone().map(|option| format!("`--{option}")));
     let kept = options.filter(|option| !["config", "print-config", "check-config"].contains(option));
-    check_names("docs/operating.md", kept.map(|option| format!("`{option}`"))); // what holds when after a reload
+    check_names("docs/operating.md", kept.map(|option| format!("`{option}`"))); // when each takes effect after a reload
     let commands = help(&["--help"]);
     let commands = commands.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let commands = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    let commands = commands.filter(|command| !["", "help"].contains(command)); // "": a summary goes on
+    let commands = commands.filter(|command| !["", "help"].contains(command)); // "": the next line of a summary
     let text: String = PAGES.iter().map(|page| read(page)).collect();
     let missing: Vec<&str> = commands.filter(|command| !text.contains(&format!("corecast {command}"))).collect();
     assert!(missing.is_empty(), "no page shows the commands {missing:?}");
@@ -228,7 +228,9 @@ fn run(path: &str) {
         let attack = signing::is_example(block).then(|| signing::attack(block));
         if block.kind == Kind::NotRun {
             let reason = block.lines.first().filter(|line| line.starts_with(['#', ';']) || line.starts_with("//"));
-            let reason = reason.unwrap_or_else(|| panic!("{}: a comment first, why this is not run", block.place));
+            let reason = reason.unwrap_or_else(|| {
+                panic!("{}: the first line must be a comment that says why this is not run", block.place)
+            });
             say(&format!("not run: {}: {reason}", block.place));
             not_run += 1;
         } else if let Some(missing) = block.needs.iter().find(|name| !runner.has(name)) {
@@ -250,7 +252,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// To the terminal, though the test succeeds.
+/// Prints to the terminal even if the test succeeds.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,17 +1,17 @@
-//! Whether what was printed is what the page shows: the same text, but that UUIDs and times may be others, columns wider, and
-//! that `…` stands for anything, alone on a line for any lines.
+//! Compares printed output with the output that a page shows. They may differ in UUIDs, times and the width of columns. `…` matches any
+//! text, and alone on a line it matches any number of lines.
 
-/// The least number of lines of `printed` that `shown` covers, from the first one on.
+/// The smallest number of lines at the start of `printed` that match `shown`.
 pub fn shown_first(shown: &[String], printed: &[String]) -> Option<usize> {
     covers(shown, printed, &|_| true)
 }
 
-/// Whether `printed` is what is shown, to its end.
+/// Whether all of `printed` matches `shown`.
 pub fn is_shown(shown: &[String], printed: &[String]) -> bool {
     covers(shown, printed, &|left| left == 0).is_some()
 }
 
-/// How many lines are covered so that what is left of them will do.
+/// How many lines of `printed` match, so that `will_do` accepts the number of the remaining lines.
 fn covers(shown: &[String], printed: &[String], will_do: &dyn Fn(usize) -> bool) -> Option<usize> {
     let Some((line, rest)) = shown.split_first() else {
         return will_do(printed.len()).then_some(0);
@@ -23,9 +23,9 @@ fn covers(shown: &[String], printed: &[String], will_do: &dyn Fn(usize) -> bool)
     if is_like(line, first) { Some(1 + covers(rest, after, will_do)?) } else { None }
 }
 
-/// Whether a line is like the one that is shown.
+/// Whether a printed line matches the one that is shown.
 pub fn is_like(shown: &str, printed: &str) -> bool {
-    // `…` may stand for what is between two columns, the space included.
+    // `…` may match the text between two columns, spaces included.
     let (shown, printed) = (plain(shown).replace("… ", "…").replace(" …", "…"), plain(printed));
     let parts: Vec<&str> = shown.split('…').collect();
     let [first, between @ .., last] = &parts[..] else {
@@ -43,7 +43,7 @@ pub fn is_like(shown: &str, printed: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// With one space for many, and with every UUID and time as one and the same.
+/// The line with single spaces, and with every UUID and time replaced by its pattern.
 fn plain(line: &str) -> String {
     let mut plain = String::new();
     let spaced = line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
@@ -69,7 +69,7 @@ fn has_pattern(text: &str, pattern: &str) -> bool {
 }
 
 #[test]
-fn what_differs_is_seen() {
+fn differences_are_found() {
     let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_owned).collect() };
     let check = |shown: &str, printed: &str| is_shown(&lines(shown), &lines(printed));
     assert!(check("", ""));

@@ -1,13 +1,13 @@
-//! A page of Markdown, as its fenced blocks.
+//! Parses a Markdown page into its fenced blocks.
 
 use std::path::Path;
 
 /// A fenced block.
 pub struct Block {
-    /// The page and the line of its fence, for messages.
+    /// Page and line of the fence, for messages.
     pub place: String,
     pub kind: Kind,
-    /// `needs=NAME`, each, and what a script is run by.
+    /// The names of `needs=NAME`, and the interpreter of a script.
     pub needs: Vec<String>,
     pub lines: Vec<String>,
 }
@@ -20,7 +20,7 @@ impl Block {
     }
 }
 
-/// What its info string says is done with it.
+/// How a block is run, by its info string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `sh`
@@ -43,7 +43,7 @@ pub enum Kind {
     Admin,
     /// `python` or `js`
     Script(&'static Interpreter),
-    /// `LANGUAGE NAME`, the file that it is.
+    /// `LANGUAGE NAME`: the name of the file.
     File(String),
     /// `json`
     Json,
@@ -51,11 +51,11 @@ pub enum Kind {
     NotRun,
 }
 
-/// What runs a script.
+/// The program that runs a script.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Interpreter {
     pub program: &'static str,
-    /// Where `tests/clients/run.sh` installs it, if it does so, in the repository.
+    /// Where `tests/clients/run.sh` installs it, in the repository; empty if it does not.
     pub installed: &'static str,
     pub file: &'static str,
 }
@@ -64,7 +64,7 @@ const PYTHON: Interpreter =
     Interpreter { program: "python3", installed: "target/clients/venv/bin/python3", file: "example.py" };
 const NODE: Interpreter = Interpreter { program: "node", installed: "", file: "example.cjs" };
 
-/// The blocks of a page. What would be shown as code and not be run is an error.
+/// The blocks of a page. Code outside of a fence is an error, because it would not be run.
 pub fn blocks(path: &Path, text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = text.lines().enumerate();
@@ -79,7 +79,7 @@ pub fn blocks(path: &Path, text: &str) -> Vec<Block> {
         let lines: Vec<String> = content.take_while(|line| line != "```").collect();
         let (needs, words): (Vec<&str>, Vec<&str>) = info.split(' ').partition(|word| word.starts_with("needs="));
         let Some(kind) = kind(&words) else {
-            panic!("{place}: how is ```{info} run? See tests/it/documentation.rs");
+            panic!("{place}: ```{info} is not a known info string; see tests/it/documentation.rs");
         };
         let mut needs: Vec<String> = needs.into_iter().map(|word| word["needs=".len()..].to_owned()).collect();
         if let Kind::Script(interpreter) = &kind {
@@ -110,12 +110,12 @@ fn kind(words: &[&str]) -> Option<Kind> {
     })
 }
 
-/// Targets of the page's links, as they are written.
+/// The targets of the page's links, as written.
 pub fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// What GitHub calls the place of each heading.
+/// The anchors that GitHub gives to the headings.
 pub fn anchors(text: &str) -> Vec<String> {
     let mut is_fenced = false;
     let headings = text.lines().filter_map(|line| {

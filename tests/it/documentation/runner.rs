@@ -1,4 +1,4 @@
-//! Runs blocks: what a page has started, and where.
+//! Runs the blocks of a page.
 
 use super::likeness::{is_like, is_shown, shown_first};
 use super::page::{Block, Kind};
@@ -13,32 +13,32 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The connection of the `ws` blocks.
+/// The WebSocket connection of the `ws` blocks.
 struct Talk {
     client: Client,
-    /// Its `socket_id` as the page shows it.
+    /// The `socket_id` that the page shows.
     shown_id: String,
 }
 
-/// What a page has started, and where.
+/// The directory, ports and programs of a page.
 pub struct Runner {
     dir: TempDir,
     ports: Vec<(&'static str, String)>,
     server: Option<Running>,
     background: Option<Running>,
     talk: Option<Talk>,
-    /// What the last block printed.
+    /// The output of the last block.
     printed: Option<Vec<String>>,
 }
 
 impl Runner {
-    /// For a page of this text.
+    /// A runner for a page with this text.
     pub fn new(page: &str) -> Runner {
         let dir = TempDir::new();
-        // What the page shows as something else is no port.
+        // A number that the page shows for another purpose is not used as a port.
         let mut free_ports = std::iter::repeat_with(free_port).filter(|port| !page.contains(port.as_str()));
         let ports: Vec<_> = SHOWN_PORTS.into_iter().zip(free_ports.by_ref()).collect();
-        // `subscribe` goes to the default port, as no configuration tells it another one.
+        // `subscribe` has no configuration, so the script gives it the page's port.
         let script = format!(
             "#!/bin/sh\n\
              case \"$*\" in *--url*) ;; 'subscribe '*) shift; set -- subscribe --url ws://127.0.0.1:{} \"$@\";; esac\n\
@@ -53,7 +53,7 @@ impl Runner {
         Runner { dir, ports, server: None, background: None, talk: None, printed: None }
     }
 
-    /// Does what the block's info string says.
+    /// Runs a block as its info string says.
     pub fn run(&mut self, block: &Block) {
         let text = self.real(&block.lines.join("\n"));
         let printed = self.printed.take();
@@ -79,7 +79,7 @@ impl Runner {
             }
             Kind::Background => self.background = Some(Running::start(self.bash(&text))),
             Kind::Output => {
-                let printed = printed.unwrap_or_else(|| panic!("{}: the output of what?", block.place));
+                let printed = printed.unwrap_or_else(|| panic!("{}: no block before it has an output", block.place));
                 compare(&block.place, &block.lines, &printed);
             }
             Kind::OutputOfServer => self.expect_next(block, self.server.as_ref()),
@@ -95,12 +95,12 @@ impl Runner {
         }
     }
 
-    /// Each command, and below it all that it prints.
+    /// Runs each command, and compares its whole output.
     fn console(&self, block: &Block) {
         let mut lines = block.lines.iter().peekable();
         while let Some(line) = lines.next() {
             let Some(first) = line.strip_prefix("$ ") else {
-                panic!("{}: a command first: {line}", block.place);
+                panic!("{}: output before the first command: {line}", block.place);
             };
             let mut command = first.to_owned();
             while let Some(more) = lines.next_if(|line| line.starts_with("> ")) {
@@ -113,13 +113,13 @@ impl Runner {
         }
     }
 
-    /// What is sent, and what comes.
+    /// Sends and receives the messages of a `ws` block.
     fn web_socket(&mut self, block: &Block) {
         if block.lines.first().is_some_and(|line| line.contains("socket:connected")) {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).expect("the page's server accepts");
             self.talk = Some(Talk { client: Client::upgrade(stream), shown_id: String::new() });
         }
-        let mut talk = self.talk.take().unwrap_or_else(|| panic!("{}: on which connection?", block.place));
+        let mut talk = self.talk.take().unwrap_or_else(|| panic!("{}: no connection is open", block.place));
         for line in &block.lines {
             let place = format!("{}: {line}", block.place);
             if let Some(shown) = line.strip_prefix("→ ") {
@@ -128,22 +128,22 @@ impl Runner {
             } else if let Some(close) = line.strip_prefix("← close ") {
                 let (code, text) = close.split_once(' ').unwrap_or((close, ""));
                 let reason = talk.client.expect_close(code.parse().expect("a close code"));
-                assert!(is_like(text, &reason), "{place}: it closes with {reason}");
+                assert!(is_like(text, &reason), "{place}: closed with {reason}");
             } else if let Some(shown) = line.strip_prefix("← ") {
                 let came = talk.client.text();
-                assert!(is_like(shown, &came), "{place}: comes as\n← {came}");
+                assert!(is_like(shown, &came), "{place}: received\n← {came}");
                 if let Some((shown_id, id)) = value_of(shown, "socket_id").zip(value_of(&came, "socket_id")) {
                     talk.shown_id = shown_id.to_owned();
                     talk.client.socket_id = id.to_owned();
                 }
             } else {
-                panic!("{place}: → or ←");
+                panic!("{place}: a line begins with → or ←");
             }
         }
         self.talk = Some(talk);
     }
 
-    /// A message that the page shows, with a signature of the real `socket_id`. One that is shown as a wrong one stays so.
+    /// The message with the signature of the real `socket_id`. A signature that the page shows as wrong stays unchanged.
     fn signed(&self, place: &str, message: &str, talk: &Talk) -> String {
         let Some((channel, auth)) = value_of(message, "channel").zip(value_of(message, "auth")) else {
             return message.to_owned();
@@ -167,18 +167,18 @@ impl Runner {
                 admin.send(sent);
             } else if let Some(shown) = line.strip_prefix("← ") {
                 let came = admin.line();
-                assert!(is_like(shown, &came), "{place}: comes as\n← {came}");
+                assert!(is_like(shown, &came), "{place}: received\n← {came}");
             } else {
-                panic!("{place}: → or ←");
+                panic!("{place}: a line begins with → or ←");
             }
         }
     }
 
-    /// The next lines of a program that runs.
+    /// Compares the next lines of a running program.
     fn expect_next(&self, block: &Block, running: Option<&Running>) {
-        let running = running.unwrap_or_else(|| panic!("{}: nothing runs", block.place));
+        let running = running.unwrap_or_else(|| panic!("{}: no program runs", block.place));
         let printed = |text: &str| -> Vec<String> {
-            // A line that has not ended is none yet.
+            // The last line may be incomplete.
             let ended = text.rfind('\n').map_or("", |end| &text[..end]);
             self.shown(ended).into_iter().skip(running.compared.load(Ordering::Relaxed).into()).collect()
         };
@@ -194,7 +194,7 @@ impl Runner {
         printed
     }
 
-    /// Whether a command succeeds, and what it prints.
+    /// Whether a command succeeds, and its output.
     fn finish(&self, place: &str, command: Command) -> (bool, Vec<String>) {
         let mut running = Running::start(command);
         if !running.output.wait_for_end() {
@@ -210,7 +210,7 @@ impl Runner {
         command
     }
 
-    /// A program in the page's directory, with nothing of the caller's environment.
+    /// A program in the page's directory, without the caller's environment.
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let path = std::env::var("PATH").unwrap_or_default();
         let dir = self.dir.path();
@@ -234,28 +234,28 @@ impl Runner {
         self.ports[0].1.parse().expect("a port")
     }
 
-    /// What the page shows, as it is run.
+    /// The page's text with the real ports and directory.
     fn real(&self, text: &str) -> String {
         let text = self.ports.iter().fold(text.to_owned(), |text, (shown, real)| with_number(&text, shown, real));
         text.replace(SHOWN_DIR, &self.dir.path().display().to_string())
     }
 
-    /// What was printed, as the page shows it.
+    /// Printed output with the page's ports and directory.
     fn shown(&self, text: &str) -> Vec<String> {
-        // The directory first: its name may hold what looks like a port.
+        // The directory first: its name may contain a port's digits.
         let text = text.replace(&self.dir.path().display().to_string(), SHOWN_DIR);
         let text = self.ports.iter().fold(text, |text, (shown, real)| with_number(&text, real, shown));
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Whether there is a program or a module of that name.
+    /// Whether a program or a module of that name exists.
     pub fn has(&self, name: &str) -> bool {
         let mut command = self.bash(&format!("command -v {name}"));
         let has_program = command.output().is_ok_and(|output| output.status.success());
         has_program || root().join("target/clients/node/node_modules").join(name).exists()
     }
 
-    /// Ends what runs.
+    /// Stops the running programs.
     pub fn stop(&mut self) {
         self.talk = None;
         for running in [self.background.take(), self.server.take()].into_iter().flatten() {
@@ -265,8 +265,7 @@ impl Runner {
     }
 }
 
-/// The text with another number in this one's place, where it stands by itself: in IDs, signatures and times there may be any
-/// digits.
+/// The text with `number` replaced by `other`, except where it is part of a longer word, such as an ID, a signature or a time.
 fn with_number(text: &str, number: &str, other: &str) -> String {
     let mut replaced = String::new();
     let mut rest = text;
@@ -283,7 +282,7 @@ fn with_number(text: &str, number: &str, other: &str) -> String {
 }
 
 #[test]
-fn a_port_is_no_part_of_something_longer() {
+fn a_port_is_not_part_of_a_longer_word() {
     let replaced = |text: &str| with_number(text, "12345", "9000");
     assert_eq!(replaced("at 127.0.0.1:12345, 12345 and \"12345\""), "at 127.0.0.1:9000, 9000 and \"9000\"");
     for text in
@@ -293,7 +292,7 @@ fn a_port_is_no_part_of_something_longer() {
     }
 }
 
-/// The string that a member holds, in JSON as the pages write it.
+/// The string value of a member, in JSON as the pages write it.
 fn value_of<'a>(message: &'a str, member: &str) -> Option<&'a str> {
     message.split_once(&format!(r#""{member}":""#)).and_then(|(_, rest)| rest.split('"').next())
 }
@@ -305,10 +304,10 @@ fn compare(place: &str, shown: &[String], printed: &[String]) {
     }
 }
 
-/// A port that nothing listens on, below those that the system hands out to whoever asks for any.
+/// A free port, below the range of ephemeral ports.
 fn free_port() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Apart from those of a test that was started a moment ago.
+    // Different from those of a test process that started a moment ago.
     let start = (std::process::id().wrapping_mul(7919) % 20_000) as u16;
     loop {
         let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
@@ -318,11 +317,11 @@ fn free_port() -> String {
     }
 }
 
-/// A program and its children; killed on drop.
+/// A program and its children, killed on drop.
 struct Running {
     child: Child,
     output: Arc<Stderr>,
-    /// How many lines of its output a page has shown.
+    /// How many lines of its output the page has shown.
     compared: AtomicU16,
 }
 
@@ -335,7 +334,7 @@ impl Running {
     }
 
     fn signal(&self, signal: Signal) {
-        // Whoever has ended needs none.
+        // Fails if the process has ended, which is fine.
         let _ = kill_process_group(Pid::from_child(&self.child), signal);
     }
 }
@@ -347,7 +346,7 @@ impl Drop for Running {
     }
 }
 
-/// What pages call the ports of their server, of its HTTP, and of whatever else listens.
+/// The ports that pages show: of the server, of its HTTP, and of other listeners.
 const SHOWN_PORTS: [&str; 3] = ["9000", "9001", "8080"];
-/// What pages call the directory that they run in.
+/// The directory that pages show.
 const SHOWN_DIR: &str = "/run/user/1000";
