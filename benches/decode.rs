@@ -36,7 +36,7 @@ fn publish(c: &mut Criterion) {
     );
     let mut group = c.benchmark_group("publish");
     group.throughput(Throughput::Bytes(text.len() as u64));
-    let mut parser = admin::request::Parser::default();
+    let mut parser = admin::lines::reader::Parser::default();
     assert!(parser.request(text.as_bytes()).command.is_ok());
     group.bench_function("corecast", |b| b.iter(|| parser.request(black_box(text.as_bytes())).command.is_ok()));
     assert!(serde_json::from_slice::<Publish<'_>>(text.as_bytes()).is_ok());

@@ -2,12 +2,12 @@
 //!
 //! `cargo bench --bench hub`
 
+use corecast::api::By;
 use corecast::config::Limits;
 use corecast::hub::addresses::{Address, Verdict};
 use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use corecast::hub::message::Message;
 use corecast::hub::pages::{Chunk, Pages};
-use corecast::hub::survey::By;
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::channel::Channel;
 use corecast::protocol::close::CloseReason;

@@ -82,6 +82,7 @@
 //! `main → server → {shard, control} → admin → hub → protocol → wire → {config, metrics}`.
 
 pub mod admin;
+pub mod api;
 pub mod config;
 pub mod control;
 pub mod hub;

@@ -4,8 +4,9 @@ mod cli;
 
 use anyhow::Context;
 use clap::Parser;
-use cli::{Cli, Command, Serve, Server, Sign, Subscribe};
-use corecast::admin::client::{Client, Error, Request};
+use cli::{Ask, Cli, Command, Publish, Serve, Sign, Subscribe};
+use corecast::admin::client::{Client, Error};
+use corecast::api::Route;
 use corecast::config::{Invalid, Settings};
 use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind, RULE};
@@ -37,44 +38,17 @@ fn main() -> ExitCode {
     let is_server = first.is_none_or(|first| first == "serve" || first.as_encoded_bytes().starts_with(b"-"));
     let calls = is_server.then(signals::catch);
     let cli = Cli::parse();
-    let done = match cli.command {
+    let done = match cli.command.map(Command::ask) {
         None => serve(cli.serve, calls),
-        Some(Command::Serve(options)) => serve(options, calls),
-        Some(Command::Publish(publish)) => match publish.request() {
-            (server, Some(request)) => ask(&server, request),
-            (server, None) => publish_stdin(&server),
-        },
-        Some(Command::Channels { prefix, page, server }) => {
-            let page = page.into();
-            ask(&server, Request::Channels { prefix, page })
-        }
-        Some(Command::Channel { channel, server }) => ask(&server, Request::Channel { channel }),
-        Some(Command::Connections { page, server }) => ask(&server, Request::Connections { page: page.into() }),
-        Some(Command::Connection { socket_id, server }) => ask(&server, Request::Connection { socket_id }),
-        Some(Command::Disconnect { socket_id, code, reason, server }) => {
-            let request = Request::Disconnect { socket_id, code, reason };
-            ask(&server, request)
-        }
-        Some(Command::Unsubscribe { socket_id, channel, server }) => {
-            ask(&server, Request::Unsubscribe { socket_id, channel })
-        }
-        Some(Command::Events { since, epoch, server }) => watch(&server, &Request::Events { since, epoch }),
-        Some(Command::Busiest { by, limit, server }) => ask(&server, Request::Busiest { by: by.into(), limit }),
-        Some(Command::Tail(tail)) => {
-            let (server, request) = tail.request();
-            watch(&server, &request)
-        }
-        Some(Command::Top(options)) => top(&options),
-        Some(Command::Stats { server }) => ask(&server, Request::Stats),
-        Some(Command::Reload { server }) => ask(&server, Request::Reload),
-        Some(Command::Drain { over, server }) => ask(&server, Request::Drain { over_ms: over }),
-        Some(Command::Shed { share, over, server }) => ask(&server, Request::Shed { share, over_ms: over }),
-        Some(Command::Ping { server }) => ask(&server, Request::Ping),
-        Some(Command::Subscribe(options)) => subscribe(&options),
-        Some(Command::Sign(sign_options)) => sign(&sign_options),
-        Some(Command::Keygen) => keygen(),
-        Some(Command::Completions { shell }) => completions(shell),
-        Some(Command::Man { directory }) => cli::generated::man_pages(&directory).map(|()| ExitCode::SUCCESS),
+        Some(Ok(asked)) => ask(&asked),
+        Some(Err(Command::Serve(options))) => serve(options, calls),
+        Some(Err(Command::Publish(publish))) => self::publish(publish),
+        Some(Err(Command::Top(options))) => top(&options),
+        Some(Err(Command::Subscribe(options))) => subscribe(&options),
+        Some(Err(Command::Sign(sign_options))) => sign(&sign_options),
+        Some(Err(Command::Completions { shell })) => completions(shell),
+        Some(Err(Command::Man { directory })) => cli::generated::man_pages(&directory).map(|()| ExitCode::SUCCESS),
+        Some(Err(_)) => keygen(),
     };
     match done {
         Ok(status) => status,
@@ -148,26 +122,29 @@ const LOG_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Lines that may wait to be written, of about 150 bytes each. More are dropped and counted.
 const LOG_LINES_MAX: usize = 8192;
 
-fn ask(server: &Server, request: Request) -> anyhow::Result<ExitCode> {
+fn ask(Ask { server, request, all }: &Ask) -> anyhow::Result<ExitCode> {
     let path = gather(&server.flags())?.admin_socket()?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    Client::connect(&path)?.run(request, server.json, &mut out)?;
+    let mut client = Client::connect(&path)?;
+    match request.route() {
+        Ok(Route::Stream) => client.watch(request, server.json, &mut out)?,
+        _ => client.run(request, *all, server.json, &mut out)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn watch(server: &Server, request: &Request) -> anyhow::Result<ExitCode> {
-    let path = gather(&server.flags())?.admin_socket()?;
+fn publish(publish: Publish) -> anyhow::Result<ExitCode> {
+    let path = gather(&publish.server.flags())?.admin_socket()?;
+    let is_json = publish.server.json;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    Client::connect(&path)?.watch(request, server.json, &mut out)?;
+    let mut client = Client::connect(&path)?;
+    let Some(message) = publish.message() else {
+        let summary = client.publish_lines(io::stdin(), is_json, &mut out)?;
+        eprintln!("{summary}");
+        return Ok(ExitCode::from(u8::from(summary.refused.count > 0)));
+    };
+    client.run(&message, false, is_json, &mut out)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn publish_stdin(server: &Server) -> anyhow::Result<ExitCode> {
-    let path = gather(&server.flags())?.admin_socket()?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let summary = Client::connect(&path)?.publish_lines(io::stdin(), server.json, &mut out)?;
-    eprintln!("{summary}");
-    Ok(ExitCode::from(u8::from(summary.refused.count > 0)))
 }
 
 fn subscribe(options: &Subscribe) -> anyhow::Result<ExitCode> {

@@ -2,16 +2,18 @@
 //! first line of a stream.
 
 use super::json;
-use corecast::admin::Session;
-use corecast::admin::request::Parser;
+use corecast::admin::lines::LineSession;
+use corecast::admin::lines::reader::Parser;
+use corecast::api::refusal::NO_CONNECTION;
+use corecast::api::{Operation, Refusal, Reply, Request, Rows};
 use corecast::config::Limits;
 use corecast::hub::addresses::Verdict;
-use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Operation, Question, Settled, ShardId, Slot};
+use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::protocol::close::CloseReason;
 
-/// The bytes are lines. Panics where a reply is missing, is one too many, or is another's.
+/// The bytes are lines. Panics where a reply is missing, is one too many, or belongs to another request.
 pub fn check(data: &[u8]) {
     let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], Limits::default());
     let mut port = Around::default();
@@ -19,10 +21,10 @@ pub fn check(data: &[u8]) {
         hub.connect(slot, None, &mut port);
         hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"a"}}"#, &mut port);
     }
-    let mut session = Session::new(0, 0, 0);
+    let mut session = LineSession::new(0, 1, 0, 0, false);
     let mut parser = Parser::default();
     for line in data.split(|&byte| byte == b'\n') {
-        session.line(line, &mut parser, &mut hub, 1, &mut port);
+        session.line(line, &mut parser, &mut hub, &mut port);
         port.settle_all(&mut session, &mut hub);
         assert!(session.is_answered() && session.unsettled() == 0, "a reply waits for nothing");
         let reply = std::mem::take(&mut session.output);
@@ -37,8 +39,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// The session says whole lines until there is nothing to say, and nobody remembers it when it has left.
-fn check_stream(begun: &str, session: &mut Session, hub: &mut Hub, port: &mut Around) {
+/// The session says whole lines until there is nothing to say, and is forgotten when it has left.
+fn check_stream(begun: &str, session: &mut LineSession, hub: &mut Hub, port: &mut Around) {
     session.output.extend_from_slice(begun.as_bytes());
     while session.may_stream_on() {
         session.stream_on(hub, port);
@@ -49,7 +51,7 @@ fn check_stream(begun: &str, session: &mut Session, hub: &mut Hub, port: &mut Ar
     for line in lines.lines() {
         assert!(json::members(line).is_some_and(|members| members.contains_key("event")), "{line}");
     }
-    session.leave(hub, 1, port);
+    session.leave(hub, port);
     assert_eq!((hub.journal_sizes().0, hub.watchers()), (0, 0), "a consumer that left is kept");
 }
 
@@ -93,7 +95,7 @@ struct Around {
 }
 
 impl Around {
-    fn settle_all(&mut self, session: &mut Session, hub: &mut Hub) {
+    fn settle_all(&mut self, session: &mut LineSession, hub: &mut Hub) {
         loop {
             hub.survey(usize::MAX, self);
             let Around { asks, answers, settled } = std::mem::take(self);
@@ -104,21 +106,23 @@ impl Around {
                 session.settle(asker, settled);
             }
             for (asker, answer) in answers {
-                session.answer(asker, answer, hub, 1, self);
+                session.answer(asker, answer, hub, self);
             }
             for (asker, question) in asks {
                 let answer = match question {
-                    Question::Connections { .. } => Answer::Connections { connections: Vec::new(), next: None },
-                    Question::Disconnect { member, .. } if hub.is_live(member) => {
+                    Question::Page { .. } => Answer::Page { rows: Rows::Connections(Vec::new()), next: None },
+                    Question::OfConnection { request: Request::Disconnect(_), member } if hub.is_live(member) => {
                         hub.disconnect(member.slot, &CloseReason::ClientGone, self);
-                        Answer::Done
+                        Answer::Reply(Ok(Reply::Done {}))
                     }
                     Question::Stats => Answer::Stats { shard: 0, stats: Box::default() },
-                    Question::Operate(Operation::Reload) => Answer::InvalidConfiguration("there is none".into()),
-                    Question::Operate(Operation::Drain { over_ms } | Operation::Shed { over_ms, .. }) => {
-                        Answer::Leaving { connections: 2, over_ms }
+                    Question::Operate(Operation::Reload) => {
+                        Answer::Reply(Err(Refusal::InvalidConfiguration("there is none".into())))
                     }
-                    _ => Answer::NotFound,
+                    Question::Operate(Operation::Drain { over_ms } | Operation::Shed { over_ms, .. }) => {
+                        Answer::Reply(Ok(Reply::Leaving { connections: 2, over_ms }))
+                    }
+                    _ => Answer::Reply(Err(NO_CONNECTION)),
                 };
                 hub.answer(asker, answer, self);
             }

@@ -1,15 +1,11 @@
-//! A stream of what the server sees and decides: which shards are to be asked for more, and the lines of what they saw.
-//! Pure.
+//! A stream of what the server sees and decides: which shards are asked for more. Pure.
 
-use crate::hub::addresses;
+use crate::api::{Refusal, request};
 use crate::hub::mail::{Question, ShardId};
-use crate::hub::taps::{Filter, Sight, Sighting};
+use crate::hub::taps::Filter;
 use crate::hub::watching::TAPS;
-use crate::protocol::close::CloseReason;
-use crate::protocol::json;
-use crate::protocol::socket_id::SocketId;
-use std::io::Write;
-use std::net::SocketAddr;
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Which shards have been asked.
@@ -39,7 +35,7 @@ impl Tail {
         (Tail { filter: filter.clone(), shards: places, blind: shards }, Question::Tap { filter })
     }
 
-    /// What to ask next, and whom.
+    /// What to ask next, and of which shard.
     pub fn ask(&mut self) -> Option<(ShardId, Question)> {
         let shard = self.shards.iter().position(|place| *place != Place::Asked)?;
         let question = match std::mem::replace(&mut self.shards[shard], Place::Asked) {
@@ -49,7 +45,7 @@ impl Tail {
         Some((shard as ShardId, question))
     }
 
-    /// Whether there is somebody to ask.
+    /// Whether a shard can be asked.
     pub fn is_ready(&self) -> bool {
         self.shards.iter().any(|place| *place != Place::Asked)
     }
@@ -65,132 +61,53 @@ impl Tail {
         self.shards[usize::from(shard)] = Place::Ready;
     }
 
-    /// The shards that are to forget the tap.
+    /// All shards.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
         0..self.shards.len() as ShardId
     }
 }
 
-/// What a shard did not show, and what it did. `time_ms` is the time of `at_us`.
-pub fn lines(out: &mut Vec<u8>, shard: ShardId, at_us: u64, time_ms: u64, sightings: &[Sighting], dropped: u64) {
-    for sighting in sightings {
-        let age_ms = at_us.saturating_sub(sighting.at_us) / 1000;
-        let _ = write!(out, r#"{{"time_ms":{},"shard":{shard},"#, time_ms.saturating_sub(age_ms));
-        line(out, &sighting.sight);
-    }
-    if dropped > 0 {
-        let _ = writeln!(out, r#"{{"time_ms":{time_ms},"shard":{shard},"event":"dropped","count":{dropped}}}"#);
-    }
+/// What a request wants to see.
+pub fn filter(tail: &request::Tail) -> Result<Filter, Refusal> {
+    let bit = |event: &str| request::KINDS.iter().position(|kind| *kind == event).map_or(0, |kind| 1 << kind);
+    let kinds = match &tail.events[..] {
+        [] => (1 << request::KINDS.len()) - 1,
+        events => events.iter().fold(0, |kinds, event| kinds | bit(event)),
+    };
+    Ok(Filter {
+        kinds,
+        channel: tail.channel.clone(),
+        network: tail.address.as_deref().map(network).transpose()?,
+        sample: tail.sample.unwrap_or(1),
+        rate: tail.rate.unwrap_or(RATE),
+        data_bytes: tail.data.unwrap_or(0).into(),
+    })
 }
 
-fn line(out: &mut Vec<u8>, sight: &Sight) {
-    match sight {
-        Sight::Connect { socket_id, address } => who(out, "connect", Some(*socket_id), *address),
-        Sight::Refuse { address, why } => {
-            who(out, "refuse", None, *address);
-            let _ = write!(out, r#","why":"{why}""#);
-        }
-        Sight::Subscribe { socket_id, address, channel, error } => {
-            who(out, "subscribe", Some(*socket_id), *address);
-            result(out, channel, *error);
-        }
-        Sight::Unsubscribe { socket_id, address, channel, error } => {
-            who(out, "unsubscribe", Some(*socket_id), *address);
-            result(out, channel, *error);
-        }
-        Sight::Publish { channel, event, bytes, subscribers, data } => {
-            let _ = write!(out, r#""event":"publish","channel":"{}","name":""#, channel.as_channel().as_str());
-            // As it stood between quotes.
-            json::show_into(out, event);
-            let _ = write!(out, r#"","bytes":{bytes},"subscribers":{subscribers}"#);
-            if let Some(data) = data {
-                out.extend_from_slice(br#","data":""#);
-                json::escape_into(out, data);
-                out.push(b'"');
-            }
-        }
-        Sight::Close { socket_id, address, kind, code } => {
-            who(out, "close", *socket_id, *address);
-            let reason = CloseReason::LABELS.get(usize::from(*kind)).copied().unwrap_or("unknown");
-            let _ = write!(out, r#","reason":"{reason}""#);
-            if let Some(code) = code {
-                let _ = write!(out, r#","code":{code}"#);
-            }
-        }
-        Sight::Limit { socket_id, address } => who(out, "limit", Some(*socket_id), *address),
-    }
-    out.extend_from_slice(b"}\n");
+/// A network in CIDR notation, or an address.
+fn network(text: &str) -> Result<IpNet, Refusal> {
+    let of_address = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(of_address).map_err(|_| Refusal::malformed("address must be an IP address or a network"))
 }
 
-fn who(out: &mut Vec<u8>, event: &str, socket_id: Option<SocketId>, address: Option<SocketAddr>) {
-    let _ = write!(out, r#""event":"{event}""#);
-    if let Some(socket_id) = socket_id {
-        let _ = write!(out, r#","socket_id":"{socket_id}""#);
-    }
-    if let Some(address) = address {
-        let _ = write!(out, r#","address":"{}""#, addresses::written(address));
-    }
-}
-
-fn result(out: &mut Vec<u8>, channel: &str, error: Option<&str>) {
-    out.extend_from_slice(br#","channel":""#);
-    json::escape_into(out, channel);
-    let _ = write!(out, r#"","result":"{}""#, error.unwrap_or("ok"));
-}
+/// Sightings a second and shard where no rate is given.
+const RATE: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::channel::Channel;
-
-    #[track_caller]
-    fn check(sight: Sight, expected: &str) {
-        let mut out = Vec::new();
-        lines(&mut out, 1, 5_000, 1_764_100_000_000, &[Sighting { at_us: 2_000, sight }], 0);
-        let line = String::from_utf8_lossy(&out);
-        assert_eq!(line, format!("{{\"time_ms\":1764099999997,\"shard\":1,{expected}}}\n"));
-        serde_json::from_str::<serde::de::IgnoredAny>(&line).expect("JSON");
-    }
 
     #[test]
-    fn every_sight_has_its_line() {
-        let socket_id = SocketId { high: 0, low: 1 };
-        let id = "00000000-0000-0000-0000-000000000001";
-        let address = "192.0.2.7:80".parse().ok();
-        check(
-            Sight::Connect { socket_id, address },
-            &format!(r#""event":"connect","socket_id":"{id}","address":"192.0.2.7:80""#),
-        );
-        check(Sight::Refuse { address: None, why: "bad_method" }, r#""event":"refuse","why":"bad_method""#);
-        check(
-            Sight::Subscribe { socket_id, address: None, channel: "a\"b".into(), error: Some("invalid_channel") },
-            &format!(r#""event":"subscribe","socket_id":"{id}","channel":"a\"b","result":"invalid_channel""#),
-        );
-        check(
-            Sight::Unsubscribe { socket_id, address: None, channel: "a".into(), error: None },
-            &format!(r#""event":"unsubscribe","socket_id":"{id}","channel":"a","result":"ok""#),
-        );
-        let channel = Channel::parse("a").expect("legal").into();
-        check(
-            Sight::Publish { channel, event: r"\u0065".into(), bytes: 9, subscribers: 3, data: Some("{\"a\"".into()) },
-            r#""event":"publish","channel":"a","name":"\u0065","bytes":9,"subscribers":3,"data":"{\"a\"""#,
-        );
-        check(
-            Sight::Subscribe { socket_id, address: None, channel: "\u{9b}31m\u{202e}".into(), error: None },
-            &format!(r#""event":"subscribe","socket_id":"{id}","channel":"\u009b31m\u202e","result":"ok""#),
-        );
-        let channel = Channel::parse("a").expect("legal").into();
-        check(
-            Sight::Publish { channel, event: "\u{9d}0;".into(), bytes: 3, subscribers: 0, data: Some("\u{7f}".into()) },
-            r#""event":"publish","channel":"a","name":"\u009d0;","bytes":3,"subscribers":0,"data":"\u007f""#,
-        );
-        check(
-            Sight::Close { socket_id: None, address, kind: 8, code: Some(4100) },
-            r#""event":"close","address":"192.0.2.7:80","reason":"slow_consumer","code":4100"#,
-        );
-        check(Sight::Limit { socket_id, address: None }, &format!(r#""event":"limit","socket_id":"{id}""#));
-        let mut out = Vec::new();
-        lines(&mut out, 0, 0, 7, &[], 5);
-        assert_eq!(String::from_utf8_lossy(&out), "{\"time_ms\":7,\"shard\":0,\"event\":\"dropped\",\"count\":5}\n");
+    fn a_request_becomes_a_filter() {
+        let all = Filter { kinds: 127, channel: None, network: None, sample: 1, rate: RATE, data_bytes: 0 };
+        assert_eq!(filter(&request::Tail::default()), Ok(all.clone()));
+        for (address, network) in [("10.0.0.0/8", "10.0.0.0/8"), ("::1", "::1/128")] {
+            let tail = request::Tail { address: Some(address.into()), ..request::Tail::default() };
+            assert_eq!(filter(&tail), Ok(Filter { network: network.parse().ok(), ..all.clone() }));
+        }
+        let publishes = request::Tail { events: vec!["publish".into()], data: Some(5), ..request::Tail::default() };
+        assert_eq!(filter(&publishes), Ok(Filter { kinds: 16, data_bytes: 5, ..all }));
+        let wrong = request::Tail { address: Some("x".into()), ..request::Tail::default() };
+        assert_eq!(filter(&wrong).map_err(|refusal| refusal.code()), Err("malformed_request"));
     }
 }

@@ -1,7 +1,7 @@
 //! What is said on the command line about closing connections over a time.
 
-use corecast::admin::client::Share;
-use corecast::admin::request::OVER_MS_MAX;
+use corecast::api::Share;
+use corecast::api::request::OVER_MS_MAX;
 
 /// Reads a time, up to an hour: a whole number and its unit. The value is milliseconds.
 pub fn time(text: &str) -> Result<u64, String> {
@@ -25,7 +25,7 @@ pub fn share(text: &str) -> Result<Share, String> {
         Some(percent) if is_number(percent) => {
             percent.parse().ok().filter(|percent| *percent <= 100).map(Share::Percent)
         }
-        None if is_number(text) => text.parse().ok().map(Share::Connections),
+        None if is_number(text) => text.parse().ok().map(Share::Count),
         _ => None,
     };
     share.ok_or("a number of connections, or 0% to 100%".into())
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn shares_are_numbers_or_percentages() {
-        let legal = [("20%", Share::Percent(20)), ("0%", Share::Percent(0)), ("500", Share::Connections(500))];
+        let legal = [("20%", Share::Percent(20)), ("0%", Share::Percent(0)), ("500", Share::Count(500))];
         for (text, expected) in legal {
             assert_eq!(share(text), Ok(expected), "{text}");
         }

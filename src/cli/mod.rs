@@ -7,13 +7,14 @@ mod leaving;
 pub mod subscribe;
 pub mod top;
 
-use clap::builder::StyledStr;
+use clap::builder::{PossibleValuesParser, StyledStr, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
-use corecast::admin::client::{self, Page, Request};
+use corecast::admin::client;
+use corecast::api::publish::Draft;
+use corecast::api::request::{self, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
+use corecast::api::{Request, Share};
 use corecast::config::{Flags, OPTIONS, Opt};
-use corecast::hub::taps::{KINDS, RATE_MAX};
 use dial::Trust;
-use serde_json::value::RawValue;
 use std::path::PathBuf;
 use std::time::Duration;
 use tungstenite::http::Uri;
@@ -33,34 +34,34 @@ pub enum Command {
     #[command(after_help = SERVE_AFTER)]
     Serve(Serve),
 
-    /// Publish one message, or one per line of standard input
+    #[command(about = about("publish"))]
     #[command(after_help = PUBLISH_AFTER)]
     Publish(Publish),
 
-    /// List the channels that have subscribers
+    #[command(about = about("channels"))]
     #[command(
         after_help = "Examples:\n  corecast channels --prefix user: --limit 20\n  corecast channels --all --json"
     )]
     Channels {
         /// Only channels whose names start with this
         #[arg(long)]
-        prefix: Option<String>,
+        prefix: Option<Box<str>>,
         #[command(flatten)]
         page: Paging,
         #[command(flatten)]
         server: Server,
     },
 
-    /// Show how many subscribers one channel has
+    #[command(about = about("channel"))]
     Channel {
         /// Name of the channel
         #[arg(value_name = "CHANNEL")]
-        channel: String,
+        channel: Box<str>,
         #[command(flatten)]
         server: Server,
     },
 
-    /// List the client connections
+    #[command(about = about("connections"))]
     #[command(after_help = "Examples:\n  corecast connections --limit 50\n  corecast connections --all --json")]
     Connections {
         #[command(flatten)]
@@ -69,15 +70,15 @@ pub enum Command {
         server: Server,
     },
 
-    /// Show one connection and what it is subscribed to
+    #[command(about = about("connection"))]
     Connection {
         /// Its socket_id, in either spelling
-        socket_id: String,
+        socket_id: Box<str>,
         #[command(flatten)]
         server: Server,
     },
 
-    /// Close one connection
+    #[command(about = about("disconnect"))]
     #[command(after_help = "Close codes tell the client what to do next:
   4000-4099  stay away (the default, 4000)
   4100-4199  come back after a while
@@ -87,28 +88,28 @@ Example:
   corecast disconnect 0190b0f2-7c5e-7d3a-8a61-2f5f0c1d9e44 --code 4200 --reason 'please reconnect'")]
     Disconnect {
         /// Its socket_id, in either spelling
-        socket_id: String,
+        socket_id: Box<str>,
         /// Close code, 4000 to 4999
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4000..=4999))]
         code: Option<u16>,
         /// Text for the close frame
         #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
+        reason: Option<Box<str>>,
         #[command(flatten)]
         server: Server,
     },
 
-    /// End one subscription of a connection; the client is told
+    #[command(about = about("unsubscribe"))]
     Unsubscribe {
         /// socket_id of the connection, in either spelling
-        socket_id: String,
+        socket_id: Box<str>,
         /// Name of the channel
-        channel: String,
+        channel: Box<str>,
         #[command(flatten)]
         server: Server,
     },
 
-    /// Watch channels come into use and connections come and go, an event a line
+    #[command(about = about("events"))]
     #[command(after_help = EVENTS_AFTER)]
     Events {
         /// Only what comes after this number, if the server still has it; otherwise a snapshot comes first
@@ -116,12 +117,12 @@ Example:
         since: Option<u64>,
         /// The run of the server that the number is of; if it is another's, a snapshot comes first
         #[arg(long, value_name = "EPOCH", requires = "since")]
-        epoch: Option<String>,
+        epoch: Option<Box<str>>,
         #[command(flatten)]
         server: Server,
     },
 
-    /// List the channels with the most subscribers or messages, and the addresses with the most connections
+    #[command(about = about("busiest"))]
     #[command(after_help = "Example:\n  corecast busiest --by messages --limit 5")]
     Busiest {
         /// What makes a channel busy: its subscribers, or its messages in the last seconds
@@ -134,7 +135,7 @@ Example:
         server: Server,
     },
 
-    /// Watch what the server sees and decides, as it happens
+    #[command(about = about("tail"))]
     #[command(after_help = TAIL_AFTER)]
     Tail(Tail),
 
@@ -142,20 +143,20 @@ Example:
     #[command(after_help = TOP_AFTER)]
     Top(Top),
 
-    /// Show the server's counters, in total and by shard
+    #[command(about = about("stats"))]
     Stats {
         #[command(flatten)]
         server: Server,
     },
 
-    /// Let the server read its configuration again, and show what changed
+    #[command(about = about("reload"))]
     #[command(after_help = RELOAD_AFTER)]
     Reload {
         #[command(flatten)]
         server: Server,
     },
 
-    /// Let the server close its connections over a time, and end
+    #[command(about = about("drain"))]
     #[command(after_help = leaving::DRAIN_AFTER)]
     Drain {
         /// How long that takes: 500ms, 60s, 5m, 1h at most
@@ -165,12 +166,12 @@ Example:
         server: Server,
     },
 
-    /// Close a part of the connections over a time; the server goes on
+    #[command(about = about("shed"))]
     #[command(after_help = leaving::SHED_AFTER)]
     Shed {
         /// Which part of all connections: 20%, or a number
         #[arg(value_name = "N|N%", value_parser = leaving::share)]
-        share: client::Share,
+        share: Share,
         /// How long that takes: 500ms, 60s, 5m, 1h at most
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = leaving::time)]
         over: u64,
@@ -178,7 +179,7 @@ Example:
         server: Server,
     },
 
-    /// Ask whether the server is alive
+    #[command(about = about("ping"))]
     Ping {
         #[command(flatten)]
         server: Server,
@@ -209,6 +210,54 @@ Example:
         /// Where to; it is created where it is missing
         directory: PathBuf,
     },
+}
+
+/// A request for the admin socket, and how its reply is shown.
+pub struct Ask {
+    pub server: Server,
+    pub request: Request,
+    /// Lists are asked for to their end.
+    pub all: bool,
+}
+
+impl Command {
+    /// What the command asks of a server over its admin socket; other commands are given back.
+    #[allow(clippy::result_large_err, reason = "called once")]
+    pub fn ask(self) -> Result<Ask, Command> {
+        let (request, server): (Request, Server) = match self {
+            Command::Channels { prefix, page: Paging { limit, after, all }, server } => {
+                return Ok(Ask { server, request: request::Channels { prefix, limit, after }.into(), all });
+            }
+            Command::Connections { page: Paging { limit, after, all }, server } => {
+                return Ok(Ask { server, request: request::Connections { limit, after }.into(), all });
+            }
+            Command::Channel { channel, server } => (request::Channel { channel }.into(), server),
+            Command::Connection { socket_id, server } => (request::Connection { socket_id }.into(), server),
+            Command::Disconnect { socket_id, code, reason, server } => {
+                (request::Disconnect { socket_id, code, reason }.into(), server)
+            }
+            Command::Unsubscribe { socket_id, channel, server } => {
+                (request::Unsubscribe { socket_id, channel }.into(), server)
+            }
+            Command::Events { since, epoch, server } => (request::Events { since, epoch }.into(), server),
+            Command::Busiest { by, limit, server } => (request::Busiest { by: by.into(), limit }.into(), server),
+            Command::Tail(Tail { channel, address, events, sample, rate, data, server }) => {
+                (request::Tail { channel, address, events, sample, rate, data }.into(), server)
+            }
+            Command::Stats { server } => (request::Stats {}.into(), server),
+            Command::Reload { server } => (request::Reload {}.into(), server),
+            Command::Drain { over, server } => (request::Drain { over_ms: Some(over) }.into(), server),
+            Command::Shed { share, over, server } => (Shed::of(share, over).into(), server),
+            Command::Ping { server } => (request::Ping {}.into(), server),
+            other => return Err(other),
+        };
+        Ok(Ask { server, request, all: false })
+    }
+}
+
+/// The help line of an operation.
+fn about(operation: &str) -> &'static str {
+    declaration(operation).map_or("", |operation| operation.help)
 }
 
 #[derive(Args)]
@@ -297,7 +346,7 @@ pub struct Paging {
     limit: Option<usize>,
     /// Go on where the previous page ended
     #[arg(long, value_name = "CURSOR")]
-    after: Option<String>,
+    after: Option<Box<str>>,
     /// Go on until the end
     #[arg(long)]
     all: bool,
@@ -307,12 +356,6 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err("a whole number from 1 on is needed".into()),
-    }
-}
-
-impl From<Paging> for Page {
-    fn from(Paging { limit, after, all }: Paging) -> Page {
-        Page { limit, after, all }
     }
 }
 
@@ -359,11 +402,11 @@ pub enum By {
     Messages,
 }
 
-impl From<By> for client::By {
-    fn from(by: By) -> client::By {
+impl From<By> for corecast::api::By {
+    fn from(by: By) -> corecast::api::By {
         match by {
-            By::Subscribers => client::By::Subscribers,
-            By::Messages => client::By::Messages,
+            By::Subscribers => corecast::api::By::Subscribers,
+            By::Messages => corecast::api::By::Messages,
         }
     }
 }
@@ -372,19 +415,19 @@ impl From<By> for client::By {
 pub struct Publish {
     /// Channel to publish to
     #[arg(required_unless_present = "stdin")]
-    channel: Option<String>,
+    channel: Option<Box<str>>,
     /// Name of the event; names that start with socket: are the server's own
     #[arg(required_unless_present = "stdin")]
-    event: Option<String>,
+    event: Option<Box<str>>,
     /// Payload: any JSON value, delivered byte for byte; without it the event has none
     #[arg(value_parser = client::data, allow_negative_numbers = true)]
-    data: Option<Box<RawValue>>,
+    data: Option<Box<str>>,
     /// Another channel to publish to (repeatable)
     #[arg(long, value_name = "CHANNEL")]
-    also: Vec<String>,
+    also: Vec<Box<str>>,
     /// Connection that is left out, usually the one that caused the event
     #[arg(long, value_name = "SOCKET_ID")]
-    exclude: Option<String>,
+    exclude: Option<Box<str>>,
     /// Publish every line of standard input
     #[arg(long, conflicts_with_all = ["channel", "event", "data", "also", "exclude"])]
     stdin: bool,
@@ -394,14 +437,10 @@ pub struct Publish {
 
 impl Publish {
     /// `None`: standard input holds them.
-    pub fn request(self) -> (Server, Option<Request>) {
-        let request = self.channel.zip(self.event).map(|(channel, event)| Request::Publish {
-            channels: [channel].into_iter().chain(self.also).collect(),
-            event,
-            data: self.data,
-            exclude: self.exclude,
-        });
-        (self.server, request)
+    pub fn message(self) -> Option<Draft> {
+        let (channel, event) = self.channel.zip(self.event)?;
+        let channels = [channel].into_iter().chain(self.also).collect();
+        Some(Draft { channels, event, data: self.data, exclude: self.exclude })
     }
 }
 
@@ -409,13 +448,13 @@ impl Publish {
 pub struct Tail {
     /// Only what concerns channels of such names; * stands for anything
     #[arg(long, value_name = "PATTERN")]
-    channel: Option<String>,
+    channel: Option<Box<str>>,
     /// Only what clients of this network do
     #[arg(long, value_name = "CIDR")]
-    address: Option<String>,
+    address: Option<Box<str>>,
     /// Only these: connect, refuse, subscribe, unsubscribe, publish, close, limit
-    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = KINDS)]
-    events: Vec<String>,
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = PossibleValuesParser::new(KINDS).map(Box::<str>::from))]
+    events: Vec<Box<str>>,
     /// One in N of them
     #[arg(long, value_name = "1/N", value_parser = sample)]
     sample: Option<u32>,
@@ -423,17 +462,10 @@ pub struct Tail {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     rate: Option<u32>,
     /// Show the first N bytes of what is published, at most 1024
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u16).range(..=1024))]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u16).range(..=i64::from(SHOWN_BYTES_MAX)))]
     data: Option<u16>,
     #[command(flatten)]
     pub server: Server,
-}
-
-impl Tail {
-    pub fn request(self) -> (Server, Request) {
-        let Tail { channel, address, events, sample, rate, data, server } = self;
-        (server, Request::Tail(client::Tail { channel, address, events, sample, rate, data }))
-    }
 }
 
 /// `1/N` or `N`.
@@ -611,11 +643,11 @@ mod tests {
         Cli::try_parse_from(line.split(' '))
     }
 
-    fn request(line: &str) -> String {
+    fn message(line: &str) -> Option<Draft> {
         let Some(Command::Publish(publish)) = parse(line).unwrap_or_else(|error| panic!("{error}")).command else {
-            panic!("{line} is no publish");
+            panic!("{line} is not a publish");
         };
-        serde_json::to_string(&publish.request().1).expect("JSON")
+        publish.message()
     }
 
     #[test]
@@ -649,12 +681,16 @@ mod tests {
 
     #[test]
     fn publish_takes_one_message_or_standard_input() {
-        assert_eq!(
-            request("corecast publish a e -1.50 --also b --exclude 1.2"),
-            r#"{"command":"publish","channels":["a","b"],"event":"e","data":-1.50,"exclude":"1.2"}"#
-        );
-        assert_eq!(request("corecast publish a e"), r#"{"command":"publish","channels":["a"],"event":"e"}"#);
-        assert_eq!(request("corecast publish --stdin"), "null");
+        let expected = Draft {
+            channels: vec!["a".into(), "b".into()],
+            event: "e".into(),
+            data: Some("-1.50".into()),
+            exclude: Some("1.2".into()),
+        };
+        assert_eq!(message("corecast publish a e -1.50 --also b --exclude 1.2"), Some(expected));
+        let expected = Draft { channels: vec!["a".into()], event: "e".into(), ..Draft::default() };
+        assert_eq!(message("corecast publish a e"), Some(expected));
+        assert_eq!(message("corecast publish --stdin"), None);
         for refused in ["", " a", " a e hello", " --stdin a e", " --stdin --exclude 1.2"] {
             assert!(parse(&format!("corecast publish{refused}")).is_err(), "{refused}");
         }
@@ -662,14 +698,18 @@ mod tests {
 
     #[test]
     fn a_tail_is_filtered_and_sampled() {
-        let tail = |line: &str| match parse(&format!("corecast tail{line}")).map(|cli| cli.command) {
-            Ok(Some(Command::Tail(tail))) => Some(serde_json::to_string(&tail.request().1).expect("JSON")),
-            _ => None,
+        let tail = |line: &str| parse(&format!("corecast tail{line}")).ok()?.command?.ask().ok().map(|ask| ask.request);
+        let expected = request::Tail {
+            channel: Some("a*".into()),
+            events: vec!["close".into(), "limit".into()],
+            sample: Some(9),
+            rate: Some(5),
+            data: Some(200),
+            ..request::Tail::default()
         };
-        let expected = r#"{"command":"tail","channel":"a*","events":["close","limit"],"sample":9,"rate":5,"data":200}"#;
         let given = tail(" --channel a* --events close,limit --sample 1/9 --rate 5 --data");
-        assert_eq!(given.as_deref(), Some(expected));
-        assert_eq!(tail("").as_deref(), Some(r#"{"command":"tail"}"#));
+        assert_eq!(given, Some(expected.into()));
+        assert_eq!(tail(""), Some(request::Tail::default().into()));
         for refused in [" --events shut", " --sample 0", " --sample 2/3", " --rate 0", " --data 1025"] {
             assert_eq!(tail(refused), None, "{refused}");
         }

@@ -10,7 +10,8 @@ pub mod signature;
 use super::body::{self, Unread};
 use super::pipe::Unavailable;
 use super::{Face, JSON, walk};
-use crate::admin::request::{Parser, Refusal};
+use crate::admin::lines::reader::Parser;
+use crate::api::Refusal;
 use crate::protocol::channel::{self, Channel};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -334,8 +335,8 @@ impl From<Unavailable> for Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
         match refusal {
-            Refusal::TooLarge { what, .. } if what != "channels" => Refused::TooLarge(refusal.text()),
-            _ => Refused::Malformed(refusal.text()),
+            Refusal::TooLarge { what, .. } if what != "channels" => Refused::TooLarge(refusal.text().into_owned()),
+            _ => Refused::Malformed(refusal.text().into_owned()),
         }
     }
 }

@@ -11,7 +11,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What limits go by: an IPv4 address, or the first 64 bits of an IPv6 address, which are one customer's at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,14 +34,6 @@ impl fmt::Display for Address {
             bits if bits & V4 == V4 => Ipv4Addr::from_bits(bits as u32).fmt(f),
             bits => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(bits) << 64)),
         }
-    }
-}
-
-/// Where a connection comes from, for people: without a port where a proxy has told none.
-pub fn written(address: SocketAddr) -> String {
-    match address.port() {
-        0 => address.ip().to_string(),
-        _ => address.to_string(),
     }
 }
 

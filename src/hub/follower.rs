@@ -4,9 +4,11 @@
 //! One question is open at a time and the next is asked when there is room for its answer, so whoever reads slowly is told
 //! slowly.
 
+use crate::api::reply::ChannelCount;
+use crate::api::request::Connections;
+use crate::api::{ConnectionInfo, Rows};
 use crate::hub::journal::{Event, JOURNAL};
-use crate::hub::mail::{Answer, ConnectionInfo, Question, ShardId};
-use crate::protocol::channel::ChannelName;
+use crate::hub::mail::{Answer, Question, ShardId};
 
 /// One consumer's place.
 pub struct Follower {
@@ -37,7 +39,7 @@ pub enum Told {
     /// Events after `number` follow, in the snapshot's case the state at that number first.
     Following { epoch: u64, number: u64, is_snapshot: bool },
     /// A page of the snapshot.
-    Channels(Vec<(ChannelName, u64)>),
+    Channels(Vec<ChannelCount>),
     /// Another.
     Connections(Vec<ConnectionInfo>),
     /// The last page of the snapshot, which had so much in all.
@@ -64,7 +66,7 @@ impl Follower {
         let question = match self.stage {
             _ if self.is_asking => return None,
             Stage::Channels => (self.shard, Question::Occupied { limit, after }),
-            Stage::Connections => (self.shard, Question::Connections { limit, after }),
+            Stage::Connections => (self.shard, Question::Page { request: Connections::default().into(), limit, after }),
             Stage::Live => (JOURNAL, Question::MoreEvents),
             Stage::Begins | Stage::Over => return None,
         };
@@ -85,12 +87,12 @@ impl Follower {
                 self.stage = if is_snapshot { Stage::Channels } else { Stage::Live };
                 Some(Told::Following { epoch, number, is_snapshot })
             }
-            (Stage::Channels, Answer::Channels { channels, next }) => {
+            (Stage::Channels, Answer::Page { rows: Rows::Channels(channels), next }) => {
                 self.channels += channels.len() as u64;
                 self.turn(next, shards, Stage::Connections);
                 Some(Told::Channels(channels))
             }
-            (Stage::Connections, Answer::Connections { connections: page, next }) => {
+            (Stage::Connections, Answer::Page { rows: Rows::Connections(page), next }) => {
                 self.connections += page.len() as u64;
                 self.turn(next, shards, Stage::Live);
                 let Follower { channels, connections, .. } = *self;

@@ -1,15 +1,14 @@
 //! What shards say to each other, and the names they use for things that live in one of them.
 
-use crate::config::Difference;
+use crate::api::{By, Operation, Refusal, Reply, Request, Rows};
 use crate::hub::addresses::{Address, Verdict};
 use crate::hub::journal::Event;
 use crate::hub::message::Payload;
 use crate::hub::reports::Report;
-use crate::hub::survey::{Best, BusyAddress, BusyChannel, By};
+use crate::hub::survey::{Best, BusyAddress, BusyChannel};
 use crate::hub::taps::{Filter, Sighting};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
-use crate::protocol::socket_id::SocketId;
 use std::sync::Arc;
 
 /// Index of a shard, below [`SHARDS_MAX`].
@@ -17,7 +16,7 @@ pub type ShardId = u16;
 /// Index of a connection in its shard's slab.
 pub type Slot = u32;
 
-/// More shards than this do not fit into a [`SocketId`].
+/// More shards than this do not fit into a [`SocketId`](crate::protocol::socket_id::SocketId).
 pub const SHARDS_MAX: usize = 256;
 
 /// A connection, for as long as it lives: a slot is used again, a generation is not.
@@ -178,129 +177,63 @@ impl Settled {
 #[derive(Debug)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Question {
-    /// How many subscribe to a channel; asked of its owner.
-    Channel { channel: ChannelName, hash: u64 },
-    /// A page of the channels that the shard owns.
-    Channels { prefix: Box<str>, limit: usize, after: u32 },
-    /// A page of the channels that the shard owns, and that are occupied by what it has reported: those included that
-    /// are to be vacated if nobody comes back.
+    /// A request that concerns one channel; asked of its owner.
+    OfChannel { request: Request, channel: ChannelName, hash: u64 },
+    /// A request that concerns one connection; asked of its shard.
+    OfConnection { request: Request, member: ConnKey },
+    /// What the shard has of a list, from `after` on, for one page.
+    Page { request: Request, limit: usize, after: u32 },
+    /// A page of the channels that the shard owns and has reported as occupied, including those that will be vacated
+    /// unless a subscriber returns.
     Occupied { limit: usize, after: u32 },
-    /// A page of the shard's connections.
-    Connections { limit: usize, after: u32 },
-    /// One connection.
-    Connection { member: ConnKey },
-    /// Close one connection.
-    Disconnect { member: ConnKey, code: u16, reason: Box<str> },
-    /// Take one connection out of a channel.
-    Unsubscribe { member: ConnKey, channel: ChannelName, hash: u64 },
     /// The busiest of the channels and addresses that the shard owns.
     Busiest { by: By, limit: usize },
-    /// Whoever asked for the busiest is gone, whatever it asked. Not answered.
+    /// Cancels the session's surveys. Not answered.
     Unsurvey,
-    /// To the journal: a consumer comes, who knows everything up to `since` of the run `epoch`. One of the server's own has a
-    /// place, however many there are.
+    /// To the journal: a new consumer, which knows everything up to `since` of the run `epoch`. Consumers in this process
+    /// are not counted towards the limit.
     Follow { since: Option<u64>, epoch: Option<u64>, is_own: bool },
     /// To the journal: what it has for this consumer, as soon as there is something.
     MoreEvents,
-    /// To the journal: the consumer is gone. Not answered.
+    /// To the journal: the consumer has left. Not answered.
     Unfollow,
-    /// Somebody wants to see what the shard sees. Shard 0 refuses where there are too many.
+    /// A new tap, which is shown what the shard sees. Shard 0 refuses where there are too many.
     Tap { filter: Arc<Filter> },
-    /// And more of it, as soon as there is something.
+    /// More sightings for the tap, as soon as there are some.
     MoreSeen,
-    /// And no more. Not answered.
+    /// The tap has left. Not answered.
     Untap,
     /// All numbers.
     Stats,
-    /// What concerns the whole server; the shard passes it on.
+    /// What concerns the whole server; the shard passes it on to the supervisor.
     Operate(Operation),
-}
-
-/// What an operator asks of the whole server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Read the configuration again and hold to it.
-    Reload,
-    /// Accept nobody any more, close everybody over this time, and end.
-    Drain {
-        /// Milliseconds.
-        over_ms: u64,
-    },
-    /// Close some connections over this time, and go on.
-    Shed {
-        /// Which part of all.
-        share: Share,
-        /// Milliseconds.
-        over_ms: u64,
-    },
-}
-
-/// A part of the connections of the whole server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// So many of a hundred, at most 100.
-    Percent(u8),
-    /// So many, if there are.
-    Count(usize),
 }
 
 /// What a shard answers.
 #[derive(Debug)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Answer {
-    /// Done as asked.
-    Done,
-    /// There is no such connection or subscription.
-    NotFound,
-    /// To [`Question::Channel`].
-    Subscribers(u64),
-    /// To [`Question::Channels`] and [`Question::Occupied`]; `next` continues, `None` is the end of this shard.
-    Channels { channels: Vec<(ChannelName, u64)>, next: Option<u32> },
-    /// To [`Question::Connections`].
-    Connections { connections: Vec<ConnectionInfo>, next: Option<u32> },
-    /// To [`Question::Connection`].
-    Connection { connection: ConnectionInfo, channels: Vec<ChannelName> },
+    /// To [`Question::OfChannel`], [`Question::OfConnection`] and [`Question::Operate`].
+    Reply(Result<Reply, Refusal>),
+    /// To [`Question::Page`] and [`Question::Occupied`]; `next` continues, `None` is the end of this shard.
+    Page { rows: Rows, next: Option<u32> },
     /// To [`Question::Busiest`].
     Busiest { channels: Box<Best<BusyChannel>>, addresses: Box<Best<BusyAddress>> },
     /// To [`Question::Follow`]: events after `number` follow, and the state at that number comes first if it `is_snapshot`.
     Following { epoch: u64, number: u64, is_snapshot: bool },
-    /// To [`Question::Follow`]: there are so many already.
+    /// To [`Question::Follow`] and [`Question::Tap`]: as many as the limit allows are there already.
     TooMany { limit: usize },
     /// To [`Question::MoreEvents`]: consecutive events, the first of which has this number.
     Events { number: u64, events: Box<[Event]> },
-    /// To a consumer, asked or not: what would be next is no longer kept, and so many more.
+    /// To a consumer, asked or not: what would be next is no longer kept, and `missing` events with it.
     FellBehind { missing: u64 },
     /// To [`Question::MoreEvents`]: there will never be more.
     NoMoreEvents,
-    /// To [`Question::Tap`]: from now on.
+    /// To [`Question::Tap`]: the shard watches from now on.
     Tapped,
-    /// To a tap that asked for it, by [`Question::Tap`] the first time: what was seen, and how much else. `time_ms` is the time of `at_us`.
+    /// To a tap that asked for it, by [`Question::Tap`] the first time: what was seen, and how much was dropped. `time_ms`
+    /// is the time of `at_us`.
     Seen { shard: ShardId, at_us: u64, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },
     /// To [`Question::Stats`].
     Stats { shard: ShardId, stats: Box<Stats> },
-    /// To [`Operation::Reload`]: what the new configuration, which all shards hold to, changed.
-    Reloaded(Box<Difference>),
-    /// To [`Operation::Reload`]: what is wrong with the new configuration; the old one stays.
-    InvalidConfiguration(Box<str>),
-    /// To [`Operation::Drain`] or [`Operation::Shed`], which has begun: how many are to leave, and over what time.
-    Leaving { connections: usize, over_ms: u64 },
-    /// The server is going down: nothing of the kind can be begun any more.
-    GoingDown,
-}
-
-/// What is told of a connection.
-#[derive(Debug)]
-pub struct ConnectionInfo {
-    /// Its public name.
-    pub socket_id: SocketId,
-    /// Where it comes from, where a trusted proxy told or the socket still tells; port 0: a proxy did not say.
-    pub address: Option<std::net::SocketAddr>,
-    /// The shard.
-    pub shard: ShardId,
-    /// Seconds since it was accepted.
-    pub age_s: u64,
-    /// Live subscriptions.
-    pub subscriptions: usize,
-    /// Bytes that wait for it.
-    pub outbox_bytes: usize,
 }

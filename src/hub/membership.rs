@@ -4,6 +4,7 @@ use super::mail::{Answer, Cause, Mail, Membership, Slot};
 use super::member::{NOT_LIVE, Subscription};
 use super::subscribers::Subscriber;
 use super::{Hub, Port};
+use crate::api::Reply;
 use crate::protocol::auth::Failure;
 use crate::protocol::channel::{Channel, Kind};
 use crate::protocol::command::Auth;
@@ -150,7 +151,7 @@ impl Hub {
             }
         }
         if let Cause::Admin(asker) = cause {
-            self.post(asker.shard, Mail::Answer(asker, Box::new(Answer::Done)), port);
+            self.post(asker.shard, Mail::Answer(asker, Box::new(Answer::Reply(Ok(Reply::Done {})))), port);
         }
     }
 

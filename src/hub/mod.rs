@@ -33,6 +33,10 @@ pub mod watching;
 #[cfg(any(test, fuzzing))]
 pub mod simulation;
 
+use crate::api::refusal::NO_SUBSCRIPTION;
+use crate::api::reply::ChannelCount;
+use crate::api::request::Unsubscribe;
+use crate::api::{Reply, Request, Rows};
 use crate::config::{Key, Limits, Live};
 use crate::metrics::Counters;
 use crate::protocol::auth::KeyRing;
@@ -532,17 +536,15 @@ impl Hub {
 
     fn consider(&mut self, asker: Asker, question: Question, port: &mut impl Port) {
         let answer = match question {
-            Question::Channel { channel, hash } => {
-                Answer::Subscribers(total(self.directory.counts(channel.as_channel(), hash)))
+            Question::OfChannel { request: Request::Channel(_), channel, hash } => {
+                let subscribers = total(self.directory.counts(channel.as_channel(), hash));
+                Answer::Reply(Ok(Reply::Channel(ChannelCount { channel, subscribers })))
             }
-            Question::Channels { prefix, limit, after } => {
-                let (channels, next) = self.directory.page(&prefix, limit, after);
-                Answer::Channels { channels, next }
+            Question::Page { request: Request::Channels(channels), limit, after } => {
+                let prefix = channels.prefix.unwrap_or_default();
+                channel_page(self.directory.page(&prefix, limit, after))
             }
-            Question::Occupied { limit, after } => {
-                let (channels, next) = self.directory.page_occupied(limit, after);
-                Answer::Channels { channels, next }
-            }
+            Question::Occupied { limit, after } => channel_page(self.directory.page_occupied(limit, after)),
             Question::Follow { .. } | Question::MoreEvents | Question::Unfollow => {
                 return self.serve_follower(asker, &question, port);
             }
@@ -551,11 +553,12 @@ impl Hub {
             Question::Tap { filter } => return self.tap(asker, filter, port),
             Question::MoreSeen => return self.taps.more(asker),
             Question::Untap => return self.taps.close(asker),
-            Question::Unsubscribe { member, channel, hash } => {
-                let wanted = self.is_live(member).then(|| self.wanted_local(member.slot, channel.as_channel(), hash));
-                match wanted.flatten() {
+            Question::OfConnection { request: Request::Unsubscribe(Unsubscribe { channel, .. }), member } => {
+                let channel = Channel::parse(&channel).filter(|_| self.is_live(member));
+                let local = channel.and_then(|channel| self.wanted_local(member.slot, channel, self.hash(channel)));
+                match local {
                     Some(local) => return self.ask_to_leave(member.slot, local, Cause::Admin(asker), port),
-                    None => Answer::NotFound,
+                    None => Answer::Reply(Err(NO_SUBSCRIPTION)),
                 }
             }
             other => return port.ask(asker, other),
@@ -572,6 +575,11 @@ impl Hub {
     fn live_key(&self, slot: Slot) -> Option<ConnKey> {
         self.members.get(slot as usize).filter(|member| member.is_live).map(|_| self.key(slot))
     }
+}
+
+fn channel_page((channels, next): (Vec<(ChannelName, u64)>, Option<u32>)) -> Answer {
+    let row = |(channel, subscribers)| ChannelCount { channel, subscribers };
+    Answer::Page { rows: Rows::Channels(channels.into_iter().map(row).collect()), next }
 }
 
 #[cfg(test)]

@@ -8,19 +8,10 @@ use super::addresses::{Address, Addresses};
 use super::directory::Directory;
 use super::mail::{Answer, Asker, Mail};
 use super::{Hub, Port};
+use crate::api::By;
 use crate::protocol::channel::ChannelName;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
-
-/// What makes a channel busy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum By {
-    /// Subscribers.
-    #[default]
-    Subscribers,
-    /// Messages of late: see [`super::directory::Activity::recent`].
-    Messages,
-}
 
 /// A channel among the busiest.
 #[derive(Clone, Debug, PartialEq, Eq)]

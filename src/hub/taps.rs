@@ -4,15 +4,13 @@
 //! Nothing is looked at while there is no tap: one branch per request, publish and end of a connection, none per delivery.
 //! A tap is told when it asks ([`Taps::more`]), so one that does not read costs what may wait for it and nothing else.
 
+use crate::api::request::{KINDS, SHOWN_BYTES_MAX};
 use crate::hub::mail::{Answer, Asker, ShardId};
 use crate::protocol::channel::{Channel, ChannelName, NAME_BYTES_MAX};
 use crate::protocol::socket_id::SocketId;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// Kinds of sightings, as people name them.
-pub const KINDS: [&str; 7] = ["connect", "refuse", "subscribe", "unsubscribe", "publish", "close", "limit"];
 
 /// Something that the server saw, or decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,21 +223,17 @@ pub fn shown_channel(name: &str) -> Box<str> {
 
 /// Taps of a server.
 pub const TAPS_MAX: usize = 16;
-/// Most sightings a second and shard that a tap may ask for.
-pub const RATE_MAX: u32 = 100_000;
-/// Bytes of a pattern: each part of it is looked for in every name.
-pub const PATTERN_BYTES_MAX: usize = 256;
-/// Most bytes of data that a tap may ask for.
-pub const DATA_BYTES_MAX: usize = 1024;
 /// Sightings of a shard that may wait for a tap.
 const WAITING_MAX: usize = 2048;
 /// Heap bytes of them: the name of a channel, that of an event, and data at most.
-pub const WAITING_BYTES_MAX: usize = WAITING_MAX * (2 * size_of::<Sighting>() + NAME_BYTES_MAX + 2 * DATA_BYTES_MAX);
+pub const WAITING_BYTES_MAX: usize =
+    WAITING_MAX * (2 * size_of::<Sighting>() + NAME_BYTES_MAX + 2 * SHOWN_BYTES_MAX as usize);
 const TICKS_PER_SECOND: u32 = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::request::RATE_MAX;
 
     fn filter() -> Filter {
         Filter { kinds: 0x7f, channel: None, network: None, sample: 1, rate: 1000, data_bytes: 0 }

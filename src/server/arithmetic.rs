@@ -5,7 +5,8 @@
 //! A new thing that can grow gets a term here. Sizes come from where the thing lives, so that a term follows it.
 
 use super::machine::Machine;
-use crate::admin;
+use crate::admin::session;
+use crate::api;
 use crate::config::{CONNECTIONS_AUTO_MAX, Config, bytes};
 use crate::control::webhook::{self, known, queue};
 use crate::control::{self, body, pipe, serving, walk};
@@ -388,9 +389,7 @@ fn outbox_bytes(config: &Config) -> u64 {
 
 /// Messages of one turn to one connection: the budget, and the message that goes beyond it.
 fn turn_bytes(outbox_bytes_max: usize) -> usize {
-    PublishBudget::new(outbox_bytes_max).laid_bytes_max
-        + admin::request::DATA_BYTES_MAX
-        + admin::request::EVENT_BYTES_MAX
+    PublishBudget::new(outbox_bytes_max).laid_bytes_max + api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX
 }
 
 /// Replies that wait, and, behind a `subscribed` that does, its channel's messages, which have the outbox's limit.
@@ -410,11 +409,11 @@ fn inbound_bytes(config: &Config) -> u64 {
 /// Input up to a line and a read beyond it; replies, of which the last may be as long as the rest; the window of publishes that
 /// are not settled, and the one that goes beyond it, to as many channels as its line has room for.
 fn admin_bytes(config: &Config) -> u64 {
-    use admin::request::{DATA_BYTES_MAX, PUBLISH_CHANNELS_MAX};
+    use api::publish::{CHANNELS_MAX, DATA_BYTES_MAX};
     let input = config.live.limits.admin_line_bytes_max + READ_BYTES;
-    let replies = 2 * admin::REPLY_BYTES_MAX + admin::WAITING_MAX * admin::WAITING_BYTES;
+    let replies = 2 * session::REPLY_BYTES_MAX + session::WAITING_MAX * session::WAITING_BYTES;
     let data = DATA_BYTES_MAX.min(config.live.limits.admin_line_bytes_max);
-    let window = if config.shards > 1 { admin::WINDOW_BYTES + PUBLISH_CHANNELS_MAX * data } else { 0 };
+    let window = if config.shards > 1 { session::WINDOW_BYTES + CHANNELS_MAX * data } else { 0 };
     (GROWTH * (input + replies) + window) as u64
 }
 

@@ -1,6 +1,6 @@
 //! How a part of all connections is divided among the shards. Pure.
 
-use crate::hub::mail::Share;
+use crate::api::Share;
 
 /// How many of each shard's `counts` make up the share: in proportion, to within one, and exactly as many in all as are
 /// asked for. A part of a connection is a whole one.

@@ -5,9 +5,10 @@ use super::arithmetic::Arithmetic;
 use super::machine::Machine;
 use super::share::apportioned;
 use super::{Reread, fit, manager, reserve_descriptors, tell_costs};
+use crate::api::{Operation, Refusal, Reply, Share};
 use crate::config::{Change, Config, Difference, Invalid, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
-use crate::hub::mail::{Answer, Asker, Operation, Share};
+use crate::hub::mail::{Answer, Asker};
 use crate::shard::Shared;
 use crate::shard::orders::{Call, Order};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
@@ -132,7 +133,7 @@ impl Supervisor {
                 Err(invalid) => {
                     let text = invalid.in_one_line();
                     tracing::error!("the configuration stays as it was: {text}");
-                    Answer::InvalidConfiguration(text.into())
+                    Answer::Reply(Err(Refusal::InvalidConfiguration(text.into())))
                 }
             };
             if let Some(asker) = asker {
@@ -159,7 +160,7 @@ impl Supervisor {
         if self.costs() != costs {
             tell_costs(&self.config, &self.machine);
         }
-        Answer::Reloaded(Box::new(difference))
+        Answer::Reply(Ok(Reply::Reloaded(Box::new(difference))))
     }
 
     /// What the limits can cost, in words.
@@ -189,7 +190,7 @@ impl Supervisor {
         let drained = match self.course {
             Course::Serving => 0,
             Course::Draining { drained, .. } => drained,
-            Course::Stopping => return Answer::GoingDown,
+            Course::Stopping => return Answer::Reply(Err(Refusal::GoingDown)),
         };
         let over = Duration::from_millis(over_ms);
         manager::tell_stopping(over + self.stop_time());
@@ -197,13 +198,13 @@ impl Supervisor {
         self.course = Course::Draining { until: Instant::now() + over, drained };
         let connections = self.ask_all(|_, begun| Order::Drain { over_ms, begun }).into_iter().sum();
         tracing::info!(connections, over_ms, "draining: nobody is accepted any more");
-        Answer::Leaving { connections, over_ms }
+        Answer::Reply(Ok(Reply::Leaving { connections, over_ms }))
     }
 
     /// Begins to close a part of all connections over this time. A shed that is under way is over.
     fn shed(&self, share: Share, over_ms: u64) -> Answer {
         if self.course != Course::Serving {
-            return Answer::GoingDown;
+            return Answer::Reply(Err(Refusal::GoingDown));
         }
         let mut counts = vec![0; self.orders.len()];
         for (shard, count) in self.ask_all(|_, counted| Order::Count(counted)) {
@@ -213,7 +214,7 @@ impl Supervisor {
         let begun = self.ask_all(|shard, begun| Order::Shed { count: shares[shard], over_ms, begun });
         let connections = begun.into_iter().sum();
         tracing::info!(connections, over_ms, "shedding");
-        Answer::Leaving { connections, over_ms }
+        Answer::Reply(Ok(Reply::Leaving { connections, over_ms }))
     }
 
     /// One more shard has asked all of its connections to leave.

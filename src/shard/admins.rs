@@ -1,7 +1,8 @@
 //! The admin connections of one shard: few, and each with buffers of its own.
 
-use crate::admin::request::{Parser, Refusal};
-use crate::admin::{Session, reply};
+use crate::admin::lines::reader::Parser;
+use crate::admin::lines::{LineSession, writer};
+use crate::api::Refusal;
 use crate::config::Limits;
 use crate::hub::Hub;
 use crate::hub::mail::{Answer, Asker, Settled, ShardId};
@@ -37,7 +38,7 @@ pub struct Admins {
 
 struct Admin {
     socket: UnixStream,
-    session: Session,
+    session: LineSession,
     /// What was read and is not handled: at most a part of a line, unless the session is paused.
     input: Vec<u8>,
     /// Where in `input` newlines have been looked for in vain.
@@ -141,8 +142,8 @@ impl Admins {
 
     fn enter(&mut self, socket: UnixStream, is_own: bool) {
         self.generation = self.generation.wrapping_add(1);
-        let mut session = Session::new(self.me, self.connections.vacant_key() as u32, self.generation);
-        session.is_own = is_own;
+        let slot = self.connections.vacant_key() as u32;
+        let session = LineSession::new(self.me, self.shards, slot, self.generation, is_own);
         self.connections.insert(Admin {
             socket,
             session,
@@ -179,17 +180,16 @@ impl Admins {
         clients: &mut Clients,
         buffer: &mut [u8],
     ) {
-        let Admins { connections, parser, shards, read_bytes, line_bytes_max, first, .. } = self;
+        let Admins { connections, parser, read_bytes, line_bytes_max, first, .. } = self;
         let slots = connections.capacity();
-        let mut serving =
-            Serving { parser, shards: *shards, line_bytes_max: *line_bytes_max, read_bytes, budget, is_open };
+        let mut serving = Serving { parser, line_bytes_max: *line_bytes_max, read_bytes, budget, is_open };
         let start = *first;
         for slot in (start..slots).chain(0..start.min(slots)) {
             let Some(admin) = connections.get_mut(slot) else { continue };
             if !is_open && admin.is_bulk {
                 continue;
             }
-            serving.line_bytes_max = if admin.session.is_own { usize::MAX } else { *line_bytes_max };
+            serving.line_bytes_max = if admin.session.is_own() { usize::MAX } else { *line_bytes_max };
             admin.serve(&mut serving, hub, clients, buffer);
             if serving.is_exhausted(hub) {
                 *first = slot + 1;
@@ -220,9 +220,8 @@ impl Admins {
 
     /// Hands over what shards answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, clients: &mut Clients) {
-        let shards = self.shards;
         if let Some(admin) = self.session(asker) {
-            admin.session.answer(asker, answer, hub, shards, clients);
+            admin.session.answer(asker, answer, hub, clients);
         }
     }
 
@@ -239,13 +238,13 @@ impl Admins {
 
     /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
     pub fn flush(&mut self, is_stopping: bool, hub: &mut Hub, clients: &mut Clients) {
-        let (own, shards) = (&mut self.own, self.shards);
+        let own = &mut self.own;
         self.connections.retain(|_, admin| {
             let goes_on = admin.flush(clients.now) && !admin.ends_stream(is_stopping, clients.now);
             if !goes_on {
-                admin.session.leave(hub, shards, clients);
+                admin.session.leave(hub, clients);
             }
-            *own -= usize::from(admin.session.is_own && !goes_on);
+            *own -= usize::from(admin.session.is_own() && !goes_on);
             goes_on
         });
     }
@@ -280,7 +279,6 @@ impl Admins {
 /// What serving needs of [`Admins`] beside the one connection.
 struct Serving<'a> {
     parser: &'a mut Parser,
-    shards: usize,
     line_bytes_max: usize,
     read_bytes: &'a mut usize,
     budget: PublishBudget,
@@ -348,28 +346,28 @@ impl Admin {
             self.searched = end + 1;
             *serving.read_bytes += end + 1 - start;
             if end - start > serving.line_bytes_max {
-                self.break_off(serving.line_bytes_max, hub);
+                self.break_off(serving.line_bytes_max, hub, clients);
                 break;
             }
             let line = self.input[start..end].strip_suffix(b"\r").unwrap_or(&self.input[start..end]);
             let bulk_bytes = hub.laid.bulk_bytes;
-            self.session.line(line, serving.parser, hub, serving.shards, clients);
+            self.session.line(line, serving.parser, hub, clients);
             self.is_bulk |= hub.laid.bulk_bytes > bulk_bytes;
             start = end + 1;
         }
         self.input.drain(..start);
         self.searched -= start;
         if self.searched > serving.line_bytes_max {
-            self.break_off(serving.line_bytes_max, hub);
+            self.break_off(serving.line_bytes_max, hub, clients);
         }
         if self.input.is_empty() && self.input.capacity() > INPUT_BYTES_KEPT {
             self.input = Vec::new();
         }
     }
 
-    fn break_off(&mut self, limit: usize, hub: &mut Hub) {
+    fn break_off(&mut self, limit: usize, hub: &mut Hub, clients: &mut Clients) {
         if !self.is_broken {
-            self.session.line_too_long(limit, hub);
+            self.session.line_too_long(limit, hub, clients);
             self.is_broken = true;
         }
     }
@@ -423,7 +421,7 @@ impl Admin {
 fn refuse(socket: &mut UnixStream) {
     let mut line = Vec::new();
     let refusal = Refusal::TooMany { what: "admin connections of a shard", limit: ADMINS_MAX };
-    reply::refused(&mut line, "null", &refusal);
+    writer::refused(&mut line, "null", &refusal);
     // A socket that nothing was written to takes it at once, or the peer is gone.
     let _ = socket.write(&line);
 }

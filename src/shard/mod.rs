@@ -37,6 +37,7 @@ mod trial;
 pub use admission::REFUSALS_MAX;
 pub use rate_limits::ALLOWANCE_BYTES;
 
+use crate::api::refusal::NO_CONNECTION;
 use crate::config::Live;
 use crate::hub::identity;
 use crate::hub::mail::{Answer, Asker, Mail, Question, ShardId};
@@ -371,21 +372,12 @@ impl Shard {
     /// `None`: the supervisor answers.
     fn consider(&mut self, asker: Asker, question: Question) -> Option<Answer> {
         Some(match question {
-            Question::Connections { limit, after } => {
-                let (connections, next) = self.clients.page(limit, after, &self.hub);
-                Answer::Connections { connections, next }
+            Question::Page { request, limit, after } => {
+                let (rows, next) = self.clients.page(&request, limit, after, &self.hub);
+                Answer::Page { rows, next }
             }
-            Question::Connection { member } if self.hub.is_live(member) => {
-                let channels = self.hub.channels_of(member.slot).cloned().collect();
-                match self.clients.info(member.slot, &self.hub) {
-                    Some(connection) => Answer::Connection { connection, channels },
-                    None => Answer::NotFound,
-                }
-            }
-            Question::Disconnect { member, code, reason } if self.hub.is_live(member) => {
-                let reason = CloseReason::Disconnected { code, reason };
-                self.clients.close(member.slot, reason, &mut self.hub);
-                Answer::Done
+            Question::OfConnection { request, member } if self.hub.is_live(member) => {
+                Answer::Reply(self.clients.answer(request, member.slot, &mut self.hub))
             }
             Question::Stats => Answer::Stats { shard: self.me, stats: Box::new(self.stats()) },
             Question::Operate(operation) => {
@@ -393,7 +385,7 @@ impl Shard {
                 let _ = self.shared.calls.send(Call::Operate(asker, operation));
                 return None;
             }
-            _ => Answer::NotFound,
+            _ => Answer::Reply(Err(NO_CONNECTION)),
         })
     }
 

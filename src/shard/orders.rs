@@ -2,8 +2,9 @@
 //! is heard in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
 //! operations outstanding at most, and every order answers a call or a signal, or brings one of a few sessions.
 
+use crate::api::Operation;
 use crate::config::Live;
-use crate::hub::mail::{Answer, Asker, Operation, ShardId};
+use crate::hub::mail::{Answer, Asker, ShardId};
 use crossbeam_channel::Sender;
 use mio::net::UnixStream;
 use std::sync::Arc;

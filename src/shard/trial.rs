@@ -19,6 +19,8 @@ use super::clients::READ_AGAIN_BYTES_PER_TURN;
 use super::doorbell::Doorbell;
 use super::orders::{Call, Order};
 use super::{DOORBELL, EVENTS_PER_TURN, Parts, READ_BYTES, Shard, Shared, mesh};
+use crate::api::Rows;
+use crate::api::request::Connections;
 use crate::config::{Flags, Live, Settings};
 use crate::hub::simulation::choices::{self, Choices};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -150,8 +152,8 @@ impl House {
     /// All that are open.
     fn socket_ids(&self) -> BTreeSet<String> {
         let ids = |shard: &Shard| {
-            let (page, next) = shard.clients.page(usize::MAX, 0, &shard.hub);
-            assert_eq!(next, None);
+            let (rows, next) = shard.clients.page(&Connections::default().into(), usize::MAX, 0, &shard.hub);
+            let (Rows::Connections(page), None) = (rows, next) else { panic!("a page of all connections") };
             page.into_iter().map(|connection| connection.socket_id.to_string())
         };
         self.shards.iter().flat_map(ids).collect()

@@ -22,6 +22,7 @@ for_shards!(
     publish_to_several_channels,
     exclude_leaves_one_out,
     malformed_requests,
+    unknown_members_are_refused,
     unknown_commands,
     missing_members,
     invalid_channels,
@@ -382,7 +383,29 @@ fn malformed_requests(shards: usize) {
         eprintln!("{line}"); // shown where the next line fails
         admin.refused(&line, json!(1), "malformed_request");
     }
-    // Nothing was published, nobody disconnected.
+    // Nothing was published, and the client is still connected.
+    client.expect_nothing_before_pong();
+}
+
+fn unknown_members_are_refused(shards: usize) {
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    let mut client = Client::connect(&server);
+    client.subscribe("c");
+    let id = &client.socket_id;
+    for (request, nearest) in [
+        (json!({"command": "publish", "channel": "c", "event": "e", "exlude": id}), "exclude"),
+        (json!({"command": "publish", "chanel": "c", "event": "e"}), "channel"),
+        (json!({"command": "disconnect", "socket_id": id, "resaon": "x"}), "reason"),
+        (json!({"command": "channels", "channel": "c"}), "command"),
+        (json!({"command": "ping", "idd": 1}), "id"),
+    ] {
+        let line = admin.ask(&request.to_string());
+        let reply: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(reply["code"], "malformed_request", "{request} → {line}");
+        let text = reply["error"].as_str().expect("a text");
+        assert!(text.contains(&format!("the nearest is {nearest:?}")), "{request} → {text}");
+    }
     client.expect_nothing_before_pong();
 }
 

@@ -524,7 +524,7 @@ fn a_mistake_is_named_with_its_remedy() {
     serve(any, &http, &free, &[&http, "something listens there already", "--http chooses another"]);
     serve(any, "off", &file, &[&file, "is no socket; remove it", "--admin-socket"]);
     serve(any, "off", &nowhere, &[&nowhere, "--admin-socket chooses another", "No such file"]);
-    check(&["stats", "--admin-socket", &file], 1, &[&file, "That file is no socket"]);
+    check(&["stats", "--admin-socket", &file], 1, &[&file, "That file is not a socket"]);
     for url in ["http://127.0.0.1:9000", "127.0.0.1:9000", "ws://", "ws://127.0.0.1:99999", "ws://127.0.0.1:"] {
         check(&["subscribe", "a", "--url", url], 2, &[url, "ws://HOST:PORT"]);
     }

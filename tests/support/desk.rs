@@ -1,8 +1,8 @@
 //! One shard's data path without its sockets: admin lines and client frames in, bytes written to a sink out. What the
 //! allocation test and the instruction counts measure.
 
-use corecast::admin::Session;
-use corecast::admin::request::Parser;
+use corecast::admin::lines::LineSession;
+use corecast::admin::lines::reader::Parser;
 use corecast::config::Limits;
 use corecast::hub::addresses::Verdict;
 use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
@@ -68,7 +68,7 @@ impl Port for Outboxes {
 pub struct Desk {
     hub: Hub,
     port: Outboxes,
-    session: Session,
+    session: LineSession,
     parser: Parser,
     decoder: Decoder,
     /// Where everything is written.
@@ -82,7 +82,7 @@ impl Desk {
         let mut desk = Desk {
             hub: Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], limits),
             port: Outboxes::default(),
-            session: Session::new(0, 0, 0),
+            session: LineSession::new(0, 1, 0, 0, false),
             parser: Parser::default(),
             decoder: Decoder::default(),
             sink: Sink::default(),
@@ -98,7 +98,7 @@ impl Desk {
 
     /// One admin line, as read from the socket.
     pub fn line(&mut self, line: &[u8]) {
-        self.session.line(line, &mut self.parser, &mut self.hub, 1, &mut self.port);
+        self.session.line(line, &mut self.parser, &mut self.hub, &mut self.port);
     }
 
     /// A client's frames, as read from its socket; they are unmasked in place.

@@ -1,7 +1,7 @@
 //! Replies for people: aligned tables and lines. Members that are missing are left blank, so that an older or newer
 //! server is still readable.
 
-use super::Request;
+use crate::api::reply::{Column, columns};
 use crate::config::bytes;
 use crate::protocol::json::is_unseen;
 use serde_json::Value;
@@ -16,10 +16,9 @@ pub struct Renderer {
 
 enum Shape {
     Published,
-    Channels(Table),
     Channel,
-    Connections(Table),
     Connection,
+    List { rows: &'static str, columns: &'static [Column], table: Table },
     Done(&'static str),
     Busiest,
     Stats,
@@ -29,30 +28,23 @@ enum Shape {
 }
 
 impl Renderer {
-    /// For the replies to `request`, which is about to be sent.
-    pub fn new(request: &Request) -> Renderer {
-        let shape = match request {
-            Request::Publish { .. } => Shape::Published,
-            Request::Channels { .. } => Shape::Channels(Table::new(&[("CHANNEL", Left), ("SUBSCRIBERS", Right)])),
-            Request::Channel { .. } => Shape::Channel,
-            Request::Connections { .. } => Shape::Connections(Table::new(&[
-                ("SOCKET_ID", Left),
-                ("ADDRESS", Left),
-                ("SHARD", Right),
-                ("AGE", Right),
-                ("SUBSCRIPTIONS", Right),
-                ("OUTBOX", Right),
-            ])),
-            Request::Connection { .. } => Shape::Connection,
-            Request::Disconnect { .. } => Shape::Done("disconnected"),
-            Request::Unsubscribe { .. } => Shape::Done("unsubscribed"),
-            // A stream, which `Client::watch` prints.
-            Request::Events { .. } | Request::Tail(_) => Shape::Done(""),
-            Request::Busiest { .. } => Shape::Busiest,
-            Request::Stats => Shape::Stats,
-            Request::Reload => Shape::Reloaded,
-            Request::Drain { .. } | Request::Shed { .. } => Shape::Leaving,
-            Request::Ping => Shape::Ping,
+    /// For the replies to this command, which is about to be sent.
+    pub fn new(command: &'static str) -> Renderer {
+        let shape = match command {
+            "publish" => Shape::Published,
+            "channel" => Shape::Channel,
+            "connection" => Shape::Connection,
+            "disconnect" => Shape::Done("disconnected"),
+            "unsubscribe" => Shape::Done("unsubscribed"),
+            "busiest" => Shape::Busiest,
+            "stats" => Shape::Stats,
+            "reload" => Shape::Reloaded,
+            "drain" | "shed" => Shape::Leaving,
+            "ping" => Shape::Ping,
+            rows => match columns(rows) {
+                Some(columns) => Shape::List { rows, columns, table: Table::of(columns) },
+                None => Shape::Done("done"),
+            },
         };
         Renderer { shape, asked: Instant::now() }
     }
@@ -61,19 +53,13 @@ impl Renderer {
     pub fn reply(&mut self, reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
         match &mut self.shape {
             Shape::Published => writeln!(out, "published to {}", subscribers(reply)),
-            Shape::Channels(table) => {
-                let rows = entries(reply, "channels");
-                let rows = rows.map(|entry| vec![cell(&entry["channel"]), cell(&entry["subscribers"])]);
-                table.print(rows.collect(), last, "no channels", out)?;
-                more(reply, last, out)
-            }
             Shape::Channel => writeln!(out, "{}: {}", cell(&reply["channel"]), subscribers(reply)),
-            Shape::Connections(table) => {
-                let rows = entries(reply, "connections").map(connection);
-                table.print(rows.collect(), last, "no connections", out)?;
+            Shape::Connection => describe(reply, out),
+            Shape::List { rows, columns, table } => {
+                let cells = |entry| columns.iter().map(|column| measured(column.name, entry)).collect();
+                table.print(entries(reply, rows).map(cells).collect(), last, &format!("no {rows}"), out)?;
                 more(reply, last, out)
             }
-            Shape::Connection => describe(reply, out),
             Shape::Done(what) => writeln!(out, "{what}"),
             Shape::Busiest => busiest(reply, out),
             Shape::Stats => stats(reply, out),
@@ -131,22 +117,28 @@ fn more(reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-fn connection(entry: &Value) -> Vec<String> {
-    vec![
-        cell(&entry["socket_id"]),
-        cell(&entry["address"]),
-        cell(&entry["shard"]),
-        entry["age_s"].as_u64().map_or_else(|| cell(&entry["age_s"]), age),
-        cell(&entry["subscriptions"]),
-        entry["outbox_bytes"].as_u64().map(bytes).unwrap_or_default(),
-    ]
+/// A member as people read it: its unit stands at the end of its name.
+fn measured(name: &str, entry: &Value) -> String {
+    let value = &entry[name];
+    match value.as_u64() {
+        Some(seconds) if name.ends_with(SECONDS) => age(seconds),
+        Some(count) if name.ends_with(BYTES) => bytes(count),
+        _ => cell(value),
+    }
 }
+
+/// The name without its unit.
+fn title(name: &str) -> &str {
+    name.strip_suffix(SECONDS).or_else(|| name.strip_suffix(BYTES)).unwrap_or(name)
+}
+
+const SECONDS: &str = "_s";
+const BYTES: &str = "_bytes";
 
 /// One connection: a line per member, then its channels.
 fn describe(reply: &Value, out: &mut impl Write) -> io::Result<()> {
-    let names = ["socket_id", "address", "shard", "age", "subscriptions", "outbox"];
-    for (name, text) in names.into_iter().zip(connection(reply)) {
-        writeln!(out, "{name:<14} {text}")?;
+    for column in columns("connections").unwrap_or_default() {
+        writeln!(out, "{:<14} {}", title(column.name), measured(column.name, reply))?;
     }
     for (at, channel) in entries(reply, "channels").enumerate() {
         let name = if at == 0 { "channels" } else { "" };
@@ -167,7 +159,7 @@ fn busiest(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     addresses.print(rows("addresses", &["address", "connections"]), true, NO_ADDRESSES, out)
 }
 
-/// Why there can be none though somebody is connected.
+/// Why there can be none although clients are connected.
 const NO_ADDRESSES: &str =
     "no addresses (those of this machine are counted only where --max-connections-per-address limits them)";
 
@@ -233,9 +225,14 @@ struct Table {
 }
 
 impl Table {
+    fn of(columns: &[Column]) -> Table {
+        let column = |column: &Column| (title(column.name), if column.is_number() { Right } else { Left });
+        Table::new(&columns.iter().map(column).collect::<Vec<_>>())
+    }
+
     fn new(columns: &[(&str, Align)]) -> Table {
         Table {
-            columns: columns.iter().map(|(title, align)| ((*title).to_owned(), *align)).collect(),
+            columns: columns.iter().map(|(title, align)| (title.to_uppercase(), *align)).collect(),
             widths: columns.iter().map(|(title, _)| title.len()).collect(),
             begun: false,
         }
@@ -276,27 +273,24 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::client::{By, Page};
 
-    fn check(request: Request, reply: &str, expected: &str) {
+    fn check(command: &'static str, reply: &str, expected: &str) {
         let mut out = Vec::new();
         let reply = serde_json::from_str(reply).expect("JSON");
-        Renderer::new(&request).reply(&reply, true, &mut out).expect("a vector");
+        Renderer::new(command).reply(&reply, true, &mut out).expect("a vector");
         assert_eq!(String::from_utf8(out).expect("UTF-8"), expected);
     }
 
     #[test]
     fn one_subscriber_is_singular() {
-        let channel = || Request::Channel { channel: "a".into() };
-        check(channel(), r#"{"channel":"a","subscribers":1}"#, "a: 1 subscriber\n");
-        check(channel(), r#"{"channel":"a","subscribers":0}"#, "a: 0 subscribers\n");
+        check("channel", r#"{"channel":"a","subscribers":1}"#, "a: 1 subscriber\n");
+        check("channel", r#"{"channel":"a","subscribers":0}"#, "a: 0 subscribers\n");
     }
 
     #[test]
-    fn those_who_are_to_leave_are_counted() {
-        let drain = || Request::Drain { over_ms: 1500 };
-        check(drain(), r#"{"connections":2,"over_ms":1500}"#, "closing 2 connections over 1.5 s\n");
-        check(drain(), r#"{"connections":1,"over_ms":60000}"#, "closing 1 connection over 60 s\n");
+    fn connections_that_will_be_closed_are_counted() {
+        check("drain", r#"{"connections":2,"over_ms":1500}"#, "closing 2 connections over 1.5 s\n");
+        check("drain", r#"{"connections":1,"over_ms":60000}"#, "closing 1 connection over 60 s\n");
     }
 
     #[test]
@@ -309,9 +303,8 @@ SOCKET_ID  ADDRESS      SHARD    AGE  SUBSCRIPTIONS  OUTBOX
 ab         127.0.0.1:5      0  1m 1s              2   2 KiB
 cd         [::1]:50000     11  1d 1h              0     0 B
 ";
-        check(Request::Connections { page: Page::default() }, reply, expected);
-        let nobody = Request::Connections { page: Page::default() };
-        check(nobody, r#"{"connections":[]}"#, "no connections\n");
+        check("connections", reply, expected);
+        check("connections", r#"{"connections":[]}"#, "no connections\n");
     }
 
     #[test]
@@ -328,12 +321,11 @@ outbox         0 B
 channels       a
                b
 ";
-        check(Request::Connection { socket_id: "ab".into() }, reply, expected);
+        check("connection", reply, expected);
     }
 
     #[test]
     fn the_busiest_are_two_tables() {
-        let request = || Request::Busiest { by: By::Subscribers, limit: None };
         let reply = r#"{"channels":[{"channel":"user:1","subscribers":20,"messages":3}],
             "addresses":[{"address":"2001:db8::/64","connections":7}]}"#;
         let expected = "\
@@ -343,8 +335,8 @@ user:1            20         3
 ADDRESS        CONNECTIONS
 2001:db8::/64            7
 ";
-        check(request(), reply, expected);
-        check(request(), r#"{"channels":[],"addresses":[]}"#, &format!("no channels\n\n{NO_ADDRESSES}\n"));
+        check("busiest", reply, expected);
+        check("busiest", r#"{"channels":[],"addresses":[]}"#, &format!("no channels\n\n{NO_ADDRESSES}\n"));
     }
 
     #[test]
@@ -356,16 +348,15 @@ NAME         TOTAL  SHARD 0  SHARD 1
 bytes_out     1000     1000
 connections      3        1        2
 ";
-        check(Request::Stats, reply, expected);
+        check("stats", reply, expected);
         let reply = format!(r#"{{"stats":{{"x":9}},"shards":[{}]}}"#, [r#"{"x":1}"#; 9].join(","));
         let expected = "NAME  TOTAL\nx         9\n9 shards: --json has the numbers of each\n";
-        check(Request::Stats, &reply, expected);
+        check("stats", &reply, expected);
     }
 
     #[test]
     fn nothing_in_a_reply_steers_the_terminal() {
-        let request = Request::Channel { channel: "a".into() };
-        check(request, r#"{"channel":"\u001b[2J\u202e","subscribers":2}"#, "\u{fffd}[2J\u{fffd}: 2 subscribers\n");
-        check(Request::Stats, r#"{"stats":{"\u009b":9}}"#, "NAME  TOTAL\n\u{fffd}         9\n");
+        check("channel", r#"{"channel":"\u001b[2J\u202e","subscribers":2}"#, "\u{fffd}[2J\u{fffd}: 2 subscribers\n");
+        check("stats", r#"{"stats":{"\u009b":9}}"#, "NAME  TOTAL\n\u{fffd}         9\n");
     }
 }

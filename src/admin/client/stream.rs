@@ -5,11 +5,13 @@
 //!   this thread    reply line → pop the number of the line it answers (replies come in request order) → count
 //! ```
 //!
-//! The queue of numbers is bounded, and so is what is unanswered. Nobody waits for both directions at once: the pump may
-//! block on a full socket while this thread goes on reading replies, which is what lets the server read on. The pump's
-//! last request is a `ping`; its reply says that every line before it was answered.
+//! The queue of numbers is bounded, and so is what is unanswered. Neither thread waits for both directions: the pump may
+//! block on a full socket while this thread reads replies, which lets the server read on. The pump's last request is a
+//! `ping`; its reply says that every line before it was answered.
 
 use super::{Client, Error};
+use crate::api::Refusal;
+use crate::api::publish::PUBLISH;
 use crate::protocol::json::Reader;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -19,13 +21,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
-/// Lines that may wait for their replies: several times what the server lets wait, so that it never idles on our account.
+/// Lines that may wait for their replies: several times what the server lets wait, so that it never waits for us.
 const UNANSWERED_MAX: usize = 8192;
 
 /// Bytes read and written at once; a write is cut short only by this or by an input that has nothing more for now.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// How many refusals are told one by one.
+/// Refusals that are shown one by one.
 const REFUSALS_TOLD_MAX: usize = 10;
 
 /// What became of the lines.
@@ -35,7 +37,7 @@ pub struct Summary {
     pub published: u64,
     /// Sum of the subscribers they went to.
     pub deliveries: u64,
-    /// Lines that were no requests, or that the server refused.
+    /// Lines that were not requests, or that the server refused.
     pub refused: Refusals,
 }
 
@@ -107,7 +109,7 @@ impl Client {
             }
             let Ok(reply) = serde_json::from_slice::<Reply>(&line) else {
                 let text = String::from_utf8_lossy(&line);
-                return Err(self.broken(format!("its reply is none of this protocol: {}", text.trim_end())));
+                return Err(self.broken(format!("its reply is not of this protocol: {}", text.trim_end())));
             };
             // Pushed before it was written, so it is here before its reply.
             let number = match unanswered.recv() {
@@ -146,7 +148,7 @@ impl Client {
     }
 }
 
-/// Reads the input to its end. Ends early where the socket is closed: whoever reads the replies learns that by itself.
+/// Reads the input to its end. Ends early where the socket is closed: the thread that reads replies notices that too.
 fn pump(input: impl Read, socket: UnixStream, sent: &SyncSender<Sent>) {
     let mut pump = Pump {
         output: BufWriter::with_capacity(BUFFER_BYTES, socket),
@@ -165,7 +167,7 @@ fn pump(input: impl Read, socket: UnixStream, sent: &SyncSender<Sent>) {
             input.consume(end + 1);
             continue;
         }
-        // The input may be a person thinking: what there is goes out before the next read.
+        // The input may be a terminal: what there is goes out before the next read.
         if pump.output.flush().is_err() {
             return;
         }
@@ -198,7 +200,7 @@ struct Pump<'a> {
 }
 
 impl Pump<'_> {
-    /// Takes one line; an error means that nobody is there to take another.
+    /// Takes one line. An error means that no further line can be sent.
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         self.number += 1;
         if line.trim_ascii().is_empty() {
@@ -235,10 +237,10 @@ fn members<'a>(line: &'a [u8], reader: &mut Reader) -> Result<&'a str, String> {
     for (key, _) in document.object().ok_or("the line must be a JSON object")? {
         match key.text().as_deref() {
             Some("event") => has_event = true,
-            Some("channel" | "channels" | "data" | "exclude") => {}
-            _ => {
-                let known = "channel, channels, event, data, exclude";
-                return Err(format!("unknown member {}: a line may have {known}", key.raw));
+            Some(name) if PUBLISH.members.contains(&name) => {}
+            name => {
+                let refusal = Refusal::unknown_member(name.unwrap_or(key.raw), &PUBLISH, &[]);
+                return Err(refusal.text().into_owned());
             }
         }
     }
@@ -356,7 +358,7 @@ nonsense\n\
         let told = summary.to_string();
         assert!(told.starts_with("published 4 (8 deliveries), refused 8\n  line 4: invalid_channel: bad\n"), "{told}");
         assert!(told.contains("line 5: malformed_request: event is missing"), "{told}");
-        assert!(told.contains("line 8: malformed_request: unknown member \"command\""), "{told}");
+        assert!(told.contains("line 8: malformed_request: publish has no member \"command\""), "{told}");
         assert_eq!(out.lines().count(), 5);
         let got: Vec<String> = hearing.try_iter().collect();
         assert_eq!(

@@ -1,6 +1,7 @@
 //! `corecast events` and `corecast tail`: prints the lines of a stream as they come, until one side ends it.
 
-use super::{Client, Error, Request};
+use super::{Client, Error};
+use crate::api::Request;
 use crate::protocol::json::is_unseen;
 use serde_json::Value;
 use std::io::{self, BufRead, Write};
@@ -10,7 +11,7 @@ use x509_cert::der::DateTime;
 impl Client {
     /// Asks for a stream and prints it to its end: the lines as they came, or a rendering for people.
     pub fn watch(&mut self, request: &Request, json: bool, out: &mut impl Write) -> Result<(), Error> {
-        let mut line = self.ask(request)?;
+        let mut line = self.ask(&request.into())?;
         let reply = self.judge(&line)?;
         match json {
             true => out.write_all(line.as_bytes()),
@@ -51,13 +52,13 @@ fn begin(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "after number {} of epoch {}", text(&reply["number"]), text(&reply["epoch"]))
 }
 
-/// One line for people: when, the number where it has one, what happened, and to whom.
+/// One line for people: when, the number where it has one, what happened, and to what.
 fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
     let event = text(&told["event"]);
     if told["number"].is_null() && event != "error" {
         return render_sighting(told, &event, out);
     }
-    let whom = match &*event {
+    let subject = match &*event {
         "channel_occupied" | "channel_vacated" => text(&told["channel"]),
         "connected" => {
             let address = told["address"].as_str().unwrap_or("an unknown address");
@@ -76,7 +77,7 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
         _ => String::new(),
     };
     let time = told["time_ms"].as_u64().map_or("-".into(), time);
-    let line = format!("{time:<24} {:>6} {event:<16} {whom}", text(&told["number"]));
+    let line = format!("{time:<24} {:>6} {event:<16} {subject}", text(&told["number"]));
     writeln!(out, "{}", line.trim_end().replace(is_unseen, "\u{fffd}"))
 }
 
@@ -91,7 +92,7 @@ fn render_sighting(told: &Value, event: &str, out: &mut impl Write) -> io::Resul
     writeln!(out, "{}", line.trim_end().replace(is_unseen, "\u{fffd}"))
 }
 
-/// Strangers choose names, so one that could be taken for several members stands in quotes. Data is JSON, and the last.
+/// Clients choose names, so one that could be taken for several members stands in quotes. Data is JSON, and the last.
 fn value(member: &str, value: &Value) -> String {
     let text = text(value);
     let is_plain = text.chars().all(|character| character.is_ascii_graphic() && !"\"=".contains(character));
@@ -100,7 +101,7 @@ fn value(member: &str, value: &Value) -> String {
 
 /// UTC, as RFC 3339 has it.
 fn time(ms: u64) -> String {
-    // A calendar that is at hand: certificates need one.
+    // A calendar that is in the tree: certificates need one.
     match DateTime::from_unix_duration(Duration::from_millis(ms)) {
         Ok(time) => format!("{}.{:03}Z", time.to_string().trim_end_matches('Z'), ms % 1000),
         Err(_) => ms.to_string(),

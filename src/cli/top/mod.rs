@@ -13,7 +13,8 @@ mod screen;
 mod state;
 mod view;
 
-use corecast::admin::client::{By, Client, Error};
+use corecast::admin::client::{Client, Error};
+use corecast::api::By;
 use sample::Sample;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;

@@ -89,7 +89,7 @@ const ROWS_MAX: usize = 20;
 mod tests {
     use super::super::view::tests::samples;
     use super::*;
-    use corecast::admin::client::By;
+    use corecast::api::By;
 
     #[test]
     fn a_page_is_aligned_and_has_everything() {

@@ -3,7 +3,7 @@
 use super::figures::{bar, byte_rate, clip, count, micros, percent, rate};
 use super::state::{Focus, History, State};
 use super::view::{Close, Shard};
-use corecast::admin::client::By;
+use corecast::api::By;
 use corecast::config::bytes;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

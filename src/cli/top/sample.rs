@@ -1,6 +1,8 @@
 //! What the server says at one moment: the replies to `stats` and `busiest`.
 
-use corecast::admin::client::{By, Client, Error, Request};
+use corecast::admin::client::{Client, Error};
+use corecast::api::By;
+use corecast::api::request::{Busiest, Stats};
 use corecast::protocol::json::is_unseen;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -55,9 +57,9 @@ pub struct Sample {
 impl Sample {
     /// Asks the server. More channels are asked for than are shown, so that one that rises has been seen before.
     pub fn take(client: &mut Client, by: By) -> Result<Sample, Error> {
-        let stats = client.reply(&Request::Stats)?;
+        let stats = client.reply(&Stats {}.into())?;
         let at = Instant::now();
-        let busiest = client.reply(&Request::Busiest { by, limit: Some(ROWS_ASKED) })?;
+        let busiest = client.reply(&Busiest { by, limit: Some(ROWS_ASKED) }.into())?;
         Ok(Sample::read(at, &stats, &busiest))
     }
 

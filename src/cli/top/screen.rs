@@ -3,7 +3,8 @@
 use super::render::{Palette, draw};
 use super::sample::Sample;
 use super::state::{State, Wish};
-use corecast::admin::client::{By, Client};
+use corecast::admin::client::Client;
+use corecast::api::By;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};

@@ -2,7 +2,7 @@
 
 use super::sample::Sample;
 use super::view::{Rate, View};
-use corecast::admin::client::By;
+use corecast::api::By;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use std::collections::VecDeque;
 use std::time::Duration;

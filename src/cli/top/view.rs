@@ -1,7 +1,7 @@
 //! What is shown: levels of the last sample, and rates between it and the one before. Pure. Also what `--once --json` prints.
 
 use super::sample::{Numbers, Sample};
-use corecast::admin::client::By;
+use corecast::api::By;
 use serde::Serialize;
 use std::collections::HashMap;
 

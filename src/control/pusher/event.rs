@@ -149,7 +149,8 @@ const CHANNELS: &str = "channels must be an array of strings of Unicode text";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::request::{Command, Parser};
+    use crate::admin::lines::reader::Parser;
+    use crate::api::Command;
 
     #[track_caller]
     fn check(event: &str, expected: &str) {

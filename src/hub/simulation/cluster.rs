@@ -6,12 +6,14 @@ mod readers;
 use super::choices::Choices;
 use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
 use super::mesh::{Effect, Mesh, Seat, Wire};
+use crate::api::request::{self, Channels, Unsubscribe};
+use crate::api::{self, By, Refusal};
 use crate::config::{Key, Limits};
 use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Asker, ConnKey, Mail, Question, Settled, ShardId, Slot};
 use crate::hub::message;
 use crate::hub::outgoing::Outgoing;
-use crate::hub::survey::{Best, BusyChannel, By};
+use crate::hub::survey::{Best, BusyChannel};
 use crate::hub::{Hub, Identity, NOT_LIVE};
 use crate::protocol::auth;
 use crate::protocol::channel::Channel;
@@ -572,8 +574,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let channel = self.choices.below(self.history.channels.len());
         let member = self.clients[client].key;
         let topic = &self.history.channels[channel];
-        let question =
-            Question::Unsubscribe { member, channel: Channel::parse(&topic.name).unwrap().into(), hash: topic.hash };
+        let request = Unsubscribe { socket_id: "".into(), channel: topic.name.as_str().into() }.into();
+        let question = Question::OfConnection { request, member };
         self.ask(shard, usize::from(member.shard), About::Unsubscribe { client, channel }, None, question);
     }
 
@@ -602,7 +604,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.ask_count(shard, channel, None);
             }
             1 => {
-                let question = Question::Channels { prefix: "".into(), limit: 2, after: 0 };
+                let question = Question::Page { request: Channels::default().into(), limit: 2, after: 0 };
                 self.ask(shard, of, About::Page, None, question);
             }
             2 => {
@@ -615,7 +617,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn ask_count(&mut self, shard: usize, channel: usize, expected: Option<u64>) {
         let topic = &self.history.channels[channel];
-        let question = Question::Channel { channel: Channel::parse(&topic.name).unwrap().into(), hash: topic.hash };
+        let (request, name) =
+            (request::Channel { channel: topic.name.as_str().into() }.into(), Channel::parse(&topic.name));
+        let question = Question::OfChannel { request, channel: name.unwrap().into(), hash: topic.hash };
         let owner = topic.owner;
         self.ask(shard, owner, About::Count, expected.map(Expected::Count), question);
     }
@@ -634,16 +638,18 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let inquiry = &mut self.inquiries[asker.request as usize];
         assert!(!std::mem::replace(&mut inquiry.is_answered, true), "answered twice");
         let is_right = match (&inquiry.about, &inquiry.expected, answer) {
-            (About::Unsubscribe { .. }, Some(Expected::Done), Answer::Done) => true,
-            (About::Unsubscribe { .. }, Some(Expected::NotFound), Answer::NotFound) => true,
-            (About::Count, None, Answer::Subscribers(_)) => true,
-            (About::Count, Some(Expected::Count(expected)), Answer::Subscribers(count)) => count == expected,
-            (About::Page, None, Answer::Channels { channels, .. }) => channels.len() <= 2,
+            (About::Unsubscribe { .. }, Some(Expected::Done), Answer::Reply(Ok(api::Reply::Done {}))) => true,
+            (About::Unsubscribe { .. }, Some(Expected::NotFound), Answer::Reply(Err(Refusal::NotFound(_)))) => true,
+            (About::Count, None, Answer::Reply(Ok(api::Reply::Channel(_)))) => true,
+            (About::Count, Some(Expected::Count(expected)), Answer::Reply(Ok(api::Reply::Channel(count)))) => {
+                count.subscribers == *expected
+            }
+            (About::Page, None, Answer::Page { rows, .. }) => rows.len() <= 2,
             (About::Busiest, None, Answer::Busiest { .. }) => true,
             (About::Busiest, Some(Expected::Busiest(expected)), Answer::Busiest { channels, .. }) => {
                 is_ranked(channels, expected)
             }
-            (About::Stats, None, Answer::Done) => true,
+            (About::Stats, None, Answer::Reply(Ok(api::Reply::Done {}))) => true,
             _ => false,
         };
         assert!(is_right, "wrong answer: {answer:?}");
@@ -674,7 +680,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 Effect::Answered(asker, answer) if asker.session == READER => self.told(asker, *answer),
                 Effect::Answered(asker, answer) => self.answered(asker, &answer),
                 Effect::Asked(asker, question) => {
-                    let answer = self.connections_asked(shard, &question).unwrap_or(Answer::Done);
+                    let answer =
+                        self.connections_asked(shard, &question).unwrap_or(Answer::Reply(Ok(api::Reply::Done {})));
                     self.on(shard, |hub, port| hub.answer(asker, answer, port));
                 }
                 Effect::Admitted(arrival, verdict) => self.admitted(shard, arrival, verdict),

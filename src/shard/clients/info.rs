@@ -1,11 +1,15 @@
 //! What operators are told of the connections.
 
 use super::Clients;
+use crate::api::refusal::NO_CONNECTION;
+use crate::api::reply::written;
+use crate::api::request::Disconnect;
+use crate::api::{ConnectionInfo, Refusal, Reply, Request, Rows};
 use crate::hub::Hub;
-use crate::hub::addresses::written;
-use crate::hub::mail::{ConnectionInfo, Slot};
+use crate::hub::mail::Slot;
 use crate::hub::places::Source;
 use crate::metrics::Gauges;
+use crate::protocol::close::CloseReason;
 use crate::shard::connection::state::Phase;
 use crate::shard::heartbeats::wheel::TICK_MS;
 use std::net::SocketAddr;
@@ -38,8 +42,24 @@ impl Clients {
         (self.address(slot).map(written), source.name())
     }
 
-    /// A page of the open connections: up to `limit` from slot `after` on, and where to go on.
-    pub fn page(&self, limit: usize, after: Slot, hub: &Hub) -> (Vec<ConnectionInfo>, Option<Slot>) {
+    /// Answers a request that concerns one connection.
+    pub fn answer(&mut self, request: Request, slot: Slot, hub: &mut Hub) -> Result<Reply, Refusal> {
+        match request {
+            Request::Connection(_) => {
+                let connection = self.info(slot, hub).ok_or(NO_CONNECTION)?;
+                Ok(Reply::Connection { connection, channels: hub.channels_of(slot).cloned().collect() })
+            }
+            Request::Disconnect(Disconnect { code, reason, .. }) => {
+                let (code, reason) = (code.unwrap_or(DISCONNECT_CODE), reason.unwrap_or(DISCONNECT_REASON.into()));
+                self.close(slot, CloseReason::Disconnected { code, reason }, hub);
+                Ok(Reply::Done {})
+            }
+            _ => Err(NO_CONNECTION),
+        }
+    }
+
+    /// What this shard has of a list, for one page: up to `limit` rows from slot `after` on, and where to go on.
+    pub fn page(&self, _request: &Request, limit: usize, after: Slot, hub: &Hub) -> (Rows, Option<Slot>) {
         let mut page = Vec::new();
         let end = self.connections.slots_end();
         let stop = end.min(after.saturating_add(SCAN_MAX));
@@ -48,11 +68,11 @@ impl Clients {
                 continue;
             }
             if page.len() == limit {
-                return (page, Some(slot));
+                return (Rows::Connections(page), Some(slot));
             }
             page.extend(self.info(slot, hub));
         }
-        (page, (stop < end).then_some(stop))
+        (Rows::Connections(page), (stop < end).then_some(stop))
     }
 
     /// What is held now, from running totals: they are asked for every second, and a walk of a million connections takes time.
@@ -95,3 +115,6 @@ impl Clients {
 
 /// Slots that one page looks at.
 const SCAN_MAX: u32 = 65_536;
+
+const DISCONNECT_CODE: u16 = 4000;
+const DISCONNECT_REASON: &str = "disconnected by the server's operator";

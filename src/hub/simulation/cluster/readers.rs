@@ -1,9 +1,10 @@
 //! Consumers of events, and what they make of them: who applies snapshot and events knows what the cluster knows.
 
 use super::{Cluster, READER};
+use crate::api::{ConnectionInfo, Request, Rows};
 use crate::hub::follower::{Follower, Told};
 use crate::hub::journal::JOURNAL;
-use crate::hub::mail::{Answer, Asker, ConnectionInfo, Question, ShardId, Slot};
+use crate::hub::mail::{Answer, Asker, Question, ShardId, Slot};
 use crate::hub::reports::Happening;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +96,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 }
             }
             Some(Told::Channels(page)) => {
-                reader.channels.extend(page.iter().map(|(name, _)| name.as_channel().as_str().to_owned()));
+                reader.channels.extend(page.iter().map(|count| count.channel.as_channel().as_str().to_owned()));
             }
             Some(Told::Connections(page) | Told::SnapshotEnd { connections_page: page, .. }) => {
                 reader.connections.extend(page.iter().map(|connection| connection.socket_id.to_string()));
@@ -116,7 +117,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     /// A page of the shard's connections, where that is the question.
     pub(super) fn connections_asked(&self, shard: usize, question: &Question) -> Option<Answer> {
-        let Question::Connections { after, .. } = *question else { return None };
+        let Question::Page { request: Request::Connections(_), after, .. } = *question else { return None };
         let wires = &self.shards[shard].wires;
         let mut connections = Vec::new();
         let mut slots = (after as usize..wires.len()).filter(|&slot| wires[slot].client.is_some());
@@ -130,7 +131,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 outbox_bytes: 0,
             });
         }
-        Some(Answer::Connections { connections, next: slots.next().map(|slot| slot as u32) })
+        Some(Answer::Page { rows: Rows::Connections(connections), next: slots.next().map(|slot| slot as u32) })
     }
 
     /// At rest, once everything is reported and read, every consumer knows who is there and what is heard.

@@ -1,8 +1,9 @@
 //! Lifecycle events → lines of a stream. Pure. Each function appends whole lines.
 
-use crate::hub::addresses;
+use crate::api::ConnectionInfo;
+use crate::api::reply::{ChannelCount, written};
 use crate::hub::journal::Event;
-use crate::hub::mail::{ConnectionInfo, ShardId};
+use crate::hub::mail::ShardId;
 use crate::hub::reports::Happening;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
@@ -16,8 +17,8 @@ pub fn snapshot(out: &mut Vec<u8>, number: u64) {
 }
 
 /// Occupied channels of a snapshot.
-pub fn channels(out: &mut Vec<u8>, number: u64, channels: &[(ChannelName, u64)]) {
-    for (channel, _) in channels {
+pub fn channels(out: &mut Vec<u8>, number: u64, channels: &[ChannelCount]) {
+    for ChannelCount { channel, .. } in channels {
         let _ = write!(out, r#"{{"number":{number},"#);
         of_channel(out, "channel_occupied", channel);
     }
@@ -58,11 +59,11 @@ pub fn event(out: &mut Vec<u8>, number: u64, event: &Event) {
     }
 }
 
-/// The last line of a consumer that does not read.
+/// The last line for a consumer that reads too slowly.
 pub fn too_slow(out: &mut Vec<u8>, missing: u64) {
     let _ = writeln!(
         out,
-        r#"{{"event":"error","code":"too_slow","error":"{missing} events that were not read are no longer kept: read faster, and begin anew"}}"#
+        r#"{{"event":"error","code":"too_slow","error":"{missing} unread events are no longer kept: read faster, and restart from a snapshot"}}"#
     );
 }
 
@@ -73,7 +74,7 @@ fn of_channel(out: &mut Vec<u8>, event: &str, channel: &ChannelName) {
 fn connected(out: &mut Vec<u8>, socket_id: SocketId, address: Option<SocketAddr>, shard: ShardId) {
     let _ = write!(out, r#""event":"connected","socket_id":"{socket_id}","address":"#);
     let _ = match address {
-        Some(address) => write!(out, r#""{}""#, addresses::written(address)),
+        Some(address) => write!(out, r#""{}""#, written(address)),
         None => write!(out, "null"),
     };
     let _ = writeln!(out, r#","shard":{shard}}}"#);

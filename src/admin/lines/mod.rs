@@ -1,0 +1,81 @@
+//! The codec of the admin socket: a JSON object a line, in and out.
+
+pub mod events;
+pub mod reader;
+pub mod sightings;
+pub mod writer;
+
+use super::session::{Codec, Session};
+use super::stream::Piece;
+use crate::api::{Refusal, Reply};
+use crate::hub::{Hub, Port};
+use reader::Parser;
+
+/// A session whose peer is at the other end of a socket.
+pub type LineSession = Session<Lines>;
+
+/// Lines.
+pub enum Lines {}
+
+impl Codec for Lines {
+    /// `id` as it was written.
+    type Tag<'a> = &'a str;
+    type Kept = Box<str>;
+    /// Whole lines.
+    type Output = Vec<u8>;
+
+    fn keep(id: &str) -> Box<str> {
+        id.into()
+    }
+
+    fn tag(kept: &Box<str>) -> &str {
+        kept
+    }
+
+    fn reply(output: &mut Vec<u8>, id: &str, reply: Result<Reply, Refusal>) {
+        match reply {
+            Ok(Reply::Published { subscribers }) => writer::published(output, id, subscribers),
+            Ok(reply) => writer::reply(output, id, &reply),
+            Err(refusal) => writer::refused(output, id, &refusal),
+        }
+    }
+
+    fn tell(output: &mut Vec<u8>, piece: Piece) {
+        match piece {
+            Piece::Snapshot { number } => events::snapshot(output, number),
+            Piece::Channels { number, channels } => events::channels(output, number, &channels),
+            Piece::Connections { number, connections } => events::connections(output, number, &connections),
+            Piece::SnapshotEnd { number, channels, connections } => {
+                events::snapshot_end(output, number, channels, connections);
+            }
+            Piece::Events { number, events } => {
+                (number..).zip(&events).for_each(|(number, event)| events::event(output, number, event));
+            }
+            Piece::FellBehind { missing } => events::too_slow(output, missing),
+            Piece::Seen { shard, at_us, time_ms, sightings, dropped } => {
+                sightings::lines(output, shard, at_us, time_ms, &sightings, dropped);
+            }
+        }
+    }
+
+    fn append(output: &mut Vec<u8>, more: Vec<u8>) {
+        output.extend_from_slice(&more);
+    }
+
+    fn bytes(output: &Vec<u8>) -> usize {
+        output.len()
+    }
+}
+
+impl LineSession {
+    /// Handles one line, without its newline.
+    pub fn line(&mut self, line: &[u8], parser: &mut Parser, hub: &mut Hub, port: &mut impl Port) {
+        let request = parser.request(line);
+        self.request(request.id, request.command, hub, port);
+    }
+
+    /// A line was over the limit: this is the last reply before the connection is closed.
+    pub fn line_too_long(&mut self, limit: usize, hub: &mut Hub, port: &mut impl Port) {
+        self.request("null", Err(Refusal::TooLarge { what: "bytes of line", limit }), hub, port);
+    }
+}

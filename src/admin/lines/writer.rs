@@ -1,0 +1,149 @@
+//! Replies → lines of the admin socket. Pure. Each function appends one line, newline included.
+
+use crate::api::{Refusal, Reply};
+use crate::protocol::json;
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use std::io::{self, Write};
+
+/// `{"id":…,"ok":true,…}`
+pub fn reply(out: &mut Vec<u8>, id: &str, reply: &Reply) {
+    let _ = write!(out, r#"{{"id":{id},"ok":true"#);
+    let start = out.len();
+    object(out, reply);
+    // The members of the reply follow those two.
+    match &out[start..] {
+        b"{}" => _ = out.remove(start),
+        _ => out[start] = b',',
+    }
+    out.push(b'\n');
+}
+
+/// `{"id":…,"ok":true,"subscribers":N}`
+pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
+    // The one reply that comes by the hundred thousand a second.
+    for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(subscribers), "}\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// `{"id":…,"ok":false,"code":"…","error":"…"}`
+pub fn refused(out: &mut Vec<u8>, id: &str, refusal: &Refusal) {
+    let _ = write!(out, r#"{{"id":{id},"ok":false,"code":"{}","error":""#, refusal.code());
+    json::escape_into(out, &refusal.text());
+    out.extend_from_slice(b"\"}\n");
+}
+
+/// JSON on one line, with what a terminal would not show escaped.
+pub fn object(out: &mut Vec<u8>, value: &impl Serialize) {
+    // Texts, numbers and lists of them can be written, and a Vec takes them.
+    let _ = value.serialize(&mut Serializer::with_formatter(out, Visible));
+}
+
+/// Escapes what [`json::is_unseen`] says.
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.chars().any(json::is_unseen) {
+            let mut escaped = Vec::new();
+            json::escape_into(&mut escaped, fragment);
+            return writer.write_all(&escaped);
+        }
+        CompactFormatter.write_string_fragment(writer, fragment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::reply::{BusyAddress, BusyChannel};
+    use crate::config::{Change, Difference};
+    use crate::protocol::channel::Channel;
+    use crate::protocol::channel::ChannelName;
+
+    #[track_caller]
+    fn check(append: impl FnOnce(&mut Vec<u8>), expected: &str) {
+        let mut out = b"what was there\n".to_vec();
+        append(&mut out);
+        let line = std::str::from_utf8(&out).unwrap().strip_prefix("what was there\n").unwrap();
+        assert_eq!(line.strip_suffix('\n'), Some(expected));
+        serde_json::from_str::<serde::de::IgnoredAny>(line).unwrap();
+    }
+
+    #[track_caller]
+    fn check_reply(id: &str, answer: &Reply, expected: &str) {
+        check(|out| reply(out, id, answer), expected);
+    }
+
+    #[test]
+    fn replies_carry_the_id_as_written_and_their_members() {
+        let done = Reply::Done {};
+        check_reply("null", &done, r#"{"id":null,"ok":true}"#);
+        check_reply(r#"{"a": "\u0062"}"#, &done, r#"{"id":{"a": "\u0062"},"ok":true}"#);
+        let following = Reply::Following { epoch: 255, number: 41 };
+        check_reply("1", &following, r#"{"id":1,"ok":true,"epoch":"00000000000000ff","number":41}"#);
+        let leaving = Reply::Leaving { connections: 3, over_ms: 60_000 };
+        check_reply("1", &leaving, r#"{"id":1,"ok":true,"connections":3,"over_ms":60000}"#);
+        check(|out| published(out, "1", 3), r#"{"id":1,"ok":true,"subscribers":3}"#);
+        check(|out| published(out, "\"é\"", u64::MAX), r#"{"id":"é","ok":true,"subscribers":18446744073709551615}"#);
+        check_reply("1", &Reply::Published { subscribers: 3 }, r#"{"id":1,"ok":true,"subscribers":3}"#);
+    }
+
+    #[test]
+    fn the_busiest_are_two_lists() {
+        let channel: ChannelName = Channel::parse("b:1").unwrap().into();
+        let channels = vec![BusyChannel { channel, subscribers: 20, messages: 0 }];
+        let addresses = vec![BusyAddress { address: "2001:db8::/64".into(), connections: 4 }];
+        let expected = r#"{"id":1,"ok":true,"channels":[{"channel":"b:1","subscribers":20,"messages":0}],"addresses":[{"address":"2001:db8::/64","connections":4}]}"#;
+        check_reply("1", &Reply::Busiest { channels, addresses }, expected);
+        let nothing = r#"{"id":1,"ok":true,"channels":[],"addresses":[]}"#;
+        check_reply("1", &Reply::Busiest { channels: Vec::new(), addresses: Vec::new() }, nothing);
+    }
+
+    #[test]
+    fn a_reload_reports_what_it_changed_and_what_it_could_not() {
+        let change = |option, old: &str, new: &str| Change { option, old: old.into(), new: new.into() };
+        let difference = Difference {
+            changes: vec![change("key", "a\"b", "c\u{202e}\u{9b}"), change("log", "info", "warn")],
+            restart: vec![change("shards", "1", "2")],
+        };
+        check_reply(
+            "1",
+            &Reply::Reloaded(Box::new(difference)),
+            r#"{"id":1,"ok":true,"changes":[{"option":"key","old":"a\"b","new":"c\u202e\u009b"},{"option":"log","old":"info","new":"warn"}],"restart":[{"option":"shards","old":"1","new":"2"}]}"#,
+        );
+        let nothing = Reply::Reloaded(Box::default());
+        check_reply("1", &nothing, r#"{"id":1,"ok":true,"changes":[],"restart":[]}"#);
+    }
+
+    #[test]
+    fn a_reply_is_small_for_the_sake_of_publishes() {
+        assert!(size_of::<Result<Reply, Refusal>>() <= 128, "{}", size_of::<Result<Reply, Refusal>>());
+    }
+
+    #[test]
+    fn refusals_have_a_code_and_a_text() {
+        let check = |refusal: Refusal, code: &str, error: &str| {
+            check(
+                |out| refused(out, "2", &refusal),
+                &format!(r#"{{"id":2,"ok":false,"code":"{code}","error":"{error}"}}"#),
+            );
+        };
+        check(Refusal::ReservedEvent, "reserved_event", "event names starting with socket: are reserved");
+        check(Refusal::malformed("no \"JSON\""), "malformed_request", r#"no \"JSON\""#);
+        check(Refusal::GoingDown, "going_down", "the server is going down");
+        check(Refusal::NotFound("no such connection"), "not_found", "no such connection");
+        check(Refusal::MissingMember("event"), "missing_member", "event is missing");
+        let error = "over the limit of 262144 bytes of data: send less at once";
+        check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
+        let error = "there are already 64 consumers of events, the limit: end one first";
+        check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
+        let error = "unknown command; the commands are publish, channels, channel, connections, connection, disconnect, \
+                     unsubscribe, events, tail, busiest, stats, reload, drain, shed, ping";
+        check(Refusal::UnknownCommand, "unknown_command", error);
+        let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
+                     (no : after private-, and presence- is reserved)";
+        check(Refusal::InvalidChannel, "invalid_channel", error);
+    }
+}

@@ -1,0 +1,237 @@
+//! Sessions that have become streams: after the reply to their last request come pieces until one side ends it. Further
+//! requests of the peer are ignored, but its end is noticed.
+//!
+//! A stream asks for its next piece only while little of what it was told waits to be sent.
+
+use super::session::{Codec, Session};
+use super::tail::{self, Tail};
+use crate::api::reply::ChannelCount;
+use crate::api::request::Events;
+use crate::api::{ConnectionInfo, Refusal, Reply, Request};
+use crate::hub::follower::{Follower, Told};
+use crate::hub::journal::{Event, JOURNAL};
+use crate::hub::mail::{Answer, Asker, Question, ShardId};
+use crate::hub::taps::Sighting;
+use crate::hub::watching::TAPS;
+use crate::hub::{Hub, Port};
+
+/// A piece of a stream.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are the words of their variant's sentence")]
+pub enum Piece {
+    /// A snapshot begins: the state at this number.
+    Snapshot { number: u64 },
+    /// Channels in use, of the snapshot with this number.
+    Channels { number: u64, channels: Vec<ChannelCount> },
+    /// Connections, likewise.
+    Connections { number: u64, connections: Vec<ConnectionInfo> },
+    /// The snapshot had this many of each.
+    SnapshotEnd { number: u64, channels: u64, connections: u64 },
+    /// Consecutive events, the first of which has this number.
+    Events { number: u64, events: Box<[Event]> },
+    /// The last piece: what would be next is no longer kept, and `missing` events with it.
+    FellBehind { missing: u64 },
+    /// What a shard saw, and how much it did not show. `time_ms` is the time of `at_us`.
+    Seen { shard: ShardId, at_us: u64, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },
+}
+
+/// What a session has become.
+pub(super) struct Stream {
+    /// The request that made it one.
+    asker: Asker,
+    of: Source,
+    has_begun: bool,
+}
+
+enum Source {
+    /// Lifecycle events; `number` is that of the snapshot.
+    Events { follower: Follower, number: u64 },
+    /// What the server sees and decides.
+    Sightings(Tail),
+}
+
+impl Stream {
+    /// Whether an answer is for the stream.
+    pub(super) fn is(&self, asker: Asker) -> bool {
+        self.asker == asker
+    }
+
+    /// Whether nothing that follows can be a request.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether there is something to ask.
+    fn is_ready(&self) -> bool {
+        match &self.of {
+            Source::Events { follower, .. } => follower.is_ready(),
+            Source::Sightings(tail) => self.has_begun && tail.is_ready(),
+        }
+    }
+
+    fn ask(&mut self) -> Option<(ShardId, Question)> {
+        match &mut self.of {
+            Source::Events { follower, .. } => follower.ask(),
+            Source::Sightings(tail) => tail.ask(),
+        }
+    }
+}
+
+impl<C: Codec> Session<C> {
+    /// The session becomes a stream.
+    pub(super) fn become_stream(
+        &mut self,
+        tag: C::Tag<'_>,
+        request: &Request,
+        hub: &mut Hub,
+        port: &mut impl Port,
+    ) -> Result<(), Refusal> {
+        let asker = self.asker();
+        let (of, shard, question) = match request {
+            Request::Tail(request) => {
+                let (tail, question) = Tail::new(tail::filter(request)?, self.shards());
+                (Source::Sightings(tail), TAPS, question)
+            }
+            Request::Events(events) => {
+                let (since, epoch) = position(events);
+                let (follower, question) = Follower::new(since, epoch, self.is_own());
+                (Source::Events { follower, number: 0 }, JOURNAL, question)
+            }
+            _ => return Err(Refusal::UnknownCommand),
+        };
+        self.wait_for_stream(tag);
+        self.stream = Some(Stream { asker, of, has_begun: false });
+        hub.ask(shard, asker, question, port);
+        Ok(())
+    }
+
+    /// Asks for the next pieces of the stream, if there is room for them.
+    pub fn stream_on(&mut self, hub: &mut Hub, port: &mut impl Port) {
+        while self.may_stream_on()
+            && let Some(stream) = &mut self.stream
+            && let Some((of, question)) = stream.ask()
+        {
+            hub.ask(of, stream.asker, question, port);
+        }
+    }
+
+    /// Whether [`Session::stream_on`] has something to do.
+    pub fn may_stream_on(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_ready)
+            && self.is_answered()
+            && C::bytes(&self.output) < STREAM_BYTES_MAX
+    }
+
+    /// Whether the session has become a stream.
+    pub fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether it has, and the peer's requests are ignored.
+    pub fn has_begun_stream(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::has_begun)
+    }
+
+    /// Whether the stream has told its last piece.
+    pub fn is_over(&self) -> bool {
+        self.follower().is_some_and(Follower::is_over)
+    }
+
+    /// Whether the stream still has something to tell when the server stops: how the connections ended. A snapshot of a
+    /// server that stops is useless, and a tail never ends by itself.
+    pub fn has_last_words(&self) -> bool {
+        self.follower().is_some_and(Follower::is_live)
+    }
+
+    fn follower(&self) -> Option<&Follower> {
+        match &self.stream.as_ref()?.of {
+            Source::Events { follower, .. } => Some(follower),
+            Source::Sightings(_) => None,
+        }
+    }
+
+    /// The session ends.
+    pub(super) fn leave_stream(&mut self, hub: &mut Hub, port: &mut impl Port) {
+        match self.stream.take() {
+            None => {}
+            Some(Stream { asker, of: Source::Events { .. }, .. }) => hub.ask(JOURNAL, asker, Question::Unfollow, port),
+            Some(Stream { asker, of: Source::Sightings(tail), .. }) => {
+                tail.shards().for_each(|shard| hub.ask(shard, asker, Question::Untap, port));
+            }
+        }
+    }
+
+    pub(super) fn hear_stream(&mut self, answer: Answer, hub: &mut Hub, port: &mut impl Port) {
+        let shards = self.shards();
+        let Some(stream) = &mut self.stream else { return };
+        let asker = stream.asker;
+        match (&mut stream.of, answer) {
+            (of, Answer::TooMany { limit }) => {
+                let what = match of {
+                    Source::Events { .. } => "consumers of events",
+                    Source::Sightings(_) => "tails",
+                };
+                self.stream = None;
+                hub.counters.admin_errors += 1;
+                self.finish(asker, Err(Refusal::TooMany { what, limit }));
+            }
+            (Source::Events { follower, number: snapshot }, answer) => {
+                let told = follower.hear(answer, shards);
+                if let Some(Told::Following { number, .. }) = told {
+                    (*snapshot, stream.has_begun) = (number, true);
+                }
+                let snapshot = *snapshot;
+                self.hear_told(asker, snapshot, told);
+            }
+            (Source::Sightings(tail), Answer::Tapped) => {
+                let has_begun = tail.begin();
+                stream.has_begun = has_begun;
+                while let Some((of, question)) = tail.ask() {
+                    hub.ask(of, asker, question, port);
+                }
+                if has_begun {
+                    self.finish(asker, Ok(Reply::Done {}));
+                }
+            }
+            (Source::Sightings(tail), Answer::Seen { shard, at_us, time_ms, sightings, dropped }) => {
+                tail.hear(shard);
+                self.tell(Piece::Seen { shard, at_us, time_ms, sightings, dropped });
+            }
+            (Source::Sightings(_), _) => {}
+        }
+    }
+
+    /// `number`: that of the snapshot.
+    fn hear_told(&mut self, asker: Asker, number: u64, told: Option<Told>) {
+        match told {
+            None | Some(Told::NoMore) => {}
+            Some(Told::Following { epoch, number, is_snapshot }) => {
+                self.finish(asker, Ok(Reply::Following { epoch, number }));
+                if is_snapshot {
+                    self.tell(Piece::Snapshot { number });
+                }
+            }
+            Some(Told::Channels(channels)) => self.tell(Piece::Channels { number, channels }),
+            Some(Told::Connections(connections)) => self.tell(Piece::Connections { number, connections }),
+            Some(Told::SnapshotEnd { connections_page, channels, connections }) => {
+                self.tell(Piece::Connections { number, connections: connections_page });
+                self.tell(Piece::SnapshotEnd { number, channels, connections });
+            }
+            Some(Told::Events { number, events }) => self.tell(Piece::Events { number, events }),
+            Some(Told::FellBehind { missing }) => self.tell(Piece::FellBehind { missing }),
+        }
+    }
+}
+
+/// What the consumer knows: everything up to this number, of this run of the server. An epoch that no server has given out
+/// means that nothing is known.
+fn position(events: &Events) -> (Option<u64>, Option<u64>) {
+    let epoch = events.epoch.as_deref().map(|epoch| u64::from_str_radix(epoch, 16));
+    match epoch.transpose() {
+        Ok(epoch) => (events.since, epoch),
+        Err(_) => (None, None),
+    }
+}
+
+/// Bytes of a stream that wait to be sent before more is asked for.
+const STREAM_BYTES_MAX: usize = 256 * 1024;

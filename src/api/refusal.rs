@@ -1,0 +1,102 @@
+//! Why a request is refused: a code for programs, a text for people.
+
+use super::request::{Declaration, OPERATIONS};
+use crate::protocol::channel;
+use std::borrow::Cow;
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What is wrong, for people.
+    MalformedRequest(Cow<'static, str>),
+    /// There is no such command.
+    UnknownCommand,
+    /// The member that is missing.
+    MissingMember(&'static str),
+    /// Not a legal channel name.
+    InvalidChannel,
+    /// An event name that starts with `socket:`.
+    ReservedEvent,
+    /// What was not found, for people.
+    NotFound(&'static str),
+    /// The request is over a limit.
+    TooLarge {
+        /// What there is too much of: "bytes of data".
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// As many as there may be are there already.
+    TooMany {
+        /// What there is too much of: "consumers of events".
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// What is wrong with a configuration that was to be reloaded.
+    InvalidConfiguration(Box<str>),
+    /// The server is going down.
+    GoingDown,
+}
+
+impl Refusal {
+    /// A malformed request.
+    pub fn malformed(why: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal::MalformedRequest(why.into())
+    }
+
+    /// A member that the operation does not have. Names the member that is spelled most alike. `common`: members that every
+    /// request has at this entry point.
+    pub fn unknown_member(name: &str, operation: &Declaration, common: &[&'static str]) -> Refusal {
+        let known = common.iter().chain(operation.members);
+        let likeness = |known: &str| strsim::jaro_winkler(name, known);
+        match known.max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
+            Some(nearest) => {
+                Refusal::malformed(format!("{} has no member {name:?}; the nearest is {nearest:?}", operation.name))
+            }
+            None => Refusal::malformed(format!("{} has no members, so not {name:?} either", operation.name)),
+        }
+    }
+
+    /// For programs (PROTOCOL.md, The admin socket). A code never changes its meaning.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::MalformedRequest(_) => "malformed_request",
+            Refusal::UnknownCommand => "unknown_command",
+            Refusal::MissingMember(_) => "missing_member",
+            Refusal::InvalidChannel => "invalid_channel",
+            Refusal::ReservedEvent => "reserved_event",
+            Refusal::NotFound(_) => "not_found",
+            Refusal::TooLarge { .. } => "too_large",
+            Refusal::TooMany { .. } => "too_many",
+            Refusal::InvalidConfiguration(_) => "invalid_configuration",
+            Refusal::GoingDown => "going_down",
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Refusal::MalformedRequest(text) => Cow::Borrowed(text),
+            Refusal::NotFound(text) => Cow::Borrowed(text),
+            Refusal::UnknownCommand => {
+                let names: Vec<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
+                format!("unknown command; the commands are {}", names.join(", ")).into()
+            }
+            Refusal::MissingMember(name) => format!("{name} is missing").into(),
+            Refusal::InvalidChannel => channel::RULE.into(),
+            Refusal::ReservedEvent => "event names starting with socket: are reserved".into(),
+            Refusal::TooLarge { what, limit } => format!("over the limit of {limit} {what}: send less at once").into(),
+            Refusal::TooMany { what, limit } => {
+                format!("there are already {limit} {what}, the limit: end one first").into()
+            }
+            Refusal::InvalidConfiguration(text) => Cow::Borrowed(text),
+            Refusal::GoingDown => "the server is going down".into(),
+        }
+    }
+}
+
+/// No connection has the socket_id.
+pub const NO_CONNECTION: Refusal = Refusal::NotFound("no such connection");
+/// The connection is not subscribed to the channel, or there is none.
+pub const NO_SUBSCRIPTION: Refusal = Refusal::NotFound("no such connection is subscribed to the channel");

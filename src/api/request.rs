@@ -1,0 +1,377 @@
+//! The operations: name, help line and members of each, and which shard answers it.
+
+use super::member::{Given, Member, Members, Written};
+use super::member::{integer, required, short_text, text, word, words};
+use super::publish::PUBLISH;
+use super::refusal::Refusal;
+use std::borrow::Cow;
+
+/// What an operation is called and what it takes.
+#[derive(Debug)]
+pub struct Declaration {
+    /// Its name: the value of `command`.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub help: &'static str,
+    /// Names of its members.
+    pub members: &'static [&'static str],
+}
+
+/// Declares operations. Each member has a type, and the function of [`super::member`] that reads it.
+macro_rules! operations {
+    ($(
+        $(#[doc = $help:literal])+
+        $name:literal $Operation:ident {
+            $($(#[$about:meta])* $member:ident: $kind:ty = $read:ident($($argument:expr),*),)*
+        }
+    )+) => {
+        $(
+            $(#[doc = $help])+
+            #[derive(Clone, Debug, Default, PartialEq, Eq)]
+            pub struct $Operation {
+                $($(#[$about])* pub $member: $kind,)*
+            }
+        )+
+
+        /// A request for any operation but `publish`, which is a [`Publish`](super::Publish).
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Request {
+            $($(#[doc = $help])+ $Operation($Operation),)+
+        }
+
+        /// All operations.
+        pub static OPERATIONS: &[Declaration] = &[
+            PUBLISH,
+            $(Declaration {
+                name: $name,
+                help: concat!($($help),+).trim_ascii(),
+                members: &[$(stringify!($member)),*],
+            },)+
+        ];
+
+        impl Request {
+            /// Reads the members of the operation of this name; unknown members are the caller's business.
+            #[allow(unused_variables, reason = "some operations have no members")]
+            pub fn read(name: &str, members: &impl Members) -> Result<Request, Refusal> {
+                match name {
+                    $($name => Ok(Request::$Operation($Operation {
+                        $($member: {
+                            let name = stringify!($member);
+                            $read(Member { name, given: members.given(name) } $(, $argument)*)?
+                        },)*
+                    })),)+
+                    _ => Err(Refusal::UnknownCommand),
+                }
+            }
+
+            /// The operation's name.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Request::$Operation(_) => $name,)+
+                }
+            }
+
+            /// The members that are given, in the order of the declaration.
+            pub fn members(&self) -> Vec<(&'static str, Given<'_>)> {
+                match self {
+                    $(Request::$Operation($Operation { $($member),* }) => {
+                        let members: Vec<(&'static str, Option<Given<'_>>)> =
+                            vec![$((stringify!($member), $member.written()),)*];
+                        members.into_iter().filter_map(|(name, given)| Some((name, given?))).collect()
+                    })+
+                }
+            }
+        }
+
+        $(
+            impl From<$Operation> for Request {
+                fn from(request: $Operation) -> Request {
+                    Request::$Operation(request)
+                }
+            }
+        )+
+    };
+}
+
+operations! {
+    /// List the channels that have subscribers
+    "channels" Channels {
+        /// Only channels whose names start with this.
+        prefix: Option<Box<str>> = text(),
+        /// Entries of the reply.
+        limit: Option<usize> = integer(1..=PAGE_MAX),
+        /// `next` of the previous page.
+        after: Option<Box<str>> = text(),
+    }
+
+    /// Show how many subscribers one channel has
+    "channel" Channel {
+        /// Name of the channel.
+        channel: Box<str> = required(),
+    }
+
+    /// List the client connections
+    "connections" Connections {
+        /// Entries of the reply.
+        limit: Option<usize> = integer(1..=PAGE_MAX),
+        /// `next` of the previous page.
+        after: Option<Box<str>> = text(),
+    }
+
+    /// Show one connection and what it is subscribed to
+    "connection" Connection {
+        /// The connection, in either spelling.
+        socket_id: Box<str> = required(),
+    }
+
+    /// Close one connection
+    "disconnect" Disconnect {
+        /// The connection, in either spelling.
+        socket_id: Box<str> = required(),
+        /// Close code.
+        code: Option<u16> = integer(4000..=4999),
+        /// Text for the close frame.
+        reason: Option<Box<str>> = short_text(REASON_BYTES_MAX, "bytes of reason"),
+    }
+
+    /// End one subscription of a connection, and tell the client
+    "unsubscribe" Unsubscribe {
+        /// The connection, in either spelling.
+        socket_id: Box<str> = required(),
+        /// Name of the channel.
+        channel: Box<str> = required(),
+    }
+
+    /// Watch channels come into use and connections come and go, an event a line
+    "events" Events {
+        /// Only what comes after this number, if the server still has it; otherwise a snapshot comes first.
+        since: Option<u64> = integer(0..=u64::MAX),
+        /// The run of the server that the number belongs to.
+        epoch: Option<Box<str>> = text(),
+    }
+
+    /// Watch what the server sees and decides, as it happens
+    "tail" Tail {
+        /// Only channels whose names match; `*` stands for any text.
+        channel: Option<Box<str>> = short_text(PATTERN_BYTES_MAX, "bytes of channel"),
+        /// Only clients of this network, or of this address.
+        address: Option<Box<str>> = text(),
+        /// Only these kinds.
+        events: Vec<Box<str>> = words(&KINDS),
+        /// One in this many.
+        sample: Option<u32> = integer(1..=u32::MAX),
+        /// At most this many a second from each shard.
+        rate: Option<u32> = integer(1..=RATE_MAX),
+        /// Bytes of published data that are shown.
+        data: Option<u16> = integer(0..=SHOWN_BYTES_MAX),
+    }
+
+    /// List the channels with the most subscribers or messages, and the addresses with the most connections
+    "busiest" Busiest {
+        /// What makes a channel busy.
+        by: By = word(&By::WORDS),
+        /// Entries of each list.
+        limit: Option<usize> = integer(1..=PAGE_MAX),
+    }
+
+    /// Show the server's counters, in total and by shard
+    "stats" Stats {}
+
+    /// Read the configuration again and show what changed
+    "reload" Reload {}
+
+    /// Close all connections over a time, then stop the server
+    "drain" Drain {
+        /// Milliseconds.
+        over_ms: Option<u64> = integer(0..=OVER_MS_MAX),
+    }
+
+    /// Close a part of the connections over a time; the server goes on
+    "shed" Shed {
+        /// Per cent of all connections.
+        percent: Option<u8> = integer(0..=100),
+        /// Or their number.
+        connections: Option<usize> = integer(0..=usize::MAX),
+        /// Milliseconds.
+        over_ms: Option<u64> = integer(0..=OVER_MS_MAX),
+    }
+
+    /// Check whether the server is alive
+    "ping" Ping {}
+}
+
+/// Which shard answers a request.
+#[derive(Debug)]
+pub enum Route<'a> {
+    /// The one that has the session.
+    Here,
+    /// The channel's owner.
+    Owner(&'a str),
+    /// The shard of the connection with this socket_id.
+    Connection(&'a str),
+    /// Each in turn, from where the previous page ended, until the page is full.
+    Pages {
+        /// Entries of the page.
+        limit: Option<usize>,
+        /// `next` of the previous page.
+        after: Option<&'a str>,
+    },
+    /// All at once; the session adds up what they say.
+    All,
+    /// The session becomes a stream of lines, and asks again and again.
+    Stream,
+    /// The supervisor: it concerns the whole server.
+    Server(Operation),
+}
+
+impl Request {
+    /// Which shard answers. What the declaration cannot express is checked here.
+    pub fn route(&self) -> Result<Route<'_>, Refusal> {
+        Ok(match self {
+            Request::Ping(_) => Route::Here,
+            Request::Channel(Channel { channel }) => Route::Owner(channel),
+            Request::Connection(Connection { socket_id })
+            | Request::Disconnect(Disconnect { socket_id, .. })
+            | Request::Unsubscribe(Unsubscribe { socket_id, .. }) => Route::Connection(socket_id),
+            Request::Channels(Channels { limit, after, .. }) | Request::Connections(Connections { limit, after }) => {
+                Route::Pages { limit: *limit, after: after.as_deref() }
+            }
+            Request::Stats(_) | Request::Busiest(_) => Route::All,
+            Request::Events(_) | Request::Tail(_) => Route::Stream,
+            Request::Reload(_) => Route::Server(Operation::Reload),
+            Request::Drain(Drain { over_ms }) => {
+                Route::Server(Operation::Drain { over_ms: over_ms.unwrap_or(OVER_MS_DEFAULT) })
+            }
+            Request::Shed(shed) => {
+                let over_ms = shed.over_ms.unwrap_or(OVER_MS_DEFAULT);
+                Route::Server(Operation::Shed { share: shed.share()?, over_ms })
+            }
+        })
+    }
+}
+
+impl Shed {
+    /// Which part of all connections.
+    pub fn share(&self) -> Result<Share, Refusal> {
+        match (self.percent, self.connections) {
+            (Some(percent), None) => Ok(Share::Percent(percent)),
+            (None, Some(connections)) => Ok(Share::Count(connections)),
+            (Some(_), Some(_)) => Err(Refusal::malformed("percent and connections are both given")),
+            (None, None) => Err(Refusal::MissingMember("percent or connections")),
+        }
+    }
+
+    /// The members that stand for a part of all connections.
+    pub fn of(share: Share, over_ms: u64) -> Shed {
+        let (percent, connections) = match share {
+            Share::Percent(percent) => (Some(percent), None),
+            Share::Count(count) => (None, Some(count)),
+        };
+        Shed { percent, connections, over_ms: Some(over_ms) }
+    }
+}
+
+/// The declaration of the operation of this name.
+pub fn declaration(name: &str) -> Option<&'static Declaration> {
+    OPERATIONS.iter().find(|operation| operation.name == name)
+}
+
+/// What makes a channel busy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Its subscribers.
+    #[default]
+    Subscribers,
+    /// Its messages in the last seconds.
+    Messages,
+}
+
+impl By {
+    /// As they are written.
+    pub const WORDS: [(&'static str, By); 2] = [("subscribers", By::Subscribers), ("messages", By::Messages)];
+}
+
+impl Written for By {
+    fn written(&self) -> Option<Given<'_>> {
+        let (word, _) = By::WORDS[*self as usize];
+        Some(Given::Text(Cow::Borrowed(word)))
+    }
+}
+
+/// What an operator asks of the whole server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Read the configuration again, and go by it.
+    Reload,
+    /// Accept no more connections, close all of them over this time, and end.
+    Drain {
+        /// Milliseconds.
+        over_ms: u64,
+    },
+    /// Close some connections over this time, and go on.
+    Shed {
+        /// Which part of all.
+        share: Share,
+        /// Milliseconds.
+        over_ms: u64,
+    },
+}
+
+/// A part of the connections of the whole server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Per cent, at most 100.
+    Percent(u8),
+    /// This many, or all if there are fewer.
+    Count(usize),
+}
+
+/// Kinds of sightings of a tail.
+pub const KINDS: [&str; 7] = ["connect", "refuse", "subscribe", "unsubscribe", "publish", "close", "limit"];
+/// Entries of one reply.
+pub const PAGE_MAX: usize = 1000;
+/// Bytes of `reason`, unescaped: a close frame holds no more beside the code (RFC 6455 §5.5).
+pub const REASON_BYTES_MAX: usize = 123;
+/// The longest time that connections may be closed over: an hour.
+pub const OVER_MS_MAX: u64 = 3_600_000;
+/// The time that they are closed over where none is given.
+pub const OVER_MS_DEFAULT: u64 = 60_000;
+/// Sightings a second and shard.
+pub const RATE_MAX: u32 = 100_000;
+/// Bytes of a tail's pattern.
+pub const PATTERN_BYTES_MAX: usize = 256;
+/// Bytes of published data that a tail shows.
+pub const SHOWN_BYTES_MAX: u16 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shed_names_one_part() {
+        let route = |percent, connections| {
+            let request = Request::Shed(Shed { percent, connections, over_ms: None });
+            match request.route() {
+                Ok(Route::Server(Operation::Shed { share, over_ms })) => Ok((share, over_ms)),
+                Ok(route) => panic!("{route:?}"),
+                Err(refusal) => Err(refusal.code()),
+            }
+        };
+        assert_eq!(route(Some(20), None), Ok((Share::Percent(20), OVER_MS_DEFAULT)));
+        assert_eq!(route(None, Some(7)), Ok((Share::Count(7), OVER_MS_DEFAULT)));
+        assert_eq!(route(Some(1), Some(1)), Err("malformed_request"));
+        assert_eq!(route(None, None), Err("missing_member"));
+    }
+
+    #[test]
+    fn names_and_words_are_distinct() {
+        let mut names: Vec<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), OPERATIONS.len());
+        for operation in OPERATIONS {
+            assert!(operation.help.len() < 120 && !operation.help.ends_with('.'), "{operation:?}");
+        }
+        assert_eq!(By::Messages.written(), Some(Given::Text("messages".into())));
+    }
+}
