@@ -47,7 +47,7 @@ fn fan_out_held(c: &mut Criterion) {
         bencher.iter(|| {
             turn(&mut hub, &mut port, batch);
             for chunk in port.kept.iter_mut().flat_map(|kept| kept.drain(..)) {
-                hub.pages.release(chunk.page);
+                hub.pages_mut().release(chunk.page);
             }
         });
     });

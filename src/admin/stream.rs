@@ -11,8 +11,8 @@ use crate::api::{ConnectionInfo, Refusal, Reply, Request};
 use crate::hub::follower::{Follower, Told};
 use crate::hub::journal::{Event, JOURNAL};
 use crate::hub::mail::{Answer, Asker, Question, ShardId};
+use crate::hub::observe::TAPS;
 use crate::hub::taps::Sighting;
-use crate::hub::watching::TAPS;
 use crate::hub::{Hub, Port};
 
 /// A piece of a stream.

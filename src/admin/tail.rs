@@ -2,8 +2,8 @@
 
 use crate::api::{Refusal, request};
 use crate::hub::mail::{Question, ShardId};
+use crate::hub::observe::TAPS;
 use crate::hub::taps::Filter;
-use crate::hub::watching::TAPS;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -57,12 +57,23 @@ pub struct Arrival {
 /// A change of one connection's membership, on its way to the channel's owner and back as the acknowledgement.
 #[derive(Clone, Copy, Debug)]
 pub struct Membership {
-    /// Who joins or leaves.
+    /// The connection that enters or leaves.
     pub member: ConnKey,
-    /// The channel's index in the member's shard: valid for as long as the member lives.
-    pub local: u32,
-    /// Who asked, and so what is to be said once the owner has counted it.
+    /// The audience's index in the member's shard: valid for as long as the member lives.
+    pub audience: u32,
+    /// Why, and so what is to be said once the owner has counted it.
     pub cause: Cause,
+}
+
+/// A change of membership, and the channel that it is about.
+#[derive(Debug)]
+pub struct Change {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Hash of its name.
+    pub hash: u64,
+    /// The change.
+    pub membership: Membership,
 }
 
 /// Who asked for a change of membership.
@@ -107,9 +118,9 @@ pub struct Exclusion {
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Mail {
     /// To the owner: count this member in.
-    Subscribe { channel: ChannelName, hash: u64, membership: Membership },
+    Subscribe(Change),
     /// To the owner: count this member out.
-    Unsubscribe { channel: ChannelName, hash: u64, membership: Membership },
+    Unsubscribe(Change),
     /// To the owner: give this its place in the channel's order.
     Publish(Box<Publish>),
     /// From the owner: the member is counted in; what follows is for it.

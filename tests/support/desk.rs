@@ -124,7 +124,7 @@ impl Desk {
     pub fn flush(&mut self) {
         self.hub.end_turn(&mut self.port);
         while let Some(slot) = self.port.dirty.pop() {
-            let written = self.port.outboxes[slot as usize].write(&mut self.hub.pages, &mut self.sink);
+            let written = self.port.outboxes[slot as usize].write(self.hub.pages_mut(), &mut self.sink);
             assert_eq!(written.expect("the sink takes everything").0, Written::All);
         }
         self.session.output.clear();

@@ -14,7 +14,7 @@ use crate::hub::mail::{Answer, Asker, ConnKey, Mail, Question, Settled, ShardId,
 use crate::hub::message;
 use crate::hub::outgoing::Outgoing;
 use crate::hub::survey::{Best, BusyChannel};
-use crate::hub::{Hub, Identity, NOT_LIVE};
+use crate::hub::{Hub, Identity};
 use crate::protocol::auth;
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
@@ -194,10 +194,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             choices,
         };
         // Small enough, now and then, for what is to be read next to be gone.
-        cluster.shards[0].hub.journal.bytes_max = cluster.choices.of(&[1000, 10_000, 1 << 20, 1 << 20]);
+        let journal_bytes_max = cluster.choices.of(&[1000, 10_000, 1 << 20, 1 << 20]);
+        cluster.shards[0].hub.observers.set_journal_bytes_max(journal_bytes_max);
         // Likewise for some of what is to be reported to be given up.
         let happenings_max = cluster.choices.of(&[3, 1 << 16, 1 << 16, 1 << 16]);
-        cluster.shards.iter_mut().for_each(|shard| shard.hub.reports.happenings_max = happenings_max);
+        cluster.shards.iter_mut().for_each(|shard| shard.hub.observers.set_happenings_max(happenings_max));
         for (action, weight) in ACTIONS {
             // Every run has habits of its own: some things happen often in it, some not at all.
             let weight = weight * cluster.choices.of(&[0, 1, 1, 2]);
@@ -318,8 +319,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.finish_readers();
         for shard in &self.shards {
             assert!(shard.hub.directory.is_empty(), "the directory keeps a channel");
-            assert!(shard.hub.subscribers.is_empty(), "a channel without members is kept");
-            assert_eq!(shard.hub.pages.held_count(), 0, "a page is held");
+            assert!(shard.hub.audiences.is_empty(), "a channel without members is kept");
+            assert_eq!(shard.hub.pages().held_count(), 0, "a page is held");
             assert_eq!(shard.hub.sizes(), (0, 0));
         }
     }
@@ -363,7 +364,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let Shard { hub, wires, generations, free, .. } = &mut self.shards[shard];
         let wire = &mut wires[slot as usize];
         while !wire.queue.is_empty() {
-            wire.write(&mut hub.pages);
+            wire.write(hub.pages_mut());
         }
         wire.client = None;
         generations[slot as usize] += 1;
@@ -730,7 +731,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn write(&mut self, shard: usize, slot: usize) {
         let Shard { hub, wires, .. } = &mut self.shards[shard];
         while !wires[slot].queue.is_empty() {
-            wires[slot].write(&mut hub.pages);
+            wires[slot].write(hub.pages_mut());
         }
     }
 
@@ -739,9 +740,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let shard = self.some_shard();
         let Shard { hub, wires, .. } = &mut self.shards[shard];
         for (chunk, _) in wires.iter_mut().flat_map(|wire| &mut wire.queue) {
-            if hub.pages.pins_too_much(*chunk) {
-                let copy = hub.pages.copy(*chunk);
-                hub.pages.release(chunk.page);
+            if hub.pages().pins_too_much(*chunk) {
+                let copy = hub.pages_mut().copy(*chunk);
+                hub.pages_mut().release(chunk.page);
                 *chunk = copy;
             }
         }
@@ -863,9 +864,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             self.check_member(client);
         }
         for shard in 0..self.shards.len() {
-            self.check_tables(shard);
-            assert_eq!(self.shards[shard].hub.holding, 0);
-            assert!(self.shards[shard].hub.own_mail.is_empty());
+            let hub = &self.shards[shard].hub;
+            hub.audiences.check();
+            assert_eq!(hub.audiences.held_back(), 0);
+            assert!(hub.own_mail.is_empty());
         }
         for channel in 0..self.history.channels.len() {
             self.check_counts(channel);
@@ -952,32 +954,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         live.sort_unstable();
         assert_eq!(live, wanted);
         assert_eq!(hub.waiting_replies(slot), 0);
-        let subscriptions = &hub.members[slot as usize].subscriptions;
-        assert_eq!(subscriptions.len(), wanted.len(), "a subscription that is over is kept");
-        assert!(subscriptions.iter().all(|subscription| subscription.pending == 0));
-    }
-
-    /// Members and channels of one hub refer to each other.
-    fn check_tables(&self, shard: usize) {
-        let hub = &self.shards[shard].hub;
-        let mut live = 0;
-        let mut interest = 0;
-        let mut holding = 0;
-        for (slot, member) in hub.members.iter().enumerate() {
-            assert!(member.is_live || member.subscriptions.is_empty() && member.replies.is_none());
-            interest += member.subscriptions.len();
-            holding += member.replies.as_ref().map_or(0, |replies| replies.held_count());
-            for subscription in &member.subscriptions {
-                if subscription.position != NOT_LIVE {
-                    live += 1;
-                    let place = hub.subscribers.get(subscription.local).subscribers[subscription.position as usize];
-                    assert_eq!(place.slot as usize, slot);
-                }
-            }
-        }
-        assert_eq!(hub.subscribers.live(), live);
-        assert_eq!(hub.subscribers.interest(), interest);
-        assert_eq!(hub.holding, holding);
+        let (subscriptions, pending) = hub.audiences.subscriptions_of(slot);
+        assert_eq!((subscriptions, pending), (wanted.len(), 0), "a subscription that is over is kept, or a change is");
     }
 
     /// What can pile up stays within what the publishers' windows allow.
@@ -986,7 +964,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let bound = unsettled * CHANNELS_MAX * self.shards.len();
         assert!(self.mesh.unaccepted_total <= bound, "{} letters wait", self.mesh.unaccepted_total);
         let shard = self.choices.below(self.shards.len());
-        self.check_tables(shard);
+        self.shards[shard].hub.audiences.check();
     }
 
     // ---- choices

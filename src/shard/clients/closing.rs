@@ -28,7 +28,7 @@ impl Clients {
         self.connections.enter_phase(slot, Phase::Closing { reads: true, is_answered: false });
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
         if let CloseReason::SlowConsumer { .. } = reason {
-            let (dropped, can_follow) = self.output.cut_to_frame(&mut hub.pages, slot);
+            let (dropped, can_follow) = self.output.cut_to_frame(hub.pages_mut(), slot);
             hub.counters.outbox_bytes_dropped += dropped as u64;
             if !can_follow {
                 return self.finish(slot);
@@ -143,7 +143,7 @@ impl Clients {
         let Some(connection) = self.connections.remove(slot) else {
             return;
         };
-        hub.counters.outbox_bytes_dropped += self.output.clear(&mut hub.pages, slot) as u64;
+        hub.counters.outbox_bytes_dropped += self.output.clear(hub.pages_mut(), slot) as u64;
         self.heartbeats.forget(slot);
         if let Some((address, was_refused)) = self.admission.leave(slot) {
             hub.depart(address, was_refused, self);

@@ -91,7 +91,7 @@ impl Clients {
             channels: channels as u64,
             addresses: addresses as u64,
             hasty_addresses: hasty_addresses as u64,
-            page_bytes: hub.pages.held_bytes() as u64,
+            page_bytes: hub.pages().held_bytes() as u64,
             connections_leaving: self.leaving() as u64,
             event_consumers: event_consumers as u64,
             event_journal_bytes: event_journal_bytes as u64,

@@ -100,7 +100,7 @@ impl Clients {
         tracing::debug!(shard = self.me, slot, address, source, was_handshaking, why, "TLS failed");
         self.close(slot, CloseReason::TlsFailed, hub);
         if self.connections.phase(slot) != Some(Phase::Ended) {
-            hub.counters.outbox_bytes_dropped += self.output.clear(&mut hub.pages, slot) as u64;
+            hub.counters.outbox_bytes_dropped += self.output.clear(hub.pages_mut(), slot) as u64;
             self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: false });
             self.mark(slot);
         }

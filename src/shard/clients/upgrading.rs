@@ -126,7 +126,7 @@ impl Clients {
             }
             (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
                 hub.counters.upgrades += 1;
-                self.output.respond(&mut hub.pages, slot, &response);
+                self.output.respond(hub.pages_mut(), slot, &response);
                 self.open(slot, endpoint, hub);
                 // The rest belongs to the first frames. It cannot start before what came now: the request was not whole.
                 let rest = &mut bytes[request_len - earlier..];
@@ -151,7 +151,7 @@ impl Clients {
             let (address, source) = self.origin(slot);
             tracing::debug!(shard = self.me, slot, why = refusal.why, address, source, "upgrade refused");
         }
-        self.output.respond(&mut hub.pages, slot, response);
+        self.output.respond(hub.pages_mut(), slot, response);
         self.close(slot, reason, hub);
     }
 

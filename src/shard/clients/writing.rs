@@ -19,7 +19,7 @@ impl Clients {
     /// Lays in a frame of the shard's own.
     pub(super) fn say(&mut self, slot: Slot, hub: &mut Hub, write: impl FnOnce(&mut Vec<u8>)) {
         let Clients { output, connections, now, .. } = self;
-        output.say(&mut hub.pages, slot, || connections[slot].state.is_newcomer(*now), write);
+        output.say(hub.pages_mut(), slot, || connections[slot].state.is_newcomer(*now), write);
     }
 
     /// Bytes that wait for room in the connection's socket.
@@ -54,7 +54,7 @@ impl Clients {
         let mut written_bytes = 0;
         if !self.output.is_blocked(slot) || waiting > echo::outbox_limit(connection.state.phase, &self.live.limits) {
             let to = Destination { socket: &mut connection.socket, tls: Connection::tls(&mut connection.aside) };
-            match self.output.write(&mut hub.pages, slot, to) {
+            match self.output.write(hub.pages_mut(), slot, to) {
                 Ok(sent) => {
                     written_bytes = sent.taken;
                     hub.counters.bytes_out += sent.taken as u64;
@@ -64,7 +64,7 @@ impl Clients {
                 Err(_) => return self.write_failed(slot, waiting, hub),
             }
         } else {
-            self.output.unpin(&mut hub.pages, slot);
+            self.output.unpin(hub.pages_mut(), slot);
         }
         self.wrote(slot, written_bytes, hub);
     }
@@ -132,10 +132,10 @@ mod tests {
         let peers = house.connect(0, 600);
         let Shard { clients, hub, .. } = &mut house.shards[0];
         for urgency in [Urgency::Soon, Urgency::Bulk] {
-            let page = hub.pages.open();
-            let chunk = hub.pages.append(page, |out| out.extend_from_slice(&[0; 100]));
-            (0..peers.len()).for_each(|slot| clients.lay(&mut hub.pages, slot as Slot, chunk, urgency));
-            hub.pages.release(page);
+            let page = hub.pages_mut().open();
+            let chunk = hub.pages_mut().append(page, |out| out.extend_from_slice(&[0; 100]));
+            (0..peers.len()).for_each(|slot| clients.lay(hub.pages_mut(), slot as Slot, chunk, urgency));
+            hub.pages_mut().release(page);
         }
         let mut flushes = 0;
         while (0..peers.len()).any(|slot| clients.output.waiting(slot as Slot) > 0) {
@@ -161,13 +161,13 @@ mod tests {
                 .set_send_buffer_size(1 << 20)
                 .expect("a socket option");
             let urgency = if slot < SOON { Urgency::Soon } else { Urgency::Bulk };
-            let pages = [hub.pages.open(), hub.pages.open()];
+            let pages = [hub.pages_mut().open(), hub.pages_mut().open()];
             // Alternating, so that no chunk begins where the one before ends: two calls for all of them.
             for page in pages.into_iter().cycle().take(66) {
-                let chunk = hub.pages.append(page, |out| out.extend_from_slice(&[0; 260]));
-                clients.lay(&mut hub.pages, slot as Slot, chunk, urgency);
+                let chunk = hub.pages_mut().append(page, |out| out.extend_from_slice(&[0; 260]));
+                clients.lay(hub.pages_mut(), slot as Slot, chunk, urgency);
             }
-            pages.into_iter().for_each(|page| hub.pages.release(page));
+            pages.into_iter().for_each(|page| hub.pages_mut().release(page));
         }
         clients.flush(hub);
         let is_written = |slot: &usize| clients.output.waiting(*slot as Slot) == 0;

@@ -13,7 +13,7 @@ use crate::wire::frame::Decoder;
 use mio::net::TcpStream;
 use state::ConnectionState;
 
-/// 40 bytes; [`crate::shard::output::Output`] adds 33, the hub's [`crate::hub::member::Member`] 40, a subscription 8 in the
+/// 40 bytes; [`crate::shard::output::Output`] adds 33, the hub's [`crate::hub::audience::member::Member`] 40, a subscription 8 in the
 /// channel's list, the wheel 8. Everything larger is behind a pointer that is null while the connection is idle. Where its
 /// address is counted, [`crate::hub::places::Places`] adds 9, and the owner of the address 16 for each address.
 pub struct Connection {
@@ -72,8 +72,8 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::member::Member;
-    use crate::hub::subscribers::{Local, Subscriber};
+    use crate::hub::audience::member::Member;
+    use crate::hub::audience::table::{Audience, Subscriber};
     use crate::shard::output;
 
     #[test]
@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(output::ENTRY_BYTES, 33);
         assert_eq!(size_of::<Member>(), 40);
         assert_eq!(size_of::<Subscriber>(), 8);
-        assert_eq!(size_of::<Local>(), 64);
+        assert_eq!(size_of::<Audience>(), 64);
     }
 }

@@ -267,7 +267,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
     fn check_numbers(&mut self) {
         let (mut connections, mut accepts, mut closes, mut closing, mut drops) = (0, 0, 0, 0, 0);
         for shard in &mut self.house.shards {
-            assert_eq!(shard.hub.pages.held_count(), 0, "a page is held");
+            assert_eq!(shard.hub.pages().held_count(), 0, "a page is held");
             let stats = shard.stats();
             connections += shard.clients.count();
             accepts += stats.counters.accepts;

@@ -154,7 +154,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             .collect();
         assert!(occupied.is_superset(&heard), "a channel is heard, and not listed");
         for reader in self.open_readers().map(|reader| &self.readers[reader]) {
-            assert_eq!(reader.number, self.shards[0].hub.journal.number(), "an event is not told");
+            assert_eq!(reader.number, self.shards[0].hub.observers.journal().number(), "an event is not told");
             assert_eq!(reader.channels, occupied);
             assert_eq!(reader.connections, live);
         }
@@ -179,10 +179,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let Reader { is_gone, follower, connections, .. } = &self.readers[reader];
             assert!(*is_gone && follower.is_over(), "a consumer waits for more");
             // Whoever fell behind was told before the end.
-            let was_served = self.readers[reader].number == self.shards[0].hub.journal.number();
+            let was_served = self.readers[reader].number == self.shards[0].hub.observers.journal().number();
             assert!(!was_served || connections.is_empty(), "somebody left unseen");
         }
-        assert_eq!(self.shards[0].hub.journal.followers(), 0);
+        assert_eq!(self.shards[0].hub.observers.journal().followers(), 0);
     }
 
     /// Reports and reads until nothing is left.
@@ -196,7 +196,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.ask_on(reader);
             }
             self.rest();
-            let is_told = self.shards.iter().all(|shard| shard.hub.reports.waiting() == 0);
+            let is_told = self.shards.iter().all(|shard| shard.hub.observers.waiting_reports() == 0);
             if is_told && !self.open_readers().any(|reader| self.readers[reader].follower.is_ready()) {
                 return;
             }

@@ -4,11 +4,10 @@
 //! It is a picture of tables that change while it is made. Who comes behind the walk is missed; a channel that was left and
 //! entered again, or an address whose table grew, can be met twice, which [`Best::ranked`] undoes.
 
-use super::addresses::{Address, Addresses};
-use super::directory::Directory;
-use super::mail::{Answer, Asker, Mail};
-use super::{Hub, Port};
 use crate::api::By;
+use crate::hub::addresses::{Address, Addresses};
+use crate::hub::directory::Directory;
+use crate::hub::mail::Asker;
 use crate::protocol::channel::ChannelName;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -105,13 +104,13 @@ impl<T> PartialEq for Ranked<T> {
 impl<T> Eq for Ranked<T> {}
 
 /// A walk, and how far it has come.
-pub(super) struct Survey {
-    asker: Asker,
+pub struct Survey {
+    pub(super) asker: Asker,
     by: By,
     next_channel: usize,
     next_address: usize,
-    channels: Best<BusyChannel>,
-    addresses: Best<BusyAddress>,
+    pub(super) channels: Best<BusyChannel>,
+    pub(super) addresses: Best<BusyAddress>,
 }
 
 impl Survey {
@@ -126,7 +125,7 @@ impl Survey {
     }
 
     /// Looks at up to `entries` places of the tables. Returns how many of them are left over: some, when it is done.
-    fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> usize {
+    pub(super) fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> usize {
         let end = directory.end().min(self.next_channel.saturating_add(entries));
         let left = entries - end.saturating_sub(self.next_channel);
         for index in self.next_channel..end {
@@ -151,26 +150,6 @@ impl Survey {
         }
         self.next_address = self.next_address.max(end);
         left
-    }
-}
-
-impl Hub {
-    /// Goes on with the walk that was asked for first, by at most so many entries.
-    pub fn survey(&mut self, entries: usize, port: &mut impl Port) {
-        let Some(survey) = self.surveys.front_mut() else { return };
-        if survey.go_on(&self.directory, &self.addresses, entries) == 0 {
-            return;
-        }
-        if let Some(Survey { asker, channels, addresses, .. }) = self.surveys.pop_front() {
-            let answer = Answer::Busiest { channels: Box::new(channels), addresses: Box::new(addresses) };
-            self.post(asker.shard, Mail::Answer(asker, Box::new(answer)), port);
-            self.settle_own(port);
-        }
-    }
-
-    /// Whether a walk is under way.
-    pub fn is_surveying(&self) -> bool {
-        !self.surveys.is_empty()
     }
 }
 

@@ -1,52 +1,83 @@
-//! What the hub knows of one connection: its subscriptions, and the replies that wait for their turn.
+//! What a connection is answered, and when: at once, or behind the replies of earlier requests that wait for an owner.
 
-use smallvec::SmallVec;
+use super::super::{Port, Urgency};
+use super::Audiences;
+use crate::hub::mail::Slot;
 use std::collections::VecDeque;
 
-/// One connection. 40 bytes while it has at most one subscription and no reply under way.
-#[derive(Default)]
-pub struct Member {
-    /// How many connections the slot has had before this one.
-    pub generation: u32,
-    /// Whether a connection lives in the slot.
-    pub is_live: bool,
-    /// Channels it is in, or is about to enter or leave. Searched from end to end: there are few.
-    pub subscriptions: SmallVec<[Subscription; 1]>,
-    /// Requests that wait for an owner's acknowledgement, and the replies behind them.
-    pub replies: Option<Box<Replies>>,
-}
-
-/// One channel of one connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Subscription {
-    /// The channel's index in this shard.
-    pub local: u32,
-    /// Place among the channel's live subscribers, or [`NOT_LIVE`].
-    pub position: u32,
-    /// What the client asked for last: to be in the channel, or out of it.
-    pub is_wanted: bool,
-    /// Changes that the owner has not acknowledged.
-    pub pending: u16,
-}
-
-/// [`Subscription::position`] of a member that is not among the live subscribers.
-pub const NOT_LIVE: u32 = u32::MAX;
-
-impl Member {
-    /// The subscription to the channel of this index.
-    pub fn subscription(&mut self, local: u32) -> Option<&mut Subscription> {
-        self.subscriptions.iter_mut().find(|subscription| subscription.local == local)
+impl Audiences {
+    /// Sends the connection a frame that answers no request, now.
+    pub fn say_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+        let chunk = self.pages.append_single(write);
+        port.lay(&mut self.pages, slot, chunk, Urgency::Soon);
     }
 
-    /// Subscriptions that the client asked for and has not given up.
-    pub fn wanted(&self) -> usize {
-        self.subscriptions.iter().filter(|subscription| subscription.is_wanted).count()
+    /// Answers the request that was just read: at once, or behind the replies that wait.
+    pub fn say(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(replies) = &mut self.members[slot as usize].replies else {
+            return self.say_now(slot, port, write);
+        };
+        let mut reply = Vec::new();
+        write(&mut reply);
+        replies.push(reply);
+    }
+
+    /// Sends a frame about an audience that answers no request, but must not overtake the `subscribed` of that audience.
+    pub(super) fn say_unasked(
+        &mut self,
+        slot: Slot,
+        audience: u32,
+        port: &mut impl Port,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        match self.members[slot as usize].replies.as_mut().and_then(|replies| replies.held(audience)) {
+            Some(held) => write(held),
+            None => self.say_now(slot, port, write),
+        }
+    }
+
+    /// Reserves a place in the order of the connection's replies.
+    pub(super) fn reserve(&mut self, slot: Slot) -> u32 {
+        self.members[slot as usize].replies.get_or_insert_default().reserve()
+    }
+
+    /// Fills a reserved place, and sends what no longer waits. `opens`: see [`Replies::fill`].
+    pub(super) fn reply(
+        &mut self,
+        slot: Slot,
+        request: u32,
+        opens: Option<u32>,
+        port: &mut impl Port,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(mut replies) = self.members[slot as usize].replies.take() else {
+            return;
+        };
+        if replies.len() == 1 {
+            return self.say_now(slot, port, write);
+        }
+        let held_before = replies.held_count();
+        let mut reply = Vec::new();
+        write(&mut reply);
+        replies.fill(request, reply, opens);
+        while let Some(ready) = replies.pop_ready() {
+            self.say_now(slot, port, |out| out.extend_from_slice(&ready));
+        }
+        self.held_back = self.held_back - held_before + replies.held_count();
+        if !replies.is_empty() {
+            self.members[slot as usize].replies = Some(replies);
+        }
+    }
+
+    /// Replies of the connection that wait for an owner, or behind one that does.
+    pub fn waiting_replies(&self, slot: Slot) -> usize {
+        self.members.get(slot as usize).and_then(|member| member.replies.as_ref()).map_or(0, |replies| replies.len())
     }
 }
 
-/// Replies in request order: the first one waits (otherwise it would have been sent).
+/// The replies of one connection that wait, in request order. The first one waits for an owner; the others are behind it.
 #[derive(Default)]
-pub struct Replies {
+pub(super) struct Replies {
     /// Number of the first request in the queue.
     first: u32,
     queue: VecDeque<Reply>,
@@ -61,7 +92,7 @@ enum Reply {
     /// Whole frames, to be sent as soon as nothing waits before them.
     Ready {
         bytes: Vec<u8>,
-        /// The channel that this reply tells the client it is subscribed to: what the channel says next follows here.
+        /// The audience that this reply tells the client it has entered: the audience's next messages follow it here.
         opens: Option<u32>,
     },
 }
@@ -73,7 +104,7 @@ impl Replies {
         self.first.wrapping_add(self.queue.len() as u32 - 1)
     }
 
-    /// Fills a reserved place. `opens`: the channel, by its index, whose messages must follow this reply.
+    /// Fills a reserved place. `opens`: the audience whose messages must follow this reply.
     pub fn fill(&mut self, request: u32, bytes: Vec<u8>, opens: Option<u32>) {
         if let Some(place) = self.queue.get_mut(request.wrapping_sub(self.first) as usize) {
             *place = Reply::Ready { bytes, opens };
@@ -85,16 +116,16 @@ impl Replies {
         self.queue.push_back(Reply::Ready { bytes, opens: None });
     }
 
-    /// The `subscribed` of this channel that is held back, if one is: what the channel says next is appended to it. Any
-    /// later place would be too late, because the channel's `unsubscribed` may be waiting in between.
-    pub fn held(&mut self, local: u32) -> Option<&mut Vec<u8>> {
+    /// The `subscribed` of this audience that is held back, if one is: the audience's next messages are appended to it. Any
+    /// later place would be too late, because the channel's `unsubscribed` may wait in between.
+    pub fn held(&mut self, audience: u32) -> Option<&mut Vec<u8>> {
         self.queue.iter_mut().rev().find_map(|reply| match reply {
-            Reply::Ready { bytes, opens } if *opens == Some(local) => Some(bytes),
+            Reply::Ready { bytes, opens } if *opens == Some(audience) => Some(bytes),
             _ => None,
         })
     }
 
-    /// Channels whose `subscribed` is held back.
+    /// `subscribed` replies that are held back.
     pub fn held_count(&self) -> usize {
         let is_held = |reply: &&Reply| matches!(reply, Reply::Ready { opens: Some(_), .. });
         self.queue.iter().filter(is_held).count()
@@ -119,7 +150,7 @@ impl Replies {
         self.queue.len()
     }
 
-    /// Whether none does.
+    /// Whether no reply waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -199,10 +230,5 @@ mod tests {
         replies.fill(requests[1], "one".into(), Some(5));
         replies.fill(requests[2], "two".into(), Some(5));
         assert_eq!(replies.held(5).unwrap(), b"two");
-    }
-
-    #[test]
-    fn a_member_without_subscriptions_is_small() {
-        assert!(size_of::<Member>() <= 40, "{} bytes", size_of::<Member>());
     }
 }

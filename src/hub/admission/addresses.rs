@@ -186,7 +186,7 @@ impl Addresses {
 
     /// Connections that are counted, placed or refused. Walks the table.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn counted(&self) -> usize {
+    pub(in crate::hub) fn counted(&self) -> usize {
         self.counts.iter().map(|count| (count.placed + count.refused) as usize).sum()
     }
 

@@ -1,0 +1,133 @@
+//! From a message to the wire of every subscriber: encoded once per audience, and sent as parts of the turn's page.
+
+use super::pages::{Chunk, PageId};
+use super::{Audiences, Kind, Port};
+use crate::hub::Urgency;
+use crate::hub::mail::{ConnKey, Slot};
+use crate::hub::message::Message;
+use crate::protocol::channel::Channel;
+use crate::protocol::close::CloseReason;
+
+/// What became of a message on this shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delivered {
+    /// Subscribers that it was encoded for, the excluded one included.
+    pub subscribers: usize,
+    /// Bytes of its frame, or frames.
+    pub bytes: usize,
+    /// Bytes of all frames for all subscribers.
+    pub fan_out_bytes: usize,
+    /// Of them those for audiences that are bulk.
+    pub bulk_bytes: usize,
+    /// Whether the excluded connection is a subscriber.
+    pub was_excluded: bool,
+}
+
+impl Audiences {
+    /// Encodes a message into the turn's page of each of the channel's audiences, for all subscribers but `exclude`.
+    pub fn deliver(
+        &mut self,
+        channel: Channel<'_>,
+        hash: u64,
+        message: Message<'_>,
+        exclude: Option<ConnKey>,
+        port: &mut impl Port,
+    ) -> Delivered {
+        let mut delivered = Delivered::default();
+        for kind in Kind::ALL {
+            let Some(audience) = self.table.find(channel, hash, kind) else { continue };
+            let entry = self.table.get(audience);
+            let subscribers = entry.len();
+            if subscribers == 0 {
+                continue;
+            }
+            let len = kind.encoded_len(channel, message);
+            let page = match entry.page() {
+                Some(page) if !self.pages.is_full_for(page, len) => page,
+                Some(_) => self.turn_page(audience, port),
+                None => self.table.page(audience, &mut self.pages),
+            };
+            let excluded = exclude.and_then(|member| self.live_position(member, audience));
+            if let Some(position) = excluded {
+                self.cut(audience, position, port);
+            }
+            let chunk = self.pages.append(page, |out| kind.encode(out, channel, message));
+            if let Some(position) = excluded {
+                self.table.get_mut(audience).start_at(position, chunk.end);
+            }
+            delivered.subscribers += subscribers;
+            delivered.bytes += len;
+            delivered.fan_out_bytes += len * subscribers;
+            delivered.bulk_bytes += if subscribers > FEW { len * subscribers } else { 0 };
+            delivered.was_excluded |= excluded.is_some();
+        }
+        delivered
+    }
+
+    /// Sends what the audience's full page holds, and opens another.
+    #[cold]
+    fn turn_page(&mut self, audience: u32, port: &mut impl Port) -> PageId {
+        self.lay_out(audience, port);
+        let page = self.pages.open();
+        self.table.get_mut(audience).set_page(page);
+        page
+    }
+
+    /// The position of a connection in the audience, if it lives and is a subscriber.
+    fn live_position(&mut self, key: ConnKey, audience: u32) -> Option<u32> {
+        if !self.is_live(key) {
+            return None;
+        }
+        let subscription = self.members[key.slot as usize].subscription(audience)?;
+        subscription.is_live().then_some(subscription.position)
+    }
+
+    /// Sends a subscriber its part of the page so far, so that what is sent next comes after it.
+    pub(super) fn cut(&mut self, audience: u32, position: u32, port: &mut impl Port) {
+        let entry = self.table.get_mut(audience);
+        let Some(page) = entry.page() else { return };
+        let end = self.pages.page_len(page);
+        let subscriber = entry.subscriber(position);
+        entry.start_at(position, end);
+        if subscriber.from < end {
+            let chunk = Chunk { page, start: subscriber.from, end };
+            self.emit(subscriber.slot, audience, chunk, Urgency::Soon, port);
+        }
+    }
+
+    /// Sends every subscriber its part of the audience's page, and closes the page.
+    pub(super) fn lay_out(&mut self, audience: u32, port: &mut impl Port) {
+        let Some((page, mut subscribers)) = self.table.get_mut(audience).take_for_layout() else {
+            return;
+        };
+        let end = self.pages.page_len(page);
+        let urgency = if subscribers.len() <= FEW { Urgency::Soon } else { Urgency::Bulk };
+        for subscriber in &mut subscribers {
+            let start = std::mem::take(&mut subscriber.from);
+            if start < end {
+                self.emit(subscriber.slot, audience, Chunk { page, start, end }, urgency, port);
+            }
+        }
+        self.table.get_mut(audience).put_subscribers(subscribers);
+        self.pages.release(page);
+    }
+
+    /// Sends a connection a chunk of an audience's page, behind the audience's `subscribed` if that is held back.
+    fn emit(&mut self, slot: Slot, audience: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
+        if self.held_back > 0
+            && let Some(replies) = &mut self.members[slot as usize].replies
+            && let Some(held) = replies.held(audience)
+        {
+            held.extend_from_slice(self.pages.bytes(chunk));
+            let pending = replies.held_bytes();
+            if pending > self.outbox_bytes_max {
+                port.close(slot, CloseReason::SlowConsumer { limit: self.outbox_bytes_max, pending });
+            }
+            return;
+        }
+        port.lay(&mut self.pages, slot, chunk, urgency);
+    }
+}
+
+/// An audience with at most this many subscribers is not bulk.
+const FEW: usize = 64;

@@ -1,0 +1,151 @@
+//! Subscriptions: what clients want, what the channel's owner has acknowledged, and the lists of subscribers.
+
+use super::member::{NOT_LIVE, Subscription};
+use super::table::Subscriber;
+use super::{Audiences, Kind, Port};
+use crate::hub::mail::{Cause, Change, Membership, Slot};
+use crate::protocol::channel::Channel;
+use crate::protocol::event;
+
+impl Audiences {
+    /// Whether the connection wants to be in the channel.
+    pub fn wants(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> bool {
+        self.wanted_audience(slot, channel, hash).is_some()
+    }
+
+    /// How many channels the connection wants to be in.
+    pub fn wanted(&self, slot: Slot) -> usize {
+        self.members[slot as usize].wanted()
+    }
+
+    /// The client asks to enter a channel that it does not want to be in yet. Returns what the owner is to count.
+    pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Change {
+        let audience = self.table.find_or_enter(channel, hash, Kind::Native);
+        let member = &mut self.members[slot as usize];
+        match member.subscription(audience) {
+            Some(subscription) => {
+                subscription.is_wanted = true;
+                subscription.pending += 1;
+            }
+            None => {
+                member.subscriptions.push(Subscription { audience, position: NOT_LIVE, is_wanted: true, pending: 1 });
+                self.table.add_interest(audience);
+            }
+        }
+        let cause = Cause::Client(self.reserve(slot));
+        self.change(slot, audience, cause)
+    }
+
+    /// The client asks to leave. Returns what the owner is to count; `None`: it does not want to be in the channel.
+    pub fn leave(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Option<Change> {
+        let audience = self.wanted_audience(slot, channel, hash)?;
+        let cause = Cause::Client(self.reserve(slot));
+        Some(self.give_up(slot, audience, cause))
+    }
+
+    /// Likewise, for a `cause` that is not a request of the client.
+    pub fn expel(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, cause: Cause) -> Option<Change> {
+        let audience = self.wanted_audience(slot, channel, hash)?;
+        Some(self.give_up(slot, audience, cause))
+    }
+
+    /// The owner has counted the connection in: it receives what is published from here on, and is told so. Returns
+    /// whether the connection is still there.
+    pub fn subscribed(&mut self, membership: Membership, port: &mut impl Port) -> bool {
+        let Membership { member, audience, cause } = membership;
+        if !self.is_live(member) {
+            return false;
+        }
+        let entry = self.table.get(audience);
+        let from = entry.page().map_or(0, |page| self.pages.page_len(page));
+        let name = entry.name().clone();
+        let position = self.table.add(audience, Subscriber { slot: member.slot, from });
+        if let Some(subscription) = self.members[member.slot as usize].subscription(audience) {
+            subscription.position = position;
+            subscription.pending -= 1;
+        }
+        if let Cause::Client(request) = cause {
+            self.reply(member.slot, request, Some(audience), port, |out| {
+                event::subscribed(out, name.as_channel().as_str());
+            });
+        }
+        true
+    }
+
+    /// The owner has counted the connection out: it receives nothing that is published from here on, and is told so.
+    /// Returns whether the connection is still there.
+    pub fn unsubscribed(&mut self, membership: Membership, port: &mut impl Port) -> bool {
+        let Membership { member, audience, cause } = membership;
+        if !self.is_live(member) {
+            return false;
+        }
+        self.remove_subscriber(member.slot, audience, port);
+        let name = self.table.get(audience).name().clone();
+        let subscriptions = &mut self.members[member.slot as usize].subscriptions;
+        if let Some(at) = subscriptions.iter().position(|subscription| subscription.audience == audience) {
+            let subscription = &mut subscriptions[at];
+            subscription.pending -= 1;
+            if subscription.pending == 0 && !subscription.is_wanted {
+                subscriptions.swap_remove(at);
+                self.table.remove_interest(audience);
+            }
+        }
+        let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
+        match cause {
+            Cause::Client(request) => self.reply(member.slot, request, None, port, write),
+            Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, audience, port, write),
+        }
+        true
+    }
+
+    /// Whether the connection has subscriptions, live or under way.
+    pub fn has_subscriptions(&self, slot: Slot) -> bool {
+        !self.members[slot as usize].subscriptions.is_empty()
+    }
+
+    /// Takes the newest subscription off a connection that ends. Returns what the owner is to count, if it counts it.
+    pub fn remove_subscription(&mut self, slot: Slot, port: &mut impl Port) -> Option<Change> {
+        let &Subscription { audience, is_wanted, .. } = self.members[slot as usize].subscriptions.last()?;
+        self.remove_subscriber(slot, audience, port);
+        let change = is_wanted.then(|| self.change(slot, audience, Cause::Left));
+        self.members[slot as usize].subscriptions.pop();
+        self.table.remove_interest(audience);
+        change
+    }
+
+    fn wanted_audience(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Option<u32> {
+        let audience = self.table.find(channel, hash, Kind::Native)?;
+        self.members[slot as usize].subscription(audience)?.is_wanted.then_some(audience)
+    }
+
+    fn give_up(&mut self, slot: Slot, audience: u32, cause: Cause) -> Change {
+        if let Some(subscription) = self.members[slot as usize].subscription(audience) {
+            subscription.is_wanted = false;
+            subscription.pending += 1;
+        }
+        self.change(slot, audience, cause)
+    }
+
+    fn change(&self, slot: Slot, audience: u32, cause: Cause) -> Change {
+        let entry = self.table.get(audience);
+        let membership = Membership { member: self.key(slot), audience, cause };
+        Change { channel: entry.name().clone(), hash: entry.hash(), membership }
+    }
+
+    /// Removes a connection from the audience's subscribers. What it has not been sent of the turn's page is laid first.
+    fn remove_subscriber(&mut self, slot: Slot, audience: u32, port: &mut impl Port) {
+        let Some(subscription) = self.members[slot as usize].subscription(audience) else {
+            return;
+        };
+        let position = std::mem::replace(&mut subscription.position, NOT_LIVE);
+        if position == NOT_LIVE {
+            return;
+        }
+        self.cut(audience, position, port);
+        if let Some(moved) = self.table.remove(audience, position)
+            && let Some(subscription) = self.members[moved as usize].subscription(audience)
+        {
+            subscription.position = position;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! As deliverer: which of this shard's connections receive what, and the bytes that they receive.
+//!
+//! An *audience* is the subscribers of one channel on this shard that receive identical bytes: an entry of the [`table`],
+//! keyed by channel and [`Kind`]. A message is encoded once per audience, into the audience's part of the turn's
+//! [`pages`]; every subscriber that is up to date is sent that same part ([`delivery`]). A [`member`] is what is known of
+//! one connection: its subscriptions, and the [`replies`] that it waits for.
+//!
+//! A subscription changes in two steps. [`Audiences::enter`] and [`Audiences::leave`] note what the client wants, for the
+//! channel's owner to count; [`Audiences::subscribed`] and [`Audiences::unsubscribed`] put the owner's acknowledgement
+//! into effect ([`membership`]).
+
+mod delivery;
+pub mod member;
+mod membership;
+pub mod pages;
+mod replies;
+pub mod table;
+
+use super::mail::{ConnKey, ShardId, Slot};
+use super::message::Message;
+use super::{Port, identity};
+use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::event;
+pub use delivery::Delivered;
+use member::Member;
+use pages::Pages;
+pub use replies::REPLY_BYTES;
+use smallvec::SmallVec;
+use table::Table;
+
+/// What makes subscribers of one channel receive different bytes: their dialect and compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// This server's own dialect, not compressed.
+    Native,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 1] = [Kind::Native];
+
+    /// Appends the frame of a message.
+    fn encode(self, out: &mut Vec<u8>, channel: Channel<'_>, message: Message<'_>) {
+        match self {
+            Kind::Native => event::message(out, channel.as_str(), message.event, message.data),
+        }
+    }
+
+    /// Bytes that [`Kind::encode`] appends.
+    fn encoded_len(self, channel: Channel<'_>, message: Message<'_>) -> usize {
+        match self {
+            Kind::Native => event::message_len(channel.as_str(), message.event, message.data),
+        }
+    }
+}
+
+/// The audiences of one shard, and its connections as their members.
+pub struct Audiences {
+    shard: ShardId,
+    members: Vec<Member>,
+    table: Table,
+    /// Bytes that connections are sent.
+    pages: Pages,
+    /// `subscribed` replies that are ready but wait behind earlier ones. While there are none, delivery skips the look.
+    held_back: usize,
+    /// What may wait for one connection.
+    outbox_bytes_max: usize,
+}
+
+impl Audiences {
+    /// No connections yet.
+    pub fn new(shard: ShardId, outbox_bytes_max: usize) -> Audiences {
+        Audiences {
+            shard,
+            members: Vec::new(),
+            table: Table::default(),
+            pages: Pages::default(),
+            held_back: 0,
+            outbox_bytes_max,
+        }
+    }
+
+    /// Changes what may wait for one connection, from the next message on.
+    pub fn set_outbox_limit(&mut self, bytes_max: usize) {
+        self.outbox_bytes_max = bytes_max;
+    }
+
+    // ---- connections
+
+    /// A connection is open.
+    pub fn connect(&mut self, slot: Slot) {
+        let at = slot as usize;
+        if at >= self.members.len() {
+            self.members.resize_with(at + 1, Member::default);
+        }
+        self.members[at].is_live = true;
+    }
+
+    /// The connection is over. Its subscriptions must have been removed before, by [`Audiences::remove_subscription`].
+    pub fn disconnect(&mut self, slot: Slot) {
+        let member = &mut self.members[slot as usize];
+        if let Some(replies) = member.replies.take() {
+            self.held_back -= replies.held_count();
+        }
+        member.subscriptions = SmallVec::new();
+        member.is_live = false;
+        member.generation = (member.generation + 1) & ((1 << identity::GENERATION_BITS) - 1);
+    }
+
+    /// The connection that has, or had last, this slot.
+    pub fn key(&self, slot: Slot) -> ConnKey {
+        ConnKey { shard: self.shard, slot, generation: self.members[slot as usize].generation }
+    }
+
+    /// The connection that has this slot, if one has.
+    pub fn live_key(&self, slot: Slot) -> Option<ConnKey> {
+        self.members.get(slot as usize).filter(|member| member.is_live).map(|_| self.key(slot))
+    }
+
+    /// Whether the connection lives in this shard.
+    pub fn is_live(&self, key: ConnKey) -> bool {
+        key.shard == self.shard && self.live_key(key.slot) == Some(key)
+    }
+
+    /// Channels that a connection is subscribed to.
+    pub fn channels_of(&self, slot: Slot) -> impl Iterator<Item = &ChannelName> {
+        let member = self.members.get(slot as usize);
+        let subscriptions = member.map_or(&[][..], |member| &member.subscriptions);
+        subscriptions.iter().filter(|subscription| subscription.is_live()).map(|subscription| {
+            let audience = self.table.get(subscription.audience);
+            audience.name()
+        })
+    }
+
+    /// Live subscriptions of all connections.
+    pub fn subscriptions(&self) -> usize {
+        self.table.live()
+    }
+
+    // ---- the turn
+
+    /// The turn's pages, and those that outboxes still refer to.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// Likewise, for a connection that takes its part.
+    pub fn pages_mut(&mut self) -> &mut Pages {
+        &mut self.pages
+    }
+
+    /// Closes the turn's pages: every subscriber is sent its part.
+    pub fn end_turn(&mut self, port: &mut impl Port) {
+        let touched = self.table.take_touched();
+        for &audience in &touched {
+            self.lay_out(audience, port);
+            self.table.forget_if_idle(audience);
+        }
+        self.table.give_back(touched);
+        self.pages.end_turn();
+    }
+}
+
+/// What simulations check between steps.
+#[cfg(any(test, fuzzing))]
+impl Audiences {
+    /// Whether nothing is kept of any channel.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// `subscribed` replies that are held back.
+    pub fn held_back(&self) -> usize {
+        self.held_back
+    }
+
+    /// Subscriptions of the connection, and changes of them that it waits for.
+    pub fn subscriptions_of(&self, slot: Slot) -> (usize, usize) {
+        let subscriptions = &self.members[slot as usize].subscriptions;
+        (subscriptions.len(), subscriptions.iter().map(|subscription| usize::from(subscription.pending)).sum())
+    }
+
+    /// Panics where the table, the members and the counts disagree.
+    pub fn check(&self) {
+        let (mut live, mut interest, mut held_back) = (0, 0, 0);
+        for (slot, member) in self.members.iter().enumerate() {
+            assert!(member.is_live || member.subscriptions.is_empty() && member.replies.is_none());
+            interest += member.subscriptions.len();
+            held_back += member.replies.as_ref().map_or(0, |replies| replies.held_count());
+            for subscription in member.subscriptions.iter().filter(|subscription| subscription.is_live()) {
+                live += 1;
+                let audience = self.table.get(subscription.audience);
+                assert_eq!(audience.subscriber(subscription.position).slot as usize, slot, "a position is wrong");
+            }
+        }
+        assert_eq!((self.table.live(), self.table.interest(), self.held_back), (live, interest, held_back));
+    }
+}

@@ -1,0 +1,257 @@
+//! The table of audiences: for each channel and kind, its subscribers on this shard and its part of the turn's page.
+
+use super::Kind;
+use super::pages::{PageId, Pages};
+use crate::hub::mail::Slot;
+use crate::protocol::channel::{Channel, ChannelName};
+use hashbrown::HashTable;
+use slab::Slab;
+use smallvec::SmallVec;
+
+/// The subscribers of one channel on this shard that receive identical bytes.
+pub struct Audience {
+    name: ChannelName,
+    hash: u64,
+    /// Connections that the owner has counted in.
+    subscribers: SmallVec<[Subscriber; 2]>,
+    /// Members that refer to this entry, live or not.
+    interest: u32,
+    kind: Kind,
+    /// The page that holds the turn's messages.
+    page: Option<PageId>,
+}
+
+/// A connection that receives what is published.
+#[derive(Clone, Copy)]
+pub struct Subscriber {
+    /// The connection.
+    pub slot: Slot,
+    /// Where in the turn's page its part begins.
+    pub from: u32,
+}
+
+impl Audience {
+    /// The channel's name.
+    pub fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    /// Hash of the name.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// What distinguishes it from other audiences of the channel.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Subscribers, without those that the owner has not counted in.
+    pub fn len(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// Whether no message has to be encoded.
+    pub fn is_empty(&self) -> bool {
+        self.subscribers.is_empty()
+    }
+
+    /// The subscriber at this position.
+    pub fn subscriber(&self, position: u32) -> Subscriber {
+        self.subscribers[position as usize]
+    }
+
+    /// Has the part of the turn's page that the subscriber is sent begin at `from`.
+    pub fn start_at(&mut self, position: u32, from: u32) {
+        self.subscribers[position as usize].from = from;
+    }
+
+    /// The page that holds the turn's messages, if there are any.
+    pub fn page(&self) -> Option<PageId> {
+        self.page
+    }
+
+    /// Goes on in another page.
+    pub fn set_page(&mut self, page: PageId) {
+        self.page = Some(page);
+    }
+
+    /// Takes the page and the subscribers, to send each its part. The subscribers are given back by
+    /// [`Audience::put_subscribers`].
+    pub fn take_for_layout(&mut self) -> Option<(PageId, SmallVec<[Subscriber; 2]>)> {
+        Some((self.page.take()?, std::mem::take(&mut self.subscribers)))
+    }
+
+    /// See [`Audience::take_for_layout`].
+    pub fn put_subscribers(&mut self, subscribers: SmallVec<[Subscriber; 2]>) {
+        self.subscribers = subscribers;
+    }
+}
+
+/// The audiences of one shard, by index and by name and kind.
+#[derive(Default)]
+pub struct Table {
+    audiences: Slab<Audience>,
+    by_name: HashTable<u32>,
+    /// Audiences that have messages in this turn.
+    touched: Vec<u32>,
+    /// Subscribers of all audiences.
+    live: usize,
+}
+
+impl Table {
+    /// The index of an audience, if a connection has to do with it.
+    pub fn find(&self, channel: Channel<'_>, hash: u64, kind: Kind) -> Option<u32> {
+        let is_meant = |audience: &Audience| audience.name.as_channel() == channel && audience.kind == kind;
+        self.by_name.find(hash, |&index| is_meant(&self.audiences[index as usize])).copied()
+    }
+
+    /// The index of an audience, entered if it was not there. The caller adds its interest.
+    pub fn find_or_enter(&mut self, channel: Channel<'_>, hash: u64, kind: Kind) -> u32 {
+        if let Some(index) = self.find(channel, hash, kind) {
+            return index;
+        }
+        let Table { audiences, by_name, .. } = self;
+        let name = channel.into();
+        let entry = Audience { name, hash, subscribers: SmallVec::new(), interest: 0, kind, page: None };
+        let index = audiences.insert(entry) as u32;
+        by_name.insert_unique(hash, index, |&index| audiences[index as usize].hash);
+        index
+    }
+
+    /// The audience of an index.
+    pub fn get(&self, index: u32) -> &Audience {
+        &self.audiences[index as usize]
+    }
+
+    /// The audience of an index.
+    pub fn get_mut(&mut self, index: u32) -> &mut Audience {
+        &mut self.audiences[index as usize]
+    }
+
+    /// Adds a subscriber. Returns its position.
+    pub fn add(&mut self, index: u32, subscriber: Subscriber) -> u32 {
+        let subscribers = &mut self.get_mut(index).subscribers;
+        subscribers.push(subscriber);
+        let position = subscribers.len() as u32 - 1;
+        self.live += 1;
+        position
+    }
+
+    /// Removes a subscriber. Returns the connection that has its position now.
+    pub fn remove(&mut self, index: u32, position: u32) -> Option<Slot> {
+        let subscribers = &mut self.get_mut(index).subscribers;
+        subscribers.swap_remove(position as usize);
+        let moved = subscribers.get(position as usize).map(|subscriber| subscriber.slot);
+        self.live -= 1;
+        moved
+    }
+
+    /// One more member refers to the audience.
+    pub fn add_interest(&mut self, index: u32) {
+        self.get_mut(index).interest += 1;
+    }
+
+    /// One member less refers to the audience, which is forgotten if it was the last.
+    pub fn remove_interest(&mut self, index: u32) {
+        self.get_mut(index).interest -= 1;
+        self.forget_if_idle(index);
+    }
+
+    /// Forgets the audience if no member refers to it and it has no messages in this turn.
+    pub fn forget_if_idle(&mut self, index: u32) {
+        let Table { audiences, by_name, .. } = self;
+        let entry = &audiences[index as usize];
+        if entry.interest > 0 || entry.page.is_some() {
+            return;
+        }
+        if let Ok(found) = by_name.find_entry(entry.hash, |&other| other == index) {
+            found.remove();
+        }
+        audiences.remove(index as usize);
+    }
+
+    /// The page to append to; opened, and the audience marked as touched, if this is its first message of the turn.
+    pub fn page(&mut self, index: u32, pages: &mut Pages) -> PageId {
+        let entry = &mut self.audiences[index as usize];
+        *entry.page.get_or_insert_with(|| {
+            self.touched.push(index);
+            pages.open()
+        })
+    }
+
+    /// Audiences touched in this turn; the list comes back by [`Table::give_back`].
+    pub fn take_touched(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Takes the list back, so that its memory is used again.
+    pub fn give_back(&mut self, mut touched: Vec<u32>) {
+        touched.clear();
+        self.touched = touched;
+    }
+
+    /// Subscribers of all audiences.
+    pub fn live(&self) -> usize {
+        debug_assert_eq!(self.live, self.audiences.iter().map(|(_, audience)| audience.len()).sum::<usize>());
+        self.live
+    }
+
+    /// Whether there is no audience.
+    #[cfg(any(test, fuzzing))]
+    pub fn is_empty(&self) -> bool {
+        self.audiences.is_empty()
+    }
+
+    /// What the members' references add up to.
+    #[cfg(any(test, fuzzing))]
+    pub fn interest(&self) -> usize {
+        self.audiences.iter().map(|(_, audience)| audience.interest as usize).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_is_forgotten_when_no_member_and_no_page_needs_it() {
+        let (mut table, mut pages) = (Table::default(), Pages::default());
+        let channel = Channel::parse("a").unwrap();
+        let index = table.find_or_enter(channel, 7, Kind::Native);
+        assert_eq!(table.find_or_enter(channel, 7, Kind::Native), index);
+        table.add_interest(index);
+        table.forget_if_idle(index);
+        assert_eq!(table.find(channel, 7, Kind::Native), Some(index), "a member refers to it");
+
+        table.page(index, &mut pages);
+        table.page(index, &mut pages);
+        table.remove_interest(index);
+        assert_eq!(table.find(channel, 7, Kind::Native), Some(index), "it has messages in this turn");
+
+        let touched = table.take_touched();
+        assert_eq!(touched, [index], "touched once, however often it is written to");
+        let (page, subscribers) = table.get_mut(index).take_for_layout().expect("it has messages");
+        pages.release(page);
+        table.get_mut(index).put_subscribers(subscribers);
+        table.forget_if_idle(index);
+        table.give_back(touched);
+        assert!(table.is_empty());
+        assert_eq!(table.find(channel, 7, Kind::Native), None);
+    }
+
+    #[test]
+    fn channels_of_one_hash_are_told_apart() {
+        let mut table = Table::default();
+        let [a, b] = ["a", "b"].map(|name| Channel::parse(name).unwrap());
+        let [first, second] = [a, b].map(|channel| table.find_or_enter(channel, 7, Kind::Native));
+        assert_ne!(first, second);
+        table.forget_if_idle(first);
+        assert_eq!((table.find(a, 7, Kind::Native), table.find(b, 7, Kind::Native)), (None, Some(second)));
+    }
+
+    #[test]
+    fn an_audience_takes_one_cache_line() {
+        assert_eq!(size_of::<Audience>(), 64);
+    }
+}

@@ -1,0 +1,317 @@
+//! What operators and backends watch: lifecycle events ([`reports`] from every shard, numbered by the [`journal`], read by
+//! a [`follower`]), the live tap ([`taps`]), and the [`busiest`] channels and addresses.
+//!
+//! Nothing is recorded while nothing watches: one branch per request, publish and end of a connection, none per delivery.
+
+pub mod busiest;
+pub mod follower;
+pub mod journal;
+pub mod reports;
+pub mod taps;
+
+use super::addresses::Addresses;
+use super::directory::Directory;
+use super::mail::{Answer, Asker, Question, ShardId};
+use super::message::Message;
+use crate::api::By;
+use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::close::CloseReason;
+use crate::protocol::event::ErrorCode;
+use crate::protocol::socket_id::SocketId;
+use ahash::RandomState;
+use busiest::Survey;
+use journal::{FOLLOWERS_MAX, Journal};
+use reports::{Happening, Report, Reports};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use taps::{Filter, Sight, TAPS_MAX, Taps, shortened, shown_channel};
+
+/// Everything that watches one shard.
+pub struct Observers {
+    shard: ShardId,
+    /// What this shard has to tell the journal.
+    reports: Reports,
+    taps: Taps,
+    /// Used by [`journal::JOURNAL`] only.
+    journal: Journal,
+    /// Walks for the busiest channels and addresses, oldest first. Bounded by what the open admin sessions may ask at once.
+    surveys: VecDeque<Survey>,
+    /// Microseconds of the hub's clock of turns; does not wrap, because a tap may look hours later.
+    clock_us: u64,
+}
+
+/// Counts that become counters.
+pub struct Counts {
+    /// Lifecycle events given up before the journal took them.
+    pub events_lost: u64,
+    /// Consumers of lifecycle events ended because they did not keep up.
+    pub consumers_too_slow: u64,
+    /// Sightings given to taps.
+    pub sightings: u64,
+    /// Sightings that were one too many.
+    pub sightings_dropped: u64,
+}
+
+impl Observers {
+    /// Nothing watches yet. `hasher`: tells one run of the server from another.
+    pub fn new(shard: ShardId, hasher: RandomState) -> Observers {
+        Observers {
+            shard,
+            reports: Reports::default(),
+            taps: Taps::default(),
+            journal: Journal::new(hasher.hash_one("epoch")),
+            surveys: VecDeque::new(),
+            clock_us: 0,
+        }
+    }
+
+    /// A turn begins.
+    pub fn set_clock(&mut self, now_us: u64) {
+        self.clock_us = now_us;
+    }
+
+    /// Whether lifecycle events are reported.
+    pub fn is_listening(&self) -> bool {
+        self.reports.is_listening
+    }
+
+    /// Whether a tap is open.
+    pub fn is_watched(&self) -> bool {
+        self.taps.is_open()
+    }
+
+    /// What was counted since the start.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            events_lost: self.reports.lost_total,
+            consumers_too_slow: self.journal.told_off,
+            sightings: self.taps.shown,
+            sightings_dropped: self.taps.dropped,
+        }
+    }
+
+    // ---- what happens to connections and channels
+
+    /// A connection was sent `socket:connected`.
+    pub fn connected(&mut self, socket_id: SocketId, address: Option<SocketAddr>, now: u32) {
+        if self.reports.is_listening {
+            self.reports.push(Happening::Connected { socket_id, address });
+        }
+        if self.taps.is_open() {
+            self.see("connect", None, address, now, |_| Sight::Connect { socket_id, address });
+        }
+    }
+
+    /// A connection is over.
+    pub fn disconnected(&mut self, socket_id: SocketId, reason: &CloseReason) {
+        if self.reports.is_listening {
+            self.reports.push(Happening::disconnected(socket_id, reason));
+        }
+    }
+
+    /// A channel has its first subscriber.
+    pub fn occupied(&mut self, channel: &ChannelName) {
+        if self.reports.is_listening {
+            self.reports.push(Happening::Occupied { channel: channel.clone() });
+        }
+    }
+
+    /// A channel has had no subscriber for a while.
+    pub fn vacated(&mut self, channel: ChannelName) {
+        self.reports.push(Happening::Vacated { channel });
+    }
+
+    // ---- lifecycle events
+
+    /// From now on everything is reported.
+    pub fn listen(&mut self) {
+        self.reports.is_listening = true;
+    }
+
+    /// The next letter to the journal: see [`Reports::letter`].
+    pub fn report(&mut self, time_ms: impl FnOnce() -> u64, is_last: bool) -> Option<Report> {
+        self.reports.letter(self.shard, time_ms, is_last)
+    }
+
+    /// The journal has taken the letter.
+    pub fn report_taken(&mut self) {
+        self.reports.taken();
+    }
+
+    /// The journal, where this shard keeps it.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Likewise.
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// Serves a question of a consumer. `Err`: the answer; `Ok(true)`: the shards are to begin to report. Other answers are among
+    /// the next [`Journal::answers`].
+    pub fn follow(&mut self, asker: Asker, question: &Question, shards: usize) -> Result<bool, Answer> {
+        match *question {
+            Question::Follow { is_own: false, .. } if self.journal.followers() >= FOLLOWERS_MAX => {
+                return Err(Answer::TooMany { limit: FOLLOWERS_MAX });
+            }
+            Question::Follow { since, epoch, .. } => return Ok(self.journal.follow(asker, since, epoch, shards)),
+            Question::Unfollow => self.journal.leave(asker),
+            _ => self.journal.more(asker),
+        }
+        Ok(false)
+    }
+
+    // ---- the live tap
+
+    /// Opens a tap.
+    pub fn tap(&mut self, asker: Asker, filter: Arc<Filter>) -> Answer {
+        if self.shard == TAPS && self.taps.count() >= TAPS_MAX {
+            return Answer::TooMany { limit: TAPS_MAX };
+        }
+        self.taps.open(asker, filter);
+        Answer::Tapped
+    }
+
+    /// A tap has room for more.
+    pub fn tap_more(&mut self, asker: Asker) {
+        self.taps.more(asker);
+    }
+
+    /// Closes a tap.
+    pub fn untap(&mut self, asker: Asker) {
+        self.taps.close(asker);
+    }
+
+    /// Open taps of the server; told by one shard, 0 elsewhere.
+    pub fn taps(&self) -> usize {
+        if self.shard == TAPS { self.taps.count() } else { 0 }
+    }
+
+    /// What the taps are to be shown now. `time_ms`: milliseconds since 1970.
+    pub fn sightings(&mut self, time_ms: impl FnOnce() -> u64) -> Vec<(Asker, Answer)> {
+        self.taps.answers(self.shard, self.clock_us, time_ms)
+    }
+
+    /// An upgrade request was answered with an HTTP error.
+    pub fn see_refuse(&mut self, address: Option<SocketAddr>, why: &'static str, now: u32) {
+        self.see("refuse", None, address, now, |_| Sight::Refuse { address, why });
+    }
+
+    /// A connection ends.
+    pub fn see_close(
+        &mut self,
+        socket_id: Option<SocketId>,
+        address: Option<SocketAddr>,
+        reason: &CloseReason,
+        now: u32,
+    ) {
+        let (kind, code) = (reason.kind() as u8, reason.close_code());
+        self.see("close", None, address, now, |_| Sight::Close { socket_id, address, kind, code });
+    }
+
+    /// A client asked to subscribe. `name` is what it sent.
+    pub fn see_subscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
+        let Client { socket_id, address } = client;
+        self.see("subscribe", Some(name), address, now, |_| {
+            let (channel, error) = (shown_channel(name), error.map(ErrorCode::code));
+            Sight::Subscribe { socket_id, address, channel, error }
+        });
+    }
+
+    /// A client asked to unsubscribe. `name` is what it sent.
+    pub fn see_unsubscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
+        let Client { socket_id, address } = client;
+        self.see("unsubscribe", Some(name), address, now, |_| {
+            let (channel, error) = (shown_channel(name), error.map(ErrorCode::code));
+            Sight::Unsubscribe { socket_id, address, channel, error }
+        });
+    }
+
+    /// A message of a client was refused because it sends too many.
+    pub fn see_limit(&mut self, client: Client, now: u32) {
+        let Client { socket_id, address } = client;
+        self.see("limit", None, address, now, |_| Sight::Limit { socket_id, address });
+    }
+
+    /// A message got its place in the channel's order.
+    pub fn see_publish(&mut self, channel: Channel<'_>, message: Message<'_>, subscribers: u64, now: u32) {
+        let Message { event, data } = message;
+        self.see("publish", Some(channel.as_str()), None, now, |filter| Sight::Publish {
+            channel: channel.into(),
+            event: event.into(),
+            bytes: data.map_or(0, str::len),
+            subscribers,
+            data: data.filter(|_| filter.data_bytes > 0).map(|data| shortened(data, filter.data_bytes).into()),
+        });
+    }
+
+    fn see(
+        &mut self,
+        kind: &'static str,
+        channel: Option<&str>,
+        address: Option<SocketAddr>,
+        now: u32,
+        sight: impl Fn(&Filter) -> Sight,
+    ) {
+        self.taps.see(kind, channel, address, (self.clock_us, now), sight);
+    }
+
+    // ---- the busiest channels and addresses
+
+    /// Begins a walk.
+    pub fn survey(&mut self, asker: Asker, by: By, limit: usize) {
+        self.surveys.push_back(Survey::new(asker, by, limit));
+    }
+
+    /// Cancels the session's walks.
+    pub fn cancel_surveys(&mut self, asker: Asker) {
+        self.surveys.retain(|survey| !survey.is_for(asker));
+    }
+
+    /// Whether a walk is under way.
+    pub fn is_surveying(&self) -> bool {
+        !self.surveys.is_empty()
+    }
+
+    /// Goes on with the oldest walk, by at most so many entries. Returns its answer once it is through.
+    pub fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> Option<(Asker, Answer)> {
+        if self.surveys.front_mut()?.go_on(directory, addresses, entries) == 0 {
+            return None;
+        }
+        let Survey { asker, channels, addresses, .. } = self.surveys.pop_front()?;
+        Some((asker, Answer::Busiest { channels: Box::new(channels), addresses: Box::new(addresses) }))
+    }
+}
+
+/// What simulations set and check.
+#[cfg(any(test, fuzzing))]
+impl Observers {
+    /// Lowers what may wait for the journal.
+    pub fn set_happenings_max(&mut self, max: usize) {
+        self.reports.happenings_max = max;
+    }
+
+    /// Lowers what the journal keeps.
+    pub fn set_journal_bytes_max(&mut self, max: usize) {
+        self.journal.bytes_max = max;
+    }
+
+    /// Happenings that wait for the journal.
+    pub fn waiting_reports(&self) -> usize {
+        self.reports.waiting()
+    }
+}
+
+/// The client that a sighting is about.
+#[derive(Clone, Copy)]
+pub struct Client {
+    /// Its name.
+    pub socket_id: SocketId,
+    /// Where it comes from, if that is known.
+    pub address: Option<SocketAddr>,
+}
+
+/// The shard that says how many taps there may be.
+pub const TAPS: ShardId = 0;

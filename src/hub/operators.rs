@@ -1,0 +1,235 @@
+//! What operators and admin sessions ask of a shard, and what those who watch are told.
+
+use super::directory::total;
+use super::journal::JOURNAL;
+use super::mail::{Answer, Asker, Cause, Change, Fence, Mail, Question, ShardId, Slot};
+use super::observe::Client;
+use super::reports::Report;
+use super::{Hub, Port};
+use crate::api::refusal::NO_SUBSCRIPTION;
+use crate::api::reply::ChannelCount;
+use crate::api::request::Unsubscribe;
+use crate::api::{Reply, Request, Rows};
+use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::close::CloseReason;
+use crate::protocol::event::ErrorCode;
+use std::net::SocketAddr;
+
+impl Hub {
+    // ---- questions
+
+    /// Asks a shard on behalf of an admin session of this one.
+    pub fn ask(&mut self, of: ShardId, asker: Asker, question: Question, port: &mut impl Port) {
+        self.post(of, Mail::Ask(asker, Box::new(question)), port);
+        self.settle_own(port);
+    }
+
+    /// Answers what an admin session, here or elsewhere, asked of this shard.
+    pub fn answer(&mut self, asker: Asker, answer: Answer, port: &mut impl Port) {
+        self.post_answer(asker, answer, port);
+        self.settle_own(port);
+    }
+
+    pub(super) fn consider(&mut self, asker: Asker, question: Question, port: &mut impl Port) {
+        let answer = match question {
+            Question::OfChannel { request: Request::Channel(_), channel, hash } => {
+                let subscribers = total(self.directory.counts(channel.as_channel(), hash));
+                Answer::Reply(Ok(Reply::Channel(ChannelCount { channel, subscribers })))
+            }
+            Question::Page { request: Request::Channels(channels), limit, after } => {
+                let prefix = channels.prefix.unwrap_or_default();
+                channel_page(self.directory.page(&prefix, limit, after))
+            }
+            Question::Occupied { limit, after } => channel_page(self.directory.page_occupied(limit, after)),
+            Question::Follow { .. } | Question::MoreEvents | Question::Unfollow => {
+                return self.serve_follower(asker, &question, port);
+            }
+            Question::Busiest { by, limit } => return self.observers.survey(asker, by, limit),
+            Question::Unsurvey => return self.observers.cancel_surveys(asker),
+            Question::Tap { filter } => self.observers.tap(asker, filter),
+            Question::MoreSeen => return self.observers.tap_more(asker),
+            Question::Untap => return self.observers.untap(asker),
+            Question::OfConnection { request: Request::Unsubscribe(Unsubscribe { channel, .. }), member } => {
+                let channel = Channel::parse(&channel).filter(|_| self.is_live(member));
+                match channel.and_then(|channel| self.expel(member.slot, channel, Cause::Admin(asker))) {
+                    Some(change) => return self.post(self.owner(change.hash), Mail::Unsubscribe(change), port),
+                    None => Answer::Reply(Err(NO_SUBSCRIPTION)),
+                }
+            }
+            other => return port.ask(asker, other),
+        };
+        self.post_answer(asker, answer, port);
+    }
+
+    /// What the owner is to count where a connection has to leave a channel; `None`: it is not in it.
+    fn expel(&mut self, slot: Slot, channel: Channel<'_>, cause: Cause) -> Option<Change> {
+        let hash = self.hash(channel);
+        self.audiences.expel(slot, channel, hash, cause)
+    }
+
+    /// Goes on with the walk for the busiest that was asked for first, by at most so many entries.
+    pub fn survey(&mut self, entries: usize, port: &mut impl Port) {
+        if let Some((asker, answer)) = self.observers.go_on(&self.directory, &self.addresses, entries) {
+            self.answer(asker, answer, port);
+        }
+    }
+
+    /// Whether such a walk is under way.
+    pub fn is_surveying(&self) -> bool {
+        self.observers.is_surveying()
+    }
+
+    // ---- lifecycle events
+
+    /// Whether lifecycle events have consumers.
+    pub fn is_listened_to(&self) -> bool {
+        self.observers.is_listening()
+    }
+
+    /// Tells the journal what happened since the last call, channels included that are vacant for long enough by now. At
+    /// every turn's end; costs nothing while events have no consumer. `time_ms`: milliseconds since 1970.
+    pub fn report(&mut self, time_ms: impl FnOnce() -> u64, port: &mut impl Port) {
+        if self.is_listened_to() {
+            self.tell(time_ms, false, port);
+        }
+    }
+
+    /// All connections have ended: tells the rest, and that it is the rest.
+    pub fn report_last(&mut self, time_ms: impl FnOnce() -> u64, port: &mut impl Port) {
+        self.tell(time_ms, true, port);
+        self.post(JOURNAL, Mail::Fence(Fence::Reports), port);
+        self.settle_own(port);
+    }
+
+    fn tell(&mut self, time_ms: impl FnOnce() -> u64, is_last: bool, port: &mut impl Port) {
+        let mut left = if is_last { usize::MAX } else { VACATED_PER_TURN };
+        while left > 0 || self.directory.is_crowded() {
+            let Some(channel) = self.directory.vacate(self.now) else { break };
+            self.observers.vacated(channel);
+            left = left.saturating_sub(1);
+        }
+        if let Some(report) = self.observers.report(time_ms, is_last) {
+            self.post(JOURNAL, Mail::Happened(Box::new(report)), port);
+            self.settle_own(port);
+        }
+        self.counters.events_lost = self.observers.counts().events_lost;
+    }
+
+    /// Ticks until the next channel is vacated, if it stays without subscribers.
+    pub fn vacates_in(&self) -> Option<u32> {
+        self.directory.due_in(self.now)
+    }
+
+    /// Consumers of the journal that this shard keeps, and the bytes that it holds.
+    pub fn journal_sizes(&self) -> (usize, usize) {
+        let journal = self.observers.journal();
+        (journal.followers(), journal.bytes())
+    }
+
+    /// The journal wants to know everything from now on.
+    pub(super) fn listen(&mut self, port: &mut impl Port) {
+        self.observers.listen();
+        self.directory.hold_back();
+        self.post(JOURNAL, Mail::Listening, port);
+    }
+
+    /// As the journal: one more shard reports.
+    pub(super) fn start_journal(&mut self, port: &mut impl Port) {
+        self.observers.journal_mut().started();
+        self.tell_followers(port);
+    }
+
+    /// As the journal: a shard tells what happened.
+    pub(super) fn take_report(&mut self, report: Report, port: &mut impl Port) {
+        self.counters.events += report.happenings.len() as u64;
+        self.post(report.shard, Mail::Taken, port);
+        self.observers.journal_mut().append(report);
+        self.tell_followers(port);
+    }
+
+    /// As the journal: all shards have told all that they ever will.
+    pub(super) fn complete_journal(&mut self, port: &mut impl Port) {
+        self.observers.journal_mut().complete();
+        self.tell_followers(port);
+    }
+
+    fn serve_follower(&mut self, asker: Asker, question: &Question, port: &mut impl Port) {
+        match self.observers.follow(asker, question, self.placement.shards()) {
+            Ok(true) => self.post_all(|| Mail::Listen, port),
+            Ok(false) => {}
+            Err(answer) => self.post_answer(asker, answer, port),
+        }
+        self.tell_followers(port);
+    }
+
+    fn tell_followers(&mut self, port: &mut impl Port) {
+        for (asker, answer) in self.observers.journal_mut().answers() {
+            self.post_answer(asker, answer, port);
+        }
+        self.counters.event_consumers_too_slow = self.observers.counts().consumers_too_slow;
+    }
+
+    // ---- the live tap
+
+    /// Whether this shard is watched.
+    pub fn is_watched(&self) -> bool {
+        self.observers.is_watched()
+    }
+
+    /// Open taps of the server, told by one shard.
+    pub fn watchers(&self) -> usize {
+        self.observers.taps()
+    }
+
+    /// Shows the taps what was seen since the last call, at every turn's end; costs nothing while there is no tap.
+    /// `time_ms`: milliseconds since 1970.
+    pub fn show(&mut self, time_ms: impl FnOnce() -> u64, port: &mut impl Port) {
+        if !self.is_watched() {
+            return;
+        }
+        for (asker, answer) in self.observers.sightings(time_ms) {
+            self.post_answer(asker, answer, port);
+        }
+        let counts = self.observers.counts();
+        (self.counters.sightings, self.counters.sightings_dropped) = (counts.sightings, counts.sightings_dropped);
+        self.settle_own(port);
+    }
+
+    /// An upgrade request was answered with an HTTP error.
+    pub fn see_refuse(&mut self, address: Option<SocketAddr>, why: &'static str) {
+        self.observers.see_refuse(address, why, self.now);
+    }
+
+    /// A connection ends; said before [`Hub::disconnect`], as long as it has its name.
+    pub fn see_close(&mut self, slot: Slot, address: Option<SocketAddr>, reason: &CloseReason) {
+        let socket_id = self.audiences.live_key(slot).map(|key| self.identities.socket_id(key));
+        self.observers.see_close(socket_id, address, reason, self.now);
+    }
+
+    pub(super) fn see_subscribe(&mut self, slot: Slot, name: &str, error: Option<ErrorCode>, port: &impl Port) {
+        let client = self.client(slot, port);
+        self.observers.see_subscribe(client, name, error, self.now);
+    }
+
+    pub(super) fn see_unsubscribe(&mut self, slot: Slot, name: &str, error: Option<ErrorCode>, port: &impl Port) {
+        let client = self.client(slot, port);
+        self.observers.see_unsubscribe(client, name, error, self.now);
+    }
+
+    pub(super) fn see_limit(&mut self, slot: Slot, port: &impl Port) {
+        let client = self.client(slot, port);
+        self.observers.see_limit(client, self.now);
+    }
+
+    fn client(&self, slot: Slot, port: &impl Port) -> Client {
+        Client { socket_id: self.socket_id(slot), address: port.address(slot) }
+    }
+}
+
+fn channel_page((channels, next): (Vec<(ChannelName, u64)>, Option<u32>)) -> Answer {
+    let row = |(channel, subscribers)| ChannelCount { channel, subscribers };
+    Answer::Page { rows: Rows::Channels(channels.into_iter().map(row).collect()), next }
+}
+
+/// Channels that are vacant for long enough. Thousands are at once when a crowd leaves; under 1 ms of work.
+const VACATED_PER_TURN: usize = 4096;

@@ -1,0 +1,127 @@
+//! A publish, from its entry point to the audiences of every shard: one path, whatever the entry point and however many
+//! shards there are. The owner gives the message its place in the channel's order; [`Audiences`](super::audience) encode it.
+
+use super::directory::{Sequenced, total};
+use super::mail::{Asker, ConnKey, Exclusion, Mail, Publish, Settled, ShardId};
+use super::message::{Message, Payload};
+use super::{Hub, Port};
+use crate::protocol::channel::Channel;
+use smallvec::SmallVec;
+
+/// A message on its way to a channel's subscribers, borrowed from the publisher's line or from a letter.
+pub(super) struct Publication<'a> {
+    pub channel: Channel<'a>,
+    /// Hash of the channel's name.
+    pub hash: u64,
+    pub message: Message<'a>,
+    /// The connection that does not receive it.
+    pub exclude: Option<ConnKey>,
+    /// When it was read from its publisher: see [`Hub::begin_turn`].
+    pub read_at: u32,
+}
+
+impl Hub {
+    /// Publishes a message to each of the channels. Returns the parts of the count that are settled at once; the rest
+    /// comes by [`Port::settle`].
+    pub fn publish<'a>(
+        &mut self,
+        channels: impl IntoIterator<Item = Channel<'a>>,
+        message: Message<'_>,
+        exclude: Option<ConnKey>,
+        asker: Asker,
+        port: &mut impl Port,
+    ) -> Settled {
+        let mut settled = Settled::default();
+        // Made when the first letter needs it, and shared by all.
+        let mut payload = None;
+        for channel in channels {
+            let hash = self.hash(channel);
+            let publication = Publication { channel, hash, message, exclude, read_at: self.turn_us };
+            let owner = self.owner(hash);
+            if owner != self.shard() {
+                let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
+                let publish = Publish { channel: channel.into(), hash, payload, exclude, asker, read_at: self.turn_us };
+                port.mail(owner, Mail::Publish(Box::new(publish)));
+                continue;
+            }
+            settled.add(self.sequence(&publication, asker, &mut payload, port));
+        }
+        settled
+    }
+
+    /// Another shard's publish has reached the owner of the channel.
+    pub(super) fn sequence_letter(&mut self, publish: Publish, port: &mut impl Port) {
+        let Publish { channel, hash, payload, exclude, asker, read_at } = publish;
+        let (channel, message) = (channel.as_channel(), payload.message());
+        let publication = Publication { channel, hash, message, exclude, read_at };
+        self.sequence(&publication, asker, &mut Some(payload.clone()), port);
+    }
+
+    /// As the channel's owner: the message has its place in the channel's order here and now, and goes to every shard with
+    /// subscribers. The owner's part of the count is settled once they have taken it: at once, and then it is returned, or
+    /// by a letter.
+    fn sequence(
+        &mut self,
+        publication: &Publication<'_>,
+        asker: Asker,
+        payload: &mut Option<Payload>,
+        port: &mut impl Port,
+    ) -> Settled {
+        let &Publication { channel, hash, message, exclude, read_at } = publication;
+        let here = self.shard();
+        self.counters.publishes += 1;
+        let Sequenced { name, counts } = self.directory.sequence(channel, hash);
+        let subscribers = total(counts);
+        let mut is_heard_here = false;
+        let mut others: SmallVec<[ShardId; 8]> = SmallVec::new();
+        for &(shard, _) in counts {
+            let Some(name) = name.filter(|_| shard != here) else {
+                is_heard_here = true;
+                continue;
+            };
+            others.push(shard);
+            let exclude = exclude.filter(|member| member.shard == shard);
+            let exclude = exclude.map(|member| Box::new(Exclusion { member, asker }));
+            let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
+            port.mail(shard, Mail::Deliver { channel: name.clone(), hash, payload, exclude, read_at });
+        }
+        if self.observers.is_watched() {
+            self.observers.see_publish(channel, message, subscribers, self.now);
+        }
+        let was_excluded = is_heard_here && self.deliver(publication, port);
+        // Another shard that delivers to the excluded connection settles a part of its own.
+        let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
+        let subscribers = subscribers as i64 - i64::from(was_excluded);
+        let settled = Settled { parts: 1 + u32::from(is_settled_here), subscribers };
+        if others.is_empty() && asker.shard == here {
+            return settled;
+        }
+        port.mail_after(&others, asker.shard, Mail::Settled(asker, settled));
+        Settled::default()
+    }
+
+    /// The owner has sent a message for the subscribers of this shard.
+    pub(super) fn deliver_letter(&mut self, publication: &Publication<'_>, asker: Option<Asker>, port: &mut impl Port) {
+        let was_excluded = self.deliver(publication, port);
+        if let Some(asker) = asker {
+            let settled = Settled { parts: 1, subscribers: -i64::from(was_excluded) };
+            self.post(asker.shard, Mail::Settled(asker, settled), port);
+        }
+    }
+
+    /// Has the audiences of this shard receive a message. Returns whether the excluded connection is a subscriber.
+    fn deliver(&mut self, publication: &Publication<'_>, port: &mut impl Port) -> bool {
+        let &Publication { channel, hash, message, exclude, read_at } = publication;
+        let delivered = self.audiences.deliver(channel, hash, message, exclude, port);
+        if delivered.subscribers == 0 {
+            self.counters.deliveries_late += 1;
+            return false;
+        }
+        self.laid.bytes += delivered.bytes;
+        self.laid.fan_out_bytes += delivered.fan_out_bytes;
+        self.laid.bulk_bytes += delivered.bulk_bytes;
+        self.laid.read_at(read_at, self.turn_us);
+        self.counters.deliveries += delivered.subscribers as u64 - u64::from(delivered.was_excluded);
+        delivered.was_excluded
+    }
+}

@@ -1,0 +1,164 @@
+//! What the clients of this shard ask, from their text messages to the letters that follow.
+
+use super::mail::{Mail, Slot};
+use super::{Heard, Hub, Port};
+use crate::protocol::auth::Failure;
+use crate::protocol::channel::{Channel, Kind};
+use crate::protocol::close::CloseReason;
+use crate::protocol::command::{Auth, Command, Unreadable};
+use crate::protocol::event::{self, ErrorCode};
+use crate::protocol::json::JsonString;
+use std::net::SocketAddr;
+
+impl Hub {
+    /// A connection is open; it is sent `socket:connected` first. `address`: for consumers of events, where there are any
+    /// ([`Hub::is_listened_to`]).
+    pub fn connect(&mut self, slot: Slot, address: Option<SocketAddr>, port: &mut impl Port) {
+        self.audiences.connect(slot);
+        let id = self.socket_id(slot);
+        self.observers.connected(id, address, self.now);
+        let (interval, timeout) = (self.limits.heart_interval_s, self.limits.heart_timeout_s);
+        self.audiences.say_now(slot, port, |out| event::connected(out, id, interval, timeout));
+    }
+
+    /// The connection is over, or is to receive nothing more than what it has been sent so far.
+    pub fn disconnect(&mut self, slot: Slot, reason: &CloseReason, port: &mut impl Port) {
+        if self.audiences.live_key(slot).is_none() {
+            return;
+        }
+        let id = self.socket_id(slot);
+        self.observers.disconnected(id, reason);
+        while self.audiences.has_subscriptions(slot) {
+            if let Some(change) = self.audiences.remove_subscription(slot, port) {
+                self.post(self.owner(change.hash), Mail::Unsubscribe(change), port);
+            }
+        }
+        self.audiences.disconnect(slot);
+        self.settle_own(port);
+    }
+
+    /// Answers a `socket:ping`; `id` is raw JSON.
+    pub fn answer_ping(&mut self, slot: Slot, id: &[u8], port: &mut impl Port) {
+        self.counters.pings_answered += 1;
+        self.audiences.say(slot, port, |out| event::pong(out, id));
+    }
+
+    /// A text message came in.
+    pub fn hear(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
+        match self.parser.command(text) {
+            Ok(Command::Ping { id }) => self.answer_ping(slot, id.as_bytes(), port),
+            Ok(Command::Pong) => return Heard::Pong,
+            Ok(Command::Subscribe { channel, auth, channel_data }) => {
+                let subscribed = self.subscribe(slot, &channel, &auth, &channel_data, port);
+                if self.observers.is_watched() {
+                    self.see_subscribe(slot, &channel.value, subscribed.err(), port);
+                }
+                if let Err(code) = subscribed {
+                    self.counters.requests_refused += 1;
+                    self.audiences.say(slot, port, |out| event::subscribe_error(out, channel.raw, code));
+                }
+            }
+            Ok(Command::Unsubscribe { channel }) => {
+                let unsubscribed = self.unsubscribe(slot, &channel, port);
+                if self.observers.is_watched() {
+                    self.see_unsubscribe(slot, &channel.value, unsubscribed.err(), port);
+                }
+                if let Err(code) = unsubscribed {
+                    self.counters.requests_refused += 1;
+                    self.audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
+                }
+            }
+            Err(unreadable) => {
+                self.counters.requests_refused += 1;
+                let code = match unreadable {
+                    Unreadable::Malformed(what) => ErrorCode::MalformedMessage(what),
+                    Unreadable::UnknownEvent => ErrorCode::UnknownEvent,
+                };
+                self.audiences.say(slot, port, |out| event::error(out, code));
+            }
+        }
+        self.settle_own(port);
+        Heard::Other
+    }
+
+    /// A text message came in that is one too many: it is refused, and changes nothing else.
+    #[cold]
+    pub fn refuse(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
+        let code = ErrorCode::RateLimited;
+        if self.observers.is_watched() {
+            self.see_limit(slot, port);
+        }
+        let command = self.parser.command(text);
+        let audiences = &mut self.audiences;
+        match command {
+            Ok(Command::Pong) => return Heard::Pong,
+            Ok(Command::Subscribe { channel, .. }) => {
+                audiences.say(slot, port, |out| event::subscribe_error(out, channel.raw, code));
+            }
+            Ok(Command::Unsubscribe { channel }) => {
+                audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
+            }
+            Ok(Command::Ping { .. }) | Err(_) => audiences.say(slot, port, |out| event::error(out, code)),
+        }
+        self.counters.requests_refused += 1;
+        Heard::Other
+    }
+
+    fn subscribe(
+        &mut self,
+        slot: Slot,
+        channel: &JsonString<'_>,
+        auth: &Auth<'_>,
+        channel_data: &Option<JsonString<'_>>,
+        port: &mut impl Port,
+    ) -> Result<(), ErrorCode> {
+        let channel = Channel::parse(&channel.value).ok_or(ErrorCode::InvalidChannel)?;
+        let hash = self.hash(channel);
+        if self.audiences.wants(slot, channel, hash) {
+            return Err(ErrorCode::AlreadySubscribed);
+        }
+        if channel.kind() == Kind::Private {
+            self.authorize(slot, channel, auth, channel_data)?;
+        }
+        let max = self.limits.subscriptions_max;
+        if self.audiences.wanted(slot) >= max {
+            return Err(ErrorCode::TooManySubscriptions { max });
+        }
+        let change = self.audiences.enter(slot, channel, hash);
+        self.post(self.owner(hash), Mail::Subscribe(change), port);
+        Ok(())
+    }
+
+    fn authorize(
+        &mut self,
+        slot: Slot,
+        channel: Channel<'_>,
+        auth: &Auth<'_>,
+        channel_data: &Option<JsonString<'_>>,
+    ) -> Result<(), ErrorCode> {
+        let id = self.socket_id(slot);
+        let verdict = match auth {
+            Auth::Absent => {
+                self.counters.auth_failures += 1;
+                return Err(ErrorCode::AuthRequired);
+            }
+            Auth::NotString => Err(Failure::NotString),
+            Auth::Text(auth) => {
+                self.keys.verify(auth, id, channel.as_str(), channel_data.as_ref().map(|data| &*data.value))
+            }
+        };
+        verdict.map_err(|failure| {
+            self.counters.auth_failures += 1;
+            tracing::debug!(socket_id = %id, channel = channel.as_str(), ?failure, "subscription not authorized");
+            ErrorCode::AuthInvalid
+        })
+    }
+
+    fn unsubscribe(&mut self, slot: Slot, channel: &JsonString<'_>, port: &mut impl Port) -> Result<(), ErrorCode> {
+        let channel = Channel::parse(&channel.value).ok_or(ErrorCode::NotSubscribed)?;
+        let hash = self.hash(channel);
+        let change = self.audiences.leave(slot, channel, hash).ok_or(ErrorCode::NotSubscribed)?;
+        self.post(self.owner(hash), Mail::Unsubscribe(change), port);
+        Ok(())
+    }
+}
