@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::compare::CompareArgs;
 use crate::expect::Expect;
 use crate::plan::{Flood, Plan, SETUP_S, Scenario, processes_for};
+use crate::proof::depart::DepartArgs;
 use crate::proof::mixed::MixedArgs;
 use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
@@ -52,6 +53,8 @@ pub enum Command {
     Slow(SlowArgs),
     /// A crowd drops and comes back at once, beside a live fan-out.
     Storm(StormArgs),
+    /// Many connections with many subscriptions each are reset at once: what it does to the pings of others.
+    Depart(DepartArgs),
     /// A load with faults for a long time: kills, resets, half-sent frames, no descriptors, a full disk; everything adds up.
     Soak(SoakArgs),
     /// Runs a peer server in the foreground: floor, bun, node-ws, tokio-tungstenite, nchan, nats …

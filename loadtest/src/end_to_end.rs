@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use crate::crew::{self, Orders};
@@ -98,6 +99,8 @@ fn pings_connections_and_churn_run_against_the_floor() {
     assert!(run(Scenario::Connect { in_flight: 4, hold: 0 }, 1).events > 0);
     assert!(run(Scenario::Connect { in_flight: 4, hold: 8 }, 1).latencies.contains_key("all back"));
     assert_eq!(run(Scenario::Idle { connections: 10, channels: 2 }, 1).connected, 10);
+    let depart = run(Scenario::Depart { connections: 10, subscriptions: 4, channels: 8 }, 1);
+    assert_eq!((depart.connected, depart.events), (10, 10));
     let churn = Scenario::Churn { connections: 10, channels: 3, reconnect: 0.1, rate: 2_000.0, size: 64 };
     let churn = run(churn, 1);
     assert!(churn.events > 0);
@@ -192,8 +195,10 @@ fn run(scenario: Scenario, threads: usize) -> Tally {
         counts_syscalls: false,
         is_background: false,
     };
+    let orders = Orders::default();
+    orders.go.store(true, SeqCst);
     let tally = loop {
-        let tally = crew::run(&plan, None, &Orders::default(), |_| {}).unwrap().tally;
+        let tally = crew::run(&plan, None, &orders, |_| {}).unwrap().tally;
         // Once more where a worker stood still for all of the measured time.
         if tally.window_ns.len() == threads {
             break tally;

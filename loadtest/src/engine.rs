@@ -9,7 +9,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 use rustls::ClientConfig;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::clock::now_ns;
 use crate::stream::{Stream, client_config};
@@ -233,6 +233,15 @@ impl Net {
             }
             self.freed.push(id);
         }
+    }
+
+    /// Drops a connection with a reset; the handler is not told.
+    pub fn reset(&mut self, id: usize) {
+        if let Some(connection) = self.connections.get_mut(id).and_then(Option::as_mut) {
+            // Without it the connection is closed in order.
+            let _ = SockRef::from(&*connection.stream.tcp()).set_linger(Some(Duration::ZERO));
+        }
+        self.close(id);
     }
 
     /// Gives up on every connection that has been opening for longer than `limit_ns`; returns how many those were.

@@ -34,6 +34,7 @@ mod rest;
 mod ring;
 mod scenario;
 mod server;
+mod spread;
 mod stamp;
 mod stream;
 mod syscalls;
@@ -107,6 +108,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Mixed(args) => proof::mixed::mixed(&args),
         Command::Slow(args) => proof::slow::slow(&args),
         Command::Storm(args) => proof::storm::storm(&args),
+        Command::Depart(args) => proof::depart::depart(&args),
         Command::Soak(args) => proof::soak::soak(&args),
         Command::Peer(args) => peer(&args).map(|()| true),
         Command::Compare(args) => compare::compare(&args),

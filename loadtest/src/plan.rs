@@ -71,6 +71,15 @@ pub enum Scenario {
         /// Channels they are subscribed to, taking turns; 0 for none.
         channels: u32,
     },
+    /// Connections that stay until they are told to leave, and then are reset, all at once.
+    Depart {
+        /// Connections.
+        connections: usize,
+        /// Channels that each is subscribed to.
+        subscriptions: u32,
+        /// Channels of all together.
+        channels: u32,
+    },
     /// Handshakes.
     Connect {
         /// Handshakes in flight.
@@ -128,6 +137,7 @@ impl Plan {
             Scenario::Ping { connections, .. }
             | Scenario::Idle { connections, .. }
             | Scenario::Crowd { connections, .. }
+            | Scenario::Depart { connections, .. }
             | Scenario::Churn { connections, .. } => *connections,
             Scenario::Connect { in_flight, hold } => (*in_flight).max(*hold),
         }

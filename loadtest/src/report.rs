@@ -48,6 +48,7 @@ impl Report {
             Scenario::Ping { .. } => ("pongs", "ping"),
             Scenario::Idle { .. } => ("frames", "connect"),
             Scenario::Crowd { .. } | Scenario::Connect { .. } => ("handshakes", "connect"),
+            Scenario::Depart { .. } => ("resets", "reset"),
             Scenario::Churn { .. } => ("operations", "operation"),
         };
         let seconds = tally.seconds();
@@ -292,7 +293,7 @@ fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
         // A slow open loop may owe nothing within a short run.
         Scenario::Flood(flood) => flood.rate.is_none() || tally.owed > 0 || tally.window_ns.is_empty(),
         // Without heartbeats there is nothing to count.
-        Scenario::Idle { .. } | Scenario::Crowd { .. } => false,
+        Scenario::Idle { .. } | Scenario::Crowd { .. } | Scenario::Depart { .. } => false,
         Scenario::Ping { .. } | Scenario::Connect { .. } | Scenario::Churn { .. } => true,
     };
     if wants_connections && tally.connected == 0 {

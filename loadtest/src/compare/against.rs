@@ -10,13 +10,13 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::measure::measure;
-use super::ratio::{Spread, ratios, spread};
 use super::rows::{GATED, Row};
 use super::{CompareArgs, chosen, progress_bar};
 use crate::crew::Orders;
 use crate::format::number;
 use crate::machine;
 use crate::server::Starter;
+use crate::spread::{Spread, ratios, spread};
 
 /// Compares the binary under test with `old`. Rows that fail are measured a second time. Returns whether no row failed in
 /// both runs.

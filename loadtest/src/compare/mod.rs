@@ -7,7 +7,6 @@
 mod against;
 mod measure;
 mod peers;
-mod ratio;
 mod result;
 mod rows;
 mod table;

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::ratio::{Spread, ratios, spread};
 use super::rows::Row;
 use crate::report::Report;
+use crate::spread::{Spread, ratios, spread};
 
 /// Everything a comparison has shown; what the JSON file holds.
 #[derive(Serialize)]

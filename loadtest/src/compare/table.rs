@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::ratio::{Spread, spread};
 use super::result::{Comparison, RowResult, ServerResult};
 use crate::format::{escape, number, time};
+use crate::spread::{Spread, spread};
 
 /// The table: what the subject reaches, and its ratio to each peer.
 pub fn table(comparison: &Comparison) -> String {

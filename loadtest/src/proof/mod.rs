@@ -1,6 +1,7 @@
 //! Proofs: what a claim about bad days needs — several crews beside each other against one server, trouble made on purpose,
 //! and a table of what it did to those who made none. Each starts its own corecast.
 
+pub mod depart;
 mod findings;
 pub mod mixed;
 pub mod slow;

@@ -12,7 +12,7 @@ use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of the crowd.
 pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Result<Tally> {
-    let joining = Joining::new(worker, connections, channels);
+    let joining = Joining::new(worker, connections, channels, 1);
     let count = joining.count;
     let mut handler = Crowd {
         joining,

@@ -12,7 +12,7 @@ use crate::worker::{Phase, Window, Worker};
 /// Holds a worker's share of the connections.
 pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
-    let joining = Joining::new(worker, connections, channels);
+    let joining = Joining::new(worker, connections, channels, 1);
     let count = joining.count;
     let mut handler = Idle { joining, is_running: false, events: 0, connect: Latency::new(), tally: Tally::default() };
     let begun = now_ns();

@@ -3,6 +3,7 @@
 mod churn;
 mod connect;
 mod crowd;
+mod depart;
 mod flood;
 mod idle;
 mod ping;
@@ -28,6 +29,9 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
         Scenario::Ping { connections, depth } => ping::work(worker, *connections, *depth),
         Scenario::Idle { connections, channels } => idle::work(worker, *connections, *channels),
         Scenario::Crowd { connections, channels } => crowd::work(worker, *connections, *channels),
+        Scenario::Depart { connections, subscriptions, channels } => {
+            depart::work(worker, *connections, *subscriptions, *channels)
+        }
         Scenario::Connect { in_flight, hold } => connect::work(worker, *in_flight, *hold),
         Scenario::Churn { .. } => churn::work(worker, &worker.plan.scenario),
     }
@@ -101,25 +105,27 @@ fn set_up(
     Ok(())
 }
 
-/// A worker's share of connections that each subscribe to one of some channels.
+/// A worker's share of connections that each subscribe to some of the channels.
 struct Joining<'a> {
     worker: &'a Worker,
-    /// 0: nobody subscribes.
+    /// 0: none subscribes.
     channels: u32,
+    /// Channels that each connection subscribes to, in a row.
+    each: u32,
     /// Number of the worker's first connection among those of all workers.
     first: usize,
     /// Connections of this worker.
     count: usize,
     /// Connections that are subscribed, or given up.
     settled: usize,
-    /// By connection: it has asked to be subscribed.
-    asked: Vec<bool>,
+    /// By connection: subscriptions that are not confirmed yet.
+    awaited: Vec<u32>,
 }
 
 impl Joining<'_> {
-    fn new(worker: &Worker, connections: usize, channels: u32) -> Joining<'_> {
+    fn new(worker: &Worker, connections: usize, channels: u32, each: u32) -> Joining<'_> {
         let share = worker.share(connections);
-        Joining { worker, channels, first: share.start, count: share.len(), settled: 0, asked: Vec::new() }
+        Joining { worker, channels, each, first: share.start, count: share.len(), settled: 0, awaited: Vec::new() }
     }
 
     /// A connection is open: it subscribes, where there is something to subscribe to.
@@ -127,22 +133,27 @@ impl Joining<'_> {
         let target = &self.worker.plan.target;
         match &target.subscribe {
             Some(subscribe) if self.channels > 0 => {
-                let channel = self.worker.plan.first_channel + ((self.first + id) % self.channels as usize) as u32;
-                let mut frame = Vec::new();
-                wire::push_masked(&mut frame, target.opcode(), &subscribe.text(channel, 1));
-                net.send(id, &frame);
-                self.asked.resize(self.asked.len().max(id + 1), false);
-                self.asked[id] = true;
+                let start = (self.first + id) * self.each as usize;
+                let mut frames = Vec::new();
+                for at in start..start + self.each as usize {
+                    let channel = self.worker.plan.first_channel + (at % self.channels as usize) as u32;
+                    wire::push_masked(&mut frames, target.opcode(), &subscribe.text(channel, 1));
+                }
+                net.send(id, &frames);
+                self.awaited.resize(self.awaited.len().max(id + 1), 0);
+                self.awaited[id] = self.each;
             }
             _ => self.settled += 1,
         }
     }
 
-    /// A frame came. Returns whether it is the one that says `subscribed`; heartbeats are answered.
+    /// A frame came. Returns whether it confirms the connection's last subscription; heartbeats are answered.
     fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8]) -> bool {
-        let is_reply = !is_heartbeat(net, id, payload) && self.asked.get_mut(id).is_some_and(std::mem::take);
-        self.settled += usize::from(is_reply);
-        is_reply
+        let awaited = self.awaited.get_mut(id).filter(|awaited| **awaited > 0);
+        let Some(awaited) = awaited.filter(|_| !is_heartbeat(net, id, payload)) else { return false };
+        *awaited -= 1;
+        self.settled += usize::from(*awaited == 0);
+        *awaited == 0
     }
 }
 

@@ -1,4 +1,4 @@
-//! Statistics of a comparison. Machines are shared and drift, so only ratios within a round are worth quoting.
+//! Median and extremes of repeated measurements. Machines are shared and drift, so ratios are taken within a round.
 
 use serde::Serialize;
 

@@ -1,0 +1,157 @@
+//! Departures: many connections with many subscriptions each are reset at once, and the pings of a few others show how long
+//! that holds a shard up.
+
+use super::{Cast, Findings, ProofArgs, Stage, histogram_growth};
+use crate::format::{number, time};
+use crate::measure::Latency;
+use crate::plan::{Flood, Scenario};
+use crate::spread::spread;
+use clap::Args;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+/// Options of `depart`.
+#[derive(Args)]
+pub struct DepartArgs {
+    /// Connections that are reset.
+    #[arg(long, short = 'n', default_value_t = 4_000)]
+    pub connections: usize,
+    /// Channels that each of them is subscribed to; 128 is the server's default limit.
+    #[arg(long, short = 'm', default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub subscriptions: u32,
+    /// Channels of all of them together, at least those of one connection.
+    #[arg(long, short = 'c', default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(128..=100_000_000))]
+    pub channels: u32,
+    /// Processes that share them.
+    #[arg(long, default_value_t = 2)]
+    pub processes: usize,
+    /// Bystanders: connections that ping, each 100 times a second.
+    #[arg(long, default_value_t = 20, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    pub pingers: usize,
+    /// Departures, one after the other.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: u16,
+    /// Seconds of pings before each departure, with the connections there and quiet.
+    #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS")]
+    pub duration: f64,
+    /// Options of every proof.
+    #[command(flatten)]
+    pub proof: ProofArgs,
+}
+
+/// Measures the pings before and during each departure.
+pub fn depart(args: &DepartArgs) -> anyhow::Result<bool> {
+    let mut findings = Findings::default();
+    let played = play(args, &mut findings);
+    let title = format!(
+        "{} connections with {} subscriptions each are reset at once",
+        number(args.connections as f64),
+        args.subscriptions
+    );
+    findings.conclude(played, &args.proof, &title)
+}
+
+fn play(args: &DepartArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let stage = Stage::start(&args.proof, &["--server-ping", "off"], None)?;
+    // The values of all rounds, by situation.
+    let mut rounds: [Vec<Latency>; 2] = Default::default();
+    let mut gone_s = Vec::new();
+    let mut played = Ok(());
+    for round in 1..=args.rounds {
+        played = play_round(args, &stage, round, findings, &mut rounds, &mut gone_s);
+        if played.is_err() {
+            break;
+        }
+    }
+    for (situation, latencies) in ["quiet", "departure"].into_iter().zip(&rounds) {
+        for (suffix, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
+            let values: Vec<f64> = latencies.iter().map(|latency| latency.quantile(share) as f64).collect();
+            if let Some(values) = spread(&values) {
+                findings.number(&format!("{situation}.ping.{suffix}"), values.median);
+                findings.lines.push(format!(
+                    "{situation}: ping → pong {suffix}, median (least–most) of {} rounds: {} ({}–{})",
+                    values.count,
+                    time(values.median),
+                    time(values.min),
+                    time(values.max)
+                ));
+            }
+        }
+    }
+    if let Some(gone) = spread(&gone_s) {
+        findings.number("gone", gone.median * 1e9);
+        findings.lines.push(format!(
+            "the server had removed all of them after {:.2} s ({:.2}–{:.2})",
+            gone.median, gone.min, gone.max
+        ));
+    }
+    played
+}
+
+fn play_round(
+    args: &DepartArgs,
+    stage: &Stage,
+    round: u16,
+    findings: &mut Findings,
+    rounds: &mut [Vec<Latency>; 2],
+    gone_s: &mut Vec<f64>,
+) -> anyhow::Result<()> {
+    stage.check_interrupted()?;
+    let DepartArgs { connections, subscriptions, channels, .. } = *args;
+    let cast = Cast {
+        title: "",
+        first_channel: 0,
+        is_background: true,
+        processes: args.processes,
+        warmup_s: 0.0,
+        seconds: PATIENCE_S,
+    };
+    let crowd = stage.spawn(Scenario::Depart { connections, subscriptions, channels }, cast)?;
+    crowd.wait_until_begun()?;
+
+    let beside = Cast { first_channel: channels, is_background: false, processes: 1, warmup_s: 0.2, ..cast };
+    let quiet = stage.run(bystanders(args), Cast { title: "quiet", seconds: args.duration, ..beside })?;
+    let before = stage.stats()?;
+    let others = stage.spawn(bystanders(args), Cast { title: "departure", ..beside })?;
+    others.wait_until_begun()?;
+    crowd.orders.go.store(true, SeqCst);
+    let begun = Instant::now();
+    let mut after = stage.stats()?;
+    while after["subscriptions"] > LISTENERS as u64 || after["connections"] > (LISTENERS + args.pingers) as u64 {
+        stage.check_interrupted()?;
+        anyhow::ensure!(begun.elapsed().as_secs_f64() < PATIENCE_S, "connections that were reset are still there");
+        std::thread::sleep(Duration::from_millis(20));
+        after = stage.stats()?;
+    }
+    gone_s.push(begun.elapsed().as_secs_f64());
+    let departure = others.finish()?;
+    crowd.finish()?;
+    for ((situation, harvest), values) in [("quiet", quiet), ("departure", departure)].into_iter().zip(rounds) {
+        let title = format!("{situation} {round}");
+        findings.check_faultless(&title, &harvest);
+        let ping = harvest.tally.latencies.get("ping");
+        findings.latency(&title, "ping", "ping → pong", ping);
+        values.extend(ping.cloned());
+    }
+    let turn = histogram_growth("turn", &before, &after);
+    findings.latency(&format!("departure {round}"), "turn", "in the server: a turn", Some(&turn));
+    Ok(())
+}
+
+/// Connections that ping, and one subscriber, because a flood needs one.
+fn bystanders(args: &DepartArgs) -> Scenario {
+    Scenario::Flood(Flood {
+        subscribers: LISTENERS,
+        channels: 1,
+        channels_each: 1,
+        window: 1,
+        rate: Some(10.0),
+        size: 128,
+        pingers: args.pingers,
+        ping_every_ns: 10_000_000,
+    })
+}
+
+const LISTENERS: usize = 1;
+/// No step takes longer; the connections are gone long before.
+const PATIENCE_S: f64 = 60.0;
