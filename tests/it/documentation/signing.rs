@@ -1,12 +1,12 @@
-//! Signing examples: code that backends copy must refuse what a client may forge.
+//! Attacks on signing examples: backends copy them, so they must refuse forged inputs.
 
 use super::page::{Block, Interpreter, Kind};
 
-/// A socket_id and a channel, each chosen by a user who may join `private-foobar` only.
+/// Pairs of a socket_id and a channel that must not be signed for the user `foobar`, who may join `private-foobar` only.
 const FORGED: [(&str, &str); 8] = [
-    // The signature of `private-victim` with the channel_data `private-foobar`.
+    // Its signature is that of `private-victim` with the channel_data `private-foobar`.
     (VICTIM, "private-foobar"),
-    // The signature of a request to the HTTP API.
+    // Its signature is that of a request to the HTTP API.
     (REQUEST, "private-foobar"),
     ("c38d3b54-fcf0-419c-a455-e60b6cfb937d\n", "private-foobar"),
     ("c38d3b54fcf0419ca455e60b6cfb937d----", "private-foobar"),
@@ -25,7 +25,8 @@ pub fn is_example(block: &Block) -> bool {
     signs.iter().any(|call| code.contains(call)) && ["socket_id", "socketId"].iter().any(|name| code.contains(name))
 }
 
-/// What is run behind a signing example: it calls the example's `sign` with each forged pair, and fails where one is signed.
+/// Code that runs after a signing example. It calls the example's `sign(user, socket_id, channel)` with each forged pair, and fails if
+/// one is signed.
 pub fn attack(block: &Block) -> String {
     let Kind::Script(Interpreter { program, .. }) = block.kind else {
         panic!("{}: a signing example is tested with forged inputs: make it ```python or ```js", block.place);
