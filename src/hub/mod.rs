@@ -235,8 +235,14 @@ impl Hub {
     /// A connection came from an address whose connections are counted: [`Port::admit`] follows.
     pub fn arrive(&mut self, address: Address, slot: Slot, now: u32, port: &mut impl Port) {
         let arrival = Arrival { address, shard: self.shard(), slot };
-        self.post(self.placement.owner_of_address(address), Mail::Arrive { arrival, now }, port);
-        self.settle_own(port);
+        let (owner, mail) = (self.placement.owner_of_address(address), Mail::Arrive { arrival, now });
+        if self.placement.shards() == 1 {
+            self.open(mail, port);
+            return self.settle_own(port);
+        }
+        // Also where this shard is the owner: behind the letters of other shards that lie in its inbox. One of them may return
+        // the place of a connection that its client has seen closed before it opened this one.
+        port.mail_after(&[], owner, mail);
     }
 
     /// A connection that was placed, or refused, has ended.

@@ -1,4 +1,4 @@
-//! The mail between shards: bounded inboxes, backlogs for what does not fit, and doorbells that ring once a turn.
+//! The mail between shards: bounded inboxes, backlogs for letters that do not fit, and doorbells that ring once a turn.
 
 use crate::hub::mail::{Mail, ShardId};
 use crate::hub::outgoing::{Outgoing, Post};
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-/// An inbox: `bounded` so that overload is felt by whoever causes it.
+/// An inbox. It is bounded, so that backpressure reaches the sender.
 pub fn inbox() -> (Sender<Mail>, Receiver<Mail>) {
     bounded(INBOX_LETTERS)
 }
@@ -28,8 +28,10 @@ struct Wire {
     doorbells: Arc<[Doorbell]>,
     /// Peers that were mailed since they were last rung.
     mailed: Box<[bool]>,
-    /// Letters of the outgoing backlog that turned out to be for this shard.
-    returned: VecDeque<Mail>,
+    /// Letters to this shard itself. Each is behind those that lay in the inbox when it was sent: so many must have been taken.
+    own: VecDeque<(u64, Mail)>,
+    /// Letters taken from the inbox.
+    taken: u64,
     sent: u64,
     refused: u64,
 }
@@ -39,11 +41,11 @@ impl Mesh {
     pub fn new(me: ShardId, inbox: Receiver<Mail>, inboxes: Box<[Sender<Mail>]>, doorbells: Arc<[Doorbell]>) -> Mesh {
         let shards = inboxes.len();
         let mailed = vec![false; shards].into();
-        let wire = Wire { me, inboxes, doorbells, mailed, returned: VecDeque::new(), sent: 0, refused: 0 };
+        let wire = Wire { me, inboxes, doorbells, mailed, own: VecDeque::new(), taken: 0, sent: 0, refused: 0 };
         Mesh { me, inbox, outgoing: Outgoing::new(shards), wire }
     }
 
-    /// Sends behind whatever waits for the same peer.
+    /// Sends behind the letters that wait for the same peer.
     pub fn send(&mut self, to: ShardId, mail: Mail) {
         self.outgoing.send(to, mail, &mut self.wire);
     }
@@ -53,22 +55,28 @@ impl Mesh {
         self.outgoing.send_after(after, to, mail, &mut self.wire);
     }
 
-    /// Says that the inbox is about to be looked at: whoever mails from now on rings again.
+    /// Says that the inbox is about to be looked at: a shard that mails from now on rings again.
     pub fn look(&self) {
         self.wire.doorbells[usize::from(self.me)].look();
     }
 
     /// The next letter.
     pub fn receive(&mut self) -> Option<Mail> {
-        self.wire.returned.pop_front().or_else(|| self.inbox.try_recv().ok())
+        if self.wire.own.front().is_none_or(|(behind, _)| *behind > self.wire.taken)
+            && let Ok(mail) = self.inbox.try_recv()
+        {
+            self.wire.taken += 1;
+            return Some(mail);
+        }
+        self.wire.own.pop_front().map(|(_, mail)| mail)
     }
 
     /// Whether a letter lies in the inbox.
     pub fn has_mail(&self) -> bool {
-        !self.wire.returned.is_empty() || !self.inbox.is_empty()
+        !self.wire.own.is_empty() || !self.inbox.is_empty()
     }
 
-    /// There is room in the inbox: wakes those who found none.
+    /// There is room in the inbox: wakes the shards that found none.
     pub fn call_refused(&mut self) -> io::Result<()> {
         self.wire.doorbells[usize::from(self.me)].call_refused(&self.wire.doorbells)
     }
@@ -106,12 +114,12 @@ impl Post for Wire {
     fn offer(&mut self, to: ShardId, mail: Mail) -> Result<(), Mail> {
         let peer = usize::from(to);
         if to == self.me {
-            self.returned.push_back(mail);
+            self.own.push_back((self.taken + self.inboxes[peer].len() as u64, mail));
             return Ok(());
         }
         let offered =
             self.doorbells[peer].offer(usize::from(self.me), mail, |mail| match self.inboxes[peer].try_send(mail) {
-                // A shard that is gone has nobody left to deliver to.
+                // A shard that is gone has no connection left.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
                 Err(TrySendError::Full(mail)) => Err(mail),
             });
@@ -128,3 +136,27 @@ impl Post for Wire {
 
 /// Letters of an inbox.
 pub const INBOX_LETTERS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Poll, Token, Waker};
+
+    #[test]
+    fn a_letter_to_oneself_is_behind_those_that_lie_in_the_inbox() {
+        let polls = [Poll::new().expect("a poll"), Poll::new().expect("a poll")];
+        let doorbell = |poll: &Poll| Doorbell::new(Waker::new(poll.registry(), Token(0)).expect("a waker"), 2);
+        let doorbells: Arc<[Doorbell]> = polls.iter().map(doorbell).collect();
+        let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| inbox()).unzip();
+        let mut meshes: Vec<Mesh> = (0..2)
+            .zip(receivers)
+            .map(|(me, receiver)| Mesh::new(me, receiver, inboxes.clone().into(), doorbells.clone()))
+            .collect();
+        meshes[1].send(0, Mail::Listen);
+        meshes[0].send(0, Mail::Taken);
+        meshes[1].send(0, Mail::Listening);
+        let received: Vec<Mail> = std::iter::from_fn(|| meshes[0].receive()).collect();
+        assert!(matches!(received[..], [Mail::Listen, Mail::Taken, Mail::Listening]));
+        assert!(!meshes[0].has_mail());
+    }
+}

@@ -51,6 +51,7 @@ use crossbeam_channel::{Receiver, Sender};
 use doorbell::Doorbell;
 use drain::Draining;
 use drain::plan::Why;
+use heartbeats::clock::ShardClock;
 use heartbeats::coverage::PollCoverage;
 use heartbeats::wheel::TICK_MS;
 use listener::{Accepted, Listener};
@@ -123,6 +124,7 @@ pub struct Shard {
     /// What was laid out since bulk output was last all written.
     unwritten: Laid,
     stopwatch: Stopwatch,
+    clock: ShardClock,
     coverage: PollCoverage,
     draining: Option<Draining>,
     stopping: Option<Stopping>,
@@ -154,6 +156,7 @@ impl Shard {
             publish_budget: PublishBudget::new(limits.outbox_bytes_max),
             unwritten: Laid::default(),
             stopwatch: Stopwatch::default(),
+            clock: ShardClock::default(),
             coverage: PollCoverage::default(),
             draining: None,
             stopping: None,
@@ -175,17 +178,26 @@ impl Shard {
 
     /// Read, decide, then write once.
     fn turn(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        self.poll(events, timeout)?;
+        self.work(events, timeout)
+    }
+
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    /// What a turn does after its poll, which had this timeout.
+    fn work(&mut self, events: &Events, timeout: Option<Duration>) -> io::Result<()> {
         self.hub.counters.turns += 1;
         let now_us = self.now_us();
         self.stopwatch.begin(now_us);
         self.hub.begin_turn(now_us);
-        let now = (now_us / (TICK_MS * 1000)) as u32;
+        self.hub.now = (now_us / (TICK_MS * 1000)) as u32;
+        let now = self.clock.advance(self.hub.now, timeout);
         let polled_at = std::mem::replace(&mut self.clients.now, now);
-        self.hub.now = now;
 
         let mut reported = 0;
         for event in events.iter() {
@@ -213,35 +225,45 @@ impl Shard {
         self.progress_drain();
         self.progress_stop();
         self.clients.dismiss_due(&mut self.hub);
+        self.lay_out();
+        self.write_out()?;
+        self.stopwatch.end(self.now_us(), self.clients.output.taken());
+        self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
+        Ok(())
+    }
 
+    /// Every channel touched: each subscriber gets its part of the turn's page.
+    fn lay_out(&mut self) {
         let laid = self.hub.laid;
         self.hub.end_turn(&mut self.clients);
         if laid.bytes > 0 {
             self.unwritten.add(laid);
             let end = self.clients.output.end();
-            // Bulk does not wait for what else is soon.
+            // Bulk does not wait for other output that is soon.
             let soon = if laid.fan_out_bytes > laid.bulk_bytes { end.soon } else { 0 };
             let bulk = if laid.bulk_bytes > 0 { end.bulk } else { 0 };
             self.stopwatch.laid(laid.age_us, Progress { soon, bulk });
         }
         self.clients.close_broken(&mut self.hub);
+    }
+
+    /// Rings, answers, writes, and says what came of it.
+    fn write_out(&mut self) -> io::Result<()> {
         // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
         self.ring()?;
         self.admins.flush(self.stopping.is_some(), &mut self.hub, &mut self.clients);
         self.clients.flush(&mut self.hub);
         self.clients.serve_newcomers(&mut self.hub, &mut self.buffer);
         self.clients.reap(&mut self.hub);
-        // What flush and reap had to say: replies to those who were closed by them, and their leave from channels.
+        // What flush and reap had to say: replies to connections that they closed, and their leave from channels.
         self.hub.end_turn(&mut self.clients);
-        self.hub.forget_addresses(self.clients.now);
+        self.hub.forget_addresses(self.hub.now);
         self.hub.report(wall_ms, &mut self.clients);
         self.hub.show(wall_ms, &mut self.clients);
         self.ring()?;
         if !self.clients.output.is_behind() {
             self.unwritten = Laid::default();
         }
-        self.stopwatch.end(self.now_us(), self.clients.output.taken());
-        self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
         Ok(())
     }
 
@@ -434,7 +456,7 @@ impl Shard {
         let heartbeat = self.clients.due_in();
         let accept = self.listener.as_ref().and_then(|listener| listener.due_in(self.clients.now));
         let stop = self.stopping.as_ref().map(|_| 1);
-        let admin_accept = self.admins.due_in(self.clients.now);
+        let admin_accept = self.admins.due_in(self.hub.now);
         let vacancy = self.hub.vacates_in();
         let due = [heartbeat, accept, admin_accept, stop, self.drain_due_in(), vacancy];
         let ticks = due.into_iter().flatten().min()?;

@@ -1,4 +1,5 @@
-//! How fast a connection may send: so many messages and bytes a second.
+//! How fast a connection may send: so many messages and bytes a second. Messages are counted as data frames, so that fragments
+//! are not free.
 //!
 //! A connection that sends a little too much is told so, message by message. One that goes on is closed once it has overdrawn
 //! as much again as may come at once. Without a limit nothing is counted and nothing is kept.
@@ -57,10 +58,12 @@ impl RateLimits {
         }
     }
 
-    /// Counts a message.
-    pub fn count_message(&mut self, slot: Slot, limits: &Limits, now: u32) -> Judgement {
+    /// Counts data frames: those of one message, or of a part of it. Judges the message that they complete.
+    pub fn count_frames(&mut self, slot: Slot, frames: u32, limits: &Limits, now: u32) -> Judgement {
         let allowance = self.allowance(slot, limits, now);
-        let left = message_rate(limits).map_or(Left::Enough, |rate| allowance.messages.take(1, rate, now));
+        // Without a data frame it is a control frame, which counts in bytes only.
+        let rate = message_rate(limits).filter(|_| frames > 0);
+        let left = rate.map_or(Left::Enough, |rate| allowance.messages.take(frames, rate, now));
         // The bytes of a read are counted once its messages are handled.
         let is_heavy = byte_rate(limits).is_some_and(|rate| allowance.bytes.take(0, rate, now) != Left::Enough);
         match left {

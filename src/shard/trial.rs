@@ -46,6 +46,8 @@ pub struct House {
     live: Live,
     events: Events,
     calls: Receiver<Call>,
+    /// For how long each shard's next poll seems to sleep.
+    sleeps: Vec<Duration>,
 }
 
 impl House {
@@ -94,16 +96,18 @@ impl House {
             };
             Shard::new(parts, Arc::new(live.clone())).expect("a shard")
         });
-        let shards = shards.collect();
+        let shards: Vec<Shard> = shards.collect();
         let events = Events::with_capacity(EVENTS_PER_TURN);
-        House { shards, addresses, shared, orders, live, events, calls: called }
+        let sleeps = vec![Duration::ZERO; shards.len()];
+        House { shards, addresses, shared, orders, live, events, calls: called, sleeps }
     }
 
     /// One turn, without sleep. Returns whether there was anything to do, or is.
     pub fn turn(&mut self, shard: usize) -> bool {
-        let House { shards, events, .. } = self;
+        let House { shards, events, sleeps, .. } = self;
         let had_work = shards[shard].has_work();
-        shards[shard].turn(events, Some(Duration::ZERO)).expect("a turn");
+        shards[shard].poll(events, Some(Duration::ZERO)).expect("a poll");
+        shards[shard].work(events, Some(std::mem::take(&mut sleeps[shard]))).expect("a turn");
         had_work || !events.is_empty() || shards[shard].has_work()
     }
 
@@ -159,8 +163,14 @@ impl House {
         self.shards.iter().flat_map(ids).collect()
     }
 
-    /// The clock jumps.
+    /// Time passes, in which the shards sleep in their polls.
     pub fn pass(&mut self, time: Duration) {
+        self.sleeps.iter_mut().for_each(|sleep| *sleep += time);
+        self.stall(time);
+    }
+
+    /// The clock jumps, or the shards stand still.
+    pub fn stall(&mut self, time: Duration) {
         let Shared { doorbells, is_stopping, accepted, admitted, seed, start, calls, .. } = &*self.shared;
         self.shared = Arc::new(Shared {
             doorbells: doorbells.clone(),

@@ -29,7 +29,20 @@ impl Decoder {
         at: &mut usize,
         message_bytes_max: usize,
     ) -> Result<Option<Message<'a>>, Violation> {
-        let whole = match self.find(input, at, message_bytes_max) {
+        self.next_counted(input, at, message_bytes_max, &mut 0)
+    }
+
+    /// As [`Decoder::next`]. Adds to `frames` how many data frames have become whole: the fragments of a message one by one, as
+    /// they arrive, control frames never.
+    #[inline]
+    pub fn next_counted<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        at: &mut usize,
+        message_bytes_max: usize,
+        frames: &mut u32,
+    ) -> Result<Option<Message<'a>>, Violation> {
+        let whole = match self.find(input, at, message_bytes_max, frames) {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(None),
             Err(violation) => {
@@ -76,21 +89,28 @@ impl Decoder {
 
     /// Where the next whole message lies.
     #[inline]
-    fn find(&mut self, input: &mut [u8], at: &mut usize, message_bytes_max: usize) -> Result<Option<Whole>, Violation> {
+    fn find(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        message_bytes_max: usize,
+        frames: &mut u32,
+    ) -> Result<Option<Whole>, Violation> {
         if self.partial.is_some() {
-            return self.resume(input, at, message_bytes_max);
+            return self.resume(input, at, message_bytes_max, frames);
         }
         let Some(header) = Header::parse(&input[*at..], None, message_bytes_max)? else {
-            return self.resume(input, at, message_bytes_max);
+            return self.resume(input, at, message_bytes_max, frames);
         };
         let payload_at = *at + header.len;
         if header.is_message() && header.payload_len <= input.len() - payload_at {
             let range = payload_at..payload_at + header.payload_len;
             unmask(&mut input[range.clone()], header.mask);
             *at = range.end;
+            *frames += u32::from(!header.opcode.is_control());
             return Ok(Some(Whole::Lent(header.opcode, range)));
         }
-        self.resume(input, at, message_bytes_max)
+        self.resume(input, at, message_bytes_max, frames)
     }
 
     /// The same as `find`, for everything that is not simply one whole frame.
@@ -99,6 +119,7 @@ impl Decoder {
         input: &mut [u8],
         at: &mut usize,
         message_bytes_max: usize,
+        frames: &mut u32,
     ) -> Result<Option<Whole>, Violation> {
         self.drop_yielded();
         while *at < input.len() {
@@ -120,6 +141,7 @@ impl Decoder {
                         unmask(&mut input[range.clone()], header.mask);
                         *at = range.end;
                         partial.stage = Stage::default();
+                        *frames += u32::from(!header.opcode.is_control());
                         self.drop_if_idle();
                         return Ok(Some(Whole::Lent(header.opcode, range)));
                     }
@@ -135,6 +157,7 @@ impl Decoder {
                 unmask(bytes, payload.mask);
                 payload.mask.rotate_left(taken % 4);
                 payload.missing -= taken;
+                *frames += u32::from(payload.missing == 0 && !payload.opcode.is_control());
                 if let Some(opcode) = partial.keep(bytes)? {
                     return Ok(Some(Whole::Kept(opcode)));
                 }
@@ -492,6 +515,30 @@ mod tests {
         // What follows a violation is swallowed.
         let input = [input, &[frame(0x81, "after")]].concat();
         check(&input, &[&format!("{expected:?}")]);
+    }
+
+    #[test]
+    fn data_frames_are_counted_as_they_become_whole() {
+        let input = [
+            frame(0x81, "one"),
+            frame(0x01, "a"),
+            frame(0x80, ""),
+            frame(0x02, "b"),
+            frame(0x00, ""),
+            frame(0x89, "ping"),
+            frame(0x00, "c"),
+            frame(0x80, ""),
+            frame(0x8a, ""),
+            frame(0x88, ""),
+        ];
+        for piece in 1..20 {
+            let (mut decoder, mut frames) = (Decoder::default(), 0);
+            for bytes in input.concat().chunks(piece) {
+                let (mut bytes, mut at) = (bytes.to_vec(), 0);
+                while decoder.next_counted(&mut bytes, &mut at, MAX, &mut frames).unwrap().is_some() {}
+            }
+            assert_eq!(frames, 7, "in pieces of {piece} bytes");
+        }
     }
 
     #[test]

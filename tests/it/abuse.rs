@@ -331,8 +331,9 @@ fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     assert_error(&client.text(), "socket:subscribe.error", Some("a"), "rate_limited");
     assert_error(&client.text(), "socket:unsubscribe.error", Some("a"), "rate_limited");
     assert_error(&client.text(), "socket:error", None, "rate_limited");
-    // Nothing answers a pong, and a WebSocket ping beyond the rate stays unanswered.
+    // Nothing answers a pong, and a WebSocket ping counts in bytes only.
     assert_error(&client.text(), "socket:error", None, "rate_limited");
+    assert_eq!(client.frame(), (opcode::PONG, b"x".to_vec()));
     client.write_anyway(&ping(11).repeat(30));
     let (opcode, payload) =
         std::iter::repeat_with(|| client.frame()).find(|(opcode, _)| *opcode == opcode::CLOSE).expect("an end");
@@ -342,6 +343,32 @@ fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     eventually("it is counted", || stats(&mut admin)["closes_rate_limited"] == 1);
     assert!(stats(&mut admin)["messages_rate_limited"].as_u64() >= Some(6));
     RawClient::connect(&server).write(&ping(0));
+}
+
+/// Fragments count as they arrive, so that a message without end is not free; WebSocket pings and pongs count in bytes only.
+#[test]
+fn the_rate_of_messages_counts_data_frames() {
+    let server = Server::options(1).heart(3600, 3600).arg("--max-messages-per-second", 10).start();
+    let fragment = |fin: bool, first: bool, payload: &[u8]| {
+        let opcode = if first { opcode::TEXT } else { opcode::CONTINUATION };
+        frame_bytes(opcode | if fin { 0x80 } else { 0 }, payload, true)
+    };
+    // A hundred may come at once: a message of more fragments is refused at its last one.
+    let mut client = RawClient::connect(&server);
+    for _ in 0..500 {
+        client.write(&frame(opcode::PING, b"x"));
+        assert_eq!(client.frame(), (opcode::PONG, b"x".to_vec()));
+    }
+    let text = subscribe("a");
+    client.write(&fragment(false, true, text.as_bytes()));
+    client.write(&fragment(false, false, b"").repeat(150));
+    client.write(&fragment(true, false, b""));
+    assert_error(&client.text(), "socket:subscribe.error", Some("a"), "rate_limited");
+
+    let mut client = RawClient::connect(&server);
+    client.write(&fragment(false, true, b""));
+    client.write_anyway(&fragment(false, false, b"").repeat(1000));
+    client.expect_close(4102);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What can grow has an end: slow readers, slow handshakes, silent and too many connections.
 
-use crate::harness::opcode::{CLOSE, PING, TEXT};
+use crate::harness::opcode::{BINARY, CLOSE, PING, TEXT};
 use crate::harness::{
     Admin, Client, LONG, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, frame, text_frame,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::net::TcpStream;
 use std::thread;
@@ -14,8 +15,10 @@ for_shards!(
     a_subscriber_that_does_not_read_is_closed_and_counted,
     an_unfinished_handshake_is_closed,
     max_connections,
+    a_place_is_free_before_the_close_frame_is_written,
     a_silent_connection_is_closed_with_4202,
     whatever_arrives_keeps_a_connection,
+    a_server_that_stood_still_does_not_close_its_clients,
     a_missing_pong_closes_with_4201,
     pongs_keep_a_connection,
 );
@@ -149,6 +152,30 @@ fn max_connections(shards: usize) {
     eventually("there is room again once one has left", || gets_in(&server));
 }
 
+/// A client that has read its close frame can connect again, although it has not answered yet.
+fn a_place_is_free_before_the_close_frame_is_written(shards: usize) {
+    for limit in ["--max-connections", "--max-connections-per-address"] {
+        let server = Server::options(shards).arg(limit, 1).start();
+        let mut admin = Admin::connect(&server);
+        let mut unanswered = Vec::new();
+        for round in 0..20 {
+            let mut client = RawClient::tcp(&server);
+            let connected = client.upgrade();
+            match round % 3 {
+                0 => {
+                    let socket_id = &connected["data"]["socket_id"];
+                    admin.ok(json!({"id": 1, "command": "disconnect", "socket_id": socket_id}));
+                }
+                1 => client.write(&frame(CLOSE, &1000_u16.to_be_bytes())),
+                _ => client.write(&frame(BINARY, b"binary")),
+            }
+            let (opcode, _) = client.frame();
+            assert_eq!(opcode, CLOSE, "{limit}");
+            unanswered.push(client);
+        }
+    }
+}
+
 /// Whether a new connection is let in; else it is told so, by HTTP 503 or by a close frame from 4100 to 4199.
 fn gets_in(server: &Server) -> bool {
     let mut client = RawClient::tcp(server);
@@ -218,6 +245,23 @@ fn whatever_arrives_keeps_a_connection(shards: usize) {
     assert!(start.elapsed() > Duration::from_secs(4), "this test tested nothing");
     by_bytes.expect(r#"{"event":"socket:pong","data":{"reply":"trickle"}}"#);
     by_pong.expect_nothing_before_pong();
+}
+
+fn a_server_that_stood_still_does_not_close_its_clients(shards: usize) {
+    let server = Server::options(shards).heart(1, 5).arg("--server-ping", "on").start();
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(&server)).collect();
+    server.signal(Signal::STOP);
+    eventually("the server is stopped", || server.is_stopped());
+    // Longer than a connection may be silent.
+    thread::sleep(Duration::from_secs(8));
+    server.signal(Signal::CONT);
+    for client in &mut clients {
+        client.expect(r#"{"event":"socket:ping"}"#);
+        client.send(r#"{"event":"socket:pong"}"#);
+    }
+    for client in &mut clients {
+        client.expect(r#"{"event":"socket:ping"}"#);
+    }
 }
 
 fn a_missing_pong_closes_with_4201(shards: usize) {

@@ -3,6 +3,7 @@
 use super::{Clients, ticks};
 use crate::hub::Hub;
 use crate::hub::mail::Slot;
+use crate::hub::places::Place;
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::Connection;
 use crate::shard::connection::state::Phase;
@@ -81,13 +82,28 @@ impl Clients {
         self.mark(slot);
     }
 
-    /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason.
+    /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason. Returns its
+    /// place and that of its address before anything of it can be seen by the client: it may connect again at once.
     pub(super) fn begin_end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
-        if !self.connections[slot].state.is_ending() {
-            self.departures.count(reason);
-            if hub.is_watched() {
-                hub.see_close(slot, self.address(slot), reason);
-            }
+        if self.connections[slot].state.is_ending() {
+            return;
+        }
+        self.departures.count(reason);
+        if hub.is_watched() {
+            hub.see_close(slot, self.address(slot), reason);
+        }
+        if std::mem::take(&mut self.connections[slot].state.is_admitted) {
+            self.admission.give_back();
+        }
+        // A connection that was refused counts until it is gone: an address may have only so many of them.
+        if !matches!(self.admission.place(slot), Place::Refused(_)) {
+            self.leave_address(slot, hub);
+        }
+    }
+
+    fn leave_address(&mut self, slot: Slot, hub: &mut Hub) {
+        if let Some((address, was_refused)) = self.admission.leave(slot) {
+            hub.depart(address, was_refused, self);
         }
     }
 
@@ -140,18 +156,13 @@ impl Clients {
     }
 
     fn free(&mut self, slot: Slot, hub: &mut Hub) {
-        let Some(connection) = self.connections.remove(slot) else {
+        if self.connections.remove(slot).is_none() {
             return;
-        };
+        }
         hub.counters.outbox_bytes_dropped += self.output.clear(hub.pages_mut(), slot) as u64;
         self.heartbeats.forget(slot);
-        if let Some((address, was_refused)) = self.admission.leave(slot) {
-            hub.depart(address, was_refused, self);
-        }
+        self.leave_address(slot, hub);
         self.admission.release();
-        if connection.state.is_admitted {
-            self.admission.give_back();
-        }
     }
 }
 

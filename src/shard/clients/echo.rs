@@ -27,11 +27,9 @@ impl Clients {
         let mut at = 0;
         let is_limited = RateLimits::are_on(&self.live.limits);
         loop {
-            let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max);
-            if is_limited
-                && let Ok(Some(message)) = &next
-                && self.is_too_fast(slot, message, hub)
-            {
+            let mut frames = 0;
+            let next = decoder.next_counted(bytes, &mut at, self.live.limits.message_bytes_max, &mut frames);
+            if is_limited && self.is_too_fast(slot, frames, &next, hub) {
                 return;
             }
             match next {

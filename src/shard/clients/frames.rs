@@ -7,7 +7,10 @@ use crate::protocol::close::{CloseReason, Pace};
 use crate::protocol::heartbeat::Heartbeat;
 use crate::shard::connection::state::Phase;
 use crate::shard::rate_limits::{Judgement, RateLimits};
-use crate::wire::frame::{self, Message, Opcode};
+use crate::wire::frame::{self, Message, Opcode, Violation};
+
+/// What the decoder returns.
+pub(super) type Decoded<'a> = Result<Option<Message<'a>>, Violation>;
 
 impl Clients {
     /// Frames of a connection that is open, or that is closing and may still send its close frame.
@@ -22,7 +25,7 @@ impl Clients {
                 && let Some((heartbeat, frame_len)) = Heartbeat::read(&mut bytes[at..])
             {
                 at += frame_len;
-                if !is_limited || !self.is_too_fast(slot, &Message::Text(heartbeat.text()), hub) {
+                if !is_limited || !self.is_too_fast(slot, 1, &Ok(Some(Message::Text(heartbeat.text()))), hub) {
                     hub.counters.messages_in += 1;
                     match heartbeat.ping_id() {
                         Some(id) => hub.answer_ping(slot, id, self),
@@ -31,12 +34,9 @@ impl Clients {
                 }
                 continue;
             }
-            let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max);
-            if is_limited
-                && is_open
-                && let Ok(Some(message)) = &next
-                && self.is_too_fast(slot, message, hub)
-            {
+            let mut frames = 0;
+            let next = decoder.next_counted(bytes, &mut at, self.live.limits.message_bytes_max, &mut frames);
+            if is_limited && is_open && self.is_too_fast(slot, frames, &next, hub) {
                 continue;
             }
             match next {
@@ -70,12 +70,14 @@ impl Clients {
 
     // ---- rate limits
 
-    /// A message or a control frame of a connection that is open or echoing. Returns whether it is over a limit, and handled.
-    pub(super) fn is_too_fast(&mut self, slot: Slot, message: &Message<'_>, hub: &mut Hub) -> bool {
-        if matches!(message, Message::Close(_)) {
-            return false;
-        }
-        match self.rate_limits.count_message(slot, &self.live.limits, self.now) {
+    /// Counts the data frames of a connection that is open or echoing, and judges the message or control frame that they came
+    /// with. Returns whether it is over a limit, and handled.
+    pub(super) fn is_too_fast(&mut self, slot: Slot, frames: u32, next: &Decoded<'_>, hub: &mut Hub) -> bool {
+        let message = match next {
+            Ok(Some(Message::Close(_))) | Err(_) => return false,
+            Ok(message) => message,
+        };
+        match self.rate_limits.count_frames(slot, frames, &self.live.limits, self.now) {
             Judgement::Within => return false,
             Judgement::Over => {}
             Judgement::Exhausted(pace) => {
@@ -83,13 +85,14 @@ impl Clients {
                 return true;
             }
         }
-        // The echo path has no reply for it, and a binary message ends the connection anyway.
-        let can_be_told = self.connections[slot].state.phase == Phase::Open && !matches!(message, Message::Binary(_));
+        // A message is refused at its last frame. The echo path has no reply for it, and a binary message ends the connection anyway.
+        let can_be_told = self.connections[slot].state.phase == Phase::Open
+            && matches!(message, Some(Message::Text(_) | Message::Ping(_) | Message::Pong(_)));
         if !can_be_told {
             return false;
         }
         hub.counters.messages_rate_limited += 1;
-        if let Message::Text(text) = message
+        if let Some(Message::Text(text)) = message
             && hub.refuse(slot, text, self) == Heard::Pong
         {
             self.pong(slot);

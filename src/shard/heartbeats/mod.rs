@@ -2,6 +2,7 @@
 //!
 //! The wheel holds one entry for each connection. What an entry means is decided here, from the connection's state alone.
 
+pub mod clock;
 pub mod coverage;
 pub mod max_age;
 pub mod wheel;
@@ -117,14 +118,86 @@ impl Heartbeats {
             Due::Nothing
         } else if state.is_pinged {
             Due::PongTimeout
-        } else if has_come(self.silent_at(state, limits)) {
-            Due::Silent { timeout_s: self.silence_s(state, limits) }
-        } else {
+        } else if limits.server_ping && has_come(state.ping_at) {
+            // Also where it was silent for too long: the server is to ask first.
             Due::Ping
+        } else {
+            Due::Silent { timeout_s: self.silence_s(state, limits) }
         }
     }
 }
 
 fn silence_s(limits: &Limits) -> u32 {
     limits.heart_interval_s + limits.heart_timeout_s
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::shard::trial::House;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    const PING: &[u8] = b"\x81\x17{\"event\":\"socket:ping\"}";
+    const PONG: &[u8] = b"\x81\x97\0\0\0\0{\"event\":\"socket:pong\"}";
+
+    fn house(server_ping: bool) -> (House, Vec<TcpStream>) {
+        let mut house = House::new(1, |live| live.limits.server_ping = server_ping);
+        let clients = house.connect(0, 30);
+        house.pass(Duration::from_secs(2));
+        house.rest();
+        (house, clients)
+    }
+
+    /// Timers are looked at in the turn after the one that has polled.
+    fn settle(house: &mut House) {
+        (0..2).for_each(|_| _ = house.turn(0));
+        house.rest();
+    }
+
+    fn open(house: &House) -> usize {
+        house.shards[0].clients.count_open()
+    }
+
+    /// How many of the clients have been pinged.
+    fn pinged(clients: &mut [TcpStream]) -> usize {
+        let is_pinged = |client: &mut TcpStream| {
+            let mut bytes = vec![0; 4096];
+            client.set_nonblocking(true).expect("a socket option");
+            let len = client.read(&mut bytes).unwrap_or(0);
+            bytes[..len].windows(PING.len()).any(|part| part == PING)
+        };
+        clients.iter_mut().map(is_pinged).filter(|is_pinged| *is_pinged).count()
+    }
+
+    #[test]
+    fn an_hour_in_which_the_server_stood_still_is_not_held_against_clients() {
+        for server_ping in [true, false] {
+            let (mut house, mut clients) = house(server_ping);
+            assert_eq!(pinged(&mut clients), 0);
+            house.stall(Duration::from_secs(3600));
+            settle(&mut house);
+            assert_eq!((open(&house), pinged(&mut clients)), (30, 0), "server_ping: {server_ping}");
+            // They are asked, and have their time to answer.
+            house.pass(Duration::from_secs(30));
+            settle(&mut house);
+            assert_eq!((open(&house), pinged(&mut clients)), (30, if server_ping { 30 } else { 0 }));
+            clients[7..].iter_mut().for_each(|client| client.write_all(PONG).expect("room"));
+            settle(&mut house);
+            house.pass(Duration::from_secs(26));
+            settle(&mut house);
+            assert_eq!(open(&house), 23, "those that were silent are closed");
+        }
+    }
+
+    #[test]
+    fn a_ping_that_is_due_is_sent_and_waited_for_before_silence_counts() {
+        let (mut house, mut clients) = house(true);
+        house.pass(Duration::from_secs(3600));
+        settle(&mut house);
+        assert_eq!((open(&house), pinged(&mut clients)), (30, 30));
+        clients.iter_mut().for_each(|client| client.write_all(PONG).expect("room"));
+        settle(&mut house);
+        assert_eq!(open(&house), 30);
+    }
 }
