@@ -17,7 +17,7 @@ await Promise.all([
   build({ ...server, format: "cjs", outfile: "dist/server.cjs" }),
   build({
     ...library,
-    entryPoints: ["src/browser.ts"],
+    entryPoints: ["src/global.ts"],
     format: "iife",
     minify: true,
     mangleProps: /^_[a-z]/,
@@ -26,7 +26,7 @@ await Promise.all([
 ]);
 
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" });
-rmSync("dist/browser.d.ts");
+rmSync("dist/global.d.ts");
 for (const name of readdirSync("dist").filter((name) => name.endsWith(".d.ts"))) {
   const types = readFileSync(`dist/${name}`, "utf8");
   writeFileSync(`dist/${name.replace(".d.ts", ".d.cts")}`, types.replace(/(from "\.\/\w+)\.js"/g, '$1.cjs"'));

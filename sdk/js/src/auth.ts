@@ -1,128 +1,159 @@
 import { CorecastError } from "./errors.js";
+import { retryAfter } from "./retry.js";
 
-/** A signature, as the business backend answers it. */
+/** A signature, as the application's backend returns it. */
 export interface Signature {
   auth: string;
-  /** Travels with the signature, which covers it. */
+  /** Sent with the signature, which covers it. */
   channel_data?: string;
 }
 
 export interface AuthRequest {
   socketId: string;
   channel: string;
-  /** Aborted when the answer has taken too long. */
-  signal: AbortSignal;
+  /** Aborted after `authTimeout`, and when the signature is no longer needed: the connection or the subscription has ended. */
+  signal: Signal;
 }
 
+/** `AbortSignal`, where the DOM's or Node's types are loaded. */
+export type Signal = typeof globalThis extends { AbortSignal: { prototype: infer T } }
+  ? T
+  : { readonly aborted: boolean; addEventListener(type: "abort", listener: () => void): void };
+
 /**
- * Signs one subscription. Throw a `CorecastError`, or return nothing, to refuse for good; anything else that is thrown is
- * taken for a passing failure, and tried again with back-off.
+ * Signs one subscription. To refuse for good, throw a `CorecastError` or return nothing. Any other exception counts as a passing
+ * failure and is retried with back-off; if it has a number `retryAfter`, not before as many milliseconds.
  */
 export type AuthFunction = (request: AuthRequest) => Signature | null | undefined | Promise<Signature | null | undefined>;
 
-/** A backend that signs. It gets a form, POSTed, and answers with JSON. */
+/** A signing endpoint of the application's backend. It gets a POST with a form and answers with JSON. */
 export interface AuthEndpoint {
   /**
    * For one channel: form `socket_id`, `channel_name`; answer `{"auth": "…", "channel_data": "…"}`.
-   * A status from 400 to 499 refuses for good (not 408, 425 and 429); everything else is tried again with back-off.
+   * Retried with back-off: no answer, statuses 408, 425, 429 and 500 to 599 (except 501 and 505), and every other error with the
+   * header `Retry-After`, which is respected. Final: everything else, including a successful answer without JSON.
    */
   endpoint: string;
-  /** Headers of the request, or a function that gives them each time. */
+  /** Headers of the request, or a function that is called for each request. */
   headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
-  /** More members of the form. */
+  /** Additional members of the form. */
   params?: Record<string, string>;
-  /** Of the request; the browser's default sends cookies to the page's own origin. */
-  credentials?: RequestCredentials;
+  /** As for `fetch`, whose default sends cookies to the page's own origin. */
+  credentials?: "omit" | "same-origin" | "include";
   /**
-   * Signs all private channels that are due in one request: form `socket_id`, `channel_name[]` once for each channel;
-   * answer `{"private-a": {"auth": "…"}, "private-b": {"error": "…"}}`.
+   * Signs all private channels that are due in one request: form `socket_id`, `channel_name[]` for each channel; answer
+   * `{"private-a": {"auth": "…"}, "private-b": {"error": "…"}}`.
    */
   batch?: boolean;
-  /** `decimal` sends the second spelling of the socket_id, the one that Pusher's server libraries accept. Default `uuid`. */
+  /** `decimal` sends the second spelling of the socket_id, which Pusher's server libraries accept. Default `uuid`. */
   socketId?: "uuid" | "decimal";
 }
 
 export type Auth = string | AuthEndpoint | AuthFunction;
 
-/** @internal */
-export type Authorize = (socketId: string, channel: string) => Promise<Signature>;
+type Sign = (socketId: string, channel: string, signal: AbortSignal) => Promise<Signature>;
 
 /** @internal */
-export function authorizer(auth: Auth, timeoutMs: number): Authorize {
-  if (typeof auth === "function") {
-    return (socketId, channel) =>
-      inTime(timeoutMs, async (signal) => signature(await auth({ socketId, channel, signal })));
-  }
-  const options = typeof auth === "string" ? { endpoint: auth } : auth;
-  if (options.batch) return batched(options, timeoutMs);
-  return (socketId, channel) =>
-    inTime(timeoutMs, async (signal) =>
-      signature(await post(options, socketId, [["channel_name", channel]], signal)),
-    );
+export interface Signer {
+  /** `signal` is aborted when the signature is no longer needed. */
+  _sign: Sign;
+  /** For error messages. */
+  _from: string;
 }
 
-/** Everything asked for in one turn of the event loop goes into one request. */
-function batched(options: AuthEndpoint, timeoutMs: number): Authorize {
-  let due: { socketId: string; channels: string[]; answer: Promise<any> } | undefined;
-  return async (socketId, channel) => {
-    if (due?.socketId !== socketId) {
-      const channels: string[] = [];
-      const batch = {
-        socketId,
-        channels,
-        answer: Promise.resolve().then(() => {
-          if (due === batch) due = undefined;
-          const members = channels.map((name) => ["channel_name[]", name]);
-          return inTime(timeoutMs, (signal) => post(options, socketId, members, signal));
-        }),
-      };
-      due = batch;
-    }
-    due.channels.push(channel);
-    return signature((await due.answer)?.[channel]);
+/** @internal */
+export function signer(auth: Auth): Signer {
+  if (typeof auth === "function") {
+    const _from = "the auth function";
+    return {
+      _from,
+      _sign: async (socketId, channel, signal) => signature(await auth({ socketId, channel, signal }), `${_from}, for ${channel}`),
+    };
+  }
+  const options = typeof auth === "string" ? { endpoint: auth } : auth;
+  return { _from: options.endpoint, _sign: options.batch ? batched(options) : single(options) };
+}
+
+function single(options: AuthEndpoint): Sign {
+  return async (socketId, channel, signal) => {
+    const { body, from, status } = await post(options, socketId, [["channel_name", channel]], signal);
+    return signature(body, from, status);
   };
 }
 
-async function post(options: AuthEndpoint, socketId: string, channels: string[][], signal: AbortSignal): Promise<any> {
-  const { headers, params } = options;
-  const body = new URLSearchParams(params);
-  body.append("socket_id", options.socketId === "decimal" ? decimalSocketId(socketId) : socketId);
-  for (const [member, channel] of channels) body.append(member!, channel!);
-  const init: RequestInit = { method: "POST", body, signal };
+/** All channels that are requested in one turn of the event loop share one HTTP request. */
+function batched(options: AuthEndpoint): Sign {
+  let due: { socketId: string; channels: string[][]; signals: AbortSignal[]; answer: Promise<Answer> } | undefined;
+  return async (socketId, channel, signal) => {
+    if (due?.socketId !== socketId) {
+      const abort = new AbortController();
+      const channels: string[][] = [];
+      const signals: AbortSignal[] = [];
+      const answer = Promise.resolve().then(() => {
+        if (due?.channels === channels) due = undefined;
+        const aborted = () => signals.every(({ aborted }) => aborted) && abort.abort();
+        for (const signal of signals) signal.addEventListener("abort", aborted);
+        aborted();
+        return post(options, socketId, channels, abort.signal);
+      });
+      due = { socketId, channels, signals, answer };
+    }
+    due.channels.push(["channel_name[]", channel]);
+    due.signals.push(signal);
+    const { body, from, status } = await due.answer;
+    return signature(body?.[channel], `${from}, for ${channel}`, status);
+  };
+}
+
+/** The JSON of a successful response, and where it came from. */
+interface Answer {
+  body: any;
+  from: string;
+  status: number;
+}
+
+async function post(options: AuthEndpoint, socketId: string, channels: string[][], signal: AbortSignal): Promise<Answer> {
+  const { endpoint, headers, params, credentials } = options;
+  const form = new URLSearchParams(params);
+  form.append("socket_id", options.socketId === "decimal" ? decimalSocketId(socketId) : socketId);
+  for (const [member, channel] of channels) form.append(member!, channel!);
+  const init: RequestInit = { method: "POST", body: form, signal };
   if (headers) init.headers = typeof headers === "function" ? await headers() : headers;
-  if (options.credentials) init.credentials = options.credentials;
-  const response = await fetch(options.endpoint, init);
+  if (credentials) init.credentials = credentials;
+  const failed = (error: any) => {
+    throw new Error(`${endpoint}: ${error?.message ?? error}`);
+  };
+  const response = await fetch(endpoint, init).catch(failed);
   const { status } = response;
-  if (response.ok) return response.json();
-  const message = `${options.endpoint} answered ${status}`;
-  if (status >= 400 && status < 500 && ![408, 425, 429].includes(status)) throw refused(message);
-  throw new Error(message);
+  const from = `${endpoint} answered ${status}` + (response.redirected ? ` after a redirect to ${response.url}` : "");
+  if (response.ok) {
+    const text = await response.text().catch(failed);
+    try {
+      return { body: JSON.parse(text), from, status };
+    } catch {
+      throw refused(`${from} without JSON: ${text.slice(0, 100) || "an empty body"}`, status);
+    }
+  }
+  const wait = retryAfter(response.headers.get("retry-after"));
+  if (wait === undefined && !PASSING.test(`${status}`)) throw refused(from, status);
+  throw Object.assign(new Error(from), { status, retryAfter: wait });
 }
 
-function signature(answer: any): Signature {
-  if (typeof answer?.auth !== "string") throw refused(answer?.error ?? "the backend gave no signature");
-  return answer;
+function signature(body: any, from: string, status?: number): Signature {
+  const { auth, channel_data = "", error } = body ?? {};
+  if (typeof auth === "string" && typeof channel_data === "string") return body;
+  throw refused(error ? `${error}` : `no signature: ${from}`, status);
 }
 
-function refused(message: string): CorecastError {
-  return new CorecastError("auth_refused", message);
+function refused(message: string, status?: number): CorecastError {
+  return new CorecastError("auth_refused", message, undefined, status);
 }
 
-/** The UUID's two 64-bit halves in decimal, joined by a dot (PROTOCOL.md, Authorization). */
-function decimalSocketId(uuid: string): string {
+/** The UUID's two 64-bit halves in decimal, joined by a dot (docs/protocol.md, the two spellings of a socket_id). */
+export function decimalSocketId(uuid: string): string {
   const digits = uuid.replace(/-/g, "");
   return BigInt("0x" + digits.slice(0, 16)) + "." + BigInt("0x" + digits.slice(16));
 }
 
-function inTime<T>(timeoutMs: number, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const abort = new AbortController();
-  return new Promise<T>((resolve, reject) => {
-    const timer = setTimeout(() => {
-      reject(new Error(`no signature within ${timeoutMs} ms`));
-      abort.abort();
-    }, timeoutMs);
-    run(abort.signal)
-      .then(resolve, reject)
-      .finally(() => clearTimeout(timer));
-  });
-}
+/** Statuses of failures that pass. With any other status a repetition gets the same answer. */
+const PASSING = /^(408|425|429|5(?!01|05)\d\d)$/;

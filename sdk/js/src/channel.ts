@@ -1,7 +1,7 @@
 import { Emitter } from "./emitter.js";
 import { CorecastError } from "./errors.js";
 
-/** A business message as it came. */
+/** A published message as it was received. */
 export interface Message<Data = any> {
   event: string;
   channel: string;
@@ -9,41 +9,44 @@ export interface Message<Data = any> {
 }
 
 export type ChannelState =
-  /** Wanted, and not live yet, or not live again yet. */
+  /** Requested, or about to be. */
   | "subscribing"
-  /** Live: every message published from now on arrives, once, in order. */
+  /** Every message that is published from now on arrives, once, in order. */
   | "subscribed"
-  /** Left, by `unsubscribe()` or by the server. */
+  /** Ended by `unsubscribe()` or by the server. */
   | "unsubscribed"
-  /** Refused by the server or by the signing backend; `subscribe` of the socket tries again. */
+  /** Refused by the server or by the signing backend. `subscribe` of the socket tries again. */
   | "failed";
 
-/** What happens to the subscription itself. A business event cannot have such a name. */
+/** Events of the subscription itself. A published event cannot have one of these names. */
 export interface ChannelSystemEvents {
-  /** Live; again after every reconnect. What was published in between did not arrive. */
+  /** The subscription is live, for the first time or after a reconnect. Messages published in between did not arrive. */
   "socket:subscribed": undefined;
-  /** Refused for good (`state` is `failed`), or for now and tried again (`state` is `subscribing`). */
+  /** Refused for good (`state` is `failed`), or refused for now and retried (`state` is `subscribing`). */
   "socket:subscribe.error": CorecastError;
   /** The server ended the subscription. It stays ended until `subscribe` of the socket is called. */
   "socket:unsubscribed": undefined;
 }
 
-/** One subscription, from `subscribe` to `unsubscribe`. `Events` maps the names of business events to the types of their data. */
+/**
+ * One reference to a subscription, from `subscribe` to `unsubscribe`, with handlers of its own. References to the same channel
+ * share one subscription on the server. `Events` maps the names of published events to the types of their data.
+ */
 export class Channel<Events extends object = Record<string, any>> extends Emitter<Events & ChannelSystemEvents, Message> {
+  readonly name: string;
   #state: ChannelState = "subscribing";
   #promise!: Promise<void>;
   #resolve!: () => void;
   #reject!: (error: CorecastError) => void;
   #settled = true;
-  #leave: (channel: Channel<any>) => Promise<void>;
+  #release: (channel: Channel<any>) => Promise<void>;
+  #released: Promise<void> | undefined;
 
   /** @internal */
-  constructor(
-    readonly name: string,
-    leave: (channel: Channel<any>) => Promise<void>,
-  ) {
+  constructor(name: string, release: (channel: Channel<any>) => Promise<void>) {
     super();
-    this.#leave = leave;
+    this.name = name;
+    this.#release = release;
     this._subscribing();
   }
 
@@ -52,19 +55,19 @@ export class Channel<Events extends object = Record<string, any>> extends Emitte
   }
 
   /**
-   * Resolves once the subscription is live. Rejects with a `CorecastError` where it is refused, left, or where the connection
-   * was ended for good. After a connection was lost this is a new promise.
+   * Resolves when the subscription is live. Rejects with a `CorecastError` if it is refused or ended, or if the connection ended
+   * for good. After a lost connection this is a new promise.
    */
   get subscribed(): Promise<void> {
     return this.#promise;
   }
 
   /**
-   * Leaves the channel. No handler is called from here on. Resolves once the server has confirmed it, or the connection is
-   * gone. To come back, call `subscribe` of the socket: it gives a new `Channel`.
+   * Releases this reference, once: no handler of it is called any more. The last release ends the subscription. Resolves when
+   * the server has confirmed that, or when nothing needs confirming. `subscribe` of the socket returns a new reference.
    */
   unsubscribe(): Promise<void> {
-    return this.#leave(this);
+    return (this.#released ??= this.#release(this));
   }
 
   /** @internal */
@@ -76,7 +79,7 @@ export class Channel<Events extends object = Record<string, any>> extends Emitte
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    this.#promise.catch(() => {}); // nobody has to await it
+    this.#promise.catch(() => {}); // an application that does not await it gets no unhandled rejection
   }
 
   /** @internal */
@@ -90,11 +93,11 @@ export class Channel<Events extends object = Record<string, any>> extends Emitte
   /** @internal */
   _ended(state: ChannelState, error: CorecastError): void {
     this.#state = state;
-    this._giveUpWaiting(error);
+    this._reject(error);
   }
 
   /** @internal */
-  _giveUpWaiting(error: CorecastError): void {
+  _reject(error: CorecastError): void {
     this.#settled = true;
     this.#reject(error);
   }

@@ -1,59 +1,60 @@
-type Handler = (data: any, message: any) => void;
+type Handler = ((data: any, message: any) => void) & { _of?: Function };
 type AnyHandler = (event: string, data: any, message: any) => void;
 
 /**
- * Handlers by event name. A handler may bind and unbind while it is called: what is being emitted goes to the handlers bound
- * before. One that throws is reported like any uncaught error and does not keep the others from being called.
+ * Handlers by event name. A handler may bind and unbind other handlers: an event goes to the handlers that were bound when it
+ * was emitted. An exception in a handler is reported as an uncaught error and does not stop the other handlers.
  */
 export class Emitter<Events extends object, Message = undefined> {
   #handlers = new Map<string, readonly Handler[]>();
   #any: readonly AnyHandler[] = [];
   #silent = false;
 
-  /** Calls `handler` for every `event`. */
-  bind<Name extends keyof Events & string>(
-    event: Name,
-    handler: (data: Events[Name], message: Message) => void,
-  ): this {
-    this.#handlers.set(event, [...(this.#handlers.get(event) ?? []), handler]);
+  /** Calls `handler` for each `event`. */
+  bind<Name extends keyof Events & string>(event: Name, handler: (data: Events[Name], message: Message) => void): this {
+    this.#handlers.set(event, [...(this.#handlers.get(event) ?? []), callable(handler)]);
     return this;
   }
 
   /** The same as `bind`. */
-  on<Name extends keyof Events & string>(
-    event: Name,
-    handler: (data: Events[Name], message: Message) => void,
-  ): this {
+  on<Name extends keyof Events & string>(event: Name, handler: (data: Events[Name], message: Message) => void): this {
     return this.bind(event, handler);
   }
 
-  /** Calls `handler` for every event, `socket:` ones included. */
+  /** Calls `handler` for the next `event` only. */
+  once<Name extends keyof Events & string>(event: Name, handler: (data: Events[Name], message: Message) => void): this {
+    let called = false;
+    const once: Handler = (data, message) => {
+      this.unbind(event, once);
+      if (!called) handler(data, message);
+      called = true;
+    };
+    once._of = callable(handler);
+    return this.bind(event, once);
+  }
+
+  /** Calls `handler` for every event, including those that start with `socket:`. */
   bindAll(handler: (event: string, data: any, message: Message) => void): this {
-    this.#any = [...this.#any, handler];
+    this.#any = [...this.#any, callable(handler)];
     return this;
   }
 
-  /** Removes one handler of an event, all handlers of an event, or, without arguments, every handler there is. */
-  unbind<Name extends keyof Events & string>(
-    event?: Name,
-    handler?: (data: Events[Name], message: Message) => void,
-  ): this {
+  /** Removes one handler of an event, all handlers of an event, or, without arguments, all handlers. */
+  unbind<Name extends keyof Events & string>(event?: Name, handler?: (data: Events[Name], message: Message) => void): this {
     if (event === undefined) {
       this.#handlers.clear();
       this.#any = [];
     } else {
-      const left = handler ? (this.#handlers.get(event) ?? []).filter((bound) => bound !== handler) : [];
-      if (left.length > 0) this.#handlers.set(event, left);
-      else this.#handlers.delete(event);
+      const left = handler
+        ? (this.#handlers.get(event) ?? []).filter((bound) => bound !== handler && bound._of !== handler)
+        : [];
+      this.#handlers.set(event, left);
     }
     return this;
   }
 
   /** The same as `unbind`. */
-  off<Name extends keyof Events & string>(
-    event?: Name,
-    handler?: (data: Events[Name], message: Message) => void,
-  ): this {
+  off<Name extends keyof Events & string>(event?: Name, handler?: (data: Events[Name], message: Message) => void): this {
     return this.unbind(event, handler);
   }
 
@@ -69,7 +70,7 @@ export class Emitter<Events extends object, Message = undefined> {
     for (const handler of this.#any) this.#call(() => handler(event, data, message));
   }
 
-  /** @internal No handler is called any more, not even for what is being emitted. */
+  /** @internal No handler is called from now on, including for an event that is being emitted. */
   _silence(): void {
     this.#silent = true;
   }
@@ -84,4 +85,9 @@ export class Emitter<Events extends object, Message = undefined> {
       });
     }
   }
+}
+
+function callable<T>(handler: T): T {
+  if (typeof handler !== "function") throw new TypeError("the handler must be a function");
+  return handler;
 }

@@ -1,3 +1,4 @@
+import { deadline, now, type Timer } from "./clock.js";
 import { TIMER_MAX_MS } from "./retry.js";
 
 /** `heart` of `socket:connected`, in seconds. */
@@ -7,64 +8,80 @@ export interface Heart {
 }
 
 /**
- * Pings every `interval`, whether or not the last pong is there yet: the server counts silence from the last ping on. A ping
- * that is not answered within `timeout` means that the connection is dead.
+ * Pings every `interval`, whether or not the last pong has arrived, because the server measures silence from the last ping. A
+ * ping that is not answered within `timeout` means that the connection is dead.
  */
 export class Heartbeat {
-  #interval: ReturnType<typeof setInterval>;
-  #deadline: ReturnType<typeof setTimeout> | undefined;
+  #heart: Heart;
+  #ping: (id: number) => void;
+  #dead: () => void;
+  #timer: Timer;
+  /** When the next ping is due. */
+  #due = 0;
+  #stopWaiting: (() => void) | undefined;
   #awaited = 0;
   #id = 0;
 
-  constructor(
-    private readonly heart: Heart,
-    private readonly ping: (id: number) => void,
-    private readonly dead: () => void,
-  ) {
-    this.#interval = setInterval(() => this.#beat(heart.timeout), milliseconds(heart.interval));
+  constructor(heart: Heart, ping: (id: number) => void, dead: () => void) {
+    this.#heart = heart;
+    this.#ping = ping;
+    this.#dead = dead;
+    this.#schedule(true);
   }
 
-  /** Asks now, and does not wait long: the machine may have slept, or changed its network. */
+  /** Pings now, and waits a short time only: the machine may have slept, or changed its network. */
   probe(): void {
-    this.#stopWaiting();
-    this.#beat(Math.min(this.heart.timeout, PROBE_TIMEOUT_S));
+    this.#answered();
+    this.#beat(Math.min(this.#heart.timeout, PROBE_TIMEOUT_S));
   }
 
-  pong(reply: unknown): void {
-    if (typeof reply === "number" && reply >= this.#awaited) this.#stopWaiting();
+  /** `socket:pong`, or an error that answers the ping: `reply` is then not known. */
+  pong(reply: unknown = this.#id): void {
+    if (!((reply as number) >= this.#awaited)) return;
+    this.#answered();
+    // Chromium fires the timers of a hidden page once a minute only if they were set by a chain of at least five timers. A
+    // timer set here, while a message is handled, starts a new chain.
+    this.#schedule();
   }
 
   stop(): void {
-    clearInterval(this.#interval);
-    this.#stopWaiting();
+    clearTimeout(this.#timer);
+    this.#answered();
+  }
+
+  #schedule(anew?: boolean): void {
+    clearTimeout(this.#timer);
+    if (anew) this.#due = now() + milliseconds(this.#heart.interval);
+    this.#timer = setTimeout(() => this.#beat(this.#heart.timeout), this.#due - now());
   }
 
   #beat(timeout: number): void {
     this.#id += 1;
-    if (this.#deadline === undefined) {
+    if (!this.#stopWaiting) {
       this.#awaited = this.#id;
-      this.#deadline = setTimeout(this.dead, milliseconds(timeout));
+      this.#stopWaiting = deadline(milliseconds(timeout), this.#dead);
     }
-    this.ping(this.#id);
+    this.#schedule(true);
+    this.#ping(this.#id);
   }
 
-  #stopWaiting(): void {
-    clearTimeout(this.#deadline);
-    this.#deadline = undefined;
+  #answered(): void {
+    this.#stopWaiting?.();
+    this.#stopWaiting = undefined;
   }
 }
 
-/** What `socket:connected` says wins, member by member. */
-export function heartOf(said: Partial<Heart> | undefined): Heart {
+/** Each member that `socket:connected` has replaces the default. */
+export function heartOf(told: Partial<Heart> | undefined): Heart {
   const seconds = (value: unknown, otherwise: number) => (typeof value === "number" && value > 0 ? value : otherwise);
-  return { interval: seconds(said?.interval, INTERVAL_S), timeout: seconds(said?.timeout, TIMEOUT_S) };
+  return { interval: seconds(told?.interval, INTERVAL_S), timeout: seconds(told?.timeout, TIMEOUT_S) };
 }
 
 function milliseconds(seconds: number): number {
   return Math.min(seconds * 1_000, TIMER_MAX_MS);
 }
 
-/** PROTOCOL.md, Heartbeats. */
+/** docs/protocol.md, heartbeats. */
 const INTERVAL_S = 120;
 const TIMEOUT_S = 30;
 const PROBE_TIMEOUT_S = 5;

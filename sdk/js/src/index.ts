@@ -1,9 +1,10 @@
-/** The client. It has no dependencies and does nothing when imported. */
-export { type Auth, type AuthEndpoint, type AuthFunction, type AuthRequest, type Signature } from "./auth.js";
+/** The client. It has no dependencies, and importing it has no side effect. */
+export { type Auth, type AuthEndpoint, type AuthFunction, type AuthRequest, type Signal, type Signature } from "./auth.js";
 export { type Channel, type ChannelState, type ChannelSystemEvents, type Message } from "./channel.js";
 export {
   type ConnectionState,
   Corecast,
+  type Debug,
   type Options,
   type SocketEvents,
   type StateChange,

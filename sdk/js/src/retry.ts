@@ -1,10 +1,10 @@
-/** What a close code asks of the client (PROTOCOL.md, Closing). */
+/** What the client does after a close code (docs/protocol.md, close codes). */
 export type Verdict =
-  /** Refused for good. */
+  /** The server refuses the client: do not reconnect. */
   | "never"
-  /** The client did something wrong, and must not repeat it. */
+  /** The client made a mistake: reconnect without the requests that may have caused it. */
   | "mend"
-  /** After at least a second, with back-off. */
+  /** Reconnect after at least a second, with back-off. */
   | "later"
   | "at_once"
   | "back_off";
@@ -16,29 +16,46 @@ export function verdict(closeCode: number): Verdict {
   return [1002, 1003, 1007, 1009].includes(closeCode) ? "mend" : "back_off";
 }
 
+/**
+ * Whether the client repeats a refused subscribe by itself, by error code: these limits free up, and the connection is fine.
+ * `auth_invalid` is repeated once, with a new signature. Every other code is final.
+ */
+export function passes(code: string): boolean {
+  return ["rate_limited", FULL, "presence_full", "unavailable"].includes(code);
+}
+
+export const FULL = "too_many_subscriptions";
+
 /** Bounds of the back-off, in milliseconds. */
 export interface BackOff {
-  /** The longest that the first wait can be. */
+  /** Upper bound of the first wait. */
   min: number;
-  /** The longest that any wait can be. */
+  /** Upper bound of every wait. */
   max: number;
 }
 
-/** Full jitter: anything between nothing and a bound that doubles with every failure, so that a crowd comes back spread out. */
+/** Full jitter: a random wait below a bound that doubles with each failure, so that many clients reconnect spread out. */
 export function backOff(failures: number, { min, max }: BackOff): number {
   return Math.random() * Math.min(max, min * 2 ** failures);
 }
 
-/** Milliseconds that the server asks to be left alone for; the back-off comes on top. */
+/** Milliseconds for which the server asks not to be contacted. The back-off is added to it. */
 export function earliest(closeCode: number, reason: string): number {
-  return Math.max(["later", "mend"].includes(verdict(closeCode)) ? LATER_MS : 0, retryAfter(reason));
+  const asked = /retry after (\d+) ?ms/i.exec(reason)?.[1] ?? 0;
+  return Math.max(["later", "mend"].includes(verdict(closeCode)) ? LATER_MS : 0, bounded(+asked));
 }
 
-/** A close reason may say `retry after N ms`. Bounded, because setTimeout fires at once beyond its bound. */
-function retryAfter(reason: string): number {
-  return Math.min(Number(/retry after (\d+) ?ms/i.exec(reason)?.[1] ?? 0), TIMER_MAX_MS / 2);
+/** The wait that an HTTP header `Retry-After` asks for: seconds, or a date. `undefined`: none. */
+export function retryAfter(header: string | null | undefined): number | undefined {
+  const ms = header ? (/^\d+$/.test(header) ? +header * 1_000 : Date.parse(header) - Date.now()) : NaN;
+  return ms >= 0 ? bounded(ms) : ms < 0 ? 0 : undefined;
+}
+
+/** Half of the longest delay that setTimeout accepts, because a back-off is added. */
+function bounded(ms: number): number {
+  return Math.min(ms, TIMER_MAX_MS / 2);
 }
 
 const LATER_MS = 1_000;
-/** The longest delay that setTimeout takes. */
+/** The longest delay that setTimeout accepts: with a longer one it fires at once. */
 export const TIMER_MAX_MS = 2 ** 31 - 1;

@@ -1,15 +1,14 @@
-/** What the browser says about the network and the page. Where it says nothing (Node), nothing is called. */
+/** Reports what the browser knows about the network and the page. In Node neither function is called. */
 export function watchEnvironment(online: () => void, offline: () => void): () => void {
   const scope = globalThis as Partial<Pick<Window, "addEventListener" | "removeEventListener" | "document">>;
-  const visible = () => {
-    if (scope.document!.visibilityState === "visible") online();
+  const { document } = scope;
+  const visible = () => document!.visibilityState === "visible" && online();
+  const listen = (method: "addEventListener" | "removeEventListener") => {
+    scope[method]?.("online", online);
+    scope[method]?.("offline", offline);
+    document?.[method]("visibilitychange", visible);
+    document?.[method]("resume", online); // a frozen page runs again
   };
-  scope.addEventListener?.("online", online);
-  scope.addEventListener?.("offline", offline);
-  scope.document?.addEventListener("visibilitychange", visible);
-  return () => {
-    scope.removeEventListener?.("online", online);
-    scope.removeEventListener?.("offline", offline);
-    scope.document?.removeEventListener("visibilitychange", visible);
-  };
+  listen("addEventListener");
+  return () => listen("removeEventListener");
 }

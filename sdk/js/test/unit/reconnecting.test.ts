@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { Corecast, type CorecastError, type Options } from "../../src/index.js";
 import { Fake } from "./fake.js";
 
 beforeEach(() => void vi.useFakeTimers());
@@ -72,7 +73,7 @@ describe("by close code", () => {
     expect(errors).toHaveBeenCalledTimes(2);
   });
 
-  test("the reason's retry after N ms is waited for, and back-off comes on top", () => {
+  test("the reason's retry after N ms is waited for, and the back-off is added", () => {
     expect(waited(closed(1012, "restarting: retry after 7000 ms").fake)).toBe(7_250);
     expect(waited(closed(4200, "retry after 3000 ms").fake)).toBe(3_000);
     expect(waited(closed(4000, "retry after 3000 ms").fake)).toBeUndefined();
@@ -98,7 +99,7 @@ describe("by close code", () => {
     expect(waited(fake)).toBe(500);
   });
 
-  test("whoever is told different waits comes back at different times", () => {
+  test("clients that are told different waits reconnect at different times", () => {
     const waits = [500, 1_200, 2_400].map((ms) => waited(closed(1012, `retry after ${ms} ms`).fake));
     expect(waits).toEqual([750, 1_450, 2_650]);
   });
@@ -116,7 +117,7 @@ test("the delay is anything up to a bound that doubles to 20 s", () => {
   expect(waited(fake)).toBeLessThanOrEqual(10);
 });
 
-test("back-off is reset only by a connection that has lived", () => {
+test("only a connection that has lived resets the back-off", () => {
   const { fake } = client();
   for (const expected of [250, 500, 1_000]) {
     fake.last.connected();
@@ -171,7 +172,7 @@ test("unavailable after 10 s without a connection, until there is one", () => {
   expect(changes).toEqual(["unavailable", "connected"]);
 });
 
-test("a server that says nothing is given up on after 10 s", () => {
+test("an attempt without socket:connected is given up after 10 s", () => {
   const { fake } = client();
   vi.advanceTimersByTime(9_999);
   expect(fake.last.closedWith).toBeUndefined();
@@ -216,7 +217,7 @@ test("everything is asked for again, once, and what an old connection still says
   await channels[0]!.subscribed;
 });
 
-test("disconnect tells who waits; connect goes on with the same channels", async () => {
+test("disconnect rejects what is awaited; connect restores the same channels", async () => {
   const { fake, socket } = client();
   const channel = socket.subscribe("a");
   socket.disconnect();
@@ -228,11 +229,135 @@ test("disconnect tells who waits; connect goes on with the same channels", async
   await subscribed;
 });
 
-test("without a WebSocket the constructor says what to do", () => {
-  vi.stubGlobal("WebSocket", undefined);
+describe("without a WebSocket", () => {
+  function without(options: Options = {}) {
+    vi.stubGlobal("WebSocket", undefined);
+    return new Corecast("ws://fake", options);
+  }
+
+  test("the constructor does not throw; the state, the channels and connect tell the cause", async () => {
+    const socket = without();
+    const error = { code: "no_websocket", message: expect.stringContaining("options.WebSocket") };
+    expect([socket.state, socket.lastError]).toEqual(["failed", expect.objectContaining(error)]);
+    await expect(socket.subscribe("a").subscribed).rejects.toMatchObject(error);
+    await expect(socket.connect()).rejects.toMatchObject(error);
+    socket.disconnect();
+  });
+
+  test("connect works once there is one, with the channels of before", async () => {
+    const socket = without();
+    const channel = socket.subscribe("a");
+    const fake = new Fake();
+    vi.stubGlobal("WebSocket", fake.WebSocket);
+    void socket.connect();
+    const { subscribed } = channel;
+    fake.last.connected();
+    fake.last.say("socket:subscribed", { channel: "a" });
+    await subscribed;
+  });
+
+  test("with autoConnect: false nothing happens before connect", async () => {
+    const socket = without({ autoConnect: false });
+    expect([socket.state, socket.lastError]).toEqual(["initialized", undefined]);
+    const { subscribed } = socket.subscribe("a");
+    await expect(socket.connect()).rejects.toMatchObject({ code: "no_websocket" });
+    await expect(subscribed).rejects.toMatchObject({ code: "no_websocket" });
+  });
+});
+
+test.each(["", "fake", "//fake", "/ws", "http://fake", "https://fake", "file:///ws", "ws://", "ws://a:99999", "ws://a/#b", "wsx://a", undefined])(
+  "%o is not a WebSocket URL",
+  (url: any) => {
+    const fake = new Fake();
+    expect(() => new Corecast(url, { WebSocket: fake.WebSocket, autoConnect: false })).toThrow(new RegExp(`not a WebSocket URL.*${url}`));
+  },
+);
+
+test.each(["ws://fake", "wss://fake:1/a?b=c", "WS://fake", new URL("wss://fake/")])("%s is a WebSocket URL", (url) => {
   const fake = new Fake();
-  // @ts-expect-error as in Node 20
-  expect(() => fake.client({ WebSocket: undefined })).toThrow("options.WebSocket");
+  const socket = new Corecast(url, { WebSocket: fake.WebSocket });
+  expect([socket.url, fake.last.url]).toEqual([String(url), String(url)]);
+  socket.disconnect();
+});
+
+test("a subscribe after the server refused for good is rejected at once, and connect takes it along", async () => {
+  const { fake, socket } = closed(4000, "go away");
+  const channel = socket.subscribe("a");
+  await expect(channel.subscribed).rejects.toMatchObject({ code: "closed", closeCode: 4000 });
+  void socket.connect();
+  const { subscribed } = channel;
+  fake.last.connected();
+  fake.last.say("socket:subscribed", { channel: "a" });
+  await subscribed;
+});
+
+describe("lastError, and the event closed", () => {
+  function observed() {
+    const { fake, socket } = client();
+    const seen: CorecastError[] = [];
+    socket.on("closed", (error) => {
+      expect(error).toBe(socket.lastError);
+      seen.push(error);
+    });
+    return { fake, socket, seen };
+  }
+
+  test.each([
+    ["a browser", undefined, "ws://fake: closed with 1006", undefined],
+    ["ws, refused by TCP", { message: "connect ECONNREFUSED 127.0.0.1:9" }, "ws://fake: connect ECONNREFUSED 127.0.0.1:9", undefined],
+    ["ws, both addresses of localhost", { message: "", error: { code: "ECONNREFUSED" } }, "ws://fake: ECONNREFUSED", undefined],
+    ["ws, refused by HTTP", { message: "Unexpected server response: 403" }, "ws://fake: Unexpected server response: 403", 403],
+  ])("an attempt that fails: %s", (_, event, message, status) => {
+    const { fake, socket, seen } = observed();
+    expect(socket.lastError).toBeUndefined();
+    fake.last.onerror!(event);
+    fake.last.end(1006);
+    expect(seen).toEqual([expect.objectContaining({ name: "CorecastError", code: "connect_failed", message, status })]);
+    expect(socket.state).toBe("connecting");
+    vi.advanceTimersByTime(250);
+    fake.last.connected();
+    expect(socket.lastError).toBe(seen[0]); // it stays
+  });
+
+  test.each<[string, (fake: Fake) => void, object]>([
+    ["lost", (fake) => fake.last.end(1006), { code: "closed", closeCode: 1006 }],
+    ["a restart", (fake) => fake.last.end(1012, "restarting"), { code: "closed", closeCode: 1012, message: "restarting" }],
+    ["refused for good", (fake) => fake.last.end(4000, "go away"), { code: "closed", closeCode: 4000, message: "go away" }],
+    ["no pong", () => vi.advanceTimersByTime(150_000), { code: "closed", closeCode: 4201, message: "no pong in time" }],
+  ])("a connection that ends: %s", (_, end, error) => {
+    const { fake, seen } = observed();
+    fake.last.connected();
+    end(fake);
+    expect(seen).toEqual([expect.objectContaining(error)]);
+  });
+
+  test("no socket:connected in time", () => {
+    const { seen } = observed();
+    vi.advanceTimersByTime(10_000);
+    expect(seen).toEqual([expect.objectContaining({ code: "connect_failed", message: "ws://fake: no socket:connected within 10000 ms" })]);
+  });
+
+  test("disconnect is not an error", () => {
+    const { fake, socket, seen } = observed();
+    fake.last.connected();
+    socket.disconnect();
+    expect([seen, socket.lastError]).toEqual([[], undefined]);
+  });
+
+  test("a WebSocket that cannot be constructed", async () => {
+    const socket = new Corecast("ws://fake", {
+      autoConnect: false,
+      WebSocket: class {
+        constructor() {
+          throw new DOMException("insecure", "SecurityError");
+        }
+      } as any,
+    });
+    const seen: string[] = [];
+    socket.on("closed", ({ code }) => seen.push(code));
+    await expect(socket.connect()).rejects.toMatchObject({ code: "connect_failed", message: expect.stringContaining("insecure") });
+    expect([seen, socket.state]).toEqual([["connect_failed"], "failed"]);
+  });
 });
 
 describe("in a browser", () => {

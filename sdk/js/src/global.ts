@@ -1,0 +1,4 @@
+/** The browser file: sets one global, `Corecast`. */
+import { Corecast } from "./corecast.js";
+
+Object.assign(globalThis, { Corecast });
