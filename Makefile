@@ -1,6 +1,6 @@
 # Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: soak test test-sdk test-clients test-console test-ops test-packaging bench instructions lines demo deb package-files
+.PHONY: soak test test-long test-sdk test-clients test-console test-ops test-packaging bench instructions lines demo deb package-files
 
 test:
 	cargo fmt --all --check
@@ -19,6 +19,11 @@ test:
 test-sdk:
 	@if command -v node npm >/dev/null; then CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh; \
 	else echo "SKIPPED: the tests of sdk/js need node and npm" >&2; fi
+
+# Tests that `test` leaves out because they are long or download much: applications built with the JavaScript client by esbuild,
+# webpack, Vite and tsc, in Node 20, 22 and 24.
+test-long:
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
 
 # Clients that others wrote, and RFC 6455 case by case, against the same binary.
 test-clients:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything about the JavaScript client: types, unit and property tests, the package, the real server, Chromium.
-# Needs Node >= 20, and the server's binary: CORECAST_BIN, or target/release/corecast, or target/debug/corecast.
-# Installs what else it needs: the development dependencies, and Chromium by apt where there is none.
+# All tests of the JavaScript client: types, unit and property tests, the package, a real server, Chromium.
+# Needs Node >= 20 and the server's binary: CORECAST_BIN, target/release/corecast or target/debug/corecast.
+# Installs the development dependencies, and Chromium by apt if it is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -13,7 +13,7 @@ for place in "${CORECAST_BIN:-}" ../../target/release/corecast ../../target/debu
     fi
 done
 if [ -z "$bin" ]; then
-    echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2
+    echo "no corecast binary: run cargo build, or set CORECAST_BIN to its path" >&2
     exit 1
 fi
 export CORECAST_BIN=$bin
@@ -29,7 +29,7 @@ if [ -z "${CHROMIUM_BIN:-}" ]; then
     export CHROMIUM_BIN
 fi
 
-# The lock file decides; what is already installed from it is kept.
+# Dependencies are installed again only after a change of the lock file.
 if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
     npm ci --no-audit --no-fund
     cp package-lock.json node_modules/.installed-lock.json
@@ -37,4 +37,7 @@ fi
 
 npx tsc --noEmit
 npm run --silent build
+npx publint --strict
+# The path with dist/ is the browser file itself, to be served; only the one without is loaded as a module.
+npx attw --pack . --exclude-entrypoints dist/corecast.min.js --no-emoji --format ascii
 npx vitest run

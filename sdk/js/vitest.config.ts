@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    // The machine is shared, and a browser runs beside: one file at a time, and patience.
+    // The machine may be shared, and a browser runs at the same time: one file at a time, and long timeouts.
     fileParallelism: false,
     pool: "forks",
     testTimeout: 30_000,

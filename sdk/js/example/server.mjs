@@ -1,6 +1,6 @@
-// One command, one live board: starts a corecast server, serves the page, signs for its private channel, and publishes orders.
-//   npm run example            then open the address that it prints
-// CORECAST_BIN: the server's binary; PORT: of the page; CORECAST_PORT: of the WebSocket server.
+// A live board: starts a corecast server, serves the page, signs for its private channel, and publishes orders.
+//   npm run example            then open the URL that it prints
+// CORECAST_BIN: path of the server's binary; PORT: port of the page; CORECAST_PORT: port of the WebSocket server.
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
@@ -24,7 +24,7 @@ writeFileSync(keyFile, key + "\n", { mode: 0o600 });
 const binary = [process.env.CORECAST_BIN, file("../../../target/release/corecast"), file("../../../target/debug/corecast")].find(
   (path) => path && existsSync(path),
 );
-if (!binary) throw new Error("no corecast binary: run cargo build --release, or say where it is in CORECAST_BIN");
+if (!binary) throw new Error("no corecast binary: run cargo build --release, or set CORECAST_BIN to its path");
 const corecast = spawn(
   binary,
   ["serve", "--listen", `127.0.0.1:${corecastPort}`, "--admin-socket", adminSocket, "--key-file", keyFile, "--log", "warn"],

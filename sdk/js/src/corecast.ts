@@ -111,8 +111,8 @@ export class Corecast extends Emitter<SocketEvents> {
   #blamed = false;
   #waiting: { resolve: (socketId: string) => void; reject: (error: CorecastError) => void }[] = [];
 
-  /** Throws a `TypeError` if `url` is not a WebSocket URL. */
-  constructor(url: string | URL, options: Options = {}) {
+  /** `url`: a string or a `URL`. Throws a `TypeError` if it is not a WebSocket URL. */
+  constructor(url: string | { readonly href: string }, options: Options = {}) {
     super();
     this.url = webSocketUrl(`${url}`);
     this.#options = options;
@@ -205,7 +205,7 @@ export class Corecast extends Emitter<SocketEvents> {
     this.#blamed = false;
     this.#subscriptions.awaitAgain();
     if (!this.#class) {
-      const help = "there is no WebSocket: pass a class as options.WebSocket, for example that of the package ws";
+      const help = "no WebSocket here: pass options.WebSocket, for example that of the package ws";
       return this.#stop("failed", new CorecastError("no_websocket", help));
     }
     this.#stopWatching = watchEnvironment(
@@ -428,7 +428,7 @@ function webSocketUrl(url: string): string {
   } catch {
     // not a URL
   }
-  throw new TypeError(`not a WebSocket URL: "${url}" must be absolute, start with ws:// or wss://, and have no fragment`);
+  throw new TypeError(`not a WebSocket URL (ws://… or wss://…, without #): ${url}`);
 }
 
 /** The HTTP status in the error message of the package `ws`. */

@@ -26,11 +26,11 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 export function binary(): string {
   const places = [process.env.CORECAST_BIN, join(root, "target/release/corecast"), join(root, "target/debug/corecast")];
   const found = places.find((place) => place && existsSync(place));
-  if (!found) throw new Error("no corecast binary: run cargo build, or say where it is in CORECAST_BIN");
+  if (!found) throw new Error("no corecast binary: run cargo build, or set CORECAST_BIN to its path");
   return found;
 }
 
-/** A port that nobody listens on. It is asked for by number, because the server comes back to it after a restart. */
+/** A free port. It has a fixed number because the server uses it again after a restart. */
 export async function freePort(): Promise<number> {
   const first = 9400 + Math.floor(Math.random() * 100);
   for (let n = 0; n < 100; n += 1) {
@@ -45,7 +45,7 @@ export async function freePort(): Promise<number> {
   throw new Error("no free port from 9400 to 9499");
 }
 
-/** A real server, that can be stopped, restarted and paused. */
+/** A server process that can be stopped, restarted and paused. */
 export class Server {
   readonly directory = mkdtempSync(join(tmpdir(), "corecast-js-"));
   readonly adminSocket = join(this.directory, "admin");

@@ -55,7 +55,7 @@ afterAll(async () => {
 
 const origin = () => `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
 
-/** A page with the client in `window.socket`, and all that it says on the console that is an error. */
+/** A page with a connected client in `window.socket`, and the errors on its console. */
 async function open(backOff = { min: 50, max: 500 }): Promise<{ page: Page; errors: string[] }> {
   const page = await browser.newPage();
   const errors: string[] = [];
@@ -71,7 +71,7 @@ async function open(backOff = { min: 50, max: 500 }): Promise<{ page: Page; erro
   return { page, errors };
 }
 
-/** Subscribes the page, and keeps the numbers that arrive in `window.seen`. */
+/** Subscribes the page to a channel. `window.seen` collects the numbers that arrive. */
 function listen(page: Page, name: string) {
   return page.evaluate((name) => {
     const { socket, seen } = window as any as { socket: InstanceType<typeof Corecast>; seen: number[] };
@@ -93,7 +93,7 @@ test("1 000 messages arrive in order", async () => {
   await page.close();
 });
 
-test("a private channel, signed by a backend, which also refuses", async () => {
+test("a private channel that the backend signs, and one that it refuses", async () => {
   const { page, errors } = await open();
   await listen(page, "private-mine");
   await backend.publish("private-mine", "n", 7);
@@ -104,7 +104,7 @@ test("a private channel, signed by a backend, which also refuses", async () => {
   await page.close();
 });
 
-test("back after a restart of the server, with every channel", async () => {
+test("after a restart of the server the page reconnects, with every channel", async () => {
   const { page, errors } = await open();
   await listen(page, "a");
   await listen(page, "private-b");
@@ -118,7 +118,7 @@ test("back after a restart of the server, with every channel", async () => {
   await page.waitForFunction(() => (window as any).socket.channels().every((channel: any) => channel.state === "subscribed"));
   await backend.publish(["a", "private-b"], "n", 1);
   expect(await seen(page, 2)).toEqual([1, 1]);
-  // The browser itself reports attempts that nobody answered; the client adds nothing.
+  // The browser logs attempts without an answer; the client logs nothing.
   expect(errors.filter((text) => !text.includes("ERR_CONNECTION_REFUSED"))).toEqual([]);
   await page.close();
 });
@@ -147,8 +147,8 @@ test("in a worker: public and private, until it is terminated", async () => {
   await page.close();
 });
 
-test("offline: the silence is noticed; online: back at once", async () => {
-  // Waits that nobody lives to see the end of: it is the browser's word that ends them.
+test("offline: the silence is noticed; online: reconnects at once", async () => {
+  // The waits are longer than the test: only the browser's event can end them.
   const { page, errors } = await open({ min: 3_600_000, max: 3_600_000 });
   await listen(page, "a");
   await page.evaluate(() => {
@@ -167,13 +167,13 @@ test("offline: the silence is noticed; online: back at once", async () => {
   await page.waitForFunction(() => (window as any).socket.channel("a").state === "subscribed");
   await backend.publish("a", "n", 1);
   await backend.publish("a", "n", 2);
-  expect(await seen(page, 2)).toEqual([1, 2]); // and not twice, through the connection that was given up
+  expect(await seen(page, 2)).toEqual([1, 2]); // and not twice, through the abandoned connection
   expect(errors.filter((text) => !text.includes("ERR_INTERNET_DISCONNECTED"))).toEqual([]);
   await page.close();
 });
 
 test("10 000 messages a second into one tab: nothing is lost", { timeout: 90_000 }, async () => {
-  // Started without the debugging protocol, which would report every single frame, and so measure itself.
+  // Started without the debugging protocol, which would report every frame and so distort the measurement.
   const profile = mkdtempSync(join(tmpdir(), "corecast-js-"));
   const reports = new EventEmitter();
   reported = (body) => reports.emit("report", body);
@@ -181,7 +181,7 @@ test("10 000 messages a second into one tab: nothing is lost", { timeout: 90_000
   const ready = next();
   const child = spawn(CHROMIUM, [...ARGUMENTS, `--user-data-dir=${profile}`, `${origin()}/flood.html?${server.url}`], {
     stdio: "ignore",
-    detached: true, // a group of its own, which can be ended as one
+    detached: true, // a process group of its own, which is ended as a whole
   });
   try {
     expect(await ready).toBe("subscribed");
@@ -192,7 +192,7 @@ test("10 000 messages a second into one tab: nothing is lost", { timeout: 90_000
     let done = next();
     const calls: Promise<number>[] = [];
     const started = performance.now();
-    // Paced by the clock: what is due since the start and was not published yet.
+    // Paced by the clock: publishes what has become due since the start.
     await new Promise<void>((resolve) => {
       const timer = setInterval(() => {
         const due = Math.min(total, Math.floor(((performance.now() - started) / 1_000) * rate));
@@ -225,7 +225,7 @@ test("10 000 messages a second into one tab: nothing is lost", { timeout: 90_000
   }
 });
 
-test("the example shows both channels, and follows the connection", { timeout: 120_000 }, async () => {
+test("the example shows both channels and the state of the connection", { timeout: 120_000 }, async () => {
   const port = await freePort();
   const reserve = createServer().listen(port, "127.0.0.1");
   await once(reserve, "listening");

@@ -1,4 +1,4 @@
-// A worker of the classic kind, as a page without a bundler starts it. It is told the address, and says what it hears.
+// A classic worker, as a page without a bundler starts it. It receives the URL and posts the messages that it receives.
 importScripts("/corecast.min.js");
 onmessage = ({ data: url }) => {
   const socket = new Corecast(url, { auth: { endpoint: "/auth" } });

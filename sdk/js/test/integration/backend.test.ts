@@ -147,8 +147,8 @@ test("waits for a server that restarts, in order", async () => {
   const backend = new CorecastBackend({ adminSocket: server.adminSocket, timeout: 20_000 });
   await backend.request("ping");
   await server.stop();
-  // The connection ends before the process does, but is heard of in a later phase of the event loop: until then a request would
-  // still be sent on it, and be lost with it.
+  // The connection ends before the process does, but its end is reported in a later phase of the event loop. A request that is
+  // sent before that is lost.
   for (let round = 0; round < 3; round += 1) await new Promise((resolve) => setImmediate(resolve));
   const calls = [1, 2, 3].map((n) => backend.publish("a", "x", n));
   await server.start();
@@ -156,7 +156,7 @@ test("waits for a server that restarts, in order", async () => {
   await backend.close();
 });
 
-test("a full queue, a long line, and a server that is not there are errors", async () => {
+test("a full queue, a long line and a missing server are errors", async () => {
   const backend = new CorecastBackend({ adminSocket: server.adminSocket + ".none", timeout: 200, queueMax: 1, lineMax: 100 });
   await expect(backend.publish("a", "x", "y".repeat(100))).rejects.toMatchObject({ code: "too_large" });
   const first = backend.publish("a", "x");
@@ -165,7 +165,7 @@ test("a full queue, a long line, and a server that is not there are errors", asy
   await backend.close();
 });
 
-test("what was sent and never answered is not sent again", async () => {
+test("a request that was sent but not answered is not sent again", async () => {
   const directory = mkdtempSync(join(tmpdir(), "corecast-js-"));
   const lines: string[] = [];
   const connections: Socket[] = [];

@@ -1,8 +1,11 @@
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test, vi } from "vitest";
+import { once } from "node:events";
+import { createServer, type RequestListener, type Server as HttpServer, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
 import { WebSocket } from "ws";
 import { type ConnectionState, Corecast, type Options } from "../../src/index.js";
 import { CorecastBackend } from "../../src/server.js";
-import { KEY, Server } from "../corecast.js";
+import { freePort, KEY, Server } from "../corecast.js";
 
 let server: Server;
 let backend: CorecastBackend;
@@ -38,7 +41,7 @@ function reached(socket: Corecast, state: ConnectionState): Promise<void> {
 }
 
 test("10 000 messages arrive, in order, once", async () => {
-  // With heartbeats as by default: nobody is lost where this machine stands still for a second.
+  // With the default heartbeats: a stall of a second on this machine does not close the connection.
   const own = await Server.start("--http", "off");
   const publisher = new CorecastBackend({ key: KEY, adminSocket: own.adminSocket });
   onTestFinished(async () => {
@@ -62,9 +65,98 @@ test("the server's refusals carry its codes", async () => {
   const socket = client();
   await expect(socket.subscribe("presence-x").subscribed).rejects.toMatchObject({ code: "invalid_channel" });
   await expect(socket.subscribe("private-x").subscribed).rejects.toMatchObject({ code: "auth_required" });
-  const channels = Array.from({ length: 9 }, (_, n) => socket.subscribe(`c${n}`));
-  await Promise.all(channels.slice(0, 8).map(({ subscribed }) => subscribed));
-  await expect(channels[8]!.subscribed).rejects.toMatchObject({ code: "too_many_subscriptions" });
+});
+
+test("a channel beyond the server's limit becomes live when another one is left", async () => {
+  const socket = client();
+  const channels = Array.from({ length: 8 }, (_, n) => socket.subscribe(`c${n}`));
+  const ninth = socket.subscribe("c8");
+  const refused = new Promise<string>((resolve) => ninth.once("socket:subscribe.error", ({ code }) => resolve(code)));
+  await Promise.all(channels.map(({ subscribed }) => subscribed));
+  expect(await refused).toBe("too_many_subscriptions");
+  await channels[3]!.unsubscribe();
+  await ninth.subscribed;
+});
+
+test("a name that the server cannot read fails alone", async () => {
+  const socket = client();
+  const [bad, good] = ["\ud83d", "good"].map((name) => socket.subscribe(name)); // one half of an emoji
+  await good!.subscribed;
+  await expect(bad!.subscribed).rejects.toMatchObject({ code: expect.stringMatching(/^(malformed_message|invalid_channel)$/) });
+});
+
+test("two references share a subscription of the server", async () => {
+  const socket = client();
+  const [first, second] = [socket.subscribe("shared"), socket.subscribe("shared")];
+  await Promise.all([first.subscribed, second.subscribed]);
+  const heard = new Promise((resolve) => second.bind("x", resolve));
+  await first.unsubscribe();
+  expect(await backend.publish("shared", "x", 1)).toBe(1);
+  expect(await heard).toBe(1);
+  await second.unsubscribe();
+  expect(await backend.publish("shared", "x", 2)).toBe(0);
+});
+
+/** An HTTP server of the application, and its URL. */
+async function application(answer: RequestListener): Promise<{ url: string; http: HttpServer }> {
+  const http = createServer(answer).listen(0, "127.0.0.1");
+  onTestFinished(() => void http.close().closeAllConnections());
+  await once(http, "listening");
+  return { url: `127.0.0.1:${(http.address() as AddressInfo).port}`, http };
+}
+
+test("a refused connection tells its cause", async () => {
+  const cause = async (url: string) => {
+    const socket = new Corecast(url, { WebSocket });
+    sockets.push(socket);
+    const error = await new Promise((resolve) => socket.on("closed", resolve));
+    expect(socket.lastError).toBe(error);
+    return error;
+  };
+  expect(await cause(`ws://127.0.0.1:${await freePort()}`)).toMatchObject({
+    code: "connect_failed",
+    message: expect.stringContaining("ECONNREFUSED"),
+  });
+  const { url, http } = await application(() => {});
+  http.on("upgrade", (_, socket) => socket.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"));
+  expect(await cause(`ws://${url}`)).toMatchObject({ code: "connect_failed", status: 403 });
+});
+
+test("signing endpoints over HTTP: redirects, a login page, nothing", async () => {
+  const { url } = await application(async (request, response) => {
+    const path = request.url!;
+    if (path === "/login") return response.setHeader("content-type", "text/html").end("<html>Log in</html>");
+    if (path === "/302") return response.writeHead(302, { location: "/login" }).end();
+    if (path === "/307") return response.writeHead(307, { location: "/auth" }).end();
+    if (path === "/204") return response.writeHead(204).end();
+    let form = "";
+    for await (const text of request) form += text;
+    const { status, body } = await backend.authorize(new URLSearchParams(form), () => true);
+    response.writeHead(status).end(body);
+  });
+  const outcome = (path: string) =>
+    client({ auth: `http://${url}${path}` })
+      .subscribe("private-a")
+      .subscribed.catch((error) => error);
+  expect(await outcome("/auth")).toBeUndefined();
+  expect(await outcome("/307")).toBeUndefined();
+  for (const [path, status, text] of [
+    ["/login", 200, `http://${url}/login answered 200 without JSON: <html>Log in</html>`],
+    ["/302", 200, `http://${url}/302 answered 200 after a redirect to http://${url}/login without JSON: <html>Log in</html>`],
+    ["/204", 204, `http://${url}/204 answered 204 without JSON: an empty body`],
+  ] as const) {
+    expect(await outcome(path)).toMatchObject({ code: "auth_refused", status, message: text });
+  }
+});
+
+test("disconnect aborts a pending request to the signing endpoint", async () => {
+  const { url, http } = await application(() => {});
+  const socket = client({ auth: `http://${url}/auth` });
+  socket.subscribe("private-a");
+  const [, response] = (await once(http, "request")) as [unknown, ServerResponse];
+  const closed = once(response, "close");
+  socket.disconnect();
+  await closed;
 });
 
 test("private channels, with and without channel_data; a wrong signature is refused", async () => {
@@ -76,7 +168,7 @@ test("private channels, with and without channel_data; a wrong signature is refu
   await expect(socket.subscribe("private-wrong").subscribed).rejects.toMatchObject({ code: "auth_invalid" });
 });
 
-test("unsubscribe is confirmed, and the server knows it", async () => {
+test("unsubscribe is confirmed, and the server no longer counts the subscriber", async () => {
   const socket = client();
   const channel = socket.subscribe("left");
   await channel.subscribed;
@@ -85,7 +177,7 @@ test("unsubscribe is confirmed, and the server knows it", async () => {
   expect(await backend.publish("left", "x")).toBe(0);
 });
 
-test("a restart under the client: 1012 where it is drained, back on its own, private channels signed anew", async () => {
+test("after a restart of the server the client reconnects and signs private channels again", async () => {
   const attempts: number[] = [];
   const closes: { code: number; at: number }[] = [];
   class Observed extends WebSocket {
@@ -98,7 +190,7 @@ test("a restart under the client: 1012 where it is drained, back on its own, pri
   const socket = client({
     WebSocket: Observed,
     auth: ({ socketId, channel }) => backend.sign(socketId, channel),
-    // A slow machine is not what this is about.
+    // The test does not depend on the speed of the machine.
     livedAfter: 60_000,
     unavailableAfter: 60_000,
   });
@@ -106,7 +198,7 @@ test("a restart under the client: 1012 where it is drained, back on its own, pri
   await Promise.all(channels.map(({ subscribed }) => subscribed));
   const states: ConnectionState[] = [];
   socket.on("state_change", ({ current }) => states.push(current));
-  // The longest that the jitter allows: then the least that lies between a loss and the next attempt is known.
+  // Without jitter the least time between a loss and the next attempt is known.
   const random = vi.spyOn(Math, "random").mockReturnValue(1);
   onTestFinished(() => random.mockRestore());
   for (const [signal, code] of [["SIGTERM", 1012], ["SIGKILL", 1006]] as const) {
@@ -117,7 +209,7 @@ test("a restart under the client: 1012 where it is drained, back on its own, pri
     await lost;
     expect(channels.map(({ state }) => state)).toEqual(["subscribing", "subscribing"]);
     const back = channels.map((channel) => channel.subscribed);
-    // Some attempts find nobody.
+    // Some attempts fail while there is no server.
     await expect.poll(() => closes.length, { timeout: 10_000 }).toBeGreaterThan(3);
     expect(closes[0]!.code).toBe(code);
     const bounds = signal === "SIGTERM" ? [50, 100, 200] : [200, 200, 200]; // no connection lived
@@ -133,7 +225,7 @@ test("a restart under the client: 1012 where it is drained, back on its own, pri
   }
 });
 
-test("asked to leave by shed and by drain: back after the wait that it was told, and not before", async () => {
+test("after shed and drain the client reconnects when the wait that it was told is over, not before", async () => {
   const opened: number[] = [];
   const closes: { code: number; reason: string; at: number }[] = [];
   class Observed extends WebSocket {
@@ -166,7 +258,7 @@ test("asked to leave by shed and by drain: back after the wait that it was told,
     expect(wait).toBeGreaterThanOrEqual(500);
     const attempts = opened.length;
     if (command === "drain") {
-      await own.stop(); // it ends by itself; where it has not yet, at once
+      await own.stop(); // it ends by itself; otherwise at once
       await own.start();
     }
     await channel.subscribed;
@@ -176,7 +268,7 @@ test("asked to leave by shed and by drain: back after the wait that it was told,
   expect(heard).toEqual(["shed", "drain"]);
 });
 
-test("a network that goes silent is noticed by the missing pong, and the client is back once it speaks", async () => {
+test("a silent network is noticed by the missing pong, and the client reconnects when it recovers", async () => {
   const socket = client();
   const channel = socket.subscribe("a");
   await channel.subscribed;
@@ -189,7 +281,7 @@ test("a network that goes silent is noticed by the missing pong, and the client 
   await channel.subscribed;
 });
 
-test("disconnected by the server: for good with 4000, back at once with 4200", async () => {
+test("disconnected by the server: final with 4000, reconnects at once with 4200", async () => {
   const socket = client();
   const first = await socket.connect();
   const moved = reached(socket, "connecting");

@@ -5,7 +5,7 @@ export interface Sent {
   data?: any;
 }
 
-/** The client's end of a scripted connection. Nothing happens on it that the test does not do. */
+/** The client's end of a scripted connection: nothing happens on it unless the test does it. */
 export class FakeSocket {
   readyState = 0;
   onmessage: ((event: any) => void) | null = null;
@@ -26,7 +26,7 @@ export class FakeSocket {
     this.closedWith = code;
   }
 
-  /** The server says something. */
+  /** The server sends a message. */
   say(event: string, members: { channel?: string; data?: unknown } = {}) {
     this.onmessage?.({ data: JSON.stringify({ event, ...members }) });
   }
@@ -36,7 +36,7 @@ export class FakeSocket {
     this.say("socket:connected", { data: { socket_id, heart } });
   }
 
-  /** The connection ends from outside. */
+  /** The connection ends. */
   end(code: number, reason = "") {
     this.readyState = 3;
     this.onclose?.({ code, reason });

@@ -1,6 +1,6 @@
 /**
- * Any interleaving of what the application, the network and the server do, against a model of the server (PROTOCOL.md).
- * fast-check prints the seed and the shortest sequence that fails; `fc.assert(…, { seed, path })` replays it.
+ * Any interleaving of actions of the application, the network and the server, against a model of the server (docs/protocol.md).
+ * fast-check prints the seed and the shortest failing sequence; `fc.assert(…, { seed, path })` replays it.
  */
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -30,7 +30,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: fc.constantFrom("connect" as const, "disconnect" as const, "wait" as const) }) },
 );
 
-/** The server's side of one connection: requests wait to be read, and what it says waits to be delivered. */
+/** The server's side of one connection. Requests wait to be read, and replies and messages wait to be delivered. */
 class Connection {
   read = 0;
   subscribed = new Set<string>();

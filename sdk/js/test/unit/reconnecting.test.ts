@@ -46,7 +46,7 @@ describe("by close code", () => {
     expect(waited(closed(code).fake)).toBe(1_250);
   });
 
-  test.each([4200, 4201, 4202, 4299])("%i: at once, and with back-off where it happens again", (code) => {
+  test.each([4200, 4201, 4202, 4299])("%i: at once, and with back-off if it happens again", (code) => {
     const { fake } = closed(code);
     expect(waited(fake)).toBeLessThanOrEqual(10);
     fake.last.connected();
@@ -54,7 +54,7 @@ describe("by close code", () => {
     expect(waited(fake)).toBe(500);
   });
 
-  test.each([1002, 1003, 1007, 1009])("%i: without the requests that it answers; a second time, not at all", async (code) => {
+  test.each([1002, 1003, 1007, 1009])("%i: reconnects without the requests in flight; a second time, not at all", async (code) => {
     const { fake, socket } = client();
     const live = socket.subscribe("live");
     fake.last.connected();
@@ -182,7 +182,7 @@ test("an attempt without socket:connected is given up after 10 s", () => {
   expect(fake.sockets).toHaveLength(2);
 });
 
-test("connect resolves with the socket_id, and rejects where the server refuses for good", async () => {
+test("connect resolves with the socket_id, and rejects if the server refuses for good", async () => {
   const { fake, socket } = client();
   const first = socket.connect();
   expect(fake.sockets).toHaveLength(1);
@@ -269,7 +269,7 @@ test.each(["", "fake", "//fake", "/ws", "http://fake", "https://fake", "file:///
   "%o is not a WebSocket URL",
   (url: any) => {
     const fake = new Fake();
-    expect(() => new Corecast(url, { WebSocket: fake.WebSocket, autoConnect: false })).toThrow(new RegExp(`not a WebSocket URL.*${url}`));
+    expect(() => new Corecast(url, { WebSocket: fake.WebSocket, autoConnect: false })).toThrow(new RegExp(`not a WebSocket URL.*: ${url}$`));
   },
 );
 
@@ -407,7 +407,7 @@ describe("in a browser", () => {
     expect(socket.state).toBe("connecting");
   });
 
-  test("offline: unavailable at once, where there is no connection", () => {
+  test("offline without a connection: unavailable at once", () => {
     const { socket, offline } = browser();
     offline();
     expect(socket.state).toBe("unavailable");
