@@ -5,10 +5,11 @@
 use corecast::api::By;
 use corecast::config::Limits;
 use corecast::hub::addresses::{Address, Verdict};
-use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use corecast::hub::message::Message;
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
+use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::channel::Channel;
 use corecast::protocol::close::CloseReason;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,6 +1,7 @@
 //! Mail between two shards: there and back, through inboxes, doorbells and polls.
 
-use corecast::hub::mail::{Fence, Mail, ShardId};
+use corecast::hub::mail::{Fence, Mail};
+use corecast::ids::ShardId;
 use corecast::shard::DOORBELL;
 use corecast::shard::doorbell::Doorbell;
 use corecast::shard::mesh::{Mesh, inbox};

@@ -86,6 +86,7 @@ pub mod api;
 pub mod config;
 pub mod control;
 pub mod hub;
+pub mod ids;
 pub mod metrics;
 pub mod protocol;
 pub mod server;

@@ -9,7 +9,7 @@ mod supervisor;
 
 use crate::config::{Config, HttpListener, Invalid, Live, Pin};
 use crate::control as http;
-use crate::hub::mail::{SHARDS_MAX, ShardId};
+use crate::ids::{SHARDS_MAX, ShardId};
 use crate::shard::doorbell::Doorbell;
 use crate::shard::mesh;
 use crate::shard::orders::Order;

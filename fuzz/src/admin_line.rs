@@ -8,9 +8,10 @@ use corecast::api::refusal::NO_CONNECTION;
 use corecast::api::{Operation, Refusal, Reply, Request, Rows};
 use corecast::config::Limits;
 use corecast::hub::addresses::Verdict;
-use corecast::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
+use corecast::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
+use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::close::CloseReason;
 
 /// The bytes are lines. Panics where a reply is missing, is one too many, or belongs to another request.

@@ -7,10 +7,11 @@ use crate::api::refusal::NO_CONNECTION;
 use crate::api::reply;
 use crate::api::request::Busiest;
 use crate::api::{Command, Publish, Refusal, Reply, Request, Route, Rows};
-use crate::hub::mail::{Answer, Asker, ConnKey, Question, Settled, ShardId};
+use crate::hub::mail::{Answer, Question, Settled};
 use crate::hub::message::Message;
 use crate::hub::survey::{Best, BusyAddress, BusyChannel};
 use crate::hub::{Hub, Port};
+use crate::ids::{Asker, ConnKey, ShardId};
 use crate::metrics::Stats;
 use crate::protocol::channel::Channel;
 use crate::protocol::socket_id::SocketId;
@@ -470,9 +471,10 @@ mod tests {
     use crate::config::Limits;
     use crate::hub::addresses::Verdict;
     use crate::hub::directory::HELD_BACK_TICKS;
-    use crate::hub::mail::{Arrival, Mail, Slot};
+    use crate::hub::mail::{Arrival, Mail};
     use crate::hub::pages::{Chunk, Pages};
     use crate::hub::{Identity, Urgency};
+    use crate::ids::Slot;
     use crate::protocol::close::CloseReason;
 
     /// Keeps letters, and answers to sessions.

@@ -9,11 +9,13 @@ use crate::api::reply::ChannelCount;
 use crate::api::request::Events;
 use crate::api::{ConnectionInfo, Refusal, Reply, Request};
 use crate::hub::follower::{Follower, Told};
-use crate::hub::journal::{Event, JOURNAL};
-use crate::hub::mail::{Answer, Asker, Question, ShardId};
+use crate::hub::journal::JOURNAL;
+use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::TAPS;
-use crate::hub::taps::Sighting;
+use crate::hub::observe::sighting::Sighting;
+use crate::hub::reports::Event;
 use crate::hub::{Hub, Port};
+use crate::ids::{Asker, ShardId};
 
 /// A piece of a stream.
 #[derive(Debug)]

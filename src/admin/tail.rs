@@ -1,9 +1,10 @@
 //! A stream of what the server sees and decides: which shards are asked for more. Pure.
 
 use crate::api::{Refusal, request};
-use crate::hub::mail::{Question, ShardId};
+use crate::hub::mail::Question;
 use crate::hub::observe::TAPS;
-use crate::hub::taps::Filter;
+use crate::hub::observe::sighting::Filter;
+use crate::ids::ShardId;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;

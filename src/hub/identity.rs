@@ -5,7 +5,7 @@
 //! and the second half is the key under a mask that depends on the first. So ids do not tell how many connections there are,
 //! an id cannot be guessed or altered into another, and one from an earlier process names no connection.
 
-use crate::hub::mail::{ConnKey, ShardId};
+use crate::ids::{ConnKey, ShardId};
 use crate::protocol::socket_id::SocketId;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;

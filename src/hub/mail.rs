@@ -1,47 +1,16 @@
-//! What shards say to each other, and the names they use for things that live in one of them.
+//! The letters that shards exchange.
 
 use crate::api::{By, Operation, Refusal, Reply, Request, Rows};
 use crate::hub::addresses::{Address, Verdict};
-use crate::hub::journal::Event;
 use crate::hub::message::Payload;
+use crate::hub::observe::sighting::{Filter, Sighting};
+use crate::hub::reports::Event;
 use crate::hub::reports::Report;
 use crate::hub::survey::{Best, BusyAddress, BusyChannel};
-use crate::hub::taps::{Filter, Sighting};
+use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use std::sync::Arc;
-
-/// Index of a shard, below [`SHARDS_MAX`].
-pub type ShardId = u16;
-/// Index of a connection in its shard's slab.
-pub type Slot = u32;
-
-/// More shards than this do not fit into a [`SocketId`](crate::protocol::socket_id::SocketId).
-pub const SHARDS_MAX: usize = 256;
-
-/// A connection, for as long as it lives: a slot is used again, a generation is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnKey {
-    /// The shard that accepted it.
-    pub shard: ShardId,
-    /// Its slot there.
-    pub slot: Slot,
-    /// How many connections the slot has had before.
-    pub generation: u32,
-}
-
-/// A request of an admin connection: where the answer goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Asker {
-    /// Shard that serves the admin connection.
-    pub shard: ShardId,
-    /// Its session there.
-    pub session: u32,
-    /// Generation of that session's slot.
-    pub generation: u32,
-    /// Number of the request within the session.
-    pub request: u64,
-}
 
 /// A connection that waits to hear from its address's owner whether it may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,6 +27,7 @@ pub mod simulation;
 
 use crate::api::Reply;
 use crate::config::{Key, Limits, Live};
+use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Counters;
 use crate::protocol::auth::KeyRing;
 use crate::protocol::channel::{Channel, ChannelName};
@@ -40,7 +41,7 @@ pub use audience::pages;
 pub use channel::directory;
 use directory::Directory;
 use identity::Identities;
-use mail::{Answer, Arrival, Asker, Cause, ConnKey, Fence, Mail, Question, Settled, ShardId, Slot};
+use mail::{Answer, Arrival, Cause, Fence, Mail, Question, Settled};
 use observe::Observers;
 pub use observe::{busiest as survey, follower, journal, reports, taps};
 use pages::{Chunk, Pages};

@@ -2,7 +2,7 @@
 
 use super::directory::total;
 use super::journal::JOURNAL;
-use super::mail::{Answer, Asker, Cause, Change, Fence, Mail, Question, ShardId, Slot};
+use super::mail::{Answer, Cause, Change, Fence, Mail, Question};
 use super::observe::Client;
 use super::reports::Report;
 use super::{Hub, Port};
@@ -10,6 +10,7 @@ use crate::api::refusal::NO_SUBSCRIPTION;
 use crate::api::reply::ChannelCount;
 use crate::api::request::Unsubscribe;
 use crate::api::{Reply, Request, Rows};
+use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
 use crate::protocol::event::ErrorCode;

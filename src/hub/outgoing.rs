@@ -3,7 +3,8 @@
 //! Nothing here blocks and nothing is dropped. It stays bounded because a publish is acknowledged only after every shard
 //! concerned has taken its mail ([`Outgoing::send_after`]) and publishers have a window of unacknowledged publishes.
 
-use crate::hub::mail::{Mail, ShardId};
+use crate::hub::mail::Mail;
+use crate::ids::ShardId;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -105,7 +106,8 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::mail::{Asker, Settled};
+    use crate::hub::mail::Settled;
+    use crate::ids::Asker;
 
     /// Peers that take as many letters as they have room for, and what they took, in order. Letters carry a number.
     struct Peers {

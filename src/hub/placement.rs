@@ -2,7 +2,7 @@
 
 use super::addresses::Address;
 use super::identity;
-use super::mail::ShardId;
+use crate::ids::ShardId;
 use crate::protocol::channel::Channel;
 use ahash::RandomState;
 

@@ -2,9 +2,10 @@
 //! shards there are. The owner gives the message its place in the channel's order; [`Audiences`](super::audience) encode it.
 
 use super::directory::{Sequenced, total};
-use super::mail::{Asker, ConnKey, Exclusion, Mail, Publish, Settled, ShardId};
+use super::mail::{Exclusion, Mail, Publish, Settled};
 use super::message::{Message, Payload};
 use super::{Hub, Port};
+use crate::ids::{Asker, ConnKey, ShardId};
 use crate::protocol::channel::Channel;
 use smallvec::SmallVec;
 

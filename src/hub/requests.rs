@@ -1,7 +1,8 @@
 //! What the clients of this shard ask, from their text messages to the letters that follow.
 
-use super::mail::{Mail, Slot};
+use super::mail::Mail;
 use super::{Heard, Hub, Port};
+use crate::ids::Slot;
 use crate::protocol::auth::Failure;
 use crate::protocol::channel::{Channel, Kind};
 use crate::protocol::close::CloseReason;

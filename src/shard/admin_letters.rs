@@ -1,6 +1,7 @@
 //! What the hub has for the admin sessions of a shard, and for the shard itself on their behalf.
 
-use crate::hub::mail::{Answer, Asker, Question, Settled};
+use crate::hub::mail::{Answer, Question, Settled};
+use crate::ids::Asker;
 
 /// Collected while the hub runs, and handed over by the turn.
 #[derive(Default)]

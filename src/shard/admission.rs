@@ -2,8 +2,9 @@
 
 use crate::config::Limits;
 use crate::hub::addresses::{Address, Excess, Verdict};
-use crate::hub::mail::{Arrival, ShardId, Slot};
+use crate::hub::mail::Arrival;
 use crate::hub::places::{Named, Place, Places, Source};
+use crate::ids::{ShardId, Slot};
 use crate::protocol::close::CloseReason;
 use crate::shard::heartbeats::wheel::TICK_MS;
 use crate::wire::upgrade::{REFUSALS, Refusal, TOO_MANY_CONNECTIONS, TOO_MANY_UPGRADES};

@@ -1,6 +1,6 @@
 //! Connections on their way out: those that are to be closed, those whose slot is to be freed, and why connections ended.
 
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 
 /// The departures of a shard.

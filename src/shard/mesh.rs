@@ -1,7 +1,8 @@
 //! The mail between shards: bounded inboxes, backlogs for letters that do not fit, and doorbells that ring once a turn.
 
-use crate::hub::mail::{Mail, ShardId};
+use crate::hub::mail::Mail;
 use crate::hub::outgoing::{Outgoing, Post};
+use crate::ids::ShardId;
 use crate::shard::doorbell::Doorbell;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::VecDeque;

@@ -4,7 +4,8 @@
 
 use crate::api::Operation;
 use crate::config::Live;
-use crate::hub::mail::{Answer, Asker, ShardId};
+use crate::hub::mail::Answer;
+use crate::ids::{Asker, ShardId};
 use crossbeam_channel::Sender;
 use mio::net::UnixStream;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 
 use crate::config::Limits;
 use crate::hub::bucket::{Bucket, Left, Rate};
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use crate::protocol::close::Pace;
 
 /// What each connection may still send, by slot; as long as the highest slot that was limited.

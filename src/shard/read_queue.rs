@@ -1,6 +1,6 @@
 //! Connections that are to be read although the poll will not report them again.
 
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use std::collections::VecDeque;
 
 /// The connections that wait for their turn to be read.

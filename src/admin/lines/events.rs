@@ -2,9 +2,9 @@
 
 use crate::api::ConnectionInfo;
 use crate::api::reply::{ChannelCount, written};
-use crate::hub::journal::Event;
-use crate::hub::mail::ShardId;
+use crate::hub::reports::Event;
 use crate::hub::reports::Happening;
+use crate::ids::ShardId;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
 use crate::protocol::socket_id::SocketId;

@@ -1,8 +1,8 @@
 //! What a tail shows → lines. Pure.
 
 use crate::api::reply::written;
-use crate::hub::mail::ShardId;
-use crate::hub::taps::{Sight, Sighting};
+use crate::hub::observe::sighting::{Sight, Sighting};
+use crate::ids::ShardId;
 use crate::protocol::close::CloseReason;
 use crate::protocol::json;
 use crate::protocol::socket_id::SocketId;

@@ -3,7 +3,8 @@
 //! Beside the connections, not in them: who is not counted, and was named by nobody but itself, costs nothing here.
 
 use crate::hub::addresses::{Address, Excess, Verdict};
-use crate::hub::mail::{Arrival, Slot};
+use crate::hub::mail::Arrival;
+use crate::ids::Slot;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 

@@ -3,8 +3,8 @@
 use super::pages::{Chunk, PageId};
 use super::{Audiences, Kind, Port};
 use crate::hub::Urgency;
-use crate::hub::mail::{ConnKey, Slot};
 use crate::hub::message::Message;
+use crate::ids::{ConnKey, Slot};
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
 

@@ -3,7 +3,8 @@
 use super::member::{NOT_LIVE, Subscription};
 use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
-use crate::hub::mail::{Cause, Change, Membership, Slot};
+use crate::hub::mail::{Cause, Change, Membership};
+use crate::ids::Slot;
 use crate::protocol::channel::Channel;
 use crate::protocol::event;
 

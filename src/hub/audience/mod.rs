@@ -16,9 +16,9 @@ pub mod pages;
 mod replies;
 pub mod table;
 
-use super::mail::{ConnKey, ShardId, Slot};
 use super::message::Message;
 use super::{Port, identity};
+use crate::ids::{ConnKey, ShardId, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::event;
 pub use delivery::Delivered;

@@ -2,7 +2,7 @@
 
 use super::super::{Port, Urgency};
 use super::Audiences;
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use std::collections::VecDeque;
 
 impl Audiences {

@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::pages::{PageId, Pages};
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use crate::protocol::channel::{Channel, ChannelName};
 use hashbrown::HashTable;
 use slab::Slab;

@@ -4,7 +4,7 @@
 //! that is loaded again is gone for a moment, and nobody wants to hear of it. So an entry lives exactly as long as the
 //! channel is occupied by what consumers are told, and one walk over the entries is the snapshot that fits.
 
-use crate::hub::mail::ShardId;
+use crate::ids::ShardId;
 use crate::protocol::channel::{Channel, ChannelName};
 use hashbrown::HashTable;
 use slab::Slab;

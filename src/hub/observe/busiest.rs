@@ -7,7 +7,7 @@
 use crate::api::By;
 use crate::hub::addresses::{Address, Addresses};
 use crate::hub::directory::Directory;
-use crate::hub::mail::Asker;
+use crate::ids::Asker;
 use crate::protocol::channel::ChannelName;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

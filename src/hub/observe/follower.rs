@@ -7,8 +7,10 @@
 use crate::api::reply::ChannelCount;
 use crate::api::request::Connections;
 use crate::api::{ConnectionInfo, Rows};
-use crate::hub::journal::{Event, JOURNAL};
-use crate::hub::mail::{Answer, Question, ShardId};
+use crate::hub::journal::JOURNAL;
+use crate::hub::mail::{Answer, Question};
+use crate::hub::reports::Event;
+use crate::ids::ShardId;
 
 /// One consumer's place.
 pub struct Follower {

@@ -15,23 +15,13 @@
 //! beyond the snapshot's number comes again as an event. Per connection and per channel the last event decides, or, where
 //! there is none, the page, which then is right: whoever applies snapshot and events knows what the server knows.
 
-use crate::hub::mail::{Answer, Asker, ShardId};
-use crate::hub::reports::{Happening, Report};
+use crate::hub::mail::Answer;
+use crate::hub::reports::{Event, Report};
+use crate::ids::{Asker, ShardId};
 use std::collections::VecDeque;
 
 /// The shard that keeps the journal.
 pub const JOURNAL: ShardId = 0;
-
-/// One numbered line of the journal.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// When its shard told, milliseconds since 1970.
-    pub time_ms: u64,
-    /// The shard that told.
-    pub shard: ShardId,
-    /// What happened.
-    pub what: Happening,
-}
 
 /// The latest events, and who reads them.
 pub struct Journal {
@@ -220,6 +210,7 @@ const BATCH_EVENTS: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::reports::Happening;
     use crate::protocol::socket_id::SocketId;
 
     fn asker(session: u32) -> Asker {

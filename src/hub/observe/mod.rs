@@ -7,13 +7,15 @@ pub mod busiest;
 pub mod follower;
 pub mod journal;
 pub mod reports;
+pub mod sighting;
 pub mod taps;
 
 use super::addresses::Addresses;
 use super::directory::Directory;
-use super::mail::{Answer, Asker, Question, ShardId};
+use super::mail::{Answer, Question};
 use super::message::Message;
 use crate::api::By;
+use crate::ids::{Asker, ShardId};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
 use crate::protocol::event::ErrorCode;
@@ -22,10 +24,11 @@ use ahash::RandomState;
 use busiest::Survey;
 use journal::{FOLLOWERS_MAX, Journal};
 use reports::{Happening, Report, Reports};
+use sighting::{Filter, Sight, shortened, shown_channel};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use taps::{Filter, Sight, TAPS_MAX, Taps, shortened, shown_channel};
+use taps::{TAPS_MAX, Taps};
 
 /// Everything that watches one shard.
 pub struct Observers {

@@ -5,7 +5,7 @@
 //! busy gets fewer and larger letters, and what may wait is bounded: beyond it all that waits is given up, and said to be
 //! lost, which makes every consumer begin anew.
 
-use crate::hub::mail::ShardId;
+use crate::ids::ShardId;
 use crate::protocol::channel::{ChannelName, NAME_BYTES_MAX};
 use crate::protocol::close::CloseReason;
 use crate::protocol::socket_id::SocketId;
@@ -53,6 +53,17 @@ pub struct Report {
     pub lost: u64,
     /// What happened since the letter before, in order.
     pub happenings: Vec<Happening>,
+}
+
+/// One numbered line of the journal.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When its shard told, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The shard that told.
+    pub shard: ShardId,
+    /// What happened.
+    pub what: Happening,
 }
 
 /// What waits to be told.

@@ -4,60 +4,13 @@
 //! Nothing is looked at while there is no tap: one branch per request, publish and end of a connection, none per delivery.
 //! A tap is told when it asks ([`Taps::more`]), so one that does not read costs what may wait for it and nothing else.
 
+use super::sighting::{Filter, Sight, Sighting};
 use crate::api::request::{KINDS, SHOWN_BYTES_MAX};
-use crate::hub::mail::{Answer, Asker, ShardId};
-use crate::protocol::channel::{Channel, ChannelName, NAME_BYTES_MAX};
-use crate::protocol::socket_id::SocketId;
-use ipnet::IpNet;
+use crate::hub::mail::Answer;
+use crate::ids::{Asker, ShardId};
+use crate::protocol::channel::NAME_BYTES_MAX;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// Something that the server saw, or decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
-pub enum Sight {
-    /// A client was let in.
-    Connect { socket_id: SocketId, address: Option<SocketAddr> },
-    /// An upgrade request was answered with an HTTP error.
-    Refuse { address: Option<SocketAddr>, why: &'static str },
-    /// A client asked to hear a channel. The name is what it sent where it is no legal one.
-    Subscribe { socket_id: SocketId, address: Option<SocketAddr>, channel: Box<str>, error: Option<&'static str> },
-    /// Or no longer.
-    Unsubscribe { socket_id: SocketId, address: Option<SocketAddr>, channel: Box<str>, error: Option<&'static str> },
-    /// A message got its place; `event` as it stands between quotes, `bytes` those of its data, of which the first are shown
-    /// where a tap asked for them.
-    Publish { channel: ChannelName, event: Box<str>, bytes: usize, subscribers: u64, data: Option<Box<str>> },
-    /// A connection ended.
-    Close { socket_id: Option<SocketId>, address: Option<SocketAddr>, kind: u8, code: Option<u16> },
-    /// A message was refused because its client sends too many.
-    Limit { socket_id: SocketId, address: Option<SocketAddr> },
-}
-
-/// A sighting, and when: microseconds of the hub's clock of turns.
-#[derive(Clone, Debug)]
-pub struct Sighting {
-    /// When.
-    pub at_us: u64,
-    /// What was seen.
-    pub sight: Sight,
-}
-
-/// What a tap wants to see.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
-    /// Bits of [`KINDS`].
-    pub kinds: u8,
-    /// Only what concerns a channel of such a name; `*` stands for anything.
-    pub channel: Option<Box<str>>,
-    /// Only what clients from there do.
-    pub network: Option<IpNet>,
-    /// One in so many of what passes.
-    pub sample: u32,
-    /// At most so many a second and shard.
-    pub rate: u32,
-    /// Bytes of data that are shown.
-    pub data_bytes: usize,
-}
 
 /// The taps of a shard.
 #[derive(Default)]
@@ -162,17 +115,6 @@ impl Taps {
     }
 }
 
-impl Filter {
-    /// Whether a tap wants to see it.
-    fn passes(&self, kind: usize, channel: Option<&str>, address: Option<SocketAddr>) -> bool {
-        let is_of_channel = |pattern: &str| channel.is_some_and(|channel| matches(pattern, channel));
-        let is_of_network = |net: &IpNet| address.is_some_and(|address| net.contains(&address.ip().to_canonical()));
-        self.kinds & 1 << kind != 0
-            && self.channel.as_deref().is_none_or(is_of_channel)
-            && self.network.as_ref().is_none_or(is_of_network)
-    }
-}
-
 impl Tap {
     /// Whether it is the one in so many.
     fn samples(&mut self) -> bool {
@@ -192,32 +134,6 @@ impl Tap {
         }
         self.taken += 1;
         self.taken <= self.filter.rate && self.waiting.len() < WAITING_MAX
-    }
-}
-
-/// Whether a name is of this pattern: `*` stands for any text, everything else for itself.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    // The earliest place for each leaves the most to those behind it.
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
-/// The first bytes of a text, whole characters.
-pub fn shortened(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
-}
-
-/// A channel's name as it is shown, also where it is no legal one.
-pub fn shown_channel(name: &str) -> Box<str> {
-    match Channel::parse(name) {
-        Some(_) => name.into(),
-        None => shortened(name, NAME_BYTES_MAX).into(),
     }
 }
 
@@ -256,45 +172,6 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_anything() {
-        for (pattern, name, expected) in [
-            ("user:13", "user:13", true),
-            ("user:13", "user:131", false),
-            ("user:*", "user:", true),
-            ("user:*", "users:1", false),
-            ("*", "anything", true),
-            ("*:1*:z", "a:1:1b:z", true),
-            ("*:1*:z", "a:2b:z", false),
-            ("a*a", "a", false),
-            ("a*a", "aa", true),
-            ("**x**", "abxcd", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn a_filter_names_kinds_channels_and_networks() {
-        let [near, far] = ["10.1.2.3:5", "11.1.2.3:5"].map(|address| address.parse().ok());
-        let of = |change: &dyn Fn(&mut Filter)| {
-            let mut filter = filter();
-            change(&mut filter);
-            filter
-        };
-        assert!(of(&|_| ()).passes(6, None, None));
-        assert!(!of(&|filter| filter.kinds = 1).passes(6, None, None));
-        let channel = of(&|filter| filter.channel = Some("a*".into()));
-        assert!(
-            channel.passes(2, Some("ab"), None)
-                && !channel.passes(2, Some("b"), None)
-                && !channel.passes(5, None, None)
-        );
-        let network = of(&|filter| filter.network = "10.0.0.0/8".parse().ok());
-        assert!(network.passes(0, None, near) && !network.passes(0, None, far) && !network.passes(0, None, None));
-    }
-
-    #[test]
     fn what_is_too_much_is_counted() {
         let mut taps = Taps::default();
         taps.open(asker(), Arc::new(Filter { rate: 3, ..filter() }));
@@ -315,10 +192,5 @@ mod tests {
         taps.open(asker(), Arc::new(Filter { rate: RATE_MAX, sample: 2, ..filter() }));
         (0..20_000).for_each(|_| see(&mut taps, 0));
         assert_eq!(told(&mut taps), Some((WAITING_MAX, 10_000 - WAITING_MAX as u64)));
-    }
-
-    #[test]
-    fn texts_are_cut_between_characters() {
-        assert_eq!((shortened("aé", 2), shortened("aé", 3), shortened("", 9)), ("a", "aé", ""));
     }
 }

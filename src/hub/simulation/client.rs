@@ -1,7 +1,7 @@
 //! One client: what it asked, what it must therefore be told, and what it was told.
 
-use crate::hub::mail::ConnKey;
 use crate::hub::message::Payload;
+use crate::ids::ConnKey;
 use std::collections::VecDeque;
 
 /// Everything that was published, and the order that each channel's owner gave it.

@@ -2,10 +2,11 @@
 
 use super::client;
 use crate::hub::addresses::Verdict;
-use crate::hub::mail::{Answer, Arrival, Asker, Mail, Question, Settled, ShardId, Slot};
+use crate::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use crate::hub::outgoing::{Outgoing, Post};
 use crate::hub::pages::{Chunk, Pages};
 use crate::hub::{Port, Urgency};
+use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::close::CloseReason;
 use std::collections::VecDeque;
 

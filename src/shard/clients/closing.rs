@@ -2,8 +2,8 @@
 
 use super::{Clients, ticks};
 use crate::hub::Hub;
-use crate::hub::mail::Slot;
 use crate::hub::places::Place;
+use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::Connection;
 use crate::shard::connection::state::Phase;

@@ -1,8 +1,8 @@
 //! From frames to requests.
 
 use super::Clients;
-use crate::hub::mail::Slot;
 use crate::hub::{Heard, Hub};
+use crate::ids::Slot;
 use crate::protocol::close::{CloseReason, Pace};
 use crate::protocol::heartbeat::Heartbeat;
 use crate::shard::connection::state::Phase;

@@ -2,7 +2,7 @@
 
 use super::{Clients, ticks};
 use crate::hub::Hub;
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::protocol::event;
 use crate::shard::connection::state::Phase;

@@ -2,7 +2,7 @@
 
 use super::Clients;
 use crate::hub::Hub;
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::READ_BYTES;
 use crate::shard::connection::state::Phase;

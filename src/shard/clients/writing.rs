@@ -1,8 +1,8 @@
 //! Writing: the flush of a turn, and what follows from what a socket took. Slow consumers are found here.
 
 use super::{Clients, closing, echo, ticks};
-use crate::hub::mail::Slot;
 use crate::hub::{Hub, Urgency};
+use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::Connection;
 use crate::shard::connection::state::Phase;

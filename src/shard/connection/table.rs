@@ -2,7 +2,7 @@
 
 use super::Connection;
 use super::state::Phase;
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use slab::Slab;
 use std::ops::{Index, IndexMut};
 

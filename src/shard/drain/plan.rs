@@ -1,7 +1,7 @@
 //! Who leaves when: connections are asked to leave a few at a time, in random order, spread evenly over a time, and each is
 //! told how long to wait before it comes back. So neither this server nor the one that they go to meets all of them at once.
 
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use crate::shard::heartbeats::wheel::ticks;
 
 /// Who is still to leave, and when. Pure: time and chance come in.

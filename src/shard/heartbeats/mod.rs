@@ -8,7 +8,7 @@ pub mod max_age;
 pub mod wheel;
 
 use crate::config::Limits;
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use crate::shard::connection::state::ConnectionState;
 use wheel::{Wheel, ticks};
 

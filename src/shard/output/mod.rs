@@ -7,8 +7,8 @@ pub mod outbox;
 pub mod write_queue;
 
 use crate::hub::Urgency;
-use crate::hub::mail::Slot;
 use crate::hub::pages::{Chunk, Pages};
+use crate::ids::Slot;
 use crate::shard::tls::{SCRATCH_BYTES, Session};
 use mio::net::TcpStream;
 use outbox::{Outbox, Written};

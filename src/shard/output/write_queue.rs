@@ -4,7 +4,7 @@
 //! connections that come back at once: those wait for each other.
 
 use crate::hub::Urgency;
-use crate::hub::mail::Slot;
+use crate::ids::Slot;
 use std::collections::VecDeque;
 
 /// Connections that wait for a write, in each lane first come, first served. A connection that waits in the lane "soon" and

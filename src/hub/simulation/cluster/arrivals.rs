@@ -2,8 +2,9 @@
 
 use super::Cluster;
 use crate::hub::addresses::{Address, Excess, Verdict};
-use crate::hub::mail::{Arrival, ShardId, Slot};
+use crate::hub::mail::Arrival;
 use crate::hub::places::{Place, Places};
+use crate::ids::{ShardId, Slot};
 use std::net::Ipv4Addr;
 
 /// The connections of one shard that are on their way in, or are in.

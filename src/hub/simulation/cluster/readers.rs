@@ -4,8 +4,9 @@ use super::{Cluster, READER};
 use crate::api::{ConnectionInfo, Request, Rows};
 use crate::hub::follower::{Follower, Told};
 use crate::hub::journal::JOURNAL;
-use crate::hub::mail::{Answer, Asker, Question, ShardId, Slot};
+use crate::hub::mail::{Answer, Question};
 use crate::hub::reports::Happening;
+use crate::ids::{Asker, ShardId, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One consumer, and what it knows.
