@@ -1,16 +1,19 @@
 //! Configuration: one struct, documented defaults; file < environment < flag; validated once into plain integers.
 //!
-//! [`OPTIONS`] is the one table of names, defaults and ranges: the command line, the environment, the file, the errors and
-//! `--print-config` all read it. [`Settings`] is what the sources say, as text; [`Settings::validate`] makes it a [`Config`].
-//! `corecast.toml` at the root of the repository is the manual, and a test holds it to the table.
+//! [`OPTIONS`] declares each option once: the command line, the environment, the file, `--print-config`, the changes that a
+//! reload reports, and the test of `corecast.toml`, which is the manual, follow from its rows. [`Settings`] holds what the
+//! sources say, as text; [`Settings::validate`] makes it a [`Config`].
 
 mod access;
 mod certificate;
 mod console;
 mod difference;
 mod files;
+mod host;
+mod kind;
 mod options;
 mod settings;
+mod value;
 mod webhooks;
 
 pub use access::{Access, Endpoint, Origin};
@@ -18,7 +21,8 @@ pub use certificate::{Certificate, WARNING_INTERVAL};
 pub use console::{Console, ConsoleKey};
 pub use difference::{Change, Difference};
 pub use files::Files;
-pub use options::{Kind, OPTIONS, Opt};
+pub use kind::Kind;
+pub use options::{OPTIONS, Opt};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings, shared_admin_socket};
 pub use webhooks::{WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
 
@@ -37,13 +41,13 @@ pub struct Key {
     pub secret: String,
 }
 
-/// What stands where a secret would; no key pair may have it as its secret.
+/// Shown in place of a secret; no key pair may have it as its secret.
 pub const REDACTED: &str = "[redacted]";
 
 /// Whether shard threads are pinned to cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pin {
-    /// Shard `i` on the `i`-th core that the process may use.
+    /// Shard `i` on the `i`-th core that the process may use, unless a CPU quota limits the shards.
     Auto,
     /// The scheduler decides.
     None,
@@ -56,7 +60,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Path of the admin socket.
     pub admin_socket: PathBuf,
-    /// The HTTP listener, if there is to be one.
+    /// The HTTP listener; `None`: there is none.
     pub http: Option<HttpListener>,
     /// The app ID of the HTTP publishing interface.
     pub app_id: String,
@@ -64,42 +68,59 @@ pub struct Config {
     pub shards: usize,
     /// Pinning of shard threads.
     pub pin: Pin,
-    /// The rest, which a running server can exchange.
+    /// The rest, which a reload exchanges in a running server.
     pub live: Live,
 }
 
-/// Where HTTP is spoken.
+/// Where HTTP is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpListener {
     /// Its address; port 0 picks one.
     pub address: SocketAddr,
-    /// Somebody named it. The default may be in use: then the server does without.
+    /// Whether the configuration names it. If the default address is in use, the server starts without HTTP.
     pub is_named: bool,
 }
 
-/// What a reload exchanges in a running server, whole: every shard is handed the same.
+/// What a reload exchanges in a running server, as a whole: every shard receives the same.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// What connections that are accepted from now on speak TLS with; without one they are plain.
+    /// New connections speak TLS with this certificate; without one they are plain.
     pub certificate: Option<Arc<Certificate>>,
-    /// Who may connect, and who is believed.
+    /// Which requests are served, and which proxies are trusted.
     pub access: Access,
     /// Live key pairs.
     pub keys: Vec<Key>,
     /// The console of the HTTP listener.
     pub console: Console,
-    /// Who else is told of what happens.
+    /// Where lifecycle events are posted.
     pub webhooks: Webhooks,
     /// Limits and times that each shard holds a copy of.
     pub limits: Limits,
-    /// Client connections that somebody asked for; `None`: as many as the machine holds.
+    /// Client connections that are configured; `None`: as many as the machine holds.
     pub connections_named: Option<usize>,
     /// Over how long SIGTERM closes connections, milliseconds; 0: at once.
     pub drain_timeout_ms: u64,
-    /// How long a shutdown may take, milliseconds; what draining takes comes before.
+    /// How long a shutdown may take, milliseconds; a drain comes before it.
     pub shutdown_timeout_ms: u64,
     /// Log level: error, warn, info, debug, trace or off.
     pub log: tracing::level_filters::LevelFilter,
+    /// The files that keys and certificate are read from.
+    pub files: KeyFiles,
+    /// Problems that do not keep the server from starting.
+    pub notes: Vec<String>,
+}
+
+/// The files that keys and certificate are read from.
+#[derive(Clone, Debug, Default)]
+pub struct KeyFiles {
+    /// Certificate chain.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key.
+    pub tls_key: Option<PathBuf>,
+    /// Key pairs.
+    pub keys: Option<PathBuf>,
+    /// Access key of the console.
+    pub console_key: Option<PathBuf>,
 }
 
 /// Limits and times: plain integers, copied into every shard.
@@ -119,45 +140,80 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// Open client connections of the whole server.
     pub connections_max: usize,
-    /// Connections of one address; `None`: half of `connections_max`, but for this machine's own; 0: any number.
+    /// Connections of one address; `None`: half of `connections_max`, loopback exempt; 0: no limit.
     pub connections_per_address_max: Option<u32>,
-    /// Connections of one address in a second, in the long run; 0: any number.
+    /// Connections of one address in a second, in the long run; 0: no limit.
     pub upgrades_per_address_max: u32,
-    /// Messages of one connection in a second, in the long run; 0: any number.
+    /// Messages of one connection in a second, in the long run; 0: no limit.
     pub messages_per_second_max: u32,
-    /// Bytes of one connection in a second, in the long run; 0: any number.
+    /// Bytes of one connection in a second, in the long run; 0: no limit.
     pub bytes_per_second_max: u32,
     /// Milliseconds until an upgrade must be finished.
     pub handshake_timeout_ms: u64,
     /// Bytes of one line on the admin socket.
     pub admin_line_bytes_max: usize,
-    /// Seconds that a connection may last; 0: as long as it likes.
+    /// Seconds that a connection may last; 0: no limit.
     pub connection_age_max_s: u32,
 }
 
 /// The defaults of [`OPTIONS`].
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            heart_interval_s: 30,
-            heart_timeout_s: 25,
-            server_ping: true,
-            outbox_bytes_max: 1 << 20,
-            message_bytes_max: 1 << 16,
-            subscriptions_max: 128,
-            connections_max: CONNECTIONS_AUTO_MAX,
-            connections_per_address_max: None,
-            upgrades_per_address_max: 0,
-            messages_per_second_max: 0,
-            bytes_per_second_max: 0,
-            handshake_timeout_ms: 10_000,
-            admin_line_bytes_max: 1 << 20,
-            connection_age_max_s: 0,
+        Config::of_defaults().live.limits
+    }
+}
+
+impl Config {
+    /// A configuration without any value, into which [`OPTIONS`] reads them.
+    fn blank() -> Config {
+        Config {
+            listen: ([0; 4], 0).into(),
+            admin_socket: PathBuf::new(),
+            http: None,
+            app_id: String::new(),
+            shards: 0,
+            pin: Pin::Auto,
+            live: Live {
+                certificate: None,
+                access: Access {
+                    paths: Vec::new(),
+                    echo_path: None,
+                    origins: Vec::new(),
+                    trusted: Vec::new(),
+                    has_proxy_header: false,
+                    request_bytes_max: 0,
+                },
+                keys: Vec::new(),
+                console: Console::default(),
+                webhooks: Webhooks::default(),
+                limits: Limits {
+                    heart_interval_s: 0,
+                    heart_timeout_s: 0,
+                    server_ping: false,
+                    outbox_bytes_max: 0,
+                    message_bytes_max: 0,
+                    subscriptions_max: 0,
+                    connections_max: CONNECTIONS_AUTO_MAX,
+                    connections_per_address_max: None,
+                    upgrades_per_address_max: 0,
+                    messages_per_second_max: 0,
+                    bytes_per_second_max: 0,
+                    handshake_timeout_ms: 0,
+                    admin_line_bytes_max: 0,
+                    connection_age_max_s: 0,
+                },
+                connections_named: None,
+                drain_timeout_ms: 0,
+                shutdown_timeout_ms: 0,
+                log: tracing::level_filters::LevelFilter::OFF,
+                files: KeyFiles::default(),
+                notes: Vec::new(),
+            },
         }
     }
 }
 
-/// What `max-connections` comes to at most where nobody names a number.
+/// The most that `max-connections` comes to when it is `auto`.
 pub const CONNECTIONS_AUTO_MAX: usize = 1_000_000;
 
 impl Limits {
@@ -171,7 +227,7 @@ impl Limits {
         }
     }
 
-    /// Whether connections of this address are counted, or as many may come as like to.
+    /// Whether connections of this address are counted.
     pub fn counts_address(&self, address: IpAddr) -> bool {
         let has_connections_max = match self.connections_per_address_max {
             None => !address.to_canonical().is_loopback(),
@@ -188,16 +244,43 @@ impl fmt::Debug for Key {
     }
 }
 
-impl Live {
-    /// What operators should know of it before it is too late, to the log.
-    pub fn warn(&self) {
-        if let Some(warning) = self.certificate.as_ref().and_then(|certificate| certificate.warning(SystemTime::now()))
-        {
-            tracing::warn!("{warning}");
+impl Key {
+    /// Reads `ID:SECRET`. The error says what is wrong without the text: it may hold a secret.
+    pub(crate) fn parse(text: &str) -> Result<Key, &'static str> {
+        let (id, secret) = text.split_once(':').ok_or("there is no : in it")?;
+        if id.is_empty() {
+            return Err("the ID before the : is empty");
         }
+        if secret.is_empty() {
+            return Err("the secret after the : is empty");
+        }
+        // Webhooks carry the ID in a header.
+        if !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("the ID before the : holds a space or a character that is not ASCII");
+        }
+        if secret.contains(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c)) {
+            return Err("the secret after the : holds a space, a control character or an invisible one");
+        }
+        if secret == REDACTED {
+            return Err("it was printed by --print-config, which leaves secrets out");
+        }
+        Ok(Key { id: id.into(), secret: secret.into() })
+    }
+}
+
+/// Characters that a copied secret may hold unseen: byte-order mark, soft hyphen, zero-width and direction marks.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+impl Live {
+    /// Problems that do not keep the server from starting.
+    pub fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let certificate = self.certificate.as_ref().and_then(|certificate| certificate.warning(now));
+        self.notes.iter().cloned().chain(certificate).collect()
     }
 
-    /// What takes the place of these settings: sessions of a certificate that stays can be taken up as before.
+    /// Replaces these settings. A certificate that stays the same keeps its session tickets.
     pub fn exchange(&mut self, new: Live) {
         let old = std::mem::replace(self, new);
         if let (Some(old), Some(new)) = (old.certificate, &mut self.certificate)
@@ -234,6 +317,16 @@ mod tests {
         let key = Key { id: "app".into(), secret: "hunter2".into() };
         assert_eq!(format!("{key:?}"), "Key(app:[redacted])");
         assert!(!format!("{:#?}", vec![key]).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_key_pair_is_split_at_its_first_colon() {
+        let key = Key::parse("app:se:crét").expect("legal");
+        assert_eq!((key.id.as_str(), key.secret.as_str()), ("app", "se:crét"));
+        let refused = ["", "app", ":secret", "app:", "app:se cret", "app:[redacted]", "a\tb:c", "äpp:secret"];
+        for refused in refused.into_iter().chain(["\u{feff}app:secret", "app:secret\u{200b}"]) {
+            assert!(Key::parse(refused).is_err(), "{refused:?}");
+        }
     }
 
     #[test]

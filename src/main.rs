@@ -67,13 +67,9 @@ fn serve(options: Serve, calls: Option<io::Result<Calls>>) -> anyhow::Result<Exi
         let machine = Machine::look();
         let arithmetic = Arithmetic::of(&config, &machine);
         print(&format!("configuration ok\n{arithmetic}\n"))?;
-        strays
-            .iter()
-            .chain(&arithmetic.warnings(&config, &machine))
-            .for_each(|warning| eprintln!("warning: {warning}"));
-        if let Some(warning) = config.live.certificate.and_then(|certificate| certificate.warning(SystemTime::now())) {
-            eprintln!("warning: {warning}");
-        }
+        let limits = arithmetic.warnings(&config, &machine);
+        let warnings = strays.into_iter().chain(limits).chain(config.live.warnings(SystemTime::now()));
+        warnings.for_each(|warning| eprintln!("warning: {warning}"));
     } else {
         let (log, _written_at_the_end) = start_log(config.live.log);
         strays.iter().for_each(|stray| tracing::warn!("{stray}"));
@@ -211,8 +207,8 @@ fn gather(flags: &corecast::config::Flags) -> Result<Settings, Invalid> {
     Settings::gather(flags, env)
 }
 
-fn env(name: &str) -> Option<String> {
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+fn env(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
 }
 
 fn print(text: &str) -> Result<(), Error> {

@@ -196,7 +196,7 @@ fn announce(config: &Config, machine: &Machine, live: &Live, address: SocketAddr
         let days_left = certificate.days_left(SystemTime::now());
         tracing::info!(days_left, "TLS with {certificate}");
     }
-    live.warn();
+    live.warnings(SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     if live.keys.is_empty() {
         tracing::info!(
             "no key: private channels are refused; `corecast keygen` makes one, --key ID:SECRET or --key-file adds it"

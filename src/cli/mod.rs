@@ -671,7 +671,7 @@ mod tests {
 
     #[test]
     fn every_option_reaches_its_flag() {
-        for option in &OPTIONS {
+        for option in OPTIONS {
             let cli = parse(&format!("corecast --{} v", option.name)).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(cli.serve.options.0[option.name], ["v"]);
             let twice = parse(&format!("corecast --{0} v --{0} w", option.name));

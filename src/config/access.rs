@@ -1,18 +1,19 @@
-//! Who may connect, and who is believed about where a connection comes from.
+//! Which upgrade requests are served, and which proxies are trusted.
 
-use ipnet::IpNet;
-use std::net::IpAddr;
+use super::Config;
+use ipnet::{IpNet, Ipv4Net};
+use std::net::{IpAddr, Ipv4Addr};
 
-/// What an upgrade request has to satisfy, and the networks whose word counts.
+/// What an upgrade request must satisfy, and the networks of trusted proxies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Request paths of [`Endpoint::Channels`]; empty: every path that leads nowhere else.
+    /// Request paths of [`Endpoint::Channels`]; empty: every path but the echo path.
     pub paths: Vec<String>,
-    /// Request path whose connections get back what they send.
+    /// Request path whose messages are echoed.
     pub echo_path: Option<String>,
     /// Origins that a browser may connect from; empty: all.
     pub origins: Vec<Origin>,
-    /// Networks of proxies that are believed, and held to no limit of addresses themselves.
+    /// Networks of proxies whose client addresses are trusted. No limit of addresses applies to them.
     pub trusted: Vec<IpNet>,
     /// Whether connections from trusted networks begin with a PROXY header.
     pub has_proxy_header: bool,
@@ -20,21 +21,15 @@ pub struct Access {
     pub request_bytes_max: usize,
 }
 
+/// The defaults of [`super::OPTIONS`].
 impl Default for Access {
     fn default() -> Access {
-        Access {
-            paths: Vec::new(),
-            echo_path: None,
-            origins: Vec::new(),
-            trusted: Vec::new(),
-            has_proxy_header: false,
-            request_bytes_max: 8 * 1024,
-        }
+        Config::of_defaults().live.access
     }
 }
 
 impl Access {
-    /// Where this request path leads; `None`: nowhere.
+    /// The endpoint at this request path; `None`: it is not served.
     pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
         if self.echo_path.as_deref() == Some(path) {
             return Some(Endpoint::Echo);
@@ -48,23 +43,23 @@ impl Access {
         self.origins.is_empty() || self.origins.iter().any(|admitted| admitted.matches(origin))
     }
 
-    /// Whether what this address says about others is believed.
+    /// Whether this address is a trusted proxy.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted.iter().any(|network| network.contains(&address))
     }
 }
 
-/// What is behind a request path.
+/// What a request path is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Publish/subscribe.
     Channels,
-    /// Every message comes back.
+    /// Messages are echoed.
     Echo,
 }
 
-/// Where a page came from (RFC 6454 §6.2): `https://example.com`, or every name below one: `https://*.example.com`.
+/// The origin of a page (RFC 6454 §6.2): `https://example.com`, or every name below a host: `https://*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Up to the host, or to the `*`.
@@ -74,30 +69,35 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads `scheme://host`, `scheme://host:port`, or either with `*.` before the host. A port that goes without saying is
-    /// left out, because browsers leave it out.
-    pub fn parse(text: &str) -> Option<Origin> {
+    /// Reads `scheme://host`, `scheme://host:port`, either with `*.` before the host, or `file://`, and brings it into the
+    /// spelling of browsers. The error says what is wrong.
+    pub fn parse(text: &str) -> Result<Origin, &'static str> {
         let text = text.to_ascii_lowercase();
-        let (scheme, authority) = text.split_once("://")?;
+        let (scheme, authority) = text.split_once("://").ok_or("there is no scheme, such as https://")?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        let host = authority.strip_prefix("*.").unwrap_or(authority);
-        let default_port = match scheme {
-            "http" => ":80",
-            "https" => ":443",
-            _ => ":",
-        };
-        let host = host.strip_suffix(default_port).unwrap_or(host);
-        let is_host = !host.is_empty()
-            && !host.starts_with([':', '.'])
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
-        if !is_scheme || !is_host {
-            return None;
+        if !is_scheme {
+            return Err("the scheme is not letters, digits, +, - and .");
         }
-        Some(match authority.starts_with("*.") {
-            true => Origin { start: format!("{scheme}://"), end: Some(format!(".{host}")) },
-            false => Origin { start: format!("{scheme}://{host}"), end: None },
-        })
+        let is_web = matches!(scheme, "http" | "https");
+        let default_port = match scheme {
+            "ws" | "wss" => return Err("an origin is that of a page: http:// or https://"),
+            "http" => Some(80),
+            "https" => Some(443),
+            _ => None,
+        };
+        let start = format!("{scheme}://");
+        if let Some(host) = authority.strip_prefix("*.") {
+            let host = super::host::authority(host, default_port)?;
+            if host.starts_with('[') || host.split(':').next().is_some_and(|host| host.parse::<Ipv4Addr>().is_ok()) {
+                return Err("there are no names below an IP address");
+            }
+            return Ok(Origin { start, end: Some(format!(".{host}")) });
+        }
+        // Pages from files (Cordova, Electron) have no host; those of an application's own scheme may have any.
+        let is_bare = !is_web && (authority == "." || scheme == "file" && authority.is_empty());
+        let host = if is_bare { authority.to_owned() } else { super::host::authority(authority, default_port)? };
+        Ok(Origin { start: start + &host, end: None })
     }
 
     /// Whether an `Origin` header says this origin.
@@ -125,10 +125,18 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// Reads a network in CIDR notation, or one address.
+/// Reads a network in CIDR notation, or one address. IPv4 addresses that are written as IPv6 become IPv4, because that is
+/// how addresses are compared.
 pub(super) fn network(text: &str) -> Option<IpNet> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
-    Some(IpNet::trunc(&network))
+    let mapped = match network {
+        IpNet::V6(network) if network.prefix_len() >= 96 => network.addr().to_ipv4_mapped(),
+        _ => None,
+    };
+    match mapped {
+        Some(address) => Some(Ipv4Net::new(address, network.prefix_len() - 96).ok()?.trunc().into()),
+        None => Some(network.trunc()),
+    }
 }
 
 #[cfg(test)]
@@ -148,7 +156,15 @@ mod tests {
         check("https://Example.com:443", "https://example.com", true);
         check("http://example.com:80", "http://example.com", true);
         check("http://[::1]:8080", "http://[::1]:8080", true);
+        check("https://example.com:0443", "https://example.com", true);
+        check("https://example.com:08443", "https://example.com:8443", true);
+        check("http://[0:0:0:0:0:0:0:1]:8080", "http://[::1]:8080", true);
+        check("http://[::ffff:127.0.0.1]", "http://[::ffff:7f00:1]", true);
         check("capacitor://localhost", "capacitor://localhost", true);
+        check("file://", "file://", true);
+        check("app://.", "app://.", true);
+        check("file://", "https://example.com", false);
+        check("file://", "null", false);
         check("https://example.com", "http://example.com", false);
         check("https://example.com", "https://example.com:8443", false);
         check("https://example.com", "https://www.example.com", false);
@@ -174,24 +190,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn origins_that_no_browser_sends_are_refused() {
         for text in [
             "",
             "*",
             "null",
             "example.com",
             "https://",
+            "file:///",
             "://example.com",
             "https://*",
             "https://*.",
             "https://a.*.com",
+            "https://*.192.0.2.7",
+            "https://*.[::1]",
+            "https://.",
             "https://example.com/",
             "https://example.com/app",
+            "https://example.com:0",
+            "https://example.com:65536",
+            "https://example.com:",
             "https://u@example.com",
             "https://exa mple.com",
+            "https://exämple.com",
             "https://:443",
+            "http://127.1",
+            "http://::1",
+            "ws://example.com",
+            "wss://example.com",
         ] {
-            assert_eq!(Origin::parse(text), None, "{text:?}");
+            assert!(Origin::parse(text).is_err(), "{text:?}");
         }
     }
 
@@ -211,7 +239,12 @@ mod tests {
         check("2001:db8:ffff::1", true);
         check("2001:db9::1", false);
         assert!(network("10.0.0.1/8").is_some_and(|it| it.to_string() == "10.0.0.0/8"));
-        for text in ["", "10.0.0.0/33", "10.0.0/8", "localhost"] {
+        for (text, canonical) in
+            [("::ffff:192.0.2.7", "192.0.2.7/32"), ("::ffff:10.0.0.1/104", "10.0.0.0/8"), ("::/0", "::/0")]
+        {
+            assert!(network(text).is_some_and(|it| it.to_string() == canonical), "{text}");
+        }
+        for text in ["", "fe80::1%2", "[::1]", "127.0.0.1:1", "10.0.0.0/33", "10.0.0/8", "localhost"] {
             assert_eq!(network(text), None, "{text}");
         }
     }

@@ -1,5 +1,5 @@
-//! The certificate that the WebSocket listener shows, and its private key: read, checked against each other, and made
-//! into what a TLS session is started from.
+//! The certificate of the WebSocket listener and its private key: read, checked against each other, and made into the
+//! configuration of TLS sessions.
 
 use super::files::Files;
 use rustls::crypto::ring;
@@ -14,43 +14,44 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::der::Decode;
 
-/// A certificate chain with its key, ready to be served.
+/// A certificate chain with its key, ready to serve.
 pub struct Certificate {
-    /// What new sessions are started from. All shards share it, and with it the key of session tickets: a client that comes
-    /// back resumes on whichever shard it lands.
+    /// The configuration of new sessions. All shards share it and its key of session tickets, so a client can resume its
+    /// session on any shard.
     pub server: Arc<ServerConfig>,
     /// When the server's own certificate, the first of the chain, expires.
     pub not_after: SystemTime,
-    /// The file it came from.
+    /// The file of the chain.
     pub path: PathBuf,
-    /// The file of its key.
+    /// The file of the key.
     pub key_path: PathBuf,
     chain: Vec<CertificateDer<'static>>,
 }
 
-/// Why a certificate and its key cannot be served: which of the two files is at fault, and what is wrong with it.
+/// Why a certificate and its key cannot be used: which file is at fault, and why.
 pub struct Unfit {
-    /// Whether it is the key's file.
+    /// Whether it is the file of the key.
     pub is_key: bool,
-    /// What is wrong, with the remedy.
+    /// The reason, with the remedy.
     pub why: String,
 }
 
 impl Certificate {
-    /// Reads both files. An expired certificate is no error: see [`Certificate::warning`].
+    /// Reads both files. An expired certificate is not an error: see [`Certificate::warning`].
     ///
     /// # Errors
-    /// A file that cannot be read or holds something else, or a key that is not the certificate's.
+    /// A file that cannot be read or holds something else, or a key of another certificate.
     pub fn load(cert: &Path, key: &Path, files: &Files) -> Result<Certificate, Unfit> {
         let of_cert = |why| Unfit { is_key: false, why };
         let of_key = |why| Unfit { is_key: true, why };
         let chain = read_chain(cert, files).map_err(of_cert)?;
-        let not_after = not_after(&chain[0])
-            .ok_or_else(|| of_cert(format!("the first certificate in {} is no X.509 certificate", cert.display())))?;
+        let not_after = not_after(&chain[0]).ok_or_else(|| {
+            of_cert(format!("the first certificate in {} is not an X.509 certificate", cert.display()))
+        })?;
         let private = read_key(key, files).map_err(of_key)?;
         let server = serve(chain.clone(), private).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => of_key(format!(
-                "the key in {} is not that of the first certificate in {}: they belong to different pairs, or the chain does \
+                "the key in {} is not that of the first certificate in {}: they are of different pairs, or the chain does \
                  not begin with the server's own certificate",
                 key.display(),
                 cert.display()
@@ -71,16 +72,16 @@ impl Certificate {
         }
     }
 
-    /// What operators should be told of it before it is too late, if anything.
+    /// A warning for operators if it expires soon or has expired.
     pub fn warning(&self, now: SystemTime) -> Option<String> {
         let path = self.path.display();
         match self.days_left(now) {
             days if days < 0 => Some(format!(
-                "the certificate in {path} expired {} days ago, and clients refuse it: renew it, then reload",
+                "the certificate in {path} expired {} days ago, and clients refuse it; renew it, then reload",
                 -days - 1
             )),
             days if days < WARNING_DAYS => {
-                Some(format!("the certificate in {path} expires in {days} days: renew it, then reload"))
+                Some(format!("the certificate in {path} expires in {days} days; renew it, then reload"))
             }
             _ => None,
         }
@@ -91,20 +92,20 @@ impl Certificate {
         Sha256::digest(&self.chain[0]).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether it is the same chain. (A chain has one key, so the key is the same, too.)
+    /// Whether the chain is the same. (A chain has one key, so the key is the same, too.)
     pub fn is_same(&self, other: &Certificate) -> bool {
         self.chain == other.chain
     }
 }
 
-/// For people: which one it is.
+/// Its file and the start of its fingerprint.
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (SHA-256 {:.16}…)", self.path.display(), self.fingerprint())
     }
 }
 
-/// The key stays out of logs; rustls would print more than anybody reads.
+/// Keeps the key out of logs.
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Certificate({self})")
@@ -117,10 +118,10 @@ fn serve(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Re
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Tickets keep resumption's state with the client: nothing to remember, and no lock that shards would share.
+    // With tickets the client keeps the state of resumption: no memory here, and no lock between shards.
     server.ticketer = ring::Ticketer::new()?;
     server.session_storage = Arc::new(NoServerSessionStorage {});
-    // Each resumption brings a new one.
+    // Each resumption sends a new one.
     server.send_tls13_tickets = 1;
     Ok(server)
 }
@@ -131,37 +132,38 @@ fn read_chain(path: &Path, files: &Files) -> Result<Vec<CertificateDer<'static>>
     match chain.map_err(|error| no_pem(path, &error))? {
         chain if !chain.is_empty() => Ok(chain),
         _ if PrivateKeyDer::from_pem_slice(&bytes).is_ok() => Err(format!(
-            "{} holds a private key and no certificate; the certificate goes to tls-cert, its key to tls-key",
+            "{} holds a private key, not a certificate; give the certificate with tls-cert and its key with tls-key",
             path.display()
         )),
-        _ => Err(format!("{} holds no certificate: -----BEGIN CERTIFICATE----- is looked for (PEM)", path.display())),
+        _ => Err(format!(
+            "{} holds no certificate; a PEM file with -----BEGIN CERTIFICATE----- is needed",
+            path.display()
+        )),
     }
 }
 
 fn read_key(path: &Path, files: &Files) -> Result<PrivateKeyDer<'static>, String> {
-    let bytes = files.read(path)?.text.into_bytes();
+    let bytes = files.read_secret(path)?.into_bytes();
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
         pem::Error::NoItemsFound if memchr::memmem::find(&bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some() => {
             let path = path.display();
-            format!(
-                "the key in {path} has a passphrase, which nobody can type here; take it off: openssl pkey -in {path}"
-            )
+            format!("the key in {path} has a passphrase; remove it with: openssl pkey -in {path}")
         }
         pem::Error::NoItemsFound => {
-            format!("{} holds no private key: -----BEGIN PRIVATE KEY----- is looked for (PEM)", path.display())
+            format!("{} holds no private key; a PEM file with -----BEGIN PRIVATE KEY----- is needed", path.display())
         }
         error => no_pem(path, &error),
     })
 }
 
 fn no_pem(path: &Path, error: &pem::Error) -> String {
-    // Nothing of the file is quoted: it may hold a key.
+    // The file is not quoted, because it may hold a key.
     let what = match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end",
-        pem::Error::Base64Decode(_) => "a section is no base64",
+        pem::Error::Base64Decode(_) => "a section is not base64",
         _ => "a section is damaged",
     };
-    format!("{} is no PEM file: {what}", path.display())
+    format!("{} is not a PEM file: {what}", path.display())
 }
 
 fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
@@ -169,9 +171,9 @@ fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     Some(UNIX_EPOCH + certificate.tbs_certificate.validity.not_after.to_unix_duration())
 }
 
-/// A certificate that expires sooner is warned of.
+/// Days before the certificate expires from which on warnings are logged.
 pub const WARNING_DAYS: i64 = 14;
-/// How often a running server looks whether a warning is due.
+/// How often a running server checks whether a warning is due.
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(SECONDS_PER_DAY);
 const SECONDS_PER_DAY: u64 = 24 * 3600;
 

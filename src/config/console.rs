@@ -1,25 +1,25 @@
-//! Who may use the console.
+//! The console: whether it is served, and its access key.
 
 use super::REDACTED;
 use super::files::Files;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Whether there is a console, and what it asks for.
+/// Whether there is a console, and its access key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Console {
-    /// It is wanted. Without a key it is served to this machine only.
+    /// Whether it is served; without a key on loopback only.
     pub is_on: bool,
-    /// What whoever uses it has to know.
+    /// The access key that users must enter.
     pub key: Option<ConsoleKey>,
 }
 
-/// The access key, and where it is from.
+/// The access key, and the file that it comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConsoleKey {
     /// The file.
     pub path: PathBuf,
-    /// What it says; never printed.
+    /// The key; never printed.
     pub secret: String,
 }
 
@@ -27,11 +27,11 @@ impl ConsoleKey {
     /// Reads the first line that is neither blank nor a comment.
     ///
     /// # Errors
-    /// What is wrong with the file, for people; nothing of what it holds.
+    /// What is wrong with the file, without anything that it holds.
     pub fn load(path: &Path, files: &Files) -> Result<ConsoleKey, String> {
         let at = path.display();
-        let read = files.read(path).map_err(|why| format!("{why}; `corecast keygen > FILE` makes one"))?;
-        let mut lines = read.text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let text = files.read_secret(path).map_err(|why| format!("{why}; `corecast keygen > FILE` makes one"))?;
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let secret = lines.next().unwrap_or_default();
         let is_legal = (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len())
             && secret.bytes().all(|byte| byte.is_ascii_graphic());
@@ -44,7 +44,7 @@ impl ConsoleKey {
         Ok(ConsoleKey { path: path.into(), secret: secret.into() })
     }
 
-    /// Whether the same file says something else now.
+    /// Whether the same file holds another key now.
     pub(super) fn is_changed(&self, new: &ConsoleKey) -> bool {
         self.path == new.path && self.secret != new.secret
     }
@@ -57,6 +57,6 @@ impl fmt::Debug for ConsoleKey {
     }
 }
 
-/// Shorter ones could be guessed.
+/// A shorter key could be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 const SECRET_BYTES_MAX: usize = 256;

@@ -1,27 +1,26 @@
-//! What is in force, option by option, and what changes between two configurations.
+//! What changes between two configurations, option by option.
 
-use super::{Certificate, Config, ConsoleKey, Key, OPTIONS, Origin, Pin, REDACTED};
-use std::path::Path;
+use super::{Certificate, Config, Key, OPTIONS, Opt, REDACTED};
 use std::sync::Arc;
 use toml::Value;
 
-/// An option that two configurations disagree about. Holds no secret.
+/// An option whose value differs between two configurations. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Its name; for the pairs of `key` and `key-file` together, `key`.
     pub option: &'static str,
-    /// What was in force, as people read it.
+    /// The old value, for people.
     pub old: String,
-    /// What the new configuration says.
+    /// The new value.
     pub new: String,
 }
 
-/// What a reload came to.
+/// What a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// In force now.
     pub changes: Vec<Change>,
-    /// In force after the next start: a running server keeps what it was started with.
+    /// In force after the next start: a running server keeps the values that it was started with.
     pub restart: Vec<Change>,
 }
 
@@ -29,91 +28,33 @@ impl Config {
     /// From this configuration to `new`, in the order of [`OPTIONS`].
     pub fn difference(&self, new: &Config) -> Difference {
         let mut difference = Difference::default();
-        for option in &OPTIONS {
-            let (old, new) = match option.name {
-                "key" if same_keys(&self.live.keys, &new.live.keys) => continue,
-                "key" => (ids(&self.live.keys), ids_beside(&new.live.keys, &self.live.keys)),
-                "tls-cert" => {
-                    (chain(&self.live.certificate), chain_beside(&new.live.certificate, &self.live.certificate))
-                }
-                "console-key-file" => {
-                    let (old, new) = (&self.live.console.key, &new.live.console.key);
-                    let is_changed = old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| old.is_changed(new));
-                    let path = |key: &Option<ConsoleKey>| {
-                        key.as_ref().map_or("none".into(), |key| key.path.display().to_string())
-                    };
-                    (path(old), if is_changed { format!("{} (another key)", path(new)) } else { path(new) })
-                }
-                name => (plain(self.value(name)), plain(new.value(name))),
+        for option in OPTIONS {
+            let Some((old, new)) = self.values(option, new).filter(|(old, new)| old != new) else {
+                continue;
             };
-            if old != new {
-                let changes = if option.needs_restart { &mut difference.restart } else { &mut difference.changes };
-                changes.push(Change { option: option.name, old, new });
-            }
+            let changes = if option.needs_restart { &mut difference.restart } else { &mut difference.changes };
+            changes.push(Change { option: option.name, old, new });
         }
         difference
     }
 
-    /// The value of an option as it is in force; `None`: it has none. `key` stands for `key-file` too.
-    pub(super) fn value(&self, option: &str) -> Option<Value> {
-        let live = &self.live;
-        let (limits, access) = (&live.limits, &live.access);
-        let whole = |number: u64| Value::Integer(number as i64);
-        let seconds = |millis: u64| match millis % 1000 {
-            0 => whole(millis / 1000),
-            _ => Value::Float(millis as f64 / 1000.0),
-        };
-        let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
-        let path = |path: &Path| Value::String(path.display().to_string());
-        Some(match option {
-            "listen" => Value::String(self.listen.to_string()),
-            "tls-cert" => path(&live.certificate.as_ref()?.path),
-            "tls-key" => path(&live.certificate.as_ref()?.key_path),
-            "path" => list(access.paths.clone()),
-            "echo-path" => Value::String(access.echo_path.clone()?),
-            "allow-origin" => list(access.origins.iter().map(Origin::to_string).collect()),
-            "trust-proxy" => list(access.trusted.iter().map(|network| network.to_string()).collect()),
-            "proxy-protocol" => Value::Boolean(access.has_proxy_header),
-            "admin-socket" => path(&self.admin_socket),
-            "http" => Value::String(self.http.map_or("off".into(), |http| http.address.to_string())),
-            "app-id" => Value::String(self.app_id.clone()),
-            "console" => Value::Boolean(live.console.is_on),
-            "console-key-file" => path(&live.console.key.as_ref()?.path),
-            "shards" => whole(self.shards as u64),
-            "pin" => Value::String(match self.pin {
-                Pin::Auto => "auto".into(),
-                Pin::None => "none".into(),
-            }),
-            "key" => redacted(&live.keys),
+    /// The old and the new value of an option. What a file holds may change while its path stays.
+    fn values(&self, option: &Opt, new: &Config) -> Option<(String, String)> {
+        let (was, is) = (&self.live, &new.live);
+        Some(match option.name {
+            // Its pairs count as those of `key`.
             "key-file" => return None,
-            "webhook" => list(live.webhooks.urls.iter().map(ToString::to_string).collect()),
-            "webhook-events" => Value::String(live.webhooks.events.join(",")),
-            "webhook-retry" => seconds(live.webhooks.retry_ms),
-            "heart-interval" => whole(limits.heart_interval_s.into()),
-            "heart-timeout" => whole(limits.heart_timeout_s.into()),
-            "server-ping" => Value::Boolean(limits.server_ping),
-            "outbox-limit" => whole(limits.outbox_bytes_max as u64),
-            "max-message" => whole(limits.message_bytes_max as u64),
-            "max-subscriptions" => whole(limits.subscriptions_max as u64),
-            "max-connections" => match live.connections_named {
-                None => Value::String("auto".into()),
-                Some(max) => whole(max as u64),
-            },
-            "max-connections-per-address" => match limits.connections_per_address_max {
-                None => Value::String("auto".into()),
-                Some(max) => whole(max.into()),
-            },
-            "max-upgrades-per-address" => whole(limits.upgrades_per_address_max.into()),
-            "max-messages-per-second" => whole(limits.messages_per_second_max.into()),
-            "max-bytes-per-second" => whole(limits.bytes_per_second_max.into()),
-            "max-request" => whole(access.request_bytes_max as u64),
-            "handshake-timeout" => seconds(limits.handshake_timeout_ms),
-            "admin-line-limit" => whole(limits.admin_line_bytes_max as u64),
-            "connection-age-max" => whole(limits.connection_age_max_s.into()),
-            "drain-timeout" => seconds(live.drain_timeout_ms),
-            "shutdown-timeout" => seconds(live.shutdown_timeout_ms),
-            "log" => Value::String(live.log.to_string()),
-            name => unreachable!("{name} is no option"),
+            "key" if same_keys(&was.keys, &is.keys) => return None,
+            "key" => (ids(&was.keys), ids_beside(&is.keys, &was.keys)),
+            "tls-cert" => (chain(&was.certificate), chain_beside(&is.certificate, &was.certificate)),
+            name => {
+                let (old, mut new) = (plain(option.show(self)), plain(option.show(new)));
+                let keys = was.console.key.as_ref().zip(is.console.key.as_ref());
+                if name == "console-key-file" && keys.is_some_and(|(old, new)| old.is_changed(new)) {
+                    new += " (another key)";
+                }
+                (old, new)
+            }
         })
     }
 }
@@ -123,7 +64,7 @@ pub(super) fn redacted(keys: &[Key]) -> Value {
     Value::Array(keys.iter().map(|key| Value::String(format!("{}:{REDACTED}", key.id))).collect())
 }
 
-/// As people write it: texts without quotes, lists separated by commas.
+/// A value for people: texts without quotes, lists separated by commas.
 fn plain(value: Option<Value>) -> String {
     match value {
         None => "none".into(),
@@ -153,7 +94,7 @@ fn ids(keys: &[Key]) -> String {
     listed(keys.iter().map(|key| key.id.clone()))
 }
 
-/// The IDs; those whose secret is another than in `old` say so.
+/// The IDs, with a remark behind those whose secret is not that of `old`.
 fn ids_beside(keys: &[Key], old: &[Key]) -> String {
     listed(keys.iter().map(|key| match old.iter().any(|old| is_resecreted(old, key)) {
         true => format!("{} (another secret)", key.id),
@@ -165,7 +106,7 @@ fn chain(certificate: &Option<Arc<Certificate>>) -> String {
     certificate.as_ref().map_or("none".into(), |certificate| certificate.to_string())
 }
 
-/// The certificate; a renewed one may have the same fingerprint and come with other authorities.
+/// The certificate. A renewed one may have the same fingerprint and other intermediate certificates.
 fn chain_beside(new: &Option<Arc<Certificate>>, old: &Option<Arc<Certificate>>) -> String {
     match (old, new) {
         (Some(old), Some(new)) if old.fingerprint() == new.fingerprint() && !old.is_same(new) => {
@@ -199,7 +140,7 @@ mod tests {
         assert_eq!(config.difference(&config), Difference::default());
     }
 
-    /// So that no option is added which a reload neither reports nor names as one that needs a restart.
+    /// A reload reports every option as changed, or as one that needs a restart.
     #[test]
     fn every_option_is_reported_and_by_itself() {
         let file = std::env::temp_dir().join(format!("corecast-test-{}-difference", std::process::id()));
@@ -221,7 +162,7 @@ mod tests {
             ("tls-key", &*pkey),
             ("key", "base:0"),
         ];
-        for option in &OPTIONS {
+        for option in OPTIONS {
             let other = match option.name {
                 "listen" => "127.0.0.1:1",
                 "tls-cert" => &cert2,
@@ -244,7 +185,7 @@ mod tests {
                 "log" => "debug",
                 _ => "4097",
             };
-            let other = if option.kind.accepts(other) { other } else { "7" };
+            let other = if option.read(&mut Config::of_defaults(), &[other.into()]).is_empty() { other } else { "7" };
             let mut given = base.to_vec();
             given.retain(|(name, _)| *name != option.name);
             given.push((option.name, other));

@@ -2,6 +2,7 @@
 //! up the thread that reads it, and nothing else.
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
+use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -15,6 +16,8 @@ pub struct Files {
     deadline: Instant,
     /// Whether a FIFO is read. A second read of one would wait for a second writer, so a reload refuses it.
     takes_fifo: bool,
+    /// Warnings about what was read.
+    notes: RefCell<Vec<String>>,
 }
 
 /// What a file holds.
@@ -28,7 +31,7 @@ pub struct Contents {
 impl Files {
     /// For the start: regular files and FIFOs.
     pub fn at_start() -> Files {
-        Files { deadline: Instant::now() + TIME_MAX, takes_fifo: true }
+        Files { deadline: Instant::now() + TIME_MAX, takes_fifo: true, notes: RefCell::default() }
     }
 
     /// For a reload: paths that lead, through symbolic links, to a regular file.
@@ -52,6 +55,30 @@ impl Files {
         }
         let text = String::from_utf8(bytes).map_err(|_| format!("cannot read {at}: it is not valid UTF-8"))?;
         Ok(Contents { text, is_open_to_others: mode & 0o006 != 0 })
+    }
+
+    /// Reads the text of a file that holds secrets.
+    ///
+    /// # Errors
+    /// As [`Files::read`].
+    pub fn read_secret(&self, path: &Path) -> Result<String, String> {
+        let contents = self.read(path)?;
+        if contents.is_open_to_others {
+            self.note_open(path);
+        }
+        Ok(contents.text)
+    }
+
+    /// Notes that other users may read or write a file that holds secrets.
+    pub fn note_open(&self, path: &Path) {
+        let at = path.display();
+        let note = format!("every user of this machine can read or change {at}, which holds a secret; chmod o-rw {at}");
+        self.notes.borrow_mut().push(note);
+    }
+
+    /// The warnings so far.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.notes.take()
     }
 
     /// Bytes and mode of a file, read by another thread.
@@ -106,6 +133,7 @@ const BYTES_MAX: u64 = 16 << 20;
 mod tests {
     use super::*;
     use rustix::fs::{CWD, Mode, mkfifoat};
+    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     /// A path of this test's own, removed when the test is over.
@@ -157,7 +185,7 @@ mod tests {
     #[test]
     fn a_fifo_without_a_writer_is_given_up_at_the_deadline() {
         let fifo = Temporary::fifo("silent");
-        let files = Files { deadline: Instant::now() + Duration::from_millis(20), takes_fifo: true };
+        let files = Files { deadline: Instant::now() + Duration::from_millis(20), ..Files::at_start() };
         refused(&files, &fifo.0, "not read within 5s");
         // Lets the thread end.
         drop(OpenOptions::new().write(true).open(&fifo.0));
@@ -177,6 +205,23 @@ mod tests {
         let (file, link) = (Temporary::file("target", b"a:1"), Temporary::new("link-to-target"));
         std::os::unix::fs::symlink(&file.0, &link.0).expect("a link");
         assert_eq!(Files::at_reload().read(&link.0).expect("a text").text, "a:1");
+    }
+
+    #[test]
+    fn secrets_that_others_may_read_are_noted() {
+        let file = Temporary::file("mode", b"a:1");
+        let notes = |mode: u32| {
+            fs::set_permissions(&file.0, fs::Permissions::from_mode(mode)).expect("our own file");
+            let files = Files::at_start();
+            files.read_secret(&file.0).expect("a text");
+            files.take_notes()
+        };
+        for mode in [0o600, 0o400, 0o640, 0o440] {
+            assert_eq!(notes(mode), [""; 0], "{mode:o}");
+        }
+        for mode in [0o644, 0o604, 0o602, 0o666] {
+            assert!(notes(mode)[0].contains(&file.0.display().to_string()), "{mode:o}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The table of options: every name, default and range, once.
+//! The table of options: each option's name, default, values, field and help, once.
 
-use super::{Key, Origin, WEBHOOK_EVENTS, WebhookUrl, access};
-use std::net::SocketAddr;
+use super::kind::Kind;
+use super::value::{Auto, List, Maybe, One, Shape};
+use super::{Config, WEBHOOK_EVENTS};
+use toml::Value;
 
 /// One option. `name` is also the key in the file; in the environment it is [`Opt::env`], on the command line `--name`.
 pub struct Opt {
@@ -9,558 +11,160 @@ pub struct Opt {
     pub name: &'static str,
     /// Placeholder of the value in the help.
     pub value: &'static str,
-    /// Default, as one would write it; empty: none, or worked out at start.
+    /// Default, as text; empty: none, or determined at start.
     pub default: &'static str,
-    /// What values it takes.
+    /// Which values it takes.
     pub kind: Kind,
     /// Whether it holds a list.
     pub repeatable: bool,
-    /// Whether a running server keeps what it was started with; see [`super::Live`] for the others.
+    /// Whether a running server keeps the value that it was started with; [`super::Live`] holds the others.
     pub needs_restart: bool,
     /// What it does, for `--help`.
     pub help: &'static str,
+    read: fn(&mut Config, &[String], Kind) -> Vec<String>,
+    show: fn(&Config, Kind) -> Option<Value>,
 }
 
-/// What values an option takes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// An IP address and a port.
-    Address,
-    /// `off`, or an IP address and a port.
-    AddressOrOff,
-    /// Letters, digits, `_` and `-`.
-    Word,
-    /// The path of a Unix socket.
-    SocketPath,
-    /// The path of a file.
-    FilePath,
-    /// The path of a request.
-    UrlPath,
-    /// Where a page comes from, as browsers write it.
-    Origin,
-    /// A network in CIDR notation, or one address.
-    Network,
-    /// `ID:SECRET`.
-    KeyPair,
-    /// Where a webhook is posted to.
-    WebhookUrl,
-    /// Some of these words, separated by commas.
-    Words(&'static [&'static str]),
-    /// One of these words.
-    Choice(&'static [&'static str]),
-    /// `auto`, or a whole number.
-    AutoOr {
-        /// Smallest number.
-        min: u64,
-        /// Largest number.
-        max: u64,
-    },
-    /// A whole number.
-    Count {
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-        /// What is counted, for the error.
-        unit: &'static str,
-    },
-    /// A number of bytes, plain or with KiB, MiB or GiB.
-    Bytes {
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-    },
-    /// Seconds, up to three decimals; the value is milliseconds.
-    Millis {
-        /// Smallest, milliseconds.
-        min: u64,
-        /// Largest, milliseconds.
-        max: u64,
-    },
-}
+use Kind::{
+    Address, AddressOrOff, AutoOr, Bytes, Choice, Count, FilePath, KeyPair, Millis, Network, Seconds, SocketPath,
+    UrlPath, WebhookUrl, Word, Words,
+};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
+const SWITCH: Kind = Choice("on|off", &["on", "off"]);
+const HEART: Kind = Seconds(1, 86_400);
+const DEADLINE: Kind = Millis(100, 3_600_000);
+const LEVELS: Kind = Choice("LEVEL", &["off", "error", "warn", "info", "debug", "trace"]);
 
-/// `sockaddr_un` holds 108 bytes, the last one zero (unix(7)).
-const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Declares the table, one row an option: name, default, kind; shape and field of [`Config`]; help. Options outside `live`
+/// need a restart.
+macro_rules! options {
+    ($($name:literal, $default:literal, $kind:expr; $shape:ident $root:ident $(. $field:ident)*; $help:literal;)*) => {
+        /// Every option, in the order of the manual.
+        pub const OPTIONS: &[Opt] = &[$(Opt {
+            name: $name,
+            value: $kind.placeholder(),
+            default: $default,
+            kind: $kind,
+            repeatable: $shape::IS_LIST,
+            needs_restart: !matches!(stringify!($root).as_bytes(), b"live"),
+            help: $help,
+            read: |config, texts, kind| $shape::read(&mut config.$root$(.$field)*, texts, kind),
+            show: |config, kind| $shape::show(&config.$root$(.$field)*, kind),
+        },)*];
+    };
+}
 
-const WORD_BYTES_MAX: usize = 64;
-
-const HEART: Kind = Kind::Count { min: 1, max: 86_400, unit: " seconds" };
-
-const DEADLINE: Kind = Kind::Millis { min: 100, max: 3_600_000 };
-
-/// Every option, in the order of the manual.
-pub const OPTIONS: [Opt; 38] = [
-    Opt {
-        name: "listen",
-        value: "ADDR:PORT",
-        default: "127.0.0.1:9000",
-        kind: Kind::Address,
-        repeatable: false,
-        needs_restart: true,
-        help: "Where WebSocket clients connect; port 0 lets the system choose one",
-    },
-    Opt {
-        name: "tls-cert",
-        value: "PATH",
-        default: "",
-        kind: Kind::FilePath,
-        repeatable: false,
-        needs_restart: false,
-        help: "Certificate chain, PEM: clients connect with wss://; needs --tls-key [default: none, ws://]",
-    },
-    Opt {
-        name: "tls-key",
-        value: "PATH",
-        default: "",
-        kind: Kind::FilePath,
-        repeatable: false,
-        needs_restart: false,
-        help: "Private key of the certificate, PEM, without a passphrase",
-    },
-    Opt {
-        name: "path",
-        value: "PATH",
-        default: "",
-        kind: Kind::UrlPath,
-        repeatable: true,
-        needs_restart: false,
-        help: "Serve this request path only (repeatable) [default: every path]",
-    },
-    Opt {
-        name: "echo-path",
-        value: "PATH",
-        default: "",
-        kind: Kind::UrlPath,
-        repeatable: false,
-        needs_restart: false,
-        help: "Send every message on this request path back to who sent it, for probes and conformance tests [default: none]",
-    },
-    Opt {
-        name: "allow-origin",
-        value: "ORIGIN",
-        default: "",
-        kind: Kind::Origin,
-        repeatable: true,
-        needs_restart: false,
-        help: "Let pages of this origin connect, https://*.example.com for all below one (repeatable) [default: every origin]",
-    },
-    Opt {
-        name: "trust-proxy",
-        value: "CIDR",
-        default: "",
-        kind: Kind::Network,
-        repeatable: true,
-        needs_restart: false,
-        help: "Believe proxies of this network about whose connection it is (repeatable) [default: nobody]",
-    },
-    Opt {
-        name: "proxy-protocol",
-        value: "on|off",
-        default: "off",
-        kind: Kind::Choice(&["on", "off"]),
-        repeatable: false,
-        needs_restart: false,
-        help: "Whether connections from trusted proxies begin with a PROXY header, version 1 or 2",
-    },
-    Opt {
-        name: "admin-socket",
-        value: "PATH",
-        default: "",
-        kind: Kind::SocketPath,
-        repeatable: false,
-        needs_restart: true,
-        help: "Unix socket for publishing and administration [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]",
-    },
-    Opt {
-        name: "http",
-        value: "ADDR:PORT|off",
-        default: "127.0.0.1:9001",
-        kind: Kind::AddressOrOff,
-        repeatable: false,
-        needs_restart: true,
-        help: "Where health checks, monitoring and backends on other machines connect; off: nowhere",
-    },
-    Opt {
-        name: "app-id",
-        value: "ID",
-        default: "1",
-        kind: Kind::Word,
-        repeatable: false,
-        needs_restart: true,
-        help: "The app ID in the paths of the HTTP publishing interface",
-    },
-    Opt {
-        name: "console",
-        value: "on|off",
-        default: "on",
-        kind: Kind::Choice(&["on", "off"]),
-        repeatable: false,
-        needs_restart: false,
-        help: "Whether the HTTP listener serves the console; beyond loopback only with --console-key-file",
-    },
-    Opt {
-        name: "console-key-file",
-        value: "PATH",
-        default: "",
-        kind: Kind::FilePath,
-        repeatable: false,
-        needs_restart: false,
-        help: "File with the access key that the console asks for [default: none, loopback only]",
-    },
-    Opt {
-        name: "shards",
-        value: "N|auto",
-        default: "auto",
-        kind: Kind::AutoOr { min: 1, max: 256 },
-        repeatable: false,
-        needs_restart: true,
-        help: "Event loops, each on a thread of its own; auto: one per core",
-    },
-    Opt {
-        name: "pin",
-        value: "auto|none",
-        default: "auto",
-        kind: Kind::Choice(&["auto", "none"]),
-        repeatable: false,
-        needs_restart: true,
-        help: "Whether each shard stays on one core",
-    },
-    Opt {
-        name: "key",
-        value: "ID:SECRET",
-        default: "",
-        kind: Kind::KeyPair,
-        repeatable: true,
-        needs_restart: false,
-        help: "Key pair for private channels (repeatable); others can see it in the process list, so prefer --key-file",
-    },
-    Opt {
-        name: "key-file",
-        value: "PATH",
-        default: "",
-        kind: Kind::FilePath,
-        repeatable: false,
-        needs_restart: false,
-        help: "File of key pairs: one ID:SECRET a line, # starts a comment",
-    },
-    Opt {
-        name: "webhook",
-        value: "URL",
-        default: "",
-        kind: Kind::WebhookUrl,
-        repeatable: true,
-        needs_restart: false,
-        help: "POST what happens to this URL, signed with the first key pair as Pusher signs webhooks (repeatable) [default: none]",
-    },
-    Opt {
-        name: "webhook-events",
-        value: "LIST",
-        default: "channel_occupied,channel_vacated",
-        kind: Kind::Words(&WEBHOOK_EVENTS),
-        repeatable: false,
-        needs_restart: false,
-        help: "What webhooks tell, separated by commas: channel_occupied, channel_vacated, connected, disconnected",
-    },
-    Opt {
-        name: "webhook-retry",
-        value: "S",
-        default: "300",
-        kind: DEADLINE,
-        repeatable: false,
-        needs_restart: false,
-        help: "Seconds for which a webhook that is not taken is sent again",
-    },
-    Opt {
-        name: "heart-interval",
-        value: "S",
-        default: "30",
-        kind: HEART,
-        repeatable: false,
-        needs_restart: false,
-        help: "Seconds between heartbeats; clients are told",
-    },
-    Opt {
-        name: "heart-timeout",
-        value: "S",
-        default: "25",
-        kind: HEART,
-        repeatable: false,
-        needs_restart: false,
-        help: "Seconds within which a heartbeat must be answered",
-    },
-    Opt {
-        name: "server-ping",
-        value: "on|off",
-        default: "on",
-        kind: Kind::Choice(&["on", "off"]),
-        repeatable: false,
-        needs_restart: false,
-        help: "Whether the server sends heartbeats of its own",
-    },
-    Opt {
-        name: "outbox-limit",
-        value: "BYTES",
-        default: "1MiB",
-        kind: Kind::Bytes { min: 4 * KIB, max: GIB },
-        repeatable: false,
-        needs_restart: false,
-        help: "Bytes that may wait for one connection; one that falls further behind is closed with 4100",
-    },
-    Opt {
-        name: "max-message",
-        value: "BYTES",
-        default: "64KiB",
-        kind: Kind::Bytes { min: 128, max: 16 * MIB },
-        repeatable: false,
-        needs_restart: false,
-        help: "Bytes of one message from a client; a longer one is closed with 1009",
-    },
-    Opt {
-        name: "max-subscriptions",
-        value: "N",
-        default: "128",
-        kind: Kind::Count { min: 1, max: 1_000_000, unit: " subscriptions" },
-        repeatable: false,
-        needs_restart: false,
-        help: "Subscriptions of one connection",
-    },
-    Opt {
-        name: "max-connections",
-        value: "N|auto",
-        default: "auto",
-        kind: Kind::AutoOr { min: 1, max: 100_000_000 },
-        repeatable: false,
-        needs_restart: false,
-        help: "Client connections of the whole server; auto: as many as descriptors (ulimit -Hn), memory and firewall hold",
-    },
-    Opt {
-        name: "max-connections-per-address",
-        value: "N|auto",
-        default: "auto",
-        kind: Kind::AutoOr { min: 0, max: 100_000_000 },
-        repeatable: false,
-        needs_restart: false,
-        help: "Connections of one address (IPv6: of a /64); auto: half of all, and any number from this machine; 0: any number",
-    },
-    Opt {
-        name: "max-upgrades-per-address",
-        value: "N",
-        default: "0",
-        kind: Kind::Count { min: 0, max: 1_000_000, unit: " a second" },
-        repeatable: false,
-        needs_restart: false,
-        help: "Connections that one address may make a second, ten seconds' worth at once; 0: any number",
-    },
-    Opt {
-        name: "max-messages-per-second",
-        value: "N",
-        default: "0",
-        kind: Kind::Count { min: 0, max: 1_000_000, unit: " messages a second" },
-        repeatable: false,
-        needs_restart: false,
-        help: "Messages of one connection, ten seconds' worth at once; 0: any number",
-    },
-    Opt {
-        name: "max-bytes-per-second",
-        value: "BYTES",
-        default: "0",
-        kind: Kind::Bytes { min: 0, max: GIB },
-        repeatable: false,
-        needs_restart: false,
-        help: "Bytes that one connection may send a second, ten seconds' worth at once; 0: any number",
-    },
-    Opt {
-        name: "max-request",
-        value: "BYTES",
-        default: "8KiB",
-        kind: Kind::Bytes { min: 512, max: 64 * KIB },
-        repeatable: false,
-        needs_restart: false,
-        help: "Bytes of an upgrade request, with its headers",
-    },
-    Opt {
-        name: "handshake-timeout",
-        value: "S",
-        default: "10",
-        kind: DEADLINE,
-        repeatable: false,
-        needs_restart: false,
-        help: "Seconds within which a new connection must finish its upgrade",
-    },
-    Opt {
-        name: "admin-line-limit",
-        value: "BYTES",
-        default: "1MiB",
-        kind: Kind::Bytes { min: KIB, max: GIB },
-        repeatable: false,
-        needs_restart: false,
-        help: "Bytes of one line on the admin socket",
-    },
-    Opt {
-        name: "connection-age-max",
-        value: "S",
-        default: "0",
-        kind: Kind::Count { min: 0, max: 31_536_000, unit: " seconds" },
-        repeatable: false,
-        needs_restart: false,
-        help: "Seconds after which a connection is told to come back anew, somewhere in the last quarter of them; 0: never",
-    },
-    Opt {
-        name: "drain-timeout",
-        value: "S",
-        default: "0",
-        kind: Kind::Millis { min: 0, max: 3_600_000 },
-        repeatable: false,
-        needs_restart: false,
-        help: "Seconds over which SIGTERM spreads the closing of connections, before the shutdown; 0: all at once",
-    },
-    Opt {
-        name: "shutdown-timeout",
-        value: "S",
-        default: "10",
-        kind: DEADLINE,
-        repeatable: false,
-        needs_restart: false,
-        help: "Seconds that a shutdown may spend on sending what it still owes",
-    },
-    Opt {
-        name: "log",
-        value: "LEVEL",
-        default: "info",
-        kind: Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
-        repeatable: false,
-        needs_restart: false,
-        help: "How much to log, on stderr: off, error, warn, info, debug or trace",
-    },
-];
+options! {
+    "listen", "127.0.0.1:9000", Address; One listen;
+        "Where WebSocket clients connect; port 0 lets the system choose one";
+    "tls-cert", "", FilePath; Maybe live.files.tls_cert;
+        "Certificate chain, PEM: clients connect with wss://; needs --tls-key [default: none, ws://]";
+    "tls-key", "", FilePath; Maybe live.files.tls_key;
+        "Private key of the certificate, PEM, without a passphrase";
+    "path", "", UrlPath; List live.access.paths;
+        "Serve this request path only (repeatable) [default: every path]";
+    "echo-path", "", UrlPath; Maybe live.access.echo_path;
+        "Echo messages on this request path, for probes and conformance tests [default: none]";
+    "allow-origin", "", Kind::Origin; List live.access.origins;
+        "Allow pages of this origin; https://*.example.com: of all hosts below one (repeatable) [default: every origin]";
+    "trust-proxy", "", Network; List live.access.trusted;
+        "Trust client addresses sent by proxies of this network (repeatable) [default: none]";
+    "proxy-protocol", "off", SWITCH; One live.access.has_proxy_header;
+        "Expect a PROXY header, version 1 or 2, on connections from trusted proxies";
+    "admin-socket", "", SocketPath; One admin_socket;
+        "Unix socket for publishing and administration [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]";
+    "http", "127.0.0.1:9001", AddressOrOff; One http;
+        "Where health checks, monitoring and backends on other machines connect; off: no HTTP";
+    "app-id", "1", Word; One app_id;
+        "App ID in the paths of the HTTP publishing interface";
+    "console", "on", SWITCH; One live.console.is_on;
+        "Serve the console over HTTP; beyond loopback only with --console-key-file";
+    "console-key-file", "", FilePath; Maybe live.files.console_key;
+        "File with the access key of the console [default: none, loopback only]";
+    "shards", "auto", AutoOr(1, 256); One shards;
+        "Event loops, each on a thread of its own; auto: one per core";
+    "pin", "auto", Choice("auto|none", &["auto", "none"]); One pin;
+        "Keep each shard on one core; auto: unless a CPU quota limits the shards";
+    "key", "", KeyPair; List live.keys;
+        "Key pair for private channels (repeatable); others can see it in the process list, so prefer --key-file";
+    "key-file", "", FilePath; Maybe live.files.keys;
+        "File of key pairs: one ID:SECRET a line, # starts a comment";
+    "webhook", "", WebhookUrl; List live.webhooks.urls;
+        "POST events to this URL, signed with the first key pair as Pusher does (repeatable) [default: none]";
+    "webhook-events", "channel_occupied,channel_vacated", Words(&WEBHOOK_EVENTS); One live.webhooks.events;
+        "Events that are posted, separated by commas: channel_occupied, channel_vacated, connected, disconnected";
+    "webhook-retry", "300", DEADLINE; One live.webhooks.retry_ms;
+        "Seconds for which a batch that was not delivered is retried";
+    "heart-interval", "30", HEART; One live.limits.heart_interval_s;
+        "Seconds between heartbeats, announced to clients";
+    "heart-timeout", "25", HEART; One live.limits.heart_timeout_s;
+        "Seconds within which a heartbeat must be answered";
+    "server-ping", "on", SWITCH; One live.limits.server_ping;
+        "Send heartbeats from the server";
+    "outbox-limit", "1MiB", Bytes(4 * KIB, GIB); One live.limits.outbox_bytes_max;
+        "Bytes that may wait for one connection; a slower reader is closed with 4100";
+    "max-message", "64KiB", Bytes(128, 16 * MIB); One live.limits.message_bytes_max;
+        "Bytes of one message from a client; a longer one closes the connection with 1009";
+    "max-subscriptions", "128", Count(1, 1_000_000, "subscriptions"); One live.limits.subscriptions_max;
+        "Subscriptions of one connection";
+    "max-connections", "auto", AutoOr(1, 100_000_000); Auto live.connections_named;
+        "Client connections of the whole server; auto: as many as descriptors (ulimit -Hn), memory and firewall hold";
+    "max-connections-per-address", "auto", AutoOr(0, 100_000_000); Auto live.limits.connections_per_address_max;
+        "Connections of one address (IPv6: of a /64); auto: half of all, loopback exempt; 0: no limit";
+    "max-upgrades-per-address", "0", Count(0, 1_000_000, "a second"); One live.limits.upgrades_per_address_max;
+        "Connections that one address may open a second, ten seconds' worth at once; 0: no limit";
+    "max-messages-per-second", "0", Count(0, 1_000_000, "messages a second"); One live.limits.messages_per_second_max;
+        "Messages of one connection, ten seconds' worth at once; 0: no limit";
+    "max-bytes-per-second", "0", Bytes(0, GIB); One live.limits.bytes_per_second_max;
+        "Bytes that one connection may send a second, ten seconds' worth at once; 0: no limit";
+    "max-request", "8KiB", Bytes(512, 64 * KIB); One live.access.request_bytes_max;
+        "Bytes of an upgrade request, with its headers";
+    "handshake-timeout", "10", DEADLINE; One live.limits.handshake_timeout_ms;
+        "Seconds within which a new connection must finish its upgrade";
+    "admin-line-limit", "1MiB", Bytes(KIB, GIB); One live.limits.admin_line_bytes_max;
+        "Bytes of one line on the admin socket";
+    "connection-age-max", "0", Seconds(0, 31_536_000); One live.limits.connection_age_max_s;
+        "Seconds after which a connection must reconnect, at random within the last quarter; 0: never";
+    "drain-timeout", "0", Millis(0, 3_600_000); One live.drain_timeout_ms;
+        "Seconds over which SIGTERM spreads the closing of connections, before the shutdown; 0: all at once";
+    "shutdown-timeout", "10", DEADLINE; One live.shutdown_timeout_ms;
+        "Seconds that a shutdown may take to deliver what was accepted";
+    "log", "info", LEVELS; One live.log;
+        "How much to log, on stderr";
+}
 
 impl Opt {
     /// Name of its environment variable: `outbox-limit` is `CORECAST_OUTBOX_LIMIT`.
     pub fn env(&self) -> String {
         format!("CORECAST_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
-}
 
-impl Kind {
-    /// Whether `text` is a value that this kind takes.
-    pub fn accepts(self, text: &str) -> bool {
-        match self {
-            Kind::Address => text.parse::<SocketAddr>().is_ok(),
-            Kind::AddressOrOff => text == "off" || Kind::Address.accepts(text),
-            Kind::Word => {
-                let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-                (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_of_word)
-            }
-            Kind::SocketPath => (1..=SOCKET_PATH_BYTES_MAX).contains(&text.len()) && !text.contains('\0'),
-            Kind::FilePath => !text.is_empty() && !text.contains('\0'),
-            Kind::UrlPath => {
-                text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
-            }
-            Kind::Origin => Origin::parse(text).is_some(),
-            Kind::Network => access::network(text).is_some(),
-            Kind::KeyPair => key_pair(text).is_ok(),
-            Kind::WebhookUrl => WebhookUrl::parse(text).is_some(),
-            Kind::Words(words) => text.split(',').all(|word| words.contains(&word.trim())),
-            Kind::Choice(words) => words.contains(&text),
-            Kind::AutoOr { .. } => text == "auto" || self.number(text).is_some(),
-            Kind::Count { .. } | Kind::Bytes { .. } | Kind::Millis { .. } => self.number(text).is_some(),
-        }
+    /// Reads its values into its field. Returns what is wrong with them, without secrets.
+    pub(super) fn read(&self, config: &mut Config, texts: &[String]) -> Vec<String> {
+        (self.read)(config, texts, self.kind)
     }
 
-    /// The number that `text` says, if it is one that this kind takes.
-    pub fn number(self, text: &str) -> Option<u64> {
-        let (number, min, max) = match self {
-            Kind::AutoOr { min, max } | Kind::Count { min, max, .. } => (digits(text)?, min, max),
-            Kind::Bytes { min, max } => (parse_bytes(text)?, min, max),
-            Kind::Millis { min, max } => (parse_millis(text)?, min, max),
-            _ => return None,
-        };
-        (min..=max).contains(&number).then_some(number)
+    /// The value that is in force; `None`: it has none.
+    pub(super) fn show(&self, config: &Config) -> Option<Value> {
+        (self.show)(config, self.kind)
     }
 
-    /// What it takes, in words, for errors: "it takes …".
-    pub fn allowed(self) -> String {
-        match self {
-            Kind::Address => {
-                "an IP address and a port, such as 127.0.0.1:9000, 0.0.0.0:9000 or [::1]:9000 (no host names)".into()
-            }
-            Kind::AddressOrOff => format!("off, or {}", Kind::Address.allowed()),
-            Kind::Word => format!("1 to {WORD_BYTES_MAX} of A-Z a-z 0-9 _ -"),
-            Kind::SocketPath => format!("the path of a Unix socket, 1 to {SOCKET_PATH_BYTES_MAX} bytes"),
-            Kind::FilePath => "the path of a file".into(),
-            Kind::UrlPath => "a request path that starts with /, in ASCII, without spaces, ? and #".into(),
-            Kind::Origin => {
-                "an origin such as https://example.com, https://example.com:8443 or https://*.example.com (no path)"
-                    .into()
-            }
-            Kind::Network => "a network such as 10.0.0.0/8 or fd00::/8, or one IP address".into(),
-            Kind::KeyPair => "ID:SECRET, neither of them empty, no spaces, no : in the ID".into(),
-            Kind::WebhookUrl => {
-                "an http or https URL such as https://example.com/hooks, without a user name, a password and a fragment"
-                    .into()
-            }
-            Kind::Words(words) => format!("some of {}, separated by commas", words.join(", ")),
-            Kind::Choice(words) => words.join(" or "),
-            Kind::AutoOr { min, max } => format!("auto, or a whole number from {min} to {max}"),
-            Kind::Count { min, max, unit } => format!("a whole number from {min} to {max}{unit}"),
-            Kind::Bytes { min, max } => {
-                format!("{min} to {max} bytes, as a plain number or with KiB, MiB or GiB behind it")
-            }
-            Kind::Millis { min, max } => {
-                format!("{} to {} seconds, with up to three decimals", min as f64 / 1000.0, max as f64 / 1000.0)
-            }
-        }
+    /// The values of its default.
+    pub(super) fn default_values(&self) -> Vec<String> {
+        Some(self.default.to_owned()).filter(|text| !text.is_empty()).into_iter().collect()
     }
 }
 
-/// Reads `ID:SECRET`. The error says what is wrong without repeating the text: it may hold a secret.
-pub(super) fn key_pair(text: &str) -> Result<Key, &'static str> {
-    let (id, secret) = text.split_once(':').ok_or("there is no : in it")?;
-    if id.is_empty() {
-        return Err("the ID before the : is empty");
+impl Config {
+    /// The defaults of the table, without what is determined at start.
+    pub(super) fn of_defaults() -> Config {
+        let mut config = Config::blank();
+        OPTIONS.iter().for_each(|option| drop(option.read(&mut config, &option.default_values())));
+        config
     }
-    if secret.is_empty() {
-        return Err("the secret after the : is empty");
-    }
-    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err("there is a space or a control character in it");
-    }
-    if secret == super::REDACTED {
-        return Err("it was printed by --print-config, which leaves secrets out");
-    }
-    Ok(Key { id: id.into(), secret: secret.into() })
-}
-
-/// Digits and nothing else: `parse` alone would take `+5`.
-fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-fn parse_bytes(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" => KIB,
-        "mib" => MIB,
-        "gib" => GIB,
-        _ => return None,
-    };
-    digits(number)?.checked_mul(factor)
-}
-
-fn parse_millis(text: &str) -> Option<u64> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-    if decimals.is_empty() || decimals.len() > 3 {
-        return None;
-    }
-    let millis = digits(decimals)? * 10_u64.pow(3 - decimals.len() as u32);
-    digits(whole)?.checked_mul(1000)?.checked_add(millis)
 }
 
 #[cfg(test)]
@@ -569,52 +173,9 @@ mod tests {
 
     #[test]
     fn every_default_is_a_value_its_option_takes() {
-        for option in &OPTIONS {
-            assert!(option.default.is_empty() || option.kind.accepts(option.default), "{}", option.name);
+        for option in OPTIONS {
+            let wrong = option.read(&mut Config::blank(), &option.default_values());
+            assert!(wrong.is_empty(), "{}: {wrong:?}", option.name);
         }
-    }
-
-    #[test]
-    fn numbers_are_read_in_the_units_people_write() {
-        let bytes = Kind::Bytes { min: 128, max: 16 * MIB };
-        let check = |kind: Kind, text: &str, expected| assert_eq!(kind.number(text), expected, "{text}");
-        check(bytes, "128", Some(128));
-        check(bytes, "64KiB", Some(65_536));
-        check(bytes, "1 MiB", Some(MIB));
-        check(bytes, "16mib", Some(16 * MIB));
-        for refused in
-            ["", "KiB", "127", "16777217", "1MB", "1M", "1.5MiB", "-1", "+200", "0x100", "99999999999999999999GiB"]
-        {
-            check(bytes, refused, None);
-        }
-        check(HEART, "1", Some(1));
-        check(HEART, "86400", Some(86_400));
-        check(HEART, "0", None);
-        check(HEART, "86401", None);
-        check(HEART, "1.5", None);
-        check(DEADLINE, "10", Some(10_000));
-        check(DEADLINE, "0.25", Some(250));
-        check(DEADLINE, "3600", Some(3_600_000));
-        for refused in ["0", "0.05", "3600.001", "1.", ".5", "1.2345", "1e3", ""] {
-            check(DEADLINE, refused, None);
-        }
-    }
-
-    #[test]
-    fn a_key_pair_is_split_at_its_first_colon() {
-        let key = key_pair("app:se:cret").expect("legal");
-        assert_eq!((key.id.as_str(), key.secret.as_str()), ("app", "se:cret"));
-        for refused in ["", "app", ":secret", "app:", "app:se cret", "app:[redacted]", "a\tb:c"] {
-            assert!(key_pair(refused).is_err(), "{refused}");
-        }
-    }
-
-    #[test]
-    fn paths_are_checked() {
-        assert!(Kind::UrlPath.accepts("/ws"));
-        assert!(!Kind::UrlPath.accepts("ws"));
-        assert!(!Kind::UrlPath.accepts("/ws?x"));
-        assert!(!Kind::SocketPath.accepts(&"x".repeat(108)));
-        assert!(!Kind::SocketPath.accepts(""));
     }
 }

@@ -1,24 +1,23 @@
-//! What the command line, the environment and the file say: text per option, and where it came from.
+//! The sources of a configuration: the text of each option from the command line, the environment or the file.
 
-use super::access::{self, Access, Origin};
 use super::certificate::Certificate;
-use super::console::{Console, ConsoleKey};
+use super::console::ConsoleKey;
 use super::difference::redacted;
 use super::files::Files;
-use super::options::{self, OPTIONS, Opt};
-use super::{CONNECTIONS_AUTO_MAX, WEBHOOK_EVENTS, WEBHOOKS_MAX};
-use super::{Config, HttpListener, Key, Limits, Live, Pin, WebhookUrl, Webhooks};
+use super::options::{OPTIONS, Opt};
+use super::{CONNECTIONS_AUTO_MAX, Config, Key, Live, WEBHOOKS_MAX};
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Value;
 use toml::de::DeTable;
 
-/// What the command line says: the values of each option that was given, by name; `config` is the file to read.
+/// The command line: the values of each option that was given, by name; `config` is the file to read.
 pub type Flags = BTreeMap<String, Vec<String>>;
 
-/// Names the file where `--config` does not.
+/// Names the file if `--config` does not.
 pub const CONFIG_ENV: &str = "CORECAST_CONFIG";
 
 /// Every option with its winning source: command line, then environment, then file, then default. A list is taken whole
@@ -71,21 +70,24 @@ impl Invalid {
 
 impl Settings {
     /// Gathers the sources at the start; reads the configuration file if one is named. Values are not judged yet.
-    pub fn gather(flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Invalid> {
+    pub fn gather(flags: &Flags, env: impl Fn(&str) -> Option<OsString>) -> Result<Settings, Invalid> {
         Settings::gather_from(flags, env, Files::at_start())
     }
 
     /// Gathers the sources for a reload, which reads no FIFO.
-    pub fn gather_again(flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Invalid> {
+    pub fn gather_again(flags: &Flags, env: impl Fn(&str) -> Option<OsString>) -> Result<Settings, Invalid> {
         Settings::gather_from(flags, env, Files::at_reload())
     }
 
-    fn gather_from(flags: &Flags, env: impl Fn(&str) -> Option<String>, files: Files) -> Result<Settings, Invalid> {
-        // Set but empty is how compose files and unit files say "not set".
-        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+    fn gather_from(flags: &Flags, env: impl Fn(&str) -> Option<OsString>, files: Files) -> Result<Settings, Invalid> {
+        let env = |name: &str| text_of(name, env(name)).transpose();
         let named = flags.get("config").and_then(|values| values.first().cloned());
-        let Some(path) = named.or_else(|| env(CONFIG_ENV)).map(PathBuf::from) else {
-            return Ok(Settings::layer(flags, env, None, files));
+        let named = match named {
+            Some(path) => Some(path),
+            None => env(CONFIG_ENV)?,
+        };
+        let Some(path) = named.map(PathBuf::from) else {
+            return Settings::layer(flags, env, None, files);
         };
         let read = files.read(&path).map_err(|why| {
             Invalid::new(format!(
@@ -93,19 +95,22 @@ impl Settings {
             ))
         })?;
         let file = parse_file(&read.text, &path)?;
-        Ok(Settings::layer(flags, env, Some((path, file)), files))
+        if read.is_open_to_others && file.contains_key("key") {
+            files.note_open(&path);
+        }
+        Settings::layer(flags, env, Some((path, file)), files)
     }
 
     fn layer(
         flags: &Flags,
-        env: impl Fn(&str) -> Option<String>,
+        env: impl Fn(&str) -> Result<Option<String>, Invalid>,
         file: Option<(PathBuf, Lines)>,
         files: Files,
-    ) -> Settings {
+    ) -> Result<Settings, Invalid> {
         let pick = |option: &'static Opt| {
             let (values, source) = if let Some(values) = flags.get(option.name) {
                 (values.clone(), Source::Flag)
-            } else if let Some(text) = env(&option.env()) {
+            } else if let Some(text) = env(&option.env())? {
                 let values = match option.repeatable {
                     true => text.split_whitespace().map(str::to_owned).collect(),
                     false => vec![text],
@@ -115,25 +120,23 @@ impl Settings {
                 file.as_ref().and_then(|(path, file)| Some((path, file.get(option.name)?)))
             {
                 (values.clone(), Source::File(path.clone(), *line))
+            } else if option.name == "admin-socket" {
+                (vec![default_admin_socket(&env)?], Source::Default)
             } else {
-                let text = match option.name {
-                    "admin-socket" => default_admin_socket(&env),
-                    _ => option.default.to_owned(),
-                };
-                (Some(text).filter(|text| !text.is_empty()).into_iter().collect(), Source::Default)
+                (option.default_values(), Source::Default)
             };
-            Given { option, values, source }
+            Ok(Given { option, values, source })
         };
-        Settings { given: OPTIONS.iter().map(pick).collect(), files }
+        Ok(Settings { given: OPTIONS.iter().map(pick).collect::<Result<_, _>>()?, files })
     }
 
-    /// Variables that look like an option's and are none: what they were set for does not happen. Others may begin with
-    /// `CORECAST_` for reasons of their own, as those that Kubernetes names after a service do.
+    /// Warnings about variables whose name is nearly that of an option. Other variables may begin with `CORECAST_` for other
+    /// reasons, such as those that Kubernetes names after a service.
     pub fn strays(names: impl Iterator<Item = String>) -> Vec<String> {
         let is_known = |name: &str| name == CONFIG_ENV || OPTIONS.iter().any(|option| option.env() == name);
         let stray = |name: String| {
             let option = meant(name.strip_prefix("CORECAST_")?).filter(|_| !is_known(&name))?;
-            Some(format!("{name} is set and nobody reads it. Did you mean {}?", option.env()))
+            Some(format!("{name} is set, but it is not an option. Did you mean {}?", option.env()))
         };
         names.filter_map(stray).collect()
     }
@@ -143,80 +146,33 @@ impl Settings {
         given.expect("a name of OPTIONS")
     }
 
-    /// Judges every value. The error lists all that is wrong, not only the first.
+    /// Judges every value. The error lists all problems, not only the first.
     pub fn validate(&self) -> Result<Config, Invalid> {
-        let mut check = Check { settings: self, problems: Vec::new() };
-        let keys = check.keys();
-        let connections_named = match check.one("max-connections") {
-            Some("auto") => None,
-            _ => Some(check.number("max-connections") as usize),
-        };
-        let config = Config {
-            listen: check.one("listen").and_then(|text| text.parse().ok()).unwrap_or(([0; 4], 0).into()),
-            admin_socket: check.one("admin-socket").unwrap_or_default().into(),
-            http: check.http(),
-            app_id: check.one("app-id").unwrap_or_default().into(),
-            shards: match check.one("shards") {
-                Some("auto") => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
-                _ => check.number("shards") as usize,
-            },
-            pin: match check.one("pin") {
-                Some("none") => Pin::None,
-                _ => Pin::Auto,
-            },
-            live: Live {
-                certificate: check.certificate(),
-                access: check.access(),
-                webhooks: check.webhooks(&keys),
-                keys,
-                console: check.console(),
-                connections_named,
-                limits: Limits {
-                    heart_interval_s: check.number("heart-interval") as u32,
-                    heart_timeout_s: check.number("heart-timeout") as u32,
-                    server_ping: check.one("server-ping") == Some("on"),
-                    outbox_bytes_max: check.number("outbox-limit") as usize,
-                    message_bytes_max: check.number("max-message") as usize,
-                    subscriptions_max: check.number("max-subscriptions") as usize,
-                    connections_max: connections_named.unwrap_or(CONNECTIONS_AUTO_MAX),
-                    connections_per_address_max: match check.one("max-connections-per-address") {
-                        Some("auto") => None,
-                        _ => Some(check.number("max-connections-per-address") as u32),
-                    },
-                    upgrades_per_address_max: check.number("max-upgrades-per-address") as u32,
-                    messages_per_second_max: check.number("max-messages-per-second") as u32,
-                    bytes_per_second_max: check.number("max-bytes-per-second") as u32,
-                    handshake_timeout_ms: check.number("handshake-timeout"),
-                    admin_line_bytes_max: check.number("admin-line-limit") as usize,
-                    connection_age_max_s: check.number("connection-age-max") as u32,
-                },
-                drain_timeout_ms: check.number("drain-timeout"),
-                shutdown_timeout_ms: check.number("shutdown-timeout"),
-                log: check
-                    .one("log")
-                    .and_then(|text| text.parse().ok())
-                    .unwrap_or(tracing::level_filters::LevelFilter::OFF),
-            },
-        };
-        check.finish(config)
+        let mut check = Check::read(self, |_| true);
+        check.shards_and_connections();
+        check.access();
+        check.config.live.keys = check.keys();
+        check.config.live.certificate = check.certificate();
+        check.webhooks();
+        check.console();
+        check.notes();
+        check.finish(|config| config)
     }
 
     /// The key pairs alone, `--key` before `--key-file`: what `sign` needs.
     pub fn keys(&self) -> Result<Vec<Key>, Invalid> {
-        let mut check = Check { settings: self, problems: Vec::new() };
-        let keys = check.keys();
-        check.finish(keys)
+        let mut check = Check::read(self, |name| matches!(name, "key" | "key-file"));
+        check.config.live.keys = check.keys();
+        check.finish(|config| config.live.keys)
     }
 
     /// The admin socket alone: what the client commands need.
     pub fn admin_socket(&self) -> Result<PathBuf, Invalid> {
-        let mut check = Check { settings: self, problems: Vec::new() };
-        let path = check.one("admin-socket").unwrap_or_default().into();
-        check.finish(path)
+        Check::read(self, |name| name == "admin-socket").finish(|config| config.admin_socket)
     }
 
-    /// The effective configuration as a file that could be read back, but for the secrets, which are left out. Each line
-    /// says where its value came from.
+    /// The effective configuration as a file that can be read back, except for the secrets, which are left out. Each line
+    /// names the source of its value.
     pub fn to_toml(&self, config: &Config) -> String {
         let mut text = String::new();
         for given in &self.given {
@@ -237,153 +193,136 @@ impl Settings {
 
     fn effective(&self, given: &Given, config: &Config) -> Option<Value> {
         match given.option.name {
-            // Those of the key file come from there again.
+            // Those of the key file are read from there again.
             "key" => Some(redacted(&config.live.keys[..given.values.len()])),
-            "key-file" => Some(Value::String(given.values.first()?.clone())),
-            name => config.value(name),
+            _ => given.option.show(config),
         }
     }
 }
 
-/// Reads values and collects what is wrong with them.
+/// Reads the values into a configuration and collects what is wrong with them.
 struct Check<'a> {
     settings: &'a Settings,
+    config: Config,
     problems: Vec<String>,
 }
 
 impl<'a> Check<'a> {
-    /// The value of an option that holds one; `None` once a problem is noted (or where there is neither value nor default).
-    fn one(&mut self, name: &str) -> Option<&'a str> {
-        let given = self.settings.given(name);
-        let text = given.values.first()?;
-        if given.option.kind.accepts(text) {
-            return Some(text);
+    fn read(settings: &'a Settings, is_wanted: impl Fn(&str) -> bool) -> Check<'a> {
+        let mut check = Check { settings, config: Config::of_defaults(), problems: Vec::new() };
+        for given in settings.given.iter().filter(|given| is_wanted(given.option.name)) {
+            let wrong = given.option.read(&mut check.config, &given.values);
+            check.problems.extend(wrong.iter().map(|wrong| given.problem(wrong)));
         }
-        let problem = given.problem(&format!("{text:?} is not allowed"));
-        self.note(problem);
-        None
+        check
     }
 
-    fn number(&mut self, name: &str) -> u64 {
-        let kind = self.settings.given(name).option.kind;
-        self.one(name).and_then(|text| kind.number(text)).unwrap_or_default()
-    }
-
-    fn http(&mut self) -> Option<HttpListener> {
-        let address = self.one("http")?.parse().ok()?;
-        Some(HttpListener { address, is_named: self.settings.given("http").source != Source::Default })
-    }
-
-    fn access(&mut self) -> Access {
-        let access = Access {
-            paths: self.all("path"),
-            echo_path: self.echo_path(),
-            origins: self.all("allow-origin").iter().filter_map(|text| Origin::parse(text)).collect(),
-            trusted: self.all("trust-proxy").iter().filter_map(|text| access::network(text)).collect(),
-            has_proxy_header: self.one("proxy-protocol") == Some("on"),
-            request_bytes_max: self.number("max-request") as usize,
-        };
-        if access.has_proxy_header && self.settings.given("trust-proxy").values.is_empty() {
-            let given = self.settings.given("proxy-protocol");
-            self.note(given.problem("\"on\" needs --trust-proxy: without it nobody's PROXY header is believed"));
+    fn shards_and_connections(&mut self) {
+        let Config { shards, live, http, .. } = &mut self.config;
+        if *shards == 0 {
+            *shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256));
         }
-        access
+        live.limits.connections_max = live.connections_named.unwrap_or(CONNECTIONS_AUTO_MAX);
+        if let Some(http) = http {
+            http.is_named = self.settings.given("http").source != Source::Default;
+        }
     }
 
-    fn all(&mut self, name: &str) -> Vec<String> {
-        let given = self.settings.given(name);
-        for text in given.values.iter().filter(|text| !given.option.kind.accepts(text)) {
-            self.note(given.problem(&format!("{text:?} is not allowed")));
+    fn access(&mut self) {
+        let access = &self.config.live.access;
+        let mut wrong = Vec::new();
+        if access.has_proxy_header && access.trusted.is_empty() {
+            wrong.push((
+                "proxy-protocol",
+                "\"on\" needs --trust-proxy: PROXY headers of other addresses are not trusted".into(),
+            ));
         }
-        given.values.clone()
-    }
-
-    /// A path leads to one place.
-    fn echo_path(&mut self) -> Option<String> {
-        let path = self.one("echo-path")?;
-        if self.settings.given("path").values.iter().any(|served| served == path) {
-            self.note(self.settings.given("echo-path").problem(&format!("{path:?} is one of the values of path, too")));
+        if let Some(path) = access.echo_path.as_ref().filter(|path| access.paths.contains(path)) {
+            wrong.push(("echo-path", format!("{path:?} is one of the values of path, too")));
         }
-        Some(path.to_owned())
+        let room = access.request_bytes_max - REQUEST_BYTES_MIN;
+        let paths = access.paths.iter().map(|path| ("path", path));
+        for (option, path) in paths.chain(access.echo_path.iter().map(|path| ("echo-path", path))) {
+            if path.len() > room {
+                wrong.push((option, format!("a path of {} bytes does not fit into max-request", path.len())));
+            }
+        }
+        wrong.iter().for_each(|(option, wrong)| self.refuse(option, wrong));
     }
 
     /// `tls-cert` and `tls-key`, both or neither.
     fn certificate(&mut self) -> Option<Arc<Certificate>> {
-        let (cert, key) = (self.one("tls-cert"), self.one("tls-key"));
         let alone = |given: &str, missing: &str, what: &str| {
             format!("{given} is given without {missing}. Add {missing}, {what}, or leave both out to serve without TLS")
         };
-        match (cert, key) {
-            (Some(cert), Some(key)) => match Certificate::load(Path::new(cert), Path::new(key), &self.settings.files) {
+        let files = &self.config.live.files;
+        let is_missing = |name: &str| self.settings.given(name).values.is_empty();
+        let problem = match (&files.tls_cert, &files.tls_key) {
+            (Some(cert), Some(key)) => match Certificate::load(cert, key, &self.settings.files) {
                 Ok(certificate) => return Some(certificate.into()),
                 Err(unfit) => {
-                    let given = self.settings.given(if unfit.is_key { "tls-key" } else { "tls-cert" });
-                    self.note(given.problem(&unfit.why));
+                    self.settings.given(if unfit.is_key { "tls-key" } else { "tls-cert" }).problem(&unfit.why)
                 }
             },
-            (Some(_), None) if self.settings.given("tls-key").values.is_empty() => {
-                self.note(alone("tls-cert", "tls-key", "the file of its private key"));
-            }
-            (None, Some(_)) if self.settings.given("tls-cert").values.is_empty() => {
-                self.note(alone("tls-key", "tls-cert", "the file of its certificate"));
-            }
-            _ => {}
-        }
+            (Some(_), None) if is_missing("tls-key") => alone("tls-cert", "tls-key", "the file of its private key"),
+            (None, Some(_)) if is_missing("tls-cert") => alone("tls-key", "tls-cert", "the file of its certificate"),
+            _ => return None,
+        };
+        self.problems.push(problem);
         None
     }
 
-    fn console(&mut self) -> Console {
-        let is_on = self.one("console") == Some("on");
-        let Some(path) = self.one("console-key-file") else {
-            return Console { is_on, key: None };
+    fn console(&mut self) {
+        let Some(path) = &self.config.live.files.console_key else {
+            return;
         };
-        let key = ConsoleKey::load(Path::new(path), &self.settings.files).map_err(|why| {
-            let problem = self.settings.given("console-key-file").problem(&why);
-            self.note(problem);
-        });
-        Console { is_on, key: key.ok() }
+        match ConsoleKey::load(path, &self.settings.files) {
+            Ok(key) => self.config.live.console.key = Some(key),
+            Err(why) => self.refuse("console-key-file", &why),
+        }
     }
 
     /// Those of `key`, then those of `key-file`.
     fn keys(&mut self) -> Vec<Key> {
-        let mut keys: Vec<Key> = Vec::new();
-        let given = self.settings.given("key");
-        for (at, text) in given.values.iter().enumerate() {
-            match options::key_pair(text) {
-                Ok(key) => keys.push(key),
-                Err(why) => self.note(given.problem(&format!("pair {} is not allowed: {why}", at + 1))),
-            }
-        }
-        if let Some(path) = self.one("key-file") {
-            let given = self.settings.given("key-file");
-            match read_key_file(Path::new(path), &self.settings.files) {
+        let mut keys = std::mem::take(&mut self.config.live.keys);
+        if let Some(path) = &self.config.live.files.keys {
+            match read_key_file(path, &self.settings.files) {
                 Ok(read) => keys.extend(read),
-                Err(why) => self.note(given.problem(&why)),
+                Err(why) => self.refuse("key-file", &why),
             }
         }
         let mut seen = HashSet::new();
-        for key in keys.iter().filter(|key| !seen.insert(&key.id)) {
-            self.note(format!(
-                "the key ID {:?} is given twice (key and key-file count together). Every ID names one secret: remove one \
-                 of them, or make a new pair with `corecast keygen`",
-                key.id
-            ));
+        for key in &keys {
+            if !seen.insert(&key.id) {
+                self.problems.push(format!(
+                    "the key ID {:?} is given twice (key and key-file count together). Every ID names one secret: remove \
+                     one of them, or make a new pair with `corecast keygen`",
+                    key.id
+                ));
+            }
+            if key.secret.len() < SECRET_BYTES_MIN {
+                self.config.live.notes.push(format!(
+                    "the secret of the key {:?} is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; `corecast \
+                     keygen` makes a longer one",
+                    key.id
+                ));
+            }
         }
         keys
     }
 
-    /// Whoever gets one has to be able to tell that it is ours: `keys` holds one to sign with.
-    fn webhooks(&mut self, keys: &[Key]) -> Webhooks {
-        let given = self.settings.given("webhook");
-        let mut urls: Vec<WebhookUrl> = Vec::new();
-        for url in self.all("webhook").iter().filter_map(|text| WebhookUrl::parse(text)) {
-            match urls.contains(&url) {
-                true => self.note(given.problem(&format!("{url} is given twice"))),
-                false => urls.push(url),
+    /// Receivers check signatures, so there must be a key pair to sign with.
+    fn webhooks(&mut self) {
+        let Live { webhooks, keys, .. } = &self.config.live;
+        let urls = &webhooks.urls;
+        let mut wrong = Vec::new();
+        for (at, url) in urls.iter().enumerate().filter(|(at, url)| urls[..*at].contains(url)) {
+            if !urls[at + 1..].contains(url) {
+                wrong.push(format!("{url} is given twice"));
             }
         }
         if urls.len() > WEBHOOKS_MAX {
-            self.note(given.problem(&format!("{} URLs are more than {WEBHOOKS_MAX}", urls.len())));
+            wrong.push(format!("{} URLs are more than {WEBHOOKS_MAX}", urls.len()));
         }
         let is_key_given = ["key", "key-file"].iter().any(|name| !self.settings.given(name).values.is_empty());
         if !urls.is_empty() && keys.is_empty() {
@@ -391,28 +330,50 @@ impl<'a> Check<'a> {
                 true => "`corecast keygen >> FILE` adds one to the key file",
                 false => "`corecast keygen` makes one; add it with --key-file or --key",
             };
-            self.note(given.problem(&format!("webhooks are signed with a key pair and there is none ({remedy})")));
+            wrong.push(format!("webhooks are signed with a key pair and there is none ({remedy})"));
         }
-        let words = self.one("webhook-events").unwrap_or_default();
-        let wanted = |name: &&str| words.split(',').any(|word| word.trim() == *name);
-        let events = WEBHOOK_EVENTS.into_iter().filter(wanted).collect();
-        Webhooks { urls, events, retry_ms: self.number("webhook-retry") }
+        wrong.iter().for_each(|wrong| self.refuse("webhook", wrong));
     }
 
-    /// Notes a problem once, however many readers meet it.
-    fn note(&mut self, problem: String) {
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
-        }
+    /// Values that cannot take effect, and files that are open to others.
+    fn notes(&mut self) {
+        let Config { http, live, .. } = &self.config;
+        let (is_off, defaults) = (http.is_none(), Config::of_defaults());
+        let named = live.connections_named.unwrap_or(usize::MAX);
+        let per_address = live.limits.connections_per_address_max.unwrap_or(0) as usize;
+        let no_effect = [
+            ("app-id", is_off, "http is off"),
+            ("console-key-file", is_off, "http is off"),
+            ("console-key-file", !is_off && !live.console.is_on, "console is off"),
+            ("webhook-events", live.webhooks.urls.is_empty(), "there is no webhook"),
+            ("webhook-retry", live.webhooks.urls.is_empty(), "there is no webhook"),
+            ("max-connections-per-address", per_address > named, "max-connections is smaller"),
+        ];
+        let notes = no_effect.into_iter().filter_map(|(name, is_idle, why)| {
+            let option = self.settings.given(name).option;
+            let is_changed = option.show(&self.config) != option.show(&defaults);
+            (is_idle && is_changed).then(|| format!("{name} has no effect: {why}"))
+        });
+        let notes: Vec<String> = notes.chain(self.settings.files.take_notes()).collect();
+        self.config.live.notes.extend(notes);
     }
 
-    fn finish<T>(self, value: T) -> Result<T, Invalid> {
+    fn refuse(&mut self, option: &str, wrong: &str) {
+        self.problems.push(self.settings.given(option).problem(wrong));
+    }
+
+    fn finish<T>(self, value: impl FnOnce(Config) -> T) -> Result<T, Invalid> {
         match self.problems.is_empty() {
-            true => Ok(value),
+            true => Ok(value(self.config)),
             false => Err(Invalid(self.problems)),
         }
     }
 }
+
+/// An upgrade request without its path: the request line and the headers that RFC 6455 asks for.
+const REQUEST_BYTES_MIN: usize = 160;
+/// A shorter secret can be guessed.
+const SECRET_BYTES_MIN: usize = 16;
 
 impl Given {
     /// Option, what is wrong, allowed range, remedy.
@@ -439,18 +400,18 @@ impl Given {
 
 /// One `ID:SECRET` a line; `#` starts a comment line, blank lines are skipped.
 fn read_key_file(path: &Path, files: &Files) -> Result<Vec<Key>, String> {
-    let read = files.read(path).map_err(|why| format!("{why}; `corecast keygen >> FILE` makes one"))?;
-    let lines = read.text.lines().map(str::trim).zip(1..);
+    let text = files.read_secret(path).map_err(|why| format!("{why}; `corecast keygen >> FILE` makes one"))?;
+    let lines = text.lines().map(str::trim).zip(1..);
     lines
         .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
         .map(|(line, number)| {
-            options::key_pair(line)
-                .map_err(|why| format!("line {number} of {} is no ID:SECRET pair: {why}", path.display()))
+            Key::parse(line)
+                .map_err(|why| format!("line {number} of {} is not an ID:SECRET pair: {why}", path.display()))
         })
         .collect()
 }
 
-/// What a file says: values by name, and the line of the name.
+/// The values of a file by name, and the line of the name.
 type Lines = BTreeMap<String, (usize, Vec<String>)>;
 
 /// The file as text per option. Errors never quote the file: the line may hold a secret.
@@ -459,13 +420,13 @@ fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
     let line_of = |byte: usize| text[..byte].matches('\n').count() + 1;
     let no_toml = |error: toml::de::Error| {
         Invalid(vec![format!(
-            "{at} is no TOML, line {}: {}. Values are numbers, true, false, or texts in double quotes",
+            "{at} is not valid TOML, line {}: {}. Values are numbers, true, false, or texts in double quotes",
             error.span().map_or(1, |span| line_of(span.start)),
             error.message()
         )])
     };
     let table: toml::Table = text.parse().map_err(no_toml)?;
-    // Once more for the places: a plain table has none.
+    // Parsed once more for the line numbers, which a plain table does not have.
     let places = DeTable::parse(text).map_err(no_toml)?;
     let places = places.get_ref().keys().map(|name| (name.get_ref().to_string(), line_of(name.span().start)));
     let places: BTreeMap<String, usize> = places.collect();
@@ -475,7 +436,7 @@ fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
         let line = places.get(&name).copied().unwrap_or(1);
         let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
             let hint = match value {
-                Value::Table(_) => "There are no sections: each key stands by itself".into(),
+                Value::Table(_) => "There are no sections: keys stand at the top level".into(),
                 _ => hint(&name),
             };
             problems.push(format!("unknown key {name:?} ({at}, line {line}). {hint}"));
@@ -521,22 +482,31 @@ fn hint(name: &str) -> String {
     }
 }
 
-/// The option whose name this is but for a letter in four, in any spelling.
+/// The option whose name differs in at most one letter of four, in any spelling.
 fn meant(name: &str) -> Option<&'static Opt> {
     let plain = |text: &str| text.replace(['-', '_'], "").trim_end_matches('s').to_lowercase();
     let distance = |option: &&Opt| strsim::osa_distance(&plain(option.name), &plain(name));
     OPTIONS.iter().min_by_key(distance).filter(|option| distance(option) * 4 <= plain(name).len())
 }
 
-/// Beside the user's other sockets where the system has a place for them, else in `/tmp` under a name of the user's own.
-fn default_admin_socket(env: &impl Fn(&str) -> Option<String>) -> String {
-    match env("XDG_RUNTIME_DIR") {
-        Some(directory) => format!("{directory}/corecast.sock"),
-        None => shared_admin_socket(),
+/// The text of an environment variable. Set but empty is how compose files and unit files say "not set".
+fn text_of(name: &str, value: Option<OsString>) -> Option<Result<String, Invalid>> {
+    match value.filter(|value| !value.is_empty())?.into_string() {
+        Ok(text) if text.trim().is_empty() => None,
+        Ok(text) => Some(Ok(text)),
+        Err(_) => Some(Err(Invalid::new(format!("{name} is not valid UTF-8. Correct {name}, or unset it")))),
     }
 }
 
-/// Where the admin socket is for want of a directory of the user's own. Anybody may put something there.
+/// Beside the user's other sockets if the system has a directory for them, else in `/tmp` under a name with the user's ID.
+fn default_admin_socket(env: &impl Fn(&str) -> Result<Option<String>, Invalid>) -> Result<String, Invalid> {
+    Ok(match env("XDG_RUNTIME_DIR")? {
+        Some(directory) => format!("{directory}/corecast.sock"),
+        None => shared_admin_socket(),
+    })
+}
+
+/// Where the admin socket is if the user has no runtime directory. Every user may create files there.
 pub fn shared_admin_socket() -> String {
     format!("/tmp/corecast-{}.sock", rustix::process::getuid().as_raw())
 }
@@ -544,6 +514,7 @@ pub fn shared_admin_socket() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Access, HttpListener, Limits, Pin};
 
     const MANUAL: &str = include_str!("../../corecast.toml");
 
@@ -559,11 +530,11 @@ mod tests {
     fn settings(on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str) -> Result<Settings, Invalid> {
         let env = |name: &str| {
             let found = in_env.iter().find(|(variable, _)| *variable == name);
-            found.map(|(_, value)| (*value).to_owned()).filter(|value| !value.is_empty())
+            text_of(name, found.map(|(_, value)| (*value).into())).transpose()
         };
         let path = PathBuf::from("test.toml");
         let file = parse_file(file, &path)?;
-        Ok(Settings::layer(&flags(on_line), env, Some((path, file)), Files::at_start()))
+        Settings::layer(&flags(on_line), env, Some((path, file)), Files::at_start())
     }
 
     fn config(on_line: &[(&str, &str)], in_env: &[(&str, &str)], file: &str) -> Result<Config, Invalid> {
@@ -621,10 +592,10 @@ mod tests {
         check("", &key.0, &["tls-key is given without tls-cert", "leave both out"]);
         check("/nowhere", &key.0, &["--tls-cert", "cannot read /nowhere", "leave it out"]);
         check(&cert.0, "/nowhere", &["--tls-key", "cannot read /nowhere", "leave it out"]);
-        check(&key.0, &key.0, &["--tls-cert", &key.0, "holds a private key and no certificate"]);
+        check(&key.0, &key.0, &["--tls-cert", &key.0, "holds a private key, not a certificate"]);
         check(&cert.0, &cert.0, &["--tls-key", &cert.0, "holds no private key"]);
         check(&torn.0, &key.0, &["--tls-cert", &torn.0, "a section has no end"]);
-        check(&rubbish.0, &key.0, &["--tls-cert", &rubbish.0, "no X.509 certificate"]);
+        check(&rubbish.0, &key.0, &["--tls-cert", &rubbish.0, "not an X.509 certificate"]);
         check(&cert.0, &locked.0, &["--tls-key", &locked.0, "passphrase", "openssl pkey"]);
         check(&cert.0, &other.0, &["--tls-key", &other.0, "is not that of the first certificate", &cert.0]);
     }
@@ -640,8 +611,26 @@ mod tests {
         assert_eq!(config.http, Some(HttpListener { address, is_named: false }));
         assert_eq!(config.app_id, "1");
         assert!(config.live.keys.is_empty());
-        assert_eq!(config.live.access, Access::default());
-        assert_eq!(config.live.limits, Limits::default());
+        let limits = Limits {
+            heart_interval_s: 30,
+            heart_timeout_s: 25,
+            server_ping: true,
+            outbox_bytes_max: 1 << 20,
+            message_bytes_max: 1 << 16,
+            subscriptions_max: 128,
+            connections_max: CONNECTIONS_AUTO_MAX,
+            connections_per_address_max: None,
+            upgrades_per_address_max: 0,
+            messages_per_second_max: 0,
+            bytes_per_second_max: 0,
+            handshake_timeout_ms: 10_000,
+            admin_line_bytes_max: 1 << 20,
+            connection_age_max_s: 0,
+        };
+        assert_eq!((&config.live.limits, &Limits::default()), (&limits, &limits));
+        let Access { paths, echo_path, origins, trusted, has_proxy_header, request_bytes_max } = config.live.access;
+        assert_eq!((paths, echo_path, origins, trusted), (vec![], None, vec![], vec![]));
+        assert_eq!((has_proxy_header, request_bytes_max), (false, 8192));
         assert_eq!(config.live.drain_timeout_ms, 0);
         assert_eq!(config.live.shutdown_timeout_ms, 10_000);
         assert_eq!(config.live.log, tracing::level_filters::LevelFilter::INFO);
@@ -699,7 +688,7 @@ mod tests {
             "webhook" => "https://example.com/hooks".to_owned(),
             _ => option.default.to_owned(),
         };
-        for option in &OPTIONS {
+        for option in OPTIONS {
             let value = value(option);
             // One does not go without the other.
             let other = match option.name {
@@ -725,7 +714,7 @@ mod tests {
     #[test]
     fn the_manual_shows_the_defaults() {
         let shown = parse_file(MANUAL, Path::new("corecast.toml")).unwrap_or_else(|invalid| panic!("{invalid}"));
-        for option in &OPTIONS {
+        for option in OPTIONS {
             let name = option.name;
             match shown.get(name) {
                 Some((_, values)) => match option.kind.number(option.default) {
@@ -819,7 +808,7 @@ mod tests {
     fn variables_that_are_nearly_an_option_are_pointed_out() {
         let names = ["CORECAST_LISTN", "CORECAST_LISTEN", "CORECAST_CONFIG", "CORECAST_PORT", "CORECAST_SERVICE_HOST"];
         let strays = Settings::strays(names.into_iter().map(str::to_owned));
-        assert_eq!(strays, ["CORECAST_LISTN is set and nobody reads it. Did you mean CORECAST_LISTEN?"]);
+        assert_eq!(strays, ["CORECAST_LISTN is set, but it is not an option. Did you mean CORECAST_LISTEN?"]);
     }
 
     #[test]
@@ -880,7 +869,7 @@ mod tests {
     fn the_file_is_named_by_flag_or_environment() {
         let file = temporary("named", "shards = 3");
         let from_flag = Settings::gather(&flags(&[("config", &file.0)]), |_| None);
-        let from_env = Settings::gather(&flags(&[]), |name| (name == CONFIG_ENV).then(|| file.0.clone()));
+        let from_env = Settings::gather(&flags(&[]), |name| (name == CONFIG_ENV).then(|| file.0.clone().into()));
         for settings in [from_flag, from_env] {
             let settings = settings.unwrap_or_else(|invalid| panic!("{invalid}"));
             assert_eq!(settings.validate().expect("legal").shards, 3);

@@ -1,4 +1,4 @@
-//! Where lifecycle events are posted, and which.
+//! Webhooks: where lifecycle events are posted, and which.
 
 use hyper::Uri;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::fmt;
 /// The webhooks of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Webhooks {
-    /// Who is told, in the order of the configuration; each once, at most [`WEBHOOKS_MAX`].
+    /// In the order of the configuration; each once, at most [`WEBHOOKS_MAX`].
     pub urls: Vec<WebhookUrl>,
-    /// Of what: names of [`WEBHOOK_EVENTS`].
+    /// Names of [`WEBHOOK_EVENTS`].
     pub events: Vec<&'static str>,
-    /// How long a batch that its URL does not take is offered again, milliseconds.
+    /// How long a batch that was not delivered is retried, milliseconds.
     pub retry_ms: u64,
 }
 
@@ -19,18 +19,13 @@ pub struct Webhooks {
 pub struct WebhookUrl(Uri);
 
 impl WebhookUrl {
-    /// Reads one. Not legal: other schemes, user names and passwords (they would stand in logs), fragments.
+    /// Reads one. Not legal: other schemes, user names and passwords (they would stand in logs), fragments, and hosts that
+    /// are neither a name nor an address.
     pub fn parse(text: &str) -> Option<WebhookUrl> {
-        // A fragment is cut off without a word.
+        // The library cuts a fragment off silently.
         let uri: Uri = Some(text).filter(|text| !text.contains('#'))?.parse().ok()?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        let authority = uri.authority()?;
-        // `host:` is legal there, and so is a port of 99999, which is then not seen.
-        let has_legal_port = match authority.as_str().strip_prefix(authority.host())? {
-            "" => true,
-            port => port.strip_prefix(':').is_some_and(|port| matches!(port.parse::<u16>(), Ok(1..))),
-        };
-        (is_http && !authority.host().is_empty() && has_legal_port).then_some(WebhookUrl(uri))
+        (is_http && super::host::authority(uri.authority()?.as_str(), None).is_ok()).then_some(WebhookUrl(uri))
     }
 
     /// For the client.
@@ -51,9 +46,9 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// What can be told: by the names that the stream of events has for it, the first two of which are Pusher's too.
+/// Events that can be posted, by their names in the stream of events; the first two are Pusher's, too.
 pub const WEBHOOK_EVENTS: [&str; 4] = ["channel_occupied", "channel_vacated", "connected", "disconnected"];
-/// Each has a queue and a connection.
+/// Webhooks at most: each has a queue and a connection.
 pub const WEBHOOKS_MAX: usize = 16;
 
 #[cfg(test)]
@@ -88,6 +83,10 @@ mod tests {
             "http://example.com:x/",
             "http://exa mple.com/",
             "http://exämple.com/",
+            "http://*.example.com/",
+            "http://127.1/",
+            "http://256.0.0.1/",
+            "http://[fe80::1%25eth0]/",
         ] {
             assert!(WebhookUrl::parse(refused).is_none(), "{refused}");
         }

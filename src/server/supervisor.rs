@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::level_filters::LevelFilter;
 
 /// What it holds. It lives as long as the process.
@@ -83,7 +83,7 @@ impl Supervisor {
                     Err(_) => return,
                 },
                 recv(read) -> read => self.reload(read.unwrap_or_else(|_| Err(Invalid::new("the configuration was not read")))),
-                default(WARNING_INTERVAL) => self.config.live.warn(),
+                default(WARNING_INTERVAL) => self.warn(),
             }
         }
     }
@@ -152,7 +152,7 @@ impl Supervisor {
         let costs = self.costs();
         (self.set_log)(read.live.log);
         self.config.live.exchange(read.live);
-        self.config.live.warn();
+        self.warn();
         self.http.apply(&self.config.live);
         let live = fit(&self.config, &self.machine);
         reserve_descriptors(&self.config, &self.machine, &live);
@@ -162,6 +162,10 @@ impl Supervisor {
             tell_costs(&self.config, &self.machine);
         }
         Answer::Reply(Ok(Reply::Reloaded(Box::new(difference))))
+    }
+
+    fn warn(&self) {
+        self.config.live.warnings(SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     }
 
     /// What the limits can cost, in words.

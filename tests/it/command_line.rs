@@ -4,8 +4,12 @@ use crate::harness::{
     Admin, Client, Server, TempDir, corecast, eventually, for_shards, output, shortened, unsubscribed,
 };
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Output;
 use std::thread;
@@ -463,6 +467,124 @@ fn a_key_file_may_be_a_pipe_at_the_start() {
     let script = "\"$0\" serve --print-config --key-file <(echo piped:0123456789abcdef)";
     bash.args(["-c", script, env!("CARGO_BIN_EXE_corecast")]);
     assert_contains(&stdout(&output(bash, b"")), "key-file = \"/dev/fd/");
+}
+
+/// What `serve --check-config` prints to stderr, and its exit status.
+fn checked(options: &[&str], env: &[(&str, &OsStr)]) -> (String, Option<i32>) {
+    let mut command = corecast(&[&["serve", "--check-config"], options].concat());
+    command.envs(env.iter().copied());
+    let output = output(command, b"");
+    (String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())
+}
+
+#[test]
+fn environment_variables_that_are_not_utf_8_are_errors() {
+    let bytes = OsStr::from_bytes(b"app:s\xFFcret-s\xFEcret-secret");
+    for name in ["CORECAST_KEY", "CORECAST_LOG", "CORECAST_CONFIG", "CORECAST_ADMIN_SOCKET", "XDG_RUNTIME_DIR"] {
+        let (stderr, status) = checked(&[], &[(name, bytes)]);
+        assert_eq!(
+            (status, stderr),
+            (Some(2), format!("error: {name} is not valid UTF-8. Correct {name}, or unset it\n"))
+        );
+    }
+    let (stderr, status) = checked(&["--key", "a:0123456789abcdef"], &[("CORECAST_KEY", bytes)]);
+    assert_eq!((status, &*stderr), (Some(0), ""), "the command line wins");
+}
+
+#[test]
+fn secrets_that_others_may_read_or_guess_are_warned_of() {
+    let dir = TempDir::new();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("our own file");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let long = "0123456789abcdef";
+    let pair = format!("a:{long}\n");
+    let check = |options: &[&str], expected: &[&str]| {
+        let (stderr, status) = checked(options, &[]);
+        assert_eq!(status, Some(0), "{options:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), expected.len(), "{options:?}: {stderr}");
+        for (line, part) in stderr.lines().zip(expected) {
+            assert!(line.starts_with("warning: ") && line.contains(part), "{options:?} does not say {part:?}: {line}");
+        }
+        assert!(!stderr.contains(long), "{stderr}");
+    };
+    check(&["--key-file", &write("closed", &pair, 0o600)], &[]);
+    let open = write("open", &pair, 0o644);
+    check(&["--key-file", &open], &[&open]);
+    let console = write("console", long, 0o604);
+    check(&["--console-key-file", &console], &[&console]);
+    let file = write("corecast.toml", &format!("key = [\"a:{long}\"]\n"), 0o644);
+    check(&["--config", &file], &[&file]);
+    check(&["--config", &write("keyless.toml", "log = \"info\"\n", 0o644)], &[]);
+    check(&["--key", "a:0123456789abcde"], &["\"a\" is shorter than 16 bytes"]);
+    check(&["--key-file", &write("short", "b:1\n", 0o600)], &["\"b\" is shorter"]);
+    check(&["--http", "off", "--console-key-file", &write("idle", long, 0o600)], &["console-key-file has no effect"]);
+    check(&["--webhook-retry", "7"], &["webhook-retry has no effect: there is no webhook"]);
+    check(
+        &["--max-connections", "5", "--max-connections-per-address", "9"],
+        &["max-connections-per-address has no effect"],
+    );
+    check(&["--webhook-retry", "300", "--http", "off", "--app-id", "1"], &[]);
+}
+
+/// A byte-order mark at the start of a file is not part of its first key.
+#[test]
+fn files_may_begin_with_a_byte_order_mark() {
+    let dir = TempDir::new();
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (keys, file, wide) = (path("keys"), path("corecast.toml"), path("utf-16"));
+    std::fs::write(&keys, "\u{feff}a:0123456789abcdef\n").expect("a file");
+    std::fs::write(&file, format!("\u{feff}key-file = {keys:?}\n")).expect("a file");
+    std::fs::write(&wide, b"\xFF\xFEa\0:\x001\0").expect("a file");
+    let signed = output(corecast(&["sign", "1.2", "private-a", "--config", &file]), b"");
+    assert!(stdout(&signed).starts_with("a:"), "{signed:?}");
+    assert_fails(&output(corecast(&["serve", "--check-config", "--key-file", &wide]), b""), "UTF-16");
+}
+
+/// A value that can never match is an error, in each spelling; one that the server shows is a value that it takes.
+#[test]
+fn values_that_can_never_match_are_refused() {
+    let refused = [
+        ("listen", "[fe80::1%eth0]:9000", "[fe80::1%2]:9000"),
+        ("http", "[fe80::1%eth0]:9001", "[fe80::1%2]:9000"),
+        ("path", "/a/../b", "segments . or .."),
+        ("path", "/{app}", "percent-encoded"),
+        ("echo-path", "/café", "percent-encoded"),
+        ("allow-origin", "wss://example.com", "http:// or https://"),
+        ("allow-origin", "https://example.com:99999", "65535"),
+        ("allow-origin", "http://127.1", "IPv4"),
+        ("allow-origin", "https://*.127.0.0.1", "IP address"),
+        ("trust-proxy", "fe80::1%2", "without a port or zone"),
+        ("trust-proxy", "10.0.0.1:80", "without a port or zone"),
+        ("key", "\u{feff}a:0123456789abcdef", "not ASCII"),
+        ("key", "a:0123456789abcdef\u{200b}", "invisible"),
+        ("webhook", "http://[fe80::1%25eth0]/", "http or https URL"),
+    ];
+    for (option, value, said) in refused {
+        let (stderr, status) = checked(&[&format!("--{option}"), value], &[]);
+        assert_eq!(status, Some(2), "{option} {value}: {stderr}");
+        assert!(stderr.contains(option) && stderr.contains(said), "{option} {value}: {stderr}");
+    }
+    let long = format!("/{}", "x".repeat(500));
+    assert_contains(&checked(&["--path", &long, "--max-request", "512"], &[]).0, "does not fit into max-request");
+
+    let shown = [
+        ("allow-origin", "file://", "file://"),
+        ("allow-origin", "https://Example.com:0443", "https://example.com"),
+        ("allow-origin", "http://[0:0:0:0:0:0:0:1]:8080", "http://[::1]:8080"),
+        ("trust-proxy", "::ffff:10.0.0.7", "10.0.0.7/32"),
+        ("trust-proxy", "::ffff:10.0.0.0/104", "10.0.0.0/8"),
+    ];
+    for (option, value, expected) in shown {
+        let option = format!("--{option}");
+        for value in [value, expected] {
+            let printed = stdout(&output(corecast(&["serve", "--print-config", &option, value]), b""));
+            assert_contains(&printed, format!("= [{expected:?}]"));
+        }
+    }
 }
 
 /// What the limits can cost is said by kind, and what the machine cannot hold is warned of, with the remedy.

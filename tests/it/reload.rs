@@ -149,7 +149,7 @@ fn a_configuration_that_is_not_valid_changes_nothing(shards: usize) {
     };
     let file = configured.file.display().to_string();
     check("max-subscriptions = 2\n\noutbox-limit = 1\n", &[&file, "line 3", "outbox-limit", "4096"]);
-    check("max-subscriptions = 2\nmax-message = \n", &[&file, "line 2", "is no TOML"]);
+    check("max-subscriptions = 2\nmax-message = \n", &[&file, "line 2", "is not valid TOML"]);
     check("max-subscriptions = 2\nmax-subscription = 3\n", &[&file, "line 2", "Did you mean max-subscriptions?"]);
     check("max-subscriptions = 2\nkey-file = \"/none/such\"\n", &["/none/such"]);
     let keys = configured.dir.path().join("keys");

@@ -1,0 +1,256 @@
+//! The types of option values: read from text within the limits of a [`Kind`], and shown again.
+
+use super::access::{self, Origin};
+use super::kind::Kind;
+use super::{HttpListener, Key, Pin, REDACTED, WEBHOOK_EVENTS, WebhookUrl};
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use toml::Value;
+use tracing::level_filters::LevelFilter;
+
+/// A single value.
+pub trait Scalar: Sized {
+    /// Reads it; the error says what is wrong with the text, and holds no secret.
+    fn read(text: &str, kind: Kind) -> Result<Self, String>;
+    /// As the configuration file holds it.
+    fn show(&self, kind: Kind) -> Value;
+}
+
+/// How an option's texts become its field.
+pub trait Shape<Field> {
+    /// Reads the texts that one source has; returns what is wrong with them.
+    fn read(field: &mut Field, texts: &[String], kind: Kind) -> Vec<String>;
+    /// The value in force; `None`: it has none.
+    fn show(field: &Field, kind: Kind) -> Option<Value>;
+}
+
+/// One value, which has a default.
+pub struct One;
+/// One value or none.
+pub struct Maybe;
+/// One value, or `auto`, which is `None`.
+pub struct Auto;
+/// Any number of values.
+pub struct List;
+
+impl One {
+    pub const IS_LIST: bool = false;
+}
+
+impl Maybe {
+    pub const IS_LIST: bool = false;
+}
+
+impl Auto {
+    pub const IS_LIST: bool = false;
+}
+
+impl List {
+    pub const IS_LIST: bool = true;
+}
+
+impl<T: Scalar> Shape<T> for One {
+    fn read(field: &mut T, texts: &[String], kind: Kind) -> Vec<String> {
+        let read = texts.first().map(|text| T::read(text, kind).map(|value| *field = value));
+        read.and_then(Result::err).into_iter().collect()
+    }
+
+    fn show(field: &T, kind: Kind) -> Option<Value> {
+        Some(field.show(kind))
+    }
+}
+
+impl<T: Scalar> Shape<Option<T>> for Maybe {
+    fn read(field: &mut Option<T>, texts: &[String], kind: Kind) -> Vec<String> {
+        let read = texts.first().map(|text| T::read(text, kind).map(|value| *field = Some(value)));
+        read.and_then(Result::err).into_iter().collect()
+    }
+
+    fn show(field: &Option<T>, kind: Kind) -> Option<Value> {
+        field.as_ref().map(|value| value.show(kind))
+    }
+}
+
+impl<T: Scalar> Shape<Option<T>> for Auto {
+    fn read(field: &mut Option<T>, texts: &[String], kind: Kind) -> Vec<String> {
+        if texts.first().is_some_and(|text| text == "auto") { Vec::new() } else { Maybe::read(field, texts, kind) }
+    }
+
+    fn show(field: &Option<T>, kind: Kind) -> Option<Value> {
+        Some(Maybe::show(field, kind).unwrap_or_else(|| Value::String("auto".into())))
+    }
+}
+
+impl<T: Scalar> Shape<Vec<T>> for List {
+    fn read(field: &mut Vec<T>, texts: &[String], kind: Kind) -> Vec<String> {
+        let (mut wrong, mut values) = (Vec::new(), Vec::new());
+        for text in texts {
+            T::read(text, kind).map_or_else(|problem| wrong.push(problem), |value| values.push(value));
+        }
+        *field = values;
+        wrong
+    }
+
+    fn show(field: &Vec<T>, kind: Kind) -> Option<Value> {
+        Some(Value::Array(field.iter().map(|value| value.show(kind)).collect()))
+    }
+}
+
+fn refused(text: &str) -> String {
+    format!("{text:?} is not allowed")
+}
+
+/// Whole numbers, in the kind's unit.
+macro_rules! numbers {
+    ($($type:ty)*) => {$(
+        impl Scalar for $type {
+            fn read(text: &str, kind: Kind) -> Result<$type, String> {
+                kind.number(text).and_then(|number| number.try_into().ok()).ok_or_else(|| refused(text))
+            }
+
+            fn show(&self, kind: Kind) -> Value {
+                match kind {
+                    Kind::Millis(..) if self % 1000 != 0 => Value::Float(*self as f64 / 1000.0),
+                    Kind::Millis(..) => Value::Integer((self / 1000) as i64),
+                    _ => Value::Integer(*self as i64),
+                }
+            }
+        }
+    )*};
+}
+
+numbers!(u32 u64 usize);
+
+impl Scalar for bool {
+    fn read(text: &str, kind: Kind) -> Result<bool, String> {
+        String::read(text, kind).map(|text| text == "on")
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::Boolean(*self)
+    }
+}
+
+impl Scalar for String {
+    fn read(text: &str, kind: Kind) -> Result<String, String> {
+        if kind.accepts(text) { Ok(text.to_owned()) } else { Err(refused(text)) }
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.clone())
+    }
+}
+
+impl Scalar for PathBuf {
+    fn read(text: &str, kind: Kind) -> Result<PathBuf, String> {
+        String::read(text, kind).map(PathBuf::from)
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.display().to_string())
+    }
+}
+
+impl Scalar for SocketAddr {
+    fn read(text: &str, _: Kind) -> Result<SocketAddr, String> {
+        text.parse().map_err(|_| match text.contains('%') {
+            true => format!(
+                "{}: a zone is the number of its interface, as in [fe80::1%2]:9000 (`ip link` shows the numbers)",
+                refused(text)
+            ),
+            false => refused(text),
+        })
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+/// `off` is `None`.
+impl Scalar for Option<HttpListener> {
+    fn read(text: &str, kind: Kind) -> Result<Option<HttpListener>, String> {
+        match text {
+            "off" => Ok(None),
+            _ => SocketAddr::read(text, kind).map(|address| Some(HttpListener { address, is_named: true })),
+        }
+    }
+
+    fn show(&self, kind: Kind) -> Value {
+        self.map_or_else(|| Value::String("off".into()), |http| http.address.show(kind))
+    }
+}
+
+impl Scalar for Pin {
+    fn read(text: &str, kind: Kind) -> Result<Pin, String> {
+        String::read(text, kind).map(|text| if text == "none" { Pin::None } else { Pin::Auto })
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(if *self == Pin::None { "none".into() } else { "auto".into() })
+    }
+}
+
+impl Scalar for LevelFilter {
+    fn read(text: &str, kind: Kind) -> Result<LevelFilter, String> {
+        String::read(text, kind)?.parse().map_err(|_| refused(text))
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+impl Scalar for Origin {
+    fn read(text: &str, _: Kind) -> Result<Origin, String> {
+        Origin::parse(text).map_err(|why| format!("{}: {why}", refused(text)))
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+impl Scalar for IpNet {
+    fn read(text: &str, _: Kind) -> Result<IpNet, String> {
+        access::network(text).ok_or_else(|| refused(text))
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+impl Scalar for WebhookUrl {
+    fn read(text: &str, _: Kind) -> Result<WebhookUrl, String> {
+        WebhookUrl::parse(text).ok_or_else(|| refused(text))
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+/// Names of [`WEBHOOK_EVENTS`], each once.
+impl Scalar for Vec<&'static str> {
+    fn read(text: &str, kind: Kind) -> Result<Vec<&'static str>, String> {
+        let words = String::read(text, kind)?;
+        Ok(WEBHOOK_EVENTS.into_iter().filter(|name| words.split(',').any(|word| word.trim() == *name)).collect())
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(self.join(","))
+    }
+}
+
+/// The secret is never shown.
+impl Scalar for Key {
+    fn read(text: &str, _: Kind) -> Result<Key, String> {
+        Key::parse(text).map_err(|why| format!("a key pair is not allowed: {why}"))
+    }
+
+    fn show(&self, _: Kind) -> Value {
+        Value::String(format!("{}:{REDACTED}", self.id))
+    }
+}
