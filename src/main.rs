@@ -12,14 +12,15 @@ use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind, RULE};
 use corecast::protocol::json::is_unseen;
 use corecast::protocol::socket_id::SocketId;
-use corecast::server::Log;
 use corecast::server::arithmetic::Arithmetic;
 use corecast::server::machine::Machine;
 use corecast::server::signals::{self, Calls};
+use corecast::server::{Log, NO_THREAD};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
@@ -56,8 +57,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(options: Serve, calls: Option<io::Result<Calls>>) -> anyhow::Result<ExitCode> {
-    let calls = calls.unwrap_or_else(signals::catch).context("cannot catch signals")?;
+fn serve(options: Serve, calls: Option<anyhow::Result<Calls>>) -> anyhow::Result<ExitCode> {
+    let calls = calls.unwrap_or_else(signals::catch)?;
     let settings = gather(&options.options.0)?;
     let config = settings.validate()?;
     let strays = Settings::strays(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
@@ -66,12 +67,13 @@ fn serve(options: Serve, calls: Option<io::Result<Calls>>) -> anyhow::Result<Exi
     } else if options.check_config {
         let machine = Machine::look();
         let arithmetic = Arithmetic::of(&config, &machine);
-        print(&format!("configuration ok\n{arithmetic}\n"))?;
+        let pinning = machine.unpinned(config.pin).map_or(String::new(), |why| format!("{why}\n"));
+        print(&format!("configuration ok\n{arithmetic}\n{pinning}"))?;
         let limits = arithmetic.warnings(&config, &machine);
         let warnings = strays.into_iter().chain(limits).chain(config.live.warnings(SystemTime::now()));
         warnings.for_each(|warning| eprintln!("warning: {warning}"));
     } else {
-        let (log, _written_at_the_end) = start_log(config.live.log);
+        let (log, _written_at_the_end) = start_log(config.live.log)?;
         strays.iter().for_each(|stray| tracing::warn!("{stray}"));
         let flags = options.options.0;
         let reread = Arc::new(move || Settings::gather_again(&flags, env)?.validate());
@@ -81,7 +83,9 @@ fn serve(options: Serve, calls: Option<io::Result<Calls>>) -> anyhow::Result<Exi
 }
 
 /// Logs on stderr, by a thread of its own: a pipe that nobody reads may hold that up, but no shard.
-fn start_log(level: LevelFilter) -> (Log, WrittenAtTheEnd) {
+fn start_log(level: LevelFilter) -> anyhow::Result<(Log, WrittenAtTheEnd)> {
+    // Where no thread can be started the library panics.
+    drop(thread::Builder::new().spawn(|| ()).context(NO_THREAD)?.join());
     let (filter, handle) = reload::Layer::new(level);
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).thread_name("log").finish(io::stderr());
@@ -95,7 +99,7 @@ fn start_log(level: LevelFilter) -> (Log, WrittenAtTheEnd) {
         set_level: Box::new(move |level| drop(handle.reload(level))),
         lines_dropped: Box::new(move || dropped.dropped_lines() as u64),
     };
-    (log, WrittenAtTheEnd(Some(guard)))
+    Ok((log, WrittenAtTheEnd(Some(guard))))
 }
 
 /// Sees to it that what is queued when it is dropped is still written, for a second at most. Where nobody reads it is left:

@@ -16,10 +16,10 @@ use crate::shard::orders::Order;
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
 use arithmetic::Arithmetic;
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use machine::Machine;
 use mio::{Poll, Waker};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::Calls;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -31,7 +31,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime};
 use supervisor::{Course, Reloads, Supervisor};
 use tracing::level_filters::LevelFilter;
@@ -111,28 +111,32 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
         listen: address,
         live: live.clone(),
     })
-    .context("cannot start the HTTP thread")?;
-    let threads = spawn(shards, config.pin)?;
+    .context(NO_THREAD)?;
+    let threads = spawn(shards, &config, &machine)?;
     let remote = http.remote();
+    let supervisor = Supervisor {
+        shared,
+        orders,
+        calls: calls.receiver,
+        config: config.clone(),
+        machine,
+        http: remote.clone(),
+        reread,
+        set_log: log.set_level,
+        course: Course::Serving,
+        reloads: Reloads::default(),
+    };
+    // Started before the server says that it serves, it waits until that is said.
+    let (begin, begun) = bounded(1);
+    let run = move || begun.recv().map_or((), |()| supervisor.run());
+    thread::Builder::new().name("supervisor".into()).spawn(run).context(NO_THREAD)?;
     remote.enter(http::Phase::Serving);
     announce(&config, &machine, &live, address, http_address);
     if let Some(address) = http_address {
         announce_console(&remote, address);
     }
     manager::tell_ready();
-    let supervisor = Supervisor {
-        shared,
-        orders,
-        calls: calls.receiver,
-        config,
-        machine,
-        http: remote,
-        reread,
-        set_log: log.set_level,
-        course: Course::Serving,
-        reloads: Reloads::default(),
-    };
-    thread::Builder::new().name("supervisor".into()).spawn(|| supervisor.run()).context("cannot start a thread")?;
+    let _ = begin.send(());
 
     let mut result = Ok(());
     for (me, thread) in threads.into_iter().enumerate() {
@@ -236,7 +240,7 @@ fn announce_console(http: &http::Remote, address: SocketAddr) {
 /// bound without it.
 fn listen(mut address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
     let wanted = address;
-    let not_had = |error| not_had(error, format!("cannot listen on {wanted}; --listen chooses another"));
+    let not_had = |error| not_had(error, wanted, format!("cannot listen on {wanted}; --listen chooses another"));
     // A port that the system chooses is nobody else's.
     if address.port() != 0 {
         let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -264,10 +268,14 @@ fn listen(mut address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpList
     Ok((listeners, address))
 }
 
-/// Why an address cannot be had, and what that means.
-fn not_had(error: io::Error, what: String) -> anyhow::Error {
+/// Why the server cannot listen on an address, with the remedy.
+fn not_had(error: io::Error, address: SocketAddr, what: String) -> anyhow::Error {
+    let is_link_local = matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
     let meaning = match error.kind() {
-        ErrorKind::AddrInUse => "something listens there already; `ss -ltnp` says what",
+        _ if is_link_local && matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NODEV)) => {
+            "a link-local address needs the number of its interface as its zone, as in [fe80::1%2]:9000; `ip link` shows it"
+        }
+        ErrorKind::AddrInUse => "something listens there already; `ss -ltnp` shows what",
         ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 and [::] stand for all that it has",
         ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
         _ => return anyhow::Error::new(error).context(what),
@@ -291,7 +299,7 @@ fn listen_http(wanted: HttpListener) -> anyhow::Result<Option<(TcpListener, Sock
         }
         Err(error) => {
             let what = format!("cannot speak HTTP on {address}; --http chooses another address, --http off none");
-            Err(not_had(error, what))
+            Err(not_had(error, address, what))
         }
     }
 }
@@ -348,11 +356,14 @@ impl Drop for AdminSocket {
     }
 }
 
-fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<std::io::Result<()>>>> {
-    let cores = match pin {
-        Pin::Auto => core_affinity::get_core_ids().unwrap_or_default(),
-        Pin::None => Vec::new(),
+/// Starts a thread for each shard, pinned to its core where the configuration and the machine allow it.
+fn spawn(shards: Vec<Shard>, config: &Config, machine: &Machine) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
+    let unpinned = machine.unpinned(config.pin);
+    let cores = match config.pin {
+        Pin::Auto if unpinned.is_none() => core_affinity::get_core_ids().unwrap_or_default(),
+        _ => Vec::new(),
     };
+    unpinned.iter().for_each(|why| tracing::info!("{why}"));
     let spawn = |(me, shard): (usize, Shard)| {
         let core = (!cores.is_empty()).then(|| cores[me % cores.len()]);
         let run = move || {
@@ -363,7 +374,7 @@ fn spawn(shards: Vec<Shard>, pin: Pin) -> anyhow::Result<Vec<thread::JoinHandle<
             }
             shard.run()
         };
-        thread::Builder::new().name(format!("shard-{me}")).spawn(run).context("cannot start a shard's thread")
+        thread::Builder::new().name(format!("shard-{me}")).spawn(run).context(NO_THREAD)
     };
     shards.into_iter().enumerate().map(spawn).collect()
 }
@@ -375,6 +386,10 @@ fn fit(config: &Config, machine: &Machine) -> Arc<Live> {
     Arc::new(live)
 }
 
+/// Why the system may refuse a thread.
+pub const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (TasksMax= in the service's unit, --pids-limit of \
+                             the container, or ulimit -u)";
+
 /// Connections that may wait to be accepted: as many as the kernel allows (`net.core.somaxconn`). Who comes while that is
 /// full comes again a second later.
 const BACKLOG: i32 = 65_535;
@@ -384,6 +399,16 @@ mod tests {
     use super::*;
     use socket2::SockRef;
     use std::net::TcpStream;
+
+    #[test]
+    fn a_link_local_address_without_a_zone_is_explained() {
+        let said = |address: &str, errno: Errno| {
+            format!("{:#}", not_had(errno.into(), address.parse().expect("an address"), "cannot listen".into()))
+        };
+        assert!(said("[fe80::1]:9000", Errno::INVAL).contains("[fe80::1%2]:9000"));
+        assert!(said("[fe80::1%99]:9000", Errno::NODEV).contains("`ip link` shows it"));
+        assert!(!said("[::1]:9000", Errno::INVAL).contains("zone"));
+    }
 
     #[test]
     fn accepted_sockets_do_not_wait_for_more() {

@@ -133,7 +133,11 @@ impl Control {
         let Parts { listener, sessions, app_id, listen, live } = parts;
         let (sender, phase) = watch::channel(Phase::Starting);
         let (webhooks, webhook_settings) = watch::channel(webhook::Settings::of(&live));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        // Names are looked up on threads of the runtime. It panics if it has none and cannot start one, so it keeps its first.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_io().enable_time().thread_keep_alive(Duration::MAX).build()?;
+        drop(thread::Builder::new().spawn(|| ())?.join());
+        drop(runtime.spawn_blocking(|| ()));
         // Nobody reaches one that is not there.
         let is_local = match &listener {
             Some(listener) => listener.local_addr()?.ip().is_loopback(),

@@ -443,7 +443,14 @@ mod tests {
     use crate::config::{Flags, Settings};
     use crate::server::machine::Memory;
 
-    const MACHINE: Machine = Machine { descriptors: 1 << 20, memory: None, backlog_max: Some(4096), tracked_max: None };
+    const MACHINE: Machine = Machine {
+        descriptors: 1 << 20,
+        memory: None,
+        backlog_max: Some(4096),
+        tracked_max: None,
+        cores: 2,
+        quota_milli: None,
+    };
 
     fn config(given: &[(&str, &str)]) -> Config {
         let mut flags = Flags::new();

@@ -1,10 +1,11 @@
 //! SIGTERM, SIGINT and SIGHUP: caught before anything else is done, and passed on to the supervisor.
 
+use super::NO_THREAD;
 use crate::shard::orders::Call;
+use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,11 @@ pub struct Calls {
 ///
 /// # Errors
 /// The system refuses a handler, or the thread that reads the signals.
-pub fn catch() -> io::Result<Calls> {
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+pub fn catch() -> anyhow::Result<Calls> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     let (sender, receiver) = unbounded();
     let calls = sender.clone();
-    thread::Builder::new().name("signals".into()).spawn(move || pass_on(signals, &calls))?;
+    thread::Builder::new().name("signals".into()).spawn(move || pass_on(signals, &calls)).context(NO_THREAD)?;
     Ok(Calls { sender, receiver })
 }
 

@@ -7,10 +7,13 @@ use crate::harness::{
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -256,6 +259,57 @@ fn a_vanished_client_is_no_subscriber(shards: usize) {
     });
     assert_eq!(admin.publish("c", "e", json!(1)), 1);
     stays.expect(r#"{"event":"e","channel":"c","data":1}"#);
+}
+
+/// The limit of processes counts threads. RLIMIT_NPROC does not hold for root, so the server runs as another user.
+#[test]
+fn without_threads_the_server_ends_with_an_error_and_not_with_a_panic() {
+    if !rustix::process::getuid().is_root() {
+        return eprintln!("SKIPPED: only root can start a process of another user");
+    }
+    // A user of this test's own: the processes of a user count together.
+    let user = 100_000 + std::process::id() % 100_000;
+    let dir = TempDir::new();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("our own directory");
+    for limit in 1..=16 {
+        let script = format!("ulimit -u {limit}; exec \"$@\"");
+        let binary = env!("CARGO_BIN_EXE_corecast");
+        let mut command = Command::new("bash");
+        command.args(["-c", &script, "bash", binary, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.args([
+            "--shards",
+            "2",
+            "--pin",
+            "none",
+            "--key",
+            "a:0123456789abcdef",
+            "--webhook",
+            "http://localhost:1/",
+        ]);
+        command.arg("--admin-socket").arg(dir.path().join("admin.sock")).uid(user).stderr(Stdio::piped());
+        let mut server = command.spawn().expect("the server's binary starts");
+        let stderr = Stderr::drain(server.stderr.take().expect("stderr is piped"));
+        let Some(address) = stderr.wait_for_address() else {
+            let status = server.wait().expect("a child can be waited for");
+            let text = stderr.text();
+            assert!(!text.contains("panicked"), "{limit}: {text}");
+            assert_eq!(status.code(), Some(1), "{limit}: {status}: {text}");
+            assert!(text.contains("error: cannot start a thread; raise the limit of processes"), "{limit}: {text}");
+            continue;
+        };
+        assert!(limit > 1, "one thread is not enough");
+        // The webhook looks up a name.
+        let mut client = Client::connect_to(address);
+        client.subscribe("c");
+        let failed = |text: &str| text.contains("localhost").then_some(());
+        assert!(stderr.wait_for(failed).is_some(), "{limit}: {}", stderr.text());
+        kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
+        client.expect_close(1012);
+        drop(client);
+        assert_eq!(server.wait().expect("a child can be waited for").code(), Some(0), "{limit}: {}", stderr.text());
+        return;
+    }
+    panic!("the server does not start with 16 threads");
 }
 
 /// As systemd sees it with `Type=notify` (sd_notify(3)).
