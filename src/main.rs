@@ -127,7 +127,7 @@ fn ask(Ask { server, request, all }: &Ask) -> anyhow::Result<ExitCode> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut client = Client::connect(&path)?;
     match request.route() {
-        Ok(Route::Stream) => client.watch(request, server.json, &mut out)?,
+        Ok(Route::Events(_) | Route::Tail(_)) => client.watch(request, server.json, &mut out)?,
         _ => client.run(request, *all, server.json, &mut out)?,
     }
     Ok(ExitCode::SUCCESS)

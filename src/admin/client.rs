@@ -276,7 +276,7 @@ impl fmt::Display for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::request::{self, Channels, Shed, Tail};
+    use crate::api::operation::{self, Channels, Shed, Tail};
     use crate::api::{By, Share};
     use std::os::unix::net::UnixListener;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -323,7 +323,7 @@ mod tests {
     }
 
     fn ping() -> Request {
-        request::Ping {}.into()
+        operation::Ping {}.into()
     }
 
     fn publish(channels: &[&str], data: Option<&str>, exclude: Option<&str>) -> Draft {
@@ -360,17 +360,17 @@ mod tests {
         let check = |request: Request, expected| check(&request, expected);
         let channels = Channels { prefix: Some("us\"er:".into()), limit: Some(5), after: Some("c".into()) };
         check(channels.into(), r#"{"command":"channels","prefix":"us\"er:","limit":5,"after":"c"}"#);
-        check(request::Connections::default().into(), r#"{"command":"connections"}"#);
+        check(operation::Connections::default().into(), r#"{"command":"connections"}"#);
         check(
-            request::Disconnect { socket_id: "1.2".into(), code: Some(4001), reason: None }.into(),
+            operation::Disconnect { socket_id: "1.2".into(), code: Some(4001), reason: None }.into(),
             r#"{"command":"disconnect","socket_id":"1.2","code":4001}"#,
         );
-        check(request::Stats {}.into(), r#"{"command":"stats"}"#);
-        check(request::Drain { over_ms: Some(1500) }.into(), r#"{"command":"drain","over_ms":1500}"#);
+        check(operation::Stats {}.into(), r#"{"command":"stats"}"#);
+        check(operation::Drain { over_ms: Some(1500) }.into(), r#"{"command":"drain","over_ms":1500}"#);
         let shed = |share| Shed::of(share, 0).into();
         check(shed(Share::Percent(20)), r#"{"command":"shed","percent":20,"over_ms":0}"#);
         check(shed(Share::Count(500)), r#"{"command":"shed","connections":500,"over_ms":0}"#);
-        let busiest = |limit| request::Busiest { by: By::Messages, limit }.into();
+        let busiest = |limit| operation::Busiest { by: By::Messages, limit }.into();
         check(busiest(None), r#"{"command":"busiest","by":"messages"}"#);
         check(busiest(Some(7)), r#"{"command":"busiest","by":"messages","limit":7}"#);
         let tail = Tail { events: vec!["close".into(), "limit".into()], sample: Some(9), ..Tail::default() };

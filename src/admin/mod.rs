@@ -2,11 +2,8 @@
 //!
 //! * [`session`] is the core: the window, the order of replies, the parts that settle a publish. Typed and pure.
 //! * [`lines`] is the codec of the admin socket: a JSON object a line.
-//! * [`stream`] and [`tail`] are what a session becomes by `events` and `tail`.
 //! * [`client`] is the other end of the socket, for the command line.
 
 pub mod client;
 pub mod lines;
 pub mod session;
-pub mod stream;
-pub mod tail;

@@ -1,21 +1,12 @@
 //! `publish`, the one operation that comes by the hundred thousand a second: its request borrows from what was read.
 
+use super::declare::Declaration;
 use super::member::{Given, at_most};
 use super::refusal::Refusal;
-use super::request::{Declaration, Request};
 use crate::protocol::channel::Channel;
 use crate::protocol::socket_id::SocketId;
 use smallvec::SmallVec;
 use std::borrow::Cow;
-
-/// Any request, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command<'a> {
-    /// `publish`.
-    Publish(Publish<'a>),
-    /// Any other operation.
-    Request(Request),
-}
 
 /// A message that may be published: every value has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

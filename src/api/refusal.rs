@@ -1,6 +1,6 @@
 //! Why a request is refused: a code for programs, a text for people.
 
-use super::request::{Declaration, OPERATIONS};
+use super::declare::Declaration;
 use crate::protocol::channel;
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use std::borrow::Cow;
 pub enum Refusal {
     /// What is wrong, for people.
     MalformedRequest(Cow<'static, str>),
-    /// There is no such command.
-    UnknownCommand,
+    /// There is no such command, but these.
+    UnknownCommand(&'static [Declaration]),
     /// The member that is missing.
     MissingMember(&'static str),
     /// Not a legal channel name.
@@ -62,7 +62,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::MalformedRequest(_) => "malformed_request",
-            Refusal::UnknownCommand => "unknown_command",
+            Refusal::UnknownCommand(_) => "unknown_command",
             Refusal::MissingMember(_) => "missing_member",
             Refusal::InvalidChannel => "invalid_channel",
             Refusal::ReservedEvent => "reserved_event",
@@ -79,8 +79,8 @@ impl Refusal {
         match self {
             Refusal::MalformedRequest(text) => Cow::Borrowed(text),
             Refusal::NotFound(text) => Cow::Borrowed(text),
-            Refusal::UnknownCommand => {
-                let names: Vec<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
+            Refusal::UnknownCommand(commands) => {
+                let names: Vec<&str> = commands.iter().map(|operation| operation.name).collect();
                 format!("unknown command; the commands are {}", names.join(", ")).into()
             }
             Refusal::MissingMember(name) => format!("{name} is missing").into(),

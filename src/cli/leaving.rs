@@ -1,7 +1,7 @@
 //! What is said on the command line about closing connections over a time.
 
 use corecast::api::Share;
-use corecast::api::request::OVER_MS_MAX;
+use corecast::api::operation::OVER_MS_MAX;
 
 /// Reads a time, up to an hour: a whole number and its unit. The value is milliseconds.
 pub fn time(text: &str) -> Result<u64, String> {

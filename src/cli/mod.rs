@@ -10,8 +10,8 @@ pub mod top;
 use clap::builder::{PossibleValuesParser, StyledStr, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use corecast::admin::client;
+use corecast::api::operation::{self, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
 use corecast::api::publish::Draft;
-use corecast::api::request::{self, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
 use corecast::api::{Request, Share};
 use corecast::config::{Flags, OPTIONS, Opt};
 use dial::Trust;
@@ -226,29 +226,29 @@ impl Command {
     pub fn ask(self) -> Result<Ask, Command> {
         let (request, server): (Request, Server) = match self {
             Command::Channels { prefix, page: Paging { limit, after, all }, server } => {
-                return Ok(Ask { server, request: request::Channels { prefix, limit, after }.into(), all });
+                return Ok(Ask { server, request: operation::Channels { prefix, limit, after }.into(), all });
             }
             Command::Connections { page: Paging { limit, after, all }, server } => {
-                return Ok(Ask { server, request: request::Connections { limit, after }.into(), all });
+                return Ok(Ask { server, request: operation::Connections { limit, after }.into(), all });
             }
-            Command::Channel { channel, server } => (request::Channel { channel }.into(), server),
-            Command::Connection { socket_id, server } => (request::Connection { socket_id }.into(), server),
+            Command::Channel { channel, server } => (operation::Channel { channel }.into(), server),
+            Command::Connection { socket_id, server } => (operation::Connection { socket_id }.into(), server),
             Command::Disconnect { socket_id, code, reason, server } => {
-                (request::Disconnect { socket_id, code, reason }.into(), server)
+                (operation::Disconnect { socket_id, code, reason }.into(), server)
             }
             Command::Unsubscribe { socket_id, channel, server } => {
-                (request::Unsubscribe { socket_id, channel }.into(), server)
+                (operation::Unsubscribe { socket_id, channel }.into(), server)
             }
-            Command::Events { since, epoch, server } => (request::Events { since, epoch }.into(), server),
-            Command::Busiest { by, limit, server } => (request::Busiest { by: by.into(), limit }.into(), server),
+            Command::Events { since, epoch, server } => (operation::Events { since, epoch }.into(), server),
+            Command::Busiest { by, limit, server } => (operation::Busiest { by: by.into(), limit }.into(), server),
             Command::Tail(Tail { channel, address, events, sample, rate, data, server }) => {
-                (request::Tail { channel, address, events, sample, rate, data }.into(), server)
+                (operation::Tail { channel, address, events, sample, rate, data }.into(), server)
             }
-            Command::Stats { server } => (request::Stats {}.into(), server),
-            Command::Reload { server } => (request::Reload {}.into(), server),
-            Command::Drain { over, server } => (request::Drain { over_ms: Some(over) }.into(), server),
+            Command::Stats { server } => (operation::Stats {}.into(), server),
+            Command::Reload { server } => (operation::Reload {}.into(), server),
+            Command::Drain { over, server } => (operation::Drain { over_ms: Some(over) }.into(), server),
             Command::Shed { share, over, server } => (Shed::of(share, over).into(), server),
-            Command::Ping { server } => (request::Ping {}.into(), server),
+            Command::Ping { server } => (operation::Ping {}.into(), server),
             other => return Err(other),
         };
         Ok(Ask { server, request, all: false })
@@ -699,17 +699,17 @@ mod tests {
     #[test]
     fn a_tail_is_filtered_and_sampled() {
         let tail = |line: &str| parse(&format!("corecast tail{line}")).ok()?.command?.ask().ok().map(|ask| ask.request);
-        let expected = request::Tail {
+        let expected = operation::Tail {
             channel: Some("a*".into()),
             events: vec!["close".into(), "limit".into()],
             sample: Some(9),
             rate: Some(5),
             data: Some(200),
-            ..request::Tail::default()
+            ..operation::Tail::default()
         };
         let given = tail(" --channel a* --events close,limit --sample 1/9 --rate 5 --data");
         assert_eq!(given, Some(expected.into()));
-        assert_eq!(tail(""), Some(request::Tail::default().into()));
+        assert_eq!(tail(""), Some(operation::Tail::default().into()));
         for refused in [" --events shut", " --sample 0", " --sample 2/3", " --rate 0", " --data 1025"] {
             assert_eq!(tail(refused), None, "{refused}");
         }

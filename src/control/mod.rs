@@ -364,7 +364,7 @@ const JSON: &str = "application/json";
 /// Listings of channels.
 pub mod walk {
     /// Channels that are asked of the shards at once.
-    pub const PAGE: usize = crate::api::request::PAGE_MAX;
+    pub const PAGE: usize = crate::api::operation::PAGE_MAX;
     /// Channels in one answer.
     pub const CHANNELS_MAX: usize = 100_000;
     /// Such answers that wait for their walk, or for whoever asked to read them.

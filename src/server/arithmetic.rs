@@ -5,6 +5,7 @@
 //! A new thing that can grow gets a term here. Sizes come from where the thing lives, so that a term follows it.
 
 use super::machine::Machine;
+use crate::admin::lines::WAITING_BYTES;
 use crate::admin::session;
 use crate::api;
 use crate::config::{CONNECTIONS_AUTO_MAX, Config, bytes};
@@ -412,7 +413,7 @@ fn inbound_bytes(config: &Config) -> u64 {
 fn admin_bytes(config: &Config) -> u64 {
     use api::publish::{CHANNELS_MAX, DATA_BYTES_MAX};
     let input = config.live.limits.admin_line_bytes_max + READ_BYTES;
-    let replies = 2 * session::REPLY_BYTES_MAX + session::WAITING_MAX * session::WAITING_BYTES;
+    let replies = 2 * session::REPLY_BYTES_MAX + session::WAITING_MAX * WAITING_BYTES;
     let data = DATA_BYTES_MAX.min(config.live.limits.admin_line_bytes_max);
     let window = if config.shards > 1 { session::WINDOW_BYTES + CHANNELS_MAX * data } else { 0 };
     (GROWTH * (input + replies) + window) as u64

@@ -20,7 +20,7 @@ use super::doorbell::Doorbell;
 use super::orders::{Call, Order};
 use super::{DOORBELL, EVENTS_PER_TURN, Parts, READ_BYTES, Shard, Shared, mesh};
 use crate::api::Rows;
-use crate::api::request::Connections;
+use crate::api::operation::Connections;
 use crate::config::{Flags, Live, Settings};
 use crate::hub::simulation::choices::{self, Choices};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};

@@ -1,7 +1,8 @@
 //! Replies for people: aligned tables and lines. Members that are missing are left blank, so that an older or newer
 //! server is still readable.
 
-use crate::api::reply::{Column, columns};
+use crate::api::declare::Column;
+use crate::api::operation::columns;
 use crate::config::bytes;
 use crate::protocol::json::is_unseen;
 use serde_json::Value;

@@ -1,7 +1,8 @@
 //! Lifecycle events → lines of a stream. Pure. Each function appends whole lines.
 
 use crate::api::ConnectionInfo;
-use crate::api::reply::{ChannelCount, written};
+use crate::api::operation::ChannelCount;
+use crate::api::value::written;
 use crate::hub::reports::Event;
 use crate::hub::reports::Happening;
 use crate::ids::ShardId;

@@ -5,14 +5,17 @@ pub mod reader;
 pub mod sightings;
 pub mod writer;
 
-use super::session::{Codec, Session};
-use super::stream::Piece;
+use super::session::codec::{Codec, Piece};
+use super::session::{self, Session};
 use crate::api::{Refusal, Reply};
 use crate::hub::{Hub, Port};
 use reader::Parser;
 
 /// A session whose peer is at the other end of a socket.
 pub type LineSession = Session<Lines>;
+
+/// Bytes of a reply that waits, without its line.
+pub const WAITING_BYTES: usize = session::waiting_bytes::<Lines>() + reader::ID_BYTES_MAX;
 
 /// Lines.
 pub enum Lines {}

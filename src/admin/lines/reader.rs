@@ -3,10 +3,11 @@
 //! What a request may hold is declared in [`api`](crate::api). The first member that is wrong, in the order of the
 //! declaration, decides the refusal; before that, a member that the operation does not have.
 
+use crate::api::declare::Declaration;
 use crate::api::member::{Given, Members};
+use crate::api::operation::declaration;
 use crate::api::publish::{DATA_BYTES_MAX, EVENT_BYTES_MAX, PUBLISH};
 use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
-use crate::api::request::{Declaration, declaration};
 use crate::api::{Command, Publish, Refusal, Request};
 use crate::protocol::channel::Channel;
 use crate::protocol::json::{Document, Reader, Value, scan};
@@ -140,7 +141,7 @@ impl<'r, 'a> Object<'r, 'a> {
     fn command(&self) -> Result<Command<'a>, Refusal> {
         let command = self.find("command").ok_or(Refusal::MissingMember("command"))?;
         let command = command.text().ok_or(Refusal::malformed("command must be a string"))?;
-        let operation = declaration(&command).ok_or(Refusal::UnknownCommand)?;
+        let operation = declaration(&command)?;
         self.operation(operation, &["id", "command"])
     }
 
@@ -199,7 +200,7 @@ pub const ID_BYTES_MAX: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::request::{
+    use crate::api::operation::{
         self, Busiest, Channels, Connection, Connections, Disconnect, Drain, Events, Ping, Reload, Shed, Stats, Tail,
         Unsubscribe,
     };
@@ -279,7 +280,7 @@ mod tests {
         );
         check(
             r#"{"id":1,"command":"channel","channel":"user:13"}"#,
-            request::Channel { channel: "user:13".into() }.into(),
+            operation::Channel { channel: "user:13".into() }.into(),
         );
         check(r#"{"id":1,"command":"connections"}"#, Connections::default().into());
         check(

@@ -1,6 +1,6 @@
 //! What a tail shows → lines. Pure.
 
-use crate::api::reply::written;
+use crate::api::value::written;
 use crate::hub::observe::sighting::{Sight, Sighting};
 use crate::ids::ShardId;
 use crate::protocol::close::CloseReason;

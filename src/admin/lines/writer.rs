@@ -57,7 +57,7 @@ impl Formatter for Visible {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::reply::{BusyAddress, BusyChannel};
+    use crate::api::operation::{BusyAddress, BusyChannel, OPERATIONS};
     use crate::config::{Change, Difference};
     use crate::protocol::channel::Channel;
     use crate::protocol::channel::ChannelName;
@@ -141,7 +141,7 @@ mod tests {
         check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
         let error = "unknown command; the commands are publish, channels, channel, connections, connection, disconnect, \
                      unsubscribe, events, tail, busiest, stats, reload, drain, shed, ping";
-        check(Refusal::UnknownCommand, "unknown_command", error);
+        check(Refusal::UnknownCommand(OPERATIONS), "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-, and presence- is reserved)";
         check(Refusal::InvalidChannel, "invalid_channel", error);

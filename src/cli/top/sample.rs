@@ -2,7 +2,7 @@
 
 use corecast::admin::client::{Client, Error};
 use corecast::api::By;
-use corecast::api::request::{Busiest, Stats};
+use corecast::api::operation::{Busiest, Stats};
 use corecast::protocol::json::is_unseen;
 use serde_json::Value;
 use std::collections::HashMap;

@@ -4,8 +4,8 @@
 //! One question is open at a time and the next is asked when there is room for its answer, so whoever reads slowly is told
 //! slowly.
 
-use crate::api::reply::ChannelCount;
-use crate::api::request::Connections;
+use crate::api::operation::ChannelCount;
+use crate::api::operation::Connections;
 use crate::api::{ConnectionInfo, Rows};
 use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Question};

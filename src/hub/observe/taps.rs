@@ -5,7 +5,7 @@
 //! A tap is told when it asks ([`Taps::more`]), so one that does not read costs what may wait for it and nothing else.
 
 use super::sighting::{Filter, Sight, Sighting};
-use crate::api::request::{KINDS, SHOWN_BYTES_MAX};
+use crate::api::operation::{KINDS, SHOWN_BYTES_MAX};
 use crate::hub::mail::Answer;
 use crate::ids::{Asker, ShardId};
 use crate::protocol::channel::NAME_BYTES_MAX;
@@ -149,7 +149,7 @@ const TICKS_PER_SECOND: u32 = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::request::RATE_MAX;
+    use crate::api::operation::RATE_MAX;
 
     fn filter() -> Filter {
         Filter { kinds: 0x7f, channel: None, network: None, sample: 1, rate: 1000, data_bytes: 0 }

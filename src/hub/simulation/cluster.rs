@@ -6,7 +6,7 @@ mod readers;
 use super::choices::Choices;
 use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
 use super::mesh::{Effect, Mesh, Seat, Wire};
-use crate::api::request::{self, Channels, Unsubscribe};
+use crate::api::operation::{self, Channels, Unsubscribe};
 use crate::api::{self, By, Refusal};
 use crate::config::{Key, Limits};
 use crate::hub::journal::JOURNAL;
@@ -620,7 +620,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn ask_count(&mut self, shard: usize, channel: usize, expected: Option<u64>) {
         let topic = &self.history.channels[channel];
         let (request, name) =
-            (request::Channel { channel: topic.name.as_str().into() }.into(), Channel::parse(&topic.name));
+            (operation::Channel { channel: topic.name.as_str().into() }.into(), Channel::parse(&topic.name));
         let question = Question::OfChannel { request, channel: name.unwrap().into(), hash: topic.hash };
         let owner = topic.owner;
         self.ask(shard, owner, About::Count, expected.map(Expected::Count), question);

@@ -1,9 +1,9 @@
 //! What operators are told of the connections.
 
 use super::Clients;
+use crate::api::operation::Disconnect;
 use crate::api::refusal::NO_CONNECTION;
-use crate::api::reply::written;
-use crate::api::request::Disconnect;
+use crate::api::value::written;
 use crate::api::{ConnectionInfo, Refusal, Reply, Request, Rows};
 use crate::hub::Hub;
 use crate::hub::places::Source;

@@ -3,39 +3,17 @@
 //!
 //! A stream asks for its next piece only while little of what it was told waits to be sent.
 
-use super::session::{Codec, Session};
+use super::codec::{Codec, Piece};
 use super::tail::{self, Tail};
-use crate::api::reply::ChannelCount;
-use crate::api::request::Events;
-use crate::api::{ConnectionInfo, Refusal, Reply, Request};
+use super::{Session, State};
+use crate::api::operation::{self, Events};
+use crate::api::{Refusal, Reply};
 use crate::hub::follower::{Follower, Told};
 use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::TAPS;
-use crate::hub::observe::sighting::Sighting;
-use crate::hub::reports::Event;
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ShardId};
-
-/// A piece of a stream.
-#[derive(Debug)]
-#[allow(missing_docs, reason = "the fields are the words of their variant's sentence")]
-pub enum Piece {
-    /// A snapshot begins: the state at this number.
-    Snapshot { number: u64 },
-    /// Channels in use, of the snapshot with this number.
-    Channels { number: u64, channels: Vec<ChannelCount> },
-    /// Connections, likewise.
-    Connections { number: u64, connections: Vec<ConnectionInfo> },
-    /// The snapshot had this many of each.
-    SnapshotEnd { number: u64, channels: u64, connections: u64 },
-    /// Consecutive events, the first of which has this number.
-    Events { number: u64, events: Box<[Event]> },
-    /// The last piece: what would be next is no longer kept, and `missing` events with it.
-    FellBehind { missing: u64 },
-    /// What a shard saw, and how much it did not show. `time_ms` is the time of `at_us`.
-    Seen { shard: ShardId, at_us: u64, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },
-}
 
 /// What a session has become.
 pub(super) struct Stream {
@@ -80,31 +58,38 @@ impl Stream {
 }
 
 impl<C: Codec> Session<C> {
-    /// The session becomes a stream.
-    pub(super) fn become_stream(
+    /// The session becomes a stream of lifecycle events.
+    pub(super) fn follow(&mut self, tag: C::Tag<'_>, events: &Events, hub: &mut Hub, port: &mut impl Port) {
+        let (since, epoch) = position(events);
+        let (follower, question) = Follower::new(since, epoch, self.is_own());
+        self.become_stream(tag, Source::Events { follower, number: 0 }, (JOURNAL, question), hub, port);
+    }
+
+    /// The session becomes a stream of what the server sees.
+    pub(super) fn watch(
         &mut self,
         tag: C::Tag<'_>,
-        request: &Request,
+        tail: &operation::Tail,
         hub: &mut Hub,
         port: &mut impl Port,
     ) -> Result<(), Refusal> {
+        let (tail, question) = Tail::new(tail::filter(tail)?, self.shards);
+        self.become_stream(tag, Source::Sightings(tail), (TAPS, question), hub, port);
+        Ok(())
+    }
+
+    fn become_stream(
+        &mut self,
+        tag: C::Tag<'_>,
+        of: Source,
+        (shard, question): (ShardId, Question),
+        hub: &mut Hub,
+        port: &mut impl Port,
+    ) {
         let asker = self.asker();
-        let (of, shard, question) = match request {
-            Request::Tail(request) => {
-                let (tail, question) = Tail::new(tail::filter(request)?, self.shards());
-                (Source::Sightings(tail), TAPS, question)
-            }
-            Request::Events(events) => {
-                let (since, epoch) = position(events);
-                let (follower, question) = Follower::new(since, epoch, self.is_own());
-                (Source::Events { follower, number: 0 }, JOURNAL, question)
-            }
-            _ => return Err(Refusal::UnknownCommand),
-        };
-        self.wait_for_stream(tag);
+        self.wait(tag, State::Stream);
         self.stream = Some(Stream { asker, of, has_begun: false });
         hub.ask(shard, asker, question, port);
-        Ok(())
     }
 
     /// Asks for the next pieces of the stream, if there is room for them.
@@ -164,7 +149,7 @@ impl<C: Codec> Session<C> {
     }
 
     pub(super) fn hear_stream(&mut self, answer: Answer, hub: &mut Hub, port: &mut impl Port) {
-        let shards = self.shards();
+        let shards = self.shards;
         let Some(stream) = &mut self.stream else { return };
         let asker = stream.asker;
         match (&mut stream.of, answer) {

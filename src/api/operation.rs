@@ -1,97 +1,17 @@
-//! The operations: name, help line and members of each, and which shard answers it.
+//! The operations: name, help line and members of each, which shard answers it, and what it answers.
 
+use super::declare::{Column, Declaration, operations, rows};
 use super::member::{Given, Member, Members, Written};
 use super::member::{integer, required, short_text, text, word, words};
-use super::publish::PUBLISH;
+use super::publish::{PUBLISH, Publish};
 use super::refusal::Refusal;
-use std::borrow::Cow;
-
-/// What an operation is called and what it takes.
-#[derive(Debug)]
-pub struct Declaration {
-    /// Its name: the value of `command`.
-    pub name: &'static str,
-    /// What it does, in one line.
-    pub help: &'static str,
-    /// Names of its members.
-    pub members: &'static [&'static str],
-}
-
-/// Declares operations. Each member has a type, and the function of [`super::member`] that reads it.
-macro_rules! operations {
-    ($(
-        $(#[doc = $help:literal])+
-        $name:literal $Operation:ident {
-            $($(#[$about:meta])* $member:ident: $kind:ty = $read:ident($($argument:expr),*),)*
-        }
-    )+) => {
-        $(
-            $(#[doc = $help])+
-            #[derive(Clone, Debug, Default, PartialEq, Eq)]
-            pub struct $Operation {
-                $($(#[$about])* pub $member: $kind,)*
-            }
-        )+
-
-        /// A request for any operation but `publish`, which is a [`Publish`](super::Publish).
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum Request {
-            $($(#[doc = $help])+ $Operation($Operation),)+
-        }
-
-        /// All operations.
-        pub static OPERATIONS: &[Declaration] = &[
-            PUBLISH,
-            $(Declaration {
-                name: $name,
-                help: concat!($($help),+).trim_ascii(),
-                members: &[$(stringify!($member)),*],
-            },)+
-        ];
-
-        impl Request {
-            /// Reads the members of the operation of this name; unknown members are the caller's business.
-            #[allow(unused_variables, reason = "some operations have no members")]
-            pub fn read(name: &str, members: &impl Members) -> Result<Request, Refusal> {
-                match name {
-                    $($name => Ok(Request::$Operation($Operation {
-                        $($member: {
-                            let name = stringify!($member);
-                            $read(Member { name, given: members.given(name) } $(, $argument)*)?
-                        },)*
-                    })),)+
-                    _ => Err(Refusal::UnknownCommand),
-                }
-            }
-
-            /// The operation's name.
-            pub fn name(&self) -> &'static str {
-                match self {
-                    $(Request::$Operation(_) => $name,)+
-                }
-            }
-
-            /// The members that are given, in the order of the declaration.
-            pub fn members(&self) -> Vec<(&'static str, Given<'_>)> {
-                match self {
-                    $(Request::$Operation($Operation { $($member),* }) => {
-                        let members: Vec<(&'static str, Option<Given<'_>>)> =
-                            vec![$((stringify!($member), $member.written()),)*];
-                        members.into_iter().filter_map(|(name, given)| Some((name, given?))).collect()
-                    })+
-                }
-            }
-        }
-
-        $(
-            impl From<$Operation> for Request {
-                fn from(request: $Operation) -> Request {
-                    Request::$Operation(request)
-                }
-            }
-        )+
-    };
-}
+use super::value::{By, Operation, Share, address, hexadecimal};
+use crate::config::Difference;
+use crate::metrics;
+use crate::protocol::channel::ChannelName;
+use crate::protocol::socket_id::SocketId;
+use serde::Serialize;
+use std::net::SocketAddr;
 
 operations! {
     /// List the channels that have subscribers
@@ -200,6 +120,15 @@ operations! {
     "ping" Ping {}
 }
 
+/// Any request, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `publish`.
+    Publish(Publish<'a>),
+    /// Any other operation.
+    Request(Request),
+}
+
 /// Which shard answers a request.
 #[derive(Debug)]
 pub enum Route<'a> {
@@ -216,10 +145,14 @@ pub enum Route<'a> {
         /// `next` of the previous page.
         after: Option<&'a str>,
     },
-    /// All at once; the session adds up what they say.
-    All,
-    /// The session becomes a stream of lines, and asks again and again.
-    Stream,
+    /// All shards; the session adds up their numbers.
+    Stats,
+    /// All shards; the session ranks what they report.
+    Busiest(&'a Busiest),
+    /// The session becomes a stream of events.
+    Events(&'a Events),
+    /// The session becomes a stream of sightings.
+    Tail(&'a Tail),
     /// The supervisor: it concerns the whole server.
     Server(Operation),
 }
@@ -236,8 +169,10 @@ impl Request {
             Request::Channels(Channels { limit, after, .. }) | Request::Connections(Connections { limit, after }) => {
                 Route::Pages { limit: *limit, after: after.as_deref() }
             }
-            Request::Stats(_) | Request::Busiest(_) => Route::All,
-            Request::Events(_) | Request::Tail(_) => Route::Stream,
+            Request::Stats(_) => Route::Stats,
+            Request::Busiest(busiest) => Route::Busiest(busiest),
+            Request::Events(events) => Route::Events(events),
+            Request::Tail(tail) => Route::Tail(tail),
             Request::Reload(_) => Route::Server(Operation::Reload),
             Request::Drain(Drain { over_ms }) => {
                 Route::Server(Operation::Drain { over_ms: over_ms.unwrap_or(OVER_MS_DEFAULT) })
@@ -272,58 +207,106 @@ impl Shed {
 }
 
 /// The declaration of the operation of this name.
-pub fn declaration(name: &str) -> Option<&'static Declaration> {
-    OPERATIONS.iter().find(|operation| operation.name == name)
+pub fn declaration(name: &str) -> Result<&'static Declaration, Refusal> {
+    OPERATIONS.iter().find(|operation| operation.name == name).ok_or(Refusal::UnknownCommand(OPERATIONS))
 }
 
-/// What makes a channel busy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum By {
-    /// Its subscribers.
-    #[default]
-    Subscribers,
-    /// Its messages in the last seconds.
-    Messages,
-}
-
-impl By {
-    /// As they are written.
-    pub const WORDS: [(&'static str, By); 2] = [("subscribers", By::Subscribers), ("messages", By::Messages)];
-}
-
-impl Written for By {
-    fn written(&self) -> Option<Given<'_>> {
-        let (word, _) = By::WORDS[*self as usize];
-        Some(Given::Text(Cow::Borrowed(word)))
-    }
-}
-
-/// What an operator asks of the whole server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Read the configuration again, and go by it.
-    Reload,
-    /// Accept no more connections, close all of them over this time, and end.
-    Drain {
-        /// Milliseconds.
-        over_ms: u64,
+/// What answers a request, beside `id` and `ok`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs, reason = "the fields are the members of the reply")]
+pub enum Reply {
+    /// It is done.
+    Done {},
+    /// To `publish`: how many subscribers it goes to.
+    Published { subscribers: u64 },
+    /// To an operation that lists: one page.
+    Page {
+        #[serde(flatten)]
+        rows: Rows,
+        /// Where the next page begins; `None`: this is the last one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
     },
-    /// Close some connections over this time, and go on.
-    Shed {
-        /// Which part of all.
-        share: Share,
-        /// Milliseconds.
-        over_ms: u64,
+    /// To `channel`.
+    Channel(ChannelCount),
+    /// To `connection`.
+    Connection {
+        #[serde(flatten)]
+        connection: ConnectionInfo,
+        channels: Vec<ChannelName>,
+    },
+    /// To `stats`.
+    Stats {
+        /// The sums.
+        stats: Box<metrics::Stats>,
+        /// Each shard's.
+        shards: Vec<metrics::Stats>,
+    },
+    /// To `busiest`: the busiest first.
+    Busiest { channels: Vec<BusyChannel>, addresses: Vec<BusyAddress> },
+    /// To `reload`.
+    Reloaded(Box<Difference>),
+    /// To `drain` and `shed`, which have begun: how many connections will be closed, over what time.
+    Leaving { connections: usize, over_ms: u64 },
+    /// To `events`: the stream goes on from this number of this run of the server.
+    Following {
+        #[serde(serialize_with = "hexadecimal")]
+        epoch: u64,
+        number: u64,
     },
 }
 
-/// A part of the connections of the whole server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// Per cent, at most 100.
-    Percent(u8),
-    /// This many, or all if there are fewer.
-    Count(usize),
+rows! {
+    /// A channel in use.
+    "channels" Channels(ChannelCount {
+        /// Its name.
+        channel: ChannelName,
+        /// Subscribers of all shards.
+        subscribers: u64,
+    })
+
+    /// An open connection.
+    "connections" Connections(ConnectionInfo {
+        /// Its public name.
+        socket_id: SocketId,
+        /// The client's address, as a trusted proxy names it or else the socket; port 0: the proxy named none.
+        #[serde(serialize_with = "address")]
+        address: Option<SocketAddr>,
+        /// The shard that has it.
+        shard: u16,
+        /// Seconds since it was accepted.
+        age_s: u64,
+        /// Live subscriptions.
+        subscriptions: usize,
+        /// Bytes that wait for it.
+        outbox_bytes: usize,
+    })
+}
+
+/// A channel among the busiest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BusyChannel {
+    /// Its name.
+    pub channel: ChannelName,
+    /// Subscribers of all shards.
+    pub subscribers: u64,
+    /// Messages since it has had subscribers.
+    pub messages: u64,
+}
+
+/// An address among the busiest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BusyAddress {
+    /// An IPv4 address, or an IPv6 network.
+    pub address: String,
+    /// Its connections, in all shards.
+    pub connections: u32,
+}
+
+/// The columns of the list of this operation, if it is one.
+pub fn columns(operation: &str) -> Option<&'static [Column]> {
+    COLUMNS.iter().find(|(list, _)| *list == operation).map(|(_, columns)| *columns)
 }
 
 /// Kinds of sightings of a tail.

@@ -1,6 +1,6 @@
 //! A stream of what the server sees and decides: which shards are asked for more. Pure.
 
-use crate::api::{Refusal, request};
+use crate::api::{Refusal, operation};
 use crate::hub::mail::Question;
 use crate::hub::observe::TAPS;
 use crate::hub::observe::sighting::Filter;
@@ -69,10 +69,10 @@ impl Tail {
 }
 
 /// What a request wants to see.
-pub fn filter(tail: &request::Tail) -> Result<Filter, Refusal> {
-    let bit = |event: &str| request::KINDS.iter().position(|kind| *kind == event).map_or(0, |kind| 1 << kind);
+pub fn filter(tail: &operation::Tail) -> Result<Filter, Refusal> {
+    let bit = |event: &str| operation::KINDS.iter().position(|kind| *kind == event).map_or(0, |kind| 1 << kind);
     let kinds = match &tail.events[..] {
-        [] => (1 << request::KINDS.len()) - 1,
+        [] => (1 << operation::KINDS.len()) - 1,
         events => events.iter().fold(0, |kinds, event| kinds | bit(event)),
     };
     Ok(Filter {
@@ -101,14 +101,14 @@ mod tests {
     #[test]
     fn a_request_becomes_a_filter() {
         let all = Filter { kinds: 127, channel: None, network: None, sample: 1, rate: RATE, data_bytes: 0 };
-        assert_eq!(filter(&request::Tail::default()), Ok(all.clone()));
+        assert_eq!(filter(&operation::Tail::default()), Ok(all.clone()));
         for (address, network) in [("10.0.0.0/8", "10.0.0.0/8"), ("::1", "::1/128")] {
-            let tail = request::Tail { address: Some(address.into()), ..request::Tail::default() };
+            let tail = operation::Tail { address: Some(address.into()), ..operation::Tail::default() };
             assert_eq!(filter(&tail), Ok(Filter { network: network.parse().ok(), ..all.clone() }));
         }
-        let publishes = request::Tail { events: vec!["publish".into()], data: Some(5), ..request::Tail::default() };
+        let publishes = operation::Tail { events: vec!["publish".into()], data: Some(5), ..operation::Tail::default() };
         assert_eq!(filter(&publishes), Ok(Filter { kinds: 16, data_bytes: 5, ..all }));
-        let wrong = request::Tail { address: Some("x".into()), ..request::Tail::default() };
+        let wrong = operation::Tail { address: Some("x".into()), ..operation::Tail::default() };
         assert_eq!(filter(&wrong).map_err(|refusal| refusal.code()), Err("malformed_request"));
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! A [`Codec`] reads requests and writes replies: JSON lines for a socket, typed values for a thread of this process.
 
-use super::stream::{Piece, Stream};
+pub mod codec;
+mod stream;
+mod tail;
+
+use crate::api::operation;
+use crate::api::operation::Busiest;
 use crate::api::refusal::NO_CONNECTION;
-use crate::api::reply;
-use crate::api::request::Busiest;
 use crate::api::{Command, Publish, Refusal, Reply, Request, Route, Rows};
 use crate::hub::mail::{Answer, Question, Settled};
 use crate::hub::message::Message;
@@ -15,30 +18,9 @@ use crate::ids::{Asker, ConnKey, ShardId};
 use crate::metrics::Stats;
 use crate::protocol::channel::Channel;
 use crate::protocol::socket_id::SocketId;
+use codec::{Codec, Piece};
 use std::collections::VecDeque;
-
-/// How a session and its peer understand each other.
-pub trait Codec {
-    /// What the peer finds the reply by.
-    type Tag<'a>: Copy;
-    /// The same, kept while the reply waits.
-    type Kept;
-    /// Replies, ready to be sent.
-    type Output: Default;
-
-    /// Keeps a tag.
-    fn keep(tag: Self::Tag<'_>) -> Self::Kept;
-    /// The tag that was kept.
-    fn tag(kept: &Self::Kept) -> Self::Tag<'_>;
-    /// Appends a reply.
-    fn reply(output: &mut Self::Output, tag: Self::Tag<'_>, reply: Result<Reply, Refusal>);
-    /// Appends a piece of a stream.
-    fn tell(output: &mut Self::Output, piece: Piece);
-    /// Appends what was made earlier.
-    fn append(output: &mut Self::Output, more: Self::Output);
-    /// Bytes of memory that the output takes.
-    fn bytes(output: &Self::Output) -> usize;
-}
+use stream::Stream;
 
 /// One admin session.
 pub struct Session<C: Codec> {
@@ -58,7 +40,7 @@ pub struct Session<C: Codec> {
     /// Lists, numbers and operations that wait: their replies can be large, and their size is not known yet.
     walks: usize,
     /// What the session has become for good, by its last request.
-    pub(super) stream: Option<Stream>,
+    stream: Option<Stream>,
 }
 
 struct Waiting<C: Codec> {
@@ -220,14 +202,13 @@ impl<C: Codec> Session<C> {
                 self.wait(tag, State::Page(page));
                 hub.ask(shard, asker, question, port);
             }
-            Route::All => match request {
-                Request::Busiest(busiest) => self.busiest(tag, &busiest, hub, port),
-                _ => {
-                    self.wait(tag, State::Stats { shards: vec![None; self.shards] });
-                    self.ask_all(asker, hub, port, || Question::Stats);
-                }
-            },
-            Route::Stream => return self.become_stream(tag, &request, hub, port),
+            Route::Stats => {
+                self.wait(tag, State::Stats { shards: vec![None; self.shards] });
+                self.ask_all(asker, hub, port, || Question::Stats);
+            }
+            Route::Busiest(busiest) => self.busiest(tag, busiest, hub, port),
+            Route::Events(events) => self.follow(tag, events, hub, port),
+            Route::Tail(tail) => self.watch(tag, tail, hub, port)?,
             Route::Server(operation) => {
                 self.wait(tag, State::Operation);
                 hub.ask(self.name.shard, asker, Question::Operate(operation), port);
@@ -316,12 +297,8 @@ impl<C: Codec> Session<C> {
     }
 
     /// Who asks by the next request.
-    pub(super) fn asker(&self) -> Asker {
+    fn asker(&self) -> Asker {
         Asker { request: self.first + self.waiting.len() as u64, ..self.name }
-    }
-
-    pub(super) fn shards(&self) -> usize {
-        self.shards
     }
 
     fn at(&mut self, asker: Asker) -> Option<&mut Waiting<C>> {
@@ -337,18 +314,13 @@ impl<C: Codec> Session<C> {
         self.waiting.push_back(Waiting { tag: Some(C::keep(tag)), state });
     }
 
-    /// The reply to the latest request will be followed by the pieces of a stream.
-    pub(super) fn wait_for_stream(&mut self, tag: C::Tag<'_>) {
-        self.wait(tag, State::Stream);
-    }
-
     /// Replies at once, or behind what waits.
     fn reply(&mut self, tag: C::Tag<'_>, reply: Result<Reply, Refusal>) {
         self.push(|output| C::reply(output, tag, reply));
     }
 
     /// A piece of a stream, behind what waits.
-    pub(super) fn tell(&mut self, piece: Piece) {
+    fn tell(&mut self, piece: Piece) {
         self.push(|output| C::tell(output, piece));
     }
 
@@ -363,7 +335,7 @@ impl<C: Codec> Session<C> {
     }
 
     /// The reply to a request that waits; releases every reply that no longer waits for an earlier one.
-    pub(super) fn finish(&mut self, asker: Asker, reply: Result<Reply, Refusal>) {
+    fn finish(&mut self, asker: Asker, reply: Result<Reply, Refusal>) {
         let Some(waiting) = self.at(asker) else { return };
         let Some(tag) = waiting.tag.take() else { return };
         let mut output = C::Output::default();
@@ -427,9 +399,9 @@ impl Page {
 
 fn ranked(channels: Best<BusyChannel>, addresses: Best<BusyAddress>) -> Reply {
     let channel =
-        |BusyChannel { channel, subscribers, messages }| reply::BusyChannel { channel, subscribers, messages };
+        |BusyChannel { channel, subscribers, messages }| operation::BusyChannel { channel, subscribers, messages };
     let address =
-        |BusyAddress { address, connections }| reply::BusyAddress { address: address.to_string(), connections };
+        |BusyAddress { address, connections }| operation::BusyAddress { address: address.to_string(), connections };
     Reply::Busiest {
         channels: channels.ranked(|busy| busy.channel.as_channel().as_str()).map(channel).collect(),
         addresses: addresses.ranked(|busy| &busy.address).map(address).collect(),
@@ -452,8 +424,11 @@ pub const WINDOW_BYTES: usize = 1024 * 1024;
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
 /// Replies that wait for their turn.
 pub const WAITING_MAX: usize = 4096;
-/// Bytes of one, without what it says.
-pub const WAITING_BYTES: usize = size_of::<Waiting<super::lines::Lines>>() + super::lines::reader::ID_BYTES_MAX;
+/// Bytes of one, without its tag and what it says.
+pub const fn waiting_bytes<C: Codec>() -> usize {
+    size_of::<Waiting<C>>()
+}
+
 /// Lists, numbers and operations that wait: of the longest list, about [`REPLY_BYTES_MAX`].
 const WALKS_MAX: usize = 4;
 /// Rows of a page where no limit is given.

@@ -1,0 +1,116 @@
+//! Values of members and replies, and how they are written.
+
+use super::member::{Given, Written};
+use crate::config::{self, Difference};
+use crate::metrics;
+use crate::protocol::channel::ChannelName;
+use crate::protocol::socket_id::SocketId;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+/// What makes a channel busy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Its subscribers.
+    #[default]
+    Subscribers,
+    /// Its messages in the last seconds.
+    Messages,
+}
+
+impl By {
+    /// As they are written.
+    pub const WORDS: [(&'static str, By); 2] = [("subscribers", By::Subscribers), ("messages", By::Messages)];
+}
+
+impl Written for By {
+    fn written(&self) -> Option<Given<'_>> {
+        let (word, _) = By::WORDS[*self as usize];
+        Some(Given::Text(Cow::Borrowed(word)))
+    }
+}
+
+/// What an operator asks of the whole server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Read the configuration again, and go by it.
+    Reload,
+    /// Accept no more connections, close all of them over this time, and end.
+    Drain {
+        /// Milliseconds.
+        over_ms: u64,
+    },
+    /// Close some connections over this time, and go on.
+    Shed {
+        /// Which part of all.
+        share: Share,
+        /// Milliseconds.
+        over_ms: u64,
+    },
+}
+
+/// A part of the connections of the whole server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Per cent, at most 100.
+    Percent(u8),
+    /// This many, or all if there are fewer.
+    Count(usize),
+}
+
+/// A client's address, for people: without a port where a proxy has named none.
+pub fn written(address: SocketAddr) -> String {
+    match address.port() {
+        0 => address.ip().to_string(),
+        _ => address.to_string(),
+    }
+}
+
+/// The same, for a reply.
+pub(super) fn address<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+    address.map(written).serialize(serializer)
+}
+
+/// Sixteen digits.
+pub(super) fn hexadecimal<S: Serializer>(epoch: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{epoch:016x}"))
+}
+
+impl Serialize for ChannelName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_channel().as_str())
+    }
+}
+
+impl Serialize for SocketId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Name → number.
+impl Serialize for metrics::Stats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.values())
+    }
+}
+
+impl Serialize for Difference {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Change<'a> {
+            option: &'a str,
+            old: &'a str,
+            new: &'a str,
+        }
+        fn of(changes: &[config::Change]) -> Vec<Change<'_>> {
+            changes.iter().map(|change| Change { option: change.option, old: &change.old, new: &change.new }).collect()
+        }
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("changes", &of(&self.changes))?;
+        map.serialize_entry("restart", &of(&self.restart))?;
+        map.end()
+    }
+}
