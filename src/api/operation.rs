@@ -8,8 +8,8 @@ use super::refusal::Refusal;
 use super::value::{By, Operation, Share, address, hexadecimal};
 use crate::config::Difference;
 use crate::metrics;
-use crate::protocol::channel::ChannelName;
 use crate::protocol::socket_id::SocketId;
+use crate::protocol::{self, channel::ChannelName};
 use serde::Serialize;
 use std::net::SocketAddr;
 
@@ -28,6 +28,16 @@ operations! {
     "channel" Channel {
         /// Name of the channel.
         channel: Box<str> = required(),
+    }
+
+    /// List the connections that are subscribed to one channel
+    "subscribers" Subscribers {
+        /// Name of the channel.
+        channel: Box<str> = required(),
+        /// Entries of the reply.
+        limit: Option<usize> = integer(1..=PAGE_MAX),
+        /// `next` of the previous page.
+        after: Option<Box<str>> = text(),
     }
 
     /// List the client connections
@@ -166,6 +176,10 @@ impl Request {
             Request::Connection(Connection { socket_id })
             | Request::Disconnect(Disconnect { socket_id, .. })
             | Request::Unsubscribe(Unsubscribe { socket_id, .. }) => Route::Connection(socket_id),
+            Request::Subscribers(Subscribers { channel, limit, after }) => {
+                protocol::channel::Channel::parse(channel).ok_or(Refusal::InvalidChannel)?;
+                Route::Pages { limit: *limit, after: after.as_deref() }
+            }
             Request::Channels(Channels { limit, after, .. }) | Request::Connections(Connections { limit, after }) => {
                 Route::Pages { limit: *limit, after: after.as_deref() }
             }
@@ -264,6 +278,17 @@ rows! {
         channel: ChannelName,
         /// Subscribers of all shards.
         subscribers: u64,
+    })
+
+    /// A subscriber of a channel.
+    "subscribers" Subscribers(SubscriberInfo {
+        /// Its public name.
+        socket_id: SocketId,
+        /// The client's address, as a trusted proxy names it or else the socket; port 0: the proxy named none.
+        #[serde(serialize_with = "address")]
+        address: Option<SocketAddr>,
+        /// Seconds since the connection was accepted.
+        age_s: u64,
     })
 
     /// An open connection.

@@ -61,6 +61,16 @@ pub enum Command {
         server: Server,
     },
 
+    #[command(about = about("subscribers"), after_help = SUBSCRIBERS_AFTER)]
+    Subscribers {
+        /// Name of the channel
+        channel: Box<str>,
+        #[command(flatten)]
+        page: Paging,
+        #[command(flatten)]
+        server: Server,
+    },
+
     #[command(about = about("connections"))]
     #[command(after_help = "Examples:\n  corecast connections --limit 50\n  corecast connections --all --json")]
     Connections {
@@ -227,6 +237,9 @@ impl Command {
         let (request, server): (Request, Server) = match self {
             Command::Channels { prefix, page: Paging { limit, after, all }, server } => {
                 return Ok(Ask { server, request: operation::Channels { prefix, limit, after }.into(), all });
+            }
+            Command::Subscribers { channel, page: Paging { limit, after, all }, server } => {
+                return Ok(Ask { server, request: operation::Subscribers { channel, limit, after }.into(), all });
             }
             Command::Connections { page: Paging { limit, after, all }, server } => {
                 return Ok(Ask { server, request: operation::Connections { limit, after }.into(), all });
@@ -538,6 +551,13 @@ impl Keys {
         flags([("key", &self.key), ("key-file", self.key_file.as_slice()), ("config", self.config.as_slice())])
     }
 }
+
+const SUBSCRIBERS_AFTER: &str = "\
+A page can be shorter than --limit; as long as it ends with a cursor, there may be more.
+
+Examples:
+  corecast subscribers user:13
+  corecast subscribers news --all --json";
 
 const SUBSCRIBE_AFTER: &str = "\
 Examples:

@@ -32,6 +32,7 @@ for_shards!(
     channel_counts,
     channels_by_pages,
     connections_by_pages,
+    subscribers_by_pages,
     connection_tells_everything,
     disconnect_closes,
     unsubscribe_by_the_admin,
@@ -639,6 +640,53 @@ fn connections_by_pages(shards: usize) {
     eventually("connections that are gone are not listed", || {
         pages(&mut admin, &request, "connections", 6).len() == clients.len()
     });
+}
+
+fn subscribers_by_pages(shards: usize) {
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    let request = json!({"id": 1, "command": "subscribers", "channel": "user:13"});
+    let mut admin_pages = |limit| pages(&mut admin, &request, "subscribers", limit);
+    assert!(admin_pages(10).is_empty(), "an unused channel has no subscribers");
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(&server)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.subscribe("other");
+        if n % 2 == 0 {
+            client.subscribe("user:13");
+        }
+    }
+    let stable: BTreeMap<String, String> =
+        clients.iter().step_by(4).map(|client| (client.socket_id.clone(), client.address().to_string())).collect();
+    for limit in [1, 3, 20, 1000] {
+        let items = admin_pages(limit);
+        assert_eq!(items.len(), 20, "limit {limit}");
+        for item in &items {
+            assert_eq!(members(item), ["address", "age_s", "socket_id"], "{item}");
+            assert!(item["age_s"].as_u64().is_some_and(|age| age < 300), "{item}");
+        }
+    }
+    // Between the pages, others come and go.
+    let (mut request, mut seen) = (request.clone(), Vec::new());
+    request["limit"] = 3.into();
+    for n in (2..).step_by(4) {
+        let reply = admin.ok(request.clone());
+        seen.extend(reply["subscribers"].as_array().expect("an array").clone());
+        let Some(next) = reply.get("next") else { break };
+        request["after"] = next.clone();
+        if let Some(client) = clients.get_mut(n) {
+            client.unsubscribe("user:13");
+        }
+        clients.push(Client::connect(&server));
+        clients.last_mut().expect("the new client").subscribe("user:13");
+        assert!(n < 4000, "pages without end");
+    }
+    for (socket_id, address) in &stable {
+        let found: Vec<&Value> = seen.iter().filter(|item| item["socket_id"] == **socket_id).collect();
+        assert_eq!(found.len(), 1, "{socket_id} in {seen:?}");
+        assert_eq!(found[0]["address"], **address);
+    }
+    let illegal = json!({"id": 1, "command": "subscribers", "channel": "not legal"});
+    admin.refused(&illegal.to_string(), json!(1), "invalid_channel");
 }
 
 fn connection_tells_everything(shards: usize) {

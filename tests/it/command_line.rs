@@ -21,6 +21,7 @@ for_shards!(
     channels,
     channel,
     connections,
+    subscribers,
     connection,
     disconnect,
     unsubscribe,
@@ -174,6 +175,22 @@ fn channel(shards: usize) {
     assert_contains(&json, r#""subscribers":1"#);
     let (_, json) = both(&server, &["channel", "nobody"]);
     assert_contains(&json, r#""subscribers":0"#);
+}
+
+fn subscribers(shards: usize) {
+    let server = Server::start(shards);
+    let (human, json) = both(&server, &["subscribers", "user:13"]);
+    assert_eq!(human, "no subscribers\n");
+    assert_contains(&json, r#""subscribers":[]"#);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    clients[1..].iter_mut().for_each(|client| client.subscribe("user:13"));
+    let (human, json) = both(&server, &["subscribers", "user:13", "--limit", "1", "--all"]);
+    assert!(human.starts_with("SOCKET_ID ") && human.lines().count() == 3, "{human}");
+    for client in &clients[1..] {
+        assert_contains(&human, &client.socket_id);
+        assert_contains(&json, &client.socket_id);
+    }
+    assert_fails(&server.run(&["subscribers", "not legal"]), "invalid_channel");
 }
 
 fn connections(shards: usize) {

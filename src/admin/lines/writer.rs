@@ -139,7 +139,7 @@ mod tests {
         check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
         let error = "there are already 64 consumers of events, the limit: end one first";
         check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
-        let error = "unknown command; the commands are publish, channels, channel, connections, connection, disconnect, \
+        let error = "unknown command; the commands are publish, channels, channel, subscribers, connections, connection, disconnect, \
                      unsubscribe, events, tail, busiest, stats, reload, drain, shed, ping";
         check(Refusal::UnknownCommand(OPERATIONS), "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \

@@ -1,7 +1,7 @@
 //! What operators are told of the connections.
 
 use super::Clients;
-use crate::api::operation::Disconnect;
+use crate::api::operation::{Disconnect, SubscriberInfo, Subscribers};
 use crate::api::refusal::NO_CONNECTION;
 use crate::api::value::written;
 use crate::api::{ConnectionInfo, Refusal, Reply, Request, Rows};
@@ -59,20 +59,49 @@ impl Clients {
     }
 
     /// What this shard has of a list, for one page: up to `limit` rows from slot `after` on, and where to go on.
-    pub fn page(&self, _request: &Request, limit: usize, after: Slot, hub: &Hub) -> (Rows, Option<Slot>) {
-        let mut page = Vec::new();
-        let end = self.connections.slots_end();
-        let stop = end.min(after.saturating_add(SCAN_MAX));
-        for slot in after..stop {
-            if self.connections.phase(slot) != Some(Phase::Open) {
+    pub fn page(&self, request: &Request, limit: usize, after: Slot, hub: &Hub) -> (Rows, Option<Slot>) {
+        match request {
+            Request::Subscribers(Subscribers { channel, .. }) => {
+                let is_subscriber = |slot, looked_at: &mut usize| {
+                    hub.channels_of(slot)
+                        .inspect(|_| *looked_at += 1)
+                        .any(|name| name.as_channel().as_str() == &**channel)
+                };
+                let (page, next) = self.scan(limit, after, hub, is_subscriber);
+                let row =
+                    |ConnectionInfo { socket_id, address, age_s, .. }| SubscriberInfo { socket_id, address, age_s };
+                (Rows::Subscribers(page.into_iter().map(row).collect()), next)
+            }
+            _ => {
+                let (page, next) = self.scan(limit, after, hub, |_, _| true);
+                (Rows::Connections(page), next)
+            }
+        }
+    }
+
+    /// Open connections that `is_wanted`, which adds the subscriptions that it looked at.
+    fn scan(
+        &self,
+        limit: usize,
+        after: Slot,
+        hub: &Hub,
+        is_wanted: impl Fn(Slot, &mut usize) -> bool,
+    ) -> (Vec<ConnectionInfo>, Option<Slot>) {
+        let (mut page, mut looked_at) = (Vec::new(), 0);
+        for slot in after..self.connections.slots_end() {
+            if looked_at >= SCAN_MAX {
+                return (page, Some(slot));
+            }
+            looked_at += 1;
+            if self.connections.phase(slot) != Some(Phase::Open) || !is_wanted(slot, &mut looked_at) {
                 continue;
             }
             if page.len() == limit {
-                return (Rows::Connections(page), Some(slot));
+                return (page, Some(slot));
             }
             page.extend(self.info(slot, hub));
         }
-        (Rows::Connections(page), (stop < end).then_some(stop))
+        (page, None)
     }
 
     /// What is held now, from running totals: they are asked for every second, and a walk of a million connections takes time.
@@ -113,8 +142,8 @@ impl Clients {
     }
 }
 
-/// Slots that one page looks at.
-const SCAN_MAX: u32 = 65_536;
+/// Entries of the tables of connections and subscriptions that one page looks at.
+const SCAN_MAX: usize = 65_536;
 
 const DISCONNECT_CODE: u16 = 4000;
 const DISCONNECT_REASON: &str = "disconnected by the server's operator";
