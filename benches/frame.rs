@@ -4,7 +4,8 @@
 
 use corecast::config::Access;
 use corecast::wire::{
-    frame::{Decoder, Message, Opcode, encode_header},
+    decoder::{Decoder, Message},
+    frame::{Opcode, encode_header},
     upgrade::{Upgrade, upgrade},
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

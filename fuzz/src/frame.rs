@@ -1,7 +1,7 @@
 //! A client's frames: the decoder says the same as a plain reading of the whole stream, however that is cut, and holds no more
 //! than has arrived.
 
-use corecast::wire::frame::{Decoder, Message, Violation};
+use corecast::wire::decoder::{Decoder, Message, Violation};
 
 /// The first byte chooses the limit and where the stream is cut; the rest is the stream. Panics where two readings differ.
 pub fn check(data: &[u8]) {

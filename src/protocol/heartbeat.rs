@@ -1,6 +1,6 @@
 //! A client's heartbeats as practically every client writes them, recognised byte for byte before anything is decoded: nine of
 //! ten messages on a quiet connection. Every other spelling, and a frame that is not whole, takes the way of all messages, by
-//! [`Decoder`](crate::wire::frame::Decoder) and [`Parser`](super::command::Parser), to the same end.
+//! [`Decoder`](crate::wire::decoder::Decoder) and [`Parser`](super::command::Parser), to the same end.
 
 use crate::wire::frame;
 
@@ -63,7 +63,7 @@ const PING_BYTES_MAX: usize = PING.len() + 20 + PING_END.len();
 mod tests {
     use super::*;
     use crate::protocol::command::{Command, Parser};
-    use crate::wire::frame::{Decoder, Message};
+    use crate::wire::decoder::{Decoder, Message};
     use proptest::prelude::*;
 
     /// A masked text frame.

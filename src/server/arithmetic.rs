@@ -29,7 +29,7 @@ use crate::shard::output;
 use crate::shard::publish_budget::PublishBudget;
 use crate::shard::tls::{INCOMING_BYTES_MAX, SCRATCH_BYTES, SESSION_BYTES};
 use crate::shard::{ALLOWANCE_BYTES, BUFFERS_BYTES, READ_BYTES, REFUSALS_MAX};
-use crate::wire::frame::Decoder;
+use crate::wire::decoder::Decoder;
 use std::fmt;
 
 /// So many of a kind, at so much each.

@@ -1,6 +1,7 @@
 //! The decoder says the same as tungstenite's, on the same bytes, however they are cut.
 
-use super::frame::{self, Decoder, Opcode, Violation, encode_header};
+use super::decoder::{self, Decoder, Violation};
+use super::frame::{Opcode, encode_header};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use std::io;
 use tungstenite::{
@@ -166,12 +167,12 @@ fn decode(pieces: &[&[u8]]) -> Outcome {
                 }
             };
             outcome.messages.push(match message {
-                frame::Message::Text(text) => Message::text(text),
-                frame::Message::Binary(bytes) => Message::binary(bytes.to_vec()),
-                frame::Message::Ping(bytes) => Message::Ping(bytes.to_vec().into()),
-                frame::Message::Pong(bytes) => Message::Pong(bytes.to_vec().into()),
-                frame::Message::Close(None) => Message::Close(None),
-                frame::Message::Close(Some((code, reason))) => {
+                decoder::Message::Text(text) => Message::text(text),
+                decoder::Message::Binary(bytes) => Message::binary(bytes.to_vec()),
+                decoder::Message::Ping(bytes) => Message::Ping(bytes.to_vec().into()),
+                decoder::Message::Pong(bytes) => Message::Pong(bytes.to_vec().into()),
+                decoder::Message::Close(None) => Message::Close(None),
+                decoder::Message::Close(Some((code, reason))) => {
                     Message::Close(Some(tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() }))
                 }
             });

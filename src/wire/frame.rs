@@ -1,6 +1,6 @@
-//! RFC 6455 frames on a borrowed buffer: what they are, and how the server writes its own. Reading is `decoder.rs`.
+//! RFC 6455 frames: opcodes, header bits, masking, and the encoding of the server's own frames. Clients' frames are read by
+//! [`decoder`](super::decoder).
 
-pub use super::decoder::{Decoder, unmask};
 use std::ops::Range;
 
 /// Frame opcodes, RFC 6455 §5.2.
@@ -16,7 +16,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// The opcode in the low four bits of a frame's first byte; `None`: one that RFC 6455 reserves.
+    /// The opcode in the low four bits of a frame's first byte; `None`: RFC 6455 reserves it.
     pub(super) fn of(first_byte: u8) -> Option<Opcode> {
         match first_byte & 0x0F {
             0x0 => Some(Opcode::Continuation),
@@ -33,32 +33,6 @@ impl Opcode {
     pub(super) fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
-}
-
-/// What a client sent, whole, unmasked and validated.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a> {
-    /// A text message, reassembled; valid UTF-8.
-    Text(&'a str),
-    /// A binary message, reassembled.
-    Binary(&'a [u8]),
-    /// A ping; to be answered with a pong of the same payload.
-    Ping(&'a [u8]),
-    /// A pong.
-    Pong(&'a [u8]),
-    /// The peer closes; `None`: it gave no code. After it nothing more is decoded.
-    Close(Option<(u16, &'a str)>),
-}
-
-/// Why a connection must be failed, RFC 6455 §7.1.7.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// 1002, with what was wrong.
-    Protocol(&'static str),
-    /// 1007.
-    InvalidUtf8,
-    /// 1009.
-    TooBig,
 }
 
 /// Appends the header of an unmasked, final frame (RFC 6455 §5.2: the shortest encoding of the length that fits).
@@ -85,7 +59,7 @@ pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// Length, header included, of the unmasked frame at the start of `bytes`, or `None` if the header is not whole.
+/// Length, header included, of the unmasked frame at the start of `bytes`, or `None` if the header is incomplete.
 #[inline]
 pub fn frame_len(bytes: &[u8]) -> Option<usize> {
     match *bytes.get(1)? & !MASKED {
@@ -98,14 +72,32 @@ pub fn frame_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where in `input` the payload lies of the text message that it starts with, and how that is masked, if the message is a client's, whole,
-/// and in one frame with a length of 7 bits. Of everything else the [`Decoder`] knows what it is.
+/// The payload's place in `input`, and its mask, if `input` starts with a client's text message in one whole frame with a
+/// length of 7 bits. `None`: anything else, which the [`Decoder`](super::decoder::Decoder) reads.
 #[inline]
 pub fn short_text(input: &[u8]) -> Option<(Range<usize>, [u8; 4])> {
     let [first, second, a, b, c, d, ..] = *input else { return None };
     let payload = 6..6 + usize::from(second ^ MASKED);
     let is_short_text = first == FIN | Opcode::Text as u8 && second & MASKED != 0 && second & !MASKED < LEN_16_BITS;
     (is_short_text && payload.end <= input.len()).then_some((payload, [a, b, c, d]))
+}
+
+/// Undoes the mask, RFC 6455 §5.3, eight bytes at a time. The last eight may overlap the words before them; they are read
+/// first. Masking twice restores the bytes.
+#[inline]
+pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide_mask = u64::from_le_bytes([a, b, c, d, a, b, c, d]);
+    let phase = bytes.len() as u32 % 4;
+    let last = bytes.last_chunk().map(|&last| u64::from_le_bytes(last) ^ wide_mask.rotate_right(8 * phase));
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_le_bytes(*word) ^ wide_mask).to_le_bytes();
+    }
+    match last {
+        None => rest.iter_mut().zip([a, b, c, d, a, b, c]).for_each(|(byte, mask)| *byte ^= mask),
+        Some(last) => bytes.last_chunk_mut().into_iter().for_each(|to| *to = last.to_le_bytes()),
+    }
 }
 
 /// Longest payload of a control frame, RFC 6455 §5.5.
@@ -164,12 +156,27 @@ mod tests {
     }
 
     #[test]
-    fn opcodes_survive_the_round_trip() {
+    fn opcodes_are_read_back() {
         for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong] {
             assert_eq!(Opcode::of(FIN | opcode as u8), Some(opcode));
             assert_eq!(opcode.is_control(), opcode as u8 >= 8);
         }
         assert_eq!(Opcode::of(0x3), None);
         assert_eq!(Opcode::of(0xB), None);
+    }
+
+    #[test]
+    fn unmasking_is_right_at_every_length_and_phase() {
+        let mask = [0x9A, 0x00, 0xFF, 0x31];
+        for len in 0..40usize {
+            let plain: Vec<u8> = (0..len as u8).collect();
+            let mut expected: Vec<u8> = plain.clone();
+            for (index, byte) in expected.iter_mut().enumerate() {
+                *byte ^= mask[index % 4];
+            }
+            let mut masked = plain;
+            unmask(&mut masked, mask);
+            assert_eq!(masked, expected);
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Bytes ↔ frames. Pure: no sockets, no clock.
-mod decoder;
+pub mod decoder;
 #[cfg(test)]
 mod differential;
 pub mod forwarded;

@@ -12,7 +12,7 @@ use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::close::CloseReason;
 use corecast::protocol::heartbeat::Heartbeat;
 use corecast::shard::output::outbox::{Outbox, Written};
-use corecast::wire::frame::{Decoder, Message};
+use corecast::wire::decoder::{Decoder, Message};
 use std::io::{self, IoSlice, Write};
 
 /// Takes everything and keeps nothing.

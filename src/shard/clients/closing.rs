@@ -7,7 +7,8 @@ use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::Connection;
 use crate::shard::connection::state::Phase;
-use crate::wire::frame::{self, Opcode, Violation};
+use crate::wire::decoder::Violation;
+use crate::wire::frame::{self, Opcode};
 
 impl Clients {
     /// Says why, and waits for the peer to close. What the connection was sent before goes first.

@@ -12,7 +12,8 @@ use crate::protocol::close::CloseReason;
 use crate::shard::READ_BYTES;
 use crate::shard::connection::state::Phase;
 use crate::shard::rate_limits::RateLimits;
-use crate::wire::frame::{Message, Opcode};
+use crate::wire::decoder::Message;
+use crate::wire::frame::Opcode;
 
 impl Clients {
     /// The upgrade was for the echo path.

@@ -7,7 +7,8 @@ use crate::protocol::close::{CloseReason, Pace};
 use crate::protocol::heartbeat::Heartbeat;
 use crate::shard::connection::state::Phase;
 use crate::shard::rate_limits::{Judgement, RateLimits};
-use crate::wire::frame::{self, Message, Opcode, Violation};
+use crate::wire::decoder::{Message, Violation};
+use crate::wire::frame::{self, Opcode};
 
 /// What the decoder returns.
 pub(super) type Decoded<'a> = Result<Option<Message<'a>>, Violation>;

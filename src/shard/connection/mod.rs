@@ -9,7 +9,7 @@ pub mod state;
 pub mod table;
 
 use crate::shard::tls::Session;
-use crate::wire::frame::Decoder;
+use crate::wire::decoder::Decoder;
 use mio::net::TcpStream;
 use state::ConnectionState;
 
