@@ -1,7 +1,7 @@
-//! The fuzz targets of `fuzz/` without a fuzzer: every file of the corpus, and fresh inputs made of them.
+//! The fuzz targets of `fuzz/` without a fuzzer: every file of the corpus, and new inputs derived from them.
 //!
 //! ```text
-//! CORECAST_SEED=17 cargo test --test fuzz         the same fresh inputs again
+//! CORECAST_SEED=17 cargo test --test fuzz         the same new inputs again
 //! CORECAST_RUNS=100000 cargo test --test fuzz     many of them
 //! ```
 //!
@@ -40,14 +40,14 @@ fn proxy_header() {
 
 fn run(target: &str, check: fn(&[u8])) {
     let corpus = corpus(target);
-    assert!(!corpus.is_empty(), "there is no corpus for {target}");
+    assert!(!corpus.is_empty(), "the corpus of {target} is empty");
     for (name, input) in &corpus {
         assert!(catch_unwind(|| check(input)).is_ok(), "fuzz/corpus/{target}/{name} fails");
     }
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("CORECAST_SEED").unwrap_or_else(|| getrandom::u64().expect("randomness"));
     let runs = number("CORECAST_RUNS").unwrap_or(RUNS);
-    println!("{target}: {} files, {runs} fresh inputs of CORECAST_SEED={seed}", corpus.len());
+    println!("{target}: {} files, {runs} new inputs of CORECAST_SEED={seed}", corpus.len());
     let mut random = Random(seed);
     for _ in 0..runs {
         let input = mutated(&corpus, &mut random);
@@ -73,7 +73,7 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// One file of the corpus with a few things changed, as fuzzers do it.
+/// One file of the corpus with a few random changes, as a fuzzer makes them.
 fn mutated(corpus: &[(String, Vec<u8>)], random: &mut Random) -> Vec<u8> {
     let mut input = corpus[random.below(corpus.len())].1.clone();
     for _ in 0..=random.below(4) {
@@ -120,5 +120,5 @@ impl Random {
 
 const RUNS: u64 = 3000;
 const INPUT_BYTES_MAX: usize = 4096;
-/// Bytes that mean something: ends of ranges, quotes, brackets, line ends.
+/// Bytes with a meaning: ends of ranges, quotes, brackets, line ends.
 const EDGES: &[u8] = b"\0\x01\x7D\x7E\x7F\x80\x81\x82\x88\x89\xBF\xC0\xED\xF4\xFE\xFF\"\\{}[]:,\r\n 09-u";

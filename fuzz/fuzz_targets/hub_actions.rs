@@ -1,5 +1,5 @@
-//! One byte a step: who connects, subscribes, publishes, reads, and which letter arrives next. Every promise of the hub is
-//! checked at every step by the simulation of the tests.
+//! One byte per step: which connection connects, subscribes, publishes or reads, and which letter arrives next. The simulation
+//! of the tests checks the hub's invariants after every step.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

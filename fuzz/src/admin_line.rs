@@ -1,5 +1,5 @@
-//! Lines of the admin socket: each is answered by exactly one line, with its `id`, in its turn; or it is the last, and the
-//! first line of a stream.
+//! Lines of the admin socket: each is answered by exactly one line, in order, with its `id`; or it begins a stream, and is
+//! the last.
 
 use super::json;
 use corecast::admin::lines::LineSession;
@@ -40,7 +40,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// The session says whole lines until there is nothing to say, and is forgotten when it has left.
+/// The session writes whole lines until there are none left, and its hub forgets it when it has left.
 fn check_stream(begun: &str, session: &mut LineSession, hub: &mut Hub, port: &mut Around) {
     session.output.extend_from_slice(begun.as_bytes());
     while session.may_stream_on() {
@@ -87,7 +87,7 @@ const CODES: [&str; 9] = [
     "refused",
 ];
 
-/// The shard around the hub: it has no sockets, and answers for them at once.
+/// The shard around the hub: it has no sockets, and answers questions about them at once.
 #[derive(Default)]
 struct Around {
     asks: Vec<(Asker, Question)>,

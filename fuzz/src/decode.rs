@@ -1,4 +1,4 @@
-//! A client's message: what the server reads is what serde_json reads, and it refuses what it should.
+//! A client's message: the server reads the same members as serde_json, and refuses a message for the right reason.
 
 use super::json;
 use corecast::protocol::command::{Auth, Command, Parser, Unreadable};
@@ -8,10 +8,10 @@ pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parser = Parser::default();
     let found = parser.command(text);
-    let is_called_no_json = matches!(found, Err(Unreadable::Malformed(why)) if why.contains("no valid JSON"));
-    assert_eq!(is_called_no_json, !json::is_json(text), "{found:?}");
-    assert_eq!(parser.command(text), found, "the parser remembers");
-    if is_called_no_json {
+    let is_called_malformed_json = matches!(found, Err(Unreadable::Malformed(why)) if why.contains("not valid JSON"));
+    assert_eq!(is_called_malformed_json, !json::is_json(text), "{found:?}");
+    assert_eq!(parser.command(text), found, "the parser kept something of the message");
+    if is_called_malformed_json {
         return;
     }
     let members = json::members(text);

@@ -1,9 +1,9 @@
-//! A client's frames: the decoder says the same as a plain reading of the whole stream, however that is cut, and holds no more
-//! than has arrived.
+//! A client's frames: the decoder gives the same result as a simple reader of the whole stream, for any division of the stream
+//! into inputs, and holds no more memory than has arrived.
 
 use corecast::wire::decoder::{Decoder, Message, Violation};
 
-/// The first byte chooses the limit and where the stream is cut; the rest is the stream. Panics where two readings differ.
+/// The first byte selects the limit and the division; the rest is the stream. Panics where two results differ.
 pub fn check(data: &[u8]) {
     let Some((&choice, stream)) = data.split_first() else { return };
     let limit = [1 << 20, 1000, 130, 128][usize::from(choice & 3)];
@@ -16,7 +16,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(decode([head, tail], limit), expected, "cut at {stride}");
 }
 
-/// What a stream comes to.
+/// The result of a stream.
 #[derive(Debug, Default, PartialEq)]
 struct Outcome {
     messages: Vec<(u8, Vec<u8>)>,
@@ -42,7 +42,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Outco
             match decoder.next(&mut piece, &mut at, limit) {
                 Ok(None) => break,
                 Ok(Some(message)) => {
-                    assert_eq!(outcome.violation, None, "something follows a violation");
+                    assert_eq!(outcome.violation, None, "a message after a violation");
                     outcome.messages.push(match message {
                         Message::Text(text) => (TEXT, text.as_bytes().to_vec()),
                         Message::Binary(bytes) => (BINARY, bytes.to_vec()),
@@ -64,7 +64,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Outco
                 }
             }
         }
-        assert_eq!(at, piece.len(), "input is left over");
+        assert_eq!(at, piece.len(), "input is left");
         // A vector doubles as it grows.
         assert!(decoder.held_bytes() <= 256 + 2 * arrived.min(limit + 256), "{} bytes held", decoder.held_bytes());
     }
@@ -75,7 +75,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Outco
 fn plainly(stream: &[u8], limit: usize) -> Outcome {
     let mut outcome = Outcome::default();
     let mut rest = stream;
-    // The message that has begun: its opcode, and what of it has come.
+    // The message that has begun: its opcode and the payload that has arrived.
     let mut begun: Option<(u8, Vec<u8>)> = None;
     outcome.violation = loop {
         let Some(&first) = rest.first() else { break None };

@@ -1,5 +1,5 @@
-//! What the fuzz targets check: a property of each parser that bytes from outside meet, and not only that it does not panic.
-//! Also a module of `tests/fuzz.rs`, which runs the same on stable.
+//! The properties that the fuzz targets check of each parser of untrusted bytes, beyond not panicking. Also a module of
+//! `tests/fuzz.rs`, which runs the same checks on stable.
 
 pub mod admin_line;
 pub mod decode;

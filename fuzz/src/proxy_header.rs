@@ -1,12 +1,12 @@
-//! A PROXY header: decided once, and whatever follows changes nothing.
+//! A PROXY header: judged once, and later bytes do not change the verdict.
 
 use corecast::wire::proxy::{HEADER_BYTES_MAX, Header, read};
 
-/// Panics where a part of the bytes is judged otherwise than all of them.
+/// Panics where a part of the bytes gets another verdict than all of them.
 pub fn check(input: &[u8]) {
     let whole = read(input);
     match whole {
-        Header::Partial => assert!(input.len() < HEADER_BYTES_MAX, "nothing is decided at the limit"),
+        Header::Partial => assert!(input.len() < HEADER_BYTES_MAX, "no verdict at the limit"),
         Header::Whole { len, source } => {
             assert!((8..=HEADER_BYTES_MAX.min(input.len())).contains(&len));
             if let (Some(source), Some(line)) = (source, input[..len].strip_prefix(b"PROXY ")) {
@@ -19,7 +19,7 @@ pub fn check(input: &[u8]) {
         }
         Header::Malformed(_) => {}
     }
-    // The longest is 8 KiB, and what is inside of it is not looked at.
+    // The longest header has 8 KiB, and most of it is skipped without being read.
     let cuts = (0..input.len().min(300)).chain((300..input.len()).step_by(97));
     for cut in cuts {
         let part = read(&input[..cut]);

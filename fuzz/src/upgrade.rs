@@ -1,9 +1,9 @@
-//! An upgrade request: decided once, as soon as there is enough of it, and whatever follows changes nothing.
+//! An upgrade request: judged once, as soon as enough of it has arrived, and later bytes do not change the verdict.
 
 use corecast::config::Access;
 use corecast::wire::upgrade::{Upgrade, upgrade};
 
-/// The first byte chooses the configuration, the rest is the request. Panics where a part of it is judged otherwise than all.
+/// The first byte selects the configuration, the rest is the request. Panics where a part of it gets another verdict than all of it.
 pub fn check(data: &[u8]) {
     let Some((&choice, input)) = data.split_first() else { return };
     let is_proxied = choice & 1 != 0;
@@ -21,7 +21,7 @@ pub fn check(data: &[u8]) {
         let (accepted, refused) = match &decision {
             Upgrade::Partial => (None, None),
             Upgrade::Accepted { request_len, endpoint, forwarded_for } => {
-                assert!(is_proxied || forwarded_for.is_none(), "somebody was believed");
+                assert!(is_proxied || forwarded_for.is_none(), "an untrusted X-Forwarded-For is used");
                 (Some((*request_len, *endpoint, *forwarded_for)), None)
             }
             Upgrade::Refused(refusal) => (None, Some(refusal.why)),
@@ -32,7 +32,7 @@ pub fn check(data: &[u8]) {
     let (accepted, refused, response) = &whole;
     let is_partial = accepted.is_none() && refused.is_none();
     assert_eq!(is_partial, response.is_empty());
-    assert!(!is_partial || input.len() < access.request_bytes_max, "nothing is decided at the limit");
+    assert!(!is_partial || input.len() < access.request_bytes_max, "no verdict at the limit");
     if let Some((request_len, ..)) = *accepted {
         assert!(request_len <= input.len().min(access.request_bytes_max));
         assert!(input[..request_len].ends_with(b"\r\n\r\n"));
@@ -48,7 +48,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// A status line, header lines, and a body as long as they say, or none where the request was for the head.
+/// A status line, header lines, and a body of the length that they declare, or none in the answer to HEAD.
 fn check_http(response: &[u8]) {
     let response = std::str::from_utf8(response).expect("text");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head");

@@ -19,12 +19,12 @@ pub enum Failure {
     WrongSignature,
 }
 
-/// What to look for, for the log.
+/// For the operator's log.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Failure::NoKeyConfigured => "this server has no key configured",
-            Failure::NotString => "auth or channel_data is no string",
+            Failure::NotString => "auth or channel_data is not a string",
             Failure::NoColon => "auth is not of the form key:signature",
             Failure::UnknownKey => "the key before the colon is not one of this server's",
             Failure::NotHex => "the signature is not hexadecimal",
@@ -34,9 +34,9 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The live keys, each with its HMAC state already keyed.
+/// The keys in use, each as an HMAC state with the key already processed.
 pub struct KeyRing {
-    /// A handful at most: two during a rotation.
+    /// Few: two during a rotation.
     keys: Vec<(Box<str>, Hmac<Sha256>)>,
 }
 
@@ -62,7 +62,7 @@ impl KeyRing {
         let mut failure = Failure::UnknownKey;
         for (_, keyed) in self.keys.iter().filter(|(known, _)| **known == *id) {
             let signature = decode(hex)?;
-            // A clone of the keyed state: 167 ns against 250 ns with a new key (PERFORMANCE.md, Micro).
+            // A clone of the keyed state: 167 ns against 250 ns with a new key (`benches/auth.rs`).
             let mut over_uuid = keyed.clone();
             over_uuid.update(&socket_id.uuid());
             if finish(over_uuid, channel, channel_data).verify_slice(&signature).is_ok() {
@@ -80,12 +80,12 @@ impl KeyRing {
 }
 
 impl KeyRing {
-    /// Whether there is a key at all.
+    /// Whether there is any key.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// `key:hex` as [`sign`] makes it, by the first key; `None`: there is none.
+    /// `key:hex` as [`sign`] makes it, by the first key; `None`: there is no key.
     pub fn sign(&self, socket_id: &str, channel: &str) -> Option<String> {
         let (id, keyed) = self.keys.first()?;
         Some(signed(id, keyed.clone(), socket_id, channel, None))
@@ -130,7 +130,7 @@ fn keyed(key: &Key) -> Hmac<Sha256> {
     Hmac::new_from_slice(key.secret.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)")
 }
 
-/// Feeds what follows the socket_id in the string to sign (PROTOCOL.md, Authorization).
+/// Adds the parts of the string to sign that come after the socket_id (PROTOCOL.md, Authorization).
 fn finish(mut mac: Hmac<Sha256>, channel: &str, channel_data: Option<&str>) -> Hmac<Sha256> {
     mac.update(b":");
     mac.update(channel.as_bytes());
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn several_pairs_are_live_at_once() {
+    fn several_key_pairs_are_accepted_at_once() {
         let keys = [key("old", "a"), key("new", "b"), key("new", "c")];
         for signer in &keys {
             check(&keys, &sign(signer, "1234.1234", "private-a", None), "private-a", None, Ok(()));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_fail_is_named() {
+    fn each_failure_is_named() {
         let check = |keys: &[Key], auth: &str, expected| check(keys, auth, "private-foobar", None, Err(expected));
         check(&[], PUSHER_AUTH, Failure::NoKeyConfigured);
         for auth in ["", "278d425bdf160c739803", &PUSHER_AUTH.replace(':', "")] {
@@ -279,7 +279,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_signed_verifies(high: u64, low: u64, channel in "private-[a-z.]{0,30}", data in prop::option::of(any::<String>())) {
+        fn signatures_verify(high: u64, low: u64, channel in "private-[a-z.]{0,30}", data in prop::option::of(any::<String>())) {
             let id = SocketId { high, low };
             let auth = sign(&pusher(), &id.to_string(), &channel, data.as_deref());
             prop_assert_eq!(KeyRing::new(&[pusher()]).verify(&auth, id, &channel, data.as_deref()), Ok(()));

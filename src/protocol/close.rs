@@ -1,14 +1,14 @@
-//! Every way a connection can end: code, text, metric label.
+//! Every reason for which a connection ends: close code, text, metric label.
 
 use std::fmt;
 
-/// Why a connection ended, or is to end.
+/// Why a connection ended, or will end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum CloseReason {
     /// The client sent a close frame; its code is echoed.
     ClientClosed { code: Option<u16> },
-    /// The client's end closed or reset without a close frame.
+    /// The TCP connection ended or was reset without a close frame.
     ClientGone,
     /// 1012: the server is stopping.
     ServerRestarting,
@@ -36,23 +36,23 @@ pub enum CloseReason {
     HandshakeTimeout,
     /// Upgrade refused with an HTTP error; no frame.
     UpgradeRefused,
-    /// The TLS session broke, or never came to be; an alert, no frame.
+    /// The TLS session broke, or its handshake failed; an alert, no frame.
     TlsFailed,
-    /// Its address has too many connections: HTTP 429, or nothing at all.
+    /// Its address has too many connections: HTTP 429, or no answer.
     AddressConnections { limit: u32 },
-    /// Its address connects too often: HTTP 429, or nothing at all.
+    /// Its address connects too often: HTTP 429, or no answer.
     AddressUpgrades { limit: u32 },
-    /// A trusted proxy's, without a PROXY header that can be read; no frame.
+    /// A trusted proxy sent no valid PROXY header; no frame.
     ProxyHeaderMalformed,
     /// 1012: the server is being drained.
     Drained { retry_after_ms: u32 },
     /// 1012: the operator wants fewer connections here.
     Shed { retry_after_ms: u32 },
-    /// 1012: it is as old as a connection may become.
+    /// 1012: it has reached the maximum age of a connection.
     TooOld { retry_after_ms: u32 },
 }
 
-/// How fast a connection may send.
+/// A rate limit of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Pace {
@@ -60,10 +60,10 @@ pub enum Pace {
     Bytes { per_second: u32 },
 }
 
-/// One kind of ending: a line of [`TABLE`].
+/// One kind of reason: a line of [`TABLE`].
 struct Kind {
     label: &'static str,
-    /// The code of the close frame that this server sends of its own accord; `None`: it sends none, or the code is in the reason.
+    /// The code of the close frame that the server sends; `None`: it sends no frame, or the code is in the reason.
     code: Option<u16>,
 }
 
@@ -136,7 +136,7 @@ impl CloseReason {
         labels
     };
 
-    /// Close code and text to send; `None`: no frame is sent. A client that gave no code is answered with 1000.
+    /// Close code and text to send; `None`: no frame is sent. A client's close frame without a code is answered with 1000.
     pub fn frame(&self) -> Option<(u16, String)> {
         let text = match self {
             CloseReason::ClientClosed { .. } => String::new(),
@@ -145,7 +145,7 @@ impl CloseReason {
         Some((self.code()?, text))
     }
 
-    /// The code of the close frame that ended it, whichever side sent it; `None`: there was no frame, or none with a code.
+    /// The code of the close frame that ended it, from either side; `None`: there was no frame, or it had no code.
     pub fn close_code(&self) -> Option<u16> {
         match self {
             CloseReason::ClientClosed { code } => *code,
@@ -166,32 +166,32 @@ impl CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CloseReason::ClientClosed { .. } => f.write_str("the client closed"),
-            CloseReason::ClientGone => f.write_str("the client went away without a close frame"),
+            CloseReason::ClientClosed { .. } => f.write_str("the client closed the connection"),
+            CloseReason::ClientGone => f.write_str("the connection ended without a close frame"),
             CloseReason::ServerRestarting => f.write_str("the server is restarting: reconnect"),
             CloseReason::ProtocolError(what) => f.write_str(what),
-            CloseReason::BinaryMessage => f.write_str("binary message: send text"),
-            CloseReason::InvalidUtf8 => f.write_str("a text was not valid UTF-8"),
-            CloseReason::MessageTooBig { limit } => write!(f, "message over {limit} bytes: send less at once"),
+            CloseReason::BinaryMessage => f.write_str("binary message: send text messages"),
+            CloseReason::InvalidUtf8 => f.write_str("a text message was not valid UTF-8"),
+            CloseReason::MessageTooBig { limit } => write!(f, "message over {limit} bytes: send smaller messages"),
             CloseReason::Disconnected { reason, .. } => f.write_str(reason),
             CloseReason::SlowConsumer { limit, pending } => {
                 write!(f, "outbox over {limit} bytes ({pending} bytes pending)")
             }
             CloseReason::OverCapacity { limit } => write!(f, "over {limit} connections: try again later"),
             CloseReason::RateLimited(Pace::Messages { per_second }) => {
-                write!(f, "over {per_second} messages a second, and on: send fewer")
+                write!(f, "over {per_second} messages a second for too long: send fewer")
             }
             CloseReason::RateLimited(Pace::Bytes { per_second }) => {
-                write!(f, "over {per_second} bytes a second, and on: send less")
+                write!(f, "over {per_second} bytes a second for too long: send less")
             }
             CloseReason::PongTimeout { timeout_s } => write!(f, "no socket:pong within {timeout_s} s of the ping"),
             CloseReason::Silent { timeout_s } => write!(f, "nothing arrived for {timeout_s} s: send socket:ping"),
             CloseReason::HandshakeTimeout => f.write_str("the upgrade was not finished in time"),
             CloseReason::UpgradeRefused => f.write_str("the upgrade was refused"),
             CloseReason::TlsFailed => f.write_str("the TLS session failed"),
-            CloseReason::AddressConnections { limit } => write!(f, "over {limit} connections of one address"),
-            CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second of one address"),
-            CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no PROXY header that can be read"),
+            CloseReason::AddressConnections { limit } => write!(f, "over {limit} connections from one address"),
+            CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second from one address"),
+            CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no valid PROXY header"),
             // For programs too: clients wait at least that long.
             CloseReason::Drained { retry_after_ms }
             | CloseReason::Shed { retry_after_ms }
@@ -237,16 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn each_ending_has_its_code_and_text() {
+    fn each_reason_has_its_code_and_text() {
         let disconnected = |code| CloseReason::Disconnected { code, reason: "banned".into() };
         check(CloseReason::ClientClosed { code: None }, Some((1000, "")));
         check(CloseReason::ClientClosed { code: Some(3001) }, Some((3001, "")));
         check(CloseReason::ClientGone, None);
         check(CloseReason::ServerRestarting, Some((1012, "the server is restarting: reconnect")));
         check(CloseReason::ProtocolError("mask missing"), Some((1002, "mask missing")));
-        check(CloseReason::BinaryMessage, Some((1003, "binary message: send text")));
-        check(CloseReason::InvalidUtf8, Some((1007, "a text was not valid UTF-8")));
-        let text = "message over 65536 bytes: send less at once";
+        check(CloseReason::BinaryMessage, Some((1003, "binary message: send text messages")));
+        check(CloseReason::InvalidUtf8, Some((1007, "a text message was not valid UTF-8")));
+        let text = "message over 65536 bytes: send smaller messages";
         check(CloseReason::MessageTooBig { limit: 65_536 }, Some((1009, text)));
         check(disconnected(4000), Some((4000, "banned")));
         check(disconnected(4999), Some((4999, "banned")));
@@ -255,10 +255,10 @@ mod tests {
         check(slow, Some((4100, text)));
         let text = "over 100000 connections: try again later";
         check(CloseReason::OverCapacity { limit: 100_000 }, Some((4101, text)));
-        let text = "over 10 messages a second, and on: send fewer";
+        let text = "over 10 messages a second for too long: send fewer";
         let pace = Pace::Messages { per_second: 10 };
         check(CloseReason::RateLimited(pace), Some((4102, text)));
-        let text = "over 1024 bytes a second, and on: send less";
+        let text = "over 1024 bytes a second for too long: send less";
         check(CloseReason::RateLimited(Pace::Bytes { per_second: 1024 }), Some((4102, text)));
         let text = "no socket:pong within 25 s of the ping";
         check(CloseReason::PongTimeout { timeout_s: 25 }, Some((4201, text)));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_said_no_code_closed_without_one() {
+    fn a_close_without_a_code_has_no_close_code() {
         assert_eq!(CloseReason::ClientClosed { code: None }.close_code(), None);
         assert_eq!(CloseReason::ClientClosed { code: Some(1001) }.close_code(), Some(1001));
         assert_eq!(CloseReason::ServerRestarting.close_code(), Some(1012));

@@ -1,4 +1,4 @@
-//! What a client asks for.
+//! Clients' messages: the text of a message → a [`Command`].
 
 use crate::protocol::json::{JsonString, Members, Reader, Value};
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ pub enum Command<'a> {
         channel: JsonString<'a>,
         /// `data.auth`.
         auth: Auth<'a>,
-        /// `data.channel_data`; `None` also where it is no string: then an `auth` that came is [`Auth::NotString`].
+        /// `data.channel_data`; `None`: it is absent or not a string. In the second case an `auth` is [`Auth::NotString`].
         channel_data: Option<JsonString<'a>>,
     },
     /// `socket:unsubscribe`
@@ -29,12 +29,12 @@ pub enum Command<'a> {
     Pong,
 }
 
-/// `auth` as it came.
+/// `data.auth`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth<'a> {
     /// No such member.
     Absent,
-    /// Present (`null` counts), and it or the `channel_data` beside it is no string: never verifies.
+    /// Present (`null` counts), and it or the `channel_data` beside it is not a string: never verifies.
     NotString,
     /// A string, unescaped.
     Text(Cow<'a, str>),
@@ -103,11 +103,11 @@ fn is_ping_id(id: Value<'_>) -> bool {
 /// Longest `id` of a `socket:ping`, as written, without the quotes.
 const PING_ID_BYTES_MAX: usize = 64;
 
-const NOT_JSON: Unreadable = Unreadable::Malformed("the message is no valid JSON");
-const NOT_OBJECT: Unreadable = Unreadable::Malformed("the message is no JSON object");
-const NO_EVENT: Unreadable = Unreadable::Malformed("event is missing or no string");
-const NO_CHANNEL: Unreadable = Unreadable::Malformed("data.channel is missing or no string");
-const NO_ID: Unreadable = Unreadable::Malformed("data.id is no number or string of at most 64 bytes");
+const NOT_JSON: Unreadable = Unreadable::Malformed("the message is not valid JSON");
+const NOT_OBJECT: Unreadable = Unreadable::Malformed("the message must be a JSON object");
+const NO_EVENT: Unreadable = Unreadable::Malformed("event must be a string of Unicode text");
+const NO_CHANNEL: Unreadable = Unreadable::Malformed("data.channel must be a string of Unicode text");
+const NO_ID: Unreadable = Unreadable::Malformed("data.id must be a number or a string of at most 64 bytes");
 
 #[cfg(test)]
 mod tests {
@@ -144,16 +144,16 @@ mod tests {
     }
 
     #[test]
-    fn auth_and_channel_data_are_told_apart_by_presence_and_type() {
+    fn auth_and_channel_data_are_distinguished_by_presence_and_type() {
         let check = |members: &str, auth: Auth<'_>, channel_data: Option<&str>| {
             let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"private-a"{members}}}}}"#);
             check(&text, subscribe("private-a", auth, channel_data));
         };
         check("", Auth::Absent, None);
-        for no_string in ["null", "1", "true", "[]", "{}", "[\"k:00\"]"] {
-            check(&format!(r#","auth":{no_string}"#), Auth::NotString, None);
-            check(&format!(r#","channel_data":{no_string},"auth":"k:00""#), Auth::NotString, None);
-            check(&format!(r#","channel_data":{no_string}"#), Auth::Absent, None);
+        for other in ["null", "1", "true", "[]", "{}", "[\"k:00\"]"] {
+            check(&format!(r#","auth":{other}"#), Auth::NotString, None);
+            check(&format!(r#","channel_data":{other},"auth":"k:00""#), Auth::NotString, None);
+            check(&format!(r#","channel_data":{other}"#), Auth::Absent, None);
         }
         check(r#","auth":"""#, Auth::Text("".into()), None);
         check(r#","auth":"k:00","channel_data":"""#, Auth::Text("k:00".into()), Some(""));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_keeps_its_spelling_beside_its_value() {
+    fn a_string_has_its_spelling_and_its_value() {
         let text = r#"{"event":"socket:sub\u0073cribe","data":{"channel":"a\u002fb\"","auth":"\u006b:0","channel_data":"{\"a\":1}"}}"#;
         let expected = Command::Subscribe {
             channel: JsonString { raw: r#"a\u002fb\""#, value: "a/b\"".into() },
@@ -172,7 +172,7 @@ mod tests {
         let Ok(Command::Unsubscribe { channel }) =
             Parser::default().command(r#"{"event":"socket:unsubscribe","data":{"channel":"a"}}"#)
         else {
-            panic!("no unsubscribe")
+            panic!("not an unsubscribe")
         };
         assert!(matches!(channel.value, Cow::Borrowed("a")), "nothing to unescape, so nothing is copied");
     }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_is_missing_or_no_string_is_malformed() {
+    fn a_channel_that_is_missing_or_not_a_string_is_malformed() {
         for event in ["socket:subscribe", "socket:unsubscribe"] {
             for data in
                 ["null", "[]", "\"a\"", "1", "{}", r#"{"channel":null}"#, r#"{"channel":1}"#, r#"{"channel":["a"]}"#]
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_with_an_event_is_malformed() {
+    fn a_message_that_is_not_an_object_with_an_event_is_malformed() {
         for text in ["", " ", "{", "{}x", "\u{feff}{}", r#"{"event":"socket:pong",}"#, r#"{"event":"\u12"}"#] {
             check(text, Err(NOT_JSON));
         }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_may_carry_anything() {
+    fn a_pong_may_have_any_other_members() {
         for data in ["null", "1e999", r#"{"reply":1}"#, &"[".repeat(60_000)] {
             let close = "]".repeat(data.len() * usize::from(data.starts_with('[')));
             check(&format!(r#"{{"event":"socket:pong","data":{data}{close},"channel":1}}"#), Ok(Command::Pong));
@@ -282,14 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_for_people_need_no_escaping() {
+    fn error_texts_need_no_escaping() {
         for unreadable in [NOT_JSON, NOT_OBJECT, NO_EVENT, NO_CHANNEL, NO_ID] {
             let Unreadable::Malformed(text) = unreadable else { panic!("{unreadable:?}") };
             assert_eq!(serde_json::to_string(text).unwrap().len(), text.len() + 2);
         }
     }
 
-    /// Messages that are nearly right, so that slips hit what matters.
+    /// Messages that are nearly valid, so that replacements hit the members that matter.
     fn nearly_commands() -> impl Strategy<Value = String> {
         let event = prop::sample::select(vec!["subscribe", "unsubscribe", "ping", "pong", "\\u0070ing", "connected"]);
         let member = (prop::sample::select(vec!["channel", "auth", "channel_data", "id", "\\u0069d"]), written_json());
@@ -302,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn malformed_json_and_only_that_is_called_no_json(
+        fn only_malformed_json_is_called_malformed_json(
             text in prop_oneof![written_json(), nearly_commands()],
             slips in prop::collection::vec(slips(), 0..3),
         ) {
@@ -312,7 +312,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_equals_what_serde_json_reads(text in nearly_commands()) {
+        fn it_reads_the_same_as_serde_json(text in nearly_commands()) {
             let mut parser = Parser::default();
             let Ok(command) = parser.command(&text) else { return Ok(()) };
             #[derive(serde::Deserialize)]

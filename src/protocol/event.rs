@@ -1,5 +1,5 @@
-//! What the server says. Each function appends one whole, unmasked WebSocket text frame to `out`.
-//! `channel` arguments are what stands between the quotes: a legal name, or the client's own spelling echoed.
+//! Messages to clients. Each function appends one whole, unmasked WebSocket text frame to `out`.
+//! `channel` arguments are inserted between quotes as they are: a legal name, or the client's own spelling.
 
 use crate::protocol::socket_id::SocketId;
 use crate::protocol::{channel, json};
@@ -57,7 +57,7 @@ pub fn ping(out: &mut Vec<u8>) {
 
 /// `socket:pong`; `reply` is raw JSON.
 pub fn pong(out: &mut Vec<u8>, reply: &[u8]) {
-    // In so many words, so that the parts that are always the same are a few stores.
+    // Written out, so that the constant parts compile to a few stores.
     const BEFORE: &[u8] = br#"{"event":"socket:pong","data":{"reply":"#;
     const AFTER: &[u8] = b"}}";
     encode_header(out, Opcode::Text, BEFORE.len() + reply.len() + AFTER.len());
@@ -94,7 +94,7 @@ fn message_parts<'a>(channel: &'a str, event: &'a str, data: Option<&'a str>) ->
 }
 
 impl ErrorCode {
-    /// What programs read.
+    /// The code, for programs.
     pub fn code(self) -> &'static str {
         match self {
             ErrorCode::AlreadySubscribed => "already_subscribed",
@@ -108,26 +108,28 @@ impl ErrorCode {
             ErrorCode::RateLimited => "rate_limited",
         }
     }
-    /// Appends what people read, as it stands between quotes.
+    /// Appends the text for people, escaped for a JSON string.
     fn text_into(self, out: &mut Vec<u8>) {
         let text = match self {
             ErrorCode::AlreadySubscribed => "the connection is already subscribed to the channel",
             ErrorCode::NotSubscribed => "the connection is not subscribed to the channel",
             ErrorCode::InvalidChannel => channel::RULE,
-            ErrorCode::AuthRequired => "a private channel needs auth: get a signature from the backend",
+            ErrorCode::AuthRequired => "auth is missing: a private channel needs a signature from the backend",
             ErrorCode::AuthInvalid => {
-                "auth does not verify: get a signature of this socket_id, channel and channel_data from the backend"
+                "auth is not a signature of this socket_id, channel and channel_data: request one from the backend"
             }
             ErrorCode::TooManySubscriptions { max } => {
                 let _ =
-                    write!(out, "the connection is subscribed to {max} channels, the most allowed: unsubscribe first");
+                    write!(out, "the connection has {max} subscriptions, the limit: unsubscribe from a channel first");
                 return;
             }
             ErrorCode::MalformedMessage(text) => text,
             ErrorCode::UnknownEvent => {
-                "unknown event: a client sends socket:subscribe, socket:unsubscribe, socket:ping or socket:pong"
+                "unknown event: a client may send socket:subscribe, socket:unsubscribe, socket:ping and socket:pong"
             }
-            ErrorCode::RateLimited => "too many messages: send fewer a second, and this one again later",
+            ErrorCode::RateLimited => {
+                "the rate limit was exceeded and the message was not processed: send it again later, and fewer per second"
+            }
         };
         json::escape_into(out, text);
     }
@@ -151,8 +153,7 @@ fn text<const N: usize>(out: &mut Vec<u8>, parts: [&str; N]) {
     extend(out, &parts);
 }
 
-/// Appends a frame whose payload is known only once `write` has appended it. For what is rare: the payload is moved to let the
-/// header in.
+/// Appends a frame whose payload `write` appends. For rare messages: the payload is moved to make room for the header.
 fn measured(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
@@ -179,7 +180,7 @@ mod tests {
 
     const SOCKET_ID: SocketId = SocketId { high: 0x1ba1_b6cb_0127_48f8, low: 0xb5a5_9fd7_9a7c_68a6 };
 
-    /// Reads the one frame in `frame` with nothing of ours.
+    /// The payload of the one frame in `frame`, read without the code under test.
     fn payload(frame: &[u8]) -> &str {
         assert_eq!(frame[0], 0x81, "final text frame");
         let (header_len, payload_len) = match frame[1] {
@@ -193,9 +194,9 @@ mod tests {
 
     #[track_caller]
     fn check(append: impl FnOnce(&mut Vec<u8>), expected: &str) {
-        let mut out = b"what was there".to_vec();
+        let mut out = b"earlier bytes".to_vec();
         append(&mut out);
-        let payload = payload(out.strip_prefix(b"what was there").unwrap());
+        let payload = payload(out.strip_prefix(b"earlier bytes").unwrap());
         assert_eq!(payload, expected);
         serde_json::from_str::<serde::de::IgnoredAny>(payload).unwrap();
     }
@@ -293,7 +294,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn connected_is_one_frame_whatever_it_tells(high: u64, low: u64, interval: u32, timeout: u32) {
+        fn connected_is_one_frame_with_any_values(high: u64, low: u64, interval: u32, timeout: u32) {
             let mut out = Vec::new();
             connected(&mut out, SocketId { high, low }, interval, timeout);
             let value: serde_json::Value = serde_json::from_str(payload(&out)).unwrap();

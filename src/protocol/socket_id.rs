@@ -1,4 +1,4 @@
-//! A connection's public name: a UUID, and its second spelling of two decimal halves.
+//! Socket ids: a connection's public id, a UUID with a second spelling of two decimal halves.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct SocketId {
 }
 
 impl SocketId {
-    /// Reads either spelling: what [`SocketId`] and [`SocketId::dotted`] print, hexadecimal digits in either case.
+    /// Reads either spelling, as [`SocketId`] and [`SocketId::dotted`] print them, hexadecimal digits in either case.
     pub fn parse(text: &str) -> Option<SocketId> {
         match text.split_once('.') {
             Some((high, low)) => Some(SocketId { high: decimal(high)?, low: decimal(low)? }),
@@ -50,7 +50,7 @@ impl fmt::Display for Dotted {
     }
 }
 
-/// Digits only, none superfluous: one number has one spelling.
+/// Digits only, without leading zeros, so that a number has one spelling.
 fn decimal(text: &str) -> Option<u64> {
     let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if is_canonical { text.parse().ok() } else { None }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is() {
+    fn other_spellings_are_refused() {
         for text in [
             "", ".", "1.", ".1", "1", "1.2.3", "01.1", "1.00", "+1.1", "1.-1", " 1.1", "1.1 ", "1e1.1", "１.1", "0x1.1",
         ] {
@@ -125,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read(high: u64, low: u64, shift in 0u32..64) {
+        fn printed_ids_are_read_back(high: u64, low: u64, shift in 0u32..64) {
             let id = SocketId { high: high >> shift, low: low >> (63 - shift) };
             let uuid = id.to_string();
             prop_assert_eq!(SocketId::parse(&uuid), Some(id));

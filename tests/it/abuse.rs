@@ -338,7 +338,7 @@ fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     let (opcode, payload) =
         std::iter::repeat_with(|| client.frame()).find(|(opcode, _)| *opcode == opcode::CLOSE).expect("an end");
     assert_eq!((opcode, &payload[..2]), (opcode::CLOSE, &4102u16.to_be_bytes()[..]));
-    assert_eq!(&payload[2..], b"over 1 messages a second, and on: send fewer");
+    assert_eq!(&payload[2..], b"over 1 messages a second for too long: send fewer");
     let mut admin = Admin::connect(&server);
     eventually("it is counted", || stats(&mut admin)["closes_rate_limited"] == 1);
     assert!(stats(&mut admin)["messages_rate_limited"].as_u64() >= Some(6));

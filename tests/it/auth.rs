@@ -1,4 +1,4 @@
-//! Private channels: who is let in, and who is told what.
+//! Private channels: which signatures are accepted, and how the others are refused.
 
 use crate::harness::{
     Admin, Client, Options, Server, assert_error, corecast, for_shards, output, second_spelling, subscribed,
@@ -25,7 +25,7 @@ const OTHER_KEY: &str = "second";
 const OTHER_SECRET: &str = "another-secret";
 const CHANNEL: &str = "private-user.1";
 
-/// The definition, by the hmac and sha2 crates directly.
+/// The signature by its definition, with the hmac and sha2 crates.
 fn hmac_hex(secret: &str, string_to_sign: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length");
     mac.update(string_to_sign.as_bytes());
@@ -73,7 +73,7 @@ fn assert_accepted(client: &mut Client, data: Value) {
 fn assert_invalid(client: &mut Client, data: Value) {
     let channel = data["channel"].as_str().expect("a channel").to_owned();
     let reply = answer(client, data.clone());
-    eprintln!("{data} → {reply}"); // shown where the next line fails
+    eprintln!("{data} → {reply}"); // shown if the next line fails
     assert_error(&reply, "socket:subscribe.error", Some(&channel), "auth_invalid");
 }
 
@@ -88,7 +88,7 @@ fn the_published_test_vector() {
     let data = r#"{"user_id":10,"user_info":{"name":"Mr. Pusher"}}"#;
     let arguments = ["sign", "1234.1234", "presence-foobar", "--channel-data", data, "--key", &key];
     let signed = output(corecast(&arguments), b"");
-    // Presence channels do not exist yet; whether `sign` signs for one is its own affair, a wrong signature is not.
+    // Presence channels do not exist yet: `sign` may refuse one, but must not sign it wrongly.
     if signed.status.success() {
         let expected = hmac_hex(SECRET, &format!("1234.1234:presence-foobar:{data}"));
         assert_eq!(String::from_utf8_lossy(&signed.stdout).trim_end(), format!("{KEY}:{expected}"));
@@ -133,7 +133,7 @@ fn a_signature_over_either_spelling_is_accepted(shards: usize) {
             assert_accepted(&mut client, json!({"channel": channel, "auth": auth(&spelling, channel, None)}));
         }
     }
-    // A private channel is a channel like any other once it is subscribed.
+    // Once subscribed, a private channel is like any other.
     let auth = auth(&client.socket_id, CHANNEL, None);
     let data = json!({"channel": CHANNEL, "auth": auth});
     assert_eq!(answer(&mut client, data), subscribed(CHANNEL));
@@ -215,11 +215,11 @@ fn wrong_signatures_are_auth_invalid(shards: usize) {
     assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": signed_data, "channel_data": "Data"}));
     assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": signed_data, "channel_data": ""}));
     assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": good, "channel_data": "data"}));
-    // `:` joins the parts: what was signed for one channel must not pass for another with channel_data.
+    // `:` joins the signed parts: a signature for one channel must not pass for another with channel_data.
     let longer = auth(&id, "private-a", Some("b"));
     assert_invalid(&mut client, json!({"channel": "private-a.b", "auth": longer}));
 
-    // Nothing changed, and the right one is still right.
+    // Nothing changed, and the valid signature is still accepted.
     assert_eq!(Admin::connect(&server).subscribers(CHANNEL), 0);
     assert_accepted(&mut client, json!({"channel": CHANNEL, "auth": good}));
     let said = server.stderr();

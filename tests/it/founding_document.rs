@@ -1,4 +1,4 @@
-//! Every event of the founding document, whole frames.
+//! Every event of the founding document, as whole frames.
 
 use crate::harness::{Admin, Client, Server, already_subscribed, for_shards, not_subscribed, subscribed, unsubscribed};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ for_shards!(
     client_socket_pong,
 );
 
-/// The document's own example of a subscribe, white space and needless `auth` included.
+/// The document's own example of a subscribe, with its white space and an `auth` that is not needed.
 const SUBSCRIBE: &str = r#"{
     "event": "socket:subscribe",
     "data": {
@@ -54,7 +54,7 @@ fn socket_connected(shards: usize) {
             );
             assert_is_uuid(&socket_id);
             client.expect_nothing_before_pong();
-            assert!(!seen.contains(&socket_id), "{socket_id} was given twice");
+            assert!(!seen.contains(&socket_id), "{socket_id} was assigned twice");
             seen.push(socket_id);
         }
     }
@@ -62,8 +62,11 @@ fn socket_connected(shards: usize) {
 
 fn assert_is_uuid(text: &str) {
     let parts: Vec<usize> = text.split('-').map(str::len).collect();
-    assert_eq!(parts, [8, 4, 4, 4, 12], "{text} is no UUID");
-    assert!(text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{text} is no UUID");
+    assert_eq!(parts, [8, 4, 4, 4, 12], "{text} is not a UUID");
+    assert!(
+        text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
+        "{text} is not a UUID"
+    );
 }
 
 fn socket_subscribe(shards: usize) {
@@ -102,7 +105,7 @@ fn socket_subscribe_error(shards: usize) {
         r#"{"event":"socket:subscribe.error","channel":"user:13","data":{"error":"the connection is already subscribed to the channel","code":"already_subscribed"}}"#
     );
     assert_eq!(text, already_subscribed("user:13"));
-    // Nothing changed: subscribed, and once.
+    // Nothing changed: the connection is still subscribed, once.
     assert_eq!(admin.subscribers("user:13"), 1);
     assert_eq!(admin.publish("user:13", "e", json!(1)), 1);
     client.expect(r#"{"event":"e","channel":"user:13","data":1}"#);
@@ -152,7 +155,7 @@ fn socket_unsubscribe_error(shards: usize) {
     client.send(UNSUBSCRIBE);
     client.expect(&not_subscribed("user:13"));
     assert_eq!(expected, not_subscribed("user:13"));
-    // Nothing changed for anyone else.
+    // Nothing changed for the other connection.
     assert_eq!(Admin::connect(&server).subscribers("user:13"), 1);
 }
 
@@ -186,7 +189,7 @@ fn server_socket_ping(shards: usize) {
 fn client_socket_pong(shards: usize) {
     let server = Server::options(shards).heart(1, 3).arg("--server-ping", "on").start();
     let mut client = Client::connect(&server);
-    // Longer than interval + timeout: without the pongs, or were they answered, it would not get this far.
+    // For longer than interval + timeout: without the pongs the server would close, and a reply to a pong would show here.
     for _ in 0..5 {
         client.expect(r#"{"event":"socket:ping"}"#);
         client.send(r#"{"event":"socket:pong"}"#);
@@ -194,7 +197,7 @@ fn client_socket_pong(shards: usize) {
 
     let server = Server::start(shards);
     let mut client = Client::connect(&server);
-    // Nobody asked: no answer, no harm.
+    // An unsolicited pong has no effect and no reply.
     client.send(r#"{"event":"socket:pong"}"#);
     client.expect_nothing_before_pong();
 }

@@ -1,4 +1,4 @@
-//! What carries a test client's bytes: plain TCP, or TLS where the server at that address speaks it. Scripts do not care.
+//! The transport of a test client: plain TCP, or TLS where the server at that address uses it. Test scripts do not see which.
 
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::crypto::ring;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Runs a script whose servers all speak TLS, and therefore its clients.
+/// Runs a script in which all servers, and therefore their clients, use TLS.
 pub fn over_tls(script: impl FnOnce()) {
     IS_OVER_TLS.set(true);
     script();
@@ -20,21 +20,21 @@ pub fn over_tls(script: impl FnOnce()) {
 }
 
 thread_local! {
-    // Of the test's thread, which starts the servers; its clients may be in any.
+    // Of the test's own thread, which starts the servers. Its clients may be in any thread.
     static IS_OVER_TLS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether servers that are started now speak TLS.
+/// Whether servers that are started now use TLS.
 pub fn is_over_tls() -> bool {
     IS_OVER_TLS.get()
 }
 
-/// Makes the clients of this address speak TLS.
+/// Makes clients of this address use TLS.
 pub fn speaks_tls(address: SocketAddr) {
     secure_addresses().lock().expect("no panic while it was held").insert(address);
 }
 
-/// The address may be given to another server.
+/// Makes clients of this address use plain TCP again: another server may get it.
 pub fn speaks_no_more(address: SocketAddr) {
     secure_addresses().lock().expect("no panic while it was held").remove(&address);
 }
@@ -48,17 +48,17 @@ fn secure_addresses() -> &'static Mutex<HashSet<SocketAddr>> {
 pub struct Pair {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// The certificate as it travels.
+    /// The certificate in DER, as it is sent.
     pub der: CertificateDer<'static>,
 }
 
 impl Pair {
-    /// A new one, signed by an authority that clients of [`client_config`] believe.
+    /// A new one, signed by an authority that clients of [`client_config`] trust.
     pub fn make(dir: &Path) -> Pair {
         Pair::expiring(dir, Duration::from_secs(90 * 24 * 3600))
     }
 
-    /// One that is valid for so long from now on.
+    /// One that is valid for `valid` from now on.
     pub fn expiring(dir: &Path, valid: Duration) -> Pair {
         let key = KeyPair::generate().expect("a key");
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -73,7 +73,7 @@ impl Pair {
     }
 }
 
-/// The authority of this run, made when it is first needed.
+/// The certificate authority of this test run.
 pub fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
     static AUTHORITY: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
@@ -84,7 +84,7 @@ pub fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
     })
 }
 
-/// A client's configuration, with tickets of its own.
+/// A client's configuration, with its own session tickets.
 pub fn client_config(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(authority().der().clone()).expect("an authority");
@@ -98,14 +98,14 @@ fn shared_client_config() -> Arc<ClientConfig> {
     CONFIG.get_or_init(|| client_config(rustls::ALL_VERSIONS).into()).clone()
 }
 
-/// One client's end.
+/// The client's end of a connection.
 pub enum Transport {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Transport {
-    /// As the server at the other end speaks; nothing is sent yet.
+    /// The transport that the server at the other end uses; nothing is sent yet.
     pub fn over(stream: TcpStream) -> Transport {
         let address = stream.peer_addr().expect("a connected socket");
         match secure_addresses().lock().expect("no panic while it was held").contains(&address) {
@@ -114,14 +114,14 @@ impl Transport {
         }
     }
 
-    /// TLS with this configuration, whatever the server speaks.
+    /// TLS with this configuration, even if the server does not use it.
     pub fn tls(stream: TcpStream, config: Arc<ClientConfig>) -> Transport {
         let name = ServerName::try_from("localhost").expect("a name");
         let session = ClientConnection::new(config, name).expect("a configuration");
         Transport::Tls(Box::new(StreamOwned::new(session, stream)))
     }
 
-    /// The socket below.
+    /// The TCP socket.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Transport::Plain(socket) => socket,
@@ -129,7 +129,7 @@ impl Transport {
         }
     }
 
-    /// The socket alone.
+    /// The TCP socket, without TLS.
     pub fn into_socket(self) -> TcpStream {
         match self {
             Transport::Plain(socket) => socket,
@@ -137,8 +137,7 @@ impl Transport {
         }
     }
 
-    /// Says that nothing more is sent; the other direction stays open. A server that has closed already may have reset the
-    /// connection, and then nothing is left to be said.
+    /// Ends the sending direction; the other one stays open. Does nothing if the server has reset the connection.
     pub fn finish_writing(&mut self) {
         if let Transport::Tls(tls) = self {
             tls.conn.send_close_notify();
@@ -155,7 +154,7 @@ impl Read for Transport {
                 Transport::Plain(socket) => socket.read(bytes),
                 Transport::Tls(tls) => tls.read(bytes),
             };
-            // A process that was stopped and goes on: the kernel breaks off a read that has a timeout (signal(7)).
+            // The kernel interrupts a read with a timeout when the process was stopped and continues (signal(7)).
             if !matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
                 return read;
             }
