@@ -1,29 +1,30 @@
-//! Cores: which there are, and who may run where.
+//! The cores of the process, and binding threads to them.
 
 use std::sync::OnceLock;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Binds the calling thread, and whatever it starts from now on, to a core. Numbers beyond the last core wrap around.
+/// Binds the calling thread, and the threads and processes that it starts, to a core. Numbers beyond the last core wrap
+/// around.
 pub fn pin_this_thread(core: usize) {
     let cores = cores();
     if let Some(&core) = cores.get(core % cores.len().max(1)) {
         let mut set = CpuSet::new();
         set.set(core);
-        // A core that is not ours to take leaves the thread where it was, which is what running unpinned means.
+        // If it fails, the thread runs unbound.
         let _ = sched_setaffinity(None, &set);
     }
 }
 
-/// Lets the calling thread, and whatever it starts from now on, run on every core of the process.
+/// Lets the calling thread, and the threads and processes that it starts, run on every core of the process.
 pub fn unpin_this_thread() {
     let mut set = CpuSet::new();
     cores().iter().for_each(|&core| set.set(core));
-    // As above.
+    // If it fails, the thread stays bound.
     let _ = sched_setaffinity(None, &set);
 }
 
-/// Runs `body` on a thread that may only use `core`: processes that it starts inherit that.
+/// Runs `body` on a thread that is bound to `core`. Processes that it starts inherit the core.
 pub fn on_core<T: Send>(core: Option<usize>, body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -39,7 +40,7 @@ pub fn on_core<T: Send>(core: Option<usize>, body: impl FnOnce() -> T + Send) ->
     })
 }
 
-/// The cores this process was started on, whatever it has bound itself to since.
+/// The cores that the process had when it started.
 pub fn cores() -> &'static [usize] {
     static CORES: OnceLock<Vec<usize>> = OnceLock::new();
     CORES.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Line charts as inline SVG: coloured by the classes of the page that they stand in.
+//! Line charts as inline SVG. The style of the page sets their colours.
 
 use std::fmt::Write;
 
@@ -6,16 +6,16 @@ use crate::format::{escape, short, time};
 
 /// A rate over time.
 pub struct Rate<'a> {
-    /// What is counted.
+    /// The unit.
     pub unit: &'a str,
     /// (seconds, rate).
     pub points: Vec<(f64, f64)>,
-    /// Where the measured time begins.
+    /// The start of the measured time.
     pub count_from_s: f64,
 }
 
-/// Latencies by percentile on a logarithmic scale that gives every further nine the same room. Each curve has a name and
-/// points (share, nanoseconds).
+/// Latencies by percentile, on a logarithmic scale with equal space for every further nine. Each curve has a name and points
+/// (share, nanoseconds).
 pub fn percentiles<'a>(curves: impl Iterator<Item = (String, &'a [(f64, u64)])> + Clone) -> String {
     let points = || curves.clone().flat_map(|(_, points)| points);
     let low = points().map(|&(_, ns)| ns.max(1) as f64).fold(f64::MAX, f64::min).log10().floor();
@@ -61,13 +61,13 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// Where a label stands (0…1), and what it says.
+/// The position (0…1) and the text of a label.
 struct Label {
     at: f64,
     text: String,
 }
 
-/// `shaded`: up to where (0…1) the background says that it does not count.
+/// `shaded`: the end (0…1) of the shaded background.
 fn chart(lines: &[Line], across: &[Label], up: &[Label], shaded: Option<f64>) -> String {
     let (x, y) = (|at: f64| LEFT + at.clamp(0.0, 1.0) * WIDTH, |at: f64| TOP + (1.0 - at.clamp(0.0, 1.0)) * HEIGHT);
     let names = if lines.len() > 1 { lines } else { &[] };
@@ -129,7 +129,7 @@ fn chart(lines: &[Line], across: &[Label], up: &[Label], shaded: Option<f64>) ->
     out
 }
 
-/// 10 to the power, nanoseconds, without digits that say nothing.
+/// 10 to the power, in nanoseconds, as a short text.
 fn power_of_ten(power: i32) -> String {
     time(10f64.powi(power)).replace(".00", "").replace(".0", "")
 }

@@ -1,4 +1,4 @@
-//! The command line, and how it becomes a plan.
+//! The command line, and the plan that it describes.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
@@ -18,9 +18,9 @@ use crate::proof::storm::StormArgs;
 use crate::publisher::NOWHERE;
 use crate::target::{NAMES, Publish, Target};
 
-/// The load generator of corecast: drives a WebSocket pub/sub server over loopback, and says what it and its deliveries cost.
+/// The load generator of corecast: loads a WebSocket pub/sub server over loopback and measures its speed and its cost.
 ///
-/// Every run is bounded in time; Ctrl-C ends it early and still reports. Examples:
+/// Every run is bounded in time. Ctrl-C ends a run early, with a report. Examples:
 ///
 ///   loadtest fanout --start --subscribers 1000 --window 16
 ///   loadtest fanout --connect 127.0.0.1:9000 --admin-socket /run/corecast.sock --rate 20000 --expect 'last.p99<10ms'
@@ -29,39 +29,39 @@ use crate::target::{NAMES, Publish, Target};
 #[derive(Parser)]
 #[command(name = "loadtest", version, verbatim_doc_comment)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// One publisher, many subscribers: deliveries a second, and how late the last subscriber is.
+    /// One publisher, many subscribers: deliveries per second, latency to the last subscriber.
     Fanout(FanoutArgs),
-    /// Pings in a closed loop: how fast small messages go both ways.
+    /// Pings in a closed loop: round trips per second.
     Ping(PingArgs),
-    /// Connections that do nothing: memory and CPU time of one, heartbeats included.
+    /// Idle connections: memory and CPU time per connection, heartbeats included.
     Idle(IdleArgs),
-    /// Handshakes a second; with --hold, a crowd that is dropped and comes back together.
+    /// Handshakes per second; with --hold, connections that drop and reconnect together.
     Connect(ConnectArgs),
-    /// Subscribing, unsubscribing and reconnecting while messages are published; checks that nothing is missing between.
+    /// Subscribe, unsubscribe and reconnect while messages are published; checks for gaps.
     Churn(ChurnArgs),
     /// Fairness: pings and small channels without and beside a flood of a large channel.
     Mixed(MixedArgs),
-    /// Slow readers: what one costs its neighbours, and a thousand in memory.
+    /// Slow readers: the latency of their neighbours, and the memory that they take.
     Slow(SlowArgs),
-    /// A crowd drops and comes back at once, beside a live fan-out.
+    /// Many clients drop and reconnect at once, beside a live fan-out.
     Storm(StormArgs),
-    /// Many connections with many subscriptions each are reset at once: what it does to the pings of others.
+    /// Many connections are reset at once: the latency of pings on other connections.
     Depart(DepartArgs),
-    /// A load with faults for a long time: kills, resets, half-sent frames, no descriptors, a full disk; everything adds up.
+    /// A long load with faults: kills, resets, half-sent frames, a full disk; counters must add up.
     Soak(SoakArgs),
-    /// Runs a peer server in the foreground: floor, bun, node-ws, tokio-tungstenite, nchan, nats …
+    /// Run a peer server in the foreground: floor, bun, node-ws, nchan, nats …
     Peer(PeerArgs),
-    /// Compares corecast with peers, round by round, each on a core of its own; prints ratios.
+    /// Compare corecast with peers or with an older binary, round by round, as ratios.
     Compare(CompareArgs),
-    /// A further process of a run (not for people).
+    /// A further process of a run; started by the program itself.
     #[command(hide = true)]
     Worker,
 }
@@ -72,25 +72,25 @@ pub struct Common {
     /// Measured time, in seconds.
     #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS")]
     pub duration: f64,
-    /// Time before it that does not count, in seconds.
+    /// Time before the measured time, in seconds.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     pub warmup: f64,
-    /// Time for connecting and subscribing before the warm-up, in seconds. What is not ready then is given up.
+    /// Time limit for connecting and subscribing, in seconds.
     #[arg(long, default_value_t = SETUP_S, value_name = "SECONDS")]
     pub setup: f64,
-    /// What kind of server this is.
-    #[arg(long, default_value = "corecast", value_name = "NAME", help = format!("What kind of server this is: {} or custom", NAMES.join(", ")))]
+    /// The kind of server.
+    #[arg(long, default_value = "corecast", value_name = "NAME", help = format!("The kind of server: {} or custom", NAMES.join(", ")))]
     pub target: String,
-    /// Where it listens: an address or a name, and a port.
+    /// Its address: an IP address or a name, and a port.
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT", value_parser = endpoint)]
     pub connect: SocketAddr,
-    /// Its admin socket, where publishing goes through one.
+    /// Its admin socket, for targets that are published to through one.
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
-    /// Where publishing goes to a TCP address of its own.
+    /// Its TCP address for publishers, where that is another one.
     #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
     pub publish_to: Option<SocketAddr>,
-    /// Start the server (and end it afterwards), instead of connecting to a running one.
+    /// Start the server, and end it afterwards, instead of connecting to a running one.
     #[arg(long)]
     pub start: bool,
     /// The corecast binary that --start starts [default: the one beside this program].
@@ -105,28 +105,28 @@ pub struct Common {
     /// The core for the first client thread; further threads take the next ones.
     #[arg(long, value_name = "CORE")]
     pub client_core: Option<usize>,
-    /// The server's process, for what it costs; known with --start.
+    /// The server's process, to measure its CPU time and memory [default with --start: known].
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// Count the system calls of the server. Needs perf, and slows them a little.
+    /// Count the system calls of the server. Needs perf, and slows the calls a little.
     #[arg(long)]
     pub syscalls: bool,
     /// Threads in each process of the load generator.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Processes of the load generator [default: as many as the descriptor limit asks for].
+    /// Processes of the load generator, at most 64 [default: as many as the limit of open files requires].
     #[arg(long)]
     pub processes: Option<usize>,
-    /// Look at every message as a whole (JSON, channel, payload, ids). Costs the client a lot.
+    /// Check every message as a whole (JSON, channel, payload, ids). Costs the client much CPU time.
     #[arg(long)]
     pub verify: bool,
-    /// Number of the first channel, for runs beside each other.
+    /// Number of the first channel, to keep runs beside each other apart.
     #[arg(long, default_value_t = 0)]
     pub first_channel: u32,
-    /// Every connection sends a socket:ping this often, in seconds; 0 for never.
+    /// Interval of the socket:ping that every connection sends, in seconds; 0 for none.
     #[arg(long, value_name = "SECONDS")]
     pub heartbeat: Option<f64>,
-    /// Fail (exit status 1) unless this holds; repeatable. Metrics: p50, p99, p999, max, rate, connected, ...; of one latency:
+    /// Exit with status 1 unless this holds; repeatable. Metrics: p50, p99, p999, max, rate, connected, ...; of one latency:
     /// last.p99. Losses: lost, undelivered, unconnected, disconnected, unanswered, refused, unsent, duplicated, reordered,
     /// invalid. Units: us, ms, s, k, M, %.
     #[arg(long, value_name = "'p99<5ms'")]
@@ -134,31 +134,31 @@ pub struct Common {
     /// Print the results as JSON instead of a table.
     #[arg(long)]
     pub json: bool,
-    /// Write a page with percentile curves and throughput over time.
+    /// Write a page with percentile curves and the rate over time.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// The server's custom ways.
+    /// The protocol of a custom server.
     #[command(flatten)]
     pub custom: Custom,
 }
 
-/// How a server that is not known by name wants to be talked to (--target custom).
+/// The protocol of a server that is not known by name (--target custom).
 #[derive(Args, Clone)]
 #[command(next_help_heading = "With --target custom (holes: {channel} {data} {body} {len} {n})")]
 pub struct Custom {
     /// Path of the WebSocket.
     #[arg(long, default_value = "/", value_name = "TEMPLATE")]
     pub path: String,
-    /// A text in the first frame, where the server speaks first.
+    /// A text in the first frame, for servers that send one.
     #[arg(long, value_name = "TEXT")]
     pub greeting: Option<String>,
-    /// What to say to subscribe; leave out where the path says it.
+    /// The message that subscribes; leave it out where the path does.
     #[arg(long, value_name = "TEMPLATE")]
     pub subscribe: Option<String>,
-    /// A text in the answer to it.
+    /// A text in the answer to --subscribe.
     #[arg(long, value_name = "TEXT")]
     pub subscribed: Option<String>,
-    /// What to say so that the server answers with one frame.
+    /// A message that the server answers with one frame.
     #[arg(long, value_name = "TEMPLATE")]
     pub ping: Option<String>,
     /// How to publish.
@@ -183,22 +183,22 @@ pub enum Via {
 /// One publisher, many subscribers.
 #[derive(Args)]
 pub struct FanoutArgs {
-    /// Subscribers; number i hears channel i modulo the number of channels.
+    /// Subscribers; number i is subscribed to channel i modulo the number of channels.
     #[arg(long, short = 'n', default_value_t = 1000)]
     pub subscribers: usize,
     /// Channels; publishes take turns over them.
     #[arg(long, short = 'c', default_value_t = 1)]
     pub channels: u32,
-    /// Channels that each subscriber hears: its own and the ones after it.
+    /// Channels of each subscriber: its own and the ones after it.
     #[arg(long, default_value_t = 1, value_name = "CHANNELS")]
     pub channels_each: u32,
-    /// Closed loop: publishes outstanding until the last subscriber has them.
+    /// Closed loop: publishes in flight, each until its last subscriber has it.
     #[arg(long, short = 'w', default_value_t = 16)]
     pub window: u32,
-    /// Publish as fast as the server takes it: nothing but its back-pressure holds the publisher.
+    /// Publish as fast as the server reads, limited only by its backpressure.
     #[arg(long, conflicts_with_all = ["window", "rate"])]
     pub flat_out: bool,
-    /// Open loop instead: publishes per second, whatever becomes of them. Latencies count from when each was due.
+    /// Open loop: publishes per second. Latencies count from the time at which each was due.
     #[arg(long, short = 'r')]
     pub rate: Option<f64>,
     /// Bytes of payload (the JSON value of `data`), at least 28.
@@ -229,7 +229,7 @@ pub struct IdleArgs {
     /// Connections.
     #[arg(long, short = 'n', default_value_t = 15_000)]
     pub connections: usize,
-    /// Subscribe each to one of so many channels.
+    /// Channels; each connection is subscribed to one. 0 for no subscription.
     #[arg(long, short = 'c', default_value_t = 0)]
     pub channels: u32,
     /// Options of every scenario.
@@ -243,7 +243,7 @@ pub struct ConnectArgs {
     /// Handshakes in flight.
     #[arg(long, default_value_t = 64)]
     pub in_flight: usize,
-    /// So many connections stay until all are there, are dropped at once, and come back together.
+    /// Connections to hold: they drop when all are open, and reconnect together; 0 to close each at once.
     #[arg(long, default_value_t = 0)]
     pub hold: usize,
     /// Options of every scenario.
@@ -251,7 +251,7 @@ pub struct ConnectArgs {
     pub common: Common,
 }
 
-/// Churn.
+/// Subscribe, unsubscribe, reconnect.
 #[derive(Args)]
 pub struct ChurnArgs {
     /// Connections.
@@ -277,29 +277,33 @@ pub struct ChurnArgs {
 /// A peer server in the foreground.
 #[derive(Args)]
 pub struct PeerArgs {
-    /// Which one.
+    /// The peer.
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
     pub name: String,
-    /// Where it listens.
+    /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT", value_parser = endpoint)]
     pub listen: SocketAddr,
-    /// The floor's Unix socket for publishers.
+    /// The Unix socket for publishers (floor only).
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
-    /// The core it may use.
+    /// The core to run on.
     #[arg(long)]
     pub core: Option<usize>,
 }
 
 impl Common {
-    /// The plan for a scenario. The address and the sockets are those of the command line; a server that is started has
-    /// its own.
+    /// The plan for a scenario, with the address and the sockets of the command line. [`Server::aim`] replaces them with
+    /// those of a server that was started.
     pub fn plan(&self, scenario: Scenario) -> anyhow::Result<Plan> {
-        ensure!(self.connect.ip().is_loopback(), "{} is not loopback: this program loads nothing else", self.connect);
+        ensure!(
+            self.connect.ip().is_loopback(),
+            "{} is not a loopback address: this program loads nothing else",
+            self.connect
+        );
         let nanoseconds = |seconds: f64| (seconds.clamp(0.0, 1e7) * 1e9) as u64;
         let heartbeat = match (self.heartbeat, &scenario) {
             (Some(seconds), _) => seconds,
-            // Longer than the others last; where connections stay, they keep themselves alive.
+            // These runs may be longer than the idle timeout of the server.
             (None, Scenario::Idle { .. } | Scenario::Flood(_)) => 25.0,
             (None, _) => 0.0,
         };
@@ -362,7 +366,8 @@ impl Common {
     }
 }
 
-/// Resolves `HOST:PORT`. Of several addresses (localhost is often ::1 and 127.0.0.1) the first that accepts a connection.
+/// Resolves `HOST:PORT`. Of several addresses (localhost is often ::1 and 127.0.0.1) it takes the first that accepts a
+/// connection.
 fn endpoint(text: &str) -> Result<SocketAddr, String> {
     let resolved = text.to_socket_addrs().map_err(|error| format!("{error}: give HOST:PORT"))?;
     let addresses: Vec<SocketAddr> = resolved.collect();
@@ -387,7 +392,7 @@ impl FanoutArgs {
     }
 }
 
-/// Loopback answers at once.
+/// Time for the probe of an address. A loopback address answers at once.
 const PROBE: Duration = Duration::from_millis(500);
-/// More than any server takes before it has delivered.
+/// More publishes than any server accepts before it has delivered them.
 const WINDOW_FLAT_OUT: u32 = 1 << 17;

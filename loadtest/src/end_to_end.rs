@@ -1,4 +1,4 @@
-//! The whole client against the floor, and against a server that sends byte by byte: what is counted is what was sent.
+//! The whole client against the floor, and against a server that sends in small pieces: it must count what was sent.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use crate::crew::{self, Orders};
 use crate::engine::{Ended, Handler, Net};
 use crate::floor;
 use crate::measure::Tally;
 use crate::plan::{Flood, Plan, Scenario};
 use crate::target::Target;
 use crate::wire;
+use crate::workers::{self, Controls};
 
 #[test]
 fn every_message_is_delivered_once_and_in_order() {
@@ -32,7 +32,7 @@ fn every_message_is_delivered_once_and_in_order() {
         let tally = run(Scenario::Flood(flood), threads);
         check_faultless(&tally);
         assert_eq!(tally.connected, 35);
-        assert!(tally.publishes > 0 && tally.events > 0, "{channels} channels: nothing came");
+        assert!(tally.publishes > 0 && tally.events > 0, "{channels} channels: nothing arrived");
         assert!(tally.latencies["last"].count() > 0 && tally.latencies["ping"].count() > 0);
         assert!(tally.latencies["last"].max() >= tally.latencies["receipt"].quantile(0.5));
     }
@@ -68,7 +68,7 @@ fn a_slow_open_loop_sends_on_time() {
         pingers: 0,
         ping_every_ns: 0,
     };
-    // The machine may be busy in any one of them.
+    // The machine may be busy in some of them.
     let medians = (0..8).map(|_| run(Scenario::Flood(flood.clone()), 1).latencies["late"].quantile(0.5));
     let least = medians.min().unwrap();
     assert!(least < 1_500_000, "publishes leave {least} ns late");
@@ -166,7 +166,7 @@ fn check_faultless(tally: &Tally) {
     assert_eq!(faults, [0; 6], "{:?}", tally.notes);
 }
 
-/// Runs a scenario for a moment against a floor of its own, looking at every message.
+/// Runs a scenario briefly against a floor of its own, and checks every message.
 fn run(scenario: Scenario, threads: usize) -> Tally {
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let admin = std::env::temp_dir().join(format!("loadtest-test-{}-{}.sock", std::process::id(), address.port()));
@@ -181,7 +181,7 @@ fn run(scenario: Scenario, threads: usize) -> Tally {
         address,
         admin_socket: Some(admin.clone()),
         publish_to: None,
-        // The floor's pongs are all the same, so their ids say nothing.
+        // The floor's pongs are all the same, so their ids cannot be checked.
         verify: !matches!(scenario, Scenario::Ping { .. }),
         scenario,
         threads,
@@ -195,11 +195,11 @@ fn run(scenario: Scenario, threads: usize) -> Tally {
         counts_syscalls: false,
         is_background: false,
     };
-    let orders = Orders::default();
-    orders.go.store(true, SeqCst);
+    let controls = Controls::default();
+    controls.go.store(true, SeqCst);
     let tally = loop {
-        let tally = crew::run(&plan, None, &orders, |_| {}).unwrap().tally;
-        // Once more where a worker stood still for all of the measured time.
+        let tally = workers::run(&plan, None, &controls, |_| {}).unwrap().tally;
+        // Once more if a worker stood still for all of the measured time.
         if tally.window_ns.len() == threads {
             break tally;
         }

@@ -1,5 +1,5 @@
-//! The engine: one epoll loop with many client connections. It knows WebSockets, not scenarios; what a message means is
-//! the [`Handler`]'s business. One read buffer for all connections; a connection that is idle holds no buffer.
+//! The engine: one epoll loop with many client connections. It handles WebSockets; a scenario handles the messages, as a
+//! [`Handler`]. All connections share one read buffer; an idle connection holds no buffer.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,16 +16,16 @@ use crate::stream::{Stream, client_config};
 use crate::target::Target;
 use crate::wire::{self, Upgrade};
 
-/// What a scenario does with what the engine sees. It may close connections and open new ones in every call; the number of
-/// a closed one is not reused within the turn.
+/// The scenario, as the engine calls it. Every call may close connections and open new ones. The number of a closed
+/// connection is not reused within the turn.
 pub trait Handler {
-    /// The connection is open: upgraded, and greeted where the target greets. `connect_ns` is how long that took.
+    /// The connection is open: upgraded, and greeted if the target greets. That took `connect_ns`.
     fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64);
     /// A data frame. `now` is the time at which it was read.
     fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64);
-    /// All frames of one read have been handed over.
+    /// All frames of one read have been passed.
     fn read_done(&mut self, _net: &mut Net, _id: usize, _now: u64) {}
-    /// The connection is gone, and it was not [`Net::close`] that ended it.
+    /// The connection has ended, other than by [`Net::close`].
     fn closed(&mut self, net: &mut Net, id: usize, why: Ended);
     /// A descriptor registered by the scenario itself is ready.
     fn other(&mut self, _net: &mut Net, _token: Token) {}
@@ -36,17 +36,17 @@ pub trait Handler {
 pub enum Ended {
     /// It never opened.
     Refused(String),
-    /// It was open; the close code where the server sent one.
+    /// It was open; with the close code, if the server sent one.
     Closed(Option<u16>),
 }
 
-/// Tokens from here up are the scenario's own: two, and one for each stream of a publisher.
+/// Tokens from here up belong to the scenario: two, and one for each stream of a publisher.
 pub const TOKEN_MIN: usize = usize::MAX - 31;
-/// Reads from one connection in a turn, so that one that always has more does not hold up the others.
+/// Limit of reads from one connection in a turn, so that a connection with endless data does not block the others.
 const READS_MAX: usize = 64;
-/// A connection with a longer frame is given up.
+/// A connection whose frame is longer is closed.
 const FRAME_MAX: usize = 64 << 20;
-/// Addresses in 127.0.0.0/8 to connect from.
+/// The number of source addresses in 127.0.0.0/8.
 const SOURCES: u32 = 250 * 250 * 250;
 
 /// The connections of one thread.
@@ -55,26 +55,26 @@ pub struct Net {
     events: Option<Events>,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// Closed in this turn: free for reuse in the next, when no event can mean them any more.
+    /// Numbers closed in this turn. They are free from the next turn on, when no event refers to them.
     freed: Vec<usize>,
-    /// Could not even be started; reported in the next turn.
+    /// Connections that could not be started; reported in the next turn.
     failed: Vec<(usize, String)>,
-    /// Had more to read than one turn allows. Edge-triggered events do not report them again.
+    /// Connections with more to read than one turn allows. Edge-triggered events do not report them again.
     unread: Vec<usize>,
     buffer: Vec<u8>,
-    /// For what arrives encrypted.
+    /// Encrypted input.
     scratch: Vec<u8>,
     tls: Option<Arc<ClientConfig>>,
     address: SocketAddr,
     target: Arc<Target>,
-    /// What asks for an upgrade, and on which channel's path.
+    /// The upgrade request, and the channel whose path it holds.
     request: (u32, Vec<u8>),
-    /// The first of this run's source addresses, as a number.
+    /// The number of the run's first source address.
     source_base: u32,
     started: u32,
     /// Connections that are open.
     pub open: usize,
-    /// Connections on their way to being open.
+    /// Connections that are opening.
     pub opening: usize,
     /// Bytes read.
     pub bytes_read: u64,
@@ -87,9 +87,9 @@ struct Connection {
     phase: Phase,
     started_ns: u64,
     channel: u32,
-    /// The head of a frame whose rest is still to come.
+    /// The beginning of a frame whose rest has not arrived.
     rest: Vec<u8>,
-    /// What the socket did not take yet.
+    /// Output that the socket has not accepted yet.
     out: Vec<u8>,
 }
 
@@ -102,7 +102,7 @@ enum Phase {
 }
 
 impl Net {
-    /// No connections yet.
+    /// An event loop without connections.
     pub fn new(address: SocketAddr, target: Arc<Target>) -> io::Result<Net> {
         Ok(Net {
             poll: Poll::new()?,
@@ -127,13 +127,13 @@ impl Net {
         })
     }
 
-    /// Where a scenario registers its own descriptors, with tokens from [`TOKEN_MIN`] up.
+    /// The registry for the descriptors of a scenario, with tokens from [`TOKEN_MIN`] up.
     pub fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
-    /// Starts a connection and returns its number: small, dense, reused only after a close. `channel` is for targets
-    /// that subscribe by path.
+    /// Starts a connection and returns its number. Numbers are small, and reused after a close. `channel` is for targets that
+    /// subscribe by path.
     pub fn open(&mut self, channel: u32) -> usize {
         let id = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -144,7 +144,7 @@ impl Net {
                 self.connections[id] = Some(connection);
                 self.opening += 1;
             }
-            // It counts as opening until that is reported, so that a loop that opens connections ends.
+            // It counts as opening until it is reported; a loop that opens connections up to a number must end.
             Err(error) => {
                 self.opening += 1;
                 self.failed.push((id, error.to_string()));
@@ -169,7 +169,7 @@ impl Net {
         let mut phase = Phase::Connecting;
         let mut out = Vec::new();
         if self.tls.is_none() {
-            // On loopback the connection is there by now, though it was said to be in progress.
+            // On loopback the connection is established by now, although connect returned EINPROGRESS.
             let request = self.request(channel);
             match stream.write(request) {
                 Ok(written) => (phase, out) = (Phase::Upgrading, request[written..].to_vec()),
@@ -182,7 +182,7 @@ impl Net {
         Ok(Connection { stream, phase, started_ns, channel, rest: Vec::new(), out })
     }
 
-    /// What asks for an upgrade. Most scenarios have one path for all.
+    /// The upgrade request. Most scenarios have one path for all connections.
     fn request(&mut self, channel: u32) -> &[u8] {
         if self.request.0 != channel {
             self.request = (channel, wire::upgrade_request(&self.address.to_string(), &self.target.path_of(channel)));
@@ -190,8 +190,8 @@ impl Net {
         &self.request.1
     }
 
-    /// Another source address every thousand connections, from another one on in every run: each has some 28 000 ports, of
-    /// which those in TIME_WAIT cannot be had for a minute, and the kernel's search for one that can takes milliseconds.
+    /// Another source address for every thousand connections, beginning at a random one. An address has some 28 000 ports;
+    /// those in TIME_WAIT are taken for a minute, and the kernel's search for a free one takes milliseconds.
     fn source(&mut self) -> Option<Ipv4Addr> {
         self.started += 1;
         match self.address.ip() {
@@ -209,14 +209,14 @@ impl Net {
         self.connections.get(id).is_some_and(Option::is_some)
     }
 
-    /// Sends encoded frames. What the socket does not take is kept and sent when it does.
+    /// Sends encoded frames. What the socket does not accept is kept and sent later.
     pub fn send(&mut self, id: usize, frames: &[u8]) {
         let Some(connection) = self.connections.get_mut(id).and_then(Option::as_mut) else {
             return;
         };
         let mut written = 0;
         if connection.out.is_empty() {
-            // An error shows up as an event of the connection as well; that is where it is handled.
+            // An error is also reported as an event, and handled there.
             written = connection.stream.write(frames).unwrap_or(0);
         }
         if written < frames.len() {
@@ -224,7 +224,7 @@ impl Net {
         }
     }
 
-    /// Drops a connection; the handler is not told.
+    /// Closes a connection without a call to the handler.
     pub fn close(&mut self, id: usize) {
         if let Some(connection) = self.connections.get_mut(id).and_then(Option::take) {
             match connection.phase {
@@ -235,16 +235,16 @@ impl Net {
         }
     }
 
-    /// Drops a connection with a reset; the handler is not told.
+    /// Resets a connection without a call to the handler.
     pub fn reset(&mut self, id: usize) {
         if let Some(connection) = self.connections.get_mut(id).and_then(Option::as_mut) {
-            // Without it the connection is closed in order.
+            // If it fails, the connection is closed with a FIN.
             let _ = SockRef::from(&*connection.stream.tcp()).set_linger(Some(Duration::ZERO));
         }
         self.close(id);
     }
 
-    /// Gives up on every connection that has been opening for longer than `limit_ns`; returns how many those were.
+    /// Gives up connections that have been opening for longer than `limit_ns`. Returns how many.
     pub fn give_up_opening(&mut self, limit_ns: u64, handler: &mut impl Handler) -> usize {
         let now = now_ns();
         let late: Vec<usize> = (0..self.connections.len())
@@ -257,9 +257,9 @@ impl Net {
             let phase = self.connections[id].as_ref().map(|connection| connection.phase);
             self.close(id);
             let why = match phase {
-                Some(Phase::Connecting) => "no TCP connection in time",
-                Some(Phase::Upgrading) => "no answer to the upgrade in time",
-                _ => "no greeting in time",
+                Some(Phase::Connecting) => "the TCP connection was not established in time",
+                Some(Phase::Upgrading) => "the upgrade was not answered in time",
+                _ => "no greeting arrived in time",
             };
             handler.closed(self, id, Ended::Refused(why.into()));
         }
@@ -318,7 +318,7 @@ impl Net {
         connection.out = Vec::new();
     }
 
-    /// What the first event of a connection that was in progress says: it is there, or it is refused.
+    /// Handles the first event of a connection that was in progress: it is established or refused.
     fn established(&mut self, id: usize, handler: &mut impl Handler) {
         let Some(connection) = self.connections[id].as_mut() else {
             return;
@@ -385,8 +385,8 @@ impl Net {
                 }
             }
             if drained && !is_ending {
-                // Edge-triggered: what comes after a short read makes an event of its own. An end that is already known
-                // does not.
+                // Edge-triggered: data that arrives after a short read is reported by another event. An end that was
+                // reported already is not.
                 break None;
             }
         };
@@ -398,7 +398,7 @@ impl Net {
         }
     }
 
-    /// Hands over what is complete in `bytes`; returns how much that was.
+    /// Passes the complete frames in `bytes` to the handler. Returns the bytes used.
     fn walk(&mut self, id: usize, bytes: &[u8], handler: &mut impl Handler) -> Result<usize, Ended> {
         let now = now_ns();
         let mut at = 0;
@@ -455,7 +455,7 @@ impl Net {
         self.open += 1;
         let started = self.connections[id].as_ref().map_or(now, |connection| connection.started_ns);
         handler.opened(self, id, now.saturating_sub(started));
-        // Not for those that are closed at once. The first that is sent is not held back without it either.
+        // Only now, because a scenario may close the connection at once. The first write is not delayed without it either.
         if let Some(connection) = self.connections[id].as_mut() {
             let _ = connection.stream.tcp().set_nodelay(true);
         }

@@ -1,4 +1,4 @@
-//! What a run is expected to show: `p99<5ms`, `lost=0`, `rate>=1000000`, `last.p99<10ms`.
+//! Expectations of a run: `p99<5ms`, `lost=0`, `rate>=1000000`, `last.p99<10ms`.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ enum Relation {
     Equal,
 }
 
-/// Judges all of them; says which failed, on stderr.
+/// Judges all expectations, and writes those that failed to stderr.
 pub fn all_met(expected: &[Expect], metrics: &BTreeMap<String, f64>) -> bool {
     let mut is_met = true;
     for expect in expected {
@@ -33,21 +33,25 @@ pub fn all_met(expected: &[Expect], metrics: &BTreeMap<String, f64>) -> bool {
     is_met
 }
 
-/// How an expectation came out.
+/// The result of an expectation.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
     /// It holds.
     Met,
-    /// It does not; why, for people.
+    /// It does not hold, for this reason.
     Failed(String),
 }
 
 impl Expect {
-    /// Compares with what was measured. Times are in nanoseconds.
+    /// Compares with the measured values. Times are in nanoseconds.
     pub fn judge(&self, metrics: &BTreeMap<String, f64>) -> Verdict {
         let Some(&value) = metrics.get(&self.metric) else {
             let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            return Verdict::Failed(format!("{}: no such metric; there are {}", self.source, known.join(", ")));
+            return Verdict::Failed(format!(
+                "{}: there is no such metric; there are {}",
+                self.source,
+                known.join(", ")
+            ));
         };
         let met = match self.relation {
             Relation::Less => value < self.limit,
@@ -76,9 +80,9 @@ impl FromStr for Expect {
             _ => (Relation::Equal, &rest[1..]),
         };
         if metric.is_empty() {
-            return Err(format!("{source}: which metric?"));
+            return Err(format!("{source}: the metric is missing"));
         }
-        let limit = quantity(value).ok_or_else(|| format!("{source}: {value:?} is no number"))?;
+        let limit = quantity(value).ok_or_else(|| format!("{source}: {value:?} is not a number"))?;
         Ok(Expect { source: source.into(), metric: metric.into(), relation, limit })
     }
 }

@@ -1,10 +1,10 @@
-//! The floor: a server that does nothing but the system calls. It upgrades, notes who subscribed to what, and sends the
-//! same encoded bytes to everyone; no JSON is parsed, no limits are kept, nobody is timed out. What it reaches on a machine
-//! is what the kernel leaves for a real server to reach.
+//! The floor: a server that does little more than the system calls. It upgrades, records subscriptions, and sends the same
+//! encoded bytes to all subscribers. It does not parse JSON, and has no limits and no timeouts. Its speed on a machine is the
+//! speed that the kernel leaves to a real server.
 //!
-//! Two ways: `per turn` puts everything that was published in a turn into one contiguous buffer per channel and sends that
-//! once to each subscriber; `per message` sends each message by itself. A ping is answered with a pong of fixed size, all
-//! that came in one read with one write.
+//! It has two modes. Per turn, it puts all messages of a turn into one contiguous buffer per channel and sends that once to
+//! each subscriber. Per message, it sends each message by itself. All pings of a read are answered with one write of fixed
+//! pongs.
 //!
 //! Publishers use the line format of corecast's admin socket, so that the client is the same for both.
 
@@ -75,15 +75,16 @@ struct Connection {
     is_open: bool,
     channels: Vec<usize>,
     rest: Vec<u8>,
-    /// What the socket did not take; whatever follows has to queue behind it.
+    /// Output that the socket has not accepted; later output is queued behind it.
     out: Vec<u8>,
 }
 
 #[derive(Default)]
 struct Channel {
     subscribers: Vec<usize>,
-    /// The frames of this turn, end to end, and where each ends.
+    /// The frames of this turn, end to end.
     turn: Vec<u8>,
+    /// The end of each of them.
     ends: Vec<usize>,
 }
 
@@ -141,7 +142,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Lays what was published into the turn buffers of its channels.
+    /// Appends published messages to the turn buffers of their channels.
     fn read_publisher(&mut self) {
         let Some(mut publisher) = self.publisher.take() else {
             return;
@@ -246,7 +247,7 @@ impl Floor {
             let is_drained = got < buffer.len();
             let used = self.input(id, &buffer[..got], &mut answer);
             if let Some(connection) = self.connections[id].as_mut() {
-                // Vec::new does not allocate: an idle connection keeps nothing.
+                // Vec::new does not allocate: an idle connection holds no buffer.
                 connection.rest = if used < got { buffer[used..got].to_vec() } else { Vec::new() };
             }
             if is_drained && !is_ending {
@@ -296,7 +297,7 @@ impl Floor {
         at
     }
 
-    /// Subscribe and unsubscribe: what is not measured here need not be fast.
+    /// Handles subscribe and unsubscribe, which are not measured and need not be fast.
     fn command(&mut self, id: usize, payload: &[u8], mask: [u8; 4], answer: &mut Vec<u8>) {
         let text: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
         let Some(name) = between(&text, b"\"channel\":\"", b"\"") else {
@@ -371,7 +372,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 const LISTENER: Token = Token(usize::MAX - 1);
 const ADMIN: Token = Token(usize::MAX - 2);
 const PUBLISHER: Token = Token(usize::MAX - 3);
-/// `{"event":"socket:` — the letter behind it tells a ping from everything else.
+/// The length of `{"event":"socket:`. The letter behind it is `p` only in a ping.
 const KIND_AT: usize = 17;
 const PONG: &[u8] = b"{\"event\":\"socket:pong\",\"data\":{\"reply\":10000000}}";
 const GREETING: &[u8] =

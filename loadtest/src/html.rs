@@ -1,4 +1,4 @@
-//! A page for one run: self-contained, charts as inline SVG, in light and dark.
+//! The report of a run as a self-contained HTML page, with charts as inline SVG.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,24 +7,24 @@ use crate::chart::{self, Rate};
 use crate::format::escape;
 use crate::machine;
 
-/// What a page shows, in its order.
+/// The contents of a page, in their order.
 #[derive(Default)]
 pub struct Page<'a> {
     /// The heading.
     pub title: String,
-    /// The few numbers that matter most, and what they are.
+    /// Names and values of the most important numbers.
     pub tiles: Vec<(String, String)>,
-    /// What makes the numbers say less, or what must not be.
+    /// Warnings.
     pub warnings: &'a [String],
-    /// A table of latencies: the head, and its rows.
+    /// A table of latencies: the header and the rows.
     pub latencies: (Vec<String>, Vec<Vec<String>>),
     /// Percentile curves by name: (share, nanoseconds).
     pub curves: Vec<(String, &'a [(f64, u64)])>,
     /// A rate over time.
     pub rate: Option<Rate<'a>>,
-    /// Further numbers, and what they are.
+    /// Names and values of further numbers.
     pub facts: Vec<(String, String)>,
-    /// Sentences.
+    /// Remarks.
     pub notes: &'a [String],
     /// Every number by its name.
     pub metrics: Option<&'a BTreeMap<String, f64>>,
@@ -79,7 +79,7 @@ impl Page<'_> {
             let _ = write!(out, "<p class=\"note\">{}</p>", escape(note).replace('\n', "<br>"));
         }
         let metrics = serde_json::to_string_pretty(&self.metrics).unwrap_or_default();
-        let all = "<details><summary>All numbers, by the names that --expect knows</summary><pre>";
+        let all = "<details><summary>All numbers, by the names that --expect uses</summary><pre>";
         let _ = write!(out, "{all}{}</pre></details></body></html>", escape(&metrics));
         out
     }

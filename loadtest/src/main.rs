@@ -1,12 +1,12 @@
 //! The load generator of corecast.
 //!
 //! ```text
-//! cli ──► plan ──► crew ──► worker (thread) ──► scenario ──► engine (one epoll loop) ──► server
-//!                    │         × threads          flood, ping,   publisher ──────────────┘
-//!                    │         × processes        idle, connect, churn
-//!                    └──► tally, server's usage ──► report (table, JSON) ──► html
-//! proof ──► server + several crews beside each other ──► findings (table, JSON) ──► html
-//! compare ──► server (starts corecast or a peer on a core) + crew, round after round ──► ratio
+//! cli ──► plan ──► workers ──► worker (thread) ──► scenario ──► engine (one epoll loop) ──► server
+//!                     │          × threads          flood, ping,   publisher ──────────────┘
+//!                     │          × processes        idle, connect, churn …
+//!                     └──► tally, server's usage ──► report (table, JSON) ──► html
+//! proof ──► server + several runs beside each other ──► findings (table, JSON) ──► html
+//! compare ──► server (starts corecast or a peer on a core) + one run, round after round ──► ratios
 //! ```
 
 mod affinity;
@@ -14,7 +14,6 @@ mod chart;
 mod cli;
 mod clock;
 mod compare;
-mod crew;
 #[cfg(test)]
 mod end_to_end;
 mod engine;
@@ -43,6 +42,7 @@ mod template;
 mod track;
 mod wire;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,11 +51,11 @@ use std::sync::atomic::AtomicBool;
 use clap::Parser;
 
 use crate::cli::{Cli, Command, Common, PeerArgs};
-use crate::crew::Orders;
 use crate::plan::Scenario;
 use crate::progress::Bar;
 use crate::report::Report;
 use crate::server::Starter;
+use crate::workers::Controls;
 
 fn main() -> ExitCode {
     affinity::cores();
@@ -70,16 +70,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// As many descriptors as we may have, for us and for the servers we start.
+/// Raises the limit of open files as far as it goes, for this program and for the servers that it starts.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Without it there are as many as there were.
+    // If that fails, the limit stays what it was.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Does it. Returns whether all expectations were met and not everything was lost.
+/// Runs a command. Returns whether all expectations were met and not everything was lost.
 fn command(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Fanout(args) => run(&args.common, "fanout", Scenario::Flood(args.flood())),
@@ -112,7 +112,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Soak(args) => proof::soak::soak(&args),
         Command::Peer(args) => peer(&args).map(|()| true),
         Command::Compare(args) => compare::compare(&args),
-        Command::Worker => crew::child().map(|()| true),
+        Command::Worker => workers::child().map(|()| true),
     }
 }
 
@@ -120,11 +120,11 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
     let mut plan = common.plan(scenario)?;
     let mut pid = common.server_pid;
     let mut server = None;
-    let orders = Orders::default();
-    stop_on_signal(&orders.stop)?;
+    let controls = Controls::default();
+    stop_on_signal(&controls.stop)?;
     if common.start {
         let starter = Starter {
-            stop: Arc::clone(&orders.stop),
+            stop: Arc::clone(&controls.stop),
             core: common.server_core,
             shards: common.shards,
             corecast: common.server_bin.clone(),
@@ -136,11 +136,11 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
         server = Some(started);
     }
     let bar = Bar::new(&plan, "", common.json);
-    let harvest = crew::run(&plan, pid, &orders, |moment| bar.show(moment))?;
+    let results = workers::run(&plan, pid, &controls, |moment| bar.show(moment))?;
     drop(bar);
     drop(server);
 
-    let report = Report::new(&plan, name, &harvest);
+    let report = Report::new(&plan, name, &results);
     if let Some(path) = &common.report {
         std::fs::write(path, report.page(&plan).html())?;
     }
@@ -155,7 +155,7 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
     Ok(is_met && is_complete && report.total_loss.is_none())
 }
 
-/// Ctrl-C ends the run, and the report says what there is. The second time it ends the program at once.
+/// Makes Ctrl-C set `stop`, which ends the run with a report. A second Ctrl-C ends the program at once.
 fn stop_on_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(stop))?;

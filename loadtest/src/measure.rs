@@ -1,4 +1,4 @@
-//! What a run counts: latencies, deliveries, faults, and how busy the load generator itself was.
+//! The numbers of a run: latencies, deliveries, faults, and how busy the load generator itself was.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::track::Faults;
 
-/// Latencies in nanoseconds, three digits exact.
+/// A histogram of latencies in nanoseconds, exact to three digits.
 #[derive(Clone)]
 pub struct Latency(Histogram<u64>);
 
 impl Latency {
-    /// None yet.
+    /// An empty histogram.
     pub fn new() -> Latency {
-        // 1 µs … 10 minutes: what lies outside is counted at the edge.
+        // 1 µs to 10 minutes. Values outside count as the nearest bound.
         Latency(Histogram::new_with_bounds(1_000, 600_000_000_000, 3).expect("constant bounds are legal"))
     }
 
@@ -24,17 +24,17 @@ impl Latency {
         self.0.saturating_record_n(ns, count);
     }
 
-    /// How many.
+    /// The number of latencies.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency that this share (0…1) of all stays below.
+    /// The latency at a quantile from 0 to 1.
     pub fn quantile(&self, share: f64) -> u64 {
         self.0.value_at_quantile(share)
     }
 
-    /// The largest.
+    /// The largest latency.
     pub fn max(&self) -> u64 {
         self.0.max()
     }
@@ -65,35 +65,35 @@ impl<'de> Deserialize<'de> for Latency {
     }
 }
 
-/// What one worker brings home; workers' tallies are added up.
+/// The numbers of one worker, or the sum over several.
 #[derive(Default, Clone, Serialize, Deserialize)]
 pub struct Tally {
-    /// Connections asked for.
+    /// Connections that the scenario wants.
     pub wanted: u64,
     /// Connections open when the run began.
     pub connected: u64,
     /// Connections that the server ended.
     pub disconnected: u64,
-    /// What the scenario counts (deliveries, pongs, handshakes …), within the measured time.
+    /// Deliveries, pongs, handshakes or what else the scenario counts, within the measured time.
     pub events: u64,
     /// Publishes within the measured time.
     pub publishes: u64,
-    /// Publishes that the open loop owed within the measured time, sent or not.
+    /// Publishes that were due in the open loop within the measured time, sent or not.
     pub owed: u64,
     /// Publishes refused by the server.
     pub refused: u64,
     /// Messages that `--verify` found to be wrong.
     pub invalid: u64,
-    /// Messages skipped and never seen later: later ones of the channel did arrive.
+    /// Messages that never arrived, although later ones of their channel did.
     pub skipped: u64,
-    /// Messages that had not arrived when the drain ended, those for connections that ended before included.
+    /// Messages that had not arrived when the drain ended, including those for connections that ended early.
     pub undelivered: u64,
     /// Requests without an answer: pings, subscribes, unsubscribes, publishes.
     pub unanswered: u64,
-    /// Subscriptions by the number of the message that each expects next. With `stride` and `published` they say what is
-    /// undelivered.
+    /// The number of subscriptions that expect each message next. `undelivered` is computed from it with `stride` and
+    /// `published`.
     pub awaited: BTreeMap<u32, u64>,
-    /// A subscription expects every message whose number differs by a multiple of this.
+    /// The distance between the numbers of two messages of one channel.
     pub stride: u32,
     /// Messages published in the whole run.
     pub published: u32,
@@ -109,23 +109,23 @@ pub struct Tally {
     pub bytes_read: u64,
     /// Reads that returned something, within the whole run.
     pub reads: u64,
-    /// Workers that ended with an error, and without results.
+    /// Workers that ended with an error.
     pub failed_workers: u64,
     /// Latencies by name; the scenario says which is the main one.
     pub latencies: BTreeMap<String, Latency>,
-    /// What a reader of the numbers has to know, and how often it happened.
+    /// Remarks for the report, and how often each was made.
     pub notes: BTreeMap<String, u64>,
 }
 
 impl Tally {
-    /// Takes a tracker's faults into the sum.
+    /// Adds the faults of a tracker.
     pub fn add_faults(&mut self, faults: Faults) {
         self.skipped += faults.lost;
         self.duplicated += faults.duplicated;
         self.reordered += faults.reordered;
     }
 
-    /// Counts what is undelivered, once the tallies of all workers are added up: the publisher is only one of them.
+    /// Counts undelivered messages, once the tallies of all workers are added up: only one of them knows what was published.
     pub fn settle(&mut self) {
         let missing = |next: u32| u64::from(self.published.saturating_sub(next).div_ceil(self.stride.max(1)));
         self.undelivered += self.awaited.iter().map(|(&next, count)| count * missing(next)).sum::<u64>();
@@ -137,7 +137,7 @@ impl Tally {
         self.skipped + self.undelivered
     }
 
-    /// Notes something for the reader.
+    /// Adds a remark for the report.
     pub fn note(&mut self, what: impl Into<String>) {
         *self.notes.entry(what.into()).or_default() += 1;
     }

@@ -1,4 +1,4 @@
-//! What a run is to do, in a form that can be handed to other processes.
+//! The description of a run, which can be sent to other processes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use crate::target::Target;
 /// A run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
-    /// Whom to talk to.
+    /// The kind of server.
     pub target: Target,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Its admin socket, where publishing goes through one.
+    /// Its admin socket, for targets that are published to through one.
     pub admin_socket: Option<PathBuf>,
-    /// Where publishing goes to another TCP address.
+    /// Its TCP address for publishers, where that is another one.
     pub publish_to: Option<SocketAddr>,
-    /// What to do with it.
+    /// The load.
     pub scenario: Scenario,
     /// Threads in each process.
     pub threads: usize,
@@ -27,13 +27,13 @@ pub struct Plan {
     pub processes: usize,
     /// Measured time.
     pub duration_ns: u64,
-    /// Time before it, which does not count.
+    /// Time before the measured time.
     pub warmup_ns: u64,
-    /// Time for connecting and subscribing, before the warm-up. What is not ready then is given up.
+    /// Time limit for connecting and subscribing. Connections that are not ready then are given up.
     pub setup_ns: u64,
-    /// Look at every message as a whole.
+    /// Check every message as a whole.
     pub verify: bool,
-    /// Every connection sends a `socket:ping` this often; 0 for never.
+    /// Interval of the `socket:ping` that every connection sends; 0 for none.
     pub heartbeat_ns: u64,
     /// The core for the first thread; further threads take the next ones.
     pub client_core: Option<usize>,
@@ -41,14 +41,14 @@ pub struct Plan {
     pub first_channel: u32,
     /// Count the system calls of the server, which costs it a little.
     pub counts_syscalls: bool,
-    /// It makes trouble for another run, whose measurements must not wait for its own CPU time: lowest priority.
+    /// The run loads the server beside a run that measures, and gets the lowest priority so that it takes no CPU time from it.
     pub is_background: bool,
 }
 
-/// The kinds of work there are. `fanout`, `mixed` and `soak` are all floods.
+/// The kinds of load. `fanout` is a flood, and `mixed`, `storm` and `soak` use floods.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Scenario {
-    /// Messages published to subscribers, perhaps with pings beside them.
+    /// Messages published to subscribers, optionally with pings on other connections.
     Flood(Flood),
     /// Pings in a closed loop.
     Ping {
@@ -57,38 +57,38 @@ pub enum Scenario {
         /// Pings in flight on each.
         depth: usize,
     },
-    /// Connections that do nothing but stay.
+    /// Idle connections.
     Idle {
         /// Connections.
         connections: usize,
-        /// Channels they are subscribed to, taking turns; 0 for none.
+        /// Channels; each connection is subscribed to one. 0 for no subscription.
         channels: u32,
     },
-    /// Connections that stay until they are told to drop and to come back, all at once.
+    /// Connections that all drop and reconnect at once when the run is told to.
     Crowd {
         /// Connections.
         connections: usize,
-        /// Channels they are subscribed to, taking turns; 0 for none.
+        /// Channels; each connection is subscribed to one. 0 for no subscription.
         channels: u32,
     },
-    /// Connections that stay until they are told to leave, and then are reset, all at once.
+    /// Connections that are all reset at once when the run is told to.
     Depart {
         /// Connections.
         connections: usize,
         /// Channels that each is subscribed to.
         subscriptions: u32,
-        /// Channels of all together.
+        /// Channels of all of them together.
         channels: u32,
     },
     /// Handshakes.
     Connect {
         /// Handshakes in flight.
         in_flight: usize,
-        /// Connections that stay open and come back together whenever all of them are there; 0: every connection is
-        /// closed as soon as it is open.
+        /// Connections that drop whenever all of them are open, and reconnect together. 0: every connection is closed as
+        /// soon as it is open.
         hold: usize,
     },
-    /// Subscribing, unsubscribing and reconnecting without end.
+    /// Connections that subscribe, unsubscribe and reconnect all the time.
     Churn {
         /// Connections.
         connections: usize,
@@ -106,31 +106,31 @@ pub enum Scenario {
 /// Parameters of a flood.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Flood {
-    /// Subscribers; number i hears channel i modulo `channels`, and those after it.
+    /// Subscribers; number i is subscribed to channel i modulo `channels`, and to those after it.
     pub subscribers: usize,
     /// Channels; publishes take turns over them.
     pub channels: u32,
-    /// Channels that each subscriber hears.
+    /// Channels of each subscriber.
     pub channels_each: u32,
-    /// Closed loop: publishes outstanding until the last subscriber has them.
+    /// Closed loop: publishes in flight, each until its last subscriber has it.
     pub window: u32,
-    /// Open loop: publishes per second, whatever becomes of them. Wins over `window`.
+    /// Open loop: publishes per second, independent of deliveries. Takes precedence over `window`.
     pub rate: Option<f64>,
     /// Bytes of payload.
     pub size: usize,
-    /// Connections that ping meanwhile.
+    /// Further connections, which send pings.
     pub pingers: usize,
     /// Time between two pings of one of them.
     pub ping_every_ns: u64,
 }
 
 impl Plan {
-    /// Refuses a run that needs more processes, threads or descriptors than it may have.
+    /// Refuses a run that needs more processes, threads or descriptors than are allowed.
     pub fn check(&self) -> anyhow::Result<()> {
         size(self.connections(), self.processes, self.threads)
     }
 
-    /// Connections the whole run wants.
+    /// Connections of the whole run.
     pub fn connections(&self) -> usize {
         match &self.scenario {
             Scenario::Flood(flood) => flood.subscribers + flood.pingers,
@@ -165,25 +165,25 @@ fn size(connections: usize, processes: usize, threads: usize) -> anyhow::Result<
     Ok(())
 }
 
-/// Processes that so many connections need; [`Plan::check`] says whether they are too many.
+/// The number of processes that so many connections need. [`Plan::check`] refuses it if it is too large.
 pub fn processes_for(connections: usize) -> usize {
     connections.div_ceil(connections_per_process()).max(1)
 }
 
-/// Connections that one process may open: each takes a descriptor, and some are needed for other things.
+/// Connections that one process may open. Each takes a descriptor, and some descriptors have other uses.
 fn connections_per_process() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let descriptors = limit.current.unwrap_or(u64::MAX).min(CONNECTIONS_EACH_MAX + DESCRIPTORS_SPARE) as usize;
     descriptors.saturating_sub(DESCRIPTORS_SPARE as usize).max(1)
 }
 
-/// Time for connecting and subscribing unless another is asked for, in seconds.
+/// Default time limit for connecting and subscribing, in seconds.
 pub const SETUP_S: f64 = 60.0;
-/// Most processes of a run.
+/// Limit of processes in a run.
 const PROCESSES_MAX: usize = 64;
-/// Most threads of a process.
+/// Limit of threads in a process.
 const THREADS_MAX: usize = 256;
-/// Most connections of a process, where descriptors are not limited.
+/// Limit of connections in a process whose descriptors are not limited.
 const CONNECTIONS_EACH_MAX: u64 = 1_000_000;
 const DESCRIPTORS_SPARE: u64 = 200;
 

@@ -1,29 +1,29 @@
-//! What the server's process costs, read from /proc: CPU time, memory, context switches.
+//! CPU time, memory and context switches of the server's process, from /proc.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// A server's process and its children (nginx works in those).
+/// The usage of a process and its children, in which nginx does its work.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU time so far, in nanoseconds, of all threads that still live.
+    /// CPU time so far of all running threads, in nanoseconds.
     pub cpu_ns: u64,
     /// CPU time in user mode, in nanoseconds (the kernel counts it in ticks of 10 ms).
     pub user_ns: u64,
-    /// CPU time in the kernel, likewise.
+    /// CPU time in the kernel, likewise in ticks.
     pub system_ns: u64,
     /// Resident memory, in bytes.
     pub rss_bytes: u64,
-    /// The part of it that is data, and not the program's file.
+    /// The part of it that is anonymous: data, not the program file.
     pub anon_bytes: u64,
-    /// Times a thread waited.
+    /// Context switches of threads that waited.
     pub switches_voluntary: u64,
-    /// Times a thread was pushed off its core.
+    /// Context switches of threads that were preempted.
     pub switches_involuntary: u64,
 }
 
-/// Reads the usage of `pid` and its children. Nothing where the process is gone.
+/// Reads the usage of `pid` and its children. `None` if the process has ended.
 pub fn usage(pid: u32) -> Option<Usage> {
     let mut sum = Usage::default();
     fs::metadata(format!("/proc/{pid}")).ok()?;
@@ -33,17 +33,17 @@ pub fn usage(pid: u32) -> Option<Usage> {
     Some(sum)
 }
 
-/// Resident memory of these processes, in bytes: what can be looked at often. Whoever measures takes no time from the measured.
+/// Resident memory of these processes, in bytes. It is cheap enough to be read often during a measurement.
 pub fn rss_bytes(family: &[u32]) -> u64 {
     family.iter().map(|&pid| status_field(&status(pid), "VmRSS:") * 1024).sum()
 }
 
-/// Open descriptors of a process. Takes milliseconds where there are thousands.
+/// Open descriptors of a process. Counting thousands takes milliseconds.
 pub fn descriptors(pid: u32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64)
 }
 
-/// Connections that any listener of this machine turned away so far, because its backlog was full.
+/// Connections that listeners of this machine have dropped because their backlog was full.
 pub fn listen_drops() -> u64 {
     let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -52,7 +52,7 @@ pub fn listen_drops() -> u64 {
     fields.find(|(name, _)| *name == "ListenDrops").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
-/// `pid` and everything it started.
+/// `pid` and its descendants.
 pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut at = 0;
@@ -75,7 +75,7 @@ fn add_process(pid: u32, sum: &mut Usage) {
         sum.switches_involuntary += status_field(&status, "nonvoluntary_ctxt_switches:");
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in parentheses may hold spaces; the fields are counted from behind it.
+    // The name in parentheses may hold spaces, so the fields are counted after it.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0) * 10_000_000;
     sum.user_ns += ticks(11);
@@ -115,7 +115,7 @@ mod tests {
         assert!(rss_bytes(&[std::process::id()]) > 100_000);
         let before = descriptors(std::process::id());
         let _more: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
-        // Other tests open and close some meanwhile.
+        // Other tests open and close descriptors at the same time.
         assert!(descriptors(std::process::id()) > before + 25);
     }
 }

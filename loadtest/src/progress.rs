@@ -1,14 +1,14 @@
-//! The progress bar: connections while they come, then time and live rates.
+//! The progress bar: open connections during setting up, then time and rate.
 
 use std::cell::Cell;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::crew::Moment;
 use crate::format::number;
 use crate::plan::Plan;
+use crate::workers::Moment;
 
-/// A bar for one run; gone when dropped.
+/// A bar for one run, removed when dropped.
 pub struct Bar {
     bar: ProgressBar,
     wanted: u64,
@@ -17,7 +17,7 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar with a title, where the run is one of several.
+    /// A bar, with a title if the run is one of several.
     pub fn new(plan: &Plan, title: &'static str, is_hidden: bool) -> Bar {
         let wanted = plan.connections() as u64;
         let bar = if is_hidden { ProgressBar::hidden() } else { ProgressBar::new(wanted) };

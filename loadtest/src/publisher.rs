@@ -1,5 +1,5 @@
-//! The publisher: sends publishes and counts the answers. All go pipelined through one stream, but for signed REST requests,
-//! which take turns on a number of keep-alive connections, one outstanding on each.
+//! The publisher: sends publishes and counts the answers. Publishes are pipelined through one stream. Signed REST requests are
+//! the exception: they use several keep-alive connections, with one request in flight on each.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,10 +17,10 @@ use crate::target::{BODY, Publish};
 use crate::template::{Fill, Template};
 use crate::wire;
 
-/// What publishes are sent through.
+/// The streams that publishes are sent through.
 pub struct Publisher {
     lanes: Vec<Lane>,
-    /// Lanes without an outstanding request, where that matters.
+    /// Lanes without a request in flight. Only REST requests take one each.
     free: Vec<usize>,
     kind: Kind,
     body: Template,
@@ -38,7 +38,7 @@ struct Lane {
     stream: Stream,
     out: Vec<u8>,
     written: usize,
-    /// The end of the last read, where an answer's mark may have been cut.
+    /// The end of the last read, where the mark of an answer may have been cut.
     tail: Vec<u8>,
     /// The server closed the stream.
     is_closed: bool,
@@ -57,14 +57,14 @@ enum Kind {
 }
 
 impl Publisher {
-    /// Connects, and says hello where the target wants that. Lines go to the admin socket, or without one to `publish_to`;
+    /// Connects, and sends the hello that the target requires. Lines go to the admin socket, or without one to `publish_to`;
     /// everything else goes to the server's own address. Gives up after [`PATIENCE`], or once `is_over`.
     pub fn connect(plan: &Plan, data_bytes: usize, is_over: &dyn Fn() -> bool) -> anyhow::Result<Publisher> {
         let Plan { target, address, publish_to, .. } = plan;
         let http = publish_to.unwrap_or(*address);
         let dialer = Dialer { deadline: Instant::now() + PATIENCE, is_over };
         let (streams, kind) = match &target.publish {
-            Publish::Nowhere => bail!("the target {} has no way to publish", target.name),
+            Publish::Nowhere => bail!("the target {} cannot be published to", target.name),
             Publish::Lines { hello, template } => {
                 let stream = match (&plan.admin_socket, publish_to) {
                     (Some(path), _) => Stream::Unix(dialer.unix(path)?),
@@ -121,7 +121,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Whether another publish can be pushed now: a lane is free, and the server reads what was pushed before.
+    /// Whether another publish can be pushed now: a lane is free, and not too much is queued.
     pub fn has_room(&self) -> bool {
         match self.kind {
             Kind::Rest { .. } => !self.free.is_empty(),
@@ -170,12 +170,12 @@ impl Publisher {
         self.lanes.iter().any(|lane| lane.is_closed)
     }
 
-    /// Sends what the streams take.
+    /// Sends what the streams accept.
     pub fn flush(&mut self) {
         self.lanes.iter_mut().filter(|lane| !lane.out.is_empty()).for_each(Lane::flush);
     }
 
-    /// Reads and counts the answers that have come on one stream, the `at`-th.
+    /// Reads and counts the answers on stream number `at`.
     pub fn read_answers(&mut self, at: usize) {
         let Some(lane) = self.lanes.get_mut(at) else { return };
         loop {
@@ -229,7 +229,7 @@ impl Lane {
         self.written = 0;
     }
 
-    /// Answers, and refusals among them, that end in `input`.
+    /// The number of answers in `input`, and of refusals among them.
     fn count(&mut self, kind: &Kind, input: &[u8]) -> (u64, u64) {
         let head = input.len().min(TAIL);
         let known = self.tail.len();
@@ -237,7 +237,7 @@ impl Lane {
         let tail = &self.tail;
         let count = |mark: &[u8]| {
             let within = |bytes: &[u8]| memchr::memmem::find_iter(bytes, mark).count() as u64;
-            // Marks that lie across the two reads: in `tail`, but in neither part of it.
+            // Marks across two reads are in `tail`, but in neither part of it.
             within(input) + within(tail) - within(&tail[..known]) - within(&tail[known..])
         };
         let (answered, refused) = match kind {
@@ -276,7 +276,7 @@ impl Write for Stream {
     }
 }
 
-/// Connects, without waiting longer than it may.
+/// Connects within a deadline.
 struct Dialer<'a> {
     deadline: Instant,
     is_over: &'a dyn Fn() -> bool,
@@ -332,17 +332,17 @@ impl Dialer<'_> {
     }
 }
 
-/// Most streams of a publisher.
+/// Limit of streams of a publisher.
 pub const LANES_MAX: usize = 16;
-/// Keep-alive connections that signed requests take turns on.
+/// Keep-alive connections for signed requests.
 const REST_CONNECTIONS: usize = LANES_MAX;
-/// Queued bytes beyond which nothing more is pushed; what is due then waits unencoded.
+/// Limit of queued bytes. Publishes that are due beyond it wait unencoded.
 const PENDING_MAX: usize = 4 << 20;
-/// At least the length of every mark, minus one.
+/// Bytes kept of a read: at least the length of the longest mark, minus one.
 const TAIL: usize = 16;
-/// The publisher gives up connecting after this long.
+/// Time limit for connecting.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Time between two looks at whether the run is over.
+/// Interval of the checks whether the run is over.
 const SLICE: Duration = Duration::from_millis(200);
-/// What is missing where a target is published to by lines.
-pub const NOWHERE: &str = "where to publish? give --admin-socket PATH or --publish-to ADDR:PORT";
+/// The error for a target that is published to by lines, without an address.
+pub const NOWHERE: &str = "there is no address to publish to: give --admin-socket PATH or --publish-to HOST:PORT";

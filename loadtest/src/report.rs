@@ -1,4 +1,4 @@
-//! What a run has shown, as numbers by name, as a table, and as JSON.
+//! The report of a run: numbers by name, a table, and JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,11 +7,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::chart::Rate;
-use crate::crew::{Harvest, Moment};
 use crate::format::{bytes, number, percent, time};
 use crate::html::Page;
 use crate::measure::{Latency, Tally};
 use crate::plan::{Plan, Scenario};
+use crate::workers::{Moment, Results};
 
 /// The results of one run.
 #[derive(Serialize)]
@@ -20,28 +20,28 @@ pub struct Report {
     pub scenario: &'static str,
     /// The server.
     pub target: String,
-    /// What `rate` counts.
+    /// The unit of `rate`.
     pub unit: &'static str,
-    /// Every number by its name; times in nanoseconds, memory in bytes. What `--expect` refers to.
+    /// Every number by the name that `--expect` uses; times in nanoseconds, memory in bytes.
     pub metrics: BTreeMap<String, f64>,
     /// Percentile curves: (share, nanoseconds), by latency.
     pub curves: BTreeMap<String, Vec<(f64, u64)>>,
     /// The run over time.
     pub timeline: Vec<Moment>,
-    /// What a reader of the numbers has to know.
+    /// Remarks.
     pub notes: Vec<String>,
-    /// What makes the numbers say less about the server.
+    /// Losses, and reasons not to trust the numbers.
     pub warnings: Vec<String>,
-    /// The client was the bottleneck, not the server.
+    /// The client was the bottleneck, and not the server.
     pub is_client_bound: bool,
-    /// Why the run has measured nothing, where that is so.
+    /// Why nothing was measured, if everything was lost.
     pub total_loss: Option<&'static str>,
 }
 
 impl Report {
-    /// Judges a harvest.
-    pub fn new(plan: &Plan, name: &'static str, harvest: &Harvest) -> Report {
-        let tally = &harvest.tally;
+    /// The report of a run's results.
+    pub fn new(plan: &Plan, name: &'static str, results: &Results) -> Report {
+        let tally = &results.tally;
         let (unit, main) = match &plan.scenario {
             Scenario::Flood(flood) if flood.subscribers == 0 => ("publishes", "last"),
             Scenario::Flood(_) => ("deliveries", "receipt"),
@@ -96,7 +96,7 @@ impl Report {
             metrics.insert("client_cpu_ns_per_event".into(), cpu as f64 / tally.events as f64);
         }
         let mut curves = BTreeMap::new();
-        // A latency without samples would meet every expectation.
+        // A latency without samples would be 0, and meet every expectation.
         for (name, latency) in tally.latencies.iter().filter(|(_, latency)| latency.count() > 0) {
             for (suffix, value) in percentiles(latency) {
                 metrics.insert(format!("{name}.{suffix}"), value);
@@ -106,67 +106,67 @@ impl Report {
             }
             curves.insert(name.clone(), curve(latency));
         }
-        server_metrics(harvest, &mut metrics);
+        server_metrics(results, &mut metrics);
         let mut report = Report {
             scenario: name,
             target: plan.target.name.clone(),
             unit,
             metrics,
             curves,
-            timeline: harvest.timeline.clone(),
+            timeline: results.timeline.clone(),
             notes: tally.notes.iter().map(|(note, count)| note_text(note, *count)).collect(),
             warnings: Vec::new(),
             is_client_bound: false,
             total_loss: None,
         };
-        report.warn(plan, harvest);
+        report.warn(plan, results);
         report.total_loss = total_loss(plan, tally);
         report.warnings.extend(report.total_loss.map(str::to_owned));
         report
     }
 
-    fn warn(&mut self, plan: &Plan, harvest: &Harvest) {
+    fn warn(&mut self, plan: &Plan, results: &Results) {
         let (client, server) = (self.metric("client_busy"), self.metric("server_busy"));
-        let tally = &harvest.tally;
+        let tally = &results.tally;
         let is_closed_loop = !matches!(&plan.scenario, Scenario::Idle { .. });
-        if is_closed_loop && client > 0.95 && (harvest.server.is_none() || server < 0.93) {
+        if is_closed_loop && client > 0.95 && (results.server.is_none() || server < 0.93) {
             self.is_client_bound = true;
             self.warnings.push(format!(
                 "THE CLIENT WAS THE BOTTLENECK: its busiest thread used {:.0} % of a core, the server {}. These numbers say \
                  how fast the client is. Try --threads, --processes, or cores of their own.",
                 client * 100.0,
-                if harvest.server.is_some() { format!("{:.0} %", server * 100.0) } else { "unknown".into() },
+                if results.server.is_some() { format!("{:.0} %", server * 100.0) } else { "unknown".into() },
             ));
         }
         if tally.connected < tally.wanted {
             let refused: Vec<&str> =
                 tally.notes.keys().filter(|note| note.starts_with("not connected")).map(String::as_str).collect();
             self.warnings.push(format!(
-                "only {} of {} connections could be had ({})",
+                "only {} of {} connections were opened ({})",
                 tally.connected,
                 tally.wanted,
-                if refused.is_empty() { "no answer in time".into() } else { refused.join("; ") }
+                if refused.is_empty() { "they were not answered in time".into() } else { refused.join("; ") }
             ));
         }
         if self.metrics.get("sustained").is_some_and(|share| *share < 0.99) {
             self.warnings.push(format!(
-                "the open loop was not sustained: {} of {} publishes were sent, {:.1} % of what was due was delivered in time",
+                "the open loop was not sustained: {} of {} publishes were sent, {:.1} % of the due deliveries were made in time",
                 tally.publishes,
                 tally.owed,
                 self.metric("sustained") * 100.0
             ));
         }
         for (count, what) in [
-            (tally.skipped, "messages were lost: later ones arrived"),
+            (tally.skipped, "messages were lost, although later ones arrived"),
             (
                 tally.undelivered,
-                "messages were lost: they had not arrived 10 s after the end, or when nothing came for 1.5 s",
+                "messages were lost: they had not arrived 10 s after the end, or after 1.5 s of silence",
             ),
             (tally.unanswered, "requests were not answered"),
             (tally.failed_workers, "workers failed"),
-            (tally.duplicated, "messages came twice"),
-            (tally.reordered, "messages came out of order"),
-            (tally.invalid, "messages were not what they should be"),
+            (tally.duplicated, "messages arrived twice"),
+            (tally.reordered, "messages arrived out of order"),
+            (tally.invalid, "messages were not as published"),
             (tally.refused, "publishes were refused"),
             (tally.disconnected, "connections were closed by the server"),
         ] {
@@ -174,7 +174,7 @@ impl Report {
                 self.warnings.push(format!("{count} {what}"));
             }
         }
-        if harvest.interrupted {
+        if results.interrupted {
             self.warnings.push("interrupted: these are the results so far".into());
         }
     }
@@ -184,7 +184,7 @@ impl Report {
         self.metrics.get(name).copied().unwrap_or(0.0)
     }
 
-    /// The table for people.
+    /// The report as a table.
     pub fn table(&self) -> String {
         let mut out = String::new();
         let mut summary = Table::new();
@@ -222,7 +222,7 @@ impl Report {
         self.curves.keys().map(row).collect()
     }
 
-    /// The page for people.
+    /// The report as a page.
     pub fn page(&self, plan: &Plan) -> Page<'_> {
         let rate = |pair: &[Moment]| {
             let seconds = (pair[1].seconds - pair[0].seconds).max(1e-3);
@@ -230,7 +230,7 @@ impl Report {
         };
         let points = self.timeline.windows(2).map(rate).collect();
         let mut tiles = vec![(format!("{} a second", self.unit), number(self.metric("rate")))];
-        // The latency that the scenario is about: the last subscriber's where there is one.
+        // The main latency of the scenario.
         let main = ["last", "ping", "operation", "connect"].into_iter().find(|name| self.curves.contains_key(*name));
         if let Some(name) = main {
             for (suffix, title) in [("p50", "median"), ("p99", "99 %")] {
@@ -252,7 +252,7 @@ impl Report {
         }
     }
 
-    /// Name and text of what the summary shows.
+    /// Names and texts of the summary.
     pub fn lines(&self) -> Vec<(String, String)> {
         let mut lines = vec![(format!("{} / s", self.unit), number(self.metric("rate")))];
         let mut line = |metric: &str, name: &str, text: fn(f64) -> String| {
@@ -261,7 +261,7 @@ impl Report {
             }
         };
         line("publish_rate", "publishes / s", number);
-        line("sustained", "delivered of what was due", percent);
+        line("sustained", "deliveries made of those due", percent);
         line("connected", "connections", number);
         line("lost", "lost", number);
         line("undelivered", "of them not delivered at the end", number);
@@ -286,11 +286,11 @@ impl Report {
     }
 }
 
-/// Says why nothing was measured, where everything was lost.
+/// Why nothing was measured, if everything was lost.
 fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
     let wants_connections = plan.connections() > 0;
     let counts_events = match &plan.scenario {
-        // A slow open loop may owe nothing within a short run.
+        // In a short run of a slow open loop no publish may be due.
         Scenario::Flood(flood) => flood.rate.is_none() || tally.owed > 0 || tally.window_ns.is_empty(),
         // Without heartbeats there is nothing to count.
         Scenario::Idle { .. } | Scenario::Crowd { .. } | Scenario::Depart { .. } => false,
@@ -307,11 +307,11 @@ fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
     }
 }
 
-fn server_metrics(harvest: &Harvest, metrics: &mut BTreeMap<String, f64>) {
-    let Some([before, begin, end]) = harvest.server else {
+fn server_metrics(results: &Results, metrics: &mut BTreeMap<String, f64>) {
+    let Some([before, begin, end]) = results.server else {
         return;
     };
-    let seconds = (harvest.server_window_ns as f64 / 1e9).max(1e-9);
+    let seconds = (results.server_window_ns as f64 / 1e9).max(1e-9);
     let since = |now: u64, then: u64| now.saturating_sub(then) as f64;
     let cpu = since(end.cpu_ns, begin.cpu_ns);
     let in_modes = since(end.user_ns + end.system_ns, begin.user_ns + begin.system_ns);
@@ -324,26 +324,26 @@ fn server_metrics(harvest: &Harvest, metrics: &mut BTreeMap<String, f64>) {
     if in_modes > 0.0 {
         insert("server_user", since(end.user_ns, begin.user_ns) / in_modes);
     }
-    if harvest.tally.events > 0 {
-        let measured = harvest.tally.seconds().max(1e-9);
-        insert("server_cpu_ns_per_event", cpu / seconds * measured / harvest.tally.events as f64);
+    if results.tally.events > 0 {
+        let measured = results.tally.seconds().max(1e-9);
+        insert("server_cpu_ns_per_event", cpu / seconds * measured / results.tally.events as f64);
     }
     insert("server_switches_per_s", switches / seconds);
-    if let Some(calls) = harvest.syscalls_per_s {
+    if let Some(calls) = results.syscalls_per_s {
         insert("server_syscalls_per_s", calls);
-        let events = harvest.tally.events as f64 / harvest.tally.seconds().max(1e-9);
+        let events = results.tally.events as f64 / results.tally.seconds().max(1e-9);
         if events > 0.0 {
             insert("server_syscalls_per_event", calls / events);
         }
     }
     insert("server_rss_bytes", end.rss_bytes as f64);
     insert("server_rss_growth", end.rss_bytes as f64 - begin.rss_bytes as f64);
-    let measured = harvest.timeline.iter().map(|moment| moment.rss_bytes).chain([begin.rss_bytes, end.rss_bytes]);
+    let measured = results.timeline.iter().map(|moment| moment.rss_bytes).chain([begin.rss_bytes, end.rss_bytes]);
     insert("server_rss_start", begin.rss_bytes as f64);
     insert("server_rss_peak", measured.max().unwrap_or_default() as f64);
-    let connected = harvest.tally.connected;
+    let connected = results.tally.connected;
     if connected > 0 && before.rss_bytes > 0 {
-        // Of its data: pages of the program that are touched for the first time are no connection's.
+        // Anonymous memory: pages of the program file do not belong to connections.
         insert("server_rss_bytes_per_connection", since(begin.anon_bytes, before.anon_bytes) / connected as f64);
         insert("server_cpu_ns_per_connection_s", cpu / seconds / connected as f64);
     }
@@ -362,7 +362,7 @@ fn percentiles(latency: &Latency) -> [(&'static str, f64); 7] {
     ]
 }
 
-/// Points of the percentile curve, denser towards the tail, as far as there are samples.
+/// Points of the percentile curve, denser towards the tail, as far as samples reach.
 pub fn curve(latency: &Latency) -> Vec<(f64, u64)> {
     let decades = (latency.count().max(10) as f64).log10().min(6.0);
     (0..=60)
@@ -371,7 +371,7 @@ pub fn curve(latency: &Latency) -> Vec<(f64, u64)> {
         .collect()
 }
 
-/// What a latency is called for people.
+/// The name of a latency in reports.
 pub fn latency_name(name: &str) -> &str {
     match name {
         "receipt" => "publish → receipt",

@@ -1,11 +1,11 @@
-//! Which messages have reached all of their subscribers: a counter for each message under way, in a ring.
+//! The messages in flight: a ring with a counter for each, of the subscribers that it has not reached.
 //!
-//! The counter of a message is set when its slot comes around, before it is published, from the number of subscribers of
-//! its channel; so workers that do not publish need not be told about publishes.
+//! The counter of a message is set before it is published, when its slot becomes free, from the number of subscribers of its
+//! channel. So a worker that does not publish needs no word of publishes.
 
-/// The messages under way, as one worker sees them.
+/// The messages in flight to the subscribers of one worker.
 pub struct Ring {
-    /// Subscribers of this worker that still miss the message.
+    /// Subscribers of this worker that the message has not reached.
     missing: Vec<u32>,
     /// When it was due.
     sent_ns: Vec<u64>,
@@ -13,10 +13,10 @@ pub struct Ring {
     subscribers: Vec<u32>,
     total: u32,
     mask: u32,
-    /// Every message below has reached all.
+    /// Every message below has reached all subscribers of this worker.
     front: u32,
     front_moved: bool,
-    /// Messages that have reached all, whatever their order.
+    /// Messages that have reached all subscribers of this worker, in any order.
     completed: u32,
     published: u32,
     /// With several workers: every message below has reached all subscribers of all of them.
@@ -25,7 +25,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Room for at least `room` messages under way, over `channels` channels.
+    /// A ring for at least `room` messages in flight on `channels` channels.
     pub fn new(channels: u32, room: u32) -> Ring {
         let capacity = room.max(channels.saturating_mul(2)).next_power_of_two();
         Ring {
@@ -43,26 +43,26 @@ impl Ring {
         }
     }
 
-    /// Messages that fit.
+    /// The number of slots.
     pub fn capacity(&self) -> u32 {
         self.mask + 1
     }
 
-    /// One more subscriber, before [`Ring::begin`].
+    /// Adds a subscriber, before [`Ring::begin`].
     pub fn subscribe(&mut self, channel: u32) {
         self.subscribers[channel as usize] += 1;
         self.total += 1;
     }
 
-    /// All subscribers are there.
+    /// Sets the counters, once all subscribers are added.
     pub fn begin(&mut self) {
         for number in 0..self.capacity() {
-            self.missing[number as usize] = self.hearers(number);
+            self.missing[number as usize] = self.subscribers_of(number);
         }
         self.advance();
     }
 
-    /// A subscriber is gone, which expected `next`: nothing waits for it any more.
+    /// Removes a subscriber that expected `next`: no message waits for it from now on.
     pub fn unsubscribe(&mut self, channel: u32, next: u32) {
         let channels = self.subscribers.len() as u32;
         self.subscribers[channel as usize] -= 1;
@@ -79,19 +79,19 @@ impl Ring {
         self.advance();
     }
 
-    /// A message is about to be published.
+    /// Records a message before it is published.
     pub fn publish(&mut self, number: u32, due_ns: u64) {
         self.sent_ns[(number & self.mask) as usize] = due_ns;
         self.published = number + 1;
-        self.completed += u32::from(self.hearers(number) == 0);
+        self.completed += u32::from(self.subscribers_of(number) == 0);
     }
 
-    /// One more subscriber has the message. When that was the last one: the time at which the message was due.
+    /// Records that a message has reached a subscriber. If that was the last one, returns when the message was due.
     #[inline]
     pub fn deliver(&mut self, number: u32) -> Option<u64> {
         let slot = (number & self.mask) as usize;
         if number.wrapping_sub(self.front) > self.mask {
-            // Before the oldest or beyond the youngest: not one of ours.
+            // Its slot belongs to another message.
             return None;
         }
         self.missing[slot] = self.missing[slot].checked_sub(1)?;
@@ -111,12 +111,12 @@ impl Ring {
         self.front
     }
 
-    /// Whether the front has moved since this was asked last.
+    /// Whether the front has moved since the last call.
     pub fn take_front_moved(&mut self) -> bool {
         std::mem::take(&mut self.front_moved)
     }
 
-    /// Messages that have reached all subscribers of this worker, in whatever order.
+    /// Messages that have reached all subscribers of this worker, in any order.
     pub fn completed(&self) -> u32 {
         self.completed
     }
@@ -126,8 +126,8 @@ impl Ring {
         if self.is_shared { self.reported.min(self.front) } else { self.front }
     }
 
-    /// With several workers: every message below `front` has reached all subscribers of all workers. Calls `each` with
-    /// the time at which it was due for each that is new, and returns how many are complete.
+    /// With several workers: records that every message below `front` has reached all subscribers of all workers. Calls
+    /// `each` with the due time of each that is new. Returns how many are complete.
     pub fn complete_below(&mut self, front: u32, mut each: impl FnMut(u64)) -> u32 {
         self.is_shared = true;
         while self.reported < front {
@@ -137,7 +137,7 @@ impl Ring {
         self.reported
     }
 
-    fn hearers(&self, number: u32) -> u32 {
+    fn subscribers_of(&self, number: u32) -> u32 {
         self.subscribers[number as usize % self.subscribers.len()]
     }
 
@@ -149,7 +149,7 @@ impl Ring {
         }
         while self.missing[(self.front & self.mask) as usize] == 0 {
             let again = self.front.wrapping_add(self.capacity());
-            self.missing[(self.front & self.mask) as usize] = self.hearers(again);
+            self.missing[(self.front & self.mask) as usize] = self.subscribers_of(again);
             self.front += 1;
         }
     }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_that_nobody_hears_hold_nothing_up() {
+    fn channels_without_subscribers_delay_nothing() {
         let mut ring = Ring::new(4, 8);
         ring.subscribe(2);
         ring.begin();

@@ -1,4 +1,4 @@
-//! Starting a server: corecast or a peer, on a core of its own, on a free port, ended when dropped.
+//! Servers: corecast or a peer, started on a free port and ended when dropped.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,35 +16,35 @@ use crate::affinity;
 use crate::plan::Plan;
 use crate::target::REST_KEY;
 
-/// A server that runs until this is dropped.
+/// A running server. It ends when this is dropped.
 pub struct Server {
     child: Child,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// Its socket for publishers, where it has one.
+    /// The Unix socket for publishers, if it has one.
     pub admin_socket: Option<PathBuf>,
-    /// Its TCP address for publishers, where it has one.
+    /// The TCP address for publishers, if it has another one.
     pub publish_to: Option<SocketAddr>,
-    /// Its files.
+    /// The folder of its files.
     directory: PathBuf,
 }
 
 /// How to start servers.
 #[derive(Clone, Default)]
 pub struct Starter {
-    /// The core they may use.
+    /// The core for the server; any core without it.
     pub core: Option<usize>,
     /// Shards of corecast.
     pub shards: usize,
-    /// The corecast binary, where it is not beside this program.
+    /// The corecast binary, if it is not the one beside this program.
     pub corecast: Option<PathBuf>,
     /// Further options of `corecast serve`.
     pub options: Vec<String>,
-    /// Where the server's log goes instead of a file of its own.
+    /// The file for the server's log, instead of a temporary one.
     pub log: Option<PathBuf>,
-    /// Show what the server says, instead of keeping it for the case that it fails.
+    /// Write the server's output to the terminal, instead of to a file.
     pub is_foreground: bool,
-    /// Ctrl-C: give up starting.
+    /// Stop waiting for the server. Set by Ctrl-C.
     pub stop: Arc<AtomicBool>,
 }
 
@@ -67,7 +67,7 @@ impl Starter {
                 admin_socket = Some(admin.clone());
                 let mut command = Command::new(self.corecast()?);
                 command.args(["serve", "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
-                // Its core is inherited from us; its own choice would be another.
+                // A core that was asked for is inherited; the server would choose another one.
                 let shards = if name == "corecast-2-shards" { 2 } else { self.shards.max(1) };
                 command.args(["--shards", &shards.to_string()]);
                 command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
@@ -143,13 +143,13 @@ impl Starter {
                 command.arg("-c").arg(&file);
                 command
             }
-            _ => bail!("{name} is no server this program can start"),
+            _ => bail!("{name} is not a server that this program can start"),
         };
         let log = directory.join("log");
         if !self.is_foreground {
             let file = File::options().create(true).append(true).open(self.log.as_ref().unwrap_or(&log))?;
             command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-            // Ctrl-C is ours to handle: the server has to live until the results are in.
+            // Ctrl-C must not reach the server, which has to run until the results are complete.
             command.process_group(0);
         }
         let child = affinity::on_core(self.core, || command.spawn())
@@ -169,19 +169,19 @@ impl Starter {
 }
 
 impl Server {
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Points a plan at this server.
+    /// Makes a plan use this server.
     pub fn aim(&self, plan: &mut Plan) {
         plan.address = self.address;
         plan.admin_socket.clone_from(&self.admin_socket);
         plan.publish_to = self.publish_to;
     }
 
-    /// Waits until the server ends by itself, or until it is to stop.
+    /// Waits until the server ends by itself, or until `stop` is set.
     pub fn wait(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
         while self.child.try_wait()?.is_none() && !stop.load(Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
@@ -189,7 +189,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the server ends by itself: its status.
+    /// Waits until the server ends by itself. Returns its exit status.
     pub fn status(&mut self) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
@@ -225,7 +225,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            // nginx leaves its workers behind when it is killed outright.
+            // SIGKILL would leave the workers of nginx behind.
             let pid = rustix::process::Pid::from_child(&self.child);
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
@@ -241,7 +241,7 @@ impl Drop for Server {
     }
 }
 
-/// `npm install` in `folder`, unless what it brings is there.
+/// Runs `npm install` in `folder`, unless `result` exists.
 fn npm_install(folder: &Path, result: &Path) -> anyhow::Result<()> {
     if result.exists() {
         return Ok(());
@@ -249,7 +249,7 @@ fn npm_install(folder: &Path, result: &Path) -> anyhow::Result<()> {
     let _ = writeln!(std::io::stderr(), "installing {} (once)", folder.display());
     let mut npm = Command::new("npm");
     npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder).stdout(Stdio::null());
-    ensure!(npm.status().context("npm is not there")?.success(), "npm install failed in {}", folder.display());
+    ensure!(npm.status().context("npm is not installed")?.success(), "npm install failed in {}", folder.display());
     Ok(())
 }
 

@@ -5,17 +5,17 @@ use serde::Serialize;
 /// Median and extremes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
-    /// The middle one; the mean of the two middle ones.
+    /// The middle value, or the mean of the two middle ones.
     pub median: f64,
     /// The smallest.
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// How many.
+    /// The number of values.
     pub count: usize,
 }
 
-/// Spread of `values`; nothing where there are none.
+/// Spread of `values`; `None` if there are none.
 pub fn spread(values: &[f64]) -> Option<Spread> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);

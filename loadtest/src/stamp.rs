@@ -1,9 +1,9 @@
-//! The stamp: what every published payload carries so that its receipt can be judged without parsing JSON.
+//! Stamps: every published payload begins with one, so that its receipt can be judged without parsing JSON.
 //!
 //! `~%` + 8 letters of sequence number + 16 letters of time in nanoseconds. A letter is `@` + a nibble: legal in a JSON
 //! string as it is, and eight of them are decoded with three shifts.
 
-/// Bytes a stamp takes.
+/// Length of a stamp in bytes.
 pub const LEN: usize = 26;
 
 const MARK: [u8; 2] = *b"~%";
@@ -20,7 +20,7 @@ pub fn push_payload(out: &mut Vec<u8>, sequence: u32, time_ns: u64, size: usize)
     out.push(b'"');
 }
 
-/// Reads stamps; remembers where the last one was, because the next one is almost always at the same place.
+/// Reads stamps. It remembers the offset of the last one, because the next one is almost always at the same place.
 #[derive(Default)]
 pub struct Reader {
     offset: usize,
@@ -44,7 +44,7 @@ impl Reader {
     }
 }
 
-/// Every stamp in `bytes`, for servers that put several messages into one frame.
+/// Finds every stamp in `bytes`, for servers that put several messages into one frame.
 pub fn all(bytes: &[u8], mut found: impl FnMut(u32, u64)) {
     let mut at = 0;
     while let Some(skip) = memchr::memmem::find(&bytes[at..], &MARK) {
@@ -59,7 +59,7 @@ pub fn all(bytes: &[u8], mut found: impl FnMut(u32, u64)) {
     }
 }
 
-/// Whether letters follow the mark. Where the last stamp was, the mark alone is enough.
+/// Whether letters follow the mark. At the offset of the last stamp the mark alone is enough.
 fn is_stamp(message: &[u8], offset: usize) -> bool {
     let letters = message.get(offset + MARK.len()..offset + LEN);
     letters.is_some_and(|letters| letters.iter().all(|letter| letter & 0xf0 == 0x40))

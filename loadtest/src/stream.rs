@@ -1,4 +1,4 @@
-//! A client's socket, and the TLS session on it where the target speaks TLS.
+//! A client's socket, with a TLS session if the target uses TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, Signa
 
 use crate::target::Tls;
 
-/// Reads and writes as the socket would, without blocking.
+/// Reads and writes without blocking.
 pub struct Stream {
     tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,
-    /// The last read from the socket took all that was there: an edge-triggered poll reports what comes next.
+    /// The last read emptied the socket: an edge-triggered poll reports what arrives later.
     pub is_drained: bool,
 }
 
 impl Stream {
-    /// Over a socket that may still be connecting.
+    /// A stream over a socket that may still be connecting.
     pub fn new(tcp: TcpStream, config: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
         let session = |config: &Arc<ClientConfig>| {
             let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
@@ -37,14 +37,14 @@ impl Stream {
         &mut self.tcp
     }
 
-    /// Reads once from the socket, or as often as it takes to have something; `scratch` is for what is encrypted.
+    /// Reads once from the socket, and over TLS until there is plain data. `scratch` receives the encrypted data.
     pub fn read(&mut self, buffer: &mut [u8], scratch: &mut Vec<u8>) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
             let got = self.tcp.read(buffer)?;
             self.is_drained = got < buffer.len();
             return Ok(got);
         };
-        // So that what it decrypts to fits, with the rest of a record from before.
+        // Small enough that the decrypted data fits into the buffer, with the rest of an earlier record.
         scratch.resize(64 * 1024, 0);
         loop {
             let encrypted = self.tcp.read(scratch)?;
@@ -65,7 +65,7 @@ impl Stream {
         }
     }
 
-    /// Takes what the socket takes; a session takes all, and sends it when it can.
+    /// Writes what the socket accepts. A TLS session accepts everything, and sends it when it can.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
             return self.tcp.write(bytes);
@@ -75,10 +75,10 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// The socket has room again.
+    /// The socket is writable again.
     pub fn writable(&mut self) {
         if let Some(tls) = &mut self.tls {
-            // An error shows up when the socket is read.
+            // An error is reported when the socket is read.
             let _ = Self::flush(tls, &mut self.tcp);
         }
     }
@@ -96,11 +96,11 @@ impl Stream {
     }
 }
 
-/// How all clients of a thread speak TLS.
+/// The TLS configuration of all clients of a thread.
 pub fn client_config(tls: Tls) -> io::Result<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-    let verifier = Arc::new(BelieveAll);
+    let verifier = Arc::new(AcceptAll);
     let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.resumption = match tls {
         Tls::Full => Resumption::disabled(),
@@ -109,11 +109,11 @@ pub fn client_config(tls: Tls) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// What is measured is the server: the client checks nothing, which spares it half of a handshake.
+/// Accepts every certificate. The server is measured, and verifying would cost the client half of a handshake.
 #[derive(Debug)]
-struct BelieveAll;
+struct AcceptAll;
 
-impl ServerCertVerifier for BelieveAll {
+impl ServerCertVerifier for AcceptAll {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

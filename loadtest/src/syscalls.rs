@@ -1,5 +1,5 @@
-//! How many system calls the server makes. Only the kernel's tracing knows, so this asks `perf stat`: it has to be
-//! installed, and allowed to trace. Counting makes every system call of the machine a little slower.
+//! Counts the system calls of the server with `perf stat`, which must be installed and allowed to trace. Counting makes every
+//! system call of the machine a little slower.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -13,11 +13,11 @@ use crate::procfs;
 pub struct Counting(Child);
 
 impl Counting {
-    /// Counts what `pid` and its children call from now on.
+    /// Starts to count the calls of `pid` and its children.
     pub fn start(pid: u32) -> anyhow::Result<Counting> {
         let family: Vec<String> = procfs::family(pid).iter().map(u32::to_string).collect();
         let perf = Command::new("perf")
-            // Each tenth of a second by itself, because perf says how long those were: it takes a while to begin.
+            // In intervals, because perf reports their times: it takes a while to begin.
             .args(["stat", "-x,", "-I", "100", "-e", EVENT, "-p", &family.join(",")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -27,9 +27,9 @@ impl Counting {
         Ok(Counting(perf))
     }
 
-    /// Ends the count. Returns system calls a second.
+    /// Ends the count. Returns system calls per second.
     pub fn finish(mut self) -> anyhow::Result<f64> {
-        // Where perf has ended by itself, what it said tells why.
+        // If perf has ended by itself, its output says why.
         let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
         let mut said = String::new();
         self.0.stderr.take().context("no output")?.read_to_string(&mut said)?;
@@ -40,7 +40,7 @@ impl Counting {
     }
 }
 
-/// Seconds and calls of all intervals in what perf said: lines of `seconds since its start,calls,,event,…`.
+/// Seconds and calls of all intervals in the output of perf: lines of `seconds since its start,calls,,event,…`.
 fn sum(said: &str) -> (f64, f64) {
     let intervals = said.lines().filter_map(|line| {
         let mut fields = line.split(',').map(str::trim);

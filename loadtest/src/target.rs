@@ -1,4 +1,4 @@
-//! Whom we talk to: how a server wants to be subscribed to, pinged and published to.
+//! Kinds of servers: how each is subscribed to, pinged and published to.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,54 +7,54 @@ use crate::template::Template;
 /// One kind of server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Target {
-    /// For people.
+    /// The name, for reports.
     pub name: String,
-    /// Path of the WebSocket; may hold `{channel}`, where subscribing is done by path.
+    /// Path of the WebSocket. It may hold `{channel}`, for servers that subscribe by path.
     pub path: Template,
-    /// A text in the first frame, where the server speaks first.
+    /// A text in the first frame, for servers that send one.
     pub greeting: Option<String>,
-    /// What to say to subscribe; nothing where the path says it.
+    /// The message that subscribes; `None` for servers that subscribe by path.
     pub subscribe: Option<Template>,
-    /// A text in the answer to it.
+    /// A text in the answer to `subscribe`.
     pub subscribed: Option<String>,
-    /// What to say to unsubscribe.
+    /// The message that unsubscribes.
     pub unsubscribe: Option<Template>,
-    /// A text in the answer to it.
+    /// A text in the answer to `unsubscribe`.
     pub unsubscribed: Option<String>,
-    /// What to say so that the server answers with one frame.
+    /// A message that the server answers with one frame.
     pub ping: Option<Template>,
-    /// It speaks TLS.
+    /// The server uses TLS.
     pub tls: Option<Tls>,
-    /// What we say goes in binary frames.
+    /// Messages to the server are binary frames.
     pub binary: bool,
     /// A frame may hold several messages (NATS): look for all stamps in it.
     pub packed: bool,
-    /// How to publish.
+    /// How messages are published.
     pub publish: Publish,
 }
 
-/// What a client that comes back brings along.
+/// Whether clients resume TLS sessions.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Tls {
-    /// Nothing: every handshake is a full one.
+    /// Every handshake is a full one.
     Full,
-    /// The ticket of an earlier session.
+    /// A client resumes an earlier session with its ticket.
     Resumed,
 }
 
-/// How a message gets published.
+/// How messages are published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Publish {
     /// Not at all.
     Nowhere,
-    /// As lines on a Unix or TCP stream; each is answered with a line unless `silent`.
+    /// As lines on a Unix or TCP stream; each is answered with a line.
     Lines {
-        /// What to say first; its answer ends with this text.
+        /// The first message, and the end of its answer.
         hello: Option<(String, String)>,
-        /// One publish, line end included.
+        /// One publish, with its line end.
         template: Template,
     },
-    /// As a text message on a WebSocket of its own, unanswered.
+    /// As a text message on another WebSocket, without an answer.
     WebSocket {
         /// The message.
         template: Template,
@@ -165,18 +165,18 @@ impl Target {
         String::from_utf8_lossy(&self.path.text(channel, 0)).into_owned()
     }
 
-    /// Whether publishes go through one stream, so that subscribers must see them in the order in which they were sent.
+    /// Whether publishes go through one stream, so that they must arrive in the order in which they were sent.
     pub fn publishes_in_order(&self) -> bool {
         !matches!(self.publish, Publish::Rest { .. })
     }
 
-    /// Opcode of what we say.
+    /// Opcode of messages to the server.
     pub fn opcode(&self) -> u8 {
         if self.binary { crate::wire::BINARY } else { crate::wire::TEXT }
     }
 }
 
-/// The targets that are known by name.
+/// The names of known targets.
 pub const NAMES: [&str; 13] = [
     "corecast",
     "corecast-2-shards",

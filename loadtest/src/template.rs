@@ -1,7 +1,7 @@
-//! Text with holes: how a subscribe, a ping or a publish is written for a given server.
+//! Templates: a subscribe, a ping or a publish in the format of a server.
 //!
 //! The holes are `{channel}`, `{data}`, `{body}` (the whole business message), `{len}` (its length) and `{n}` (a number
-//! that counts up). Every other brace stands for itself, so JSON needs no escaping.
+//! that counts up). Every other brace is literal, so JSON needs no escaping.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ enum Part {
     Number,
 }
 
-/// What fills the holes.
+/// The values of the holes.
 #[derive(Default, Clone, Copy)]
 pub struct Fill<'a> {
     /// `{channel}`: the number of the channel; its name is `c` and this.

@@ -1,33 +1,33 @@
-//! Did a subscriber get every message, once, in order? One tracker per subscriber; the good case costs one comparison.
+//! Checks that a subscriber gets every message, once and in order. A message in order costs one comparison.
 
-/// What went wrong, summed over subscribers.
+/// Faults, summed over subscribers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Faults {
-    /// Messages skipped and never seen later.
+    /// Messages that never arrived, although later ones did.
     pub lost: u64,
-    /// Messages seen again.
+    /// Messages that arrived again.
     pub duplicated: u64,
-    /// Messages that came after a later one.
+    /// Messages that arrived after a later one.
     pub reordered: u64,
 }
 
-/// What one message means for its subscriber.
+/// The place of a message in the sequence of its subscriber.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The one expected.
+    /// It is the expected message.
     Next,
-    /// Later than expected: these (first, count; one every stride) are missing until they turn up.
+    /// It is later than expected. These are missing until they arrive: first, count, one every stride.
     Ahead(u32, u32),
-    /// One that was missing.
+    /// It was missing.
     Late,
-    /// One that was here before.
+    /// It arrived before.
     Again,
 }
 
-/// The sequence of one subscriber: `first`, then one every `stride` (the channels of a run take turns).
+/// The sequence of one subscriber: `first`, then one every `stride`, because publishes go round the channels of a run.
 pub struct Track {
     next: u32,
-    /// First and count of each hole; almost no subscriber ever has one.
+    /// First number and count of each hole. Almost all subscribers have none.
     holes: Vec<(u32, u32)>,
 }
 
@@ -42,7 +42,7 @@ impl Track {
         self.next
     }
 
-    /// Takes `sequence` into account.
+    /// Records that `sequence` has arrived.
     #[inline]
     pub fn see(&mut self, sequence: u32, stride: u32, faults: &mut Faults) -> Seen {
         if sequence == self.next {

@@ -1,4 +1,4 @@
-//! WebSocket bytes as a client sees them: the upgrade, unmasked frames in, masked frames out (RFC 6455 §4, §5). Pure.
+//! WebSocket bytes on the client's side: the upgrade, unmasked frames in, masked frames out (RFC 6455 §4, §5). Pure.
 
 /// Opcode of a text message.
 pub const TEXT: u8 = 1;
@@ -8,15 +8,15 @@ pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 /// Opcode of a WebSocket-level ping.
 pub const PING: u8 = 9;
-/// Opcode of its answer.
+/// Opcode of a WebSocket-level pong.
 pub const PONG: u8 = 10;
 
-/// One frame at the head of a buffer.
+/// One frame at the beginning of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What kind of frame.
+    /// The opcode.
     pub opcode: u8,
-    /// What it carries. Masked payloads stay masked: only the floor peer reads those, and it unmasks what it needs.
+    /// The payload. Masked payloads stay masked: only the floor peer reads them, and it unmasks what it needs.
     pub payload: &'a [u8],
     /// The mask key, on frames from clients.
     pub mask: Option<[u8; 4]>,
@@ -24,7 +24,7 @@ pub struct Frame<'a> {
     pub len: usize,
 }
 
-/// The frame at the head of `bytes`, or nothing while it is incomplete.
+/// The frame at the beginning of `bytes`, or `None` while it is incomplete.
 #[inline]
 pub fn next_frame(bytes: &[u8]) -> Option<Frame<'_>> {
     let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
@@ -42,7 +42,7 @@ pub fn next_frame(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { opcode: first & 0x0f, payload: bytes.get(head..len)?, mask, len })
 }
 
-/// Appends a frame as a client sends it: masked, with a random key, so that the server has to do the work.
+/// Appends a frame as a client sends it: masked with a random key, so that the server has to unmask it.
 pub fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     let mask = fastrand::u32(..).to_ne_bytes();
     push_header(out, opcode, payload.len(), 0x80);
@@ -71,8 +71,8 @@ fn push_header(out: &mut Vec<u8>, opcode: u8, len: usize, masked: u8) {
     }
 }
 
-/// The request that opens a WebSocket. Every connection uses the key of RFC 6455 §1.3: what the server has to compute
-/// does not depend on it, and the answer is known.
+/// The request that opens a WebSocket. Every connection uses the key of RFC 6455 §1.3: the
+/// server's work does not depend on it, and the answer is known.
 pub fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -81,21 +81,25 @@ pub fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What the head of `bytes` says about an upgrade.
+/// The state of an upgrade.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Upgrade {
-    /// Not all there yet.
+    /// The response is incomplete.
     Partial,
-    /// Done; the frames start at this offset.
+    /// The connection is upgraded; the frames start at this offset.
     Done(usize),
-    /// Refused; the status line.
+    /// The upgrade was refused with this status line.
     Refused(String),
 }
 
-/// Judges the server's answer to [`upgrade_request`].
+/// Reads the server's answer to [`upgrade_request`].
 pub fn upgrade_response(bytes: &[u8]) -> Upgrade {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
-        return if bytes.len() > 16_384 { Upgrade::Refused("no end of the head".into()) } else { Upgrade::Partial };
+        return if bytes.len() > 16_384 {
+            Upgrade::Refused("the response head is longer than 16 KiB".into())
+        } else {
+            Upgrade::Partial
+        };
     };
     let head = &bytes[..end];
     if head.starts_with(b"HTTP/1.1 101") && memchr::memmem::find(head, SAMPLE_ACCEPT.as_bytes()).is_some() {

@@ -1,4 +1,4 @@
-//! One thread of a run: its share of the work, the phases it goes through, and what it shares with the others.
+//! One thread of a run: its share of the work, its phases, and the state that it shares with other threads.
 
 use std::io::Write;
 use std::ops::Range;
@@ -12,21 +12,21 @@ use crate::engine::{Handler, Net};
 use crate::measure::Tally;
 use crate::plan::Plan;
 
-/// What the workers of one process share.
+/// State that the workers of one process share.
 pub struct Shared {
-    /// When the warm-up begins; 0 until everyone is ready.
+    /// When the warm-up begins; 0 until all workers are ready.
     pub start_at: AtomicU64,
-    /// When to do what the scenario waits to be told; 0 until that is known.
+    /// When to start what the scenario waits for; 0 until that is known.
     pub go_at: AtomicU64,
-    /// Somebody pressed Ctrl-C.
+    /// End the run.
     pub stop: AtomicBool,
     /// Numbers for the progress bar, one for each worker of this process and one for each other process.
     pub live: Vec<Live>,
     /// Per worker of the whole run: every message below this number has reached all of its subscribers.
     pub fronts: Vec<AtomicU32>,
-    /// Wakes the publisher's thread, where that is in this process.
+    /// Wakes the publisher's thread, if that is in this process.
     pub publisher: OnceLock<mio::Waker>,
-    /// The way to the process that has the publisher, where that is another.
+    /// The socket to the first process, if this is another.
     pub upstream: Option<Mutex<UnixStream>>,
 }
 
@@ -39,11 +39,11 @@ pub struct Live {
     pub events: AtomicU64,
     /// Publishes.
     pub publishes: AtomicU64,
-    /// Set up, or unable to.
+    /// Setting up has ended.
     pub ready: AtomicBool,
 }
 
-/// One thread's place in a run.
+/// One thread of a run.
 pub struct Worker {
     /// The run.
     pub plan: Arc<Plan>,
@@ -51,18 +51,18 @@ pub struct Worker {
     pub index: usize,
     /// Number within this process.
     pub local: usize,
-    /// What is shared.
+    /// The shared state.
     pub shared: Arc<Shared>,
 }
 
-/// Where a run stands.
+/// The phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Not everyone is ready.
+    /// Some workers are not ready.
     Waiting,
-    /// Running, not counting yet.
+    /// Running, before the measured time.
     Warmup,
-    /// Counting.
+    /// The measured time.
     Measure,
     /// Time is up.
     Over,
@@ -80,7 +80,7 @@ impl Worker {
         &self.shared.live[self.local]
     }
 
-    /// Where the run stands at `now`.
+    /// The phase at `now`.
     pub fn phase(&self, now: u64) -> Phase {
         let start = self.shared.start_at.load(Relaxed);
         if self.shared.stop.load(Relaxed) {
@@ -96,7 +96,7 @@ impl Worker {
         }
     }
 
-    /// Says that this worker is ready, and keeps its connections served until all are.
+    /// Marks this worker as ready, and serves its connections until all workers are.
     pub fn ready(&self, net: &mut Net, handler: &mut impl Handler) -> std::io::Result<()> {
         self.live().ready.store(true, SeqCst);
         while self.phase(now_ns()) == Phase::Waiting {
@@ -105,7 +105,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Publishes how far this worker's subscribers are, and wakes the publisher.
+    /// Reports that all messages below `front` have reached this worker's subscribers, and wakes the publisher.
     pub fn advance_front(&self, front: u32) {
         self.shared.fronts[self.index].store(front, SeqCst);
         if let Some(waker) = self.shared.publisher.get() {
@@ -120,7 +120,7 @@ impl Worker {
     }
 }
 
-/// Cuts the measured time out of a run: counters are cumulative, and what they were at its two ends is kept.
+/// The measured time of a worker: the values of its cumulative counters at both ends.
 #[derive(Default)]
 pub struct Window {
     begin: Option<Mark>,
@@ -136,7 +136,7 @@ struct Mark {
 }
 
 impl Window {
-    /// To be called every turn with the counters as they stand.
+    /// Must be called every turn with the current values of the counters.
     #[inline]
     pub fn turn(&mut self, phase: Phase, now: u64, events: u64, publishes: u64) {
         let wanted = match phase {
@@ -149,7 +149,7 @@ impl Window {
         }
     }
 
-    /// Writes what lies between the two ends into the tally.
+    /// Adds the differences between the two ends to the tally.
     pub fn close(&self, tally: &mut Tally) {
         let (Some(begin), Some(end)) = (self.begin, self.end) else {
             return;

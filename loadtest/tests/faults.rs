@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tungstenite::{Message, Utf8Bytes};
 
-/// A run that takes longer than this does not end. The longest of them takes about 10 s.
+/// A run that takes longer than this is taken for endless. The longest takes about 10 s.
 const ENDLESS: Duration = Duration::from_secs(120);
 
 fn start(args: &[&str]) -> Child {
@@ -48,10 +48,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What a target does with a connection.
+/// How a target handles a connection.
 #[derive(Clone, Copy)]
 enum Target {
-    /// Accepts it and says nothing.
+    /// Accepts it and sends nothing.
     Silent,
     /// Answers the upgrade with 503.
     Refusing,
@@ -181,7 +181,7 @@ fn the_first_interrupt_ends_setting_up_with_a_report() {
         let args = ["idle", "-n", "3000", "--connect", &target, "--processes", processes, "--setup", "3000"];
         let mut child = start(&args);
         let mut stderr = child.stderr.take().unwrap();
-        // It handles signals once it has connections: the target is asked by nothing else.
+        // It handles signals before it connects.
         while connections_to(&target) == 0 {
             thread::sleep(Duration::from_millis(10));
         }
@@ -206,7 +206,7 @@ fn setting_up_ends_at_its_deadline() {
     let output =
         load(&["idle", "-n", "3000", "--connect", &target, "--setup", "2", "-d", "0.3", "--expect", "unconnected=0"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stdout).contains("of 3000 connections could be had"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("of 3000 connections were opened"), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("unconnected=0"), "{}", text(&output.stderr));
 }
 

@@ -12,11 +12,11 @@ use serde::Serialize;
 use super::measure::measure;
 use super::rows::{GATED, Row};
 use super::{CompareArgs, chosen, progress_bar};
-use crate::crew::Orders;
 use crate::format::number;
 use crate::machine;
 use crate::server::Starter;
 use crate::spread::{Spread, ratios, spread};
+use crate::workers::Controls;
 
 /// Compares the binary under test with `old`. Rows that fail are measured a second time. Returns whether no row failed in
 /// both runs.
@@ -25,8 +25,8 @@ pub fn against(args: &CompareArgs, old: &Path) -> anyhow::Result<bool> {
     let new = Starter { corecast: args.server_bin.clone(), ..Starter::default() }.corecast()?;
     ensure!(old.is_file(), "there is no binary {} to compare with", old.display());
     let binaries = [new, old.to_path_buf(), old.to_path_buf()];
-    let orders = Orders::default();
-    crate::stop_on_signal(&orders.stop)?;
+    let controls = Controls::default();
+    crate::stop_on_signal(&controls.stop)?;
 
     println!("{}\nnew {}, old {}", machine::description(), binaries[0].display(), old.display());
     let mut runs = Vec::new();
@@ -35,8 +35,8 @@ pub fn against(args: &CompareArgs, old: &Path) -> anyhow::Result<bool> {
         if left.is_empty() {
             break;
         }
-        let results = run(args, &left, &binaries, &orders);
-        let is_interrupted = orders.stop.load(Relaxed);
+        let results = run(args, &left, &binaries, &controls);
+        let is_interrupted = controls.stop.load(Relaxed);
         print!("\n{title}: median (least–most) of {} rounds\n{}", args.rounds, table(&results));
         left = left.into_iter().zip(&results).filter(|(_, result)| result.has_failed()).map(|(row, _)| row).collect();
         runs.push(results);
@@ -52,7 +52,7 @@ pub fn against(args: &CompareArgs, old: &Path) -> anyhow::Result<bool> {
     Ok(left.is_empty())
 }
 
-/// What one row has shown.
+/// The results of one row.
 #[derive(Serialize)]
 struct Measured {
     key: &'static str,
@@ -61,14 +61,14 @@ struct Measured {
     is_less_better: bool,
     /// The values of new, old, and old again in each round.
     values: [Vec<Option<f64>>; 3],
-    /// Why a value is missing, and what makes values say less.
+    /// Reasons for missing values, and warnings.
     trouble: Vec<String>,
 }
 
-fn run(args: &CompareArgs, rows: &[&Row], binaries: &[PathBuf; 3], orders: &Orders) -> Vec<Measured> {
+fn run(args: &CompareArgs, rows: &[&Row], binaries: &[PathBuf; 3], controls: &Controls) -> Vec<Measured> {
     let mut results: Vec<Measured> = rows.iter().map(|row| Measured::new(row)).collect();
     let bar = progress_bar(usize::from(args.rounds) * rows.len() * binaries.len());
-    let stop = Arc::clone(&orders.stop);
+    let stop = Arc::clone(&controls.stop);
     'rounds: for round in 0..usize::from(args.rounds) {
         for (row, result) in rows.iter().zip(&mut results) {
             for at in ORDERS[round % ORDERS.len()] {
@@ -80,7 +80,7 @@ fn run(args: &CompareArgs, rows: &[&Row], binaries: &[PathBuf; 3], orders: &Orde
                     stop: Arc::clone(&stop),
                     ..Starter::default()
                 };
-                let measured = measure(args, &starter, row, row.variant.unwrap_or("corecast"), orders);
+                let measured = measure(args, &starter, row, row.variant.unwrap_or("corecast"), controls);
                 if stop.load(Relaxed) {
                     break 'rounds;
                 }

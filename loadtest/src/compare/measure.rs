@@ -4,12 +4,12 @@ use anyhow::{bail, ensure};
 
 use super::CompareArgs;
 use super::rows::Row;
-use crate::crew::Orders;
 use crate::plan::{Plan, SETUP_S, Scenario, processes_for};
 use crate::report::Report;
 use crate::server::Starter;
 use crate::target::{Publish, Target};
-use crate::{affinity, crew};
+use crate::workers::Controls;
+use crate::{affinity, workers};
 
 /// Measures `row` with the server `name`, started by `starter`.
 pub fn measure(
@@ -17,7 +17,7 @@ pub fn measure(
     starter: &Starter,
     row: &Row,
     name: &str,
-    orders: &Orders,
+    controls: &Controls,
 ) -> anyhow::Result<Report> {
     let Some(target) = Target::named(name) else { bail!("no server is called {name}") };
     let is_unanswered = matches!(target.publish, Publish::WebSocket { .. });
@@ -57,8 +57,8 @@ pub fn measure(
     };
     plan.processes = processes_for(plan.connections());
     server.aim(&mut plan);
-    let harvest = crew::run(&plan, Some(server.pid()), orders, |_| {})?;
-    let report = Report::new(&plan, row.key, &harvest);
+    let results = workers::run(&plan, Some(server.pid()), controls, |_| {})?;
+    let report = Report::new(&plan, row.key, &results);
     let is_unconnected = plan.connections() > 0 && report.metric("connected") == 0.0;
     ensure!(!is_unconnected, "{}", report.warnings.join("; "));
     Ok(report)

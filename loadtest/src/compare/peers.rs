@@ -9,10 +9,10 @@ use super::measure::measure;
 use super::result::{Comparison, RowResult};
 use super::table::{chart, table};
 use super::{CompareArgs, chosen, progress_bar};
-use crate::crew::Orders;
 use crate::machine;
 use crate::server::Starter;
 use crate::target::NAMES;
+use crate::workers::Controls;
 
 /// Compares, prints the table, and writes the files.
 pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
@@ -26,8 +26,8 @@ pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
         let variant = row.variant.unwrap_or_default();
         anyhow::bail!("the row {} is for --against; here, use --subject {variant} with another row", row.key);
     }
-    let orders = Orders::default();
-    let stop = Arc::clone(&orders.stop);
+    let controls = Controls::default();
+    let stop = Arc::clone(&controls.stop);
     crate::stop_on_signal(&stop)?;
     let starter = Starter {
         core: Some(args.server_core),
@@ -50,7 +50,7 @@ pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
             fastrand::shuffle(&mut order);
             for at in order {
                 bar.set_message(format!("round {rounds}: {} · {}", row.key, names[at]));
-                let measured = measure(args, &starter, row, &names[at], &orders);
+                let measured = measure(args, &starter, row, &names[at], &controls);
                 if stop.load(Relaxed) {
                     break 'rounds;
                 }

@@ -1,4 +1,4 @@
-//! What a comparison with peers has measured.
+//! The results of a comparison with peers.
 
 use serde::Serialize;
 
@@ -6,14 +6,14 @@ use super::rows::Row;
 use crate::report::Report;
 use crate::spread::{Spread, ratios, spread};
 
-/// Everything a comparison has shown; what the JSON file holds.
+/// All results of a comparison; the contents of the JSON file.
 #[derive(Serialize)]
 pub struct Comparison {
-    /// Where: processor, kernel, cores.
+    /// Processor, number of cores, kernel.
     pub machine: String,
-    /// How: the command line.
+    /// The command line.
     pub command: String,
-    /// Who is compared.
+    /// The server that is compared with the peers.
     pub subject: String,
     /// Rounds that were begun.
     pub rounds: usize,
@@ -28,7 +28,7 @@ pub struct RowResult {
     pub key: &'static str,
     /// What is measured.
     pub title: &'static str,
-    /// In what unit.
+    /// The unit of the values.
     pub unit: &'static str,
     /// Whether less is better.
     pub is_less_better: bool,
@@ -47,19 +47,19 @@ pub struct ServerResult {
     pub value: Option<Spread>,
     /// The subject's value divided by this one's, round by round.
     pub ratio: Option<Spread>,
-    /// Rounds in which the client was the bottleneck: the server could have done more.
+    /// Rounds in which the client was the bottleneck, so that the server could have done more.
     pub client_bound: usize,
     /// Publish to last subscriber, 99th percentile in nanoseconds, in each round.
     pub last_p99_ns: Vec<Option<f64>>,
     /// The subject's divided by this one's, round by round.
     pub last_p99_ratio: Option<Spread>,
-    /// Share of the deliveries owed by an open loop that took place within the measured time, in each round.
+    /// Share of the deliveries due in an open loop that were made within the measured time, in each round.
     pub sustained: Vec<f64>,
     /// Messages lost in all rounds.
     pub lost: u64,
-    /// Messages that were still on their way when the drain ended, in all rounds.
+    /// Messages among them that had not arrived when the drain ended.
     pub undelivered: u64,
-    /// Why there is no value.
+    /// Reasons for missing values, and remarks.
     pub trouble: Vec<String>,
 }
 
@@ -124,9 +124,9 @@ impl ServerResult {
         self.sustained.extend(report.metrics.get("sustained"));
         let missing = report.metric("connected") < report.metric("wanted");
         let warning =
-            report.warnings.into_iter().find(|warning| missing && warning.contains("connections could be had"));
+            report.warnings.into_iter().find(|warning| missing && warning.contains("connections were opened"));
         for note in report.notes.into_iter().chain(warning) {
-            // The numbers in them differ from round to round; the first few say enough.
+            // The numbers in them differ from round to round; a few are enough.
             if self.trouble.len() < 3 && !self.trouble.contains(&note) {
                 self.trouble.push(note);
             }

@@ -1,4 +1,4 @@
-//! How a comparison is shown: a table for the terminal, a chart as SVG.
+//! A comparison with peers as a table, and as a chart in SVG.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::result::{Comparison, RowResult, ServerResult};
 use crate::format::{escape, number, time};
 use crate::spread::{Spread, spread};
 
-/// The table: what the subject reaches, and its ratio to each peer.
+/// The table: the subject's values, and their ratios to those of each peer.
 pub fn table(comparison: &Comparison) -> String {
     let mut out = format!("{}\n{} rounds; loadtest {}\n", comparison.machine, comparison.rounds, comparison.command);
     let mut ratios = grid(&[comparison.subject.as_str(), "unit"], comparison);
@@ -52,7 +52,7 @@ fn align(table: &mut Table) {
     }
 }
 
-/// A star where the client was the bottleneck in half of the rounds: the server could have done more.
+/// Adds a star if the client was the bottleneck in half of the rounds, so that the server could have done more.
 fn mark(text: String, server: &ServerResult) -> String {
     if server.client_bound * 2 > server.values.len() { format!("{text} *") } else { text }
 }
@@ -61,12 +61,13 @@ fn ratio_text(ratio: Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
 }
 
-/// What does not fit into one number: the open loop, loss, trouble.
+/// Lines about a row: the open loop, losses, remarks.
 fn details(out: &mut String, row: &RowResult) {
     for server in &row.servers {
         let mut facts = Vec::new();
         if let Some(sustained) = spread(&server.sustained) {
-            facts.push(format!("{:.1} % of what was due delivered within the measured time", sustained.median * 100.0));
+            facts
+                .push(format!("{:.1} % of the due deliveries made within the measured time", sustained.median * 100.0));
             let p99: Vec<f64> = server.last_p99_ns.iter().flatten().copied().collect();
             if let Some(p99) = spread(&p99) {
                 let own = server.last_p99_ratio.filter(|_| server.name != row.servers[0].name);

@@ -1,7 +1,7 @@
-//! Departures: many connections with many subscriptions each are reset at once, and the pings of a few others show how long
-//! that holds a shard up.
+//! Departures: many connections with many subscriptions each are reset at once. The pings of a few other connections show how
+//! long that blocks a shard.
 
-use super::{Cast, Findings, ProofArgs, Stage, histogram_growth};
+use super::{Findings, ProofArgs, RunOptions, Subject, histogram_growth};
 use crate::format::{number, time};
 use crate::measure::Latency;
 use crate::plan::{Flood, Scenario};
@@ -25,13 +25,13 @@ pub struct DepartArgs {
     /// Processes that share them.
     #[arg(long, default_value_t = 2)]
     pub processes: usize,
-    /// Bystanders: connections that ping, each 100 times a second.
+    /// Other connections that send pings, each 100 per second.
     #[arg(long, default_value_t = 20, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub pingers: usize,
     /// Departures, one after the other.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub rounds: u16,
-    /// Seconds of pings before each departure, with the connections there and quiet.
+    /// Measured time before each departure, in seconds.
     #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS")]
     pub duration: f64,
     /// Options of every proof.
@@ -42,24 +42,24 @@ pub struct DepartArgs {
 /// Measures the pings before and during each departure.
 pub fn depart(args: &DepartArgs) -> anyhow::Result<bool> {
     let mut findings = Findings::default();
-    let played = play(args, &mut findings);
+    let outcome = measure(args, &mut findings);
     let title = format!(
         "{} connections with {} subscriptions each are reset at once",
         number(args.connections as f64),
         args.subscriptions
     );
-    findings.conclude(played, &args.proof, &title)
+    findings.conclude(outcome, &args.proof, &title)
 }
 
-fn play(args: &DepartArgs, findings: &mut Findings) -> anyhow::Result<()> {
-    let stage = Stage::start(&args.proof, &["--server-ping", "off"], None)?;
+fn measure(args: &DepartArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let subject = Subject::start(&args.proof, &["--server-ping", "off"], None)?;
     // The values of all rounds, by situation.
     let mut rounds: [Vec<Latency>; 2] = Default::default();
     let mut gone_s = Vec::new();
-    let mut played = Ok(());
+    let mut outcome = Ok(());
     for round in 1..=args.rounds {
-        played = play_round(args, &stage, round, findings, &mut rounds, &mut gone_s);
-        if played.is_err() {
+        outcome = measure_round(args, &subject, round, findings, &mut rounds, &mut gone_s);
+        if outcome.is_err() {
             break;
         }
     }
@@ -85,20 +85,20 @@ fn play(args: &DepartArgs, findings: &mut Findings) -> anyhow::Result<()> {
             gone.median, gone.min, gone.max
         ));
     }
-    played
+    outcome
 }
 
-fn play_round(
+fn measure_round(
     args: &DepartArgs,
-    stage: &Stage,
+    subject: &Subject,
     round: u16,
     findings: &mut Findings,
     rounds: &mut [Vec<Latency>; 2],
     gone_s: &mut Vec<f64>,
 ) -> anyhow::Result<()> {
-    stage.check_interrupted()?;
+    subject.check_interrupted()?;
     let DepartArgs { connections, subscriptions, channels, .. } = *args;
-    let cast = Cast {
+    let run = RunOptions {
         title: "",
         first_channel: 0,
         is_background: true,
@@ -106,30 +106,30 @@ fn play_round(
         warmup_s: 0.0,
         seconds: PATIENCE_S,
     };
-    let crowd = stage.spawn(Scenario::Depart { connections, subscriptions, channels }, cast)?;
+    let crowd = subject.spawn(Scenario::Depart { connections, subscriptions, channels }, run)?;
     crowd.wait_until_begun()?;
 
-    let beside = Cast { first_channel: channels, is_background: false, processes: 1, warmup_s: 0.2, ..cast };
-    let quiet = stage.run(bystanders(args), Cast { title: "quiet", seconds: args.duration, ..beside })?;
-    let before = stage.stats()?;
-    let others = stage.spawn(bystanders(args), Cast { title: "departure", ..beside })?;
+    let beside = RunOptions { first_channel: channels, is_background: false, processes: 1, warmup_s: 0.2, ..run };
+    let quiet = subject.run(bystanders(args), RunOptions { title: "quiet", seconds: args.duration, ..beside })?;
+    let before = subject.stats()?;
+    let others = subject.spawn(bystanders(args), RunOptions { title: "departure", ..beside })?;
     others.wait_until_begun()?;
-    crowd.orders.go.store(true, SeqCst);
+    crowd.controls.go.store(true, SeqCst);
     let begun = Instant::now();
-    let mut after = stage.stats()?;
+    let mut after = subject.stats()?;
     while after["subscriptions"] > LISTENERS as u64 || after["connections"] > (LISTENERS + args.pingers) as u64 {
-        stage.check_interrupted()?;
-        anyhow::ensure!(begun.elapsed().as_secs_f64() < PATIENCE_S, "connections that were reset are still there");
+        subject.check_interrupted()?;
+        anyhow::ensure!(begun.elapsed().as_secs_f64() < PATIENCE_S, "connections that were reset are still counted");
         std::thread::sleep(Duration::from_millis(20));
-        after = stage.stats()?;
+        after = subject.stats()?;
     }
     gone_s.push(begun.elapsed().as_secs_f64());
     let departure = others.finish()?;
     crowd.finish()?;
-    for ((situation, harvest), values) in [("quiet", quiet), ("departure", departure)].into_iter().zip(rounds) {
+    for ((situation, results), values) in [("quiet", quiet), ("departure", departure)].into_iter().zip(rounds) {
         let title = format!("{situation} {round}");
-        findings.check_faultless(&title, &harvest);
-        let ping = harvest.tally.latencies.get("ping");
+        findings.check_faultless(&title, &results);
+        let ping = results.tally.latencies.get("ping");
         findings.latency(&title, "ping", "ping → pong", ping);
         values.extend(ping.cloned());
     }
@@ -138,7 +138,7 @@ fn play_round(
     Ok(())
 }
 
-/// Connections that ping, and one subscriber, because a flood needs one.
+/// Connections that send pings, and one subscriber, because a flood needs one.
 fn bystanders(args: &DepartArgs) -> Scenario {
     Scenario::Flood(Flood {
         subscribers: LISTENERS,
@@ -153,5 +153,5 @@ fn bystanders(args: &DepartArgs) -> Scenario {
 }
 
 const LISTENERS: usize = 1;
-/// No step takes longer; the connections are gone long before.
+/// Time limit of a step.
 const PATIENCE_S: f64 = 60.0;

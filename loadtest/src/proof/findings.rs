@@ -1,33 +1,33 @@
-//! What a proof has found: numbers by name, a table, sentences, and what must not be.
+//! The results of a proof: numbers by name, a table of latencies, remarks, and violations.
 
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{Interrupted, ProofArgs};
-use crate::crew::Harvest;
 use crate::expect::all_met;
 use crate::format::time;
 use crate::html::Page;
 use crate::measure::Latency;
 use crate::report::curve;
+use crate::workers::Results;
 
-/// Numbers by name, and a table whose rows are latencies in several situations.
+/// The results, which grow as the proof goes on.
 #[derive(Default)]
 pub struct Findings {
     metrics: BTreeMap<String, f64>,
     rows: Vec<Vec<String>>,
     curves: Vec<(String, Vec<(f64, u64)>)>,
-    /// Sentences below the table.
+    /// Remarks below the table.
     pub lines: Vec<String>,
-    /// What must not be.
+    /// Violations: each makes the proof fail.
     pub violations: Vec<String>,
 }
 
 impl Findings {
-    /// Adds a latency: `situation.name.p99` and so on, and a row.
+    /// Adds a latency: the numbers `situation.name.p99` and so on, and a row of the table.
     pub fn latency(&mut self, situation: &str, name: &str, title: &str, latency: Option<&Latency>) {
-        // Without samples there is no latency: 0 would meet every expectation.
+        // A latency without samples would be 0, and meet every expectation.
         let Some(latency) = latency.filter(|latency| latency.count() > 0) else { return };
         let values = [
             ("p50", latency.quantile(0.5) as f64),
@@ -49,41 +49,41 @@ impl Findings {
         self.metrics.insert(name.into(), value);
     }
 
-    /// Notes a violation unless `holds`.
+    /// Adds a violation unless `holds`.
     pub fn check(&mut self, holds: bool, what: impl Into<String>) {
         if !holds {
             self.violations.push(what.into());
         }
     }
 
-    /// Notes what must never be in any run.
-    pub fn check_faultless(&mut self, who: &str, harvest: &Harvest) {
-        let tally = &harvest.tally;
+    /// Adds a violation for each kind of fault or loss in a run.
+    pub fn check_faultless(&mut self, run: &str, results: &Results) {
+        let tally = &results.tally;
         for (count, what) in [
             (tally.skipped, "messages lost"),
             (tally.undelivered, "messages not delivered at the end"),
             (tally.unanswered, "requests without an answer"),
-            (tally.duplicated, "messages came twice"),
+            (tally.duplicated, "messages arrived twice"),
             (tally.reordered, "messages out of order"),
-            (tally.invalid, "messages were not what they should be"),
+            (tally.invalid, "messages were not as published"),
             (tally.disconnected, "connections closed by the server"),
             (tally.refused, "publishes refused"),
         ] {
-            let name = format!("{} {}", who, what).replace(' ', "_");
+            let name = format!("{run} {what}").replace(' ', "_");
             self.number(&name, count as f64);
-            self.check(count == 0, format!("{who}: {count} {what}"));
+            self.check(count == 0, format!("{run}: {count} {what}"));
         }
     }
 
-    /// Reports everything, once all has been `played`, or failed, or Ctrl-C was pressed. Returns whether nothing is violated
-    /// and all expectations are met.
-    pub fn conclude(mut self, played: anyhow::Result<()>, args: &ProofArgs, title: &str) -> anyhow::Result<bool> {
-        match played {
+    /// Writes the report, whatever the outcome of the proof. Returns whether there is no violation and all expectations are
+    /// met.
+    pub fn conclude(mut self, outcome: anyhow::Result<()>, args: &ProofArgs, title: &str) -> anyhow::Result<bool> {
+        match outcome {
             Ok(()) => {}
             Err(error) if error.is::<Interrupted>() => {
                 self.lines.push("interrupted: these are the results so far".into());
             }
-            // What was found before is worth a report.
+            // The results so far are still reported.
             Err(error) if !self.metrics.is_empty() => self.violations.push(format!("{error:#}")),
             Err(error) => return Err(error),
         }

@@ -1,6 +1,6 @@
-//! Fairness: what a flood of one large channel does to the pings and the small channels of others.
+//! Fairness: the effect of a flood of one large channel on the pings and small channels of other connections.
 
-use super::{Cast, Findings, ProofArgs, Stage, bystanders};
+use super::{Findings, ProofArgs, RunOptions, Subject, bystanders};
 use crate::format::{bytes, number};
 use crate::plan::{Flood, Scenario};
 use clap::Args;
@@ -11,19 +11,19 @@ pub struct MixedArgs {
     /// Subscribers of the channel that is flooded.
     #[arg(long, short = 'n', default_value_t = 10_000)]
     pub subscribers: usize,
-    /// Publishes outstanding in the first flood; the second one is as fast as the server takes it.
+    /// Publishes in flight in the first flood. The second is limited only by backpressure.
     #[arg(long, short = 'w', default_value_t = 16)]
     pub window: u32,
-    /// Others that ping, each 50 times a second.
+    /// Other connections that send pings, each 50 per second.
     #[arg(long, default_value_t = 50)]
     pub pingers: usize,
-    /// Others that listen to a small channel of their own.
+    /// Other connections, each subscribed to a small channel of its own.
     #[arg(long, default_value_t = 20)]
     pub listeners: usize,
-    /// Publishes to the small channels, a second.
+    /// Publishes per second to the small channels together.
     #[arg(long, short = 'r', default_value_t = 500.0)]
     pub rate: f64,
-    /// Seconds of each of the three situations.
+    /// Measured time of each of the three situations, in seconds.
     #[arg(long, short, default_value_t = 8.0, value_name = "SECONDS")]
     pub duration: f64,
     /// Options of every proof.
@@ -31,10 +31,11 @@ pub struct MixedArgs {
     pub proof: ProofArgs,
 }
 
-/// Measures the others without a flood, beside a flood that waits for its deliveries, and beside one that does not.
+/// Measures the other connections without a flood, beside a flood that waits for its deliveries, and beside one that does
+/// not.
 pub fn mixed(args: &MixedArgs) -> anyhow::Result<bool> {
     let mut findings = Findings::default();
-    let played = play(args, &mut findings);
+    let outcome = measure(args, &mut findings);
     let title = format!(
         "Fairness: {} pingers and {} small channels beside a channel with {} subscribers, {}",
         args.pingers,
@@ -42,10 +43,10 @@ pub fn mixed(args: &MixedArgs) -> anyhow::Result<bool> {
         args.subscribers,
         if args.proof.shards == 1 { "1 shard".to_owned() } else { format!("{} shards", args.proof.shards) }
     );
-    findings.conclude(played, &args.proof, &title)
+    findings.conclude(outcome, &args.proof, &title)
 }
 
-fn play(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
+fn measure(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let flood = |window| {
         Scenario::Flood(Flood {
             subscribers: args.subscribers,
@@ -59,15 +60,21 @@ fn play(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
         })
     };
     for (situation, window) in [("calm", None), ("flood", Some(args.window)), ("flat out", Some(FLAT_OUT))] {
-        let stage = Stage::start(&args.proof, &["--server-ping", "off"], None)?;
-        let background =
-            Cast { title: "", first_channel: 0, is_background: true, processes: 1, warmup_s: 0.0, seconds: PATIENCE_S };
-        let trouble = window.map(|window| stage.spawn(flood(window), background)).transpose()?;
-        if let Some(trouble) = &trouble {
-            trouble.wait_until_begun()?;
+        let subject = Subject::start(&args.proof, &["--server-ping", "off"], None)?;
+        let background = RunOptions {
+            title: "",
+            first_channel: 0,
+            is_background: true,
+            processes: 1,
+            warmup_s: 0.0,
+            seconds: PATIENCE_S,
+        };
+        let flooding = window.map(|window| subject.spawn(flood(window), background)).transpose()?;
+        if let Some(flooding) = &flooding {
+            flooding.wait_until_begun()?;
         }
         let others = bystanders(args.listeners, args.listeners as u32, args.rate, args.pingers);
-        let cast = Cast {
+        let run = RunOptions {
             title: situation,
             first_channel: 1,
             is_background: false,
@@ -75,34 +82,34 @@ fn play(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
             warmup_s: 1.0,
             seconds: args.duration,
         };
-        let before = stage.stats()?;
+        let before = subject.stats()?;
         let begun = std::time::Instant::now();
-        let harvest = stage.run(others, cast)?;
+        let results = subject.run(others, run)?;
         let seconds = begun.elapsed().as_secs_f64();
-        let after = stage.stats()?;
-        findings.check_faultless(situation, &harvest);
-        findings.latency(situation, "ping", "ping → pong", harvest.tally.latencies.get("ping"));
-        findings.latency(situation, "small", "publish → receipt, small channel", harvest.tally.latencies.get("last"));
-        if trouble.is_some() {
+        let after = subject.stats()?;
+        findings.check_faultless(situation, &results);
+        findings.latency(situation, "ping", "ping → pong", results.tally.latencies.get("ping"));
+        findings.latency(situation, "small", "publish → receipt, small channel", results.tally.latencies.get("last"));
+        if flooding.is_some() {
             let delta = |name: &str| (after.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0)) as f64 / seconds;
             findings.number(&format!("{situation}.deliveries_per_s").replace(' ', "_"), delta("deliveries"));
             findings.lines.push(format!(
-                "{situation}: {} deliveries/s meanwhile, {} turns/s, memory {}",
+                "{situation}: {} deliveries/s, {} turns/s, memory {}",
                 number(delta("deliveries")),
                 number(delta("turns")),
-                bytes(stage.usage().rss_bytes as f64)
+                bytes(subject.usage().rss_bytes as f64)
             ));
         }
-        let is_interrupted = stage.check_interrupted();
-        // The server first: without it the flood has nothing to wait for.
-        drop(stage);
-        drop(trouble);
+        let is_interrupted = subject.check_interrupted();
+        // The server ends first, so that the flood does not drain.
+        drop(subject);
+        drop(flooding);
         is_interrupted?;
     }
     Ok(())
 }
 
-/// More than any server takes before it has delivered.
+/// More publishes than any server accepts before it has delivered them.
 const FLAT_OUT: u32 = 1 << 17;
-/// The flood lasts as long as it is measured beside; this ends it at the latest.
+/// Time limit of the flood, which ends with the measurement beside it.
 const PATIENCE_S: f64 = 300.0;

@@ -1,5 +1,5 @@
-//! Proofs: what a claim about bad days needs — several crews beside each other against one server, trouble made on purpose,
-//! and a table of what it did to those who made none. Each starts its own corecast.
+//! Proofs: experiments on how well the server isolates connections from each other. Each starts a corecast of its own and
+//! several runs beside each other: some cause a fault or an overload, the others measure its effect.
 
 pub mod depart;
 mod findings;
@@ -22,7 +22,6 @@ use clap::Args;
 
 pub use findings::Findings;
 
-use crate::crew::{self, Harvest, Orders};
 use crate::expect::Expect;
 use crate::measure::Latency;
 use crate::plan::{Flood, Plan, SETUP_S, Scenario};
@@ -30,6 +29,7 @@ use crate::procfs;
 use crate::progress::Bar;
 use crate::server::{Server, Starter};
 use crate::target::Target;
+use crate::workers::{self, Controls, Results};
 
 /// Options of every proof.
 #[derive(Args, Clone)]
@@ -46,7 +46,7 @@ pub struct ProofArgs {
     /// The corecast binary [default: the one beside this program].
     #[arg(long, value_name = "PATH")]
     pub server_bin: Option<PathBuf>,
-    /// Fail (exit status 1) unless this holds; repeatable. The names are those of --json.
+    /// Exit with status 1 unless this holds; repeatable. The names are those of --json.
     #[arg(long, value_name = "'flood.ping.p99<50ms'")]
     pub expect: Vec<Expect>,
     /// Print the numbers as JSON instead of a table.
@@ -57,7 +57,7 @@ pub struct ProofArgs {
     pub report: Option<PathBuf>,
 }
 
-/// Ctrl-C: what has been found until then is told.
+/// The error of a proof that was interrupted by Ctrl-C. The report shows what was measured until then.
 #[derive(Debug, Clone, Copy)]
 pub struct Interrupted;
 
@@ -69,34 +69,34 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// A running server, and what is done to it.
-pub struct Stage {
+/// The server under test.
+pub struct Subject {
     args: ProofArgs,
     server: Server,
-    /// Ctrl-C.
+    /// Set by Ctrl-C.
     stop: Arc<AtomicBool>,
 }
 
-/// How one run differs from the others on the same stage.
+/// Options in which the runs of a proof differ.
 #[derive(Clone, Copy)]
-pub struct Cast {
-    /// What the progress bar says; nothing, and there is no bar.
+pub struct RunOptions {
+    /// The title of the progress bar; empty for no bar.
     pub title: &'static str,
-    /// Number of its first channel.
+    /// Number of the first channel.
     pub first_channel: u32,
-    /// It makes trouble, and must not take CPU time from those who measure.
+    /// The run causes load, and must not take CPU time from those that measure.
     pub is_background: bool,
-    /// Processes that share its connections.
+    /// Processes that share the connections.
     pub processes: usize,
-    /// Seconds that do not count.
+    /// Time before the measured time, in seconds.
     pub warmup_s: f64,
-    /// Seconds that do.
+    /// Measured time, in seconds.
     pub seconds: f64,
 }
 
-impl Stage {
-    /// Starts a server with further options of `corecast serve`.
-    pub fn start(args: &ProofArgs, options: &[&str], log: Option<PathBuf>) -> anyhow::Result<Stage> {
+impl Subject {
+    /// Starts the server with further options of `corecast serve`.
+    pub fn start(args: &ProofArgs, options: &[&str], log: Option<PathBuf>) -> anyhow::Result<Subject> {
         let stop = Arc::new(AtomicBool::new(false));
         crate::stop_on_signal(&stop)?;
         let starter = Starter {
@@ -108,16 +108,16 @@ impl Stage {
             stop: Arc::clone(&stop),
             ..Starter::default()
         };
-        Ok(Stage { args: args.clone(), server: starter.start("corecast", None, None)?, stop })
+        Ok(Subject { args: args.clone(), server: starter.start("corecast", None, None)?, stop })
     }
 
-    /// Fails once Ctrl-C was pressed.
+    /// Fails after Ctrl-C.
     pub fn check_interrupted(&self) -> anyhow::Result<()> {
         ensure!(!self.stop.load(SeqCst), Interrupted);
         Ok(())
     }
 
-    fn plan(&self, scenario: Scenario, cast: Cast) -> anyhow::Result<Plan> {
+    fn plan(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<Plan> {
         let mut plan = Plan {
             target: Target::named("corecast").context("the target corecast")?,
             address: self.server.address,
@@ -125,49 +125,49 @@ impl Stage {
             publish_to: None,
             scenario,
             threads: 1,
-            processes: cast.processes,
-            duration_ns: (cast.seconds * 1e9) as u64,
-            warmup_ns: (cast.warmup_s * 1e9) as u64,
+            processes: run.processes,
+            duration_ns: (run.seconds * 1e9) as u64,
+            warmup_ns: (run.warmup_s * 1e9) as u64,
             setup_ns: (SETUP_S * 1e9) as u64,
             verify: false,
             heartbeat_ns: 0,
             client_core: self.args.client_core,
-            first_channel: cast.first_channel,
+            first_channel: run.first_channel,
             counts_syscalls: false,
-            is_background: cast.is_background,
+            is_background: run.is_background,
         };
         self.server.aim(&mut plan);
         Ok(plan)
     }
 
-    /// Runs a crew to its end. Everybody it wanted must have got in.
-    pub fn run(&self, scenario: Scenario, cast: Cast) -> anyhow::Result<Harvest> {
-        self.spawn(scenario, cast)?.join()
+    /// Runs a scenario to its end. All of its connections must have been opened.
+    pub fn run(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<Results> {
+        self.spawn(scenario, run)?.join()
     }
 
-    /// Starts a crew beside what else there is.
-    pub fn spawn(&self, scenario: Scenario, cast: Cast) -> anyhow::Result<Troupe> {
-        let plan = self.plan(scenario, cast)?;
+    /// Starts a run beside others.
+    pub fn spawn(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<BackgroundRun> {
+        let plan = self.plan(scenario, run)?;
         let pid = self.server.pid();
-        let mut troupe = Troupe {
-            orders: Arc::new(Orders::default()),
+        let mut background = BackgroundRun {
+            controls: Arc::new(Controls::default()),
             events: Arc::default(),
             begun: Arc::default(),
             is_interrupted: Arc::clone(&self.stop),
             thread: None,
         };
-        let (orders, events, begun) =
-            (Arc::clone(&troupe.orders), Arc::clone(&troupe.events), Arc::clone(&troupe.begun));
-        let bar = (!cast.title.is_empty()).then(|| Bar::new(&plan, cast.title, self.args.json));
+        let (controls, events, begun) =
+            (Arc::clone(&background.controls), Arc::clone(&background.events), Arc::clone(&background.begun));
+        let bar = (!run.title.is_empty()).then(|| Bar::new(&plan, run.title, self.args.json));
         let body = move || {
-            crew::run(&plan, Some(pid), &orders, |moment| {
+            workers::run(&plan, Some(pid), &controls, |moment| {
                 bar.iter().for_each(|bar| bar.show(moment));
                 events.store(moment.events, SeqCst);
-                begun.store(moment.seconds >= cast.warmup_s, SeqCst);
+                begun.store(moment.seconds >= run.warmup_s, SeqCst);
             })
         };
-        troupe.thread = Some(std::thread::spawn(body));
-        Ok(troupe)
+        background.thread = Some(std::thread::spawn(body));
+        Ok(background)
     }
 
     /// The server's counters and gauges, by name.
@@ -182,13 +182,14 @@ impl Stage {
         Ok(serde_json::from_value(reply["stats"].clone())?)
     }
 
-    /// What the server's process uses.
+    /// CPU time and memory of the server.
     pub fn usage(&self) -> procfs::Usage {
         procfs::usage(self.server.pid()).unwrap_or_default()
     }
 }
 
-/// What a histogram of the server has counted between two looks at its numbers, each duration as long as its bucket allows.
+/// The growth of a histogram of the server between two readings of its counters. Each duration counts as the upper bound of
+/// its bucket.
 fn histogram_growth(name: &str, before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Latency {
     let mut latency = Latency::new();
     let prefix = format!("{name}_us_");
@@ -209,78 +210,74 @@ fn histogram_growth(name: &str, before: &BTreeMap<String, u64>, now: &BTreeMap<S
     latency
 }
 
-/// A crew that runs beside others.
-pub struct Troupe {
-    /// What it can be told.
-    pub orders: Arc<Orders>,
-    /// What it has counted so far.
+/// A run beside others.
+pub struct BackgroundRun {
+    /// Flags that control it.
+    pub controls: Arc<Controls>,
+    /// Events so far.
     pub events: Arc<AtomicU64>,
     begun: Arc<AtomicBool>,
     is_interrupted: Arc<AtomicBool>,
-    thread: Option<JoinHandle<anyhow::Result<Harvest>>>,
+    thread: Option<JoinHandle<anyhow::Result<Results>>>,
 }
 
-impl Troupe {
+impl BackgroundRun {
     /// Waits until its measured time has begun.
     pub fn wait_until_begun(&self) -> anyhow::Result<()> {
         self.wait_until("does not begin", || self.begun.load(SeqCst))
     }
 
-    /// Waits for something that this crew brings about.
+    /// Waits for a condition that this run brings about.
     pub fn wait_until(&self, or: &str, mut is_done: impl FnMut() -> bool) -> anyhow::Result<()> {
         let start = Instant::now();
         while !is_done() {
             ensure!(!self.is_interrupted.load(SeqCst), Interrupted);
-            ensure!(start.elapsed() < PATIENCE, "a crew {or} within {PATIENCE:?}");
-            ensure!(!self.is_finished(), "a crew has ended too early");
+            ensure!(start.elapsed() < PATIENCE, "a run {or} within {PATIENCE:?}");
+            ensure!(!self.is_finished(), "a run has ended too early");
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 
-    /// Whether it has come to its end.
+    /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends it now.
-    pub fn finish(self) -> anyhow::Result<Harvest> {
-        self.orders.stop.store(true, SeqCst);
+    /// Ends it.
+    pub fn finish(self) -> anyhow::Result<Results> {
+        self.controls.stop.store(true, SeqCst);
         self.join()
     }
 
     /// Waits for its end.
-    pub fn join(mut self) -> anyhow::Result<Harvest> {
+    pub fn join(mut self) -> anyhow::Result<Results> {
         let thread = self.thread.take().context("joined twice")?;
         while !thread.is_finished() {
             if self.is_interrupted.load(SeqCst) {
-                self.orders.stop.store(true, SeqCst);
+                self.controls.stop.store(true, SeqCst);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let harvest = thread.join().map_err(|_| anyhow!("a crew panicked"))??;
-        let (wanted, connected) = (harvest.tally.wanted, harvest.tally.connected);
-        ensure!(connected >= wanted || !harvest.interrupted, Interrupted);
-        ensure!(
-            connected >= wanted,
-            "only {connected} of {wanted} connections could be had: {:?}",
-            harvest.tally.notes
-        );
-        Ok(harvest)
+        let results = thread.join().map_err(|_| anyhow!("a run panicked"))??;
+        let (wanted, connected) = (results.tally.wanted, results.tally.connected);
+        ensure!(connected >= wanted || !results.interrupted, Interrupted);
+        ensure!(connected >= wanted, "only {connected} of {wanted} connections were opened: {:?}", results.tally.notes);
+        Ok(results)
     }
 }
 
-impl Drop for Troupe {
+impl Drop for BackgroundRun {
     fn drop(&mut self) {
-        self.orders.stop.store(true, SeqCst);
+        self.controls.stop.store(true, SeqCst);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// Those who make no trouble and are measured: small channels with a few subscribers, published to at a steady rate, and
-/// connections that ping.
+/// The load that is measured beside another: small channels with a few subscribers and a steady rate, and connections that
+/// send pings.
 pub fn bystanders(subscribers: usize, channels: u32, rate: f64, pingers: usize) -> Scenario {
     Scenario::Flood(Flood {
         subscribers,
@@ -294,5 +291,5 @@ pub fn bystanders(subscribers: usize, channels: u32, rate: f64, pingers: usize) 
     })
 }
 
-/// No step of a proof takes longer.
+/// Time limit of a step.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
-//! Slow readers: what one that has stopped costs its neighbours, and what a thousand at once cost in memory.
+//! Slow readers: their effect on the latency of their neighbours, and the memory that many of them take.
 
-use super::{Cast, Findings, ProofArgs, Stage};
+use super::{Findings, ProofArgs, RunOptions, Subject};
 use crate::format::{bytes, number};
 use crate::plan::{Flood, Scenario};
 use crate::server::Starter;
@@ -20,19 +20,19 @@ use std::time::{Duration, Instant};
 /// Options of `slow`.
 #[derive(Args)]
 pub struct SlowArgs {
-    /// Neighbours of the one that stops reading.
+    /// Subscribers of the same channel that read.
     #[arg(long, short = 'n', default_value_t = 999)]
     pub neighbours: usize,
-    /// Publishes to their channel, a second, of 4 KB each.
+    /// Publishes per second to their channel, of 4 KB each.
     #[arg(long, short = 'r', default_value_t = 50.0)]
     pub rate: f64,
-    /// Seconds of each of the two situations. The kernel buffers up to 4 MiB for one who does not read, 20 seconds' worth.
+    /// Measured time of each of the two situations, in seconds. The kernel buffers up to 4 MiB for a stopped reader.
     #[arg(long, short, default_value_t = 30.0, value_name = "SECONDS")]
     pub duration: f64,
-    /// Readers that stop all at once, each with a channel of its own.
+    /// Readers that stop at once, each on a channel of its own.
     #[arg(long, default_value_t = 1000)]
     pub stopped: usize,
-    /// Bytes that may wait for each.
+    /// The outbox limit of each of these, in bytes.
     #[arg(long, default_value_t = 1024 * 1024)]
     pub outbox_limit: usize,
     /// Options of every proof.
@@ -43,11 +43,11 @@ pub struct SlowArgs {
 /// Both proofs, one after the other.
 pub fn slow(args: &SlowArgs) -> anyhow::Result<bool> {
     let mut findings = Findings::default();
-    let played = neighbours(args, &mut findings).and_then(|()| memory(args, &mut findings));
-    findings.conclude(played, &args.proof, "Readers that stop reading")
+    let outcome = neighbours(args, &mut findings).and_then(|()| memory(args, &mut findings));
+    findings.conclude(outcome, &args.proof, "Readers that stop reading")
 }
 
-/// The latency of those who read, without and beside one who does not.
+/// Measures the latency of subscribers without and beside one that has stopped reading.
 fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let scenario = || {
         Scenario::Flood(Flood {
@@ -62,9 +62,9 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         })
     };
     for situation in ["alone", "beside one stopped"] {
-        // Little may wait for it, so that it is held up, filled, closed and replaced several times.
-        let stage = Stage::start(&args.proof, &["--server-ping", "off", "--outbox-limit", "65536"], None)?;
-        let cast = Cast {
+        // A small limit, so that the reader is blocked, closed and replaced several times.
+        let subject = Subject::start(&args.proof, &["--server-ping", "off", "--outbox-limit", "65536"], None)?;
+        let run = RunOptions {
             title: situation,
             first_channel: 0,
             is_background: false,
@@ -72,26 +72,26 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
             warmup_s: 1.0,
             seconds: args.duration,
         };
-        let troupe = stage.spawn(scenario(), cast)?;
+        let background = subject.spawn(scenario(), run)?;
         let mut stopped = Vec::new();
         if situation != "alone" {
-            while !troupe.is_finished() && !stage.stop.load(SeqCst) {
-                if stopped.len() as u64 <= closed_so_far(&stage)? {
-                    stopped.push(stop_reading(stage.server.address, 0)?);
+            while !background.is_finished() && !subject.stop.load(SeqCst) {
+                if stopped.len() as u64 <= closed_so_far(&subject)? {
+                    stopped.push(stop_reading(subject.server.address, 0)?);
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
-        let harvest = troupe.join()?;
-        let tally = &harvest.tally;
-        findings.check_faultless(situation, &harvest);
+        let results = background.join()?;
+        let tally = &results.tally;
+        findings.check_faultless(situation, &results);
         findings.latency(situation, "receipt", "publish → receipt", tally.latencies.get("receipt"));
         findings.latency(situation, "last", "publish → last neighbour", tally.latencies.get("last"));
         findings.latency(situation, "ping", "ping → pong", tally.latencies.get("ping"));
-        stage.check_interrupted()?;
+        subject.check_interrupted()?;
         if situation != "alone" {
             // The last one may have stopped shortly before the end.
-            let closed = fill(&stage, 1, stopped.len())?["closes_slow_consumer"];
+            let closed = fill(&subject, 1, stopped.len())?["closes_slow_consumer"];
             findings.number("stopped", stopped.len() as f64);
             findings.number("closed", closed as f64);
             check_closed(findings, stopped.len(), closed);
@@ -103,29 +103,29 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The server's memory while many that do not read are filled up to their limit, and afterwards.
+/// Measures the server's memory while the outboxes of many stopped readers fill, and afterwards.
 fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let limit = args.outbox_limit.to_string();
     let places = (args.stopped + SPARE).to_string();
     let options = ["--server-ping", "off", "--outbox-limit", &limit, "--max-connections", &places];
     let (arithmetic, bound) = printed(args, &options)?;
-    let stage = Stage::start(&args.proof, &options, None)?;
-    // Warm: a first few, so that what every server needs once is not counted.
-    drop((0..SPARE as u32).map(|n| stop_reading(stage.server.address, n)).collect::<Result<Vec<_>, _>>()?);
-    let before = stage.usage().anon_bytes;
+    let subject = Subject::start(&args.proof, &options, None)?;
+    // A first few, so that memory that is allocated once is not counted.
+    drop((0..SPARE as u32).map(|n| stop_reading(subject.server.address, n)).collect::<Result<Vec<_>, _>>()?);
+    let before = subject.usage().anon_bytes;
     let readers = (0..args.stopped as u32)
-        .map(|channel| stop_reading(stage.server.address, channel))
+        .map(|channel| stop_reading(subject.server.address, channel))
         .collect::<anyhow::Result<Vec<_>>>()?;
 
     let (peak, is_done) = (AtomicU64::new(0), AtomicBool::new(false));
     let stats = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_done.load(SeqCst) {
-                peak.fetch_max(stage.usage().anon_bytes, SeqCst);
+                peak.fetch_max(subject.usage().anon_bytes, SeqCst);
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        let filled = fill(&stage, args.stopped, args.stopped);
+        let filled = fill(&subject, args.stopped, args.stopped);
         is_done.store(true, SeqCst);
         filled
     })?;
@@ -133,17 +133,17 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let start = Instant::now();
     let peak = peak.into_inner();
     let allowed = before + peak.saturating_sub(before) / 100 * KEPT_PERCENT + SLACK;
-    while stage.usage().anon_bytes > allowed && start.elapsed() < Duration::from_secs(10) {
+    while subject.usage().anon_bytes > allowed && start.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let after = stage.usage().anon_bytes;
+    let after = subject.usage().anon_bytes;
 
     findings.number("memory.before", before as f64);
     findings.number("memory.peak", peak as f64);
     findings.number("memory.after", after as f64);
     findings.number("memory.bound", bound as f64);
     findings.lines.push(format!(
-        "{} stopped at once, each on a channel of its own: memory {} before, {} at its peak (the server says at most {}), {} \
+        "{} stopped at once, each on a channel of its own: memory {} before, {} at its peak (at most {} by --check-config), {} \
          after {:.1} s; {} closed with 4100, {} dropped",
         number(args.stopped as f64),
         bytes(before as f64),
@@ -154,34 +154,35 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         stats["closes_slow_consumer"],
         bytes(stats["outbox_bytes_dropped"] as f64),
     ));
-    findings.lines.push(format!("what the server says of these limits:{arithmetic}"));
+    findings.lines.push(format!("memory at these limits, as the server prints it:{arithmetic}"));
     check_closed(findings, args.stopped, stats["closes_slow_consumer"]);
     findings.check(peak <= bound, format!("the peak of {peak} bytes is beyond the printed {bound}"));
     findings.check(after <= allowed, format!("{after} bytes are left of a peak of {peak}, {before} before"));
     Ok(())
 }
 
-/// What the server says that its limits can cost: some of its words, and what strangers can take.
+/// What --check-config prints of the memory that these limits can take: some of its lines, and the sum in bytes.
 fn printed(args: &SlowArgs, options: &[&str]) -> anyhow::Result<(String, u64)> {
     let starter = Starter { corecast: args.proof.server_bin.clone(), ..Starter::default() };
     let mut command = Command::new(starter.corecast()?);
     command.args(["serve", "--check-config", "--shards", &args.proof.shards.max(1).to_string()]).args(options);
     let said = String::from_utf8(command.output()?.stdout)?;
-    let sum = said.lines().find_map(|line| line.strip_prefix("memory that strangers can take: "));
-    let bound = sum.and_then(amount).with_context(|| format!("no sum in what --check-config says:\n{said}"))?;
-    let is_telling = |line: &&str| line.contains("outboxes") || line.starts_with("memory");
-    Ok((said.lines().filter(is_telling).map(|line| format!("\n    {}", line.trim())).collect(), bound))
+    let sum = said.lines().filter_map(|line| line.strip_prefix("memory ")?.split_once(": ")).next();
+    let bound = sum.and_then(|(_, sum)| amount(sum));
+    let bound = bound.with_context(|| format!("--check-config prints no sum of the memory:\n{said}"))?;
+    let is_relevant = |line: &&str| line.contains("outboxes") || line.starts_with("memory");
+    Ok((said.lines().filter(is_relevant).map(|line| format!("\n    {}", line.trim())).collect(), bound))
 }
 
-/// Bytes, as the server writes them: `3.2 GiB`.
+/// Reads a number of bytes in the format of the server: `3.2 GiB`.
 fn amount(text: &str) -> Option<u64> {
     let (number, unit) = text.trim().split_once(' ')?;
     let power = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"].iter().position(|&name| name == unit)?;
     Some((number.parse::<f64>().ok()? * 1024f64.powi(power as i32)) as u64)
 }
 
-fn closed_so_far(stage: &Stage) -> anyhow::Result<u64> {
-    Ok(stage.stats()?["closes_slow_consumer"])
+fn closed_so_far(subject: &Subject) -> anyhow::Result<u64> {
+    Ok(subject.stats()?["closes_slow_consumer"])
 }
 
 /// Every reader that stopped must have been closed, and no other.
@@ -192,8 +193,8 @@ fn check_closed(findings: &mut Findings, stopped: usize, closed: u64) {
 
 /// Publishes to the first channels in turn until so many slow consumers have been closed, or for a minute. Returns the
 /// server's counters.
-fn fill(stage: &Stage, channels: usize, stopped: usize) -> anyhow::Result<BTreeMap<String, u64>> {
-    let mut admin = UnixStream::connect(stage.server.admin_socket.as_deref().context("no admin socket")?)?;
+fn fill(subject: &Subject, channels: usize, stopped: usize) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut admin = UnixStream::connect(subject.server.admin_socket.as_deref().context("no admin socket")?)?;
     admin.set_read_timeout(Some(PATIENCE))?;
     admin.set_write_timeout(Some(PATIENCE))?;
     let mut replies = BufReader::new(admin.try_clone()?);
@@ -201,11 +202,11 @@ fn fill(stage: &Stage, channels: usize, stopped: usize) -> anyhow::Result<BTreeM
     let data = "x".repeat(16 * 1024);
     let start = Instant::now();
     loop {
-        let stats = stage.stats()?;
+        let stats = subject.stats()?;
         if stats["closes_slow_consumer"] as usize >= stopped || start.elapsed() > PATIENCE {
             return Ok(stats);
         }
-        stage.check_interrupted()?;
+        subject.check_interrupted()?;
         for names in names.chunks(100) {
             let names = names.join(",");
             let line = format!(r#"{{"id":1,"command":"publish","channels":[{names}],"event":"m","data":"{data}"}}"#);
@@ -217,7 +218,7 @@ fn fill(stage: &Stage, channels: usize, stopped: usize) -> anyhow::Result<BTreeM
     }
 }
 
-/// A connection that subscribes, and then never reads again. Its receive buffer is as small as the kernel makes it.
+/// A connection that subscribes and then stops reading, with the smallest receive buffer that the kernel allows.
 pub fn stop_reading(address: SocketAddr, channel: u32) -> anyhow::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_recv_buffer_size(4096)?;
@@ -234,19 +235,19 @@ pub fn stop_reading(address: SocketAddr, channel: u32) -> anyhow::Result<TcpStre
     while memchr::memmem::find(&seen, b"socket:subscribed").is_none() {
         let mut piece = [0; 512];
         let got = stream.read(&mut piece)?;
-        ensure!(got > 0, "the server closed a connection that was to be subscribed");
+        ensure!(got > 0, "the server closed a connection before it was subscribed");
         seen.extend_from_slice(&piece[..got]);
     }
     Ok(stream)
 }
 
-/// Filling takes no longer than this.
+/// Time limit of filling the outboxes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Places beside those of the readers that stop.
+/// Connections allowed beside the stopped readers.
 const SPARE: usize = 16;
-/// Of what was taken, so much may stay: what the allocator wrote down about it.
+/// Share of the grown memory that may remain: the records of the allocator.
 const KEPT_PERCENT: u64 = 2;
-/// Memory that may stay beside that: the pool of pages, the parsers' tapes, tables that have grown.
+/// Memory that may remain beside that: the pool of pages, the parsers' buffers, grown tables.
 const SLACK: u64 = 8 * 1024 * 1024;
 
 #[cfg(test)]

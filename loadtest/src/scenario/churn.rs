@@ -1,5 +1,5 @@
-//! Churn: every connection subscribes, listens, unsubscribes, and now and then reconnects, while messages are published.
-//! Between `subscribed` and `unsubscribed` no message may be missing, none may come twice, and none may come afterwards.
+//! Churn: connections subscribe, receive, unsubscribe, and sometimes reconnect, while messages are published. Between
+//! `subscribed` and `unsubscribed` no message may be missing or arrive twice, and none may arrive afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
@@ -24,7 +24,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         anyhow::bail!("not a churn");
     };
     let plan = &worker.plan;
-    anyhow::ensure!(plan.target.unsubscribe.is_some(), "{} has no unsubscribe to churn with", plan.target.name);
+    anyhow::ensure!(plan.target.unsubscribe.is_some(), "{} cannot unsubscribe", plan.target.name);
     anyhow::ensure!(!plan.target.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
@@ -101,7 +101,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     }
     window.close(&mut tally);
     tally.add_faults(handler.faults);
-    tally.note(format!("{} messages delivered meanwhile", handler.deliveries));
+    tally.note(format!("{} messages were delivered", handler.deliveries));
     tally.bytes_read = net.bytes_read;
     tally.reads = net.reads;
     tally.latencies.insert("operation".into(), handler.operation);
@@ -114,9 +114,9 @@ struct Connection {
     state: State,
     channel: u32,
     asked_ns: u64,
-    /// Set by the first message after `subscribed`; from there on there is no gap.
+    /// Begins with the first message after `subscribed`.
     track: Option<Track>,
-    /// Messages still to come before it unsubscribes.
+    /// Messages to receive before it unsubscribes.
     stay: u32,
 }
 
@@ -167,7 +167,7 @@ impl Churn<'_> {
         let connection = &mut self.connections[id];
         let template = match connection.state {
             State::Free if fastrand::f64() < self.reconnect => {
-                // The main loop opens another one.
+                // The main loop opens another connection.
                 self.events += 1;
                 return net.close(id);
             }
@@ -201,11 +201,11 @@ impl Churn<'_> {
         if connection.state == State::Free || connection.state == State::Subscribing {
             self.tally.invalid += 1;
             let text = String::from_utf8_lossy(&payload[..payload.len().min(60)]);
-            return self.tally.note(format!("a message outside of subscribed and unsubscribed: {text}"));
+            return self.tally.note(format!("a message arrived while not subscribed: {text}"));
         }
         if number % self.channels != connection.channel {
             self.tally.invalid += 1;
-            return self.tally.note("a message of a channel that was not subscribed to");
+            return self.tally.note("a message arrived for a channel without a subscription");
         }
         let track = connection.track.get_or_insert_with(|| Track::new(number));
         track.see(number, self.channels, &mut self.faults);
@@ -227,7 +227,7 @@ impl Churn<'_> {
             _ => {
                 self.tally.invalid += 1;
                 let text = String::from_utf8_lossy(&payload[..payload.len().min(120)]);
-                return self.tally.note(format!("unexpected: {text}"));
+                return self.tally.note(format!("an unexpected answer: {text}"));
             }
         };
         self.events += 1;
@@ -253,7 +253,7 @@ impl Handler for Churn<'_> {
         if self.is_running {
             self.events += 1;
         }
-        // A fresh connection has something to do before it goes.
+        // A new connection does not reconnect as its first operation.
         let reconnect = std::mem::replace(&mut self.reconnect, 0.0);
         self.next_operation(net, id);
         self.reconnect = reconnect;
@@ -298,7 +298,7 @@ impl Setup for Churn<'_> {
 }
 
 const TIMER: Token = Token(TOKEN_MIN);
-/// And those after it.
+/// The first of the publisher's tokens.
 const PUBLISHER: Token = Token(TOKEN_MIN + 1);
-/// A subscriber leaves after fewer messages than this.
+/// A subscriber unsubscribes after fewer messages than this.
 const STAY_MAX: u32 = 8;

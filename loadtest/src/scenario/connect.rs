@@ -1,5 +1,5 @@
-//! Handshakes: how many a second, and how long one takes. Either each connection is closed as soon as it is open, or
-//! (`hold`) a crowd stays until it is complete, is dropped at once, and comes back together.
+//! Handshakes: how many per second, and how long one takes. Each connection is closed as soon as it is open, or (`hold`) all
+//! connections drop once all are open, and reconnect together.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,5 +1,5 @@
-//! A crowd: connections, each subscribed to one of some channels, that stay until they are told to go. Then all drop at once
-//! and come back at once, and what counts is how long that takes and whether anybody is refused.
+//! A crowd: connections, each subscribed to a channel, that all drop and reconnect at once when the run is told to. Measured
+//! is how long that takes, and how many are refused.
 
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
         let settled = handler.joining.settled as u64;
         window.turn(phase, now, if handler.left_ns > 0 { settled } else { 0 }, 0);
         worker.live().connected.store(net.open as u64, Relaxed);
-        // Whoever runs this waits for everybody to be back.
+        // The proof waits until all have reconnected.
         worker.live().events.store(if handler.left_ns > 0 { settled } else { 0 }, Relaxed);
         if phase == Phase::Over {
             break;
@@ -66,13 +66,13 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
 
 struct Crowd<'a> {
     joining: Joining<'a>,
-    /// When everybody left; 0 before.
+    /// When all dropped; 0 before.
     left_ns: u64,
     /// Connections that did not open.
     refused: u64,
-    /// From a connection's start to its greeting, of those that come back.
+    /// From the start of a connection to its greeting, when it reconnects.
     connect: Latency,
-    /// From the moment at which all left to a connection's `subscribed`.
+    /// From the drop of all connections to `subscribed`, when it reconnects.
     back: Latency,
     tally: Tally,
 }

@@ -1,4 +1,4 @@
-//! Connections with many subscriptions each, that stay until they are told to leave. Then all are reset at once.
+//! Departures: connections with many subscriptions each, that are all reset at once when the run is told to.
 
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::worker::{Phase, Window, Worker};
 
-/// Does a worker's share.
+/// Does a worker's share of a departure.
 pub fn work(worker: &Worker, connections: usize, subscriptions: u32, channels: u32) -> anyhow::Result<Tally> {
     let joining = Joining::new(worker, connections, channels, subscriptions);
     let count = joining.count;

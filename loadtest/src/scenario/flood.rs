@@ -1,8 +1,8 @@
-//! The flood: one publisher, many subscribers, and perhaps some that ping meanwhile.
+//! The flood: one publisher, many subscribers, and optionally connections that send pings.
 //!
-//! Publishes are numbered from 0; number g goes to channel g modulo channels, so a subscriber of channel c expects c, then
-//! one every `channels`, from each of the channels that it hears. A message is complete when its last subscriber has it. Worker 0 publishes, on the same thread that
-//! receives: it is the client's core that is to be spent, never the server's.
+//! Publishes are numbered from 0. Number g goes to channel g modulo `channels`, so a subscriber of channel c expects c, then
+//! one every `channels`, for each of its channels. A message is complete when its last subscriber has it. Worker 0 publishes, on
+//! the thread that also receives, so that the publisher takes no time from the server's core.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     let channel_of = |at: usize| ((subscribers.start + at) % flood.channels as usize) as u32;
     anyhow::ensure!(
         flood.channels_each == 1 || plan.target.subscribe.is_some() && !plan.target.packed,
-        "a connection to {} hears one channel",
+        "a connection to {} can subscribe to one channel only",
         plan.target.name
     );
     let first = plan.first_channel;
@@ -108,7 +108,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         let now = now_ns();
         let phase = worker.phase(now);
         if over_ns == 0 {
-            // Once more at the end, so that what was due until then is on its way unless the server holds it up.
+            // Once more at the end, so that everything that was due by then is sent, unless the server does not read.
             pings.turn(&mut net, &mut handler, now);
             pace.turn(&mut handler, now);
         }
@@ -139,7 +139,7 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     Ok(handler.finish(&net, &window, &pace))
 }
 
-/// When the next publish is due.
+/// The schedule of publishes.
 struct Pace {
     rate: Option<f64>,
     window: u32,
@@ -188,7 +188,7 @@ impl Pace {
                 }
             }
             None => {
-                // Where everybody is gone, the oldest is beyond all numbers.
+                // Without subscribers the oldest message is beyond all numbers.
                 let room = oldest.saturating_add(handler.ring.capacity()).min(complete.saturating_add(self.window));
                 while self.published < room && publisher.has_room() {
                     handler.publish(&mut publisher, self.published, now, channels);
@@ -200,7 +200,7 @@ impl Pace {
     }
 }
 
-/// Pings beside the flood, on a schedule: an answer that is late makes the next one late too, and that counts.
+/// Pings beside the flood, on a schedule: their latencies count from the time at which each was due.
 struct Pings {
     frame: Vec<u8>,
     count: u64,
@@ -242,12 +242,12 @@ impl Pings {
 }
 
 struct Subscriber {
-    /// Its first channel, and what came from there.
+    /// Its first channel.
     channel: u32,
     track: Track,
-    /// Of the channels after it.
+    /// The tracks of the channels after it.
     further: Box<[Track]>,
-    /// Channels it has yet to be subscribed to.
+    /// Subscriptions that are not confirmed yet.
     awaited: u32,
     is_live: bool,
     /// It was subscribed, though its connection may have ended since.
@@ -261,7 +261,7 @@ impl Subscriber {
         Subscriber { channel, track, further, awaited: flood.channels_each, is_live: false, was_live: false }
     }
 
-    /// What came from the channel of message `number`; nothing where it does not hear that.
+    /// The track of the channel of message `number`; `None` if it is not subscribed to that.
     #[inline]
     fn track(&mut self, number: u32, stride: u32) -> Option<&mut Track> {
         if self.further.is_empty() {
@@ -284,12 +284,12 @@ impl Subscriber {
 
 struct Flooded<'a> {
     worker: &'a Worker,
-    /// By connection number; the pingers come after them.
+    /// By connection number; the pingers have the numbers after them.
     subscribers: Vec<Subscriber>,
     /// When each unanswered ping was due.
     pingers: Vec<VecDeque<u64>>,
     stride: u32,
-    /// Publishes go through one stream: a message that is skipped is lost, and not merely slower.
+    /// Publishes go through one stream, so that a message that is skipped is lost.
     is_ordered: bool,
     settled: usize,
     ring: Ring,
@@ -297,7 +297,7 @@ struct Flooded<'a> {
     faults: Faults,
     events: u64,
     last_message_ns: u64,
-    /// Messages of the same age in the current read: one entry in the histogram for all of them.
+    /// Send time and number of equally old messages in the current read. They make one entry in the histogram.
     run: (u64, u64),
     count_from_ns: u64,
     count_to_ns: u64,
@@ -324,7 +324,7 @@ impl Flooded<'_> {
         self.events += 1;
         let Some(track) = subscriber.track(number, self.stride) else {
             self.tally.invalid += 1;
-            return self.tally.note("a message of a channel that was not subscribed to");
+            return self.tally.note("a message arrived for a channel without a subscription");
         };
         match track.see(number, self.stride, &mut self.faults) {
             Seen::Next => {}
@@ -370,7 +370,7 @@ impl Flooded<'_> {
         }
     }
 
-    /// A frame without a stamp: an answer, a heartbeat, or something that should not be.
+    /// Handles a frame without a stamp: an answer, a heartbeat, or an error.
     #[cold]
     fn odd_frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
         if is_heartbeat(net, id, payload) {
@@ -447,7 +447,7 @@ impl Flooded<'_> {
             let seconds = tally.window_ns.first().map_or(0.0, |&ns| ns as f64 / 1e9);
             tally.owed = (rate * seconds) as u64;
             if publisher.pending() > 0 {
-                tally.note("the server no longer read what was published");
+                tally.note("the server stopped reading publishes");
             }
         }
         if let Some(publisher) = &self.publisher {
@@ -566,7 +566,7 @@ impl Setup for Flooded<'_> {
 
 const TIMER: Token = Token(TOKEN_MIN);
 const WAKER: Token = Token(TOKEN_MIN + 1);
-/// And those after it.
+/// The first of the publisher's tokens.
 const PUBLISHER: Token = Token(TOKEN_MIN + 2);
-/// Messages an open loop may be behind: 13 s at 20 000 a second.
+/// Limit of messages in flight in an open loop: 13 s at 20 000 per second.
 const RING_OPEN: u32 = 1 << 18;

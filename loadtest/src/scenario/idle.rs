@@ -1,4 +1,4 @@
-//! Connections that do nothing but stay: what does one cost in memory, and what do heartbeats cost in CPU time?
+//! Idle connections: the memory of one, and the CPU time of heartbeats.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
     let begun = now_ns();
     let mut net = gather(worker, &mut handler, count, |at| at as u32 % channels.max(1))?;
     let took = now_ns() - begun;
-    handler.tally.note(format!("{} connections in {:.2} s", net.open, took as f64 / 1e9));
+    handler.tally.note(format!("{} connections were open after {:.2} s", net.open, took as f64 / 1e9));
 
     handler.is_running = true;
     let mut heartbeats = Heartbeats::new(plan);
@@ -46,7 +46,7 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
 struct Idle<'a> {
     joining: Joining<'a>,
     is_running: bool,
-    /// Frames that came: pongs, and the server's own heartbeats.
+    /// Frames received: pongs, and the server's own heartbeats.
     events: u64,
     connect: Latency,
     tally: Tally,

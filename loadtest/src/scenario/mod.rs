@@ -1,4 +1,4 @@
-//! The scenarios, and what they have in common: setting connections up, and heartbeats.
+//! The scenarios, and what they share: setting connections up, draining, heartbeats.
 
 mod churn;
 mod connect;
@@ -37,15 +37,15 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
     }
 }
 
-/// A handler that is first brought up to a number of connections.
+/// A handler whose connections are opened before the run.
 trait Setup: Handler {
-    /// Connections that are as they should be, or given up.
+    /// Connections that are ready, or given up.
     fn settled(&self) -> usize;
-    /// Where it is noted how many there are.
+    /// The tally that receives their number.
     fn tally(&mut self) -> &mut Tally;
 }
 
-/// Brings a worker's connections up, and waits until those of all workers are.
+/// Opens a worker's connections, and waits until all workers are ready.
 fn gather(
     worker: &Worker,
     handler: &mut impl Setup,
@@ -108,9 +108,9 @@ fn set_up(
 /// A worker's share of connections that each subscribe to some of the channels.
 struct Joining<'a> {
     worker: &'a Worker,
-    /// 0: none subscribes.
+    /// 0 for no subscription.
     channels: u32,
-    /// Channels that each connection subscribes to, in a row.
+    /// Channels of each connection, with consecutive numbers.
     each: u32,
     /// Number of the worker's first connection among those of all workers.
     first: usize,
@@ -128,7 +128,7 @@ impl Joining<'_> {
         Joining { worker, channels, each, first: share.start, count: share.len(), settled: 0, awaited: Vec::new() }
     }
 
-    /// A connection is open: it subscribes, where there is something to subscribe to.
+    /// Handles an open connection: it subscribes, if there are channels.
     fn opened(&mut self, net: &mut Net, id: usize) {
         let target = &self.worker.plan.target;
         match &target.subscribe {
@@ -147,7 +147,7 @@ impl Joining<'_> {
         }
     }
 
-    /// A frame came. Returns whether it confirms the connection's last subscription; heartbeats are answered.
+    /// Handles a frame; answers heartbeats. Returns whether it confirms the connection's last subscription.
     fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8]) -> bool {
         let awaited = self.awaited.get_mut(id).filter(|awaited| **awaited > 0);
         let Some(awaited) = awaited.filter(|_| !is_heartbeat(net, id, payload)) else { return false };
@@ -157,7 +157,7 @@ impl Joining<'_> {
     }
 }
 
-/// What to write down for a connection that ended.
+/// Records a connection that has ended.
 fn note_ended(tally: &mut Tally, why: &Ended) {
     match why {
         Ended::Refused(why) => tally.note(format!("not connected: {why}")),
@@ -169,7 +169,7 @@ fn note_ended(tally: &mut Tally, why: &Ended) {
     }
 }
 
-/// Connects the publisher of a run. Where that fails the run ends, and its notes say why.
+/// Connects the publisher of a run. If that fails, the run ends, and a note gives the reason.
 fn connect_publisher(
     worker: &Worker,
     net: &Net,
@@ -191,8 +191,8 @@ fn connect_publisher(
     }
 }
 
-/// Waits for what is still to be answered once the time of a run is over: until `is_complete`, or until nothing has come for
-/// [`SILENCE_NS`], or for [`DRAIN_NS`].
+/// Waits for outstanding answers after the end of a run: until `is_complete`, at most until nothing has arrived for
+/// [`SILENCE_NS`], and at most [`DRAIN_NS`].
 fn drain<H: Handler>(net: &mut Net, handler: &mut H, is_complete: impl Fn(&Net, &H) -> bool) -> anyhow::Result<()> {
     let begun = now_ns();
     let (mut reads, mut heard) = (net.reads, begun);
@@ -208,7 +208,7 @@ fn drain<H: Handler>(net: &mut Net, handler: &mut H, is_complete: impl Fn(&Net, 
     }
 }
 
-/// Answers the server's own `socket:ping`; says whether it was one.
+/// Answers the server's own `socket:ping`. Returns whether the message was one.
 fn is_heartbeat(net: &mut Net, id: usize, payload: &[u8]) -> bool {
     if !payload.starts_with(b"{\"event\":\"socket:ping\"") {
         return false;
@@ -250,11 +250,11 @@ impl Heartbeats {
     }
 }
 
-/// Connections on their way at once: enough to keep a server busy, few enough for any backlog.
+/// Limit of connections that are opening: enough to keep a server busy, few enough for any backlog.
 const IN_FLIGHT: usize = 128;
-/// Connections that make no progress for this long are given up.
+/// When no connection has become ready for this long, the rest is given up.
 const GIVE_UP_NS: u64 = 5_000_000_000;
-/// What has not come after this long without any message is lost.
+/// After this long without a message, missing messages are lost.
 const SILENCE_NS: u64 = 1_500_000_000;
-/// A run waits no longer than this after its end.
+/// Limit of the drain after a run.
 const DRAIN_NS: u64 = 10_000_000_000;

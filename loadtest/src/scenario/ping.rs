@@ -68,19 +68,20 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
 
 #[derive(Default)]
 struct Connection {
-    /// When unanswered pings were sent, and how many then.
+    /// Send time and number of unanswered pings.
     waiting: VecDeque<(u64, usize)>,
-    /// With `--verify`: the next number to send, and the next to be answered.
+    /// With `--verify`: the next number to send.
     next: u64,
+    /// With `--verify`: the number of the next answer.
     expected: u64,
 }
 
 struct Pinged<'a> {
     worker: &'a Worker,
     ping: Template,
-    /// `depth` pings, ready to be sent, and where each ends. They are the same for all connections; `--verify` sends pings
-    /// with numbers of their own.
+    /// `depth` encoded pings. They are the same for all connections; with `--verify` each ping has another number.
     block: Vec<u8>,
+    /// The end of each of them.
     ends: Vec<usize>,
     connections: Vec<Connection>,
     settled: usize,

@@ -1,8 +1,9 @@
-//! The crew of a run: threads here, the same in further processes, started together, watched, and added up.
+//! The workers of a run: threads in this process and in further processes. They start together, and their tallies are added
+//! up.
 //!
-//! A further process is this program again (`loadtest worker`), with a Unix socket as its standard input: the plan goes
-//! down, then `start`; up come `live` numbers, `front`s (how far its subscribers are, for the closed loop of the
-//! publisher, which always is in the first process) and at last its tally.
+//! A further process is this program again (`loadtest worker`) with a Unix socket as its standard input. It reads the plan,
+//! then `start`, `go` and `stop`. It writes `live` numbers, `front`s (every message below is with all of its subscribers; the
+//! publisher's closed loop needs them, and the publisher is always in the first process), and at the end its tally.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,32 +36,32 @@ pub struct Moment {
     pub events: u64,
     /// Publishes so far.
     pub publishes: u64,
-    /// The server's memory.
+    /// Resident memory of the server.
     pub rss_bytes: u64,
 }
 
-/// What a run brought.
-pub struct Harvest {
+/// The results of a run.
+pub struct Results {
     /// The sum over all workers.
     pub tally: Tally,
-    /// A moment every tenth of a second.
+    /// One moment for every tenth of a second.
     pub timeline: Vec<Moment>,
-    /// The server before anyone connected, and at the two ends of the measured time.
+    /// Usage of the server before the first connection, and at the two ends of the measured time.
     pub server: Option<[Usage; 3]>,
     /// Time between the last two.
     pub server_window_ns: u64,
-    /// System calls of the server within it, a second.
+    /// System calls of the server per second within that time.
     pub syscalls_per_s: Option<f64>,
-    /// Ended early by Ctrl-C.
+    /// The run ended early, by Ctrl-C.
     pub interrupted: bool,
 }
 
-/// What a run can be told while it is under way.
+/// Flags that control a run while it is under way.
 #[derive(Default)]
-pub struct Orders {
+pub struct Controls {
     /// End early.
     pub stop: Arc<AtomicBool>,
-    /// Do what the scenario waits to be told (a crowd: leave, and come back).
+    /// Start what the scenario waits for: a crowd reconnects, a departure begins.
     pub go: AtomicBool,
 }
 
@@ -68,9 +69,9 @@ pub struct Orders {
 pub fn run(
     plan: &Plan,
     server_pid: Option<u32>,
-    orders: &Orders,
+    controls: &Controls,
     mut watch: impl FnMut(Moment),
-) -> anyhow::Result<Harvest> {
+) -> anyhow::Result<Results> {
     plan.check()?;
     let plan = Arc::new(plan.clone());
     let usage = || server_pid.and_then(procfs::usage).unwrap_or_default();
@@ -99,7 +100,7 @@ pub fn run(
     while !shared.live.iter().all(|live| live.ready.load(SeqCst)) && !is_dead(&threads) {
         std::thread::sleep(Duration::from_millis(5));
         watch(moment(0));
-        if orders.stop.load(Relaxed) || shared.stop.load(Relaxed) || now_ns() > set_up_by {
+        if controls.stop.load(Relaxed) || shared.stop.load(Relaxed) || now_ns() > set_up_by {
             shared.stop.store(true, SeqCst);
             break;
         }
@@ -123,7 +124,7 @@ pub fn run(
     let family = server_pid.map(procfs::family).unwrap_or_default();
     loop {
         let now = now_ns();
-        let interrupted = orders.stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
+        let interrupted = controls.stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
         for (mark, due) in marks.iter_mut().zip([measure_from, measure_to]) {
             if mark.is_none() && (now >= due || interrupted) {
                 *mark = Some((now, usage()));
@@ -141,8 +142,8 @@ pub fn run(
         if interrupted || now >= measure_to {
             break;
         }
-        if orders.go.load(Relaxed) && shared.go_at.load(Relaxed) == 0 {
-            // The same moment for all processes, once they have heard of it.
+        if controls.go.load(Relaxed) && shared.go_at.load(Relaxed) == 0 {
+            // Far enough ahead that all processes have read it by then.
             let at = now + 20_000_000;
             shared.go_at.store(at, SeqCst);
             for remote in &mut remotes {
@@ -156,7 +157,7 @@ pub fn run(
             timeline.push(moment);
             next += 100_000_000;
         }
-        // Short, because an order is not waited for but looked for.
+        // Short, because the flags are polled.
         let wake =
             [next, measure_from, measure_to, now + 10_000_000].into_iter().filter(|&at| at > now).min().unwrap_or(now);
         std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now).max(100_000)));
@@ -165,7 +166,7 @@ pub fn run(
     let syscalls = counting.map(|counting| counting.and_then(Counting::finish)).transpose();
     let mut tally = Tally::default();
     let syscalls_per_s = syscalls.unwrap_or_else(|error| {
-        tally.note(format!("no count of system calls: {error:#}"));
+        tally.note(format!("system calls were not counted: {error:#}"));
         None
     });
     let joined = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a worker panicked")).flatten());
@@ -183,19 +184,19 @@ pub fn run(
     }
     tally.settle();
     let [first, last] = marks.map(Option::unwrap_or_default);
-    Ok(Harvest {
+    Ok(Results {
         tally,
         timeline,
         server: server_pid.map(|_| [before, first.1, last.1]),
         server_window_ns: last.0 - first.0,
         syscalls_per_s,
-        interrupted: orders.stop.load(Relaxed),
+        interrupted: controls.stop.load(Relaxed),
     })
 }
 
-/// The life of a further process; its standard input is a socket to the first one.
+/// The main function of a further process. Its standard input is a socket to the first one.
 pub fn child() -> anyhow::Result<()> {
-    // Ctrl-C reaches the whole group; the first process decides what it means.
+    // Ctrl-C signals the whole process group; only the first process acts on it.
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::new(AtomicBool::new(false)))?;
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut lines = BufReader::new(stream.try_clone()?).lines();
@@ -204,17 +205,17 @@ pub fn child() -> anyhow::Result<()> {
     let plan = Arc::new(plan);
     let shared = Arc::new(Shared::new(&plan, plan.threads, Some(stream.try_clone()?)));
     let threads = spawn(&plan, number * plan.threads, &shared)?;
-    let orders = Arc::clone(&shared);
+    let controls = Arc::clone(&shared);
     std::thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
             match line.split_once(' ') {
-                Some(("go", at)) => orders.go_at.store(at.parse().unwrap_or(1), SeqCst),
-                Some(("start", at)) => orders.start_at.store(at.parse().unwrap_or(1), SeqCst),
-                _ => orders.stop.store(true, SeqCst),
+                Some(("go", at)) => controls.go_at.store(at.parse().unwrap_or(1), SeqCst),
+                Some(("start", at)) => controls.start_at.store(at.parse().unwrap_or(1), SeqCst),
+                _ => controls.stop.store(true, SeqCst),
             }
         }
-        // The first process is gone, and with it the use for results.
-        orders.stop.store(true, SeqCst);
+        // The first process has ended: its results are not needed.
+        controls.stop.store(true, SeqCst);
     });
     while !threads.iter().all(JoinHandle::is_finished) {
         std::thread::sleep(Duration::from_millis(50));
@@ -244,7 +245,7 @@ fn spawn(
                     affinity::pin_this_thread(core + worker.index);
                 }
                 if worker.plan.is_background {
-                    // Where it is refused, the other run is measured a little worse.
+                    // If it fails, the other run is measured a little less exactly.
                     let _ = rustix::process::nice(19);
                 }
                 scenario::work(&worker)
@@ -254,7 +255,7 @@ fn spawn(
         .collect()
 }
 
-/// Another process of the run, seen from the first.
+/// A further process of the run.
 struct Remote {
     child: Child,
     stream: UnixStream,
@@ -343,7 +344,7 @@ impl Shared {
     }
 }
 
-/// Workers notice by themselves that the time for setting up is over; this is for those that hang.
+/// Workers end setting up by themselves; this is for processes that hang.
 const SETUP_SPARE_NS: u64 = 15_000_000_000;
-/// A process that has not sent its results this long after the end is killed. Draining takes up to 10 s.
+/// A process that has not sent its tally this long after the end is killed. Draining takes up to 10 s.
 const FINISH_NS: u64 = 20_000_000_000;
