@@ -4,10 +4,10 @@
 
 use corecast::api::By;
 use corecast::config::Limits;
-use corecast::hub::addresses::{Address, Verdict};
+use corecast::hub::admission::addresses::{Address, Verdict};
+use corecast::hub::audience::pages::{Chunk, Pages};
 use corecast::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use corecast::hub::message::Message;
-use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::channel::Channel;

@@ -1,6 +1,6 @@
 //! Writing what a turn laid out, to sockets that cost what a system call costs.
 
-use corecast::hub::pages::{Chunk, Pages};
+use corecast::hub::audience::pages::{Chunk, Pages};
 use corecast::shard::output::outbox::{Outbox, Written};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

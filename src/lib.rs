@@ -44,7 +44,7 @@
 //! ```
 //!
 //! Read, decide, then write once: the cost of a delivery is its write system call. All messages of a turn reach a subscriber in one
-//! write, and the bytes are shared by all subscribers that are up to date ([`hub::pages`]). A busy loop has more messages in each
+//! write, and the bytes are shared by all subscribers that are up to date ([`hub::audience::pages`]). A busy loop has more messages in each
 //! turn, so each write carries more; batching needs no timer. Work beyond a budget is done in the next turn, which polls without
 //! sleeping. Replies and small channels do not wait for bulk output, and established connections do not wait for clients that
 //! reconnect ([`shard::output::write_queue`]). While too much output of earlier turns is unwritten, publishers and peers wait:
@@ -56,8 +56,8 @@
 //! * A channel is owned by one shard, by the hash of its name. The owner is its sequencer: every publish goes there, gets its place,
 //!   and is mailed once to each shard that has subscribers. Every subscribe and unsubscribe is counted there too, and acknowledged in
 //!   the same first-in-first-out mail as the messages, so `socket:subscribed` is a promise.
-//! * An address is owned by one shard, by its hash, which counts its connections for the whole server ([`hub::addresses`]).
-//! * The journal of lifecycle events belongs to shard 0 ([`hub::journal`]). The other shards report to it while it has readers.
+//! * An address is owned by one shard, by its hash, which counts its connections for the whole server ([`hub::admission::addresses`]).
+//! * The journal of lifecycle events belongs to shard 0 ([`hub::observe::journal`]). The other shards report to it while it has readers.
 //! * A message is encoded after its owner has sequenced it, once on each shard that has subscribers. A letter to another shard
 //!   carries a reference to the message.
 //!

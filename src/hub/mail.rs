@@ -1,12 +1,12 @@
 //! The letters that shards exchange.
 
 use crate::api::{By, Operation, Refusal, Reply, Request, Rows};
-use crate::hub::addresses::{Address, Verdict};
+use crate::hub::admission::addresses::{Address, Verdict};
 use crate::hub::message::Payload;
+use crate::hub::observe::busiest::{Best, BusyAddress, BusyChannel};
+use crate::hub::observe::reports::Event;
+use crate::hub::observe::reports::Report;
 use crate::hub::observe::sighting::{Filter, Sighting};
-use crate::hub::reports::Event;
-use crate::hub::reports::Report;
-use crate::hub::survey::{Best, BusyAddress, BusyChannel};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;

@@ -1,10 +1,10 @@
 //! What operators and admin sessions ask of a shard, and what those who watch are told.
 
-use super::directory::total;
-use super::journal::JOURNAL;
+use super::channel::directory::total;
 use super::mail::{Answer, Cause, Change, Fence, Mail, Question};
 use super::observe::Client;
-use super::reports::Report;
+use super::observe::journal::JOURNAL;
+use super::observe::reports::Report;
 use super::{Hub, Port};
 use crate::api::operation::ChannelCount;
 use crate::api::operation::Unsubscribe;

@@ -1,6 +1,6 @@
 //! Which shard owns what: channels by the hash of their name, addresses by their own.
 
-use super::addresses::Address;
+use super::admission::addresses::Address;
 use super::identity;
 use crate::ids::ShardId;
 use crate::protocol::channel::Channel;

@@ -1,7 +1,7 @@
 //! A publish, from its entry point to the audiences of every shard: one path, whatever the entry point and however many
 //! shards there are. The owner gives the message its place in the channel's order; [`Audiences`](super::audience) encode it.
 
-use super::directory::{Sequenced, total};
+use super::channel::directory::{Sequenced, total};
 use super::mail::{Exclusion, Mail, Publish, Settled};
 use super::message::{Message, Payload};
 use super::{Hub, Port};

@@ -11,13 +11,15 @@ use crate::api;
 use crate::config::{CONNECTIONS_AUTO_MAX, Config, bytes};
 use crate::control::webhook::{self, known, queue};
 use crate::control::{self, body, pipe, serving, walk};
+use crate::hub::admission::addresses;
+use crate::hub::admission::arrivals::{self, Named};
 use crate::hub::audience::REPLY_BYTES;
 use crate::hub::audience::member::{Member, Subscription};
+use crate::hub::audience::pages::{PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::audience::table::{Audience, Subscriber};
+use crate::hub::channel::directory;
 use crate::hub::mail::Mail;
-use crate::hub::pages::{PINNED_FOLD, POOL_BYTES_MAX};
-use crate::hub::places::{self, Named};
-use crate::hub::{addresses, directory, journal, reports, taps};
+use crate::hub::observe::{journal, reports, taps};
 use crate::protocol::channel::NAME_BYTES_MAX;
 use crate::protocol::json::NODE_BYTES;
 use crate::shard::admins::ADMINS_MAX;
@@ -110,7 +112,7 @@ impl Arithmetic {
             + output::ENTRY_BYTES
             + size_of::<Member>()
             + wheel::ENTRY_BYTES
-            + places::ENTRY_BYTES
+            + arrivals::ENTRY_BYTES
             + only_if(limits.messages_per_second_max | limits.bytes_per_second_max > 0, ALLOWANCE_BYTES);
         // An address each, entered where they are counted; and whose connection it is, where a proxy says so.
         let address = in_table(addresses::COUNT_BYTES)

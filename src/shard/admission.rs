@@ -1,9 +1,9 @@
 //! Who may connect: the limit of connections, and the places of addresses that their owners give out.
 
 use crate::config::Limits;
-use crate::hub::addresses::{Address, Excess, Verdict};
+use crate::hub::admission::addresses::{Address, Excess, Verdict};
+use crate::hub::admission::arrivals::{Arrivals, Named, Source, Stage};
 use crate::hub::mail::Arrival;
-use crate::hub::places::{Named, Place, Places, Source};
 use crate::ids::{ShardId, Slot};
 use crate::protocol::close::CloseReason;
 use crate::shard::heartbeats::wheel::TICK_MS;
@@ -20,7 +20,7 @@ pub struct Admission {
     accepted: Arc<AtomicUsize>,
     /// Client connections of all shards that have a place below the limit.
     admitted: Arc<AtomicUsize>,
-    places: Places,
+    arrivals: Arrivals,
     /// What the owners of addresses decided about connections that arrived.
     verdicts: Vec<(Arrival, Verdict)>,
     /// Upgrades whose request waited for a verdict, which has come.
@@ -38,7 +38,7 @@ impl Admission {
             shard,
             accepted,
             admitted,
-            places: Places::default(),
+            arrivals: Arrivals::default(),
             verdicts: Vec::new(),
             judged: VecDeque::new(),
             refusals: [0; REFUSALS.len()],
@@ -77,18 +77,18 @@ impl Admission {
 /// Where connections come from, and the places of their addresses.
 impl Admission {
     /// How far a connection is on its way to a place.
-    pub fn place(&self, slot: Slot) -> Place {
-        self.places.of(slot)
+    pub fn stage(&self, slot: Slot) -> Stage {
+        self.arrivals.of(slot)
     }
 
     /// Notes how far a connection is.
-    pub fn set_place(&mut self, slot: Slot, place: Place) {
-        self.places.set(slot, place);
+    pub fn set_stage(&mut self, slot: Slot, stage: Stage) {
+        self.arrivals.set(slot, stage);
     }
 
     /// The owner of the connection's address is asked.
     pub fn ask(&mut self, slot: Slot, address: Address) {
-        self.places.ask(slot, address);
+        self.arrivals.ask(slot, address);
     }
 
     /// An owner has decided.
@@ -99,7 +99,7 @@ impl Admission {
     /// A verdict, and whether a connection waits for it.
     pub fn pop_verdict(&mut self) -> Option<(Arrival, Verdict, bool)> {
         let (arrival, verdict) = self.verdicts.pop()?;
-        let is_awaited = self.places.hear(arrival, verdict);
+        let is_awaited = self.arrivals.hear(arrival, verdict);
         Some((arrival, verdict, is_awaited))
     }
 
@@ -120,18 +120,18 @@ impl Admission {
 
     /// The connection has ended. Returns its address and whether the owner counts it among those refused, if the owner counts it.
     pub fn leave(&mut self, slot: Slot) -> Option<(Address, bool)> {
-        self.places.leave(slot)
+        self.arrivals.leave(slot)
     }
 
     /// A trusted proxy said where the connection comes from.
     pub fn name(&mut self, slot: Slot, address: SocketAddr, by: Source) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        self.places.name(slot, Named { address, by });
+        self.arrivals.name(slot, Named { address, by });
     }
 
     /// Where a connection comes from, if a trusted proxy said so.
     pub fn named(&self, slot: Slot) -> Option<Named> {
-        self.places.named(slot)
+        self.arrivals.named(slot)
     }
 
     /// Whether the next turn has something to do without being told by the poll.

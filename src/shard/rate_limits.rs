@@ -5,7 +5,7 @@
 //! as much again as may come at once. Without a limit nothing is counted and nothing is kept.
 
 use crate::config::Limits;
-use crate::hub::bucket::{Bucket, Left, Rate};
+use crate::hub::admission::bucket::{Bucket, Left, Rate};
 use crate::ids::Slot;
 use crate::protocol::close::Pace;
 

@@ -4,7 +4,7 @@
 //! holds its keys and no buffer, and nothing that was decrypted can lie forgotten inside. What remains between turns is a record
 //! that has half arrived, and ciphertext that the kernel did not take.
 
-use crate::hub::pages::Pages;
+use crate::hub::audience::pages::Pages;
 use crate::shard::output::outbox::{Outbox, Written};
 use mio::net::TcpStream;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};

@@ -4,9 +4,9 @@
 use corecast::admin::lines::LineSession;
 use corecast::admin::lines::reader::Parser;
 use corecast::config::Limits;
-use corecast::hub::addresses::Verdict;
+use corecast::hub::admission::addresses::Verdict;
+use corecast::hub::audience::pages::{Chunk, Pages};
 use corecast::hub::mail::{Answer, Arrival, Mail, Question, Settled};
-use corecast::hub::pages::{Chunk, Pages};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::close::CloseReason;

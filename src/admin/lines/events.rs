@@ -3,8 +3,8 @@
 use crate::api::ConnectionInfo;
 use crate::api::operation::ChannelCount;
 use crate::api::value::written;
-use crate::hub::reports::Event;
-use crate::hub::reports::Happening;
+use crate::hub::observe::reports::Event;
+use crate::hub::observe::reports::Happening;
 use crate::ids::ShardId;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;

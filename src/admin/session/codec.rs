@@ -2,8 +2,8 @@
 
 use crate::api::operation::ChannelCount;
 use crate::api::{ConnectionInfo, Refusal, Reply};
+use crate::hub::observe::reports::Event;
 use crate::hub::observe::sighting::Sighting;
-use crate::hub::reports::Event;
 use crate::ids::ShardId;
 
 /// How a session and its peer understand each other.

@@ -8,10 +8,10 @@ use super::tail::{self, Tail};
 use super::{Session, State};
 use crate::api::operation::{self, Events};
 use crate::api::{Refusal, Reply};
-use crate::hub::follower::{Follower, Told};
-use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::TAPS;
+use crate::hub::observe::follower::{Follower, Told};
+use crate::hub::observe::journal::JOURNAL;
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ShardId};
 

@@ -12,8 +12,8 @@ use super::super::Face;
 use super::super::serving::Peer;
 use super::api::Refused;
 use crate::config::Console;
-use crate::hub::addresses::Address;
-use crate::hub::bucket::{Bucket, Rate, TICKS_PER_S};
+use crate::hub::admission::addresses::Address;
+use crate::hub::admission::bucket::{Bucket, Rate, TICKS_PER_S};
 use crate::wire::upgrade::forwarded_for;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -218,7 +218,7 @@ const _: () = assert!(TICKS_PER_S == 10, "`admit` counts in tenths of a second")
 mod tests {
     use super::*;
     use crate::config::ConsoleKey;
-    use crate::hub::bucket::FILL_TICKS;
+    use crate::hub::admission::bucket::FILL_TICKS;
     use axum::http::{HeaderName, HeaderValue};
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -6,7 +6,7 @@
 //! the same address in the same slot, which waits for one too, or it is given back at once: no place is lost.
 
 use crate::config::Limits;
-use crate::hub::bucket::{Bucket, Rate};
+use crate::hub::admission::bucket::{Bucket, Rate};
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ impl fmt::Display for Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is counted, until it ends.
-    Placed,
+    Counted,
     /// Likewise, but only so that it can be told why it may not stay.
     Refused(Excess),
     /// It is not counted: too many of its address are being told.
@@ -52,7 +52,7 @@ impl Verdict {
     /// Whether the owner counts the connection among those refused; `None`: it does not count it.
     pub fn counts_as_refused(self) -> Option<bool> {
         match self {
-            Verdict::Placed => Some(false),
+            Verdict::Counted => Some(false),
             Verdict::Refused(_) => Some(true),
             Verdict::Dropped(_) => None,
         }
@@ -117,7 +117,7 @@ impl Addresses {
             false if is_too_fast => Excess::Upgrades,
             false => {
                 count.placed += 1;
-                return Verdict::Placed;
+                return Verdict::Counted;
             }
         };
         if count.refused < REFUSALS_MAX {
@@ -226,7 +226,7 @@ const FORGOTTEN_PER_TURN: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::bucket::FILL_TICKS;
+    use crate::hub::admission::bucket::FILL_TICKS;
 
     fn address(text: &str) -> Address {
         Address::of(text.parse().expect("an address"))
@@ -261,12 +261,12 @@ mod tests {
         let (mut addresses, limits) = (addresses(), limits(3, 0));
         let (a, b) = (address("192.0.2.7"), address("192.0.2.8"));
         let verdicts: Vec<_> = (0..30).map(|_| addresses.arrive(a, 0, &limits)).collect();
-        assert!(verdicts[..3].iter().all(|&verdict| verdict == Verdict::Placed));
+        assert!(verdicts[..3].iter().all(|&verdict| verdict == Verdict::Counted));
         assert!(verdicts[3..19].iter().all(|&verdict| verdict == Verdict::Refused(Excess::Connections)));
         assert!(verdicts[19..].iter().all(|&verdict| verdict == Verdict::Dropped(Excess::Connections)));
-        assert_eq!(addresses.arrive(b, 0, &limits), Verdict::Placed, "another's place is its own");
+        assert_eq!(addresses.arrive(b, 0, &limits), Verdict::Counted, "another's place is its own");
         addresses.depart(a, false);
-        assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Placed, "who is being told takes no place");
+        assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Counted, "who is being told takes no place");
         (0..3).for_each(|_| addresses.depart(a, false));
         (0..16).for_each(|_| addresses.depart(a, true));
         addresses.depart(b, false);
@@ -277,10 +277,10 @@ mod tests {
     fn haste_is_forgotten() {
         let (mut addresses, limits) = (addresses(), limits(0, 1));
         let (a, b) = (address("192.0.2.7"), address("2001:db8::"));
-        assert!((0..10).all(|_| addresses.arrive(a, 0, &limits) == Verdict::Placed));
+        assert!((0..10).all(|_| addresses.arrive(a, 0, &limits) == Verdict::Counted));
         assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Refused(Excess::Upgrades));
-        assert_eq!(addresses.arrive(b, 5, &limits), Verdict::Placed);
-        assert_eq!(addresses.arrive(a, 10, &limits), Verdict::Placed, "another second, another connection");
+        assert_eq!(addresses.arrive(b, 5, &limits), Verdict::Counted);
+        assert_eq!(addresses.arrive(a, 10, &limits), Verdict::Counted, "another second, another connection");
         addresses.forget(FILL_TICKS + 5);
         assert_eq!(addresses.sizes(), (2, 1), "b is forgotten, a came later");
         addresses.forget(FILL_TICKS + 10);

@@ -5,8 +5,8 @@
 //! entered again, or an address whose table grew, can be met twice, which [`Best::ranked`] undoes.
 
 use crate::api::By;
-use crate::hub::addresses::{Address, Addresses};
-use crate::hub::directory::Directory;
+use crate::hub::admission::addresses::{Address, Addresses};
+use crate::hub::channel::directory::Directory;
 use crate::ids::Asker;
 use crate::protocol::channel::ChannelName;
 use std::cmp::{Ordering, Reverse};

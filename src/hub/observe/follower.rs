@@ -7,9 +7,9 @@
 use crate::api::operation::ChannelCount;
 use crate::api::operation::Connections;
 use crate::api::{ConnectionInfo, Rows};
-use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Question};
-use crate::hub::reports::Event;
+use crate::hub::observe::journal::JOURNAL;
+use crate::hub::observe::reports::Event;
 use crate::ids::ShardId;
 
 /// One consumer's place.

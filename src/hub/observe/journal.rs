@@ -16,7 +16,7 @@
 //! there is none, the page, which then is right: whoever applies snapshot and events knows what the server knows.
 
 use crate::hub::mail::Answer;
-use crate::hub::reports::{Event, Report};
+use crate::hub::observe::reports::{Event, Report};
 use crate::ids::{Asker, ShardId};
 use std::collections::VecDeque;
 
@@ -210,7 +210,7 @@ const BATCH_EVENTS: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::reports::Happening;
+    use crate::hub::observe::reports::Happening;
     use crate::protocol::socket_id::SocketId;
 
     fn asker(session: u32) -> Asker {

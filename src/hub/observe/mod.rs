@@ -10,8 +10,8 @@ pub mod reports;
 pub mod sighting;
 pub mod taps;
 
-use super::addresses::Addresses;
-use super::directory::Directory;
+use super::admission::addresses::Addresses;
+use super::channel::directory::Directory;
 use super::mail::{Answer, Question};
 use super::message::Message;
 use crate::api::By;

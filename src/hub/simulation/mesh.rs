@@ -1,10 +1,10 @@
 //! Bounded queues between shards, and what a hub meets outside of itself.
 
 use super::client;
-use crate::hub::addresses::Verdict;
+use crate::hub::admission::addresses::Verdict;
+use crate::hub::audience::pages::{Chunk, Pages};
 use crate::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use crate::hub::outgoing::{Outgoing, Post};
-use crate::hub::pages::{Chunk, Pages};
 use crate::hub::{Port, Urgency};
 use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::close::CloseReason;

@@ -2,7 +2,7 @@
 
 use super::{Clients, ticks};
 use crate::hub::Hub;
-use crate::hub::places::Place;
+use crate::hub::admission::arrivals::Stage;
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::connection::Connection;
@@ -97,7 +97,7 @@ impl Clients {
             self.admission.give_back();
         }
         // A connection that was refused counts until it is gone: an address may have only so many of them.
-        if !matches!(self.admission.place(slot), Place::Refused(_)) {
+        if !matches!(self.admission.stage(slot), Stage::Refused(_)) {
             self.leave_address(slot, hub);
         }
     }

@@ -6,7 +6,7 @@ use crate::api::refusal::NO_CONNECTION;
 use crate::api::value::written;
 use crate::api::{ConnectionInfo, Refusal, Reply, Request, Rows};
 use crate::hub::Hub;
-use crate::hub::places::Source;
+use crate::hub::admission::arrivals::Source;
 use crate::ids::Slot;
 use crate::metrics::Gauges;
 use crate::protocol::close::CloseReason;

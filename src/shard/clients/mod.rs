@@ -32,10 +32,10 @@ mod upgrading;
 mod writing;
 
 use crate::config::{Certificate, Live};
-use crate::hub::addresses::Verdict;
+use crate::hub::admission::addresses::Verdict;
+use crate::hub::audience::pages::{Chunk, Pages};
 use crate::hub::identity::SLOTS_MAX;
 use crate::hub::mail::{Answer, Arrival, Mail, Question, Settled};
-use crate::hub::pages::{Chunk, Pages};
 use crate::hub::{Hub, Port, Urgency};
 use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::close::CloseReason;

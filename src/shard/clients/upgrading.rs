@@ -9,8 +9,8 @@
 use super::Clients;
 use crate::config::Endpoint;
 use crate::hub::Hub;
-use crate::hub::addresses::{Address, Verdict};
-use crate::hub::places::{Place, Source};
+use crate::hub::admission::addresses::{Address, Verdict};
+use crate::hub::admission::arrivals::{Source, Stage};
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::admission::too_many;
@@ -26,18 +26,18 @@ impl Clients {
         if !self.live.access.trusts(peer.ip()) {
             self.seek_place(slot, peer.ip(), hub);
         } else if self.live.access.has_proxy_header {
-            self.admission.set_place(slot, Place::BehindHeader);
+            self.admission.set_stage(slot, Stage::BehindHeader);
         } else {
-            self.admission.set_place(slot, Place::BehindRequest);
+            self.admission.set_stage(slot, Stage::BehindRequest);
         }
     }
 
     /// Whether the connection may be read now: not while a PROXY header is still to come, and not while its request waits for
     /// the owner of its address.
     pub(super) fn may_read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
-        match self.admission.place(slot) {
-            Place::BehindHeader => self.read_header(slot, hub, buffer),
-            Place::Asked => {
+        match self.admission.stage(slot) {
+            Stage::BehindHeader => self.read_header(slot, hub, buffer),
+            Stage::Asked => {
                 let connection = &mut self.connections[slot];
                 let waits = connection.state.phase == Phase::Upgrading && connection.has_request();
                 // Read on once the verdict is there.
@@ -79,11 +79,11 @@ impl Clients {
                 hub.counters.bytes_in += len as u64;
                 // Only a trusted proxy that the header names may name its client in the request. A header without an
                 // address does not say whose connection it is, so its X-Forwarded-For may be the client's own.
-                self.admission.set_place(slot, Place::None);
+                self.admission.set_stage(slot, Stage::None);
                 if let Some(address) = source {
                     self.admission.name(slot, address, Source::ProxyProtocol);
                     match self.live.access.trusts(address.ip()) {
-                        true => self.admission.set_place(slot, Place::BehindRequest),
+                        true => self.admission.set_stage(slot, Stage::BehindRequest),
                         false => self.seek_place(slot, address.ip(), hub),
                     }
                 }
@@ -104,21 +104,21 @@ impl Clients {
         let input = if earlier > 0 { &request } else { &*bytes };
         let mut response = std::mem::take(&mut self.response);
         response.clear();
-        let place = self.admission.place(slot);
-        let upgrade = match place {
+        let stage = self.admission.stage(slot);
+        let upgrade = match stage {
             // Read as soon as the verdict is there.
-            Place::Asked => Upgrade::Partial,
-            _ => upgrade(input, &self.live.access, place == Place::BehindRequest, &mut response),
+            Stage::Asked => Upgrade::Partial,
+            _ => upgrade(input, &self.live.access, stage == Stage::BehindRequest, &mut response),
         };
-        if let (Upgrade::Accepted { forwarded_for, .. }, Place::BehindRequest) = (&upgrade, place) {
+        if let (Upgrade::Accepted { forwarded_for, .. }, Stage::BehindRequest) = (&upgrade, stage) {
             self.forwarded(slot, *forwarded_for, hub);
         }
-        match (upgrade, self.admission.place(slot)) {
-            (Upgrade::Partial, _) | (Upgrade::Accepted { .. }, Place::Asked) => {
+        match (upgrade, self.admission.stage(slot)) {
+            (Upgrade::Partial, _) | (Upgrade::Accepted { .. }, Stage::Asked) => {
                 let request = if earlier > 0 { request } else { bytes.to_vec() };
                 self.connections[slot].aside.get_or_insert_default().request = request;
             }
-            (Upgrade::Accepted { .. }, Place::Refused(excess)) => {
+            (Upgrade::Accepted { .. }, Stage::Refused(excess)) => {
                 let (refusal, reason) = too_many(excess, &self.live.limits);
                 response.clear();
                 refusal.respond(&mut response, &self.live.access, true);
@@ -181,7 +181,7 @@ impl Clients {
 
     /// A good request came from a trusted proxy, which says where it comes from, or does not.
     fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
-        self.admission.set_place(slot, Place::None);
+        self.admission.set_stage(slot, Stage::None);
         if let Some(address) = forwarded_for {
             self.admission.name(slot, address, Source::ForwardedFor);
             self.seek_place(slot, address.ip(), hub);
@@ -191,7 +191,7 @@ impl Clients {
     /// The address is known: asks its owner for a place, where the address needs one.
     fn seek_place(&mut self, slot: Slot, address: IpAddr, hub: &mut Hub) {
         if self.live.access.trusts(address) || !self.live.limits.counts_address(address) {
-            return self.admission.set_place(slot, Place::None);
+            return self.admission.set_stage(slot, Stage::None);
         }
         let address = Address::of(address);
         self.admission.ask(slot, address);
@@ -212,7 +212,7 @@ impl Clients {
 
     fn apply_verdict(&mut self, slot: Slot, address: Address, verdict: Verdict, hub: &mut Hub) {
         match verdict {
-            Verdict::Placed => {}
+            Verdict::Counted => {}
             Verdict::Refused(excess) => self.admission.warn_of(address, excess, &self.live.limits, self.now),
             Verdict::Dropped(excess) => {
                 self.admission.warn_of(address, excess, &self.live.limits, self.now);

@@ -15,7 +15,7 @@ use state::ConnectionState;
 
 /// 40 bytes; [`crate::shard::output::Output`] adds 33, the hub's [`crate::hub::audience::member::Member`] 40, a subscription 8 in the
 /// channel's list, the wheel 8. Everything larger is behind a pointer that is null while the connection is idle. Where its
-/// address is counted, [`crate::hub::places::Places`] adds 9, and the owner of the address 16 for each address.
+/// address is counted, [`crate::hub::admission::arrivals::Arrivals`] adds 9, and the owner 16 for each address.
 pub struct Connection {
     /// The socket.
     pub socket: TcpStream,

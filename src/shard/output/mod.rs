@@ -7,7 +7,7 @@ pub mod outbox;
 pub mod write_queue;
 
 use crate::hub::Urgency;
-use crate::hub::pages::{Chunk, Pages};
+use crate::hub::audience::pages::{Chunk, Pages};
 use crate::ids::Slot;
 use crate::shard::tls::{SCRATCH_BYTES, Session};
 use mio::net::TcpStream;

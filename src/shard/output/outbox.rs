@@ -1,6 +1,6 @@
 //! What waits for one connection: chunks of shared pages, in order, and how far the first one is written.
 
-use crate::hub::pages::{Chunk, Pages};
+use crate::hub::audience::pages::{Chunk, Pages};
 use crate::wire::frame;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -256,7 +256,7 @@ const SLICES_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::pages::PINNED_FOLD;
+    use crate::hub::audience::pages::PINNED_FOLD;
     use crate::wire::frame::Opcode;
 
     /// Takes as many bytes as it has room for.

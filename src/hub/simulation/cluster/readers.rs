@@ -2,10 +2,10 @@
 
 use super::{Cluster, READER};
 use crate::api::{ConnectionInfo, Request, Rows};
-use crate::hub::follower::{Follower, Told};
-use crate::hub::journal::JOURNAL;
 use crate::hub::mail::{Answer, Question};
-use crate::hub::reports::Happening;
+use crate::hub::observe::follower::{Follower, Told};
+use crate::hub::observe::journal::JOURNAL;
+use crate::hub::observe::reports::Happening;
 use crate::ids::{Asker, ShardId, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,7 +2,7 @@
 //!
 //! Beside the connections, not in them: who is not counted, and was named by nobody but itself, costs nothing here.
 
-use crate::hub::addresses::{Address, Excess, Verdict};
+use crate::hub::admission::addresses::{Address, Excess, Verdict};
 use crate::hub::mail::Arrival;
 use crate::ids::Slot;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 /// How far a connection is on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Stage {
     /// It needs none, or was given it back.
     #[default]
     None,
@@ -21,7 +21,7 @@ pub enum Place {
     /// The owner of its address was asked.
     Asked,
     /// The owner of its address counts it, until it ends.
-    Placed,
+    Counted,
     /// Likewise, but only until it has been told why it may not stay.
     Refused(Excess),
 }
@@ -58,33 +58,33 @@ impl Source {
 }
 
 /// Heap bytes for a connection whose address is counted.
-pub const ENTRY_BYTES: usize = size_of::<Place>() + size_of::<Address>();
+pub const ENTRY_BYTES: usize = size_of::<Stage>() + size_of::<Address>();
 
 /// By slot.
 #[derive(Default)]
-pub struct Places {
-    places: Vec<Place>,
+pub struct Arrivals {
+    stages: Vec<Stage>,
     /// Of those that were asked for, placed or refused.
     addresses: Vec<Address>,
     named: HashMap<Slot, Named, ahash::RandomState>,
 }
 
-impl Places {
+impl Arrivals {
     /// How far a connection is.
-    pub fn of(&self, slot: Slot) -> Place {
-        self.places.get(slot as usize).copied().unwrap_or_default()
+    pub fn of(&self, slot: Slot) -> Stage {
+        self.stages.get(slot as usize).copied().unwrap_or_default()
     }
 
     /// Notes how far it is.
-    pub fn set(&mut self, slot: Slot, place: Place) {
+    pub fn set(&mut self, slot: Slot, stage: Stage) {
         let at = slot as usize;
-        if at >= self.places.len() {
-            if place == Place::None {
+        if at >= self.stages.len() {
+            if stage == Stage::None {
                 return;
             }
-            self.places.resize(at + 1, Place::None);
+            self.stages.resize(at + 1, Stage::None);
         }
-        self.places[at] = place;
+        self.stages[at] = stage;
     }
 
     /// The owner of its address is asked.
@@ -94,7 +94,7 @@ impl Places {
             self.addresses.resize(at + 1, address);
         }
         self.addresses[at] = address;
-        self.set(slot, Place::Asked);
+        self.set(slot, Stage::Asked);
     }
 
     /// The owner's verdict is there. Returns whether somebody waited for it; if not, and if the owner counts who asked, it is
@@ -102,12 +102,12 @@ impl Places {
     /// good as one's own, which will then find nobody waiting.
     pub fn hear(&mut self, arrival: Arrival, verdict: Verdict) -> bool {
         let Arrival { address, slot, .. } = arrival;
-        let is_awaited = self.of(slot) == Place::Asked && self.addresses[slot as usize] == address;
+        let is_awaited = self.of(slot) == Stage::Asked && self.addresses[slot as usize] == address;
         if is_awaited {
-            self.places[slot as usize] = match verdict {
-                Verdict::Placed => Place::Placed,
-                Verdict::Refused(excess) => Place::Refused(excess),
-                Verdict::Dropped(_) => Place::None,
+            self.stages[slot as usize] = match verdict {
+                Verdict::Counted => Stage::Counted,
+                Verdict::Refused(excess) => Stage::Refused(excess),
+                Verdict::Dropped(_) => Stage::None,
             };
         }
         is_awaited
@@ -129,11 +129,11 @@ impl Places {
         if !self.named.is_empty() {
             self.named.remove(&slot);
         }
-        let place = self.places.get_mut(slot as usize).map(std::mem::take).unwrap_or_default();
-        let was_refused = match place {
-            Place::Placed => false,
-            Place::Refused(_) => true,
-            Place::None | Place::BehindHeader | Place::BehindRequest | Place::Asked => return None,
+        let stage = self.stages.get_mut(slot as usize).map(std::mem::take).unwrap_or_default();
+        let was_refused = match stage {
+            Stage::Counted => false,
+            Stage::Refused(_) => true,
+            Stage::None | Stage::BehindHeader | Stage::BehindRequest | Stage::Asked => return None,
         };
         Some((self.addresses[slot as usize], was_refused))
     }
@@ -147,26 +147,26 @@ mod tests {
     fn a_place_is_given_back_once() {
         let (a, b) = (Address::of([192, 0, 2, 7].into()), Address::of([192, 0, 2, 8].into()));
         let arrival = |slot, address| Arrival { address, shard: 0, slot };
-        let mut places = Places::default();
-        assert_eq!((places.of(7), places.leave(7)), (Place::None, None));
-        places.ask(7, a);
-        assert!(!places.hear(arrival(7, b), Verdict::Placed) && !places.hear(arrival(6, a), Verdict::Placed));
-        assert!(places.hear(arrival(7, a), Verdict::Refused(Excess::Upgrades)));
-        assert!(!places.hear(arrival(7, a), Verdict::Placed), "nobody waits any more");
-        assert_eq!(places.leave(7), Some((a, true)));
-        assert_eq!(places.leave(7), None);
-        places.ask(7, b);
-        assert_eq!(places.leave(7), None, "the verdict is still on its way, and will find nobody");
-        assert!(!places.hear(arrival(7, b), Verdict::Placed));
-        places.ask(3, a);
-        places.name(3, Named { address: ([192, 0, 2, 7], 0).into(), by: Source::ForwardedFor });
-        assert!(places.hear(arrival(3, a), Verdict::Placed));
-        assert_eq!(places.leave(3), Some((a, false)));
-        assert!(places.named(3).is_none());
+        let mut arrivals = Arrivals::default();
+        assert_eq!((arrivals.of(7), arrivals.leave(7)), (Stage::None, None));
+        arrivals.ask(7, a);
+        assert!(!arrivals.hear(arrival(7, b), Verdict::Counted) && !arrivals.hear(arrival(6, a), Verdict::Counted));
+        assert!(arrivals.hear(arrival(7, a), Verdict::Refused(Excess::Upgrades)));
+        assert!(!arrivals.hear(arrival(7, a), Verdict::Counted), "nobody waits any more");
+        assert_eq!(arrivals.leave(7), Some((a, true)));
+        assert_eq!(arrivals.leave(7), None);
+        arrivals.ask(7, b);
+        assert_eq!(arrivals.leave(7), None, "the verdict is still on its way, and will find nobody");
+        assert!(!arrivals.hear(arrival(7, b), Verdict::Counted));
+        arrivals.ask(3, a);
+        arrivals.name(3, Named { address: ([192, 0, 2, 7], 0).into(), by: Source::ForwardedFor });
+        assert!(arrivals.hear(arrival(3, a), Verdict::Counted));
+        assert_eq!(arrivals.leave(3), Some((a, false)));
+        assert!(arrivals.named(3).is_none());
     }
 
     #[test]
     fn a_place_is_a_byte() {
-        assert_eq!((size_of::<Place>(), size_of::<Address>()), (1, 8));
+        assert_eq!((size_of::<Stage>(), size_of::<Address>()), (1, 8));
     }
 }
