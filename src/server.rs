@@ -1,11 +1,12 @@
 //! Assembly: limits, listeners, mesh, shards on their cores, signals, and the end.
 
-pub mod arithmetic;
+mod apportion;
+pub mod capacity;
+pub mod log;
 pub mod machine;
-mod manager;
-mod share;
 pub mod signals;
 mod supervisor;
+mod systemd;
 
 use crate::config::{Config, HttpListener, Invalid, Live, Pin};
 use crate::control as http;
@@ -15,8 +16,9 @@ use crate::shard::mesh;
 use crate::shard::orders::Order;
 use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, bail, ensure};
-use arithmetic::Arithmetic;
+use capacity::Capacity;
 use crossbeam_channel::{Sender, bounded, unbounded};
+use log::Log;
 use machine::Machine;
 use mio::{Poll, Waker};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -34,18 +36,9 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime};
 use supervisor::{Course, Reloads, Supervisor};
-use tracing::level_filters::LevelFilter;
 
 /// Reads the configuration again, from where it was read at the start.
 pub type Reread = Arc<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
-
-/// What the server may do with the log, which the command line has started.
-pub struct Log {
-    /// Changes the level.
-    pub set_level: Box<dyn Fn(LevelFilter) + Send>,
-    /// Lines dropped so far, because the log took them too slowly.
-    pub lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
-}
 
 /// Serves until a signal says stop, then until everything acknowledged is written or the deadline has come. `calls` comes
 /// from [`signals::catch`].
@@ -57,8 +50,8 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
     ensure!((1..=SHARDS_MAX).contains(&config.shards), "shards: {} is not in 1..={SHARDS_MAX}", config.shards);
     abort_on_panic();
     let descriptors = raise_descriptors();
-    let room = arithmetic::room(&config, descriptors);
-    ensure!(room > 0, arithmetic::no_room(descriptors));
+    let room = capacity::room(&config, descriptors);
+    ensure!(room > 0, capacity::no_room(descriptors));
     let machine = Machine { descriptors, ..Machine::look() };
     let live = fit(&config, &machine);
     reserve_descriptors(&config, &machine, &live);
@@ -135,7 +128,7 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
     if let Some(address) = http_address {
         announce_console(&remote, address);
     }
-    manager::tell_ready();
+    systemd::tell_ready();
     let _ = begin.send(());
 
     let mut result = Ok(());
@@ -188,7 +181,7 @@ fn raise_descriptors() -> u64 {
 /// Has the kernel make its table of our descriptors as large as it may become. By itself it doubles as they come, and whoever
 /// accepts then waits until no core looks at the old one any more: 5 to 25 ms, in the middle of a turn.
 fn reserve_descriptors(config: &Config, machine: &Machine, live: &Live) {
-    let room = arithmetic::room(config, machine.descriptors);
+    let room = capacity::room(config, machine.descriptors);
     let most = machine.descriptors - room + room.min(live.limits.connections_max as u64);
     // Where it is refused the table grows as it would have.
     let _ = fcntl_dupfd_cloexec(std::io::stderr(), RawFd::try_from(most - 1).unwrap_or(RawFd::MAX));
@@ -224,9 +217,9 @@ fn announce(config: &Config, machine: &Machine, live: &Live, address: SocketAddr
 
 /// What the limits can cost, and what the machine cannot hold, to the log.
 fn tell_costs(config: &Config, machine: &Machine) {
-    let arithmetic = Arithmetic::of(config, machine);
-    arithmetic.lines().iter().for_each(|line| tracing::info!("{line}"));
-    arithmetic.warnings(config, machine).iter().for_each(|warning| tracing::warn!("{warning}"));
+    let capacity = Capacity::of(config, machine);
+    capacity.lines().iter().for_each(|line| tracing::info!("{line}"));
+    capacity.warnings(config, machine).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 fn announce_console(http: &http::Remote, address: SocketAddr) {
@@ -382,7 +375,7 @@ fn spawn(shards: Vec<Shard>, config: &Config, machine: &Machine) -> anyhow::Resu
 /// The settings as the shards hold to them: no more connections than there is room for.
 fn fit(config: &Config, machine: &Machine) -> Arc<Live> {
     let mut live = config.live.clone();
-    live.limits.connections_max = Arithmetic::of(config, machine).connections as usize;
+    live.limits.connections_max = Capacity::of(config, machine).connections as usize;
     Arc::new(live)
 }
 

@@ -2,10 +2,16 @@
 //! defaults and ranges stand in one place; their values are judged there too.
 
 mod dial;
-pub mod generated;
+mod generated;
+mod keys;
 mod leaving;
-pub mod subscribe;
-pub mod top;
+mod process;
+mod run;
+mod serve;
+mod subscribe;
+mod top;
+
+pub use run::{is_server, run};
 
 use clap::builder::{PossibleValuesParser, StyledStr, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};

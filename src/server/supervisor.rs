@@ -1,10 +1,10 @@
 //! The supervisor, a thread: signals, and what operators ask of the whole server. A reload reads files on one more thread, so
 //! that no disk holds up a shard, a stop, a drain or a shed. Whether the server goes on is decided here alone.
 
-use super::arithmetic::Arithmetic;
+use super::apportion::apportioned;
+use super::capacity::Capacity;
 use super::machine::Machine;
-use super::share::apportioned;
-use super::{Reread, fit, manager, reserve_descriptors, tell_costs};
+use super::{Reread, fit, reserve_descriptors, systemd, tell_costs};
 use crate::api::{Operation, Refusal, Reply, Share};
 use crate::config::{Change, Config, Difference, Invalid, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
@@ -170,7 +170,7 @@ impl Supervisor {
 
     /// What the limits can cost, in words.
     fn costs(&self) -> Vec<String> {
-        Arithmetic::of(&self.config, &self.machine).lines()
+        Capacity::of(&self.config, &self.machine).lines()
     }
 
     /// SIGTERM: connections are closed over the configured time; a drain that is under way is not made longer by it.
@@ -198,7 +198,7 @@ impl Supervisor {
             Course::Stopping => return Answer::Reply(Err(Refusal::GoingDown)),
         };
         let over = Duration::from_millis(over_ms);
-        manager::tell_stopping(over + self.stop_time());
+        systemd::tell_stopping(over + self.stop_time());
         self.http.enter(Phase::Draining);
         self.course = Course::Draining { until: Instant::now() + over, drained };
         let connections = self.ask_all(|_, begun| Order::Drain { over_ms, begun }).into_iter().sum();
@@ -238,7 +238,7 @@ impl Supervisor {
         }
         self.course = Course::Stopping;
         tracing::info!(cause, "stopping: what was acknowledged is delivered first");
-        manager::tell_stopping(self.stop_time());
+        systemd::tell_stopping(self.stop_time());
         self.http.enter(Phase::Stopping);
         self.shared.is_stopping.store(true, SeqCst);
         (0..self.orders.len()).for_each(|shard| self.wake(shard));

@@ -53,7 +53,7 @@ impl Term {
 }
 
 /// The sum, by terms.
-pub struct Arithmetic {
+pub struct Capacity {
     shards: u64,
     /// Client connections that there can be.
     pub connections: u64,
@@ -71,9 +71,9 @@ pub struct Arithmetic {
     pub publishers: Vec<Term>,
 }
 
-impl Arithmetic {
+impl Capacity {
     /// That of a configuration on a machine.
-    pub fn of(config: &Config, machine: &Machine) -> Arithmetic {
+    pub fn of(config: &Config, machine: &Machine) -> Capacity {
         let mut bounds = vec![("descriptors allow no more", room(config, machine.descriptors))];
         let configured = config.live.connections_named.map(|named| named as u64);
         if configured.is_none() {
@@ -84,10 +84,10 @@ impl Arithmetic {
         let (bound, most) = bounds.into_iter().min_by_key(|(_, most)| *most).expect("the descriptors are one");
         let connections = configured.map_or(most, |configured| configured.min(most));
         let bound = (configured != Some(connections)).then_some(bound);
-        Arithmetic { configured, bound, ..Arithmetic::of_connections(config, connections) }
+        Capacity { configured, bound, ..Capacity::of_connections(config, connections) }
     }
 
-    fn of_connections(config: &Config, connections: u64) -> Arithmetic {
+    fn of_connections(config: &Config, connections: u64) -> Capacity {
         let term = |kind, count, each| Term { kind, count, each };
         let limits = &config.live.limits;
         let shards = config.shards as u64;
@@ -201,7 +201,7 @@ impl Arithmetic {
                 (2 * GROWTH * pipe::BYTES_MAX + GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
             ),
         ];
-        Arithmetic {
+        Capacity {
             shards,
             connections,
             configured: Some(connections),
@@ -307,7 +307,7 @@ impl Arithmetic {
 }
 
 /// The table of `--check-config`.
-impl fmt::Display for Arithmetic {
+impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.title())?;
         let mut table = |title: &str, terms: &[Term], write: fn(u64) -> String| {
@@ -345,15 +345,13 @@ pub fn room(config: &Config, descriptors: u64) -> u64 {
 /// Connections that so many bytes hold while they are quiet.
 fn quiet_in(config: &Config, bytes: u64) -> u64 {
     largest(config.live.limits.connections_max as u64, |count| {
-        sum(&Arithmetic::of_connections(config, count).quiet) <= bytes
+        sum(&Capacity::of_connections(config, count).quiet) <= bytes
     })
 }
 
 /// Connections that so many bytes hold whatever they do.
 fn worst_in(config: &Config, bytes: u64) -> u64 {
-    largest(config.live.limits.connections_max as u64, |count| {
-        Arithmetic::of_connections(config, count).worst() <= bytes
-    })
+    largest(config.live.limits.connections_max as u64, |count| Capacity::of_connections(config, count).worst() <= bytes)
 }
 
 fn sum(terms: &[Term]) -> u64 {
@@ -471,40 +469,40 @@ mod tests {
     /// Where one of these grows, a million connections cost that much more.
     #[test]
     fn terms_follow_the_sizes_of_things() {
-        let arithmetic = Arithmetic::of(&config(&[]), &MACHINE);
-        let connections = find(&arithmetic.quiet, "connections");
+        let capacity = Capacity::of(&config(&[]), &MACHINE);
+        let connections = find(&capacity.quiet, "connections");
         assert_eq!(connections.count, 1256);
         // 40 of the connection, 33 of its output, 40 of the member, 8 of the wheel, 9 of the address; tables that doubled.
         // mio's sockets know their poll in debug builds.
         let debug = if cfg!(debug_assertions) { 16 } else { 0 };
         assert_eq!(connections.each, 2 * (40 + 33 + debug + 40 + 8 + 9));
         // 12 and 8 in the lists, 64 and 64 for the channel, its 200 bytes of name.
-        assert_eq!(find(&arithmetic.quiet, "a first subscription").each, 2 * (12 + 8 + 64 + 64) + 2 * 11 + 200 + 16);
-        assert_eq!(find(&arithmetic.quiet, "a shard's inbox").each, 4096 * 88);
+        assert_eq!(find(&capacity.quiet, "a first subscription").each, 2 * (12 + 8 + 64 + 64) + 2 * 11 + 200 + 16);
+        assert_eq!(find(&capacity.quiet, "a shard's inbox").each, 4096 * 88);
         // The parser's own: a node of its tape.
         assert_eq!(NODE_BYTES, size_of::<simd_json::Node<'_>>());
     }
 
     #[test]
     fn terms_follow_the_limits() {
-        let outbox = |given: &[(&str, &str)]| find(&Arithmetic::of(&config(given), &MACHINE).clients, "outboxes").each;
+        let outbox = |given: &[(&str, &str)]| find(&Capacity::of(&config(given), &MACHINE).clients, "outboxes").each;
         // A MiB, a turn's quarter of it and a message, all on pages of which half is empty.
         assert_eq!(outbox(&[]), 2 * ((1 << 20) + (1 << 18) + (1 << 18) + 1024));
         assert_eq!(outbox(&[("outbox-limit", "64KiB")]), 2 * ((1 << 16) + (1 << 14) + (1 << 18) + 1024));
         assert_eq!(outbox(&[("echo-path", "/echo"), ("max-message", "16MiB")]), 4 * ((1 << 24) + (1 << 16)));
 
-        let few = Arithmetic::of(&config(&[("max-subscriptions", "1"), ("http", "off")]), &MACHINE);
+        let few = Capacity::of(&config(&[("max-subscriptions", "1"), ("http", "off")]), &MACHINE);
         assert_eq!(find(&few.clients, "further subscriptions").total(), 0);
         assert_eq!(find(&few.publishers, "HTTP requests").total(), 0);
         assert_eq!(find(&few.quiet, "TLS").total(), 0);
         assert_eq!(find(&few.clients, "channels that webhooks").total(), 0);
         let hook = [("webhook", "http://a/"), ("webhook-events", "connected"), ("key", "a:1")];
-        let told = Arithmetic::of(&config(&hook), &MACHINE);
+        let told = Capacity::of(&config(&hook), &MACHINE);
         assert_eq!(find(&told.clients, "channels that webhooks").total(), 0);
         assert_eq!(find(&told.clients, "connections that webhooks").count, told.connections);
         assert_eq!(find(&told.clients, "what waits for a webhook").count, 1);
         assert_eq!(find(&few.quiet, "addresses that came lately").total(), 0);
-        let hasty = Arithmetic::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
+        let hasty = Capacity::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
         // What the table of addresses says of itself.
         assert!((3 << 20..=5 << 20).contains(&find(&hasty.quiet, "addresses that came lately").each));
     }
@@ -512,9 +510,9 @@ mod tests {
     #[test]
     fn descriptors_add_up_to_what_there_is() {
         let config = config(&[("max-connections", "1000000")]);
-        let arithmetic = Arithmetic::of(&config, &Machine { descriptors: 20_000, ..MACHINE });
-        assert_eq!(sum(&arithmetic.descriptors), 20_000);
-        assert_eq!(arithmetic.connections, room(&config, 20_000));
+        let capacity = Capacity::of(&config, &Machine { descriptors: 20_000, ..MACHINE });
+        assert_eq!(sum(&capacity.descriptors), 20_000);
+        assert_eq!(capacity.connections, room(&config, 20_000));
         assert_eq!(room(&config, 64), 0);
     }
 
@@ -522,7 +520,7 @@ mod tests {
     fn what_the_machine_cannot_hold_is_warned_of_with_a_remedy_that_works() {
         let config_of = config;
         let config = config(&[]);
-        let warnings = |machine: Machine| Arithmetic::of(&config, &machine).warnings(&config, &machine);
+        let warnings = |machine: Machine| Capacity::of(&config, &machine).warnings(&config, &machine);
         let with = |bytes| Machine { memory: Some(Memory { bytes, whose: "the test" }), ..MACHINE };
         assert_eq!(warnings(MACHINE), Vec::<String>::new());
         assert_eq!(warnings(with(64 << 30)), Vec::<String>::new());
@@ -538,14 +536,14 @@ mod tests {
         check(Machine { backlog_max: Some(128), ..MACHINE }, "somaxconn=4096");
 
         let machine = with(1 << 30);
-        let holds = Arithmetic::of(&config, &machine).warnings(&config, &machine)[0].clone();
+        let holds = Capacity::of(&config, &machine).warnings(&config, &machine)[0].clone();
         let count = holds.split("enough for ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
         let lowered = config_of(&[("max-connections", count)]);
-        assert_eq!(Arithmetic::of(&lowered, &machine).warnings(&lowered, &machine), Vec::<String>::new());
+        assert_eq!(Capacity::of(&lowered, &machine).warnings(&lowered, &machine), Vec::<String>::new());
 
         let config = config_of(&[("max-connections", "auto")]);
         let machine = Machine { descriptors: 300, ..MACHINE };
-        let warnings = Arithmetic::of(&config, &machine).warnings(&config, &machine);
+        let warnings = Capacity::of(&config, &machine).warnings(&config, &machine);
         assert!(
             matches!(&warnings[..], [warning] if warning.starts_with("300 descriptors leave none")),
             "{warnings:?}"
@@ -556,10 +554,10 @@ mod tests {
     fn auto_is_what_the_machine_holds_and_no_reason_to_warn() {
         let config = config(&[("max-connections", "auto")]);
         let check = |machine: Machine, expected: u64, why: &str| {
-            let arithmetic = Arithmetic::of(&config, &machine);
-            assert_eq!(arithmetic.connections, expected, "{}", arithmetic.title());
-            assert_eq!(arithmetic.warnings(&config, &machine), Vec::<String>::new());
-            assert!(arithmetic.title().contains(why), "{}", arithmetic.title());
+            let capacity = Capacity::of(&config, &machine);
+            assert_eq!(capacity.connections, expected, "{}", capacity.title());
+            assert_eq!(capacity.warnings(&config, &machine), Vec::<String>::new());
+            assert!(capacity.title().contains(why), "{}", capacity.title());
         };
         let with = |bytes| Machine { memory: Some(Memory { bytes, whose: "the test" }), ..MACHINE };
         check(MACHINE, 1_000_000, "name a number for more");
@@ -568,19 +566,19 @@ mod tests {
         check(Machine { tracked_max: Some(262_144), ..MACHINE }, 262_144, "the firewall tracks no more");
         let held = quiet_in(&config, 1 << 30);
         check(with(1 << 30), held, "memory holds no more");
-        let quiet = |count| sum(&Arithmetic::of_connections(&config, count).quiet);
+        let quiet = |count| sum(&Capacity::of_connections(&config, count).quiet);
         assert!(quiet(held) <= 1 << 30 && quiet(held + 1) > 1 << 30);
         // Where there is room for nobody, somebody is let in, and it is said.
-        let nothing = Arithmetic::of(&config, &with(0));
+        let nothing = Capacity::of(&config, &with(0));
         assert_eq!(nothing.connections, 1);
         assert!(nothing.warnings(&config, &with(0))[0].contains("everybody connected and quiet"));
     }
 
     #[test]
     fn the_table_and_the_lines_say_the_same() {
-        let arithmetic = Arithmetic::of(&config(&[]), &MACHINE);
-        let (table, lines) = (arithmetic.to_string(), arithmetic.lines().join("\n"));
-        let terms = [&arithmetic.quiet, &arithmetic.clients, &arithmetic.publishers];
+        let capacity = Capacity::of(&config(&[]), &MACHINE);
+        let (table, lines) = (capacity.to_string(), capacity.lines().join("\n"));
+        let terms = [&capacity.quiet, &capacity.clients, &capacity.publishers];
         for term in terms.into_iter().flatten().filter(|term| term.count > 0) {
             assert!(table.contains(term.kind) && lines.contains(term.kind), "{}", term.kind);
             assert!(table.contains(&bytes(term.total())) && lines.contains(&bytes(term.total())), "{}", term.kind);
