@@ -1,21 +1,21 @@
-# Everything a change must pass, the benches, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
+# Tests that every change must pass, benches, packages, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
 .PHONY: soak test test-long test-sdk test-clients test-console test-ops test-packaging bench instructions lines demo deb package-files
 
 test:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo rustc --lib --profile check -- --cfg fuzzing -D warnings # what the target hub_actions needs
+	cargo rustc --lib --profile check -- --cfg fuzzing -D warnings # for the fuzz target hub_actions
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
 	$(MAKE) test-sdk test-clients test-console test-ops test-packaging
-	# What comes after the soak is built beside it.
+	# The last tests are built during the soak.
 	nice -n 19 cargo test --workspace --lib --bins --no-run & build=$$!; \
 	SOAK_SECONDS=60 $(MAKE) soak && wait $$build || { kill $$build 2>/dev/null; exit 1; }
 	cargo test --workspace --lib --bins # with debug assertions and overflow checks
 
-# The JavaScript client against the server that the tests of optimized code have built.
+# Tests the JavaScript client against the server of the profile release-test.
 test-sdk:
 	@if command -v node npm >/dev/null; then CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh; \
 	else echo "SKIPPED: the tests of sdk/js need node and npm" >&2; fi
@@ -25,23 +25,23 @@ test-sdk:
 test-long:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
 
-# Clients that others wrote, and RFC 6455 case by case, against the same binary.
+# Tests other client libraries, and RFC 6455 case by case, against the same binary.
 test-clients:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/clients/run.sh
 
-# The console in Chromium, against the same binary.
+# Tests the console in Chromium, against the same binary.
 test-console:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/console/run.sh
 
-# Alert rules and metrics, judged by promtool.
+# Checks alert rules and metrics with promtool.
 test-ops:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast ops/check.sh
 
-# Assets of the Debian package, man pages, completions, unit and Dockerfile.
+# Checks the Debian package, man pages, completions, the unit and the Dockerfile.
 test-packaging:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast packaging/check.sh
 
-# A checked load beside every fault, SOAK_SECONDS long (600); exit status 1 where anything is lost, left over or uncounted.
+# Runs a checked load beside faults for SOAK_SECONDS (600). Fails if anything is lost, left over or not counted.
 soak:
 	cargo build --workspace --bins --profile release-test
 	target/release-test/loadtest soak
@@ -57,7 +57,7 @@ instructions:
 lines:
 	benches/lines.py
 
-# A server, a subscriber, one message from the one to the other.
+# Starts a server and a subscriber, and publishes one message.
 demo:
 	cargo build --release
 	@set -eu; dir=$$(mktemp -d); bin=target/release/corecast; export CORECAST_ADMIN_SOCKET=$$dir/admin.sock; \
@@ -70,13 +70,13 @@ demo:
 	$$bin publish user:13 order.paid '{"id":42}'; \
 	wait $$subscriber
 
-# The Debian package: target/debian/corecast_*.deb. Needs `cargo install cargo-deb`.
+# Builds the Debian package: target/debian/corecast_*.deb. Needs `cargo install cargo-deb`.
 deb:
 	cargo build --release --bin corecast
 	$(MAKE) package-files
 	cargo deb --no-build --strip
 
-# What a package holds that the binary prints of itself.
+# Files of the package that the binary generates.
 PACKAGE_BIN = target/release/corecast
 PACKAGE_DIR = target/package
 package-files:

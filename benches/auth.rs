@@ -1,4 +1,4 @@
-//! What checking a private channel's signature costs. Only ratios within one run are worth quoting.
+//! The cost of checking the signature of a private channel. Only ratios within one run are worth quoting.
 
 use corecast::config::Key;
 use corecast::protocol::auth::{KeyRing, sign};

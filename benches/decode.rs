@@ -1,4 +1,4 @@
-//! What reading an inbound message costs: the parser of this crate beside the two it was chosen over. All three give the same answer: the
+//! The cost of reading an inbound message with the parser of this crate and with two others. All three return the same: a
 //! verdict on the whole text, the event, and the members as raw spans. Only ratios within one run are worth quoting.
 
 use corecast::admin;
@@ -103,7 +103,7 @@ fn by_scanner(text: &str) -> Option<[Option<&str>; 3]> {
     }
 }
 
-/// Raw values of an object's members by name, by the scanner that plain publishes are read with.
+/// Raw values of an object's members by name, from the scanner for plain publishes.
 fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[Option<&'a str>; N]> {
     let mut found = [None; N];
     scan::members(text, |key, value| {

@@ -1,4 +1,4 @@
-//! What writing a frame costs, beside the floor: a copy of the finished bytes. Only ratios within one run are worth quoting.
+//! The cost of writing a frame, beside a copy of the finished bytes. Only ratios within one run are worth quoting.
 
 use corecast::protocol::event::{self, ErrorCode};
 use corecast::protocol::socket_id::SocketId;

@@ -1,6 +1,6 @@
-//! Bytes ↔ frames, side by side with tungstenite on the same bytes.
+//! Decoding and encoding frames, beside tungstenite on the same bytes.
 //!
-//! Both decoders get a buffer "from the socket" by a copy, as a read would make it. `cargo bench --bench frame`
+//! Both decoders get their input by a copy, as a read from a socket would make it. `cargo bench --bench frame`
 
 use corecast::config::Access;
 use corecast::wire::{
@@ -65,7 +65,7 @@ fn decode(c: &mut Criterion) {
             });
         });
 
-        // What it costs that a read ends in the middle.
+        // Reads that end in the middle of a frame.
         group.bench_function("corecast_cut_in_two", |b| {
             let mut decoder = Decoder::default();
             let mut buffer = vec![0; read.len() + PAGE];
@@ -145,7 +145,7 @@ fn away_from<'a>(read: &[u8], buffer: &'a mut [u8]) -> &'a mut [u8] {
     &mut buffer[start..start + read.len()]
 }
 
-/// One read gives one buffer.
+/// A source that fills one buffer in one read.
 struct Pipe<'a>(&'a [u8]);
 
 impl io::Read for Pipe<'_> {

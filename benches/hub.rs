@@ -1,4 +1,4 @@
-//! What the hub costs: delivery, membership, mail. The port only counts, so this is all but the write system call.
+//! The cost of the hub: delivery, membership, mail. The port only counts, so the write system call is not included.
 //!
 //! `cargo bench --bench hub`
 
@@ -18,7 +18,7 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Messages of a turn end to end in one page, one chunk per subscriber. Elements are deliveries.
+/// A turn whose messages are end to end in one page, with one chunk per subscriber. Elements are deliveries.
 fn fan_out(c: &mut Criterion) {
     let mut group = quick(c, "fan_out");
     for subscribers in [1, 100, 10_000] {
@@ -35,7 +35,7 @@ fn fan_out(c: &mut Criterion) {
     }
 }
 
-/// As [`fan_out`], but the subscribers keep their chunks until the next turn, as a flush that comes later does.
+/// As [`fan_out`], but the subscribers hold their chunks until the next turn, as after a partial flush.
 fn fan_out_held(c: &mut Criterion) {
     let mut group = quick(c, "fan_out_held");
     let (subscribers, batch) = (100, 16);
@@ -77,7 +77,7 @@ fn many_channels(c: &mut Criterion) {
     });
 }
 
-/// A client enters and leaves a channel of its own shard: two requests read, two replies, two letters to oneself.
+/// A client subscribes and unsubscribes on its own shard: two requests, two replies, two letters to the same shard.
 fn membership(c: &mut Criterion) {
     let mut group = quick(c, "membership");
     for subscribers in [0, 10_000] {
@@ -97,7 +97,8 @@ fn membership(c: &mut Criterion) {
     }
 }
 
-/// A turn's part of the walk for the busiest among a million channels and a million addresses. Elements are table entries.
+/// One turn's share of the search for the busiest among a million channels and a million addresses. Elements are table
+/// entries.
 fn survey(c: &mut Criterion) {
     let mut group = quick(c, "survey");
     let (mut hub, mut port) = (hub(0, 1), Counting::default());
@@ -141,7 +142,7 @@ fn disconnect(c: &mut Criterion) {
     });
 }
 
-/// Two shards: the publisher's, which is not the owner, and the owner, where the subscribers are. Publish, deliver, settle.
+/// Two shards: the publisher's, which is not the owner, and the owner. Publish, deliver, settle.
 fn mail(c: &mut Criterion) {
     let mut group = quick(c, "mail");
     for (name, at_owner) in [("subscribers_at_the_owner", true), ("subscribers_elsewhere", false)] {
@@ -165,7 +166,7 @@ fn mail(c: &mut Criterion) {
     }
 }
 
-/// A port that counts, and keeps mail for [`exchange`].
+/// A port that counts chunks, and holds mail for [`exchange`].
 #[derive(Default)]
 struct Counting {
     shard: ShardId,
@@ -200,7 +201,7 @@ impl Port for Counting {
     fn close(&mut self, _: Slot, _: CloseReason) {}
 }
 
-/// Carries mail between two hubs until there is none, then ends both turns.
+/// Passes mail between two hubs until there is none, then ends both turns.
 fn exchange(hubs: &mut [Hub; 2], ports: &mut [Counting; 2]) {
     while ports.iter().any(|port| !port.mail.is_empty()) {
         for from in 0..2 {
@@ -255,7 +256,7 @@ fn quick<'a>(c: &'a mut Criterion, name: &str) -> criterion::BenchmarkGroup<'a, 
 }
 
 const CHANNEL: &str = "room:1";
-/// With its envelope, 128 bytes.
+/// The payload of a message that has 128 bytes with its envelope.
 const MESSAGE: Message<'_> = Message {
     event: "order.paid",
     data: Some(r#"{"id":4200001,"total":"129.90","currency":"EUR","note":"0123456789abcdef"}"#),

@@ -1,5 +1,5 @@
-//! What `make instructions` counts: the data path of one shard without its sockets, a number of times. Run under
-//! callgrind for two numbers of turns, the difference is the price of one, whatever else the machine does.
+//! The program of `make instructions`: the data path of one shard without its sockets, for a number of turns. callgrind counts
+//! its instructions for two numbers of turns; the difference is the cost of the turns between, whatever the load of the machine.
 //!
 //! `instructions publish-1|publish-256|line-0|line-1|ping-1|ping-16 TURNS`
 
@@ -11,7 +11,7 @@ use desk::{Desk, ping_frame, publish_line};
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [what, turns] = &arguments[..] else {
-        // `cargo bench` runs everything that is called a bench; there is nothing to time here.
+        // `cargo bench` runs every bench, but there is nothing to time here.
         println!("counted by `make instructions`");
         return;
     };

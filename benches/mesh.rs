@@ -1,4 +1,4 @@
-//! Mail between two shards: there and back, through inboxes, doorbells and polls.
+//! Mail between two shards and back, through inboxes, doorbells and polls.
 
 use corecast::hub::mail::{Fence, Mail};
 use corecast::ids::ShardId;
@@ -31,7 +31,7 @@ fn pair() -> (End, End) {
 }
 
 impl End {
-    /// Sleeps until there is mail, and takes it all. Returns how many letters there were.
+    /// Sleeps until there is mail, and takes all of it. Returns the number of letters.
     fn take(&mut self, timeout: Option<Duration>) -> usize {
         let timeout = if self.mesh.has_mail() { Some(Duration::ZERO) } else { timeout };
         self.poll.poll(&mut self.events, timeout).expect("polled");

@@ -1,4 +1,4 @@
-//! Writing what a turn laid out, to sockets that cost what a system call costs.
+//! Writing the output of a turn to sinks that cost as much as a system call.
 
 use corecast::hub::audience::pages::{Chunk, Pages};
 use corecast::shard::output::outbox::{Outbox, Written};
@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::unix::net::UnixDatagram;
 
-/// Takes everything, for the price of a system call that sends nothing anywhere far: an empty datagram to itself.
+/// Accepts everything, at the cost of a system call: it sends an empty datagram to itself.
 struct Costly(UnixDatagram, UnixDatagram);
 
 impl Costly {
@@ -36,7 +36,7 @@ impl Write for Costly {
     }
 }
 
-/// Takes everything for nothing: what is left is our own cost.
+/// Accepts everything at no cost: the rest is the cost of the outbox.
 struct Free;
 
 impl Write for Free {
@@ -51,7 +51,7 @@ impl Write for Free {
     }
 }
 
-/// Never takes anything.
+/// Accepts nothing.
 struct Full;
 
 impl Write for Full {
@@ -65,7 +65,7 @@ impl Write for Full {
 
 const OUTBOXES: usize = 1000;
 
-/// One turn: a page of `messages` frames for each of the outboxes, or as many chunks of different pages, then one write each.
+/// One turn: one page of `messages` frames for each outbox, or as many chunks of different pages, then one write each.
 fn turn(pages: &mut Pages, outboxes: &mut [Outbox], to: &mut impl Write, messages: usize, chunks: usize) {
     let open: Vec<_> = (0..chunks)
         .map(|_| {

@@ -1,10 +1,10 @@
-//! The timer wheel: arming, and turns in which heartbeats of many connections come due.
+//! The timer wheel: arming, and turns in which the heartbeats of many connections are due.
 
 use corecast::shard::heartbeats::wheel::Wheel;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const KEYS: u32 = 100_000;
-/// Ticks of a heartbeat interval: 30 s.
+/// A heartbeat interval of 30 s, in ticks.
 const INTERVAL: u32 = 300;
 
 fn wheel(criterion: &mut Criterion) {

@@ -1,5 +1,5 @@
-//! After warm-up nothing is allocated per delivery and per heartbeat (invariant 4). A binary of its own, because its
-//! allocator counts.
+//! After warm-up, deliveries and heartbeats allocate nothing (invariant 4). It is a separate binary, because its allocator
+//! counts.
 
 #[path = "support/desk.rs"]
 mod desk;
@@ -7,7 +7,7 @@ mod desk;
 use allocation_counter::measure;
 use desk::{Desk, ping_frame, publish_line};
 
-/// Turns before the counting starts: pages, lists and tables have grown to what the load needs.
+/// Turns before counting: pages, lists and tables have reached the size that the load needs.
 const WARM_UP: usize = 64;
 const TURNS: usize = 256;
 
@@ -26,7 +26,7 @@ fn no_allocation_per_delivery() {
             (0..messages).for_each(|_| desk.line(&line));
             desk.flush();
         });
-        assert!(desk.sink.bytes > 1000 * 128 * messages * (WARM_UP + TURNS), "everything was written");
+        assert!(desk.sink.bytes > 1000 * 128 * messages * (WARM_UP + TURNS), "not everything was written");
     }
 }
 

@@ -1,5 +1,5 @@
-//! One shard's data path without its sockets: admin lines and client frames in, bytes written to a sink out. What the
-//! allocation test and the instruction counts measure.
+//! The data path of one shard without its sockets: admin lines and client frames in, bytes to a sink out. The allocation test
+//! and the instruction counts measure it.
 
 use corecast::admin::lines::LineSession;
 use corecast::admin::lines::reader::Parser;
@@ -15,10 +15,10 @@ use corecast::shard::output::outbox::{Outbox, Written};
 use corecast::wire::decoder::{Decoder, Message};
 use std::io::{self, IoSlice, Write};
 
-/// Takes everything and keeps nothing.
+/// Accepts and drops all output.
 #[derive(Default)]
 pub struct Sink {
-    /// Bytes taken.
+    /// Bytes accepted.
     pub bytes: usize,
 }
 
@@ -37,7 +37,7 @@ impl Write for Sink {
     }
 }
 
-/// The outboxes, and who has something new.
+/// The outboxes, and the connections with new output.
 #[derive(Default)]
 struct Outboxes {
     outboxes: Vec<Outbox>,
@@ -72,12 +72,12 @@ pub struct Desk {
     session: LineSession,
     parser: Parser,
     decoder: Decoder,
-    /// Where everything is written.
+    /// The destination of all output.
     pub sink: Sink,
 }
 
 impl Desk {
-    /// The shard, with its subscribers.
+    /// A shard with its subscribers.
     pub fn new(subscribers: usize) -> Desk {
         let limits = Limits { connections_max: usize::MAX, ..Limits::default() };
         let mut desk = Desk {
@@ -97,12 +97,12 @@ impl Desk {
         desk
     }
 
-    /// One admin line, as read from the socket.
+    /// Handles one admin line, as read from the socket.
     pub fn line(&mut self, line: &[u8]) {
         self.session.line(line, &mut self.parser, &mut self.hub, &mut self.port);
     }
 
-    /// A client's frames, as read from its socket; they are unmasked in place.
+    /// Handles a client's frames, as read from its socket. They are unmasked in place.
     pub fn frames(&mut self, slot: Slot, bytes: &mut [u8]) {
         let mut at = 0;
         loop {
@@ -121,18 +121,18 @@ impl Desk {
         }
     }
 
-    /// The end of a turn: lays out, writes, and drops the replies of the admin session.
+    /// Ends a turn: delivers, writes, and drops the replies of the admin session.
     pub fn flush(&mut self) {
         self.hub.end_turn(&mut self.port);
         while let Some(slot) = self.port.dirty.pop() {
             let written = self.port.outboxes[slot as usize].write(self.hub.pages_mut(), &mut self.sink);
-            assert_eq!(written.expect("the sink takes everything").0, Written::All);
+            assert_eq!(written.expect("the sink accepts everything").0, Written::All);
         }
         self.session.output.clear();
     }
 }
 
-/// A publish of 128 bytes of data to the channel of every [`Desk`].
+/// An admin line that publishes 128 bytes of data to the channel of every [`Desk`].
 pub fn publish_line() -> Vec<u8> {
     let data = "x".repeat(126);
     format!(r#"{{"id":1,"command":"publish","channel":"bench","event":"m","data":"{data}"}}"#).into_bytes()
