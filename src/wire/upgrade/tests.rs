@@ -1,0 +1,263 @@
+use super::*;
+use crate::config::Origin;
+use proptest::prelude::*;
+
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+const PLAIN: &str = "GET /live?token=1 HTTP/1.1\r\nHost: a\r\n\r\n";
+/// RFC 6455 §1.2, with what browsers add.
+const BROWSER: &str = "GET /live?token=1 HTTP/1.1\r\n\
+    Host: server.example.com\r\n\
+    Connection: keep-alive, Upgrade\r\n\
+    Upgrade: websocket\r\n\
+    Origin: http://example.com\r\n\
+    Sec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: chat, superchat\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+    \r\n";
+const RESPONSE: &str = "HTTP/1.1 101 Switching Protocols\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+    \r\n";
+
+/// The browser's request with one part replaced.
+fn with(part: &str, replacement: &str) -> String {
+    assert!(BROWSER.contains(part));
+    BROWSER.replacen(part, replacement, 1)
+}
+
+#[track_caller]
+fn check_accepted(request: impl AsRef<[u8]>) {
+    let request = request.as_ref();
+    let mut input = request.to_vec();
+    input.extend_from_slice(b"\x81\x80\r\n\r\n");
+    for input in [request, &input] {
+        let mut out = Vec::new();
+        match upgrade(input, &Access::default(), false, &mut out) {
+            Upgrade::Accepted { request_len, .. } => assert_eq!(request_len, request.len()),
+            other => panic!("{other:?}: {}", String::from_utf8_lossy(&out)),
+        }
+        assert_eq!(String::from_utf8_lossy(&out), RESPONSE);
+    }
+}
+
+/// Access to these paths, and from these origins.
+fn access(paths: &[&str], origins: &[&str]) -> Access {
+    Access {
+        paths: paths.iter().map(|&path| path.to_owned()).collect(),
+        origins: origins.iter().map(|origin| Origin::parse(origin).expect("an origin")).collect(),
+        ..Access::default()
+    }
+}
+
+#[track_caller]
+fn check_refused(request: impl AsRef<[u8]>, refusal: &Refusal) {
+    let mut out = Vec::new();
+    let access = access(&["/live", "/"], &["http://example.com"]);
+    match upgrade(request.as_ref(), &access, false, &mut out) {
+        Upgrade::Refused(found) => assert_eq!(found.why, refusal.why),
+        other => panic!("{other:?}"),
+    }
+    let response = String::from_utf8(out).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert_eq!(head.lines().next(), Some(&*format!("HTTP/1.1 {}", refusal.status)));
+    for line in refusal.headers.lines().chain(["Content-Type: text/plain; charset=utf-8"]) {
+        assert!(head.lines().any(|it| it == line), "{line} in {head}");
+    }
+    assert!(head.contains("\r\nConnection: close"), "{head}");
+    let text = refusal.text.replace("{limit}", "8192");
+    assert!(head.contains(&format!("\r\nContent-Length: {}", text.len())), "{head}");
+    assert_eq!(body, if request.as_ref().starts_with(b"HEAD") { "" } else { &text });
+}
+
+#[track_caller]
+fn check_partial(input: impl AsRef<[u8]>) {
+    let mut out = Vec::new();
+    let upgrade = upgrade(input.as_ref(), &Access::default(), false, &mut out);
+    assert!(matches!(upgrade, Upgrade::Partial), "{upgrade:?} for {} bytes", input.as_ref().len());
+    assert!(out.is_empty());
+}
+
+#[test]
+fn upgrades_are_accepted() {
+    check_accepted(BROWSER);
+    check_accepted(format!("\r\n\r\n{BROWSER}"));
+    check_accepted(with("Upgrade: websocket", "UPGRADE:WebSocket"));
+    check_accepted(with("Upgrade: websocket", "Upgrade: h2c, websocket"));
+    check_accepted(with("keep-alive, Upgrade", "keep-alive\r\nConnection:\tupgrade"));
+    check_accepted(with("/live?token=1", "http://server.example.com/live"));
+    check_accepted(with("Origin: http://example.com", "Content-Length: 0"));
+}
+
+#[test]
+fn the_query_does_not_matter_to_the_path() {
+    #[track_caller]
+    fn check(target: &str, paths: &[&str], expected: Option<Endpoint>) {
+        let access = Access { echo_path: Some("/echo".into()), ..access(paths, &[]) };
+        let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &access, false, &mut Vec::new());
+        let endpoint = match upgrade {
+            Upgrade::Accepted { endpoint, .. } => Some(endpoint),
+            _ => None,
+        };
+        assert_eq!(endpoint, expected, "{target} of {paths:?}");
+    }
+    let (channels, echo) = (Some(Endpoint::Channels), Some(Endpoint::Echo));
+    check("/anything", &[], channels);
+    check("/live", &["/live"], channels);
+    check("/live?x=/y", &["/app", "/live"], channels);
+    check("http://a/live?x", &["/live"], channels);
+    check("/live/", &["/live"], None);
+    check("/", &["/live"], None);
+    check("/echo", &[], echo);
+    check("/echo?case=1", &["/live"], echo);
+    check("/echo/", &[], channels);
+    check("/echo/", &["/live"], None);
+}
+
+#[test]
+fn browsers_connect_from_allowed_origins() {
+    #[track_caller]
+    fn check(origin: &str, origins: &[&str], expected: bool) {
+        let request = with("Origin: http://example.com\r\n", origin);
+        let upgrade = upgrade(request.as_bytes(), &access(&[], origins), false, &mut Vec::new());
+        assert_eq!(matches!(upgrade, Upgrade::Accepted { .. }), expected, "{upgrade:?}");
+    }
+    let origins = ["https://example.com", "https://*.example.com"];
+    check("Origin: https://example.com\r\n", &origins, true);
+    check("Origin: https://www.example.com\r\n", &origins, true);
+    check("Origin: http://example.com\r\n", &origins, false);
+    check("Origin: null\r\n", &origins, false);
+    check("Origin:\r\n", &origins, false);
+    check("Origin: null\r\n", &[], true);
+    // Not a browser: a client that can omit the header can also forge it.
+    check("", &origins, true);
+    check("Origin: https://example.com\r\nOrigin: https://example.com\r\n", &origins, false);
+}
+
+#[test]
+fn trusted_proxies_name_the_client() {
+    #[track_caller]
+    fn check(headers: &str, is_proxied: bool, expected: Option<&str>) {
+        let access = Access { trusted: vec!["10.0.0.0/8".parse().expect("a network")], ..Access::default() };
+        let request = with("Origin: http://example.com\r\n", headers);
+        match upgrade(request.as_bytes(), &access, is_proxied, &mut Vec::new()) {
+            Upgrade::Accepted { forwarded_for, .. } => {
+                assert_eq!(forwarded_for.map(|it| it.ip().to_string()).as_deref(), expected, "{headers}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    check("X-Forwarded-For: 203.0.113.7\r\n", true, Some("203.0.113.7"));
+    check("X-Forwarded-For: 203.0.113.7\r\n", false, None);
+    check("x-forwarded-for: 6.6.6.6\r\nX-FORWARDED-FOR: 203.0.113.7, 10.1.1.1\r\n", true, Some("203.0.113.7"));
+    check("X-Forwarded-For: not-an-address\r\n", true, None);
+    check("", true, None);
+}
+
+#[test]
+fn each_fault_has_its_refusal() {
+    check_refused(with("GET", "POST"), &METHOD_NOT_GET);
+    check_refused(with("GET", "HEAD"), &METHOD_NOT_GET);
+    check_refused(with("HTTP/1.1", "HTTP/1.0"), &HTTP_VERSION);
+    check_refused(with("/live", "/other"), &PATH_NOT_SERVED);
+    check_refused(with("http://example.com", "http://evil.example"), &ORIGIN_NOT_ALLOWED);
+    check_refused(PLAIN, &NOT_AN_UPGRADE);
+    check_refused(with("Upgrade: websocket", "Upgrade: h2c"), &NOT_AN_UPGRADE);
+    check_refused(with("keep-alive, Upgrade", "keep-alive"), &NOT_AN_UPGRADE);
+    check_refused(with("Version: 13", "Version: 8"), &WEBSOCKET_VERSION);
+    check_refused(with("Sec-WebSocket-Version: 13\r\n", ""), &WEBSOCKET_VERSION);
+    check_refused(with("Host: server.example.com\r\n", ""), &BAD_HOST);
+    check_refused(with("Host: ", "Host: a\r\nHost: "), &BAD_HOST);
+    check_refused(with("Origin: http://example.com", "Content-Length: 5"), &BODY);
+    check_refused(with("Origin: http://example.com", "Transfer-Encoding: chunked"), &BODY);
+    check_refused(with("Origin", "Bad Header"), &MALFORMED);
+    check_refused(with("HTTP/1.1", "HTTP/2.0"), &MALFORMED);
+    check_refused("hello\r\n\r\n", &MALFORMED);
+    check_refused(BROWSER.replace("\r\n", "\n") + "\r\n\r\n", &MALFORMED);
+    check_refused(b"\x16\x03\x01\x02\x00", &MALFORMED);
+}
+
+#[test]
+fn keys_are_base64_of_16_bytes() {
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    check_refused(with(&format!("Sec-WebSocket-Key: {key}\r\n"), ""), &BAD_KEY);
+    check_refused(with(key, &format!("{key}\r\nSec-WebSocket-Key: {key}")), &BAD_KEY);
+    for bad in [
+        "",
+        "==",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQ!!",
+        "dGhlIHNhbXBsZSBub25jZR==",
+        "AAAAAAAAAAAAAAAAAAAAAAAA",
+    ] {
+        check_refused(with(key, bad), &BAD_KEY);
+    }
+    // Every last digit that is legal.
+    for good in
+        ["AAAAAAAAAAAAAAAAAAAAAA==", "+/+/+/+/+/+/+/+/+/+/+Q==", "zzzzzzzzzzzzzzzzzzzzzg==", "999999999999999999999w=="]
+    {
+        assert!(is_key(good.as_bytes()), "{good}");
+    }
+}
+
+#[test]
+fn a_large_request_is_refused_at_the_limit() {
+    let padded = |len: usize| with("Origin: http://example.com", &format!("X: {}", "x".repeat(len)));
+    let fits = REQUEST_BYTES_MAX - padded(0).len();
+    check_accepted(padded(fits));
+    check_partial(&padded(fits)[..REQUEST_BYTES_MAX - 1]);
+    check_refused(padded(fits + 1), &TOO_LARGE);
+    check_refused(&padded(fits + 1)[..REQUEST_BYTES_MAX], &TOO_LARGE);
+    check_refused("\r\n".repeat(REQUEST_BYTES_MAX), &TOO_LARGE);
+    check_refused(with("Origin: http://example.com", "X: y\r\n".repeat(124).trim_end()), &TOO_MANY_HEADERS);
+}
+
+#[test]
+fn each_refusal_has_its_own_label() {
+    for (kind, refusal) in REFUSALS.iter().enumerate() {
+        assert_eq!(refusal.kind(), kind, "{}", refusal.why);
+    }
+}
+
+#[test]
+fn every_prefix_is_partial() {
+    for request in [BROWSER, PLAIN, &format!("\r\n{BROWSER}")] {
+        for len in 0..request.len() {
+            check_partial(&request[..len]);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_answered_once_or_incomplete(noise in prop::collection::vec(any::<u8>(), 0..300), begins in any::<bool>()) {
+        let input = [if begins { &b"GET / HTTP/1.1\r\n"[..] } else { b"" }, &noise, b"\r\n\r\n"].concat();
+        let mut out = Vec::new();
+        let upgrade = upgrade(&input, &Access::default(), true, &mut out);
+        prop_assert_eq!(matches!(upgrade, Upgrade::Partial), out.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_request_is_answered_once_or_incomplete(at in 0..BROWSER.len(), value in any::<u8>()) {
+        let mut input = BROWSER.as_bytes().to_vec();
+        input[at] = value;
+        let mut out = Vec::new();
+        let upgrade = upgrade(&input, &Access::default(), true, &mut out);
+        prop_assert_eq!(matches!(upgrade, Upgrade::Partial), out.is_empty());
+    }
+
+    #[test]
+    fn every_prefix_of_a_request_is_partial(
+        headers in prop::collection::vec(("X-[A-Za-z]{1,10}", "[!-~]{0,20}"), 0..10),
+        path in "/[a-z/]{0,20}",
+    ) {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = with("/live?token=1", &path).replacen("Origin: http://example.com\r\n", &headers, 1);
+        for len in 0..request.len() {
+            check_partial(&request[..len]);
+        }
+        check_accepted(&request);
+    }
+}
