@@ -1,4 +1,4 @@
-//! The decoder says the same as tungstenite's, on the same bytes, however they are cut.
+//! The decoder gives the same result as tungstenite's, on the same bytes, for any division of them into inputs.
 
 use super::decoder::{self, Decoder, Violation};
 use super::frame::{Opcode, encode_header};
@@ -40,7 +40,7 @@ proptest! {
         prop_assert_eq!(ours, theirs(&stream));
     }
 
-    /// RFC 6455 §8.1, at once: neither the end of the frame nor that of the message is waited for.
+    /// RFC 6455 §8.1, at the first invalid byte, before the end of the frame or of the message.
     #[test]
     fn an_invalid_text_fails_with_the_byte_that_makes_it_so(
         text in "\\PC{0,20}",
@@ -98,7 +98,7 @@ proptest! {
     }
 }
 
-/// What a stream decodes to.
+/// The result of a stream.
 #[derive(Clone, Debug, PartialEq)]
 struct Outcome {
     messages: Vec<Message>,
@@ -110,12 +110,12 @@ enum Kind {
     Protocol,
     InvalidUtf8,
     TooBig,
-    /// tungstenite takes a length that is not in its shortest form, and refuses close code 1014.
+    /// tungstenite accepts a length that is not in its shortest form, and refuses close code 1014.
     TheyDiffer,
 }
 
-/// With several faults in one frame the two may name different ones: ours is the first in the order of the bytes, and is
-/// found as soon as it is there, tungstenite's when the frame is whole.
+/// With several faults in one frame the two may name different ones. Ours is the first in the order of the bytes, as soon as it
+/// arrives; tungstenite looks when the frame is whole.
 fn check_damaged(stream: &[u8], cuts: &[Index]) -> Result<(), TestCaseError> {
     let ours = check_all_cuttings(stream, cuts);
     let theirs = theirs(stream);
@@ -133,7 +133,7 @@ fn is_code_1014(outcome: &Outcome) -> bool {
     matches!(outcome.messages.last(), Some(Message::Close(Some(close))) if u16::from(close.code) == 1014)
 }
 
-/// Our outcome, which is the same whole, at every cut in two, byte by byte and at `cuts`.
+/// Our result, which is the same for the whole stream, for every cut in two, byte by byte, and with `cuts`.
 fn check_all_cuttings(stream: &[u8], cuts: &[Index]) -> Outcome {
     let whole = decode(&[stream]);
     for cut in 0..=stream.len() {
@@ -192,7 +192,7 @@ fn theirs(stream: &[u8]) -> Outcome {
     let mut outcome = Outcome { messages: Vec::new(), violation: None };
     loop {
         match context.read(&mut stream) {
-            // It reports an illegal code as a close of its own.
+            // tungstenite replaces an illegal code with a close of its own.
             Ok(Message::Close(Some(close)))
                 if close.code == CloseCode::Protocol && close.reason.as_str() == "Protocol violation" =>
             {
@@ -218,7 +218,7 @@ fn theirs(stream: &[u8]) -> Outcome {
     }
 }
 
-/// Reads come from a slice, writes go nowhere, and at the end it would block.
+/// Reads from a slice, and would block at its end; discards writes.
 struct Pipe<'a>(&'a [u8]);
 
 impl io::Read for Pipe<'_> {
@@ -236,7 +236,7 @@ impl io::Write for Pipe<'_> {
     }
 }
 
-/// Messages, some in fragments with control frames between them, and perhaps a close; payloads up to `bytes_max`.
+/// Messages, some in fragments with control frames between them, and sometimes a close; payloads up to `bytes_max`.
 fn legal_stream(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
     let close = prop_oneof![
         4 => Just(Vec::new()),
@@ -279,7 +279,7 @@ fn control_frame() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(first, payload, mask)| masked(first, &payload, mask))
 }
 
-/// Frames with exactly one fault, which follows whatever was legal.
+/// Frames with exactly one fault, behind any legal frames.
 fn fault() -> impl Strategy<Value = Vec<u8>> {
     let reserved_bits = (1u8..8, prop_oneof![Just(FIN | TEXT), Just(FIN | BINARY), Just(PING), Just(CLOSE)])
         .prop_map(|(bits, first)| masked(first | bits << 4, b"", 1));
