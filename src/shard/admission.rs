@@ -99,7 +99,7 @@ impl Admission {
     /// A verdict, and whether a connection waits for it.
     pub fn pop_verdict(&mut self) -> Option<(Arrival, Verdict, bool)> {
         let (arrival, verdict) = self.verdicts.pop()?;
-        let is_awaited = self.arrivals.hear(arrival, verdict);
+        let is_awaited = self.arrivals.apply_verdict(arrival, verdict);
         Some((arrival, verdict, is_awaited))
     }
 

@@ -10,7 +10,7 @@ use crate::api::operation::{self, Events};
 use crate::api::{Refusal, Reply};
 use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::TAPS;
-use crate::hub::observe::follower::{Follower, Told};
+use crate::hub::observe::follower::{Follower, FollowerUpdate};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ShardId};
@@ -163,8 +163,8 @@ impl<C: Codec> Session<C> {
                 self.finish(asker, Err(Refusal::TooMany { what, limit }));
             }
             (Source::Events { follower, number: snapshot }, answer) => {
-                let told = follower.hear(answer, shards);
-                if let Some(Told::Following { number, .. }) = told {
+                let told = follower.take_answer(answer, shards);
+                if let Some(FollowerUpdate::Following { number, .. }) = told {
                     (*snapshot, stream.has_begun) = (number, true);
                 }
                 let snapshot = *snapshot;
@@ -189,23 +189,23 @@ impl<C: Codec> Session<C> {
     }
 
     /// `number`: that of the snapshot.
-    fn hear_told(&mut self, asker: Asker, number: u64, told: Option<Told>) {
+    fn hear_told(&mut self, asker: Asker, number: u64, told: Option<FollowerUpdate>) {
         match told {
-            None | Some(Told::NoMore) => {}
-            Some(Told::Following { epoch, number, is_snapshot }) => {
+            None | Some(FollowerUpdate::NoMore) => {}
+            Some(FollowerUpdate::Following { epoch, number, is_snapshot }) => {
                 self.finish(asker, Ok(Reply::Following { epoch, number }));
                 if is_snapshot {
                     self.tell(Piece::Snapshot { number });
                 }
             }
-            Some(Told::Channels(channels)) => self.tell(Piece::Channels { number, channels }),
-            Some(Told::Connections(connections)) => self.tell(Piece::Connections { number, connections }),
-            Some(Told::SnapshotEnd { connections_page, channels, connections }) => {
+            Some(FollowerUpdate::Channels(channels)) => self.tell(Piece::Channels { number, channels }),
+            Some(FollowerUpdate::Connections(connections)) => self.tell(Piece::Connections { number, connections }),
+            Some(FollowerUpdate::SnapshotEnd { connections_page, channels, connections }) => {
                 self.tell(Piece::Connections { number, connections: connections_page });
                 self.tell(Piece::SnapshotEnd { number, channels, connections });
             }
-            Some(Told::Events { number, events }) => self.tell(Piece::Events { number, events }),
-            Some(Told::FellBehind { missing }) => self.tell(Piece::FellBehind { missing }),
+            Some(FollowerUpdate::Events { number, events }) => self.tell(Piece::Events { number, events }),
+            Some(FollowerUpdate::FellBehind { missing }) => self.tell(Piece::FellBehind { missing }),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Arrivals {
     /// The owner's verdict is there. Returns whether somebody waited for it; if not, and if the owner counts who asked, it is
     /// to be told that they left. A verdict that was asked for by an earlier connection of the same slot and address is as
     /// good as one's own, which will then find nobody waiting.
-    pub fn hear(&mut self, arrival: Arrival, verdict: Verdict) -> bool {
+    pub fn apply_verdict(&mut self, arrival: Arrival, verdict: Verdict) -> bool {
         let Arrival { address, slot, .. } = arrival;
         let is_awaited = self.of(slot) == Stage::Asked && self.addresses[slot as usize] == address;
         if is_awaited {
@@ -150,17 +150,20 @@ mod tests {
         let mut arrivals = Arrivals::default();
         assert_eq!((arrivals.of(7), arrivals.leave(7)), (Stage::None, None));
         arrivals.ask(7, a);
-        assert!(!arrivals.hear(arrival(7, b), Verdict::Counted) && !arrivals.hear(arrival(6, a), Verdict::Counted));
-        assert!(arrivals.hear(arrival(7, a), Verdict::Refused(Excess::Upgrades)));
-        assert!(!arrivals.hear(arrival(7, a), Verdict::Counted), "nobody waits any more");
+        assert!(
+            !arrivals.apply_verdict(arrival(7, b), Verdict::Counted)
+                && !arrivals.apply_verdict(arrival(6, a), Verdict::Counted)
+        );
+        assert!(arrivals.apply_verdict(arrival(7, a), Verdict::Refused(Excess::Upgrades)));
+        assert!(!arrivals.apply_verdict(arrival(7, a), Verdict::Counted), "nobody waits any more");
         assert_eq!(arrivals.leave(7), Some((a, true)));
         assert_eq!(arrivals.leave(7), None);
         arrivals.ask(7, b);
         assert_eq!(arrivals.leave(7), None, "the verdict is still on its way, and will find nobody");
-        assert!(!arrivals.hear(arrival(7, b), Verdict::Counted));
+        assert!(!arrivals.apply_verdict(arrival(7, b), Verdict::Counted));
         arrivals.ask(3, a);
         arrivals.name(3, Named { address: ([192, 0, 2, 7], 0).into(), by: Source::ForwardedFor });
-        assert!(arrivals.hear(arrival(3, a), Verdict::Counted));
+        assert!(arrivals.apply_verdict(arrival(3, a), Verdict::Counted));
         assert_eq!(arrivals.leave(3), Some((a, false)));
         assert!(arrivals.named(3).is_none());
     }

@@ -1,8 +1,9 @@
-//! The busiest channels and addresses that a shard owns: a walk through both tables, a part of it in each turn, because a
-//! shard can own millions of entries and nobody is to wait for them.
+//! The busiest channels and addresses that a shard owns. A survey walks both tables, a bounded number of entries in each
+//! turn: a shard can own millions of entries, and one long walk would delay everything else.
 //!
-//! It is a picture of tables that change while it is made. Who comes behind the walk is missed; a channel that was left and
-//! entered again, or an address whose table grew, can be met twice, which [`Best::ranked`] undoes.
+//! The tables change during the walk, so the result is approximate. An entry that is added behind the walk is missed. A
+//! channel that was vacated and occupied again, or an address in a table that grew, can be found twice; [`Best::ranked`]
+//! removes such duplicates.
 
 use crate::api::By;
 use crate::hub::admission::addresses::{Address, Addresses};
@@ -19,27 +20,27 @@ pub struct BusyChannel {
     pub channel: ChannelName,
     /// Subscribers of all shards.
     pub subscribers: u64,
-    /// Messages since it has had subscribers.
+    /// Messages since the channel became occupied.
     pub messages: u64,
 }
 
 /// An address among the busiest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BusyAddress {
-    /// Where from.
+    /// The address.
     pub address: Address,
-    /// Its connections, in all shards.
+    /// Its connections in all shards.
     pub connections: u32,
 }
 
-/// What decides first, and what decides between equals.
+/// The value that decides the order, and the value that decides between equals.
 pub type Rank = (u64, u64);
 
-/// The best of all that is offered.
+/// The items of highest rank among those that were offered.
 #[derive(Clone, Debug)]
 pub struct Best<T> {
     limit: usize,
-    /// The worst of them on top.
+    /// The item of lowest rank is on top.
     heap: BinaryHeap<Reverse<Ranked<T>>>,
 }
 
@@ -50,12 +51,12 @@ struct Ranked<T> {
 }
 
 impl<T> Best<T> {
-    /// Of nothing so far; at most `limit`.
+    /// Empty; keeps at most `limit` items.
     pub fn new(limit: usize) -> Best<T> {
         Best { limit, heap: BinaryHeap::new() }
     }
 
-    /// One more; made only if it is among the best so far.
+    /// Offers an item, which is made only if its rank is high enough.
     pub fn offer(&mut self, rank: Rank, item: impl FnOnce() -> T) {
         if self.heap.len() < self.limit {
             self.heap.push(Reverse(Ranked { rank, item: item() }));
@@ -66,14 +67,14 @@ impl<T> Best<T> {
         }
     }
 
-    /// All that another has found.
+    /// Adds the items of another.
     pub fn add(&mut self, other: Best<T>) {
         for Reverse(Ranked { rank, item }) in other.heap {
             self.offer(rank, || item);
         }
     }
 
-    /// The best first; those of one name once, and equals by it.
+    /// The items, highest rank first, and by name between equals. Of several items with one name only the best is kept.
     pub fn ranked<K: Ord + ?Sized>(self, name: impl Fn(&T) -> &K) -> impl Iterator<Item = T> {
         let mut all: Vec<Ranked<T>> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
         all.sort_by(|a, b| name(&a.item).cmp(name(&b.item)).then(b.rank.cmp(&a.rank)));
@@ -103,7 +104,7 @@ impl<T> PartialEq for Ranked<T> {
 
 impl<T> Eq for Ranked<T> {}
 
-/// A walk, and how far it has come.
+/// A walk through both tables, and its position.
 pub struct Survey {
     pub(super) asker: Asker,
     by: By,
@@ -119,12 +120,13 @@ impl Survey {
         Survey { asker, by, next_channel: 0, next_address: 0, channels, addresses }
     }
 
-    /// Whether the session of this request asked for it.
+    /// Whether the session of this asker requested it.
     pub(super) fn is_for(&self, asker: Asker) -> bool {
         Asker { request: asker.request, ..self.asker } == asker
     }
 
-    /// Looks at up to `entries` places of the tables. Returns how many of them are left over: some, when it is done.
+    /// Looks at up to `entries` entries of the tables. Returns the part of `entries` that is left over: 0 while the walk is
+    /// incomplete.
     pub(super) fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> usize {
         let end = directory.end().min(self.next_channel.saturating_add(entries));
         let left = entries - end.saturating_sub(self.next_channel);
@@ -158,17 +160,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_are_kept_and_equals_are_told_by_name() {
+    fn the_best_are_kept_and_equals_are_ordered_by_name() {
         let mut best = Best::new(3);
         for (rank, item) in [(1, "f"), (5, "e"), (3, "d"), (5, "c"), (2, "b"), (4, "a")] {
             best.offer((rank, 0), || item);
         }
-        best.offer((4, 0), || panic!("no better than the worst, and made all the same"));
+        best.offer((4, 0), || panic!("an item that is not better than the worst was made"));
         assert!(best.ranked(|item| *item).eq(["c", "e", "a"]));
     }
 
     #[test]
-    fn who_was_met_twice_is_told_once_as_the_better_one() {
+    fn an_item_found_twice_is_returned_once_with_the_better_rank() {
         let [mut best, mut other] = [3, 3].map(Best::new);
         best.offer((1, 0), || ("a", 1));
         best.offer((3, 0), || ("b", 3));

@@ -1,8 +1,7 @@
-//! A consumer of events: what it asks for next, and what the answers mean. A snapshot takes it through all shards, page by
-//! page: the channels first, then the connections; then it asks the journal for more, again and again.
+//! The state of one consumer of lifecycle events: its next question, and what an answer means. For a snapshot it asks all
+//! shards page by page: first for the channels, then for the connections. After that it keeps asking the journal for more.
 //!
-//! One question is open at a time and the next is asked when there is room for its answer, so whoever reads slowly is told
-//! slowly.
+//! At most one question is open, and the next is asked once there is room for its answer. So a slow reader receives slowly.
 
 use crate::api::operation::ChannelCount;
 use crate::api::operation::Connections;
@@ -12,16 +11,18 @@ use crate::hub::observe::journal::JOURNAL;
 use crate::hub::observe::reports::Event;
 use crate::ids::ShardId;
 
-/// One consumer's place.
+/// One consumer: its stage, and its position in the snapshot.
 pub struct Follower {
     stage: Stage,
-    /// Where the shard that is asked goes on.
+    /// Where the next page of `shard` starts.
     after: u32,
+    /// The shard that is asked for pages.
     shard: ShardId,
-    /// A question is open.
+    /// Whether a question is open.
     is_asking: bool,
-    /// What the snapshot had.
+    /// Channels in the snapshot so far.
     channels: u64,
+    /// Connections in the snapshot so far.
     connections: u64,
 }
 
@@ -34,35 +35,35 @@ enum Stage {
     Over,
 }
 
-/// What there is to say.
+/// What a consumer is sent because of an answer.
 #[derive(Debug)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
-pub enum Told {
-    /// Events after `number` follow, in the snapshot's case the state at that number first.
+pub enum FollowerUpdate {
+    /// The events after `number` follow. If it `is_snapshot`, the state at that number comes first.
     Following { epoch: u64, number: u64, is_snapshot: bool },
-    /// A page of the snapshot.
+    /// A page of the snapshot's channels.
     Channels(Vec<ChannelCount>),
-    /// Another.
+    /// A page of the snapshot's connections.
     Connections(Vec<ConnectionInfo>),
-    /// The last page of the snapshot, which had so much in all.
+    /// The last page of the snapshot, and the totals of all pages.
     SnapshotEnd { connections_page: Vec<ConnectionInfo>, channels: u64, connections: u64 },
-    /// Consecutive events; the first one's number.
+    /// Consecutive events, and the number of the first.
     Events { number: u64, events: Box<[Event]> },
-    /// What would be next is no longer kept, and `missing` events with it; the end.
+    /// The next `missing` events are no longer kept. This ends the stream.
     FellBehind { missing: u64 },
-    /// The server stops; the end.
+    /// The server stops. This ends the stream.
     NoMore,
 }
 
 impl Follower {
-    /// Asks the [`JOURNAL`] to begin. `since`: everything up to there, of the run `epoch`, is known.
+    /// A new consumer, and its first question to the [`JOURNAL`]. It has the events up to `since` of the run `epoch`.
     pub fn new(since: Option<u64>, epoch: Option<u64>, is_own: bool) -> (Follower, Question) {
         let follower =
             Follower { stage: Stage::Begins, after: 0, shard: 0, is_asking: true, channels: 0, connections: 0 };
         (follower, Question::Follow { since, epoch, is_own })
     }
 
-    /// What to ask next, and whom; `None`: a question is open, or it is over.
+    /// The next question and the shard to ask; `None` if a question is open, or the stream has ended.
     pub fn ask(&mut self) -> Option<(ShardId, Question)> {
         let (limit, after) = (PAGE_MAX, self.after);
         let question = match self.stage {
@@ -76,51 +77,51 @@ impl Follower {
         Some(question)
     }
 
-    /// Whether there is something to ask, once there is room for the answer.
+    /// Whether [`Follower::ask`] has a question to ask.
     pub fn is_ready(&self) -> bool {
         !self.is_asking && self.stage != Stage::Over
     }
 
-    /// The answer to what was asked.
-    pub fn hear(&mut self, answer: Answer, shards: usize) -> Option<Told> {
+    /// Takes the answer to the open question.
+    pub fn take_answer(&mut self, answer: Answer, shards: usize) -> Option<FollowerUpdate> {
         self.is_asking = false;
         match (self.stage, answer) {
             (Stage::Begins, Answer::Following { epoch, number, is_snapshot }) => {
                 self.stage = if is_snapshot { Stage::Channels } else { Stage::Live };
-                Some(Told::Following { epoch, number, is_snapshot })
+                Some(FollowerUpdate::Following { epoch, number, is_snapshot })
             }
             (Stage::Channels, Answer::Page { rows: Rows::Channels(channels), next }) => {
                 self.channels += channels.len() as u64;
                 self.turn(next, shards, Stage::Connections);
-                Some(Told::Channels(channels))
+                Some(FollowerUpdate::Channels(channels))
             }
             (Stage::Connections, Answer::Page { rows: Rows::Connections(page), next }) => {
                 self.connections += page.len() as u64;
                 self.turn(next, shards, Stage::Live);
                 let Follower { channels, connections, .. } = *self;
                 Some(match self.stage {
-                    Stage::Live => Told::SnapshotEnd { connections_page: page, channels, connections },
-                    _ => Told::Connections(page),
+                    Stage::Live => FollowerUpdate::SnapshotEnd { connections_page: page, channels, connections },
+                    _ => FollowerUpdate::Connections(page),
                 })
             }
-            (Stage::Live, Answer::Events { number, events }) => Some(Told::Events { number, events }),
-            (_, Answer::FellBehind { missing }) => self.end(Told::FellBehind { missing }),
-            (_, Answer::NoMoreEvents) => self.end(Told::NoMore),
+            (Stage::Live, Answer::Events { number, events }) => Some(FollowerUpdate::Events { number, events }),
+            (_, Answer::FellBehind { missing }) => self.end(FollowerUpdate::FellBehind { missing }),
+            (_, Answer::NoMoreEvents) => self.end(FollowerUpdate::NoMore),
             _ => None,
         }
     }
 
-    /// Whether all that it asks for is events.
+    /// Whether the snapshot is complete: all further questions are for events.
     pub fn is_live(&self) -> bool {
         self.stage == Stage::Live
     }
 
-    /// Whether nothing more is to be told.
+    /// Whether the stream has ended.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// Goes on with the next page: of the same shard, of the next one, or of the next stage.
+    /// Moves to the next page: of the same shard, of the next shard, or of the stage `then`.
     fn turn(&mut self, next: Option<u32>, shards: usize, then: Stage) {
         self.after = next.unwrap_or(0);
         if next.is_none() {
@@ -131,11 +132,11 @@ impl Follower {
         }
     }
 
-    fn end(&mut self, told: Told) -> Option<Told> {
+    fn end(&mut self, update: FollowerUpdate) -> Option<FollowerUpdate> {
         self.stage = Stage::Over;
-        Some(told)
+        Some(update)
     }
 }
 
-/// Lines of one page of a snapshot: some 150 KiB.
+/// Most rows of one page of a snapshot: about 150 KiB of lines.
 const PAGE_MAX: usize = 1000;

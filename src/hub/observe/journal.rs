@@ -1,19 +1,21 @@
-//! The journal: what happened in the whole server, in one order, numbered. State of one shard, [`JOURNAL`]; the others mail
-//! it what happened ([`reports`](super::reports)), consumers anywhere ask it for more ([`follower`](super::follower)).
+//! The journal: the lifecycle events of the whole server, numbered, in one order. One shard keeps it ([`JOURNAL`]). All
+//! shards mail it their events ([`reports`](super::reports)); a consumer on any shard asks it for more
+//! ([`follower`](super::follower)).
 //!
-//! It begins with the first consumer, because before that nobody can know a number to go on from: a server whose events
-//! nobody reads holds and mails nothing. From then on it keeps the latest `BYTES_MAX` of them, whoever reads.
+//! The journal starts with the first consumer, so a server without consumers of events stores and mails nothing. From then
+//! on it keeps the latest events, up to [`BYTES_MAX`], with or without consumers.
 //!
-//! Consumers pull: each has at most one question open, and a question that finds nothing new waits here until something
-//! happens. So a consumer that does not read costs the journal its line in a table, holds up nobody, and is told off once
-//! what it should read next is gone.
+//! Consumers pull. Each has at most one open question; a question that finds no new event waits in the journal for the next
+//! one. A consumer that does not read costs one entry in a table and does not delay the others. It is ended once its next
+//! event is no longer kept.
 //!
-//! # What a snapshot is worth
+//! # Consistency of a snapshot
 //!
-//! A snapshot has the journal's last number of when it was asked for, and is gathered page by page afterwards, while the
-//! server goes on. A shard reports everything that it does from the moment it listens, in order, so what a page shows
-//! beyond the snapshot's number comes again as an event. Per connection and per channel the last event decides, or, where
-//! there is none, the page, which then is right: whoever applies snapshot and events knows what the server knows.
+//! A snapshot carries the number of the journal's last event at the time of the request. Its pages are gathered later,
+//! while the server continues. A shard that listens reports every change, in order. So a change that a page shows and that
+//! is newer than the snapshot's number is also an event that follows. For each connection and channel the last event is the
+//! current state; without an event, the page is. A consumer that applies the snapshot and then the events has the state of
+//! the server.
 
 use crate::hub::mail::Answer;
 use crate::hub::observe::reports::{Event, Report};
@@ -23,101 +25,101 @@ use std::collections::VecDeque;
 /// The shard that keeps the journal.
 pub const JOURNAL: ShardId = 0;
 
-/// The latest events, and who reads them.
+/// The latest events and their consumers.
 pub struct Journal {
     epoch: u64,
-    state: State,
-    /// Number of the oldest event that is kept, or of the next one.
+    state: JournalState,
+    /// Number of the oldest event that is kept; of the next event if none is kept.
     first: u64,
     events: VecDeque<Event>,
     bytes: usize,
     pub(super) bytes_max: usize,
     followers: Vec<Follower>,
-    /// Consumers ended because they did not read fast enough.
-    pub told_off: u64,
+    /// Consumers ended because their next event was no longer kept.
+    pub ended_too_slow: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nobody has asked.
+enum JournalState {
+    /// There has not been a consumer.
     Idle,
-    /// So many shards do not report yet.
+    /// This many shards do not report yet.
     Starting(usize),
     Running,
-    /// All shards have told all that they ever will.
+    /// All shards have sent their last report.
     Complete,
 }
 
 struct Follower {
     asker: Asker,
-    place: Place,
+    progress: Progress,
 }
 
-enum Place {
-    /// It asked to begin here, and waits for the shards to listen.
+enum Progress {
+    /// It asked to start after `since`, and waits until all shards report.
     Begins { since: Option<u64> },
-    /// It was given everything up to this number, and has not asked for more.
+    /// It has all events up to this number, and has not asked for more.
     Served(u64),
-    /// It asked for more than this number.
+    /// It has all events up to this number, and asks for more.
     Waits(u64),
 }
 
 impl Journal {
-    /// An empty journal. `epoch`: tells one run of the server from another.
+    /// An empty journal. `epoch` distinguishes one run of the server from another.
     pub fn new(epoch: u64) -> Journal {
         Journal {
             epoch,
-            state: State::Idle,
+            state: JournalState::Idle,
             first: FIRST,
             events: VecDeque::new(),
             bytes: 0,
             bytes_max: BYTES_MAX,
             followers: Vec::new(),
-            told_off: 0,
+            ended_too_slow: 0,
         }
     }
 
-    /// A consumer comes: it knows everything up to `since` of the run `epoch`, or nothing. Returns whether the shards are to
-    /// be told to report. Its answer is among the next [`Journal::answers`], or one of those after.
+    /// Adds a consumer, which has the events up to `since` of the run `epoch`, or none. Returns whether the caller must tell
+    /// the shards to report. The answer is part of a later call of [`Journal::answers`].
     pub fn follow(&mut self, asker: Asker, since: Option<u64>, epoch: Option<u64>, shards: usize) -> bool {
         let since = since.filter(|_| epoch.is_none_or(|epoch| epoch == self.epoch));
-        self.followers.push(Follower { asker, place: Place::Begins { since } });
-        let begins = self.state == State::Idle;
+        self.followers.push(Follower { asker, progress: Progress::Begins { since } });
+        let begins = self.state == JournalState::Idle;
         if begins {
-            self.state = State::Starting(shards);
+            self.state = JournalState::Starting(shards);
         }
         begins
     }
 
-    /// One more shard reports.
+    /// One more shard reports its events.
     pub fn started(&mut self) {
-        if let State::Starting(left) = &mut self.state {
+        if let JournalState::Starting(left) = &mut self.state {
             *left -= 1;
             if *left == 0 {
-                self.state = State::Running;
+                self.state = JournalState::Running;
             }
         }
     }
 
-    /// The consumer has room for more.
+    /// The consumer asks for more events.
     pub fn more(&mut self, asker: Asker) {
         if let Some(follower) = self.followers.iter_mut().find(|follower| follower.is(asker))
-            && let Place::Served(number) = follower.place
+            && let Progress::Served(number) = follower.progress
         {
-            follower.place = Place::Waits(number);
+            follower.progress = Progress::Waits(number);
         }
     }
 
-    /// The consumer is gone.
+    /// Removes the consumer.
     pub fn leave(&mut self, asker: Asker) {
         self.followers.retain(|follower| !follower.is(asker));
     }
 
-    /// Takes what a shard reports. What its events no longer fit in with is forgotten, the oldest first.
+    /// Appends a shard's events. Drops the oldest events beyond the limit of bytes.
     pub fn append(&mut self, report: Report) {
         let Report { shard, time_ms, lost, happenings } = report;
         if lost > 0 {
-            // Nobody may take the rest for the whole: who reads on begins anew.
+            // Events were lost; consumers must restart from a snapshot.
             self.first = self.number() + 1 + lost;
             self.events.clear();
             self.bytes = 0;
@@ -134,39 +136,39 @@ impl Journal {
         }
     }
 
-    /// All shards have told all that they ever will: consumers get the rest, then the end.
+    /// All shards have sent their last report: consumers receive the remaining events, then the end.
     pub fn complete(&mut self) {
-        self.state = State::Complete;
+        self.state = JournalState::Complete;
     }
 
-    /// What is to be told to whom now.
+    /// The answers that are ready, with the consumer that each is for.
     pub fn answers(&mut self) -> Vec<(Asker, Answer)> {
         let mut answers = Vec::new();
-        if matches!(self.state, State::Idle | State::Starting(_)) {
+        if matches!(self.state, JournalState::Idle | JournalState::Starting(_)) {
             return answers;
         }
-        let (number, first, is_complete) = (self.number(), self.first, self.state == State::Complete);
-        let Journal { epoch, events, followers, told_off, .. } = self;
+        let (number, first, is_complete) = (self.number(), self.first, self.state == JournalState::Complete);
+        let Journal { epoch, events, followers, ended_too_slow, .. } = self;
         followers.retain_mut(|follower| {
-            let (answer, stays) = match follower.place {
-                Place::Begins { since } => {
+            let (answer, stays) = match follower.progress {
+                Progress::Begins { since } => {
                     let known = since.filter(|since| (first - 1..=number).contains(since));
                     let number = known.unwrap_or(number);
-                    follower.place = Place::Served(number);
+                    follower.progress = Progress::Served(number);
                     (Answer::Following { epoch: *epoch, number, is_snapshot: known.is_none() }, true)
                 }
-                Place::Served(seen) | Place::Waits(seen) if seen + 1 < first => {
-                    *told_off += 1;
+                Progress::Served(seen) | Progress::Waits(seen) if seen + 1 < first => {
+                    *ended_too_slow += 1;
                     (Answer::FellBehind { missing: first - seen - 1 }, false)
                 }
-                Place::Waits(seen) if seen < number => {
+                Progress::Waits(seen) if seen < number => {
                     let from = (seen + 1 - first) as usize;
                     let batch: Box<[Event]> = events.iter().skip(from).take(BATCH_EVENTS).cloned().collect();
-                    follower.place = Place::Served(seen + batch.len() as u64);
+                    follower.progress = Progress::Served(seen + batch.len() as u64);
                     (Answer::Events { number: seen + 1, events: batch }, true)
                 }
-                Place::Waits(_) if is_complete => (Answer::NoMoreEvents, false),
-                Place::Served(_) | Place::Waits(_) => return true,
+                Progress::Waits(_) if is_complete => (Answer::NoMoreEvents, false),
+                Progress::Served(_) | Progress::Waits(_) => return true,
             };
             answers.push((follower.asker, answer));
             stays
@@ -179,7 +181,7 @@ impl Journal {
         self.first + self.events.len() as u64 - 1
     }
 
-    /// Consumers.
+    /// Number of consumers.
     pub fn followers(&self) -> usize {
         self.followers.len()
     }
@@ -191,20 +193,20 @@ impl Journal {
 }
 
 impl Follower {
-    /// A session has one stream.
+    /// A session has at most one stream, so its asker identifies the consumer.
     fn is(&self, asker: Asker) -> bool {
         self.asker == asker
     }
 }
 
-/// The journal's own beginning is number 1: who knows everything up to 0 knows nothing, and is given a snapshot.
+/// Number of the first event. Number 1 is the start of the journal, so `since: 0` asks for a snapshot.
 const FIRST: u64 = 2;
-/// Consumers of a server; its own are let in beyond it.
+/// Limit of consumers. Consumers inside the process are admitted beyond it.
 pub const FOLLOWERS_MAX: usize = 64;
-/// What is kept, names included: some 200 000 events. Those of a second in which 20 000 clients come and 20 000 go are a
-/// fifth of it. With the room that a table leaves, the heap holds at most twice this.
+/// Bytes of the events that are kept, names included: about 200 000 events. A second with 20 000 connects and 20 000
+/// disconnects takes a fifth of it. The table has spare capacity, so the heap use is at most twice this.
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Events of one answer: some 100 KiB of lines.
+/// Most events of one answer: about 100 KiB of lines.
 const BATCH_EVENTS: usize = 1024;
 
 #[cfg(test)]
@@ -222,7 +224,7 @@ mod tests {
         Report { shard: 0, time_ms: 7, lost, happenings: std::iter::repeat_with(what).take(happenings).collect() }
     }
 
-    /// The only answer, in short.
+    /// The only answer, abbreviated.
     fn answer(journal: &mut Journal) -> String {
         let mut answers = journal.answers();
         assert!(answers.len() < 2);
@@ -239,7 +241,7 @@ mod tests {
     fn running() -> Journal {
         let mut journal = Journal::new(5);
         assert!(journal.follow(asker(1), None, None, 2));
-        assert!(!journal.follow(asker(2), None, None, 2), "told once");
+        assert!(!journal.follow(asker(2), None, None, 2), "shards are told to report once");
         journal.leave(asker(2));
         journal.started();
         assert_eq!(answer(&mut journal), "nothing", "a shard does not report yet");
@@ -252,7 +254,7 @@ mod tests {
     fn a_question_waits_until_something_happens() {
         let mut journal = running();
         journal.append(report(2, 0));
-        assert_eq!(answer(&mut journal), "nothing", "nobody asked");
+        assert_eq!(answer(&mut journal), "nothing", "the consumer has not asked for more");
         journal.more(asker(1));
         assert_eq!(answer(&mut journal), "2 and 2 in all");
         journal.more(asker(1));
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_knows_a_number_goes_on_from_it_if_it_is_of_this_run_and_kept() {
+    fn a_consumer_resumes_after_a_number_that_is_of_this_run_and_kept() {
         let mut journal = running();
         journal.leave(asker(1));
         journal.append(report(3, 0));
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_and_who_fell_behind_is_told_so() {
+    fn the_journal_is_bounded_and_a_consumer_that_falls_behind_is_ended() {
         let mut journal = running();
         journal.follow(asker(2), None, None, 2);
         assert_eq!(answer(&mut journal), "snapshot at 1");
@@ -299,21 +301,21 @@ mod tests {
             assert!(journal.bytes() <= BYTES_MAX);
             let reads = journal.answers().into_iter().filter(|(_, answer)| matches!(answer, Answer::Events { .. }));
             for (reader, _) in reads.collect::<Vec<_>>() {
-                assert_eq!(reader, asker(2), "the other does not ask");
-                // It would fall behind, too, at 1024 of 5000.
+                assert_eq!(reader, asker(2), "the other consumer does not ask");
+                // This consumer would fall behind too: it receives 1024 of every 5000 events.
                 journal.leave(reader);
                 journal.follow(reader, Some(journal.number()), Some(5), 2);
                 assert_eq!(journal.answers().len(), 1);
                 journal.more(reader);
             }
         }
-        assert_eq!((journal.followers(), journal.told_off), (1, 1));
+        assert_eq!((journal.followers(), journal.ended_too_slow), (1, 1));
         let kept = journal.events.len();
         assert!((100_000..300_000).contains(&kept), "{kept} are kept");
     }
 
     #[test]
-    fn a_loss_is_a_gap_and_everybody_begins_anew() {
+    fn after_a_loss_consumers_restart_from_a_snapshot() {
         let mut journal = running();
         journal.append(report(1, 0));
         journal.more(asker(1));

@@ -1,7 +1,8 @@
-//! What operators and backends watch: lifecycle events ([`reports`] from every shard, numbered by the [`journal`], read by
+//! What operators and backends observe: lifecycle events ([`reports`] of every shard, numbered by the [`journal`], read by
 //! a [`follower`]), the live tap ([`taps`]), and the [`busiest`] channels and addresses.
 //!
-//! Nothing is recorded while nothing watches: one branch per request, publish and end of a connection, none per delivery.
+//! Without observers nothing is recorded. The cost is one branch per request, per publish and per end of a connection, and
+//! none per delivery.
 
 pub mod busiest;
 pub mod follower;
@@ -30,34 +31,35 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use taps::{TAPS_MAX, Taps};
 
-/// Everything that watches one shard.
+/// The observers of one shard.
 pub struct Observers {
     shard: ShardId,
-    /// What this shard has to tell the journal.
+    /// Lifecycle events that this shard has yet to report to the journal.
     reports: Reports,
     taps: Taps,
-    /// Used by [`journal::JOURNAL`] only.
+    /// Used only in the shard [`journal::JOURNAL`].
     journal: Journal,
-    /// Walks for the busiest channels and addresses, oldest first. Bounded by what the open admin sessions may ask at once.
+    /// Surveys for the busiest channels and addresses, oldest first. Bounded by the requests that admin sessions may have
+    /// open.
     surveys: VecDeque<Survey>,
-    /// Microseconds of the hub's clock of turns; does not wrap, because a tap may look hours later.
+    /// Time of the turn, in microseconds. It does not wrap, because a sighting may wait for hours.
     clock_us: u64,
 }
 
-/// Counts that become counters.
+/// Totals since the start, for the metrics.
 pub struct Counts {
-    /// Lifecycle events given up before the journal took them.
+    /// Lifecycle events dropped before the journal took them.
     pub events_lost: u64,
-    /// Consumers of lifecycle events ended because they did not keep up.
+    /// Consumers of lifecycle events ended because their next event was no longer kept.
     pub consumers_too_slow: u64,
-    /// Sightings given to taps.
+    /// Sightings queued for taps.
     pub sightings: u64,
-    /// Sightings that were one too many.
+    /// Sightings dropped because a tap was over its rate or had too many waiting.
     pub sightings_dropped: u64,
 }
 
 impl Observers {
-    /// Nothing watches yet. `hasher`: tells one run of the server from another.
+    /// No observers. `hasher` provides the journal's epoch, which distinguishes one run of the server from another.
     pub fn new(shard: ShardId, hasher: RandomState) -> Observers {
         Observers {
             shard,
@@ -69,7 +71,7 @@ impl Observers {
         }
     }
 
-    /// A turn begins.
+    /// Sets the time of the turn.
     pub fn set_clock(&mut self, now_us: u64) {
         self.clock_us = now_us;
     }
@@ -84,17 +86,17 @@ impl Observers {
         self.taps.is_open()
     }
 
-    /// What was counted since the start.
+    /// Totals since the start.
     pub fn counts(&self) -> Counts {
         Counts {
             events_lost: self.reports.lost_total,
-            consumers_too_slow: self.journal.told_off,
+            consumers_too_slow: self.journal.ended_too_slow,
             sightings: self.taps.shown,
             sightings_dropped: self.taps.dropped,
         }
     }
 
-    // ---- what happens to connections and channels
+    // ---- changes of connections and channels
 
     /// A connection was sent `socket:connected`.
     pub fn connected(&mut self, socket_id: SocketId, address: Option<SocketAddr>, now: u32) {
@@ -106,7 +108,7 @@ impl Observers {
         }
     }
 
-    /// A connection is over.
+    /// A connection has ended.
     pub fn disconnected(&mut self, socket_id: SocketId, reason: &CloseReason) {
         if self.reports.is_listening {
             self.reports.push(Happening::disconnected(socket_id, reason));
@@ -127,7 +129,7 @@ impl Observers {
 
     // ---- lifecycle events
 
-    /// From now on everything is reported.
+    /// Starts to report lifecycle events.
     pub fn listen(&mut self) {
         self.reports.is_listening = true;
     }
@@ -142,18 +144,18 @@ impl Observers {
         self.reports.taken();
     }
 
-    /// The journal, where this shard keeps it.
+    /// The journal. Empty in shards other than [`journal::JOURNAL`].
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// Likewise.
+    /// Like [`Observers::journal`].
     pub fn journal_mut(&mut self) -> &mut Journal {
         &mut self.journal
     }
 
-    /// Serves a question of a consumer. `Err`: the answer; `Ok(true)`: the shards are to begin to report. Other answers are among
-    /// the next [`Journal::answers`].
+    /// Serves a question of a consumer. `Err` is the answer; `Ok(true)`: the caller must tell the shards to report. Other
+    /// answers are part of a later call of [`Journal::answers`].
     pub fn follow(&mut self, asker: Asker, question: &Question, shards: usize) -> Result<bool, Answer> {
         match *question {
             Question::Follow { is_own: false, .. } if self.journal.followers() >= FOLLOWERS_MAX => {
@@ -177,7 +179,7 @@ impl Observers {
         Answer::Tapped
     }
 
-    /// A tap has room for more.
+    /// A tap asks for more sightings.
     pub fn tap_more(&mut self, asker: Asker) {
         self.taps.more(asker);
     }
@@ -187,12 +189,12 @@ impl Observers {
         self.taps.close(asker);
     }
 
-    /// Open taps of the server; told by one shard, 0 elsewhere.
+    /// Open taps of the server. Only the shard [`TAPS`] reports them; the others return 0.
     pub fn taps(&self) -> usize {
         if self.shard == TAPS { self.taps.count() } else { 0 }
     }
 
-    /// What the taps are to be shown now. `time_ms`: milliseconds since 1970.
+    /// The sightings to send to each tap now. `time_ms`: milliseconds since 1970.
     pub fn sightings(&mut self, time_ms: impl FnOnce() -> u64) -> Vec<(Asker, Answer)> {
         self.taps.answers(self.shard, self.clock_us, time_ms)
     }
@@ -214,7 +216,7 @@ impl Observers {
         self.see("close", None, address, now, |_| Sight::Close { socket_id, address, kind, code });
     }
 
-    /// A client asked to subscribe. `name` is what it sent.
+    /// A client asked to subscribe. `name` is as the client sent it.
     pub fn see_subscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
         let Client { socket_id, address } = client;
         self.see("subscribe", Some(name), address, now, |_| {
@@ -223,7 +225,7 @@ impl Observers {
         });
     }
 
-    /// A client asked to unsubscribe. `name` is what it sent.
+    /// A client asked to unsubscribe. `name` is as the client sent it.
     pub fn see_unsubscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
         let Client { socket_id, address } = client;
         self.see("unsubscribe", Some(name), address, now, |_| {
@@ -232,13 +234,13 @@ impl Observers {
         });
     }
 
-    /// A message of a client was refused because it sends too many.
+    /// A message of a client was refused because of its rate limit.
     pub fn see_limit(&mut self, client: Client, now: u32) {
         let Client { socket_id, address } = client;
         self.see("limit", None, address, now, |_| Sight::Limit { socket_id, address });
     }
 
-    /// A message got its place in the channel's order.
+    /// A message was sequenced.
     pub fn see_publish(&mut self, channel: Channel<'_>, message: Message<'_>, subscribers: u64, now: u32) {
         let Message { event, data } = message;
         self.see("publish", Some(channel.as_str()), None, now, |filter| Sight::Publish {
@@ -263,22 +265,22 @@ impl Observers {
 
     // ---- the busiest channels and addresses
 
-    /// Begins a walk.
+    /// Starts a survey.
     pub fn survey(&mut self, asker: Asker, by: By, limit: usize) {
         self.surveys.push_back(Survey::new(asker, by, limit));
     }
 
-    /// Cancels the session's walks.
+    /// Cancels the session's surveys.
     pub fn cancel_surveys(&mut self, asker: Asker) {
         self.surveys.retain(|survey| !survey.is_for(asker));
     }
 
-    /// Whether a walk is under way.
+    /// Whether a survey is under way.
     pub fn is_surveying(&self) -> bool {
         !self.surveys.is_empty()
     }
 
-    /// Goes on with the oldest walk, by at most so many entries. Returns its answer once it is through.
+    /// Continues the oldest survey by at most `entries` entries. Returns its answer once it is complete.
     pub fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> Option<(Asker, Answer)> {
         if self.surveys.front_mut()?.go_on(directory, addresses, entries) == 0 {
             return None;
@@ -288,20 +290,20 @@ impl Observers {
     }
 }
 
-/// What simulations set and check.
+/// For simulations.
 #[cfg(any(test, fuzzing))]
 impl Observers {
-    /// Lowers what may wait for the journal.
+    /// Lowers the limit of changes that wait for the journal.
     pub fn set_happenings_max(&mut self, max: usize) {
         self.reports.happenings_max = max;
     }
 
-    /// Lowers what the journal keeps.
+    /// Lowers the limit of bytes that the journal keeps.
     pub fn set_journal_bytes_max(&mut self, max: usize) {
         self.journal.bytes_max = max;
     }
 
-    /// Happenings that wait for the journal.
+    /// Changes that wait for the journal.
     pub fn waiting_reports(&self) -> usize {
         self.reports.waiting()
     }
@@ -310,11 +312,11 @@ impl Observers {
 /// The client that a sighting is about.
 #[derive(Clone, Copy)]
 pub struct Client {
-    /// Its name.
+    /// Its socket id.
     pub socket_id: SocketId,
-    /// Where it comes from, if that is known.
+    /// Its address, if known.
     pub address: Option<SocketAddr>,
 }
 
-/// The shard that says how many taps there may be.
+/// The shard that enforces the limit of taps.
 pub const TAPS: ShardId = 0;

@@ -1,9 +1,9 @@
-//! What a shard tells the journal: nothing until somebody listens, then everything that happens to its connections and to
-//! the channels that it owns, in order, a letter a turn.
+//! A shard's reports to the journal: nothing until the journal asks for reports, then every change of its connections and
+//! of the channels that it owns, in order, in one letter a turn.
 //!
-//! One letter is under way at most. What happens until the journal has taken it goes into the next, so a journal that is
-//! busy gets fewer and larger letters, and what may wait is bounded: beyond it all that waits is given up, and said to be
-//! lost, which makes every consumer begin anew.
+//! At most one letter is under way. Changes that occur before the journal has taken it go into the next letter, so a busy
+//! journal gets fewer and larger letters. The number of waiting changes is limited. At the limit all of them are dropped
+//! and reported as lost, and every consumer restarts from a snapshot.
 
 use crate::ids::ShardId;
 use crate::protocol::channel::{ChannelName, NAME_BYTES_MAX};
@@ -11,22 +11,24 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::socket_id::SocketId;
 use std::net::SocketAddr;
 
-/// What can happen.
+/// A change that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Happening {
     /// A channel has its first subscriber.
     Occupied { channel: ChannelName },
-    /// A channel has had none for a while.
+    /// A channel has had no subscriber for a while.
     Vacated { channel: ChannelName },
-    /// A client may be spoken to. Its address, where a trusted proxy told or the socket tells; port 0: a proxy did not say.
+    /// A connection is open. Its address is that of the socket, or the one that a trusted proxy named; port 0: the proxy
+    /// named no port.
     Connected { socket_id: SocketId, address: Option<SocketAddr> },
-    /// And no longer, for a reason of this [`kind`](CloseReason::kind); the code is that of the close frame, whoever sent it.
+    /// A connection has ended, for a reason of this [`kind`](CloseReason::kind). `code` is that of the close frame, sent by
+    /// the server or by the client.
     Disconnected { socket_id: SocketId, kind: u8, code: Option<u16> },
 }
 
 impl Happening {
-    /// What it holds beside itself.
+    /// Heap bytes that it holds.
     pub fn heap_bytes(&self) -> usize {
         match self {
             Happening::Occupied { channel } | Happening::Vacated { channel } => {
@@ -36,7 +38,7 @@ impl Happening {
         }
     }
 
-    /// The end of a connection.
+    /// A connection has ended for this reason.
     pub fn disconnected(socket_id: SocketId, reason: &CloseReason) -> Happening {
         Happening::Disconnected { socket_id, kind: reason.kind() as u8, code: reason.close_code() }
     }
@@ -45,54 +47,55 @@ impl Happening {
 /// A letter to the journal.
 #[derive(Debug)]
 pub struct Report {
-    /// Who tells.
+    /// The shard that reports.
     pub shard: ShardId,
-    /// When, milliseconds since 1970.
+    /// Time of the report, milliseconds since 1970.
     pub time_ms: u64,
-    /// So much was given up before these.
+    /// Number of changes that were dropped before these.
     pub lost: u64,
-    /// What happened since the letter before, in order.
+    /// The changes since the previous letter, in order.
     pub happenings: Vec<Happening>,
 }
 
 /// One numbered line of the journal.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When its shard told, milliseconds since 1970.
+    /// Time of the report, milliseconds since 1970.
     pub time_ms: u64,
-    /// The shard that told.
+    /// The shard that reported it.
     pub shard: ShardId,
-    /// What happened.
+    /// The change.
     pub what: Happening,
 }
 
-/// What waits to be told.
+/// Changes that wait to be reported.
 pub struct Reports {
-    /// Somebody wants to know.
+    /// Whether the journal has asked for reports.
     pub is_listening: bool,
     happenings: Vec<Happening>,
     pub(super) happenings_max: usize,
-    /// The journal has not taken the last letter.
+    /// Whether the journal has not yet taken the last letter.
     is_under_way: bool,
+    /// Changes dropped since the last letter.
     lost: u64,
-    /// Happenings given up since the start.
+    /// Changes dropped since the start.
     pub lost_total: u64,
 }
 
 impl Reports {
-    /// Something happened, and somebody listens.
+    /// Adds a change. The caller has checked [`Reports::is_listening`].
     pub fn push(&mut self, happening: Happening) {
         if self.happenings.len() >= self.happenings_max {
-            let given_up = self.happenings.len() as u64;
+            let dropped = self.happenings.len() as u64;
             self.happenings.clear();
-            self.lost += given_up;
-            self.lost_total += given_up;
+            self.lost += dropped;
+            self.lost_total += dropped;
         }
         self.happenings.push(happening);
     }
 
-    /// The next letter, if there is something to tell and the journal has taken the one before; with `is_last`, also if it
-    /// has not.
+    /// The next letter, if a change waits and the journal has taken the previous letter. With `is_last` it does not wait for
+    /// the journal.
     pub fn letter(&mut self, shard: ShardId, time_ms: impl FnOnce() -> u64, is_last: bool) -> Option<Report> {
         if self.happenings.is_empty() || self.is_under_way && !is_last {
             return None;
@@ -107,7 +110,7 @@ impl Reports {
         self.is_under_way = false;
     }
 
-    /// Happenings that wait.
+    /// Changes that wait, plus one for a letter that is under way.
     #[cfg(any(test, fuzzing))]
     pub(super) fn waiting(&self) -> usize {
         self.happenings.len() + usize::from(self.is_under_way)
@@ -127,9 +130,9 @@ impl Default for Reports {
     }
 }
 
-/// What may wait to be told.
+/// Limit of the changes that wait to be reported.
 const HAPPENINGS_MAX: usize = 65_536;
-/// Heap bytes of it: a table with room to grow, and names.
+/// Heap bytes of them: a table with spare capacity, and the channels' names.
 pub const HEAP_BYTES_MAX: usize =
     HAPPENINGS_MAX * (2 * size_of::<Happening>() + NAME_BYTES_MAX + 2 * size_of::<usize>());
 
@@ -143,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn one_letter_is_under_way_and_the_rest_waits() {
+    fn at_most_one_letter_is_under_way_and_later_changes_wait() {
         let mut reports = Reports::default();
-        assert!(reports.letter(3, || unreachable!("the clock is not read for nothing"), false).is_none());
+        assert!(reports.letter(3, || unreachable!("the clock is not read without a letter"), false).is_none());
         reports.push(occupied("a"));
         let letter = reports.letter(3, || 7, false).expect("a letter");
         assert_eq!((letter.shard, letter.time_ms, letter.lost, letter.happenings.len()), (3, 7, 0, 1));
@@ -154,11 +157,11 @@ mod tests {
         reports.taken();
         assert_eq!(reports.letter(3, || 9, false).map(|letter| letter.happenings.len()), Some(3));
         reports.push(occupied("c"));
-        assert!(reports.letter(3, || 9, true).is_some(), "the last one waits for nothing");
+        assert!(reports.letter(3, || 9, true).is_some(), "the last letter does not wait");
     }
 
     #[test]
-    fn too_much_is_given_up_and_said_to_be_lost() {
+    fn changes_beyond_the_limit_are_dropped_and_reported_as_lost() {
         let mut reports = Reports::default();
         (0..HAPPENINGS_MAX + 2).for_each(|_| reports.push(occupied("a")));
         let letter = reports.letter(0, || 7, false).expect("a letter");

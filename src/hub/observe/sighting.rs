@@ -1,59 +1,59 @@
-//! What a tap can see, and what it asks to see.
+//! Sightings, which a tap shows, and the filter that selects them.
 
 use crate::protocol::channel::{Channel, ChannelName, NAME_BYTES_MAX};
 use crate::protocol::socket_id::SocketId;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 
-/// Something that the server saw, or decided.
+/// An action of a client or a decision of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Sight {
-    /// A client was let in.
+    /// A connection was opened.
     Connect { socket_id: SocketId, address: Option<SocketAddr> },
     /// An upgrade request was answered with an HTTP error.
     Refuse { address: Option<SocketAddr>, why: &'static str },
-    /// A client asked to hear a channel. The name is what it sent where it is no legal one.
+    /// A client asked to subscribe. A name that is not legal is shown as the client sent it.
     Subscribe { socket_id: SocketId, address: Option<SocketAddr>, channel: Box<str>, error: Option<&'static str> },
-    /// Or no longer.
+    /// A client asked to unsubscribe.
     Unsubscribe { socket_id: SocketId, address: Option<SocketAddr>, channel: Box<str>, error: Option<&'static str> },
-    /// A message got its place; `event` as it stands between quotes, `bytes` those of its data, of which the first are shown
-    /// where a tap asked for them.
+    /// A message was sequenced. `event` is as written between the quotes; `bytes` is the length of the data. `data` holds its
+    /// first bytes, if the tap asked for them.
     Publish { channel: ChannelName, event: Box<str>, bytes: usize, subscribers: u64, data: Option<Box<str>> },
     /// A connection ended.
     Close { socket_id: Option<SocketId>, address: Option<SocketAddr>, kind: u8, code: Option<u16> },
-    /// A message was refused because its client sends too many.
+    /// A message was refused because of its client's rate limit.
     Limit { socket_id: SocketId, address: Option<SocketAddr> },
 }
 
-/// A sighting, and when: microseconds of the hub's clock of turns.
+/// A sighting with its time.
 #[derive(Clone, Debug)]
 pub struct Sighting {
-    /// When.
+    /// Time of the turn, in microseconds of the hub's clock.
     pub at_us: u64,
     /// What was seen.
     pub sight: Sight,
 }
 
-/// What a tap wants to see.
+/// Selects the sightings of a tap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Bits of [`KINDS`].
+    /// A set of bits: bit n stands for kind n of [`KINDS`](crate::api::operation::KINDS).
     pub kinds: u8,
-    /// Only what concerns a channel of such a name; `*` stands for anything.
+    /// Only sightings of channels whose name matches this pattern; `*` matches any text.
     pub channel: Option<Box<str>>,
-    /// Only what clients from there do.
+    /// Only sightings of clients with an address in this network.
     pub network: Option<IpNet>,
-    /// One in so many of what passes.
+    /// Takes one in this many of the sightings that pass.
     pub sample: u32,
-    /// At most so many a second and shard.
+    /// Most sightings per second and shard.
     pub rate: u32,
-    /// Bytes of data that are shown.
+    /// Most bytes of a message's data that are shown.
     pub data_bytes: usize,
 }
 
 impl Filter {
-    /// Whether a tap wants to see it.
+    /// Whether a sighting passes. `kind` is an index into [`KINDS`](crate::api::operation::KINDS).
     pub(super) fn passes(&self, kind: usize, channel: Option<&str>, address: Option<SocketAddr>) -> bool {
         let is_of_channel = |pattern: &str| channel.is_some_and(|channel| matches(pattern, channel));
         let is_of_network = |net: &IpNet| address.is_some_and(|address| net.contains(&address.ip().to_canonical()));
@@ -63,12 +63,12 @@ impl Filter {
     }
 }
 
-/// Whether a name is of this pattern: `*` stands for any text, everything else for itself.
+/// Whether a name matches a pattern: `*` matches any text, every other character matches itself.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
-    // The earliest place for each leaves the most to those behind it.
+    // The earliest match of each part leaves the most text for the parts behind it.
     for part in parts {
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
@@ -76,12 +76,12 @@ fn matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// The first bytes of a text, whole characters.
+/// The first bytes of a text, cut between characters.
 pub fn shortened(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-/// A channel's name as it is shown, also where it is no legal one.
+/// A channel's name as it is shown. A name that is not legal is shortened.
 pub fn shown_channel(name: &str) -> Box<str> {
     match Channel::parse(name) {
         Some(_) => name.into(),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_any_text() {
         for (pattern, name, expected) in [
             ("user:13", "user:13", true),
             ("user:13", "user:131", false),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_names_kinds_channels_and_networks() {
+    fn a_filter_selects_kinds_channels_and_networks() {
         let [near, far] = ["10.1.2.3:5", "11.1.2.3:5"].map(|address| address.parse().ok());
         let of = |change: &dyn Fn(&mut Filter)| {
             let mut filter = filter();

@@ -1,8 +1,8 @@
-//! Taps: what a shard shows to people who watch it live. For each tap a filter, a sample of what passes it, at most so many
-//! sightings a second, and a bounded number that wait; what does not fit is counted, and the count is shown.
+//! Taps: the live view of what a shard does. Each tap has a filter, a sampling ratio, a limit of sightings per second, and
+//! a limit of sightings that wait. Sightings beyond a limit are dropped and counted, and the tap is sent the count.
 //!
-//! Nothing is looked at while there is no tap: one branch per request, publish and end of a connection, none per delivery.
-//! A tap is told when it asks ([`Taps::more`]), so one that does not read costs what may wait for it and nothing else.
+//! Without taps the cost is one branch per request, per publish and per end of a connection, and none per delivery. A tap
+//! is sent sightings when it asks for them ([`Taps::more`]), so a tap that does not read costs only its waiting sightings.
 
 use super::sighting::{Filter, Sight, Sighting};
 use crate::api::operation::{KINDS, SHOWN_BYTES_MAX};
@@ -16,9 +16,9 @@ use std::sync::Arc;
 #[derive(Default)]
 pub struct Taps {
     taps: Vec<Tap>,
-    /// Sightings given to taps.
+    /// Sightings queued for taps.
     pub shown: u64,
-    /// Those that were one too many.
+    /// Sightings dropped at a limit.
     pub dropped: u64,
 }
 
@@ -26,28 +26,30 @@ struct Tap {
     asker: Asker,
     filter: Arc<Filter>,
     waiting: Vec<Sighting>,
-    /// It has asked for more.
+    /// Whether it has asked for more.
     is_asking: bool,
+    /// Sightings dropped since the last answer.
     dropped: u64,
-    /// What passed the filter since the last that was taken.
+    /// Sightings that passed the filter since the last one taken.
     passed: u32,
-    /// The second that `taken` is of, and how many were taken in it.
+    /// The current second of the rate limit.
     second: u32,
+    /// Sightings taken in that second.
     taken: u32,
 }
 
 impl Taps {
-    /// Whether anybody watches.
+    /// Whether there is a tap.
     pub fn is_open(&self) -> bool {
         !self.taps.is_empty()
     }
 
-    /// How many do.
+    /// Number of taps.
     pub fn count(&self) -> usize {
         self.taps.len()
     }
 
-    /// Somebody begins to watch, and has asked for the first sightings by that.
+    /// Opens a tap, which is also its first request for sightings.
     pub fn open(&mut self, asker: Asker, filter: Arc<Filter>) {
         self.taps.push(Tap {
             asker,
@@ -61,12 +63,12 @@ impl Taps {
         });
     }
 
-    /// A tap has room for more.
+    /// A tap asks for more sightings.
     pub fn more(&mut self, asker: Asker) {
         self.taps.iter_mut().filter(|tap| tap.asker == asker).for_each(|tap| tap.is_asking = true);
     }
 
-    /// A tap is gone.
+    /// Closes a tap.
     pub fn close(&mut self, asker: Asker) {
         self.taps.retain(|tap| tap.asker != asker);
         if self.taps.is_empty() {
@@ -74,7 +76,7 @@ impl Taps {
         }
     }
 
-    /// Something was seen: of this kind, of this channel, by this client's doing. It is put into words for those who take it.
+    /// Offers a sighting of this kind, channel and client address to every tap. `sight` makes it for the taps that take it.
     pub fn see(
         &mut self,
         kind: &'static str,
@@ -98,7 +100,7 @@ impl Taps {
         }
     }
 
-    /// What is to be shown to whom now. `time_ms`: that of `at_us`.
+    /// The answers that are ready, with the tap that each is for. `time_ms` is the wall-clock time of `at_us`.
     pub fn answers(&mut self, shard: ShardId, at_us: u64, time_ms: impl FnOnce() -> u64) -> Vec<(Asker, Answer)> {
         let is_due = |tap: &&mut Tap| tap.is_asking && (!tap.waiting.is_empty() || tap.dropped > 0);
         let mut due = self.taps.iter_mut().filter(is_due).peekable();
@@ -116,7 +118,7 @@ impl Taps {
 }
 
 impl Tap {
-    /// Whether it is the one in so many.
+    /// Whether sampling takes this sighting.
     fn samples(&mut self) -> bool {
         self.passed += 1;
         let is_taken = self.passed >= self.filter.sample;
@@ -126,7 +128,7 @@ impl Tap {
         is_taken
     }
 
-    /// Whether one more may be taken.
+    /// Whether the limits allow one more sighting.
     fn has_room(&mut self, now: u32) -> bool {
         let second = now / TICKS_PER_SECOND;
         if self.second != second {
@@ -137,11 +139,11 @@ impl Tap {
     }
 }
 
-/// Taps of a server.
+/// Most taps of a server.
 pub const TAPS_MAX: usize = 16;
-/// Sightings of a shard that may wait for a tap.
+/// Most sightings that may wait for a tap in each shard.
 const WAITING_MAX: usize = 2048;
-/// Heap bytes of them: the name of a channel, that of an event, and data at most.
+/// Most heap bytes of them: each has a channel's name, an event's name, and data.
 pub const WAITING_BYTES_MAX: usize =
     WAITING_MAX * (2 * size_of::<Sighting>() + NAME_BYTES_MAX + 2 * SHOWN_BYTES_MAX as usize);
 const TICKS_PER_SECOND: u32 = 10;
@@ -164,7 +166,7 @@ mod tests {
     }
 
     /// Sightings and drops of the only answer.
-    fn told(taps: &mut Taps) -> Option<(usize, u64)> {
+    fn answered(taps: &mut Taps) -> Option<(usize, u64)> {
         match taps.answers(0, 0, || 0).pop() {
             Some((_, Answer::Seen { sightings, dropped, .. })) => Some((sightings.len(), dropped)),
             _ => None,
@@ -172,25 +174,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_counted() {
+    fn sightings_beyond_the_rate_are_dropped_and_counted() {
         let mut taps = Taps::default();
         taps.open(asker(), Arc::new(Filter { rate: 3, ..filter() }));
         (0..5).for_each(|_| see(&mut taps, 9));
-        assert_eq!((told(&mut taps), told(&mut taps)), (Some((3, 2)), None));
+        assert_eq!((answered(&mut taps), answered(&mut taps)), (Some((3, 2)), None));
         (0..2).for_each(|_| see(&mut taps, 10));
-        assert_eq!(told(&mut taps), None, "it has not asked");
+        assert_eq!(answered(&mut taps), None, "the tap has not asked");
         taps.more(asker());
-        assert_eq!(told(&mut taps), Some((2, 0)), "another second");
+        assert_eq!(answered(&mut taps), Some((2, 0)), "another second");
         assert_eq!((taps.shown, taps.dropped), (5, 2));
         taps.close(asker());
         assert!(!taps.is_open());
     }
 
     #[test]
-    fn one_that_does_not_ask_holds_a_bounded_number() {
+    fn a_tap_that_does_not_ask_holds_a_bounded_number_of_sightings() {
         let mut taps = Taps::default();
         taps.open(asker(), Arc::new(Filter { rate: RATE_MAX, sample: 2, ..filter() }));
         (0..20_000).for_each(|_| see(&mut taps, 0));
-        assert_eq!(told(&mut taps), Some((WAITING_MAX, 10_000 - WAITING_MAX as u64)));
+        assert_eq!(answered(&mut taps), Some((WAITING_MAX, 10_000 - WAITING_MAX as u64)));
     }
 }

@@ -47,7 +47,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     pub(super) fn admitted(&mut self, shard: usize, arrival: Arrival, verdict: Verdict) {
         assert_eq!(arrival.shard, shard as ShardId, "a verdict went astray");
         let hall = &mut self.shards[shard].hall;
-        if !hall.arrivals.hear(arrival, verdict) {
+        if !hall.arrivals.apply_verdict(arrival, verdict) {
             if let Some(was_refused) = verdict.counts_as_refused() {
                 self.on(shard, |hub, port| hub.depart(arrival.address, was_refused, port));
             }

@@ -3,7 +3,7 @@
 use super::{Cluster, READER};
 use crate::api::{ConnectionInfo, Request, Rows};
 use crate::hub::mail::{Answer, Question};
-use crate::hub::observe::follower::{Follower, Told};
+use crate::hub::observe::follower::{Follower, FollowerUpdate};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::observe::reports::Happening;
 use crate::ids::{Asker, ShardId, Slot};
@@ -85,9 +85,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         if reader.is_gone {
             return;
         }
-        match reader.follower.hear(answer, shards) {
+        match reader.follower.take_answer(answer, shards) {
             None => {}
-            Some(Told::Following { epoch, number, is_snapshot }) => {
+            Some(FollowerUpdate::Following { epoch, number, is_snapshot }) => {
                 assert!(reader.epoch.is_none_or(|known| known == epoch), "one run, two epochs");
                 assert!(number >= reader.number && (is_snapshot || number == reader.number));
                 (reader.epoch, reader.number) = (Some(epoch), number);
@@ -96,20 +96,20 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     reader.connections.clear();
                 }
             }
-            Some(Told::Channels(page)) => {
+            Some(FollowerUpdate::Channels(page)) => {
                 reader.channels.extend(page.iter().map(|count| count.channel.as_channel().as_str().to_owned()));
             }
-            Some(Told::Connections(page) | Told::SnapshotEnd { connections_page: page, .. }) => {
+            Some(FollowerUpdate::Connections(page) | FollowerUpdate::SnapshotEnd { connections_page: page, .. }) => {
                 reader.connections.extend(page.iter().map(|connection| connection.socket_id.to_string()));
             }
-            Some(Told::Events { number, events }) => {
+            Some(FollowerUpdate::Events { number, events }) => {
                 assert_eq!(number, reader.number + 1, "a gap");
                 assert!(!events.is_empty());
                 reader.number += events.len() as u64;
                 events.iter().for_each(|event| reader.apply(&event.what));
             }
             // It comes again, or not.
-            Some(Told::FellBehind { .. } | Told::NoMore) => reader.is_gone = true,
+            Some(FollowerUpdate::FellBehind { .. } | FollowerUpdate::NoMore) => reader.is_gone = true,
         }
         if self.are_readers_eager {
             self.ask_on(asker.request as usize);
