@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Plants faults in the hub, one by one, and checks that its seeded simulation finds each.
+
+    tests/planted/run.py            plants every fault
+    tests/planted/run.py WORD...    those whose name holds one of the words
+
+Works on the committed tree, in a worktree of its own below target/. Exit status 1 where a fault is not found, or where the
+text that it replaces is no longer in the source: then change the fault, do not drop it.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+# Name, file below src/hub, the text that is replaced (once), and what stands there instead.
+FAULTS = [
+    ("a letter is lost when the inbox is full", "outgoing.rs",
+     "            backlog.push_back(Parcel::Mail(mail));\n            self.waiting += 1;\n",
+     "            drop((backlog, mail));\n"),
+    ("a letter overtakes the backlog", "outgoing.rs",
+     "if backlog.is_empty() { post.offer(to, mail).err() } else { Some(mail) }",
+     "post.offer(to, mail).err()"),
+    ("a publish is settled before other shards have taken it", "publishing.rs",
+     "port.mail_after(&others, asker.shard,",
+     "port.mail_after(&[], asker.shard,"),
+    ("the excluded connection of another shard receives the message", "publishing.rs",
+     "exclude.filter(|member| member.shard == shard)",
+     "exclude.filter(|_| false)"),
+    ("the excluded connection is counted", "publishing.rs",
+     "subscribers as i64 - i64::from(was_excluded)",
+     "subscribers as i64"),
+    ("a slice is cut at the wrong place", "audience/delivery.rs",
+     "entry.start_at(position, end);",
+     "entry.start_at(position, subscriber.from);"),
+    ("messages overtake the subscribed that waits", "audience/delivery.rs",
+     "if self.held_back > 0\n",
+     "if self.held_back > usize::MAX - 1\n"),
+    ("a page is never closed", "audience/delivery.rs",
+     "        self.pages.release(page);\n    }\n",
+     "    }\n"),
+    ("a newcomer receives what was published before it", "audience/membership.rs",
+     "let from = entry.page().map_or(0, |page| self.pages.page_len(page));",
+     "let from = 0;"),
+    ("a subscriber that moves in the list keeps its old position", "audience/membership.rs",
+     "            subscription.position = position;\n        }\n    }\n",
+     "            let _ = subscription;\n        }\n    }\n"),
+    ("a subscriber is kept after its unsubscribed", "audience/membership.rs",
+     "        self.remove_subscriber(member.slot, audience, port);\n        let name",
+     "        let name"),
+    ("a reply does not wait for its place", "audience/replies.rs",
+     "        let mut reply = Vec::new();\n        write(&mut reply);\n        replies.push(reply);",
+     "        let _ = replies;\n        self.say_now(slot, port, write);"),
+    ("a letter for an earlier connection reaches the next one of its slot", "audience/mod.rs",
+     "member.generation = (member.generation + 1)",
+     "member.generation = (member.generation + 0)"),
+    ("a subscriber is counted twice", "channel/directory.rs",
+     "Some((_, count)) => *count += 1,",
+     "Some((_, count)) => *count += 2,"),
+    ("a fence opens one shard early", "mod.rs",
+     "if self.fences[fence as usize] < self.placement.shards() {",
+     "if self.fences[fence as usize] + 1 < self.placement.shards() {"),
+]
+
+ROOT = subprocess.check_output(["git", "rev-parse", "--show-toplevel"], text=True).strip()
+TREE = os.path.join(ROOT, "target", "planted")
+TEST = ["cargo", "test", "--quiet", "--lib", "hub::simulation"]
+# A fault can make a simulation go on for ever.
+SECONDS_MAX = 900
+
+
+def run(*command, **options):
+    return subprocess.run(command, check=True, **options)
+
+
+def tests_pass():
+    environment = {**os.environ, "CARGO_TARGET_DIR": os.path.join(ROOT, "target", "planted-build")}
+    try:
+        done = subprocess.run(TEST, cwd=TREE, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        return False, "no end within {} s".format(SECONDS_MAX)
+    output = done.stdout + done.stderr
+    if "error[" in output or "error: could not compile" in output:
+        sys.exit("the fault does not compile:\n" + output)
+    panics = [line for line in output.splitlines() if "panicked" in line or "assertion" in line or "left" in line]
+    return done.returncode == 0, "; ".join(line.strip() for line in panics[:2])[:160]
+
+
+def main():
+    meant = [fault for fault in FAULTS if len(sys.argv) == 1 or any(word in fault[0] for word in sys.argv[1:])]
+    subprocess.run(["git", "worktree", "remove", "--force", TREE], cwd=ROOT, capture_output=True)
+    run("git", "worktree", "add", "--quiet", "--detach", TREE, "HEAD", cwd=ROOT)
+    missed = 0
+    try:
+        for name, file, old, new in meant:
+            path = os.path.join(TREE, "src", "hub", file)
+            with open(path) as source:
+                text = source.read()
+            if text.count(old) != 1:
+                sys.exit(f"{name}: {file} has its text {text.count(old)} times:\n{old}")
+            with open(path, "w") as source:
+                source.write(text.replace(old, new))
+            start = time.monotonic()
+            passed, why = tests_pass()
+            missed += passed
+            print(f"{'MISSED' if passed else 'found '} {name} ({time.monotonic() - start:.0f} s) {why}", flush=True)
+            with open(path, "w") as source:
+                source.write(text)
+    finally:
+        run("git", "worktree", "remove", "--force", TREE, cwd=ROOT)
+    print(f"{len(meant) - missed} passed, {missed} failed")
+    sys.exit(missed > 0)
+
+
+main()
