@@ -20,9 +20,10 @@ test-sdk:
 	@if command -v node npm >/dev/null; then CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh; \
 	else echo "SKIPPED: the tests of sdk/js need node and npm" >&2; fi
 
-# Tests that `test` leaves out because they are long or download much: applications built with the JavaScript client by esbuild,
-# webpack, Vite and tsc, in Node 20, 22 and 24.
+# Tests that `test` leaves out because they are long or download much: faults planted in the hub, which its simulation must
+# find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24.
 test-long:
+	tests/planted/run.py
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
 
 # Tests other client libraries, and RFC 6455 case by case, against the same binary.

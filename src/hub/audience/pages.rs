@@ -80,20 +80,19 @@ impl Pages {
     /// Has `write` append bytes for one connection: a reply, a heartbeat, a close frame. They share a page, which the writer
     /// holds until [`Pages::end_turn`].
     pub fn append_single(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Chunk {
-        if let Some(page) = self.single
-            && self.is_full_for(page, 0)
-        {
-            self.release(page);
-            self.single = None;
-        }
         let page = match self.single {
-            Some(page) => page,
-            None => {
-                let page = self.open();
-                *self.single.insert(page)
-            }
+            Some(page) if !self.is_full_for(page, 0) => page,
+            _ => self.open_single(),
         };
         self.append(page, write)
+    }
+
+    #[cold]
+    fn open_single(&mut self) -> PageId {
+        self.end_turn();
+        let page = self.open();
+        self.single = Some(page);
+        page
     }
 
     /// Closes the page of [`Pages::append_single`].
@@ -175,6 +174,7 @@ impl Pages {
     }
 
     /// Whether `more` bytes should go to a fresh page instead of this one.
+    #[inline]
     pub fn is_full_for(&self, page: PageId, more: usize) -> bool {
         let len = self.pages[page as usize].data.len();
         len > 0 && len + more > PAGE_BYTES
