@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod audience;
 pub mod channel;
+pub mod departures;
 pub mod identity;
 pub mod mail;
 pub mod message;
@@ -39,6 +40,7 @@ use admission::bucket;
 use audience::Audiences;
 use audience::pages::{Chunk, Pages};
 use channel::directory::Directory;
+use departures::Departures;
 use identity::Identities;
 use mail::{Answer, Arrival, Cause, Fence, Mail, Question, Settled};
 use observe::Observers;
@@ -133,6 +135,7 @@ pub struct Hub {
     placement: Placement,
     identities: Identities,
     audiences: Audiences,
+    departures: Departures,
     directory: Directory,
     addresses: Addresses,
     observers: Observers,
@@ -162,6 +165,7 @@ impl Hub {
         Hub {
             identities: Identities::new(seed),
             audiences: Audiences::new(shard, limits.outbox_bytes_max),
+            departures: Departures::default(),
             directory: Directory::default(),
             addresses: Addresses::new(placement.hasher()),
             observers: Observers::new(shard, placement.hasher()),
@@ -264,6 +268,7 @@ impl Hub {
     /// A turn begins, so many microseconds after the clock began that all shards go by.
     pub fn begin_turn(&mut self, now_us: u64) {
         self.turn_us = now_us as u32;
+        self.departures.begin_turn();
         self.observers.set_clock(now_us);
         self.directory.set_clock(now_us);
     }

@@ -5,7 +5,6 @@ use super::{Heard, Hub, Port};
 use crate::ids::Slot;
 use crate::protocol::auth::Failure;
 use crate::protocol::channel::{Channel, Kind};
-use crate::protocol::close::CloseReason;
 use crate::protocol::command::{Auth, Command, Unreadable};
 use crate::protocol::event::{self, ErrorCode};
 use crate::protocol::json::JsonString;
@@ -20,22 +19,6 @@ impl Hub {
         self.observers.connected(id, address, self.now);
         let (interval, timeout) = (self.limits.heart_interval_s, self.limits.heart_timeout_s);
         self.audiences.say_now(slot, port, |out| event::connected(out, id, interval, timeout));
-    }
-
-    /// The connection is over, or is to receive nothing more than what it has been sent so far.
-    pub fn disconnect(&mut self, slot: Slot, reason: &CloseReason, port: &mut impl Port) {
-        if self.audiences.live_key(slot).is_none() {
-            return;
-        }
-        let id = self.socket_id(slot);
-        self.observers.disconnected(id, reason);
-        while self.audiences.has_subscriptions(slot) {
-            if let Some(change) = self.audiences.remove_subscription(slot, port) {
-                self.post(self.owner(change.hash), Mail::Unsubscribe(change), port);
-            }
-        }
-        self.audiences.disconnect(slot);
-        self.settle_own(port);
     }
 
     /// Answers a `socket:ping`; `id` is raw JSON.

@@ -145,6 +145,20 @@ impl CloseReason {
         Some((self.code()?, text))
     }
 
+    /// Whether the client ended the connection, by leaving or by what it sent.
+    pub fn is_of_client(&self) -> bool {
+        matches!(
+            self,
+            CloseReason::ClientClosed { .. }
+                | CloseReason::ClientGone
+                | CloseReason::ProtocolError(_)
+                | CloseReason::BinaryMessage
+                | CloseReason::InvalidUtf8
+                | CloseReason::MessageTooBig { .. }
+                | CloseReason::TlsFailed
+        )
+    }
+
     /// The code of the close frame that ended it, from either side; `None`: there was no frame, or it had no code.
     pub fn close_code(&self) -> Option<u16> {
         match self {

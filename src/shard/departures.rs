@@ -1,21 +1,25 @@
-//! Connections on their way out: those that are to be closed, those whose slot is to be freed, and why connections ended.
+//! Connections on their way out: those that are to be closed, those that are still owed replies, those whose slot is to be freed,
+//! and why connections ended.
 
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
+use std::collections::VecDeque;
 
 /// The departures of a shard.
 pub struct Departures {
     /// Connections that the hub wants closed.
     broken: Vec<(Slot, CloseReason)>,
+    /// Connections that are still owed replies, and why they end.
+    owed: Vec<(Slot, CloseReason)>,
     /// Connections that have ended, whose slots are not freed yet.
-    ended: Vec<Slot>,
+    ended: VecDeque<Slot>,
     /// Connections that ended or are ending, by [`CloseReason::kind`].
     closes: [u64; CloseReason::KINDS],
 }
 
 impl Default for Departures {
     fn default() -> Departures {
-        Departures { broken: Vec::new(), ended: Vec::new(), closes: [0; CloseReason::KINDS] }
+        Departures { broken: Vec::new(), owed: Vec::new(), ended: VecDeque::new(), closes: [0; CloseReason::KINDS] }
     }
 }
 
@@ -30,14 +34,30 @@ impl Departures {
         self.broken.pop()
     }
 
-    /// A connection has ended: its slot is to be freed.
-    pub fn push_ended(&mut self, slot: Slot) {
-        self.ended.push(slot);
+    /// A connection ends once the replies that it is owed have come.
+    pub fn owe(&mut self, slot: Slot, reason: CloseReason) {
+        self.owed.push((slot, reason));
     }
 
-    /// A connection whose slot is to be freed.
-    pub fn pop_ended(&mut self) -> Option<Slot> {
-        self.ended.pop()
+    /// A connection to which the replies have come, as `is_answered` says.
+    pub fn pop_answered(&mut self, is_answered: impl Fn(Slot) -> bool) -> Option<(Slot, CloseReason)> {
+        let at = self.owed.iter().position(|(slot, _)| is_answered(*slot))?;
+        Some(self.owed.swap_remove(at))
+    }
+
+    /// A connection is not owed replies any more, because it has ended.
+    pub fn forgive(&mut self, slot: Slot) -> Option<CloseReason> {
+        self.pop_answered(|owed| owed == slot).map(|(_, reason)| reason)
+    }
+
+    /// A connection has ended: its slot is to be freed.
+    pub fn push_ended(&mut self, slot: Slot) {
+        self.ended.push_back(slot);
+    }
+
+    /// A connection whose slot is to be freed, if it `may_be`: the oldest.
+    pub fn pop_ended(&mut self, may_be: impl Fn(Slot) -> bool) -> Option<Slot> {
+        self.ended.pop_front_if(|slot| may_be(*slot))
     }
 
     /// Counts why a connection ends.

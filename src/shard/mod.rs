@@ -226,6 +226,8 @@ impl Shard {
         self.progress_drain();
         self.progress_stop();
         self.clients.dismiss_due(&mut self.hub);
+        self.hub.remove_departed(&mut self.clients);
+        self.clients.close_answered(&mut self.hub);
         self.lay_out();
         self.write_out()?;
         self.stopwatch.end(self.now_us(), self.clients.output.taken());

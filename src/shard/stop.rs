@@ -53,7 +53,9 @@ impl Shard {
 
     /// Whether all connections were closed, which is still to be reported.
     pub(super) fn has_closed(&self) -> bool {
-        self.stopping.as_ref().is_some_and(|stopping| stopping.stage == Stage::Closing) && self.clients.leaving() == 0
+        self.stopping.as_ref().is_some_and(|stopping| stopping.stage == Stage::Closing)
+            && self.clients.leaving() == 0
+            && !self.hub.has_departures()
     }
 
     fn is_late(&self) -> bool {

@@ -22,6 +22,7 @@ use super::{DOORBELL, EVENTS_PER_TURN, Parts, READ_BYTES, Shard, Shared, mesh};
 use crate::api::Rows;
 use crate::api::operation::Connections;
 use crate::config::{Flags, Live, Settings};
+use crate::hub::departures::SUBSCRIPTIONS_PER_TURN;
 use crate::hub::simulation::choices::{self, Choices};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mio::{Events, Poll, Waker};
@@ -276,6 +277,53 @@ fn whoever_breaks_tls_while_its_address_is_asked_about_is_forgotten_when_it_goes
         house.rest();
         assert!(house.shards.iter().all(|shard| shard.hub.address_sizes().0 == 0));
     }
+}
+
+/// A masked text frame, with a mask that changes nothing.
+fn text_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+/// 200 connections with 100 subscriptions each are reset together.
+#[test]
+fn many_that_go_at_once_do_not_make_a_turn_long() {
+    let mut house = House::new(1, |_| ());
+    let mut clients = house.connect(0, 200);
+    house.pass(Duration::from_secs(2));
+    let subscribe =
+        |channel: usize| text_frame(&format!(r#"{{"event":"socket:subscribe","data":{{"channel":"c{channel}"}}}}"#));
+    let requests: Vec<u8> = (0..100).flat_map(subscribe).collect();
+    for client in &mut clients {
+        client.write_all(&requests).expect("room");
+        house.rest();
+    }
+    let sizes = |house: &House| house.shards[0].hub.sizes().0;
+    assert_eq!(sizes(&house), 20_000);
+    for client in clients {
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket option");
+    }
+    let mut turns = 0;
+    while sizes(&house) > 0 {
+        let before = sizes(&house);
+        let deliveries = house.shards[0].hub.counters.bytes_out;
+        house.turn(0);
+        let removed = before - sizes(&house);
+        assert!(removed <= SUBSCRIPTIONS_PER_TURN, "{removed} subscriptions in a turn");
+        assert_eq!(house.shards[0].hub.counters.bytes_out, deliveries, "they receive nothing");
+        turns += usize::from(removed > 0);
+        // A connection that comes meanwhile is served at once, in a slot of its own.
+        if turns == 2 {
+            let mut late = house.connect(0, 1).remove(0);
+            late.write_all(&requests).expect("room");
+            house.rest();
+            assert_eq!(sizes(&house), 100);
+            drop(late);
+        }
+    }
+    house.rest();
+    assert!(house.shards[0].clients.is_empty() && house.shards[0].hub.address_sizes().0 == 0);
 }
 
 /// Says how to run a failed seed again.

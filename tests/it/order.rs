@@ -1,6 +1,9 @@
 //! Per channel one order for everybody, and between `subscribed` and `unsubscribed` no gap and no duplicate.
 
-use crate::harness::{Admin, Client, Server, for_shards, subscribe, unsubscribe};
+use crate::harness::{
+    Admin, Client, RawClient, Server, assert_error, for_shards, frame, opcode, subscribe, subscribed, text_frame,
+    unsubscribe,
+};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,7 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-for_shards!(and_over_tls, everybody_sees_one_order, pipelined_membership_cuts_exactly);
+for_shards!(
+    and_over_tls,
+    everybody_sees_one_order,
+    pipelined_membership_cuts_exactly,
+    replies_come_before_the_end_that_follows_their_requests,
+);
 
 const CHANNELS: [&str; 5] = ["order:0", "order:1", "order:2", "order:3", "order:4"];
 const PUBLISHERS: usize = 4;
@@ -330,5 +338,37 @@ fn pipelined_membership_cuts_exactly(shards: usize) {
     }
     for client in &mut clients {
         client.expect_nothing_before_pong();
+    }
+}
+
+/// The end comes in the same write as the requests. The owner of the channel may be another shard.
+fn replies_come_before_the_end_that_follows_their_requests(shards: usize) {
+    let server = Server::start(shards);
+    let mut admin = Admin::connect(&server);
+    let ends: [(Option<u16>, Vec<u8>); 5] = [
+        (Some(1000), frame(opcode::CLOSE, &1000_u16.to_be_bytes())),
+        (Some(1003), frame(opcode::BINARY, b"binary")),
+        (Some(1007), frame(opcode::TEXT, b"\xff")),
+        (Some(1002), vec![0xf0, 0x80, 0, 0, 0, 0]),
+        (None, Vec::new()),
+    ];
+    for round in 0..40 {
+        let (code, end) = &ends[round % ends.len()];
+        let channel = format!("channel-{round}");
+        let mut client = RawClient::connect(&server);
+        let ping = r#"{"event":"socket:ping","data":{"id":7}}"#;
+        let requests = [text_frame(&subscribe(&channel)), text_frame(ping), text_frame(r#"{"event":"nonsense"}"#)];
+        client.write(&[&requests.concat()[..], end].concat());
+        if code.is_none() {
+            client.finish_writing();
+        }
+        client.expect(&subscribed(&channel));
+        client.expect(r#"{"event":"socket:pong","data":{"reply":7}}"#);
+        assert_error(&client.text(), "socket:error", None, "unknown_event");
+        match code {
+            Some(code) => client.expect_close(*code),
+            None => client.expect_end(),
+        }
+        crate::harness::eventually("its subscription is removed", || admin.subscribers(&channel) == 0);
     }
 }

@@ -114,18 +114,28 @@ impl Audiences {
 
     /// Sends a connection a chunk of an audience's page, behind the audience's `subscribed` if that is held back.
     fn emit(&mut self, slot: Slot, audience: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
-        if self.held_back > 0
-            && let Some(replies) = &mut self.members[slot as usize].replies
-            && let Some(held) = replies.held(audience)
-        {
-            held.extend_from_slice(self.pages.bytes(chunk));
-            let pending = replies.held_bytes();
-            if pending > self.outbox_bytes_max {
-                port.close(slot, CloseReason::SlowConsumer { limit: self.outbox_bytes_max, pending });
-            }
+        if self.held_back | self.muted > 0 && self.keeps_back(slot, audience, chunk, port) {
             return;
         }
         port.lay(&mut self.pages, slot, chunk, urgency);
+    }
+
+    /// Whether a chunk is not for the wire: the connection gets no more messages, or the chunk was put behind a reply that is
+    /// held back.
+    #[cold]
+    fn keeps_back(&mut self, slot: Slot, audience: u32, chunk: Chunk, port: &mut impl Port) -> bool {
+        let member = &mut self.members[slot as usize];
+        if member.is_muted {
+            return true;
+        }
+        let Some(replies) = &mut member.replies else { return false };
+        let Some(held) = replies.held(audience) else { return false };
+        held.extend_from_slice(self.pages.bytes(chunk));
+        let pending = replies.held_bytes();
+        if pending > self.outbox_bytes_max {
+            port.close(slot, CloseReason::SlowConsumer { limit: self.outbox_bytes_max, pending });
+        }
+        true
     }
 }
 

@@ -10,6 +10,8 @@ pub struct Member {
     pub(super) generation: u32,
     /// Whether a connection lives in the slot.
     pub(super) is_live: bool,
+    /// It gets no more messages: it is ending, or it is over and its subscriptions are not all removed.
+    pub(super) is_muted: bool,
     /// Channels that it is in, or is about to enter or leave. Searched from end to end: there are few.
     pub(super) subscriptions: SmallVec<[Subscription; 1]>,
     /// Requests that wait for an owner's acknowledgement, and the replies behind them.

@@ -57,16 +57,21 @@ impl Audiences {
         if !self.is_live(member) {
             return false;
         }
+        let is_muted = self.is_muted(member.slot);
         let entry = self.table.get(audience);
         let from = entry.page().map_or(0, |page| self.pages.page_len(page));
         let name = entry.name().clone();
-        let position = self.table.add(audience, Subscriber { slot: member.slot, from });
+        let position = match is_muted {
+            true => NOT_LIVE,
+            false => self.table.add(audience, Subscriber { slot: member.slot, from }),
+        };
         if let Some(subscription) = self.members[member.slot as usize].subscription(audience) {
             subscription.position = position;
             subscription.pending -= 1;
         }
         if let Cause::Client(request) = cause {
-            self.reply(member.slot, request, Some(audience), port, |out| {
+            let opens = (!is_muted).then_some(audience);
+            self.reply(member.slot, request, opens, port, |out| {
                 event::subscribed(out, name.as_channel().as_str());
             });
         }
@@ -94,6 +99,8 @@ impl Audiences {
         let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
         match cause {
             Cause::Client(request) => self.reply(member.slot, request, None, port, write),
+            // It ends, and gets nothing but the replies that it is owed.
+            Cause::Admin(_) | Cause::Left if self.is_muted(member.slot) => {}
             Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, audience, port, write),
         }
         true
@@ -102,6 +109,16 @@ impl Audiences {
     /// Whether the connection has subscriptions, live or under way.
     pub fn has_subscriptions(&self, slot: Slot) -> bool {
         !self.members[slot as usize].subscriptions.is_empty()
+    }
+
+    /// Sends a connection its parts of the turn's pages so far.
+    pub fn send_parts(&mut self, slot: Slot, port: &mut impl Port) {
+        for at in 0..self.members[slot as usize].subscriptions.len() {
+            let subscription = self.members[slot as usize].subscriptions[at];
+            if subscription.is_live() {
+                self.cut(subscription.audience, subscription.position, port);
+            }
+        }
     }
 
     /// Takes the newest subscription off a connection that ends. Returns what the owner is to count, if it counts it.

@@ -63,6 +63,8 @@ pub struct Audiences {
     pages: Pages,
     /// `subscribed` replies that are ready but wait behind earlier ones. While there are none, delivery skips the look.
     held_back: usize,
+    /// Connections that get no more messages and still have subscriptions. While there are none, delivery skips the look.
+    muted: usize,
     /// What may wait for one connection.
     outbox_bytes_max: usize,
 }
@@ -76,6 +78,7 @@ impl Audiences {
             table: Table::default(),
             pages: Pages::default(),
             held_back: 0,
+            muted: 0,
             outbox_bytes_max,
         }
     }
@@ -96,15 +99,40 @@ impl Audiences {
         self.members[at].is_live = true;
     }
 
-    /// The connection is over. Its subscriptions must have been removed before, by [`Audiences::remove_subscription`].
+    /// The connection gets no more messages: its subscriptions are as good as removed.
+    pub fn mute(&mut self, slot: Slot) {
+        let member = &mut self.members[slot as usize];
+        if let Some(replies) = &mut member.replies {
+            self.held_back -= replies.held_count();
+            replies.drop_messages();
+        }
+        member.is_muted = true;
+        self.muted += 1;
+    }
+
+    /// Whether the connection gets no more messages, or had this slot last and its subscriptions are not all removed.
+    pub fn is_muted(&self, slot: Slot) -> bool {
+        self.members.get(slot as usize).is_some_and(|member| member.is_muted)
+    }
+
+    /// The connection, which is muted, is over. Its subscriptions are to be removed by [`Audiences::remove_subscription`], and
+    /// then it is to be forgotten.
     pub fn disconnect(&mut self, slot: Slot) {
         let member = &mut self.members[slot as usize];
         if let Some(replies) = member.replies.take() {
             self.held_back -= replies.held_count();
         }
-        member.subscriptions = SmallVec::new();
         member.is_live = false;
         member.generation = (member.generation + 1) & ((1 << identity::GENERATION_BITS) - 1);
+    }
+
+    /// The last subscription of a connection that is over was removed: its slot may be used again.
+    pub fn forget(&mut self, slot: Slot) {
+        let member = &mut self.members[slot as usize];
+        debug_assert!(member.is_muted && member.subscriptions.is_empty());
+        member.subscriptions = SmallVec::new();
+        member.is_muted = false;
+        self.muted -= 1;
     }
 
     /// The connection that has, or had last, this slot.
@@ -182,9 +210,11 @@ impl Audiences {
 
     /// Panics where the table, the members and the counts disagree.
     pub fn check(&self) {
-        let (mut live, mut interest, mut held_back) = (0, 0, 0);
+        let (mut live, mut interest, mut held_back, mut muted) = (0, 0, 0, 0);
         for (slot, member) in self.members.iter().enumerate() {
-            assert!(member.is_live || member.subscriptions.is_empty() && member.replies.is_none());
+            assert!(member.is_live || member.is_muted || member.subscriptions.is_empty());
+            assert!(member.is_live || member.replies.is_none());
+            muted += usize::from(member.is_muted);
             interest += member.subscriptions.len();
             held_back += member.replies.as_ref().map_or(0, |replies| replies.held_count());
             for subscription in member.subscriptions.iter().filter(|subscription| subscription.is_live()) {
@@ -193,6 +223,7 @@ impl Audiences {
                 assert_eq!(audience.subscriber(subscription.position).slot as usize, slot, "a position is wrong");
             }
         }
-        assert_eq!((self.table.live(), self.table.interest(), self.held_back), (live, interest, held_back));
+        assert_eq!((self.table.live(), self.table.interest()), (live, interest));
+        assert_eq!((self.held_back, self.muted), (held_back, muted));
     }
 }

@@ -3,6 +3,7 @@
 use super::super::{Port, Urgency};
 use super::Audiences;
 use crate::ids::Slot;
+use crate::wire::frame;
 use std::collections::VecDeque;
 
 impl Audiences {
@@ -123,6 +124,17 @@ impl Replies {
             Reply::Ready { bytes, opens } if *opens == Some(audience) => Some(bytes),
             _ => None,
         })
+    }
+
+    /// Drops the messages that follow `subscribed` replies, and takes no more.
+    pub fn drop_messages(&mut self) {
+        for reply in &mut self.queue {
+            if let Reply::Ready { bytes, opens } = reply
+                && opens.take().is_some()
+            {
+                bytes.truncate(frame::frame_len(bytes).unwrap_or(bytes.len()));
+            }
+        }
     }
 
     /// `subscribed` replies that are held back.

@@ -38,6 +38,8 @@ pub struct Client {
     pub socket_id: String,
     pub is_spy: bool,
     pub is_live: bool,
+    /// It ends, and gets nothing but the replies that it is owed.
+    pub is_muted: bool,
     is_greeted: bool,
     /// By channel: whether its requests and the operator's so far leave it subscribed.
     pub wanted: Vec<bool>,
@@ -81,6 +83,7 @@ impl Client {
             socket_id,
             is_spy: false,
             is_live: true,
+            is_muted: false,
             is_greeted: false,
             wanted: vec![false; channels],
             replies: VecDeque::new(),
@@ -113,6 +116,12 @@ impl Client {
 
     fn told(&mut self, said: &Said<'_>, history: &History) {
         let channel = said.channel.and_then(|name| history.find(name));
+        if let Some(channel) = channel.filter(|_| self.is_muted) {
+            while let Some(Change::Unsubscribe { is_asked: false, .. }) = self.changes[channel].front() {
+                self.changes[channel].pop_front();
+                self.runs[channel] = None;
+            }
+        }
         let was_asked = match (said.event, channel) {
             ("socket:subscribed", Some(channel)) => {
                 let Some(Change::Subscribe { from }) = self.changes[channel].pop_front() else {
@@ -127,7 +136,9 @@ impl Client {
                 let Some(Change::Unsubscribe { until, is_asked }) = self.changes[channel].pop_front() else {
                     panic!("{said:?}: nothing to unsubscribe");
                 };
-                self.check_heard_until(channel, until, history);
+                if !self.is_muted {
+                    self.check_heard_until(channel, until, history);
+                }
                 self.runs[channel] = None;
                 is_asked
             }
@@ -141,6 +152,7 @@ impl Client {
 
     fn heard(&mut self, said: &Said<'_>, history: &History) {
         let number = number_of(said.event);
+        assert!(!self.is_muted, "m{number} was heard after the end");
         let message = &history.messages[number];
         let channel = message.channel;
         assert_eq!(said.channel, Some(&*history.channels[channel].name));

@@ -259,7 +259,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             }
             Action::Disconnect => {
                 if let Some(client) = self.some_client() {
-                    self.disconnect(client);
+                    match self.choices.one_in(2) {
+                        true => self.mute(client),
+                        false => self.disconnect(client),
+                    }
                 }
             }
             Action::Hear => self.hear(),
@@ -281,6 +284,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             }
             Action::EndTurn => {
                 let shard = self.some_shard();
+                self.remove_departed(shard);
                 self.on(shard, |hub, port| hub.end_turn(port));
             }
             Action::Retry => {
@@ -299,6 +303,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.check_at_rest();
             }
         }
+        self.end_muted();
         self.check_bounds();
         true
     }
@@ -335,15 +340,16 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn connect(&mut self, shard: usize) -> usize {
         let Shard { hub, wires, generations, free, .. } = &mut self.shards[shard];
-        let slot = match free.len() {
-            0 => {
+        let departed: Vec<usize> = (0..free.len()).filter(|&at| hub.has_departed(free[at])).collect();
+        let slot = match departed[..] {
+            [] => {
                 wires.push(Wire::default());
                 generations.push(0);
                 wires.len() - 1
             }
             // As a slab does, or not.
-            _ if self.choices.one_in(4) => free.swap_remove(0) as usize,
-            _ => free.pop().unwrap() as usize,
+            [first, ..] if self.choices.one_in(4) => free.swap_remove(first) as usize,
+            [.., last] => free.remove(last) as usize,
         };
         let key = ConnKey { shard: shard as ShardId, slot: slot as Slot, generation: generations[slot] };
         let socket_id = hub.identities.socket_id(key);
@@ -355,6 +361,33 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let hub = &self.shards[shard].hub;
         assert!(hub.is_live(key) && hub.key_of(socket_id) == Some(key));
         number
+    }
+
+    /// The client ends, and is still owed replies perhaps.
+    fn mute(&mut self, client: usize) {
+        let ConnKey { shard, slot, .. } = self.clients[client].key;
+        self.clients[client].is_muted = true;
+        self.on(usize::from(shard), |hub, port| hub.mute(slot, &CloseReason::BinaryMessage, port));
+    }
+
+    /// Clients that end and are owed no reply any more are over. Returns whether there were any.
+    fn end_muted(&mut self) -> bool {
+        let mut ended = false;
+        for client in 0..self.clients.len() {
+            let Client { is_live, is_muted, key, .. } = self.clients[client];
+            if is_live && is_muted && self.shards[usize::from(key.shard)].hub.waiting_replies(key.slot) == 0 {
+                assert!(self.clients[client].replies.is_empty(), "a reply is missing at the end");
+                self.disconnect(client);
+                ended = true;
+            }
+        }
+        ended
+    }
+
+    fn remove_departed(&mut self, shard: usize) {
+        let most = self.choices.of(&[1, 2, 100]);
+        self.shards[shard].hub.set_departures_per_turn(most);
+        self.on(shard, |hub, port| hub.remove_departed(port));
     }
 
     fn disconnect(&mut self, client: usize) {
@@ -758,6 +791,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
         let entries = 1 + self.choices.below(8);
         self.on(shard, |hub, port| hub.survey(entries, port));
+        self.remove_departed(shard);
         self.on(shard, |hub, port| hub.end_turn(port));
         self.report(shard);
         for slot in 0..self.shards[shard].wires.len() {
@@ -772,11 +806,17 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 while self.shards[shard].hub.is_surveying() {
                     self.on(shard, |hub, port| hub.survey(3, port));
                 }
+                while self.shards[shard].hub.has_departures() {
+                    self.remove_departed(shard);
+                }
             }
             let receivers: Vec<usize> =
                 (0..self.shards.len()).filter(|&to| !self.mesh.senders(to).is_empty()).collect();
             if receivers.is_empty() {
                 if self.shards.iter().all(|shard| shard.outgoing.waiting() == 0) {
+                    if self.end_muted() {
+                        continue;
+                    }
                     break;
                 }
                 let waiting =
@@ -840,7 +880,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         assert!(self.history.messages.iter().all(|message| message.place.is_some()));
         for client in self.clients.iter().filter(|client| client.is_live) {
             assert!(reads_on || client.replies.is_empty(), "the fence overtook an answer");
-            if client.replies.is_empty() {
+            if client.replies.is_empty() && !client.is_muted {
                 client.check_complete(&self.history);
             }
         }
@@ -978,7 +1018,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     }
 
     fn some_client(&mut self) -> Option<usize> {
-        self.some_of(|client| client.is_live && !client.is_spy)
+        self.some_of(|client| client.is_live && !client.is_muted && !client.is_spy)
     }
 
     fn some_of(&mut self, is_meant: impl Fn(&Client) -> bool) -> Option<usize> {

@@ -11,29 +11,40 @@ use crate::wire::decoder::Violation;
 use crate::wire::frame::{self, Opcode};
 
 impl Clients {
-    /// Says why, and waits for the peer to close. What the connection was sent before goes first.
+    /// Says why, and waits for the peer to close. What the connection was sent before goes first, and so do the replies that it
+    /// is owed.
     pub fn close(&mut self, slot: Slot, reason: CloseReason, hub: &mut Hub) {
         let Some(phase) = self.connections.phase(slot) else {
             return;
         };
         match phase {
-            Phase::Closing { .. } | Phase::Ended => return,
+            Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended => return,
             // Its close frame may be behind what was not read.
             Phase::Echoing { is_paused: true } => self.read_queue.push(slot),
             _ => {}
         }
         self.begin_end(slot, &reason, hub);
+        self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
         if phase == Phase::Open {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
+            if owes_replies(slot, &reason, hub) {
+                hub.mute(slot, &reason, self);
+                self.connections.enter_phase(slot, Phase::Answering { is_answered: false });
+                return self.departures.owe(slot, reason);
+            }
             hub.disconnect(slot, &reason, self);
         }
         self.connections.enter_phase(slot, Phase::Closing { reads: true, is_answered: false });
-        self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
+        self.say_reason(slot, &reason, hub);
+    }
+
+    /// Sends the close frame.
+    fn say_reason(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
         if let CloseReason::SlowConsumer { .. } = reason {
             let (dropped, can_follow) = self.output.cut_to_frame(hub.pages_mut(), slot);
             hub.counters.outbox_bytes_dropped += dropped as u64;
             if !can_follow {
-                return self.finish(slot);
+                return self.finish(slot, hub);
             }
         }
         if let CloseReason::ClientClosed { code: None } = reason {
@@ -44,10 +55,30 @@ impl Clients {
         self.mark(slot);
     }
 
+    /// Sends their close frames to connections that are not owed replies any more.
+    pub fn close_answered(&mut self, hub: &mut Hub) {
+        while let Some((slot, reason)) = self.departures.pop_answered(|slot| hub.waiting_replies(slot) == 0) {
+            let Some(Phase::Answering { is_answered }) = self.connections.phase(slot) else { continue };
+            hub.disconnect(slot, &reason, self);
+            self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered });
+            self.say_reason(slot, &reason, hub);
+        }
+    }
+
     /// The peer's close frame has come. What waits for it goes out, then the answer, then the end.
     pub(super) fn answer_close(&mut self, slot: Slot, code: Option<u16>, hub: &mut Hub) {
         self.close(slot, CloseReason::ClientClosed { code }, hub);
-        self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: true });
+        self.peer_has_ended(slot);
+    }
+
+    /// Nothing more will come from the peer: the socket is shut once all is written.
+    fn peer_has_ended(&mut self, slot: Slot) {
+        let phase = match self.connections.phase(slot) {
+            None | Some(Phase::Ended) => return,
+            Some(Phase::Answering { .. }) => Phase::Answering { is_answered: true },
+            _ => Phase::Closing { reads: false, is_answered: true },
+        };
+        self.connections.enter_phase(slot, phase);
         self.mark(slot);
     }
 
@@ -59,28 +90,36 @@ impl Clients {
             Violation::TooBig => CloseReason::MessageTooBig { limit: self.live.limits.message_bytes_max },
         };
         self.close(slot, reason, hub);
-        self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: false });
+        self.stop_reading(slot);
     }
 
-    /// The peer is gone, or is treated as if. What already waits for an upgraded connection is still offered to the socket: the
-    /// peer may only have said that it sends no more.
-    pub(super) fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
-        let Some(phase) = self.connections.phase(slot) else {
-            return;
-        };
-        self.begin_end(slot, reason, hub);
-        match phase {
-            Phase::Upgrading | Phase::Ended => return self.finish(slot),
-            Phase::Open | Phase::Echoing { .. } => {
-                if phase == Phase::Open {
-                    hub.disconnect(slot, reason, self);
-                }
-                self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
-            }
-            Phase::Closing { .. } => {}
+    /// A connection that is closing: what arrives from now on is thrown away.
+    pub(super) fn stop_reading(&mut self, slot: Slot) {
+        if let Some(Phase::Closing { is_answered, .. }) = self.connections.phase(slot) {
+            self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered });
         }
-        self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: true });
-        self.mark(slot);
+    }
+
+    /// The peer sends no more, or is treated as if. What already waits for an upgraded connection is still offered to the socket,
+    /// and so are the replies that it is owed.
+    pub(super) fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
+        match self.connections.phase(slot) {
+            None => return,
+            Some(Phase::Upgrading | Phase::Ended) => {
+                self.begin_end(slot, reason, hub);
+                return self.finish(slot, hub);
+            }
+            // No frame is sent for this reason.
+            Some(Phase::Open | Phase::Echoing { .. }) => self.close(slot, reason.clone(), hub),
+            Some(Phase::Answering { .. } | Phase::Closing { .. }) => {}
+        }
+        self.peer_has_ended(slot);
+    }
+
+    /// The socket is broken: nothing can be sent any more.
+    pub(super) fn reset(&mut self, slot: Slot, hub: &mut Hub) {
+        self.begin_end(slot, &CloseReason::ClientGone, hub);
+        self.finish(slot, hub);
     }
 
     /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason. Returns its
@@ -115,12 +154,20 @@ impl Clients {
     }
 
     /// Nothing more is to be done for it.
-    pub(super) fn finish(&mut self, slot: Slot) {
-        if self.connections.phase(slot).is_some_and(|phase| phase != Phase::Ended) {
-            self.connections.enter_phase(slot, Phase::Ended);
-            self.output.shut(slot);
-            self.departures.push_ended(slot);
+    pub(super) fn finish(&mut self, slot: Slot, hub: &mut Hub) {
+        match self.connections.phase(slot) {
+            None | Some(Phase::Ended) => return,
+            Some(Phase::Open) => hub.disconnect(slot, &CloseReason::ClientGone, self),
+            Some(Phase::Answering { .. }) => {
+                if let Some(reason) = self.departures.forgive(slot) {
+                    hub.disconnect(slot, &reason, self);
+                }
+            }
+            Some(_) => {}
         }
+        self.connections.enter_phase(slot, Phase::Ended);
+        self.output.shut(slot);
+        self.departures.push_ended(slot);
     }
 
     /// Closes the connections that the hub wants closed.
@@ -133,25 +180,27 @@ impl Clients {
     /// Ends all connections without another word. Returns how many were still to be told why, or had something to be written.
     pub fn cut_off(&mut self, hub: &mut Hub) -> usize {
         let is_late = |(slot, connection): &(Slot, &Connection)| {
-            self.output.waiting(*slot) > 0 || matches!(connection.state.phase, Phase::Open | Phase::Echoing { .. })
+            let is_told =
+                !matches!(connection.state.phase, Phase::Open | Phase::Echoing { .. } | Phase::Answering { .. });
+            self.output.waiting(*slot) > 0 || !is_told
         };
         let late = self.connections.iter().filter(is_late).count();
         let slots: Vec<Slot> = self.connections.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.begin_end(slot, &CloseReason::ServerRestarting, hub);
-            self.finish(slot);
+            self.finish(slot, hub);
         }
-        while let Some(slot) = self.departures.pop_ended() {
+        while let Some(slot) = self.departures.pop_ended(|_| true) {
             self.free(slot, hub);
         }
         late
     }
 
-    /// Frees the slots of connections that ended, up to the turn's budget: closing a socket is the most expensive part of an end,
-    /// and thousands can come at once.
+    /// Frees the slots of connections that ended and whose subscriptions are removed, up to the turn's budget: closing a socket is
+    /// the most expensive part of an end, and thousands can come at once.
     pub fn reap(&mut self, hub: &mut Hub) {
         for _ in 0..REAPS_PER_TURN {
-            let Some(slot) = self.departures.pop_ended() else { return };
+            let Some(slot) = self.departures.pop_ended(|slot| hub.has_departed(slot)) else { return };
             self.free(slot, hub);
         }
     }
@@ -165,6 +214,11 @@ impl Clients {
         self.leave_address(slot, hub);
         self.admission.release();
     }
+}
+
+/// Whether other shards still owe replies to a connection that ends for this reason, and it is to get them. A slow consumer is not.
+fn owes_replies(slot: Slot, reason: &CloseReason, hub: &Hub) -> bool {
+    !matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::TlsFailed) && hub.waiting_replies(slot) > 0
 }
 
 /// About 0.2 ms of system calls.

@@ -113,6 +113,6 @@ impl Clients {
 
     fn stop(&mut self, slot: Slot, pace: Pace, hub: &mut Hub) {
         self.close(slot, CloseReason::RateLimited(pace), hub);
-        self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: false });
+        self.stop_reading(slot);
     }
 }

@@ -41,7 +41,9 @@ impl Clients {
         let has_come = |at: u32| until.wrapping_sub(at) as i32 >= 0;
         let deadline = match state.phase {
             Phase::Ended => return,
-            Phase::Closing { .. } if has_come(state.ping_at) => return self.finish(slot),
+            Phase::Answering { .. } | Phase::Closing { .. } if has_come(state.ping_at) => {
+                return self.finish(slot, hub);
+            }
             Phase::Upgrading => {
                 let deadline = state.accepted_at.wrapping_add(self.handshake_ticks());
                 if has_come(deadline) {
@@ -49,7 +51,7 @@ impl Clients {
                 }
                 deadline
             }
-            Phase::Closing { .. } => state.ping_at,
+            Phase::Answering { .. } | Phase::Closing { .. } => state.ping_at,
             Phase::Open | Phase::Echoing { .. } if self.retires_at(slot).is_some_and(has_come) => {
                 return self.retire(slot, hub);
             }

@@ -63,7 +63,7 @@ impl Clients {
                     self.drop_at(leaver.slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
                 }
             }
-            Phase::Closing { .. } | Phase::Ended => {}
+            Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended => {}
         }
     }
 
@@ -82,7 +82,7 @@ fn concerns(why: Why, phase: Phase) -> bool {
     match phase {
         Phase::Open | Phase::Echoing { .. } => true,
         Phase::Upgrading => why != Why::Shed,
-        Phase::Closing { .. } | Phase::Ended => false,
+        Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended => false,
     }
 }
 

@@ -169,6 +169,7 @@ impl Clients {
             || self.read_queue.has_work(|slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
             || self.admission.has_work()
             || self.departures.has_work()
+            || hub.has_departures()
             // Events that the turn's end told a session of this shard.
             || !self.letters.answers.is_empty()
     }

@@ -80,7 +80,7 @@ impl Clients {
                 connection.state.is_unread = true;
                 self.read_queue.push(slot);
             }
-            Err(_) => self.end(slot, &CloseReason::ClientGone, hub),
+            Err(_) => self.reset(slot, hub),
         }
         false
     }
@@ -91,7 +91,7 @@ impl Clients {
             Phase::Upgrading => return self.upgrade(slot, bytes, hub),
             Phase::Open | Phase::Closing { reads: true, .. } => self.frames(slot, bytes, hub),
             Phase::Echoing { .. } => self.echo(slot, bytes, hub),
-            Phase::Closing { reads: false, .. } | Phase::Ended => return,
+            Phase::Answering { .. } | Phase::Closing { reads: false, .. } | Phase::Ended => return,
         }
         if RateLimits::are_on(&self.live.limits) {
             self.count_bytes(slot, bytes.len(), hub);

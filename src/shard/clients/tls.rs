@@ -22,7 +22,7 @@ impl Clients {
             Err(error) => {
                 tracing::error!(shard = self.me, slot, %error, "cannot begin a TLS session");
                 self.begin_end(slot, &CloseReason::TlsFailed, hub);
-                self.finish(slot);
+                self.finish(slot, hub);
             }
         }
     }
@@ -51,7 +51,7 @@ impl Clients {
                 return false;
             }
             Err(_) => {
-                self.end(slot, &CloseReason::ClientGone, hub);
+                self.reset(slot, hub);
                 return false;
             }
         };
@@ -101,7 +101,7 @@ impl Clients {
         self.close(slot, CloseReason::TlsFailed, hub);
         if self.connections.phase(slot) != Some(Phase::Ended) {
             hub.counters.outbox_bytes_dropped += self.output.clear(hub.pages_mut(), slot) as u64;
-            self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered: false });
+            self.stop_reading(slot);
             self.mark(slot);
         }
     }

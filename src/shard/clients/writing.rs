@@ -86,7 +86,7 @@ impl Clients {
                     return self.output.set_blocked(slot, true);
                 }
                 if is_answered {
-                    self.finish(slot);
+                    self.finish(slot, hub);
                 } else {
                     // The peer reads the close frame, then the end; it answers, and its end is ours.
                     let _ = connection.socket.shutdown(Shutdown::Write);
@@ -102,12 +102,7 @@ impl Clients {
     fn write_failed(&mut self, slot: Slot, waiting: usize, hub: &mut Hub) {
         // Earlier calls of the same write may have taken some.
         hub.counters.bytes_out += (waiting - self.output.waiting(slot)) as u64;
-        let was_open = self.connections[slot].state.phase == Phase::Open;
-        self.begin_end(slot, &CloseReason::ClientGone, hub);
-        if was_open {
-            hub.disconnect(slot, &CloseReason::ClientGone, self);
-        }
-        self.finish(slot);
+        self.reset(slot, hub);
     }
 }
 

@@ -1,8 +1,8 @@
 //! One client connection: what the shard keeps of it.
 //!
 //! ```text
-//! accept ─► Upgrading ─► Open or Echoing ─► Closing ─► Ended ─► slot freed
-//!               └───────────────┴─────────────────────► Ended
+//! accept ─► Upgrading ─► Open or Echoing ─► (Answering) ─► Closing ─► Ended ─► slot freed
+//!               └───────────────┴───────────────────────────────────► Ended
 //! ```
 
 pub mod state;

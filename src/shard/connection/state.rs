@@ -38,6 +38,11 @@ pub enum Phase {
         /// It is not read until its output is written.
         is_paused: bool,
     },
+    /// It is ending, and other shards still owe it replies. Its close frame follows them. What arrives is thrown away.
+    Answering {
+        /// The peer's close frame, or its end of the stream, has come.
+        is_answered: bool,
+    },
     /// The last bytes for it are on their way.
     Closing {
         /// Frames are still decoded, in wait for the peer's close frame. Otherwise what arrives is thrown away: the peer broke
@@ -72,7 +77,7 @@ impl ConnectionState {
 
     /// Whether the reason for which it ends has been counted. Only the first one counts.
     pub fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Closing { .. } | Phase::Ended)
+        matches!(self.phase, Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended)
     }
 }
 
@@ -91,6 +96,7 @@ mod tests {
             Phase::Upgrading,
             Phase::Open,
             Phase::Echoing { is_paused: true },
+            Phase::Answering { is_answered: true },
             Phase::Closing { reads: true, is_answered: false },
             Phase::Ended,
         ] {

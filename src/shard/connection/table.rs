@@ -22,7 +22,7 @@ pub struct Census {
     pub open: usize,
     /// [`Phase::Echoing`].
     pub echoing: usize,
-    /// [`Phase::Closing`] and [`Phase::Ended`].
+    /// [`Phase::Answering`], [`Phase::Closing`] and [`Phase::Ended`].
     pub closing: usize,
 }
 
@@ -128,7 +128,7 @@ impl Census {
             Phase::Upgrading => &mut self.upgrading,
             Phase::Open => &mut self.open,
             Phase::Echoing { .. } => &mut self.echoing,
-            Phase::Closing { .. } | Phase::Ended => &mut self.closing,
+            Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended => &mut self.closing,
         }
     }
 }

@@ -121,7 +121,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let Question::Page { request: Request::Connections(_), after, .. } = *question else { return None };
         let wires = &self.shards[shard].wires;
         let mut connections = Vec::new();
-        let mut slots = (after as usize..wires.len()).filter(|&slot| wires[slot].client.is_some());
+        let is_open = |slot: &usize| wires[*slot].client.is_some_and(|client| !self.clients[client].is_muted);
+        let mut slots = (after as usize..wires.len()).filter(is_open);
         for slot in slots.by_ref().take(PAGE) {
             connections.push(ConnectionInfo {
                 socket_id: self.shards[shard].hub.socket_id(slot as Slot),

@@ -1,0 +1,97 @@
+//! Connections that end: no more messages for them, the replies that they are owed, and their subscriptions, which are removed a
+//! few in each turn.
+//!
+//! A channel with a connection that departs still counts it, but it receives nothing. Its slot must not be used again before
+//! [`Hub::has_departed`].
+
+use super::mail::Mail;
+use super::{Hub, Port};
+use crate::ids::Slot;
+use crate::protocol::close::CloseReason;
+use std::collections::VecDeque;
+
+/// The connections whose subscriptions are still to be removed, and the turn's budget for it.
+pub(super) struct Departures {
+    /// Oldest first.
+    queue: VecDeque<Slot>,
+    /// Subscriptions that this turn may still remove.
+    left: usize,
+    per_turn: usize,
+}
+
+impl Default for Departures {
+    fn default() -> Departures {
+        Departures { queue: VecDeque::new(), left: SUBSCRIPTIONS_PER_TURN, per_turn: SUBSCRIPTIONS_PER_TURN }
+    }
+}
+
+impl Departures {
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.left = self.per_turn;
+    }
+}
+
+impl Hub {
+    /// The connection ends: it gets no more messages. The replies that it is owed still follow; once there are none
+    /// ([`Hub::waiting_replies`]), [`Hub::disconnect`] is to be called.
+    pub fn mute(&mut self, slot: Slot, reason: &CloseReason, port: &mut impl Port) {
+        if self.audiences.live_key(slot).is_none() || self.audiences.is_muted(slot) {
+            return;
+        }
+        self.observers.disconnected(self.socket_id(slot), reason);
+        if !reason.is_of_client() {
+            // What was published before goes first.
+            self.audiences.send_parts(slot, port);
+        }
+        self.audiences.mute(slot);
+    }
+
+    /// The connection is over, or is to receive nothing more than what it has been sent so far.
+    pub fn disconnect(&mut self, slot: Slot, reason: &CloseReason, port: &mut impl Port) {
+        if self.audiences.live_key(slot).is_none() {
+            return;
+        }
+        self.mute(slot, reason, port);
+        self.audiences.disconnect(slot);
+        self.departures.queue.push_back(slot);
+        self.remove_departed(port);
+    }
+
+    /// Removes subscriptions of connections that are over, up to the turn's budget.
+    pub fn remove_departed(&mut self, port: &mut impl Port) {
+        while let Some(&slot) = self.departures.queue.front() {
+            while self.departures.left > 0 && self.audiences.has_subscriptions(slot) {
+                self.departures.left -= 1;
+                if let Some(change) = self.audiences.remove_subscription(slot, port) {
+                    self.post(self.owner(change.hash), Mail::Unsubscribe(change), port);
+                }
+            }
+            if self.audiences.has_subscriptions(slot) {
+                break;
+            }
+            self.audiences.forget(slot);
+            self.departures.queue.pop_front();
+        }
+        self.settle_own(port);
+    }
+
+    /// Whether subscriptions of connections that are over are still to be removed.
+    pub fn has_departures(&self) -> bool {
+        !self.departures.queue.is_empty()
+    }
+
+    /// Whether the slot may be used again.
+    pub fn has_departed(&self, slot: Slot) -> bool {
+        !self.audiences.is_muted(slot)
+    }
+
+    /// Removes fewer subscriptions in a turn.
+    #[cfg(any(test, fuzzing))]
+    pub fn set_departures_per_turn(&mut self, subscriptions: usize) {
+        (self.departures.per_turn, self.departures.left) = (subscriptions, subscriptions);
+    }
+}
+
+/// 1 to 2 ms of work.
+pub const SUBSCRIPTIONS_PER_TURN: usize = 4096;
