@@ -40,7 +40,10 @@ fn an_admin_connection_too_many_is_told_why() {
     let mut admins: Vec<Admin> = (0..1024).map(|_| Admin::connect(&server)).collect();
     let refused = server.run(&["ping"]);
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("too_many: there are already 1024 admin connections"), "{refused:?}");
+    assert!(
+        !refused.status.success() && said.contains("too_many: there are already 1024 admin connections"),
+        "{refused:?}"
+    );
     admins.truncate(1000);
     eventually("there is room again", || server.run(&["ping"]).status.success());
 }
