@@ -1,9 +1,10 @@
 //! The addresses that this shard owns: how many connections each has in the whole server, and how often it connects.
 //!
-//! Limits for an address hold for all shards together, so an address has an owner, by its hash, as a channel has. Whoever
-//! accepts a connection asks the owner for a place ([`crate::hub::mail::Mail::Arrive`]), waits for the verdict, and gives
-//! the place back when the connection ends. Every verdict reaches either the connection that it was asked for or one of
-//! the same address in the same slot, which waits for one too, or it is given back at once: no place is lost.
+//! Limits for an address apply to all shards together. So an address has an owner, chosen by its hash, like a channel. The
+//! shard that accepts a connection asks the owner to count it ([`crate::hub::mail::Mail::Arrive`]), waits for the verdict,
+//! and tells the owner when the connection ends. A verdict applies to the connection that it was requested for. If that has
+//! ended, it applies to a connection of the same address in the same slot that waits for a verdict too. If there is none
+//! either, the owner is told at once that the connection has ended. So every connection is counted exactly once.
 
 use crate::config::Limits;
 use crate::hub::admission::bucket::{Bucket, Rate};
@@ -13,15 +14,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What limits go by: an IPv4 address, or the first 64 bits of an IPv6 address, which are one customer's at least.
+/// The unit of limits: an IPv4 address, or the first 64 bits of an IPv6 address, because one customer has at least that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(u64);
 
 impl Address {
-    /// That of an address. An IPv4 address in IPv6 spelling is the IPv4 address.
+    /// The unit of an IP address. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn of(ip: IpAddr) -> Address {
         match ip.to_canonical() {
-            // Behind what would be a multicast prefix: nobody connects from there.
+            // An IPv6 prefix of this form is multicast, so it cannot be the source of a connection.
             IpAddr::V4(ip) => Address(V4 | u64::from(ip.to_bits())),
             IpAddr::V6(ip) => Address((ip.to_bits() >> 64) as u64),
         }
@@ -37,19 +38,19 @@ impl fmt::Display for Address {
     }
 }
 
-/// The owner's answer to a connection.
+/// The owner's decision about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is counted, until it ends.
+    /// It may stay, and is counted until it ends.
     Counted,
-    /// Likewise, but only so that it can be told why it may not stay.
+    /// It is over a limit. It is counted as refused until it ends, and is sent the reason before.
     Refused(Excess),
-    /// It is not counted: too many of its address are being told.
+    /// It is over a limit and not counted: too many connections of its address are being refused already.
     Dropped(Excess),
 }
 
 impl Verdict {
-    /// Whether the owner counts the connection among those refused; `None`: it does not count it.
+    /// Whether the owner counts the connection as refused; `None` if it does not count it.
     pub fn counts_as_refused(self) -> Option<bool> {
         match self {
             Verdict::Counted => Some(false),
@@ -59,30 +60,29 @@ impl Verdict {
     }
 }
 
-/// What an address has too much of.
+/// The limit that an address is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     /// Connections at the same time.
     Connections,
-    /// Connections in a short time.
+    /// Rate of new connections.
     Upgrades,
 }
 
-/// Entries exist for addresses with a connection anywhere, and for a while for those that connected lately, where it
-/// matters how often they do.
+/// The addresses with a connection on any shard, and, if the rate of connections is limited, those that connected recently.
 pub struct Addresses {
     hasher: RandomState,
     counts: HashTable<Count>,
     buckets: HashTable<Rated>,
-    /// Addresses that have a bucket, looked at in turn.
+    /// Addresses that have a bucket, in the order in which they are checked.
     filling: VecDeque<Address>,
-    /// Buckets given up before they were full, because there were too many.
+    /// Buckets dropped before they were full, because there were too many.
     pub forgotten: u64,
 }
 
 struct Count {
     address: Address,
-    placed: u32,
+    admitted: u32,
     refused: u32,
 }
 
@@ -92,7 +92,7 @@ struct Rated {
 }
 
 impl Addresses {
-    /// Nobody has come yet. `hasher`: places addresses in the tables.
+    /// Without connections. `hasher` hashes addresses for the tables.
     pub fn new(hasher: RandomState) -> Addresses {
         Addresses {
             hasher,
@@ -103,20 +103,20 @@ impl Addresses {
         }
     }
 
-    /// A connection of this address came.
+    /// Decides about a new connection of this address.
     pub fn arrive(&mut self, address: Address, now: u32, limits: &Limits) -> Verdict {
         let is_too_fast = limits.upgrades_per_address_max > 0
             && !self.take(address, now, Rate::new(limits.upgrades_per_address_max, 0));
         let Addresses { hasher, counts, .. } = self;
         let is_meant = |count: &Count| count.address == address;
         let found = counts.entry(hasher.hash_one(address), is_meant, |count| hasher.hash_one(count.address));
-        let mut entry = found.or_insert_with(|| Count { address, placed: 0, refused: 0 });
+        let mut entry = found.or_insert_with(|| Count { address, admitted: 0, refused: 0 });
         let count = entry.get_mut();
-        let excess = match count.placed >= limits.address_connections_max() {
+        let excess = match count.admitted >= limits.address_connections_max() {
             true => Excess::Connections,
             false if is_too_fast => Excess::Upgrades,
             false => {
-                count.placed += 1;
+                count.admitted += 1;
                 return Verdict::Counted;
             }
         };
@@ -127,19 +127,19 @@ impl Addresses {
         Verdict::Dropped(excess)
     }
 
-    /// A connection of this address ended.
+    /// A counted connection of this address has ended.
     pub fn depart(&mut self, address: Address, was_refused: bool) {
         let Addresses { hasher, counts, .. } = self;
         let Ok(mut entry) = counts.find_entry(hasher.hash_one(address), |count| count.address == address) else {
-            debug_assert!(false, "a connection left an address that has none");
+            debug_assert!(false, "a connection left an address without connections");
             return;
         };
         let count = entry.get_mut();
         match was_refused {
             true => count.refused -= 1,
-            false => count.placed -= 1,
+            false => count.admitted -= 1,
         }
-        if count.placed == 0 && count.refused == 0 {
+        if count.admitted == 0 && count.refused == 0 {
             entry.remove();
             if counts.len() < counts.capacity() / 4 {
                 counts.shrink_to(counts.len() * 2, |count| hasher.hash_one(count.address));
@@ -147,7 +147,7 @@ impl Addresses {
         }
     }
 
-    /// Forgets what no longer matters: addresses that could connect as often again as one that never did.
+    /// Drops a few buckets that are full again: such an address has the same allowance as a new one.
     pub fn forget(&mut self, now: u32) {
         for _ in 0..FORGOTTEN_PER_TURN.min(self.filling.len()) {
             let Some(&address) = self.filling.front() else { return };
@@ -157,7 +157,7 @@ impl Addresses {
                 entry.remove();
                 self.filling.pop_front();
             } else {
-                // It connected again since; those behind it may be full.
+                // It has connected again since; the buckets behind it may be full.
                 self.filling.rotate_left(1);
             }
         }
@@ -168,26 +168,26 @@ impl Addresses {
         }
     }
 
-    /// Addresses with a connection anywhere, and those whose haste is remembered.
+    /// Numbers of addresses with a connection, and of addresses with a bucket.
     pub fn sizes(&self) -> (usize, usize) {
         (self.counts.len(), self.buckets.len())
     }
 
-    /// An address and its connections, those not counted that are being refused, at a place below [`Addresses::end`]. Places
+    /// The address at an index below [`Addresses::end`], and its connections without those that are being refused. Indexes
     /// change when the table does.
-    pub fn at(&self, place: usize) -> Option<(Address, u32)> {
-        self.counts.get_bucket(place).filter(|count| count.placed > 0).map(|count| (count.address, count.placed))
+    pub fn at(&self, index: usize) -> Option<(Address, u32)> {
+        self.counts.get_bucket(index).filter(|count| count.admitted > 0).map(|count| (count.address, count.admitted))
     }
 
-    /// One past the last place.
+    /// One past the last index.
     pub fn end(&self) -> usize {
         self.counts.num_buckets()
     }
 
-    /// Connections that are counted, placed or refused. Walks the table.
+    /// Connections that are counted, refused ones included. Walks the table.
     #[cfg(any(test, fuzzing))]
     pub(in crate::hub) fn counted(&self) -> usize {
-        self.counts.iter().map(|count| (count.placed + count.refused) as usize).sum()
+        self.counts.iter().map(|count| (count.admitted + count.refused) as usize).sum()
     }
 
     fn take(&mut self, address: Address, now: u32, rate: Rate) -> bool {
@@ -213,14 +213,14 @@ impl Addresses {
 
 /// Heap bytes of an address with a connection.
 pub const COUNT_BYTES: usize = size_of::<Count>();
-/// Heap bytes of an address whose haste is remembered.
+/// Heap bytes of an address with a bucket.
 pub const RATED_BYTES: usize = size_of::<Rated>() + size_of::<Address>();
 const V4: u64 = 0xffff_ffff << 32;
-/// Connections of one address that may be in the midst of being told that they are too many.
+/// Most connections of one address that are being refused at the same time; more are dropped without a reason.
 const REFUSALS_MAX: u32 = 16;
-/// Addresses per shard whose haste is remembered: at most 4 MiB.
+/// Most buckets of a shard: at most 4 MiB.
 pub const BUCKETS_MAX: usize = 65_536;
-/// Entries that one turn looks at.
+/// Buckets checked per turn.
 const FORGOTTEN_PER_TURN: usize = 16;
 
 #[cfg(test)]
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_host_or_a_customer() {
+    fn an_address_is_an_ipv4_host_or_an_ipv6_prefix_of_64_bits() {
         assert_eq!(address("192.0.2.7"), address("::ffff:192.0.2.7"));
         assert_eq!(address("2001:db8:1:2::7"), address("2001:db8:1:2:ffff::"));
         assert_ne!(address("2001:db8:1:2::7"), address("2001:db8:1:3::7"));
@@ -257,16 +257,16 @@ mod tests {
     }
 
     #[test]
-    fn so_many_have_a_place_some_are_told_and_the_rest_is_dropped() {
+    fn beyond_the_limit_some_connections_are_refused_and_the_rest_dropped() {
         let (mut addresses, limits) = (addresses(), limits(3, 0));
         let (a, b) = (address("192.0.2.7"), address("192.0.2.8"));
         let verdicts: Vec<_> = (0..30).map(|_| addresses.arrive(a, 0, &limits)).collect();
         assert!(verdicts[..3].iter().all(|&verdict| verdict == Verdict::Counted));
         assert!(verdicts[3..19].iter().all(|&verdict| verdict == Verdict::Refused(Excess::Connections)));
         assert!(verdicts[19..].iter().all(|&verdict| verdict == Verdict::Dropped(Excess::Connections)));
-        assert_eq!(addresses.arrive(b, 0, &limits), Verdict::Counted, "another's place is its own");
+        assert_eq!(addresses.arrive(b, 0, &limits), Verdict::Counted, "the limit is per address");
         addresses.depart(a, false);
-        assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Counted, "who is being told takes no place");
+        assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Counted, "refused connections do not take from the limit");
         (0..3).for_each(|_| addresses.depart(a, false));
         (0..16).for_each(|_| addresses.depart(a, true));
         addresses.depart(b, false);
@@ -274,15 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn haste_is_forgotten() {
+    fn full_buckets_are_dropped() {
         let (mut addresses, limits) = (addresses(), limits(0, 1));
         let (a, b) = (address("192.0.2.7"), address("2001:db8::"));
         assert!((0..10).all(|_| addresses.arrive(a, 0, &limits) == Verdict::Counted));
         assert_eq!(addresses.arrive(a, 0, &limits), Verdict::Refused(Excess::Upgrades));
         assert_eq!(addresses.arrive(b, 5, &limits), Verdict::Counted);
-        assert_eq!(addresses.arrive(a, 10, &limits), Verdict::Counted, "another second, another connection");
+        assert_eq!(addresses.arrive(a, 10, &limits), Verdict::Counted, "one more connection a second later");
         addresses.forget(FILL_TICKS + 5);
-        assert_eq!(addresses.sizes(), (2, 1), "b is forgotten, a came later");
+        assert_eq!(addresses.sizes(), (2, 1), "the bucket of b is full, that of a is not");
         addresses.forget(FILL_TICKS + 10);
         assert_eq!(addresses.sizes(), (2, 0));
     }

@@ -1,6 +1,6 @@
-//! Where the connections of a shard come from, and how far each is on its way to a place among those of its address.
+//! The addresses of a shard's connections, and how far each connection is on its way to being counted for its address.
 //!
-//! Beside the connections, not in them: who is not counted, and was named by nobody but itself, costs nothing here.
+//! This is stored outside of the connections. Connections that are not counted and not named by a proxy cost nothing.
 
 use crate::hub::admission::addresses::{Address, Excess, Verdict};
 use crate::hub::mail::Arrival;
@@ -8,46 +8,46 @@ use crate::ids::Slot;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-/// How far a connection is on its way.
+/// How far a connection is on its way to being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
-    /// It needs none, or was given it back.
+    /// It is not counted, or no longer.
     #[default]
     None,
-    /// A trusted proxy's: a PROXY header comes first.
+    /// It comes from a trusted proxy, and a PROXY header is expected first.
     BehindHeader,
-    /// A trusted proxy's, which may say in the request whose connection it is.
+    /// It comes from a trusted proxy, which may name the client's address in the request.
     BehindRequest,
-    /// The owner of its address was asked.
+    /// The owner of its address was asked, and has not decided.
     Asked,
-    /// The owner of its address counts it, until it ends.
+    /// The owner of its address counts it until it ends.
     Counted,
-    /// Likewise, but only until it has been told why it may not stay.
+    /// Its address is over a limit. The owner counts it as refused until it ends, which is once the refusal is sent.
     Refused(Excess),
 }
 
-/// Whose connection it is, where a proxy said so.
+/// The client's address, as a trusted proxy named it.
 #[derive(Clone, Copy, Debug)]
 pub struct Named {
-    /// The client's address; port 0: the proxy did not say.
+    /// The client's address; port 0: the proxy named no port.
     pub address: SocketAddr,
-    /// How the proxy said it.
+    /// How the proxy named it.
     pub by: Source,
 }
 
-/// How the address of a connection was chosen.
+/// Where the address of a connection was taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// It is the socket's peer.
+    /// The socket's peer.
     Peer,
-    /// From a PROXY header.
+    /// A PROXY header.
     ProxyProtocol,
-    /// From `X-Forwarded-For`.
+    /// The header `X-Forwarded-For`.
     ForwardedFor,
 }
 
 impl Source {
-    /// For the log.
+    /// The name for the log.
     pub fn name(self) -> &'static str {
         match self {
             Source::Peer => "peer",
@@ -57,25 +57,25 @@ impl Source {
     }
 }
 
-/// Heap bytes for a connection whose address is counted.
+/// Heap bytes of a connection that is counted.
 pub const ENTRY_BYTES: usize = size_of::<Stage>() + size_of::<Address>();
 
-/// By slot.
+/// How far each connection of a shard is on its way to being counted, by slot.
 #[derive(Default)]
 pub struct Arrivals {
     stages: Vec<Stage>,
-    /// Of those that were asked for, placed or refused.
+    /// Valid for connections whose stage is `Asked`, `Counted` or `Refused`.
     addresses: Vec<Address>,
     named: HashMap<Slot, Named, ahash::RandomState>,
 }
 
 impl Arrivals {
-    /// How far a connection is.
+    /// The stage of a connection.
     pub fn of(&self, slot: Slot) -> Stage {
         self.stages.get(slot as usize).copied().unwrap_or_default()
     }
 
-    /// Notes how far it is.
+    /// Sets the stage of a connection.
     pub fn set(&mut self, slot: Slot, stage: Stage) {
         let at = slot as usize;
         if at >= self.stages.len() {
@@ -87,7 +87,7 @@ impl Arrivals {
         self.stages[at] = stage;
     }
 
-    /// The owner of its address is asked.
+    /// Notes that the owner of the connection's address is asked.
     pub fn ask(&mut self, slot: Slot, address: Address) {
         let at = slot as usize;
         if at >= self.addresses.len() {
@@ -97,9 +97,9 @@ impl Arrivals {
         self.set(slot, Stage::Asked);
     }
 
-    /// The owner's verdict is there. Returns whether somebody waited for it; if not, and if the owner counts who asked, it is
-    /// to be told that they left. A verdict that was asked for by an earlier connection of the same slot and address is as
-    /// good as one's own, which will then find nobody waiting.
+    /// Applies the owner's verdict. Returns whether a connection waited for it. If not, the caller must tell the owner that
+    /// the connection has left, if the owner counts it. A verdict for an earlier connection of the same slot and address
+    /// serves equally well; the later verdict then finds no connection waiting.
     pub fn apply_verdict(&mut self, arrival: Arrival, verdict: Verdict) -> bool {
         let Arrival { address, slot, .. } = arrival;
         let is_awaited = self.of(slot) == Stage::Asked && self.addresses[slot as usize] == address;
@@ -113,18 +113,18 @@ impl Arrivals {
         is_awaited
     }
 
-    /// Notes whose connection it is.
+    /// Notes the client's address, as a trusted proxy named it.
     pub fn name(&mut self, slot: Slot, named: Named) {
         self.named.insert(slot, named);
     }
 
-    /// Whose connection it is, where a proxy said so.
+    /// The client's address, if a trusted proxy named it.
     pub fn named(&self, slot: Slot) -> Option<Named> {
         self.named.get(&slot).copied()
     }
 
-    /// It has ended: what was known of it, and whether its address's owner counts it among those refused. `None`: nobody
-    /// counts it, or not yet.
+    /// Forgets a connection that has ended. Returns its address, and whether the owner counts it as refused; `None` if the
+    /// owner does not count it, or has not decided.
     pub fn leave(&mut self, slot: Slot) -> Option<(Address, bool)> {
         if !self.named.is_empty() {
             self.named.remove(&slot);
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_given_back_once() {
+    fn a_counted_connection_leaves_once() {
         let (a, b) = (Address::of([192, 0, 2, 7].into()), Address::of([192, 0, 2, 8].into()));
         let arrival = |slot, address| Arrival { address, shard: 0, slot };
         let mut arrivals = Arrivals::default();
@@ -155,11 +155,11 @@ mod tests {
                 && !arrivals.apply_verdict(arrival(6, a), Verdict::Counted)
         );
         assert!(arrivals.apply_verdict(arrival(7, a), Verdict::Refused(Excess::Upgrades)));
-        assert!(!arrivals.apply_verdict(arrival(7, a), Verdict::Counted), "nobody waits any more");
+        assert!(!arrivals.apply_verdict(arrival(7, a), Verdict::Counted), "the connection no longer waits");
         assert_eq!(arrivals.leave(7), Some((a, true)));
         assert_eq!(arrivals.leave(7), None);
         arrivals.ask(7, b);
-        assert_eq!(arrivals.leave(7), None, "the verdict is still on its way, and will find nobody");
+        assert_eq!(arrivals.leave(7), None, "the verdict is still under way, and will find no connection");
         assert!(!arrivals.apply_verdict(arrival(7, b), Verdict::Counted));
         arrivals.ask(3, a);
         arrivals.name(3, Named { address: ([192, 0, 2, 7], 0).into(), by: Source::ForwardedFor });
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_a_byte() {
+    fn a_stage_takes_one_byte_and_an_address_eight() {
         assert_eq!((size_of::<Stage>(), size_of::<Address>()), (1, 8));
     }
 }

@@ -1,6 +1,6 @@
-//! Token buckets: so many a second in the long run, [`BURST_S`] seconds' worth at once.
+//! Token buckets: a rate per second, with a burst of [`BURST_S`] seconds' worth.
 
-/// What a bucket holds and how fast it fills. The same for all that one limit applies to.
+/// How fast a bucket fills, and how much it holds. All buckets of one limit have the same rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
     per_second: i64,
@@ -8,40 +8,40 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many a second; [`BURST_S`] seconds' worth, or `burst_min` where that is more, at once.
+    /// `per_second` tokens a second. The burst is [`BURST_S`] seconds' worth, but at least `burst_min`.
     pub fn new(per_second: u32, burst_min: usize) -> Rate {
         let per_second = i64::from(per_second);
         Rate { per_second, burst: (per_second * i64::from(BURST_S)).max(burst_min as i64) }
     }
 }
 
-/// One bucket, which is full until something is taken.
+/// One token bucket. It starts full.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
-    /// What is in it, in parts of a token: what a rate of one a second adds in a tick. Below zero: overdrawn.
+    /// The content in parts of a token. A rate of one token a second adds one part per tick. Below zero: overdrawn.
     parts: i64,
-    /// Tick at which that was so.
+    /// Tick at which `parts` was computed.
     at: u32,
 }
 
-/// What was left of a bucket when something was taken.
+/// The state of a bucket after tokens were taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// There was enough.
+    /// It held enough tokens.
     Enough,
-    /// Not enough: it is overdrawn.
+    /// It did not hold enough, and is overdrawn.
     Overdrawn,
-    /// It is overdrawn by as much again as it can hold.
+    /// It is overdrawn by a whole burst, the most possible.
     Exhausted,
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub fn full(rate: Rate, now: u32) -> Bucket {
         Bucket { parts: rate.burst * PARTS, at: now }
     }
 
-    /// Takes tokens, whether there are enough or not.
+    /// Takes tokens, and overdraws the bucket if there are not enough.
     pub fn take(&mut self, tokens: u32, rate: Rate, now: u32) -> Left {
         self.fill(rate, now);
         let floor = -rate.burst * PARTS;
@@ -53,7 +53,7 @@ impl Bucket {
         }
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token if there is one. Returns whether there was.
     pub fn take_one(&mut self, rate: Rate, now: u32) -> bool {
         self.fill(rate, now);
         let has_one = self.parts >= PARTS;
@@ -61,7 +61,7 @@ impl Bucket {
         has_one
     }
 
-    /// Whether a bucket of the usual burst has filled up since it was last looked at, whatever was taken.
+    /// Whether a bucket that cannot be overdrawn is certainly full, because it was last used long enough ago.
     pub fn is_full(&self, now: u32) -> bool {
         ticks_between(self.at, now) >= FILL_TICKS
     }
@@ -73,16 +73,16 @@ impl Bucket {
     }
 }
 
-/// Ticks from one to the other, 0 where the other came before: clocks of shards differ by a turn.
+/// Ticks from `earlier` to `later`; 0 if `later` is before `earlier`, because the clocks of two shards can differ by a turn.
 pub fn ticks_between(earlier: u32, later: u32) -> u32 {
     (later.wrapping_sub(earlier) as i32).max(0) as u32
 }
 
-/// Seconds' worth of a rate that may come at once.
+/// The burst, in seconds' worth of the rate.
 pub const BURST_S: u32 = 10;
-/// Ticks of a second: what time is told in (`TICK_MS`).
+/// Ticks per second (see `TICK_MS`).
 pub const TICKS_PER_S: u32 = 10;
-/// Ticks after which an empty bucket is full again.
+/// Ticks in which an empty bucket fills up.
 pub const FILL_TICKS: u32 = BURST_S * TICKS_PER_S;
 const PARTS: i64 = TICKS_PER_S as i64;
 
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_passes_and_then_the_rate() {
+    fn a_burst_passes_then_the_rate_applies() {
         let rate = Rate::new(5, 0);
         let mut bucket = Bucket::full(rate, 0);
         let taken = |bucket: &mut Bucket, now| (0..1000).filter(|_| bucket.take_one(rate, now)).count();
@@ -101,18 +101,18 @@ mod tests {
         assert_eq!(taken(&mut bucket, 12), 5);
         assert!(!bucket.is_full(12 + FILL_TICKS - 1) && bucket.is_full(12 + FILL_TICKS));
         assert_eq!(taken(&mut bucket, 1_000_000), 50, "a bucket holds no more than its burst");
-        assert_eq!(taken(&mut bucket, 999_990), 0, "another shard's clock is a little behind");
+        assert_eq!(taken(&mut bucket, 999_990), 0, "another shard's clock can be a little behind");
     }
 
     #[test]
-    fn who_goes_on_overdraws() {
+    fn taking_more_than_the_bucket_holds_overdraws_it() {
         let rate = Rate::new(1, 0);
         let mut bucket = Bucket::full(rate, 0);
         let mut left = |now| bucket.take(1, rate, now);
         assert!((0..10).all(|_| left(0) == Left::Enough));
         assert!((0..9).all(|_| left(0) == Left::Overdrawn));
         assert_eq!(left(0), Left::Exhausted);
-        assert_eq!(left(0), Left::Exhausted, "a debt has a bottom");
+        assert_eq!(left(0), Left::Exhausted, "the debt is limited");
         assert_eq!(left(10), Left::Exhausted);
         assert_eq!(left(210), Left::Enough);
     }

@@ -1,4 +1,4 @@
-//! Which connections may come in: limits of addresses, which hold for all shards together, and rates.
+//! Admission of connections: limits per address, which apply to all shards together, and rates.
 
 pub mod addresses;
 pub mod arrivals;

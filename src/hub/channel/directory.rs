@@ -1,8 +1,8 @@
-//! The channels that this shard owns: which shards care, how many subscribers each has, and how busy they are.
+//! The channels that this shard owns: their subscribers per shard, and how busy they are.
 //!
-//! Where events are listened to, a channel that its last subscriber leaves keeps its entry for [`HELD_BACK_TICKS`]: a page
-//! that is loaded again is gone for a moment, and nobody wants to hear of it. So an entry lives exactly as long as the
-//! channel is occupied by what consumers are told, and one walk over the entries is the snapshot that fits.
+//! While lifecycle events are reported, a channel keeps its entry for [`HELD_BACK_TICKS`] after its last subscriber has
+//! left. So a page that is reloaded in a browser causes no events. An entry exists exactly while the reported events say
+//! that the channel is occupied. So one walk over the entries gives a snapshot that matches the events.
 
 use crate::ids::ShardId;
 use crate::protocol::channel::{Channel, ChannelName};
@@ -11,19 +11,19 @@ use slab::Slab;
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
 
-/// Entries exist for channels with a subscriber anywhere (a subscription under way included), and for those that had one a
-/// moment ago.
+/// Entries exist for channels with a subscriber on any shard, including subscriptions under way, and for vacant channels
+/// that are held back.
 #[derive(Default)]
 pub struct Directory {
     channels: Slab<Entry>,
     by_name: HashTable<u32>,
-    /// Channels that nobody hears are kept for a while.
+    /// Whether vacant channels are kept for a while.
     holds_back: bool,
-    /// Those, and since which tick.
+    /// The vacant channels that are kept: index, and tick since when.
     vacant: HashMap<u32, u32, ahash::RandomState>,
-    /// In the order in which they came to be vacant; some are occupied again, or gone.
+    /// The same in the order of their ticks. Some are occupied again, or have been removed.
     vacancies: VecDeque<(u32, u32)>,
-    /// The window that messages are counted in.
+    /// The current window of recent messages.
     window: u32,
 }
 
@@ -31,16 +31,17 @@ struct Entry {
     name: ChannelName,
     hash: u64,
     counts: Counts,
-    /// Messages since the entry exists.
+    /// Messages since the entry was made.
     messages: u64,
-    /// Messages of late, as of the window of the last one.
+    /// Recent messages, as of `window`.
     recent: u32,
+    /// The window of the last message.
     window: u32,
 }
 
-/// The channel of a message that got its place.
+/// The channel of a message that was sequenced.
 pub struct Sequenced<'a> {
-    /// Its name; `None`: the channel has no entry, and so no subscribers.
+    /// Its name; `None` if the channel has no entry, and so no subscribers.
     pub name: Option<&'a ChannelName>,
     /// Subscribers per shard.
     pub counts: &'a [(ShardId, u32)],
@@ -52,25 +53,25 @@ pub struct Activity<'a> {
     pub name: &'a ChannelName,
     /// Subscribers of all shards.
     pub subscribers: u64,
-    /// Messages since it has had subscribers.
+    /// Messages since the channel became occupied.
     pub messages: u64,
-    /// Messages of late: those of this window, half of those of the window before, a quarter of those before that.
+    /// Recent messages: those of this window, half of those of the window before, a quarter of those before that.
     pub recent: u64,
 }
 
-/// Heap bytes of a channel, without its name.
+/// Heap bytes of an entry, without the channel's name.
 pub const ENTRY_BYTES: usize = size_of::<Entry>();
 
-/// Subscribers per shard; no zeros. Empty: the channel is vacant, and kept for a while.
+/// Subscribers per shard, without zeros. Empty: the channel is vacant and held back.
 pub type Counts = SmallVec<[(ShardId, u32); 2]>;
 
 impl Directory {
-    /// A turn begins, so many microseconds after the clock began.
+    /// Sets the time of the turn, in microseconds.
     pub fn set_clock(&mut self, now_us: u64) {
         self.window = (now_us >> WINDOW_BITS) as u32;
     }
 
-    /// Counts a subscriber of `shard` in. Returns whether the channel is occupied by that.
+    /// Counts a new subscriber of `shard`. Returns whether the channel becomes occupied.
     pub fn join(&mut self, name: &ChannelName, hash: u64, shard: ShardId) -> bool {
         let Directory { channels, by_name, vacant, .. } = self;
         let found = by_name.find(hash, |&index| channels[index as usize].name == *name);
@@ -92,11 +93,11 @@ impl Directory {
         is_new
     }
 
-    /// Counts a subscriber of `shard` out. The last one takes the entry along, at once or from tick `now` on in a while.
+    /// Counts a subscriber of `shard` less. After the last one the entry is removed at once, or held back from tick `now` on.
     pub fn leave(&mut self, name: &ChannelName, hash: u64, shard: ShardId, now: u32) {
         let Directory { channels, by_name, holds_back, vacant, vacancies, .. } = self;
         let Ok(found) = by_name.find_entry(hash, |&index| channels[index as usize].name == *name) else {
-            debug_assert!(false, "a member left a channel that has none");
+            debug_assert!(false, "a subscriber left a channel without subscribers");
             return;
         };
         let index = *found.get() as usize;
@@ -119,19 +120,19 @@ impl Directory {
         }
     }
 
-    /// From now on channels that nobody hears are kept for a while.
+    /// From now on keeps vacant channels for a while.
     pub fn hold_back(&mut self) {
         self.holds_back = true;
     }
 
-    /// Forgets one of the channels that nobody has heard for long enough, or for less where too many wait.
+    /// Removes one channel that has been vacant for long enough; if too many are held back, the oldest one.
     pub fn vacate(&mut self, now: u32) -> Option<ChannelName> {
         while let Some(&(index, since)) = self.vacancies.front() {
             if !is_due(since, now) && !self.is_crowded() {
                 return None;
             }
             self.vacancies.pop_front();
-            // Not where somebody came in between, and perhaps left again.
+            // Otherwise the channel was occupied again, and perhaps vacated again later.
             if self.vacant.get(&index) == Some(&since) {
                 self.vacant.remove(&index);
                 let Entry { name, hash, .. } = self.channels.remove(index as usize);
@@ -148,18 +149,18 @@ impl Directory {
         None
     }
 
-    /// Whether more channels wait than may.
+    /// Whether more channels are held back than allowed.
     pub fn is_crowded(&self) -> bool {
         self.vacancies.len() > VACANCIES_MAX
     }
 
-    /// Ticks until the next channel may have to be vacated.
+    /// Ticks until the next call of [`Directory::vacate`] may have a channel to remove.
     pub fn due_in(&self, now: u32) -> Option<u32> {
         let &(_, since) = self.vacancies.front()?;
         Some(HELD_BACK_TICKS.saturating_sub(now.wrapping_sub(since)))
     }
 
-    /// Subscribers per shard; empty where nobody hears the channel.
+    /// Subscribers per shard; empty if the channel has none.
     pub fn counts(&self, channel: Channel<'_>, hash: u64) -> &[(ShardId, u32)] {
         match self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel) {
             Some(&index) => &self.channels[index as usize].counts,
@@ -167,7 +168,7 @@ impl Directory {
         }
     }
 
-    /// A message gets its place in the channel's order, and is counted.
+    /// Sequences a message: counts it, and returns the shards to send it to.
     pub fn sequence(&mut self, channel: Channel<'_>, hash: u64) -> Sequenced<'_> {
         match self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel) {
             Some(&index) => {
@@ -179,7 +180,7 @@ impl Directory {
         }
     }
 
-    /// How busy the channel of an index below [`Directory::end`] is, if there is one.
+    /// How busy the channel at an index below [`Directory::end`] is; `None` if it is vacant, or the index is free.
     pub fn activity(&self, index: usize) -> Option<Activity<'_>> {
         let entry = self.channels.get(index).filter(|entry| !entry.counts.is_empty())?;
         Some(Activity {
@@ -195,14 +196,15 @@ impl Directory {
         self.channels.capacity()
     }
 
-    /// Up to `limit` channels whose name starts with `prefix`, from index `after` on, and where to go on. A channel that
-    /// lives from the first page to the last is told once; a page looks at a bounded number of entries, so it can be short.
+    /// Up to `limit` channels whose name starts with `prefix`, from index `after` on, and the index of the next page. A channel
+    /// that exists from the first page to the last is returned once. A page looks at a bounded number of entries, so it may
+    /// hold fewer than `limit` channels.
     pub fn page(&self, prefix: &str, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
         let is_meant = |entry: &Entry| !entry.counts.is_empty() && entry.name.as_channel().as_str().starts_with(prefix);
         self.page_of(is_meant, limit, after)
     }
 
-    /// Likewise, of all channels that are occupied by what consumers of events are told.
+    /// Like [`Directory::page`], of all channels that are reported as occupied, those held back included.
     pub fn page_occupied(&self, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
         self.page_of(|_| true, limit, after)
     }
@@ -231,19 +233,19 @@ impl Directory {
         (page, (stop < end).then_some(stop))
     }
 
-    /// Channels with a subscriber anywhere.
+    /// Channels with a subscriber on any shard.
     pub fn len(&self) -> usize {
         self.channels.len() - self.vacant.len()
     }
 
-    /// Whether nobody hears anything that this shard owns.
+    /// Whether none of this shard's channels has a subscriber.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Entry {
-    /// Counts a message, with the line in cache that finding the subscribers has brought there.
+    /// Counts a message. The lookup of the subscribers has already loaded this cache line.
     fn count(&mut self, window: u32) {
         self.messages += 1;
         if self.window != window {
@@ -253,7 +255,7 @@ impl Entry {
         self.recent = self.recent.saturating_add(1);
     }
 
-    /// What is left of the count of late messages in a later window: half of it after each.
+    /// The count of recent messages as of a later window: it halves with each window.
     fn recent_in(&self, window: u32) -> u32 {
         self.recent.checked_shr(window.wrapping_sub(self.window)).unwrap_or(0)
     }
@@ -268,18 +270,18 @@ pub fn total(counts: &[(ShardId, u32)]) -> u64 {
     counts.iter().map(|&(_, count)| u64::from(count)).sum()
 }
 
-/// Messages of late are counted in windows of 2²² µs, about 4 s.
+/// Recent messages are counted in windows of 2²² µs, about 4 s.
 const WINDOW_BITS: u32 = 22;
-/// Entries that one page looks at: about a millisecond.
+/// Most entries that one page looks at, which takes about a millisecond.
 const SCAN_MAX: u32 = 65_536;
-/// For how long nobody must hear a channel before it counts as vacated: 3 s. A browser loads a page again in less.
+/// A channel is vacated after 3 s without subscribers. A browser reloads a page in less.
 pub const HELD_BACK_TICKS: u32 = 30;
-/// Channels that wait to be vacated, those included that did and are occupied again; beyond it the oldest are early. They
-/// take 2 MiB at most, beside their entries.
+/// Limit of the channels that are held back, including queue entries of channels that are occupied again. Beyond it the
+/// oldest are vacated early. They take at most 2 MiB, in addition to their entries.
 const VACANCIES_MAX: usize = 65_536;
-/// Heap bytes of the queue and of the table beside it, with room to grow.
+/// Heap bytes of the queue and of the table of vacant channels, with spare capacity.
 pub const VACANCIES_BYTES_MAX: usize = VACANCIES_MAX * 4 * size_of::<(u32, u32)>();
-/// What the queue keeps when it is empty.
+/// Capacity that the queue keeps when it is empty.
 const VACANCIES_KEPT: usize = 1024;
 
 #[cfg(test)]
@@ -312,43 +314,43 @@ mod tests {
         check_counts(&directory, "a", &[(3, 1)]);
         directory.leave(&a, HASH, 3, 0);
         check_counts(&directory, "a", &[]);
-        assert_eq!(directory.len(), 1, "the last to leave takes the entry along");
+        assert_eq!(directory.len(), 1, "a channel without subscribers has no entry");
         directory.leave(&b, HASH, 3, 0);
         assert!(directory.is_empty());
     }
 
     #[test]
-    fn pages_tell_each_channel_once_though_others_come_and_go() {
+    fn pages_list_each_channel_once_while_other_channels_change() {
         let mut directory = Directory::default();
         let stay: Vec<String> = (0..20).map(|n| format!("stay:{n}")).collect();
         for (n, channel) in stay.iter().enumerate() {
             directory.join(&name(channel), HASH, 0);
             directory.join(&name(&format!("go:{n}")), HASH, 1);
         }
-        let (mut told, mut after, mut n) = (Vec::new(), Some(0), 0);
+        let (mut listed, mut after, mut n) = (Vec::new(), Some(0), 0);
         while let Some(from) = after {
             let (page, next) = directory.page("stay:", 3, from);
             assert!(page.len() <= 3);
-            told.extend(page.into_iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), count)));
+            listed.extend(page.into_iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), count)));
             after = next;
             directory.leave(&name(&format!("go:{n}")), HASH, 1, 0);
             directory.join(&name(&format!("late:{n}")), HASH, 1);
             n += 1;
         }
         let mut expected: Vec<_> = stay.into_iter().map(|name| (name, 1)).collect();
-        told.sort_unstable();
+        listed.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(told, expected);
+        assert_eq!(listed, expected);
     }
 
     #[test]
-    fn a_channel_is_vacated_once_nobody_has_come_back_for_a_while() {
+    fn a_channel_is_vacated_after_a_while_without_subscribers() {
         let mut directory = Directory::default();
         let (a, b) = (name("a"), name("b"));
         directory.hold_back();
         assert!(directory.join(&a, HASH, 0) && !directory.join(&a, HASH, 1) && directory.join(&b, HASH, 0));
         directory.leave(&a, HASH, 0, 0);
-        assert_eq!(directory.due_in(0), None, "somebody hears it");
+        assert_eq!(directory.due_in(0), None, "the channel still has a subscriber");
         directory.leave(&a, HASH, 1, 10);
         check_counts(&directory, "a", &[]);
         assert_eq!(
@@ -356,11 +358,11 @@ mod tests {
             (1, 1, 2)
         );
         assert_eq!((directory.due_in(10), directory.vacate(39)), (Some(30), None));
-        assert!(!directory.join(&a, HASH, 2), "it never was vacated");
+        assert!(!directory.join(&a, HASH, 2), "the channel was held back, and never vacated");
         directory.leave(&a, HASH, 2, 39);
         assert_eq!((directory.vacate(40), directory.due_in(40)), (None, Some(29)));
         assert_eq!((directory.vacate(69), directory.vacate(69)), (Some(a.clone()), None));
-        assert!(directory.join(&a, HASH, 2), "it was");
+        assert!(directory.join(&a, HASH, 2), "the channel was vacated");
         directory.leave(&a, HASH, 2, u32::MAX);
         directory.leave(&b, HASH, 0, u32::MAX);
         assert!(directory.is_empty());
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_vacancies_are_not_held_back_for_long() {
+    fn beyond_the_limit_the_oldest_channels_are_vacated_early() {
         let mut directory = Directory::default();
         directory.hold_back();
         for n in 0..VACANCIES_MAX + 2 {
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_late_count_half_after_each_window() {
+    fn recent_messages_halve_with_each_window() {
         let mut directory = Directory::default();
         let channel = name("a");
         directory.join(&channel, HASH, 0);
@@ -413,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_counted_where_the_channel_has_an_entry() {
+    fn a_message_is_counted_if_the_channel_has_an_entry() {
         let mut directory = Directory::default();
         let channel = name("a");
         assert!(directory.sequence(channel.as_channel(), HASH).name.is_none());
@@ -426,6 +428,6 @@ mod tests {
         assert_eq!(size_of::<Entry>(), 64);
     }
 
-    /// Of all channels here: a table must tell names apart, not hashes.
+    /// The hash of all channels here: the table must distinguish names, not hashes.
     const HASH: u64 = 7;
 }

@@ -1,3 +1,3 @@
-//! As owner of channels: who subscribes to each, in which shards, and the order of what is published.
+//! The shard as owner of channels: the subscribers of each channel per shard, and the order of its messages.
 
 pub mod directory;
