@@ -187,13 +187,13 @@ pub struct FanoutArgs {
     #[arg(long, short = 'n', default_value_t = 1000)]
     pub subscribers: usize,
     /// Channels; publishes take turns over them.
-    #[arg(long, short = 'c', default_value_t = 1)]
+    #[arg(long, short = 'c', default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=1 << 24))]
     pub channels: u32,
     /// Channels of each subscriber: its own and the ones after it.
     #[arg(long, default_value_t = 1, value_name = "CHANNELS")]
     pub channels_each: u32,
     /// Closed loop: publishes in flight, each until its last subscriber has it.
-    #[arg(long, short = 'w', default_value_t = 16)]
+    #[arg(long, short = 'w', default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub window: u32,
     /// Publish as fast as the server reads, limited only by its backpressure.
     #[arg(long, conflicts_with_all = ["window", "rate"])]

@@ -51,50 +51,8 @@ impl Report {
             Scenario::Depart { .. } => ("resets", "reset"),
             Scenario::Churn { .. } => ("operations", "operation"),
         };
-        let seconds = tally.seconds();
-        let rate = if seconds > 0.0 { tally.events as f64 / seconds } else { 0.0 };
-        let mut metrics = BTreeMap::from(
-            [
-                ("rate", rate),
-                ("events", tally.events as f64),
-                ("seconds", seconds),
-                ("wanted", tally.wanted as f64),
-                ("connected", tally.connected as f64),
-                ("disconnected", tally.disconnected as f64),
-                ("unconnected", tally.wanted.saturating_sub(tally.connected) as f64),
-                ("lost", tally.lost() as f64),
-                ("skipped", tally.skipped as f64),
-                ("undelivered", tally.undelivered as f64),
-                ("unanswered", tally.unanswered as f64),
-                ("failed_workers", tally.failed_workers as f64),
-                ("duplicated", tally.duplicated as f64),
-                ("reordered", tally.reordered as f64),
-                ("invalid", tally.invalid as f64),
-                ("refused", tally.refused as f64),
-                ("client_busy", tally.busy()),
-                ("bytes_per_read", tally.bytes_read as f64 / tally.reads.max(1) as f64),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
-        );
-        if let Scenario::Flood(_) | Scenario::Churn { .. } = &plan.scenario {
-            metrics.insert(
-                "publish_rate".into(),
-                tally.publishes as f64 / tally.window_ns.first().map_or(1.0, |&ns| ns as f64 / 1e9),
-            );
-        }
-        if let Scenario::Flood(flood) = &plan.scenario
-            && tally.owed > 0
-            && flood.subscribers > 0
-        {
-            let hearers = flood.subscribers as f64 * f64::from(flood.channels_each) / f64::from(flood.channels);
-            let due = tally.owed as f64 * hearers;
-            metrics.insert("sustained".into(), tally.events as f64 / due);
-            metrics.insert("unsent".into(), tally.owed.saturating_sub(tally.publishes) as f64);
-        }
-        if tally.events > 0 {
-            let cpu: u64 = tally.cpu_ns.iter().sum();
-            metrics.insert("client_cpu_ns_per_event".into(), cpu as f64 / tally.events as f64);
-        }
+        let mut metrics = counters(tally);
+        load_metrics(plan, tally, &mut metrics);
         let mut curves = BTreeMap::new();
         // A latency without samples would be 0, and meet every expectation.
         for (name, latency) in tally.latencies.iter().filter(|(_, latency)| latency.count() > 0) {
@@ -304,6 +262,55 @@ fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
         Some("everything was lost: the server closed all connections")
     } else {
         None
+    }
+}
+
+/// The numbers that every scenario has.
+fn counters(tally: &Tally) -> BTreeMap<String, f64> {
+    let seconds = tally.seconds();
+    let rate = if seconds > 0.0 { tally.events as f64 / seconds } else { 0.0 };
+    let counts = [
+        ("events", tally.events),
+        ("wanted", tally.wanted),
+        ("connected", tally.connected),
+        ("disconnected", tally.disconnected),
+        ("unconnected", tally.wanted.saturating_sub(tally.connected)),
+        ("lost", tally.lost()),
+        ("skipped", tally.skipped),
+        ("undelivered", tally.undelivered),
+        ("unanswered", tally.unanswered),
+        ("failed_workers", tally.failed_workers),
+        ("duplicated", tally.duplicated),
+        ("reordered", tally.reordered),
+        ("invalid", tally.invalid),
+        ("refused", tally.refused),
+    ];
+    let mut metrics: BTreeMap<String, f64> =
+        counts.into_iter().map(|(name, count)| (name.to_owned(), count as f64)).collect();
+    let mut insert = |name: &str, value| metrics.insert(name.to_owned(), value);
+    insert("rate", rate);
+    insert("seconds", seconds);
+    insert("client_busy", tally.busy());
+    insert("bytes_per_read", tally.bytes_read as f64 / tally.reads.max(1) as f64);
+    if tally.events > 0 {
+        insert("client_cpu_ns_per_event", tally.cpu_ns.iter().sum::<u64>() as f64 / tally.events as f64);
+    }
+    metrics
+}
+
+/// The numbers of scenarios that publish.
+fn load_metrics(plan: &Plan, tally: &Tally, metrics: &mut BTreeMap<String, f64>) {
+    if let Scenario::Flood(_) | Scenario::Churn { .. } = &plan.scenario {
+        let seconds = tally.window_ns.first().map_or(1.0, |&ns| ns as f64 / 1e9);
+        metrics.insert("publish_rate".into(), tally.publishes as f64 / seconds);
+    }
+    let Scenario::Flood(flood) = &plan.scenario else { return };
+    if flood.rate.is_some() {
+        metrics.insert("unsent".into(), tally.owed.saturating_sub(tally.publishes) as f64);
+    }
+    if tally.owed > 0 && flood.subscribers > 0 {
+        let each = flood.subscribers as f64 * f64::from(flood.channels_each) / f64::from(flood.channels);
+        metrics.insert("sustained".into(), tally.events as f64 / (tally.owed as f64 * each));
     }
 }
 

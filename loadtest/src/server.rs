@@ -48,6 +48,16 @@ pub struct Starter {
     pub stop: Arc<AtomicBool>,
 }
 
+/// Where a server listens and keeps its files.
+struct Site {
+    address: SocketAddr,
+    directory: PathBuf,
+    /// The Unix socket for publishers, for servers that have one.
+    admin: PathBuf,
+    /// The TCP address for publishers, if the server has another one.
+    publish_to: Option<SocketAddr>,
+}
+
 impl Starter {
     /// Starts a server and waits until it accepts connections.
     pub fn start(&self, name: &str, listen: Option<SocketAddr>, admin: Option<&Path>) -> anyhow::Result<Server> {
@@ -59,92 +69,9 @@ impl Starter {
         fs::create_dir_all(&directory)?;
         let admin = admin.map_or_else(|| directory.join("admin.sock"), Path::to_path_buf);
         let _ = fs::remove_file(&admin);
-        let mut admin_socket = None;
-        let mut publish_to = None;
-        let port = address.port().to_string();
-        let mut command = match name {
-            "corecast" | "corecast-2-shards" | "corecast-rest" | "corecast-tls" | "corecast-tls-resumed" => {
-                admin_socket = Some(admin.clone());
-                let mut command = Command::new(self.corecast()?);
-                command.args(["serve", "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
-                // A core that was asked for is inherited; the server would choose another one.
-                let shards = if name == "corecast-2-shards" { 2 } else { self.shards.max(1) };
-                command.args(["--shards", &shards.to_string()]);
-                command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
-                command.args(&self.options);
-                if name == "corecast-rest" {
-                    let http = free_address()?;
-                    publish_to = Some(http);
-                    let (key, secret) = REST_KEY;
-                    command.args(["--http", &http.to_string(), "--key", &format!("{key}:{secret}")]);
-                }
-                if name.starts_with("corecast-tls") {
-                    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-                    let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-                    fs::write(&cert, pair.cert.pem())?;
-                    fs::write(&key, pair.signing_key.serialize_pem())?;
-                    command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);
-                }
-                command
-            }
-            "floor" | "floor-per-message" => {
-                admin_socket = Some(admin.clone());
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["peer", name, "--listen", &address.to_string(), "--admin-socket"]).arg(&admin);
-                command
-            }
-            "bun" | "bun-deferred" => {
-                let folder = peers_folder().join("bun");
-                let bun = folder.join("node_modules/@oven/bun-linux-x64/bin/bun");
-                npm_install(&folder, &bun)?;
-                let mut command = Command::new(bun);
-                let mode = if name == "bun" { "direct" } else { "deferred" };
-                command.arg(folder.join("server.js")).args([&port, mode]);
-                command
-            }
-            "node-ws" => {
-                let folder = peers_folder().join("node-ws");
-                npm_install(&folder, &folder.join("node_modules/ws/package.json"))?;
-                let mut command = Command::new("node");
-                command.arg(folder.join("server.js")).arg(&port);
-                command
-            }
-            "tokio-tungstenite" => {
-                let folder = peers_folder().join("tokio-tungstenite");
-                let binary = folder.join("target/release/peer-tokio-tungstenite");
-                if !binary.exists() {
-                    eprintln!("building the tokio-tungstenite peer (once)");
-                    let mut cargo = Command::new("cargo");
-                    cargo.args(["build", "--release", "--quiet", "--manifest-path"]).arg(folder.join("Cargo.toml"));
-                    cargo.env("CARGO_TARGET_DIR", folder.join("target"));
-                    ensure!(cargo.status()?.success(), "the tokio-tungstenite peer does not build");
-                }
-                let mut command = Command::new(binary);
-                command.arg(&port);
-                command
-            }
-            "nchan" => {
-                let template = fs::read_to_string(peers_folder().join("nchan/nginx.conf"))?;
-                let file = directory.join("nginx.conf");
-                let text = template.replace("@PORT@", &port).replace("@DIR@", &directory.to_string_lossy());
-                fs::write(&file, text)?;
-                let mut command = Command::new("nginx");
-                command.arg("-p").arg(&directory).arg("-c").arg(&file).arg("-e").arg(directory.join("error.log"));
-                command
-            }
-            "nats" => {
-                let lines = free_address()?;
-                publish_to = Some(lines);
-                let template = fs::read_to_string(peers_folder().join("nats/nats.conf"))?;
-                let file = directory.join("nats.conf");
-                let text = template.replace("@WS_PORT@", &port).replace("@PORT@", &lines.port().to_string());
-                fs::write(&file, text)?;
-                let mut command = Command::new("nats-server");
-                command.arg("-c").arg(&file);
-                command
-            }
-            _ => bail!("{name} is not a server that this program can start"),
-        };
+        let mut site = Site { address, directory, admin, publish_to: None };
+        let mut command = self.command(name, &mut site)?;
+        let Site { directory, admin, publish_to, .. } = site;
         let log = directory.join("log");
         if !self.is_foreground {
             let file = File::options().create(true).append(true).open(self.log.as_ref().unwrap_or(&log))?;
@@ -154,9 +81,48 @@ impl Starter {
         }
         let child = affinity::on_core(self.core, || command.spawn())
             .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
-        let mut server = Server { child, address, admin_socket, publish_to, directory };
+        let has_admin = name.starts_with("corecast") || name.starts_with("floor");
+        let mut server = Server { child, address, admin_socket: has_admin.then_some(admin), publish_to, directory };
         server.wait_until_ready(name, &self.stop)?;
         Ok(server)
+    }
+
+    fn command(&self, name: &str, site: &mut Site) -> anyhow::Result<Command> {
+        match name {
+            "corecast" | "corecast-2-shards" | "corecast-rest" | "corecast-tls" | "corecast-tls-resumed" => {
+                self.corecast_command(name, site)
+            }
+            "floor" | "floor-per-message" => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["peer", name, "--listen", &site.address.to_string(), "--admin-socket"]).arg(&site.admin);
+                Ok(command)
+            }
+            _ => site.peer_command(name),
+        }
+    }
+
+    fn corecast_command(&self, name: &str, site: &mut Site) -> anyhow::Result<Command> {
+        let mut command = Command::new(self.corecast()?);
+        command.args(["serve", "--listen", &site.address.to_string(), "--admin-socket"]).arg(&site.admin);
+        let shards = if name == "corecast-2-shards" { 2 } else { self.shards.max(1) };
+        command.args(["--shards", &shards.to_string()]);
+        // A core that was asked for is inherited; the server would choose another one.
+        command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
+        command.args(&self.options);
+        if name == "corecast-rest" {
+            let http = free_address()?;
+            site.publish_to = Some(http);
+            let (key, secret) = REST_KEY;
+            command.args(["--http", &http.to_string(), "--key", &format!("{key}:{secret}")]);
+        }
+        if name.starts_with("corecast-tls") {
+            let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+            let (cert, key) = (site.directory.join("cert.pem"), site.directory.join("key.pem"));
+            fs::write(&cert, pair.cert.pem())?;
+            fs::write(&key, pair.signing_key.serialize_pem())?;
+            command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);
+        }
+        Ok(command)
     }
 
     /// The corecast binary.
@@ -165,6 +131,63 @@ impl Starter {
         let path = self.corecast.clone().unwrap_or(beside);
         ensure!(path.exists(), "there is no {}: build it (cargo build --release) or give --server-bin", path.display());
         Ok(path)
+    }
+}
+
+impl Site {
+    /// The command of a server that others wrote.
+    fn peer_command(&mut self, name: &str) -> anyhow::Result<Command> {
+        let port = self.address.port().to_string();
+        match name {
+            "bun" | "bun-deferred" => {
+                let folder = peers_folder().join("bun");
+                let bun = folder.join("node_modules/@oven/bun-linux-x64/bin/bun");
+                npm_install(&folder, &bun)?;
+                let mut command = Command::new(bun);
+                let mode = if name == "bun" { "direct" } else { "deferred" };
+                command.arg(folder.join("server.js")).args([&port, mode]);
+                Ok(command)
+            }
+            "node-ws" => {
+                let folder = peers_folder().join("node-ws");
+                npm_install(&folder, &folder.join("node_modules/ws/package.json"))?;
+                let mut command = Command::new("node");
+                command.arg(folder.join("server.js")).arg(&port);
+                Ok(command)
+            }
+            "tokio-tungstenite" => {
+                let mut command = Command::new(tokio_tungstenite()?);
+                command.arg(&port);
+                Ok(command)
+            }
+            "nchan" => {
+                let directory = self.directory.to_string_lossy();
+                let file = self.configuration("nchan/nginx.conf", &[("@PORT@", &port), ("@DIR@", &directory)])?;
+                let mut command = Command::new("nginx");
+                command.arg("-p").arg(&self.directory).arg("-c").arg(file);
+                command.arg("-e").arg(self.directory.join("error.log"));
+                Ok(command)
+            }
+            "nats" => {
+                let lines = free_address()?;
+                self.publish_to = Some(lines);
+                let line_port = lines.port().to_string();
+                let file = self.configuration("nats/nats.conf", &[("@WS_PORT@", &port), ("@PORT@", &line_port)])?;
+                let mut command = Command::new("nats-server");
+                command.arg("-c").arg(file);
+                Ok(command)
+            }
+            _ => bail!("{name} is not a server that this program can start"),
+        }
+    }
+
+    /// Writes a configuration file with its holes filled.
+    fn configuration(&self, template: &str, holes: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+        let template = fs::read_to_string(peers_folder().join(template))?;
+        let text = holes.iter().fold(template, |text, (hole, value)| text.replace(hole, value));
+        let file = self.directory.join("server.conf");
+        fs::write(&file, text)?;
+        Ok(file)
     }
 }
 
@@ -251,6 +274,20 @@ fn npm_install(folder: &Path, result: &Path) -> anyhow::Result<()> {
     npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder).stdout(Stdio::null());
     ensure!(npm.status().context("npm is not installed")?.success(), "npm install failed in {}", folder.display());
     Ok(())
+}
+
+/// The binary of the tokio-tungstenite peer, which is built on first use.
+fn tokio_tungstenite() -> anyhow::Result<PathBuf> {
+    let folder = peers_folder().join("tokio-tungstenite");
+    let binary = folder.join("target/release/peer-tokio-tungstenite");
+    if !binary.exists() {
+        eprintln!("building the tokio-tungstenite peer (once)");
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--quiet", "--manifest-path"]).arg(folder.join("Cargo.toml"));
+        cargo.env("CARGO_TARGET_DIR", folder.join("target"));
+        ensure!(cargo.status()?.success(), "the tokio-tungstenite peer does not build");
+    }
+    Ok(binary)
 }
 
 fn peers_folder() -> PathBuf {

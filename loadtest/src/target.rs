@@ -81,7 +81,7 @@ pub enum Publish {
 pub const BODY: &str = r#"{"event":"m","channel":"{channel}","data":{data}}"#;
 
 impl Target {
-    /// A target by name; see [`NAMES`].
+    /// A target by name; see [`NAMES`]. The function is long because it is a table.
     pub fn named(name: &str) -> Option<Target> {
         let ours = Target {
             name: name.into(),

@@ -73,20 +73,161 @@ pub fn run(
     mut watch: impl FnMut(Moment),
 ) -> anyhow::Result<Results> {
     plan.check()?;
-    let plan = Arc::new(plan.clone());
-    let usage = || server_pid.and_then(procfs::usage).unwrap_or_default();
-    let before = usage();
-    let children = plan.processes - 1;
-    let shared = Arc::new(Shared::new(&plan, plan.threads + children, None));
-    let mut remotes = Vec::new();
-    for number in 1..=children {
-        remotes.push(Remote::start(&plan, number, &shared)?);
-    }
-    let threads = spawn(&plan, 0, &shared)?;
+    let before = usage(server_pid);
+    let mut workers = Workers::start(plan)?;
+    workers.set_up(controls, &mut watch);
+    let measured = workers.measure(server_pid, controls, &mut watch);
+    let syscalls = measured.counting.map(|counting| counting.and_then(Counting::finish)).transpose();
+    let mut tally = workers.finish()?;
+    let syscalls_per_s = syscalls.unwrap_or_else(|error| {
+        tally.note(format!("system calls were not counted: {error:#}"));
+        None
+    });
+    let [first, last] = measured.marks.map(Option::unwrap_or_default);
+    Ok(Results {
+        tally,
+        timeline: measured.timeline,
+        server: server_pid.map(|_| [before, first.1, last.1]),
+        server_window_ns: last.0 - first.0,
+        syscalls_per_s,
+        interrupted: controls.stop.load(Relaxed),
+    })
+}
 
-    let moment = |start: u64| {
-        let live = &shared.live;
-        let sum = |what: fn(&Live) -> &AtomicU64| live.iter().map(|live| what(live).load(Relaxed)).sum();
+fn usage(server_pid: Option<u32>) -> Usage {
+    server_pid.and_then(procfs::usage).unwrap_or_default()
+}
+
+/// The workers of a run.
+struct Workers {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<anyhow::Result<Tally>>>,
+    remotes: Vec<Remote>,
+}
+
+/// What the first process has seen while the workers measured.
+#[derive(Default)]
+struct Measured {
+    timeline: Vec<Moment>,
+    /// Time and usage of the server at the two ends of the measured time.
+    marks: [Option<(u64, Usage)>; 2],
+    counting: Option<anyhow::Result<Counting>>,
+}
+
+impl Workers {
+    fn start(plan: &Plan) -> anyhow::Result<Workers> {
+        let plan = Arc::new(plan.clone());
+        let further = plan.processes - 1;
+        let shared = Arc::new(Shared::new(&plan, plan.threads + further, None));
+        let remotes = (1..=further).map(|number| Remote::start(&plan, number, &shared)).collect::<Result<_, _>>()?;
+        let threads = spawn(&plan, 0, &shared)?;
+        Ok(Workers { plan, shared, threads, remotes })
+    }
+
+    /// Waits until all workers are ready, and starts the warm-up.
+    fn set_up(&mut self, controls: &Controls, watch: &mut impl FnMut(Moment)) {
+        let deadline = now_ns() + self.plan.setup_ns + SETUP_SPARE_NS;
+        while !self.shared.live.iter().all(|live| live.ready.load(SeqCst)) && !self.is_over(controls) {
+            std::thread::sleep(Duration::from_millis(5));
+            watch(self.moment(0));
+            if now_ns() > deadline {
+                self.shared.stop.store(true, SeqCst);
+            }
+        }
+        let wants_connections = self.plan.connections() > 0 && !matches!(self.plan.scenario, Scenario::Connect { .. });
+        if wants_connections && self.moment(0).connected == 0 {
+            // There is nothing to measure; the report says why.
+            self.shared.stop.store(true, SeqCst);
+        }
+        let start = now_ns() + 2_000_000;
+        self.shared.start_at.store(start, SeqCst);
+        self.tell(&format!("start {start}"));
+    }
+
+    /// Watches the workers until the measured time is over.
+    fn measure(&mut self, server_pid: Option<u32>, controls: &Controls, watch: &mut impl FnMut(Moment)) -> Measured {
+        let start = self.shared.start_at.load(SeqCst);
+        let measure_from = start + self.plan.warmup_ns;
+        let measure_to = measure_from + self.plan.duration_ns;
+        let family = server_pid.map(procfs::family).unwrap_or_default();
+        let mut measured = Measured::default();
+        let mut next = start;
+        loop {
+            let now = now_ns();
+            let is_over = self.is_over(controls);
+            for (mark, due) in measured.marks.iter_mut().zip([measure_from, measure_to]) {
+                if mark.is_none() && (now >= due || is_over) {
+                    *mark = Some((now, usage(server_pid)));
+                }
+            }
+            if is_over {
+                self.shared.stop.store(true, SeqCst);
+                self.tell("stop");
+            }
+            if is_over || now >= measure_to {
+                return measured;
+            }
+            if self.plan.counts_syscalls && measured.marks[0].is_some() && measured.counting.is_none() {
+                measured.counting = server_pid.map(Counting::start);
+            }
+            if controls.go.load(Relaxed) && self.shared.go_at.load(Relaxed) == 0 {
+                // Far enough ahead that all processes have read it by then.
+                let at = now + 20_000_000;
+                self.shared.go_at.store(at, SeqCst);
+                self.tell(&format!("go {at}"));
+            }
+            if now >= next {
+                let moment = Moment { rss_bytes: procfs::rss_bytes(&family), ..self.moment(start) };
+                watch(moment);
+                measured.timeline.push(moment);
+                next += 100_000_000;
+            }
+            // Short, because the flags are polled.
+            let times = [next, measure_from, measure_to, now + 10_000_000];
+            let wake = times.into_iter().filter(|&at| at > now).min().unwrap_or(now);
+            std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now).max(100_000)));
+        }
+    }
+
+    /// Waits for all workers, and adds up their tallies.
+    fn finish(self) -> anyhow::Result<Tally> {
+        let joined =
+            self.threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a worker panicked")).flatten());
+        let tallies: Vec<anyhow::Result<Tally>> = joined.chain(self.remotes.into_iter().map(Remote::finish)).collect();
+        let is_only = tallies.len() == 1;
+        let mut sum = Tally::default();
+        for tally in tallies {
+            match tally {
+                Ok(tally) => sum.add(tally),
+                Err(error) if is_only => return Err(error),
+                Err(error) => {
+                    sum.failed_workers += 1;
+                    sum.note(format!("a worker failed: {error:#}"));
+                }
+            }
+        }
+        sum.settle();
+        Ok(sum)
+    }
+
+    /// Whether the run must end early: Ctrl-C, or a worker has failed.
+    fn is_over(&self, controls: &Controls) -> bool {
+        let is_stopped = controls.stop.load(Relaxed) || self.shared.stop.load(Relaxed);
+        is_stopped || self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Sends a line to the further processes.
+    fn tell(&mut self, line: &str) {
+        for remote in &mut self.remotes {
+            // A process that has ended is noticed when it is waited for.
+            let _ = writeln!(remote.stream, "{line}");
+        }
+    }
+
+    /// The sum of the live numbers. `start` is the beginning of the warm-up, 0 before it is known.
+    fn moment(&self, start: u64) -> Moment {
+        let sum = |what: fn(&Live) -> &AtomicU64| self.shared.live.iter().map(|live| what(live).load(Relaxed)).sum();
         Moment {
             seconds: if start == 0 { -1.0 } else { (now_ns() as f64 - start as f64) / 1e9 },
             connected: sum(|live| &live.connected),
@@ -94,104 +235,7 @@ pub fn run(
             publishes: sum(|live| &live.publishes),
             rss_bytes: 0,
         }
-    };
-    let is_dead = |threads: &[JoinHandle<_>]| threads.iter().any(JoinHandle::is_finished);
-    let set_up_by = now_ns() + plan.setup_ns + SETUP_SPARE_NS;
-    while !shared.live.iter().all(|live| live.ready.load(SeqCst)) && !is_dead(&threads) {
-        std::thread::sleep(Duration::from_millis(5));
-        watch(moment(0));
-        if controls.stop.load(Relaxed) || shared.stop.load(Relaxed) || now_ns() > set_up_by {
-            shared.stop.store(true, SeqCst);
-            break;
-        }
     }
-    if moment(0).connected == 0 && plan.connections() > 0 && !matches!(plan.scenario, Scenario::Connect { .. }) {
-        // There is nothing to measure; the report says why.
-        shared.stop.store(true, SeqCst);
-    }
-    let start = now_ns() + 2_000_000;
-    shared.start_at.store(start, SeqCst);
-    for remote in &mut remotes {
-        let _ = writeln!(remote.stream, "start {start}");
-    }
-
-    let measure_from = start + plan.warmup_ns;
-    let measure_to = measure_from + plan.duration_ns;
-    let mut timeline = Vec::new();
-    let mut marks: [Option<(u64, Usage)>; 2] = [None, None];
-    let mut counting = None;
-    let mut next = start;
-    let family = server_pid.map(procfs::family).unwrap_or_default();
-    loop {
-        let now = now_ns();
-        let interrupted = controls.stop.load(Relaxed) || shared.stop.load(Relaxed) || is_dead(&threads);
-        for (mark, due) in marks.iter_mut().zip([measure_from, measure_to]) {
-            if mark.is_none() && (now >= due || interrupted) {
-                *mark = Some((now, usage()));
-            }
-        }
-        if interrupted {
-            shared.stop.store(true, SeqCst);
-            for remote in &mut remotes {
-                let _ = writeln!(remote.stream, "stop");
-            }
-        }
-        if plan.counts_syscalls && marks[0].is_some() && !interrupted && counting.is_none() {
-            counting = server_pid.map(Counting::start);
-        }
-        if interrupted || now >= measure_to {
-            break;
-        }
-        if controls.go.load(Relaxed) && shared.go_at.load(Relaxed) == 0 {
-            // Far enough ahead that all processes have read it by then.
-            let at = now + 20_000_000;
-            shared.go_at.store(at, SeqCst);
-            for remote in &mut remotes {
-                let _ = writeln!(remote.stream, "go {at}");
-            }
-        }
-        if now >= next {
-            let mut moment = moment(start);
-            moment.rss_bytes = procfs::rss_bytes(&family);
-            watch(moment);
-            timeline.push(moment);
-            next += 100_000_000;
-        }
-        // Short, because the flags are polled.
-        let wake =
-            [next, measure_from, measure_to, now + 10_000_000].into_iter().filter(|&at| at > now).min().unwrap_or(now);
-        std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now).max(100_000)));
-    }
-
-    let syscalls = counting.map(|counting| counting.and_then(Counting::finish)).transpose();
-    let mut tally = Tally::default();
-    let syscalls_per_s = syscalls.unwrap_or_else(|error| {
-        tally.note(format!("system calls were not counted: {error:#}"));
-        None
-    });
-    let joined = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a worker panicked")).flatten());
-    let results: Vec<anyhow::Result<Tally>> = joined.chain(remotes.into_iter().map(Remote::finish)).collect();
-    let workers = results.len();
-    for result in results {
-        match result {
-            Ok(one) => tally.add(one),
-            Err(error) if workers == 1 => return Err(error),
-            Err(error) => {
-                tally.failed_workers += 1;
-                tally.note(format!("a worker failed: {error:#}"));
-            }
-        }
-    }
-    tally.settle();
-    let [first, last] = marks.map(Option::unwrap_or_default);
-    Ok(Results {
-        tally,
-        timeline,
-        server: server_pid.map(|_| [before, first.1, last.1]),
-        server_window_ns: last.0 - first.0,
-        syscalls_per_s,
-        interrupted: controls.stop.load(Relaxed),
-    })
 }
 
 /// The main function of a further process. Its standard input is a socket to the first one.

@@ -3,6 +3,7 @@
 
 use super::{BackgroundRun, Findings, ProofArgs, RunOptions, Subject, bystanders, histogram_growth};
 use crate::format::{number, time};
+use crate::measure::Tally;
 use crate::plan::Scenario;
 use crate::procfs;
 use crate::workers::Results;
@@ -97,7 +98,14 @@ fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let drops = procfs::listen_drops() - drops;
 
     let results = crowd.0.finish()?;
-    let tally = &results.tally;
+    let accept_errors = stats.get("accept_errors").copied().unwrap_or_default();
+    judge_slowdown(args, findings, p99["before"], p99["during"]);
+    report_storm(args, findings, &results.tally, drops, accept_errors);
+    Ok(())
+}
+
+/// Reports how the clients of the storm reconnected. All of them must have, and none may have been refused.
+fn report_storm(args: &StormArgs, findings: &mut Findings, tally: &Tally, drops: u64, accept_errors: u64) {
     findings.latency("storm", "connect", "connect, greeting included", tally.latencies.get("connect"));
     findings.latency("storm", "back", "dropped → subscribed again", tally.latencies.get("back"));
     let recovery_ns = tally.latencies.get("all back").map_or(0, |latency| latency.max());
@@ -112,9 +120,17 @@ fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
         time(recovery_ns as f64),
         tally.refused,
         drops,
-        stats.get("accept_errors").copied().unwrap_or_default(),
+        accept_errors,
     ));
-    let [[live_before, written_before], [live, written]] = ["before", "during"].map(|situation| p99[situation]);
+    findings.check(tally.refused == 0, format!("{} connections were refused: {:?}", tally.refused, tally.notes));
+    let wanted = args.connections as u64;
+    findings.check(tally.events == wanted, format!("{} of {wanted} reconnected", tally.events));
+    findings.check(drops == 0, format!("{drops} connection attempts found the backlog full"));
+}
+
+/// Compares the p99 of live deliveries, and of writes inside the server, with those before the storm.
+fn judge_slowdown(args: &StormArgs, findings: &mut Findings, before: [f64; 2], during: [f64; 2]) {
+    let [[live_before, written_before], [live, written]] = [before, during];
     let allowed = args.slower_max * live_before.max(UNFELT_NS);
     findings.check(
         live <= allowed,
@@ -125,11 +141,6 @@ fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
         written <= allowed,
         format!("the server wrote them with a p99 of {}, {} are allowed", time(written), time(allowed)),
     );
-    findings.check(tally.refused == 0, format!("{} connections were refused: {:?}", tally.refused, tally.notes));
-    let wanted = args.connections as u64;
-    findings.check(tally.events == wanted, format!("{} of {wanted} reconnected", tally.events));
-    findings.check(drops == 0, format!("{drops} connection attempts found the backlog full"));
-    Ok(())
 }
 
 /// The clients that drop and reconnect.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::{Setup, connect_publisher, drain, is_heartbeat, note_ended, set_up};
+use super::{Setup, conclude, connect_publisher, drain, is_heartbeat, note_ended, set_up};
 use crate::clock::{Alarm, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
@@ -28,25 +28,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     anyhow::ensure!(!plan.target.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
-    let mut handler = Churn {
-        worker,
-        channels,
-        reconnect,
-        connections: Vec::new(),
-        settled: 0,
-        is_running: false,
-        is_published: rate > 0.0,
-        count: false,
-        reader: stamp::Reader::default(),
-        faults: Faults::default(),
-        events: 0,
-        deliveries: 0,
-        operation: Latency::new(),
-        connect: Latency::new(),
-        publisher: None,
-        is_rung: false,
-        tally: Tally { wanted: share as u64, ..Tally::default() },
-    };
+    let mut handler = Churn::new(worker, channels, reconnect, rate > 0.0, share);
     set_up(worker, &mut net, &mut handler, share, |_| 0)?;
     handler.tally.connected = net.open as u64;
     if worker.index == 0 && rate > 0.0 {
@@ -60,29 +42,22 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     for id in 0..handler.connections.len() {
         handler.next_operation(&mut net, id);
     }
-    let mut published = 0u32;
     let mut window = Window::default();
     loop {
         let now = now_ns();
         let phase = worker.phase(now);
         handler.count = phase == Phase::Measure;
-        window.turn(phase, now, handler.events, u64::from(published));
+        let published = u64::from(handler.published);
+        window.turn(phase, now, handler.events, published);
         worker.live().events.store(handler.events, Relaxed);
         worker.live().connected.store(net.open as u64, Relaxed);
-        worker.live().publishes.store(u64::from(published), Relaxed);
+        worker.live().publishes.store(published, Relaxed);
         if phase == Phase::Over {
             break;
         }
-        if let Some(publisher) = &mut handler.publisher {
-            let due_ns = |number: u32| start + (f64::from(number) * 1e9 / rate) as u64;
-            while due_ns(published) <= now && publisher.has_room() {
-                publisher.push(published, due_ns(published), plan.first_channel + published % channels);
-                published += 1;
-            }
-            publisher.flush();
-            if due_ns(published) > now {
-                alarm.set(due_ns(published), now)?;
-            }
+        let due_ns = |number: u32| start + (f64::from(number) * 1e9 / rate) as u64;
+        if let Some(due) = handler.publish(due_ns, now).filter(|due| *due > now) {
+            alarm.set(due, now)?;
         }
         while net.open + net.opening < share {
             net.open(0);
@@ -94,19 +69,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     }
     handler.is_running = false;
     drain(&mut net, &mut handler, |_, handler| handler.unanswered() == 0)?;
-    handler.tally.unanswered += handler.unanswered();
-    let mut tally = handler.tally;
-    if let Some(publisher) = &handler.publisher {
-        tally.refused += publisher.refused;
-    }
-    window.close(&mut tally);
-    tally.add_faults(handler.faults);
-    tally.note(format!("{} messages were delivered", handler.deliveries));
-    tally.bytes_read = net.bytes_read;
-    tally.reads = net.reads;
-    tally.latencies.insert("operation".into(), handler.operation);
-    tally.latencies.insert("connect".into(), handler.connect);
-    Ok(tally)
+    Ok(handler.finish(&net, &window))
 }
 
 #[derive(Default)]
@@ -143,6 +106,7 @@ struct Churn<'a> {
     /// Operations answered.
     events: u64,
     deliveries: u64,
+    published: u32,
     operation: Latency,
     connect: Latency,
     publisher: Option<Publisher>,
@@ -152,6 +116,53 @@ struct Churn<'a> {
 }
 
 impl Churn<'_> {
+    fn new(worker: &Worker, channels: u32, reconnect: f64, is_published: bool, wanted: usize) -> Churn<'_> {
+        Churn {
+            worker,
+            channels,
+            reconnect,
+            connections: Vec::new(),
+            settled: 0,
+            is_running: false,
+            is_published,
+            count: false,
+            reader: stamp::Reader::default(),
+            faults: Faults::default(),
+            events: 0,
+            deliveries: 0,
+            published: 0,
+            operation: Latency::new(),
+            connect: Latency::new(),
+            publisher: None,
+            is_rung: false,
+            tally: Tally { wanted: wanted as u64, ..Tally::default() },
+        }
+    }
+
+    /// Publishes what is due. Returns when the next publish is due; `None` where another worker publishes.
+    fn publish(&mut self, due_ns: impl Fn(u32) -> u64, now: u64) -> Option<u64> {
+        let publisher = self.publisher.as_mut()?;
+        while due_ns(self.published) <= now && publisher.has_room() {
+            let channel = self.worker.plan.first_channel + self.published % self.channels;
+            publisher.push(self.published, due_ns(self.published), channel);
+            self.published += 1;
+        }
+        publisher.flush();
+        Some(due_ns(self.published))
+    }
+
+    fn finish(self, net: &Net, window: &Window) -> Tally {
+        let unanswered = self.unanswered();
+        let mut tally = conclude(self.tally, net, window);
+        tally.unanswered += unanswered;
+        tally.refused += self.publisher.map_or(0, |publisher| publisher.refused);
+        tally.add_faults(self.faults);
+        tally.note(format!("{} messages were delivered", self.deliveries));
+        tally.latencies.insert("operation".into(), self.operation);
+        tally.latencies.insert("connect".into(), self.connect);
+        tally
+    }
+
     /// Requests that wait for their answer.
     fn unanswered(&self) -> u64 {
         let waits = |state| state == State::Subscribing || state == State::Unsubscribing;

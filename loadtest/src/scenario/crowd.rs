@@ -57,7 +57,9 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
     tally.events = if handler.left_ns > 0 { handler.joining.settled as u64 } else { 0 };
     tally.refused = handler.refused;
     let mut all_back = Latency::new();
-    all_back.record(all_back_ns, 1);
+    if all_back_ns > 0 {
+        all_back.record(all_back_ns, 1);
+    }
     tally.latencies.insert("all back".into(), all_back);
     tally.latencies.insert("connect".into(), handler.connect);
     tally.latencies.insert("back".into(), handler.back);

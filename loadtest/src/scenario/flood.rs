@@ -27,60 +27,25 @@ use crate::worker::{Phase, Window, Worker};
 /// Does a worker's share of a flood.
 pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
-    let subscribers = worker.share(flood.subscribers);
-    let pingers = worker.share(flood.pingers);
-    let channel_of = |at: usize| ((subscribers.start + at) % flood.channels as usize) as u32;
     anyhow::ensure!(
         flood.channels_each == 1 || plan.target.subscribe.is_some() && !plan.target.packed,
         "a connection to {} can subscribe to one channel only",
         plan.target.name
     );
-    let first = plan.first_channel;
-    let count = subscribers.len();
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
-    let mut handler = Flooded {
-        worker,
-        subscribers: (0..count).map(|at| Subscriber::new(channel_of(at), flood)).collect(),
-        pingers: (0..pingers.len()).map(|_| VecDeque::new()).collect(),
-        stride: flood.channels,
-        is_ordered: plan.target.publishes_in_order(),
-        settled: 0,
-        ring: Ring::new(flood.channels, if flood.rate.is_some() { RING_OPEN } else { (flood.window * 2).max(1024) }),
-        reader: stamp::Reader::default(),
-        faults: Faults::default(),
-        events: 0,
-        last_message_ns: 0,
-        run: (0, 0),
-        count_from_ns: u64::MAX,
-        count_to_ns: u64::MAX,
-        receipt: Latency::new(),
-        last: Latency::new(),
-        ping: Latency::new(),
-        late: Latency::new(),
-        publisher: None,
-        is_rung: false,
-        tally: Tally { wanted: (count + pingers.len()) as u64, ..Tally::default() },
-    };
-    set_up(
-        worker,
-        &mut net,
-        &mut handler,
-        count + pingers.len(),
-        |at| if at < count { first + channel_of(at) } else { 0 },
-    )?;
-    handler.tally.connected = net.open as u64;
-    for subscriber in handler.subscribers.iter().filter(|subscriber| subscriber.is_live) {
-        subscriber.channels(flood.channels).for_each(|channel| handler.ring.subscribe(channel));
-    }
-    handler.ring.begin();
-    worker.advance_front(handler.ring.front());
-
     let is_answered = flood.subscribers == 0;
     anyhow::ensure!(
         !is_answered || !matches!(plan.target.publish, Publish::WebSocket { .. }),
         "{} does not answer publishes: without subscribers there is nothing to measure",
         plan.target.name
     );
+    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
+    let mut handler = Flooded::new(worker, flood);
+    let channels: Vec<u32> = handler.subscribers.iter().map(|subscriber| subscriber.channel).collect();
+    let channel = |at: usize| channels.get(at).map_or(0, |channel| plan.first_channel + channel);
+    let connections = channels.len() + handler.pingers.len();
+    set_up(worker, &mut net, &mut handler, connections, channel)?;
+    handler.begin(&net);
+
     let mut pace = Pace { rate: flood.rate, window: flood.window, published: 0, begun_ns: 0, is_answered };
     if worker.index == 0 {
         handler.publisher = connect_publisher(worker, &net, PUBLISHER, flood.size, &mut handler.tally)?;
@@ -88,20 +53,31 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
             let _ = worker.shared.publisher.set(mio::Waker::new(net.registry(), WAKER)?);
         }
     }
-    let mut pings = Pings::new(worker, flood, pingers.len());
-    let mut alarm = Alarm::new(net.registry(), TIMER)?;
     worker.ready(&mut net, &mut handler)?;
-
     let mut window = Window::default();
-    if worker.phase(now_ns()) == Phase::Over {
-        return Ok(handler.finish(&net, &window, &pace));
+    if worker.phase(now_ns()) != Phase::Over {
+        run(&mut net, &mut handler, flood, &mut pace, &mut window)?;
     }
+    Ok(handler.finish(&net, &window, &pace))
+}
+
+/// Publishes, pings and receives until the run is over and drained.
+fn run(
+    net: &mut Net,
+    handler: &mut Flooded,
+    flood: &Flood,
+    pace: &mut Pace,
+    window: &mut Window,
+) -> anyhow::Result<()> {
+    let worker = handler.worker;
     let start = worker.shared.start_at.load(SeqCst);
-    handler.count_from_ns = start + plan.warmup_ns;
-    handler.count_to_ns = handler.count_from_ns + plan.duration_ns;
+    handler.count_from_ns = start + worker.plan.warmup_ns;
+    handler.count_to_ns = handler.count_from_ns + worker.plan.duration_ns;
     pace.begun_ns = start;
-    pings.begun_ns = start;
-    let mut heartbeats = Heartbeats::new(plan);
+    let mut pings = Pings::new(worker, flood, handler.pingers.len(), start);
+    let mut heartbeats = Heartbeats::new(&worker.plan);
+    let mut alarm = Alarm::new(net.registry(), TIMER)?;
+    let connections = handler.subscribers.len() + handler.pingers.len();
     let live = worker.live();
     let mut over_ns = 0;
     loop {
@@ -109,8 +85,8 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         let phase = worker.phase(now);
         if over_ns == 0 {
             // Once more at the end, so that everything that was due by then is sent, unless the server does not read.
-            pings.turn(&mut net, &mut handler, now);
-            pace.turn(&mut handler, now);
+            pings.turn(net, handler, now);
+            pace.turn(handler, now);
         }
         window.turn(phase, now, handler.events, u64::from(pace.published));
         live.events.store(handler.events, Relaxed);
@@ -120,23 +96,22 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
                 over_ns = now;
                 handler.count_to_ns = handler.count_to_ns.min(now);
             }
-            if handler.is_drained(now, over_ns, &pace) {
-                break;
+            if handler.is_drained(now, over_ns, pace) {
+                return Ok(());
             }
         }
-        heartbeats.turn(&mut net, count + pingers.len(), now);
+        heartbeats.turn(net, connections, now);
         if let Some(publisher) = &mut handler.publisher {
             publisher.flush();
         }
         if let Some(due) = pace.next_due_ns().into_iter().chain(pings.next_due_ns()).filter(|due| *due > now).min() {
             alarm.set(due, now)?;
         }
-        net.turn(&mut handler, Some(Duration::from_millis(10)))?;
+        net.turn(handler, Some(Duration::from_millis(10)))?;
         if std::mem::take(&mut handler.is_rung) {
             alarm.heard();
         }
     }
-    Ok(handler.finish(&net, &window, &pace))
 }
 
 /// The schedule of publishes.
@@ -211,14 +186,14 @@ struct Pings {
 }
 
 impl Pings {
-    fn new(worker: &Worker, flood: &Flood, count: usize) -> Pings {
+    fn new(worker: &Worker, flood: &Flood, count: usize, begun_ns: u64) -> Pings {
         let mut frame = Vec::new();
         if let Some(ping) = &worker.plan.target.ping {
             wire::push_masked(&mut frame, worker.plan.target.opcode(), &ping.text(0, 1));
         }
         let count = if frame.is_empty() { 0 } else { count as u64 };
         let first = worker.share(flood.subscribers).len();
-        Pings { frame, count, first, every_ns: flood.ping_every_ns, begun_ns: 0, sent: 0 }
+        Pings { frame, count, first, every_ns: flood.ping_every_ns, begun_ns, sent: 0 }
     }
 
     /// When the next ping is due.
@@ -313,6 +288,47 @@ struct Flooded<'a> {
 }
 
 impl Flooded<'_> {
+    fn new<'a>(worker: &'a Worker, flood: &Flood) -> Flooded<'a> {
+        let share = worker.share(flood.subscribers);
+        let pingers = worker.share(flood.pingers).len();
+        let wanted = (share.len() + pingers) as u64;
+        let room = if flood.rate.is_some() { RING_OPEN } else { (flood.window * 2).max(1024) };
+        let channel = |number: usize| (number % flood.channels as usize) as u32;
+        Flooded {
+            worker,
+            subscribers: share.map(|number| Subscriber::new(channel(number), flood)).collect(),
+            pingers: (0..pingers).map(|_| VecDeque::new()).collect(),
+            stride: flood.channels,
+            is_ordered: worker.plan.target.publishes_in_order(),
+            settled: 0,
+            ring: Ring::new(flood.channels, room),
+            reader: stamp::Reader::default(),
+            faults: Faults::default(),
+            events: 0,
+            last_message_ns: 0,
+            run: (0, 0),
+            count_from_ns: u64::MAX,
+            count_to_ns: u64::MAX,
+            receipt: Latency::new(),
+            last: Latency::new(),
+            ping: Latency::new(),
+            late: Latency::new(),
+            publisher: None,
+            is_rung: false,
+            tally: Tally { wanted, ..Tally::default() },
+        }
+    }
+
+    /// Prepares the ring for the subscribers, once they are set up.
+    fn begin(&mut self, net: &Net) {
+        self.tally.connected = net.open as u64;
+        for subscriber in self.subscribers.iter().filter(|subscriber| subscriber.is_live) {
+            subscriber.channels(self.stride).for_each(|channel| self.ring.subscribe(channel));
+        }
+        self.ring.begin();
+        self.worker.advance_front(self.ring.front());
+    }
+
     fn publish(&mut self, publisher: &mut Publisher, number: u32, due_ns: u64, channels: u32) {
         self.ring.publish(number, due_ns);
         publisher.push(number, due_ns, self.worker.plan.first_channel + number % channels);
