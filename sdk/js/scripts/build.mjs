@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { minify } from "terser";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 rmSync("dist", { recursive: true, force: true });
@@ -40,6 +41,8 @@ await Promise.all([
     mangleProps: new RegExp(`^(_[a-z]\\w*|${INTERNAL.join("|")})$`),
   }),
 ]);
+const browserFile = readFileSync("dist/corecast.min.js", "utf8");
+writeFileSync("dist/corecast.min.js", (await minify(browserFile, { ecma: 2020, compress: { passes: 4 } })).code);
 // The same script for require: in this package .js means an ES module.
 copyFileSync("dist/corecast.min.js", "dist/corecast.min.cjs");
 

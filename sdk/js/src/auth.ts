@@ -71,23 +71,16 @@ export function signer(auth: Auth): Signer {
     };
   }
   const options = typeof auth === "string" ? { endpoint: auth } : auth;
-  return { _from: options.endpoint, _sign: options.batch ? batched(options) : single(options) };
+  return { _from: options.endpoint, _sign: signByEndpoint(options) };
 }
 
-function single(options: AuthEndpoint): Sign {
+/** With `batch`, all channels that are requested in one turn of the event loop share one HTTP request. */
+function signByEndpoint(options: AuthEndpoint): Sign {
+  let due: { socketId: string; channels: string[]; signals: AbortSignal[]; answer: Promise<Answer> } | undefined;
   return async (socketId, channel, signal) => {
-    const { body, from, status } = await post(options, socketId, [["channel_name", channel]], signal);
-    return signature(body, from, status);
-  };
-}
-
-/** All channels that are requested in one turn of the event loop share one HTTP request. */
-function batched(options: AuthEndpoint): Sign {
-  let due: { socketId: string; channels: string[][]; signals: AbortSignal[]; answer: Promise<Answer> } | undefined;
-  return async (socketId, channel, signal) => {
-    if (due?.socketId !== socketId) {
+    if (!options.batch || due?.socketId !== socketId) {
       const abort = new AbortController();
-      const channels: string[][] = [];
+      const channels: string[] = [];
       const signals: AbortSignal[] = [];
       const answer = Promise.resolve().then(() => {
         if (due?.channels === channels) due = undefined;
@@ -98,10 +91,10 @@ function batched(options: AuthEndpoint): Sign {
       });
       due = { socketId, channels, signals, answer };
     }
-    due.channels.push(["channel_name[]", channel]);
+    due.channels.push(channel);
     due.signals.push(signal);
     const { body, from, status } = await due.answer;
-    return signature(body?.[channel], `${from}, for ${channel}`, status);
+    return options.batch ? signature(body?.[channel], `${from}, for ${channel}`, status) : signature(body, from, status);
   };
 }
 
@@ -112,11 +105,11 @@ interface Answer {
   status: number;
 }
 
-async function post(options: AuthEndpoint, socketId: string, channels: string[][], signal: AbortSignal): Promise<Answer> {
+async function post(options: AuthEndpoint, socketId: string, channels: string[], signal: AbortSignal): Promise<Answer> {
   const { endpoint, headers, params, credentials } = options;
   const form = new URLSearchParams(params);
   form.append("socket_id", options.socketId === "decimal" ? decimalSocketId(socketId) : socketId);
-  for (const [member, channel] of channels) form.append(member!, channel!);
+  for (const channel of channels) form.append(options.batch ? "channel_name[]" : "channel_name", channel);
   const init: RequestInit = { method: "POST", body: form, signal };
   if (headers) init.headers = typeof headers === "function" ? await headers() : headers;
   if (credentials) init.credentials = credentials;

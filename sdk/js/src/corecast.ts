@@ -243,15 +243,18 @@ export class Corecast extends Emitter<SocketEvents> {
     clearTimeout(this.#retryTimer);
     const ws = (this.#ws = new this.#class!(this.url));
     this.#connectedAt = undefined;
-    let cause: { message?: string; error?: { code?: string } } = {};
+    let cause: string | undefined;
     ws.onmessage = ({ data }) => {
       if (ws === this.#ws) this.#receive(data);
     };
     ws.onclose = ({ code, reason }) => {
-      if (ws === this.#ws) this.#lost(code, reason, cause.message || cause.error?.code);
+      if (ws === this.#ws) this.#lost(code, reason, cause);
     };
-    // A close follows. Node's WebSockets tell the cause; browsers do not.
-    ws.onerror = (event) => (cause = event ?? {});
+    ws.onerror = (event) => {
+      cause = event?.message || event?.error?.code || undefined; // browsers do not tell
+      // A close follows, except in Node 22 if the connection was never open.
+      if (ws === this.#ws && ws.readyState === CONNECTING) this.#lost(ABNORMAL, "", cause);
+    };
     const timeout = this.#options.connectTimeout ?? 10_000;
     this.#stopConnectTimer = deadline(timeout, () =>
       this.#drop(NO_PONG, "", ABNORMAL, `no socket:connected within ${timeout} ms`),
@@ -283,7 +286,7 @@ export class Corecast extends Emitter<SocketEvents> {
         return this.#send("socket:pong");
       case "socket:pong":
         this.#subscriptions.pong();
-        return this.#heartbeat?.pong(data?.reply);
+        return this.#heartbeat?.pong(data?.reply ?? 0);
       case "socket:subscribed":
         return this.#subscriptions.subscribeReply(channel);
       case "socket:subscribe.error":
@@ -437,6 +440,7 @@ function status(message: string): number | undefined {
   return found ? +found[1]! : undefined;
 }
 
+const CONNECTING = 0;
 const OPEN = 1;
 /** The close code that the server uses for a missing pong. */
 const NO_PONG = 4201;

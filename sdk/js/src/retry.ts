@@ -42,18 +42,18 @@ export function backOff(failures: number, { min, max }: BackOff): number {
 /** Milliseconds for which the server asks not to be contacted. The back-off is added to it. */
 export function earliest(closeCode: number, reason: string): number {
   const asked = /retry after (\d+) ?ms/i.exec(reason)?.[1] ?? 0;
-  return Math.max(["later", "mend"].includes(verdict(closeCode)) ? LATER_MS : 0, bounded(+asked));
+  return Math.max(["later", "mend"].includes(verdict(closeCode)) ? LATER_MS : 0, bounded(asked));
 }
 
 /** The wait that an HTTP header `Retry-After` asks for: seconds, or a date. `undefined`: none. */
 export function retryAfter(header: string | null | undefined): number | undefined {
   const ms = header ? (/^\d+$/.test(header) ? +header * 1_000 : Date.parse(header) - Date.now()) : NaN;
-  return ms >= 0 ? bounded(ms) : ms < 0 ? 0 : undefined;
+  return ms === ms ? bounded(ms) : undefined;
 }
 
-/** Half of the longest delay that setTimeout accepts, because a back-off is added. */
-function bounded(ms: number): number {
-  return Math.min(ms, TIMER_MAX_MS / 2);
+/** A wait from outside: at most half of what setTimeout accepts, because a back-off is added, and 0 if it is not a number. */
+export function bounded(ms: unknown): number {
+  return Math.min(Math.max(Number(ms) || 0, 0), TIMER_MAX_MS / 2);
 }
 
 const LATER_MS = 1_000;

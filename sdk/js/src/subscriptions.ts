@@ -2,7 +2,7 @@ import type { Signature, Signer } from "./auth.js";
 import { Channel, type Message } from "./channel.js";
 import { deadline, now, type Timer } from "./clock.js";
 import { CorecastError } from "./errors.js";
-import { backOff, type BackOff, FULL, passes } from "./retry.js";
+import { backOff, type BackOff, bounded, FULL, passes } from "./retry.js";
 
 /** A connection on which `socket:connected` has arrived. */
 export interface Link {
@@ -89,7 +89,7 @@ export class Subscriptions {
 
   /** There is no connection and no further attempt. `over`: also for subscriptions that are requested from now on. */
   giveUpWaiting(error: CorecastError, over: boolean): void {
-    if (over) this.#over = error;
+    this.#over = over ? error : undefined;
     for (const slot of this.#slots.values()) if (slot.wanted) slot.each((channel) => channel._reject(error));
   }
 
@@ -232,9 +232,10 @@ export class Subscriptions {
       if (!answered()) return;
       this.#free(slot);
       if (error instanceof CorecastError) return this.#fail(slot, error);
-      const { message = `${error}`, status, retryAfter = 0 } = error ?? {};
-      this.#signNotBefore = Math.max(this.#signNotBefore, now() + retryAfter);
-      this.#later(slot, new CorecastError("auth_unavailable", message, undefined, status), retryAfter);
+      const { message = `${error}`, status, retryAfter } = error ?? {};
+      const least = bounded(retryAfter);
+      this.#signNotBefore = Math.max(this.#signNotBefore, now() + least);
+      this.#later(slot, new CorecastError("auth_unavailable", message, undefined, status), least);
     };
     slot.stopSigning = stop;
     slot.wire = Wire.Authorizing;

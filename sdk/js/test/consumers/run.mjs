@@ -159,16 +159,16 @@ try {
        console.log(await heard);
        socket.disconnect();
        const refused = new Corecast("ws://127.0.0.1:" + refusing.address().port, { WebSocket });
-       const { code, status } = await new Promise((resolve) => refused.on("closed", resolve));
-       console.log(code, WebSocket === ws.WebSocket ? status : "");
+       const { code, status, message } = await new Promise((resolve) => refused.on("closed", resolve));
+       console.log(code, message.includes("within") ? "late" : "at once", status);
        refused.disconnect();
      }
      refusing.close();
      await backend.close();`,
   );
   for (const node of nodes) {
-    const own = "heard\nconnect_failed \n";
-    const expected = (version(node).startsWith("v20.") ? "" : own) + "heard\nconnect_failed 403";
+    const own = version(node).startsWith("v20.") ? "" : "heard\nconnect_failed at once undefined\n";
+    const expected = `${own}heard\nconnect_failed at once 403`;
     check(`Node ${version(node)} against a server`, output(node, live), expected);
   }
 } finally {

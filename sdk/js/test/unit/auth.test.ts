@@ -206,6 +206,22 @@ test("a Retry-After that is not a time changes nothing", async () => {
   await expect(channel.subscribed).rejects.toMatchObject({ code: "auth_refused", status: 403 });
 });
 
+test.each([NaN, -1, "soon", null, {}])("a retryAfter of %o changes nothing", async (retryAfter) => {
+  const auth = vi.fn().mockRejectedValue(Object.assign(new Error("busy"), { retryAfter }));
+  await subscribed(auth, "private-a");
+  await vi.advanceTimersByTimeAsync(499);
+  expect(auth).toHaveBeenCalledTimes(1);
+  await vi.advanceTimersByTimeAsync(501);
+  expect(auth).toHaveBeenCalledTimes(2);
+});
+
+test("an endless retryAfter waits as long as a timer can", async () => {
+  const auth = vi.fn().mockRejectedValue(Object.assign(new Error("busy"), { retryAfter: Infinity }));
+  await subscribed(auth, "private-a");
+  await vi.advanceTimersByTimeAsync(100_000);
+  expect(auth).toHaveBeenCalledTimes(1);
+});
+
 test("a function asks to wait by throwing an error with retryAfter", async () => {
   const auth = vi.fn().mockRejectedValueOnce(Object.assign(new Error("busy"), { retryAfter: 30_000 })).mockReturnValue({ auth: "k:s" });
   await subscribed(auth, "private-a");

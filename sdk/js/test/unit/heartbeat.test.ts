@@ -59,6 +59,8 @@ test("neither messages nor the pong of an earlier ping count as the pong that is
   server.say("socket:pong", { data: { reply: 1 } });
   vi.advanceTimersByTime(10_000);
   server.say("socket:pong", { data: { reply: 1 } });
+  server.say("socket:pong");
+  server.say("socket:pong", { data: {} });
   server.say("x", { channel: "a" });
   vi.advanceTimersByTime(5_000);
   expect(socket.state).toBe("connecting");

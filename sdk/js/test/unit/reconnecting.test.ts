@@ -291,6 +291,16 @@ test("a subscribe after the server refused for good is rejected at once, and con
   await subscribed;
 });
 
+test("a subscribe after disconnect waits for connect, also if the server had refused for good", async () => {
+  const { fake, socket } = closed(4000, "go away");
+  socket.disconnect();
+  const { subscribed } = socket.subscribe("a");
+  void socket.connect();
+  fake.last.connected();
+  fake.last.say("socket:subscribed", { channel: "a" });
+  await subscribed;
+});
+
 describe("lastError, and the event closed", () => {
   function observed() {
     const { fake, socket } = client();
@@ -310,6 +320,7 @@ describe("lastError, and the event closed", () => {
   ])("an attempt that fails: %s", (_, event, message, status) => {
     const { fake, socket, seen } = observed();
     expect(socket.lastError).toBeUndefined();
+    fake.last.readyState = 3;
     fake.last.onerror!(event);
     fake.last.end(1006);
     expect(seen).toEqual([expect.objectContaining({ name: "CorecastError", code: "connect_failed", message, status })]);
@@ -317,6 +328,15 @@ describe("lastError, and the event closed", () => {
     vi.advanceTimersByTime(250);
     fake.last.connected();
     expect(socket.lastError).toBe(seen[0]); // it stays
+  });
+
+  test("an attempt that fails in Node 22: an error without a close", () => {
+    const { fake, socket, seen } = observed();
+    fake.last.onerror!({ message: "non-101 status code" });
+    expect(seen).toEqual([expect.objectContaining({ code: "connect_failed", message: "ws://fake: non-101 status code" })]);
+    expect(socket.state).toBe("connecting");
+    vi.advanceTimersByTime(250);
+    expect(fake.sockets).toHaveLength(2);
   });
 
   test.each<[string, (fake: Fake) => void, object]>([
