@@ -292,7 +292,7 @@ pub struct PeerArgs {
 }
 
 impl Common {
-    /// The plan for a scenario, with the address and the sockets of the command line. [`Server::aim`] replaces them with
+    /// The plan for a scenario, with the address and the sockets of the command line. `Server::aim` replaces them with
     /// those of a server that was started.
     pub fn plan(&self, scenario: Scenario) -> anyhow::Result<Plan> {
         ensure!(

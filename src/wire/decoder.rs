@@ -1,7 +1,7 @@
 //! The inbound half of RFC 6455: bytes as they arrive → messages.
 //!
 //! A message that is whole in the input, in one frame, is unmasked in place and lent to the caller: no copy, no allocation.
-//! Everything else (an incomplete header or payload, the fragments of a message) is kept in a [`Partial`], which exists only
+//! Everything else (an incomplete header or payload, the fragments of a message) is kept in a `Partial`, which exists only
 //! while something is incomplete.
 
 mod header;

@@ -2,12 +2,12 @@
 //!
 //! An *audience* is the subscribers of one channel on this shard that receive identical bytes: an entry of the [`table`],
 //! keyed by channel and [`Kind`]. A message is encoded once per audience, into the audience's part of the turn's
-//! [`pages`]; every subscriber that is up to date is sent that same part ([`delivery`]). A [`member`] is what is known of
-//! one connection: its subscriptions, and the [`replies`] that it waits for.
+//! [`pages`]; every subscriber that is up to date is sent that same part (`delivery`). A [`member`] is what is known of
+//! one connection: its subscriptions, and the `replies` that it waits for.
 //!
 //! A subscription changes in two steps. [`Audiences::enter`] and [`Audiences::leave`] note what the client wants, for the
 //! channel's owner to count; [`Audiences::subscribed`] and [`Audiences::unsubscribed`] put the owner's acknowledgement
-//! into effect ([`membership`]).
+//! into effect (`membership`).
 
 mod delivery;
 pub mod member;

@@ -1,8 +1,8 @@
 //! The client connections of one shard: an assembly of what is kept for them, and the [`Port`] through which the hub has its
 //! effects.
 //!
-//! What is kept lies in structs of its own, with private fields: [`Connections`], [`Output`], [`ReadQueue`], [`Heartbeats`],
-//! [`Admission`], [`RateLimits`], [`Departures`], [`Plan`]. This folder has the flows that need several of them:
+//! What is kept lies in structs of its own, with private fields: [`Connections`], [`Output`], `ReadQueue`, [`Heartbeats`],
+//! `Admission`, `RateLimits`, `Departures`, `Plan`. This folder has the flows that need several of them:
 //!
 //! | file | flow |
 //! |---|---|
