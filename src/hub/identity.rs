@@ -1,16 +1,16 @@
 //! Socket ids: a connection's key, encrypted into a version 4 UUID.
 //!
-//! Any shard can read from a socket id which connection it names, so `exclude` and `disconnect` need no table of ids, and an
-//! idle connection keeps none. The key is encrypted as in SIV mode (RFC 5297): the first half of the id is a MAC of the key,
-//! and the second half is the key under a mask that depends on the first. So ids do not tell how many connections there are,
-//! an id cannot be guessed or altered into another, and one from an earlier process names no connection.
+//! Any shard can decrypt the connection from a socket id. So `exclude` and `disconnect` need no table of ids, and an idle
+//! connection stores none. The key is encrypted as in SIV mode (RFC 5297): the first half of the id is a MAC of the key, and
+//! the second half is the key under a mask that depends on the first. So ids do not reveal the number of connections. An id
+//! cannot be guessed or altered into another, and an id of an earlier process does not name a connection.
 
 use crate::ids::{ConnKey, ShardId};
 use crate::protocol::socket_id::SocketId;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Turns keys into socket ids and back. Each way takes two HMACs, about 0.4 us.
+/// Converts keys to socket ids and back. Each direction takes two HMACs, about 0.4 µs.
 #[derive(Clone)]
 pub struct Identities {
     high: Hmac<Sha256>,
@@ -18,7 +18,7 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// The same `seed` in every shard of a process.
+    /// All shards of a process use the same `seed`.
     pub fn new(seed: [u64; 4]) -> Identities {
         let keyed = |purpose| keyed(derived(seed, purpose));
         Identities { high: keyed("socket ids, first half"), low: keyed("socket ids, second half") }
@@ -34,7 +34,7 @@ impl Identities {
         SocketId { high, low }
     }
 
-    /// The connection that an id names, open or closed; `None` for an id that this process never assigned.
+    /// The connection that an id names, open or closed; `None` for an id that this process has not assigned.
     pub fn key(&self, id: SocketId) -> Option<ConnKey> {
         let plain = (id.low ^ mac(&self.low, id.high)) & !VARIANT_MASK;
         let key = ConnKey {
@@ -46,8 +46,8 @@ impl Identities {
     }
 }
 
-/// A secret for one purpose, from the process's seed. It reveals nothing about the seed or about other secrets, so a hash
-/// function that is not cryptographic may use it.
+/// A secret for one purpose, derived from the process's seed. It does not reveal the seed or other secrets, so it may be
+/// used by a hash function that is not cryptographic.
 pub fn derived(seed: [u64; 4], purpose: &str) -> [u64; 4] {
     let bytes: [u8; 32] = keyed(seed).chain_update(purpose).finalize().into_bytes().into();
     let (words, _) = bytes.as_chunks::<8>();
@@ -64,11 +64,11 @@ fn mac(keyed: &Hmac<Sha256>, text: u64) -> u64 {
     bytes.first_chunk().copied().map_or(0, u64::from_le_bytes)
 }
 
-// 8 + 24 + 30 bits, all that is free in a UUID's second half.
+// The key has 8 + 24 + 30 bits: all that are free in the second half of a UUID.
 const SLOT_BITS: u32 = 24;
 /// Generations wrap at this many bits.
 pub const GENERATION_BITS: u32 = 30;
-/// Most connections of one shard.
+/// Limit of connections per shard.
 pub const SLOTS_MAX: usize = 1 << SLOT_BITS;
 const VERSION_MASK: u64 = 0xf000;
 const VERSION_4: u64 = 0x4000;
@@ -85,7 +85,7 @@ mod tests {
         let identities = Identities::new([1, 2, 3, 4]);
         let id = |slot, generation| identities.socket_id(ConnKey { shard: 0, slot, generation });
         let distance = |a: SocketId, b: SocketId| [(a.high, b.high), (a.low, b.low)].map(|(a, b)| (a ^ b).count_ones());
-        // 60 and 62 bits are free. Fewer than 10 equal or different ones are less likely than 2^-24 in an id.
+        // 60 and 62 bits are free. Fewer than 10 equal or different bits have a probability below 2^-24 per id.
         for slot in 0..100 {
             for other in [id(slot + 1, 0), id(slot, 1)] {
                 let halves = distance(id(slot, 0), other);
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_names_its_key_and_no_other(shard in 0u16..256, slot in 0u32..1 << 24, generation in 0u32..1 << 30, bit in 0u32..128) {
+        fn an_id_names_exactly_its_key(shard in 0u16..256, slot in 0u32..1 << 24, generation in 0u32..1 << 30, bit in 0u32..128) {
             let identities = Identities::new([1, 2, 3, 4]);
             let key = ConnKey { shard, slot, generation };
             let id = identities.socket_id(key);

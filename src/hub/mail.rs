@@ -12,10 +12,10 @@ use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use std::sync::Arc;
 
-/// A connection that waits to hear from its address's owner whether it may come in.
+/// A new connection that waits for the verdict of its address's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Where it comes from.
+    /// Its address.
     pub address: Address,
     /// The shard that accepted it.
     pub shard: ShardId,
@@ -28,9 +28,9 @@ pub struct Arrival {
 pub struct Membership {
     /// The connection that enters or leaves.
     pub member: ConnKey,
-    /// The audience's index in the member's shard: valid for as long as the member lives.
+    /// The audience's index in the member's shard. Valid while the member is connected.
     pub audience: u32,
-    /// Why, and so what is to be said once the owner has counted it.
+    /// What caused the change, which decides the reply.
     pub cause: Cause,
 }
 
@@ -45,14 +45,14 @@ pub struct Change {
     pub membership: Membership,
 }
 
-/// Who asked for a change of membership.
+/// What caused a change of membership.
 #[derive(Clone, Copy, Debug)]
 pub enum Cause {
-    /// The client, by the request of this number.
+    /// The client's request of this number.
     Client(u32),
-    /// An admin connection.
+    /// A request of an admin session.
     Admin(Asker),
-    /// The connection ended; nobody waits for an acknowledgement.
+    /// The connection ended; no acknowledgement is sent.
     Left,
 }
 
@@ -61,24 +61,24 @@ pub enum Cause {
 pub struct Publish {
     /// The channel.
     pub channel: ChannelName,
-    /// Its hash.
+    /// Hash of its name.
     pub hash: u64,
     /// The message.
     pub payload: Payload,
     /// The connection that does not receive it.
     pub exclude: Option<ConnKey>,
-    /// Who waits for the count.
+    /// The session that waits for the count of subscribers.
     pub asker: Asker,
-    /// When it was read from its publisher: see [`Hub::begin_turn`](super::Hub::begin_turn).
+    /// Time at which the message was read from its publisher: see [`Hub::begin_turn`](super::Hub::begin_turn).
     pub read_at: u32,
 }
 
-/// The connection that a message leaves out, and who wants to know whether it was there.
+/// The connection that does not receive a message, and the session that must know whether it is a subscriber.
 #[derive(Clone, Copy, Debug)]
 pub struct Exclusion {
-    /// Who is left out.
+    /// The excluded connection.
     pub member: ConnKey,
-    /// Who waits for the count.
+    /// The session that waits for the count of subscribers.
     pub asker: Asker,
 }
 
@@ -86,62 +86,61 @@ pub struct Exclusion {
 #[derive(Debug)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Mail {
-    /// To the owner: count this member in.
+    /// To the owner: count this member as a subscriber.
     Subscribe(Change),
-    /// To the owner: count this member out.
+    /// To the owner: no longer count this member.
     Unsubscribe(Change),
-    /// To the owner: give this its place in the channel's order.
+    /// To the owner: sequence this message.
     Publish(Box<Publish>),
-    /// From the owner: the member is counted in; what follows is for it.
+    /// From the owner: the member is counted, and receives the messages that follow this letter.
     Subscribed(Membership),
-    /// From the owner: the member is counted out; nothing that follows is for it.
+    /// From the owner: the member is no longer counted, and does not receive the messages that follow this letter.
     Unsubscribed(Membership),
-    /// From the owner: for every subscriber of this shard.
+    /// From the owner: deliver this message to the channel's subscribers on this shard.
     Deliver { channel: ChannelName, hash: u64, payload: Payload, exclude: Option<Box<Exclusion>>, read_at: u32 },
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
-    /// To the shard that can tell.
+    /// To the shard that can answer the question.
     Ask(Asker, Box<Question>),
-    /// And back.
+    /// To the admin session's shard: the answer to its question.
     Answer(Asker, Box<Answer>),
-    /// To the address's owner: may this connection come in? `now` is the sender's tick.
+    /// To the address's owner: decide about this connection, and count it. `now` is the sender's tick.
     Arrive { arrival: Arrival, now: u32 },
-    /// And back.
+    /// From the address's owner: its decision.
     Admit(Arrival, Verdict),
-    /// To the address's owner: a connection that was placed or refused has ended.
+    /// To the address's owner: a connection that it counts has ended.
     Depart { address: Address, was_refused: bool },
-    /// From the journal: report what happens from now on.
+    /// From the journal: report lifecycle events from now on.
     Listen,
-    /// To the journal: that is done.
+    /// To the journal: this shard reports from here on.
     Listening,
-    /// To the journal: what happened.
+    /// To the journal: lifecycle events of this shard.
     Happened(Box<Report>),
-    /// From the journal: it has taken that.
+    /// From the journal: it has taken the last report.
     Taken,
-    /// Going down: all that its sender had for this owner came before ([`Fence::Publishers`]), or all that this owner
-    /// had for its subscribers ([`Fence::Owners`]), or all that it had for the journal ([`Fence::Reports`]).
+    /// At shutdown: the sender's last letter of one kind. See [`Fence`].
     Fence(Fence),
 }
 
-/// The legs of a fence.
+/// The steps of the fence, by which shards learn at shutdown that no more letters of a kind will follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
-    /// Publisher's shard → owner.
+    /// Shard of publishers → owner: all its publishes to this owner came before.
     Publishers,
-    /// Owner → subscribers' shards.
+    /// Owner → shards of subscribers: all its messages for this shard came before.
     Owners,
-    /// Any shard → the journal, once everybody has been disconnected.
+    /// Any shard → the journal: all its reports came before, and all its connections have ended.
     Reports,
 }
 
-/// One part of the count that answers a publish. A publish to n channels is settled when its parts add up to n, or to
-/// 2n where a connection is excluded: then each channel's owner contributes one part, and the excluded connection's shard
-/// another (the owner both, where that shard is the owner's own or has no subscriber).
+/// A part of the count of subscribers that answers a publish. A publish to n channels is settled when its parts add up to n,
+/// or to 2n if a connection is excluded. In that case each channel's owner contributes one part and the excluded
+/// connection's shard another. The owner contributes both if that shard is its own or has no subscriber.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// How many parts this is.
+    /// Number of parts.
     pub parts: u32,
-    /// Subscribers to add; -1 takes the excluded one off.
+    /// Subscribers to add; -1 subtracts the excluded connection.
     pub subscribers: i64,
 }
 
@@ -153,7 +152,7 @@ impl Settled {
     }
 }
 
-/// What an admin session asks of a shard.
+/// A question of an admin session to a shard.
 #[derive(Debug)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Question {
@@ -161,58 +160,57 @@ pub enum Question {
     OfChannel { request: Request, channel: ChannelName, hash: u64 },
     /// A request that concerns one connection; asked of its shard.
     OfConnection { request: Request, member: ConnKey },
-    /// What the shard has of a list, from `after` on, for one page.
+    /// One page of the shard's part of a list, from `after` on.
     Page { request: Request, limit: usize, after: u32 },
-    /// A page of the channels that the shard owns and has reported as occupied, including those that will be vacated
-    /// unless a subscriber returns.
+    /// A page of the channels that the shard owns and reports as occupied. They include vacant channels that are held back.
     Occupied { limit: usize, after: u32 },
     /// The busiest of the channels and addresses that the shard owns.
     Busiest { by: By, limit: usize },
     /// Cancels the session's surveys. Not answered.
     Unsurvey,
-    /// To the journal: a new consumer, which knows everything up to `since` of the run `epoch`. Consumers in this process
-    /// are not counted towards the limit.
+    /// To the journal: a new consumer, which has the events up to `since` of the run `epoch`. A consumer inside the process
+    /// (`is_own`) does not count towards the limit.
     Follow { since: Option<u64>, epoch: Option<u64>, is_own: bool },
-    /// To the journal: what it has for this consumer, as soon as there is something.
+    /// To the journal: the next events for this consumer, as soon as there are any.
     MoreEvents,
     /// To the journal: the consumer has left. Not answered.
     Unfollow,
-    /// A new tap, which is shown what the shard sees. Shard 0 refuses where there are too many.
+    /// Opens a tap. Shard 0 refuses it if there are too many.
     Tap { filter: Arc<Filter> },
-    /// More sightings for the tap, as soon as there are some.
+    /// More sightings for the tap, as soon as there are any.
     MoreSeen,
-    /// The tap has left. Not answered.
+    /// Closes the tap. Not answered.
     Untap,
-    /// All numbers.
+    /// All counters and gauges of the shard.
     Stats,
-    /// What concerns the whole server; the shard passes it on to the supervisor.
+    /// An operation on the whole server; the shard passes it on to the supervisor.
     Operate(Operation),
 }
 
-/// What a shard answers.
+/// A shard's answer to a [`Question`].
 #[derive(Debug)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Answer {
     /// To [`Question::OfChannel`], [`Question::OfConnection`] and [`Question::Operate`].
     Reply(Result<Reply, Refusal>),
-    /// To [`Question::Page`] and [`Question::Occupied`]; `next` continues, `None` is the end of this shard.
+    /// To [`Question::Page`] and [`Question::Occupied`]. The next page starts at `next`; `None` is the end of this shard.
     Page { rows: Rows, next: Option<u32> },
     /// To [`Question::Busiest`].
     Busiest { channels: Box<Best<BusyChannel>>, addresses: Box<Best<BusyAddress>> },
-    /// To [`Question::Follow`]: events after `number` follow, and the state at that number comes first if it `is_snapshot`.
+    /// To [`Question::Follow`]: the events after `number` follow. If it `is_snapshot`, the state at that number comes first.
     Following { epoch: u64, number: u64, is_snapshot: bool },
-    /// To [`Question::Follow`] and [`Question::Tap`]: as many as the limit allows are there already.
+    /// To [`Question::Follow`] and [`Question::Tap`]: the limit is reached.
     TooMany { limit: usize },
     /// To [`Question::MoreEvents`]: consecutive events, the first of which has this number.
     Events { number: u64, events: Box<[Event]> },
-    /// To a consumer, asked or not: what would be next is no longer kept, and `missing` events with it.
+    /// To a consumer, also without a question: its next `missing` events are no longer kept.
     FellBehind { missing: u64 },
-    /// To [`Question::MoreEvents`]: there will never be more.
+    /// To [`Question::MoreEvents`]: all events have been sent, and the server stops.
     NoMoreEvents,
-    /// To [`Question::Tap`]: the shard watches from now on.
+    /// To [`Question::Tap`]: the tap is open.
     Tapped,
-    /// To a tap that asked for it, by [`Question::Tap`] the first time: what was seen, and how much was dropped. `time_ms`
-    /// is the time of `at_us`.
+    /// To [`Question::Tap`] and [`Question::MoreSeen`]: sightings, and the number of those dropped. `time_ms` is the
+    /// wall-clock time of `at_us`.
     Seen { shard: ShardId, at_us: u64, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },
     /// To [`Question::Stats`].
     Stats { shard: ShardId, stats: Box<Stats> },

@@ -1,4 +1,4 @@
-//! What a publisher says, apart from how each subscriber is sent it: borrowed from the publisher's line, or shared by letters.
+//! A message before it is encoded for subscribers: borrowed from the publisher's line, or shared by letters.
 
 use std::sync::Arc;
 
@@ -7,12 +7,11 @@ use std::sync::Arc;
 pub struct Message<'a> {
     /// The event's name, as written between the quotes.
     pub event: &'a str,
-    /// Raw JSON, byte for byte; `null` is data too.
+    /// Raw JSON, byte for byte. `null` counts as data.
     pub data: Option<&'a str>,
 }
 
-/// A message that crosses cores: immutable, and shared by every letter that carries it. One allocation; clones count
-/// references.
+/// A message in letters to other shards: immutable, one allocation, shared by all letters that carry it.
 #[derive(Clone, Debug)]
 pub struct Payload {
     /// The event, then the data.
@@ -22,7 +21,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Copies the message. `scratch` is overwritten; it exists so that its memory is used again.
+    /// Copies the message. `scratch` is overwritten; it is a parameter so that its memory is reused.
     pub fn new(message: Message<'_>, scratch: &mut String) -> Payload {
         let Message { event, data } = message;
         scratch.clear();
@@ -43,7 +42,7 @@ impl Payload {
     }
 }
 
-/// What the scratch buffer keeps between messages.
+/// Capacity that the scratch buffer keeps between messages.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -51,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_holds_the_message_that_it_was_made_of() {
+    fn a_payload_holds_the_message_that_it_was_made_from() {
         let mut scratch = String::new();
         let large = "é".repeat(SCRATCH_BYTES_KEPT);
         for event in ["e", "é", r#"a\"b"#] {
             for data in [None, Some(""), Some("null"), Some("\"é\""), Some(&large[..])] {
                 let message = Message { event, data };
                 assert_eq!(Payload::new(message, &mut scratch).clone().message(), message);
-                assert!(scratch.capacity() <= SCRATCH_BYTES_KEPT, "large messages leave no large buffer");
+                assert!(scratch.capacity() <= SCRATCH_BYTES_KEPT, "a large message does not leave a large buffer");
             }
         }
     }

@@ -376,7 +376,7 @@ impl Hub {
                 }
             }
             Mail::Settled(asker, settled) => port.settle(asker, settled),
-            Mail::Ask(asker, question) => self.consider(asker, *question, port),
+            Mail::Ask(asker, question) => self.serve_question(asker, *question, port),
             Mail::Answer(asker, answer) => port.answer(asker, *answer),
             Mail::Arrive { arrival, now } => {
                 let verdict = self.addresses.arrive(arrival.address, now, &self.limits);

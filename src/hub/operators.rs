@@ -1,4 +1,4 @@
-//! What operators and admin sessions ask of a shard, and what those who watch are told.
+//! Questions of admin sessions, reports of lifecycle events, and the live tap.
 
 use super::channel::directory::total;
 use super::mail::{Answer, Cause, Change, Fence, Mail, Question};
@@ -25,13 +25,13 @@ impl Hub {
         self.settle_own(port);
     }
 
-    /// Answers what an admin session, here or elsewhere, asked of this shard.
+    /// Sends the answer to a question that an admin session of any shard asked of this one.
     pub fn answer(&mut self, asker: Asker, answer: Answer, port: &mut impl Port) {
         self.post_answer(asker, answer, port);
         self.settle_own(port);
     }
 
-    pub(super) fn consider(&mut self, asker: Asker, question: Question, port: &mut impl Port) {
+    pub(super) fn serve_question(&mut self, asker: Asker, question: Question, port: &mut impl Port) {
         let answer = match question {
             Question::OfChannel { request: Request::Channel(_), channel, hash } => {
                 let subscribers = total(self.directory.counts(channel.as_channel(), hash));
@@ -62,47 +62,48 @@ impl Hub {
         self.post_answer(asker, answer, port);
     }
 
-    /// What the owner is to count where a connection has to leave a channel; `None`: it is not in it.
+    /// Removes a connection from a channel. Returns the change for the owner to count; `None` if it is not subscribed.
     fn expel(&mut self, slot: Slot, channel: Channel<'_>, cause: Cause) -> Option<Change> {
         let hash = self.hash(channel);
         self.audiences.expel(slot, channel, hash, cause)
     }
 
-    /// Goes on with the walk for the busiest that was asked for first, by at most so many entries.
+    /// Continues the oldest survey for the busiest channels and addresses, by at most `entries` entries.
     pub fn survey(&mut self, entries: usize, port: &mut impl Port) {
         if let Some((asker, answer)) = self.observers.go_on(&self.directory, &self.addresses, entries) {
             self.answer(asker, answer, port);
         }
     }
 
-    /// Whether such a walk is under way.
+    /// Whether a survey is under way.
     pub fn is_surveying(&self) -> bool {
         self.observers.is_surveying()
     }
 
     // ---- lifecycle events
 
-    /// Whether lifecycle events have consumers.
+    /// Whether this shard reports lifecycle events.
     pub fn is_listened_to(&self) -> bool {
         self.observers.is_listening()
     }
 
-    /// Tells the journal what happened since the last call, channels included that are vacant for long enough by now. At
-    /// every turn's end; costs nothing while events have no consumer. `time_ms`: milliseconds since 1970.
+    /// Reports the lifecycle events since the last call to the journal, including channels that have now been vacant for long
+    /// enough. Called at the end of each turn; costs one branch while nothing is reported. `time_ms`: milliseconds since
+    /// 1970.
     pub fn report(&mut self, time_ms: impl FnOnce() -> u64, port: &mut impl Port) {
         if self.is_listened_to() {
-            self.tell(time_ms, false, port);
+            self.send_report(time_ms, false, port);
         }
     }
 
-    /// All connections have ended: tells the rest, and that it is the rest.
+    /// Sends the last report, and its fence. All connections have ended.
     pub fn report_last(&mut self, time_ms: impl FnOnce() -> u64, port: &mut impl Port) {
-        self.tell(time_ms, true, port);
+        self.send_report(time_ms, true, port);
         self.post(JOURNAL, Mail::Fence(Fence::Reports), port);
         self.settle_own(port);
     }
 
-    fn tell(&mut self, time_ms: impl FnOnce() -> u64, is_last: bool, port: &mut impl Port) {
+    fn send_report(&mut self, time_ms: impl FnOnce() -> u64, is_last: bool, port: &mut impl Port) {
         let mut left = if is_last { usize::MAX } else { VACATED_PER_TURN };
         while left > 0 || self.directory.is_crowded() {
             let Some(channel) = self.directory.vacate(self.now) else { break };
@@ -116,18 +117,18 @@ impl Hub {
         self.counters.events_lost = self.observers.counts().events_lost;
     }
 
-    /// Ticks until the next channel is vacated, if it stays without subscribers.
+    /// Ticks until the next vacant channel is reported, unless it gets a subscriber before.
     pub fn vacates_in(&self) -> Option<u32> {
         self.directory.due_in(self.now)
     }
 
-    /// Consumers of the journal that this shard keeps, and the bytes that it holds.
+    /// Numbers of the journal's consumers and bytes, if this shard keeps the journal.
     pub fn journal_sizes(&self) -> (usize, usize) {
         let journal = self.observers.journal();
         (journal.followers(), journal.bytes())
     }
 
-    /// The journal wants to know everything from now on.
+    /// The journal asks for reports from now on.
     pub(super) fn listen(&mut self, port: &mut impl Port) {
         self.observers.listen();
         self.directory.hold_back();
@@ -137,21 +138,21 @@ impl Hub {
     /// As the journal: one more shard reports.
     pub(super) fn start_journal(&mut self, port: &mut impl Port) {
         self.observers.journal_mut().started();
-        self.tell_followers(port);
+        self.answer_followers(port);
     }
 
-    /// As the journal: a shard tells what happened.
+    /// As the journal: takes a shard's report.
     pub(super) fn take_report(&mut self, report: Report, port: &mut impl Port) {
         self.counters.events += report.happenings.len() as u64;
         self.post(report.shard, Mail::Taken, port);
         self.observers.journal_mut().append(report);
-        self.tell_followers(port);
+        self.answer_followers(port);
     }
 
-    /// As the journal: all shards have told all that they ever will.
+    /// As the journal: all shards have sent their last report.
     pub(super) fn complete_journal(&mut self, port: &mut impl Port) {
         self.observers.journal_mut().complete();
-        self.tell_followers(port);
+        self.answer_followers(port);
     }
 
     fn serve_follower(&mut self, asker: Asker, question: &Question, port: &mut impl Port) {
@@ -160,10 +161,10 @@ impl Hub {
             Ok(false) => {}
             Err(answer) => self.post_answer(asker, answer, port),
         }
-        self.tell_followers(port);
+        self.answer_followers(port);
     }
 
-    fn tell_followers(&mut self, port: &mut impl Port) {
+    fn answer_followers(&mut self, port: &mut impl Port) {
         for (asker, answer) in self.observers.journal_mut().answers() {
             self.post_answer(asker, answer, port);
         }
@@ -172,17 +173,17 @@ impl Hub {
 
     // ---- the live tap
 
-    /// Whether this shard is watched.
+    /// Whether a tap is open.
     pub fn is_watched(&self) -> bool {
         self.observers.is_watched()
     }
 
-    /// Open taps of the server, told by one shard.
+    /// Open taps of the server; 0 except in the shard that enforces their limit.
     pub fn watchers(&self) -> usize {
         self.observers.taps()
     }
 
-    /// Shows the taps what was seen since the last call, at every turn's end; costs nothing while there is no tap.
+    /// Sends the taps the sightings since the last call. Called at the end of each turn; costs one branch without taps.
     /// `time_ms`: milliseconds since 1970.
     pub fn show(&mut self, time_ms: impl FnOnce() -> u64, port: &mut impl Port) {
         if !self.is_watched() {
@@ -201,7 +202,7 @@ impl Hub {
         self.observers.see_refuse(address, why, self.now);
     }
 
-    /// A connection ends; said before [`Hub::disconnect`], as long as it has its name.
+    /// A connection ends. Called before [`Hub::disconnect`], while the connection still has its socket id.
     pub fn see_close(&mut self, slot: Slot, address: Option<SocketAddr>, reason: &CloseReason) {
         let socket_id = self.audiences.live_key(slot).map(|key| self.identities.socket_id(key));
         self.observers.see_close(socket_id, address, reason, self.now);
@@ -232,5 +233,5 @@ fn channel_page((channels, next): (Vec<(ChannelName, u64)>, Option<u32>)) -> Ans
     Answer::Page { rows: Rows::Channels(channels.into_iter().map(row).collect()), next }
 }
 
-/// Channels that are vacant for long enough. Thousands are at once when a crowd leaves; under 1 ms of work.
+/// Most channels that one turn reports as vacated: under 1 ms of work. Many clients that leave at once vacate thousands.
 const VACATED_PER_TURN: usize = 4096;

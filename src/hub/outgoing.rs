@@ -1,7 +1,7 @@
-//! Mail that a full inbox refused: kept in order per peer, offered again when the peer has room.
+//! Letters that a full inbox refused: kept in order per peer, and offered again once the peer has room.
 //!
-//! Nothing here blocks and nothing is dropped. It stays bounded because a publish is acknowledged only after every shard
-//! concerned has taken its mail ([`Outgoing::send_after`]) and publishers have a window of unacknowledged publishes.
+//! Sending never blocks and never drops a letter. The backlog is bounded: a publish is acknowledged only after every shard
+//! concerned has taken its letters ([`Outgoing::send_after`]), and the number of unacknowledged publishes is limited.
 
 use crate::hub::mail::Mail;
 use crate::ids::ShardId;
@@ -14,19 +14,20 @@ pub struct Outgoing {
     waiting: usize,
 }
 
-/// Where mail is offered: `Err` gives it back, because the peer's inbox is full.
+/// The inboxes of the peers.
 pub trait Post {
-    /// Offers `mail` to shard `to`.
+    /// Offers a letter to shard `to`. `Err` returns it, because the inbox is full.
     fn offer(&mut self, to: ShardId, mail: Mail) -> Result<(), Mail>;
 }
 
 enum Parcel {
     Mail(Mail),
-    /// Not for this peer: it waits here until all that stands before it was taken.
+    /// A letter to another shard, which waits until this peer has taken all letters before the marker.
     Marker(Box<Marker>),
 }
 
 struct Marker {
+    /// The peers whose backlogs it has yet to wait for.
     then: SmallVec<[ShardId; 8]>,
     to: ShardId,
     mail: Mail,
@@ -38,7 +39,7 @@ impl Outgoing {
         Outgoing { peers: (0..shards).map(|_| VecDeque::new()).collect(), waiting: 0 }
     }
 
-    /// Sends, behind whatever waits for the same peer.
+    /// Sends a letter, after those that wait for the same peer.
     pub fn send(&mut self, to: ShardId, mail: Mail, post: &mut impl Post) {
         let backlog = &mut self.peers[usize::from(to)];
         let refused = if backlog.is_empty() { post.offer(to, mail).err() } else { Some(mail) };
@@ -48,7 +49,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends once everything sent before to each shard of `after` has been taken by its inbox.
+    /// Sends a letter once the inboxes of the shards `after` have taken all letters sent to them before.
     pub fn send_after(&mut self, after: &[ShardId], to: ShardId, mail: Mail, post: &mut impl Post) {
         if self.waiting == 0 {
             return self.send(to, mail, post);
@@ -66,7 +67,7 @@ impl Outgoing {
         }
     }
 
-    /// Letters that wait.
+    /// Number of letters that wait.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -89,7 +90,7 @@ impl Outgoing {
         }
     }
 
-    /// Puts the marker behind the next backlog that it has to wait for, or sends it where there is none.
+    /// Appends the marker to the next backlog that it has to wait for, or sends its letter if there is none.
     fn advance(&mut self, mut marker: Box<Marker>, post: &mut impl Post) {
         while let Some(peer) = marker.then.pop() {
             let backlog = &mut self.peers[usize::from(peer)];
@@ -109,7 +110,7 @@ mod tests {
     use crate::hub::mail::Settled;
     use crate::ids::Asker;
 
-    /// Peers that take as many letters as they have room for, and what they took, in order. Letters carry a number.
+    /// Peers with limited room, and the letters that they took, in order. Letters carry a number.
     struct Peers {
         room: Vec<usize>,
         taken: Vec<(ShardId, u64)>,
@@ -135,7 +136,7 @@ mod tests {
     fn number(mail: &Mail) -> u64 {
         match mail {
             Mail::Settled(asker, _) => asker.request,
-            other => panic!("{other:?} was never sent"),
+            other => panic!("{other:?} was not sent by this test"),
         }
     }
 
@@ -144,16 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_waits_in_order() {
+    fn refused_letters_wait_in_order() {
         let (mut outgoing, mut peers) = peers(&[1, 9]);
         (0..4).for_each(|n| outgoing.send(0, letter(n), &mut peers));
         outgoing.send(1, letter(4), &mut peers);
-        assert_eq!(peers.taken, [(0, 0), (1, 4)], "one full peer does not hold up another");
+        assert_eq!(peers.taken, [(0, 0), (1, 4)], "a full peer does not delay another");
         assert_eq!(outgoing.waiting(), 3);
 
         peers.room[0] = 2;
         outgoing.send(0, letter(5), &mut peers);
-        assert_eq!(outgoing.waiting(), 4, "room alone lets nobody overtake");
+        assert_eq!(outgoing.waiting(), 4, "room in the inbox does not let a letter overtake the backlog");
         outgoing.retry(&mut peers);
         peers.room[0] = 9;
         outgoing.retry(&mut peers);
@@ -168,7 +169,7 @@ mod tests {
         outgoing.send(2, letter(2), &mut peers);
         outgoing.send_after(&[1, 2], 0, letter(3), &mut peers);
         outgoing.send(0, letter(4), &mut peers);
-        assert_eq!(peers.taken, [(0, 4)], "what waits for others is not in the way");
+        assert_eq!(peers.taken, [(0, 4)], "a letter that waits for other peers does not delay later letters");
 
         peers.room[2] = 1;
         outgoing.retry(&mut peers);
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn send_after_that_is_refused_itself_waits_for_its_receiver() {
+    fn a_refused_letter_of_send_after_waits_for_its_receiver() {
         let (mut outgoing, mut peers) = peers(&[0, 0]);
         outgoing.send(1, letter(1), &mut peers);
         outgoing.send_after(&[1], 0, letter(2), &mut peers);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn send_after_with_nothing_before_it_goes_at_once() {
+    fn send_after_without_a_backlog_sends_at_once() {
         let (mut outgoing, mut peers) = peers(&[1, 0]);
         outgoing.send_after(&[1], 0, letter(1), &mut peers);
         assert_eq!((&peers.taken[..], outgoing.waiting()), (&[(0, 1)][..], 0));

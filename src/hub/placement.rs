@@ -1,4 +1,4 @@
-//! Which shard owns what: channels by the hash of their name, addresses by their own.
+//! Which shard owns a channel or an address: the hash of the name or of the address decides.
 
 use super::admission::addresses::Address;
 use super::identity;
@@ -6,7 +6,7 @@ use crate::ids::ShardId;
 use crate::protocol::channel::Channel;
 use ahash::RandomState;
 
-/// The same in all shards of a process, but for the shard that it is in.
+/// The placement of channels and addresses. Equal in all shards of a process, except for the number of this shard.
 pub(super) struct Placement {
     shard: ShardId,
     shards: usize,
@@ -14,7 +14,7 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// The placement as shard `shard` of `shards` sees it; all have the same `seed`.
+    /// The placement in shard `shard` of `shards`. All shards use the same `seed`.
     pub(super) fn new(shard: ShardId, shards: usize, seed: [u64; 4]) -> Placement {
         let [a, b, c, d] = identity::derived(seed, "hash tables");
         Placement { shard, shards, hasher: RandomState::with_seeds(a, b, c, d) }
@@ -25,24 +25,24 @@ impl Placement {
         self.shard
     }
 
-    /// How many there are.
+    /// Number of shards.
     pub(super) fn shards(&self) -> usize {
         self.shards
     }
 
-    /// For tables whose keys come from outside.
+    /// A keyed hasher, for tables whose keys clients can choose.
     pub(super) fn hasher(&self) -> RandomState {
         self.hasher.clone()
     }
 
-    /// The hash of a channel's name, which places the channel and finds it in every table.
+    /// The hash of a channel's name. It decides the owner, and is the hash in every table of channels.
     pub(super) fn hash(&self, channel: Channel<'_>) -> u64 {
         self.hasher.hash_one(channel.as_str())
     }
 
     /// The shard that owns the channel of this hash.
     pub(super) fn owner(&self, hash: u64) -> ShardId {
-        // The high bits place; the low bits and the top seven are the tables'.
+        // Bits 16 to 47 decide the owner. The hash tables use the low bits and the top seven.
         (((hash >> 16 & 0xffff_ffff) * self.shards as u64) >> 32) as ShardId
     }
 

@@ -1,5 +1,5 @@
-//! A publish, from its entry point to the audiences of every shard: one path, whatever the entry point and however many
-//! shards there are. The owner gives the message its place in the channel's order; [`Audiences`](super::audience) encode it.
+//! A publish, from its entry point to the audiences of every shard. There is one path for all entry points and any number of
+//! shards. The channel's owner sequences the message; the [`Audiences`](super::audience) of each shard encode it.
 
 use super::channel::directory::{Sequenced, total};
 use super::mail::{Exclusion, Mail, Publish, Settled};
@@ -17,13 +17,13 @@ pub(super) struct Publication<'a> {
     pub message: Message<'a>,
     /// The connection that does not receive it.
     pub exclude: Option<ConnKey>,
-    /// When it was read from its publisher: see [`Hub::begin_turn`].
+    /// Time at which the message was read from its publisher: see [`Hub::begin_turn`].
     pub read_at: u32,
 }
 
 impl Hub {
-    /// Publishes a message to each of the channels. Returns the parts of the count that are settled at once; the rest
-    /// comes by [`Port::settle`].
+    /// Publishes a message to each of the channels. Returns the parts of the count that are settled at once;
+    /// [`Port::settle`] is called for the others.
     pub fn publish<'a>(
         &mut self,
         channels: impl IntoIterator<Item = Channel<'a>>,
@@ -33,7 +33,7 @@ impl Hub {
         port: &mut impl Port,
     ) -> Settled {
         let mut settled = Settled::default();
-        // Made when the first letter needs it, and shared by all.
+        // Made for the first letter, and shared by all.
         let mut payload = None;
         for channel in channels {
             let hash = self.hash(channel);
@@ -50,7 +50,7 @@ impl Hub {
         settled
     }
 
-    /// Another shard's publish has reached the owner of the channel.
+    /// As the channel's owner: sequences a publish of another shard.
     pub(super) fn sequence_letter(&mut self, publish: Publish, port: &mut impl Port) {
         let Publish { channel, hash, payload, exclude, asker, read_at } = publish;
         let (channel, message) = (channel.as_channel(), payload.message());
@@ -58,9 +58,9 @@ impl Hub {
         self.sequence(&publication, asker, &mut Some(payload.clone()), port);
     }
 
-    /// As the channel's owner: the message has its place in the channel's order here and now, and goes to every shard with
-    /// subscribers. The owner's part of the count is settled once they have taken it: at once, and then it is returned, or
-    /// by a letter.
+    /// As the channel's owner: sequences the message, and sends it to every shard with subscribers. The order of these calls
+    /// is the channel's order. Returns the owner's part of the count if it is settled at once. Otherwise a letter settles it
+    /// after those shards have taken the message.
     fn sequence(
         &mut self,
         publication: &Publication<'_>,
@@ -90,7 +90,7 @@ impl Hub {
             self.observers.see_publish(channel, message, subscribers, self.now);
         }
         let was_excluded = is_heard_here && self.deliver(publication, port);
-        // Another shard that delivers to the excluded connection settles a part of its own.
+        // If the excluded connection's shard receives the message by letter, it settles its own part.
         let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
         let subscribers = subscribers as i64 - i64::from(was_excluded);
         let settled = Settled { parts: 1 + u32::from(is_settled_here), subscribers };
@@ -101,7 +101,7 @@ impl Hub {
         Settled::default()
     }
 
-    /// The owner has sent a message for the subscribers of this shard.
+    /// Delivers a message that the owner has sent for the subscribers of this shard.
     pub(super) fn deliver_letter(&mut self, publication: &Publication<'_>, asker: Option<Asker>, port: &mut impl Port) {
         let was_excluded = self.deliver(publication, port);
         if let Some(asker) = asker {
@@ -110,7 +110,7 @@ impl Hub {
         }
     }
 
-    /// Has the audiences of this shard receive a message. Returns whether the excluded connection is a subscriber.
+    /// Delivers a message to the audiences of this shard. Returns whether the excluded connection is a subscriber.
     fn deliver(&mut self, publication: &Publication<'_>, port: &mut impl Port) -> bool {
         let &Publication { channel, hash, message, exclude, read_at } = publication;
         let delivered = self.audiences.deliver(channel, hash, message, exclude, port);
