@@ -102,11 +102,29 @@ impl Target {
     }
 }
 
+/// The path of a Unix socket, removed when dropped.
+struct SocketPath(PathBuf);
+
+impl SocketPath {
+    fn new(name: &str) -> SocketPath {
+        SocketPath(std::env::temp_dir().join(format!("loadtest-faults-{}-{name}.sock", std::process::id())))
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A socket for publishers. Each line is answered, or none is.
-fn admin_socket(name: &str, is_answered: bool) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("loadtest-faults-{}-{name}.sock", std::process::id()));
-    let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).unwrap();
+fn admin_socket(name: &str, is_answered: bool) -> SocketPath {
+    let path = SocketPath::new(name);
+    let listener = UnixListener::bind(&path.0).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -214,7 +232,7 @@ fn setting_up_ends_at_its_deadline() {
 fn expectations_see_every_kind_of_loss() {
     let target = Target::Deaf.start();
     let (answers, silence) = (admin_socket("answers", true), admin_socket("silence", false));
-    let (answers, silence) = (answers.to_str().unwrap(), silence.to_str().unwrap());
+    let (answers, silence) = (answers.as_str(), silence.as_str());
     let cases: [(&[&str], &str, &str); 6] = [
         (&["fanout", "-n", "2", "-w", "1"], answers, "lost=0"),
         (&["fanout", "-n", "2", "-r", "100"], answers, "lost=0"),
@@ -244,8 +262,8 @@ fn expectations_see_every_kind_of_loss() {
 
 #[test]
 fn a_target_may_be_given_by_name() {
-    let socket = std::env::temp_dir().join(format!("loadtest-faults-{}-floor.sock", std::process::id()));
-    let socket = socket.to_str().unwrap();
+    let socket = SocketPath::new("floor");
+    let socket = socket.as_str();
     let mut floor = start(&["peer", "floor", "--listen", "127.0.0.1:0", "--admin-socket", socket]);
     let mut line = String::new();
     BufReader::new(floor.stderr.take().unwrap()).read_line(&mut line).unwrap();

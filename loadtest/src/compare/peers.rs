@@ -69,6 +69,9 @@ pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
         rows: results,
     };
     print!("{}", table(&comparison));
+    if stop.load(Relaxed) {
+        println!("interrupted in round {rounds}: these are the results so far");
+    }
     let json_out = args.json_out.clone().unwrap_or_else(|| "compare.json".into());
     let chart_out = args.chart_out.clone().unwrap_or_else(|| "compare.svg".into());
     std::fs::write(&json_out, serde_json::to_string_pretty(&comparison)?)?;

@@ -104,7 +104,7 @@ fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
     ));
     let status = subject.terminate()?;
     findings.check(status == Some(0), format!("the server ended with {status:?} instead of 0"));
-    Ok(())
+    subject.check_interrupted()
 }
 
 fn is_over(churn: &BackgroundRun, steady: &BackgroundRun) -> bool {
