@@ -26,6 +26,8 @@ use crate::target::{NAMES, Publish, Target};
 ///   loadtest fanout --connect 127.0.0.1:9000 --admin-socket /run/corecast.sock --rate 20000 --expect 'last.p99<10ms'
 ///   loadtest idle --start --connections 15000 --report idle.html
 ///   loadtest compare --peers floor,bun --only w1,w16 --rounds 3
+///   loadtest compare --against old/corecast --rounds 5 --seconds 1
+///   loadtest depart -n 12000 --expect 'departure.ping.p999<5ms'
 #[derive(Parser)]
 #[command(name = "loadtest", version, verbatim_doc_comment)]
 pub struct Cli {
@@ -81,13 +83,13 @@ pub struct Common {
     /// The kind of server.
     #[arg(long, default_value = "corecast", value_name = "NAME", help = format!("The kind of server: {} or custom", NAMES.join(", ")))]
     pub target: String,
-    /// Its address: an IP address or a name, and a port.
+    /// The server's address: an IP address or a name, and a port.
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT", value_parser = endpoint)]
     pub connect: SocketAddr,
-    /// Its admin socket, for targets that are published to through one.
+    /// The server's admin socket, for targets that are published to through one.
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
-    /// Its TCP address for publishers, where that is another one.
+    /// The server's TCP address for publishers, if that is another one.
     #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
     pub publish_to: Option<SocketAddr>,
     /// Start the server, and end it afterwards, instead of connecting to a running one.

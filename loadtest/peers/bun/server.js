@@ -1,7 +1,7 @@
 // Bun's built-in pub/sub.
 //   bun server.js PORT direct    publishes in its handler, as its documentation does
-//   bun server.js PORT deferred  publishes at the end of the loop's turn, its best configuration: the engine then finds
-//                                everything that was published together and sends it together
+//   bun server.js PORT deferred  publishes at the end of the loop's turn, its best configuration: the engine then sends
+//                                everything that was published in the turn together
 const [port, mode] = [Number(process.argv[2]), process.argv[3] ?? "direct"];
 
 let pending = [];
@@ -30,7 +30,7 @@ const server = Bun.serve({
   },
   websocket: {
     perMessageDeflate: false,
-    // A subscriber that falls behind keeps everything, as it does elsewhere: dropping would win the race for nothing.
+    // Keep all messages for a slow subscriber, as the other peers do; dropping them would be an unfair advantage.
     backpressureLimit: 256 * 1024 * 1024,
     closeOnBackpressureLimit: false,
     message(ws, text) {

@@ -1,4 +1,4 @@
-// Node with `ws`: a set of sockets per channel, and `send` to each, as its documentation's broadcast does.
+// Node with `ws`: a set of sockets per channel, and a `send` to each, as in the broadcast of its documentation.
 import { WebSocketServer } from "ws";
 
 const channels = new Map();

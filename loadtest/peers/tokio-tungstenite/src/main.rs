@@ -1,5 +1,5 @@
-//! tokio-tungstenite as a user would write a broadcast server with it today: one thread, a task per connection, a broadcast
-//! channel per topic, and everything that waits for a connection is fed into its sink before one flush.
+//! A broadcast server with tokio-tungstenite as a user would write it: one thread, a task per connection, a broadcast channel
+//! per topic. All waiting messages of a connection are fed into its sink before one flush.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -116,5 +116,5 @@ fn handle(text: &str, topics: &Topics, subscription: &mut Option<broadcast::Rece
     }
 }
 
-/// Messages a topic keeps for its slowest subscriber; beyond it that one loses some.
+/// Messages that a topic keeps for its slowest subscriber, which loses messages beyond that.
 const CAPACITY: usize = 1024;
