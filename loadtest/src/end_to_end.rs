@@ -68,10 +68,9 @@ fn a_slow_open_loop_sends_on_time() {
         pingers: 0,
         ping_every_ns: 0,
     };
-    // The machine may be busy in some of them.
-    let medians = (0..8).map(|_| run(Scenario::Flood(flood.clone()), 1).latencies["late"].quantile(0.5));
-    let least = medians.min().unwrap();
-    assert!(least < 1_500_000, "publishes leave {least} ns late");
+    // On a busy machine some are late. A timer that does not know when they are due is late with all of them.
+    let least = (0..8).map(|_| run(Scenario::Flood(flood.clone()), 1).latencies["late"].quantile(0.0)).min().unwrap();
+    assert!(least < 1_000_000, "all publishes are at least {least} ns late");
 }
 
 #[test]
