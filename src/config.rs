@@ -16,7 +16,7 @@ mod settings;
 mod value;
 mod webhooks;
 
-pub use access::{Access, Endpoint, Origin};
+pub use access::{Access, Endpoint, Origin, network};
 pub use certificate::{Certificate, WARNING_INTERVAL};
 pub use console::{Console, ConsoleKey};
 pub use difference::{Change, Difference};

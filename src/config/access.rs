@@ -127,7 +127,7 @@ impl std::fmt::Display for Origin {
 
 /// Reads a network in CIDR notation, or one address. IPv4 addresses that are written as IPv6 become IPv4, because that is
 /// how addresses are compared.
-pub(super) fn network(text: &str) -> Option<IpNet> {
+pub fn network(text: &str) -> Option<IpNet> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     let mapped = match network {
         IpNet::V6(network) if network.prefix_len() >= 96 => network.addr().to_ipv4_mapped(),

@@ -83,20 +83,23 @@ impl Files {
 
     /// Bytes and mode of a file, read by another thread.
     fn read_within(&self, path: &Path) -> io::Result<(Vec<u8>, u32)> {
-        if READERS.load(SeqCst) >= READERS_MAX {
+        if ABANDONED.load(SeqCst) >= ABANDONED_MAX {
             return Err(io::Error::other("earlier reads of files still wait for their disk"));
         }
-        let (sender, receiver) = bounded(1);
+        // Without a buffer a send succeeds only if the result is received.
+        let (sender, receiver) = bounded(0);
         let (path, takes_fifo) = (path.to_owned(), self.takes_fifo);
         let read = move || {
-            READERS.fetch_add(1, SeqCst);
-            // The receiver may have given up.
-            let _ = sender.send(read_file(&path, takes_fifo));
-            READERS.fetch_sub(1, SeqCst);
+            if sender.send(read_file(&path, takes_fifo)).is_err() {
+                ABANDONED.fetch_sub(1, SeqCst);
+            }
         };
         thread::Builder::new().name("files".into()).spawn(read)?;
         receiver.recv_deadline(self.deadline).unwrap_or_else(|error| match error {
-            RecvTimeoutError::Timeout => Err(io::Error::other(format!("it was not read within {TIME_MAX:?}"))),
+            RecvTimeoutError::Timeout => {
+                ABANDONED.fetch_add(1, SeqCst);
+                Err(io::Error::other(format!("it was not read within {TIME_MAX:?}")))
+            }
             RecvTimeoutError::Disconnected => Err(io::Error::other("the thread that reads it has ended")),
         })
     }
@@ -120,10 +123,10 @@ fn read_file(path: &Path, takes_fifo: bool) -> io::Result<(Vec<u8>, u32)> {
     Ok((bytes, metadata.mode()))
 }
 
-/// Threads that read a file.
-static READERS: AtomicUsize = AtomicUsize::new(0);
-/// Reads that hang leave their thread behind, until the disk answers.
-const READERS_MAX: usize = 8;
+/// Threads whose read was given up and that still wait for their disk.
+static ABANDONED: AtomicUsize = AtomicUsize::new(0);
+/// With more of them no further file is read.
+const ABANDONED_MAX: usize = 8;
 /// For all files of a configuration together.
 const TIME_MAX: Duration = Duration::from_secs(5);
 /// Of one file.

@@ -44,7 +44,7 @@ enum Source {
     Default,
 }
 
-/// Why a configuration is refused: every problem found, each with its remedy. Holds no secret.
+/// The problems of an invalid configuration, each with its remedy. Holds no secret.
 #[derive(Debug)]
 pub struct Invalid(Vec<String>);
 
@@ -62,7 +62,7 @@ impl Invalid {
         Invalid(vec![problem.into()])
     }
 
-    /// All of it on one line, for a log or a reply.
+    /// All problems on one line, for a log or a reply.
     pub fn in_one_line(&self) -> String {
         self.0.join("; ")
     }
@@ -690,7 +690,7 @@ mod tests {
         };
         for option in OPTIONS {
             let value = value(option);
-            // One does not go without the other.
+            // These need one another.
             let other = match option.name {
                 "tls-cert" => vec![("tls-key", key.0.as_str())],
                 "tls-key" => vec![("tls-cert", cert.0.as_str())],
@@ -785,7 +785,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn all_problems_are_reported_at_once() {
         let text = error(&[("pin", "yes"), ("log", "loud")], &[("CORECAST_MAX_MESSAGE", "1")], "");
         assert_eq!(text.lines().count(), 3, "{text}");
     }
@@ -805,14 +805,14 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_are_nearly_an_option_are_pointed_out() {
+    fn variables_with_nearly_the_name_of_an_option_are_warned_of() {
         let names = ["CORECAST_LISTN", "CORECAST_LISTEN", "CORECAST_CONFIG", "CORECAST_PORT", "CORECAST_SERVICE_HOST"];
         let strays = Settings::strays(names.into_iter().map(str::to_owned));
         assert_eq!(strays, ["CORECAST_LISTN is set, but it is not an option. Did you mean CORECAST_LISTEN?"]);
     }
 
     #[test]
-    fn secrets_are_in_no_error_and_in_no_print() {
+    fn errors_and_prints_hold_no_secret() {
         let file = temporary("secrets", "ok:hunter2\nhunter2\n");
         let short = temporary("secrets-short", "hunter2\n");
         let long = temporary("secrets-long", "hunter2-hunter2-hunter2\n");
@@ -849,7 +849,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_reads_back_as_the_same_configuration() {
+    fn a_printed_configuration_reads_back_as_the_same() {
         let on_line = [("max-message", "2KiB"), ("handshake-timeout", "0.5"), ("server-ping", "off"), ("path", "/ws")];
         let settings = settings(&on_line, &[("CORECAST_LOG", "off")], "pin = \"none\"").expect("legal");
         let first = settings.validate().expect("legal");

@@ -1,9 +1,9 @@
-//! How a part of all connections is divided among the shards. Pure.
+//! Divides a share of all connections among the shards. Pure.
 
 use crate::api::Share;
 
-/// How many of each shard's `counts` make up the share: in proportion, to within one, and exactly as many in all as are
-/// asked for. A part of a connection is a whole one.
+/// How many of each shard's `counts` make up the share: in proportion, to within one, and exactly the wanted number in all.
+/// Fractions are rounded up.
 pub fn apportioned(share: Share, counts: &[usize]) -> Vec<usize> {
     let total: usize = counts.iter().sum();
     let wanted = match share {
@@ -11,7 +11,7 @@ pub fn apportioned(share: Share, counts: &[usize]) -> Vec<usize> {
         Share::Count(count) => count,
     }
     .min(total);
-    // Each shard gets what is wanted of the shards up to it, less what those before it got.
+    // The share of the shards up to this one, less that of the shards before it.
     let up_to = |count: usize| if total == 0 { 0 } else { (wanted as u128 * count as u128 / total as u128) as usize };
     let mut before = 0;
     counts

@@ -1,8 +1,7 @@
-//! What the configured limits can cost: descriptors, and memory by kind, a term each. Worst cases: nothing here is a
-//! forecast, and nothing that a stranger sends makes it more. An allocation is counted as it was asked for; the allocator
-//! rounds it up, by a quarter at most.
+//! What the configured limits can cost: descriptors, and memory by kind, a term each. These are upper bounds, not a
+//! forecast. An allocation counts with the requested size; the allocator rounds it up, by a quarter at most.
 //!
-//! A new thing that can grow gets a term here. Sizes come from where the thing lives, so that a term follows it.
+//! Everything that can grow has a term here, with sizes from the module that it belongs to, so that they stay current.
 
 use super::machine::Machine;
 use crate::admin::lines::WAITING_BYTES;
@@ -34,52 +33,52 @@ use crate::shard::{ALLOWANCE_BYTES, BUFFERS_BYTES, READ_BYTES, REFUSALS_MAX};
 use crate::wire::decoder::Decoder;
 use std::fmt;
 
-/// So many of a kind, at so much each.
+/// A number of things of one kind, and the cost of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Term {
-    /// What it is.
+    /// The kind.
     pub kind: &'static str,
-    /// How many there can be.
+    /// The largest number of them.
     pub count: u64,
     /// Bytes, or descriptors, of one.
     pub each: u64,
 }
 
 impl Term {
-    /// All of them.
+    /// The cost of all of them.
     pub fn total(&self) -> u64 {
         self.count.saturating_mul(self.each)
     }
 }
 
-/// The sum, by terms.
+/// The largest costs, by terms.
 pub struct Capacity {
     shards: u64,
-    /// Client connections that there can be.
+    /// The most client connections.
     pub connections: u64,
     /// Client connections that are configured; `None`: as many as the machine holds.
     configured: Option<u64>,
-    /// What keeps them from being more, where it is not the configuration.
+    /// What limits them, if it is not the configuration.
     bound: Option<&'static str>,
     /// Descriptors.
     pub descriptors: Vec<Term>,
-    /// Memory when everybody is connected and quiet.
-    pub quiet: Vec<Term>,
+    /// Memory with all connections open and idle.
+    pub idle: Vec<Term>,
     /// Memory that clients can make the server hold beyond that, all of them at once.
     pub clients: Vec<Term>,
-    /// Memory that publishers and operators can, who have been let in.
+    /// Memory that publishers and operators can make it hold.
     pub publishers: Vec<Term>,
 }
 
 impl Capacity {
-    /// That of a configuration on a machine.
+    /// The costs of a configuration on a machine.
     pub fn of(config: &Config, machine: &Machine) -> Capacity {
         let mut bounds = vec![("descriptors allow no more", room(config, machine.descriptors))];
         let configured = config.live.connections_named.map(|named| named as u64);
         if configured.is_none() {
             bounds.push(("name a number for more", CONNECTIONS_AUTO_MAX as u64));
             bounds.extend(machine.tracked_max.map(|tracked| ("the firewall tracks no more", tracked)));
-            bounds.extend(machine.memory.map(|memory| ("memory holds no more", quiet_in(config, memory.bytes).max(1))));
+            bounds.extend(machine.memory.map(|memory| ("memory holds no more", idle_in(config, memory.bytes).max(1))));
         }
         let (bound, most) = bounds.into_iter().min_by_key(|(_, most)| *most).expect("the descriptors are one");
         let connections = configured.map_or(most, |configured| configured.min(most));
@@ -88,137 +87,34 @@ impl Capacity {
     }
 
     fn of_connections(config: &Config, connections: u64) -> Capacity {
-        let term = |kind, count, each| Term { kind, count, each };
-        let limits = &config.live.limits;
-        let shards = config.shards as u64;
-        let is_secure = config.live.certificate.is_some();
-        let http = u64::from(config.http.is_some());
-        let webhooks = config.live.webhooks.urls.len() as u64;
-        let only_if = |condition: bool, bytes: usize| if condition { bytes } else { 0 };
-
-        let descriptors = vec![
-            term("client connections", connections, 1),
-            term("HTTP connections", http, serving::CONNECTIONS_MAX as u64),
-            term("webhooks", webhooks, webhook::DESCRIPTORS_EACH),
-            term("the thread of both", 1, control::DESCRIPTORS_SPARE),
-            term("a shard's listeners, poller and doorbell", shards, DESCRIPTORS_PER_SHARD),
-            term("admin connections, log, spare", 1, DESCRIPTORS_SPARE),
-        ];
-
-        // Those who are told that there is no room are connections too.
-        let accepted = connections + REFUSALS_MAX as u64;
-        // All in tables by slot.
-        let connection = size_of::<Connection>()
-            + output::ENTRY_BYTES
-            + size_of::<Member>()
-            + wheel::ENTRY_BYTES
-            + arrivals::ENTRY_BYTES
-            + only_if(limits.messages_per_second_max | limits.bytes_per_second_max > 0, ALLOWANCE_BYTES);
-        // An address each, entered where they are counted; and whose connection it is, where a proxy says so.
-        let address = in_table(addresses::COUNT_BYTES)
-            + only_if(!config.live.access.trusted.is_empty(), in_table(size_of::<(u32, Named)>()));
-        let haste = u64::from(limits.upgrades_per_address_max > 0);
-        let inbox = INBOX_LETTERS * (size_of::<Mail>() + size_of::<usize>());
-        let buffers = BUFFERS_BYTES + only_if(is_secure, READ_BYTES + SCRATCH_BYTES);
-        let quiet = vec![
-            term("connections", accepted, (connection * GROWTH) as u64),
-            term("a first subscription each, to a channel of its own", connections, SUBSCRIPTION_BYTES),
-            term("TLS sessions", if is_secure { accepted } else { 0 }, SESSION_BYTES as u64),
-            term("addresses", accepted, address as u64),
-            term(
-                "addresses that came lately",
-                shards * haste,
-                (addresses::BUCKETS_MAX * in_table(addresses::RATED_BYTES)) as u64,
-            ),
-            term("a shard's read buffers", shards, buffers as u64),
-            term("a shard's inbox", shards, inbox as u64),
-            term("a shard's pool of pages", shards, POOL_BYTES_MAX as u64),
-            term("the kernel's sockets, roughly", accepted, KERNEL_SOCKET_BYTES),
-        ];
-
-        let tells =
-            |events: [&str; 2]| webhooks > 0 && events.iter().any(|event| config.live.webhooks.events.contains(event));
-        let clients = vec![
-            term(
-                "further subscriptions, each to a channel of its own",
-                connections.saturating_mul(limits.subscriptions_max.saturating_sub(1) as u64),
-                SUBSCRIPTION_BYTES,
-            ),
-            term("outboxes at their limit, and the pages they keep", connections, outbox_bytes(config)),
-            term(
-                "replies that wait for another shard",
-                if shards > 1 { connections } else { 0 },
-                replies_bytes(limits.outbox_bytes_max),
-            ),
-            term("messages half received", accepted, inbound_bytes(config)),
-            term(
-                "TLS records on their way",
-                if is_secure { accepted } else { 0 },
-                (GROWTH * (INCOMING_BYTES_MAX + SCRATCH_BYTES)) as u64,
-            ),
-            term("the journal of events", 1, (GROWTH * journal::BYTES_MAX) as u64),
-            // Twice while a snapshot is read.
-            term(
-                "channels that webhooks are told of",
-                if tells(webhook::CHANNELS) { connections.saturating_mul(limits.subscriptions_max as u64) } else { 0 },
-                (2 * (in_table(known::ENTRY_BYTES) + NAME_BYTES_MAX)) as u64,
-            ),
-            term(
-                "connections that webhooks are told of",
-                if tells(webhook::CONNECTIONS) { connections } else { 0 },
-                (2 * (in_table(known::ENTRY_BYTES) + SOCKET_ID_BYTES)) as u64,
-            ),
-            // The body of a batch beside it.
-            term("what waits for a webhook", webhooks, (queue::BYTES_MAX + queue::BATCH_BYTES_MAX) as u64),
-            // The tape of one message at a time.
-            term("a shard's parser of messages", shards, (NODE_BYTES * limits.message_bytes_max) as u64),
-        ];
-
-        let publishers = vec![
-            term("admin connections", shards * ADMINS_MAX as u64, admin_bytes(config)),
-            // The tape of one line at a time.
-            term("a shard's parser of lines", shards, (NODE_BYTES * limits.admin_line_bytes_max) as u64),
-            term(
-                "a shard's events that wait to be kept, or are held back",
-                shards,
-                (reports::HEAP_BYTES_MAX + directory::VACANCIES_BYTES_MAX) as u64,
-            ),
-            term("sightings that wait for tails", shards * taps::TAPS_MAX as u64, taps::WAITING_BYTES_MAX as u64),
-            term(
-                "HTTP requests",
-                http * serving::CONNECTIONS_MAX as u64,
-                (serving::HEAD_BYTES_MAX + HTTP_BODY_FOLD * body::BYTES_MAX) as u64,
-            ),
-            term(
-                "lists of channels on their way over HTTP",
-                http * walk::LISTINGS_MAX as u64,
-                (GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
-            ),
-            // Lines that wait, and those that are being written. A listing that is gathered, one at a time.
-            term(
-                "HTTP's way to the shards",
-                http,
-                (2 * GROWTH * pipe::BYTES_MAX + GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
-            ),
-        ];
+        let of = Kinds {
+            config,
+            connections,
+            // Connections that are refused for lack of room are connections, too.
+            accepted: connections + REFUSALS_MAX as u64,
+            shards: config.shards as u64,
+            http: u64::from(config.http.is_some()),
+            webhooks: config.live.webhooks.urls.len() as u64,
+            is_secure: config.live.certificate.is_some(),
+        };
         Capacity {
-            shards,
+            shards: of.shards,
             connections,
             configured: Some(connections),
             bound: None,
-            descriptors,
-            quiet,
-            clients,
-            publishers,
+            descriptors: of.descriptors(),
+            idle: of.idle(),
+            clients: of.clients(),
+            publishers: of.publishers(),
         }
     }
 
-    /// Bytes that strangers can take: everybody connected, and each at every limit.
+    /// Bytes that clients can take: all connected, and each at every limit.
     fn worst(&self) -> u64 {
-        sum(&self.quiet).saturating_add(sum(&self.clients))
+        sum(&self.idle).saturating_add(sum(&self.clients))
     }
 
-    /// What the machine cannot hold, each with its remedy.
+    /// Warnings about what the machine cannot hold, each with its remedy.
     pub fn warnings(&self, config: &Config, machine: &Machine) -> Vec<String> {
         let mut warnings = Vec::new();
         let connections = self.connections;
@@ -234,9 +130,9 @@ impl Capacity {
             ));
         }
         if let Some(memory) = machine.memory {
-            let (quiet, worst) = (sum(&self.quiet), self.worst());
-            let (needed, when, holds) = if quiet > memory.bytes {
-                (quiet, "with everybody connected and quiet", quiet_in(config, memory.bytes))
+            let (idle, worst) = (sum(&self.idle), self.worst());
+            let (needed, when, holds) = if idle > memory.bytes {
+                (idle, "with all connections idle", idle_in(config, memory.bytes))
             } else if worst > memory.bytes && self.configured.is_some() {
                 (worst, "with every client at every limit at once", worst_in(config, memory.bytes))
             } else {
@@ -244,7 +140,7 @@ impl Capacity {
             };
             if needed > 0 {
                 warnings.push(format!(
-                    "memory: {when} it is {}, and {} has {}; that is enough for {holds} such connections. Lower max-connections \
+                    "memory: {when} the server takes {}, and {} has {}, enough for {holds} such connections. Lower max-connections \
                      to that, or outbox-limit, max-message and max-subscriptions, or add memory",
                     bytes(needed),
                     memory.whose,
@@ -255,20 +151,20 @@ impl Capacity {
         if let Some(tracked) = machine.tracked_max.filter(|&tracked| tracked < connections) {
             warnings.push(format!(
                 "the firewall tracks at most {tracked} connections, fewer than {connections}: raise it (sysctl -w \
-                 net.netfilter.nf_conntrack_max={}), or do not track the port",
+                 net.netfilter.nf_conntrack_max={}), or exclude the port from tracking",
                 connections.next_power_of_two()
             ));
         }
         if let Some(backlog) = machine.backlog_max.filter(|&backlog| backlog < BACKLOG_MIN.min(connections)) {
             warnings.push(format!(
-                "only {backlog} connections can wait to be accepted, so a crowd that comes back at once is turned away: raise it \
+                "only {backlog} connections can wait to be accepted, so many clients that reconnect at once are refused; raise it \
                  (sysctl -w net.core.somaxconn={BACKLOG_MIN})"
             ));
         }
         warnings
     }
 
-    /// How many can connect, and why no more.
+    /// The most client connections, and what limits them.
     fn title(&self) -> String {
         let plural = if self.shards == 1 { "" } else { "s" };
         let title = format!("{} shard{plural}, at most {} client connections", self.shards, self.connections);
@@ -279,7 +175,7 @@ impl Capacity {
         }
     }
 
-    /// The sums for the log, a line each: every kind that costs anything.
+    /// The sums for the log, a line each, with every kind that costs anything.
     pub fn lines(&self) -> Vec<String> {
         let memory = |what: &str, terms: &[Term]| {
             let total = sum(terms);
@@ -299,9 +195,9 @@ impl Capacity {
         vec![
             self.title(),
             format!("descriptors at most: {}: {}", sum(&self.descriptors), descriptors.join(", ")),
-            memory("memory with everybody connected and quiet", &self.quiet),
-            memory("what clients can add, all at once", &self.clients),
-            memory("what publishers and operators can add", &self.publishers),
+            memory("memory with all connections idle", &self.idle),
+            memory("what clients can add at most", &self.clients),
+            memory("what publishers and operators can add at most", &self.publishers),
         ]
     }
 }
@@ -320,21 +216,155 @@ impl fmt::Display for Capacity {
             writeln!(f)
         };
         table("descriptors", &self.descriptors, |count| count.to_string())?;
-        table("memory with everybody connected and quiet", &self.quiet, bytes)?;
-        table("what clients can add, all at once", &self.clients, bytes)?;
-        table("what publishers and operators can add", &self.publishers, bytes)?;
-        write!(f, "memory that strangers can take: {}", bytes(self.worst()))
+        table("memory with all connections idle", &self.idle, bytes)?;
+        table("what clients can add at most", &self.clients, bytes)?;
+        table("what publishers and operators can add at most", &self.publishers, bytes)?;
+        write!(f, "memory that clients can take: {}", bytes(self.worst()))
     }
 }
 
-/// Too few descriptors for a single connection.
+/// What the terms are computed from.
+struct Kinds<'a> {
+    config: &'a Config,
+    connections: u64,
+    accepted: u64,
+    shards: u64,
+    http: u64,
+    webhooks: u64,
+    is_secure: bool,
+}
+
+impl Kinds<'_> {
+    fn descriptors(&self) -> Vec<Term> {
+        vec![
+            term("client connections", self.connections, 1),
+            term("HTTP connections", self.http, serving::CONNECTIONS_MAX as u64),
+            term("webhooks", self.webhooks, webhook::DESCRIPTORS_EACH),
+            term("the control thread", 1, control::DESCRIPTORS_SPARE),
+            term("a shard's listeners, poller and doorbell", self.shards, DESCRIPTORS_PER_SHARD),
+            term("admin connections, log, spare", 1, DESCRIPTORS_SPARE),
+        ]
+    }
+
+    fn idle(&self) -> Vec<Term> {
+        let limits = &self.config.live.limits;
+        let only_if = |condition: bool, bytes: usize| if condition { bytes } else { 0 };
+        // All in tables by slot.
+        let connection = size_of::<Connection>()
+            + output::ENTRY_BYTES
+            + size_of::<Member>()
+            + wheel::ENTRY_BYTES
+            + arrivals::ENTRY_BYTES
+            + only_if(limits.messages_per_second_max | limits.bytes_per_second_max > 0, ALLOWANCE_BYTES);
+        // One address each, in the table that counts them; behind proxies also the address of each connection.
+        let address = in_table(addresses::COUNT_BYTES)
+            + only_if(!self.config.live.access.trusted.is_empty(), in_table(size_of::<(u32, Named)>()));
+        let is_rated = u64::from(limits.upgrades_per_address_max > 0);
+        let inbox = INBOX_LETTERS * (size_of::<Mail>() + size_of::<usize>());
+        let buffers = BUFFERS_BYTES + only_if(self.is_secure, READ_BYTES + SCRATCH_BYTES);
+        vec![
+            term("connections", self.accepted, (connection * GROWTH) as u64),
+            term("a first subscription each, to a separate channel", self.connections, SUBSCRIPTION_BYTES),
+            term("TLS sessions", if self.is_secure { self.accepted } else { 0 }, SESSION_BYTES as u64),
+            term("addresses", self.accepted, address as u64),
+            term(
+                "addresses that connected recently",
+                self.shards * is_rated,
+                (addresses::BUCKETS_MAX * in_table(addresses::RATED_BYTES)) as u64,
+            ),
+            term("a shard's read buffers", self.shards, buffers as u64),
+            term("a shard's inbox", self.shards, inbox as u64),
+            term("a shard's pool of pages", self.shards, POOL_BYTES_MAX as u64),
+            term("the kernel's sockets, roughly", self.accepted, KERNEL_SOCKET_BYTES),
+        ]
+    }
+
+    fn clients(&self) -> Vec<Term> {
+        let Kinds { config, connections, accepted, shards, webhooks, .. } = *self;
+        let limits = &config.live.limits;
+        let posts =
+            |events: [&str; 2]| webhooks > 0 && events.iter().any(|event| config.live.webhooks.events.contains(event));
+        vec![
+            term(
+                "further subscriptions, each to a separate channel",
+                connections.saturating_mul(limits.subscriptions_max.saturating_sub(1) as u64),
+                SUBSCRIPTION_BYTES,
+            ),
+            term("outboxes at their limit, and the pages they keep", connections, outbox_bytes(config)),
+            term(
+                "replies that wait for another shard",
+                if shards > 1 { connections } else { 0 },
+                replies_bytes(limits.outbox_bytes_max),
+            ),
+            term("messages partly received", accepted, inbound_bytes(config)),
+            term(
+                "TLS records partly received or sent",
+                if self.is_secure { accepted } else { 0 },
+                (GROWTH * (INCOMING_BYTES_MAX + SCRATCH_BYTES)) as u64,
+            ),
+            term("the journal of events", 1, (GROWTH * journal::BYTES_MAX) as u64),
+            // Twice while a snapshot is read.
+            term(
+                "channels known to webhooks",
+                if posts(webhook::CHANNELS) { connections.saturating_mul(limits.subscriptions_max as u64) } else { 0 },
+                (2 * (in_table(known::ENTRY_BYTES) + NAME_BYTES_MAX)) as u64,
+            ),
+            term(
+                "connections known to webhooks",
+                if posts(webhook::CONNECTIONS) { connections } else { 0 },
+                (2 * (in_table(known::ENTRY_BYTES) + SOCKET_ID_BYTES)) as u64,
+            ),
+            // With the body of a batch.
+            term("a webhook's queue", webhooks, (queue::BYTES_MAX + queue::BATCH_BYTES_MAX) as u64),
+            // The tape of one message at a time.
+            term("a shard's parser of messages", shards, (NODE_BYTES * limits.message_bytes_max) as u64),
+        ]
+    }
+
+    fn publishers(&self) -> Vec<Term> {
+        let Kinds { config, shards, http, .. } = *self;
+        vec![
+            term("admin connections", shards * ADMINS_MAX as u64, admin_bytes(config)),
+            // The tape of one line at a time.
+            term("a shard's parser of lines", shards, (NODE_BYTES * config.live.limits.admin_line_bytes_max) as u64),
+            term(
+                "a shard's events that wait for the journal, or are held back",
+                shards,
+                (reports::HEAP_BYTES_MAX + directory::VACANCIES_BYTES_MAX) as u64,
+            ),
+            term("lines that wait for tails", shards * taps::TAPS_MAX as u64, taps::WAITING_BYTES_MAX as u64),
+            term(
+                "HTTP requests",
+                http * serving::CONNECTIONS_MAX as u64,
+                (serving::HEAD_BYTES_MAX + HTTP_BODY_FOLD * body::BYTES_MAX) as u64,
+            ),
+            term(
+                "lists of channels being sent over HTTP",
+                http * walk::LISTINGS_MAX as u64,
+                (GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
+            ),
+            // Lines that wait, lines being written, and one listing that is being gathered.
+            term(
+                "HTTP's connection to the shards",
+                http,
+                (2 * GROWTH * pipe::BYTES_MAX + GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
+            ),
+        ]
+    }
+}
+
+fn term(kind: &'static str, count: u64, each: u64) -> Term {
+    Term { kind, count, each }
+}
+
+/// The error if the descriptors leave room for no connection.
 pub fn no_room(descriptors: u64) -> String {
     format!(
         "{descriptors} descriptors leave none for connections; raise the hard limit (LimitNOFILE= in the service's unit, or ulimit -Hn)"
     )
 }
 
-/// Descriptors that are left for client connections.
+/// Descriptors that remain for client connections.
 pub fn room(config: &Config, descriptors: u64) -> u64 {
     let http = if config.http.is_some() { serving::CONNECTIONS_MAX as u64 } else { 0 };
     let webhooks = webhook::DESCRIPTORS_EACH * config.live.webhooks.urls.len() as u64;
@@ -342,14 +372,14 @@ pub fn room(config: &Config, descriptors: u64) -> u64 {
     descriptors.saturating_sub(DESCRIPTORS_SPARE + control::DESCRIPTORS_SPARE + http + webhooks + shards)
 }
 
-/// Connections that so many bytes hold while they are quiet.
-fn quiet_in(config: &Config, bytes: u64) -> u64 {
+/// The most connections that fit into these bytes while they are idle.
+fn idle_in(config: &Config, bytes: u64) -> u64 {
     largest(config.live.limits.connections_max as u64, |count| {
-        sum(&Capacity::of_connections(config, count).quiet) <= bytes
+        sum(&Capacity::of_connections(config, count).idle) <= bytes
     })
 }
 
-/// Connections that so many bytes hold whatever they do.
+/// The most connections that fit into these bytes at every limit.
 fn worst_in(config: &Config, bytes: u64) -> u64 {
     largest(config.live.limits.connections_max as u64, |count| Capacity::of_connections(config, count).worst() <= bytes)
 }
@@ -358,7 +388,7 @@ fn sum(terms: &[Term]) -> u64 {
     terms.iter().fold(0, |sum, term| sum.saturating_add(term.total()))
 }
 
-/// The largest number up to `max` that holds, where every smaller one does.
+/// The largest number up to `max` that holds, if every smaller number does.
 fn largest(max: u64, holds: impl Fn(u64) -> bool) -> u64 {
     let (mut low, mut high) = (0, max);
     while low < high {
@@ -368,20 +398,20 @@ fn largest(max: u64, holds: impl Fn(u64) -> bool) -> u64 {
     low
 }
 
-/// Bytes of an entry in a hash table: at least half of what holds at most 7/8, and a byte of control.
+/// Bytes of an entry in a hash table, which is at most 7/8 full, may just have doubled, and has a control byte per entry.
 const fn in_table(entry: usize) -> usize {
     (entry + 1) * GROWTH * 8 / 7
 }
 
-/// One more subscription: in its connection's list and the channel's, and, at worst, a channel that nobody else is in: this
-/// shard's entry, the owner's, and the name that they share where they are one, which takes a copy each where they are not.
+/// One more subscription: in the lists of its connection and its channel. At worst the channel has no other subscriber: then
+/// it adds the entry of this shard, that of the owner, and the name (shared if they are the same shard, else copied).
 const SUBSCRIPTION_BYTES: u64 = (GROWTH * (size_of::<Subscription>() + size_of::<Subscriber>())
     + GROWTH * (size_of::<Audience>() + directory::ENTRY_BYTES)
     + 2 * in_table(size_of::<u32>())
     + NAME_BYTES_MAX
     + COUNTED_BYTES) as u64;
 
-/// What may wait, and a turn's worth that is laid before the limit is looked at; and the pages that keep it.
+/// What may wait, what a turn may add before the limit is checked, and the pages that hold it.
 fn outbox_bytes(config: &Config) -> u64 {
     let limits = &config.live.limits;
     let waiting = limits.outbox_bytes_max + turn_bytes(limits.outbox_bytes_max);
@@ -389,27 +419,27 @@ fn outbox_bytes(config: &Config) -> u64 {
     (PINNED_FOLD * waiting.max(echoed)) as u64
 }
 
-/// Messages of one turn to one connection: the budget, and the message that goes beyond it.
+/// Messages of one turn to one connection: the budget, and the message that exceeds it.
 fn turn_bytes(outbox_bytes_max: usize) -> usize {
     PublishBudget::new(outbox_bytes_max).laid_bytes_max + api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX
 }
 
-/// Replies that wait, and, behind a `subscribed` that does, its channel's messages, which have the outbox's limit.
+/// Replies that wait, and the messages of a channel behind a `subscribed` that waits, up to the outbox limit.
 fn replies_bytes(outbox_bytes_max: usize) -> u64 {
     (GROWTH
         * (WAITING_REPLIES_MAX * (REPLY_BYTES + NAME_BYTES_MAX + READ_BYTES / WAITING_REPLIES_MAX) + outbox_bytes_max))
         as u64
 }
 
-/// A message that lacks its last byte, or a request; a connection has not both.
+/// A message without its last byte, or a request; a connection never has both.
 fn inbound_bytes(config: &Config) -> u64 {
     let message = Decoder::PARTIAL_BYTES + GROWTH * config.live.limits.message_bytes_max;
     let request = size_of::<Aside>() + GROWTH * config.live.access.request_bytes_max;
     message.max(request) as u64
 }
 
-/// Input up to a line and a read beyond it; replies, of which the last may be as long as the rest; the window of publishes that
-/// are not settled, and the one that goes beyond it, to as many channels as its line has room for.
+/// Input up to a line and a read beyond it; replies, of which the last may be as long as the rest; the window of unsettled
+/// publishes, and the publish that exceeds it, to as many channels as fit into its line.
 fn admin_bytes(config: &Config) -> u64 {
     use api::publish::{CHANNELS_MAX, DATA_BYTES_MAX};
     let input = config.live.limits.admin_line_bytes_max + READ_BYTES;
@@ -419,23 +449,23 @@ fn admin_bytes(config: &Config) -> u64 {
     (GROWTH * (input + replies) + window) as u64
 }
 
-/// What grows by doubling may be half empty, and for the time of a copy there twice.
+/// A buffer that grows by doubling may be half empty, and exists twice while it is copied.
 const GROWTH: usize = 2;
 /// Counts and length before a shared name.
 const COUNTED_BYTES: usize = 16;
-/// A body as it came, what was read out of it, and the lines that it became.
+/// A body as received, the values read from it, and the lines made of them.
 const HTTP_BODY_FOLD: usize = 3;
 /// A UUID, as text.
 const SOCKET_ID_BYTES: usize = 36;
 /// A channel in a listing.
 const LISTED_BYTES: usize = NAME_BYTES_MAX + 56;
-/// What Linux keeps of an idle TCP connection and its descriptor: socket, inode, file, entry of epoll. Measured.
+/// Memory of Linux for an idle TCP connection and its descriptor: socket, inode, file, epoll entry. Measured.
 const KERNEL_SOCKET_BYTES: u64 = 4096;
 /// A shard's two listeners, its poller and its doorbell.
 const DESCRIPTORS_PER_SHARD: u64 = 4;
-/// Descriptors for admin connections, and what the process needs beside its connections.
+/// Descriptors for admin connections, and for the process itself.
 const DESCRIPTORS_SPARE: u64 = 64;
-/// What Linux allows by itself since 5.4.
+/// The default of Linux since 5.4.
 const BACKLOG_MIN: u64 = 4096;
 
 #[cfg(test)]
@@ -466,19 +496,19 @@ mod tests {
         *terms.iter().find(|term| term.kind.starts_with(kind)).unwrap_or_else(|| panic!("no term {kind}"))
     }
 
-    /// Where one of these grows, a million connections cost that much more.
+    /// If one of these grows, a million connections cost that much more.
     #[test]
     fn terms_follow_the_sizes_of_things() {
         let capacity = Capacity::of(&config(&[]), &MACHINE);
-        let connections = find(&capacity.quiet, "connections");
+        let connections = find(&capacity.idle, "connections");
         assert_eq!(connections.count, 1256);
         // 40 of the connection, 33 of its output, 40 of the member, 8 of the wheel, 9 of the address; tables that doubled.
         // mio's sockets know their poll in debug builds.
         let debug = if cfg!(debug_assertions) { 16 } else { 0 };
         assert_eq!(connections.each, 2 * (40 + 33 + debug + 40 + 8 + 9));
         // 12 and 8 in the lists, 64 and 64 for the channel, its 200 bytes of name.
-        assert_eq!(find(&capacity.quiet, "a first subscription").each, 2 * (12 + 8 + 64 + 64) + 2 * 11 + 200 + 16);
-        assert_eq!(find(&capacity.quiet, "a shard's inbox").each, 4096 * 88);
+        assert_eq!(find(&capacity.idle, "a first subscription").each, 2 * (12 + 8 + 64 + 64) + 2 * 11 + 200 + 16);
+        assert_eq!(find(&capacity.idle, "a shard's inbox").each, 4096 * 88);
         // The parser's own: a node of its tape.
         assert_eq!(NODE_BYTES, size_of::<simd_json::Node<'_>>());
     }
@@ -494,17 +524,17 @@ mod tests {
         let few = Capacity::of(&config(&[("max-subscriptions", "1"), ("http", "off")]), &MACHINE);
         assert_eq!(find(&few.clients, "further subscriptions").total(), 0);
         assert_eq!(find(&few.publishers, "HTTP requests").total(), 0);
-        assert_eq!(find(&few.quiet, "TLS").total(), 0);
-        assert_eq!(find(&few.clients, "channels that webhooks").total(), 0);
+        assert_eq!(find(&few.idle, "TLS").total(), 0);
+        assert_eq!(find(&few.clients, "channels known to webhooks").total(), 0);
         let hook = [("webhook", "http://a/"), ("webhook-events", "connected"), ("key", "a:1")];
         let told = Capacity::of(&config(&hook), &MACHINE);
-        assert_eq!(find(&told.clients, "channels that webhooks").total(), 0);
-        assert_eq!(find(&told.clients, "connections that webhooks").count, told.connections);
-        assert_eq!(find(&told.clients, "what waits for a webhook").count, 1);
-        assert_eq!(find(&few.quiet, "addresses that came lately").total(), 0);
+        assert_eq!(find(&told.clients, "channels known to webhooks").total(), 0);
+        assert_eq!(find(&told.clients, "connections known to webhooks").count, told.connections);
+        assert_eq!(find(&told.clients, "a webhook's queue").count, 1);
+        assert_eq!(find(&few.idle, "addresses that connected recently").total(), 0);
         let hasty = Capacity::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
         // What the table of addresses says of itself.
-        assert!((3 << 20..=5 << 20).contains(&find(&hasty.quiet, "addresses that came lately").each));
+        assert!((3 << 20..=5 << 20).contains(&find(&hasty.idle, "addresses that connected recently").each));
     }
 
     #[test]
@@ -517,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_cannot_hold_is_warned_of_with_a_remedy_that_works() {
+    fn warnings_have_a_remedy_that_works() {
         let config_of = config;
         let config = config(&[]);
         let warnings = |machine: Machine| Capacity::of(&config, &machine).warnings(&config, &machine);
@@ -529,7 +559,7 @@ mod tests {
             other => panic!("{expected}: {other:?}"),
         };
         check(with(1 << 30), "every client at every limit");
-        check(with(10 << 20), "everybody connected and quiet");
+        check(with(10 << 20), "all connections idle");
         check(with(0), "enough for 0 such connections");
         check(Machine { descriptors: 1000, ..MACHINE }, "raise the hard limit to 1338");
         check(Machine { tracked_max: Some(500), ..MACHINE }, "nf_conntrack_max=1024");
@@ -551,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_what_the_machine_holds_and_no_reason_to_warn() {
+    fn auto_is_what_the_machine_holds_without_a_warning() {
         let config = config(&[("max-connections", "auto")]);
         let check = |machine: Machine, expected: u64, why: &str| {
             let capacity = Capacity::of(&config, &machine);
@@ -564,21 +594,21 @@ mod tests {
         check(with(64 << 30), 1_000_000, "name a number for more");
         check(Machine { descriptors: 1024, ..with(1 << 30) }, 686, "descriptors allow no more");
         check(Machine { tracked_max: Some(262_144), ..MACHINE }, 262_144, "the firewall tracks no more");
-        let held = quiet_in(&config, 1 << 30);
+        let held = idle_in(&config, 1 << 30);
         check(with(1 << 30), held, "memory holds no more");
-        let quiet = |count| sum(&Capacity::of_connections(&config, count).quiet);
-        assert!(quiet(held) <= 1 << 30 && quiet(held + 1) > 1 << 30);
-        // Where there is room for nobody, somebody is let in, and it is said.
+        let idle = |count| sum(&Capacity::of_connections(&config, count).idle);
+        assert!(idle(held) <= 1 << 30 && idle(held + 1) > 1 << 30);
+        // Without room for any connection one is accepted, with a warning.
         let nothing = Capacity::of(&config, &with(0));
         assert_eq!(nothing.connections, 1);
-        assert!(nothing.warnings(&config, &with(0))[0].contains("everybody connected and quiet"));
+        assert!(nothing.warnings(&config, &with(0))[0].contains("all connections idle"));
     }
 
     #[test]
     fn the_table_and_the_lines_say_the_same() {
         let capacity = Capacity::of(&config(&[]), &MACHINE);
         let (table, lines) = (capacity.to_string(), capacity.lines().join("\n"));
-        let terms = [&capacity.quiet, &capacity.clients, &capacity.publishers];
+        let terms = [&capacity.idle, &capacity.clients, &capacity.publishers];
         for term in terms.into_iter().flatten().filter(|term| term.count > 0) {
             assert!(table.contains(term.kind) && lines.contains(term.kind), "{}", term.kind);
             assert!(table.contains(&bytes(term.total())) && lines.contains(&bytes(term.total())), "{}", term.kind);

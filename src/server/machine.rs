@@ -86,7 +86,7 @@ fn available(meminfo: &str) -> Option<u64> {
 fn group_limit(root: &Path, groups: &str) -> Option<u64> {
     let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse().ok();
     smallest(root, groups, "memory", |directory, is_version_2| {
-        // "max", and no file, are no limit.
+        // "max" and a missing file mean that there is no limit.
         number(directory.join(if is_version_2 { "memory.max" } else { "memory.limit_in_bytes" }))
     })
 }
@@ -100,7 +100,7 @@ fn group_quota(root: &Path, groups: &str) -> Option<u64> {
             false => read("cpu.cfs_quota_us")? + " " + &read("cpu.cfs_period_us")?,
         };
         let (quota, period) = text.trim().split_once(char::is_whitespace)?;
-        // "max" and -1 are no quota.
+        // "max" and -1 mean that there is no quota.
         let (quota, period): (u64, u64) = (quota.trim().parse().ok()?, period.trim().parse().ok()?);
         (quota * 1000).checked_div(period)
     })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// What the supervisor is asked to do, from the first moment of the process on.
 pub struct Calls {
-    /// For those who ask.
+    /// For the shards and signals.
     pub(super) sender: Sender<Call>,
     /// For the supervisor.
     pub(super) receiver: Receiver<Call>,

@@ -4,7 +4,7 @@
 use super::apportion::apportioned;
 use super::capacity::Capacity;
 use super::machine::Machine;
-use super::{Reread, fit, reserve_descriptors, systemd, tell_costs};
+use super::{Reread, fit, log_costs, reserve_descriptors, systemd};
 use crate::api::{Operation, Refusal, Reply, Share};
 use crate::config::{Change, Config, Difference, Invalid, WARNING_INTERVAL};
 use crate::control::{Phase, Remote};
@@ -19,25 +19,25 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::level_filters::LevelFilter;
 
-/// What it holds. It lives as long as the process.
+/// The state of the supervisor's thread, which lives as long as the process.
 pub struct Supervisor {
     /// What all shards share.
     pub shared: Arc<Shared>,
     /// The way to each shard.
     pub orders: Vec<Sender<Order>>,
-    /// What is wanted of this thread, one after the other.
+    /// What it is asked to do.
     pub calls: Receiver<Call>,
-    /// In force.
+    /// The configuration in force.
     pub config: Config,
-    /// What there was at the start. Later the server itself has taken a part.
+    /// The machine as it was at the start. Later the server itself uses a part of it.
     pub machine: Machine,
-    /// The thread that speaks HTTP and sends webhooks.
+    /// The thread that serves HTTP and sends webhooks.
     pub http: Remote,
     /// How the configuration is read again.
     pub reread: Reread,
-    /// Changes the log's level.
+    /// Changes the log level.
     pub set_log: Box<dyn Fn(LevelFilter) + Send>,
-    /// Where the server is going.
+    /// Whether the server goes on.
     pub course: Course,
     /// Reloads that are under way.
     pub reloads: Reloads,
@@ -46,9 +46,9 @@ pub struct Supervisor {
 /// Reloads that are under way: one read of the configuration at a time.
 #[derive(Default)]
 pub struct Reloads {
-    /// What the thread that reads will say.
+    /// The result of the thread that reads.
     read: Option<Receiver<Read>>,
-    /// The requests that it answers; `None` is SIGHUP.
+    /// The requests that this result answers; `None` is SIGHUP.
     served: Vec<Option<Asker>>,
     /// Requests that came later. The next read answers them, because this one may have seen an older file.
     waiting: Vec<Option<Asker>>,
@@ -56,24 +56,24 @@ pub struct Reloads {
 
 type Read = Result<Config, Invalid>;
 
-/// Whether the server goes on. Nothing goes back.
+/// Whether the server goes on. It never returns to an earlier state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
     /// It serves.
     Serving,
     /// It closes its connections over a time.
     Draining {
-        /// When the last of them is asked to leave.
+        /// When the last connection is asked to leave.
         until: Instant,
-        /// Shards that have asked all of theirs.
+        /// Shards that have asked all of their connections.
         drained: usize,
     },
-    /// It closes whom it still has, and ends.
+    /// It closes the remaining connections, and ends.
     Stopping,
 }
 
 impl Supervisor {
-    /// Does what is called for.
+    /// Serves the calls.
     pub fn run(mut self) {
         loop {
             let read = self.reloads.read.clone().unwrap_or_else(never);
@@ -125,7 +125,7 @@ impl Supervisor {
         }
     }
 
-    /// Applies what was read, for each of those who asked in turn: the first is told of the changes.
+    /// Applies what was read once for each request: the first reply reports the changes.
     fn reload(&mut self, read: Read) {
         self.reloads.read = None;
         for asker in std::mem::take(&mut self.reloads.served) {
@@ -159,7 +159,7 @@ impl Supervisor {
         self.ask_all(|_, done| Order::Apply { live: live.clone(), done });
         report(&difference);
         if self.costs() != costs {
-            tell_costs(&self.config, &self.machine);
+            log_costs(&self.config, &self.machine);
         }
         Answer::Reply(Ok(Reply::Reloaded(Box::new(difference))))
     }
@@ -168,12 +168,12 @@ impl Supervisor {
         self.config.live.warnings(SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     }
 
-    /// What the limits can cost, in words.
+    /// What the limits can cost, for people.
     fn costs(&self) -> Vec<String> {
         Capacity::of(&self.config, &self.machine).lines()
     }
 
-    /// SIGTERM: connections are closed over the configured time; a drain that is under way is not made longer by it.
+    /// SIGTERM: closes connections over the configured time, without extending a drain that is under way.
     fn terminate(&mut self) {
         let over_ms = self.config.live.drain_timeout_ms;
         let over_ms = match self.course {
@@ -190,7 +190,7 @@ impl Supervisor {
         }
     }
 
-    /// Begins to close everybody over this time, after which the server stops. In place of a drain that is under way.
+    /// Begins to close all connections over this time, after which the server stops. Replaces a drain that is under way.
     fn drain(&mut self, over_ms: u64) -> Answer {
         let drained = match self.course {
             Course::Serving => 0,
@@ -202,11 +202,11 @@ impl Supervisor {
         self.http.enter(Phase::Draining);
         self.course = Course::Draining { until: Instant::now() + over, drained };
         let connections = self.ask_all(|_, begun| Order::Drain { over_ms, begun }).into_iter().sum();
-        tracing::info!(connections, over_ms, "draining: nobody is accepted any more");
+        tracing::info!(connections, over_ms, "draining: no more connections are accepted");
         Answer::Reply(Ok(Reply::Leaving { connections, over_ms }))
     }
 
-    /// Begins to close a part of all connections over this time. A shed that is under way is over.
+    /// Begins to close a part of all connections over this time. Replaces a shed that is under way.
     fn shed(&self, share: Share, over_ms: u64) -> Answer {
         if self.course != Course::Serving {
             return Answer::Reply(Err(Refusal::GoingDown));
@@ -253,7 +253,7 @@ impl Supervisor {
         self.order(usize::from(asker.shard), Order::Answer(asker, answer));
     }
 
-    /// Gives every shard an order, and waits for what each says to it. A shard that has stopped says nothing.
+    /// Gives every shard an order, and waits for their answers. A shard that has stopped does not answer.
     fn ask_all<T>(&self, order: impl Fn(usize, Sender<T>) -> Order) -> Vec<T> {
         let (said, all_said) = bounded(self.orders.len());
         (0..self.orders.len()).for_each(|shard| self.order(shard, order(shard, said.clone())));
@@ -262,7 +262,7 @@ impl Supervisor {
     }
 
     fn order(&self, shard: usize, order: Order) {
-        // A shard that has stopped needs no orders.
+        // Fails only if the shard has stopped.
         if self.orders[shard].send(order).is_ok() {
             self.wake(shard);
         }
@@ -275,7 +275,7 @@ impl Supervisor {
     }
 }
 
-/// Before and after what has a time limit: joining threads, those whose close was begun last, and the last webhooks.
+/// Beyond the shutdown's own time limit: joining threads, connections whose close began last, and the last webhooks.
 const STOP_SLACK: Duration = Duration::from_secs(5);
 
 fn report(difference: &Difference) {

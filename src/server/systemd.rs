@@ -1,14 +1,14 @@
-//! What the service manager is told (sd_notify(3)). Where none asked for it, in `NOTIFY_SOCKET`, nothing is sent.
+//! Notifications to systemd (sd_notify(3)). Without `NOTIFY_SOCKET` nothing is sent.
 
 use sd_notify::NotifyState;
 use std::time::Duration;
 
-/// Clients are served from now on.
+/// The server is ready: clients are served.
 pub fn tell_ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The server is on its way out, and will be gone within this time: it is not to be killed before, whatever the unit says.
+/// The server is stopping and ends within this time; systemd must not kill it before, whatever the unit says.
 pub fn tell_stopping(within: Duration) {
     let within_us = within.as_micros().try_into().unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within_us)]);
@@ -16,6 +16,6 @@ pub fn tell_stopping(within: Duration) {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot tell the service manager");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }

@@ -1,7 +1,8 @@
-//! Each subcommand as a process against a live server: for people without `--json`, for programs with it.
+//! Each subcommand as a process against a running server: text without `--json`, JSON with it.
 
 use crate::harness::{
-    Admin, Client, Server, TempDir, corecast, eventually, for_shards, output, shortened, unsubscribed,
+    Admin, Client, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, output, shortened,
+    unsubscribed,
 };
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -41,12 +42,12 @@ fn stdout(output: &Output) -> String {
 fn json_values(output: &Output) -> Vec<Value> {
     let text = stdout(output);
     let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
-    let values = values.unwrap_or_else(|error| panic!("stdout is no JSON ({error}): {text}"));
+    let values = values.unwrap_or_else(|error| panic!("stdout is not JSON ({error}): {text}"));
     assert!(!values.is_empty(), "--json prints something");
     values
 }
 
-/// Runs a subcommand both ways: what people read, and the JSON as compact text.
+/// Runs a subcommand without and with --json; returns the text, and the JSON in compact form.
 #[track_caller]
 fn both(server: &Server, args: &[&str]) -> (String, String) {
     let human = stdout(&server.run(args));
@@ -55,7 +56,7 @@ fn both(server: &Server, args: &[&str]) -> (String, String) {
     (human, json)
 }
 
-/// Fails, says why on stderr, and prints nothing to be taken for a result.
+/// Asserts that a run failed and that stderr mentions this.
 #[track_caller]
 fn assert_fails(output: &Output, mention: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -130,7 +131,7 @@ fn publish_from_stdin(shards: usize) {
     assert!(!output.stderr.is_empty(), "it says what was refused");
     client.expect(r#"{"event":"first","channel":"user:13"}"#);
     client.expect_nothing_before_pong();
-    // Nothing to publish is no failure.
+    // Empty input is not a failure.
     stdout(&server.run_with_input(&["publish", "--stdin"], b""));
 }
 
@@ -158,7 +159,7 @@ fn channels(shards: usize) {
     }
 }
 
-/// Runs a subcommand both ways, where there may be nothing to tell.
+/// Runs a subcommand without and with --json, whose output may be empty.
 #[track_caller]
 fn both_may_be_empty(server: &Server, args: &[&str]) {
     stdout(&server.run(args));
@@ -173,7 +174,7 @@ fn channel(shards: usize) {
     assert_contains(&human, 1);
     assert_contains(&json, r#""channel":"user:13""#);
     assert_contains(&json, r#""subscribers":1"#);
-    let (_, json) = both(&server, &["channel", "nobody"]);
+    let (_, json) = both(&server, &["channel", "empty"]);
     assert_contains(&json, r#""subscribers":0"#);
 }
 
@@ -274,7 +275,7 @@ fn stats(shards: usize) {
 }
 
 #[test]
-fn nothing_that_another_server_says_steers_the_terminal() {
+fn output_of_another_server_cannot_control_the_terminal() {
     let dir = TempDir::new();
     let path = dir.path().join("other.sock");
     let listener = UnixListener::bind(&path).expect("a socket");
@@ -318,9 +319,9 @@ fn subscribe_prints_any_message_as_json_on_one_line_without_control_characters()
 }
 
 #[test]
-fn without_a_server_every_client_names_the_socket_it_tried() {
+fn without_a_server_every_client_names_the_socket_that_it_tried() {
     let dir = TempDir::new();
-    let path = dir.path().join("nobody.sock");
+    let path = dir.path().join("missing.sock");
     let path = path.to_str().expect("UTF-8");
     for args in [
         &["ping"][..],
@@ -344,7 +345,7 @@ fn without_a_server_every_client_names_the_socket_it_tried() {
 fn subcommands() -> Vec<String> {
     let help = stdout(&output(corecast(&["--help"]), b""));
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // A name stands two spaces from the margin, what goes on from the line above further right.
+    // A name is indented by two spaces, a continuation line further.
     let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
 }
@@ -352,13 +353,13 @@ fn subcommands() -> Vec<String> {
 /// The long options that a subcommand's help lists.
 fn long_options(subcommand: &str) -> Vec<String> {
     let help = stdout(&output(corecast(&[subcommand, "--help"]), b""));
-    // `-h, --help  Print help`: the names are the words before the first that is none.
+    // `-h, --help  Print help`: the names are the words before the description.
     let words = help.lines().flat_map(|line| line.split_whitespace().take_while(|word| word.starts_with('-')));
     words.filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches(',').to_owned()).collect()
 }
 
 #[test]
-fn completions_know_every_subcommand_and_option() {
+fn completions_hold_every_subcommand_and_option() {
     let subcommands = subcommands();
     assert!(subcommands.len() > 10 && subcommands.iter().any(|name| name == "publish"), "{subcommands:?}");
     for shell in ["bash", "zsh", "fish"] {
@@ -379,7 +380,7 @@ fn completions_know_every_subcommand_and_option() {
 }
 
 #[test]
-fn man_pages_know_every_subcommand_and_option() {
+fn man_pages_hold_every_subcommand_and_option() {
     let dir = TempDir::new();
     let pages = dir.path().join("man");
     stdout(&output(corecast(&["man", pages.to_str().expect("UTF-8")]), b""));
@@ -446,7 +447,7 @@ fn print_config_redacts_secrets() {
 }
 
 #[test]
-fn check_config_says_whether_it_would_do() {
+fn check_config_reports_whether_the_configuration_is_valid() {
     let good = output(corecast(&["serve", "--check-config"]), b"");
     assert!(good.status.success(), "{good:?}");
     let dir = TempDir::new();
@@ -604,9 +605,21 @@ fn values_that_can_never_match_are_refused() {
     }
 }
 
-/// What the limits can cost is said by kind, and what the machine cannot hold is warned of, with the remedy.
+/// Cordova and Electron load pages from files.
 #[test]
-fn check_config_says_what_the_limits_can_cost() {
+fn pages_from_files_may_connect_if_their_origin_is_allowed() {
+    let server = Server::options(1).arg("--allow-origin", "file://").start();
+    for (origin, status) in [("file://", 101), ("null", 403), ("https://example.com", 403)] {
+        let mut client = RawClient::tcp(&server);
+        client.write(UPGRADE_REQUEST.replace("http://example.com", origin).as_bytes());
+        let head = client.head();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{origin}: {head}");
+    }
+}
+
+/// The costs of the limits are printed by kind, with warnings and remedies for what the machine cannot hold.
+#[test]
+fn check_config_prints_what_the_limits_can_cost() {
     let check = |options: &[&str]| {
         let shell = "ulimit -n 2000 && exec \"$@\"";
         let mut command = std::process::Command::new("sh");
@@ -617,7 +630,7 @@ fn check_config_says_what_the_limits_can_cost() {
     };
     let (costs, warnings) = check(&["--shards", "1", "--max-connections", "50", "--http", "off"]);
     for term in
-        ["50 x 1 ", "outboxes at their limit", "messages half received", "admin connections", "the kernel's sockets"]
+        ["50 x 1 ", "outboxes at their limit", "messages partly received", "admin connections", "the kernel's sockets"]
     {
         assert!(costs.contains(term), "{term}: {costs}");
     }
@@ -627,7 +640,7 @@ fn check_config_says_what_the_limits_can_cost() {
     let (costs, warnings) = check(&["--shards", "2"]);
     let auto = "2 shards, at most 1662 client connections (max-connections is auto: descriptors allow no more)";
     assert!(costs.contains(auto), "{costs}");
-    assert_eq!(warnings, "", "nobody has asked for more");
+    assert_eq!(warnings, "", "no more is configured");
 
     let (costs, warnings) = check(&["--shards", "2", "--max-connections", "100000", "--outbox-limit", "1GiB"]);
     assert!(costs.contains("2 shards, at most 1662 client connections (of 100000 configured"), "{costs}");
@@ -636,9 +649,9 @@ fn check_config_says_what_the_limits_can_cost() {
     }
 }
 
-/// Ordinary mistakes: the message says what is wrong and what to do.
+/// The errors of common mistakes say what is wrong and what to do.
 #[test]
-fn a_mistake_is_named_with_its_remedy() {
+fn errors_of_common_mistakes_name_the_remedy() {
     let server = Server::options(1).arg("--http", "127.0.0.1:0").start();
     let (plain, http) = (server.address.to_string(), server.http().to_string());
     let dir = TempDir::new();
@@ -661,7 +674,7 @@ fn a_mistake_is_named_with_its_remedy() {
     serve(&plain, "off", &free, &[&plain, "something listens there already", "--listen chooses another"]);
     serve("203.0.113.7:9000", "off", &free, &["203.0.113.7:9000", "no such address", "0.0.0.0"]);
     serve(any, &http, &free, &[&http, "something listens there already", "--http chooses another"]);
-    serve(any, "off", &file, &[&file, "is no socket; remove it", "--admin-socket"]);
+    serve(any, "off", &file, &[&file, "is not a socket; remove it", "--admin-socket"]);
     serve(any, "off", &nowhere, &[&nowhere, "--admin-socket chooses another", "No such file"]);
     check(&["stats", "--admin-socket", &file], 1, &[&file, "That file is not a socket"]);
     for url in ["http://127.0.0.1:9000", "127.0.0.1:9000", "ws://", "ws://127.0.0.1:99999", "ws://127.0.0.1:"] {
@@ -682,6 +695,6 @@ fn a_mistake_is_named_with_its_remedy() {
 fn keygen_makes_new_keys() {
     let first = stdout(&output(corecast(&["keygen"]), b""));
     let second = stdout(&output(corecast(&["keygen"]), b""));
-    assert!(first.trim().len() >= 32, "{first:?} is short for a key and a secret");
+    assert!(first.trim().len() >= 32, "{first:?} is too short for a key and a secret");
     assert_ne!(first, second);
 }

@@ -192,7 +192,7 @@ fn a_named_address_that_is_taken_is_an_error() {
     let address: SocketAddr = other.local_addr().expect("an address");
     let (status, stderr) = Server::options(1).arg("--http", address).fail();
     assert!(!status.success());
-    assert!(stderr.contains(&format!("cannot speak HTTP on {address}")) && stderr.contains("--http"), "{stderr}");
+    assert!(stderr.contains(&format!("cannot serve HTTP on {address}")) && stderr.contains("--http"), "{stderr}");
 }
 
 pub fn start_with_key() -> Server {

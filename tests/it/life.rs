@@ -1,4 +1,4 @@
-//! Starting, stopping, and what stands in the way of either.
+//! Start and stop of the server, and what prevents either.
 
 use crate::harness::{
     Admin, Client, LONG, RawClient, Server, Stderr, TempDir, corecast, eventually, for_shards, output, shortened,
@@ -21,15 +21,15 @@ use tungstenite::protocol::Message;
 
 for_shards!(
     sigterm_closes_with_1012_and_exits_with_0,
-    sigint_does_as_sigterm_does,
+    sigint_stops_the_server_like_sigterm,
     two_signals_for_one_ctrl_c_end_the_server_gracefully,
     what_was_acknowledged_arrives_before_the_close,
-    clients_that_do_not_answer_do_not_hold_it_up,
+    unresponsive_clients_do_not_delay_the_stop,
     a_second_server_on_the_port_names_the_address,
     a_second_server_on_the_admin_socket_names_it,
     a_stale_admin_socket_is_replaced,
     the_admin_socket_is_removed_at_exit,
-    a_vanished_client_is_no_subscriber,
+    a_client_that_disappeared_is_not_a_subscriber,
 );
 
 fn sigterm_closes_with_1012_and_exits_with_0(shards: usize) {
@@ -50,10 +50,10 @@ fn sigterm_closes_with_1012_and_exits_with_0(shards: usize) {
     let status = server.wait();
     assert_eq!(status.code(), Some(0), "{status}");
     assert_eq!(admin.try_line(), None, "the admin connection ends with the server");
-    assert!(std::net::TcpStream::connect(server.address).is_err(), "nobody listens any more");
+    assert!(std::net::TcpStream::connect(server.address).is_err(), "the port is closed");
 }
 
-fn sigint_does_as_sigterm_does(shards: usize) {
+fn sigint_stops_the_server_like_sigterm(shards: usize) {
     let mut server = Server::start(shards);
     let mut client = Client::connect(&server);
     server.signal(Signal::INT);
@@ -157,7 +157,7 @@ fn what_was_acknowledged_arrives_before_the_close(shards: usize) {
         });
         scope.spawn(move || {
             for (n, line) in replies.lines().map_while(Result::ok).enumerate() {
-                // A refusal while stopping is no acknowledgement.
+                // A refusal during the stop is not an acknowledgement.
                 if line.starts_with(&format!(r#"{{"id":{n},"ok":true,"#)) {
                     acknowledged.fetch_add(1, Ordering::SeqCst);
                 }
@@ -175,9 +175,9 @@ fn what_was_acknowledged_arrives_before_the_close(shards: usize) {
     }
 }
 
-fn clients_that_do_not_answer_do_not_hold_it_up(shards: usize) {
+fn unresponsive_clients_do_not_delay_the_stop(shards: usize) {
     let mut server = Server::start(shards);
-    // One that never answers the close frame, one in mid-frame, one in mid-upgrade, one that never spoke; an admin in mid-line.
+    // One never answers the close frame, one is in mid-frame, one in mid-upgrade, one sent nothing; an admin is in mid-line.
     let mut mute = RawClient::connect(&server);
     let mut half = RawClient::connect(&server);
     half.write(&text_frame("{}")[..5]);
@@ -199,7 +199,7 @@ fn a_second_server_on_the_port_names_the_address(shards: usize) {
     let (status, stderr) = Server::options(shards).listen(server.address).fail();
     assert!(!status.success(), "{status}");
     assert!(stderr.contains(&server.address.to_string()), "stderr names no {}:\n{stderr}", server.address);
-    // The first one never noticed.
+    // The first server is not affected.
     client.expect_nothing_before_pong();
     for _ in 0..8 {
         Client::connect(&server).expect_nothing_before_pong();
@@ -212,7 +212,7 @@ fn a_second_server_on_the_admin_socket_names_it(shards: usize) {
     assert!(!status.success(), "{status}");
     let path = server.admin_path.display().to_string();
     assert!(stderr.contains(&path), "stderr names no {path}:\n{stderr}");
-    // The first one still has it.
+    // The first server still has the socket.
     let mut client = Client::connect(&server);
     client.subscribe("c");
     assert_eq!(Admin::connect(&server).publish("c", "e", json!(1)), 1);
@@ -222,10 +222,10 @@ fn a_stale_admin_socket_is_replaced(shards: usize) {
     let dir = TempDir::new();
     let path = dir.path().join("admin.sock");
     drop(UnixListener::bind(&path).expect("a socket file"));
-    assert!(UnixStream::connect(&path).is_err(), "nobody listens");
+    assert!(UnixStream::connect(&path).is_err(), "the socket is stale");
     let mut server = Server::options(shards).admin_socket(&path).start();
     assert_eq!(Admin::connect(&server).request(json!({"id": 1, "command": "ping"})), json!({"id": 1, "ok": true}));
-    // What a crash leaves behind.
+    // A killed server leaves its socket behind.
     server.signal(Signal::KILL);
     server.wait();
     assert!(path.exists(), "a killed server removes nothing");
@@ -242,19 +242,19 @@ fn the_admin_socket_is_removed_at_exit(shards: usize) {
     assert!(!path.exists(), "{} is left behind", path.display());
 }
 
-fn a_vanished_client_is_no_subscriber(shards: usize) {
+fn a_client_that_disappeared_is_not_a_subscriber(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
     let mut stays = Client::connect(&server);
     stays.subscribe("c");
     for _ in 0..20 {
-        // Gone in mid-frame, with subscribes still unanswered.
+        // The client disappears in mid-frame, with unanswered subscribes.
         let mut client = RawClient::connect(&server);
         client.write(&text_frame(&subscribe("c")));
         client.expect(&subscribed("c"));
         client.write(&[text_frame(&subscribe("d")), text_frame(&subscribe("e")), vec![0x81]].concat());
     }
-    eventually("no vanished client is counted", || {
+    eventually("no client that disappeared is counted", || {
         ["c", "d", "e"].map(|channel| admin.subscribers(channel)) == [1, 0, 0]
     });
     assert_eq!(admin.publish("c", "e", json!(1)), 1);
@@ -312,9 +312,9 @@ fn without_threads_the_server_ends_with_an_error_and_not_with_a_panic() {
     panic!("the server does not start with 16 threads");
 }
 
-/// As systemd sees it with `Type=notify` (sd_notify(3)).
+/// The notifications for systemd with `Type=notify` (sd_notify(3)).
 #[test]
-fn the_service_manager_is_told_of_readiness_and_of_the_end() {
+fn systemd_is_notified_of_readiness_and_of_the_stop() {
     let dir = TempDir::new();
     let notify = dir.path().join("notify.sock");
     let manager = UnixDatagram::bind(&notify).expect("a socket");
@@ -329,17 +329,17 @@ fn the_service_manager_is_told_of_readiness_and_of_the_end() {
     command.arg("--admin-socket").arg(dir.path().join("admin.sock")).env("NOTIFY_SOCKET", &notify);
     let mut server = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's binary starts");
     assert_eq!(told(), "READY=1");
-    // Ready means that it serves: no client command has to be tried twice.
+    // A server that is ready serves its first client command.
     let ping = corecast(&["ping", "--admin-socket", dir.path().join("admin.sock").to_str().expect("UTF-8")]);
     assert!(output(ping, b"").status.success());
     kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
-    // Within the shutdown timeout of 10 s, and what comes before and after.
+    // The shutdown timeout of 10 s, and 5 s around it.
     assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=15000000");
     assert!(server.wait().expect("a child can be waited for").success());
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_left_alone() {
     let dir = TempDir::new();
     let path = dir.path().join("precious");
     std::fs::write(&path, "precious").expect("a file");
@@ -369,9 +369,9 @@ fn bad_usage_exits_with_2() {
     }
 }
 
-/// Whoever was to read the log has stopped: what cannot be said is dropped and counted, and nobody waits for it.
+/// If stderr is not read, lines are dropped and counted, and no shard waits.
 #[test]
-fn a_log_that_nobody_reads_holds_up_nobody() {
+fn a_log_that_is_not_read_delays_no_shard() {
     let dir = TempDir::new();
     let path = dir.path().join("admin.sock");
     let mut command =
@@ -391,7 +391,7 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
         }
     };
     let mut admin = Admin::connect_to(&path);
-    // Each of these is a line at level debug; the pipe takes 64 KiB of them, and the queue has a limit too.
+    // Each of these is a line at level debug; the pipe holds 64 KiB, and the queue has a limit, too.
     let mut dropped = 0;
     let enough = Instant::now() + Duration::from_secs(60);
     while dropped == 0 {
@@ -411,9 +411,9 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     assert_eq!(said, "");
 }
 
-/// A log that cannot be written is no reason not to serve.
+/// The server runs even if its log cannot be written.
 #[test]
-fn a_full_disk_for_the_log_ends_nothing() {
+fn a_full_disk_for_the_log_does_not_end_the_server() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
     let dir = TempDir::new();
     let path = dir.path().join("admin.sock");

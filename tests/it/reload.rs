@@ -1,4 +1,4 @@
-//! A running server is handed another configuration: whole, or not at all.
+//! A running server gets another configuration, as a whole or not at all.
 
 use crate::harness::{
     Admin, Client, Options, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, frame,
@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use tungstenite::protocol::Message;
 
 for_shards!(
-    what_changed_is_reported_and_holds_in_every_shard,
+    changes_are_reported_and_apply_in_every_shard,
     keys_are_rotated_under_a_live_subscription,
-    a_configuration_that_is_not_valid_changes_nothing,
+    an_invalid_configuration_changes_nothing,
 );
 
 /// A configuration file, and a server that reads it.
@@ -67,22 +67,22 @@ fn listed(changes: &Value) -> Vec<String> {
     texts.collect()
 }
 
-fn what_changed_is_reported_and_holds_in_every_shard(shards: usize) {
+fn changes_are_reported_and_apply_in_every_shard(shards: usize) {
     let configured = Configured::start(shards, "max-subscriptions = 2\n");
-    // Enough for every shard to have some.
+    // Enough that every shard has some.
     let mut clients: Vec<Client> = (0..4 * shards).map(|_| Client::connect(&configured.server)).collect();
     for client in &mut clients {
         client.subscribe("a");
         client.subscribe("b");
     }
     assert_eq!(configured.changes("max-subscriptions = 3\n"), ["max-subscriptions: 2 → 3"]);
-    // The reply is the promise that the new limit holds everywhere.
+    // The reply promises that the new limit applies on every shard.
     for client in &mut clients {
         client.subscribe("c");
     }
     assert_eq!(configured.changes("max-subscriptions = 1\n"), ["max-subscriptions: 3 → 1"]);
     for client in &mut clients {
-        // What they have they keep; there is no other.
+        // Existing subscriptions stay, a further one is refused.
         client.send(&subscribe("d"));
         assert!(client.text().contains("too_many_subscriptions"));
     }
@@ -123,7 +123,7 @@ fn keys_are_rotated_under_a_live_subscription(shards: usize) {
     assert!(late.text().contains("auth_invalid"));
     late.send(&sign(&late, "new:2"));
     late.expect(live);
-    // Who was let in stays, and hears everything.
+    // An existing subscription stays and receives every message.
     Admin::connect(server).publish("private-c", "e", json!(1));
     early.expect(r#"{"event":"e","channel":"private-c","data":1}"#);
 
@@ -132,7 +132,7 @@ fn keys_are_rotated_under_a_live_subscription(shards: usize) {
     assert!(!stderr.contains("new:"), "a secret is logged: {stderr}");
 }
 
-fn a_configuration_that_is_not_valid_changes_nothing(shards: usize) {
+fn an_invalid_configuration_changes_nothing(shards: usize) {
     let configured = Configured::start(shards, "max-subscriptions = 1\n");
     let mut client = Client::connect(&configured.server);
     client.subscribe("a");
@@ -189,9 +189,9 @@ fn a_reload_reads_regular_files_only() {
     assert_eq!(configured.server.terminate().code(), Some(0));
 }
 
-/// A table that grows while connections are accepted holds up a shard.
+/// A table that grows while connections are accepted delays a shard.
 #[test]
-fn the_table_of_descriptors_is_made_for_all_connections_at_once() {
+fn the_descriptor_table_is_allocated_for_all_connections_at_once() {
     let configured = Configured::start(2, "max-connections = 3000\n");
     let places = || configured.server.descriptor_places();
     assert!((3000..6000).contains(&places()), "{}", places());
@@ -200,13 +200,13 @@ fn the_table_of_descriptors_is_made_for_all_connections_at_once() {
 }
 
 #[test]
-fn sighup_reloads_and_the_log_level_is_one_of_the_things_it_changes() {
+fn sighup_reloads_and_changes_the_log_level() {
     let configured = Configured::start(2, "log = \"warn\"\n");
     let server = &configured.server;
     configured.write("log = \"debug\"\n");
     server.signal(Signal::HUP);
     eventually("the change is logged", || server.stderr().contains("log: warn → debug"));
-    // At debug every close is.
+    // The level debug logs every close.
     Client::connect(server).close(1000);
     eventually("a close is logged", || server.stderr().contains("ClientClosed"));
     configured.write("log = \"off\"\nmax-subscriptions = 7\n");
@@ -226,7 +226,7 @@ fn sighup_reloads_and_the_log_level_is_one_of_the_things_it_changes() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named_and_the_rest_applies() {
+fn options_that_need_a_restart_are_reported_and_the_others_apply() {
     let configured = Configured::start_with("", |file| {
         Server::options(1).arg("--config", file.display()).arg("--max-message", 1000)
     });
@@ -253,7 +253,7 @@ fn what_needs_a_restart_is_named_and_the_rest_applies() {
 }
 
 #[test]
-fn reloads_at_once_are_done_one_after_the_other() {
+fn concurrent_reloads_report_a_change_once() {
     let configured = Configured::start(2, "");
     configured.write("max-subscriptions = 5\n");
     let mut admins: Vec<Admin> = (0..8).map(|_| Admin::connect(&configured.server)).collect();
@@ -273,16 +273,16 @@ fn reloads_at_once_are_done_one_after_the_other() {
     assert_eq!(reported, ["max-subscriptions: 128 → 5"], "one of them found the difference");
 }
 
-/// Whoever was told of a long silence is not dead because a shorter one is the rule now.
+/// A client that was told a long heartbeat interval is not closed by a reload that shortens it.
 #[test]
-fn a_client_keeps_to_the_heartbeat_that_it_was_told() {
+fn a_connection_keeps_the_heartbeat_that_it_was_told() {
     let configured = Configured::start(1, "heart-interval = 60\nheart-timeout = 60\n");
     let mut early = RawClient::connect(&configured.server);
     assert_eq!(
         configured.changes("heart-interval = 1\nheart-timeout = 1\n"),
         ["heart-interval: 60 → 1", "heart-timeout: 60 → 1"]
     );
-    // Time is told in ticks of 100 ms, and whoever came in the reload's own counts as early.
+    // Time is counted in ticks of 100 ms, and a connection of the reload's own tick counts as early.
     std::thread::sleep(std::time::Duration::from_millis(250));
     let mut late = RawClient::tcp(&configured.server);
     let connected = late.upgrade();
@@ -293,7 +293,7 @@ fn a_client_keeps_to_the_heartbeat_that_it_was_told() {
 }
 
 #[test]
-fn limits_hold_from_the_next_use_on() {
+fn limits_apply_from_the_next_use_on() {
     let configured = Configured::start(1, "");
     let server = &configured.server;
     let mut open = RawClient::connect(server);
@@ -319,7 +319,7 @@ fn limits_hold_from_the_next_use_on() {
 }
 
 #[test]
-fn no_number_of_connections_is_as_many_as_the_machine_holds() {
+fn without_a_number_max_connections_is_what_the_machine_holds() {
     let configured = Configured::start(1, "max-connections = 1\n");
     let _one = Client::connect(&configured.server);
     let mut second = RawClient::tcp(&configured.server);
@@ -334,9 +334,9 @@ fn no_number_of_connections_is_as_many_as_the_machine_holds() {
     assert!(!log().contains("WARN"), "{}", log());
 }
 
-/// A lower outbox limit closes whoever is beyond it at the next write.
+/// A connection beyond a lower outbox limit is closed at the next write.
 #[test]
-fn a_lower_outbox_limit_finds_whoever_is_beyond_it() {
+fn a_lower_outbox_limit_closes_connections_beyond_it() {
     let configured = Configured::start(1, "outbox-limit = \"1GiB\"\n");
     let mut slow = RawClient::tcp_with_small_buffer(&configured.server);
     slow.upgrade();
@@ -359,9 +359,9 @@ fn a_lower_outbox_limit_finds_whoever_is_beyond_it() {
     drop(slow);
 }
 
-/// Connections are open and reload goes on while the server is busy delivering.
+/// Reloads during a stream of publishes.
 #[test]
-fn deliveries_have_no_gap_at_a_reload() {
+fn deliveries_have_no_gap_during_a_reload() {
     let configured = Configured::start(2, "");
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&configured.server)).collect();
     clients.iter_mut().for_each(|client| client.subscribe("c"));

@@ -1,12 +1,12 @@
 //! A stream of what the server sees and decides: which shards are asked for more. Pure.
 
 use crate::api::{Refusal, operation};
+use crate::config;
 use crate::hub::mail::Question;
 use crate::hub::observe::TAPS;
 use crate::hub::observe::sighting::Filter;
 use crate::ids::ShardId;
 use ipnet::IpNet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Which shards have been asked.
@@ -87,8 +87,7 @@ pub fn filter(tail: &operation::Tail) -> Result<Filter, Refusal> {
 
 /// A network in CIDR notation, or an address.
 fn network(text: &str) -> Result<IpNet, Refusal> {
-    let of_address = |_| text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(of_address).map_err(|_| Refusal::malformed("address must be an IP address or a network"))
+    config::network(text).ok_or_else(|| Refusal::malformed("address must be an IP address or a network"))
 }
 
 /// Sightings a second and shard where no rate is given.
@@ -102,7 +101,9 @@ mod tests {
     fn a_request_becomes_a_filter() {
         let all = Filter { kinds: 127, channel: None, network: None, sample: 1, rate: RATE, data_bytes: 0 };
         assert_eq!(filter(&operation::Tail::default()), Ok(all.clone()));
-        for (address, network) in [("10.0.0.0/8", "10.0.0.0/8"), ("::1", "::1/128")] {
+        for (address, network) in
+            [("10.0.0.0/8", "10.0.0.0/8"), ("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::1", "::1/128")]
+        {
             let tail = operation::Tail { address: Some(address.into()), ..operation::Tail::default() };
             assert_eq!(filter(&tail), Ok(Filter { network: network.parse().ok(), ..all.clone() }));
         }
