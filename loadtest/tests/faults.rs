@@ -246,7 +246,7 @@ fn expectations_see_every_kind_of_loss() {
         for (scenario, socket, expect) in cases {
             let target = &target;
             scope.spawn(move || {
-                let options = ["--connect", target, "--admin-socket", socket, "-d", "0.3", "--expect", expect];
+                let options = ["--connect", target, "--admin-socket", socket, "-d", "2", "--expect", expect];
                 let args = [scenario, &options].concat();
                 let output = load(&args);
                 assert_eq!(output.status.code(), Some(1), "{args:?}");
@@ -270,7 +270,7 @@ fn a_target_may_be_given_by_name() {
     let port = line.trim().rsplit(':').next().unwrap();
     let name = format!("localhost:{port}");
     let output =
-        load(&["fanout", "--target", "floor", "--connect", &name, "--admin-socket", socket, "-n", "2", "-d", "0.3"]);
+        load(&["fanout", "--target", "floor", "--connect", &name, "--admin-socket", socket, "-n", "2", "-d", "2"]);
     floor.kill().unwrap();
     floor.wait().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
