@@ -71,7 +71,7 @@ trap stop EXIT
 start() { # name, options; sets $url. --max-connections is small enough to cause no warning.
     local name=$1
     shift
-    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --max-connections 100 --log warn "$@" 2>"$dir/$name.log" &
+    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --max-connections 50 --log warn "$@" 2>"$dir/$name.log" &
     servers+=($!)
     until grep -q 'listening on' "$dir/$name.log"; do
         kill -0 $! 2>/dev/null || { cat "$dir/$name.log" >&2; exit 1; }
@@ -80,7 +80,7 @@ start() { # name, options; sets $url. --max-connections is small enough to cause
     url=ws://$(sed -n 's/.*listening on \([0-9.:]*\).*/\1/p' "$dir/$name.log")
 }
 export PYTHONDONTWRITEBYTECODE=1
-export CORECAST_TEST_KEY=clients:not-a-secret CORECAST_ADMIN_SOCKET=$dir/usual.sock
+export CORECAST_TEST_KEY=clients:only-for-these-tests CORECAST_ADMIN_SOCKET=$dir/usual.sock
 export CORECAST_TEST_CONFIG=$dir/usual.toml
 touch "$CORECAST_TEST_CONFIG"
 start usual --shards 2 --key "$CORECAST_TEST_KEY" --config "$CORECAST_TEST_CONFIG"

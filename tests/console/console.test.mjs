@@ -18,7 +18,7 @@ let [browser, server] = [];
 
 before(async () => {
   browser = await chromium.launch({ executablePath: browserPath, args: ARGUMENTS });
-  server = await serve("main", "--key", "app:not-a-secret", "--shards", "2");
+  server = await serve("main", "--key", "app:only-for-these-tests", "--shards", "2");
 });
 after(async () => {
   await browser?.close();
@@ -53,7 +53,7 @@ async function serve(name, ...options) {
 
 /** Starts a client, and returns when it is subscribed. */
 async function subscribe(to, ...channels) {
-  const child = run(["subscribe", ...channels, "--url", to.url, "--key", "app:not-a-secret"], { stdio: ["ignore", "ignore", "ignore"] });
+  const child = run(["subscribe", ...channels, "--url", to.url, "--key", "app:only-for-these-tests"], { stdio: ["ignore", "ignore", "ignore"] });
   await until(`a subscriber of ${channels[0]}`, async () => (await ask(to, "channel", channels[0])).subscribers > 0);
   return child;
 }
@@ -310,7 +310,7 @@ test("375 px wide, no view scrolls sideways", async () => {
 
 // Not a test: the pictures of the documentation.
 test("pictures", { skip: !pictures, timeout: 400_000 }, async () => {
-  const busy = await serve("pictures", "--key", "app:not-a-secret", "--shards", "2");
+  const busy = await serve("pictures", "--key", "app:only-for-these-tests", "--shards", "2");
   const clients = [];
   for (let n = 0; n < 24; n += 1) clients.push(await subscribe(busy, `orders:eu-${n}`, `user:${n}`, "prices", "private-till"));
   const wave = () => 400 + 250 * Math.sin(Date.now() / 4_000) + 120 * Math.random();
