@@ -1,6 +1,7 @@
 //! From a message to the wire of every subscriber: encoded once per audience, and sent as parts of the turn's page.
 
 use super::pages::{Chunk, PageId};
+use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
 use crate::hub::Urgency;
 use crate::hub::message::Message;
@@ -82,16 +83,15 @@ impl Audiences {
         subscription.is_live().then_some(subscription.position)
     }
 
-    /// Sends a subscriber its part of the page so far, so that what is sent next comes after it.
+    /// Sends a subscriber its part of the page so far, so that what is sent next comes after it. The caller then removes the
+    /// subscriber, or says where its next part starts.
     pub(super) fn cut(&mut self, audience: u32, position: u32, port: &mut impl Port) {
-        let entry = self.table.get_mut(audience);
+        let entry = self.table.get(audience);
         let Some(page) = entry.page() else { return };
+        let Subscriber { slot, from: start } = entry.subscriber(position);
         let end = self.pages.page_len(page);
-        let subscriber = entry.subscriber(position);
-        entry.start_at(position, end);
-        if subscriber.from < end {
-            let chunk = Chunk { page, start: subscriber.from, end };
-            self.emit(subscriber.slot, audience, chunk, Urgency::Soon, port);
+        if start < end {
+            self.emit(slot, audience, Chunk { page, start, end }, Urgency::Soon, port);
         }
     }
 
