@@ -160,7 +160,7 @@ fn size(connections: usize, processes: usize, threads: usize) -> anyhow::Result<
     ensure!((1..=THREADS_MAX).contains(&threads), "{threads} threads: there must be 1 to {THREADS_MAX}");
     ensure!(
         connections.div_ceil(processes) <= each,
-        "{connections} connections in {processes} processes: one process may open {each} (ulimit -Hn); use more processes"
+        "{connections} connections in {processes} processes: the limit of a process is {each} (ulimit -Hn); ask for fewer, or use more processes"
     );
     Ok(())
 }
@@ -171,7 +171,7 @@ pub fn processes_for(connections: usize) -> usize {
 }
 
 /// Connections that one process may open. Each takes a descriptor, and some descriptors have other uses.
-fn connections_per_process() -> usize {
+pub fn connections_per_process() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let descriptors = limit.current.unwrap_or(u64::MAX).min(CONNECTIONS_EACH_MAX + DESCRIPTORS_SPARE) as usize;
     descriptors.saturating_sub(DESCRIPTORS_SPARE as usize).max(1)

@@ -148,6 +148,7 @@ impl Subject {
     /// Starts a run beside others.
     pub fn spawn(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<BackgroundRun> {
         let plan = self.plan(scenario, run)?;
+        plan.check()?;
         let pid = self.server.pid();
         let mut background = BackgroundRun {
             controls: Arc::new(Controls::default()),

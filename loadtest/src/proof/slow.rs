@@ -2,7 +2,7 @@
 
 use super::{Findings, ProofArgs, RunOptions, Subject};
 use crate::format::{bytes, number};
-use crate::plan::{Flood, Scenario};
+use crate::plan::{Flood, Scenario, connections_per_process};
 use crate::server::Starter;
 use crate::target::Target;
 use crate::wire;
@@ -105,6 +105,8 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
 
 /// Measures the server's memory while the outboxes of many stopped readers fill, and afterwards.
 fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let most = connections_per_process().saturating_sub(SPARE);
+    ensure!(args.stopped <= most, "{} stopped readers: the limit is {most} (ulimit -Hn)", args.stopped);
     let limit = args.outbox_limit.to_string();
     let places = (args.stopped + SPARE).to_string();
     let options = ["--server-ping", "off", "--outbox-limit", &limit, "--max-connections", &places];
