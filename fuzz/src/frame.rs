@@ -78,45 +78,18 @@ fn plainly(stream: &[u8], limit: usize) -> Outcome {
     // The message that has begun: its opcode and the payload that has arrived.
     let mut begun: Option<(u8, Vec<u8>)> = None;
     outcome.violation = loop {
-        let Some(&first) = rest.first() else { break None };
-        let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
-        let is_control = opcode & 8 != 0;
-        let is_legal = first & 0x70 == 0
-            && match opcode {
-                0 => begun.is_some(),
-                TEXT | BINARY => begun.is_none(),
-                CLOSE | PING | PONG => fin,
-                _ => false,
-            };
-        if !is_legal {
-            break Some(Kind::Protocol);
-        }
-        let Some(&second) = rest.get(1) else { break None };
-        if second & 0x80 == 0 || is_control && second & 0x7F > 125 {
-            break Some(Kind::Protocol);
-        }
-        let (width, least) = match second & 0x7F {
-            126 => (2, 126),
-            127 => (8, 1 << 16),
-            _ => (0, 0),
+        let header = match header(rest, begun.as_ref().map(|(_, bytes)| bytes.len()), limit) {
+            Ok(Some(header)) => header,
+            Ok(None) => break None,
+            Err(fault) => break Some(fault),
         };
-        let Some(extended) = rest.get(2..2 + width) else { break None };
-        let extended = extended.iter().fold(0, |len, &byte| len << 8 | u64::from(byte));
-        let len = if width == 0 { u64::from(second & 0x7F) } else { extended };
-        if len < least || len >> 63 != 0 {
-            break Some(Kind::Protocol);
-        }
-        let had = begun.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        if !is_control && len > (limit - had) as u64 {
-            break Some(Kind::TooBig);
-        }
-        let Some(mask) = rest.get(2 + width..6 + width) else { break None };
-        let all = &rest[6 + width..];
+        let Header { fin, opcode, len, mask } = header;
+        let all = &rest[header.bytes()..];
         let came = &all[..all.len().min(len as usize)];
         let is_whole = came.len() as u64 == len;
         let payload: Vec<u8> = came.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
         rest = &all[came.len()..];
-        if is_control {
+        if opcode & 8 != 0 {
             if !is_whole {
                 break None;
             }
@@ -145,6 +118,61 @@ fn plainly(stream: &[u8], limit: usize) -> Outcome {
         }
     };
     outcome
+}
+
+struct Header {
+    fin: bool,
+    opcode: u8,
+    len: u64,
+    mask: [u8; 4],
+}
+
+impl Header {
+    /// Bytes of the header itself: lengths are in their shortest form.
+    fn bytes(&self) -> usize {
+        match self.len {
+            0..126 => 6,
+            126..0x1_0000 => 8,
+            _ => 14,
+        }
+    }
+}
+
+/// The header at the start of `rest`; `None`: it is incomplete. `begun`: bytes of the message that has begun.
+fn header(rest: &[u8], begun: Option<usize>, limit: usize) -> Result<Option<Header>, Kind> {
+    let Some(&first) = rest.first() else { return Ok(None) };
+    let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
+    let is_control = opcode & 8 != 0;
+    let is_legal = first & 0x70 == 0
+        && match opcode {
+            0 => begun.is_some(),
+            TEXT | BINARY => begun.is_none(),
+            CLOSE | PING | PONG => fin,
+            _ => false,
+        };
+    if !is_legal {
+        return Err(Kind::Protocol);
+    }
+    let Some(&second) = rest.get(1) else { return Ok(None) };
+    if second & 0x80 == 0 || is_control && second & 0x7F > 125 {
+        return Err(Kind::Protocol);
+    }
+    let (width, least) = match second & 0x7F {
+        126 => (2, 126),
+        127 => (8, 1 << 16),
+        _ => (0, 0),
+    };
+    let Some(extended) = rest.get(2..2 + width) else { return Ok(None) };
+    let extended = extended.iter().fold(0, |len, &byte| len << 8 | u64::from(byte));
+    let len = if width == 0 { u64::from(second & 0x7F) } else { extended };
+    if len < least || len >> 63 != 0 {
+        return Err(Kind::Protocol);
+    }
+    if !is_control && len > (limit - begun.unwrap_or(0)) as u64 {
+        return Err(Kind::TooBig);
+    }
+    let mask = rest.get(2 + width..).and_then(|rest| rest.first_chunk().copied());
+    Ok(mask.map(|mask| Header { fin, opcode, len, mask }))
 }
 
 fn close_fault(payload: &[u8]) -> Option<Kind> {

@@ -7,65 +7,69 @@ use serde_json::json;
 
 for_shards!(names_must_be_unicode_and_refusals_carry_the_id);
 
-/// Texts that are one JSON value (RFC 8259), and texts that are not.
+/// Texts that are one JSON value (RFC 8259).
+const VALID: &[&str] = &[
+    "null",
+    "true",
+    "0",
+    "-0",
+    "-0.0e-0",
+    "1e999",
+    "-1E-999",
+    "18446744073709551616",
+    "-9223372036854775809",
+    r#""""#,
+    r#""\ud83c""#,
+    r#""\uDFFF""#,
+    r#""a\ud83c\ud83cb""#,
+    r#""\udf00\ud83c""#,
+    r#""\ud83c\u0041""#,
+    r#""\ud83d\ude00""#,
+    r#""\u0000\u001f\/\b\f\n\r\t\"\\""#,
+    "\"é😀\u{7f}\u{2028}\u{feff}\"",
+    r#"{"\ud83c":["\udc00",1e400]}"#,
+    r#"{"a":1,"a":2,"\u0061":3}"#,
+    "{ \"a\" :\t[ ] }",
+    r#""{\"a\":1}""#,
+];
+
+/// Texts that are not.
+const INVALID: &[&str] = &[
+    "",
+    "{",
+    "[1,]",
+    r#"{"a":1,}"#,
+    "[1}",
+    "nul",
+    "True",
+    "NaN",
+    "01",
+    "+1",
+    "1.",
+    ".5",
+    "1e",
+    "0x1",
+    "'a'",
+    "1 2",
+    "{}x",
+    "1\u{c}",
+    "\u{a0}1",
+    "\u{feff}1",
+    r#""\x""#,
+    r#""\ud83""#,
+    r#""\u12g4""#,
+    "\"\t\"",
+    "\"\u{1f}\"",
+    "\"",
+];
+
+/// Both, and nested and long ones, each with whether it is valid.
 fn values() -> Vec<(String, bool)> {
     let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     let deep_objects = |depth: usize| format!("{}{{}}{}", "{\"a\":".repeat(depth), "}".repeat(depth));
-    let valid = [
-        "null",
-        "true",
-        "0",
-        "-0",
-        "-0.0e-0",
-        "1e999",
-        "-1E-999",
-        "18446744073709551616",
-        "-9223372036854775809",
-        r#""""#,
-        r#""\ud83c""#,
-        r#""\uDFFF""#,
-        r#""a\ud83c\ud83cb""#,
-        r#""\udf00\ud83c""#,
-        r#""\ud83c\u0041""#,
-        r#""\ud83d\ude00""#,
-        r#""\u0000\u001f\/\b\f\n\r\t\"\\""#,
-        "\"é😀\u{7f}\u{2028}\u{feff}\"",
-        r#"{"\ud83c":["\udc00",1e400]}"#,
-        r#"{"a":1,"a":2,"\u0061":3}"#,
-        "{ \"a\" :\t[ ] }",
-        r#""{\"a\":1}""#,
-    ];
-    let invalid = [
-        "",
-        "{",
-        "[1,]",
-        r#"{"a":1,}"#,
-        "[1}",
-        "nul",
-        "True",
-        "NaN",
-        "01",
-        "+1",
-        "1.",
-        ".5",
-        "1e",
-        "0x1",
-        "'a'",
-        "1 2",
-        "{}x",
-        "1\u{c}",
-        "\u{a0}1",
-        "\u{feff}1",
-        r#""\x""#,
-        r#""\ud83""#,
-        r#""\u12g4""#,
-        "\"\t\"",
-        "\"\u{1f}\"",
-        "\"",
-    ];
-    let texts = [(valid.map(str::to_owned).to_vec(), true), (invalid.map(str::to_owned).to_vec(), false)];
+    let texts = [(VALID, true), (INVALID, false)];
     let mut all: Vec<_> =
-        texts.into_iter().flat_map(|(texts, verdict)| texts.into_iter().map(move |text| (text, verdict))).collect();
+        texts.iter().flat_map(|(texts, is_valid)| texts.iter().map(|text| (text.to_string(), *is_valid))).collect();
     for depth in [128, 129, 1024, 1025, 10_000] {
         all.push((deep(depth), true));
         all.push((deep_objects(depth), true));
