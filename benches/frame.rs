@@ -9,7 +9,11 @@ use corecast::wire::{
     upgrade::{Upgrade, upgrade},
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use std::{hint::black_box, io, time::Duration};
+use std::{
+    hint::black_box,
+    io,
+    time::{Duration, SystemTime},
+};
 use tungstenite::{
     handshake::{
         derive_accept_key,
@@ -111,7 +115,8 @@ fn handshake(c: &mut Criterion) {
         group.bench_function(format!("{name}/corecast"), |b| {
             b.iter(|| {
                 out.clear();
-                let upgrade = upgrade(black_box(request.as_bytes()), &access, false, &mut out);
+                let upgrade =
+                    upgrade(black_box(request.as_bytes()), &access, false, SystemTime::UNIX_EPOCH.into(), &mut out);
                 assert!(matches!(upgrade, Upgrade::Accepted { .. }));
             });
         });
@@ -131,7 +136,13 @@ fn handshake(c: &mut Criterion) {
         b.iter(|| {
             out.clear();
             for len in 1..=BROWSER.len() {
-                black_box(upgrade(black_box(&BROWSER.as_bytes()[..len]), &access, false, &mut out));
+                black_box(upgrade(
+                    black_box(&BROWSER.as_bytes()[..len]),
+                    &access,
+                    false,
+                    SystemTime::UNIX_EPOCH.into(),
+                    &mut out,
+                ));
             }
         });
     });

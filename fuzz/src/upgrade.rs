@@ -2,6 +2,7 @@
 
 use corecast::config::Access;
 use corecast::wire::upgrade::{Upgrade, upgrade};
+use std::time::SystemTime;
 
 /// The first byte selects the configuration, the rest is the request. Panics where a part of it gets another verdict than all of it.
 pub fn check(data: &[u8]) {
@@ -17,7 +18,7 @@ pub fn check(data: &[u8]) {
     }
     let decide = |input: &[u8]| {
         let mut response = Vec::new();
-        let decision = upgrade(input, &access, is_proxied, &mut response);
+        let decision = upgrade(input, &access, is_proxied, SystemTime::UNIX_EPOCH.into(), &mut response);
         let (accepted, refused) = match &decision {
             Upgrade::Partial => (None, None),
             Upgrade::Accepted { request_len, endpoint, forwarded_for } => {

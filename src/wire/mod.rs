@@ -4,5 +4,6 @@ pub mod decoder;
 mod differential;
 pub mod forwarded;
 pub mod frame;
+pub mod host;
 pub mod proxy;
 pub mod upgrade;

@@ -7,7 +7,8 @@ mod tests;
 pub use refusal::{REFUSALS, Refusal, TOO_MANY_CONNECTIONS, TOO_MANY_UPGRADES};
 
 use crate::config::{Access, Endpoint};
-use crate::wire::forwarded;
+use crate::wire::{forwarded, host};
+use httpdate::HttpDate;
 use memchr::memmem;
 use refusal::{
     BAD_HOST, BAD_KEY, BODY, HTTP_VERSION, MALFORMED, METHOD_NOT_GET, NOT_AN_UPGRADE, ORIGIN_NOT_ALLOWED,
@@ -40,11 +41,11 @@ pub enum Upgrade {
 }
 
 /// Reads an upgrade request from `input` (everything received so far) and appends the whole HTTP response to `out`.
-/// `is_proxied`: it came from a trusted proxy.
+/// `is_proxied`: it came from a trusted proxy. `date` is that of a refusal.
 ///
 /// RFC 6455 §4.2. Extensions and sub-protocols that a client offers are not negotiated. Before the empty line that ends a
 /// request has arrived, a call searches for it and does not parse, so a client may send byte by byte.
-pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, out: &mut Vec<u8>) -> Upgrade {
+pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, date: HttpDate, out: &mut Vec<u8>) -> Upgrade {
     match read(input, access, is_proxied) {
         Ok(None) => Upgrade::Partial,
         Ok(Some(Accepted { request_len, endpoint, accept_key, forwarded_for })) => {
@@ -54,7 +55,7 @@ pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, out: &mut Vec<u8
             Upgrade::Accepted { request_len, endpoint, forwarded_for }
         }
         Err(refusal) => {
-            refusal.respond(out, access, !input.starts_with(b"HEAD "));
+            refusal.respond(out, access, date, !input.starts_with(b"HEAD "));
             Upgrade::Refused(refusal)
         }
     }
@@ -107,10 +108,15 @@ fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'sta
     if has_body || headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(&BODY);
     }
-    if only(headers, header::HOST).is_none() {
+    if !only(headers, header::HOST).is_some_and(host::is_valid) {
         return Err(&BAD_HOST);
     }
-    let endpoint = access.endpoint(request.uri().path()).ok_or(&PATH_NOT_SERVED)?;
+    // RFC 9112 §3.2: a path or an absolute URI. An authority alone is for CONNECT, and an asterisk for OPTIONS.
+    let target = request.uri();
+    if target.scheme().is_some() != target.authority().is_some() || !target.path().starts_with('/') {
+        return Err(&MALFORMED);
+    }
+    let endpoint = access.endpoint(target.path()).ok_or(&PATH_NOT_SERVED)?;
     if !lists(headers, header::UPGRADE, b"websocket") || !lists(headers, header::CONNECTION, b"upgrade") {
         return Err(&NOT_AN_UPGRADE);
     }

@@ -106,6 +106,12 @@ fn bad_upgrade_requests_get_http_errors(shards: usize) {
         ("no key", UPGRADE_REQUEST.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), None),
         ("no version", UPGRADE_REQUEST.replace("Sec-WebSocket-Version: 13\r\n", ""), None),
         ("version 8", UPGRADE_REQUEST.replace("Version: 13", "Version: 8"), None),
+        ("no Host", UPGRADE_REQUEST.replace("Host: server.example.com\r\n", ""), Some("400")),
+        ("two Hosts", UPGRADE_REQUEST.replace("Host: ", "Host: a\r\nHost: "), Some("400")),
+        ("an invalid Host", UPGRADE_REQUEST.replace("Host: server.example.com", "Host: a b"), Some("400")),
+        ("an asterisk as target", upgrade_request_for("*"), Some("400")),
+        ("an authority as target", upgrade_request_for("x:80"), Some("400")),
+        ("a name as target", upgrade_request_for("foo"), Some("400")),
         ("header without colon", UPGRADE_REQUEST.replace("Origin: ", "Origin "), None),
         ("beyond the limit", UPGRADE_REQUEST.replace("\r\n\r\n", &format!("\r\n{padding}")), Some("431")),
     ];
@@ -115,6 +121,7 @@ fn bad_upgrade_requests_get_http_errors(shards: usize) {
         let head = client.head();
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
         assert!(status.starts_with(['4', '5']), "{case}: {head:?}");
+        assert!(head.contains("\r\nDate: ") && head.contains(" GMT\r\n"), "{case}: {head:?}");
         assert!(expected.is_none_or(|expected| expected == status), "{case}: {head:?}");
         // The connection ends; only a body may follow.
         let rest = client.rest();

@@ -19,6 +19,7 @@ use crate::wire::proxy::{self, Header};
 use crate::wire::upgrade::{Refusal, Upgrade, upgrade};
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 impl Clients {
     /// A connection was accepted from `peer`.
@@ -108,7 +109,13 @@ impl Clients {
         let upgrade = match stage {
             // Read as soon as the verdict is there.
             Stage::Asked => Upgrade::Partial,
-            _ => upgrade(input, &self.live.access, stage == Stage::BehindRequest, &mut response),
+            _ => upgrade(
+                input,
+                &self.live.access,
+                stage == Stage::BehindRequest,
+                SystemTime::now().into(),
+                &mut response,
+            ),
         };
         if let (Upgrade::Accepted { forwarded_for, .. }, Stage::BehindRequest) = (&upgrade, stage) {
             self.forwarded(slot, *forwarded_for, hub);
@@ -121,7 +128,7 @@ impl Clients {
             (Upgrade::Accepted { .. }, Stage::Refused(excess)) => {
                 let (refusal, reason) = too_many(excess, &self.live.limits);
                 response.clear();
-                refusal.respond(&mut response, &self.live.access, true);
+                refusal.respond(&mut response, &self.live.access, SystemTime::now().into(), true);
                 self.refuse(slot, refusal, &response, reason, hub);
             }
             (Upgrade::Accepted { request_len, endpoint, .. }, _) => {

@@ -1,6 +1,7 @@
 //! Refusals of upgrade requests: HTTP responses.
 
 use crate::config::Access;
+use httpdate::HttpDate;
 
 /// An answer to a request that is not upgraded.
 #[derive(Debug)]
@@ -17,12 +18,13 @@ pub struct Refusal {
 impl Refusal {
     /// Appends the response.
     #[cold]
-    pub fn respond(&self, out: &mut Vec<u8>, access: &Access, with_text: bool) {
+    pub fn respond(&self, out: &mut Vec<u8>, access: &Access, date: HttpDate, with_text: bool) {
         let Refusal { status, headers, text, .. } = self;
         let text = text.replace("{limit}", &access.request_bytes_max.to_string());
         let connection = if headers.contains("Upgrade: ") { "close, Upgrade" } else { "close" };
         let head = format!(
             "HTTP/1.1 {status}\r\n\
+             Date: {date}\r\n\
              Connection: {connection}\r\n\
              {headers}\
              Content-Type: text/plain; charset=utf-8\r\n\
@@ -77,7 +79,7 @@ pub(super) const BAD_HOST: Refusal = Refusal {
     why: "bad_host",
     status: "400 Bad Request",
     headers: "",
-    text: "A request needs exactly one Host header.\n",
+    text: "A request needs exactly one Host header, with a host and perhaps a port.\n",
 };
 pub(super) const BAD_KEY: Refusal = Refusal {
     why: "bad_key",

@@ -22,6 +22,10 @@ const RESPONSE: &str = "HTTP/1.1 101 Switching Protocols\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
     \r\n";
 
+fn date() -> HttpDate {
+    "Thu, 01 Jan 1970 00:00:00 GMT".parse().unwrap()
+}
+
 /// The browser's request with one part replaced.
 fn with(part: &str, replacement: &str) -> String {
     assert!(BROWSER.contains(part));
@@ -35,7 +39,7 @@ fn check_accepted(request: impl AsRef<[u8]>) {
     input.extend_from_slice(b"\x81\x80\r\n\r\n");
     for input in [request, &input] {
         let mut out = Vec::new();
-        match upgrade(input, &Access::default(), false, &mut out) {
+        match upgrade(input, &Access::default(), false, date(), &mut out) {
             Upgrade::Accepted { request_len, .. } => assert_eq!(request_len, request.len()),
             other => panic!("{other:?}: {}", String::from_utf8_lossy(&out)),
         }
@@ -56,14 +60,18 @@ fn access(paths: &[&str], origins: &[&str]) -> Access {
 fn check_refused(request: impl AsRef<[u8]>, refusal: &Refusal) {
     let mut out = Vec::new();
     let access = access(&["/live", "/"], &["http://example.com"]);
-    match upgrade(request.as_ref(), &access, false, &mut out) {
+    match upgrade(request.as_ref(), &access, false, date(), &mut out) {
         Upgrade::Refused(found) => assert_eq!(found.why, refusal.why),
         other => panic!("{other:?}"),
     }
     let response = String::from_utf8(out).unwrap();
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert_eq!(head.lines().next(), Some(&*format!("HTTP/1.1 {}", refusal.status)));
-    for line in refusal.headers.lines().chain(["Content-Type: text/plain; charset=utf-8"]) {
+    for line in refusal
+        .headers
+        .lines()
+        .chain(["Content-Type: text/plain; charset=utf-8", "Date: Thu, 01 Jan 1970 00:00:00 GMT"])
+    {
         assert!(head.lines().any(|it| it == line), "{line} in {head}");
     }
     assert!(head.contains("\r\nConnection: close"), "{head}");
@@ -75,7 +83,7 @@ fn check_refused(request: impl AsRef<[u8]>, refusal: &Refusal) {
 #[track_caller]
 fn check_partial(input: impl AsRef<[u8]>) {
     let mut out = Vec::new();
-    let upgrade = upgrade(input.as_ref(), &Access::default(), false, &mut out);
+    let upgrade = upgrade(input.as_ref(), &Access::default(), false, date(), &mut out);
     assert!(matches!(upgrade, Upgrade::Partial), "{upgrade:?} for {} bytes", input.as_ref().len());
     assert!(out.is_empty());
 }
@@ -96,7 +104,7 @@ fn the_query_does_not_matter_to_the_path() {
     #[track_caller]
     fn check(target: &str, paths: &[&str], expected: Option<Endpoint>) {
         let access = Access { echo_path: Some("/echo".into()), ..access(paths, &[]) };
-        let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &access, false, &mut Vec::new());
+        let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &access, false, date(), &mut Vec::new());
         let endpoint = match upgrade {
             Upgrade::Accepted { endpoint, .. } => Some(endpoint),
             _ => None,
@@ -121,7 +129,7 @@ fn browsers_connect_from_allowed_origins() {
     #[track_caller]
     fn check(origin: &str, origins: &[&str], expected: bool) {
         let request = with("Origin: http://example.com\r\n", origin);
-        let upgrade = upgrade(request.as_bytes(), &access(&[], origins), false, &mut Vec::new());
+        let upgrade = upgrade(request.as_bytes(), &access(&[], origins), false, date(), &mut Vec::new());
         assert_eq!(matches!(upgrade, Upgrade::Accepted { .. }), expected, "{upgrade:?}");
     }
     let origins = ["https://example.com", "https://*.example.com"];
@@ -142,7 +150,7 @@ fn trusted_proxies_name_the_client() {
     fn check(headers: &str, is_proxied: bool, expected: Option<&str>) {
         let access = Access { trusted: vec!["10.0.0.0/8".parse().expect("a network")], ..Access::default() };
         let request = with("Origin: http://example.com\r\n", headers);
-        match upgrade(request.as_bytes(), &access, is_proxied, &mut Vec::new()) {
+        match upgrade(request.as_bytes(), &access, is_proxied, date(), &mut Vec::new()) {
             Upgrade::Accepted { forwarded_for, .. } => {
                 assert_eq!(forwarded_for.map(|it| it.ip().to_string()).as_deref(), expected, "{headers}");
             }
@@ -170,6 +178,10 @@ fn each_fault_has_its_refusal() {
     check_refused(with("Sec-WebSocket-Version: 13\r\n", ""), &WEBSOCKET_VERSION);
     check_refused(with("Host: server.example.com\r\n", ""), &BAD_HOST);
     check_refused(with("Host: ", "Host: a\r\nHost: "), &BAD_HOST);
+    check_refused(with("Host: server.example.com", "Host: a b"), &BAD_HOST);
+    for target in ["*", "foo", "x:80", "server.example.com:80"] {
+        check_refused(with("/live?token=1", target), &MALFORMED);
+    }
     check_refused(with("Origin: http://example.com", "Content-Length: 5"), &BODY);
     check_refused(with("Origin: http://example.com", "Transfer-Encoding: chunked"), &BODY);
     check_refused(with("Origin", "Bad Header"), &MALFORMED);
@@ -235,7 +247,7 @@ proptest! {
     fn any_bytes_are_answered_once_or_incomplete(noise in prop::collection::vec(any::<u8>(), 0..300), begins in any::<bool>()) {
         let input = [if begins { &b"GET / HTTP/1.1\r\n"[..] } else { b"" }, &noise, b"\r\n\r\n"].concat();
         let mut out = Vec::new();
-        let upgrade = upgrade(&input, &Access::default(), true, &mut out);
+        let upgrade = upgrade(&input, &Access::default(), true, date(), &mut out);
         prop_assert_eq!(matches!(upgrade, Upgrade::Partial), out.is_empty());
     }
 
@@ -244,7 +256,7 @@ proptest! {
         let mut input = BROWSER.as_bytes().to_vec();
         input[at] = value;
         let mut out = Vec::new();
-        let upgrade = upgrade(&input, &Access::default(), true, &mut out);
+        let upgrade = upgrade(&input, &Access::default(), true, date(), &mut out);
         prop_assert_eq!(matches!(upgrade, Upgrade::Partial), out.is_empty());
     }
 
