@@ -1,6 +1,6 @@
 //! What changes between two configurations, option by option.
 
-use super::{Certificate, Config, Key, OPTIONS, Opt, REDACTED};
+use super::{Certificate, Config, Key, OPTIONS, Opt};
 use std::sync::Arc;
 use toml::Value;
 
@@ -57,11 +57,6 @@ impl Config {
             }
         })
     }
-}
-
-/// The pairs as a list of `ID:[redacted]`.
-pub(super) fn redacted(keys: &[Key]) -> Value {
-    Value::Array(keys.iter().map(|key| Value::String(format!("{}:{REDACTED}", key.id))).collect())
 }
 
 /// A value for people: texts without quotes, lists separated by commas.

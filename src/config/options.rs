@@ -48,7 +48,7 @@ macro_rules! options {
             value: $kind.placeholder(),
             default: $default,
             kind: $kind,
-            repeatable: $shape::IS_LIST,
+            repeatable: matches!(stringify!($shape).as_bytes(), b"List"),
             needs_restart: !matches!(stringify!($root).as_bytes(), b"live"),
             help: $help,
             read: |config, texts, kind| $shape::read(&mut config.$root$(.$field)*, texts, kind),

@@ -2,9 +2,9 @@
 
 use super::certificate::Certificate;
 use super::console::ConsoleKey;
-use super::difference::redacted;
 use super::files::Files;
 use super::options::{OPTIONS, Opt};
+use super::value::{List, Shape};
 use super::{CONNECTIONS_AUTO_MAX, Config, Key, Live, WEBHOOKS_MAX};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -194,7 +194,7 @@ impl Settings {
     fn effective(&self, given: &Given, config: &Config) -> Option<Value> {
         match given.option.name {
             // Those of the key file are read from there again.
-            "key" => Some(redacted(&config.live.keys[..given.values.len()])),
+            "key" => List::show(&config.live.keys[..given.values.len()].to_vec(), given.option.kind),
             _ => given.option.show(config),
         }
     }
@@ -229,8 +229,12 @@ impl<'a> Check<'a> {
     }
 
     fn access(&mut self) {
-        let access = &self.config.live.access;
+        let Config { listen, http, live, .. } = &self.config;
+        let access = &live.access;
         let mut wrong = Vec::new();
+        if listen.port() != 0 && http.is_some_and(|http| http.address == *listen) {
+            wrong.push(("http", format!("{listen} is the value of listen, too")));
+        }
         if access.has_proxy_header && access.trusted.is_empty() {
             wrong.push((
                 "proxy-protocol",
@@ -287,7 +291,13 @@ impl<'a> Check<'a> {
         let mut keys = std::mem::take(&mut self.config.live.keys);
         if let Some(path) = &self.config.live.files.keys {
             match read_key_file(path, &self.settings.files) {
-                Ok(read) => keys.extend(read),
+                Ok(read) => {
+                    if read.is_empty() {
+                        let note = format!("key-file has no effect: there is no key pair in {}", path.display());
+                        self.config.live.notes.push(note);
+                    }
+                    keys.extend(read);
+                }
                 Err(why) => self.refuse("key-file", &why),
             }
         }
@@ -315,12 +325,9 @@ impl<'a> Check<'a> {
     fn webhooks(&mut self) {
         let Live { webhooks, keys, .. } = &self.config.live;
         let urls = &webhooks.urls;
-        let mut wrong = Vec::new();
-        for (at, url) in urls.iter().enumerate().filter(|(at, url)| urls[..*at].contains(url)) {
-            if !urls[at + 1..].contains(url) {
-                wrong.push(format!("{url} is given twice"));
-            }
-        }
+        let mut seen = HashSet::new();
+        let twice: HashSet<_> = urls.iter().filter(|url| !seen.insert(*url)).collect();
+        let mut wrong: Vec<String> = twice.iter().map(|url| format!("{url} is given twice")).collect();
         if urls.len() > WEBHOOKS_MAX {
             wrong.push(format!("{} URLs are more than {WEBHOOKS_MAX}", urls.len()));
         }

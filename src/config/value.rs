@@ -34,22 +34,6 @@ pub struct Auto;
 /// Any number of values.
 pub struct List;
 
-impl One {
-    pub const IS_LIST: bool = false;
-}
-
-impl Maybe {
-    pub const IS_LIST: bool = false;
-}
-
-impl Auto {
-    pub const IS_LIST: bool = false;
-}
-
-impl List {
-    pub const IS_LIST: bool = true;
-}
-
 impl<T: Scalar> Shape<T> for One {
     fn read(field: &mut T, texts: &[String], kind: Kind) -> Vec<String> {
         let read = texts.first().map(|text| T::read(text, kind).map(|value| *field = value));
@@ -132,16 +116,6 @@ impl Scalar for bool {
     }
 }
 
-impl Scalar for String {
-    fn read(text: &str, kind: Kind) -> Result<String, String> {
-        if kind.accepts(text) { Ok(text.to_owned()) } else { Err(refused(text)) }
-    }
-
-    fn show(&self, _: Kind) -> Value {
-        Value::String(self.clone())
-    }
-}
-
 impl Scalar for PathBuf {
     fn read(text: &str, kind: Kind) -> Result<PathBuf, String> {
         String::read(text, kind).map(PathBuf::from)
@@ -149,22 +123,6 @@ impl Scalar for PathBuf {
 
     fn show(&self, _: Kind) -> Value {
         Value::String(self.display().to_string())
-    }
-}
-
-impl Scalar for SocketAddr {
-    fn read(text: &str, _: Kind) -> Result<SocketAddr, String> {
-        text.parse().map_err(|_| match text.contains('%') {
-            true => format!(
-                "{}: a zone is the number of its interface, as in [fe80::1%2]:9000 (`ip link` shows the numbers)",
-                refused(text)
-            ),
-            false => refused(text),
-        })
-    }
-
-    fn show(&self, _: Kind) -> Value {
-        Value::String(self.to_string())
     }
 }
 
@@ -192,44 +150,35 @@ impl Scalar for Pin {
     }
 }
 
-impl Scalar for LevelFilter {
-    fn read(text: &str, kind: Kind) -> Result<LevelFilter, String> {
-        String::read(text, kind)?.parse().map_err(|_| refused(text))
-    }
+/// Values that are shown as they display themselves.
+macro_rules! texts {
+    ($($type:ty: $read:expr;)*) => {$(
+        impl Scalar for $type {
+            fn read(text: &str, kind: Kind) -> Result<$type, String> {
+                let read: fn(&str, Kind) -> Result<$type, String> = $read;
+                read(text, kind)
+            }
 
-    fn show(&self, _: Kind) -> Value {
-        Value::String(self.to_string())
-    }
+            fn show(&self, _: Kind) -> Value {
+                Value::String(self.to_string())
+            }
+        }
+    )*};
 }
 
-impl Scalar for Origin {
-    fn read(text: &str, _: Kind) -> Result<Origin, String> {
-        Origin::parse(text).map_err(|why| format!("{}: {why}", refused(text)))
-    }
-
-    fn show(&self, _: Kind) -> Value {
-        Value::String(self.to_string())
-    }
-}
-
-impl Scalar for IpNet {
-    fn read(text: &str, _: Kind) -> Result<IpNet, String> {
-        access::network(text).ok_or_else(|| refused(text))
-    }
-
-    fn show(&self, _: Kind) -> Value {
-        Value::String(self.to_string())
-    }
-}
-
-impl Scalar for WebhookUrl {
-    fn read(text: &str, _: Kind) -> Result<WebhookUrl, String> {
-        WebhookUrl::parse(text).ok_or_else(|| refused(text))
-    }
-
-    fn show(&self, _: Kind) -> Value {
-        Value::String(self.to_string())
-    }
+texts! {
+    String: |text, kind| if kind.accepts(text) { Ok(text.to_owned()) } else { Err(refused(text)) };
+    SocketAddr: |text, _| text.parse().map_err(|_| match text.contains('%') {
+        true => format!(
+            "{}: a zone is the number of its interface, as in [fe80::1%2]:9000 (`ip link` shows the numbers)",
+            refused(text)
+        ),
+        false => refused(text),
+    });
+    LevelFilter: |text, kind| String::read(text, kind)?.parse().map_err(|_| refused(text));
+    Origin: |text, _| Origin::parse(text).map_err(|why| format!("{}: {why}", refused(text)));
+    IpNet: |text, _| access::network(text).ok_or_else(|| refused(text));
+    WebhookUrl: |text, _| WebhookUrl::parse(text).ok_or_else(|| refused(text));
 }
 
 /// Names of [`WEBHOOK_EVENTS`], each once.

@@ -540,6 +540,8 @@ fn secrets_that_others_may_read_or_guess_are_warned_of() {
     check(&["--key", "a:0123456789abcde"], &["\"a\" is shorter than 16 bytes"]);
     check(&["--key-file", &write("short", "b:1\n", 0o600)], &["\"b\" is shorter"]);
     check(&["--http", "off", "--console-key-file", &write("idle", long, 0o600)], &["console-key-file has no effect"]);
+    let empty = write("empty", "# a:1\n", 0o600);
+    check(&["--key-file", &empty], &["key-file has no effect: there is no key pair"]);
     check(&["--webhook-retry", "7"], &["webhook-retry has no effect: there is no webhook"]);
     check(
         &["--max-connections", "5", "--max-connections-per-address", "9"],
@@ -568,6 +570,7 @@ fn values_that_can_never_match_are_refused() {
     let refused = [
         ("listen", "[fe80::1%eth0]:9000", "[fe80::1%2]:9000"),
         ("http", "[fe80::1%eth0]:9001", "[fe80::1%2]:9000"),
+        ("http", "127.0.0.1:9000", "the value of listen, too"),
         ("path", "/a/../b", "segments . or .."),
         ("path", "/{app}", "percent-encoded"),
         ("echo-path", "/café", "percent-encoded"),

@@ -91,7 +91,8 @@ impl Client {
             .and_then(|()| socket.try_clone())
             .map_err(|error| self.broken(error.to_string()))?;
         let (sent, unanswered) = sync_channel(UNANSWERED_MAX);
-        thread::spawn(move || pump(input, writer, &sent));
+        let pump = thread::Builder::new().spawn(move || pump(input, writer, &sent));
+        pump.map_err(|error| Error::Input { error, summary: Summary::default() })?;
         self.collect(&unanswered, json, out)
     }
 

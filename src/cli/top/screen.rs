@@ -3,8 +3,10 @@
 use super::render::{Palette, draw};
 use super::sample::Sample;
 use super::state::{State, Wish};
+use anyhow::Context;
 use corecast::admin::client::Client;
 use corecast::api::By;
+use corecast::server::NO_THREAD;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
@@ -35,7 +37,7 @@ pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<
     let (news, samples) = mpsc::channel();
     let (wishes, wanted) = mpsc::channel();
     let sampler = Sampler { socket: socket.into(), client: Some(client), interval, by: By::Subscribers };
-    thread::spawn(move || sampler.run(&wanted, &news));
+    thread::Builder::new().spawn(move || sampler.run(&wanted, &news)).context(NO_THREAD)?;
 
     let state = State::new(socket.display().to_string(), interval);
     show_cursor_on_panic();
@@ -43,8 +45,8 @@ pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<
     // being able to say so.
     let mut terminal = ManuallyDrop::new(ratatui::try_init().inspect_err(|_| drop(give_back()))?);
     let (pressed, keys) = mpsc::channel();
-    thread::spawn(move || read_keys(&pressed));
-    let ended = show(&mut terminal, state, &samples, &keys, &wishes, &signal);
+    let reader = thread::Builder::new().spawn(move || read_keys(&pressed)).context(NO_THREAD);
+    let ended = reader.and_then(|_| show(&mut terminal, state, &samples, &keys, &wishes, &signal));
     let restored = give_back();
     match signal.load(Ordering::Relaxed) {
         0 => {}
