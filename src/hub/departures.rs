@@ -1,8 +1,8 @@
-//! Connections that end: no more messages for them, the replies that they are owed, and their subscriptions, which are removed a
-//! few in each turn.
+//! Connections that end. They receive no more messages, but the replies to their requests. Their subscriptions are removed
+//! later, a limited number in each turn.
 //!
-//! A channel with a connection that departs still counts it, but it receives nothing. Its slot must not be used again before
-//! [`Hub::has_departed`].
+//! Until its subscriptions are removed, a connection that has ended is still counted as a subscriber, but receives nothing.
+//! Its slot must not be used again before [`Hub::has_departed`].
 
 use super::mail::Mail;
 use super::{Hub, Port};
@@ -10,7 +10,7 @@ use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use std::collections::VecDeque;
 
-/// The connections whose subscriptions are still to be removed, and the turn's budget for it.
+/// The ended connections whose subscriptions have yet to be removed, and the turn's budget for that.
 pub(super) struct Departures {
     /// Oldest first.
     queue: VecDeque<Slot>,
@@ -26,28 +26,28 @@ impl Default for Departures {
 }
 
 impl Departures {
-    /// A turn begins.
+    /// Renews the budget.
     pub(super) fn begin_turn(&mut self) {
         self.left = self.per_turn;
     }
 }
 
 impl Hub {
-    /// The connection ends: it gets no more messages. The replies that it is owed still follow; once there are none
-    /// ([`Hub::waiting_replies`]), [`Hub::disconnect`] is to be called.
+    /// The connection ends: it receives no more messages. Replies to its requests still follow. Once none is waiting
+    /// ([`Hub::waiting_replies`]), the caller must call [`Hub::disconnect`].
     pub fn mute(&mut self, slot: Slot, reason: &CloseReason, port: &mut impl Port) {
         if self.audiences.live_key(slot).is_none() || self.audiences.is_muted(slot) {
             return;
         }
         self.observers.disconnected(self.socket_id(slot), reason);
         if !reason.is_of_client() {
-            // What was published before goes first.
+            // Messages that were published before still reach it.
             self.audiences.send_parts(slot, port);
         }
         self.audiences.mute(slot);
     }
 
-    /// The connection is over, or is to receive nothing more than what it has been sent so far.
+    /// The connection has ended, or must not be sent anything more.
     pub fn disconnect(&mut self, slot: Slot, reason: &CloseReason, port: &mut impl Port) {
         if self.audiences.live_key(slot).is_none() {
             return;
@@ -58,7 +58,7 @@ impl Hub {
         self.remove_departed(port);
     }
 
-    /// Removes subscriptions of connections that are over, up to the turn's budget.
+    /// Removes subscriptions of ended connections, up to the turn's budget.
     pub fn remove_departed(&mut self, port: &mut impl Port) {
         while let Some(&slot) = self.departures.queue.front() {
             while self.departures.left > 0 && self.audiences.has_subscriptions(slot) {
@@ -76,7 +76,7 @@ impl Hub {
         self.settle_own(port);
     }
 
-    /// Whether subscriptions of connections that are over are still to be removed.
+    /// Whether ended connections still have subscriptions to remove.
     pub fn has_departures(&self) -> bool {
         !self.departures.queue.is_empty()
     }
@@ -86,12 +86,12 @@ impl Hub {
         !self.audiences.is_muted(slot)
     }
 
-    /// Removes fewer subscriptions in a turn.
+    /// Sets the turn's budget, for simulations.
     #[cfg(any(test, fuzzing))]
     pub fn set_departures_per_turn(&mut self, subscriptions: usize) {
         (self.departures.per_turn, self.departures.left) = (subscriptions, subscriptions);
     }
 }
 
-/// 1 to 2 ms of work.
+/// Most subscriptions that a turn removes: 1 to 2 ms of work.
 pub const SUBSCRIPTIONS_PER_TURN: usize = 4096;

@@ -1,13 +1,13 @@
-//! Who hears what: the state machine of one shard's share of publish/subscribe. Pure: events go in, effects come out
-//! through [`Port`], and a whole cluster of hubs runs inside one test.
+//! The state machine of one shard's part of publish/subscribe. It is pure: calls go in, effects come out through [`Port`], so
+//! a whole cluster of hubs runs inside one test.
 //!
-//! A hub has two roles, each behind a wall of its own. For the connections of its shard it is the deliverer
-//! ([`audience`]). For the channels that it owns it is the sequencer ([`channel`]): it counts subscribers and gives every
-//! publish its place in the channel's order. The roles exchange [`Mail`], also where both are this hub. Beside them stand
-//! what operators watch ([`observe`]) and the limits of addresses ([`admission`]).
+//! A hub has two roles, each a module with private fields. For the connections of its shard it delivers messages
+//! ([`audience`]). For the channels that it owns it is the sequencer ([`channel`]): it counts subscribers, and decides the
+//! order of messages. The roles exchange letters ([`mail`]), also within one hub. Two more modules are the observers of
+//! operators and backends ([`observe`]) and the limits per address ([`admission`]).
 //!
-//! [`Hub`] only assembles them: requests of clients (`requests.rs`), publishes (`publishing.rs`), operators (`operators.rs`),
-//! and, in this file, the turn and the mail.
+//! [`Hub`] only assembles them: clients' requests (`requests.rs`), publishes (`publishing.rs`), admin sessions
+//! (`operators.rs`), the end of connections (`departures.rs`) and, in this file, the turn and the letters.
 
 pub mod admission;
 pub mod audience;
@@ -49,63 +49,63 @@ use publishing::Publication;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// What a hub asks of the shard around it.
+/// The effects of a hub, which the shard around it carries out.
 pub trait Port {
-    /// `chunk` is next on the wire of a connection. An outbox that keeps it must hold its page.
+    /// Appends `chunk` to the output of a connection. An outbox that keeps the chunk must hold its page.
     fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency);
     /// Sends a letter to another shard.
     fn mail(&mut self, to: ShardId, mail: Mail);
-    /// Sends a letter, to any shard, once all that was sent before to each shard of `after` has been taken by its inbox.
+    /// Sends a letter to any shard, once the inboxes of the shards `after` have taken all letters sent to them before.
     fn mail_after(&mut self, after: &[ShardId], to: ShardId, mail: Mail);
-    /// A question that only the owner of sockets can answer.
+    /// Passes on a question that only the shard can answer, because it owns the sockets.
     fn ask(&mut self, asker: Asker, question: Question);
-    /// An answer for an admin session of this shard.
+    /// Passes an answer to an admin session of this shard.
     fn answer(&mut self, asker: Asker, answer: Answer);
-    /// A part of a publish of an admin session of this shard is settled.
+    /// Passes a settled part of a publish to an admin session of this shard.
     fn settle(&mut self, asker: Asker, settled: Settled);
-    /// The owner of the address of a connection that arrived has decided.
+    /// Passes on the verdict of an address's owner about a connection of this shard.
     fn admit(&mut self, arrival: Arrival, verdict: Verdict);
-    /// Where a connection comes from, for the live tap.
+    /// The address of a connection, for the live tap.
     fn address(&self, _slot: Slot) -> Option<SocketAddr> {
         None
     }
-    /// The connection broke a limit. Can be said again before [`Hub::disconnect`] is called, and within that call.
+    /// Closes a connection that broke a limit. May be called again until [`Hub::disconnect`] returns.
     fn close(&mut self, slot: Slot, reason: CloseReason);
 }
 
-/// Whether output goes before bulk when there is more than one turn can write.
+/// The priority of output when a turn has more than it can write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// Replies, heartbeats, and messages of audiences with few subscribers.
+    /// Written first: replies, heartbeats, and messages of audiences with few subscribers.
     Soon,
-    /// Messages of audiences with many.
+    /// Written last: messages of audiences with many subscribers.
     Bulk,
 }
 
-/// What a text message means to the shard's clock.
+/// The kind of a text message, as far as heartbeats need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// `socket:pong`: answers the server's ping.
+    /// `socket:pong`, the reply to the server's ping.
     Pong,
     /// Anything else.
     Other,
 }
 
-/// Bytes of messages laid out since [`Hub::end_turn`].
+/// Messages laid out since [`Hub::end_turn`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Laid {
-    /// Each message once: what one subscriber may get of them.
+    /// Bytes of the messages, each counted once: the most that one subscriber receives.
     pub bytes: usize,
-    /// Each message as often as it is delivered here: what there is to write.
+    /// Bytes of the messages, counted once per subscriber: the amount to write.
     pub fan_out_bytes: usize,
-    /// Of them those that are [`Urgency::Bulk`].
+    /// The part of `fan_out_bytes` that is [`Urgency::Bulk`].
     pub bulk_bytes: usize,
-    /// How long before this turn the oldest of them was read from its publisher, microseconds.
+    /// Microseconds between reading the oldest message from its publisher and this turn.
     pub age_us: u32,
 }
 
 impl Laid {
-    /// Adds another turn's.
+    /// Adds the messages of another turn.
     pub fn add(&mut self, other: Laid) {
         self.bytes += other.bytes;
         self.fan_out_bytes += other.fan_out_bytes;
@@ -113,24 +113,24 @@ impl Laid {
         self.age_us = self.age_us.max(other.age_us);
     }
 
-    /// A message was read from its publisher then. On another shard that can be later than the beginning of the turn that
-    /// lays it out: mail is opened in the middle of a turn.
+    /// Adds a message that was read at `read_us`. That can be later than the start of this turn, because letters of other
+    /// shards are opened in the middle of a turn.
     fn read_at(&mut self, read_us: u32, turn_us: u32) {
         self.age_us = self.age_us.max(bucket::ticks_between(read_us, turn_us));
     }
 }
 
-/// What makes one hub different from another, and what all of a process share.
+/// The number of a hub's shard, and the values that all shards of a process share.
 pub struct Identity {
     /// This shard.
     pub shard: ShardId,
-    /// How many there are.
+    /// Number of shards.
     pub shards: usize,
-    /// The same for all shards of a process: places channels and keys socket ids.
+    /// Equal in all shards of a process. It keys the placement of channels and the encryption of socket ids.
     pub seed: [u64; 4],
 }
 
-/// One shard's share of publish/subscribe.
+/// One shard's part of publish/subscribe.
 pub struct Hub {
     placement: Placement,
     identities: Identities,
@@ -141,19 +141,20 @@ pub struct Hub {
     observers: Observers,
     /// Letters from this hub to itself.
     own_mail: VecDeque<Mail>,
+    /// By [`Fence`]: number of shards that have sent it.
     fences: [usize; 3],
     parser: Parser,
-    /// Where payloads are put together.
+    /// Buffer for building payloads.
     scratch: String,
     keys: KeyRing,
     limits: Limits,
-    /// Microseconds, wrapping. Every message carries the time of the turn in which it was read from its publisher.
+    /// Time of the turn: microseconds, wrapping. A message carries the time of the turn that read it from its publisher.
     turn_us: u32,
-    /// The turn's tick, as the shard says it.
+    /// Tick of the turn, set by the shard.
     pub now: u32,
-    /// What the turn has laid out so far; the shard's budget.
+    /// Messages laid out in this turn so far, which count against the shard's budget.
     pub laid: Laid,
-    /// What this shard counted.
+    /// The shard's counters.
     pub counters: Counters,
 }
 
@@ -183,7 +184,7 @@ impl Hub {
         }
     }
 
-    /// Puts new settings in force. Connections keep what they have already, also beyond a lower limit or without their key.
+    /// Applies new settings. Existing subscriptions remain, also beyond a lower limit or after their key was removed.
     pub fn apply(&mut self, live: &Live) {
         self.limits = live.limits.clone();
         self.keys = KeyRing::new(&live.keys);
@@ -192,12 +193,12 @@ impl Hub {
 
     // ---- connections of this shard
 
-    /// Sends a connection a frame that answers no request, now.
+    /// Sends a connection a frame at once, ahead of replies that wait.
     pub fn say_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         self.audiences.say_now(slot, port, write);
     }
 
-    /// Replies of the connection that wait for an owner, or behind one that does.
+    /// Number of the connection's replies that wait for an owner, or for an earlier reply.
     pub fn waiting_replies(&self, slot: Slot) -> usize {
         self.audiences.waiting_replies(slot)
     }
@@ -207,12 +208,12 @@ impl Hub {
         self.identities.socket_id(self.audiences.key(slot))
     }
 
-    /// The connection that a socket id names, dead or alive.
+    /// The connection that a socket id names, open or closed.
     pub fn key_of(&self, id: SocketId) -> Option<ConnKey> {
         self.identities.key(id).filter(|key| usize::from(key.shard) < self.placement.shards())
     }
 
-    /// Whether the connection lives in this shard.
+    /// Whether the connection is open and belongs to this shard.
     pub fn is_live(&self, key: ConnKey) -> bool {
         self.audiences.is_live(key)
     }
@@ -224,17 +225,17 @@ impl Hub {
 
     // ---- owners
 
-    /// The hash of a channel's name, for [`Hub::owner`] and [`Question`]s.
+    /// The hash of a channel's name, which [`Hub::owner`] and [`Question`] need.
     pub fn hash(&self, channel: Channel<'_>) -> u64 {
         self.placement.hash(channel)
     }
 
-    /// The shard that owns the channel of this hash.
+    /// The shard that owns the channel with this hash.
     pub fn owner(&self, hash: u64) -> ShardId {
         self.placement.owner(hash)
     }
 
-    /// A connection came from an address whose connections are counted: [`Port::admit`] follows.
+    /// Asks the owner of an address about a new connection. [`Port::admit`] is called with the verdict.
     pub fn arrive(&mut self, address: Address, slot: Slot, now: u32, port: &mut impl Port) {
         let arrival = Arrival { address, shard: self.shard(), slot };
         let (owner, mail) = (self.placement.owner_of_address(address), Mail::Arrive { arrival, now });
@@ -242,30 +243,30 @@ impl Hub {
             self.open(mail, port);
             return self.settle_own(port);
         }
-        // Also where this shard is the owner: behind the letters of other shards that lie in its inbox. One of them may return
-        // the place of a connection that its client has seen closed before it opened this one.
+        // Sent through the inbox even if this shard is the owner, so that it follows letters of other shards that wait there.
+        // One of them may report the end of a connection that the client saw closed before it opened this one.
         port.mail_after(&[], owner, mail);
     }
 
-    /// A connection that was placed, or refused, has ended.
+    /// Tells the owner of an address that a connection that it counts has ended.
     pub fn depart(&mut self, address: Address, was_refused: bool, port: &mut impl Port) {
         self.post(self.placement.owner_of_address(address), Mail::Depart { address, was_refused }, port);
         self.settle_own(port);
     }
 
-    /// Forgets a few of the addresses that no longer matter.
+    /// Drops the state of a few addresses that have not connected recently.
     pub fn forget_addresses(&mut self, now: u32) {
         self.addresses.forget(now);
     }
 
-    /// Addresses with a connection anywhere, and those whose rate is remembered.
+    /// Numbers of addresses with a connection, and of addresses whose rate is tracked.
     pub fn address_sizes(&self) -> (usize, usize) {
         self.addresses.sizes()
     }
 
     // ---- the turn
 
-    /// A turn begins, so many microseconds after the clock began that all shards go by.
+    /// Begins a turn. `now_us`: microseconds of the clock that all shards share.
     pub fn begin_turn(&mut self, now_us: u64) {
         self.turn_us = now_us as u32;
         self.departures.begin_turn();
@@ -273,40 +274,40 @@ impl Hub {
         self.directory.set_clock(now_us);
     }
 
-    /// A letter from another shard.
+    /// Opens a letter from another shard.
     pub fn receive(&mut self, mail: Mail, port: &mut impl Port) {
         self.open(mail, port);
         self.settle_own(port);
     }
 
-    /// Closes the turn's pages: every subscriber gets its part.
+    /// Closes the turn's pages, and sends every subscriber its part.
     pub fn end_turn(&mut self, port: &mut impl Port) {
         self.audiences.end_turn(port);
         self.laid = Laid::default();
     }
 
-    /// The turn's pages, and those that outboxes still refer to.
+    /// The turn's pages, and the pages that outboxes refer to.
     pub fn pages(&self) -> &Pages {
         self.audiences.pages()
     }
 
-    /// Likewise, for an outbox that takes its part or gives it back.
+    /// Like [`Hub::pages`], for an outbox that holds or releases a page.
     pub fn pages_mut(&mut self) -> &mut Pages {
         self.audiences.pages_mut()
     }
 
-    /// Sends the first leg of the fence. Nothing may be published in this shard after it.
+    /// Sends the first step of the fence. No publish may come from this shard afterwards.
     pub fn fence(&mut self, port: &mut impl Port) {
         self.post_all(|| Mail::Fence(Fence::Publishers), port);
         self.settle_own(port);
     }
 
-    /// Whether everything that was published before all shards' [`Hub::fence`] has been laid out here.
+    /// Whether all messages of all shards have been laid out here: no shard publishes after [`Hub::fence`].
     pub fn is_fenced(&self) -> bool {
         self.fences[Fence::Owners as usize] == self.placement.shards()
     }
 
-    /// Subscriptions and channels, for the gauges.
+    /// Numbers of subscriptions and of owned channels, for the gauges.
     pub fn sizes(&self) -> (usize, usize) {
         (self.audiences.subscriptions(), self.directory.len())
     }
@@ -317,7 +318,7 @@ impl Hub {
         self.placement.shard()
     }
 
-    /// Sends a letter to an owner or a peer, which may be this hub.
+    /// Sends a letter to a shard, which may be this one.
     fn post(&mut self, to: ShardId, mail: Mail, port: &mut impl Port) {
         if to == self.shard() {
             self.own_mail.push_back(mail);
@@ -393,7 +394,7 @@ impl Hub {
         }
     }
 
-    /// One more shard is through with this leg of the fence.
+    /// One more shard has sent this step of the fence.
     fn pass_fence(&mut self, fence: Fence, port: &mut impl Port) {
         self.fences[fence as usize] += 1;
         if self.fences[fence as usize] < self.placement.shards() {
@@ -412,7 +413,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_as_old_as_the_oldest_and_never_younger_than_the_turn() {
+    fn age_is_that_of_the_oldest_message_and_never_negative() {
         let mut laid = Laid::default();
         laid.read_at(1_001, 1_000);
         assert_eq!(laid.age_us, 0, "another shard's turn began later");

@@ -1,4 +1,4 @@
-//! What the clients of this shard ask, from their text messages to the letters that follow.
+//! Requests of this shard's clients: from their text messages to the letters to channels' owners.
 
 use super::mail::Mail;
 use super::{Heard, Hub, Port};
@@ -11,8 +11,8 @@ use crate::protocol::json::JsonString;
 use std::net::SocketAddr;
 
 impl Hub {
-    /// A connection is open; it is sent `socket:connected` first. `address`: for consumers of events, where there are any
-    /// ([`Hub::is_listened_to`]).
+    /// Opens a connection, and sends it `socket:connected`. `address` is needed only if events are reported
+    /// ([`Hub::is_listened_to`]) or a tap is open ([`Hub::is_watched`]).
     pub fn connect(&mut self, slot: Slot, address: Option<SocketAddr>, port: &mut impl Port) {
         self.audiences.connect(slot);
         let id = self.socket_id(slot);
@@ -27,7 +27,7 @@ impl Hub {
         self.audiences.say(slot, port, |out| event::pong(out, id));
     }
 
-    /// A text message came in.
+    /// Handles a text message of a client.
     pub fn hear(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
         match self.parser.command(text) {
             Ok(Command::Ping { id }) => self.answer_ping(slot, id.as_bytes(), port),
@@ -65,7 +65,7 @@ impl Hub {
         Heard::Other
     }
 
-    /// A text message came in that is one too many: it is refused, and changes nothing else.
+    /// Refuses a text message that exceeds the client's rate limit. It has no other effect.
     #[cold]
     pub fn refuse(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
         let code = ErrorCode::RateLimited;

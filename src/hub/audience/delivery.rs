@@ -1,4 +1,4 @@
-//! From a message to the wire of every subscriber: encoded once per audience, and sent as parts of the turn's page.
+//! Delivery of a message: it is encoded once per audience, and sent to subscribers as part of the turn's page.
 
 use super::pages::{Chunk, PageId};
 use super::table::Subscriber;
@@ -9,23 +9,23 @@ use crate::ids::{ConnKey, Slot};
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
 
-/// What became of a message on this shard.
+/// The result of delivering a message on this shard.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delivered {
-    /// Subscribers that it was encoded for, the excluded one included.
+    /// Subscribers, the excluded one included.
     pub subscribers: usize,
-    /// Bytes of its frame, or frames.
+    /// Bytes of its frames, one per audience.
     pub bytes: usize,
-    /// Bytes of all frames for all subscribers.
+    /// Bytes of the frames of all subscribers.
     pub fan_out_bytes: usize,
-    /// Of them those for audiences that are bulk.
+    /// The part of `fan_out_bytes` that is for bulk audiences.
     pub bulk_bytes: usize,
     /// Whether the excluded connection is a subscriber.
     pub was_excluded: bool,
 }
 
 impl Audiences {
-    /// Encodes a message into the turn's page of each of the channel's audiences, for all subscribers but `exclude`.
+    /// Encodes a message into the turn's page of each audience of the channel, for all subscribers except `exclude`.
     pub fn deliver(
         &mut self,
         channel: Channel<'_>,
@@ -65,7 +65,7 @@ impl Audiences {
         delivered
     }
 
-    /// Sends what the audience's full page holds, and opens another.
+    /// Sends the content of the audience's full page, and opens another page.
     #[cold]
     fn turn_page(&mut self, audience: u32, port: &mut impl Port) -> PageId {
         self.lay_out(audience, port);
@@ -74,7 +74,7 @@ impl Audiences {
         page
     }
 
-    /// The position of a connection in the audience, if it lives and is a subscriber.
+    /// The position of a connection in the audience, if it is open and a subscriber.
     fn live_position(&mut self, key: ConnKey, audience: u32) -> Option<u32> {
         if !self.is_live(key) {
             return None;
@@ -83,8 +83,8 @@ impl Audiences {
         subscription.is_live().then_some(subscription.position)
     }
 
-    /// Sends a subscriber its part of the page so far, so that what is sent next comes after it. The caller then removes the
-    /// subscriber, or says where its next part starts.
+    /// Sends a subscriber its part of the page so far, so that the caller's next output follows it. The caller must then
+    /// remove the subscriber, or set the start of its next part.
     pub(super) fn cut(&mut self, audience: u32, position: u32, port: &mut impl Port) {
         let entry = self.table.get(audience);
         let Some(page) = entry.page() else { return };
@@ -112,7 +112,7 @@ impl Audiences {
         self.pages.release(page);
     }
 
-    /// Sends a connection a chunk of an audience's page, behind the audience's `subscribed` if that is held back.
+    /// Sends a connection a chunk of an audience's page. If the audience's `subscribed` is held back, the chunk follows it.
     fn emit(&mut self, slot: Slot, audience: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
         if self.held_back | self.muted > 0 && self.keeps_back(slot, audience, chunk, port) {
             return;
@@ -120,8 +120,7 @@ impl Audiences {
         port.lay(&mut self.pages, slot, chunk, urgency);
     }
 
-    /// Whether a chunk is not for the wire: the connection gets no more messages, or the chunk was put behind a reply that is
-    /// held back.
+    /// Whether a chunk must not be sent now: the connection is muted, or the chunk was appended to a reply that is held back.
     #[cold]
     fn keeps_back(&mut self, slot: Slot, audience: u32, chunk: Chunk, port: &mut impl Port) -> bool {
         let member = &mut self.members[slot as usize];
@@ -139,5 +138,5 @@ impl Audiences {
     }
 }
 
-/// An audience with at most this many subscribers is not bulk.
+/// An audience with more subscribers is bulk.
 const FEW: usize = 64;

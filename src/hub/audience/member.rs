@@ -1,18 +1,18 @@
-//! What the hub knows of one connection.
+//! The hub's state of one connection.
 
 use super::replies::Replies;
 use smallvec::SmallVec;
 
-/// One connection. 40 bytes while it has at most one subscription and no reply under way.
+/// One connection: 40 bytes, plus heap memory for more than one subscription or for waiting replies.
 #[derive(Default)]
 pub struct Member {
-    /// How many connections the slot has had before this one.
+    /// Number of connections that the slot had before this one.
     pub(super) generation: u32,
-    /// Whether a connection lives in the slot.
+    /// Whether the slot has an open connection.
     pub(super) is_live: bool,
-    /// It gets no more messages: it is ending, or it is over and its subscriptions are not all removed.
+    /// It receives no messages: it is ending, or it has ended and still has subscriptions.
     pub(super) is_muted: bool,
-    /// Channels that it is in, or is about to enter or leave. Searched from end to end: there are few.
+    /// Channels that it is subscribed to, or is about to enter or leave. There are few, so a search is linear.
     pub(super) subscriptions: SmallVec<[Subscription; 1]>,
     /// Requests that wait for an owner's acknowledgement, and the replies behind them.
     pub(super) replies: Option<Box<Replies>>,
@@ -25,13 +25,13 @@ pub struct Subscription {
     pub(super) audience: u32,
     /// Position among the audience's subscribers, or [`NOT_LIVE`].
     pub(super) position: u32,
-    /// What the client asked for last: to be in the channel, or out of it.
+    /// Whether the last request is to enter the channel, not to leave it.
     pub(super) is_wanted: bool,
-    /// Changes that the owner has not acknowledged.
+    /// Number of changes that the owner has not acknowledged.
     pub(super) pending: u16,
 }
 
-/// [`Subscription::position`] while the owner has not counted the connection in.
+/// [`Subscription::position`] while the owner does not count the connection.
 pub(super) const NOT_LIVE: u32 = u32::MAX;
 
 impl Member {
@@ -40,14 +40,14 @@ impl Member {
         self.subscriptions.iter_mut().find(|subscription| subscription.audience == audience)
     }
 
-    /// Subscriptions that the client asked for and has not given up.
+    /// Number of channels whose last request is to enter.
     pub(super) fn wanted(&self) -> usize {
         self.subscriptions.iter().filter(|subscription| subscription.is_wanted).count()
     }
 }
 
 impl Subscription {
-    /// Whether the owner has counted the connection in: it receives what is published.
+    /// Whether the owner counts the connection, so that it receives the channel's messages.
     pub(super) fn is_live(&self) -> bool {
         self.position != NOT_LIVE
     }

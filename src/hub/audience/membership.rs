@@ -1,4 +1,4 @@
-//! Subscriptions: what clients want, what the channel's owner has acknowledged, and the lists of subscribers.
+//! Subscriptions: the requests of clients, the acknowledgements of channels' owners, and the lists of subscribers.
 
 use super::member::{NOT_LIVE, Subscription};
 use super::table::Subscriber;
@@ -9,17 +9,18 @@ use crate::protocol::channel::Channel;
 use crate::protocol::event;
 
 impl Audiences {
-    /// Whether the connection wants to be in the channel.
+    /// Whether the connection's last request for the channel is to enter it.
     pub fn wants(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> bool {
         self.wanted_audience(slot, channel, hash).is_some()
     }
 
-    /// How many channels the connection wants to be in.
+    /// Number of channels whose last request is to enter.
     pub fn wanted(&self, slot: Slot) -> usize {
         self.members[slot as usize].wanted()
     }
 
-    /// The client asks to enter a channel that it does not want to be in yet. Returns what the owner is to count.
+    /// Notes a client's request to enter a channel. [`Audiences::wants`] must be false. Returns the change for the owner to
+    /// count.
     pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Change {
         let audience = self.table.find_or_enter(channel, hash, Kind::Native);
         let member = &mut self.members[slot as usize];
@@ -37,21 +38,22 @@ impl Audiences {
         self.change(slot, audience, cause)
     }
 
-    /// The client asks to leave. Returns what the owner is to count; `None`: it does not want to be in the channel.
+    /// Notes a client's request to leave a channel. Returns the change for the owner to count; `None` if the client has not
+    /// asked to enter.
     pub fn leave(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Option<Change> {
         let audience = self.wanted_audience(slot, channel, hash)?;
         let cause = Cause::Client(self.reserve(slot));
         Some(self.give_up(slot, audience, cause))
     }
 
-    /// Likewise, for a `cause` that is not a request of the client.
+    /// Like [`Audiences::leave`], for a `cause` that is not a request of the client.
     pub fn expel(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, cause: Cause) -> Option<Change> {
         let audience = self.wanted_audience(slot, channel, hash)?;
         Some(self.give_up(slot, audience, cause))
     }
 
-    /// The owner has counted the connection in: it receives what is published from here on, and is told so. Returns
-    /// whether the connection is still there.
+    /// The owner counts the connection now: it receives the messages from here on, and is sent the reply. Returns whether the
+    /// connection is still open.
     pub fn subscribed(&mut self, membership: Membership, port: &mut impl Port) -> bool {
         let Membership { member, audience, cause } = membership;
         if !self.is_live(member) {
@@ -78,8 +80,8 @@ impl Audiences {
         true
     }
 
-    /// The owner has counted the connection out: it receives nothing that is published from here on, and is told so.
-    /// Returns whether the connection is still there.
+    /// The owner no longer counts the connection: it receives no messages from here on, and is sent the reply. Returns whether
+    /// the connection is still open.
     pub fn unsubscribed(&mut self, membership: Membership, port: &mut impl Port) -> bool {
         let Membership { member, audience, cause } = membership;
         if !self.is_live(member) {
@@ -99,7 +101,7 @@ impl Audiences {
         let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
         match cause {
             Cause::Client(request) => self.reply(member.slot, request, None, port, write),
-            // It ends, and gets nothing but the replies that it is owed.
+            // An ending connection receives only replies to its requests.
             Cause::Admin(_) | Cause::Left if self.is_muted(member.slot) => {}
             Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, audience, port, write),
         }
@@ -121,7 +123,8 @@ impl Audiences {
         }
     }
 
-    /// Takes the newest subscription off a connection that ends. Returns what the owner is to count, if it counts it.
+    /// Removes the newest subscription of an ended connection. Returns the change for the owner to count, if it counts the
+    /// connection.
     pub fn remove_subscription(&mut self, slot: Slot, port: &mut impl Port) -> Option<Change> {
         let &Subscription { audience, is_wanted, .. } = self.members[slot as usize].subscriptions.last()?;
         self.remove_subscriber(slot, audience, port);
@@ -150,7 +153,7 @@ impl Audiences {
         Change { channel: entry.name().clone(), hash: entry.hash(), membership }
     }
 
-    /// Removes a connection from the audience's subscribers. What it has not been sent of the turn's page is laid first.
+    /// Removes a connection from the audience's subscribers, after sending its part of the turn's page so far.
     fn remove_subscriber(&mut self, slot: Slot, audience: u32, port: &mut impl Port) {
         let Some(subscription) = self.members[slot as usize].subscription(audience) else {
             return;

@@ -1,13 +1,13 @@
-//! As deliverer: which of this shard's connections receive what, and the bytes that they receive.
+//! Delivery: which connections of this shard receive a message, and the bytes that they receive.
 //!
 //! An *audience* is the subscribers of one channel on this shard that receive identical bytes: an entry of the [`table`],
-//! keyed by channel and [`Kind`]. A message is encoded once per audience, into the audience's part of the turn's
-//! [`pages`]; every subscriber that is up to date is sent that same part (`delivery`). A [`member`] is what is known of
-//! one connection: its subscriptions, and the `replies` that it waits for.
+//! keyed by channel and [`Kind`]. A message is encoded once per audience, into the audience's part of the turn's [`pages`].
+//! Every subscriber without pending output is sent that same part (`delivery`). A [`member`] is one connection: its
+//! subscriptions, and the `replies` that it waits for.
 //!
-//! A subscription changes in two steps. [`Audiences::enter`] and [`Audiences::leave`] note what the client wants, for the
-//! channel's owner to count; [`Audiences::subscribed`] and [`Audiences::unsubscribed`] put the owner's acknowledgement
-//! into effect (`membership`).
+//! A subscription changes in two steps. [`Audiences::enter`] and [`Audiences::leave`] note the client's request and return
+//! the change for the channel's owner to count. [`Audiences::subscribed`] and [`Audiences::unsubscribed`] apply the owner's
+//! acknowledgement (`membership`).
 
 mod delivery;
 pub mod member;
@@ -28,10 +28,10 @@ pub use replies::REPLY_BYTES;
 use smallvec::SmallVec;
 use table::Table;
 
-/// What makes subscribers of one channel receive different bytes: their dialect and compression.
+/// The dialect and compression of a subscriber. Subscribers of one channel with different kinds receive different bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// This server's own dialect, not compressed.
+    /// The native dialect, not compressed.
     Native,
 }
 
@@ -59,18 +59,18 @@ pub struct Audiences {
     shard: ShardId,
     members: Vec<Member>,
     table: Table,
-    /// Bytes that connections are sent.
+    /// The bytes to send.
     pages: Pages,
-    /// `subscribed` replies that are ready but wait behind earlier ones. While there are none, delivery skips the look.
+    /// Number of `subscribed` replies that are ready but wait behind earlier ones. While it is 0, delivery skips a check.
     held_back: usize,
-    /// Connections that get no more messages and still have subscriptions. While there are none, delivery skips the look.
+    /// Number of connections that are muted. While it is 0, delivery skips a check.
     muted: usize,
-    /// What may wait for one connection.
+    /// Limit of the bytes that wait for one connection.
     outbox_bytes_max: usize,
 }
 
 impl Audiences {
-    /// No connections yet.
+    /// Without connections.
     pub fn new(shard: ShardId, outbox_bytes_max: usize) -> Audiences {
         Audiences {
             shard,
@@ -83,7 +83,7 @@ impl Audiences {
         }
     }
 
-    /// Changes what may wait for one connection, from the next message on.
+    /// Changes the limit of the bytes that wait for one connection.
     pub fn set_outbox_limit(&mut self, bytes_max: usize) {
         self.outbox_bytes_max = bytes_max;
     }
@@ -99,7 +99,7 @@ impl Audiences {
         self.members[at].is_live = true;
     }
 
-    /// The connection gets no more messages: its subscriptions are as good as removed.
+    /// From now on the connection receives no messages. Its subscriptions remain until they are removed.
     pub fn mute(&mut self, slot: Slot) {
         let member = &mut self.members[slot as usize];
         if let Some(replies) = &mut member.replies {
@@ -110,13 +110,13 @@ impl Audiences {
         self.muted += 1;
     }
 
-    /// Whether the connection gets no more messages, or had this slot last and its subscriptions are not all removed.
+    /// Whether the connection of this slot receives no messages. It may have ended, and still have subscriptions.
     pub fn is_muted(&self, slot: Slot) -> bool {
         self.members.get(slot as usize).is_some_and(|member| member.is_muted)
     }
 
-    /// The connection, which is muted, is over. Its subscriptions are to be removed by [`Audiences::remove_subscription`], and
-    /// then it is to be forgotten.
+    /// The connection, which is muted, has ended. The caller must remove its subscriptions
+    /// ([`Audiences::remove_subscription`]) and then call [`Audiences::forget`].
     pub fn disconnect(&mut self, slot: Slot) {
         let member = &mut self.members[slot as usize];
         if let Some(replies) = member.replies.take() {
@@ -126,7 +126,7 @@ impl Audiences {
         member.generation = (member.generation + 1) & ((1 << identity::GENERATION_BITS) - 1);
     }
 
-    /// The last subscription of a connection that is over was removed: its slot may be used again.
+    /// The last subscription of an ended connection has been removed: its slot may be used again.
     pub fn forget(&mut self, slot: Slot) {
         let member = &mut self.members[slot as usize];
         debug_assert!(member.is_muted && member.subscriptions.is_empty());
@@ -135,17 +135,17 @@ impl Audiences {
         self.muted -= 1;
     }
 
-    /// The connection that has, or had last, this slot.
+    /// The connection that has this slot, or had it last.
     pub fn key(&self, slot: Slot) -> ConnKey {
         ConnKey { shard: self.shard, slot, generation: self.members[slot as usize].generation }
     }
 
-    /// The connection that has this slot, if one has.
+    /// The open connection that has this slot, if there is one.
     pub fn live_key(&self, slot: Slot) -> Option<ConnKey> {
         self.members.get(slot as usize).filter(|member| member.is_live).map(|_| self.key(slot))
     }
 
-    /// Whether the connection lives in this shard.
+    /// Whether the connection is open and belongs to this shard.
     pub fn is_live(&self, key: ConnKey) -> bool {
         key.shard == self.shard && self.live_key(key.slot) == Some(key)
     }
@@ -167,17 +167,17 @@ impl Audiences {
 
     // ---- the turn
 
-    /// The turn's pages, and those that outboxes still refer to.
+    /// The turn's pages, and the pages that outboxes refer to.
     pub fn pages(&self) -> &Pages {
         &self.pages
     }
 
-    /// Likewise, for a connection that takes its part.
+    /// Like [`Audiences::pages`].
     pub fn pages_mut(&mut self) -> &mut Pages {
         &mut self.pages
     }
 
-    /// Closes the turn's pages: every subscriber is sent its part.
+    /// Closes the turn's pages, and sends every subscriber its part.
     pub fn end_turn(&mut self, port: &mut impl Port) {
         let touched = self.table.take_touched();
         for &audience in &touched {
@@ -189,26 +189,26 @@ impl Audiences {
     }
 }
 
-/// What simulations check between steps.
+/// For simulations.
 #[cfg(any(test, fuzzing))]
 impl Audiences {
-    /// Whether nothing is kept of any channel.
+    /// Whether there is no audience.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// `subscribed` replies that are held back.
+    /// Number of `subscribed` replies that are held back.
     pub fn held_back(&self) -> usize {
         self.held_back
     }
 
-    /// Subscriptions of the connection, and changes of them that it waits for.
+    /// Numbers of the connection's subscriptions, and of its changes that are not acknowledged.
     pub fn subscriptions_of(&self, slot: Slot) -> (usize, usize) {
         let subscriptions = &self.members[slot as usize].subscriptions;
         (subscriptions.len(), subscriptions.iter().map(|subscription| usize::from(subscription.pending)).sum())
     }
 
-    /// Panics where the table, the members and the counts disagree.
+    /// Panics if the table, the members and the counts disagree.
     pub fn check(&self) {
         let (mut live, mut interest, mut held_back, mut muted) = (0, 0, 0, 0);
         for (slot, member) in self.members.iter().enumerate() {

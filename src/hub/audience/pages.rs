@@ -1,12 +1,12 @@
-//! Turn buffers: the bytes that a shard says, written once and shared by everyone who is sent them.
+//! Pages: buffers of bytes to send, written once and shared by all connections that send them.
 //!
-//! A page is filled end to end during a turn and then only read. Whoever still has to send a part of it keeps a [`Chunk`]
-//! (a range) and one reference; the last release gives the page back to the pool. The counts are plain integers because
-//! pages never leave their shard.
+//! A page is filled during a turn and only read afterwards. An outbox that has yet to send a part of it keeps a [`Chunk`] (a
+//! range) and one reference. The last release returns the page to the pool. The reference counts are plain integers,
+//! because pages never leave their shard.
 
 use slab::Slab;
 
-/// Name of a page within its [`Pages`].
+/// Index of a page in its [`Pages`].
 pub type PageId = u32;
 
 /// A range of a page. Holding one across turns costs one reference ([`Pages::hold`], [`Pages::release`]).
@@ -43,11 +43,11 @@ pub struct Pages {
     pages: Slab<Page>,
     pool: Vec<Vec<u8>>,
     pool_bytes: usize,
-    /// Capacity of all of them, pooled or in use.
+    /// Capacity of all pages, pooled or in use.
     held_bytes: usize,
-    /// What was gathered last.
+    /// Result of the last [`Pages::gather`].
     gathered: Vec<u8>,
-    /// The turn's page for bytes that go to one connection each.
+    /// The turn's page for frames to single connections.
     single: Option<PageId>,
 }
 
@@ -68,7 +68,7 @@ impl Pages {
         self.pages.insert(Page { data, references: 1 }) as PageId
     }
 
-    /// Has `write` append to the page, and returns what it wrote. Bytes that a chunk may cover are never changed.
+    /// Lets `write` append to the page. Returns the chunk of the appended bytes. Bytes that a chunk may cover never change.
     pub fn append(&mut self, page: PageId, write: impl FnOnce(&mut Vec<u8>)) -> Chunk {
         let data = &mut self.pages[page as usize].data;
         let (start, before) = (data.len() as u32, data.capacity());
@@ -77,8 +77,8 @@ impl Pages {
         Chunk { page, start, end: data.len() as u32 }
     }
 
-    /// Has `write` append bytes for one connection: a reply, a heartbeat, a close frame. They share a page, which the writer
-    /// holds until [`Pages::end_turn`].
+    /// Lets `write` append bytes for one connection: a reply, a heartbeat, a close frame. Such bytes share a page, which
+    /// holds a reference of its own until [`Pages::end_turn`].
     pub fn append_single(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Chunk {
         let page = match self.single {
             Some(page) if !self.is_full_for(page, 0) => page,
@@ -112,7 +112,7 @@ impl Pages {
         &self.pages[chunk.page as usize].data[chunk.start as usize..chunk.end as usize]
     }
 
-    /// The bytes of several chunks, copied end to end: until the next call.
+    /// The bytes of several chunks, copied into one buffer that the next call overwrites.
     pub fn gather(&mut self, chunks: impl Iterator<Item = Chunk>) -> &[u8] {
         let Pages { pages, gathered, .. } = self;
         gathered.clear();
@@ -127,7 +127,7 @@ impl Pages {
         self.pages[page as usize].references += 1;
     }
 
-    /// Gives a reference back; the last one returns the page to the pool.
+    /// Removes a reference. The last one returns the page to the pool.
     pub fn release(&mut self, page: PageId) {
         let entry = &mut self.pages[page as usize];
         entry.references -= 1;
@@ -145,7 +145,7 @@ impl Pages {
         }
     }
 
-    /// Copies `chunk` into a page of exactly its size, with one reference. The original's reference stays the caller's.
+    /// Copies `chunk` into a page of exactly its size, with one reference. The caller keeps its reference to the original.
     pub fn copy(&mut self, chunk: Chunk) -> Chunk {
         let data = self.bytes(chunk).to_vec();
         self.held_bytes += data.capacity();
@@ -154,7 +154,8 @@ impl Pages {
         Chunk { page, start: 0, end }
     }
 
-    /// Copies `chunk` behind `last`, if nobody else refers to that one's page and it ends there. Returns `last` with the copy.
+    /// Appends a copy of `chunk` to the page of `last`, if that page has no other reference and ends with `last`. Returns
+    /// `last` extended by the copy.
     pub fn copy_behind(&mut self, last: Chunk, chunk: Chunk) -> Option<Chunk> {
         let page = &self.pages[last.page as usize];
         let is_own = page.references == 1 && page.data.len() == last.end as usize && last.page != chunk.page;
@@ -168,24 +169,24 @@ impl Pages {
         Some(Chunk { end: last.end + chunk.len() as u32, ..last })
     }
 
-    /// Whether a chunk is so small a part of its page that keeping the page alive for it is waste.
+    /// Whether a chunk is too small a part of its page to keep the page alive.
     pub fn pins_too_much(&self, chunk: Chunk) -> bool {
         chunk.len() * PINNED_FOLD < self.pages[chunk.page as usize].data.capacity()
     }
 
-    /// Whether `more` bytes should go to a fresh page instead of this one.
+    /// Whether `more` bytes must go to another page.
     #[inline]
     pub fn is_full_for(&self, page: PageId, more: usize) -> bool {
         let len = self.pages[page as usize].data.len();
         len > 0 && len + more > PAGE_BYTES
     }
 
-    /// Pages that somebody refers to.
+    /// Number of pages in use.
     pub fn held_count(&self) -> usize {
         self.pages.len()
     }
 
-    /// Heap bytes of the pages that somebody refers to, and of the pool.
+    /// Heap bytes of the pages in use and in the pool.
     pub fn held_bytes(&self) -> usize {
         let walked = || self.pages.iter().map(|(_, page)| page.data.capacity()).sum::<usize>() + self.pool_bytes;
         debug_assert_eq!(self.held_bytes, walked());
@@ -193,14 +194,14 @@ impl Pages {
     }
 }
 
-/// A page is closed at this size; only a single larger message makes a larger page.
+/// A page is closed at this size. Only a single larger message makes a larger page.
 pub const PAGE_BYTES: usize = 64 * 1024;
-/// A page begins with this capacity, which is also the least that the pool keeps: so a turn with one short message
-/// allocates nothing, and what one slow reader pins of it is little.
+/// Initial capacity of a page, and the smallest page that the pool keeps. So a turn with one short message allocates
+/// nothing, and a slow reader keeps little memory alive for it.
 const PAGE_BYTES_MIN: usize = 1024;
-/// What waits keeps at most so many times its bytes alive: of a page that grew by doubling, half may be empty.
+/// Waiting output keeps at most this many times its bytes alive. It is 2, because a page grows by doubling.
 pub const PINNED_FOLD: usize = 2;
-/// What the pool may keep.
+/// Limit of the pool.
 pub const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
@@ -236,22 +237,22 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_one_reader_share_a_page() {
+    fn copies_for_one_reader_share_a_page() {
         let mut pages = Pages::default();
         let page = pages.open();
         pages.append(page, |out| out.extend_from_slice(b"one two three"));
         let (one, two) = (Chunk { page, start: 0, end: 4 }, Chunk { page, start: 4, end: 8 });
         assert_eq!(pages.copy_behind(one, two), None, "the page has a writer");
         let copy = pages.copy(one);
-        let copy = pages.copy_behind(copy, two).expect("nobody else refers to the copy");
+        let copy = pages.copy_behind(copy, two).expect("the copy has one reference");
         assert_eq!(pages.bytes(copy), b"one two ");
-        assert_eq!(pages.copy_behind(Chunk { end: 4, ..copy }, two), None, "something follows there");
+        assert_eq!(pages.copy_behind(Chunk { end: 4, ..copy }, two), None, "other bytes follow in the page");
         pages.hold(copy.page);
-        assert_eq!(pages.copy_behind(copy, two), None, "somebody else reads it");
+        assert_eq!(pages.copy_behind(copy, two), None, "the page has another reference");
         let full = Chunk { page, start: 0, end: PAGE_BYTES as u32 };
         pages.append(page, |out| out.resize(PAGE_BYTES, 0));
         pages.release(copy.page);
-        assert_eq!(pages.copy_behind(copy, full), None, "a page has a size");
+        assert_eq!(pages.copy_behind(copy, full), None, "a page has a maximum size");
     }
 
     #[test]

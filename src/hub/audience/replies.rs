@@ -1,4 +1,4 @@
-//! What a connection is answered, and when: at once, or behind the replies of earlier requests that wait for an owner.
+//! Replies to requests: sent at once, or queued behind the replies of earlier requests that wait for a channel's owner.
 
 use super::super::{Port, Urgency};
 use super::Audiences;
@@ -7,13 +7,13 @@ use crate::wire::frame;
 use std::collections::VecDeque;
 
 impl Audiences {
-    /// Sends the connection a frame that answers no request, now.
+    /// Sends the connection a frame at once, ahead of replies that wait.
     pub fn say_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         let chunk = self.pages.append_single(write);
         port.lay(&mut self.pages, slot, chunk, Urgency::Soon);
     }
 
-    /// Answers the request that was just read: at once, or behind the replies that wait.
+    /// Answers the request that was just read: at once, or after the replies that wait.
     pub fn say(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(replies) = &mut self.members[slot as usize].replies else {
             return self.say_now(slot, port, write);
@@ -23,7 +23,7 @@ impl Audiences {
         replies.push(reply);
     }
 
-    /// Sends a frame about an audience that answers no request, but must not overtake the `subscribed` of that audience.
+    /// Sends a frame about an audience that does not answer a request. It must not overtake the audience's `subscribed`.
     pub(super) fn say_unasked(
         &mut self,
         slot: Slot,
@@ -42,7 +42,7 @@ impl Audiences {
         self.members[slot as usize].replies.get_or_insert_default().reserve()
     }
 
-    /// Fills a reserved place, and sends what no longer waits. `opens`: see [`Replies::fill`].
+    /// Fills a reserved place, and sends the replies that no longer wait. `opens`: see [`Replies::fill`].
     pub(super) fn reply(
         &mut self,
         slot: Slot,
@@ -76,7 +76,7 @@ impl Audiences {
     }
 }
 
-/// The replies of one connection that wait, in request order. The first one waits for an owner; the others are behind it.
+/// The replies of one connection that wait, in request order. The first waits for an owner, the others for the first.
 #[derive(Default)]
 pub(super) struct Replies {
     /// Number of the first request in the queue.
@@ -84,22 +84,22 @@ pub(super) struct Replies {
     queue: VecDeque<Reply>,
 }
 
-/// Heap bytes of a reply that waits, without its text.
+/// Heap bytes of a waiting reply, without its text.
 pub const REPLY_BYTES: usize = size_of::<Reply>();
 
 enum Reply {
     /// The owner has not answered.
     Waiting,
-    /// Whole frames, to be sent as soon as nothing waits before them.
+    /// Whole frames, to be sent once no earlier reply waits.
     Ready {
         bytes: Vec<u8>,
-        /// The audience that this reply tells the client it has entered: the audience's next messages follow it here.
+        /// The audience whose `subscribed` this is. The audience's next messages are appended to it.
         opens: Option<u32>,
     },
 }
 
 impl Replies {
-    /// Takes a place in the order; the number names it.
+    /// Reserves the next place in the order. Returns its number.
     pub fn reserve(&mut self) -> u32 {
         self.queue.push_back(Reply::Waiting);
         self.first.wrapping_add(self.queue.len() as u32 - 1)
@@ -112,13 +112,13 @@ impl Replies {
         }
     }
 
-    /// Adds a reply that is ready, behind everything.
+    /// Appends a reply that is ready.
     pub fn push(&mut self, bytes: Vec<u8>) {
         self.queue.push_back(Reply::Ready { bytes, opens: None });
     }
 
-    /// The `subscribed` of this audience that is held back, if one is: the audience's next messages are appended to it. Any
-    /// later place would be too late, because the channel's `unsubscribed` may wait in between.
+    /// The `subscribed` of this audience that is held back, if there is one. The audience's next messages are appended to it,
+    /// not to a later reply, because the channel's `unsubscribed` may wait in between.
     pub fn held(&mut self, audience: u32) -> Option<&mut Vec<u8>> {
         self.queue.iter_mut().rev().find_map(|reply| match reply {
             Reply::Ready { bytes, opens } if *opens == Some(audience) => Some(bytes),
@@ -126,7 +126,7 @@ impl Replies {
         })
     }
 
-    /// Drops the messages that follow `subscribed` replies, and takes no more.
+    /// Drops the messages that were appended to `subscribed` replies. Later ones are not appended.
     pub fn drop_messages(&mut self) {
         for reply in &mut self.queue {
             if let Reply::Ready { bytes, opens } = reply
@@ -137,7 +137,7 @@ impl Replies {
         }
     }
 
-    /// `subscribed` replies that are held back.
+    /// Number of `subscribed` replies that are held back.
     pub fn held_count(&self) -> usize {
         let is_held = |reply: &&Reply| matches!(reply, Reply::Ready { opens: Some(_), .. });
         self.queue.iter().filter(is_held).count()
@@ -157,7 +157,7 @@ impl Replies {
         }
     }
 
-    /// Replies that wait or are held back.
+    /// Number of replies that wait or are held back.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
@@ -167,7 +167,7 @@ impl Replies {
         self.queue.is_empty()
     }
 
-    /// Bytes held back.
+    /// Bytes that are held back.
     pub fn held_bytes(&self) -> usize {
         let bytes = |reply: &Reply| match reply {
             Reply::Ready { bytes, .. } => bytes.len(),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_leave_in_request_order_whatever_is_answered_first() {
+    fn replies_are_sent_in_request_order() {
         let mut replies = Replies::default();
         let (first, second) = (replies.reserve(), replies.reserve());
         replies.push("pong".into());
@@ -200,7 +200,7 @@ mod tests {
         assert!(replies.is_empty());
 
         let third = replies.reserve();
-        replies.fill(first, "an answer that comes twice".into(), None);
+        replies.fill(first, "a second reply to a request".into(), None);
         check_sent(&mut replies, &[]);
         replies.fill(third, "third".into(), None);
         check_sent(&mut replies, &["third"]);
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_channel_that_a_held_reply_opens_waits_behind_it() {
+    fn messages_of_a_channel_wait_behind_its_subscribed_only() {
         const A: u32 = 5;
         let mut replies = Replies::default();
         let first = replies.reserve();
         let subscribe = replies.reserve();
         let unsubscribe = replies.reserve();
         replies.push("pong".into());
-        assert!(replies.held(A).is_none(), "a is not answered yet");
+        assert!(replies.held(A).is_none(), "the request for a has no reply yet");
         replies.fill(subscribe, "subscribed".into(), Some(A));
         assert!(replies.held(A + 1).is_none());
         replies.held(A).unwrap().extend_from_slice(b" message");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_opened_twice_waits_behind_the_last() {
+    fn messages_wait_behind_the_last_subscribed_of_their_channel() {
         let mut replies = Replies::default();
         let requests = [replies.reserve(), replies.reserve(), replies.reserve()];
         replies.fill(requests[1], "one".into(), Some(5));

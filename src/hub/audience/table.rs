@@ -12,21 +12,21 @@ use smallvec::SmallVec;
 pub struct Audience {
     name: ChannelName,
     hash: u64,
-    /// Connections that the owner has counted in.
+    /// Connections that the owner counts.
     subscribers: SmallVec<[Subscriber; 2]>,
-    /// Members that refer to this entry, live or not.
+    /// Number of members that refer to this entry, counted by the owner or not.
     interest: u32,
     kind: Kind,
     /// The page that holds the turn's messages.
     page: Option<PageId>,
 }
 
-/// A connection that receives what is published.
+/// A connection that receives the audience's messages.
 #[derive(Clone, Copy)]
 pub struct Subscriber {
     /// The connection.
     pub slot: Slot,
-    /// Where in the turn's page its part begins.
+    /// Start of its part of the turn's page.
     pub from: u32,
 }
 
@@ -41,17 +41,17 @@ impl Audience {
         self.hash
     }
 
-    /// What distinguishes it from other audiences of the channel.
+    /// The kind of its subscribers.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Subscribers, without those that the owner has not counted in.
+    /// Number of subscribers that the owner counts.
     pub fn len(&self) -> usize {
         self.subscribers.len()
     }
 
-    /// Whether no message has to be encoded.
+    /// Whether there are no subscribers, so that messages are not encoded.
     pub fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
     }
@@ -61,7 +61,7 @@ impl Audience {
         self.subscribers[position as usize]
     }
 
-    /// Has the part of the turn's page that the subscriber is sent begin at `from`.
+    /// Lets the subscriber's part of the turn's page start at `from`.
     pub fn start_at(&mut self, position: u32, from: u32) {
         self.subscribers[position as usize].from = from;
     }
@@ -71,12 +71,12 @@ impl Audience {
         self.page
     }
 
-    /// Goes on in another page.
+    /// Continues in another page.
     pub fn set_page(&mut self, page: PageId) {
         self.page = Some(page);
     }
 
-    /// Takes the page and the subscribers, to send each its part. The subscribers are given back by
+    /// Takes the page and the subscribers, to send each its part. The caller must return the subscribers by
     /// [`Audience::put_subscribers`].
     pub fn take_for_layout(&mut self) -> Option<(PageId, SmallVec<[Subscriber; 2]>)> {
         Some((self.page.take()?, std::mem::take(&mut self.subscribers)))
@@ -95,18 +95,18 @@ pub struct Table {
     by_name: HashTable<u32>,
     /// Audiences that have messages in this turn.
     touched: Vec<u32>,
-    /// Subscribers of all audiences.
+    /// Number of subscribers of all audiences.
     live: usize,
 }
 
 impl Table {
-    /// The index of an audience, if a connection has to do with it.
+    /// The index of an audience, if it exists.
     pub fn find(&self, channel: Channel<'_>, hash: u64, kind: Kind) -> Option<u32> {
         let is_meant = |audience: &Audience| audience.name.as_channel() == channel && audience.kind == kind;
         self.by_name.find(hash, |&index| is_meant(&self.audiences[index as usize])).copied()
     }
 
-    /// The index of an audience, entered if it was not there. The caller adds its interest.
+    /// The index of an audience, which is added if necessary. The caller must add its interest.
     pub fn find_or_enter(&mut self, channel: Channel<'_>, hash: u64, kind: Kind) -> u32 {
         if let Some(index) = self.find(channel, hash, kind) {
             return index;
@@ -119,12 +119,12 @@ impl Table {
         index
     }
 
-    /// The audience of an index.
+    /// The audience at an index.
     pub fn get(&self, index: u32) -> &Audience {
         &self.audiences[index as usize]
     }
 
-    /// The audience of an index.
+    /// The audience at an index.
     pub fn get_mut(&mut self, index: u32) -> &mut Audience {
         &mut self.audiences[index as usize]
     }
@@ -152,13 +152,13 @@ impl Table {
         self.get_mut(index).interest += 1;
     }
 
-    /// One member less refers to the audience, which is forgotten if it was the last.
+    /// One member less refers to the audience. The audience is removed after the last.
     pub fn remove_interest(&mut self, index: u32) {
         self.get_mut(index).interest -= 1;
         self.forget_if_idle(index);
     }
 
-    /// Forgets the audience if no member refers to it and it has no messages in this turn.
+    /// Removes the audience if no member refers to it and it has no messages in this turn.
     pub fn forget_if_idle(&mut self, index: u32) {
         let Table { audiences, by_name, .. } = self;
         let entry = &audiences[index as usize];
@@ -171,7 +171,7 @@ impl Table {
         audiences.remove(index as usize);
     }
 
-    /// The page to append to; opened, and the audience marked as touched, if this is its first message of the turn.
+    /// The page to append to. The audience's first message of the turn opens it, and marks the audience as touched.
     pub fn page(&mut self, index: u32, pages: &mut Pages) -> PageId {
         let entry = &mut self.audiences[index as usize];
         *entry.page.get_or_insert_with(|| {
@@ -180,18 +180,18 @@ impl Table {
         })
     }
 
-    /// Audiences touched in this turn; the list comes back by [`Table::give_back`].
+    /// Takes the list of audiences touched in this turn. The caller must return it by [`Table::give_back`].
     pub fn take_touched(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.touched)
     }
 
-    /// Takes the list back, so that its memory is used again.
+    /// Takes the list back, to reuse its memory.
     pub fn give_back(&mut self, mut touched: Vec<u32>) {
         touched.clear();
         self.touched = touched;
     }
 
-    /// Subscribers of all audiences.
+    /// Number of subscribers of all audiences.
     pub fn live(&self) -> usize {
         debug_assert_eq!(self.live, self.audiences.iter().map(|(_, audience)| audience.len()).sum::<usize>());
         self.live
@@ -203,7 +203,7 @@ impl Table {
         self.audiences.is_empty()
     }
 
-    /// What the members' references add up to.
+    /// Number of the members' references to all audiences.
     #[cfg(any(test, fuzzing))]
     pub fn interest(&self) -> usize {
         self.audiences.iter().map(|(_, audience)| audience.interest as usize).sum()
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_audience_is_forgotten_when_no_member_and_no_page_needs_it() {
+    fn an_audience_is_removed_once_it_has_no_member_and_no_page() {
         let (mut table, mut pages) = (Table::default(), Pages::default());
         let channel = Channel::parse("a").unwrap();
         let index = table.find_or_enter(channel, 7, Kind::Native);
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(table.find(channel, 7, Kind::Native), Some(index), "it has messages in this turn");
 
         let touched = table.take_touched();
-        assert_eq!(touched, [index], "touched once, however often it is written to");
+        assert_eq!(touched, [index], "an audience is listed once per turn");
         let (page, subscribers) = table.get_mut(index).take_for_layout().expect("it has messages");
         pages.release(page);
         table.get_mut(index).put_subscribers(subscribers);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_of_one_hash_are_told_apart() {
+    fn channels_with_equal_hashes_are_distinguished() {
         let mut table = Table::default();
         let [a, b] = ["a", "b"].map(|name| Channel::parse(name).unwrap());
         let [first, second] = [a, b].map(|channel| table.find_or_enter(channel, 7, Kind::Native));
