@@ -15,13 +15,14 @@
 //!  │ the same, with its own listener (SO_REUSEPORT)    │
 //!  └───────────────────────────────────────────────────┘
 //!  ┌─ HTTP ─ any core ─────────────────────────────────┐
-//!  │ axum ─► lines ─► an admin session of shard 0      │◄── monitoring, orchestrators, backends elsewhere
-//!  │ webhooks ◄─ events ◄─ another admin session       │──► URLs of the backend
+//!  │ axum ─► typed requests ─► a session of each shard │◄── monitoring, orchestrators, backends elsewhere
+//!  │ webhooks ◄─ events ◄─ another session of shard 0  │──► URLs of the backend
 //!  └───────────────────────────────────────────────────┘
 //! ```
 //!
-//! The HTTP thread ([`control`]) is not a shard. It is an admin client inside the process: shard 0 serves one end of a socket
-//! pair as an admin session, with its window, its ordered replies and its place in the turn. So shards need no second interface.
+//! The HTTP thread ([`http`] and [`webhook`]) is not a shard. It is an admin client inside the process: each shard serves it a
+//! session as it serves the sessions of the admin socket, with a window, ordered replies and a place in the turn, but with Rust
+//! values over a channel instead of JSON over a socket. A publish goes to the shard that owns the channel.
 //!
 //! # One turn of a shard
 //!
@@ -77,16 +78,17 @@
 //! # Layers
 //!
 //! A module uses only modules below it, which `tests/it/layering.rs` checks:
-//! `main → server → {shard, control} → admin → hub → api → protocol → wire → {config, metrics}`.
+//! `main → server → {http, webhook, shard} → admin → hub → api → protocol → wire → {config, metrics}`.
 
 pub mod admin;
 pub mod api;
 pub mod config;
-pub mod control;
+pub mod http;
 pub mod hub;
 pub mod ids;
 pub mod metrics;
 pub mod protocol;
 pub mod server;
 pub mod shard;
+pub mod webhook;
 pub mod wire;

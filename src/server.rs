@@ -2,6 +2,7 @@
 
 mod apportion;
 pub mod capacity;
+pub mod http_thread;
 mod listeners;
 pub mod log;
 pub mod machine;
@@ -9,8 +10,10 @@ pub mod signals;
 mod supervisor;
 mod systemd;
 
+use crate::admin::link::{self, Opener};
+use crate::api::Phase;
 use crate::config::{Config, Invalid, Live, Pin};
-use crate::control as http;
+use crate::hub::placement::Placement;
 use crate::ids::{SHARDS_MAX, ShardId};
 use crate::shard::doorbell::Doorbell;
 use crate::shard::mesh;
@@ -19,6 +22,7 @@ use crate::shard::{DOORBELL, Parts, Shard, Shared};
 use anyhow::{Context, ensure};
 use capacity::Capacity;
 use crossbeam_channel::{Sender, bounded, unbounded};
+use http_thread::HttpThread;
 use listeners::{AdminSocket, listen, listen_http};
 use log::Log;
 use machine::Machine;
@@ -29,7 +33,6 @@ use signals::Calls;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::RawFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
@@ -60,9 +63,10 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
     let shared = share(&polls, calls.sender, log.lines_dropped)?;
     let (shards, orders) = build(polls, listeners, &admin, &shared, &live)?;
     let (listener, http_address) = http.unzip();
-    let http = http::Control::start(http::Parts {
+    let http = HttpThread::start(http_thread::Parts {
         listener,
-        sessions: sessions(orders[0].clone(), shared.clone()),
+        opener: opener(orders.clone(), shared.clone()),
+        placement: Placement::new(0, config.shards, shared.seed),
         app_id: config.app_id.clone(),
         listen: address,
         live: live.clone(),
@@ -86,7 +90,7 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
     let (begin, begun) = bounded(1);
     let run = move || begun.recv().map_or((), |()| supervisor.run());
     thread::Builder::new().name("supervisor".into()).spawn(run).context(NO_THREAD)?;
-    remote.enter(http::Phase::Serving);
+    remote.enter(Phase::Serving);
     announce(&config, &machine, &live, address, http_address);
     if let Some(address) = http_address {
         announce_console(&remote, address);
@@ -163,16 +167,19 @@ fn join(threads: Vec<JoinHandle<io::Result<()>>>) -> anyhow::Result<()> {
     result
 }
 
-/// Admin sessions within the process, all with shard 0, because they are few.
-fn sessions(order: Sender<Order>, shared: Arc<Shared>) -> http::Sessions {
-    Box::new(move || {
-        let (ours, theirs) = UnixStream::pair()?;
-        theirs.set_nonblocking(true)?;
-        order
-            .send(Order::Adopt(mio::net::UnixStream::from_std(theirs)))
-            .map_err(|_| io::Error::other("the shard has stopped"))?;
-        shared.doorbells[0].ring()?;
-        Ok(ours)
+/// Opens sessions of this process's own threads with the shards.
+fn opener(orders: Vec<Sender<Order>>, shared: Arc<Shared>) -> Opener {
+    Arc::new(move |shard, outlet| {
+        let ring = shared.clone();
+        let bell = move || {
+            if let Err(error) = ring.doorbells[usize::from(shard)].ring() {
+                tracing::error!(%error, shard, "cannot wake a shard");
+            }
+        };
+        let (link, seat) = link::link(Arc::new(bell), outlet);
+        orders.get(usize::from(shard))?.send(Order::Adopt(seat)).ok()?;
+        link.ring();
+        Some(link)
     })
 }
 
@@ -242,7 +249,7 @@ fn log_costs(config: &Config, machine: &Machine) {
     capacity.warnings(config, machine).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
-fn announce_console(http: &http::Remote, address: SocketAddr) {
+fn announce_console(http: &http_thread::Remote, address: SocketAddr) {
     match http.console_closed() {
         Some(why) => tracing::info!("{why}"),
         None => tracing::info!("the console is at http://{address}/console"),

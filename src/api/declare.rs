@@ -49,10 +49,7 @@ macro_rules! operations {
             pub fn read(name: &str, members: &impl Members) -> Result<Request, Refusal> {
                 match name {
                     $($name => Ok(Request::$Operation($Operation {
-                        $($member: {
-                            let name = stringify!($member);
-                            $read(Member { name, given: members.given(name) } $(, $argument)*)?
-                        },)*
+                        $($member: $read(Member::of(stringify!($member), members) $(, $argument)*)?,)*
                     })),)+
                     _ => Err(Refusal::UnknownCommand(OPERATIONS)),
                 }

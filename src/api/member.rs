@@ -31,8 +31,15 @@ pub trait Members {
 
 /// One member of a declaration: its name, and what was given for it.
 pub struct Member<'a> {
-    pub(super) name: &'static str,
-    pub(super) given: Option<Given<'a>>,
+    name: &'static str,
+    given: Option<Given<'a>>,
+}
+
+impl<'a> Member<'a> {
+    /// The member of this name.
+    pub fn of(name: &'static str, members: &'a impl Members) -> Member<'a> {
+        Member { name, given: members.given(name) }
+    }
 }
 
 impl Member<'_> {

@@ -3,7 +3,7 @@
 //! * [`operation`] declares the operations, says which shard answers each, and declares the replies.
 //! * [`member`] reads the members of a request, whatever entry point they came by, and writes them.
 //! * [`refusal`] says why there is no reply.
-//! * [`publish`] is the one operation whose request borrows from what was read.
+//! * [`phase`] is how far the server is; [`publish`] is the one operation whose request borrows from what was read.
 //! * [`declare`] has the macros, [`value`] the values of members and replies.
 //!
 //! The admin socket, the command line, HTTP and letters between shards use these types. JSON exists only at the entry
@@ -14,11 +14,13 @@
 pub mod declare;
 pub mod member;
 pub mod operation;
+pub mod phase;
 pub mod publish;
 pub mod refusal;
 pub mod value;
 
 pub use operation::{Command, ConnectionInfo, Reply, Request, Route, Rows};
+pub use phase::Phase;
 pub use publish::Publish;
 pub use refusal::Refusal;
 pub use value::{By, Operation, Share};

@@ -19,7 +19,7 @@ pub mod message;
 pub mod observe;
 mod operators;
 pub mod outgoing;
-mod placement;
+pub mod placement;
 mod publishing;
 mod requests;
 

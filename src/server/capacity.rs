@@ -3,13 +3,13 @@
 //!
 //! Everything that can grow has a term here, with sizes from the module that it belongs to, so that they stay current.
 
+use super::http_thread;
 use super::machine::Machine;
 use crate::admin::lines::WAITING_BYTES;
 use crate::admin::session;
 use crate::api;
 use crate::config::{CONNECTIONS_AUTO_MAX, Config, bytes};
-use crate::control::webhook::{self, known, queue};
-use crate::control::{self, body, pipe, serving, walk};
+use crate::http::{body, serving, shards as sessions, walk};
 use crate::hub::admission::addresses;
 use crate::hub::admission::arrivals::{self, Named};
 use crate::hub::audience::REPLY_BYTES;
@@ -30,6 +30,7 @@ use crate::shard::output;
 use crate::shard::publish_budget::PublishBudget;
 use crate::shard::tls::{INCOMING_BYTES_MAX, SCRATCH_BYTES, SESSION_BYTES};
 use crate::shard::{ALLOWANCE_BYTES, BUFFERS_BYTES, READ_BYTES, REFUSALS_MAX};
+use crate::webhook::{self, queue, told};
 use crate::wire::decoder::Decoder;
 use std::fmt;
 
@@ -240,7 +241,7 @@ impl Kinds<'_> {
             term("client connections", self.connections, 1),
             term("HTTP connections", self.http, serving::CONNECTIONS_MAX as u64),
             term("webhooks", self.webhooks, webhook::DESCRIPTORS_EACH),
-            term("the control thread", 1, control::DESCRIPTORS_SPARE),
+            term("the HTTP thread", 1, http_thread::DESCRIPTORS_SPARE),
             term("a shard's listeners, poller and doorbell", self.shards, DESCRIPTORS_PER_SHARD),
             term("admin connections, log, spare", 1, DESCRIPTORS_SPARE),
         ]
@@ -307,12 +308,12 @@ impl Kinds<'_> {
             term(
                 "channels known to webhooks",
                 if posts(webhook::CHANNELS) { connections.saturating_mul(limits.subscriptions_max as u64) } else { 0 },
-                (2 * (in_table(known::ENTRY_BYTES) + NAME_BYTES_MAX)) as u64,
+                (2 * (in_table(told::CHANNEL_BYTES) + NAME_BYTES_MAX)) as u64,
             ),
             term(
                 "connections known to webhooks",
                 if posts(webhook::CONNECTIONS) { connections } else { 0 },
-                (2 * (in_table(known::ENTRY_BYTES) + SOCKET_ID_BYTES)) as u64,
+                (2 * in_table(told::CONNECTION_BYTES)) as u64,
             ),
             // With the body of a batch.
             term("a webhook's queue", webhooks, (queue::BYTES_MAX + queue::BATCH_BYTES_MAX) as u64),
@@ -343,12 +344,10 @@ impl Kinds<'_> {
                 http * walk::LISTINGS_MAX as u64,
                 (GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
             ),
-            // Lines that wait, lines being written, and one listing that is being gathered.
-            term(
-                "HTTP's connection to the shards",
-                http,
-                (2 * GROWTH * pipe::BYTES_MAX + GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64,
-            ),
+            // Refused beyond the limit, which the last request may pass.
+            term("HTTP's requests to the shards", http * shards, (sessions::BYTES_MAX + body::BYTES_MAX) as u64),
+            // One is gathered at a time.
+            term("a list of channels for HTTP", http, (GROWTH * walk::CHANNELS_MAX * LISTED_BYTES) as u64),
         ]
     }
 }
@@ -369,7 +368,7 @@ pub fn room(config: &Config, descriptors: u64) -> u64 {
     let http = if config.http.is_some() { serving::CONNECTIONS_MAX as u64 } else { 0 };
     let webhooks = webhook::DESCRIPTORS_EACH * config.live.webhooks.urls.len() as u64;
     let shards = DESCRIPTORS_PER_SHARD * config.shards as u64;
-    descriptors.saturating_sub(DESCRIPTORS_SPARE + control::DESCRIPTORS_SPARE + http + webhooks + shards)
+    descriptors.saturating_sub(DESCRIPTORS_SPARE + http_thread::DESCRIPTORS_SPARE + http + webhooks + shards)
 }
 
 /// The most connections that fit into these bytes while they are idle.
@@ -455,8 +454,6 @@ const GROWTH: usize = 2;
 const COUNTED_BYTES: usize = 16;
 /// A body as received, the values read from it, and the lines made of them.
 const HTTP_BODY_FOLD: usize = 3;
-/// A UUID, as text.
-const SOCKET_ID_BYTES: usize = 36;
 /// A channel in a listing.
 const LISTED_BYTES: usize = NAME_BYTES_MAX + 56;
 /// Memory of Linux for an idle TCP connection and its descriptor: socket, inode, file, epoll entry. Measured.
@@ -561,7 +558,7 @@ mod tests {
         check(with(1 << 30), "every client at every limit");
         check(with(10 << 20), "all connections idle");
         check(with(0), "enough for 0 such connections");
-        check(Machine { descriptors: 1000, ..MACHINE }, "raise the hard limit to 1338");
+        check(Machine { descriptors: 1000, ..MACHINE }, "raise the hard limit to 1336");
         check(Machine { tracked_max: Some(500), ..MACHINE }, "nf_conntrack_max=1024");
         check(Machine { backlog_max: Some(128), ..MACHINE }, "somaxconn=4096");
 
@@ -592,7 +589,7 @@ mod tests {
         let with = |bytes| Machine { memory: Some(Memory { bytes, whose: "the test" }), ..MACHINE };
         check(MACHINE, 1_000_000, "name a number for more");
         check(with(64 << 30), 1_000_000, "name a number for more");
-        check(Machine { descriptors: 1024, ..with(1 << 30) }, 686, "descriptors allow no more");
+        check(Machine { descriptors: 1024, ..with(1 << 30) }, 688, "descriptors allow no more");
         check(Machine { tracked_max: Some(262_144), ..MACHINE }, 262_144, "the firewall tracks no more");
         let held = idle_in(&config, 1 << 30);
         check(with(1 << 30), held, "memory holds no more");

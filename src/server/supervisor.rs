@@ -3,11 +3,11 @@
 
 use super::apportion::apportioned;
 use super::capacity::Capacity;
+use super::http_thread::Remote;
 use super::machine::Machine;
 use super::{Reread, fit, log_costs, reserve_descriptors, systemd};
-use crate::api::{Operation, Refusal, Reply, Share};
+use crate::api::{Operation, Phase, Refusal, Reply, Share};
 use crate::config::{Change, Config, Difference, Invalid, WARNING_INTERVAL};
-use crate::control::{Phase, Remote};
 use crate::hub::mail::Answer;
 use crate::ids::Asker;
 use crate::shard::Shared;
@@ -293,18 +293,19 @@ fn report(difference: &Difference) {
 mod tests {
     use super::*;
     use crate::config::{Flags, Settings};
-    use crate::control::{Control, Parts};
+    use crate::hub::placement::Placement;
+    use crate::server::http_thread::{HttpThread, Parts};
     use crossbeam_channel::unbounded;
-    use std::io;
     use std::sync::atomic::AtomicBool;
 
     #[test]
     fn a_stop_does_not_wait_for_a_reload_that_waits_for_a_file() {
         let read = || Settings::gather(&Flags::default(), |_| None).and_then(|settings| settings.validate());
         let config = read().expect("the defaults are valid");
-        let http = Control::start(Parts {
+        let http = HttpThread::start(Parts {
             listener: None,
-            sessions: Box::new(|| Err(io::ErrorKind::NotConnected.into())),
+            opener: Arc::new(|_, _| None),
+            placement: Placement::new(0, 1, [0; 4]),
             app_id: "1".into(),
             listen: config.listen,
             live: Arc::new(config.live.clone()),

@@ -1,7 +1,11 @@
-//! The admin connections of one shard: few, and each with buffers of its own.
+//! The admin sessions of one shard: connections of the admin socket, each with its own buffers, and the sessions of this
+//! process's own threads.
+
+mod in_process;
 
 use crate::admin::lines::reader::Parser;
 use crate::admin::lines::{LineSession, writer};
+use crate::admin::link::Seat;
 use crate::api::Refusal;
 use crate::config::Limits;
 use crate::hub::Hub;
@@ -10,10 +14,11 @@ use crate::ids::{Asker, ShardId};
 use crate::shard::clients::{Clients, ticks};
 use crate::shard::listener::Pause;
 use crate::shard::publish_budget::PublishBudget;
+use in_process::InProcess;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 /// The admin connections, and the listener that all shards share.
 pub struct Admins {
@@ -27,8 +32,7 @@ pub struct Admins {
     generation: u32,
     parser: Parser,
     line_bytes_max: usize,
-    /// Connections of this process's own, which are not counted as open.
-    own: usize,
+    in_process: InProcess,
     /// Bytes of lines that were read in this turn.
     pub read_bytes: usize,
     /// The slot that is served first.
@@ -75,7 +79,7 @@ impl Admins {
             generation: 0,
             parser: Parser::default(),
             line_bytes_max,
-            own: 0,
+            in_process: InProcess::new(me, shards),
             read_bytes: 0,
             first: 0,
             first_stream: 0,
@@ -112,7 +116,7 @@ impl Admins {
                         refuse(&mut socket);
                         continue;
                     }
-                    self.enter(socket, false);
+                    self.enter(socket);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_listener_ready = false,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
@@ -132,19 +136,23 @@ impl Admins {
         self.pause.due_in(now).filter(|_| self.is_listener_ready && self.listener.is_some())
     }
 
-    /// Serves a socket whose other end is in this process, for as long as it is open.
-    pub fn adopt(&mut self, mut socket: UnixStream, registry: &Registry, first_token: usize) -> io::Result<()> {
-        let token = Token(first_token + self.connections.vacant_key());
-        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.enter(socket, true);
-        self.own += 1;
-        Ok(())
+    /// A session of another thread of this process.
+    pub fn adopt(&mut self, seat: Seat) {
+        self.in_process.enter(seat);
     }
 
-    fn enter(&mut self, socket: UnixStream, is_own: bool) {
+    /// Serves this connection, whichever shard the listener would have given it to.
+    #[cfg(test)]
+    pub fn adopt_socket(&mut self, mut socket: UnixStream, registry: &Registry, first_token: usize) {
+        let token = Token(first_token + self.connections.vacant_key());
+        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE).expect("a poll");
+        self.enter(socket);
+    }
+
+    fn enter(&mut self, socket: UnixStream) {
         self.generation = self.generation.wrapping_add(1);
         let slot = self.connections.vacant_key() as u32;
-        let session = LineSession::new(self.me, self.shards, slot, self.generation, is_own);
+        let session = LineSession::new(self.me, self.shards, slot, self.generation, false);
         self.connections.insert(Admin {
             socket,
             session,
@@ -181,7 +189,7 @@ impl Admins {
         clients: &mut Clients,
         buffer: &mut [u8],
     ) {
-        let Admins { connections, parser, read_bytes, line_bytes_max, first, .. } = self;
+        let Admins { connections, parser, read_bytes, line_bytes_max, first, in_process, .. } = self;
         let slots = connections.capacity();
         let mut serving = Serving { parser, line_bytes_max: *line_bytes_max, read_bytes, budget, is_open };
         let start = *first;
@@ -190,17 +198,18 @@ impl Admins {
             if !is_open && admin.is_bulk {
                 continue;
             }
-            serving.line_bytes_max = if admin.session.is_own() { usize::MAX } else { *line_bytes_max };
             admin.serve(&mut serving, hub, clients, buffer);
             if serving.is_exhausted(hub) {
                 *first = slot + 1;
                 break;
             }
         }
+        in_process.serve(&mut serving, hub, clients);
     }
 
     /// Lets streams ask for what they are to say next, a few in a turn: pages of a snapshot take their time.
     pub fn stream(&mut self, hub: &mut Hub, clients: &mut Clients) {
+        self.in_process.stream(hub, clients);
         let (slots, start) = (self.connections.capacity(), self.first_stream);
         let mut left = STREAMS_PER_TURN;
         for slot in (start..slots).chain(0..start.min(slots)) {
@@ -216,19 +225,23 @@ impl Admins {
 
     /// Whether a stream could go on.
     pub fn may_stream(&self) -> bool {
-        self.connections.iter().any(|(_, admin)| admin.may_stream())
+        self.in_process.may_stream() || self.connections.iter().any(|(_, admin)| admin.may_stream())
     }
 
     /// Hands over what shards answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, clients: &mut Clients) {
-        if let Some(admin) = self.session(asker) {
+        if InProcess::has(asker) {
+            self.in_process.answer(asker, answer, hub, clients);
+        } else if let Some(admin) = self.session(asker) {
             admin.session.answer(asker, answer, hub, clients);
         }
     }
 
     /// Hands over what owners settled.
     pub fn settle(&mut self, asker: Asker, settled: Settled) {
-        if let Some(admin) = self.session(asker) {
+        if InProcess::has(asker) {
+            self.in_process.settle(asker, settled);
+        } else if let Some(admin) = self.session(asker) {
             admin.session.settle(asker, settled);
         }
     }
@@ -239,36 +252,37 @@ impl Admins {
 
     /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
     pub fn flush(&mut self, is_stopping: bool, hub: &mut Hub, clients: &mut Clients) {
-        let own = &mut self.own;
+        self.in_process.flush(is_stopping, hub, clients);
         self.connections.retain(|_, admin| {
             let goes_on = admin.flush(clients.now) && !admin.ends_stream(is_stopping, clients.now);
             if !goes_on {
                 admin.session.leave(hub, clients);
             }
-            *own -= usize::from(admin.session.is_own() && !goes_on);
             goes_on
         });
     }
 
     /// Whether a session could go on without being told by the poll.
     pub fn has_work(&self) -> bool {
-        self.connections.iter().any(|(_, admin)| admin.has_work())
+        self.in_process.has_work() || self.connections.iter().any(|(_, admin)| admin.has_work())
     }
 
     /// Whether publishes wait to be settled.
     pub fn is_settled(&self) -> bool {
-        self.connections.iter().all(|(_, admin)| admin.session.unsettled() == 0)
+        let is_settled = |(_, admin): (usize, &Admin)| admin.session.unsettled() == 0;
+        self.in_process.is_settled() && self.connections.iter().all(is_settled)
     }
 
     /// Whether no reply waits to be written to somebody who reads, and all streams are at their end.
     pub fn is_written(&self, now: u32) -> bool {
         let is_done = |admin: &Admin| admin.session.output.is_empty() || !admin.is_reading(now);
-        self.connections.iter().all(|(_, admin)| !admin.session.is_stream() && is_done(admin))
+        let has_ended = |(_, admin): (usize, &Admin)| !admin.session.is_stream() && is_done(admin);
+        self.in_process.has_no_stream() && self.connections.iter().all(has_ended)
     }
 
-    /// Open admin connections from elsewhere.
+    /// Open admin connections.
     pub fn count(&self) -> usize {
-        self.connections.len() - self.own
+        self.connections.len()
     }
 
     /// No more connections.
@@ -277,17 +291,20 @@ impl Admins {
     }
 }
 
-/// What serving needs of [`Admins`] beside the one connection.
-struct Serving<'a> {
+/// What serving a session needs beside the session.
+pub(super) struct Serving<'a> {
     parser: &'a mut Parser,
     line_bytes_max: usize,
-    read_bytes: &'a mut usize,
+    /// Bytes of requests that were read in this turn.
+    pub(super) read_bytes: &'a mut usize,
     budget: PublishBudget,
-    is_open: bool,
+    /// Sessions that publish to many subscribers are served too.
+    pub(super) is_open: bool,
 }
 
 impl Serving<'_> {
-    fn is_exhausted(&self, hub: &Hub) -> bool {
+    /// Whether the turn takes no more requests.
+    pub(super) fn is_exhausted(&self, hub: &Hub) -> bool {
         *self.read_bytes >= self.budget.read_bytes_max || self.budget.is_enough(hub.laid)
     }
 }

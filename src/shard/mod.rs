@@ -329,12 +329,7 @@ impl Shard {
                 Order::Shed { count, over_ms, begun } => {
                     let _ = begun.send(self.clients.ask_to_leave(Why::Shed, count, over_ms));
                 }
-                Order::Adopt(socket) => {
-                    if let Err(error) = self.admins.adopt(socket, self.poll.registry(), FIRST_ADMIN) {
-                        // The other end sees it close.
-                        tracing::warn!(shard = self.me, %error, "cannot serve a session of the process's own");
-                    }
-                }
+                Order::Adopt(seat) => self.admins.adopt(seat),
             }
         }
     }

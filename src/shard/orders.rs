@@ -2,12 +2,12 @@
 //! is heard in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
 //! operations outstanding at most, and every order answers a call or a signal, or brings one of a few sessions.
 
+use crate::admin::link::Seat;
 use crate::api::Operation;
 use crate::config::Live;
 use crate::hub::mail::Answer;
 use crate::ids::{Asker, ShardId};
 use crossbeam_channel::Sender;
-use mio::net::UnixStream;
 use std::sync::Arc;
 
 /// To a shard.
@@ -40,7 +40,7 @@ pub enum Order {
         begun: Sender<usize>,
     },
     /// Serve this as an admin session: its other end is in this process.
-    Adopt(UnixStream),
+    Adopt(Seat),
 }
 
 /// To the supervisor.

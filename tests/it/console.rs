@@ -396,9 +396,10 @@ fn connections_are_listed_looked_into_and_closed() {
     one.finish_writing();
     eventually("gone", || http.tell("disconnect", &body).status == 404);
     for (body, status, code) in [
-        (json!({}), 400, "malformed_request"),
+        (json!({}), 400, "missing_member"),
         (json!({"socket_id": 7}), 400, "malformed_request"),
         (json!({"socket_id": "x"}), 404, "not_found"),
+        (json!({"socket_id": "x", "cod": 4000}), 400, "malformed_request"),
         (json!({"socket_id": other.socket_id, "code": 1000}), 400, "malformed_request"),
         (json!({"socket_id": other.socket_id, "reason": "x".repeat(124)}), 413, "too_large"),
     ] {
@@ -406,6 +407,40 @@ fn connections_are_listed_looked_into_and_closed() {
     }
     other.expect_nothing_before_pong();
     eventually("it is in the log", || server.stderr().contains("disconnected over the console"));
+}
+
+#[test]
+fn subscribers_are_listed_and_unknown_parameters_refused() {
+    let server = start();
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(&server)).collect();
+    clients[1..].iter_mut().for_each(|client| client.subscribe("user:13"));
+    let mut http = Http::connect(&server);
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = http.asked(&format!("subscribers?channel=user:13&limit=3{after}"));
+        found.extend(page["subscribers"].as_array().expect("a list").iter().map(|row| row["socket_id"].clone()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    found.sort_by_key(ToString::to_string);
+    let mut expected: Vec<&str> = clients[1..].iter().map(|client| client.socket_id.as_str()).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    let one = http.asked(&format!("subscribers?channel=user:13&contains={}", clients[2].socket_id));
+    assert_eq!(one["subscribers"].as_array().map(Vec::len), Some(1));
+    for (path, code) in [
+        ("subscribers", "missing_member"),
+        ("subscribers?channel=not+legal", "invalid_channel"),
+        ("subscribers?chanel=a", "malformed_request"),
+        ("connections?limit=0", "malformed_request"),
+        ("busiest?bye=messages", "malformed_request"),
+    ] {
+        let path = format!("/api/{path}");
+        assert_eq!(http.console("GET", &path, LOCAL, "").refused(400), code, "{path}");
+    }
+    for path in ["/api/stats/x", "/api/tail", "/api/disconnects"] {
+        assert_eq!(http.console("GET", path, LOCAL, "").refused(404), "not_found", "{path}");
+    }
 }
 
 #[test]
@@ -419,13 +454,14 @@ fn what_is_published_arrives_as_it_is_written() {
     let body = "{\"channel\":\"a\",\n\"event\":\"</script>\\n\",\r\n\"data\":{\"n\":\r\n12345678901234567890.10}}";
     let published = http.console("POST", "/api/publish", &head, body);
     assert_eq!((published.status, published.json()), (200, json!({"subscribers": 1})));
-    client.expect("{\"event\":\"</script>\\n\",\"channel\":\"a\",\"data\":{\"n\":  12345678901234567890.10}}");
+    client.expect("{\"event\":\"</script>\\n\",\"channel\":\"a\",\"data\":{\"n\":\r\n12345678901234567890.10}}");
     let logged = |name: &str| server.stderr().lines().filter(|line| line.contains(name)).count();
     eventually("it is in the log, on one line", || logged("channel=a event=\"</script>\\n\"") == 1);
     let excluded = json!({"channel": "a", "event": "e", "data": null, "exclude": client.socket_id});
     assert_eq!(http.tell("publish", &excluded).json(), json!({"subscribers": 0}));
     for (body, status, code) in [
         (json!({"channel": "a"}), 400, "missing_member"),
+        (json!({"channel": "a", "event": "e", "exlude": "x"}), 400, "malformed_request"),
         (json!({"channel": "a b", "event": "e"}), 400, "invalid_channel"),
         (json!({"channel": "a", "event": "socket:e"}), 400, "reserved_event"),
         (json!({"channel": "a", "event": "e", "exclude": "x"}), 400, "malformed_request"),

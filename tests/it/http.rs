@@ -300,7 +300,7 @@ fn lists_that_nobody_reads_are_bounded() {
     let lists: Vec<Http> = std::iter::repeat_with(unread).take(8).collect();
     let mut http = Http::connect(&server);
     let refused = http.get(&target());
-    assert_eq!((refused.status, refused.body.as_str()), (503, "too many requests are under way\n"));
+    assert_eq!((refused.status, refused.body.as_str()), (503, "too many requests are outstanding\n"));
     drop(lists);
     eventually("there is room again", || http.get(&target()).status == 200);
 }

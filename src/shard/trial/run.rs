@@ -33,7 +33,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
     pub fn new(mut choices: Choices<I>) -> Run<I> {
         let shards = choices.of(&[1, 1, 2, 3]);
         let (proxy, is_secure) = (choices.of(&[None, None, Some("header"), Some("request")]), choices.one_in(3));
-        let house = House::new(shards, |live| {
+        let mut house = House::new(shards, |live| {
             live.certificate = is_secure.then(certificates::certificate);
             live.limits.message_bytes_max = MESSAGE_BYTES_MAX;
             limits(&mut choices, live);
@@ -46,7 +46,8 @@ impl<I: Iterator<Item = u8>> Run<I> {
             Some("header") => ("PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n", UPGRADE.to_owned()),
             Some(_) => ("", UPGRADE.replace("Host", "X-Forwarded-For: 192.0.2.7\r\nHost")),
         };
-        let publishers = (0..CHANNELS).map(|channel| Publisher::new(&house, choices.below(shards), channel)).collect();
+        let publishers =
+            (0..CHANNELS).map(|channel| Publisher::new(&mut house, choices.below(shards), channel)).collect();
         let tls = if is_secure { certificates::clients() } else { Vec::new() };
         Run { choices, house, peers: Vec::new(), publishers, readers: Vec::new(), tls, preface, head }
     }
@@ -170,7 +171,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         if self.readers.len() == READERS_MAX {
             self.readers.swap_remove(0);
         } else {
-            self.readers.push(Reader::new(&self.house, shard, is_tail));
+            self.readers.push(Reader::new(&mut self.house, shard, is_tail));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::House;
 use super::peer::CHANNELS;
-use crate::shard::orders::Order;
+use crate::shard::{FIRST_ADMIN, Shard};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,11 +16,12 @@ struct Session {
 }
 
 impl Session {
-    fn open(house: &House, shard: usize) -> Session {
+    fn open(house: &mut House, shard: usize) -> Session {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         ours.set_nonblocking(true).expect("a socket option");
         theirs.set_nonblocking(true).expect("a socket option");
-        house.order(shard, Order::Adopt(mio::net::UnixStream::from_std(theirs)));
+        let Shard { admins, poll, .. } = &mut house.shards[shard];
+        admins.adopt_socket(mio::net::UnixStream::from_std(theirs), poll.registry(), FIRST_ADMIN);
         Session { socket: ours, to_send: VecDeque::new(), inbound: Vec::new(), has_ended: false }
     }
 
@@ -56,7 +57,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(house: &House, shard: usize, channel: usize) -> Publisher {
+    pub fn new(house: &mut House, shard: usize, channel: usize) -> Publisher {
         assert!(channel < CHANNELS);
         Publisher { session: Session::open(house, shard), channel, published: 0, acknowledged: 0 }
     }
@@ -97,7 +98,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(house: &House, shard: usize, is_tail: bool) -> Reader {
+    pub fn new(house: &mut House, shard: usize, is_tail: bool) -> Reader {
         let mut session = Session::open(house, shard);
         let command = if is_tail { "tail" } else { "events" };
         session.to_send.extend(format!("{{\"id\":0,\"command\":\"{command}\"}}\n").bytes());

@@ -9,7 +9,7 @@ type Module = Vec<String>;
 
 /// Circles that are still there, each as the modules in it. A circle that has gone or has become smaller fails the test until it
 /// is taken off the list, so the list only becomes shorter. Do not add to it.
-const KNOWN: [&[&str]; 1] = [&["control::webhook::client", "control::webhook::endpoint"]];
+const KNOWN: [&[&str]; 0] = [];
 
 #[test]
 fn imports_make_no_circles() {

@@ -1,6 +1,9 @@
-//! Events as Pusher's libraries send them → lines of the admin socket. Pure.
+//! Events as Pusher's libraries send them → messages that may be published. Pure.
 
+use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
+use crate::api::{Publish, Refusal};
 use crate::protocol::json::{Document, JsonString, Members, Reader, Value};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// What `POST /events` holds, and each element of a batch. Members that it does not know are ignored: libraries add some.
@@ -31,29 +34,30 @@ impl Event<'_> {
         self.info.iter().any(|info| info.split(',').any(|attribute| attribute == COUNT))
     }
 
-    /// The `publish` that says the same. What the admin socket would refuse is still in it.
-    pub fn line(&self) -> Vec<u8> {
-        let mut line = Vec::with_capacity(self.data.len() + OVERHEAD_BYTES);
-        // In the order and spelling of PROTOCOL.md's example, which is the one that is parsed fastest.
-        line.extend_from_slice(br#"{"command":"publish""#);
-        if let Some(channel) = &self.channel {
-            member(&mut line, "channel", channel);
-        }
-        if let Some(channels) = &self.channels {
-            match &channels[..] {
-                [channel] if self.channel.is_none() => member(&mut line, "channel", channel),
-                channels => member(&mut line, "channels", channels),
+    /// The same as a message that may be published. The checks are those of the admin socket.
+    pub fn publish(&self) -> Result<Publish<'static>, Refusal> {
+        let channels = match (&self.channel, &self.channels) {
+            (Some(_), Some(_)) => return Err(Refusal::malformed("channel and channels are both given")),
+            (None, None) => return Err(Refusal::MissingMember("channel")),
+            (Some(channel), None) => SmallVec::from_elem(legal(channel)?, 1),
+            (None, Some(channels)) => {
+                check_channels(channels.len())?;
+                channels.iter().map(|name| legal(name)).collect::<Result<_, _>>()?
             }
-        }
-        line.extend([r#","event":""#, self.name.raw, r#"","data":"#].concat().bytes());
-        // Outside strings a line break is white space, and inside there is none: a line stays a line.
-        line.extend(self.data.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
-        if let Some(socket_id) = &self.socket_id {
-            member(&mut line, "exclude", socket_id);
-        }
-        line.push(b'}');
-        line
+        };
+        check_event(self.name.raw, &self.name.value)?;
+        check_data(Some(&self.data))?;
+        Ok(Publish {
+            channels,
+            event: self.name.raw.to_owned().into(),
+            data: Some(self.data.to_string().into()),
+            exclude: check_exclude(self.socket_id.as_deref())?,
+        })
     }
+}
+
+fn legal(name: &str) -> Result<Cow<'static, str>, Refusal> {
+    check_channel(Cow::Borrowed(name)).map(|name| Cow::Owned(name.into_owned()))
 }
 
 /// Reads bodies. The errors name members and hold nothing of the data.
@@ -132,16 +136,8 @@ fn string<'a>(member: Option<Value<'a>>, otherwise: &'static str) -> Result<Opti
     given(member).map(|value| value.text().ok_or(otherwise)).transpose()
 }
 
-fn member(line: &mut Vec<u8>, name: &str, value: &(impl serde::Serialize + ?Sized)) {
-    line.extend([",\"", name, "\":"].concat().bytes());
-    // Strings and lists of them can be written, and a Vec takes them.
-    let _ = serde_json::to_writer(line, value);
-}
-
 /// The one attribute of a channel that there is to ask for.
 pub const COUNT: &str = "subscription_count";
-/// Names, quotes and commas, roughly.
-const OVERHEAD_BYTES: usize = 128;
 
 const NOT_JSON: &str = "the body is not valid JSON";
 const CHANNELS: &str = "channels must be an array of strings of Unicode text";
@@ -152,15 +148,17 @@ mod tests {
     use crate::admin::lines::reader::Parser;
     use crate::api::Command;
 
+    /// `expected` is the line of the admin socket that says the same.
     #[track_caller]
     fn check(event: &str, expected: &str) {
-        let mut bodies = Bodies::default();
-        let line = bodies.event(event.as_bytes()).expect("an event").line();
-        assert_eq!(String::from_utf8_lossy(&line), expected);
-        assert!(matches!(Parser::default().request(&line).command, Ok(Command::Publish(_))), "{expected}");
+        let (mut bodies, mut parser) = (Bodies::default(), Parser::default());
+        let Ok(Command::Publish(expected)) = parser.request(expected.as_bytes()).command else { panic!("{expected}") };
+        let expected = expected.into_owned();
+        let publish = bodies.event(event.as_bytes()).expect("an event").publish();
+        assert_eq!(publish, Ok(expected.clone()));
         let batch = format!(r#"{{"batch":[{event}, {event} ]}}"#);
         let batch = bodies.batch(batch.as_bytes()).expect("a batch");
-        assert_eq!(batch.iter().map(Event::line).collect::<Vec<_>>(), [line.clone(), line]);
+        assert_eq!(batch.iter().map(Event::publish).collect::<Vec<_>>(), [Ok(expected.clone()), Ok(expected)]);
     }
 
     #[test]
@@ -170,7 +168,7 @@ mod tests {
             check(&event, &format!(r#"{{"command":"publish","channel":"c","event":"e","data":{expected}}}"#));
         };
         check(r#""{\"id\":42}""#, r#"{"id":42}"#);
-        check(r#"" [1,\n 2]\r\n""#, "[1,  2]");
+        check(r#"" [1,\n 2]\r\n""#, "[1,\n 2]");
         check(r#""hello""#, r#""hello""#);
         check(r#""\"hello\"""#, r#""hello""#);
         check(r#""a\nb""#, r#""a\nb""#);

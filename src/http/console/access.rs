@@ -10,7 +10,7 @@
 
 use super::super::Face;
 use super::super::serving::Peer;
-use super::api::Refused;
+use super::data::Refused;
 use crate::config::Console;
 use crate::hub::admission::addresses::Address;
 use crate::hub::admission::bucket::{Bucket, Rate, TICKS_PER_S};

@@ -1,10 +1,11 @@
-//! The console: a page for people at `/console`, and the JSON that it lives on at `/console/api/…`.
+//! The console: a page for people at `/console`, and its data at `/console/api/…`.
 //!
-//! The page is files of `console/page/`, compiled in: no build step, nothing from elsewhere, and a policy that holds the
-//! browser to that. It holds no secret and is served to anybody; [`door`] decides who may use the rest, [`api`] answers.
+//! The page is the files of `page/`, compiled in: no build step, nothing from other origins, and a policy that holds the
+//! browser to that. It holds no secret and is served to every client; [`access`] decides who may use the data, [`data`]
+//! answers.
 
-pub mod api;
-pub mod door;
+pub mod access;
+pub mod data;
 
 use super::Face;
 use axum::Router;
@@ -22,18 +23,17 @@ use std::sync::Arc;
 /// What there is below `/console`.
 pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
     let api = Router::new()
-        .route("/info", get(api::info))
-        .route("/stats", get(api::stats))
-        .route("/busiest", get(api::busiest))
-        .route("/channels", get(api::channels))
-        .route("/connections", get(api::connections))
-        .route("/connections/{socket_id}", get(api::connection))
-        .route("/disconnect", post(api::disconnect))
-        .route("/publish", post(api::publish))
-        .route("/sign", post(api::sign))
-        .fallback(api::unknown)
-        .method_not_allowed_fallback(api::wrong_method)
-        .layer(middleware::from_fn_with_state(face.clone(), door::admit));
+        .route("/info", get(data::info))
+        .route("/stats", get(data::stats))
+        .route("/busiest", get(data::busiest))
+        .route("/{list}", get(data::list))
+        .route("/connections/{socket_id}", get(data::connection))
+        .route("/disconnect", post(data::disconnect))
+        .route("/publish", post(data::publish))
+        .route("/sign", post(data::sign))
+        .fallback(data::unknown)
+        .method_not_allowed_fallback(data::wrong_method)
+        .layer(middleware::from_fn_with_state(face.clone(), access::admit));
     let page = Router::new()
         .route("/console", get(index))
         .route("/console/", get(to_index))
@@ -88,7 +88,7 @@ struct Asset {
 
 macro_rules! assets {
     ($($name:literal: $kind:ident),+ $(,)?) => {
-        [$(Asset { name: $name, kind: $kind, text: include_str!(concat!("console/page/", $name)) }),+]
+        [$(Asset { name: $name, kind: $kind, text: include_str!(concat!("page/", $name)) }),+]
     };
 }
 

@@ -1,6 +1,7 @@
 //! HTTP connections: how many, how long they may take, and how they end.
 
-use super::{Face, Phase};
+use super::Face;
+use crate::api::Phase;
 use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;

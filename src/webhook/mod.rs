@@ -1,35 +1,34 @@
-//! Webhooks: what happens in the server, posted to URLs of the business backend, as Pusher posts it.
+//! Webhooks: events of the server, posted to URLs of the business backend, as Pusher posts them.
 //!
 //! ```text
-//! shard 0 ─ events, by line ─► stream ─► known ─┬─► queue ─► endpoint ─► POST URL 1
-//!                                               └─► queue ─► endpoint ─► POST URL 2
+//! shard 0 ─ events ─► stream ─► told ─┬─► queue ─► endpoint ─► POST URL 1
+//!                                     └─► queue ─► endpoint ─► POST URL 2
 //! ```
 //!
-//! The events come over an admin connection of their own that never left the process, open for as long as there is a URL.
-//! It is always read, whatever the URLs do, so the shards never wait for one. [`Known`] is what the URLs have been told so
-//! far: a snapshot is compared with it, and only what differs is told. So after a loss the missing is made up for, and a
-//! URL that is new is told first of what there is.
+//! The events come over a session with the shard that keeps the journal, open for as long as there is a URL. It is always
+//! read, whatever the URLs do, so the shards never wait for one. [`Known`] is what the URLs have been told so far: a
+//! snapshot is compared with it, and the difference is told. So losses are made up for, and a new URL is first told what
+//! is known.
 //!
 //! Each URL has a queue ([`queue`]) and a task ([`endpoint`]) that offers it batch after batch, one request at a time: order
-//! is kept, a batch comes at least once, and one dead URL holds up no other. What a queue cannot hold, or was offered for
+//! is kept, a batch comes at least once, and one dead URL delays no other. What a queue cannot hold, or has offered for
 //! too long, is dropped, counted and logged.
 
-pub mod client;
 pub mod endpoint;
-pub mod known;
+pub mod http_client;
+pub mod post;
 pub mod queue;
 pub mod stream;
 mod tally;
+pub mod told;
 
-use super::{Phase, Sessions};
+use crate::admin::link::{Opener, Said};
+use crate::api::Phase;
 use crate::config::{Key, Live, WebhookUrl, Webhooks};
-use client::Client;
 use endpoint::Sending;
-pub use known::{CHANNELS, CONNECTIONS};
-use known::{Known, Tracked};
+use http_client::{Client, Times};
 use queue::Queue;
 use std::future::pending;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::Stream;
@@ -37,6 +36,8 @@ pub use tally::{Lost, Tally};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
+pub use told::{CHANNELS, CONNECTIONS};
+use told::{Known, Tracked};
 
 /// What the configuration says of webhooks.
 #[derive(Clone, Debug, Default)]
@@ -54,14 +55,9 @@ impl Settings {
 }
 
 /// Tells the URLs until the server has ended, and then what is left, as far as they take it at once.
-pub async fn run(
-    sessions: Sessions,
-    mut settings: watch::Receiver<Settings>,
-    phase: watch::Receiver<Phase>,
-    tally: Tally,
-) {
+pub async fn run(opener: Opener, mut settings: watch::Receiver<Settings>, phase: watch::Receiver<Phase>, tally: Tally) {
     let mut teller = Teller {
-        sessions,
+        opener,
         tally,
         known: Known::default(),
         stream: None,
@@ -92,7 +88,7 @@ pub async fn run(
 
 /// Whoever tells.
 struct Teller {
-    sessions: Sessions,
+    opener: Opener,
     tally: Tally,
     known: Known,
     stream: Option<Stream>,
@@ -102,7 +98,7 @@ struct Teller {
     has_warned: bool,
     endpoints: Vec<Endpoint>,
     /// How all of them are told; `None`: there was no URL yet.
-    sending: Option<watch::Sender<Sending>>,
+    sending: Option<watch::Sender<Sending<Client>>>,
 }
 
 struct Endpoint {
@@ -133,7 +129,7 @@ impl Teller {
             self.reopen_at = Instant::now();
         }
         let has_secure = urls.iter().any(|url| url.uri().scheme_str() == Some("https"));
-        let post = Client::new(has_secure, client::Times::default());
+        let post = Client::new(has_secure, Times::default());
         let sending = Sending { key, retry: Duration::from_millis(*retry_ms), post };
         let sender = self.sending.get_or_insert_with(|| watch::Sender::new(sending.clone()));
         sender.send_replace(sending);
@@ -149,27 +145,19 @@ impl Teller {
     }
 
     fn open(&mut self) {
-        match (self.sessions)().and_then(|session| Stream::open(session, &self.known.request())) {
-            Ok(stream) => self.stream = Some(stream),
-            Err(error) => {
-                tracing::warn!(%error, "webhooks: no session with the shards");
-                self.reopen_at = Instant::now() + REOPEN_PAUSE;
-            }
-        }
+        self.stream = Stream::open(&self.opener, self.known.request());
+        self.reopen_at = Instant::now() + REOPEN_PAUSE;
     }
 
-    /// Lines have come, or the end.
-    fn hear(&mut self, read: io::Result<usize>) {
-        let Teller { stream, known, endpoints, has_warned, .. } = self;
-        let Some(open) = stream else { return };
+    /// The stream has said something, or has ended.
+    fn hear(&mut self, read: Option<Vec<Said>>) {
+        let Teller { known, endpoints, has_warned, .. } = self;
         // As it does when the server ends.
-        let is_end = matches!(read, Ok(0));
+        let is_end = read.is_none();
+        let push = |event: queue::Event| endpoints.iter().for_each(|endpoint| endpoint.queue.push(event.clone()));
         let heard = match read {
-            Ok(0) => Err("it ended".into()),
-            Ok(_) => open.lines(|line| {
-                known.hear(line, |event| endpoints.iter().for_each(|endpoint| endpoint.queue.push(event.clone())))
-            }),
-            Err(error) => Err(error.to_string()),
+            None => Err("it ended".into()),
+            Some(said) => said.into_iter().try_for_each(|said| known.hear(said, push)),
         };
         let Err(why) = heard else {
             *has_warned = false;
@@ -177,11 +165,11 @@ impl Teller {
         };
         self.tally.count(|counters| counters.webhook_streams_lost += 1);
         if is_end || std::mem::replace(has_warned, true) {
-            tracing::debug!(%why, "webhooks: the stream of events is asked for anew");
+            tracing::debug!(%why, "webhooks: the stream of events is asked for again");
         } else {
-            tracing::warn!(%why, "webhooks: nothing can be told without a stream of events; it is asked for again and again");
+            tracing::warn!(%why, "webhooks: without a stream of events nothing is sent; it is asked for again and again");
         }
-        *stream = None;
+        self.stream = None;
         self.reopen_at = Instant::now() + REOPEN_PAUSE;
     }
 
@@ -208,7 +196,7 @@ async fn ended(phase: &mut watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
 }
 
-async fn read(stream: &mut Option<Stream>) -> io::Result<usize> {
+async fn read(stream: &mut Option<Stream>) -> Option<Vec<Said>> {
     match stream {
         Some(stream) => stream.read().await,
         None => pending().await,
@@ -219,16 +207,20 @@ async fn read(stream: &mut Option<Stream>) -> io::Result<usize> {
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Before the stream is asked for again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// Descriptors of each URL: a connection, another that is being closed, one that a look-up of its name takes; and, of the
-/// first, both ends of the session.
-pub const DESCRIPTORS_EACH: u64 = 5;
+/// Descriptors of each URL: a connection, another that is being closed, and one for a look-up of its name.
+pub const DESCRIPTORS_EACH: u64 = 3;
 
 #[cfg(test)]
 mod tests {
-    use super::client::tests::{endpoint, request};
+    use super::http_client::tests::{endpoint, request};
+    use super::told::tests::{following, occupied};
     use super::*;
-    use std::io::{BufRead, BufReader, Write};
-    use std::os::unix::net::UnixStream;
+    use crate::admin::link::{self, Seat};
+    use crate::admin::session::codec::Piece;
+    use crate::api::{Command, Request};
+    use crossbeam_channel::TryRecvError;
+    use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::sync::mpsc::{Receiver, channel};
     use std::thread;
 
@@ -253,21 +245,20 @@ mod tests {
 
     /// What the tests play: the shard, the rest of the server, and the end.
     struct Stage {
-        sessions: Receiver<UnixStream>,
+        seats: Receiver<Seat>,
         settings: watch::Sender<Settings>,
         phase: watch::Sender<Phase>,
         tally: Tally,
     }
 
     fn play(first: Settings, script: impl FnOnce(&Stage)) {
-        let (opened, sessions) = channel();
-        let open: Sessions = Box::new(move || {
-            let (ours, theirs) = UnixStream::pair()?;
-            opened.send(theirs).map_err(io::Error::other)?;
-            Ok(ours)
+        let (opened, seats) = channel();
+        let open: Opener = Arc::new(move |_, outlet| {
+            let (link, seat) = link::link(Arc::new(|| ()), outlet);
+            opened.send(seat).ok().map(|()| link)
         });
         let stage = Stage {
-            sessions,
+            seats,
             settings: watch::Sender::new(first),
             phase: watch::Sender::new(Phase::Serving),
             tally: Tally::default(),
@@ -281,83 +272,107 @@ mod tests {
     }
 
     impl Stage {
-        /// The next session, once it has asked for this.
+        /// The next session, which has asked for this.
         #[track_caller]
-        fn session(&self, request: &str) -> UnixStream {
-            let session = self.sessions.recv_timeout(WAIT).expect("a session");
-            let mut line = String::new();
-            BufReader::new(&session).read_line(&mut line).expect("a request");
-            assert_eq!(line.trim_end(), request);
-            session
+        fn session(&self, since: Option<u64>) -> Seat {
+            let seat = self.seats.recv_timeout(WAIT).expect("a session");
+            let asked = loop {
+                match seat.receive() {
+                    Ok(asked) => break asked,
+                    Err(TryRecvError::Empty) => thread::yield_now(),
+                    Err(TryRecvError::Disconnected) => panic!("the session ended"),
+                }
+            };
+            let Command::Request(Request::Events(events)) = asked.command else { panic!("{asked:?}") };
+            assert_eq!((events.since, events.epoch.is_some()), (since, since.is_some()));
+            seat
         }
     }
 
-    fn say(mut session: &UnixStream, text: &str) {
-        session.write_all(text.as_bytes()).expect("it is read");
-    }
-
-    fn occupied(number: u64, channel: &str) -> String {
-        format!("{{\"number\":{number},\"time_ms\":1,\"event\":\"channel_occupied\",\"channel\":\"{channel}\"}}\n")
+    /// Waits until the session has ended.
+    fn wait_for_end(seat: &Seat) {
+        let start = std::time::Instant::now();
+        while seat.receive().is_err_and(|error| error == TryRecvError::Empty) {
+            assert!(start.elapsed() < WAIT, "the session goes on");
+            thread::yield_now();
+        }
     }
 
     fn told(channel: &str) -> Result<String, std::sync::mpsc::RecvTimeoutError> {
         Ok(format!(r#"{{"name":"channel_occupied","channel":"{channel}"}}"#))
     }
 
-    const FIRST: &str = r#"{"id":1,"command":"events"}"#;
-    const ANSWER: &str = "{\"id\":1,\"ok\":true,\"epoch\":\"00000000000000ff\",\"number\":41}\n";
     const WAIT: Duration = Duration::from_secs(15);
 
     #[test]
     fn a_session_is_open_for_as_long_as_there_is_a_url() {
         let (url, events) = backend();
         play(settings(&[]), |stage| {
-            assert!(stage.sessions.recv_timeout(Duration::from_millis(50)).is_err(), "nobody is to be told");
+            assert!(stage.seats.recv_timeout(Duration::from_millis(50)).is_err(), "there is no URL yet");
             stage.settings.send_replace(settings(&[&url]));
-            let session = stage.session(FIRST);
-            say(&session, ANSWER);
-            // Lines come in pieces.
-            let line = occupied(42, "a");
-            say(&session, &line[..20]);
-            say(&session, &line[20..]);
+            let mut session = stage.session(None);
+            assert!(session.say(vec![following(41), occupied(42, "a")]));
             assert_eq!(events.recv_timeout(WAIT), told("a"));
             stage.settings.send_replace(settings(&[]));
-            assert_eq!(BufReader::new(&session).read_line(&mut String::new()).expect("an end"), 0);
-            // From a snapshot on: what happened meanwhile nobody knows.
+            wait_for_end(&session);
+            // Meanwhile events were missed, so it begins with a snapshot.
             stage.settings.send_replace(settings(&[&url]));
-            stage.session(FIRST);
+            stage.session(None);
         });
     }
 
     #[test]
-    fn a_session_that_breaks_off_is_followed_by_another_that_goes_on() {
+    fn a_session_that_breaks_off_is_followed_by_another_that_continues() {
         let (url, events) = backend();
         play(settings(&[&url]), |stage| {
-            let session = stage.session(FIRST);
-            say(&session, &(ANSWER.to_owned() + &occupied(42, "a")));
+            let mut session = stage.session(None);
+            assert!(session.say(vec![following(41), occupied(42, "a")]));
             assert_eq!(events.recv_timeout(WAIT), told("a"));
-            say(&session, "{\"event\":\"error\",\"code\":\"too_slow\",\"error\":\"\"}\n");
-            let session = stage.session(r#"{"id":1,"command":"events","since":42,"epoch":"00000000000000ff"}"#);
-            say(&session, &(ANSWER.replace("41", "42") + &occupied(43, "b")));
+            assert!(session.say(vec![Said::Piece(Piece::FellBehind { missing: 1 })]));
+            let mut session = stage.session(Some(42));
+            assert!(session.say(vec![following(42), occupied(43, "b")]));
             assert_eq!(events.recv_timeout(WAIT), told("b"));
             assert_eq!(stage.tally.now().counters.webhook_streams_lost, 1);
-            // Nothing that never ends is kept.
             drop(session);
-            let session = stage.session(r#"{"id":1,"command":"events","since":43,"epoch":"00000000000000ff"}"#);
-            session.set_write_timeout(Some(WAIT)).expect("socket option");
-            while (&session).write_all(&[b'x'; 4096]).is_ok() {}
-            assert_eq!(stage.tally.now().counters.webhook_streams_lost, 3);
+            let _session = stage.session(Some(43));
+            assert_eq!(stage.tally.now().counters.webhook_streams_lost, 2);
         });
+    }
+
+    #[test]
+    fn a_stream_pauses_while_what_it_says_is_not_read() {
+        let (opened, seats) = channel();
+        let rung = Arc::new(AtomicUsize::new(0));
+        let open: Opener = Arc::new({
+            let rung = rung.clone();
+            move |_, outlet| {
+                let rung = rung.clone();
+                let (link, seat) = link::link(Arc::new(move || _ = rung.fetch_add(1, Relaxed)), outlet);
+                opened.send(seat).ok().map(|()| link)
+            }
+        });
+        let mut stream = Stream::open(&open, Known::default().request()).expect("a session");
+        let mut seat: Seat = seats.try_recv().expect("a seat");
+        let mut said = 0;
+        while seat.has_room() {
+            assert!(seat.say(vec![following(41)]));
+            said += 1;
+            assert!(said < 1000, "it never pauses");
+        }
+        let rings = rung.load(Relaxed);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        assert_eq!(runtime.block_on(stream.read()).map(|said| said.len()), Some(1));
+        assert!(seat.has_room() && rung.load(Relaxed) > rings, "the shard is woken");
     }
 
     #[test]
     fn what_the_shards_said_last_is_told_at_the_end() {
         let (url, events) = backend();
         play(settings(&[&url]), |stage| {
-            let session = stage.session(FIRST);
-            say(&session, ANSWER);
+            let mut session = stage.session(None);
+            assert!(session.say(vec![following(41)]));
             stage.phase.send_replace(Phase::Stopping);
-            say(&session, &occupied(42, "a"));
+            assert!(session.say(vec![occupied(42, "a")]));
         });
         assert_eq!(events.try_recv().map_err(|_| panic!("it is told")), told("a"));
     }

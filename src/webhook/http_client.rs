@@ -1,55 +1,19 @@
-//! One POST, in bounded time and memory.
+//! Sends one POST over HTTP or HTTPS, in bounded time and memory.
 
-use super::endpoint::Post;
-use crate::config::WebhookUrl;
+use super::post::{Failure, Post, Signed};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
-use hyper::{Request, StatusCode};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-
-/// A request that its receiver can tell to be ours.
-#[derive(Clone, Debug)]
-pub struct Signed {
-    /// Where it goes.
-    pub url: WebhookUrl,
-    /// ID of the key.
-    pub key: String,
-    /// HMAC-SHA256 of the body by the key's secret, in hex.
-    pub signature: String,
-    /// JSON.
-    pub body: Bytes,
-}
-
-/// Why a request was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// An answer other than 200 to 299. Redirects are not followed: where they lead, nobody has configured.
-    Status(StatusCode),
-    /// No answer in time.
-    Timeout,
-    /// No connection, or none that held until the answer, or no answer of HTTP.
-    Connection(String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Status(status) => write!(f, "answered with {status}"),
-            Failure::Timeout => f.write_str("no answer in time"),
-            Failure::Connection(why) => f.write_str(why),
-        }
-    }
-}
 
 /// Time limits.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +22,7 @@ pub struct Times {
     pub connect: Duration,
     /// From the start, connecting included, to the head of the answer.
     pub answer: Duration,
-    /// For the rest of it, which nobody looks at: a connection that is read to the end can be used again.
+    /// For the rest of it, which is ignored: a connection that is read to the end can be used again.
     pub rest: Duration,
 }
 
@@ -111,13 +75,13 @@ impl Post for Client {
             .map_err(failed)?;
         let answer = timeout(self.times.answer, self.http.request(request)).await.map_err(|_| Failure::Timeout)?;
         let (head, body) = answer.map_err(failed)?.into_parts();
-        // Cut off where it is too long or takes too long, and the connection with it.
+        // Where the rest is too long or takes too long, the connection is dropped.
         let _ = timeout(self.times.rest, Limited::new(body, REST_BYTES_MAX).collect()).await;
         if head.status.is_success() { Ok(()) } else { Err(Failure::Status(head.status)) }
     }
 }
 
-/// With what was behind it: the error alone says that there was one.
+/// The error with its causes.
 fn failed(error: impl Into<anyhow::Error>) -> Failure {
     Failure::Connection(format!("{:#}", error.into()))
 }
@@ -127,19 +91,19 @@ fn tls(has_secure: bool) -> ClientConfig {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         builder.with_safe_default_protocol_versions().expect("ring speaks them")
     };
-    let trusts_nobody = || builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let trusts_none = || builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
     if !has_secure {
-        return trusts_nobody();
+        return trusts_none();
     }
     match builder().with_native_roots() {
         Ok(builder) => builder.with_no_client_auth(),
         Err(error) => {
             tracing::error!(
                 %error,
-                "webhooks: this system trusts no authority, so https is told nothing: install ca-certificates, or name a \
-                 file of them in SSL_CERT_FILE, and reload"
+                "webhooks: this system trusts no certificate authority, so nothing is sent to https: install ca-certificates, \
+                 or name a file of certificates in SSL_CERT_FILE, and reload"
             );
-            trusts_nobody()
+            trusts_none()
         }
     }
 }
@@ -156,6 +120,8 @@ const REST_BYTES_MAX: usize = 64 * 1024;
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::WebhookUrl;
+    use hyper::StatusCode;
     use socket2::{Domain, Socket, Type};
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};

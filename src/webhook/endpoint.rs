@@ -1,6 +1,6 @@
 //! One URL: batch after batch, one request at a time, again and again until it is taken or too old.
 
-use super::client::{Client, Failure, Signed};
+use super::post::{Post, Signed};
 use super::queue::{Event, Queue};
 use super::tally::Lost;
 use crate::config::Key;
@@ -10,15 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Whoever carries a request to its URL.
-pub trait Post: Clone + Send + Sync + 'static {
-    /// Ends when it is taken, and otherwise says why not, in bounded time.
-    fn post(&self, request: Signed) -> impl Future<Output = Result<(), Failure>> + Send;
-}
-
 /// How batches are sent. Each attempt goes by what holds then.
 #[derive(Clone)]
-pub struct Sending<P = Client> {
+pub struct Sending<P> {
     /// Signs.
     pub key: Key,
     /// For how long a batch is offered.
@@ -119,7 +113,8 @@ const PAUSE_MS_MAX: u64 = 60_000;
 mod tests {
     use super::*;
     use crate::config::WebhookUrl;
-    use crate::control::webhook::tally::Tally;
+    use crate::webhook::post::Failure;
+    use crate::webhook::tally::Tally;
     use hyper::StatusCode;
     use std::collections::VecDeque;
     use std::sync::Mutex;

@@ -1,22 +1,26 @@
-//! The JSON that the console lives on, `/console/api/…`. What it asks the shards for are lines of the admin socket.
+//! The data that the console's page shows, as JSON, at `/console/api/…`.
 //!
 //! Numbers come from the snapshot that monitoring shares; lists are walked a page at a time, by one request at a time, and
-//! no further than 32 pages: whoever searches among a million is told where to go on. Every refusal is
-//! `{"code":"…","error":"…"}`, with the codes of the admin socket where it is the shards that refuse.
+//! no further than 32 pages: a search through a million entries returns a cursor. Every refusal is
+//! `{"code":"…","error":"…"}`, with the codes of the admin socket.
 
 use super::super::body::{self, Unread};
-use super::super::pipe::Unavailable;
 use super::super::process::Process;
 use super::super::serving::Peer;
+use super::super::shards::Unavailable;
 use super::super::{Face, JSON, walk};
+use crate::api::declare::Declaration;
+use crate::api::member::{Given, Member, Members, integer};
+use crate::api::operation::{Connection, Disconnect, columns, declaration};
+use crate::api::publish::PUBLISH;
+use crate::api::{self, Command, Refusal, Reply};
 use crate::protocol::channel::{self, Channel};
-use crate::protocol::json::Reader;
 use crate::protocol::socket_id::SocketId;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -79,95 +83,103 @@ pub async fn stats(State(face): State<Arc<Face>>) -> Response {
     respond(answer.await)
 }
 
-/// `GET /busiest`: the channels with the most subscribers, or the most messages of late (`by`), and the addresses with the most
-/// connections. `at_ms` is when they were told, by the clock of [`stats`]: `messages` only ever grow while a channel lives.
+/// `GET /busiest`: `at_ms` is when they were reported, by the clock of [`stats`]: `messages` only grow while a channel lives.
 pub async fn busiest(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
     let answer = async {
         let parameters = Parameters::of(query);
-        let mut request = json!({"command": "busiest", "limit": parameters.limit()?});
-        if let Some(by) = parameters.get("by") {
-            request["by"] = by.into();
-        }
+        parameters.check(declaration("busiest")?, &[])?;
+        let request = api::Request::read("busiest", &parameters)?;
         // It walks through the tables, too.
         let _walk = face.walks.acquire().await;
-        let mut reply = ask(&face, &request.to_string()).await?;
+        let mut reply = object(&ask(&face, request).await?);
         reply.insert("at_ms".into(), (face.begun.elapsed().as_millis() as u64).into());
         Ok(Value::Object(reply))
     };
     respond(answer.await)
 }
 
-/// `GET /channels`: those whose name starts with `prefix` and contains `contains`, in either case.
-pub async fn channels(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
-    let answer = async {
-        let parameters = Parameters::of(query);
-        let request = Walk {
-            list: "channels",
-            prefix: parameters.get("prefix").filter(|prefix| !prefix.is_empty()),
-            searched: &["channel"],
-            parameters: &parameters,
-        };
-        request.answer(&face).await
-    };
-    respond(answer.await)
+/// `GET /LIST`: a list of the admin socket, with its members as parameters. `contains` searches the texts of each row, in
+/// either case.
+pub async fn list(State(face): State<Arc<Face>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
+    let Ok(operation) = declaration(&name) else { return unknown().await.into_response() };
+    if columns(operation.name).is_none() {
+        return unknown().await.into_response();
+    }
+    respond(walk_pages(&face, operation, &Parameters::of(query)).await)
 }
 
-/// `GET /connections`: those whose socket_id or address contains `contains`.
-pub async fn connections(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
-    let answer = async {
-        let parameters = Parameters::of(query);
-        let searched = &["socket_id", "address"];
-        Walk { list: "connections", prefix: None, searched, parameters: &parameters }.answer(&face).await
-    };
-    respond(answer.await)
+/// At least `limit` rows, unless there are no more, the walk was long enough or nothing was searched for; `next` says
+/// where to go on. The rest of a page may come on top: a cursor cannot point into the middle of one.
+async fn walk_pages(face: &Face, operation: &Declaration, parameters: &Parameters) -> Answer {
+    parameters.check(operation, &["contains"])?;
+    let limit = integer(Member::of("limit", parameters), 1..=walk::PAGE)?.unwrap_or(LIMIT_DEFAULT);
+    let contains = parameters.get("contains").unwrap_or_default().to_ascii_lowercase();
+    let mut after = parameters.get("after").map(str::to_owned);
+    let (mut rows, mut searched) = (Vec::new(), 0);
+    // One walk through the tables at a time, so that publishers never wait behind several.
+    let _walk = face.walks.acquire().await;
+    for _ in 0..PAGES_MAX {
+        // Of pages that are not searched, no more than is missing is asked for.
+        let page = if contains.is_empty() { limit - rows.len() } else { walk::PAGE };
+        let request = api::Request::read(operation.name, &parameters.page(page, after.as_deref()))?;
+        let reply = ask(face, request).await?;
+        let Reply::Page { rows: found, next } = &reply else { return Err(Unavailable::Closed.into()) };
+        searched += found.len();
+        after.clone_from(next);
+        if let Some(Value::Array(found)) = object(&reply).remove(operation.name) {
+            rows.extend(found.into_iter().filter(|row| is_wanted(row, &contains)));
+        }
+        if after.is_none() || rows.len() >= limit {
+            break;
+        }
+    }
+    Ok(json!({operation.name: rows, "next": after, "searched": searched}))
+}
+
+fn is_wanted(row: &Value, contains: &str) -> bool {
+    let mut texts = row.as_object().into_iter().flat_map(Map::values).filter_map(Value::as_str);
+    contains.is_empty() || texts.any(|text| text.to_ascii_lowercase().contains(contains))
 }
 
 /// `GET /connections/SOCKET_ID`: one connection and its channels.
 pub async fn connection(State(face): State<Arc<Face>>, Path(socket_id): Path<String>) -> Response {
-    let line = json!({"command": "connection", "socket_id": socket_id}).to_string();
-    respond(ask(&face, &line).await.map(Value::Object))
+    let reply = ask(&face, Connection { socket_id: socket_id.into() }.into()).await;
+    respond(reply.map(|reply| Value::Object(object(&reply))))
 }
 
-/// `POST /disconnect`
+/// `POST /disconnect`: the members of the admin command.
 pub async fn disconnect(State(face): State<Arc<Face>>, request: Request) -> Response {
     let from = peer(&request);
     let answer = async {
-        let (body, face) = (json_body(request).await?, &face);
-        let Disconnect { socket_id, code, reason } = parse(&body)?;
-        let command = Command { command: "disconnect", request: Disconnect { socket_id, code, reason } };
-        let reply = ask(face, &line(&command)?).await?;
-        tracing::info!(from, socket_id = %command.request.socket_id, "disconnected over the console");
-        Ok(Value::Object(reply))
+        let body = json_body(request).await?;
+        let command = face.readers().members.members(declaration("disconnect")?, &body)?;
+        let Command::Request(request) = command else { return Err(Unavailable::Closed.into()) };
+        let reply = ask(&face, request.clone()).await?;
+        if let api::Request::Disconnect(Disconnect { socket_id, .. }) = request {
+            tracing::info!(from, %socket_id, "disconnected over the console");
+        }
+        Ok(Value::Object(object(&reply)))
     };
     respond(answer.await)
 }
 
-/// `POST /publish`
+/// `POST /publish`: the members of the admin command.
 pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Response {
     let from = peer(&request);
     let answer = async {
-        let (body, face) = (json_body(request).await?, &face);
-        let mut reader = Reader::default();
-        let text = std::str::from_utf8(&body).map_err(|_| malformed("the body is not valid UTF-8"))?;
-        let document = reader.read(text).ok_or(malformed("the body is not valid JSON"))?;
-        let members = document.object().ok_or(malformed("the body must be a JSON object"))?;
-        let names = ["channel", "event", "data", "exclude"];
-        let found = members.named(names);
-        let mut line = String::from(r#"{"command":"publish""#);
-        for (name, value) in names.iter().zip(found) {
-            if let Some(value) = value {
-                line += &format!(r#","{name}":{}"#, value.raw);
-            }
-        }
-        // Outside strings a line break is white space, and inside there is none.
-        let line = line.replace(['\n', '\r'], " ") + "}";
-        let reply = ask(face, &line).await?;
-        let [channel, event] =
-            [found[0], found[1]].map(|value| value.and_then(|value| value.text()).unwrap_or_default());
-        // Legal by now, but an event may be called anything.
-        tracing::info!(from, %channel, ?event, "published over the console");
+        let body = json_body(request).await?;
+        let publish = match face.readers().members.members(&PUBLISH, &body)? {
+            Command::Publish(publish) => publish.into_owned(),
+            Command::Request(_) => return Err(Unavailable::Closed.into()),
+        };
+        let channels = publish.channels.join(" ");
+        // Checked: it stands between quotes as it was written.
+        let event: String = serde_json::from_str(&format!("\"{}\"", publish.event)).unwrap_or_default();
+        let subscribers = face.shards()?.publish(vec![publish]).await?;
+        // Channels are legal by now, but an event may have any name.
+        tracing::info!(from, channel = %channels, ?event, "published over the console");
         face.count(|counters| counters.http_publishes += 1);
-        Ok(Value::Object(reply))
+        Ok(json!({"subscribers": subscribers}))
     };
     respond(answer.await)
 }
@@ -179,7 +191,7 @@ pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
         let body = json_body(request).await?;
         let Sign { socket_id, channel } = parse(&body)?;
         if SocketId::parse(&socket_id).is_none() {
-            return Err(malformed("socket_id is no socket_id"));
+            return Err(malformed("socket_id is not a socket_id"));
         }
         if Channel::parse(&channel).is_none() {
             return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_channel", channel::RULE));
@@ -193,94 +205,20 @@ pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
     respond(answer.await)
 }
 
-/// Whatever else is asked for.
+/// Any other path.
 pub async fn unknown() -> Refused {
-    Refused::new(StatusCode::NOT_FOUND, "not_found", "the console's interface has no such path")
+    Refused::new(StatusCode::NOT_FOUND, "not_found", "the console has no such path")
 }
 
-/// Whatever is asked for otherwise.
+/// Any other method.
 pub async fn wrong_method() -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "that path takes another method")
-}
-
-#[derive(Serialize, Deserialize)]
-struct Disconnect {
-    socket_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Sign {
     socket_id: String,
     channel: String,
-}
-
-#[derive(Serialize)]
-struct Command<T> {
-    command: &'static str,
-    #[serde(flatten)]
-    request: T,
-}
-
-/// A request as the shards read it: one line. Outside strings a newline is white space, and inside there is none.
-fn line(command: &impl Serialize) -> Result<String, Refused> {
-    let line = serde_json::to_string(command).map_err(|_| malformed("the request cannot be written as a line"))?;
-    Ok(line.replace(['\n', '\r'], " "))
-}
-
-/// A list, searched.
-struct Walk<'a> {
-    /// The command, and the member of its reply.
-    list: &'static str,
-    /// What the shards look for themselves.
-    prefix: Option<&'a str>,
-    /// Members of an entry that `contains` is looked for in.
-    searched: &'static [&'static str],
-    parameters: &'a Parameters,
-}
-
-impl Walk<'_> {
-    /// At least `limit` entries, unless there are no more, the walk was long enough or nothing was searched for; `next` says
-    /// where to go on. As many as a page holds may come on top: there is no going on from the middle of one.
-    async fn answer(&self, face: &Face) -> Answer {
-        let limit = self.parameters.limit()?;
-        let contains = self.parameters.get("contains").unwrap_or_default().to_ascii_lowercase();
-        let mut after = self.parameters.get("after").map(str::to_owned);
-        let (mut entries, mut searched) = (Vec::new(), 0);
-        // One walk through the tables at a time, so that publishers never wait behind several.
-        let _walk = face.walks.acquire().await;
-        for _ in 0..PAGES_MAX {
-            // Of pages that are not searched, no more than is missing is asked for.
-            let page = if contains.is_empty() { limit - entries.len() } else { walk::PAGE };
-            let mut request = json!({"command": self.list, "limit": page});
-            if let Some(prefix) = self.prefix {
-                request["prefix"] = prefix.into();
-            }
-            if let Some(after) = &after {
-                request["after"] = after.as_str().into();
-            }
-            let mut reply = ask(face, &request.to_string()).await?;
-            let Some(Value::Array(found)) = reply.remove(self.list) else { return Err(Unavailable::Closed.into()) };
-            searched += found.len();
-            entries.extend(found.into_iter().filter(|entry| self.is_wanted(entry, &contains)));
-            after = match reply.remove("next") {
-                Some(Value::String(next)) => Some(next),
-                _ => None,
-            };
-            if after.is_none() || entries.len() >= limit {
-                break;
-            }
-        }
-        Ok(json!({self.list: entries, "next": after, "searched": searched}))
-    }
-
-    fn is_wanted(&self, entry: &Value, contains: &str) -> bool {
-        let mut texts = self.searched.iter().filter_map(|member| entry[*member].as_str());
-        contains.is_empty() || texts.any(|text| text.to_ascii_lowercase().contains(contains))
-    }
 }
 
 /// The query of a request; of two parameters with one name, the first.
@@ -295,21 +233,39 @@ impl Parameters {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    fn limit(&self) -> Result<usize, Refused> {
-        let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };
-        let limit = text.parse().ok().filter(|limit| (1..=walk::PAGE).contains(limit));
-        limit.ok_or(malformed("limit is no integer from 1 to 1000"))
+    /// Refuses parameters that are neither members of the operation nor `more`.
+    fn check(&self, operation: &Declaration, more: &[&'static str]) -> Result<(), Refused> {
+        let is_known = |name: &str| operation.members.contains(&name) || more.contains(&name);
+        match self.0.iter().find(|(name, _)| !is_known(name)) {
+            Some((name, _)) => Err(Refusal::unknown_member(name, operation, more).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for one page.
+    fn page(&self, limit: usize, after: Option<&str>) -> Parameters {
+        let kept = self.0.iter().filter(|(name, _)| name != "limit" && name != "after").cloned();
+        let after = after.map(|after| ("after".to_owned(), after.to_owned()));
+        Parameters(kept.chain([("limit".to_owned(), limit.to_string())]).chain(after).collect())
     }
 }
 
-/// Asks the shards, whose reply is an object without `id` and `ok`.
-async fn ask(face: &Face, line: &str) -> Result<Map<String, Value>, Refused> {
-    let reply = face.shards()?.ask(line.as_bytes())?.reply().await?;
-    let mut reply: Map<String, Value> = serde_json::from_slice(&reply).map_err(|_| Unavailable::Closed)?;
-    reply.remove("id");
-    match reply.remove("ok") {
-        Some(Value::Bool(true)) => Ok(reply),
-        _ => Err(Refused::by_shards(&reply)),
+impl Members for Parameters {
+    fn given(&self, name: &str) -> Option<Given<'_>> {
+        self.get(name).map(|value| Given::Word(value.into()))
+    }
+}
+
+/// Asks the shards.
+async fn ask(face: &Face, request: api::Request) -> Result<Reply, Refused> {
+    Ok(face.shards()?.ask(request).await??)
+}
+
+/// The members of a reply.
+fn object(reply: &Reply) -> Map<String, Value> {
+    match serde_json::to_value(reply) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
     }
 }
 
@@ -350,26 +306,23 @@ impl Refused {
     pub fn new(status: StatusCode, code: &'static str, error: impl Into<Cow<'static, str>>) -> Refused {
         Refused { status, code, error: error.into() }
     }
+}
 
-    /// What a line of the admin socket was refused with.
-    fn by_shards(reply: &Map<String, Value>) -> Refused {
-        let text = |name: &str| reply.get(name).and_then(Value::as_str).unwrap_or_default();
-        let (status, code) = match text("code") {
-            "not_found" => (StatusCode::NOT_FOUND, "not_found"),
-            "too_large" => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-            "invalid_channel" => (StatusCode::BAD_REQUEST, "invalid_channel"),
-            "reserved_event" => (StatusCode::BAD_REQUEST, "reserved_event"),
-            "missing_member" => (StatusCode::BAD_REQUEST, "missing_member"),
-            _ => (StatusCode::BAD_REQUEST, "malformed_request"),
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        let status = match refusal {
+            Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
         };
-        Refused::new(status, code, text("error").to_owned())
+        Refused::new(status, refusal.code(), refusal.text().into_owned())
     }
 }
 
 impl From<Unavailable> for Refused {
     fn from(unavailable: Unavailable) -> Refused {
         let error = match unavailable {
-            Unavailable::Overloaded => "too many requests are under way",
+            Unavailable::Overloaded => "too many requests are outstanding",
             Unavailable::Closed => "the server is stopping",
         };
         Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error)

@@ -1,38 +1,38 @@
 //! Publishing for backends on other machines, as Pusher's HTTP API has it, so that every Pusher server library works
 //! unchanged: `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels` and `/channels/NAME`.
 //!
-//! [`signature`] says who asks, [`event`] makes admin lines of events. A request is judged whole before any of it goes to the
-//! shards, by the parser that the shards use: what is accepted here is not refused there.
+//! [`signature`] checks the signature, [`event`] reads events. A request is checked whole before any of it goes to the shards,
+//! by the checks of the admin socket.
 
 pub mod event;
 pub mod signature;
 
 use super::body::{self, Unread};
-use super::pipe::Unavailable;
+use super::shards::Unavailable;
 use super::{Face, JSON, walk};
-use crate::admin::lines::reader::Parser;
-use crate::api::Refusal;
+use crate::api::operation::{self, Channels};
+use crate::api::{Publish, Refusal, Reply, Rows};
 use crate::protocol::channel::{self, Channel};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use event::{Bodies, Event};
+use event::Event;
 use hyper::body::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use signature::{Query, Unsigned};
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Why a request gets no 200.
+/// Why a request is refused.
 #[derive(Debug)]
 pub enum Refused {
-    /// Signed by nobody we know.
+    /// The signature is missing or wrong.
     Unsigned(Unsigned),
-    /// There is no such app here.
+    /// The path names another app.
     OtherApp,
     /// What is wrong, for people.
     Malformed(String),
@@ -48,10 +48,10 @@ type Answer = Result<Value, Refused>;
 pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
         let (_, body) = signed_body(&face, &app_id, request).await?;
-        let event = face.judge().bodies.event(&body)?;
+        let event = face.readers().rest.event(&body)?;
         let names: Vec<String> = event.names().map(str::to_owned).collect();
         let wants_counts = event.wants_counts();
-        publish(&face, &[event]).await?;
+        publish(&face, checked(&[event])?).await?;
         if !wants_counts {
             return Ok(json!({}));
         }
@@ -69,7 +69,7 @@ pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, r
 pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
         let (_, body) = signed_body(&face, &app_id, request).await?;
-        let batch = face.judge().bodies.batch(&body)?;
+        let batch = face.readers().rest.batch(&body)?;
         if batch.len() > BATCH_MAX {
             return Err(Refused::Malformed(format!("a batch holds at most {BATCH_MAX} events")));
         }
@@ -77,7 +77,7 @@ pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<Stri
             .iter()
             .map(|event| event.names().next().filter(|_| event.wants_counts()).map(str::to_owned))
             .collect();
-        publish(&face, &batch).await?;
+        publish(&face, checked(&batch)?).await?;
         if wanted.iter().all(Option::is_none) {
             return Ok(json!({}));
         }
@@ -105,20 +105,23 @@ pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>,
         let mut channels = BTreeMap::new();
         // One walk through the tables at a time, so that publishers never wait behind several.
         let _walk = face.walks.acquire().await;
-        let mut after = None;
+        let (prefix, limit) = (Some(prefix.into()), Some(walk::PAGE));
+        let mut request = Channels { prefix, limit, after: None };
         loop {
-            let line = json!({"command": "channels", "prefix": prefix, "limit": walk::PAGE, "after": after});
-            let line = without_null(line, "after");
-            let page: Page = reply(&face, line.as_bytes()).await?;
-            for Entry { channel, subscribers } in page.channels {
-                channels.insert(channel, Listed { subscription_count: wants_counts.then_some(subscribers) });
+            let Reply::Page { rows: Rows::Channels(rows), next } = face.shards()?.ask(request.clone().into()).await??
+            else {
+                return Err(Unavailable::Closed.into());
+            };
+            for row in rows {
+                let listed = Listed { subscription_count: wants_counts.then_some(row.subscribers) };
+                channels.insert(row.channel.as_channel().as_str().to_owned(), listed);
             }
             if channels.len() > walk::CHANNELS_MAX {
                 let limit = walk::CHANNELS_MAX;
                 return Err(Refused::TooLarge(format!("over {limit} channels: ask with filter_by_prefix")));
             }
-            match page.next {
-                Some(next) => after = Some(next),
+            match next {
+                Some(next) => request.after = Some(next.into()),
                 None => break,
             }
         }
@@ -158,10 +161,10 @@ pub async fn users(
     request: Request,
 ) -> Response {
     let answer = signed(&face, &app_id, &request);
-    respond(&face, answer.and_then(|_| Err(Refused::Malformed("there are no presence channels yet".into()))))
+    respond(&face, answer.and_then(|_| Err(Refused::Malformed("presence channels are not supported yet".into()))))
 }
 
-/// The query of a request that somebody signed whom we know.
+/// The query of a request whose signature is valid.
 fn signed(face: &Face, app_id: &str, request: &Request<Body>) -> Result<Query, Refused> {
     if app_id != face.app_id {
         return Err(Refused::OtherApp);
@@ -174,7 +177,7 @@ fn signed(face: &Face, app_id: &str, request: &Request<Body>) -> Result<Query, R
     Ok(query)
 }
 
-/// The same, and its body: who is not known costs us no body.
+/// The same, and its body, which is read only after the signature has been verified.
 async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<(Query, Bytes), Refused> {
     let query = signed(face, app_id, &request)?;
     let body = body::read(request).await.map_err(|unread| match unread {
@@ -185,63 +188,24 @@ async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<(Que
     Ok((query, body))
 }
 
+/// The messages, all of which may be published.
+fn checked(events: &[Event<'_>]) -> Result<Vec<Publish<'static>>, Refused> {
+    Ok(events.iter().map(Event::publish).collect::<Result<_, _>>()?)
+}
+
 /// Publishes all, or none.
-async fn publish(face: &Face, events: &[Event<'_>]) -> Result<(), Refused> {
-    let lines = face.judge().lines(events)?;
-    for pending in face.shards()?.ask_all(&lines)? {
-        let reply = pending.reply().await?;
-        let Done { ok, error } = serde_json::from_slice(&reply).map_err(|_| Unavailable::Closed)?;
-        if !ok {
-            return Err(Refused::Malformed(error.unwrap_or_default().into()));
-        }
-    }
-    face.count(|counters| counters.http_publishes += lines.len() as u64);
+async fn publish(face: &Face, messages: Vec<Publish<'static>>) -> Result<(), Refused> {
+    let count = messages.len() as u64;
+    face.shards()?.publish(messages).await?;
+    face.count(|counters| counters.http_publishes += count);
     Ok(())
 }
 
-/// Judges events before any is published.
-#[derive(Default)]
-pub struct Judge {
-    bodies: Bodies,
-    parser: Parser,
-}
-
-impl Face {
-    fn judge(&self) -> MutexGuard<'_, Judge> {
-        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Judge {
-    fn lines(&mut self, events: &[Event<'_>]) -> Result<Vec<Vec<u8>>, Refused> {
-        let mut lines = Vec::with_capacity(events.len());
-        for event in events {
-            let line = event.line();
-            self.parser.request(&line).command?;
-            lines.push(line);
-        }
-        Ok(lines)
-    }
-}
-
 async fn subscribers(face: &Face, name: &str) -> Result<u64, Refused> {
-    let line = json!({"command": "channel", "channel": name}).to_string();
-    let Count { subscribers } = reply(face, line.as_bytes()).await?;
-    Ok(subscribers)
-}
-
-async fn reply<T: for<'a> Deserialize<'a>>(face: &Face, line: &[u8]) -> Result<T, Refused> {
-    let reply = face.shards()?.ask(line)?.reply().await?;
-    serde_json::from_slice(&reply).map_err(|_| Refused::Malformed("the shards refuse it".into()))
-}
-
-fn without_null(mut object: Value, member: &str) -> String {
-    if object[member].is_null()
-        && let Some(members) = object.as_object_mut()
-    {
-        members.remove(member);
+    match face.shards()?.ask(operation::Channel { channel: name.into() }.into()).await?? {
+        Reply::Channel(count) => Ok(count.subscribers),
+        _ => Err(Unavailable::Closed.into()),
     }
-    object.to_string()
 }
 
 /// Whether `info` asks for `subscription_count`, the one attribute there is.
@@ -250,7 +214,11 @@ fn wanted(query: &Query) -> Result<bool, Refused> {
     for attribute in query.get("info").unwrap_or_default().split(',').filter(|attribute| !attribute.is_empty()) {
         match attribute {
             event::COUNT => wants_counts = true,
-            _ => return Err(Refused::Malformed("info: there is subscription_count; user_count needs presence".into())),
+            _ => {
+                return Err(Refused::Malformed(
+                    "info: only subscription_count is known; user_count needs presence".into(),
+                ));
+            }
         }
     }
     Ok(wants_counts)
@@ -267,7 +235,7 @@ struct Listed {
     subscription_count: Option<u64>,
 }
 
-/// A listing that has its place until the last of it is with the system, however slowly it is read.
+/// A listing that keeps its permit until its last byte is with the kernel, however slowly it is read.
 struct Unsent {
     text: Vec<u8>,
     _place: OwnedSemaphorePermit,
@@ -279,41 +247,16 @@ impl AsRef<[u8]> for Unsent {
     }
 }
 
-#[derive(Deserialize)]
-struct Done<'a> {
-    ok: bool,
-    error: Option<&'a str>,
-}
-
-#[derive(Deserialize)]
-struct Count {
-    subscribers: u64,
-}
-
-#[derive(Deserialize)]
-struct Page {
-    channels: Vec<Entry>,
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    channel: String,
-    subscribers: u64,
-}
-
 fn respond(face: &Face, answer: Answer) -> Response {
     let (status, text) = match answer {
         Ok(value) => return ([(CONTENT_TYPE, JSON)], value.to_string()).into_response(),
         Err(Refused::Unavailable(unavailable)) => return unavailable.into_response(),
         Err(Refused::Unsigned(why)) => {
             face.count(|counters| counters.http_auth_failures += 1);
-            tracing::debug!(%why, "a request over HTTP is not signed as it should be");
+            tracing::debug!(%why, "the signature of a request over HTTP is not valid");
             (StatusCode::UNAUTHORIZED, why.to_string())
         }
-        Err(Refused::OtherApp) => {
-            (StatusCode::NOT_FOUND, "there is no such app: --app-id names the one there is".into())
-        }
+        Err(Refused::OtherApp) => (StatusCode::NOT_FOUND, "unknown app: --app-id names the only one".into()),
         Err(Refused::Malformed(why)) => (StatusCode::BAD_REQUEST, why),
         Err(Refused::TooLarge(why)) => (StatusCode::PAYLOAD_TOO_LARGE, why),
     };

@@ -1,0 +1,271 @@
+//! HTTP for monitoring, orchestrators, people and backends on other machines. Built of the ecosystem's standard parts (axum,
+//! hyper, a tokio runtime of one thread), because nothing here is on the data path.
+//!
+//! It holds an admin session with each shard ([`shards`]), which serves it as it serves the sessions of its admin socket: in
+//! its turn, with a window of unsettled publishes, and with nothing that would be faster than a publisher. A publish goes
+//! to the shard that owns the channel. Values cross as Rust types; JSON is read and written only here, at the entry point.
+//!
+//! * [`serving`] has the connections and their limits, [`shards`] the way to the shards, [`snapshot`] their numbers.
+//! * [`exposition`] writes the numbers for Prometheus, [`process`] reads what the system says about the process.
+//! * [`rest`] publishes for Pusher's libraries, [`console`] is for people; [`body`] reads bodies of requests.
+
+pub mod body;
+pub mod console;
+pub mod exposition;
+pub mod process;
+pub mod rest;
+pub mod serving;
+pub mod shards;
+pub mod snapshot;
+
+use crate::admin::lines::reader::Parser;
+use crate::api::Phase;
+use crate::config::{Access, Live};
+use crate::metrics::{HttpCounters, WebhookStats};
+use crate::protocol::auth::KeyRing;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use body::Rest;
+use console::access::{Door, Tries};
+use process::Process;
+use rest::event::Bodies;
+use shards::{Shards, Unavailable};
+use snapshot::{Numbers, Snapshot};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{Semaphore, watch};
+
+/// What HTTP is served with.
+pub struct Parts {
+    /// Bound and listening.
+    pub listener: TcpListener,
+    /// The sessions with the shards.
+    pub shards: Shards,
+    /// The app ID in the paths of [`rest`].
+    pub app_id: String,
+    /// Where WebSocket clients connect.
+    pub listen: SocketAddr,
+    /// The numbers of webhooks.
+    pub webhooks: Box<dyn Fn() -> WebhookStats + Send + Sync>,
+    /// What a reload exchanges.
+    pub held: Arc<Mutex<Arc<Held>>>,
+}
+
+/// Settings that a reload exchanges.
+pub struct Held {
+    keys: KeyRing,
+    door: Door,
+    access: Access,
+    is_tls: bool,
+}
+
+/// What all requests share.
+pub struct Face {
+    shards: Shards,
+    phase: watch::Receiver<Phase>,
+    snapshot: Snapshot,
+    counters: Mutex<HttpCounters>,
+    webhooks: Box<dyn Fn() -> WebhookStats + Send + Sync>,
+    app_id: String,
+    listen: SocketAddr,
+    held: Arc<Mutex<Arc<Held>>>,
+    readers: Mutex<Readers>,
+    /// Addresses that sent a wrong key for the console.
+    tries: Mutex<Tries>,
+    /// Walks through the shards' tables on behalf of a listing.
+    walks: Semaphore,
+    /// Listings of all channels that are not yet sent.
+    listings: Arc<Semaphore>,
+    started: SystemTime,
+    begun: Instant,
+}
+
+/// Read the bodies of requests; their buffers are used again.
+#[derive(Default)]
+struct Readers {
+    rest: Bodies,
+    members: Parser,
+}
+
+/// Serves HTTP until the end.
+///
+/// # Errors
+/// The listener cannot be used.
+pub async fn serve(parts: Parts, phase: watch::Receiver<Phase>) -> io::Result<()> {
+    let Parts { listener, shards, app_id, listen, webhooks, held } = parts;
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let face = Arc::new(Face {
+        shards,
+        phase: phase.clone(),
+        snapshot: Snapshot::default(),
+        counters: Mutex::default(),
+        webhooks,
+        app_id,
+        listen,
+        held,
+        readers: Mutex::default(),
+        tries: Mutex::default(),
+        walks: Semaphore::new(1),
+        listings: Arc::new(Semaphore::new(walk::LISTINGS_MAX)),
+        started: SystemTime::now(),
+        begun: Instant::now(),
+    });
+    serving::serve(listener, face.clone(), router(face), phase).await;
+    Ok(())
+}
+
+impl Held {
+    /// Those of a server's settings. `is_local`: only this machine can reach the listener.
+    pub fn of(live: &Live, is_local: bool) -> Held {
+        Held {
+            keys: KeyRing::new(&live.keys),
+            door: Door::new(&live.console, is_local),
+            access: live.access.clone(),
+            is_tls: live.certificate.is_some(),
+        }
+    }
+
+    /// Why there is no console; `None`: there is one.
+    pub fn console_closed(&self) -> Option<&'static str> {
+        self.door.closed()
+    }
+}
+
+impl Face {
+    /// The way to the shards. Once they stop they read no publisher, so a request is refused at once.
+    fn shards(&self) -> Result<&Shards, Unavailable> {
+        if *self.phase.borrow() < Phase::Stopping { Ok(&self.shards) } else { Err(Unavailable::Closed) }
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn numbers(&self) -> Result<Arc<Numbers>, Unavailable> {
+        self.snapshot.numbers(self.shards()?).await
+    }
+
+    /// The settings as they are now.
+    fn held(&self) -> Arc<Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts something.
+    pub fn count(&self, count: impl FnOnce(&mut HttpCounters)) {
+        count(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn router(face: Arc<Face>) -> Router {
+    Router::new()
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/apps/{app_id}/events", post(rest::events))
+        .route("/apps/{app_id}/batch_events", post(rest::batch_events))
+        .route("/apps/{app_id}/channels", get(rest::channels))
+        .route("/apps/{app_id}/channels/{name}", get(rest::channel))
+        .route("/apps/{app_id}/channels/{name}/users", get(rest::users))
+        .merge(console::routes(&face))
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(face.clone(), within_limits))
+        .with_state(face)
+}
+
+/// Every request: counted, and answered in time.
+async fn within_limits(State(face): State<Arc<Face>>, mut request: Request, next: Next) -> Response {
+    face.count(|counters| counters.http_requests += 1);
+    let rest = Rest::of(&mut request);
+    let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|_| {
+        face.count(|counters| counters.http_timeouts += 1);
+        unavailable("the server did not answer in time\n")
+    });
+    let status = response.status();
+    face.count(|counters| {
+        counters.http_client_errors += u64::from(status.is_client_error());
+        counters.http_server_errors += u64::from(status.is_server_error());
+    });
+    // An unread body ends the connection, which the client must know before it sends the next request.
+    if rest.is_unread() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The process lives and this thread runs.
+async fn live() -> Response {
+    ([(CACHE_CONTROL, "no-store")], "live\n").into_response()
+}
+
+/// New connections may be sent here: every shard answers, and the server is not draining.
+async fn ready(State(face): State<Arc<Face>>) -> Response {
+    let phase = *face.phase.borrow();
+    match phase {
+        Phase::Starting => return unavailable("starting\n"),
+        Phase::Serving => {}
+        Phase::Draining => return unavailable("draining\n"),
+        Phase::Stopping | Phase::Ended => return unavailable("stopping\n"),
+    }
+    match face.numbers().await {
+        Ok(_) => ([(CACHE_CONTROL, "no-store")], "ready\n").into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// For Prometheus.
+async fn metrics(State(face): State<Arc<Face>>) -> Response {
+    match face.numbers().await {
+        Ok(numbers) => {
+            let http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let text = exposition::text(&numbers, &http, &(face.webhooks)(), &Process::now(face.started));
+            ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn unknown() -> Response {
+    (
+        StatusCode::NOT_FOUND,
+        "the paths are /live, /ready, /metrics, /console and /apps/ID/events, batch_events, channels\n",
+    )
+        .into_response()
+}
+
+fn unavailable(text: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], text).into_response()
+}
+
+impl IntoResponse for Unavailable {
+    fn into_response(self) -> Response {
+        unavailable(match self {
+            Unavailable::Overloaded => "too many requests are outstanding\n",
+            Unavailable::Closed => "the server is stopping\n",
+        })
+    }
+}
+
+/// `Content-Type` of answers for programs.
+const JSON: &str = "application/json";
+
+/// Listings of channels.
+pub mod walk {
+    /// Channels that are asked of the shards at once.
+    pub const PAGE: usize = crate::api::operation::PAGE_MAX;
+    /// Channels in one answer.
+    pub const CHANNELS_MAX: usize = 100_000;
+    /// Such answers that wait for their walk or for the client to read them.
+    pub const LISTINGS_MAX: usize = 8;
+}
+
+/// From a request's head to its answer, the body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,128 @@
+//! The HTTP thread, which serves HTTP and sends webhooks: an ordinary thread, unpinned, that holds sessions with the shards.
+
+use crate::admin::link::Opener;
+use crate::api::Phase;
+use crate::config::Live;
+use crate::http::{self, Held, shards::Shards};
+use crate::hub::placement::Placement;
+use crate::webhook;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use tokio::sync::watch;
+
+/// What the thread is built from.
+pub struct Parts {
+    /// Bound and listening; `None`: HTTP is not served.
+    pub listener: Option<TcpListener>,
+    /// Opens sessions with the shards.
+    pub opener: Opener,
+    /// Which shard owns which channel.
+    pub placement: Placement,
+    /// The app ID in the paths of publishing.
+    pub app_id: String,
+    /// Where WebSocket clients connect.
+    pub listen: SocketAddr,
+    /// What a reload exchanges.
+    pub live: Arc<Live>,
+}
+
+/// The running thread.
+pub struct HttpThread {
+    remote: Remote,
+    thread: JoinHandle<()>,
+}
+
+/// Tells the thread what the rest of the server does.
+#[derive(Clone)]
+pub struct Remote {
+    phase: watch::Sender<Phase>,
+    held: Arc<Mutex<Arc<Held>>>,
+    /// Only this machine can reach the listener.
+    is_local: bool,
+    webhooks: watch::Sender<webhook::Settings>,
+}
+
+impl HttpThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread, or no poller for it.
+    pub fn start(parts: Parts) -> io::Result<HttpThread> {
+        let Parts { listener, opener, placement, app_id, listen, live } = parts;
+        let (sender, phase) = watch::channel(Phase::Starting);
+        let (webhooks, webhook_settings) = watch::channel(webhook::Settings::of(&live));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        // Without a listener the server counts as local.
+        let is_local = match &listener {
+            Some(listener) => listener.local_addr()?.ip().is_loopback(),
+            None => true,
+        };
+        let held = Arc::new(Mutex::new(Arc::new(Held::of(&live, is_local))));
+        let remote = Remote { phase: sender, held: held.clone(), is_local, webhooks };
+        let run = move || {
+            runtime.block_on(async {
+                let tally = webhook::Tally::default();
+                let sending =
+                    tokio::spawn(webhook::run(opener.clone(), webhook_settings, phase.clone(), tally.clone()));
+                if let Some(listener) = listener {
+                    let webhooks = Box::new(move || tally.now());
+                    let served = async {
+                        let shards = Shards::open(&opener, placement)?;
+                        http::serve(http::Parts { listener, shards, app_id, listen, webhooks, held }, phase).await
+                    };
+                    if let Err(error) = served.await {
+                        tracing::error!(%error, "the HTTP listener does not work");
+                    }
+                }
+                // A panic has ended the process.
+                let _ = sending.await;
+            });
+            // A DNS look-up that hangs does not delay the end.
+            runtime.shutdown_background();
+        };
+        let thread = thread::Builder::new().name("http".into()).spawn(run)?;
+        Ok(HttpThread { remote, thread })
+    }
+
+    /// The way to tell it things.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// The shards have ended: ends the requests in progress, and the thread.
+    pub fn end(self) {
+        self.remote.enter(Phase::Ended);
+        if self.thread.join().is_err() {
+            tracing::error!("the HTTP thread panicked");
+        }
+    }
+}
+
+impl Remote {
+    /// The server has reached this phase. Phases only go forward.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let is_later = phase > *now;
+            *now = phase.max(*now);
+            is_later
+        });
+    }
+
+    /// Other settings, from the next request on.
+    pub fn apply(&self, live: &Live) {
+        let held = Arc::new(Held::of(live, self.is_local));
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        self.webhooks.send_replace(webhook::Settings::of(live));
+    }
+
+    /// Why there is no console; `None`: there is one.
+    pub fn console_closed(&self) -> Option<&'static str> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).console_closed()
+    }
+}
+
+/// Descriptors of the thread beside those of connections and webhooks: the runtime's poller and waker, a signal pair, the
+/// listener, and a connection that is being refused.
+pub const DESCRIPTORS_SPARE: u64 = 8;
