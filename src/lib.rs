@@ -1,17 +1,17 @@
 //! corecast: a WebSocket publish/subscribe server. One process, N shards. A shard is one thread on a core of its own, with one
-//! event loop and everything that the loop needs. Shards share no data that they write; they exchange mail.
+//! event loop and everything that the loop needs. Shards share no data that they write; they exchange letters.
 //!
 //! ```text
 //!   browsers, phones            the business backend             SIGTERM, SIGHUP
 //!          │ WebSocket                 │ admin socket (NDJSON)         │
 //!          ▼                           ▼                               ▼
 //!  ┌─ shard 0 ─ core 0 ────────────────────────────────┐          ┌─ supervisor ┐
-//!  │ listener ─► connections (slab) ─► frames ─► hub   │◄─ orders ┤ reads files │
-//!  │ admin listener ─► sessions ─► requests ──► │  ▲   ├─ calls ─►│ for all     │
-//!  │ timer wheel ─► heartbeats       outboxes ◄─┘  │   │          └─────────────┘
-//!  └───────────────────────────────────────────────┼───┘
-//!                                   mail: bounded inbox, backlog, doorbell
-//!  ┌─ shard 1 ─ core 1 ────────────────────────────┼───┐
+//!  │ listener ─► connections ─► frames ──────► hub     │◄─ orders ┤ reads files │
+//!  │ admin listener ─► sessions ─► requests ─►  ▲ │    │─ calls ─►│ for all     │
+//!  │ timer wheel ─► heartbeats     outboxes ◄───┼─┘    │          └─────────────┘
+//!  └────────────────────────────────────────────┼──────┘
+//!   letters: inbox (bounded), backlog, doorbell │
+//!  ┌─ shard 1 ─ core 1 ─────────────────────────┼──────┐
 //!  │ the same, with its own listener (SO_REUSEPORT)    │
 //!  └───────────────────────────────────────────────────┘
 //!  ┌─ HTTP ─ any core ─────────────────────────────────┐
@@ -27,53 +27,77 @@
 //! # One turn of a shard
 //!
 //! ```text
-//! timeout = 0 if work was left over, else until the next entry of the timer wheel
+//! timeout = 0 if work is left over, else until the next entry of the timer wheel
 //! poll
-//!   listener → accept (budget)        socket → read once → frames → hub        doorbell → look into the inbox
-//! orders    → from the supervisor: new settings, drain, stop
-//! inbox     → letters (budget) → hub
-//! admins    → lines (budget: bytes) → hub
-//! wheel     → entries that are due (budget): ping, or close
-//! leaving   → close connections that are due (budget)
-//! lay out   → each channel with new messages: every subscriber gets a slice of the turn's page
-//! ring      → one eventfd write, at most, for each shard that was sent mail
-//! answer    → the replies to each publisher, in one write
-//! flush     → one write or writev for each connection with new output (budget)
-//! newcomers → upgrades, TLS handshakes and first messages (budget): established connections have priority
-//! reap      → free the slots of connections that ended
-//! report    → lifecycle events to the journal, if it has readers
+//!   client socket → read once → frames → hub        doorbell → look into the inbox
+//! accept     → new connections (budget)
+//! orders     → from the supervisor: new settings, drain, stop
+//! inbox      → letters of other shards (budget) → hub
+//! verdicts   → new connections that the owners of their addresses have admitted or refused
+//! survey     → a part of the search for the busiest channels (budget)
+//! admins     → requests of admin sessions (budget: bytes) → hub
+//! backlog    → offer the letters again that a full inbox refused
+//! wheel      → entries that are due (budget): ping, or close
+//! leaving    → close connections that a drain has scheduled (budget)
+//! departures → remove subscriptions of connections that have ended (budget)
+//! lay out    → each audience with new messages: every subscriber is sent a part of the turn's page
+//! ring       → at most one eventfd write for each shard that was sent letters
+//! answer     → the replies to each admin session, in one write
+//! flush      → one write or writev for each connection with new output (budget)
+//! newcomers  → upgrades, TLS handshakes and first messages (budget): established connections have priority
+//! reap       → free the slots of connections that have ended
+//! report     → lifecycle events to the journal and sightings to live taps, if there are any
 //! ```
 //!
-//! Read, decide, then write once: the cost of a delivery is its write system call. All messages of a turn reach a subscriber in one
-//! write, and the bytes are shared by all subscribers that are up to date ([`hub::audience::pages`]). A busy loop has more messages in each
-//! turn, so each write carries more; batching needs no timer. Work beyond a budget is done in the next turn, which polls without
-//! sleeping. Replies and small channels do not wait for bulk output, and established connections do not wait for clients that
-//! reconnect ([`shard::output::write_queue`]). While too much output of earlier turns is unwritten, publishers and peers wait:
-//! backpressure reaches the publisher.
+//! Read, decide, then write once: the cost of a delivery is its write system call. All messages of a turn reach a subscriber
+//! in one write, and all subscribers without pending output share the bytes ([`hub::audience::pages`]). A busy loop has more
+//! messages in each turn, so each write carries more; batching needs no timer. Work beyond a budget is done in the next turn,
+//! which polls without sleeping. Replies and small channels do not wait for bulk output, and established connections do not
+//! wait for clients that reconnect ([`shard::output::write_queue`]). While too much output of earlier turns is unwritten,
+//! publishers and peers wait: backpressure reaches the publisher.
 //!
 //! # Who owns what
 //!
 //! * A connection belongs to the shard that accepted it, for life.
-//! * A channel is owned by one shard, by the hash of its name. The owner is its sequencer: every publish goes there, gets its place,
-//!   and is mailed once to each shard that has subscribers. Every subscribe and unsubscribe is counted there too, and acknowledged in
-//!   the same first-in-first-out mail as the messages, so `socket:subscribed` is a promise.
-//! * An address is owned by one shard, by its hash, which counts its connections for the whole server ([`hub::admission::addresses`]).
-//! * The journal of lifecycle events belongs to shard 0 ([`hub::observe::journal`]). The other shards report to it while it has readers.
-//! * A message is encoded after its owner has sequenced it, once on each shard that has subscribers. A letter to another shard
-//!   carries a reference to the message.
+//! * A channel is owned by one shard, by the hash of its name ([`hub::channel`]). The owner is its sequencer: every publish goes
+//!   there, is sequenced, and is sent once to each shard that has subscribers. Subscribes and unsubscribes are counted there too.
+//!   They are acknowledged by letters in the same first-in-first-out order as the messages. So no message after
+//!   `socket:subscribed` is missed.
+//! * A letter carries the message, not bytes to send: one immutable allocation, shared by all letters of a publish
+//!   ([`hub::message`]). A publish that stays on its shard allocates nothing.
+//! * An audience is the subscribers of one channel on one shard that receive identical bytes. The shard that delivers encodes a
+//!   message once per audience ([`hub::audience`]).
+//! * A slow reader's output waits in its outbox ([`shard::output`]). This is the only place where messages wait per subscriber.
+//! * An address is owned by one shard, by its hash, which counts its connections for the whole server ([`hub::admission`]).
+//! * The journal of lifecycle events belongs to shard 0 ([`hub::observe::journal`]). The other shards report to it once it has
+//!   had a consumer.
 //!
 //! # Invariants
 //!
 //! 1. Per channel, one order for all subscribers; between `subscribed` and `unsubscribed`, no gap and no duplicate.
-//! 2. Exactly one reply for each request, in the order of the requests of a connection.
-//! 3. No lock and no shared mutable state between shards, except mailboxes, doorbells and two counts of connections; TLS handshakes
-//!    read the key of session tickets, which rustls changes every six hours.
+//! 2. Exactly one reply for each request, in the order of the connection's requests, also if the connection ends right after
+//!    its requests.
+//! 3. No lock and no shared mutable state between shards, except inboxes, doorbells and two counts of connections. TLS
+//!    handshakes read the key of session tickets, which rustls changes every six hours.
 //! 4. After warm-up, no allocation per delivery; no buffer for an idle connection.
-//! 5. Everything that can grow has a limit, a counter and a defined behaviour at the limit.
+//! 5. Everything that can grow has a limit, a counter and a defined behaviour at the limit. Arrivals and departures have a
+//!    budget in each turn.
 //! 6. Input from a socket cannot panic the process. No `unsafe`.
-//! 7. [`hub`], [`protocol`] and [`wire`] are pure, so a test runs whole clusters of shards on one thread, under a seeded scheduler;
-//!    thousands of such runs check invariants 1 and 2 (`src/hub/simulation`). Shards with real sockets, turned by a test, check 5
-//!    and 6 (`src/shard/trial`).
+//! 7. [`hub`], [`protocol`] and [`wire`] are pure. So a test can run whole clusters of shards on one thread, under a seeded
+//!    scheduler. Thousands of such runs check invariants 1 and 2 (`src/hub/simulation`). Shards with real sockets, turned by a
+//!    test, check 5 and 6 (`src/shard/trial`).
+//! 8. All entry points accept the same values, which reach subscribers unchanged (`tests/it/values.rs`).
+//!
+//! # Folders
+//!
+//! * [`shard`]: the event loop, and the only folder that touches clients' sockets. `connection/` holds the state of a
+//!   connection, `output/` outboxes and the order of writes, `heartbeats/` the timer wheel, `drain/` the slow way down.
+//! * [`admin`]: the core of an admin session (window, order of replies), its JSON lines, and the client of the command line.
+//! * [`hub`]: publish/subscribe without input and output. `channel/` is the owner's part, `audience/` the deliverer's.
+//!   `observe/` holds the journal, live taps and surveys; `admission/` the limits per address.
+//! * [`api`]: every operation, declared once: request, limits, reply, help line.
+//! * [`protocol`]: commands, events, channel names, signatures and close codes. [`wire`]: frames, upgrades, PROXY headers.
+//! * [`ids`], [`config`] and [`metrics`] are used by all of them; [`server`] assembles the process.
 //!
 //! # Layers
 //!
