@@ -21,7 +21,8 @@ test-sdk:
 	else echo "SKIPPED: the tests of sdk/js need node and npm" >&2; fi
 
 # Tests that `test` leaves out because they are long or download much: faults planted in the hub, which its simulation must
-# find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24.
+# find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24;
+# and that client in a hidden page of Chromium.
 test-long:
 	tests/planted/run.py
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
