@@ -31,7 +31,7 @@ pub enum CloseReason {
     /// 4201
     PongTimeout { timeout_s: u32 },
     /// 4202
-    Silent { timeout_s: u32 },
+    Silent { timeout_s: u32, is_reading: bool },
     /// Upgrade not finished in time; no frame.
     HandshakeTimeout,
     /// Upgrade refused with an HTTP error; no frame.
@@ -199,7 +199,12 @@ impl fmt::Display for CloseReason {
                 write!(f, "over {per_second} bytes a second for too long: send less")
             }
             CloseReason::PongTimeout { timeout_s } => write!(f, "no socket:pong within {timeout_s} s of the ping"),
-            CloseReason::Silent { timeout_s } => write!(f, "nothing arrived for {timeout_s} s: send socket:ping"),
+            CloseReason::Silent { timeout_s, is_reading: true } => {
+                write!(f, "nothing arrived for {timeout_s} s: send socket:ping")
+            }
+            CloseReason::Silent { timeout_s, is_reading: false } => {
+                write!(f, "the client took no reply for {timeout_s} s: read what the server sends")
+            }
             CloseReason::HandshakeTimeout => f.write_str("the upgrade was not finished in time"),
             CloseReason::UpgradeRefused => f.write_str("the upgrade was refused"),
             CloseReason::TlsFailed => f.write_str("the TLS session failed"),
@@ -232,7 +237,7 @@ mod tests {
             CloseReason::OverCapacity { limit: usize::MAX },
             CloseReason::RateLimited(Pace::Messages { per_second: u32::MAX }),
             CloseReason::PongTimeout { timeout_s: u32::MAX },
-            CloseReason::Silent { timeout_s: u32::MAX },
+            CloseReason::Silent { timeout_s: u32::MAX, is_reading: false },
             CloseReason::HandshakeTimeout,
             CloseReason::UpgradeRefused,
             CloseReason::TlsFailed,
@@ -277,7 +282,9 @@ mod tests {
         let text = "no socket:pong within 25 s of the ping";
         check(CloseReason::PongTimeout { timeout_s: 25 }, Some((4201, text)));
         let text = "nothing arrived for 55 s: send socket:ping";
-        check(CloseReason::Silent { timeout_s: 55 }, Some((4202, text)));
+        check(CloseReason::Silent { timeout_s: 55, is_reading: true }, Some((4202, text)));
+        let text = "the client took no reply for 55 s: read what the server sends";
+        check(CloseReason::Silent { timeout_s: 55, is_reading: false }, Some((4202, text)));
         check(CloseReason::HandshakeTimeout, None);
         check(CloseReason::UpgradeRefused, None);
         check(CloseReason::TlsFailed, None);

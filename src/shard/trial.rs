@@ -18,12 +18,14 @@ mod session;
 use super::clients::READ_AGAIN_BYTES_PER_TURN;
 use super::doorbell::Doorbell;
 use super::orders::{Call, Order};
+use super::output::UNREAD_REPLIES_MAX;
 use super::{DOORBELL, EVENTS_PER_TURN, Parts, READ_BYTES, Shard, Shared, mesh};
 use crate::api::Rows;
 use crate::api::operation::Connections;
 use crate::config::{Flags, Live, Settings};
 use crate::hub::departures::SUBSCRIPTIONS_PER_TURN;
 use crate::hub::simulation::choices::{self, Choices};
+use crate::protocol::close::CloseReason;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mio::{Events, Poll, Waker};
 use peer::{Peer, UPGRADE};
@@ -324,6 +326,51 @@ fn many_that_go_at_once_do_not_make_a_turn_long() {
     }
     house.rest();
     assert!(house.shards[0].clients.is_empty() && house.shards[0].hub.address_sizes().0 == 0);
+}
+
+/// A client that sends requests and reads no reply.
+#[test]
+fn requests_are_not_read_while_their_replies_are_not() {
+    const REQUESTS: usize = 20_000;
+    for tls in [None, Some(certificates::clients().remove(1))] {
+        let mut house = House::new(1, |live| live.certificate = tls.is_some().then(certificates::certificate));
+        let mut clients: Vec<Peer> =
+            (0..2).map(|_| Peer::connect(house.addresses[0], 1, tls.clone(), "", UPGRADE, false)).collect();
+        clients.iter_mut().for_each(|client| {
+            while !client.is_served() {
+                client.send(usize::MAX);
+                house.turn(0);
+                client.read(4096);
+            }
+        });
+        house.pass(Duration::from_secs(2));
+        for client in &mut clients {
+            (0..REQUESTS).for_each(|_| client.ping(7, 0));
+            let mut idle_turns = 0;
+            while idle_turns < 100 {
+                let moved = client.send(usize::MAX) | house.turn(0);
+                idle_turns = if moved { 0 } else { idle_turns + 1 };
+            }
+        }
+        let waiting = house.shards[0].stats().gauges.outbox_bytes as usize;
+        assert!(waiting > UNREAD_REPLIES_MAX && waiting < 2 * (2 * UNREAD_REPLIES_MAX + 4096), "{waiting} bytes");
+        // One of them reads in time, slowly, and gets every reply. The other one is closed.
+        for step in 0..8 {
+            house.pass(Duration::from_secs(8));
+            (0..3).for_each(|_| _ = house.turn(0));
+            let closed =
+                house.shards[0].clients.closes()[CloseReason::Silent { timeout_s: 0, is_reading: false }.kind()];
+            assert_eq!(closed, u64::from(step >= 6), "after {} s", 8 * (step + 1));
+            (0..20).for_each(|_| _ = clients[0].read(16_384));
+            clients[0].ping(7, 0);
+            clients[0].send(usize::MAX);
+        }
+        while clients[0].lacks(&[0; 3]).is_some() {
+            clients[0].send(usize::MAX);
+            house.turn(0);
+            clients[0].read(1 << 16);
+        }
+    }
 }
 
 /// Says how to run a failed seed again.

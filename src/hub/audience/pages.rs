@@ -35,6 +35,8 @@ impl Chunk {
 struct Page {
     data: Vec<u8>,
     references: u32,
+    /// It holds what one connection each is sent: replies, and no messages of channels.
+    is_single: bool,
 }
 
 /// The pages of one shard, and the pool that they return to.
@@ -65,7 +67,7 @@ impl Pages {
                 data
             }
         };
-        self.pages.insert(Page { data, references: 1 }) as PageId
+        self.pages.insert(Page { data, references: 1, is_single: false }) as PageId
     }
 
     /// Lets `write` append to the page. Returns the chunk of the appended bytes. Bytes that a chunk may cover never change.
@@ -91,6 +93,7 @@ impl Pages {
     fn open_single(&mut self) -> PageId {
         self.end_turn();
         let page = self.open();
+        self.pages[page as usize].is_single = true;
         self.single = Some(page);
         page
     }
@@ -122,6 +125,11 @@ impl Pages {
         gathered
     }
 
+    /// Whether the page holds replies, and no messages of channels.
+    pub fn is_single(&self, page: PageId) -> bool {
+        self.pages[page as usize].is_single
+    }
+
     /// Adds a reference.
     pub fn hold(&mut self, page: PageId) {
         self.pages[page as usize].references += 1;
@@ -150,7 +158,8 @@ impl Pages {
         let data = self.bytes(chunk).to_vec();
         self.held_bytes += data.capacity();
         let end = data.len() as u32;
-        let page = self.pages.insert(Page { data, references: 1 }) as PageId;
+        let is_single = self.is_single(chunk.page);
+        let page = self.pages.insert(Page { data, references: 1, is_single }) as PageId;
         Chunk { page, start: 0, end }
     }
 

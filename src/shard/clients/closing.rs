@@ -24,6 +24,10 @@ impl Clients {
             _ => {}
         }
         self.begin_end(slot, &reason, hub);
+        if std::mem::take(&mut self.connections[slot].state.is_held) {
+            // Likewise.
+            self.read_queue.push(slot);
+        }
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
         if phase == Phase::Open {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");

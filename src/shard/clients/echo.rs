@@ -77,7 +77,7 @@ impl Clients {
         let silent_at = self.silent_at(slot);
         if until.wrapping_sub(silent_at) as i32 >= 0 {
             let timeout_s = self.heartbeats.silence_s(&self.connections[slot].state, &self.live.limits);
-            self.close(slot, CloseReason::Silent { timeout_s }, hub);
+            self.close(slot, CloseReason::Silent { timeout_s, is_reading: true }, hub);
         } else {
             self.look_at(slot, silent_at);
         }

@@ -21,6 +21,9 @@ impl Clients {
         let is_limited = RateLimits::are_on(&self.live.limits);
         loop {
             let is_open = self.connections[slot].state.phase == Phase::Open;
+            if is_open && at < bytes.len() && self.output.holds_requests(slot) {
+                break;
+            }
             if is_open
                 && decoder.is_between_messages()
                 && let Some((heartbeat, frame_len)) = Heartbeat::read(&mut bytes[at..])
@@ -58,6 +61,10 @@ impl Clients {
         let connection = &mut self.connections[slot];
         if matches!(connection.state.phase, Phase::Open | Phase::Closing { reads: true, .. }) {
             connection.decoder = decoder;
+        }
+        if at < bytes.len() && connection.state.phase == Phase::Open {
+            connection.aside.get_or_insert_default().frames = bytes[at..].to_vec();
+            self.hold(slot);
         }
     }
 

@@ -56,6 +56,7 @@ impl Clients {
                 return self.retire(slot, hub);
             }
             Phase::Echoing { .. } => return self.echo_expired(slot, until, hub),
+            Phase::Open if state.is_held => return self.held_expired(slot, until, hub),
             // What it sent waits for its turn here: that is not silence.
             Phase::Open if state.is_unread => until.wrapping_add(1),
             Phase::Open => {
@@ -82,10 +83,23 @@ impl Clients {
                 return true;
             }
             Due::PongTimeout => CloseReason::PongTimeout { timeout_s: limits.heart_timeout_s },
-            Due::Silent { timeout_s } => CloseReason::Silent { timeout_s },
+            Due::Silent { timeout_s } => CloseReason::Silent { timeout_s, is_reading: true },
         };
         self.close(slot, reason, hub);
         false
+    }
+
+    /// The entry of a connection came due whose requests wait because it does not read replies. What has not arrived from it is not
+    /// judged, only that its socket takes nothing.
+    fn held_expired(&mut self, slot: Slot, until: u32, hub: &mut Hub) {
+        let state = &self.connections[slot].state;
+        let blocked_at = self.heartbeats.silent_at(state, &self.live.limits);
+        if until.wrapping_sub(blocked_at) as i32 >= 0 {
+            let timeout_s = self.heartbeats.silence_s(state, &self.live.limits);
+            self.close(slot, CloseReason::Silent { timeout_s, is_reading: false }, hub);
+        } else {
+            self.look_at(slot, blocked_at);
+        }
     }
 
     /// It has reached its age.

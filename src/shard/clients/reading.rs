@@ -45,6 +45,16 @@ impl Clients {
             state.is_unread = true;
             return self.read_queue.hold(slot);
         }
+        if state.phase == Phase::Open && self.output.holds_requests(slot) {
+            return self.hold(slot);
+        }
+        let mut frames = connection.take_frames();
+        if !frames.is_empty() {
+            // The socket may have more, also where these are held again.
+            connection.state.is_unread = true;
+            self.read_queue.push(slot);
+            return self.frames(slot, &mut frames, hub);
+        }
         if self.echo_pauses(slot) {
             self.connections[slot].state.is_unread = true;
             hub.counters.echo_pauses += 1;
@@ -55,6 +65,30 @@ impl Clients {
         } else if self.may_read(slot, hub, buffer) {
             self.connections[slot].state.is_unread = true;
             self.read_queue.push_newcomer(slot);
+        }
+    }
+
+    /// Reads no request before the client has taken replies.
+    pub(super) fn hold(&mut self, slot: Slot) {
+        let state = &mut self.connections[slot].state;
+        state.is_unread = true;
+        if !std::mem::replace(&mut state.is_held, true) {
+            state.heard_at = self.now;
+            self.heartbeats.look_at(slot, self.now.wrapping_add(1));
+        }
+    }
+
+    /// The client has taken so many bytes: its requests are read again, if few replies wait. It has its full time to answer.
+    pub(super) fn release(&mut self, slot: Slot, taken: usize) {
+        let holds_requests = self.output.holds_requests(slot);
+        let state = &mut self.connections[slot].state;
+        if taken > 0 {
+            state.heard_at = self.now;
+        }
+        if state.phase != Phase::Open || !holds_requests {
+            state.is_held = false;
+            state.ping_at = if state.is_pinged { self.now } else { state.ping_at };
+            self.read_queue.push(slot);
         }
     }
 

@@ -72,6 +72,9 @@ impl Clients {
     /// What follows from what a connection took, and from what still waits for it.
     fn wrote(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
         let pending = self.pending(slot);
+        if self.connections[slot].state.is_held {
+            self.release(slot, bytes);
+        }
         let connection = &mut self.connections[slot];
         let limit = echo::outbox_limit(connection.state.phase, &self.live.limits);
         match connection.state.phase {

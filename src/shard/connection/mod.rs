@@ -32,6 +32,8 @@ pub struct Connection {
 pub struct Aside {
     /// The upgrade request, while it has half arrived.
     pub request: Vec<u8>,
+    /// Frames that wait, while the connection is held.
+    pub frames: Vec<u8>,
     /// The TLS session on the socket; without one it is plain.
     pub tls: Option<Box<Session>>,
 }
@@ -66,6 +68,20 @@ impl Connection {
             self.aside = None;
         }
         request
+    }
+
+    /// The frames that waited while the connection was held.
+    pub fn take_frames(&mut self) -> Vec<u8> {
+        match &mut self.aside {
+            Some(aside) if !aside.frames.is_empty() => {
+                let frames = std::mem::take(&mut aside.frames);
+                if aside.tls.is_none() {
+                    self.aside = None;
+                }
+                frames
+            }
+            _ => Vec::new(),
+        }
     }
 }
 

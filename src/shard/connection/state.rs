@@ -21,6 +21,8 @@ pub struct ConnectionState {
     pub is_pinged: bool,
     /// The socket may have more to read, and the poll will not report that again.
     pub is_unread: bool,
+    /// Its requests are not read until it has taken replies. Meanwhile `heard_at` is the tick at which its socket took anything.
+    pub is_held: bool,
     /// The poll has reported that the peer sends no more: reading will end with the end of the stream, which the poll will
     /// not report again.
     pub is_eof_near: bool,
@@ -66,6 +68,7 @@ impl ConnectionState {
             is_admitted: false,
             is_pinged: false,
             is_unread: false,
+            is_held: false,
             is_eof_near: false,
         }
     }

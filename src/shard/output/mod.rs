@@ -104,6 +104,13 @@ impl Output {
     pub fn waiting(&self, slot: Slot) -> usize {
         self.outboxes[slot as usize].bytes()
     }
+
+    /// Whether so many replies wait for the connection that its requests are not read.
+    #[inline]
+    pub fn holds_requests(&self, slot: Slot) -> bool {
+        let outbox = &self.outboxes[slot as usize];
+        outbox.bytes() > UNREAD_REPLIES_MAX && outbox.replies() > UNREAD_REPLIES_MAX
+    }
 }
 
 /// Laying in. Each method queues the connection. `is_newcomer`: whether it was accepted a moment ago; asked only when it is
@@ -243,6 +250,8 @@ impl Output {
     }
 }
 
+/// Bytes of replies that may wait for a connection before it is no longer read.
+pub const UNREAD_REPLIES_MAX: usize = 64 * 1024;
 /// Heap bytes for a connection that nothing waits for.
 pub const ENTRY_BYTES: usize = size_of::<Outbox>() + size_of::<State>();
 /// Connections that one turn looks at, whether or not there is something to write.

@@ -20,9 +20,21 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Rest {
-    chunks: VecDeque<Chunk>,
-    /// How many of the first chunks [`Outbox::unpin`] has looked at.
+    parts: VecDeque<Part>,
+    /// How many of the first parts [`Outbox::unpin`] has looked at.
     unpinned: usize,
+    /// Bytes of replies in the head.
+    head_replies: u32,
+    /// Bytes of replies in all parts.
+    replies: u32,
+}
+
+/// A chunk that waits behind the head.
+#[derive(Clone, Copy)]
+struct Part {
+    chunk: Chunk,
+    /// How many of its bytes are replies.
+    replies: u32,
 }
 
 /// Why a write returned.
@@ -52,15 +64,34 @@ impl Outbox {
             }
             return;
         }
-        let last = match &mut self.rest {
-            Some(rest) if !rest.chunks.is_empty() => rest.chunks.back_mut(),
-            _ => Some(&mut self.head),
-        };
-        match last {
-            Some(last) if last.page == chunk.page && last.end == chunk.start => last.end = chunk.end,
+        match &self.rest {
+            None if self.head.page == chunk.page && self.head.end == chunk.start => self.head.end = chunk.end,
+            _ => self.push_behind(pages, chunk),
+        }
+    }
+
+    fn push_behind(&mut self, pages: &mut Pages, chunk: Chunk) {
+        let replies_in = |pages: &Pages, chunk: Chunk| if pages.is_single(chunk.page) { chunk.len() as u32 } else { 0 };
+        let replies = replies_in(pages, chunk);
+        let rest = self.rest.get_or_insert_with(|| {
+            let unwritten = Chunk { start: self.head.start + self.written, ..self.head };
+            Box::new(Rest { head_replies: replies_in(pages, unwritten), ..Rest::default() })
+        });
+        let follows = |last: &Chunk| last.page == chunk.page && last.end == chunk.start;
+        match rest.parts.back_mut() {
+            Some(last) if follows(&last.chunk) => {
+                last.chunk.end = chunk.end;
+                last.replies += replies;
+                rest.replies += replies;
+            }
+            None if follows(&self.head) => {
+                self.head.end = chunk.end;
+                rest.head_replies += replies;
+            }
             _ => {
                 pages.hold(chunk.page);
-                self.rest.get_or_insert_default().chunks.push_back(chunk);
+                rest.parts.push_back(Part { chunk, replies });
+                rest.replies += replies;
             }
         }
     }
@@ -75,6 +106,11 @@ impl Outbox {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
+    }
+
+    /// Bytes of replies that wait, once several chunks do; a single chunk of replies is at most a page.
+    pub fn replies(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.head_replies + rest.replies) as usize
     }
 
     /// Whether nothing waits.
@@ -116,19 +152,19 @@ impl Outbox {
     fn offer(&self, pages: &mut Pages, to: &mut impl Write) -> (io::Result<usize>, usize) {
         let first = Chunk { start: self.head.start + self.written, ..self.head };
         match &self.rest {
-            Some(rest) if !rest.chunks.is_empty() && self.bytes <= GATHER_BYTES_MAX => {
-                let bytes = pages.gather(std::iter::once(first).chain(rest.chunks.iter().copied()));
+            Some(rest) if !rest.parts.is_empty() && self.bytes <= GATHER_BYTES_MAX => {
+                let bytes = pages.gather(std::iter::once(first).chain(rest.parts.iter().map(|part| part.chunk)));
                 (to.write(bytes), bytes.len())
             }
-            Some(rest) if !rest.chunks.is_empty() => {
+            Some(rest) if !rest.parts.is_empty() => {
                 let first = pages.bytes(first);
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 slices[0] = IoSlice::new(first);
                 let mut count = 1;
                 let mut offered = first.len();
-                for (slice, chunk) in slices[1..].iter_mut().zip(&rest.chunks) {
-                    *slice = IoSlice::new(pages.bytes(*chunk));
-                    offered += chunk.len();
+                for (slice, part) in slices[1..].iter_mut().zip(&rest.parts) {
+                    *slice = IoSlice::new(pages.bytes(part.chunk));
+                    offered += part.chunk.len();
                     count += 1;
                 }
                 (to.write_vectored(&slices[..count]), offered)
@@ -150,26 +186,32 @@ impl Outbox {
         }
         let Some(rest) = &mut self.rest else { return };
         let mut at = rest.unpinned;
-        while at < rest.chunks.len() {
-            let chunk = rest.chunks[at];
+        while at < rest.parts.len() {
+            let Part { chunk, replies } = rest.parts[at];
             if !pages.pins_too_much(chunk) {
                 at += 1;
                 continue;
             }
-            let before = if at == 0 { &mut self.head } else { &mut rest.chunks[at - 1] };
-            match pages.copy_behind(*before, chunk) {
+            let before = if at == 0 { self.head } else { rest.parts[at - 1].chunk };
+            match pages.copy_behind(before, chunk) {
+                Some(longer) if at == 0 => {
+                    self.head = longer;
+                    rest.head_replies += replies;
+                    rest.replies -= replies;
+                    rest.parts.remove(at);
+                }
                 Some(longer) => {
-                    *before = longer;
-                    rest.chunks.remove(at);
+                    rest.parts[at - 1] = Part { chunk: longer, replies: rest.parts[at - 1].replies + replies };
+                    rest.parts.remove(at);
                 }
                 None => {
-                    rest.chunks[at] = pages.copy(chunk);
+                    rest.parts[at].chunk = pages.copy(chunk);
                     at += 1;
                 }
             }
             pages.release(chunk.page);
         }
-        rest.unpinned = rest.chunks.len();
+        rest.unpinned = rest.parts.len();
     }
 
     /// Drops what waits, except for the preamble and for the rest of a frame that is partly written. Returns the bytes
@@ -212,7 +254,7 @@ impl Outbox {
 
     fn release_rest(&mut self, pages: &mut Pages) {
         if let Some(rest) = self.rest.take() {
-            rest.chunks.iter().for_each(|chunk| pages.release(chunk.page));
+            rest.parts.iter().for_each(|part| pages.release(part.chunk.page));
         }
     }
 
@@ -229,6 +271,9 @@ impl Outbox {
             let left = self.head.end - self.head.start - self.written;
             if n < left {
                 self.written += n;
+                if let Some(rest) = &mut self.rest {
+                    rest.head_replies = rest.head_replies.min(left - n);
+                }
                 return;
             }
             n -= left;
@@ -236,7 +281,10 @@ impl Outbox {
             self.written = 0;
             let next = self.rest.as_mut().and_then(|rest| {
                 rest.unpinned = rest.unpinned.saturating_sub(1);
-                rest.chunks.pop_front()
+                let next = rest.parts.pop_front()?;
+                rest.head_replies = next.replies;
+                rest.replies -= next.replies;
+                Some(next.chunk)
             });
             match next {
                 Some(next) => self.head = next,
@@ -363,6 +411,37 @@ mod tests {
             pages.release(page);
             assert_eq!(pages.held_count(), 0);
         }
+    }
+
+    /// Messages and replies alternate. However the kernel takes them, the replies that wait are counted to within a chunk.
+    #[test]
+    fn replies_that_wait_are_counted() {
+        let (mut pages, mut outbox) = (Pages::default(), Outbox::default());
+        let mut kernel = Kernel { taken: Vec::new(), room: 0 };
+        let (mut ends, mut end) = (Vec::new(), 0);
+        for turn in 0..200 {
+            let page = pages.open();
+            let chunk = pages.append(page, |out| out.resize(if turn % 3 == 0 { 5000 } else { 10 }, b'm'));
+            outbox.push(&mut pages, chunk);
+            pages.append(page, |out| out.resize(20_000, b'.'));
+            pages.release(page);
+            let reply = pages.append_single(|out| out.resize(100, b'r'));
+            outbox.push(&mut pages, reply);
+            ends.push((end + chunk.len(), end + chunk.len() + 100));
+            end += chunk.len() + 100;
+            pages.end_turn();
+            assert_eq!(outbox.write(&mut pages, &mut kernel).unwrap().0, Written::Blocked);
+            assert_eq!(outbox.replies(), 100 * (turn + 1));
+        }
+        while !outbox.is_empty() {
+            kernel.room += 777;
+            outbox.write(&mut pages, &mut kernel).unwrap();
+            let taken = kernel.taken.len();
+            let waiting: usize = ends.iter().map(|&(start, end)| end - taken.clamp(start, end)).sum();
+            assert!(outbox.replies().abs_diff(waiting) <= 100 * 250, "{} of {waiting}", outbox.replies());
+        }
+        assert_eq!(kernel.taken.iter().filter(|byte| **byte == b'r').count(), 200 * 100);
+        assert_eq!(pages.held_count(), 0);
     }
 
     #[test]
