@@ -190,8 +190,16 @@ fn paths_in_the_repository_exist() {
 }
 
 #[test]
-fn the_readme_is_short() {
-    assert!(read("README.md").lines().count() <= 150);
+fn the_readme_is_short_and_has_the_picture_of_the_crate() {
+    let readme = read("README.md");
+    assert!(readme.lines().count() <= 150);
+    let source = read("src/lib.rs");
+    let block = source.lines().skip_while(|line| *line != "//! ```text").skip(1).take_while(|line| *line != "//! ```");
+    let picture: String = block.map(|line| line[4..].to_owned() + "\n").collect();
+    assert!(
+        picture.contains("shard 0") && readme.contains(&picture),
+        "README.md needs the picture of src/lib.rs:\n{picture}"
+    );
 }
 
 /// What a page of the Debian package links to is in the package.
