@@ -177,7 +177,8 @@ mod tests {
         let fifo = Temporary::fifo("fifo");
         let path = fifo.0.clone();
         let writer = thread::spawn(move || fs::write(path, "a:1"));
-        assert_eq!(Files::at_start().read(&fifo.0).expect("a text").text, "a:1");
+        let files = Files { deadline: Instant::now() + Duration::from_secs(60), ..Files::at_start() };
+        assert_eq!(files.read(&fifo.0).expect("a text").text, "a:1");
         writer.join().expect("no panic").expect("written");
         refused(&Files::at_reload(), &fifo.0, "not a regular file");
         let link = Temporary::new("link");

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// `host`, or `host:port` with a port from 1 to 65535, in lower case: an IPv6 address in its shortest form, and without the
-/// port that goes without saying. The error says what is wrong.
+/// default port of its scheme. The error says what is wrong.
 pub(super) fn authority(text: &str, default_port: Option<u16>) -> Result<String, &'static str> {
     let text = text.to_ascii_lowercase();
     let end = text.find(']').map_or(0, |bracket| bracket + 1);
@@ -37,7 +37,7 @@ fn host(name: &str) -> Result<String, &'static str> {
     if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_name) {
         return Err("the host is not a name or an IP address, in ASCII");
     }
-    // Clients take a host whose last part is a number for an IPv4 address, and write all of those in one way.
+    // Clients treat a host with a number as its last part as an IPv4 address, and normalize it.
     let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let is_address = hex || !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());

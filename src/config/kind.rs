@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The number that `text` says, if this kind takes it; 0 for the `auto` of an option that has no other place for it.
+    /// The number that `text` says, if this kind takes it; 0 for the `auto` of `shards`.
     pub(super) fn number(self, text: &str) -> Option<u64> {
         let (number, min, max) = match self {
             Kind::AutoOr(..) if text == "auto" => return Some(0),
@@ -125,7 +125,7 @@ impl Kind {
     }
 }
 
-/// A path as it stands in a request (RFC 3986 §3.3). Clients remove the segments `.` and `..`, so that they never match.
+/// A path as requests hold it (RFC 3986 §3.3). Clients remove the segments `.` and `..`, so that they never match.
 fn is_url_path(text: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
     let is_escaped = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());

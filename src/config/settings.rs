@@ -130,7 +130,7 @@ impl Settings {
         Ok(Settings { given: OPTIONS.iter().map(pick).collect::<Result<_, _>>()?, files })
     }
 
-    /// Warnings about variables whose name is nearly that of an option. Other variables may begin with `CORECAST_` for other
+    /// Warnings about variables with nearly the name of an option. Other variables may begin with `CORECAST_` for other
     /// reasons, such as those that Kubernetes names after a service.
     pub fn strays(names: impl Iterator<Item = String>) -> Vec<String> {
         let is_known = |name: &str| name == CONFIG_ENV || OPTIONS.iter().any(|option| option.env() == name);
@@ -443,7 +443,7 @@ fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
         let line = places.get(&name).copied().unwrap_or(1);
         let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
             let hint = match value {
-                Value::Table(_) => "There are no sections: keys stand at the top level".into(),
+                Value::Table(_) => "Sections are not used: keys belong to the top level".into(),
                 _ => hint(&name),
             };
             problems.push(format!("unknown key {name:?} ({at}, line {line}). {hint}"));
@@ -496,7 +496,7 @@ fn meant(name: &str) -> Option<&'static Opt> {
     OPTIONS.iter().min_by_key(distance).filter(|option| distance(option) * 4 <= plain(name).len())
 }
 
-/// The text of an environment variable. Set but empty is how compose files and unit files say "not set".
+/// The text of an environment variable. Compose files and unit files write "not set" as an empty value.
 fn text_of(name: &str, value: Option<OsString>) -> Option<Result<String, Invalid>> {
     match value.filter(|value| !value.is_empty())?.into_string() {
         Ok(text) if text.trim().is_empty() => None,
@@ -808,7 +808,7 @@ mod tests {
             assert!(text.contains(&format!("{name:?}")) && text.contains("max-subscriptions"), "{text}");
         }
         let text = error(&[], &[], "[limits]\noutbox = 1");
-        assert!(text.contains("\"limits\"") && text.contains("no sections"), "{text}");
+        assert!(text.contains("\"limits\"") && text.contains("Sections are not used"), "{text}");
     }
 
     #[test]
@@ -866,7 +866,7 @@ mod tests {
         assert!(printed.contains("pin = \"none\" # \"test.toml\", line 1\n"), "{printed}");
         assert!(printed.contains("heart-timeout = 25 # default\n"), "{printed}");
         let mut second = config(&[], &[], &printed).unwrap_or_else(|invalid| panic!("{invalid}\n{printed}"));
-        // A file names the address, whatever it is.
+        // An address in a file counts as named.
         assert_eq!(second.http, first.http.map(|http| HttpListener { is_named: true, ..http }));
         second.http = first.http;
         assert_eq!(format!("{first:?}"), format!("{second:?}"));

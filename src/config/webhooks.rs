@@ -19,7 +19,7 @@ pub struct Webhooks {
 pub struct WebhookUrl(Uri);
 
 impl WebhookUrl {
-    /// Reads one. Not legal: other schemes, user names and passwords (they would stand in logs), fragments, and hosts that
+    /// Reads one. Not legal: other schemes, user names and passwords (they would appear in logs), fragments, and hosts that
     /// are neither a name nor an address.
     pub fn parse(text: &str) -> Option<WebhookUrl> {
         // The library cuts a fragment off silently.

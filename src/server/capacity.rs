@@ -144,7 +144,7 @@ impl Capacity {
                     "memory: {when} the server takes {}, and {} has {}, enough for {holds} such connections. Lower max-connections \
                      to that, or outbox-limit, max-message and max-subscriptions, or add memory",
                     bytes(needed),
-                    memory.whose,
+                    memory.source,
                     bytes(memory.bytes),
                 ));
             }
@@ -241,7 +241,7 @@ impl Kinds<'_> {
             term("client connections", self.connections, 1),
             term("HTTP connections", self.http, serving::CONNECTIONS_MAX as u64),
             term("webhooks", self.webhooks, webhook::DESCRIPTORS_EACH),
-            term("the HTTP thread", 1, http_thread::DESCRIPTORS_SPARE),
+            term("the thread of HTTP and webhooks", 1, http_thread::DESCRIPTORS_SPARE),
             term("a shard's listeners, poller and doorbell", self.shards, DESCRIPTORS_PER_SHARD),
             term("admin connections, log, spare", 1, DESCRIPTORS_SPARE),
         ]
@@ -530,7 +530,7 @@ mod tests {
         assert_eq!(find(&told.clients, "a webhook's queue").count, 1);
         assert_eq!(find(&few.idle, "addresses that connected recently").total(), 0);
         let hasty = Capacity::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
-        // What the table of addresses says of itself.
+        // The bounds that the table of addresses states.
         assert!((3 << 20..=5 << 20).contains(&find(&hasty.idle, "addresses that connected recently").each));
     }
 
@@ -548,7 +548,7 @@ mod tests {
         let config_of = config;
         let config = config(&[]);
         let warnings = |machine: Machine| Capacity::of(&config, &machine).warnings(&config, &machine);
-        let with = |bytes| Machine { memory: Some(Memory { bytes, whose: "the test" }), ..MACHINE };
+        let with = |bytes| Machine { memory: Some(Memory { bytes, source: "the test" }), ..MACHINE };
         assert_eq!(warnings(MACHINE), Vec::<String>::new());
         assert_eq!(warnings(with(64 << 30)), Vec::<String>::new());
         let check = |machine, expected: &str| match &warnings(machine)[..] {
@@ -586,7 +586,7 @@ mod tests {
             assert_eq!(capacity.warnings(&config, &machine), Vec::<String>::new());
             assert!(capacity.title().contains(why), "{}", capacity.title());
         };
-        let with = |bytes| Machine { memory: Some(Memory { bytes, whose: "the test" }), ..MACHINE };
+        let with = |bytes| Machine { memory: Some(Memory { bytes, source: "the test" }), ..MACHINE };
         check(MACHINE, 1_000_000, "name a number for more");
         check(with(64 << 30), 1_000_000, "name a number for more");
         check(Machine { descriptors: 1024, ..with(1 << 30) }, 688, "descriptors allow no more");

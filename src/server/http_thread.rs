@@ -10,6 +10,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What the thread is built from.
@@ -53,7 +54,11 @@ impl HttpThread {
         let Parts { listener, opener, placement, app_id, listen, live } = parts;
         let (sender, phase) = watch::channel(Phase::Starting);
         let (webhooks, webhook_settings) = watch::channel(webhook::Settings::of(&live));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_io().enable_time().thread_keep_alive(Duration::MAX).build()?;
+        // Names are looked up on threads of the runtime. It panics if it has none and cannot start one, so it keeps its first.
+        drop(thread::Builder::new().spawn(|| ())?.join());
+        drop(runtime.spawn_blocking(|| ()));
         // Without a listener the server counts as local.
         let is_local = match &listener {
             Some(listener) => listener.local_addr()?.ip().is_loopback(),

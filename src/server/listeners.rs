@@ -50,7 +50,7 @@ fn not_had(error: io::Error, address: SocketAddr, what: String) -> anyhow::Error
             "a link-local address needs the number of its interface as its zone, as in [fe80::1%2]:9000; `ip link` shows it"
         }
         ErrorKind::AddrInUse => "something listens there already; `ss -ltnp` shows what",
-        ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 and [::] stand for all that it has",
+        ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 and [::] mean all of its addresses",
         ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
         _ => return anyhow::Error::new(error).context(what),
     };

@@ -28,7 +28,7 @@ pub struct Memory {
     /// Bytes.
     pub bytes: u64,
     /// Where this bound comes from.
-    pub whose: &'static str,
+    pub source: &'static str,
 }
 
 impl Machine {
@@ -68,8 +68,8 @@ fn tracked_max(number: u64) -> Option<u64> {
 fn memory(groups: &str) -> Option<Memory> {
     let available = available(&fs::read_to_string("/proc/meminfo").ok()?)?;
     let limit = group_limit(Path::new(GROUPS), groups);
-    let machine = Memory { bytes: available, whose: "this machine" };
-    match limit.map(|bytes| Memory { bytes, whose: "the control group" }) {
+    let machine = Memory { bytes: available, source: "this machine" };
+    match limit.map(|bytes| Memory { bytes, source: "the control group" }) {
         Some(group) if group.bytes < machine.bytes => Some(group),
         _ => Some(machine),
     }

@@ -106,7 +106,10 @@ impl Supervisor {
     }
 
     fn begin_reload(&mut self, asker: Option<Asker>) {
-        self.reloads.waiting.push(asker);
+        // One reload answers any number of signals.
+        if asker.is_some() || !self.reloads.waiting.contains(&None) {
+            self.reloads.waiting.push(asker);
+        }
         if self.reloads.read.is_none() {
             self.begin_read();
         }
@@ -255,10 +258,10 @@ impl Supervisor {
 
     /// Gives every shard an order, and waits for their answers. A shard that has stopped does not answer.
     fn ask_all<T>(&self, order: impl Fn(usize, Sender<T>) -> Order) -> Vec<T> {
-        let (said, all_said) = bounded(self.orders.len());
-        (0..self.orders.len()).for_each(|shard| self.order(shard, order(shard, said.clone())));
-        drop(said);
-        all_said.iter().collect()
+        let (answer, answers) = bounded(self.orders.len());
+        (0..self.orders.len()).for_each(|shard| self.order(shard, order(shard, answer.clone())));
+        drop(answer);
+        answers.iter().collect()
     }
 
     fn order(&self, shard: usize, order: Order) {

@@ -637,7 +637,10 @@ fn check_config_prints_what_the_limits_can_cost() {
     {
         assert!(costs.contains(term), "{term}: {costs}");
     }
-    assert!(!costs.contains("HTTP") && !costs.contains("TLS"), "what is off costs nothing: {costs}");
+    assert!(
+        !costs.contains("HTTP connections") && !costs.contains("HTTP requests") && !costs.contains("TLS"),
+        "what is off costs nothing: {costs}"
+    );
     assert_eq!(warnings, "");
 
     let (costs, warnings) = check(&["--shards", "2"]);
