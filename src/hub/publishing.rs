@@ -73,11 +73,11 @@ impl Hub {
         self.counters.publishes += 1;
         let Sequenced { name, counts } = self.directory.sequence(channel, hash);
         let subscribers = total(counts);
-        let mut is_heard_here = false;
+        let mut has_subscribers_here = false;
         let mut others: SmallVec<[ShardId; 8]> = SmallVec::new();
         for &(shard, _) in counts {
             let Some(name) = name.filter(|_| shard != here) else {
-                is_heard_here = true;
+                has_subscribers_here = true;
                 continue;
             };
             others.push(shard);
@@ -89,7 +89,7 @@ impl Hub {
         if self.observers.is_watched() {
             self.observers.see_publish(channel, message, subscribers, self.now);
         }
-        let was_excluded = is_heard_here && self.deliver(publication, port);
+        let was_excluded = has_subscribers_here && self.deliver(publication, port);
         // If the excluded connection's shard receives the message by letter, it settles its own part.
         let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
         let subscribers = subscribers as i64 - i64::from(was_excluded);

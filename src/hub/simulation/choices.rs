@@ -1,7 +1,7 @@
-//! Where a run's decisions come from.
+//! The source of a run's decisions.
 
-/// Decisions: from bytes as long as there are any, then from a generator that those bytes seeded. So the same bytes make
-/// the same run, and the end of a run (everything drains) is as random as the rest.
+/// Decisions: from bytes while there are any, then from a generator that those bytes have seeded. So equal bytes make equal
+/// runs, and the end of a run, when everything drains, is as random as the rest.
 pub struct Choices<I> {
     bytes: I,
     state: u64,
@@ -12,7 +12,7 @@ impl<I: Iterator<Item = u8>> Choices<I> {
         Choices { bytes, state: 0 }
     }
 
-    /// The byte of the next step; `None` where the bytes end.
+    /// The byte of the next step; `None` after the last byte.
     pub fn step(&mut self) -> Option<u8> {
         let byte = self.bytes.next()?;
         self.state = mix(self.state ^ u64::from(byte));
@@ -28,7 +28,7 @@ impl<I: Iterator<Item = u8>> Choices<I> {
         drawn % bound.max(1)
     }
 
-    /// True once in `n` times.
+    /// True with a probability of 1/`n`.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }

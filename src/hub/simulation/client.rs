@@ -1,10 +1,10 @@
-//! One client: what it asked, what it must therefore be told, and what it was told.
+//! A client: its requests, the frames that it must receive because of them, and a check of each frame that it receives.
 
 use crate::hub::message::Payload;
 use crate::ids::ConnKey;
 use std::collections::VecDeque;
 
-/// Everything that was published, and the order that each channel's owner gave it.
+/// All published messages, and each channel's order.
 #[derive(Default)]
 pub struct History {
     pub channels: Vec<ChannelHistory>,
@@ -16,9 +16,9 @@ pub struct ChannelHistory {
     pub hash: u64,
     pub owner: usize,
     pub is_private: bool,
-    /// Whether each shard has a client that hears the channel from start to end.
+    /// Whether each shard has a spy: a client that is subscribed to the channel from start to end.
     pub is_spied: bool,
-    /// Messages, by number.
+    /// Numbers of the messages, in the channel's order.
     pub order: Vec<usize>,
 }
 
@@ -26,9 +26,9 @@ pub struct Message {
     pub channel: usize,
     /// Raw JSON.
     pub data: Option<String>,
-    /// The client that it leaves out.
+    /// The excluded client.
     pub exclude: Option<usize>,
-    /// Its place in the channel's order, once its owner has it.
+    /// Its place in the channel's order, once it is sequenced.
     pub place: Option<usize>,
 }
 
@@ -38,16 +38,16 @@ pub struct Client {
     pub socket_id: String,
     pub is_spy: bool,
     pub is_live: bool,
-    /// It ends, and gets nothing but the replies that it is owed.
+    /// It is ending, and receives only replies to its requests.
     pub is_muted: bool,
     is_greeted: bool,
-    /// By channel: whether its requests and the operator's so far leave it subscribed.
+    /// By channel: whether it is subscribed once all requests so far, its own and the operator's, are answered.
     pub wanted: Vec<bool>,
-    /// Replies that it must be given next.
+    /// Replies that it must receive next.
     pub replies: VecDeque<Reply>,
-    /// By channel: changes of its membership that it was not told yet.
+    /// By channel: changes of its membership that are not acknowledged.
     pub changes: Vec<VecDeque<Change>>,
-    /// By channel: what it heard since it was told that it is subscribed.
+    /// By channel: the messages received since `socket:subscribed`.
     runs: Vec<Option<Run>>,
 }
 
@@ -70,7 +70,7 @@ pub enum Change {
 #[derive(Debug)]
 struct Run {
     from: usize,
-    /// The first place that must not be missing.
+    /// The first place whose message must be received next.
     next: usize,
     is_started: bool,
 }
@@ -92,52 +92,52 @@ impl Client {
         }
     }
 
-    /// Reads what was laid on the wire: whole frames, each of which must be expected.
+    /// Checks bytes that were laid for the client: whole frames, each of which must be expected.
     pub fn read(&mut self, bytes: &[u8], history: &History) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (payload, after) = split_frame(rest);
             rest = after;
-            let said = Said::parse(payload);
-            if said.event == "socket:connected" {
-                assert!(!self.is_greeted, "greeted twice");
+            let frame = Frame::parse(payload);
+            if frame.event == "socket:connected" {
+                assert!(!self.is_greeted, "a second socket:connected");
                 assert!(payload.contains(&self.socket_id), "the socket id is not {}", self.socket_id);
                 self.is_greeted = true;
                 continue;
             }
             assert!(self.is_greeted, "{payload} came before socket:connected");
-            if said.event.starts_with("socket:") {
-                self.told(&said, history);
+            if frame.event.starts_with("socket:") {
+                self.check_reply(&frame, history);
             } else {
-                self.heard(&said, history);
+                self.check_message(&frame, history);
             }
         }
     }
 
-    fn told(&mut self, said: &Said<'_>, history: &History) {
-        let channel = said.channel.and_then(|name| history.find(name));
+    fn check_reply(&mut self, frame: &Frame<'_>, history: &History) {
+        let channel = frame.channel.and_then(|name| history.find(name));
         if let Some(channel) = channel.filter(|_| self.is_muted) {
             while let Some(Change::Unsubscribe { is_asked: false, .. }) = self.changes[channel].front() {
                 self.changes[channel].pop_front();
                 self.runs[channel] = None;
             }
         }
-        let was_asked = match (said.event, channel) {
+        let was_asked = match (frame.event, channel) {
             ("socket:subscribed", Some(channel)) => {
                 let Some(Change::Subscribe { from }) = self.changes[channel].pop_front() else {
-                    panic!("{said:?}: nothing to subscribe");
+                    panic!("{frame:?}: nothing to subscribe");
                 };
                 let next = history.channels[channel].order.len();
                 let before = self.runs[channel].replace(Run { from, next, is_started: false });
-                assert!(before.is_none(), "{said:?}: is subscribed");
+                assert!(before.is_none(), "{frame:?}: is subscribed");
                 true
             }
             ("socket:unsubscribed", Some(channel)) => {
                 let Some(Change::Unsubscribe { until, is_asked }) = self.changes[channel].pop_front() else {
-                    panic!("{said:?}: nothing to unsubscribe");
+                    panic!("{frame:?}: nothing to unsubscribe");
                 };
                 if !self.is_muted {
-                    self.check_heard_until(channel, until, history);
+                    self.check_received_until(channel, until, history);
                 }
                 self.runs[channel] = None;
                 is_asked
@@ -146,36 +146,39 @@ impl Client {
         };
         if was_asked {
             let expected = self.replies.pop_front();
-            assert!(expected.as_ref().is_some_and(|reply| said.is(reply)), "said {said:?}, expected {expected:?}");
+            assert!(
+                expected.as_ref().is_some_and(|reply| frame.is(reply)),
+                "received {frame:?}, expected {expected:?}"
+            );
         }
     }
 
-    fn heard(&mut self, said: &Said<'_>, history: &History) {
-        let number = number_of(said.event);
-        assert!(!self.is_muted, "m{number} was heard after the end");
+    fn check_message(&mut self, frame: &Frame<'_>, history: &History) {
+        let number = number_of(frame.event);
+        assert!(!self.is_muted, "m{number} was received after the end");
         let message = &history.messages[number];
         let channel = message.channel;
-        assert_eq!(said.channel, Some(&*history.channels[channel].name));
-        assert!(said.data == message.data.as_deref(), "m{number}: the data changed");
+        assert_eq!(frame.channel, Some(&*history.channels[channel].name));
+        assert!(frame.data == message.data.as_deref(), "m{number}: the data changed");
         let Some(place) = message.place else {
-            panic!("m{number} was heard before its owner had it");
+            panic!("m{number} was received before it was sequenced");
         };
         let Some(run) = &mut self.runs[channel] else {
-            panic!("m{number} was heard without a subscription");
+            panic!("m{number} was received without a subscription");
         };
         assert_ne!(message.exclude, Some(self.number), "m{number} excludes this client");
         let at_least = if run.is_started { run.next } else { run.from };
-        assert!(place >= at_least, "m{number}, place {place}, heard again or too early: {run:?}");
+        assert!(place >= at_least, "m{number}, place {place}, was received twice or too early: {run:?}");
         let due = run.next;
         run.is_started = true;
         run.next = place + 1;
         self.check_none_due(channel, due, place, history);
     }
 
-    fn check_heard_until(&self, channel: usize, until: usize, history: &History) {
+    fn check_received_until(&self, channel: usize, until: usize, history: &History) {
         match &self.runs[channel] {
             Some(run) => self.check_none_due(channel, run.next, until, history),
-            None => panic!("ends a subscription to {channel} that never began"),
+            None => panic!("the subscription to {channel} ends and has not begun"),
         }
     }
 
@@ -190,12 +193,12 @@ impl Client {
         }
     }
 
-    /// Whether all that it asked was answered.
+    /// Whether all requests are answered.
     pub fn is_answered(&self) -> bool {
         self.replies.is_empty() && self.changes.iter().all(VecDeque::is_empty)
     }
 
-    /// Live subscriptions have heard everything; there are as many as the client's requests say.
+    /// Checks that each subscription has received all messages, and that the client has the subscriptions that it wants.
     pub fn check_complete(&self, history: &History) {
         for (channel, topic) in history.channels.iter().enumerate() {
             if !self.changes[channel].is_empty() {
@@ -203,7 +206,7 @@ impl Client {
             }
             assert_eq!(self.runs[channel].is_some(), self.wanted[channel]);
             if self.wanted[channel] {
-                self.check_heard_until(channel, topic.order.len(), history);
+                self.check_received_until(channel, topic.order.len(), history);
             }
         }
     }
@@ -214,7 +217,7 @@ impl History {
         self.channels.iter().position(|channel| channel.name == name)
     }
 
-    /// Its owner has the message: this is its place.
+    /// The owner sequences the message: appends it to the channel's order.
     pub fn sequence(&mut self, number: usize) {
         let message = &mut self.messages[number];
         let order = &mut self.channels[message.channel].order;
@@ -223,16 +226,16 @@ impl History {
     }
 }
 
-/// A frame's payload, taken apart. The server writes members in one order.
+/// The parsed payload of a frame. The server writes members in a fixed order.
 #[derive(Debug)]
-struct Said<'a> {
+struct Frame<'a> {
     event: &'a str,
     channel: Option<&'a str>,
     data: Option<&'a str>,
 }
 
-impl<'a> Said<'a> {
-    fn parse(payload: &'a str) -> Said<'a> {
+impl<'a> Frame<'a> {
+    fn parse(payload: &'a str) -> Frame<'a> {
         let inside = payload.strip_prefix(r#"{"event":""#).and_then(|rest| rest.strip_suffix('}'));
         let (event, mut rest) =
             inside.and_then(|rest| rest.split_once('"')).unwrap_or_else(|| panic!("no event: {payload}"));
@@ -241,8 +244,8 @@ impl<'a> Said<'a> {
             (channel, rest) = (Some(name), after);
         }
         let data = rest.strip_prefix(r#","data":"#);
-        assert!(data.is_some() || rest.is_empty(), "more than expected: {payload}");
-        Said { event, channel, data }
+        assert!(data.is_some() || rest.is_empty(), "unexpected members: {payload}");
+        Frame { event, channel, data }
     }
 
     fn is(&self, reply: &Reply) -> bool {
@@ -266,12 +269,12 @@ fn number_of(event: &str) -> usize {
     event
         .strip_prefix('m')
         .and_then(|digits| digits.parse().ok())
-        .unwrap_or_else(|| panic!("{event} was never published"))
+        .unwrap_or_else(|| panic!("{event} is not the event of a published message"))
 }
 
-/// The payload of the unmasked text frame in front (RFC 6455 §5.2), and what follows it.
+/// The payload of the first frame, an unmasked text frame (RFC 6455 §5.2), and the bytes behind it.
 fn split_frame(bytes: &[u8]) -> (&str, &[u8]) {
-    assert_eq!(bytes[0], 0x81, "no text frame");
+    assert_eq!(bytes[0], 0x81, "not a text frame");
     let (len, header) = match bytes[1] {
         126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
         127 => (u64::from_be_bytes(bytes[2..10].try_into().unwrap()) as usize, 10),

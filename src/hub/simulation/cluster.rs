@@ -1,11 +1,11 @@
-//! Hubs, their clients and publishers, and what can happen to them.
+//! A cluster of hubs with its clients, publishers, operators and consumers of events; the steps of a run, and its checks.
 
 mod arrivals;
 mod readers;
 
 use super::choices::Choices;
 use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
-use super::mesh::{Effect, Mesh, Seat, Wire};
+use super::mesh::{Effect, Mesh, TestPort, Wire};
 use crate::api::operation::{self, Channels, Unsubscribe};
 use crate::api::{self, By, Refusal};
 use crate::config::{Key, Limits};
@@ -31,21 +31,21 @@ pub struct Cluster<I> {
     /// Consumers of events.
     readers: Vec<readers::Reader>,
     effects: Vec<Effect>,
-    /// What a step's byte means in this run: more entries, more often.
+    /// The action for each value of a step's byte. An action with more entries happens more often.
     actions: Vec<Action>,
     keys: Vec<Key>,
     limits: Limits,
     /// The sender and the receiver whose letters are overtaken by many others.
     slow: (usize, usize),
-    /// About how many overtake each of them.
+    /// About how many letters overtake each of them.
     overtaking: usize,
-    /// Consumers of events ask for more as soon as they are told something.
+    /// Whether consumers of events ask for more as soon as they have an answer.
     are_readers_eager: bool,
-    /// Ticks, as arrivals tell them.
+    /// The tick of arriving connections.
     now: u32,
     subscriptions_max: usize,
     clients_max: usize,
-    /// Unsettled publishes that the publisher of a shard may have.
+    /// Most unsettled publishes of a shard's publisher.
     window: usize,
     has_large_messages: bool,
 }
@@ -57,7 +57,7 @@ struct Shard {
     generations: Vec<u32>,
     free: Vec<Slot>,
     unsettled: usize,
-    hall: arrivals::Hall,
+    counted: arrivals::CountedConnections,
     is_fenced: bool,
 }
 
@@ -67,13 +67,13 @@ struct Publication {
     parts_due: u32,
     parts: u32,
     subscribers: i64,
-    /// The exact count, where the cluster was at rest.
+    /// The exact count of subscribers, if the cluster was at rest.
     expected: Option<i64>,
 }
 
 struct Inquiry {
     about: About,
-    /// What the answer must be, where it is known.
+    /// The expected answer, if it is known.
     expected: Option<Expected>,
     is_answered: bool,
 }
@@ -84,7 +84,7 @@ enum About {
     Page,
     Busiest,
     Stats,
-    /// To take this client out of this channel.
+    /// To unsubscribe this client from this channel.
     Unsubscribe {
         client: usize,
         channel: usize,
@@ -95,7 +95,7 @@ enum Expected {
     Done,
     NotFound,
     Count(u64),
-    /// These channels, with their subscribers, and their messages where all are known to be counted.
+    /// These channels with their subscribers. The number of messages is known if all have been counted.
     Busiest(Vec<(String, u64, Option<u64>)>),
 }
 
@@ -103,11 +103,11 @@ enum Expected {
 enum Action {
     Connect,
     Disconnect,
-    Hear,
+    SendRequests,
     Publish,
     OperatorUnsubscribes,
     Inquire,
-    ComeOrGo,
+    ArriveOrDepart,
     Follow,
     Read,
     Report,
@@ -124,11 +124,11 @@ enum Action {
 const ACTIONS: [(Action, usize); 18] = [
     (Action::Connect, 12),
     (Action::Disconnect, 8),
-    (Action::Hear, 24),
+    (Action::SendRequests, 24),
     (Action::Publish, 24),
     (Action::OperatorUnsubscribes, 4),
     (Action::Inquire, 3),
-    (Action::ComeOrGo, 12),
+    (Action::ArriveOrDepart, 12),
     (Action::Follow, 2),
     (Action::Read, 12),
     (Action::Report, 12),
@@ -143,7 +143,7 @@ const ACTIONS: [(Action, usize); 18] = [
 ];
 
 impl<I: Iterator<Item = u8>> Cluster<I> {
-    /// A cluster whose size, limits and habits the first bytes decide, and its spies.
+    /// A cluster and its spies. The first bytes decide its size, its limits, and how often each action happens.
     pub fn new(mut choices: Choices<I>) -> Cluster<I> {
         let shards = choices.of(&[1, 2, 2, 3, 3, 4, 5, 8]);
         let seed = [1, 2, 3, choices.below(256) as u64];
@@ -169,7 +169,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     generations: Vec::new(),
                     free: Vec::new(),
                     unsettled: 0,
-                    hall: arrivals::Hall::default(),
+                    counted: arrivals::CountedConnections::default(),
                     is_fenced: false,
                 })
                 .collect(),
@@ -183,7 +183,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             actions: Vec::new(),
             keys,
             limits,
-            // Often the shard that has most to say to all others.
+            // Often the shard that sends most letters.
             slow: (choices.of(&[usize::from(JOURNAL), usize::from(JOURNAL), shards - 1]), choices.below(shards)),
             overtaking: 256,
             are_readers_eager: choices.one_in(2),
@@ -194,14 +194,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             has_large_messages: choices.one_in(8),
             choices,
         };
-        // Small enough, now and then, for what is to be read next to be gone.
+        // Sometimes so small that events are dropped before a consumer has read them.
         let journal_bytes_max = cluster.choices.of(&[1000, 10_000, 1 << 20, 1 << 20]);
         cluster.shards[0].hub.observers.set_journal_bytes_max(journal_bytes_max);
-        // Likewise for some of what is to be reported to be given up.
+        // Sometimes so small that changes are dropped before they are reported.
         let happenings_max = cluster.choices.of(&[3, 1 << 16, 1 << 16, 1 << 16]);
         cluster.shards.iter_mut().for_each(|shard| shard.hub.observers.set_happenings_max(happenings_max));
         for (action, weight) in ACTIONS {
-            // Every run has habits of its own: some things happen often in it, some not at all.
+            // In each run some actions happen often and some never.
             let weight = weight * cluster.choices.of(&[0, 1, 1, 2]);
             cluster.actions.extend(std::iter::repeat_n(action, weight));
         }
@@ -210,7 +210,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             cluster.add_channel(name);
         }
         cluster.place_spies();
-        // The journal begins once in a run: in many before anything else happens, so that all of it can come in between.
+        // The journal starts once per run. In many runs it starts first, so that any action can come in between.
         for _ in 0..cluster.choices.of(&[0, 1, 2, 3]) {
             cluster.follow_or_leave();
         }
@@ -232,7 +232,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.history.channels.push(channel);
     }
 
-    /// One client per shard that hears every spied channel from before the first publish to the end.
+    /// Connects a spy in each shard: a client that is subscribed to every spied channel from the start to the end.
     fn place_spies(&mut self) {
         for shard in 0..self.shards.len() {
             let spy = self.connect(shard);
@@ -246,7 +246,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.rest();
     }
 
-    /// One step of the run. `false`: the bytes are at their end.
+    /// One step of the run. Returns false after the last byte.
     pub fn step(&mut self) -> bool {
         let Some(byte) = self.choices.step() else { return false };
         let action = self.actions[usize::from(byte) % self.actions.len()];
@@ -265,13 +265,13 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     }
                 }
             }
-            Action::Hear => self.hear(),
+            Action::SendRequests => self.send_requests(),
             Action::Publish => self.publish(),
             Action::OperatorUnsubscribes => self.operator_unsubscribes(),
             Action::Inquire => self.inquire(),
-            Action::ComeOrGo => self.come_or_go(),
+            Action::ArriveOrDepart => self.arrive_or_depart(),
             Action::Follow => self.follow_or_leave(),
-            Action::Read => self.read_on(),
+            Action::Read => self.read_more(),
             Action::Report => {
                 let shard = self.some_shard();
                 self.report(shard);
@@ -308,10 +308,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         true
     }
 
-    /// Everything stops: nothing that was published is lost, nothing that was held stays.
+    /// Ends the run. No message may be lost, and nothing may remain in the hubs.
     pub fn finish(&mut self) {
         if self.choices.one_in(2) {
-            self.go_down();
+            self.shut_down();
         }
         self.rest();
         self.check_at_rest();
@@ -321,17 +321,17 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.deliver_one();
             }
         }
-        self.clear_halls();
+        self.clear_arrivals();
         self.finish_readers();
         for shard in &self.shards {
-            assert!(shard.hub.directory.is_empty(), "the directory keeps a channel");
-            assert!(shard.hub.audiences.is_empty(), "a channel without members is kept");
-            assert_eq!(shard.hub.pages().held_count(), 0, "a page is held");
+            assert!(shard.hub.directory.is_empty(), "a channel without subscribers is kept");
+            assert!(shard.hub.audiences.is_empty(), "an audience without members is kept");
+            assert_eq!(shard.hub.pages().held_count(), 0, "a page is still referred to");
             assert_eq!(shard.hub.sizes(), (0, 0));
         }
     }
 
-    /// Messages so far.
+    /// Number of messages published so far.
     pub fn published(&self) -> usize {
         self.history.messages.len()
     }
@@ -347,7 +347,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 generations.push(0);
                 wires.len() - 1
             }
-            // As a slab does, or not.
+            // A slab reuses the last freed slot; another order must work too.
             [first, ..] if self.choices.one_in(4) => free.swap_remove(first) as usize,
             [.., last] => free.remove(last) as usize,
         };
@@ -363,14 +363,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         number
     }
 
-    /// The client ends, and is still owed replies perhaps.
+    /// The client begins to end. Replies to its requests may still follow.
     fn mute(&mut self, client: usize) {
         let ConnKey { shard, slot, .. } = self.clients[client].key;
         self.clients[client].is_muted = true;
         self.on(usize::from(shard), |hub, port| hub.mute(slot, &CloseReason::BinaryMessage, port));
     }
 
-    /// Clients that end and are owed no reply any more are over. Returns whether there were any.
+    /// Disconnects the ending clients that have all their replies. Returns whether there were any.
     fn end_muted(&mut self) -> bool {
         let mut ended = false;
         for client in 0..self.clients.len() {
@@ -408,8 +408,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     // ---- requests
 
-    /// A client says a few things at once.
-    fn hear(&mut self) {
+    /// A client sends a few messages at once.
+    fn send_requests(&mut self) {
         let Some(client) = self.some_client() else { return };
         for _ in 0..=self.choices.below(5) {
             let ConnKey { shard, slot, .. } = self.clients[client].key;
@@ -423,7 +423,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     self.subscribe(client, channel, is_signed);
                 }
                 5..9 => self.unsubscribe(client, channel),
-                9 => self.say_nonsense(client),
+                9 => self.send_invalid(client),
                 _ => self.ping(client),
             }
         }
@@ -457,7 +457,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             channel: Some(name.clone()),
             detail: refusal.map(String::from),
         });
-        self.say(client, &text);
+        self.send(client, &text);
     }
 
     fn unsubscribe(&mut self, client: usize, channel: usize) {
@@ -474,42 +474,42 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             channel: Some(name.clone()),
             detail: refusal.map(String::from),
         });
-        self.say(client, &text);
+        self.send(client, &text);
     }
 
     fn ping(&mut self, client: usize) {
         let id = self.choices.of(&["1", r#""a""#, "-2.50e3"]);
         self.expect(client, "socket:pong", None, id);
-        self.say(client, &format!(r#"{{"event":"socket:ping","data":{{"id":{id}}}}}"#));
+        self.send(client, &format!(r#"{{"event":"socket:ping","data":{{"id":{id}}}}}"#));
     }
 
-    fn say_nonsense(&mut self, client: usize) {
+    fn send_invalid(&mut self, client: usize) {
         match self.choices.below(7) {
             0 => {
                 self.expect(client, "socket:error", None, "malformed_message");
-                self.say(client, "nonsense");
+                self.send(client, "nonsense");
             }
             1 => {
                 self.expect(client, "socket:error", None, "unknown_event");
-                self.say(client, r#"{"event":"order.paid","channel":"a","data":1}"#);
+                self.send(client, r#"{"event":"order.paid","channel":"a","data":1}"#);
             }
             2 => {
                 self.expect(client, "socket:error", None, "malformed_message");
-                self.say(client, r#"{"event":"socket:subscribe","data":{"auth":"a"}}"#);
+                self.send(client, r#"{"event":"socket:subscribe","data":{"auth":"a"}}"#);
             }
             3 => {
                 self.expect(client, "socket:subscribe.error", Some("no name"), "invalid_channel");
-                self.say(client, r#"{"event":"socket:subscribe","data":{"channel":"no name"}}"#);
+                self.send(client, r#"{"event":"socket:subscribe","data":{"channel":"no name"}}"#);
             }
             4 => {
                 self.expect(client, "socket:unsubscribe.error", Some("no name"), "not_subscribed");
-                self.say(client, r#"{"event":"socket:unsubscribe","data":{"channel":"no name"}}"#);
+                self.send(client, r#"{"event":"socket:unsubscribe","data":{"channel":"no name"}}"#);
             }
             5 => {
                 self.expect(client, "socket:unsubscribe.error", Some("never"), "not_subscribed");
-                self.say(client, r#"{"event":"socket:unsubscribe","data":{"channel":"never"}}"#);
+                self.send(client, r#"{"event":"socket:unsubscribe","data":{"channel":"never"}}"#);
             }
-            _ => self.say(client, r#"{"event":"socket:pong"}"#),
+            _ => self.send(client, r#"{"event":"socket:pong"}"#),
         }
     }
 
@@ -521,7 +521,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         });
     }
 
-    fn say(&mut self, client: usize, text: &str) {
+    fn send(&mut self, client: usize, text: &str) {
         let ConnKey { shard, slot, .. } = self.clients[client].key;
         self.on(usize::from(shard), |hub, port| {
             hub.hear(slot, text, port);
@@ -537,7 +537,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
         let channels: Vec<usize> =
             (0..self.choices.of(&[1, 1, 1, 2, 3])).map(|_| self.choices.below(self.history.channels.len())).collect();
-        let exclude = if self.choices.one_in(3) { self.someone() } else { None };
+        let exclude = if self.choices.one_in(3) { self.some_key() } else { None };
         self.publish_to(shard, &channels, exclude, None);
     }
 
@@ -580,14 +580,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let publication = &mut self.publications[request];
         publication.parts += settled.parts;
         publication.subscribers += settled.subscribers;
-        assert!(publication.parts <= publication.parts_due, "settled more than there is");
+        assert!(publication.parts <= publication.parts_due, "more parts are settled than the publish has");
         if publication.parts < publication.parts_due {
             return;
         }
         self.shards[publication.shard].unsettled -= 1;
         for number in publication.messages.clone() {
-            assert!(self.history.messages[number].place.is_some(), "m{number} settled unsequenced");
-            assert_eq!(self.mesh.unaccepted[number], 0, "m{number} settled, its mail not accepted");
+            assert!(self.history.messages[number].place.is_some(), "m{number} is settled and not sequenced");
+            assert_eq!(self.mesh.unaccepted[number], 0, "m{number} is settled, and an inbox has not taken it");
         }
         if let Some(expected) = publication.expected {
             assert_eq!(publication.subscribers, expected, "the count is wrong");
@@ -601,7 +601,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn operator_unsubscribes(&mut self) {
         let shard = self.choices.below(self.shards.len());
-        // Alive or not, but no spy.
+        // The client may have ended.
         let client = self.choices.below(self.clients.len());
         if self.clients[client].is_spy {
             return;
@@ -614,7 +614,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.ask(shard, usize::from(member.shard), About::Unsubscribe { client, channel }, None, question);
     }
 
-    /// The member's shard is about to consider to take it out.
+    /// The member's shard is about to serve the request to unsubscribe it.
     fn consider(&mut self, inquiry: usize) {
         let About::Unsubscribe { client, channel } = self.inquiries[inquiry].about else {
             return;
@@ -690,14 +690,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         assert!(is_right, "wrong answer: {answer:?}");
     }
 
-    // ---- the machinery between
+    // ---- letters and effects
 
-    /// Lets a hub do something, then looks at what it did.
-    fn on<R>(&mut self, shard: usize, act: impl FnOnce(&mut Hub, &mut Seat<'_>) -> R) -> R {
+    /// Calls a hub, then processes its effects.
+    fn on<R>(&mut self, shard: usize, act: impl FnOnce(&mut Hub, &mut TestPort<'_>) -> R) -> R {
         let Shard { hub, outgoing, wires, .. } = &mut self.shards[shard];
-        let mut seat =
-            Seat { shard: shard as ShardId, mesh: &mut self.mesh, outgoing, wires, effects: &mut self.effects };
-        let result = act(hub, &mut seat);
+        let mut test_port =
+            TestPort { shard: shard as ShardId, mesh: &mut self.mesh, outgoing, wires, effects: &mut self.effects };
+        let result = act(hub, &mut test_port);
         self.absorb(shard);
         result
     }
@@ -708,11 +708,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             match effect {
                 Effect::Laid(slot, bytes) => {
                     let client = self.shards[shard].wires[slot as usize].client;
-                    let client = client.expect("laid for nobody");
+                    let client = client.expect("bytes were laid for a slot without a client");
                     self.clients[client].read(&bytes, &self.history);
                 }
                 Effect::Settled(asker, settled) => self.settle(asker.request as usize, settled),
-                Effect::Answered(asker, answer) if asker.session == READER => self.told(asker, *answer),
+                Effect::Answered(asker, answer) if asker.session == READER => self.take_answer(asker, *answer),
                 Effect::Answered(asker, answer) => self.answered(asker, &answer),
                 Effect::Asked(asker, question) => {
                     let answer =
@@ -735,7 +735,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.deliver_to(to);
     }
 
-    /// Delivers a letter to this shard, if there is one and it is not overtaken.
+    /// Delivers a letter to this shard, unless there is none or it is to be overtaken.
     fn deliver_to(&mut self, to: usize) {
         let senders = self.mesh.senders(to);
         if senders.is_empty() {
@@ -759,7 +759,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn retry(&mut self, shard: usize) {
         let outgoing = &mut self.shards[shard].outgoing;
-        outgoing.retry(&mut self.mesh.door(shard as ShardId));
+        outgoing.retry(&mut self.mesh.inboxes(shard as ShardId));
     }
 
     fn write(&mut self, shard: usize, slot: usize) {
@@ -769,7 +769,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
     }
 
-    /// What a slow connection keeps is copied out of its page.
+    /// Copies the chunks of slow connections out of pages of which they keep too much alive.
     fn compact(&mut self) {
         let shard = self.some_shard();
         let Shard { hub, wires, .. } = &mut self.shards[shard];
@@ -782,7 +782,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
     }
 
-    /// A whole turn of one shard.
+    /// Runs a whole turn of one shard.
     fn turn(&mut self) {
         let shard = self.some_shard();
         self.retry(shard);
@@ -799,7 +799,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
     }
 
-    /// Delivers, in some order, until nothing is under way.
+    /// Delivers letters, in random order, until none is under way.
     fn rest(&mut self) {
         loop {
             for shard in 0..self.shards.len() {
@@ -824,7 +824,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 let before = waiting(self);
                 (0..self.shards.len()).for_each(|shard| self.retry(shard));
                 let moved = (0..self.shards.len()).any(|to| !self.mesh.senders(to).is_empty());
-                assert!(moved || waiting(self) < before, "mail is stuck");
+                assert!(moved || waiting(self) < before, "a letter is never delivered");
                 continue;
             }
             let to = self.choices.of(&receivers);
@@ -841,12 +841,12 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
     }
 
-    /// Publishers stop, fences go through every mailbox, while clients come, ask and leave as before.
-    fn go_down(&mut self) {
-        // The fences wait for the slowest.
+    /// Shuts down: publishers stop and the fences pass, while clients connect, send requests and leave as before.
+    fn shut_down(&mut self) {
+        // The fences wait for the slow letters too.
         self.overtaking = 8;
         let mut unfenced: Vec<usize> = (0..self.shards.len()).collect();
-        // Whether a fenced shard still reads its clients. Where it does not, every request is answered.
+        // Whether a fenced shard still reads its clients. If not, every request must be answered at the end.
         let reads_on = self.choices.one_in(2);
         let mut rounds = 0;
         while !self.shards.iter().all(|shard| shard.hub.is_fenced()) {
@@ -865,8 +865,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     self.on(shard, |hub, port| hub.end_turn(port));
                 }
                 3 => self.operator_unsubscribes(),
-                6 => self.come_or_go(),
-                4 if reads_on || unfenced.len() == self.shards.len() => self.hear(),
+                6 => self.arrive_or_depart(),
+                4 if reads_on || unfenced.len() == self.shards.len() => self.send_requests(),
                 5 => {
                     let shard = self.choices.below(self.shards.len());
                     self.retry(shard);
@@ -888,7 +888,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     // ---- checks
 
-    /// Nothing is under way: everything is answered, every message has arrived, every count is exact.
+    /// Checks the cluster when nothing is under way: all requests answered, all messages received, all counts exact.
     fn check_at_rest(&mut self) {
         for client in self.clients.iter().filter(|client| client.is_live) {
             assert!(client.is_answered(), "a request was never answered");
@@ -897,7 +897,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         for publication in &self.publications {
             assert_eq!(publication.parts, publication.parts_due, "a publish never settled");
         }
-        self.check_halls();
+        self.check_arrivals();
         assert!(self.inquiries.iter().all(|inquiry| inquiry.is_answered), "an answer is missing");
         let sequenced: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes).sum();
         assert_eq!(sequenced, self.history.messages.len() as u64);
@@ -918,14 +918,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.check_busiest();
     }
 
-    /// A publish and a question, now that the count is known.
+    /// Publishes, and asks for the count of subscribers, which is known at rest.
     fn check_counts(&mut self, channel: usize) {
         let is_member = |client: &&Client| client.is_live && client.wanted[channel];
         let members = self.clients.iter().filter(is_member).count();
         let shard = self.choices.below(self.shards.len());
         self.ask_count(shard, channel, Some(members as u64));
         if !self.shards[shard].is_fenced {
-            let exclude = if self.choices.one_in(2) { self.someone() } else { None };
+            let exclude = if self.choices.one_in(2) { self.some_key() } else { None };
             let is_excluded = |client: &Client| Some(client.key) == exclude && client.is_live && client.wanted[channel];
             let excluded = self.clients.iter().any(is_excluded);
             let expected = members as i64 - i64::from(excluded);
@@ -940,7 +940,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
     }
 
-    /// The channels that the shards list are those that somebody hears.
+    /// The shards must list exactly the channels with subscribers.
     fn check_pages(&self) {
         let mut listed = Vec::new();
         for shard in &self.shards {
@@ -956,34 +956,34 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             members.count() as u64
         };
         let channels = self.history.channels.iter().enumerate();
-        let mut heard: Vec<_> = channels
+        let mut occupied: Vec<_> = channels
             .map(|(channel, topic)| (topic.name.clone(), count(channel)))
             .filter(|&(_, count)| count > 0)
             .collect();
         listed.sort();
-        heard.sort();
-        assert_eq!(listed, heard);
+        occupied.sort();
+        assert_eq!(listed, occupied);
     }
 
-    /// Each shard ranks the channels that it owns by how many hear them.
+    /// Each shard must rank the channels that it owns by their subscribers.
     fn check_busiest(&mut self) {
         let asking = self.choices.below(self.shards.len());
         for of in 0..self.shards.len() {
-            let heard = |(channel, topic): (usize, &ChannelHistory)| {
+            let occupied = |(channel, topic): (usize, &ChannelHistory)| {
                 let members = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]).count();
-                // A spy subscribed before the first of them.
+                // A spy was subscribed before the first message, so all have been counted.
                 let messages = topic.is_spied.then_some(topic.order.len() as u64);
                 (topic.owner == of && members > 0).then(|| (topic.name.clone(), members as u64, messages))
             };
-            let expected = self.history.channels.iter().enumerate().filter_map(heard).collect();
+            let expected = self.history.channels.iter().enumerate().filter_map(occupied).collect();
             let question = Question::Busiest { by: By::Subscribers, limit: 1000 };
             self.ask(asking, of, About::Busiest, Some(Expected::Busiest(expected)), question);
         }
         self.rest();
-        assert!(self.inquiries.iter().all(|inquiry| inquiry.is_answered), "the busiest were never told");
+        assert!(self.inquiries.iter().all(|inquiry| inquiry.is_answered), "a survey has no answer");
     }
 
-    /// At rest a member has what it wants and nothing else.
+    /// At rest a client has exactly the subscriptions that it wants.
     fn check_member(&self, client: &Client) {
         let ConnKey { shard, slot, .. } = client.key;
         let hub = &self.shards[usize::from(shard)].hub;
@@ -996,10 +996,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         assert_eq!(live, wanted);
         assert_eq!(hub.waiting_replies(slot), 0);
         let (subscriptions, pending) = hub.audiences.subscriptions_of(slot);
-        assert_eq!((subscriptions, pending), (wanted.len(), 0), "a subscription that is over is kept, or a change is");
+        assert_eq!(
+            (subscriptions, pending),
+            (wanted.len(), 0),
+            "an ended subscription or an acknowledged change is kept"
+        );
     }
 
-    /// What can pile up stays within what the publishers' windows allow.
+    /// The letters that wait are limited by the publishers' windows.
     fn check_bounds(&mut self) {
         let unsettled: usize = self.shards.iter().map(|shard| shard.unsettled).sum();
         let bound = unsettled * CHANNELS_MAX * self.shards.len();
@@ -1010,7 +1014,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     // ---- choices
 
-    /// The first shards run more often than the last.
+    /// A random shard; the first ones more often than the last.
     fn some_shard(&mut self) -> usize {
         let first = self.choices.below(self.shards.len());
         let bound = if self.choices.one_in(2) { first + 1 } else { self.shards.len() };
@@ -1026,8 +1030,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         (!meant.is_empty()).then(|| self.choices.of(&meant))
     }
 
-    /// A connection, alive or not, that is no spy; or one that never was.
-    fn someone(&mut self) -> Option<ConnKey> {
+    /// The key of a client that is not a spy, connected or not; or a key that was never assigned.
+    fn some_key(&mut self) -> Option<ConnKey> {
         match self.choices.below(8) {
             0 => Some(ConnKey {
                 shard: self.choices.below(self.shards.len()) as ShardId,
@@ -1054,7 +1058,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     }
 }
 
-/// Whether these are the channels that are expected, the busiest first.
+/// Whether these are the expected channels, the busiest first.
 fn is_ranked(channels: &Best<BusyChannel>, expected: &[(String, u64, Option<u64>)]) -> bool {
     let ranked: Vec<BusyChannel> = channels.clone().ranked(|busy| busy.channel.as_channel().as_str()).collect();
     let is_as_expected = |busy: &BusyChannel| {

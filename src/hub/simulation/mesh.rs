@@ -1,4 +1,4 @@
-//! Bounded queues between shards, and what a hub meets outside of itself.
+//! Bounded queues between shards, and the environment of a hub.
 
 use super::client;
 use crate::hub::admission::addresses::Verdict;
@@ -10,11 +10,11 @@ use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::close::CloseReason;
 use std::collections::VecDeque;
 
-/// One queue per sender and receiver: what the real mesh promises is the order of each, and nothing more.
+/// One queue per sender and receiver, because the real mesh keeps only the order within each such pair.
 pub struct Mesh {
     shards: usize,
     queues: Vec<Queue>,
-    /// By message: copies that an owner has sent and no queue has taken.
+    /// By message: number of letters that the owner has sent and no queue has taken.
     pub unaccepted: Vec<u32>,
     pub unaccepted_total: usize,
 }
@@ -36,29 +36,29 @@ impl Mesh {
         }
     }
 
-    /// The next letter of this sender to this receiver.
+    /// Takes the next letter of this sender to this receiver.
     pub fn take(&mut self, from: usize, to: usize) -> Option<Mail> {
         self.queues[from * self.shards + to].letters.pop_front()
     }
 
-    /// Senders that this receiver has letters from.
+    /// Senders with letters for this receiver.
     pub fn senders(&self, to: usize) -> Vec<usize> {
         let has_mail = |from: &usize| !self.queues[from * self.shards + to].letters.is_empty();
         (0..self.shards).filter(has_mail).collect()
     }
 
-    pub fn door(&mut self, from: ShardId) -> Door<'_> {
-        Door { from, mesh: self }
+    pub fn inboxes(&mut self, from: ShardId) -> Inboxes<'_> {
+        Inboxes { from, mesh: self }
     }
 }
 
-/// Where one shard's mail is offered.
-pub struct Door<'a> {
+/// The queues of one sender.
+pub struct Inboxes<'a> {
     from: ShardId,
     mesh: &'a mut Mesh,
 }
 
-impl Post for Door<'_> {
+impl Post for Inboxes<'_> {
     fn offer(&mut self, to: ShardId, mail: Mail) -> Result<(), Mail> {
         let at = usize::from(self.from) * self.mesh.shards + usize::from(to);
         let queue = &mut self.mesh.queues[at];
@@ -74,7 +74,7 @@ impl Post for Door<'_> {
     }
 }
 
-/// What a hub did to the world, in order.
+/// One effect of a hub.
 pub enum Effect {
     Laid(Slot, Box<[u8]>),
     Asked(Asker, Box<Question>),
@@ -84,10 +84,10 @@ pub enum Effect {
     Closed(Slot),
 }
 
-/// One connection's way out: chunks that are not written yet, each with what it held when it was laid.
+/// One connection's output: chunks that are not written yet, each with its bytes at the time it was laid.
 #[derive(Default)]
 pub struct Wire {
-    /// Whose it is now.
+    /// The client that has the connection now.
     pub client: Option<usize>,
     pub queue: VecDeque<(Chunk, Box<[u8]>)>,
 }
@@ -96,14 +96,14 @@ impl Wire {
     /// Writes one chunk.
     pub fn write(&mut self, pages: &mut Pages) {
         if let Some((chunk, laid)) = self.queue.pop_front() {
-            assert!(pages.bytes(chunk) == &*laid, "a page changed under a chunk");
+            assert!(pages.bytes(chunk) == &*laid, "the page of a waiting chunk changed");
             pages.release(chunk.page);
         }
     }
 }
 
-/// The shard around one hub.
-pub struct Seat<'a> {
+/// The shard around a hub, reduced to what the simulation needs.
+pub struct TestPort<'a> {
     pub shard: ShardId,
     pub mesh: &'a mut Mesh,
     pub outgoing: &'a mut Outgoing,
@@ -111,9 +111,9 @@ pub struct Seat<'a> {
     pub effects: &'a mut Vec<Effect>,
 }
 
-impl Port for Seat<'_> {
+impl Port for TestPort<'_> {
     fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
-        assert!(!chunk.is_empty(), "nothing was laid");
+        assert!(!chunk.is_empty(), "an empty chunk was laid");
         let bytes: Box<[u8]> = pages.bytes(chunk).into();
         pages.hold(chunk.page);
         self.wires[slot as usize].queue.push_back((chunk, bytes.clone()));
@@ -121,16 +121,16 @@ impl Port for Seat<'_> {
     }
 
     fn mail(&mut self, to: ShardId, mail: Mail) {
-        assert_ne!(to, self.shard, "mail to oneself does not leave the hub");
+        assert_ne!(to, self.shard, "a letter to the hub itself must not leave it");
         if let Mail::Deliver { payload, .. } = &mail {
             self.mesh.unaccepted[client::message_of(payload)] += 1;
             self.mesh.unaccepted_total += 1;
         }
-        self.outgoing.send(to, mail, &mut self.mesh.door(self.shard));
+        self.outgoing.send(to, mail, &mut self.mesh.inboxes(self.shard));
     }
 
     fn mail_after(&mut self, after: &[ShardId], to: ShardId, mail: Mail) {
-        self.outgoing.send_after(after, to, mail, &mut self.mesh.door(self.shard));
+        self.outgoing.send_after(after, to, mail, &mut self.mesh.inboxes(self.shard));
     }
 
     fn ask(&mut self, asker: Asker, question: Question) {
@@ -138,12 +138,12 @@ impl Port for Seat<'_> {
     }
 
     fn answer(&mut self, asker: Asker, answer: Answer) {
-        assert_eq!(asker.shard, self.shard, "an answer went astray");
+        assert_eq!(asker.shard, self.shard, "an answer reached the wrong shard");
         self.effects.push(Effect::Answered(asker, Box::new(answer)));
     }
 
     fn settle(&mut self, asker: Asker, settled: Settled) {
-        assert_eq!(asker.shard, self.shard, "a settled part went astray");
+        assert_eq!(asker.shard, self.shard, "a settled part reached the wrong shard");
         self.effects.push(Effect::Settled(asker, settled));
     }
 

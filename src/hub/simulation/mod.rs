@@ -1,7 +1,7 @@
-//! Seeded simulation of whole clusters: one to eight hubs, their clients and publishers on one thread, mail in any order
-//! that the real mesh could produce, every frame that a client is sent checked the moment it is laid out.
+//! Seeded simulation of whole clusters: one to eight hubs with their clients and publishers on one thread. Letters arrive in
+//! any order that the real mesh can produce. Every frame for a client is checked when it is laid out.
 //!
-//! A run is made by bytes and by nothing else ([`run`]), so that a seed, or a fuzzer's input, replays it:
+//! Bytes alone determine a run ([`run`]), so a seed or a fuzzer's input replays it:
 //!
 //! ```text
 //! CORECAST_SEED=17 cargo test --lib simulation      one run again
@@ -16,8 +16,8 @@ mod mesh;
 use choices::Choices;
 use cluster::Cluster;
 
-/// One run: the first bytes choose the cluster, then each step takes one byte, and more where it has to choose. Panics
-/// where a promise is broken. Returns how many messages were published.
+/// One run. The first bytes choose the cluster. Each step takes one byte, and more for its choices. Panics if an invariant
+/// is violated. Returns the number of messages published.
 pub fn run(bytes: impl Iterator<Item = u8>) -> usize {
     let mut cluster = Cluster::new(Choices::new(bytes));
     while cluster.step() {}
@@ -31,7 +31,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn every_promise_holds_in_every_order_of_mail() {
+    fn every_invariant_holds_in_every_order_of_letters() {
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let seeds = match number("CORECAST_SEED") {
             Some(seed) => seed..seed + 1,
@@ -47,9 +47,9 @@ mod tests {
         assert!(published > 0);
     }
 
-    /// What the fuzz target `hub_actions` starts from, and what it has found.
+    /// Inputs that the fuzz target `hub_actions` starts from, and those that it has found.
     #[test]
-    fn every_promise_holds_for_the_fuzzers_corpus() {
+    fn every_invariant_holds_for_the_fuzzers_corpus() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/hub_actions");
         let files: Vec<_> = std::fs::read_dir(folder).expect("the corpus").map(|file| file.expect("a file")).collect();
         assert!(!files.is_empty());
@@ -62,12 +62,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn every_promise_holds_for_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
+        fn every_invariant_holds_for_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
             run(bytes.into_iter());
         }
     }
 
-    /// Says how to run a failed seed again.
+    /// Prints how to replay a seed whose run panics.
     struct Replay(u64);
 
     impl Drop for Replay {

@@ -1,4 +1,4 @@
-//! Consumers of events, and what they make of them: who applies snapshot and events knows what the cluster knows.
+//! Consumers of events. A consumer that applies the snapshot and the events must have the state of the cluster.
 
 use super::{Cluster, READER};
 use crate::api::{ConnectionInfo, Request, Rows};
@@ -9,22 +9,22 @@ use crate::hub::observe::reports::Happening;
 use crate::ids::{Asker, ShardId, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One consumer, and what it knows.
+/// One consumer, and the state that it has built.
 pub struct Reader {
     asker: Asker,
     follower: Follower,
     epoch: Option<u64>,
-    /// Of the last event.
+    /// Number of the last event.
     number: u64,
     is_gone: bool,
     channels: BTreeSet<String>,
     connections: BTreeSet<String>,
-    /// What was last said of a channel, or a connection: that it is there.
-    said: BTreeMap<String, bool>,
+    /// By channel and connection: whether the last event says that it exists.
+    last_events: BTreeMap<String, bool>,
 }
 
 impl<I: Iterator<Item = u8>> Cluster<I> {
-    /// A consumer comes, with what an earlier one knew or with nothing; or one leaves.
+    /// Adds a consumer, which resumes from the state of an earlier one or starts anew; or removes one.
     pub(super) fn follow_or_leave(&mut self) {
         let open: Vec<usize> = self.open_readers().collect();
         if open.len() >= READERS_MAX || !open.is_empty() && self.choices.one_in(3) {
@@ -34,7 +34,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             self.on(usize::from(asker.shard), |hub, port| hub.ask(JOURNAL, asker, Question::Unfollow, port));
             return;
         }
-        // Whose snapshot was not complete knows nothing to go on from.
+        // A consumer whose snapshot was incomplete cannot be resumed.
         let resumable: Vec<usize> = (0..self.readers.len())
             .filter(|&reader| self.readers[reader].is_gone && self.readers[reader].follower.is_live())
             .collect();
@@ -50,13 +50,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             (channels, connections) = (earlier.channels.clone(), earlier.connections.clone());
         }
         let (follower, question) = Follower::new(earlier.map(|_| number), epoch, false);
-        let said = BTreeMap::new();
-        self.readers.push(Reader { asker, follower, epoch, number, is_gone: false, channels, connections, said });
+        let last_events = BTreeMap::new();
+        let is_gone = false;
+        self.readers.push(Reader { asker, follower, epoch, number, is_gone, channels, connections, last_events });
         self.on(shard, |hub, port| hub.ask(JOURNAL, asker, question, port));
     }
 
-    /// A consumer has room for more.
-    pub(super) fn read_on(&mut self) {
+    /// Lets a consumer ask its next question.
+    pub(super) fn read_more(&mut self) {
         let open: Vec<usize> = self.open_readers().collect();
         if !open.is_empty() {
             let reader = self.choices.of(&open);
@@ -71,15 +72,15 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         true
     }
 
-    /// The end of a turn, a little later than the one before.
+    /// Reports at the end of a turn, some ticks after the previous one.
     pub(super) fn report(&mut self, shard: usize) {
         let passed = self.choices.of(&[0, 0, 1, 10, 40]);
         self.shards[shard].hub.now += passed;
         self.on(shard, |hub, port| hub.report(|| 0, port));
     }
 
-    /// Something is told to a consumer, which may be gone.
-    pub(super) fn told(&mut self, asker: Asker, answer: Answer) {
+    /// Takes an answer for a consumer, which may be gone.
+    pub(super) fn take_answer(&mut self, asker: Asker, answer: Answer) {
         let shards = self.shards.len();
         let reader = &mut self.readers[asker.request as usize];
         if reader.is_gone {
@@ -88,7 +89,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         match reader.follower.take_answer(answer, shards) {
             None => {}
             Some(FollowerUpdate::Following { epoch, number, is_snapshot }) => {
-                assert!(reader.epoch.is_none_or(|known| known == epoch), "one run, two epochs");
+                assert!(reader.epoch.is_none_or(|known| known == epoch), "the epoch changed within one run");
                 assert!(number >= reader.number && (is_snapshot || number == reader.number));
                 (reader.epoch, reader.number) = (Some(epoch), number);
                 if is_snapshot {
@@ -108,7 +109,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 reader.number += events.len() as u64;
                 events.iter().for_each(|event| reader.apply(&event.what));
             }
-            // It comes again, or not.
+            // A later consumer may resume from its state.
             Some(FollowerUpdate::FellBehind { .. } | FollowerUpdate::NoMore) => reader.is_gone = true,
         }
         if self.are_readers_eager {
@@ -116,7 +117,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
     }
 
-    /// A page of the shard's connections, where that is the question.
+    /// A page of the shard's connections, if the question asks for it.
     pub(super) fn connections_asked(&self, shard: usize, question: &Question) -> Option<Answer> {
         let Question::Page { request: Request::Connections(_), after, .. } = *question else { return None };
         let wires = &self.shards[shard].wires;
@@ -136,7 +137,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         Some(Answer::Page { rows: Rows::Connections(connections), next: slots.next().map(|slot| slot as u32) })
     }
 
-    /// At rest, once everything is reported and read, every consumer knows who is there and what is heard.
+    /// At rest, once everything is reported and read, every consumer has the open connections and the occupied channels.
     pub(super) fn check_readers(&mut self) {
         if self.open_readers().next().is_none() {
             return;
@@ -150,27 +151,31 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
         let live = self.clients.iter().filter(|client| client.is_live);
         let live: BTreeSet<String> = live.map(|client| client.socket_id.clone()).collect();
-        let heard: BTreeSet<String> = (self.history.channels.iter().enumerate())
+        let subscribed: BTreeSet<String> = (self.history.channels.iter().enumerate())
             .filter(|(channel, _)| self.clients.iter().any(|client| client.is_live && client.wanted[*channel]))
             .map(|(_, channel)| channel.name.clone())
             .collect();
-        assert!(occupied.is_superset(&heard), "a channel is heard, and not listed");
+        assert!(occupied.is_superset(&subscribed), "a channel with subscribers is not listed");
         for reader in self.open_readers().map(|reader| &self.readers[reader]) {
-            assert_eq!(reader.number, self.shards[0].hub.observers.journal().number(), "an event is not told");
+            assert_eq!(
+                reader.number,
+                self.shards[0].hub.observers.journal().number(),
+                "an event has not reached the consumer"
+            );
             assert_eq!(reader.channels, occupied);
             assert_eq!(reader.connections, live);
         }
-        // Nobody comes back to what is vacant now.
+        // Let the time pass after which vacant channels are reported.
         for shard in 0..self.shards.len() {
             self.shards[shard].hub.now += 40;
         }
         self.read_all();
         for reader in self.open_readers().map(|reader| &self.readers[reader]) {
-            assert_eq!(reader.channels, heard, "vacated channels are not");
+            assert_eq!(reader.channels, subscribed, "a vacated channel was not reported");
         }
     }
 
-    /// All have been disconnected: the rest is told, and then the end.
+    /// All clients have disconnected: every consumer receives the remaining events, then the end.
     pub(super) fn finish_readers(&mut self) {
         let open: Vec<usize> = self.open_readers().collect();
         for shard in 0..self.shards.len() {
@@ -179,15 +184,15 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.read_all();
         for reader in open {
             let Reader { is_gone, follower, connections, .. } = &self.readers[reader];
-            assert!(*is_gone && follower.is_over(), "a consumer waits for more");
-            // Whoever fell behind was told before the end.
+            assert!(*is_gone && follower.is_over(), "a consumer has not ended");
+            // A consumer that fell behind has ended before.
             let was_served = self.readers[reader].number == self.shards[0].hub.observers.journal().number();
-            assert!(!was_served || connections.is_empty(), "somebody left unseen");
+            assert!(!was_served || connections.is_empty(), "a disconnect was not reported");
         }
         assert_eq!(self.shards[0].hub.observers.journal().followers(), 0);
     }
 
-    /// Reports and reads until nothing is left.
+    /// Reports and reads until no event is left.
     fn read_all(&mut self) {
         loop {
             self.rest();
@@ -198,8 +203,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.ask_on(reader);
             }
             self.rest();
-            let is_told = self.shards.iter().all(|shard| shard.hub.observers.waiting_reports() == 0);
-            if is_told && !self.open_readers().any(|reader| self.readers[reader].follower.is_ready()) {
+            let is_reported = self.shards.iter().all(|shard| shard.hub.observers.waiting_reports() == 0);
+            if is_reported && !self.open_readers().any(|reader| self.readers[reader].follower.is_ready()) {
                 return;
             }
         }
@@ -212,14 +217,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
 impl Reader {
     fn apply(&mut self, what: &Happening) {
-        let (known, name, is_there) = match what {
+        let (known, name, exists) = match what {
             Happening::Occupied { channel } => (&mut self.channels, channel.as_channel().as_str().to_owned(), true),
             Happening::Vacated { channel } => (&mut self.channels, channel.as_channel().as_str().to_owned(), false),
             Happening::Connected { socket_id, .. } => (&mut self.connections, socket_id.to_string(), true),
             Happening::Disconnected { socket_id, .. } => (&mut self.connections, socket_id.to_string(), false),
         };
-        assert_ne!(self.said.insert(name.clone(), is_there), Some(is_there), "said twice: {what:?}");
-        match is_there {
+        assert_ne!(self.last_events.insert(name.clone(), exists), Some(exists), "reported twice: {what:?}");
+        match exists {
             true => known.insert(name),
             false => known.remove(&name),
         };
@@ -227,5 +232,5 @@ impl Reader {
 }
 
 const READERS_MAX: usize = 3;
-/// Connections of one page.
+/// Most connections of one page.
 const PAGE: usize = 2;
