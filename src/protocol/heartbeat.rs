@@ -45,14 +45,21 @@ impl<'a> Heartbeat<'a> {
 
 #[inline]
 fn is_heartbeat(text: &[u8]) -> bool {
-    // Arrays, whose comparison compiles to a few loads; slices are compared by a call of memcmp.
     let Some((start, rest)) = text.split_first_chunk() else { return text == PONG };
-    start == PING
+    is_start_of_ping(start)
         && match rest {
             [b'0', b'}', b'}'] => true,
             [b'1'..=b'9', digits @ .., b'}', b'}'] => digits.iter().all(u8::is_ascii_digit),
             _ => false,
         }
+}
+
+/// Compares word by word. `start == PING` compiles to a call of memcmp, which takes 28 of a ping's 400 instructions.
+#[inline]
+fn is_start_of_ping(start: &[u8; PING.len()]) -> bool {
+    let ((words, rest), (expected, expected_rest)) = (start.as_chunks::<8>(), PING.as_chunks::<8>());
+    let differ = |(a, b): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+    words.iter().zip(expected).map(differ).fold(0, |all, word| all | word) == 0 && rest == expected_rest
 }
 
 const PING: &[u8; 36] = br#"{"event":"socket:ping","data":{"id":"#;
