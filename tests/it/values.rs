@@ -191,6 +191,8 @@ fn every_entry_point_judges_whole_documents_alike() {
         assert_eq!(http.publish(&around(event)).status, status, "{shown:?}");
         assert_eq!(http.publish_batch(&around(&format!(r#"{{"batch":[{event}]}}"#))).status, status, "{shown:?}");
         assert_eq!(http.tell_text("publish", &around(r#"{"channel":"c","event":"e"}"#)).status, status, "{shown:?}");
+        let sign = format!(r#"{{"socket_id":0,"socket_id":"{}","channel":"private-a"}}"#, client.socket_id);
+        assert_eq!(http.tell_text("sign", &around(&sign)).status, status, "{shown:?}");
     }
 }
 

@@ -15,12 +15,12 @@ use crate::api::operation::{Connection, Disconnect, columns, declaration};
 use crate::api::publish::PUBLISH;
 use crate::api::{self, Command, Refusal, Reply};
 use crate::protocol::channel::{self, Channel};
+use crate::protocol::json::Reader;
 use crate::protocol::socket_id::SocketId;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -189,7 +189,7 @@ pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
     let from = peer(&request);
     let answer = async {
         let body = json_body(request).await?;
-        let Sign { socket_id, channel } = parse(&body)?;
+        let [socket_id, channel] = strings(&body, ["socket_id", "channel"])?;
         if SocketId::parse(&socket_id).is_none() {
             return Err(malformed("socket_id is not a socket_id"));
         }
@@ -213,12 +213,6 @@ pub async fn unknown() -> Refused {
 /// Any other method.
 pub async fn wrong_method() -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "that path takes another method")
-}
-
-#[derive(Deserialize)]
-struct Sign {
-    socket_id: String,
-    channel: String,
 }
 
 /// The query of a request; of two parameters with one name, the first.
@@ -282,8 +276,18 @@ async fn json_body(request: Request) -> Result<hyper::body::Bytes, Refused> {
     })
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
-    serde_json::from_slice(body).map_err(|error| malformed(format!("the body: {error}")))
+/// The members of a body that are strings.
+fn strings<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[String; N], Refused> {
+    let text = std::str::from_utf8(body).map_err(|_| malformed("the body is not valid UTF-8"))?;
+    let mut reader = Reader::default();
+    let document = reader.read(text).ok_or(malformed("the body is not valid JSON"))?;
+    let found = document.object().ok_or(malformed("the body is not a JSON object"))?.named(names);
+    let mut texts = [const { String::new() }; N];
+    for ((name, value), text) in names.iter().zip(found).zip(&mut texts) {
+        let value = value.and_then(|value| value.text());
+        *text = value.ok_or_else(|| malformed(format!("{name} must be a string of Unicode text")))?.into_owned();
+    }
+    Ok(texts)
 }
 
 fn peer(request: &Request) -> String {
