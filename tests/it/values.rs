@@ -197,6 +197,19 @@ fn every_entry_point_judges_whole_documents_alike() {
 }
 
 #[test]
+fn rest_data_that_holds_json_is_delivered_as_that_text() {
+    let server = start_with_key();
+    let (mut client, mut http) = (Client::connect(&server), Http::connect(&server));
+    client.subscribe("c");
+    let event = |data: &str| format!(r#"{{"name":"e","channel":"c","data":{}}}"#, json!(data));
+    for text in ["{\"a\":\r\n[1,\t2 ]}", r#""\u00e9\ud83c""#, "1.50e+0"] {
+        let event = event(&format!(" \n{text}\t\r\n"));
+        assert_eq!(http.publish(&event).status, 200, "{event}");
+        expect_data(&mut client, text, "REST");
+    }
+}
+
+#[test]
 fn clients_may_send_any_value_where_none_is_asked_for() {
     let server = Server::start(1);
     let mut client = Client::connect(&server);
