@@ -9,8 +9,8 @@
 //!     (swap rung; the first one writes the eventfd)
 //! ```
 //!
-//! Both flags are sequentially consistent: whoever pushes after the receiver's last look sees `rung` cleared and rings,
-//! and whoever marks `refused` after the receiver's look finds room at the second offer. No time-out hides a lost wake-up:
+//! Both flags are sequentially consistent: a sender that pushes after the receiver's last look sees `rung` cleared and rings,
+//! and a sender that marks `refused` after the receiver's look finds room at the second offer. No timeout hides a lost wake-up:
 //! the tests below try every interleaving.
 
 use mio::Waker;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// How a shard is woken. The parameters are for the model checker, which brings flags and sleepers of its own.
 pub struct Doorbell<W = Waker, F = AtomicBool> {
-    /// Set by the first who rings, cleared by the shard before it looks.
+    /// Set by the first ring, cleared by the shard before it looks.
     rung: F,
     waker: W,
     /// Shards whose mail found the inbox full.
@@ -46,7 +46,7 @@ impl<W: Wake, F: Flag> Doorbell<W, F> {
         Doorbell { rung: F::default(), waker, refused: (0..shards).map(|_| F::default()).collect() }
     }
 
-    /// Wakes the shard, if nobody has since it last looked. Returns whether a system call was made.
+    /// Wakes the shard, if it was not woken since it last looked. Returns whether a system call was made.
     pub fn ring(&self) -> io::Result<bool> {
         if self.rung.swap(true) {
             return Ok(false);
@@ -54,7 +54,7 @@ impl<W: Wake, F: Flag> Doorbell<W, F> {
         self.waker.wake().map(|()| true)
     }
 
-    /// The shard is about to look at its inbox: whoever mails from now on rings again.
+    /// The shard is about to look at its inbox: a shard that mails from now on rings again.
     pub fn look(&self) {
         // A swap costs what a sequentially consistent store does, and orders itself behind every ring that it undoes.
         self.rung.swap(false);
@@ -69,7 +69,7 @@ impl<W: Wake, F: Flag> Doorbell<W, F> {
         })
     }
 
-    /// There is room in the inbox: rings those of `doorbells` whose shards found none.
+    /// There is room in the inbox: rings the `doorbells` of the shards that found none.
     pub fn call_refused(&self, doorbells: &[Doorbell<W, F>]) -> io::Result<()> {
         for (refused, doorbell) in self.refused.iter().zip(doorbells) {
             if refused.is_set() && refused.swap(false) {

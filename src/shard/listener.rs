@@ -15,7 +15,7 @@ pub struct Listener {
     pause: Pause,
 }
 
-/// For a while nobody is accepted, because descriptors ran out.
+/// For a while no connection is accepted, because descriptors ran out.
 #[derive(Default)]
 pub struct Pause {
     until: Option<u32>,

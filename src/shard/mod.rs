@@ -102,7 +102,7 @@ pub struct Parts {
     pub admin_listener: UnixListener,
     /// Its inbox.
     pub inbox: Receiver<Mail>,
-    /// The way into everybody's inbox.
+    /// The way into the inbox of each shard.
     pub inboxes: Box<[Sender<Mail>]>,
     /// What the supervisor wants of it.
     pub orders: Receiver<Order>,

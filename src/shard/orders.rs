@@ -1,5 +1,5 @@
-//! What the supervisor and the shards say to each other: calls up, orders down. Rare, and so outside the mail: an order
-//! is heard in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
+//! What the supervisor and the shards send each other: calls up, orders down. Rare, and so outside the mail: an order
+//! is carried out in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
 //! operations outstanding at most, and every order answers a call or a signal, or brings one of a few sessions.
 
 use crate::admin::link::Seat;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// To a shard.
 pub enum Order {
-    /// Hold to these settings from this turn on.
+    /// Apply these settings from this turn on.
     Apply {
         /// The same for all shards.
         live: Arc<Live>,
@@ -21,11 +21,11 @@ pub enum Order {
     },
     /// For an admin session of this shard.
     Answer(Asker, Answer),
-    /// Accept nobody any more, and close everybody over a time. While that is under way: close who is left over this time.
+    /// Accept no connection any more, and close all over a time. While that is under way: close the rest over this time.
     Drain {
         /// Milliseconds.
         over_ms: u64,
-        /// Told how many there are, once nobody comes any more and the first may go.
+        /// Told how many there are, once no connection comes any more and the first may go.
         begun: Sender<usize>,
     },
     /// Say how many connections there are that could be asked to leave, with the shard's number.
@@ -53,6 +53,6 @@ pub enum Call {
     Terminate,
     /// SIGINT.
     Interrupt,
-    /// A shard that was to drain has asked everybody to leave.
+    /// A shard that was to drain has asked all connections to leave.
     Drained,
 }

@@ -41,7 +41,7 @@ impl Stopwatch {
     }
 
     /// The flush is over, and has come to `written`: the kernel was offered everything before. What it did not take waits for its
-    /// reader, and is no delay of ours.
+    /// reader, and is not a delay of the server.
     pub fn end(&mut self, now_us: u64, written: Progress) {
         self.times.turn.observe(now_us.saturating_sub(self.began_us));
         // All of them: what is soon does not wait for the bulk of an earlier turn.

@@ -1,7 +1,7 @@
-//! One TLS session: ciphertext on its socket, plain bytes for everybody else.
+//! One TLS session: ciphertext on its socket, plain bytes for the rest of the shard.
 //!
 //! rustls is used through its unbuffered side: it is lent the shard's buffers for the time of a call, so that an idle session
-//! holds its keys and no buffer, and nothing that was decrypted can lie forgotten inside. What remains between turns is a record
+//! holds its keys and no buffer, and no decrypted bytes are left inside. What remains between turns is a record
 //! that has half arrived, and ciphertext that the kernel did not take.
 
 use crate::hub::audience::pages::Pages;
@@ -44,12 +44,12 @@ pub enum Progress {
     Going,
     /// The peer says that it sends no more.
     Ended,
-    /// It broke the protocol, or speaks none that we do.
+    /// It broke the protocol, or speaks no version that the server speaks.
     Failed(String),
 }
 
 impl Session {
-    /// A session whose client has said nothing yet.
+    /// A session whose client has sent nothing yet.
     ///
     /// # Errors
     /// None that a configuration which could be loaded leads to.
@@ -88,7 +88,7 @@ impl Session {
     /// One read from the socket. What it decrypts to is appended to `plain`: never more than `buffer` holds.
     ///
     /// # Errors
-    /// Those of the socket. A peer that breaks the protocol is no error but [`Progress::Failed`].
+    /// Those of the socket. A peer that breaks the protocol is not an error but [`Progress::Failed`].
     pub fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8], plain: &mut Vec<u8>) -> io::Result<Arrival> {
         let held = self.incoming.len();
         let bytes = socket.read(&mut buffer[held..])?;

@@ -1,9 +1,9 @@
-//! Shards turned by hand on the thread of a test, with real sockets; and seeded runs of them, in which clients do what
-//! clients do: a few bytes at a time, too much, nonsense, nothing, and gone.
+//! Shards turned by hand on the thread of a test, with real sockets; and seeded runs of them, in which clients send a few bytes
+//! at a time, too much, nonsense or nothing, and go.
 //!
-//! The hub has a simulation of its own; this is about what is around it. After each stretch of a run everybody reads, the
-//! shards turn until none has anything to do, and then whoever kept to the protocol must have been served, nothing may wait
-//! anywhere, and every number must add up. A shard that finds work for ever, or sleeps on some, is found by that.
+//! The hub has a simulation of its own; this tests what is around it. After each stretch of a run all clients read, and the
+//! shards turn until none has anything to do. Then every client that kept to the protocol must have been served, nothing may
+//! wait anywhere, and every number must add up. This finds a shard that always has work, or that sleeps although it has some.
 //!
 //! ```text
 //! CORECAST_SEED=17 cargo test --lib trial      one run again
@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// Shards, and what others would hold of them.
+/// Shards, and the ends of their channels that other threads would hold.
 pub struct House {
     pub shards: Vec<Shard>,
     pub addresses: Vec<SocketAddr>,
@@ -54,7 +54,7 @@ pub struct House {
 }
 
 impl House {
-    /// So many shards, each with a listener and a port of its own. `change`: what is not as by default.
+    /// So many shards, each with a listener and a port of its own. `change` changes the default settings.
     pub fn new(shards: usize, change: impl FnOnce(&mut Live)) -> House {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("corecast-test-{}-{}", std::process::id(), COUNT.fetch_add(1, SeqCst));
@@ -114,7 +114,7 @@ impl House {
         had_work || !events.is_empty() || shards[shard].has_work()
     }
 
-    /// Turns until nobody has anything to do.
+    /// Turns until no shard has anything to do.
     pub fn rest(&mut self) {
         for _ in 0..100_000 {
             let is_busy: Vec<bool> = (0..self.shards.len()).map(|shard| self.turn(shard)).collect();
@@ -196,7 +196,7 @@ impl House {
 }
 
 #[test]
-fn whoever_keeps_to_the_protocol_is_served_and_nothing_is_left() {
+fn clients_that_keep_to_the_protocol_are_served_and_nothing_is_left() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("CORECAST_SEED") {
         Some(seed) => seed..seed + 1,
@@ -210,9 +210,9 @@ fn whoever_keeps_to_the_protocol_is_served_and_nothing_is_left() {
     }
 }
 
-/// rustls takes it for a fault of its user's where it is to send an alert after its close_notify.
+/// rustls must not be made to send an alert after its close_notify.
 #[test]
-fn nonsense_behind_the_servers_own_end_is_not_read() {
+fn bytes_behind_the_servers_close_notify_are_not_read() {
     let mut house = House::new(1, |live| live.certificate = Some(certificates::certificate()));
     for tls in certificates::clients() {
         let mut peer = Peer::connect(house.addresses[0], 1, Some(tls), "", UPGRADE, false);
@@ -258,9 +258,9 @@ fn connections_that_send_much_wait_for_each_other() {
     }
 }
 
-/// Its request waits for what the owner of its address says, and nonsense came right behind it.
+/// Its request waits for the owner of its address, and nonsense came right behind it.
 #[test]
-fn whoever_breaks_tls_while_its_address_is_asked_about_is_forgotten_when_it_goes() {
+fn a_client_that_breaks_tls_while_its_address_is_asked_about_is_forgotten() {
     let mut house = House::new(2, |live| {
         live.certificate = Some(certificates::certificate());
         live.limits.connections_per_address_max = Some(1);
@@ -373,7 +373,7 @@ fn requests_are_not_read_while_their_replies_are_not() {
     }
 }
 
-/// Says how to run a failed seed again.
+/// Prints how to run a failed seed again.
 struct Replay(u64);
 
 impl Drop for Replay {

@@ -1,4 +1,4 @@
-//! What strangers may not do: connect from pages that are not allowed, take more than their share, say who they are not.
+//! Limits on untrusted clients: origins of pages, connections of an address, rates, and addresses that proxies report.
 
 use crate::harness::*;
 use crate::transport::over_tls;
@@ -10,7 +10,7 @@ use std::time::Duration;
 for_shards!(
     an_address_has_so_many_places,
     places_are_given_back_however_connections_end,
-    proxies_tell_whose_connection_it_is,
+    proxies_report_where_a_connection_comes_from,
 );
 
 /// Browsers say which page connects; other programs say nothing, or what they like.
@@ -62,13 +62,13 @@ fn an_address_has_so_many_places(shards: usize) {
         inside.pop();
         eventually("the place is free again", || status_for(&server, sources[1]) == "101");
     }
-    eventually("nobody is counted any more", || stats(&mut admin)["addresses"] == 0);
+    eventually("no connection is counted any more", || stats(&mut admin)["addresses"] == 0);
     let stats = stats(&mut admin);
     assert_eq!(stats["closes_address_connections"], stats["upgrades_refused_address_connections"]);
     eventually("the log says so", || server.stderr().contains("refusing connections of an address"));
 }
 
-/// Connections that end before, while and after their address's owner decides, by every way to end: afterwards nobody is
+/// Connections that end before, while and after their address's owner decides, by every way to end: afterwards none is
 /// counted, and as many may come as ever.
 fn places_are_given_back_however_connections_end(shards: usize) {
     const PLACES: usize = 4;
@@ -101,7 +101,7 @@ fn places_are_given_back_however_connections_end(shards: usize) {
         }
     }
     drop(kept);
-    eventually("nobody is counted any more", || {
+    eventually("no connection is counted any more", || {
         let stats = stats(&mut admin);
         let held = ["addresses", "connections", "connections_upgrading", "connections_closing"];
         held.into_iter().all(|name| stats[name] == 0)
@@ -110,7 +110,7 @@ fn places_are_given_back_however_connections_end(shards: usize) {
     let members = stats.as_object().expect("an object").iter();
     let closes: u64 = members.filter(|(name, _)| name.starts_with("closes_")).filter_map(|(_, n)| n.as_u64()).sum();
     assert_eq!(stats["accepts"], closes, "{stats}");
-    // From here on nobody stops in the middle, however slow this machine is.
+    // From here on no handshake times out, however slow this machine is.
     std::fs::write(&file, "").expect("a file");
     admin.ok(json!({"id": 1, "command": "reload"}));
     for address in addresses {
@@ -119,7 +119,7 @@ fn places_are_given_back_however_connections_end(shards: usize) {
     }
 }
 
-/// A number counts everybody, this machine too; "auto" and 0 do not.
+/// A number counts all clients, those on this machine too; "auto" and 0 do not.
 #[test]
 fn this_machine_is_limited_where_a_number_says_so() {
     let server = Server::options(2).arg("--max-connections-per-address", 3).start();
@@ -162,8 +162,8 @@ fn an_address_connects_so_often() {
     assert!(stats["hasty_addresses"] == 2, "{stats}");
 }
 
-/// What limits, operators and the log go by is the address that trusted proxies tell, and nobody else's word counts.
-fn proxies_tell_whose_connection_it_is(shards: usize) {
+/// Limits, operators and the log use the address that trusted proxies report; other clients are not believed.
+fn proxies_report_where_a_connection_comes_from(shards: usize) {
     let options = Server::options(shards).arg("--log", "debug").arg("--trust-proxy", "127.0.0.1");
     let server = options.clone().arg("--trust-proxy", "10.0.0.0/8").arg("--proxy-protocol", "on").start();
     let mut admin = Admin::connect(&server);
@@ -196,7 +196,7 @@ fn proxies_tell_whose_connection_it_is(shards: usize) {
         client.write(request("/", headers).as_bytes());
         check_address(&server, &mut admin, client, address, source);
     }
-    // Others speak for themselves, and their header is no request.
+    // From other clients the header is not a valid request.
     let mut client = RawClient::tcp_from(&server, [127, 0, 0, 2]);
     client.write(request("/", forwarded).as_bytes());
     check_address(&server, &mut admin, client, "127.0.0.2", "peer");
@@ -263,7 +263,7 @@ fn a_proxy_header_comes_before_tls() {
         check_address(&server, &mut admin, client, "203.0.113.7:50000", "PROXY header");
 
         let mut client = RawClient::over(TcpStream::connect(server.address).expect("the server accepts"));
-        assert!(!client.write_anyway(request("/", "").as_bytes()), "a ClientHello is no PROXY header");
+        assert!(!client.write_anyway(request("/", "").as_bytes()), "a ClientHello is not a PROXY header");
         assert_eq!(stats(&mut admin)["closes_proxy_header_malformed"], 1);
     });
 }
@@ -297,9 +297,9 @@ fn a_proxy_header_comes_first_and_whole() {
     assert_eq!((&stats["closes_proxy_header_malformed"], &stats["upgrades_refused"]), (&json!(4), &json!(0)));
 }
 
-/// Slow-loris: a byte now and then is no progress, before the request or within it.
+/// Slow loris: a byte now and then is not progress, before the request or within it.
 #[test]
-fn who_dribbles_is_dropped_at_the_handshake_deadline() {
+fn a_client_that_sends_byte_by_byte_is_dropped_at_the_handshake_deadline() {
     let server = behind_proxy(1).arg("--handshake-timeout", 0.5).start();
     for start in ["PROXY UNKNOWN ".to_owned(), header_for("203.0.113.7") + "GET /"] {
         let mut client = RawClient::tcp(&server);
@@ -314,7 +314,7 @@ fn who_dribbles_is_dropped_at_the_handshake_deadline() {
     assert_eq!((&stats["addresses"], &stats["connections_upgrading"]), (&json!(0), &json!(0)));
 }
 
-/// One reply per request, in order; who goes on is closed, and told how much is allowed.
+/// One reply per request, in order. A client that goes on is closed, and told how much is allowed.
 #[test]
 fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     let server = Server::options(1).heart(3600, 3600).arg("--max-messages-per-second", 1).start();
@@ -400,7 +400,7 @@ fn bytes_beyond_the_rate_are_refused_and_then_the_connection_closed() {
 
 /// Who may come is read again with the configuration, and holds in every shard.
 #[test]
-fn a_reload_changes_who_may_come() {
+fn a_reload_changes_which_clients_may_connect() {
     let dir = TempDir::new();
     let file = dir.path().join("corecast.toml");
     let write = |text: &str| std::fs::write(&file, text).expect("a file");
@@ -442,7 +442,7 @@ fn a_reload_changes_who_may_come() {
         client.expect(&subscribed("a"));
     }
     drop(inside);
-    eventually("nobody is counted any more", || stats(&mut admin)["addresses"] == 0);
+    eventually("no connection is counted any more", || stats(&mut admin)["addresses"] == 0);
     let _inside = enter(&server, "203.0.113.7");
     assert_eq!(status_for(&server, "203.0.113.7"), "429");
 }

@@ -1,4 +1,4 @@
-//! Going down over a time: who is there is served until it is asked to leave, and nobody meets everybody.
+//! Going down over a time: connections are served until they are asked to leave, and they do not all leave at once.
 
 use crate::harness::{
     Admin, Client, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, opcode,
@@ -19,7 +19,7 @@ use tungstenite::protocol::Message;
 for_shards!(
     sigterm_spreads_the_closes_over_the_drain_timeout,
     everything_else_goes_on_while_draining,
-    everybody_is_closed_whatever_it_is_doing,
+    every_connection_is_closed_whatever_it_is_doing,
     drain_answers_when_it_begins_and_ends_the_server,
     a_drain_of_nobody_ends_at_once,
     a_drain_while_draining_is_a_new_plan,
@@ -27,11 +27,11 @@ for_shards!(
     who_is_in_the_backlog_is_told_to_come_back,
     shed_closes_as_many_as_it_says_and_the_server_goes_on,
     a_shed_while_shedding_is_a_new_plan_and_a_drain_ends_it,
-    nobody_misses_anything_before_it_is_shed_or_because_others_are,
+    no_client_misses_a_message_before_it_is_shed_or_because_others_are,
     connections_are_closed_before_they_are_too_old,
 );
 
-over_tls!(sigterm_spreads_the_closes_over_the_drain_timeout, everybody_is_closed_whatever_it_is_doing);
+over_tls!(sigterm_spreads_the_closes_over_the_drain_timeout, every_connection_is_closed_whatever_it_is_doing);
 
 /// How a client's connection ended.
 struct Left {
@@ -85,7 +85,7 @@ fn drain(admin: &mut Admin, over_ms: u64) -> u64 {
     reply["connections"].as_u64().unwrap_or_else(|| panic!("no connections in {reply}"))
 }
 
-/// The sums of `stats`; whoever was accepted is there, or has ended for a reason.
+/// The sums of `stats`; each accepted connection is there, or has ended for a reason.
 fn stats(admin: &mut Admin) -> Value {
     let stats = admin.ok(json!({"id": 1, "command": "stats"}))["stats"].take();
     let sum = |is_one: &dyn Fn(&str) -> bool| -> u64 {
@@ -113,7 +113,7 @@ fn is_refused(server: &Server) -> bool {
     TcpStream::connect(server.address).is_err()
 }
 
-/// Publishes numbers to `c` until the server takes no more. Returns the last one after which somebody was still to leave.
+/// Publishes numbers to `c` until the server takes no more. Returns the last one after which a connection was still to leave.
 fn publish_to_the_end(admin: &mut Admin) -> Option<u64> {
     let mut ask = |request: Value| {
         let line = admin.write_anyway(format!("{request}\n")).then(|| admin.try_line())??;
@@ -133,7 +133,7 @@ fn publish_to_the_end(admin: &mut Admin) -> Option<u64> {
     last
 }
 
-/// Nobody is told too early, which holds however long this machine stands still.
+/// No connection is told too early, however long this machine stands still.
 fn sigterm_spreads_the_closes_over_the_drain_timeout(shards: usize) {
     const CLIENTS: usize = 60;
     const OVER: Duration = Duration::from_secs(3);
@@ -160,9 +160,9 @@ fn sigterm_spreads_the_closes_over_the_drain_timeout(shards: usize) {
     assert!(last - first >= Duration::from_millis(500), "all at once: {first:?} to {last:?}");
     assert!(left.iter().all(|left| left.code == 1012));
     let waits: HashSet<u64> = left.iter().map(|left| left.wait_ms).collect();
-    assert!(waits.len() > CLIENTS / 2, "everybody waits for as long: {waits:?}");
+    assert!(waits.len() > CLIENTS / 2, "all wait equally long: {waits:?}");
     assert!(waits.iter().all(|wait| (500..2500).contains(wait)), "{waits:?}");
-    // Whoever left after the last publish has heard it.
+    // A connection that left after the last publish has received it.
     assert!(published.is_some() && left.iter().filter_map(|left| left.heard).max() >= published, "{published:?}");
 }
 
@@ -178,7 +178,7 @@ fn everything_else_goes_on_while_draining(shards: usize) {
     server.signal(Signal::TERM);
     eventually("it is not ready", || http.get("/ready").status == 503);
     assert_eq!(http.get("/ready").body, "draining\n");
-    eventually("nobody is accepted", || is_refused(&server));
+    eventually("no connection is accepted", || is_refused(&server));
     assert_eq!(http.get("/live").status, 200);
     assert_eq!(http.get("/metrics").status, 200);
     let sum = |numbers: &Value| {
@@ -199,7 +199,7 @@ fn everything_else_goes_on_while_draining(shards: usize) {
 
 /// One that never answers the close, one in mid-frame, one in mid-upgrade, one that never spoke, one on the echo path with
 /// something under way, one that never reads; an admin in mid-line.
-fn everybody_is_closed_whatever_it_is_doing(shards: usize) {
+fn every_connection_is_closed_whatever_it_is_doing(shards: usize) {
     let mut server = Server::options(shards).arg("--echo-path", "/echo").start();
     let mut mute = RawClient::connect(&server);
     let mut half = RawClient::connect(&server);
@@ -325,7 +325,7 @@ fn shed_closes_as_many_as_it_says_and_the_server_goes_on(shards: usize) {
     };
     eventually("they are closed", || has_shed(&mut admin, 6));
     assert_eq!(Http::connect(&server).get("/ready").status, 200);
-    // Whoever comes stays; whoever was not chosen has missed nothing.
+    // New connections stay; those that were not chosen have missed nothing.
     let reply = admin.ok(json!({"id": 1, "command": "shed", "connections": 4, "over_ms": 0}));
     assert_eq!((&reply["connections"], &reply["over_ms"]), (&json!(4), &json!(0)));
     eventually("four more are closed", || has_shed(&mut admin, 10));
@@ -354,7 +354,7 @@ fn shed_closes_as_many_as_it_says_and_the_server_goes_on(shards: usize) {
     Client::connect(&server).expect_nothing_before_pong();
 }
 
-fn nobody_misses_anything_before_it_is_shed_or_because_others_are(shards: usize) {
+fn no_client_misses_a_message_before_it_is_shed_or_because_others_are(shards: usize) {
     const CLIENTS: u64 = 24;
     let server = Server::start(shards);
     let clients = connect(&server, CLIENTS as usize, "c");
@@ -529,7 +529,7 @@ fn the_service_manager_is_told_how_long_it_takes() {
     command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stderr(Stdio::null());
     let mut server = command.spawn().expect("the server's binary starts");
     assert_eq!(told(), "READY=1");
-    // Nobody is there, so that the end follows at once.
+    // There are no connections, so that the end follows at once.
     kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
     assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=85000000");
     assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000");

@@ -65,7 +65,7 @@ fn every_message_comes_back(shards: usize) {
     assert_eq!(stats["echo_messages"], 2 * shards * 16);
     assert_eq!([&stats["messages_in"], &stats["subscriptions"]], [0, 0]);
     let listed = Admin::connect(&server).ok(json!({"id": 1, "command": "connections"}));
-    assert_eq!(listed["connections"], json!([]), "nobody that a message could be for");
+    assert_eq!(listed["connections"], json!([]), "no connection that could be sent a message");
     for client in &mut clients {
         client.write(&frame(CLOSE, b"\x0F\xA0bye"));
         client.expect_close(4000);
@@ -142,7 +142,7 @@ fn who_does_not_take_is_not_read() {
     client.expect_end();
 }
 
-/// A close frame of the server's is answered by somebody who was not read.
+/// A close frame of the server is answered by a client that was not read.
 #[test]
 fn a_paused_connection_hears_the_servers_end() {
     let mut server = echoing(1).start();
@@ -168,7 +168,7 @@ fn a_paused_connection_hears_the_servers_end() {
 }
 
 #[test]
-fn nobody_is_pinged_and_silence_ends() {
+fn echo_connections_are_not_pinged_and_silence_ends() {
     let server = echoing(1).heart(1, 2).arg("--server-ping", "on").start();
     let mut pinging = connect(&server);
     let start = Instant::now();

@@ -85,7 +85,7 @@ fn no_mail_is_slept_on_while_output_is_behind() {
         let at = (round + 1) % admins.len();
         admins[at].ok(json!({"id": 2, "command": "stats"}));
         // The handshake's timer, the only one, is due after 10 s.
-        assert!(start.elapsed() < LONG / 3, "nobody woke the other shard in round {round}");
+        assert!(start.elapsed() < LONG / 3, "the other shard was not woken in round {round}");
     }
 }
 
@@ -103,7 +103,7 @@ fn what_came_before_a_line_too_long_is_answered(shards: usize) {
     }
 }
 
-/// The longest reply there is, asked for thousands of times by somebody who reads none: the shard holds a few, not all, and
+/// The longest reply there is, asked for thousands of times by a session that reads none: the shard holds a few, not all, and
 /// goes on serving others.
 #[test]
 fn lists_are_walked_as_they_are_read() {
@@ -116,7 +116,7 @@ fn lists_are_walked_as_they_are_read() {
     let mut admin = Admin::connect(&server);
     eventually("the session is not read", || stats(&mut admin)["admin_pauses"].as_u64() > Some(0));
     let requests = stats(&mut admin)["admin_requests"].as_u64();
-    assert!(requests < Some(500), "{requests:?} requests were read, and nobody reads a reply");
+    assert!(requests < Some(500), "{requests:?} requests were read, and no reply is read");
 
     let mut line = String::new();
     for _ in 0..REQUESTS {
@@ -224,7 +224,7 @@ fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
     assert!(server.wait().success());
 }
 
-/// A server that could only refuse everybody says so instead of starting.
+/// A server that could only refuse connections says so instead of starting.
 #[test]
 fn too_few_descriptors_are_an_error() {
     let dir = TempDir::new();
@@ -270,7 +270,7 @@ fn every_ending_is_counted_once(shards: usize) {
         }
         admin.publish(&channel, "e", json!("x".repeat(20_000)));
     }
-    eventually("everybody has gone", || {
+    eventually("all connections have gone", || {
         let stats = stats(&mut admin);
         let count = |name: &str| stats[name].as_u64().expect("a number");
         let held = ["connections", "connections_upgrading", "connections_closing", "subscriptions", "channels"];

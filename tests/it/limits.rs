@@ -54,7 +54,7 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
     }
     assert_eq!(slow_consumers(&stats(&mut admin)), 0.0);
 
-    // Everybody else gets everything, before, while and after.
+    // All others get everything, before, while and after.
     let padding = "x".repeat(BYTES);
     let mut sent = 0;
     let mut publish = |admin: &mut Admin, others: &mut [Client]| {
@@ -134,7 +134,7 @@ fn an_unfinished_handshake_is_closed(shards: usize) {
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(700), "closed after {took:?}, before the deadline");
     assert!(drip.join().expect("the dripping client") >= Duration::from_millis(700), "closed before the deadline");
-    // Whoever finished in time stays.
+    // The connection that finished in time stays.
     finished.expect_nothing_before_pong();
     Client::connect(&server).expect_nothing_before_pong();
 }
@@ -270,7 +270,7 @@ fn a_missing_pong_closes_with_4201(shards: usize) {
     let mut quiet = Client::connect(&server);
     let mut busy = Client::connect(&server);
     quiet.expect(r#"{"event":"socket:ping"}"#);
-    // Anything but a socket:pong is no answer.
+    // Only a socket:pong is an answer.
     busy.send(r#"{"event":"socket:ping","data":{"id":1}}"#);
     let mut pings = 0;
     let code = loop {

@@ -1,4 +1,4 @@
-//! Per channel one order for everybody, and between `subscribed` and `unsubscribed` no gap and no duplicate.
+//! Per channel one order for all subscribers, and between `subscribed` and `unsubscribed` no gap and no duplicate.
 
 use crate::harness::{
     Admin, Client, RawClient, Server, assert_error, for_shards, frame, opcode, subscribe, subscribed, text_frame,
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 for_shards!(
     and_over_tls,
-    everybody_sees_one_order,
+    all_subscribers_see_one_order,
     pipelined_membership_cuts_exactly,
     replies_come_before_the_end_that_follows_their_requests,
 );
@@ -42,7 +42,7 @@ struct Stage<'a> {
     churning: AtomicUsize,
 }
 
-fn everybody_sees_one_order(shards: usize) {
+fn all_subscribers_see_one_order(shards: usize) {
     let seed = std::env::var("IT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5EED_u64);
     eprintln!("IT_SEED={seed} replays the subscribers' choices");
     let server = Server::start(shards);
@@ -70,7 +70,7 @@ fn everybody_sees_one_order(shards: usize) {
             .collect();
         let publishers: Vec<_> = (0..PUBLISHERS).map(|n| scope.spawn(move || publish(stage, n))).collect();
         let published: Vec<usize> = publishers.into_iter().map(|thread| thread.join().expect("a publisher")).collect();
-        // The last word, again and again: whoever subscribes late must hear it too.
+        // The last message, again and again: a late subscriber must receive it too.
         while churners.iter().any(|thread| !thread.is_finished()) {
             for channel in CHANNELS {
                 admin.publish(channel, "end", json!(0));
@@ -101,7 +101,7 @@ fn assert_every_shard_has_some(admin: &mut Admin, shards: usize) {
     assert_eq!(used, (0..shards as u64).collect(), "shards that have connections");
 }
 
-/// Publishes round after round of channels until nobody churns any more; gives the number of publishes.
+/// Publishes round after round of channels until no client churns any more; returns the number of publishes.
 fn publish(stage: &Stage, number: usize) -> usize {
     let mut admin = Admin::connect_to(stage.admin_path);
     let mut sent = 0;
@@ -283,7 +283,7 @@ impl Random {
     }
 }
 
-/// Subscribe and unsubscribe in one go, over and over, while others publish: nothing outside, whatever is inside in order.
+/// Subscribe and unsubscribe in one write, again and again, while others publish: no message outside, and those inside in order.
 fn pipelined_membership_cuts_exactly(shards: usize) {
     let server = Server::start(shards);
     let stage = Stage { address: server.address, admin_path: &server.admin_path, churning: AtomicUsize::new(1) };
@@ -334,7 +334,7 @@ fn pipelined_membership_cuts_exactly(shards: usize) {
     for (channel, run) in &runs {
         let Some(first) = run.first() else { continue };
         let start = order[*channel].iter().position(|data| data == first).expect("the witness heard it too");
-        assert!(order[*channel][start..].starts_with(run), "heard {run:?}, which is no piece of the order");
+        assert!(order[*channel][start..].starts_with(run), "heard {run:?}, which is not a slice of the order");
     }
     for client in &mut clients {
         client.expect_nothing_before_pong();

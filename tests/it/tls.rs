@@ -59,7 +59,7 @@ fn sessions_are_resumed_in_every_shard() {
 
 /// Whatever comes instead of a handshake has an ending, a counter, and where a reason is known, a line in the log.
 #[test]
-fn what_is_no_handshake_is_refused() {
+fn bytes_that_are_not_a_handshake_are_refused() {
     let server = Server::options(1).secure().arg("--log", "debug").start();
     let mut failed = 0;
     let hello = client_hello();
@@ -69,7 +69,7 @@ fn what_is_no_handshake_is_refused() {
     for (what, bytes, why) in [
         ("plain HTTP", UPGRADE_REQUEST.as_bytes(), "InvalidContentType"),
         ("garbage", &[0xA5; 3000][..], "InvalidContentType"),
-        ("a record that is no hello", &[22, 3, 1, 0, 4, 2, 0, 0, 0], ""),
+        ("a record that is not a hello", &[22, 3, 1, 0, 4, 2, 0, 0, 0], ""),
         ("a record of an old version", &[22, 0, 2, 0, 4, 1, 0, 0, 0], ""),
         ("application data first", &[23, 3, 3, 0, 4, 1, 2, 3, 4], ""),
         ("an alert", &[21, 3, 3, 0, 2, 2, 40], "HandshakeFailure"),
@@ -130,7 +130,7 @@ fn a_handshake_that_stops_is_ended() {
     silent.expect_end();
     eventually("they are counted", || stat(&server, "closes_handshake_timeout") == 6);
     assert_eq!((stat(&server, "closes_tls_failed"), stat(&server, "connections_upgrading")), (0, 0));
-    // And whoever goes away before that is simply gone.
+    // A client that goes away before that is simply gone.
     let server = Server::options(1).secure().start();
     let mut client = plain(&server);
     client.write_all(&hello[..7]).expect("taken");
@@ -219,7 +219,7 @@ fn a_record_that_was_tampered_with_ends_the_connection() {
     assert_eq!(stat(&server, "tls_handshakes_failed"), 0);
 }
 
-/// RFC 5246 §7.4.1.1: refused with a warning once; whoever insists is cut off.
+/// RFC 5246 §7.4.1.1: refused with a warning once; a client that repeats it is cut off.
 #[test]
 fn renegotiation_is_refused() {
     let server = Server::options(1).secure().start();

@@ -19,9 +19,9 @@ struct Sleeper {
 impl Sleeper {
     /// A poll: without `sleeps` it only takes note of what was reported.
     fn poll(&self, sleeps: bool) {
-        let mut is_woken = self.is_woken.lock().expect("nobody panics");
+        let mut is_woken = self.is_woken.lock().expect("no thread panics");
         while sleeps && !*is_woken {
-            is_woken = self.changed.wait(is_woken).expect("nobody panics");
+            is_woken = self.changed.wait(is_woken).expect("no thread panics");
         }
         *is_woken = false;
     }
@@ -29,7 +29,7 @@ impl Sleeper {
 
 impl Wake for Arc<Sleeper> {
     fn wake(&self) -> io::Result<()> {
-        *self.is_woken.lock().expect("nobody panics") = true;
+        *self.is_woken.lock().expect("no thread panics") = true;
         self.changed.notify_one();
         Ok(())
     }
@@ -63,7 +63,7 @@ impl House {
     }
 
     fn push(&self, to: usize, letter: u32) -> Result<(), u32> {
-        let mut inbox = self.inboxes[to].lock().expect("nobody panics");
+        let mut inbox = self.inboxes[to].lock().expect("no thread panics");
         if inbox.len() == self.room {
             return Err(letter);
         }
@@ -72,7 +72,7 @@ impl House {
     }
 
     fn pop(&self, me: usize) -> Option<u32> {
-        self.inboxes[me].lock().expect("nobody panics").pop_front()
+        self.inboxes[me].lock().expect("no thread panics").pop_front()
     }
 
     /// The turns of a shard, in the order of `Shard::turn`, until it has sent and received all that it should.
@@ -99,7 +99,7 @@ impl House {
             if backlog.len() < before {
                 self.doorbells[to].ring().expect("rung");
             }
-            has_work = !self.inboxes[me].lock().expect("nobody panics").is_empty();
+            has_work = !self.inboxes[me].lock().expect("no thread panics").is_empty();
         }
     }
 }
@@ -129,7 +129,7 @@ fn check(preemptions: usize, parts: &'static [Part]) {
             })
             .collect();
         house.run(parts[0]);
-        threads.into_iter().for_each(|thread| thread.join().expect("nobody panics"));
+        threads.into_iter().for_each(|thread| thread.join().expect("no thread panics"));
     });
 }
 

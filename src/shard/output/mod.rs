@@ -192,7 +192,7 @@ impl Output {
     /// Writes all that waits, or as much as the kernel takes.
     ///
     /// # Errors
-    /// Those of the socket. What the kernel took before is no longer waiting.
+    /// Those of the socket. What the kernel took before does not wait any more.
     pub fn write(&mut self, pages: &mut Pages, slot: Slot, to: Destination<'_>) -> io::Result<Sent> {
         let outbox = &mut self.outboxes[slot as usize];
         let (written, taken, calls) = match to.tls {

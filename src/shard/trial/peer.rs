@@ -1,4 +1,4 @@
-//! One client: what it has still to send, what it must therefore be told, and what it was told.
+//! One client: what it has still to send, what it must therefore be sent, and what it was sent.
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};

@@ -83,7 +83,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         true
     }
 
-    /// Everybody goes, from a server that goes on or stops. Nothing is left of them.
+    /// All clients go, from a server that goes on or stops. Nothing is left of them.
     pub fn finish(&mut self) {
         self.rest();
         let drains = self.choices.one_in(3);
@@ -101,7 +101,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         }
         self.rest_until(|run| {
             let is_over = run.house.shards.iter().all(|shard| shard.clients.is_empty() && shard.is_stopped() == stops);
-            (!is_over).then(|| "somebody is still there".into())
+            (!is_over).then(|| "a connection is still there".into())
         });
         assert!(!stops || self.readers.iter().all(Reader::has_ended), "a stream goes on");
         let House { shards, shared, .. } = &mut self.house;
@@ -165,7 +165,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         self.house.order(shard, Order::Shed { count, over_ms, begun });
     }
 
-    /// Somebody begins to read a stream, or one goes.
+    /// A session begins to read a stream, or one goes.
     fn watch(&mut self) {
         let (shard, is_tail) = (self.some_shard(), self.choices.one_in(3));
         if self.readers.len() == READERS_MAX {
@@ -175,7 +175,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         }
     }
 
-    /// Time passes. Whoever is there has said something before, and is not silent for too long by that.
+    /// Time passes. All clients have sent something before, so that none is silent for too long.
     fn wait(&mut self) {
         self.rest();
         self.peers.iter_mut().filter(|peer| peer.is_served()).for_each(|peer| peer.ping(7, 0));
@@ -185,7 +185,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         self.rest();
     }
 
-    /// Everybody is asked to leave, and does.
+    /// All connections are asked to leave, and do.
     fn drain(&mut self) {
         let (begun, counts) = bounded(self.house.shards.len());
         for shard in 0..self.house.shards.len() {
@@ -214,7 +214,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
 
     // ---- what must come of it
 
-    /// Everybody sends and reads, and shards turn, until nothing moves any more.
+    /// All clients send and read, and shards turn, until nothing moves any more.
     fn rest(&mut self) {
         self.peers.iter_mut().for_each(|peer| peer.is_deaf = false);
         self.rest_until(Run::lacks);
@@ -249,11 +249,11 @@ impl<I: Iterator<Item = u8>> Run<I> {
         moved
     }
 
-    /// What somebody should have been told by now, or sent.
+    /// What a client or session should have been sent by now, and was not.
     fn lacks(&mut self) -> Option<String> {
         let is_written = |shard: &mut Shard| shard.stats().gauges.outbox_bytes == 0;
         if !self.house.shards.iter_mut().all(is_written) {
-            return Some("somebody is to be written to".into());
+            return Some("bytes wait to be written".into());
         }
         if !self.publishers.iter().all(Publisher::is_done) {
             return Some("a publish is not acknowledged".into());
@@ -277,14 +277,14 @@ impl<I: Iterator<Item = u8>> Run<I> {
             closing += stats.gauges.connections_closing;
         }
         assert_eq!(self.house.shared.accepted.load(SeqCst), connections);
-        // Whoever is being closed is counted already, and still there.
+        // A connection that is being closed is counted already, and still there.
         assert_eq!(accepts + closing, closes + connections as u64);
         let dropped = self.peers.iter().filter(|peer| peer.was_dropped).count();
-        assert!(dropped as u64 <= drops, "somebody was dropped, whose address had not too much");
+        assert!(dropped as u64 <= drops, "a connection was dropped whose address was within its limits");
     }
 }
 
-/// Some of what can be exchanged in a running server.
+/// Some of the limits that can change in a running server.
 fn limits(choices: &mut Choices<impl Iterator<Item = u8>>, live: &mut Live) {
     live.limits.outbox_bytes_max = choices.of(&[2000, 20_000, 1 << 20]);
     live.limits.connections_per_address_max = choices.of(&[None, None, Some(2), Some(0)]);
