@@ -20,9 +20,9 @@
 //!  └───────────────────────────────────────────────────┘
 //! ```
 //!
-//! The HTTP thread ([`http`] and [`webhook`]) is not a shard. It is an admin client inside the process: each shard serves it a
-//! session as it serves the sessions of the admin socket, with a window, ordered replies and a place in the turn, but with Rust
-//! values over a channel instead of JSON over a socket. A publish goes to the shard that owns the channel.
+//! The HTTP thread ([`http`] and [`webhook`]) is not a shard. It is an admin client inside the process. Each shard serves it a
+//! session like those of the admin socket: with a window, ordered replies and a place in the turn. Requests and replies are
+//! Rust values over a channel instead of JSON over a socket. A publish goes to the shard that owns the channel.
 //!
 //! # One turn of a shard
 //!
@@ -91,7 +91,9 @@
 //! # Folders
 //!
 //! * [`shard`]: the event loop, and the only folder that touches clients' sockets. `connection/` holds the state of a
-//!   connection, `output/` outboxes and the order of writes, `heartbeats/` the timer wheel, `drain/` the slow way down.
+//!   connection, `output/` outboxes and the order of writes, `heartbeats/` the timers, `drain/` the closing of connections
+//!   over a period of time.
+//! * [`http`]: health, metrics, the REST API, the console. [`webhook`]: POST of lifecycle events to URLs of the backend.
 //! * [`admin`]: the core of an admin session (window, order of replies), its JSON lines, and the client of the command line.
 //! * [`hub`]: publish/subscribe without input and output. `channel/` is the owner's part, `audience/` the deliverer's.
 //!   `observe/` holds the journal, live taps and surveys; `admission/` the limits per address.
@@ -102,7 +104,7 @@
 //! # Layers
 //!
 //! A module uses only modules below it, which `tests/it/layering.rs` checks:
-//! `main → server → {http, webhook, shard} → admin → hub → api → protocol → wire → {config, metrics}`.
+//! `main → server → {http, webhook, shard} → admin → hub → api → protocol → wire → {config, metrics, ids}`.
 
 pub mod admin;
 pub mod api;
