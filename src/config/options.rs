@@ -61,23 +61,23 @@ options! {
     "listen", "127.0.0.1:9000", Address; One listen;
         "Where WebSocket clients connect; port 0 lets the system choose one";
     "tls-cert", "", FilePath; Maybe live.files.tls_cert;
-        "Certificate chain, PEM: clients connect with wss://; needs --tls-key [default: none, ws://]";
+        "PEM certificate chain for wss://, with --tls-key [default: none, ws://]";
     "tls-key", "", FilePath; Maybe live.files.tls_key;
         "Private key of the certificate, PEM, without a passphrase";
     "path", "", UrlPath; List live.access.paths;
         "Serve this request path only (repeatable) [default: every path]";
     "echo-path", "", UrlPath; Maybe live.access.echo_path;
-        "Echo messages on this request path, for probes and conformance tests [default: none]";
+        "Echo messages on this request path [default: none]";
     "allow-origin", "", Kind::Origin; List live.access.origins;
-        "Allow pages of this origin; https://*.example.com: of all hosts below one (repeatable) [default: every origin]";
+        "Allow pages of this origin, or of https://*.HOST (repeatable) [default: all]";
     "trust-proxy", "", Network; List live.access.trusted;
-        "Trust client addresses sent by proxies of this network (repeatable) [default: none]";
+        "Trust client addresses from these proxies (repeatable) [default: none]";
     "proxy-protocol", "off", SWITCH; One live.access.has_proxy_header;
         "Expect a PROXY header, version 1 or 2, on connections from trusted proxies";
     "admin-socket", "", SocketPath; One admin_socket;
         "Unix socket for publishing and administration [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]";
     "http", "127.0.0.1:9001", AddressOrOff; One http;
-        "Where health checks, monitoring and backends on other machines connect; off: no HTTP";
+        "Address of health checks, monitoring, publishing and console; off: no HTTP";
     "app-id", "1", Word; One app_id;
         "App ID in the paths of the HTTP publishing interface";
     "console", "on", SWITCH; One live.console.is_on;
@@ -89,13 +89,13 @@ options! {
     "pin", "auto", Choice("auto|none", &["auto", "none"]); One pin;
         "Keep each shard on one core; auto: unless a CPU quota limits the shards";
     "key", "", KeyPair; List live.keys;
-        "Key pair for private channels (repeatable); others can see it in the process list, so prefer --key-file";
+        "Key pair (repeatable); visible in the process list, so prefer --key-file";
     "key-file", "", FilePath; Maybe live.files.keys;
         "File of key pairs: one ID:SECRET a line, # starts a comment";
     "webhook", "", WebhookUrl; List live.webhooks.urls;
-        "POST events to this URL, signed with the first key pair as Pusher does (repeatable) [default: none]";
+        "POST events to this URL, signed with the first key pair (repeatable)";
     "webhook-events", "channel_occupied,channel_vacated", Words(&WEBHOOK_EVENTS); One live.webhooks.events;
-        "Events that are posted, separated by commas: channel_occupied, channel_vacated, connected, disconnected";
+        "Events to post: channel_occupied, channel_vacated, connected, disconnected";
     "webhook-retry", "300", DEADLINE; One live.webhooks.retry_ms;
         "Seconds for which a batch that was not delivered is retried";
     "heart-interval", "30", HEART; One live.limits.heart_interval_s;
@@ -111,15 +111,15 @@ options! {
     "max-subscriptions", "128", Count(1, 1_000_000, "subscriptions"); One live.limits.subscriptions_max;
         "Subscriptions of one connection";
     "max-connections", "auto", AutoOr(1, 100_000_000); Auto live.connections_named;
-        "Client connections of the whole server; auto: as many as descriptors (ulimit -Hn), memory and firewall hold";
+        "Client connections of the server; auto: as many as the machine holds";
     "max-connections-per-address", "auto", AutoOr(0, 100_000_000); Auto live.limits.connections_per_address_max;
-        "Connections of one address (IPv6: of a /64); auto: half of all, loopback exempt; 0: no limit";
+        "Connections of one address or IPv6 /64; auto: half of all; 0: no limit";
     "max-upgrades-per-address", "0", Count(0, 1_000_000, "a second"); One live.limits.upgrades_per_address_max;
-        "Connections that one address may open a second, ten seconds' worth at once; 0: no limit";
+        "New connections a second of one address, ten times that at once; 0: no limit";
     "max-messages-per-second", "0", Count(0, 1_000_000, "messages a second"); One live.limits.messages_per_second_max;
-        "Messages of one connection, ten seconds' worth at once; 0: no limit";
+        "Messages a second of one connection, ten times that at once; 0: no limit";
     "max-bytes-per-second", "0", Bytes(0, GIB); One live.limits.bytes_per_second_max;
-        "Bytes that one connection may send a second, ten seconds' worth at once; 0: no limit";
+        "Bytes a second of one connection, ten times that at once; 0: no limit";
     "max-request", "8KiB", Bytes(512, 64 * KIB); One live.access.request_bytes_max;
         "Bytes of an upgrade request, with its headers";
     "handshake-timeout", "10", DEADLINE; One live.limits.handshake_timeout_ms;
@@ -127,9 +127,9 @@ options! {
     "admin-line-limit", "1MiB", Bytes(KIB, GIB); One live.limits.admin_line_bytes_max;
         "Bytes of one line on the admin socket";
     "connection-age-max", "0", Seconds(0, 31_536_000); One live.limits.connection_age_max_s;
-        "Seconds after which a connection must reconnect, at random within the last quarter; 0: never";
+        "Seconds after which clients must reconnect, spread over a quarter; 0: never";
     "drain-timeout", "0", Millis(0, 3_600_000); One live.drain_timeout_ms;
-        "Seconds over which SIGTERM spreads the closing of connections, before the shutdown; 0: all at once";
+        "Seconds over which SIGTERM closes connections; 0: all at once";
     "shutdown-timeout", "10", DEADLINE; One live.shutdown_timeout_ms;
         "Seconds that a shutdown may take to deliver what was accepted";
     "log", "info", LEVELS; One live.log;
@@ -170,6 +170,13 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn help_texts_are_short() {
+        for option in OPTIONS.iter().filter(|option| option.name != "admin-socket") {
+            assert!(option.help.len() <= 80, "{}: {}", option.name, option.help.len());
+        }
+    }
 
     #[test]
     fn every_default_is_a_value_its_option_takes() {
