@@ -509,6 +509,7 @@ mod tests {
         for n in 0..CHANNELS {
             hub.hear(0, &format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{n}"}}}}"#), &mut letters);
         }
+        hub.set_departures_per_turn(CHANNELS);
         hub.disconnect(0, &CloseReason::ClientGone, &mut letters);
         hub.report(|| 0, &mut letters);
         hub.now += HELD_BACK_TICKS;
