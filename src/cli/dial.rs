@@ -13,14 +13,14 @@ use tungstenite::http::Uri;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Connector, Error, HandshakeError, WebSocket};
 
-/// Whose certificates are believed.
+/// Which certificates are trusted.
 pub enum Trust {
-    /// Those that the system believes.
+    /// Those that the system trusts.
     System,
     /// Those signed by a certificate of this PEM file.
     Authorities(PathBuf),
-    /// Anybody's.
-    Everybody,
+    /// All.
+    All,
 }
 
 /// Connects and upgrades. Also returns the socket itself, for its time-outs.
@@ -34,11 +34,11 @@ pub fn dial(url: &Uri, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStrea
     match tungstenite::client_tls_with_config(url, tcp, None, connector(trust)?) {
         Ok((socket, _)) => Ok((socket, handle)),
         Err(HandshakeError::Failure(Error::Http(answer))) => {
-            bail!("{url} answers {}, and is no place for WebSocket clients; --url names another", answer.status())
+            bail!("{url} answers {}, so it is not a WebSocket endpoint; --url names another", answer.status())
         }
         Err(error) => Err(anyhow!("{error}")).with_context(|| match is_secure {
             true => format!(
-                "no TLS with {url}: --ca PATH says whose certificates are believed, --insecure believes all; a server \
+                "no TLS with {url}: --ca PATH names the certificates to trust, --insecure trusts all; a server \
                  without a certificate is ws://"
             ),
             false => format!("no WebSocket with {url}; a server with a certificate is wss://"),
@@ -62,7 +62,7 @@ pub fn url(text: &str) -> Result<Uri, String> {
     url.filter(is_legal).ok_or_else(|| "ws://HOST:PORT or wss://HOST:PORT is needed".into())
 }
 
-/// `None`: what the system believes.
+/// `None`: what the system trusts.
 fn connector(trust: &Trust) -> anyhow::Result<Option<Connector>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -76,19 +76,19 @@ fn connector(trust: &Trust) -> anyhow::Result<Option<Connector>> {
             }
             builder.with_root_certificates(roots).with_no_client_auth()
         }
-        Trust::Everybody => {
-            let verifier = Arc::new(BelieveAll(provider));
+        Trust::All => {
+            let verifier = Arc::new(TrustAll(provider));
             builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
         }
     };
     Ok(Some(Connector::Rustls(config.into())))
 }
 
-/// Checks that the server has the key of the certificate that it shows, whosever that is.
+/// Checks only that the server has the key of its certificate.
 #[derive(Debug)]
-struct BelieveAll(Arc<CryptoProvider>);
+struct TrustAll(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for BelieveAll {
+impl ServerCertVerifier for TrustAll {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

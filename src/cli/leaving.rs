@@ -1,4 +1,4 @@
-//! What is said on the command line about closing connections over a time.
+//! Command-line values and help for closing connections over a time.
 
 use corecast::api::Share;
 use corecast::api::operation::OVER_MS_MAX;
@@ -32,18 +32,19 @@ pub fn share(text: &str) -> Result<Share, String> {
 }
 
 pub const DRAIN_AFTER: &str = "\
-From now on the server is not ready and accepts nobody. Whoever is there is served, until it is closed: in random order, \
-spread evenly over the time, with code 1012 and `retry after N ms` as the reason, a different N for each. Then the server \
-ends, as by SIGTERM. This answers when it begins. Asked again meanwhile, those who are left are closed over the new time.
+From now on the server is not ready and accepts no connections. It serves each existing connection until it closes it: in \
+random order, spread evenly over the time, with code 1012 and the reason `retry after N ms`, with a different N for each. Then \
+the server stops, as with SIGTERM. The command returns when the drain has begun. A second drain closes the remaining \
+connections over its own time.
 
 Examples:
   corecast drain --over 60s
   corecast drain --over 5m --json";
 
 pub const SHED_AFTER: &str = "\
-The server stays ready and accepts as ever. So many of those who are connected now are closed: chosen at random, spread evenly \
-over the time, with code 1012 and `retry after N ms` as the reason, a different N for each. This answers when it begins. Asked \
-again meanwhile, the new time and number count: `corecast shed 0` ends it.
+The server stays ready and accepts connections. It closes this part of the existing ones: chosen at random, spread evenly over \
+the time, with code 1012 and the reason `retry after N ms`, with a different N for each. The command returns when the shed has \
+begun. A second shed replaces the first: `corecast shed 0` cancels it.
 
 Examples:
   corecast shed 20%

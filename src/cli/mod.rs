@@ -128,10 +128,10 @@ Example:
     #[command(about = about("events"))]
     #[command(after_help = EVENTS_AFTER)]
     Events {
-        /// Only what comes after this number, if the server still has it; otherwise a snapshot comes first
+        /// Only events after this number, if the server still has them; otherwise a snapshot comes first
         #[arg(long, value_name = "N")]
         since: Option<u64>,
-        /// The run of the server that the number is of; if it is another's, a snapshot comes first
+        /// Run of the server that the number belongs to; for another run, a snapshot comes first
         #[arg(long, value_name = "EPOCH", requires = "since")]
         epoch: Option<Box<str>>,
         #[command(flatten)]
@@ -141,10 +141,10 @@ Example:
     #[command(about = about("busiest"))]
     #[command(after_help = "Example:\n  corecast busiest --by messages --limit 5")]
     Busiest {
-        /// What makes a channel busy: its subscribers, or its messages in the last seconds
+        /// Rank channels by subscribers, or by messages in the last seconds
         #[arg(long, value_enum, default_value_t = By::Subscribers)]
         by: By,
-        /// At most so many of both [default: 20]
+        /// Number of entries in each list [default: 20]
         #[arg(long, value_name = "N", value_parser = at_least_one)]
         limit: Option<usize>,
         #[command(flatten)]
@@ -175,7 +175,7 @@ Example:
     #[command(about = about("drain"))]
     #[command(after_help = leaving::DRAIN_AFTER)]
     Drain {
-        /// How long that takes: 500ms, 60s, 5m, 1h at most
+        /// Over this time: 500ms, 60s, 5m, at most 1h
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = leaving::time)]
         over: u64,
         #[command(flatten)]
@@ -185,10 +185,10 @@ Example:
     #[command(about = about("shed"))]
     #[command(after_help = leaving::SHED_AFTER)]
     Shed {
-        /// Which part of all connections: 20%, or a number
+        /// Part of all connections: 20%, or a number
         #[arg(value_name = "N|N%", value_parser = leaving::share)]
         share: Share,
-        /// How long that takes: 500ms, 60s, 5m, 1h at most
+        /// Over this time: 500ms, 60s, 5m, at most 1h
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = leaving::time)]
         over: u64,
         #[command(flatten)]
@@ -201,7 +201,7 @@ Example:
         server: Server,
     },
 
-    /// Subscribe to channels and print what they say, a message a line
+    /// Subscribe to channels and print each message on a line
     #[command(after_help = SUBSCRIBE_AFTER)]
     Subscribe(Subscribe),
 
@@ -287,7 +287,7 @@ pub struct Serve {
     /// Print the effective configuration as TOML, without secrets, and exit
     #[arg(long, conflicts_with = "check_config")]
     pub print_config: bool,
-    /// Say whether the configuration is valid, and what its limits can cost, and exit
+    /// Check the configuration, print what its limits can cost, and exit
     #[arg(long)]
     pub check_config: bool,
 }
@@ -360,13 +360,13 @@ fn flags<const N: usize>(given: [(&str, &[String]); N]) -> Flags {
 
 #[derive(Args)]
 pub struct Paging {
-    /// At most so many entries (with --all: at a time)
+    /// Number of entries (with --all: of each page)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
-    /// Go on where the previous page ended
+    /// Start where the previous page ended
     #[arg(long, value_name = "CURSOR")]
     after: Option<Box<str>>,
-    /// Go on until the end
+    /// Print all pages
     #[arg(long)]
     all: bool,
 }
@@ -374,16 +374,16 @@ pub struct Paging {
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err("a whole number from 1 on is needed".into()),
+        _ => Err("must be a whole number, 1 or more".into()),
     }
 }
 
 #[derive(Args)]
 pub struct Top {
-    /// Time between two looks: 500ms, 1s, 1m
+    /// Time between two samples: 500ms, 1s, 1m
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
-    /// Print one picture, which takes two looks, and end; needs no terminal
+    /// Print one picture from two samples and exit; needs no terminal
     #[arg(long)]
     once: bool,
     /// With --once: as JSON
@@ -406,7 +406,7 @@ impl Top {
     }
 }
 
-/// Shorter, and looking would be much of what is seen.
+/// A shorter interval would measure mostly itself.
 fn interval(text: &str) -> Result<Duration, String> {
     match leaving::time(text)? {
         millis @ 100.. => Ok(Duration::from_millis(millis)),
@@ -444,7 +444,7 @@ pub struct Publish {
     /// Another channel to publish to (repeatable)
     #[arg(long, value_name = "CHANNEL")]
     also: Vec<Box<str>>,
-    /// Connection that is left out, usually the one that caused the event
+    /// Connection that gets no copy, usually the one that caused the event
     #[arg(long, value_name = "SOCKET_ID")]
     exclude: Option<Box<str>>,
     /// Publish every line of standard input
@@ -465,10 +465,10 @@ impl Publish {
 
 #[derive(Args)]
 pub struct Tail {
-    /// Only what concerns channels of such names; * stands for anything
+    /// Only channels whose names match; * stands for any text
     #[arg(long, value_name = "PATTERN")]
     channel: Option<Box<str>>,
-    /// Only what clients of this network do
+    /// Only clients of this network
     #[arg(long, value_name = "CIDR")]
     address: Option<Box<str>>,
     /// Only these: connect, refuse, subscribe, unsubscribe, publish, close, limit
@@ -477,7 +477,7 @@ pub struct Tail {
     /// One in N of them
     #[arg(long, value_name = "1/N", value_parser = sample)]
     sample: Option<u32>,
-    /// At most N a second from each shard; what is more is counted [default: 1000]
+    /// At most N a second from each shard; the rest is counted [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     rate: Option<u32>,
     /// Show the first N bytes of what is published, at most 1024
@@ -516,13 +516,13 @@ pub struct Subscribe {
     /// Where the server listens
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:9000", value_parser = dial::url)]
     pub url: Uri,
-    /// End after this many messages
+    /// Exit after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// wss://: believe certificates signed by those of this PEM file, not by those that the system believes
+    /// wss://: trust certificates signed by those in this PEM file instead of the system's
     #[arg(long, value_name = "PATH")]
     ca: Option<PathBuf>,
-    /// wss://: believe every certificate
+    /// wss://: trust every certificate
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
     #[command(flatten)]
@@ -530,11 +530,11 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
-    /// Whose certificates are believed.
+    /// Which certificates are trusted.
     pub fn trust(&self) -> Trust {
         match &self.ca {
             Some(path) => Trust::Authorities(path.clone()),
-            None if self.insecure => Trust::Everybody,
+            None if self.insecure => Trust::All,
             None => Trust::System,
         }
     }
@@ -574,7 +574,7 @@ Examples:
 
 const TOP_AFTER: &str = "\
 Keys: q quits, Tab and arrows choose and scroll tables, s sorts channels by subscribers or messages, p pauses, ? explains. \
-Colours are the terminal's own; NO_COLOR=1 does without. Where the server goes away, it is waited for.
+Colours are those of the terminal; NO_COLOR=1 turns them off. If the server stops, top waits for it to return.
 
 Examples:
   corecast top
@@ -582,19 +582,19 @@ Examples:
   corecast top --once --json";
 
 const RELOAD_AFTER: &str = "\
-The server reads its configuration file, key files, environment and flags again, as at its start, and holds to them at \
-once; SIGHUP does the same. A configuration that is not valid changes nothing. listen, admin-socket, http, app-id, \
-shards and pin need a restart: if they differ, that is said, and the rest applies.
+The server reads its configuration file, key files, environment and flags again, as at its start, and applies them at once; \
+SIGHUP does the same. A configuration that is not valid changes nothing. listen, admin-socket, http, app-id, shards and pin \
+need a restart: if they differ, the reply says so, and the rest applies.
 
 Examples:
   corecast reload
   systemctl reload corecast         with ExecReload=/usr/bin/corecast reload";
 
 const TAIL_AFTER: &str = "\
-Without a filter it shows everything: who connects, whose upgrade is refused and why, who subscribes and unsubscribes with \
-what result, what is published to how many, how connections end (slow consumers too), who sends too much. A line that says \
-dropped counts what was not shown because there was more than --rate, or because the output was not read. Payloads are \
-shown only with --data, signatures never. It costs the server little, and nothing once it has ended.
+Without a filter it shows everything: new connections, refused upgrades with the reason, subscribes and unsubscribes with \
+the result, publishes with the number of subscribers, how connections end (slow consumers too), and clients that hit a rate \
+limit. A line with `dropped` counts what was not shown, because it was over --rate or because the output was not read. \
+Payloads are shown only with --data, signatures never. A trace costs the server little, and nothing after it has ended.
 
 Examples:
   corecast tail
@@ -603,8 +603,8 @@ Examples:
 
 const EVENTS_AFTER: &str = "\
 Without --since it begins with a snapshot: the channels that have subscribers and the connections, as they were at one \
-number. Then every event follows, numbered without a gap, until the server stops. A channel counts as vacated once nobody \
-has heard it for 3 s. Where the output is not read, the server ends the stream once it no longer keeps what would be next.
+number. Then every event follows, numbered without a gap, until the server stops. A channel counts as vacated once it has \
+had no subscriber for 3 s. If the output is not read, the server ends the stream when it no longer keeps the next event.
 
 Examples:
   corecast events
@@ -626,7 +626,7 @@ Examples:
   corecast publish user:13 order.paid '{\"id\": 42}'
   corecast stats
 
-Exit status: 0 done; 1 the server refused, or is not there; 2 wrong usage or configuration.";
+Exit status: 0 success; 1 the server refused, or does not answer; 2 wrong usage or configuration.";
 
 const SERVE_AFTER: &str = "\
 Every option has an environment variable (--outbox-limit: CORECAST_OUTBOX_LIMIT) and a key of its name in the file. The \
@@ -638,7 +638,7 @@ Examples:
   corecast serve --config corecast.toml --check-config";
 
 const PUBLISH_AFTER: &str = "\
-With --stdin every line is one message; they are sent ahead of their replies, and a summary ends it:
+With --stdin every line is one message. They are sent without waiting for replies, and a summary follows:
   {\"channel\": \"user:13\", \"event\": \"order.paid\", \"data\": {\"id\": 42}}
   {\"channels\": [\"a\", \"b\"], \"event\": \"e\", \"exclude\": \"SOCKET_ID\"}
 

@@ -1,4 +1,4 @@
-//! Bodies of requests: whole, and no longer than they may be.
+//! Reads bodies of requests, which are bounded.
 
 use axum::extract::Request;
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Why there is no body.
+/// Why a body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
     /// Over [`BYTES_MAX`].
@@ -20,7 +20,7 @@ impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unread::TooLarge => write!(f, "a body holds at most {BYTES_MAX} bytes"),
-            Unread::Broken => f.write_str("the body did not come whole"),
+            Unread::Broken => f.write_str("the body is incomplete"),
         }
     }
 }
@@ -37,13 +37,13 @@ impl Rest {
         rest
     }
 
-    /// Whether nobody has read it to its end.
+    /// Whether it was not read to its end.
     pub fn is_unread(&self) -> bool {
         self.0.load(Relaxed)
     }
 }
 
-/// Reads it.
+/// Reads the body of a request.
 pub async fn read(request: Request) -> Result<Bytes, Unread> {
     let rest = request.extensions().get::<Rest>().cloned();
     let body = Limited::new(request.into_body(), BYTES_MAX).collect().await;

@@ -133,7 +133,7 @@ impl Held {
         }
     }
 
-    /// Why there is no console; `None`: there is one.
+    /// Why the console is off; `None`: it is on.
     pub fn console_closed(&self) -> Option<&'static str> {
         self.door.closed()
     }

@@ -20,7 +20,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// As it is now. `started`: when the process was started, which this asks nobody for.
+    /// The current values. `started`: when the process started.
     pub fn now(started: SystemTime) -> Process {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         Process {

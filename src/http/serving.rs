@@ -18,11 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Who sent a request: whoever is at the other end of its connection, or whom a trusted proxy there names.
+/// The client that sent a request: the peer of its connection, or the address that a trusted proxy names.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Accepts until the face is to end; then waits for the requests under way, but not long.
+/// Accepts connections until the server has ended; then waits briefly for the requests in progress.
 pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase: watch::Receiver<Phase>) {
     let mut connections = JoinSet::new();
     let mut end = phase.clone();
@@ -50,14 +50,14 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase
     }
     drop(listener);
     let all_over = async { while connections.join_next().await.is_some() {} };
-    // Whoever reads its reply too slowly is cut off.
+    // A client that reads its reply too slowly is cut off.
     let _ = tokio::time::timeout(END_GRACE, all_over).await;
 }
 
 async fn connection(stream: TcpStream, peer: Peer, router: Router, mut phase: watch::Receiver<Phase>) {
-    // Nothing is lost without it but 40 ms now and then.
+    // Without it, replies are sometimes 40 ms late.
     let _ = stream.set_nodelay(true);
-    // hyper gives a slow reader all the time in the world.
+    // hyper has no time limit for a slow reader.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(READER_TIMEOUT));
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -66,7 +66,7 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router, mut phase: wa
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // Whoever says that this was all is answered all the same.
+        // A client that has closed its sending side still gets its reply.
         .half_close(true)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
@@ -74,7 +74,7 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router, mut phase: wa
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        // How it ended is the client's business.
+        // Errors of one connection concern only its client.
         _ = connection.as_mut() => return,
         _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
     }
@@ -82,7 +82,7 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router, mut phase: wa
     let _ = connection.await;
 }
 
-/// Beyond the limit: told so, as far as the socket takes it at once.
+/// Sends the refusal of a connection over the limit, as far as the socket takes it at once.
 fn refuse(mut stream: TcpStream) {
     tokio::spawn(async move {
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(REFUSAL)).await;
@@ -97,9 +97,9 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
 /// From the end of one request, or the start of the connection, until the head of the next is read.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a reply may lie unacknowledged by the client's system.
+/// How long a reply may stay unacknowledged by the client's kernel.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the requests under way when the server has stopped.
+/// For the requests in progress when the server has stopped.
 const END_GRACE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);

@@ -122,7 +122,7 @@ impl Remote {
         self.webhooks.send_replace(webhook::Settings::of(live));
     }
 
-    /// Why there is no console; `None`: there is one.
+    /// Why the console is off; `None`: it is on.
     pub fn console_closed(&self) -> Option<&'static str> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).console_closed()
     }

@@ -44,9 +44,9 @@ pub struct Admins {
 struct Admin {
     socket: UnixStream,
     session: LineSession,
-    /// What was read and is not handled: at most a part of a line, unless the session is paused.
+    /// Bytes that were read and are not handled: at most a part of a line, unless the session is paused.
     input: Vec<u8>,
-    /// Where in `input` newlines have been looked for in vain.
+    /// Up to here, `input` has been searched for newlines.
     searched: usize,
     /// Bytes of the session's output that are written.
     written: usize,
@@ -54,15 +54,15 @@ struct Admin {
     taken_at: u32,
     /// The socket may have more to read.
     is_unread: bool,
-    /// What there is to read ends in the peer's end.
+    /// The peer has closed its sending side; what it sent before may still be unread.
     is_eof_near: bool,
     is_blocked: bool,
     was_paused: bool,
-    /// What it published last went to many: it waits while that is written.
+    /// Its last publish went to many subscribers: it waits while that is written.
     is_bulk: bool,
-    /// The peer sends no more: closed when all that it sent is answered.
+    /// The peer sends no more: the connection is closed when all its requests are answered.
     is_eof: bool,
-    /// A line was over the limit: closed when that is said.
+    /// A line was over the limit: the connection is closed when the refusal is written.
     is_broken: bool,
 }
 
@@ -86,7 +86,7 @@ impl Admins {
         }
     }
 
-    /// Holds to new limits, from the next line on.
+    /// Applies new limits, from the next line on.
     pub fn apply(&mut self, limits: &Limits) {
         self.line_bytes_max = limits.admin_line_bytes_max;
     }
@@ -96,7 +96,7 @@ impl Admins {
         self.is_listener_ready = true;
     }
 
-    /// Takes whoever waits. The listener is shared: somebody else may have been faster.
+    /// Accepts waiting connections. All shards share the listener, so another may have been faster.
     pub fn accept(&mut self, registry: &Registry, first_token: usize, hub: &mut Hub) {
         if !self.pause.is_over(hub.now) {
             return;
@@ -121,7 +121,7 @@ impl Admins {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_listener_ready = false,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
-                    // Out of descriptors. In every turn it would be thousands of lines a second.
+                    // Out of descriptors. Without a pause the log would get thousands of lines a second.
                     hub.counters.accept_errors += 1;
                     tracing::warn!(shard = self.me, %error, "accepting admin connections pauses");
                     self.pause.begin(hub.now);
@@ -179,8 +179,8 @@ impl Admins {
         }
     }
 
-    /// Reads and does what sessions ask, within a turn's intake. Who was kept waiting by another is first in the next turn.
-    /// `is_open`: also those that publish to many.
+    /// Reads and handles requests within the turn's budget. The next turn begins with the session that was not served in this
+    /// one. `is_open`: sessions that publish to many subscribers are served too.
     pub fn serve(
         &mut self,
         budget: PublishBudget,
@@ -207,7 +207,7 @@ impl Admins {
         in_process.serve(&mut serving, hub, clients);
     }
 
-    /// Lets streams ask for what they are to say next, a few in a turn: pages of a snapshot take their time.
+    /// Lets streams ask for their next pieces, a few in each turn, because pages of a snapshot take time.
     pub fn stream(&mut self, hub: &mut Hub, clients: &mut Clients) {
         self.in_process.stream(hub, clients);
         let (slots, start) = (self.connections.capacity(), self.first_stream);
@@ -223,12 +223,12 @@ impl Admins {
         }
     }
 
-    /// Whether a stream could go on.
+    /// Whether a stream can go on.
     pub fn may_stream(&self) -> bool {
         self.in_process.may_stream() || self.connections.iter().any(|(_, admin)| admin.may_stream())
     }
 
-    /// Hands over what shards answered.
+    /// Passes on what a shard answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, clients: &mut Clients) {
         if InProcess::has(asker) {
             self.in_process.answer(asker, answer, hub, clients);
@@ -237,7 +237,7 @@ impl Admins {
         }
     }
 
-    /// Hands over what owners settled.
+    /// Passes on what an owner settled.
     pub fn settle(&mut self, asker: Asker, settled: Settled) {
         if InProcess::has(asker) {
             self.in_process.settle(asker, settled);
@@ -250,7 +250,7 @@ impl Admins {
         self.connections.get_mut(asker.session as usize).filter(|admin| admin.session.is(asker))
     }
 
-    /// Writes each session's replies, all of a turn at once, and drops sessions that are over.
+    /// Writes each session's replies, all of a turn in one write, and drops sessions that have ended.
     pub fn flush(&mut self, is_stopping: bool, hub: &mut Hub, clients: &mut Clients) {
         self.in_process.flush(is_stopping, hub, clients);
         self.connections.retain(|_, admin| {
@@ -262,18 +262,18 @@ impl Admins {
         });
     }
 
-    /// Whether a session could go on without being told by the poll.
+    /// Whether a session can go on without an event of the poll.
     pub fn has_work(&self) -> bool {
         self.in_process.has_work() || self.connections.iter().any(|(_, admin)| admin.has_work())
     }
 
-    /// Whether publishes wait to be settled.
+    /// Whether no publish waits to be settled.
     pub fn is_settled(&self) -> bool {
         let is_settled = |(_, admin): (usize, &Admin)| admin.session.unsettled() == 0;
         self.in_process.is_settled() && self.connections.iter().all(is_settled)
     }
 
-    /// Whether no reply waits to be written to somebody who reads, and all streams are at their end.
+    /// Whether all streams have ended, and no reply waits for a peer that reads.
     pub fn is_written(&self, now: u32) -> bool {
         let is_done = |admin: &Admin| admin.session.output.is_empty() || !admin.is_reading(now);
         let has_ended = |(_, admin): (usize, &Admin)| !admin.session.is_stream() && is_done(admin);
@@ -285,7 +285,7 @@ impl Admins {
         self.connections.len()
     }
 
-    /// No more connections.
+    /// Accepts no more connections.
     pub fn stop_accepting(&mut self) {
         self.listener = None;
     }
@@ -325,7 +325,7 @@ impl Admin {
             match self.socket.read(buffer) {
                 Ok(0) => (self.is_unread, self.is_eof) = (false, true),
                 Ok(n) => {
-                    // After a short read the poll says so when there is more; of an end that came with what was read it has.
+                    // After a short read the poll reports when there is more. An end that came with these bytes it has reported.
                     self.is_unread = n == buffer.len() || self.is_eof_near;
                     self.input.extend_from_slice(&buffer[..n]);
                     self.lines(serving, hub, clients);
@@ -349,7 +349,7 @@ impl Admin {
     /// Handles whole lines.
     fn lines(&mut self, serving: &mut Serving<'_>, hub: &mut Hub, clients: &mut Clients) {
         if self.session.has_begun_stream() {
-            // Whoever has become a stream has nothing more to say.
+            // A session that has become a stream takes no more requests.
             *serving.read_bytes += self.input.len();
             (self.input, self.searched) = (Vec::new(), 0);
             return;
@@ -390,19 +390,19 @@ impl Admin {
         }
     }
 
-    /// Whether it took something lately.
+    /// Whether the peer has taken something recently.
     fn is_reading(&self, now: u32) -> bool {
         now.wrapping_sub(self.taken_at) < ticks(READ_TIMEOUT_MS)
     }
 
-    /// Whether it is a stream that could go on. To a peer that has left, or says that it will, nothing is added: it ends as
-    /// every connection does, when all is answered and written.
+    /// Whether it is a stream that can go on. After the peer has closed its sending side nothing is added: the connection ends
+    /// as any other, when all is answered and written.
     fn may_stream(&self) -> bool {
         !self.is_eof && self.session.may_stream_on()
     }
 
-    /// Whether a stream is to be ended: all is said; or the server stops, and there is nothing that the peer has to be told,
-    /// or it does not take it.
+    /// Whether the stream must end: it is complete; or the server stops, and the stream has nothing to say about that or the
+    /// peer does not read it.
     fn ends_stream(&self, is_stopping: bool, now: u32) -> bool {
         let session = &self.session;
         session.is_stream()
@@ -411,7 +411,7 @@ impl Admin {
                 || is_stopping && !session.output.is_empty() && !self.is_reading(now))
     }
 
-    /// Returns whether the connection goes on.
+    /// Returns whether the connection stays.
     fn flush(&mut self, now: u32) -> bool {
         let output = &mut self.session.output;
         while !self.is_blocked && self.written < output.len() {
@@ -435,12 +435,12 @@ impl Admin {
     }
 }
 
-/// Says why, to whoever is one too many.
+/// Sends the refusal of a connection over the limit.
 fn refuse(socket: &mut UnixStream) {
     let mut line = Vec::new();
     let refusal = Refusal::TooMany { what: "admin connections of a shard", limit: ADMINS_MAX };
     writer::refused(&mut line, "null", &refusal);
-    // A socket that nothing was written to takes it at once, or the peer is gone.
+    // An empty send buffer takes it at once, unless the peer has closed.
     let _ = socket.write(&line);
 }
 
@@ -448,7 +448,7 @@ fn refuse(socket: &mut UnixStream) {
 pub const ADMINS_MAX: usize = 1024;
 /// Streams that are served in one turn.
 const STREAMS_PER_TURN: usize = 8;
-/// Whoever takes nothing for as long does not read its replies: going down does not wait for it.
+/// A peer that takes nothing for this long does not read its replies; a stop does not wait for it.
 const READ_TIMEOUT_MS: u64 = 3000;
 /// What an idle connection keeps of its input buffer, and of its output.
 const INPUT_BYTES_KEPT: usize = 512 * 1024;

@@ -39,7 +39,7 @@ pub enum Order {
         /// Told how many are to leave.
         begun: Sender<usize>,
     },
-    /// Serve this as an admin session: its other end is in this process.
+    /// Serve this admin session of another thread of this process.
     Adopt(Seat),
 }
 

@@ -1,4 +1,4 @@
-//! One URL: batch after batch, one request at a time, again and again until it is taken or too old.
+//! Sends the batches of one URL, one request at a time, each until the URL accepts it or it is too old.
 
 use super::post::{Post, Signed};
 use super::queue::{Event, Queue};
@@ -52,7 +52,7 @@ async fn offer<P: Post>(queue: &Queue, batch: &[Event], sending: &watch::Receive
         let failure = match answer {
             Ok(()) => {
                 if *failures > 0 {
-                    tracing::info!(url = %queue.url, failures, "webhook: taken again");
+                    tracing::info!(url = %queue.url, failures, "webhook: accepted again");
                 }
                 *failures = 0;
                 return queue.settle();
@@ -60,9 +60,9 @@ async fn offer<P: Post>(queue: &Queue, batch: &[Event], sending: &watch::Receive
             Err(failure) => failure,
         };
         if *failures == 0 {
-            tracing::warn!(url = %queue.url, %failure, "webhook: not taken; it is sent again for {} s", retry.as_secs_f64());
+            tracing::warn!(url = %queue.url, %failure, "webhook: not accepted; retrying for {} s", retry.as_secs_f64());
         } else {
-            tracing::debug!(url = %queue.url, %failure, failures, "webhook: not taken");
+            tracing::debug!(url = %queue.url, %failure, failures, "webhook: not accepted");
         }
         *failures += 1;
         if was_ending {
@@ -162,7 +162,7 @@ mod tests {
         Key { id: id.into(), secret: "secret".into() }
     }
 
-    /// A queue that is delivered by a script with these failures, in time that passes as soon as nobody has anything to do.
+    /// A queue that is delivered by a script with these failures, in time that passes as soon as all tasks wait.
     fn run(failures: &[usize], test: impl AsyncFnOnce(Arc<Queue>, Script, watch::Sender<Sending<Script>>)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
@@ -278,7 +278,7 @@ mod tests {
             until(&queue, |stats| stats.counters.webhook_events == 1500).await;
             let requests = script.requests();
             assert_eq!(requests.len(), 3);
-            assert!(requests[2].0 - at < Duration::from_millis(10), "nobody waits any more");
+            assert!(requests[2].0 - at < Duration::from_millis(10), "without a pause");
         });
         run(&[usize::MAX], async |queue, script, _| {
             (0..1500).for_each(|number| queue.push(number.to_string().into()));

@@ -172,7 +172,7 @@ pub(super) mod tests {
         let answer = answer.into();
         let address = endpoint(move |mut stream| {
             request(&mut stream).expect("a request");
-            // Whoever has read enough closes.
+            // The client closes when it has read enough.
             let _ = stream.get_mut().write_all(&answer);
         });
         post(TIMES, &[format!("http://{address}/hooks")]).remove(0)
@@ -227,12 +227,12 @@ pub(super) mod tests {
         let there = other.local_addr().expect("an address");
         let result = answered(format!("HTTP/1.1 307 There\r\nLocation: http://{there}/\r\nContent-Length: 0\r\n\r\n"));
         assert_eq!(result, Err(Failure::Status(StatusCode::TEMPORARY_REDIRECT)));
-        assert!(other.accept().is_err(), "nobody came");
+        assert!(other.accept().is_err(), "the redirect was not followed");
     }
 
     #[test]
-    fn whoever_is_not_there_or_speaks_no_http_is_a_failure() {
-        // Nobody else gets the port, and who connects to it is refused.
+    fn a_missing_server_or_another_protocol_is_a_failure() {
+        // The port stays reserved, and connections to it are refused.
         let silent = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
         let gone = silent.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
@@ -251,13 +251,13 @@ pub(super) mod tests {
         ] {
             failed(answered(answer));
         }
-        // Nobody there speaks TLS.
+        // The server does not speak TLS.
         let address = endpoint(|mut stream| _ = stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\n\r\n"));
         failed(post(TIMES, &[format!("https://{address}/")]).remove(0));
     }
 
     #[test]
-    fn whoever_does_not_answer_is_not_waited_for() {
+    fn a_server_that_does_not_answer_times_out() {
         let address = endpoint(|mut stream| _ = stream.read_to_end(&mut Vec::new()));
         let times = Times { answer: Duration::from_millis(100), ..TIMES };
         let urls = ["http", "https"].map(|scheme| format!("{scheme}://{address}/"));

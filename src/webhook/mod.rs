@@ -54,7 +54,7 @@ impl Settings {
     }
 }
 
-/// Tells the URLs until the server has ended, and then what is left, as far as they take it at once.
+/// Sends events to the URLs until the server has ended, and then what is left, as far as they accept it at once.
 pub async fn run(opener: Opener, mut settings: watch::Receiver<Settings>, phase: watch::Receiver<Phase>, tally: Tally) {
     let mut teller = Teller {
         opener,
@@ -86,7 +86,7 @@ pub async fn run(opener: Opener, mut settings: watch::Receiver<Settings>, phase:
     teller.end().await;
 }
 
-/// Whoever tells.
+/// Sends the events to all URLs.
 struct Teller {
     opener: Opener,
     tally: Tally,
@@ -94,10 +94,10 @@ struct Teller {
     stream: Option<Stream>,
     /// When another stream is asked for, where there is none.
     reopen_at: Instant,
-    /// It was said that nothing can be told.
+    /// The log says that nothing can be sent.
     has_warned: bool,
     endpoints: Vec<Endpoint>,
-    /// How all of them are told; `None`: there was no URL yet.
+    /// How requests are sent; `None`: no URL has been configured yet.
     sending: Option<watch::Sender<Sending<Client>>>,
 }
 
@@ -108,7 +108,7 @@ struct Endpoint {
 }
 
 impl Teller {
-    /// Other settings: URLs that stay keep what they still have to be told.
+    /// Applies other settings. URLs that stay keep their queues.
     fn apply(&mut self, settings: &Settings) {
         let Webhooks { urls, events, retry_ms } = &settings.webhooks;
         self.endpoints.retain(|endpoint| {
@@ -152,7 +152,7 @@ impl Teller {
     /// The stream has said something, or has ended.
     fn hear(&mut self, read: Option<Vec<Said>>) {
         let Teller { known, endpoints, has_warned, .. } = self;
-        // As it does when the server ends.
+        // The normal end of a stream is that of the server.
         let is_end = read.is_none();
         let push = |event: queue::Event| endpoints.iter().for_each(|endpoint| endpoint.queue.push(event.clone()));
         let heard = match read {
@@ -173,7 +173,7 @@ impl Teller {
         self.reopen_at = Instant::now() + REOPEN_PAUSE;
     }
 
-    /// The shards are gone; what they said is read to its end.
+    /// The shards have ended: reads the stream to its end, and sends what is left.
     async fn end(mut self) {
         let deadline = Instant::now() + END_TIMEOUT;
         while self.stream.is_some()
@@ -192,7 +192,7 @@ impl Teller {
 }
 
 async fn ended(phase: &mut watch::Receiver<Phase>) {
-    // Whoever is to tell it is gone: that is an end, too.
+    // A dropped sender is an end, too.
     let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
 }
 
@@ -203,7 +203,7 @@ async fn read(stream: &mut Option<Stream>) -> Option<Vec<Said>> {
     }
 }
 
-/// How long the end of the server may be held up by what is still to be told.
+/// How long events that are left may delay the end of the server.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Before the stream is asked for again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What one URL still has to be told: oldest first, in batches, bounded by bytes.
+//! The events that one URL still has to be sent: oldest first, in batches, bounded by bytes.
 
 use super::tally::{Lost, Tally};
 use crate::config::WebhookUrl;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// The queue of one URL: whatever happens is pushed, one task takes.
+/// The queue of one URL, from which one task takes batches.
 pub struct Queue {
     /// For the log.
     pub url: WebhookUrl,
@@ -26,10 +26,10 @@ struct State {
     waiting: VecDeque<Event>,
     /// Of those.
     waiting_bytes: usize,
-    /// What is being offered: it is held until it is settled or lost.
+    /// The batch that is being offered; it is kept until it is settled or lost.
     offered: Vec<Event>,
     offered_bytes: usize,
-    /// Full, and it has been said.
+    /// It is full, and the log says so.
     is_overflowing: bool,
     is_ending: bool,
 }
@@ -40,7 +40,7 @@ impl Queue {
         Queue { url, tally, state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Adds an event. Where there is no room the oldest make it: of a channel, the latest word is the one that holds.
+    /// Adds an event. If the queue is full, the oldest events are dropped: the latest event of a channel is its state.
     pub fn push(&self, event: Event) {
         let mut overflowed = 0;
         self.change(|state| {
@@ -81,7 +81,7 @@ impl Queue {
         Some(batch).filter(|batch| !batch.is_empty())
     }
 
-    /// The URL has taken what it was offered.
+    /// The URL has accepted the batch.
     pub fn settle(&self) {
         let mut events = 0;
         self.change(|state| {
@@ -91,14 +91,14 @@ impl Queue {
         self.tally.count(|counters| counters.webhook_events += events as u64);
     }
 
-    /// What is offered will not be told.
+    /// Drops the batch that is being offered.
     pub fn lose_offered(&self, why: Lost) {
         let mut events = 0;
         self.change(|state| events = state.drop_offered());
         self.say_lost(why, events);
     }
 
-    /// Nothing that is held will be told.
+    /// Drops all events.
     pub fn lose_all(&self, why: Lost) {
         let mut events = 0;
         self.change(|state| {
@@ -116,7 +116,7 @@ impl Queue {
         }
     }
 
-    /// Waits until then, or until a whole batch waits, or for the end.
+    /// Waits until then, until a whole batch waits, or for the end.
     pub async fn gather(&self, until: Instant) {
         let is_due = |state: &State| {
             state.is_ending || state.waiting.len() >= BATCH_EVENTS_MAX || state.waiting_bytes >= BATCH_BYTES_MAX
@@ -125,7 +125,7 @@ impl Queue {
         let _ = timeout_at(until, self.when(is_due)).await;
     }
 
-    /// Nothing is pushed any more.
+    /// No more events are pushed.
     pub fn end(&self) {
         self.lock().is_ending = true;
         self.changed.notify_one();

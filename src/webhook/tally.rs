@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone)]
 pub struct Tally(Arc<Mutex<WebhookStats>>);
 
-/// Why an event is not told.
+/// Why an event is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// Its queue was full, and it was the oldest.
+    /// Its queue was full, and it was the oldest event.
     Full,
-    /// It was offered for as long as the configuration has it.
+    /// It was offered for as long as the configuration says.
     Expired,
-    /// The configuration names its URL no more.
+    /// The configuration no longer has its URL.
     Removed,
     /// The server has ended.
     Stopped,
@@ -48,7 +48,7 @@ impl Tally {
         count(&mut self.lock().counters);
     }
 
-    /// Events that will not be told.
+    /// Counts dropped events.
     pub fn lose(&self, why: Lost, events: usize) {
         self.lock().losses[why as usize].1 += events as u64;
     }

@@ -208,7 +208,7 @@ fn publish_to_several_channels(shards: usize) {
             client.subscribe(channel);
         }
     }
-    // a: 1, b: 2, c: 3, d: nobody.
+    // a: 1, b: 2, c: 3, d: none.
     let publish =
         |channels: &[&str]| json!({"id": 1, "command": "publish", "channels": channels, "event": "e", "data": 1});
     assert_eq!(admin.request(publish(&["a", "b", "c", "d"])), json!({"id": 1, "ok": true, "subscribers": 6}));
@@ -250,8 +250,8 @@ fn exclude_leaves_one_out(shards: usize) {
     for client in &mut clients {
         client.subscribe("user:13");
     }
-    let mut stranger = Client::connect(&server);
-    stranger.subscribe("user:14");
+    let mut outsider = Client::connect(&server);
+    outsider.subscribe("user:14");
     let mut publish = |channels: Value, exclude: &str, data: u64| {
         let request = json!({"id": 1, "command": "publish", "channels": channels, "event": "e", "data": data, "exclude": exclude});
         admin.ok(request)["subscribers"].as_u64().expect("a number")
@@ -269,7 +269,7 @@ fn exclude_leaves_one_out(shards: usize) {
         }
     }
     // Live and not subscribed; unknown; and once it has left.
-    for spelling in [stranger.socket_id.clone(), second_spelling(&stranger.socket_id), UNKNOWN_ID.into()] {
+    for spelling in [outsider.socket_id.clone(), second_spelling(&outsider.socket_id), UNKNOWN_ID.into()] {
         data += 1;
         assert_eq!(publish(json!(["user:13"]), &spelling, data), 6);
         for client in &mut clients {
@@ -279,7 +279,7 @@ fn exclude_leaves_one_out(shards: usize) {
     // It is left out of each of several channels, and of none but those it hears.
     let id = clients[0].socket_id.clone();
     assert_eq!(publish(json!(["user:13", "user:14"]), &id, 100), 6);
-    stranger.expect(&message("e", "user:14", "100"));
+    outsider.expect(&message("e", "user:14", "100"));
     for client in &mut clients[1..] {
         client.expect(&message("e", "user:13", "100"));
     }
@@ -288,7 +288,7 @@ fn exclude_leaves_one_out(shards: usize) {
     for client in &mut clients[1..] {
         client.expect(&message("e", "user:13", "101"));
     }
-    for client in clients.iter_mut().chain([&mut stranger]) {
+    for client in clients.iter_mut().chain([&mut outsider]) {
         client.expect_nothing_before_pong();
     }
     // Excluded messages among others, pipelined: only they are missing.
@@ -312,7 +312,7 @@ fn malformed_requests(shards: usize) {
     let mut admin = Admin::connect(&server);
     let mut client = Client::connect(&server);
     client.subscribe("c");
-    // No JSON object: there is no id to echo.
+    // Not a JSON object, so there is no id to echo.
     for line in [
         "",
         " ",
@@ -591,7 +591,7 @@ fn channels_by_pages(shards: usize) {
     };
     for limit in [1, 2, 3, 7, 39, 40, 41, 1000] {
         check(pages(&mut admin, &json!({"id": 1, "command": "channels"}), "channels", limit), "", limit);
-        for prefix in ["", "room:", "user:1", "user:13", "nobody"] {
+        for prefix in ["", "room:", "user:1", "user:13", "none"] {
             let request = json!({"id": 1, "command": "channels", "prefix": prefix});
             check(pages(&mut admin, &request, "channels", limit), prefix, limit);
         }
@@ -746,7 +746,7 @@ fn disconnect_closes(shards: usize) {
         let id = client.socket_id.clone();
         drop(client);
         eventually("a disconnected connection is not found", || !admin.knows(&id));
-        eventually("a disconnected connection is no subscriber", || admin.subscribers("c") == 1);
+        eventually("a disconnected connection does not subscribe", || admin.subscribers("c") == 1);
         let again = json!({"id": 3, "command": "disconnect", "socket_id": id});
         admin.refused(&again.to_string(), json!(3), "not_found");
         bystander.expect(&message("e", "c", "1"));
@@ -796,7 +796,7 @@ fn the_busiest_channels(shards: usize) {
         for _ in 0..messages(n) {
             admin.publish(&format!("c{n:02}"), "e", json!(1));
         }
-        admin.publish("nobody", "e", json!(1));
+        admin.publish("empty", "e", json!(1));
     }
     let mut busiest = |request: Value, range: Vec<u64>| {
         let item = |n| json!({"channel": format!("c{n:02}"), "subscribers": n + 1, "messages": messages(n)});
@@ -843,7 +843,7 @@ fn stats_of_the_server_and_each_shard(shards: usize) {
     assert_eq!(members(&reply), ["id", "ok", "shards", "stats"], "{reply}");
     let names = members(&reply["stats"]);
     assert!(!names.is_empty(), "{reply}");
-    let each = reply["shards"].as_array().unwrap_or_else(|| panic!("shards is no array: {reply}"));
+    let each = reply["shards"].as_array().unwrap_or_else(|| panic!("shards is not an array: {reply}"));
     assert_eq!(each.len(), shards, "{reply}");
     for object in each.iter().chain([&reply["stats"]]) {
         assert_eq!(members(object), names, "the same names everywhere: {reply}");

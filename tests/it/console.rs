@@ -1,4 +1,4 @@
-//! The console: who may use it, what each path of its interface answers, and that strangers' names do no harm.
+//! The console: access to it, the answer of each path, and that names which clients choose do no harm.
 
 use crate::harness::{Client, LONG, RawClient, Server, TempDir, eventually};
 use crate::http::{Http, Response};
@@ -158,7 +158,7 @@ fn with_a_key_nobody_is_let_in_without_it() {
     let file = key_file(&dir, KEY);
     let server = Server::options(1).arg("--http", "127.0.0.1:0").arg("--console-key-file", file.display()).start();
     let mut http = Http::connect(&server);
-    assert_eq!(http.console("GET", "", "Host: x\r\n", "").status, 200, "the page itself is no secret");
+    assert_eq!(http.console("GET", "", "Host: x\r\n", "").status, 200, "the page itself is not secret");
     let host = "Host: ops.example.com\r\nCorecast-Console: 1\r\n";
     for path in ["info", "stats", "channels", "connections", "connections/x", "nothing"] {
         let refused = http.console("GET", &format!("/api/{path}"), host, "");
@@ -199,7 +199,7 @@ fn with_a_key_nobody_is_let_in_without_it() {
     assert!(!server.stderr().contains(KEY) && !metrics.contains(KEY));
 }
 
-/// Else whoever guesses behind a proxy would lock out all the others behind it.
+/// Otherwise one client that guesses behind a proxy would lock out all clients behind it.
 #[test]
 fn wrong_keys_behind_a_trusted_proxy_count_for_whom_it_names() {
     let dir = TempDir::new();
@@ -224,7 +224,7 @@ fn wrong_keys_behind_a_trusted_proxy_count_for_whom_it_names() {
 
     let server = start("198.51.100.7");
     let mut http = Http::connect(&server);
-    assert!((0..100).any(|client| guess(&mut http, client) == 429), "nobody else is believed");
+    assert!((0..100).any(|client| guess(&mut http, client) == 429), "other addresses are not believed");
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn it_can_be_off_and_a_reload_changes_that() {
     let mut http = Http::connect(&server);
     let answer = http.console("GET", "", LOCAL, "");
     assert_eq!(answer.status, 404);
-    assert!(answer.body.contains("--console is off"), "{}", answer.body);
+    assert!(answer.body.contains("--console on"), "{}", answer.body);
     assert_eq!(http.console("GET", "/api/stats", LOCAL, "").refused(404), "no_console");
 
     std::fs::write(&file, "").expect("a temporary file");
@@ -387,7 +387,7 @@ fn connections_are_listed_looked_into_and_closed() {
     assert_eq!(http.asked("connections?contains=127.0.0.1")["connections"].as_array().map(Vec::len), Some(2));
     let details = http.asked(&format!("connections/{}", other.socket_id));
     assert_eq!(details["channels"], json!(["a"]));
-    assert_eq!(http.console("GET", "/api/connections/nobody", LOCAL, "").refused(404), "not_found");
+    assert_eq!(http.console("GET", "/api/connections/none", LOCAL, "").refused(404), "not_found");
 
     let socket_id = entries.iter().map(|entry| &entry["socket_id"]).find(|id| **id != other.socket_id);
     let body = json!({"socket_id": socket_id, "code": 4105, "reason": "über"});

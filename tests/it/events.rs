@@ -1,4 +1,4 @@
-//! Lifecycle events: a snapshot and what follows it, in order and without a gap, to whoever reads.
+//! Lifecycle events: a snapshot and what follows it, in order and without a gap.
 
 use crate::harness::{Admin, Client, RawClient, Server, eventually, for_shards, opcode, output};
 use serde_json::{Value, json};
@@ -11,12 +11,12 @@ for_shards!(
     a_snapshot_then_everything_in_order,
     a_channel_is_vacated_only_if_nobody_comes_back,
     every_end_has_its_reason,
-    who_knows_a_number_goes_on_from_it,
+    a_consumer_continues_from_a_known_number,
     snapshot_and_events_agree_with_the_listings,
-    the_servers_end_is_told_to_whoever_reads,
-    who_does_not_read_holds_up_nobody,
+    the_servers_end_is_told_to_consumers_that_read,
+    a_consumer_that_does_not_read_delays_no_other,
     a_consumer_that_leaves_is_forgotten,
-    who_says_no_more_is_told_what_it_asked_for_before,
+    a_half_closed_consumer_gets_what_it_asked_for,
     what_a_consumer_says_is_not_read,
     there_are_so_many_consumers_and_no_more,
     the_command_prints_a_line_per_event,
@@ -174,7 +174,7 @@ fn a_channel_is_vacated_only_if_nobody_comes_back(shards: usize) {
     assert_eq!(other.channels, BTreeSet::from(["fence".to_owned(), "page".to_owned()]));
     let mut admin = Admin::connect(&server);
     let listed = admin.ok(json!({"id": 1, "command": "channels"}));
-    assert_eq!(listed["channels"], json!([{"channel": "fence", "subscribers": 1}]), "nobody hears the other");
+    assert_eq!(listed["channels"], json!([{"channel": "fence", "subscribers": 1}]), "the other has no subscriber");
     assert_eq!(stat(&mut admin, "channels"), 1);
     consumer.expect(json!({"event": "channel_vacated", "channel": "page"}));
     client.subscribe("page");
@@ -216,7 +216,7 @@ fn every_end_has_its_reason(shards: usize) {
     assert_eq!(ended(id), json!({"reason": "slow_consumer", "code": 4100}));
 }
 
-fn who_knows_a_number_goes_on_from_it(shards: usize) {
+fn a_consumer_continues_from_a_known_number(shards: usize) {
     let server = Server::start(shards);
     let mut consumer = Consumer::start(&server);
     let mut client = Client::connect(&server);
@@ -276,7 +276,7 @@ fn snapshot_and_events_agree_with_the_listings(shards: usize) {
     }
     let ids: BTreeSet<String> = clients.iter().map(|client| client.socket_id.clone()).collect();
     let mut admin = Admin::connect(&server);
-    eventually("whoever left is gone", || {
+    eventually("ended connections are gone", || {
         let gone = |admin: &mut Admin| stat(admin, "connections") == clients.len() as u64;
         gone(&mut admin)
     });
@@ -302,11 +302,11 @@ fn snapshot_and_events_agree_with_the_listings(shards: usize) {
     }
 }
 
-fn the_servers_end_is_told_to_whoever_reads(shards: usize) {
+fn the_servers_end_is_told_to_consumers_that_read(shards: usize) {
     let mut server = Server::start(shards);
     let mut clients: Vec<Client> = (0..50).map(|_| Client::connect(&server)).collect();
     let mut consumers: Vec<Consumer> = (0..3).map(|_| Consumer::start(&server)).collect();
-    // Two that are no longer read, one of them in the middle of its snapshot.
+    // Two consumers that stop reading, one of them within its snapshot.
     let mut stalled = Consumer::start(&server);
     let _opened = Consumer::ask(&server, json!({"id": 1, "command": "events"}));
     clients[0].subscribe("seen");
@@ -333,7 +333,7 @@ fn the_servers_end_is_told_to_whoever_reads(shards: usize) {
 
 /// A consumer that never reads: others are told, the server goes on and stops in time, and once what it should read next is
 /// no longer kept it is told so.
-fn who_does_not_read_holds_up_nobody(shards: usize) {
+fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
     let mut server = Server::start(shards);
     let mut asleep = Consumer::start(&server);
     let mut awake = Consumer::start(&server);
@@ -384,8 +384,8 @@ fn a_consumer_that_leaves_is_forgotten(shards: usize) {
     eventually("their connections are closed", || stat(&mut admin, "admin_connections") == 1);
 }
 
-/// The end of what a consumer sends ends its stream, but takes nothing away that it asked for before, whatever waits for whom.
-fn who_says_no_more_is_told_what_it_asked_for_before(shards: usize) {
+/// When a consumer closes its sending side its stream ends, after everything that it asked for before.
+fn a_half_closed_consumer_gets_what_it_asked_for(shards: usize) {
     let server = Server::start(shards);
     for _ in 0..20 {
         let (mut writer, reader) = Admin::connect(&server).split();
@@ -412,7 +412,7 @@ fn what_a_consumer_says_is_not_read(shards: usize) {
     consumer.admin.write(vec![b'x'; 3 << 20]);
     let client = Client::connect(&server);
     assert_eq!(consumer.next()["socket_id"], client.socket_id.as_str());
-    // Requests before it are answered first, whatever waits for whom.
+    // Requests before it are answered first.
     let mut admin = Admin::connect(&server);
     admin.send("{\"id\":1,\"command\":\"stats\"}\n{\"id\":2,\"command\":\"events\"}\n{\"id\":3,\"command\":\"ping\"}");
     let ids = [(); 2].map(|()| serde_json::from_str::<Value>(&admin.line()).expect("JSON")["id"].clone());

@@ -130,7 +130,7 @@ fn a_server_that_is_stopping_is_not_ready() {
 }
 
 #[test]
-fn whoever_sends_no_more_is_answered() {
+fn a_half_closed_client_is_answered() {
     let server = start_with_key();
     let body = r#"{"name":"e","channel":"a","data":"1"}"#;
     for (method, path, body) in
@@ -179,7 +179,7 @@ fn connections_are_bounded() {
 
 #[test]
 fn a_default_that_is_taken_is_done_without() {
-    // Whoever has it, it is taken now.
+    // The port is taken now, by this server or another program.
     let _other = TcpListener::bind("127.0.0.1:9001");
     let server = Server::options(1).with_default_http().start();
     assert!(server.stderr().contains("http off"), "{}", server.stderr());
@@ -272,7 +272,7 @@ fn events_reach_subscribers() {
 }
 
 #[test]
-fn lists_that_nobody_reads_are_bounded() {
+fn lists_that_are_not_read_are_bounded() {
     const CHANNELS: usize = 20_000;
     let server = Server::options(1)
         .arg("--http", "127.0.0.1:0")
@@ -318,7 +318,7 @@ fn what_is_wrong_publishes_nothing() {
         (400, r#"{"name":"e","data":"1"}"#),
         (400, r#"{"name":"e","channel":"a"}"#),
         (400, r#"{"name":"e","channel":"a","data":{}}"#),
-        (400, r#"{"name":"e","channel":"a","data":"1","socket_id":"nobody"}"#),
+        (400, r#"{"name":"e","channel":"a","data":"1","socket_id":"none"}"#),
         (400, "no JSON"),
         (413, &format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(256 * 1024))),
     ] {
@@ -350,7 +350,7 @@ fn what_is_wrong_publishes_nothing() {
 }
 
 #[test]
-fn whose_body_is_not_read_is_told_that_the_connection_ends() {
+fn an_unread_body_ends_the_connection_with_notice() {
     let server = start_with_key();
     let body = r#"{"name":"e","channel":"a","data":"1"}"#;
     for (method, path, body, ends) in [

@@ -1,4 +1,4 @@
-//! The live tap: what the server sees and decides, filtered, sampled and bounded, for as long as somebody reads.
+//! The live tap: what the server sees and decides, filtered, sampled and bounded.
 
 use crate::harness::{Admin, Client, RawClient, Server, corecast, eventually, for_shards};
 use serde_json::{Value, json};
@@ -200,14 +200,14 @@ fn a_tail_whose_reader_is_gone_is_removed(shards: usize) {
     out.read_line(&mut line).expect("another line");
     assert!(line.contains(" channel=room name=order.paid bytes=1 subscribers=0"), "{line}");
     drop(out);
-    eventually("the next line finds nobody", || {
+    eventually("the next line cannot be written", || {
         publishing.publish("room", "order.paid", json!(7));
         stat(&mut admin, "tails") == 0
     });
     assert!(!child.wait().expect("a child").success());
     let before = stat(&mut admin, "sightings");
     publishing.publish("room", "order.paid", json!(7));
-    assert_eq!(stat(&mut admin, "sightings"), before, "nobody looks any more");
+    assert_eq!(stat(&mut admin, "sightings"), before, "the tail has ended");
 }
 
 fn a_tail_does_not_hold_up_the_end(shards: usize) {

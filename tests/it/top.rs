@@ -64,7 +64,7 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("a terminal");
     }
 
-    /// Closes the terminal, as a connection that breaks does. Who runs in it is no session's leader and gets no SIGHUP.
+    /// Closes the terminal, as a broken connection does. The program in it is not a session leader and gets no SIGHUP.
     fn hang_up(self) -> Child {
         let Terminal { command, keys, mut tty, is_over, reader, .. } = self;
         is_over.store(true, Ordering::Relaxed);
@@ -225,6 +225,6 @@ fn without_a_terminal_it_is_one_picture_or_an_error() {
         view["shards"].as_array().is_some_and(|shards| shards.len() == 2 && shards[0]["busy"].is_number()),
         "{view}"
     );
-    let nobody = output(corecast(&["top", "--once", "--admin-socket", "/nowhere/corecast.sock"]), b"");
-    assert!(String::from_utf8_lossy(&nobody.stderr).contains("/nowhere/corecast.sock"), "{nobody:?}");
+    let absent = output(corecast(&["top", "--once", "--admin-socket", "/nowhere/corecast.sock"]), b"");
+    assert!(String::from_utf8_lossy(&absent.stderr).contains("/nowhere/corecast.sock"), "{absent:?}");
 }

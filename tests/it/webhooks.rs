@@ -266,7 +266,7 @@ fn what_is_not_taken_comes_again_and_in_order() {
 
 #[test]
 fn a_backend_that_is_not_there_yet_is_told_when_it_comes() {
-    // Nobody else gets the port, and who connects to it is refused.
+    // The port stays reserved, and connections to it are refused.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     socket.bind(&any.into()).expect("a free port");
@@ -333,7 +333,7 @@ fn a_reload_changes_who_is_told_and_by_which_key() {
     client.subscribe("b");
     first.expect(&[(OCCUPIED, "b")]);
 
-    // Whoever is new is told what there is; the other knows it.
+    // The new URL is told what is known; the other knows it already.
     write(&[&second, &first], "app:hunter2\n");
     reload();
     let mut told = [second.event(), second.event()].map(|event| event["channel"].to_string());
@@ -448,7 +448,7 @@ fn over_https_the_certificate_counts() {
     client.subscribe("a");
     backend.expect(&[(OCCUPIED, "a")]);
 
-    // By an authority that nobody has heard of.
+    // Signed by an unknown authority.
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     std::fs::write(&roots, other.cert.pem()).expect("a file");
     let server = options().env("SSL_CERT_FILE", &roots).start();

@@ -33,9 +33,9 @@ pub struct Options {
     pub is_json: bool,
 }
 
-/// Runs until the user has seen enough, or has shown one picture.
+/// Runs until the user quits, or prints one picture.
 pub fn run(socket: &Path, options: &Options) -> anyhow::Result<ExitCode> {
-    // Where there is no server to begin with, that is an error; later it is waited for.
+    // Without a server at the start it is an error; later top waits for it.
     let mut client = Client::connect(socket)?;
     if options.is_once {
         let before = Sample::take(&mut client, By::Messages)?;

@@ -15,7 +15,7 @@ use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, RenderDirection, 
 #[derive(Clone, Copy)]
 pub struct Palette {
     accent: Style,
-    /// What somebody should look at.
+    /// What needs attention.
     bad: Style,
     /// A bar that is nearly full.
     full: Style,

@@ -25,11 +25,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Shows the server until the user has seen enough.
+/// Shows the server until the user quits.
 pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<ExitCode> {
     let (signal, is_signalled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     for number in [SIGTERM, SIGHUP, SIGINT, SIGQUIT] {
-        // The second one ends it at once: a terminal that takes no more output holds up whoever wants to give it back.
+        // The second signal ends the process at once: a terminal that takes no output would block the restoring of it.
         signal_hook::flag::register_conditional_default(number, is_signalled.clone())?;
         signal_hook::flag::register(number, is_signalled.clone())?;
         signal_hook::flag::register_usize(number, signal.clone(), number as usize)?;
@@ -50,7 +50,7 @@ pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<
     let restored = give_back();
     match signal.load(Ordering::Relaxed) {
         0 => {}
-        // As whoever sent it expects it, also where the terminal went with it.
+        // The process ends by the signal, as its sender expects, also where the terminal closed with it.
         number => signal_hook::low_level::emulate_default_handler(number as i32)?,
     }
     ended?;
@@ -71,8 +71,8 @@ fn show_cursor_on_panic() {
     }));
 }
 
-/// Keys and new sizes, on a thread of its own: crossterm does not come back from reading half a key, nor from a terminal
-/// that is gone (its issue 793), and nobody is to wait for it.
+/// Keys and new sizes, on a thread of its own: crossterm does not return from reading half a key, nor from a terminal
+/// that has closed (its issue 793), and nothing else may wait for that.
 fn read_keys(pressed: &Sender<Event>) {
     while let Ok(event) = event::read() {
         if pressed.send(event).is_err() {
@@ -81,7 +81,7 @@ fn read_keys(pressed: &Sender<Event>) {
     }
 }
 
-/// Whether the terminal is gone. Whose terminal it is gets SIGHUP, others do not.
+/// Whether the terminal has closed. Only the session leader gets SIGHUP for that.
 fn has_hung_up() -> bool {
     let stdin = io::stdin();
     let mut polled = [PollFd::new(&stdin, PollFlags::empty())];
@@ -106,13 +106,13 @@ fn show(
                 Ok(Ok(sample)) => state.sampled(*sample),
                 Ok(Err(why)) => state.lost(why),
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => anyhow::bail!("nobody asks the server any more"),
+                Err(TryRecvError::Disconnected) => anyhow::bail!("the sampler thread has ended"),
             }
             (is_stale, heard_at) = (true, Instant::now());
         }
         is_stale |= state.waits(heard_at.elapsed());
         if has_hung_up() {
-            anyhow::bail!("the terminal is gone");
+            anyhow::bail!("the terminal has closed");
         }
         if is_stale {
             terminal.draw(|frame| draw(&state, palette, frame))?;
@@ -128,7 +128,7 @@ fn show(
         match wish {
             Wish::Nothing => {}
             Wish::Quit => return Ok(()),
-            // A sampler that is gone is noticed above.
+            // A sampler that has ended is noticed above.
             Wish::Ask(by) => drop(wishes.send(by)),
         }
     }
@@ -138,7 +138,7 @@ fn show(
 /// A sample, or why there is none.
 type News = Result<Box<Sample>, String>;
 
-/// Asks the server, and goes on asking when it is gone.
+/// Takes samples of the server, and goes on when it has stopped.
 struct Sampler {
     socket: PathBuf,
     client: Option<Client>,
@@ -147,7 +147,7 @@ struct Sampler {
 }
 
 impl Sampler {
-    /// Until nobody listens.
+    /// Runs until the receiver is dropped.
     fn run(mut self, wanted: &Receiver<By>, news: &Sender<News>) {
         while news.send(self.sample()).is_ok() {
             let pause = if self.client.is_some() { self.interval } else { self.interval.min(RETRY_EVERY) };

@@ -117,7 +117,7 @@ impl State {
         }
     }
 
-    /// There is no answer; what was known stays in view. Who answers next may be another server, whose counters began anew.
+    /// No answer; the last values stay in view. The next answer may come from another server, whose counters began at zero.
     pub fn lost(&mut self, why: String) {
         self.lost = Some(why);
         self.latest = None;

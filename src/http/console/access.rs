@@ -1,12 +1,12 @@
-//! Who may use the console.
+//! Access to the data of the console.
 //!
-//! Without a key it is this machine that is trusted, and a browser on it is in the hands of any page that it shows. So
-//! requests have to come by a loopback name (a page whose own name was made to lead here says that name in `Host`), from no
-//! other page (`Origin`, `Sec-Fetch-Site`), and with a header of ours, which a page cannot send to another origin unless
-//! that allows it. With a key there is nothing that a browser would add by itself: the page sends it in each request.
+//! Without a key this machine is trusted, but a browser on it obeys any page that it shows. So a request must use a loopback
+//! name (DNS rebinding shows the attacker's name in `Host`), must not come from another page (`Origin`, `Sec-Fetch-Site`),
+//! and must carry a custom header, which a page cannot send to another origin without permission. With a key, a browser
+//! adds nothing by itself: the page sends the key in each request.
 //!
-//! Whoever tries keys is held to one a second, ten at once, by address; a right one does not count. A right one that comes too
-//! soon is refused, too: otherwise only the answers to wrong ones would be held back, and not the guessing.
+//! An address may try ten wrong keys at once, then one per second; a right key does not count. While an address is over the
+//! limit, a right key is refused too, or the limit would slow down the answers and not the guesses.
 
 use super::super::Face;
 use super::super::serving::Peer;
@@ -29,11 +29,11 @@ use std::sync::{Arc, PoisonError};
 
 /// The rules in force.
 pub enum Door {
-    /// There is no console; why, for people.
+    /// The console is off; the reason, for people.
     Closed(&'static str),
     /// For this machine.
     Local,
-    /// For whoever knows the key of which this is the digest.
+    /// For clients that send the key with this digest.
     Keyed(Bytes),
 }
 
@@ -41,19 +41,19 @@ impl Door {
     /// `is_local`: only this machine can reach the listener.
     pub fn new(console: &Console, is_local: bool) -> Door {
         match (&console.key, is_local) {
-            _ if !console.is_on => Door::Closed("there is no console: --console is off"),
+            _ if !console.is_on => Door::Closed("the console is off: --console on starts it"),
             (Some(key), _) => {
                 Door::Keyed(Bytes::copy_from_slice(&digest(key.secret.as_bytes()).finalize().into_bytes()))
             }
             (None, true) => Door::Local,
             (None, false) => Door::Closed(
-                "there is no console: HTTP is not on a loopback address, so it needs a key. `corecast keygen > FILE` makes \
+                "the console is off: HTTP is not on a loopback address, so it needs a key. `corecast keygen > FILE` makes \
                  one, --console-key-file FILE turns the console on",
             ),
         }
     }
 
-    /// Why there is no console; `None`: there is one.
+    /// Why the console is off; `None`: it is on.
     pub fn closed(&self) -> Option<&'static str> {
         match self {
             Door::Closed(why) => Some(why),
@@ -61,7 +61,7 @@ impl Door {
         }
     }
 
-    /// Whether whoever uses the console has to know a key.
+    /// Whether clients must send a key.
     pub fn asks_for_key(&self) -> bool {
         matches!(self, Door::Keyed(_))
     }
@@ -81,22 +81,22 @@ impl Door {
         }
         let host = text(headers, HOST.as_str()).unwrap_or_default();
         if is_foreign(headers, host, self.asks_for_key()) {
-            return Err(Refused::new(StatusCode::FORBIDDEN, "foreign_origin", "another page's request is not taken"));
+            return Err(Refused::new(StatusCode::FORBIDDEN, "foreign_origin", "requests of other pages are refused"));
         }
         match expected {
             None if is_loopback(host) => Ok(()),
             None => Err(Refused::new(
                 StatusCode::FORBIDDEN,
                 "not_local",
-                "without a key the console is used by a loopback name: localhost, 127.0.0.1 or [::1]. To use it by \
-                 another, or through a proxy, start the server with --console-key-file",
+                "without a key the console answers only to a loopback name: localhost, 127.0.0.1 or [::1]. To use \
+                 another name, or a proxy, start the server with --console-key-file",
             )),
             Some(expected) => {
                 tries.may(from, now)?;
                 let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
                 let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
                 let Some(given) = given else {
-                    return Err(Refused::new(StatusCode::UNAUTHORIZED, "key_required", "the console asks for its key"));
+                    return Err(Refused::new(StatusCode::UNAUTHORIZED, "key_required", "the console needs its key"));
                 };
                 digest(given).verify_slice(expected).map_err(|_| {
                     tries.failed(from, now);
@@ -107,7 +107,7 @@ impl Door {
     }
 }
 
-/// Lets requests of the JSON interface in, or answers them. Behind a trusted proxy the peer is from here on whom it names.
+/// Passes requests for data on, or refuses them. Behind a trusted proxy the peer becomes the address that the proxy names.
 pub async fn admit(State(face): State<Arc<Face>>, mut request: Request, next: Next) -> Response {
     let held = face.held();
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
@@ -132,12 +132,12 @@ pub async fn admit(State(face): State<Arc<Face>>, mut request: Request, next: Ne
     }
 }
 
-/// Addresses that had a wrong key lately.
+/// Addresses that sent a wrong key recently.
 #[derive(Default)]
 pub struct Tries(HashMap<Address, Bucket>);
 
 impl Tries {
-    /// Whether a key of this address is looked at.
+    /// Whether a key of this address is checked.
     fn may(&self, from: IpAddr, now: u32) -> Result<(), Refused> {
         match self.0.get(&Address::of(from)) {
             Some(bucket) if !{ *bucket }.take_one(rate(), now) => Err(too_many()),
@@ -145,8 +145,8 @@ impl Tries {
         }
     }
 
-    /// Those that have waited long enough are forgotten when the table is full; where none has, newcomers go uncounted:
-    /// what they guess at has 16 characters or more.
+    /// When the table is full, addresses that have waited long enough are removed. If there are none, a new address is not
+    /// counted: a key has at least 16 characters.
     fn failed(&mut self, from: IpAddr, now: u32) {
         let address = Address::of(from);
         if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
@@ -182,8 +182,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether another page sent it. Browsers say so themselves in `Sec-Fetch-Site` where they trust the connection, and that
-/// counts for more than `Host`, which a proxy may have changed; where there is no key nobody's word does.
+/// Whether another page sent it. Browsers say so in `Sec-Fetch-Site` where they trust the connection, which outweighs `Host`,
+/// because a proxy may have changed that. Without a key both must agree.
 fn is_foreign(headers: &HeaderMap, host: &str, has_key: bool) -> bool {
     match text(headers, "sec-fetch-site") {
         Some("same-origin") if has_key => return false,
@@ -195,7 +195,7 @@ fn is_foreign(headers: &HeaderMap, host: &str, has_key: bool) -> bool {
     !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
-/// Whether this `Host` is a name of this machine's own.
+/// Whether this `Host` is a loopback name.
 fn is_loopback(host: &str) -> bool {
     let has_port =
         |text: &str| text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
@@ -208,7 +208,7 @@ fn is_loopback(host: &str) -> bool {
     is_name && has_port(port)
 }
 
-/// The header that each request has to carry.
+/// The header that each request must carry.
 pub const MARK: &str = "corecast-console";
 /// Addresses that are counted.
 const ADDRESSES_MAX: usize = 1024;
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_it_is_this_machine_by_its_own_name() {
+    fn without_a_key_only_loopback_names_are_accepted() {
         let door = Door::new(&Console { is_on: true, key: None }, true);
         for host in ["localhost", "LOCALHOST:9001", "127.0.0.1:9001", "127.8.8.8", "[::1]", "[::1]:9001"] {
             check(&door, &[("host", host)], "ok");
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn other_pages_are_turned_away() {
+    fn requests_of_other_pages_are_refused() {
         let local = Door::new(&Console { is_on: true, key: None }, true);
         let here = ("host", "localhost:9001");
         check(&local, &[here, ("origin", "http://localhost:9001")], "ok");
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_there_is_none_beyond_this_machine() {
+    fn beyond_loopback_a_key_is_required() {
         for (is_on, is_local) in [(true, false), (false, true), (false, false)] {
             let door = Door::new(&Console { is_on, key: None }, is_local);
             assert!(door.closed().is_some());
@@ -306,25 +306,25 @@ mod tests {
     }
 
     #[test]
-    fn whoever_tries_keys_waits() {
+    fn an_address_that_tries_keys_waits() {
         let (door, mut tries) = (keyed(), Tries::default());
-        let (stranger, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let (guesser, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let mut judge = |key: &str, from, now| {
             let given = headers(&[(MARK, "1"), ("host", "x"), ("authorization", &format!("Bearer {key}"))]);
             door.judge(&given, &mut tries, from, now).map_or_else(|refused| refused.code, |()| "ok")
         };
-        assert!((0..10).all(|_| judge("wrong", stranger, 0) == "key_invalid"));
-        assert_eq!(judge("wrong", stranger, 0), "too_many_tries");
-        assert_eq!(judge("a-key-of-some-length", stranger, 9), "too_many_tries", "not even looked at");
+        assert!((0..10).all(|_| judge("wrong", guesser, 0) == "key_invalid"));
+        assert_eq!(judge("wrong", guesser, 0), "too_many_tries");
+        assert_eq!(judge("a-key-of-some-length", guesser, 9), "too_many_tries", "not even checked");
         assert_eq!(judge("a-key-of-some-length", other, 9), "ok");
-        assert_eq!(judge("wrong", stranger, 10), "key_invalid");
-        assert_eq!(judge("wrong", stranger, 10), "too_many_tries");
-        assert_eq!(judge("a-key-of-some-length", stranger, 20), "ok");
-        assert_eq!(judge("wrong", stranger, 20), "key_invalid", "a right one takes nothing");
+        assert_eq!(judge("wrong", guesser, 10), "key_invalid");
+        assert_eq!(judge("wrong", guesser, 10), "too_many_tries");
+        assert_eq!(judge("a-key-of-some-length", guesser, 20), "ok");
+        assert_eq!(judge("wrong", guesser, 20), "key_invalid", "a right key costs nothing");
     }
 
     #[test]
-    fn what_is_remembered_of_strangers_is_bounded() {
+    fn the_table_of_addresses_is_bounded() {
         let mut tries = Tries::default();
         for n in 0..2 * ADDRESSES_MAX as u32 {
             tries.failed(IpAddr::from(n.to_be_bytes()), 0);

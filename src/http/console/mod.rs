@@ -42,7 +42,7 @@ pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
     page.nest("/console/api", api).layer(middleware::map_response(guarded))
 }
 
-/// No page where there is no console.
+/// No page while the console is off.
 async fn if_open(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
     match face.held().door.closed() {
         Some(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
@@ -50,7 +50,7 @@ async fn if_open(State(face): State<Arc<Face>>, request: Request, next: Next) ->
     }
 }
 
-/// Headers of every answer: what the page may load, and that nobody may frame it or learn where it led.
+/// Headers of every answer: what the page may load, that it may not be framed, and that it sends no referrer.
 async fn guarded(mut response: Response) -> Response {
     for (name, value) in GUARDS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -73,7 +73,7 @@ async fn file(Path(name): Path<String>) -> Response {
 
 fn asset(name: &str) -> Response {
     match ASSETS.iter().find(|asset| asset.name == name) {
-        // Asked for anew each time: a new server may have a new page, and it is small.
+        // Validated each time: a new server may have a new page, and it is small.
         Some(asset) => ([(CONTENT_TYPE, asset.kind), (CACHE_CONTROL, "no-cache")], asset.text).into_response(),
         None => (StatusCode::NOT_FOUND, "the console has no such file\n").into_response(),
     }

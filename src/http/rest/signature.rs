@@ -89,7 +89,7 @@ pub fn verify_body(query: &Query, body: &[u8]) -> Result<(), Unsigned> {
     for byte in Md5::digest(body) {
         let _ = write!(hex, "{byte:02x}");
     }
-    // Both are known to whoever sent them: nothing to hide in how long this takes.
+    // The client knows both values, so the comparison need not take constant time.
     if hex.eq_ignore_ascii_case(expected) { Ok(()) } else { Err(Unsigned::Body) }
 }
 

@@ -1,4 +1,4 @@
-// The busiest channels and addresses: beside the rest of the overview, and asked for only while somebody looks at it.
+// The busiest channels and addresses: beside the rest of the overview, and asked for only while it is visible.
 
 import { get } from "./api.js";
 import { byId, h } from "./dom.js";
@@ -24,7 +24,7 @@ export function start() {
   document.addEventListener("visibilitychange", load);
 }
 
-/** Asks now, and then for as long as the overview is looked at; whoever shows it calls again. */
+/** Asks now, and then for as long as the overview is visible; showing it calls again. */
 export async function load() {
   clearTimeout(timer);
   if (document.hidden || byId("overview").hidden) return;
@@ -40,14 +40,14 @@ export async function load() {
 }
 
 function take(answer) {
-  // Of long ago, or of another process: that is no rate of now.
+  // An old sample, or one of another process, gives no current rate.
   const passed = before ? answer.at_ms - before.at_ms : 0;
   const rates = messageRates(passed > 0 && passed < 4 * POLL_MS ? before : null, answer);
   before = answer;
   const channels = answer.channels.map(({ channel, subscribers }, n) => [channel, whole(subscribers), short(rates[n])]);
   fill("busiest-channels", ["Channel", "Subscribers", "Messages/s"], channels, "No channel has a subscriber now.");
   const addresses = answer.addresses.map(({ address, connections }) => [address, whole(connections)]);
-  fill("busiest-addresses", ["Address", "Connections"], addresses, "Nobody whose connections are counted: this machine's are not, unless their number is limited.");
+  fill("busiest-addresses", ["Address", "Connections"], addresses, "No address with counted connections. Those of this machine are counted only if their number is limited.");
 }
 
 function fail(error) {

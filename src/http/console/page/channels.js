@@ -28,7 +28,7 @@ export async function load(isMore, watch) {
   byId("channels-rows").setAttribute("aria-busy", "true");
   try {
     const page = await get("channels", { [how.value]: wanted, after, limit: LIMIT });
-    // Whoever has searched for something else meanwhile waits for that.
+    // Another search has begun meanwhile.
     if (mine !== asked) return;
     after = page.next ?? undefined;
     searched += page.searched;
@@ -38,7 +38,7 @@ export async function load(isMore, watch) {
     else byId("channels-rows").replaceChildren(...rows);
     const more = after === undefined ? "" : ", and there are more";
     byId("channels-count").textContent = wanted === "" ? `${whole(shown)} shown${more}` : `${whole(shown)} found${after === undefined ? "" : `, ${whole(searched)} searched so far`}`;
-    const nothing = wanted === "" ? "No channel has a subscriber now." : after ? "None among those searched so far." : "No channel with a subscriber is called that.";
+    const nothing = wanted === "" ? "No channel has a subscriber now." : after ? "None among those searched so far." : "No channel with a subscriber matches.";
     show(byId("channels-empty"), shown === 0, nothing);
     show(byId("channels-more"), after !== undefined, wanted === "" ? "More" : "Search on");
   } catch (error) {

@@ -36,7 +36,7 @@ export async function load(isMore) {
     else byId("connections-rows").replaceChildren(...rows);
     const more = after === undefined ? "" : ", and there are more";
     byId("connections-count").textContent = wanted === "" ? `${whole(shown)} shown${more}` : `${whole(shown)} found${after === undefined ? "" : `, ${whole(searched)} searched so far`}`;
-    const nothing = wanted === "" ? "Nobody is connected." : after ? "None among those searched so far." : "No connection matches that.";
+    const nothing = wanted === "" ? "No connections." : after ? "None among those searched so far." : "No connection matches.";
     show(byId("connections-empty"), shown === 0, nothing);
     show(byId("connections-more"), after !== undefined, wanted === "" ? "More" : "Search on");
   } catch (error) {
@@ -84,7 +84,7 @@ async function tell(socketId, cell) {
     const list = h("ul", { class: "chips" }, ...names, rest > 0 && h("li", {}, `and ${whole(rest)} more`));
     cell.replaceChildren(channels.length > 0 ? list : "It subscribes to no channel.");
   } catch (error) {
-    cell.textContent = error.status === 404 ? "It is not connected any more." : `That did not work: ${error.message}.`;
+    cell.textContent = error.status === 404 ? "It is no longer connected." : `That did not work: ${error.message}.`;
   }
 }
 

@@ -71,7 +71,7 @@ function open(url) {
   try {
     opened = new WebSocket(url);
   } catch (error) {
-    return note(`That is no URL to connect to: ${error.message}`, "error");
+    return note(`This is not a valid URL: ${error.message}`, "error");
   }
   socket = opened;
   // What the one before was subscribed to, this one is to be.
@@ -159,7 +159,7 @@ async function publish(event) {
   try {
     if (text !== "") JSON.parse(text);
   } catch (error) {
-    said.textContent = `The data is no JSON: ${error.message}`;
+    said.textContent = `The data is not valid JSON: ${error.message}`;
     return;
   }
   // As it is written, so that numbers stay what they are.
@@ -180,7 +180,7 @@ function ping() {
 }
 
 function send(text) {
-  if (socket?.readyState !== WebSocket.OPEN) return note("not sent: there is no connection", "error");
+  if (socket?.readyState !== WebSocket.OPEN) return note("not sent: not connected", "error");
   socket.send(text);
   log("out", text);
 }
@@ -227,7 +227,7 @@ function draw() {
       list.firstChild.remove();
       forgotten += 1;
     }
-    // Whoever has scrolled back reads something.
+    // The user has scrolled back to read.
     if (isAtEnd) list.scrollTop = list.scrollHeight;
   }
   const held = isPaused && waiting.length > 0 ? `, ${whole(waiting.length)} waiting` : "";

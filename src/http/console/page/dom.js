@@ -1,4 +1,4 @@
-// Elements, made without ever reading text as HTML: names and addresses come from strangers.
+// Elements, made without ever reading text as HTML: names and addresses come from untrusted clients.
 
 export const byId = (id) => document.getElementById(id);
 

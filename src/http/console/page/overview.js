@@ -133,7 +133,7 @@ function endings() {
   const row = ({ kind, label, count, lately }) =>
     h("tr", {}, h("th", { scope: "row" }, h("span", { class: `tag ${kind}` }, kind), ` ${words(label)}`), h("td", { class: "number" }, lately > 0 ? `+${whole(lately)}` : "–"), h("td", { class: "number" }, whole(count)));
   const head = h("thead", {}, h("tr", {}, h("th", {}, "Reason"), h("th", { class: "number" }, "Since opened"), h("th", { class: "number" }, "Total")));
-  const empty = h("tr", {}, h("td", { colspan: 3, class: "empty" }, "None yet: nobody has left, nobody was refused."));
+  const empty = h("tr", {}, h("td", { colspan: 3, class: "empty" }, "None yet: no connection has ended or was refused."));
   byId("endings").replaceChildren(head, h("tbody", {}, ...(rows.length > 0 ? rows.map(row) : [empty])));
   const { start_time_s } = latest.process;
   const [version, count] = [byId("server").dataset.version, latest.shards.length];
