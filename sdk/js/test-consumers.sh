@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Applications built from the packed JavaScript client, as its consumers build them, and run: esbuild, webpack, Vite, tsc without the
 # DOM's library, ES modules and CommonJS together, and the versions 22 and 24 of Node beside the installed one (Linux on x86-64).
-# Then a hidden page in Chromium, which takes three minutes. Installs Chromium and Xvfb by apt if they are missing.
+# Then a hidden page in Chromium, which takes some minutes. Installs Chromium and Xvfb by apt if they are missing.
 # Needs Node >= 20.11 and the server's binary: CORECAST_BIN, target/release/corecast or target/debug/corecast.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -1,6 +1,6 @@
 /**
  * A hidden page in Chromium, whose timers fire once a minute, keeps its connection although the server wants a ping every 10 s:
- * node hidden.mjs. Needs Xvfb, because a headless browser has no hidden pages, and CORECAST_BIN. Takes three minutes.
+ * node hidden.mjs. Needs Xvfb, because a headless browser has no hidden pages, and CORECAST_BIN. Takes some minutes.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -18,15 +18,19 @@ function start(command, args, options = {}) {
 }
 let receive;
 const report = new Promise((resolve) => (receive = resolve));
+/** Reports once the timer of the page has fired a minute late twice. */
 const script = (url) => `
   const states = [];
-  const ticks = [];
   const socket = new Corecast("${url}");
   socket.on("state_change", ({ current }) => states.push(current));
-  setInterval(() => ticks.push(Math.round(performance.now() / 1000)), 1000);
-  socket.on("connected", () => setTimeout(report, 170_000));
-  const report = () =>
-    fetch("/report", { method: "POST", body: JSON.stringify({ page: document.visibilityState, states, ticks }) });`;
+  let last = performance.now();
+  let late = 0;
+  setInterval(() => {
+    const now = performance.now();
+    late += now - last > 50_000;
+    last = now;
+    if (late >= 2) fetch("/report", { method: "POST", body: JSON.stringify({ page: document.visibilityState, states }) });
+  }, 1000);`;
 
 try {
   const server = start(process.env.CORECAST_BIN, [
@@ -61,12 +65,11 @@ try {
     env: { ...process.env, DISPLAY: `:${String(number).trim()}` },
     stdio: "ignore",
   });
-  const timeout = setTimeout(() => receive({ page: "no report within five minutes" }), 300_000);
-  const { page, states, ticks } = await report;
+  const timeout = setTimeout(() => receive({ page: "not throttled within ten minutes" }), 600_000);
+  const { page, states } = await report;
   clearTimeout(timeout);
-  const throttled = ticks?.some((tick, at) => tick - ticks[at - 1] >= 59);
-  const passed = page === "hidden" && throttled && states.join() === "connected";
-  console.log(passed ? "ok  " : "FAIL", `a hidden page in Chromium stays connected: ${page}, throttled: ${throttled}, states: ${states}`);
+  const passed = page === "hidden" && states.join() === "connected";
+  console.log(passed ? "ok  " : "FAIL", `a hidden page in Chromium stays connected: ${page}, states: ${states}`);
   process.exitCode = passed ? 0 : 1;
   http.close().closeAllConnections();
 } finally {
