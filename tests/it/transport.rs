@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -69,6 +70,8 @@ impl Pair {
         let pair = Pair { cert: dir.join("cert.pem"), key: dir.join("key.pem"), der: certificate.der().clone() };
         std::fs::write(&pair.cert, certificate.pem()).expect("written");
         std::fs::write(&pair.key, key.serialize_pem()).expect("written");
+        // The server warns of secrets that others can read.
+        std::fs::set_permissions(&pair.key, std::fs::Permissions::from_mode(0o600)).expect("set");
         pair
     }
 }
