@@ -29,6 +29,11 @@ fn decode() {
 }
 
 #[test]
+fn values() {
+    run("values", targets::values::check);
+}
+
+#[test]
 fn admin_line() {
     run("admin_line", targets::admin_line::check);
 }

@@ -7,3 +7,4 @@ pub mod frame;
 pub mod json;
 pub mod proxy_header;
 pub mod upgrade;
+pub mod values;

@@ -10,7 +10,7 @@ use crate::protocol::socket_id::SocketId;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Converts keys to socket ids and back. Each direction takes two HMACs, about 0.4 µs.
+/// Converts keys to socket ids and back. Two HMACs make an id and three read one; `benches/auth.rs` times one.
 #[derive(Clone)]
 pub struct Identities {
     high: Hmac<Sha256>,
