@@ -18,7 +18,7 @@ mod webhooks;
 
 pub use access::{Access, Endpoint, Origin, network};
 pub use certificate::{Certificate, WARNING_INTERVAL};
-pub use console::{Console, ConsoleKey};
+pub use console::{AccessKey, Console};
 pub use difference::{Change, Difference};
 pub use files::Files;
 pub use kind::Kind;
@@ -92,6 +92,8 @@ pub struct Live {
     pub keys: Vec<Key>,
     /// The console of the HTTP listener.
     pub console: Console,
+    /// The token of `POST /publish`; without one it is not served.
+    pub publish_token: Option<AccessKey>,
     /// Where lifecycle events are posted.
     pub webhooks: Webhooks,
     /// Limits and times that each shard holds a copy of.
@@ -121,6 +123,8 @@ pub struct KeyFiles {
     pub keys: Option<PathBuf>,
     /// Access key of the console.
     pub console_key: Option<PathBuf>,
+    /// Token of `POST /publish`.
+    pub publish_token: Option<PathBuf>,
 }
 
 /// Limits and times: plain integers, copied into every shard.
@@ -185,6 +189,7 @@ impl Config {
                 },
                 keys: Vec::new(),
                 console: Console::default(),
+                publish_token: None,
                 webhooks: Webhooks::default(),
                 limits: Limits {
                     heart_interval_s: 0,

@@ -128,7 +128,7 @@ table! {
         http_client_errors: "corecast_http_client_errors_total", "HTTP requests answered with a status of 400 to 499.",
         http_server_errors: "corecast_http_server_errors_total", "HTTP requests answered with a status of 500 to 599.",
         http_publishes: "corecast_http_publishes_total", "Events published over HTTP.",
-        http_auth_failures: "corecast_http_auth_failures_total", "HTTP requests refused without a valid signature.",
+        http_auth_failures: "corecast_http_auth_failures_total", "HTTP requests refused without a valid signature or token.",
         console_key_failures: "corecast_console_key_failures_total", "Console requests refused without its key.",
         console_throttled: "corecast_console_throttled_total", "Console requests refused unread, after too many wrong keys from their address.",
         http_timeouts: "corecast_http_timeouts_total", "HTTP requests not answered in time.",

@@ -1,4 +1,4 @@
-//! The console: whether it is served, and its access key.
+//! The console: whether it is served; access keys, its own and the token of `POST /publish`.
 
 use super::REDACTED;
 use super::files::Files;
@@ -11,24 +11,24 @@ pub struct Console {
     /// Whether it is served; without a key on loopback only.
     pub is_on: bool,
     /// The access key that users must enter.
-    pub key: Option<ConsoleKey>,
+    pub key: Option<AccessKey>,
 }
 
 /// The access key, and the file that it comes from.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ConsoleKey {
+pub struct AccessKey {
     /// The file.
     pub path: PathBuf,
     /// The key; never printed.
     pub secret: String,
 }
 
-impl ConsoleKey {
+impl AccessKey {
     /// Reads the first line that is neither blank nor a comment.
     ///
     /// # Errors
     /// What is wrong with the file, without anything that it holds.
-    pub fn load(path: &Path, files: &Files) -> Result<ConsoleKey, String> {
+    pub fn load(path: &Path, files: &Files) -> Result<AccessKey, String> {
         let at = path.display();
         let text = files.read_secret(path).map_err(|why| format!("{why}; `corecast keygen > FILE` makes one"))?;
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -37,23 +37,23 @@ impl ConsoleKey {
             && secret.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_legal || lines.next().is_some() {
             return Err(format!(
-                "{at} holds no access key: one line of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} ASCII characters without \
-                 spaces; `corecast keygen > FILE` makes one"
+                "{at} does not hold one line of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} ASCII characters without spaces; \
+                 `corecast keygen > FILE` makes one"
             ));
         }
-        Ok(ConsoleKey { path: path.into(), secret: secret.into() })
+        Ok(AccessKey { path: path.into(), secret: secret.into() })
     }
 
     /// Whether the same file holds another key now.
-    pub(super) fn is_changed(&self, new: &ConsoleKey) -> bool {
+    pub(super) fn is_changed(&self, new: &AccessKey) -> bool {
         self.path == new.path && self.secret != new.secret
     }
 }
 
 /// The secret stays out of logs, panics and test output.
-impl fmt::Debug for ConsoleKey {
+impl fmt::Debug for AccessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConsoleKey({}:{REDACTED})", self.path.display())
+        write!(f, "AccessKey({}:{REDACTED})", self.path.display())
     }
 }
 

@@ -49,8 +49,12 @@ impl Config {
             "tls-cert" => (chain(&was.certificate), chain_beside(&is.certificate, &was.certificate)),
             name => {
                 let (old, mut new) = (plain(option.show(self)), plain(option.show(new)));
-                let keys = was.console.key.as_ref().zip(is.console.key.as_ref());
-                if name == "console-key-file" && keys.is_some_and(|(old, new)| old.is_changed(new)) {
+                let keys = match name {
+                    "console-key-file" => was.console.key.as_ref().zip(is.console.key.as_ref()),
+                    "publish-token-file" => was.publish_token.as_ref().zip(is.publish_token.as_ref()),
+                    _ => None,
+                };
+                if keys.is_some_and(|(old, new)| old.is_changed(new)) {
                     new += " (another key)";
                 }
                 (old, new)
@@ -173,7 +177,7 @@ mod tests {
                 "pin" => "none",
                 "key" => "a:1",
                 "key-file" => file.to_str().expect("UTF-8"),
-                "console-key-file" => console_key.to_str().expect("UTF-8"),
+                "console-key-file" | "publish-token-file" => console_key.to_str().expect("UTF-8"),
                 "webhook" => "https://example.com/hooks",
                 "webhook-events" => "connected",
                 "server-ping" => "off",
@@ -219,18 +223,20 @@ mod tests {
     }
 
     #[test]
-    fn another_console_key_is_a_change_under_the_same_path() {
-        let path = std::env::temp_dir().join(format!("corecast-test-{}-console-key", std::process::id()));
-        let with = |secret: &str| {
-            std::fs::write(&path, secret).expect("a temporary file");
-            config(&[("console-key-file", path.to_str().expect("UTF-8"))])
-        };
-        let (old, new) = (with("hunter1-hunter1-hunter1"), with("hunter2-hunter2-hunter2"));
-        std::fs::remove_file(&path).expect("removed");
-        let path = path.display();
-        let changed = change("console-key-file", &path.to_string(), &format!("{path} (another key)"));
-        assert_eq!(old.difference(&new).changes, [changed]);
-        assert_eq!(old.difference(&old), Difference::default());
+    fn another_access_key_is_a_change_under_the_same_path() {
+        for option in ["console-key-file", "publish-token-file"] {
+            let path = std::env::temp_dir().join(format!("corecast-test-{}-{option}", std::process::id()));
+            let with = |secret: &str| {
+                std::fs::write(&path, secret).expect("a temporary file");
+                config(&[(option, path.to_str().expect("UTF-8"))])
+            };
+            let (old, new) = (with("hunter1-hunter1-hunter1"), with("hunter2-hunter2-hunter2"));
+            std::fs::remove_file(&path).expect("removed");
+            let path = path.display();
+            let changed = change(option, &path.to_string(), &format!("{path} (another key)"));
+            assert_eq!(old.difference(&new).changes, [changed]);
+            assert_eq!(old.difference(&old), Difference::default());
+        }
     }
 
     #[test]

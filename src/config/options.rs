@@ -84,6 +84,8 @@ options! {
         "Serve the console over HTTP; beyond loopback only with --console-key-file";
     "console-key-file", "", FilePath; Maybe live.files.console_key;
         "File with the access key of the console [default: none, loopback only]";
+    "publish-token-file", "", FilePath; Maybe live.files.publish_token;
+        "File with the token of POST /publish [default: none, not served]";
     "shards", "auto", AutoOr(1, 256); One shards;
         "Event loops, each on a thread of its own; auto: one per core";
     "pin", "auto", Choice("auto|none", &["auto", "none"]); One pin;

@@ -1,7 +1,7 @@
 //! The sources of a configuration: the text of each option from the command line, the environment or the file.
 
 use super::certificate::Certificate;
-use super::console::ConsoleKey;
+use super::console::AccessKey;
 use super::files::Files;
 use super::options::{OPTIONS, Opt};
 use super::value::{List, Shape};
@@ -155,6 +155,7 @@ impl Settings {
         check.config.live.certificate = check.certificate();
         check.webhooks();
         check.console();
+        check.publish_token();
         check.notes();
         check.finish(|config| config)
     }
@@ -280,9 +281,28 @@ impl<'a> Check<'a> {
         let Some(path) = &self.config.live.files.console_key else {
             return;
         };
-        match ConsoleKey::load(path, &self.settings.files) {
+        match AccessKey::load(path, &self.settings.files) {
             Ok(key) => self.config.live.console.key = Some(key),
             Err(why) => self.refuse("console-key-file", &why),
+        }
+    }
+
+    /// A signing key is not a token: processes that hold only the token must not be able to sign.
+    fn publish_token(&mut self) {
+        let Some(path) = &self.config.live.files.publish_token else {
+            return;
+        };
+        let loaded = AccessKey::load(path, &self.settings.files).and_then(|token| {
+            let is_token =
+                |key: &&Key| token.secret == key.secret || token.secret == format!("{}:{}", key.id, key.secret);
+            match self.config.live.keys.iter().find(is_token) {
+                Some(key) => Err(format!("{} holds the signing key {:?}; make another", path.display(), key.id)),
+                None => Ok(token),
+            }
+        });
+        match loaded {
+            Ok(token) => self.config.live.publish_token = Some(token),
+            Err(why) => self.refuse("publish-token-file", &why),
         }
     }
 
@@ -351,6 +371,7 @@ impl<'a> Check<'a> {
         let no_effect = [
             ("app-id", is_off, "http is off"),
             ("console-key-file", is_off, "http is off"),
+            ("publish-token-file", is_off, "http is off"),
             ("console-key-file", !is_off && !live.console.is_on, "console is off"),
             ("webhook-events", live.webhooks.urls.is_empty(), "there is no webhook"),
             ("webhook-retry", live.webhooks.urls.is_empty(), "there is no webhook"),
@@ -691,7 +712,7 @@ mod tests {
             "trust-proxy" => "10.0.0.0/8".to_owned(),
             "key" => "app:secret".to_owned(),
             "key-file" => key_file.0.clone(),
-            "console-key-file" => console_key.0.clone(),
+            "console-key-file" | "publish-token-file" => console_key.0.clone(),
             "webhook" => "https://example.com/hooks".to_owned(),
             _ => option.default.to_owned(),
         };
@@ -745,6 +766,7 @@ mod tests {
             .replace("\n#", "\n")
             .replace("/etc/corecast/keys", &key_file.0)
             .replace("/etc/corecast/console-key", &console_key.0)
+            .replace("/etc/corecast/publish-token", &console_key.0)
             .replace("/etc/corecast/fullchain.pem", &cert.0)
             .replace("/etc/corecast/privkey.pem", &key.0);
         let legal: String =

@@ -7,12 +7,14 @@
 //!
 //! * [`serving`] has the connections and their limits, [`shards`] the way to the shards, [`snapshot`] their numbers.
 //! * [`exposition`] writes the numbers for Prometheus, [`process`] reads what the system says about the process.
-//! * [`rest`] publishes for Pusher's libraries, [`console`] is for people; [`body`] reads bodies of requests.
+//! * [`publish`] is the plain JSON entry point, [`rest`] that of Pusher's libraries; [`console`] is for people.
+//! * [`body`] reads bodies of requests.
 
 pub mod body;
 pub mod console;
 pub mod exposition;
 pub mod process;
+pub mod publish;
 pub mod rest;
 pub mod serving;
 pub mod shards;
@@ -33,6 +35,7 @@ use axum::routing::{get, post};
 use body::Rest;
 use console::access::{Door, Tries};
 use process::Process;
+use publish::Token;
 use rest::event::Bodies;
 use shards::{Shards, Unavailable};
 use snapshot::{Numbers, Snapshot};
@@ -64,6 +67,7 @@ pub struct Held {
     door: Door,
     access: Access,
     is_tls: bool,
+    publish_token: Option<Token>,
 }
 
 /// What all requests share.
@@ -130,6 +134,7 @@ impl Held {
             door: Door::new(&live.console, is_local),
             access: live.access.clone(),
             is_tls: live.certificate.is_some(),
+            publish_token: live.publish_token.as_ref().map(Token::of),
         }
     }
 
@@ -169,6 +174,7 @@ fn router(face: Arc<Face>) -> Router {
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/publish", post(publish::publish))
         .route("/apps/{app_id}/events", post(rest::events))
         .route("/apps/{app_id}/batch_events", post(rest::batch_events))
         .route("/apps/{app_id}/channels", get(rest::channels))
@@ -236,7 +242,7 @@ async fn metrics(State(face): State<Arc<Face>>) -> Response {
 async fn unknown() -> Response {
     (
         StatusCode::NOT_FOUND,
-        "the paths are /live, /ready, /metrics, /console and /apps/ID/events, batch_events, channels\n",
+        "the paths are /live, /ready, /metrics, /console, /publish and /apps/ID/events, batch_events, channels\n",
     )
         .into_response()
 }

@@ -1,6 +1,6 @@
 //! The HTTP listener: health, limits, and how it begins and ends.
 
-use crate::harness::{Client, LONG, RawClient, Server, eventually};
+use crate::harness::{Client, LONG, RawClient, Server, TempDir, eventually, for_shards};
 use corecast::protocol::socket_id::SocketId;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Digest;
@@ -403,4 +403,150 @@ fn metrics_tell_what_happened() {
             && sum("corecast_http_publishes_total") == 1.0
             && sum("corecast_publish_written_seconds_count") >= 1.0
     });
+}
+
+const TOKEN: &str = "a-token-of-some-length";
+
+impl Http {
+    /// `POST /publish` with these header lines.
+    fn publish_plain(&mut self, head: &str, body: &str) -> Response {
+        let length = body.len();
+        self.write(&format!("POST /publish HTTP/1.1\r\nHost: a\r\n{head}Content-Length: {length}\r\n\r\n{body}"));
+        self.response()
+    }
+
+    fn publish_with_token(&mut self, body: &str) -> Response {
+        self.publish_plain(&format!("Authorization: Bearer {TOKEN}\r\n"), body)
+    }
+}
+
+fn start_with_token(shards: usize, dir: &TempDir) -> Server {
+    let file = dir.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).expect("a temporary file");
+    let options = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2-hunter2-hunter2");
+    options.arg("--publish-token-file", file.display()).arg("--shutdown-timeout", "60").start()
+}
+
+for_shards!(a_plain_publish_is_answered_like_the_admin_command);
+
+fn a_plain_publish_is_answered_like_the_admin_command(shards: usize) {
+    let dir = TempDir::new();
+    let server = start_with_token(shards, &dir);
+    let (mut first, mut second) = (Client::connect(&server), Client::connect(&server));
+    for client in [&mut first, &mut second] {
+        client.subscribe("a");
+        client.subscribe("b");
+    }
+    let mut http = Http::connect(&server);
+    let exclude = first.socket_id.clone();
+    let body =
+        format!(r#"{{"id":[1, "x"],"channels":["a","b"],"event":"e","data":{{"id": 42}},"exclude":"{exclude}"}}"#);
+    let published = http.publish_with_token(&body);
+    assert_eq!((published.status, &*published.body), (200, "{\"id\":[1, \"x\"],\"ok\":true,\"subscribers\":2}\n"));
+    assert!(published.head.to_ascii_lowercase().contains("content-type: application/json"), "{}", published.head);
+    let mut received = [second.text(), second.text()];
+    received.sort();
+    assert_eq!(received, ["a", "b"].map(|name| format!(r#"{{"event":"e","channel":"{name}","data":{{"id": 42}}}}"#)));
+    first.expect_nothing_before_pong();
+    let published = http.publish_with_token(r#"{"channel":"c","event":"e"}"#);
+    assert_eq!((published.status, &*published.body), (200, "{\"id\":null,\"ok\":true,\"subscribers\":0}\n"));
+}
+
+#[test]
+fn a_plain_publish_that_is_refused_says_why() {
+    let dir = TempDir::new();
+    let server = start_with_token(2, &dir);
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let mut http = Http::connect(&server);
+    let large = format!(r#"{{"channel":"a","event":"e","data":"{}"}}"#, "x".repeat(256 * 1024));
+    for (body, status, id, code) in [
+        ("no JSON", 400, "null", "malformed_request"),
+        (r#"{"id":7,"channel":"a","event":"e","exlude":"1.1"}"#, 400, "7", "malformed_request"),
+        (r#"{"id":7,"command":"publish","channel":"a","event":"e"}"#, 400, "7", "malformed_request"),
+        (r#"{"id":7,"event":"e"}"#, 400, "7", "missing_member"),
+        (r#"{"channel":"a b","event":"e"}"#, 400, "null", "invalid_channel"),
+        (r#"{"channel":"a","event":"socket:e"}"#, 400, "null", "reserved_event"),
+        (&large, 413, "null", "too_large"),
+    ] {
+        let refused = http.publish_with_token(body);
+        assert_eq!(refused.status, status, "{:.100}: {}", body, refused.body);
+        let start = format!(r#"{{"id":{id},"ok":false,"code":"{code}","error":""#);
+        assert!(refused.body.starts_with(&start), "{:.100}: {}", body, refused.body);
+        assert_eq!(
+            refused.body.contains("the nearest is \\\"exclude\\\""),
+            body.contains("exlude"),
+            "{}",
+            refused.body
+        );
+    }
+    assert_eq!(Http::connect(&server).publish_with_token(&"x".repeat(1024 * 1024 + 1)).status, 413);
+    let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
+    for (head, status, code) in [
+        (String::new(), 401, "token_required"),
+        ("Authorization: Bearer app:hunter2-hunter2-hunter2\r\n".into(), 401, "token_invalid"),
+        ("Authorization: Bearer hunter2-hunter2-hunter2\r\n".into(), 401, "token_invalid"),
+        (format!("{bearer}X-Forwarded-For: 127.0.0.1\r\n"), 403, "not_local"),
+        (format!("{bearer}x-forwarded-proto: https\r\n"), 403, "not_local"),
+        (format!("{bearer}Forwarded: for=127.0.0.1\r\n"), 403, "not_local"),
+        (format!("{bearer}Via: 1.1 nginx\r\n"), 403, "not_local"),
+    ] {
+        // Where a body is not read the connection ends.
+        let refused = Http::connect(&server).publish_plain(&head, r#"{"channel":"a","event":"e"}"#);
+        assert_eq!(refused.status, status, "{head}: {}", refused.body);
+        assert!(refused.body.contains(&format!(r#""code":"{code}""#)), "{head}: {}", refused.body);
+        let challenges = refused.head.to_ascii_lowercase().contains("www-authenticate: bearer");
+        assert_eq!(challenges, status == 401, "{}", refused.head);
+    }
+    assert!(http.get("/metrics").body.contains("\ncorecast_http_auth_failures_total 3\n"));
+    assert_eq!(http.get("/publish").status, 405);
+    client.expect_nothing_before_pong();
+    assert!(!server.stderr().contains(TOKEN));
+}
+
+#[test]
+fn a_stopping_server_refuses_a_plain_publish() {
+    let dir = TempDir::new();
+    let mut server = start_with_token(1, &dir);
+    let mut client = RawClient::connect(&server);
+    let mut http = Http::connect(&server);
+    assert_eq!(http.get("/ready").status, 200);
+    server.signal(Signal::TERM);
+    client.expect_close(1012);
+    let refused = http.publish_with_token(r#"{"id":7,"channel":"a","event":"e"}"#);
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.body.starts_with(r#"{"id":7,"ok":false,"code":"going_down""#), "{}", refused.body);
+    drop(client);
+    assert!(server.wait().success());
+}
+
+#[test]
+fn without_a_token_there_is_no_plain_publish_and_a_reload_changes_that() {
+    let dir = TempDir::new();
+    let (file, token) = (dir.path().join("corecast.toml"), dir.path().join("token"));
+    let write = |path: &std::path::Path, text: &str| std::fs::write(path, text).expect("a temporary file");
+    write(&file, "");
+    let server = Server::options(1).arg("--http", "127.0.0.1:0").arg("--config", file.display()).start();
+    let publish = || Http::connect(&server).publish_with_token(r#"{"channel":"a","event":"e"}"#);
+    let refused = publish();
+    assert_eq!(refused.status, 404, "{}", refused.body);
+    assert!(refused.body.contains("--publish-token-file"), "{}", refused.body);
+    let reload = |keys: &str| {
+        write(&file, &format!("publish-token-file = {token:?}\n{keys}"));
+        let reloaded = server.run(&["reload"]);
+        String::from_utf8_lossy(&[reloaded.stdout, reloaded.stderr].concat()).into_owned()
+    };
+    write(&token, TOKEN);
+    assert!(reload("").contains("publish-token-file: none → "));
+    assert_eq!(publish().status, 200);
+    write(&token, "another-token-of-some-length");
+    assert!(reload("").contains("(another key)"));
+    assert_eq!(publish().status, 401);
+    // A signing key is not a token.
+    for keys in ["key = \"app:another-token-of-some-length\"", "key = \"another:token-of-some-length\""] {
+        write(&token, keys.split('"').nth(1).and_then(|key| key.strip_prefix("app:").or(Some(key))).expect("a key"));
+        let refused = reload(keys);
+        assert!(refused.contains("holds the signing key"), "{refused}");
+    }
+    assert_eq!(publish().status, 401);
 }

@@ -45,18 +45,26 @@ impl Parser {
         let Some(object) = Object::of(document) else {
             return refused("the line is not a JSON object");
         };
-        match object.find("id") {
-            Some(id) if id.raw.len() > ID_BYTES_MAX => refused("id is longer than 256 bytes"),
-            id => Line { id: id.map_or("null", |id| id.raw), command: object.command() },
+        object.line(Object::command)
+    }
+
+    /// Reads the members of this operation, without `id` and `command`, from the body of an HTTP request.
+    pub fn members<'a>(&mut self, operation: &Declaration, body: &'a [u8]) -> Result<Command<'a>, Refusal> {
+        self.object(body)?.operation(operation, &[])
+    }
+
+    /// Reads a request of this operation, without `command`, from the body of an HTTP request.
+    pub fn body<'a>(&mut self, operation: &Declaration, body: &'a [u8]) -> Line<'a> {
+        match self.object(body) {
+            Ok(object) => object.line(|object| object.operation(operation, &["id"])),
+            Err(refusal) => Line { id: "null", command: Err(refusal) },
         }
     }
 
-    /// Reads the members of this operation, without `id` and `command`, from a JSON object.
-    pub fn members<'a>(&mut self, operation: &Declaration, text: &'a [u8]) -> Result<Command<'a>, Refusal> {
-        let text = std::str::from_utf8(text).map_err(|_| Refusal::malformed("the body is not valid UTF-8"))?;
+    fn object<'a>(&mut self, body: &'a [u8]) -> Result<Object<'_, 'a>, Refusal> {
+        let text = std::str::from_utf8(body).map_err(|_| Refusal::malformed("the body is not valid UTF-8"))?;
         let document = self.reader.read(text).ok_or(Refusal::malformed("the body is not valid JSON"))?;
-        let object = Object::of(document).ok_or(Refusal::malformed("the body is not a JSON object"))?;
-        object.operation(operation, &[])
+        Object::of(document).ok_or(Refusal::malformed("the body is not a JSON object"))
     }
 }
 
@@ -122,6 +130,14 @@ impl<'r, 'a> Object<'r, 'a> {
         };
         let members = document.object()?.map(|(key, value)| (name(key), value)).collect();
         Some(Object { document, members })
+    }
+
+    /// The request, with its `id`.
+    fn line(&self, command: impl FnOnce(&Self) -> Result<Command<'a>, Refusal>) -> Line<'a> {
+        match self.find("id") {
+            Some(id) if id.raw.len() > ID_BYTES_MAX => refused("id is longer than 256 bytes"),
+            id => Line { id: id.map_or("null", |id| id.raw), command: command(self) },
+        }
     }
 
     /// Of two members with one name, the last.
@@ -321,6 +337,25 @@ mod tests {
         check(r#""command":"ping","idd":1e999"#, r#"ping has no member "idd"; the nearest is "id""#);
         check(r#""command":"ping","\u0069d\"":1"#, r#"ping has no member "id\""; the nearest is "id""#);
         check_code(r#"{"id":1,"command":"pong","x":1}"#, "1", "unknown_command");
+    }
+
+    #[test]
+    fn a_body_is_a_request_without_its_command() {
+        let check = |body: &str, id: &str, expected: &str| {
+            let mut parser = Parser::default();
+            let Line { id: found, command } = parser.body(&PUBLISH, body.as_bytes());
+            let text = command.map_or_else(|refusal| refusal.text().into_owned(), |_| "ok".into());
+            assert_eq!((found, text.as_str()), (id, expected), "{body}");
+        };
+        check(r#"{"channel":"a","event":"e","id":[1, "x"]}"#, r#"[1, "x"]"#, "ok");
+        check(r#"{"channels":["a"],"event":"e","data":1,"exclude":"1.1"}"#, "null", "ok");
+        let unknown = r#"publish has no member "idd"; the nearest is "id""#;
+        check(r#"{"channel":"a","event":"e","idd":1}"#, "null", unknown);
+        let command = r#"{"id":1,"command":"publish","channel":"a","event":"e"}"#;
+        check(command, "1", r#"publish has no member "command"; the nearest is "channel""#);
+        let long = format!(r#"{{"id":"{}","channel":"a","event":"e"}}"#, "x".repeat(ID_BYTES_MAX));
+        check(&long, "null", "id is longer than 256 bytes");
+        check("[]", "null", "the body is not a JSON object");
     }
 
     #[test]

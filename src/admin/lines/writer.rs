@@ -29,8 +29,13 @@ pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
 
 /// `{"id":…,"ok":false,"code":"…","error":"…"}`
 pub fn refused(out: &mut Vec<u8>, id: &str, refusal: &Refusal) {
-    let _ = write!(out, r#"{{"id":{id},"ok":false,"code":"{}","error":""#, refusal.code());
-    json::escape_into(out, &refusal.text());
+    error(out, id, refusal.code(), &refusal.text());
+}
+
+/// The same, of a code and a text.
+pub fn error(out: &mut Vec<u8>, id: &str, code: &str, text: &str) {
+    let _ = write!(out, r#"{{"id":{id},"ok":false,"code":"{code}","error":""#);
+    json::escape_into(out, text);
     out.extend_from_slice(b"\"}\n");
 }
 

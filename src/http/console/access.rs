@@ -217,7 +217,7 @@ const _: () = assert!(TICKS_PER_S == 10, "`admit` counts in tenths of a second")
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ConsoleKey;
+    use crate::config::AccessKey;
     use crate::hub::admission::bucket::FILL_TICKS;
     use axum::http::{HeaderName, HeaderValue};
 
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn keyed() -> Door {
-        let key = ConsoleKey { path: "/x".into(), secret: "a-key-of-some-length".into() };
+        let key = AccessKey { path: "/x".into(), secret: "a-key-of-some-length".into() };
         Door::new(&Console { is_on: true, key: Some(key) }, false)
     }
 

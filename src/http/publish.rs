@@ -1,0 +1,256 @@
+//! `POST /publish`: the admin command `publish` over HTTP. The body is the request without `command`, the answer is the reply.
+//!
+//! Access needs the token of `--publish-token-file`. HTTP has no TLS here, so a token is accepted only from loopback, and not
+//! from a proxy on this machine.
+
+use super::body::{self, Unread};
+use super::serving::Peer;
+use super::shards::Unavailable;
+use super::{Face, JSON};
+use crate::admin::lines::writer;
+use crate::api::publish::PUBLISH;
+use crate::api::{Command, Refusal};
+use crate::config::AccessKey;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, FORWARDED, RETRY_AFTER, VIA, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A digest of the token. Comparing digests takes a time that says nothing about the token.
+pub struct Token(Vec<u8>);
+
+impl Token {
+    /// That of a token file.
+    pub fn of(key: &AccessKey) -> Token {
+        Token(digest(key.secret.as_bytes()).finalize().into_bytes().to_vec())
+    }
+
+    fn is(&self, given: &[u8]) -> bool {
+        digest(given).verify_slice(&self.0).is_ok()
+    }
+}
+
+fn digest(token: &[u8]) -> Hmac<Sha256> {
+    let keyed = Hmac::<Sha256>::new_from_slice(b"corecast publish");
+    keyed.expect("HMAC takes keys of every length (RFC 2104)").chain_update(token)
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    /// For programs.
+    code: &'static str,
+    /// For people.
+    error: Cow<'static, str>,
+}
+
+/// `POST /publish`
+pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Response {
+    let from = request.extensions().get::<Peer>().map(|peer| peer.0);
+    if let Err(refused) = judge(face.held().publish_token.as_ref(), from, request.headers()) {
+        face.count(|counters| counters.http_auth_failures += u64::from(refused.status == StatusCode::UNAUTHORIZED));
+        tracing::debug!(code = refused.code, "a request to /publish is refused");
+        return respond("null", Err(refused));
+    }
+    let body = match body::read(request).await {
+        Ok(body) => body,
+        Err(unread) => return respond("null", Err(unread.into())),
+    };
+    let (id, command) = {
+        let line = face.readers().members.body(&PUBLISH, &body);
+        (line.id, line.command)
+    };
+    let answer = async {
+        let publish = match command? {
+            Command::Publish(publish) => publish.into_owned(),
+            Command::Request(_) => return Err(Unavailable::Closed.into()),
+        };
+        let subscribers = face.shards()?.publish(vec![publish]).await?;
+        face.count(|counters| counters.http_publishes += 1);
+        Ok(subscribers)
+    };
+    respond(id, answer.await)
+}
+
+fn judge(token: Option<&Token>, from: Option<IpAddr>, headers: &HeaderMap) -> Result<(), Refused> {
+    let Some(token) = token else {
+        let why = "POST /publish needs a token: --publish-token-file names its file";
+        return Err(Refused::new(StatusCode::NOT_FOUND, "no_token_file", why));
+    };
+    let is_local = from.is_some_and(|from| from.to_canonical().is_loopback());
+    if !is_local || is_forwarded(headers) {
+        let why = "over plain HTTP, POST /publish is accepted from this machine only, and not through a proxy";
+        return Err(Refused::new(StatusCode::FORBIDDEN, "not_local", why));
+    }
+    match bearer(headers) {
+        Some(given) if token.is(given) => Ok(()),
+        Some(_) => Err(Refused::new(StatusCode::UNAUTHORIZED, "token_invalid", "the token is wrong")),
+        None => {
+            let why = "the header Authorization: Bearer TOKEN is missing";
+            Err(Refused::new(StatusCode::UNAUTHORIZED, "token_required", why))
+        }
+    }
+}
+
+/// Whether a proxy says that it forwards the request.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name == FORWARDED || name == VIA || name.as_str().starts_with("x-forwarded-"))
+}
+
+/// The token of the only `Authorization`. The scheme's case does not matter (RFC 9110 §11.1).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else { return None };
+    let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+/// A line of the admin socket, with a status.
+fn respond(id: &str, answer: Result<u64, Refused>) -> Response {
+    let mut line = Vec::new();
+    let status = match answer {
+        Ok(subscribers) => {
+            writer::published(&mut line, id, subscribers);
+            StatusCode::OK
+        }
+        Err(Refused { status, code, error }) => {
+            writer::error(&mut line, id, code, &error);
+            status
+        }
+    };
+    let mut response = (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], line).into_response();
+    let more = match status {
+        StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, "1")),
+        _ => None,
+    };
+    response.headers_mut().extend(more.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    response
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, error: impl Into<Cow<'static, str>>) -> Refused {
+        Refused { status, code, error: error.into() }
+    }
+}
+
+impl From<Unread> for Refused {
+    fn from(unread: Unread) -> Refused {
+        match unread {
+            Unread::TooLarge => Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", unread.to_string()),
+            Unread::Broken => Refused::new(StatusCode::BAD_REQUEST, "malformed_request", unread.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        let status = match refusal {
+            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Refused::new(status, refusal.code(), refusal.text().into_owned())
+    }
+}
+
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Refused {
+        match unavailable {
+            Unavailable::Overloaded => {
+                Refused::new(StatusCode::TOO_MANY_REQUESTS, "unavailable", "too many requests are outstanding")
+            }
+            Unavailable::Closed => {
+                Refused::new(StatusCode::SERVICE_UNAVAILABLE, "going_down", "the server is going down")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderName;
+
+    #[test]
+    fn the_token_is_compared_whole() {
+        let token = Token::of(&AccessKey { path: "/x".into(), secret: "a-token-of-some-length".into() });
+        assert!(token.is(b"a-token-of-some-length"));
+        for wrong in ["", "a-token-of-some-lengt", "a-token-of-some-length2", " a-token-of-some-length"] {
+            assert!(!token.is(wrong.as_bytes()), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_accepted_from_loopback_only() {
+        let token = Token::of(&AccessKey { path: "/x".into(), secret: "a-token-of-some-length".into() });
+        let bearer = ("authorization", "Bearer a-token-of-some-length");
+        let check = |token: Option<&Token>, from: &str, given: &[(&'static str, &'static str)], expected: &str| {
+            let from = from.parse().expect("an address");
+            let judged = judge(token, Some(from), &headers(given));
+            let verdict =
+                judged.map_or_else(|refused| format!("{} {}", refused.status.as_u16(), refused.code), |()| "ok".into());
+            assert_eq!(verdict, expected, "{from} {given:?}");
+        };
+        for from in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            check(Some(&token), from, &[bearer], "ok");
+            check(Some(&token), from, &[bearer, ("via", "1.1 x")], "403 not_local");
+            check(Some(&token), from, &[], "401 token_required");
+            check(Some(&token), from, &[("authorization", "Bearer x")], "401 token_invalid");
+            check(None, from, &[bearer], "404 no_token_file");
+        }
+        for from in ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1"] {
+            check(Some(&token), from, &[bearer], "403 not_local");
+        }
+    }
+
+    #[test]
+    fn an_overload_is_429_and_a_stop_is_503() {
+        let check = |unavailable: Unavailable, status: u16| {
+            let response = respond("7", Err(unavailable.into()));
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+                (status, &HeaderValue::from_static("1"))
+            );
+        };
+        check(Unavailable::Overloaded, 429);
+        check(Unavailable::Closed, 503);
+    }
+
+    #[track_caller]
+    fn headers(given: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = given.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let mut headers = HeaderMap::new();
+        pairs.for_each(|(name, value)| _ = headers.append(name, value));
+        headers
+    }
+
+    #[test]
+    fn one_bearer_token_is_taken() {
+        let check = |given: &[&'static str], expected: Option<&str>| {
+            let given: Vec<_> = given.iter().map(|value| ("authorization", *value)).collect();
+            assert_eq!(bearer(&headers(&given)), expected.map(str::as_bytes), "{given:?}");
+        };
+        check(&["Bearer x"], Some("x"));
+        check(&["bearer x y"], Some("x y"));
+        check(&[], None);
+        check(&["Bearer"], None);
+        check(&["Basic x:yzzzzzz"], None);
+        check(&["Bearer x", "Bearer x"], None);
+    }
+
+    #[test]
+    fn what_a_proxy_adds_is_noticed() {
+        let check = |name, expected| assert_eq!(is_forwarded(&headers(&[(name, "")])), expected, "{name}");
+        for name in ["forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-"] {
+            check(name, true);
+        }
+        check("host", false);
+        check("x-forward", false);
+    }
+}
