@@ -41,9 +41,9 @@ pub trait Flag: Default {
 }
 
 impl<W: Wake, F: Flag> Doorbell<W, F> {
-    /// The doorbell of one of `shards` shards, which sleeps until `waker` wakes it.
-    pub fn new(waker: W, shards: usize) -> Doorbell<W, F> {
-        Doorbell { rung: F::default(), waker, refused: (0..shards).map(|_| F::default()).collect() }
+    /// The doorbell of one of `peers` peers, which sleeps until `waker` wakes it.
+    pub fn new(waker: W, peers: usize) -> Doorbell<W, F> {
+        Doorbell { rung: F::default(), waker, refused: (0..peers).map(|_| F::default()).collect() }
     }
 
     /// Wakes the shard, if it was not woken since it last looked. Returns whether a system call was made.

@@ -38,12 +38,12 @@ struct Wire {
 }
 
 impl Mesh {
-    /// The place of shard `me`.
+    /// The place of shard `me`. A peer has an inbox and a doorbell, and today every peer is a shard.
     pub fn new(me: ShardId, inbox: Receiver<Mail>, inboxes: Box<[Sender<Mail>]>, doorbells: Arc<[Doorbell]>) -> Mesh {
-        let shards = inboxes.len();
-        let mailed = vec![false; shards].into();
+        let peers = inboxes.len();
+        let mailed = vec![false; peers].into();
         let wire = Wire { me, inboxes, doorbells, mailed, own: VecDeque::new(), taken: 0, sent: 0, refused: 0 };
-        Mesh { me, inbox, outgoing: Outgoing::new(shards), wire }
+        Mesh { me, inbox, outgoing: Outgoing::new(peers), wire }
     }
 
     /// Sends behind the letters that wait for the same peer.

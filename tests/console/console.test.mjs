@@ -153,9 +153,9 @@ test("search finds a channel by its prefix or by any part of its name", async ()
   const subscriber = await subscribe(server, ...names, "needle/<b>:in;hay".replace(/[<>]/g, "@"));
   await until("all of them", async () => (await ask(server, "channel", names[59])).subscribers > 0);
   const { page, errors, close } = await open(server, { view: "#channels" });
-  await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr").length === 50);
+  await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr:not(.details)").length === 50);
   await page.click("#channels-more");
-  await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr").length >= 61);
+  await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr:not(.details)").length >= 61);
   const found = async (text, how) => {
     await page.selectOption("#channels-search select", how);
     await page.fill("#channels-search input", text);
@@ -165,6 +165,10 @@ test("search finds a channel by its prefix or by any part of its name", async ()
   };
   assert.deepEqual(await found("IN;ha", "contains"), ["needle/@b@:in;hay"]);
   assert.deepEqual((await found("room:1", "prefix")).sort(), names.filter((name) => name.startsWith("room:1")));
+  assert.deepEqual(await found("room:07", "prefix"), ["room:07"]);
+  await page.click("#channels-rows button[aria-expanded]");
+  await page.waitForSelector("#channels-rows .details li");
+  assert.match(await page.textContent("#channels-rows .details li code"), /^[0-9a-f]{8}-/);
   assert.deepEqual(await found("oom:1", "prefix"), []);
   assert.match(await page.textContent("#channels-empty"), /No channel/);
   subscriber.kill();
@@ -220,7 +224,7 @@ test("the debug panel signs for a private channel, publishes, and shows the fram
 
   await page.fill("#debug-publish textarea", "{no");
   await page.click("#debug-publish [type=submit]");
-  await page.waitForFunction(() => document.querySelector("#debug-published").textContent.includes("no JSON"));
+  await page.waitForFunction(() => document.querySelector("#debug-published").textContent.includes("not valid JSON"));
 
   // While the log is paused, frames wait. The oldest are dropped beyond a limit, which the page shows.
   await page.click("#log-pause");

@@ -2,9 +2,11 @@
 
 import { get } from "./api.js";
 import { byId, h, show } from "./dom.js";
-import { whole } from "./numbers.js";
+import { age, whole } from "./numbers.js";
 
 const LIMIT = 50;
+/** Subscribers of one channel that are shown. */
+const SUBSCRIBERS_MAX = 50;
 let asked = 0;
 let [after, searched, shown] = [undefined, 0, 0];
 
@@ -33,7 +35,7 @@ export async function load(isMore, watch) {
     after = page.next ?? undefined;
     searched += page.searched;
     shown += page.channels.length;
-    const rows = page.channels.map((entry) => row(entry, watch));
+    const rows = page.channels.flatMap((entry) => row(entry, watch));
     if (isMore) byId("channels-rows").append(...rows);
     else byId("channels-rows").replaceChildren(...rows);
     const more = after === undefined ? "" : ", and there are more";
@@ -49,12 +51,39 @@ export async function load(isMore, watch) {
 }
 
 function row({ channel, subscribers }, watch) {
+  const details = h("tr", { class: "details", hidden: true }, h("td", { colspan: 3 }));
+  const open = h("button", { type: "button", "aria-expanded": "false", "aria-label": `Subscribers of ${channel}` }, "Subscribers");
+  open.addEventListener("click", () => {
+    details.hidden = !details.hidden;
+    open.setAttribute("aria-expanded", String(!details.hidden));
+    if (!details.hidden) list(channel, details.firstChild);
+  });
   const button = h("button", { type: "button", onclick: () => watch(channel), "aria-label": `Watch ${channel}` }, "Watch");
-  return h(
+  const line = h(
     "tr",
     {},
     h("td", { "data-label": "Channel" }, h("code", {}, channel)),
     h("td", { "data-label": "Subscribers", class: "number" }, whole(subscribers)),
-    h("td", { class: "actions" }, button),
+    h("td", { class: "actions" }, open, button),
   );
+  return [line, details];
+}
+
+/** Shows the first subscribers of a channel. A page can be shorter than its limit, so pages are read until there are enough. */
+async function list(channel, cell) {
+  try {
+    let [found, after] = [[], undefined];
+    do {
+      const page = await get("subscribers", { channel, after, limit: SUBSCRIBERS_MAX });
+      found = found.concat(page.subscribers);
+      after = page.next ?? undefined;
+    } while (after !== undefined && found.length < SUBSCRIBERS_MAX);
+    const items = found.slice(0, SUBSCRIBERS_MAX).map(({ socket_id, address, age_s }) =>
+      h("li", {}, h("code", {}, socket_id), ` ${address ?? "unknown"}, ${age(age_s)}`),
+    );
+    const rest = (found.length > SUBSCRIBERS_MAX || after !== undefined) && h("li", {}, "and more");
+    cell.replaceChildren(found.length > 0 ? h("ul", { class: "chips" }, ...items, rest) : "It has no subscribers now.");
+  } catch (error) {
+    cell.textContent = `That did not work: ${error.message}.`;
+  }
 }
