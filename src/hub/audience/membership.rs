@@ -23,16 +23,8 @@ impl Audiences {
     /// count.
     pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Change {
         let audience = self.table.find_or_enter(channel, hash, Kind::Native);
-        let member = &mut self.members[slot as usize];
-        match member.subscription(audience) {
-            Some(subscription) => {
-                subscription.is_wanted = true;
-                subscription.pending += 1;
-            }
-            None => {
-                member.subscriptions.push(Subscription { audience, position: NOT_LIVE, is_wanted: true, pending: 1 });
-                self.table.add_interest(audience);
-            }
+        if self.members[slot as usize].want(audience) {
+            self.table.add_interest(audience);
         }
         let cause = Cause::Client(self.reserve(slot));
         self.change(slot, audience, cause)
@@ -89,12 +81,14 @@ impl Audiences {
         }
         self.remove_subscriber(member.slot, audience, port);
         let name = self.table.get(audience).name().clone();
-        let subscriptions = &mut self.members[member.slot as usize].subscriptions;
-        if let Some(at) = subscriptions.iter().position(|subscription| subscription.audience == audience) {
-            let subscription = &mut subscriptions[at];
+        let entry = &mut self.members[member.slot as usize];
+        if let Some(subscription) = entry.subscription(audience) {
             subscription.pending -= 1;
-            if subscription.pending == 0 && !subscription.is_wanted {
-                subscriptions.swap_remove(at);
+            if subscription.pending == 0
+                && !subscription.is_wanted
+                && let Some(at) = entry.subscriptions.find(audience)
+            {
+                entry.subscriptions.swap_remove(at);
                 self.table.remove_interest(audience);
             }
         }
@@ -129,7 +123,7 @@ impl Audiences {
         let &Subscription { audience, is_wanted, .. } = self.members[slot as usize].subscriptions.last()?;
         self.remove_subscriber(slot, audience, port);
         let change = is_wanted.then(|| self.change(slot, audience, Cause::Left));
-        self.members[slot as usize].subscriptions.pop();
+        self.members[slot as usize].pop();
         self.table.remove_interest(audience);
         change
     }
@@ -140,10 +134,7 @@ impl Audiences {
     }
 
     fn give_up(&mut self, slot: Slot, audience: u32, cause: Cause) -> Change {
-        if let Some(subscription) = self.members[slot as usize].subscription(audience) {
-            subscription.is_wanted = false;
-            subscription.pending += 1;
-        }
+        self.members[slot as usize].give_up(audience);
         self.change(slot, audience, cause)
     }
 

@@ -25,7 +25,6 @@ pub use delivery::Delivered;
 use member::Member;
 use pages::Pages;
 pub use replies::REPLY_BYTES;
-use smallvec::SmallVec;
 use table::Table;
 
 /// The dialect and compression of a subscriber. Subscribers of one channel with different kinds receive different bytes.
@@ -130,7 +129,6 @@ impl Audiences {
     pub fn forget(&mut self, slot: Slot) {
         let member = &mut self.members[slot as usize];
         debug_assert!(member.is_muted && member.subscriptions.is_empty());
-        member.subscriptions = SmallVec::new();
         member.is_muted = false;
         self.muted -= 1;
     }
@@ -153,7 +151,7 @@ impl Audiences {
     /// Channels that a connection is subscribed to.
     pub fn channels_of(&self, slot: Slot) -> impl Iterator<Item = &ChannelName> {
         let member = self.members.get(slot as usize);
-        let subscriptions = member.map_or(&[][..], |member| &member.subscriptions);
+        let subscriptions = member.map_or(&[][..], |member| &*member.subscriptions);
         subscriptions.iter().filter(|subscription| subscription.is_live()).map(|subscription| {
             let audience = self.table.get(subscription.audience);
             audience.name()
