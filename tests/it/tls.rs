@@ -405,7 +405,7 @@ fn a_certificate_that_expires_is_warned_of() {
     Pair::expiring(pair.cert.parent().expect("a directory"), 5 * day + day / 2);
     Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
     assert_eq!(stat(&server, "tls_certificate_days"), 5);
-    let warning = format!("the certificate in {} expires in 5 days: renew it, then reload", pair.cert.display());
+    let warning = format!("the certificate in {} expires in 5 days; renew it, then reload", pair.cert.display());
     eventually("it is logged", || server.stderr().contains(&warning));
 
     let mut check = corecast(&["serve", "--check-config", "--max-connections", "50", "--tls-cert"]);
