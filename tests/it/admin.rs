@@ -20,7 +20,7 @@ for_shards!(
     data_arrives_byte_for_byte,
     event_names_arrive_as_published,
     publish_to_several_channels,
-    exclude_leaves_one_out,
+    an_excluded_connection_does_not_receive_the_message,
     malformed_requests,
     unknown_members_are_refused,
     unknown_commands,
@@ -38,7 +38,7 @@ for_shards!(
     unsubscribe_by_the_admin,
     the_busiest_channels,
     stats_of_the_server_and_each_shard,
-    gauges_are_what_the_listing_adds_up_to,
+    gauges_equal_the_sum_of_the_listing,
     bad_lines_are_answered_and_the_next_is_read,
     lines_split_anywhere,
     a_line_beyond_the_limit_closes,
@@ -103,7 +103,7 @@ fn publish_counts_and_delivers(shards: usize) {
         }
         client.expect(&message("order.paid", "user:13", r#"{"id":42}"#));
     }
-    // Exact as soon as `unsubscribed` was sent; who is still there hears each of the others leave.
+    // Exact as soon as `unsubscribed` was sent; connections that remain receive the messages after each departure.
     for n in 0..clients.len() {
         clients[n].unsubscribe("user:13");
         assert_eq!(admin.publish("user:13", "left", json!(n)), 11 - n as u64);
@@ -243,15 +243,15 @@ fn publish_to_several_channels(shards: usize) {
     }
 }
 
-fn exclude_leaves_one_out(shards: usize) {
+fn an_excluded_connection_does_not_receive_the_message(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
     let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(&server)).collect();
     for client in &mut clients {
         client.subscribe("user:13");
     }
-    let mut outsider = Client::connect(&server);
-    outsider.subscribe("user:14");
+    let mut other = Client::connect(&server);
+    other.subscribe("user:14");
     let mut publish = |channels: Value, exclude: &str, data: u64| {
         let request = json!({"id": 1, "command": "publish", "channels": channels, "event": "e", "data": data, "exclude": exclude});
         admin.ok(request)["subscribers"].as_u64().expect("a number")
@@ -268,18 +268,18 @@ fn exclude_leaves_one_out(shards: usize) {
             }
         }
     }
-    // Live and not subscribed; unknown; and once it has left.
-    for spelling in [outsider.socket_id.clone(), second_spelling(&outsider.socket_id), UNKNOWN_ID.into()] {
+    // Connected and not subscribed; unknown; and after it has left the channel.
+    for spelling in [other.socket_id.clone(), second_spelling(&other.socket_id), UNKNOWN_ID.into()] {
         data += 1;
         assert_eq!(publish(json!(["user:13"]), &spelling, data), 6);
         for client in &mut clients {
             client.expect(&message("e", "user:13", &data.to_string()));
         }
     }
-    // It is left out of each of several channels, and of none but those it hears.
+    // It is excluded from each of several channels to which it is subscribed.
     let id = clients[0].socket_id.clone();
     assert_eq!(publish(json!(["user:13", "user:14"]), &id, 100), 6);
-    outsider.expect(&message("e", "user:14", "100"));
+    other.expect(&message("e", "user:14", "100"));
     for client in &mut clients[1..] {
         client.expect(&message("e", "user:13", "100"));
     }
@@ -288,7 +288,7 @@ fn exclude_leaves_one_out(shards: usize) {
     for client in &mut clients[1..] {
         client.expect(&message("e", "user:13", "101"));
     }
-    for client in clients.iter_mut().chain([&mut outsider]) {
+    for client in clients.iter_mut().chain([&mut other]) {
         client.expect_nothing_before_pong();
     }
     // Excluded messages among others, pipelined: only they are missing.
@@ -312,7 +312,7 @@ fn malformed_requests(shards: usize) {
     let mut admin = Admin::connect(&server);
     let mut client = Client::connect(&server);
     client.subscribe("c");
-    // Not a JSON object, so there is no id to echo.
+    // Not a JSON object: the reply has no id to echo.
     for line in [
         "",
         " ",
@@ -591,7 +591,7 @@ fn channels_by_pages(shards: usize) {
     };
     for limit in [1, 2, 3, 7, 39, 40, 41, 1000] {
         check(pages(&mut admin, &json!({"id": 1, "command": "channels"}), "channels", limit), "", limit);
-        for prefix in ["", "room:", "user:1", "user:13", "none"] {
+        for prefix in ["", "room:", "user:1", "user:13", "unused"] {
             let request = json!({"id": 1, "command": "channels", "prefix": prefix});
             check(pages(&mut admin, &request, "channels", limit), prefix, limit);
         }
@@ -665,7 +665,7 @@ fn subscribers_by_pages(shards: usize) {
             assert!(item["age_s"].as_u64().is_some_and(|age| age < 300), "{item}");
         }
     }
-    // Between the pages, others come and go.
+    // Between the pages, other subscribers come and go.
     let (mut request, mut seen) = (request.clone(), Vec::new());
     request["limit"] = 3.into();
     for n in (2..).step_by(4) {
@@ -739,14 +739,14 @@ fn disconnect_closes(shards: usize) {
             request[name] = value.clone();
         }
         assert_eq!(admin.request(request), json!({"id": 3, "ok": true}));
-        // What was published before arrives before.
+        // Messages published before arrive before the close.
         client.expect(&message("e", "c", "1"));
         let found = client.expect_close(code);
         assert!(reason.is_none_or(|reason| reason == found), "reason {found:?} instead of {reason:?}");
         let id = client.socket_id.clone();
         drop(client);
         eventually("a disconnected connection is not found", || !admin.knows(&id));
-        eventually("a disconnected connection does not subscribe", || admin.subscribers("c") == 1);
+        eventually("a disconnected connection is not a subscriber", || admin.subscribers("c") == 1);
         let again = json!({"id": 3, "command": "disconnect", "socket_id": id});
         admin.refused(&again.to_string(), json!(3), "not_found");
         bystander.expect(&message("e", "c", "1"));
@@ -768,7 +768,7 @@ fn unsubscribe_by_the_admin(shards: usize) {
         let spelling = if round % 2 == 0 { client.socket_id.clone() } else { second_spelling(&client.socket_id) };
         let request = json!({"id": 4, "command": "unsubscribe", "socket_id": spelling, "channel": "user:13"});
         assert_eq!(admin.request(request.clone()), json!({"id": 4, "ok": true}));
-        // None arrives after its reply.
+        // No message arrives after its reply.
         assert_eq!(admin.publish("user:13", "e", json!(1)), 0);
         assert_eq!(admin.publish("user:14", "e", json!(2)), 1);
         client.expect(&unsubscribed("user:13"));
@@ -796,7 +796,7 @@ fn the_busiest_channels(shards: usize) {
         for _ in 0..messages(n) {
             admin.publish(&format!("c{n:02}"), "e", json!(1));
         }
-        admin.publish("empty", "e", json!(1));
+        admin.publish("unused", "e", json!(1));
     }
     let mut busiest = |request: Value, range: Vec<u64>| {
         let item = |n| json!({"channel": format!("c{n:02}"), "subscribers": n + 1, "messages": messages(n)});
@@ -807,11 +807,11 @@ fn the_busiest_channels(shards: usize) {
     busiest(json!({"id": 1, "command": "busiest"}), (10..30).rev().collect());
     busiest(json!({"id": 1, "command": "busiest", "by": "subscribers", "limit": 1}), vec![29]);
     busiest(json!({"id": 1, "command": "busiest", "limit": 1000}), (0..30).rev().collect());
-    // Who had most, and last: so however much has been forgotten since.
+    // The channel with most messages had the last one too, so the decay of recent messages does not matter.
     busiest(json!({"id": 1, "command": "busiest", "by": "messages", "limit": 1}), vec![0]);
 }
 
-/// Those of this machine are counted where they are limited.
+/// Connections from this machine are counted if the limit applies to them.
 #[test]
 fn the_busiest_addresses() {
     let server = Server::options(2).arg("--max-connections-per-address", 100).start();
@@ -854,7 +854,7 @@ fn stats_of_the_server_and_each_shard(shards: usize) {
 }
 
 /// The totals that a shard keeps, beside each connection asked one by one.
-fn gauges_are_what_the_listing_adds_up_to(shards: usize) {
+fn gauges_equal_the_sum_of_the_listing(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
     let check = |admin: &mut Admin, upgrading: u64| {
@@ -940,7 +940,7 @@ fn a_line_beyond_the_limit_closes(shards: usize) {
         let mut admin = Admin::connect(&server);
         admin.write_anyway(format!("{{\"id\":1,\"command\":\"ping\"}}\n{}{end}", "x".repeat(2 * 1024 * 1024)));
         assert_eq!(admin.line(), r#"{"id":1,"ok":true}"#);
-        // It may say why before it closes.
+        // The server may send the reason before it closes.
         if let Some(reply) = admin.try_line() {
             assert_refused("a line of 2 MiB", &reply, json!(null), "too_large");
             assert_eq!(admin.try_line(), None, "the connection is closed");
@@ -955,7 +955,7 @@ fn an_end_that_comes_together_with_half_a_line_is_noticed(shards: usize) {
     let mut admin = Admin::connect(&server);
     admin.ok(json!({"id": 1, "command": "ping"}));
     server.signal(Signal::STOP);
-    eventually("all threads stand still", || server.is_stopped());
+    eventually("all threads are stopped", || server.is_stopped());
     admin.write(r#"{"id":2,"command":"ping"}"#);
     admin.shut();
     server.signal(Signal::CONT);

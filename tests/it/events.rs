@@ -1,4 +1,4 @@
-//! Lifecycle events: a snapshot and what follows it, in order and without a gap.
+//! Lifecycle events: a consumer receives a snapshot and the events after it, in order and without a gap.
 
 use crate::harness::{Admin, Client, RawClient, Server, eventually, for_shards, opcode, output};
 use serde_json::{Value, json};
@@ -9,31 +9,31 @@ use std::process::Stdio;
 
 for_shards!(
     a_snapshot_then_everything_in_order,
-    a_channel_is_vacated_only_if_nobody_comes_back,
-    every_end_has_its_reason,
-    a_consumer_continues_from_a_known_number,
+    a_channel_is_vacated_only_if_no_subscriber_returns,
+    every_disconnect_has_a_reason,
+    a_consumer_resumes_after_a_known_number,
     snapshot_and_events_agree_with_the_listings,
-    the_servers_end_is_told_to_consumers_that_read,
+    consumers_are_told_that_the_server_stops,
     a_consumer_that_does_not_read_delays_no_other,
-    a_consumer_that_leaves_is_forgotten,
-    a_half_closed_consumer_gets_what_it_asked_for,
-    what_a_consumer_says_is_not_read,
-    there_are_so_many_consumers_and_no_more,
+    a_consumer_that_leaves_is_removed,
+    a_consumer_that_ends_its_input_gets_earlier_answers,
+    input_of_a_consumer_is_not_read,
+    the_number_of_consumers_is_limited,
     the_command_prints_a_line_per_event,
 );
 
-/// A consumer that keeps what it is told.
+/// A consumer that keeps the state that it receives.
 struct Consumer {
     admin: Admin,
     epoch: String,
-    /// Of the last line.
+    /// Number of the last line.
     number: u64,
     channels: BTreeSet<String>,
     connections: BTreeSet<String>,
 }
 
 impl Consumer {
-    /// Begins with a snapshot, and reads it to its end.
+    /// Starts with a snapshot, and reads it to its end.
     #[track_caller]
     fn start(server: &Server) -> Consumer {
         let mut consumer = Consumer::ask(server, json!({"id": 1, "command": "events"}));
@@ -83,7 +83,7 @@ impl Consumer {
         line
     }
 
-    /// The next event is this, whenever it happened.
+    /// Expects this event next, at any time.
     #[track_caller]
     fn expect(&mut self, mut event: Value) {
         let line = self.next();
@@ -92,7 +92,7 @@ impl Consumer {
         assert_eq!(line, event);
     }
 
-    /// Reads on until this is told.
+    /// Reads events until this one.
     #[track_caller]
     fn until(&mut self, event: &str, member: &str, value: &str) -> Value {
         loop {
@@ -158,7 +158,7 @@ fn a_snapshot_then_everything_in_order(shards: usize) {
     assert_eq!((other.channels, other.connections), (consumer.channels, consumer.connections));
 }
 
-fn a_channel_is_vacated_only_if_nobody_comes_back(shards: usize) {
+fn a_channel_is_vacated_only_if_no_subscriber_returns(shards: usize) {
     let server = Server::start(shards);
     let mut consumer = Consumer::start(&server);
     let mut client = Client::connect(&server);
@@ -167,21 +167,25 @@ fn a_channel_is_vacated_only_if_nobody_comes_back(shards: usize) {
     client.subscribe("page");
     client.subscribe("fence");
     consumer.until("channel_occupied", "channel", "page");
-    // Nothing was said of the moment in between; who came meanwhile knows the channel as occupied.
+    // The short vacancy caused no event; a consumer that starts now gets the channel as occupied.
     consumer.expect(json!({"event": "channel_occupied", "channel": "fence"}));
     client.unsubscribe("page");
     let other = Consumer::start(&server);
     assert_eq!(other.channels, BTreeSet::from(["fence".to_owned(), "page".to_owned()]));
     let mut admin = Admin::connect(&server);
     let listed = admin.ok(json!({"id": 1, "command": "channels"}));
-    assert_eq!(listed["channels"], json!([{"channel": "fence", "subscribers": 1}]), "the other has no subscriber");
+    assert_eq!(
+        listed["channels"],
+        json!([{"channel": "fence", "subscribers": 1}]),
+        "the other channel has no subscribers"
+    );
     assert_eq!(stat(&mut admin, "channels"), 1);
     consumer.expect(json!({"event": "channel_vacated", "channel": "page"}));
     client.subscribe("page");
     consumer.expect(json!({"event": "channel_occupied", "channel": "page"}));
 }
 
-fn every_end_has_its_reason(shards: usize) {
+fn every_disconnect_has_a_reason(shards: usize) {
     let server = Server::options(shards).arg("--outbox-limit", 65536).start();
     let mut consumer = Consumer::start(&server);
     let mut admin = Admin::connect(&server);
@@ -216,7 +220,7 @@ fn every_end_has_its_reason(shards: usize) {
     assert_eq!(ended(id), json!({"reason": "slow_consumer", "code": 4100}));
 }
 
-fn a_consumer_continues_from_a_known_number(shards: usize) {
+fn a_consumer_resumes_after_a_known_number(shards: usize) {
     let server = Server::start(shards);
     let mut consumer = Consumer::start(&server);
     let mut client = Client::connect(&server);
@@ -237,7 +241,7 @@ fn a_consumer_continues_from_a_known_number(shards: usize) {
         anew.snapshot();
         assert_eq!(anew.channels.len(), 2);
     }
-    // Without an epoch the number alone is believed.
+    // Without an epoch the number alone decides.
     let mut back = Consumer::ask(&server, json!({"id": 1, "command": "events", "since": now - 1}));
     back.next();
     for (line, code) in [
@@ -249,7 +253,7 @@ fn a_consumer_continues_from_a_known_number(shards: usize) {
     }
 }
 
-/// Many come and go while consumers begin, some of them in the middle of it.
+/// Many clients connect and leave while consumers start, some of them in the middle of it.
 fn snapshot_and_events_agree_with_the_listings(shards: usize) {
     let server = Server::start(shards);
     let mut consumers = vec![Consumer::start(&server)];
@@ -269,14 +273,14 @@ fn snapshot_and_events_agree_with_the_listings(shards: usize) {
     for consumer in &mut consumers[1..] {
         consumer.snapshot();
     }
-    // The last of each shard's, and of each owner's, that is told.
+    // The last events of each shard and of each owner.
     let fences: Vec<String> = (0..64).map(|n| format!("fence:{n}")).collect();
     for fence in &fences {
         clients[0].subscribe(fence);
     }
     let ids: BTreeSet<String> = clients.iter().map(|client| client.socket_id.clone()).collect();
     let mut admin = Admin::connect(&server);
-    eventually("ended connections are gone", || {
+    eventually("connections that left are gone", || {
         let gone = |admin: &mut Admin| stat(admin, "connections") == clients.len() as u64;
         gone(&mut admin)
     });
@@ -302,11 +306,11 @@ fn snapshot_and_events_agree_with_the_listings(shards: usize) {
     }
 }
 
-fn the_servers_end_is_told_to_consumers_that_read(shards: usize) {
+fn consumers_are_told_that_the_server_stops(shards: usize) {
     let mut server = Server::start(shards);
     let mut clients: Vec<Client> = (0..50).map(|_| Client::connect(&server)).collect();
     let mut consumers: Vec<Consumer> = (0..3).map(|_| Consumer::start(&server)).collect();
-    // Two consumers that stop reading, one of them within its snapshot.
+    // Two consumers that stop reading, one of them in the middle of its snapshot.
     let mut stalled = Consumer::start(&server);
     let _opened = Consumer::ask(&server, json!({"id": 1, "command": "events"}));
     clients[0].subscribe("seen");
@@ -331,15 +335,15 @@ fn the_servers_end_is_told_to_consumers_that_read(shards: usize) {
     reading.join().expect("no panic");
 }
 
-/// A consumer that never reads: others are told, the server goes on and stops in time, and once what it should read next is
-/// no longer kept it is told so.
+/// A consumer that never reads does not delay others, nor the stop of the server. Once its next event is no longer kept, it
+/// is sent the reason, and ended.
 fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
     let mut server = Server::start(shards);
     let mut asleep = Consumer::start(&server);
     let mut awake = Consumer::start(&server);
     let mut admin = Admin::connect(&server);
     let mut client = Client::connect(&server);
-    // A channel that is occupied is an event; its name is as long as one can be, so that the journal is soon full.
+    // Each occupied channel is an event. Its name has the maximum length, so that the journal is soon full.
     let before = stat(&mut admin, "event_consumers");
     assert_eq!(before, 2);
     let mut n = 0u64;
@@ -365,7 +369,7 @@ fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
         if line["event"] == "error" {
             break line;
         }
-        assert_eq!(line["number"], asleep.number + 1, "what it was sent before is whole");
+        assert_eq!(line["number"], asleep.number + 1, "the lines sent before are complete");
         asleep.number += 1;
     };
     assert_eq!(last["code"], "too_slow", "{last}");
@@ -374,18 +378,18 @@ fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
     assert!(server.terminate().success());
 }
 
-fn a_consumer_that_leaves_is_forgotten(shards: usize) {
+fn a_consumer_that_leaves_is_removed(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
     let consumers: Vec<Consumer> = (0..5).map(|_| Consumer::start(&server)).collect();
     assert_eq!(stat(&mut admin, "event_consumers"), 5);
     drop(consumers);
-    eventually("nothing has happened, and yet they are forgotten", || stat(&mut admin, "event_consumers") == 0);
+    eventually("consumers that left are removed without an event", || stat(&mut admin, "event_consumers") == 0);
     eventually("their connections are closed", || stat(&mut admin, "admin_connections") == 1);
 }
 
-/// When a consumer closes its sending side its stream ends, after everything that it asked for before.
-fn a_half_closed_consumer_gets_what_it_asked_for(shards: usize) {
+/// The end of a consumer's input ends its stream, but requests before it are still answered.
+fn a_consumer_that_ends_its_input_gets_earlier_answers(shards: usize) {
     let server = Server::start(shards);
     for _ in 0..20 {
         let (mut writer, reader) = Admin::connect(&server).split();
@@ -402,10 +406,10 @@ fn a_half_closed_consumer_gets_what_it_asked_for(shards: usize) {
         assert!(ids.iter().copied().eq(0..=21), "{ids:?}");
     }
     let mut admin = Admin::connect(&server);
-    eventually("they are forgotten", || stat(&mut admin, "event_consumers") == 0);
+    eventually("the consumers are removed", || stat(&mut admin, "event_consumers") == 0);
 }
 
-fn what_a_consumer_says_is_not_read(shards: usize) {
+fn input_of_a_consumer_is_not_read(shards: usize) {
     let server = Server::start(shards);
     let mut consumer = Consumer::start(&server);
     consumer.admin.send(r#"{"id":2,"command":"ping"}"#);
@@ -420,14 +424,18 @@ fn what_a_consumer_says_is_not_read(shards: usize) {
     assert!(admin.line().ends_with(r#""event":"snapshot"}"#));
 }
 
-fn there_are_so_many_consumers_and_no_more(shards: usize) {
+fn the_number_of_consumers_is_limited(shards: usize) {
     let server = Server::start(shards);
     let mut consumers: Vec<Consumer> = (0..64).map(|_| Consumer::start(&server)).collect();
     let mut admin = Admin::connect(&server);
     admin.refused(r#"{"id":1,"command":"events"}"#, 1.into(), "too_many");
-    assert_eq!(admin.ok(json!({"id": 2, "command": "ping"})), json!({"id": 2, "ok": true}), "it is a session still");
+    assert_eq!(
+        admin.ok(json!({"id": 2, "command": "ping"})),
+        json!({"id": 2, "ok": true}),
+        "the session is still usable"
+    );
     consumers.pop();
-    eventually("one has left, another may come", || {
+    eventually("one consumer has left, and another is accepted", || {
         admin.ask(r#"{"id":1,"command":"events"}"#).starts_with(r#"{"id":1,"ok":true,"#)
     });
 }
@@ -456,7 +464,7 @@ fn the_command_prints_a_line_per_event(shards: usize) {
     command.arg(&server.admin_path);
     let reading = std::thread::spawn(move || output(command, b""));
     let mut admin = Admin::connect(&server);
-    eventually("it has begun", || stat(&mut admin, "event_consumers") == 2);
+    eventually("the command has started", || stat(&mut admin, "event_consumers") == 2);
     assert!(server.terminate().success());
     let mut rest = String::new();
     out.read_to_string(&mut rest).expect("the rest");

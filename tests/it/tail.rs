@@ -1,4 +1,4 @@
-//! The live tap: what the server sees and decides, filtered, sampled and bounded.
+//! The live tap: what clients do and the server decides, filtered, sampled and limited, while a session reads it.
 
 use crate::harness::{Admin, Client, RawClient, Server, corecast, eventually, for_shards};
 use serde_json::{Value, json};
@@ -6,13 +6,13 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 for_shards!(
-    everything_is_shown_in_its_order,
+    everything_is_shown_in_order,
     filters_leave_out_the_rest,
-    what_is_too_much_is_counted,
+    sightings_beyond_a_limit_are_counted,
     data_is_shown_only_on_request,
-    there_are_so_many_tails_and_no_more,
-    a_tail_whose_reader_is_gone_is_removed,
-    a_tail_does_not_hold_up_the_end,
+    the_number_of_tails_is_limited,
+    a_tail_whose_reader_has_left_is_removed,
+    a_tail_does_not_delay_the_shutdown,
 );
 
 struct Tail(Admin);
@@ -48,7 +48,7 @@ fn stat(admin: &mut Admin, name: &str) -> u64 {
     admin.ok(json!({"id": 1, "command": "stats"}))["stats"][name].as_u64().expect("a number")
 }
 
-fn everything_is_shown_in_its_order(shards: usize) {
+fn everything_is_shown_in_order(shards: usize) {
     let server = Server::options(shards).arg("--max-messages-per-second", 1).start();
     let mut admin = Admin::connect(&server);
     let mut tail = Tail::start(&server, json!({}));
@@ -90,7 +90,7 @@ fn everything_is_shown_in_its_order(shards: usize) {
     assert_eq!(tail.next()["reason"], "upgrade_refused");
 }
 
-/// Sends a ping; whether it was answered as if there were no limit.
+/// Sends a ping. Returns whether it is answered, as it is without a limit.
 fn tail_is_silent(client: &mut Client) -> bool {
     client.send(r#"{"event":"socket:ping","data":{"id":1}}"#);
     !client.text().contains("rate_limited")
@@ -114,7 +114,7 @@ fn filters_leave_out_the_rest(shards: usize) {
     assert_eq!(of_users.next()["channel"], "user:2:a");
     of_users.expect(json!({"event": "publish", "channel": "user:7:a", "name": "last", "bytes": 1, "subscribers": 0}));
     assert_eq!(near.next()["socket_id"], client.socket_id.as_str());
-    // All of one channel's are seen by its owner.
+    // All publishes to one channel are seen by its owner.
     for expected in ["e0", "e10", "e20"] {
         loop {
             let name = tenth.next()["name"].clone();
@@ -130,7 +130,7 @@ fn filters_leave_out_the_rest(shards: usize) {
     }
 }
 
-fn what_is_too_much_is_counted(shards: usize) {
+fn sightings_beyond_a_limit_are_counted(shards: usize) {
     const PUBLISHED: u64 = 5000;
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
@@ -169,28 +169,28 @@ fn data_is_shown_only_on_request(shards: usize) {
     assert_eq!(tail.next()["data"], "\"a se");
 }
 
-fn there_are_so_many_tails_and_no_more(shards: usize) {
+fn the_number_of_tails_is_limited(shards: usize) {
     let server = Server::start(shards);
     let mut tails: Vec<Tail> = (0..16).map(|_| Tail::start(&server, json!({}))).collect();
     let mut admin = Admin::connect(&server);
     admin.refused(r#"{"id":1,"command":"tail"}"#, 1.into(), "too_many");
     assert_eq!(stat(&mut admin, "tails"), 16);
     tails.truncate(3);
-    eventually("they are forgotten", || stat(&mut admin, "tails") == 3);
+    eventually("the tails are removed", || stat(&mut admin, "tails") == 3);
     admin.ok(json!({"id": 1, "command": "tail"}));
 }
 
 /// `corecast tail | head`.
-fn a_tail_whose_reader_is_gone_is_removed(shards: usize) {
+fn a_tail_whose_reader_has_left_is_removed(shards: usize) {
     let server = Server::start(shards);
     let mut command = corecast(&["tail", "--events", "publish", "--admin-socket"]);
     command.arg(&server.admin_path);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
     let mut out = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut admin = Admin::connect(&server);
-    eventually("it watches", || stat(&mut admin, "tails") == 1);
+    eventually("the tail is open", || stat(&mut admin, "tails") == 1);
     let mut publishing = Admin::connect(&server);
-    eventually("every shard shows what it sees", || {
+    eventually("every shard sends sightings", || {
         publishing.publish("room", "order.paid", json!(7));
         stat(&mut admin, "sightings") > 0
     });
@@ -200,17 +200,17 @@ fn a_tail_whose_reader_is_gone_is_removed(shards: usize) {
     out.read_line(&mut line).expect("another line");
     assert!(line.contains(" channel=room name=order.paid bytes=1 subscribers=0"), "{line}");
     drop(out);
-    eventually("the next line cannot be written", || {
+    eventually("the next line finds the reader gone", || {
         publishing.publish("room", "order.paid", json!(7));
         stat(&mut admin, "tails") == 0
     });
     assert!(!child.wait().expect("a child").success());
     let before = stat(&mut admin, "sightings");
     publishing.publish("room", "order.paid", json!(7));
-    assert_eq!(stat(&mut admin, "sightings"), before, "the tail has ended");
+    assert_eq!(stat(&mut admin, "sightings"), before, "no tail is open");
 }
 
-fn a_tail_does_not_hold_up_the_end(shards: usize) {
+fn a_tail_does_not_delay_the_shutdown(shards: usize) {
     let mut server = Server::start(shards);
     let mut tail = Tail::start(&server, json!({}));
     let client = Client::connect(&server);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// A terminal of 80×24 in which the command runs, and all that it has been sent.
+/// A terminal of 80×24 in which the command runs, and all output so far.
 struct Terminal {
     command: Child,
     keys: File,
@@ -51,7 +51,7 @@ impl Terminal {
         Terminal { command, keys, tty, sent, is_over, reader }
     }
 
-    /// Waits until this has been sent since the last call.
+    /// Waits until the output since the last call contains this text.
     fn expect(&self, text: &str) {
         let mut seen = String::new();
         eventually(&format!("{text:?} is on the screen"), || {
@@ -64,18 +64,18 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("a terminal");
     }
 
-    /// Closes the terminal, as a broken connection does. The program in it is not a session leader and gets no SIGHUP.
+    /// Closes the terminal, as a broken connection does. The command is not the leader of a session, so it gets no SIGHUP.
     fn hang_up(self) -> Child {
         let Terminal { command, keys, mut tty, is_over, reader, .. } = self;
         is_over.store(true, Ordering::Relaxed);
-        // So that the reader looks.
+        // Wakes the reader.
         tty.write_all(b"x").expect("a terminal");
         reader.join().expect("no panic");
         drop((keys, tty));
         command
     }
 
-    /// Waits for the end, which leaves the terminal as it was.
+    /// Waits for the end. The command must restore the terminal.
     fn end(mut self) -> ExitStatus {
         let status = self.command.wait().expect("it ends");
         self.expect("\u{1b}[?25h\u{1b}[?1049l");
@@ -127,13 +127,13 @@ fn a_signal_ends_it_and_gives_the_terminal_back() {
 }
 
 #[test]
-fn half_a_key_holds_up_neither_the_picture_nor_the_end() {
+fn half_a_key_delays_neither_the_picture_nor_the_end() {
     let dir = TempDir::new();
     let socket = dir.path().join("top.sock");
     let server = Server::options(1).admin_socket(&socket).start();
     let mut terminal = top(&socket, "");
     terminal.expect("live");
-    // Alt-[, or what an arrow key begins with.
+    // Alt-[, or the first bytes of an arrow key.
     terminal.press("\u{1b}[");
     let mut client = Client::connect(&server);
     client.subscribe("user:13");
@@ -151,7 +151,7 @@ fn it_ends_with_its_terminal() {
     terminal.expect("live");
     let mut command = Killed(terminal.hang_up());
     let mut status = None;
-    eventually("it ends", || {
+    eventually("the command ends", || {
         status = command.0.try_wait().expect("a child");
         status.is_some()
     });
@@ -160,7 +160,7 @@ fn it_ends_with_its_terminal() {
 }
 
 #[test]
-fn a_terminal_that_takes_no_more_does_not_keep_it_from_ending() {
+fn a_blocked_terminal_does_not_prevent_the_end() {
     let dir = TempDir::new();
     let socket = dir.path().join("top.sock");
     let _server = Server::options(1).admin_socket(&socket).start();
@@ -170,8 +170,8 @@ fn a_terminal_that_takes_no_more_does_not_keep_it_from_ending() {
     let pid = Pid::from_child(&terminal.command);
     let mut command = Killed(terminal.command);
     let mut status = None;
-    eventually("it ends", || {
-        // Gone already, perhaps.
+    eventually("the command ends", || {
+        // The command may have ended already.
         let _ = kill_process(pid, Signal::TERM);
         status = command.0.try_wait().expect("a child");
         status.is_some()
@@ -206,7 +206,7 @@ fn a_server_that_does_not_answer_is_not_called_live() {
 }
 
 #[test]
-fn without_a_terminal_it_is_one_picture_or_an_error() {
+fn without_a_terminal_it_prints_one_picture_or_fails() {
     let server = Server::start(2);
     let mut client = Client::connect(&server);
     client.subscribe("user:13");
@@ -225,6 +225,6 @@ fn without_a_terminal_it_is_one_picture_or_an_error() {
         view["shards"].as_array().is_some_and(|shards| shards.len() == 2 && shards[0]["busy"].is_number()),
         "{view}"
     );
-    let absent = output(corecast(&["top", "--once", "--admin-socket", "/nowhere/corecast.sock"]), b"");
-    assert!(String::from_utf8_lossy(&absent.stderr).contains("/nowhere/corecast.sock"), "{absent:?}");
+    let unreachable = output(corecast(&["top", "--once", "--admin-socket", "/nowhere/corecast.sock"]), b"");
+    assert!(String::from_utf8_lossy(&unreachable.stderr).contains("/nowhere/corecast.sock"), "{unreachable:?}");
 }

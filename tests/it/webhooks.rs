@@ -1,4 +1,4 @@
-//! Webhooks: what a backend is told of what happens, and what becomes of it when it does not listen.
+//! Webhooks: the events that a backend is sent, and what happens to them while it does not take them.
 
 use crate::harness::{Admin, Client, LONG, Options, Server, TempDir, eventually, for_shards};
 use crate::http::Http;
@@ -21,18 +21,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 for_shards!(
-    channels_are_told_when_they_are_occupied_and_when_they_are_vacated,
-    a_page_that_is_reloaded_is_not_told_of,
-    connections_are_told_of_where_that_is_wanted,
+    occupied_and_vacated_channels_are_posted,
+    a_page_reload_is_not_posted,
+    connections_are_posted_if_configured,
 );
 
-/// A backend that is told.
+/// A backend that receives events.
 struct Backend {
     address: SocketAddr,
-    /// Answered with from now on; 0: not at all.
+    /// Status of the responses from now on; 0: no response.
     status: Arc<AtomicU16>,
     requests: Receiver<Request>,
-    /// Events of requests that are read already.
+    /// Events of requests that have been read.
     events: Mutex<VecDeque<Value>>,
 }
 
@@ -74,7 +74,7 @@ impl Backend {
         self.status.store(status, Ordering::SeqCst);
     }
 
-    /// The next request, which the key `app` has signed.
+    /// The next request, signed with the key `app`.
     #[track_caller]
     fn request(&self) -> Request {
         let request = self.requests.recv_timeout(LONG).expect("a request");
@@ -94,7 +94,7 @@ impl Backend {
         }
     }
 
-    /// The next events are of these channels, in this order.
+    /// Expects these events of these channels next, in this order.
     #[track_caller]
     fn expect(&self, expected: &[(&str, &str)]) {
         for (name, channel) in expected {
@@ -102,7 +102,7 @@ impl Backend {
         }
     }
 
-    /// That the first channel is occupied, which may have come some more times before it was taken, and then the second.
+    /// Expects the first channel as occupied, possibly repeated because of retries, and then the second.
     #[track_caller]
     fn expect_at_last(&self, first: &str, second: &str) {
         self.expect(&[(OCCUPIED, first)]);
@@ -165,8 +165,8 @@ impl Request {
     }
 }
 
-/// A server with a key that tells these backends.
-fn telling(shards: usize, backends: &[&Backend]) -> Options {
+/// A server with a key that posts events to these backends.
+fn server_with_webhooks(shards: usize, backends: &[&Backend]) -> Options {
     let options = Server::options(shards).arg("--key", "app:hunter2");
     backends.iter().fold(options, |options, backend| options.arg("--webhook", backend.url()))
 }
@@ -174,9 +174,9 @@ fn telling(shards: usize, backends: &[&Backend]) -> Options {
 const OCCUPIED: &str = "channel_occupied";
 const VACATED: &str = "channel_vacated";
 
-fn channels_are_told_when_they_are_occupied_and_when_they_are_vacated(shards: usize) {
+fn occupied_and_vacated_channels_are_posted(shards: usize) {
     let backend = Backend::start();
-    let server = telling(shards, &[&backend]).start();
+    let server = server_with_webhooks(shards, &[&backend]).start();
     let (mut first, mut second) = (Client::connect(&server), Client::connect(&server));
     first.subscribe("a");
     backend.expect(&[(OCCUPIED, "a")]);
@@ -190,28 +190,28 @@ fn channels_are_told_when_they_are_occupied_and_when_they_are_vacated(shards: us
     backend.expect(&[(VACATED, "a")]);
 }
 
-fn a_page_that_is_reloaded_is_not_told_of(shards: usize) {
+fn a_page_reload_is_not_posted(shards: usize) {
     let backend = Backend::start();
-    let server = telling(shards, &[&backend]).start();
+    let server = server_with_webhooks(shards, &[&backend]).start();
     let mut client = Client::connect(&server);
     client.subscribe("page");
     backend.expect(&[(OCCUPIED, "page")]);
     drop(client);
     let mut admin = Admin::connect(&server);
-    eventually("it is gone", || admin.subscribers("page") == 0);
+    eventually("the channel has no subscribers", || admin.subscribers("page") == 0);
     let mut client = Client::connect(&server);
     client.subscribe("page");
-    // What would be told of it would be told before the channel that is left later is.
+    // An event of the reloaded page would come before the event of the channel that is left later.
     client.subscribe("later");
     client.unsubscribe("later");
     backend.expect(&[(OCCUPIED, "later"), (VACATED, "later")]);
 }
 
-fn connections_are_told_of_where_that_is_wanted(shards: usize) {
+fn connections_are_posted_if_configured(shards: usize) {
     let backend = Backend::start();
-    let server = telling(shards, &[&backend]).arg("--webhook-events", "connected, disconnected").start();
+    let server = server_with_webhooks(shards, &[&backend]).arg("--webhook-events", "connected, disconnected").start();
     let mut clients = Vec::new();
-    // Of the first who come to a server that has just started it may only be said that they are there, and not since when.
+    // Events about the first connections of a server that has just started may lack the time.
     let connected = loop {
         clients.push(Client::connect(&server));
         let connected = backend.event();
@@ -245,10 +245,10 @@ fn metric(server: &Server, name: &str) -> f64 {
 }
 
 #[test]
-fn what_is_not_taken_comes_again_and_in_order() {
+fn a_refused_request_is_retried_in_order() {
     let backend = Backend::start();
     backend.answers(500);
-    let server = telling(2, &[&backend]).arg("--http", "127.0.0.1:0").start();
+    let server = server_with_webhooks(2, &[&backend]).arg("--http", "127.0.0.1:0").start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
     let first = backend.request();
@@ -257,16 +257,16 @@ fn what_is_not_taken_comes_again_and_in_order() {
     assert_eq!(first.events(), second.events());
     backend.answers(204);
     backend.expect_at_last("a", "b");
-    eventually("it is counted", || metric(&server, "corecast_webhook_events_total") == 2.0);
+    eventually("the events are counted", || metric(&server, "corecast_webhook_events_total") == 2.0);
     assert!(metric(&server, "corecast_webhook_failures_total") >= 2.0);
     assert_eq!(metric(&server, "corecast_webhook_waiting_events"), 0.0);
     assert_eq!(metric(&server, "corecast_webhook_waiting_bytes"), 0.0);
-    eventually("it is logged", || server.stderr().contains(&backend.url()) && server.stderr().contains("500"));
+    eventually("the failure is logged", || server.stderr().contains(&backend.url()) && server.stderr().contains("500"));
 }
 
 #[test]
-fn a_backend_that_is_not_there_yet_is_told_when_it_comes() {
-    // The port stays reserved, and connections to it are refused.
+fn a_backend_that_starts_later_receives_the_events() {
+    // The bound socket reserves the port. Without a listener, connections to it are refused.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     socket.bind(&any.into()).expect("a free port");
@@ -275,17 +275,17 @@ fn a_backend_that_is_not_there_yet_is_told_when_it_comes() {
     let server = Server::options(1).arg("--key", "app:hunter2").arg("--webhook", url).start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
-    eventually("a try", || server.stderr().contains("refused"));
+    eventually("the first attempt is refused", || server.stderr().contains("refused"));
     socket.listen(8).expect("it listens");
     let backend = Backend::on(socket.into(), None);
     assert_eq!(backend.event(), json!({"name": OCCUPIED, "channel": "a"}));
 }
 
 #[test]
-fn a_backend_that_does_not_answer_holds_up_no_other() {
+fn a_backend_that_does_not_answer_delays_no_other() {
     let (silent, good) = (Backend::start(), Backend::start());
     silent.answers(0);
-    let server = telling(2, &[&silent, &good]).start();
+    let server = server_with_webhooks(2, &[&silent, &good]).start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
     silent.expect(&[(OCCUPIED, "a")]);
@@ -296,14 +296,17 @@ fn a_backend_that_does_not_answer_holds_up_no_other() {
 }
 
 #[test]
-fn what_is_not_taken_in_time_is_dropped_counted_and_logged() {
+fn events_not_taken_in_time_are_dropped_counted_and_logged() {
     let backend = Backend::start();
     backend.answers(500);
-    let server = telling(1, &[&backend]).arg("--http", "127.0.0.1:0").arg("--webhook-retry", "0.1").start();
+    let server =
+        server_with_webhooks(1, &[&backend]).arg("--http", "127.0.0.1:0").arg("--webhook-retry", "0.1").start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
-    eventually("it is dropped", || metric(&server, "corecast_webhook_dropped_events_total{reason=\"expired\"}") == 1.0);
-    eventually("it is logged", || server.stderr().contains("expired"));
+    eventually("the event is dropped", || {
+        metric(&server, "corecast_webhook_dropped_events_total{reason=\"expired\"}") == 1.0
+    });
+    eventually("the loss is logged", || server.stderr().contains("expired"));
     backend.answers(200);
     client.subscribe("b");
     while backend.event() != json!({"name": OCCUPIED, "channel": "b"}) {}
@@ -311,7 +314,7 @@ fn what_is_not_taken_in_time_is_dropped_counted_and_logged() {
 }
 
 #[test]
-fn a_reload_changes_who_is_told_and_by_which_key() {
+fn a_reload_changes_the_urls_and_the_key() {
     let (first, second) = (Backend::start(), Backend::start());
     let dir = TempDir::new();
     let (file, keys) = (dir.path().join("corecast.toml"), dir.path().join("keys"));
@@ -333,12 +336,12 @@ fn a_reload_changes_who_is_told_and_by_which_key() {
     client.subscribe("b");
     first.expect(&[(OCCUPIED, "b")]);
 
-    // The new URL is told what is known; the other knows it already.
+    // The new backend is sent the current state; the other has it.
     write(&[&second, &first], "app:hunter2\n");
     reload();
-    let mut told = [second.event(), second.event()].map(|event| event["channel"].to_string());
-    told.sort();
-    assert_eq!(told, ["\"a\"", "\"b\""]);
+    let mut received = [second.event(), second.event()].map(|event| event["channel"].to_string());
+    received.sort();
+    assert_eq!(received, ["\"a\"", "\"b\""]);
     client.subscribe("c");
     first.expect(&[(OCCUPIED, "c")]);
     second.expect(&[(OCCUPIED, "c")]);
@@ -349,7 +352,7 @@ fn a_reload_changes_who_is_told_and_by_which_key() {
     let request = second.requests.recv_timeout(LONG).expect("a request");
     request.check("new", "2");
     assert_eq!(request.events(), [json!({"name": OCCUPIED, "channel": "d"})]);
-    assert!(first.requests.try_recv().is_err(), "who is named no more is told no more");
+    assert!(first.requests.try_recv().is_err(), "a removed URL receives no more events");
 
     write(&[&second], "");
     let refused = Admin::connect(&server).request(json!({"id": 1, "command": "reload"}));
@@ -357,9 +360,9 @@ fn a_reload_changes_who_is_told_and_by_which_key() {
     assert!(!server.stderr().contains("hunter2"), "{}", server.stderr());
 }
 
-/// Consumers of events are so many and no more, but for the server's own.
+/// The limit of event consumers does not apply to the server's own.
 #[test]
-fn other_consumers_of_events_do_not_keep_webhooks_out() {
+fn the_limit_of_consumers_does_not_exclude_webhooks() {
     let backend = Backend::start();
     let dir = TempDir::new();
     let file = dir.path().join("corecast.toml");
@@ -376,15 +379,15 @@ fn other_consumers_of_events_do_not_keep_webhooks_out() {
 }
 
 #[test]
-fn at_the_end_what_is_left_is_tried_once_more() {
+fn waiting_events_are_tried_once_more_at_shutdown() {
     let (backend, dead) = (Backend::start(), Backend::start());
     backend.answers(503);
     dead.answers(0);
-    let mut server = telling(2, &[&backend, &dead]).start();
+    let mut server = server_with_webhooks(2, &[&backend, &dead]).start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
     assert_eq!(backend.request().events(), [json!({"name": OCCUPIED, "channel": "a"})]);
-    eventually("it is waited", || server.stderr().contains("503"));
+    eventually("the server waits for a retry", || server.stderr().contains("503"));
     client.subscribe("b");
     backend.answers(200);
     let start = Instant::now();
@@ -392,18 +395,21 @@ fn at_the_end_what_is_left_is_tried_once_more() {
     client.expect_close(1012);
     drop(client);
     assert!(server.wait().success());
-    assert!(start.elapsed() < Duration::from_secs(8), "a dead backend holds up the end for two seconds");
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "a backend that fails delays the shutdown by two seconds at most"
+    );
     backend.expect_at_last("a", "b");
-    eventually("what is lost is logged", || {
+    eventually("the loss is logged", || {
         server.stderr().lines().any(|line| line.contains("why=\"stopped\"") && line.contains(&dead.url()))
     });
 }
 
-/// What shards say last is told, too.
+/// The last reports of the shards are posted too.
 #[test]
-fn those_who_are_closed_at_the_end_are_told_of() {
+fn connections_closed_at_shutdown_are_posted() {
     let backend = Backend::start();
-    let mut server = telling(4, &[&backend]).arg("--webhook-events", "disconnected,connected").start();
+    let mut server = server_with_webhooks(4, &[&backend]).arg("--webhook-events", "disconnected,connected").start();
     let clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
     let mut ids: Vec<String> = clients.iter().map(|client| client.socket_id.clone()).collect();
     ids.sort_unstable();
@@ -426,7 +432,7 @@ fn those_who_are_closed_at_the_end_are_told_of() {
 }
 
 #[test]
-fn over_https_the_certificate_counts() {
+fn an_https_backend_needs_a_valid_certificate() {
     let dir = TempDir::new();
     let pair = Pair::make(dir.path());
     let roots = dir.path().join("roots.pem");
@@ -454,6 +460,6 @@ fn over_https_the_certificate_counts() {
     let server = options().env("SSL_CERT_FILE", &roots).start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
-    eventually("it is refused", || server.stderr().contains("invalid peer certificate"));
+    eventually("the certificate is refused", || server.stderr().contains("invalid peer certificate"));
     assert!(backend.requests.try_recv().is_err(), "nothing was sent");
 }
