@@ -215,14 +215,12 @@ fn publish_to_several_channels(shards: usize) {
     assert_eq!(admin.request(publish(&["d"])), json!({"id": 1, "ok": true, "subscribers": 0}));
     assert_eq!(admin.request(publish(&["b"])), json!({"id": 1, "ok": true, "subscribers": 2}));
     for (n, client) in clients.iter_mut().enumerate() {
-        let channels = &["a", "b", "c"][n..];
+        // The order of messages of different channels is not defined, so the last of "b" may precede one of "c".
+        let channels = &["a", "b", "b", "c"][[0, 1, 3][n]..];
         let mut found: Vec<String> = channels.iter().map(|_| client.text()).collect();
         found.sort();
         let expected: Vec<String> = channels.iter().map(|channel| message("e", channel, "1")).collect();
         assert_eq!(found, expected);
-        if n < 2 {
-            client.expect(&message("e", "b", "1"));
-        }
         client.expect_nothing_before_pong();
     }
 
