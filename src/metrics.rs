@@ -123,6 +123,7 @@ table! {
     HttpCounters {
         http_accepts: "corecast_http_accepts_total", "HTTP connections accepted.",
         http_refused: "corecast_http_refused_total", "HTTP connections refused: too many were open.",
+        http_evicted: "corecast_http_evicted_total", "HTTP connections closed because a new connection needed their place.",
         http_accept_errors: "corecast_http_accept_errors_total", "Accepts of the HTTP listener that failed.",
         http_requests: "corecast_http_requests_total", "HTTP requests.",
         http_client_errors: "corecast_http_client_errors_total", "HTTP requests answered with a status of 400 to 499.",

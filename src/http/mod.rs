@@ -5,7 +5,8 @@
 //! its turn, with a window of unsettled publishes, and with nothing that would be faster than a publisher. A publish goes
 //! to the shard that owns the channel. Values cross as Rust types; JSON is read and written only here, at the entry point.
 //!
-//! * [`serving`] has the connections and their limits, [`shards`] the way to the shards, [`snapshot`] their numbers.
+//! * [`serving`] has the connections and their limits, [`places`] decides which of them are served, [`head`] checks requests.
+//! * [`shards`] is the way to the shards, [`snapshot`] has their numbers.
 //! * [`exposition`] writes the numbers for Prometheus, [`process`] reads what the system says about the process.
 //! * [`publish`] is the plain JSON entry point, [`rest`] that of Pusher's libraries; [`console`] is for people.
 //! * [`body`] reads bodies of requests.
@@ -13,6 +14,8 @@
 pub mod body;
 pub mod console;
 pub mod exposition;
+pub mod head;
+pub mod places;
 pub mod process;
 pub mod publish;
 pub mod rest;
@@ -170,10 +173,13 @@ impl Face {
 }
 
 fn router(face: Arc<Face>) -> Router {
-    Router::new()
+    let health = Router::new()
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .layer(middleware::from_fn(head::refuse_cross_site));
+    Router::new()
+        .merge(health)
         .route("/publish", post(publish::publish))
         .route("/apps/{app_id}/events", post(rest::events))
         .route("/apps/{app_id}/batch_events", post(rest::batch_events))
@@ -182,6 +188,7 @@ fn router(face: Arc<Face>) -> Router {
         .route("/apps/{app_id}/channels/{name}/users", get(rest::users))
         .merge(console::routes(&face))
         .fallback(unknown)
+        .layer(middleware::from_fn(head::check))
         .layer(middleware::from_fn_with_state(face.clone(), within_limits))
         .with_state(face)
 }
@@ -207,7 +214,7 @@ async fn within_limits(State(face): State<Arc<Face>>, mut request: Request, next
     response
 }
 
-/// The process lives and this thread runs.
+/// The process lives and this thread runs. Asks no shard: a shard that does not answer is for `/ready` to tell.
 async fn live() -> Response {
     ([(CACHE_CONTROL, "no-store")], "live\n").into_response()
 }
@@ -273,5 +280,6 @@ pub mod walk {
     pub const LISTINGS_MAX: usize = 8;
 }
 
-/// From a request's head to its answer, the body included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a request's head to its answer, the body included. Below the 10 s after which Prometheus ends a scrape, so that it
+/// records a 503 and not a timeout of its own; proxies wait for 60 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);

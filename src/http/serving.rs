@@ -1,108 +1,227 @@
-//! HTTP connections: how many, how long they may take, and how they end.
+//! HTTP connections: how many, how long they may take, and how they end. [`places`](super::places) says which connection gets
+//! a place, and which one must give its place up.
 
 use super::Face;
+use super::places::{Admission, Place, Places};
 use crate::api::Phase;
 use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{sleep, timeout};
 
-/// The client that sent a request: the peer of its connection, or the address that a trusted proxy names.
+/// The client of a request: the peer of its connection, or the client that a trusted proxy names.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Accepts connections until the server has ended; then waits briefly for the requests in progress.
+/// Accepts until the server ends; then waits briefly for the requests in progress.
 pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase: watch::Receiver<Phase>) {
     let mut connections = JoinSet::new();
+    let mut places = Places::default();
     let mut end = phase.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) if connections.len() < CONNECTIONS_MAX => {
-                    face.count(|counters| counters.http_accepts += 1);
-                    connections.spawn(connection(stream, Peer(peer.ip()), router.clone(), phase.clone()));
-                }
-                Ok((stream, _)) => {
-                    face.count(|counters| counters.http_refused += 1);
-                    refuse(stream);
+                Ok((stream, peer)) => {
+                    while let Some(ended) = connections.try_join_next() {
+                        ended.iter().for_each(|place| places.release(place));
+                    }
+                    let admission = if connections.len() < TASKS_MAX { places.admit() } else { None };
+                    let Some(Admission { place, evicts }) = admission else {
+                        face.count(|counters| counters.http_refused += 1);
+                        refuse(stream);
+                        continue;
+                    };
+                    face.count(|counters| {
+                        counters.http_accepts += 1;
+                        counters.http_evicted += u64::from(evicts);
+                    });
+                    let served = connection(stream, Peer(peer.ip()), place, face.clone(), router.clone(), phase.clone());
+                    connections.spawn(served);
+                    // The connection reads its first bytes before many more are accepted and compete for its place.
+                    yield_now().await;
                 }
                 Err(error) => {
                     face.count(|counters| counters.http_accept_errors += 1);
                     tracing::warn!(%error, "cannot accept an HTTP connection");
-                    // Most likely out of descriptors, which does not change at once.
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    // The usual cause is a lack of descriptors, which lasts for a while.
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next() => ended.iter().for_each(|place| places.release(place)),
             _ = end.wait_for(|phase| *phase == Phase::Ended) => break,
         }
     }
     drop(listener);
     let all_over = async { while connections.join_next().await.is_some() {} };
-    // A client that reads its reply too slowly is cut off.
-    let _ = tokio::time::timeout(END_GRACE, all_over).await;
+    // Clients that read their response too slowly are cut off.
+    let _ = timeout(END_GRACE, all_over).await;
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router, mut phase: watch::Receiver<Phase>) {
-    // Without it, replies are sometimes 40 ms late.
+/// Serves a connection to its end, and returns its place.
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    place: Arc<Place>,
+    face: Arc<Face>,
+    router: Router,
+    mut phase: watch::Receiver<Phase>,
+) -> Arc<Place> {
+    // Without it, a response is sometimes 40 ms late.
     let _ = stream.set_nodelay(true);
-    // hyper has no time limit for a slow reader.
+    // hyper does not limit the time that a client takes to read.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(READER_TIMEOUT));
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.call(request)
+    let mut server_ends = pin!(async move {
+        let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
     });
-    let connection = http1::Builder::new()
+    let router = TowerToHyperService::new(router);
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // A client that has closed its sending side still gets its reply.
+        // A client that shuts down its sending side still gets its response.
         .half_close(true)
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| respond(request, peer, place.clone(), face.clone(), router.clone())),
+        );
     tokio::select! {
-        // Errors of one connection concern only its client.
-        _ = connection.as_mut() => return,
-        _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
+        // First: what has arrived counts, even if a deadline has passed meanwhile.
+        biased;
+        _ = &mut connection => {
+            place.end();
+            let stream = connection.into_parts().io.into_inner();
+            tokio::select! {
+                () = linger(stream) => {}
+                () = place.evicted() => {}
+                () = &mut server_ends => {}
+            }
+            return place;
+        }
+        () = place.evicted() => {}
+        () = first_head_is_overdue(&place) => return place,
+        () = &mut server_ends => {}
     }
-    connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    if !place.awaits_first_head() {
+        // Closes an idle connection at once, and another one after its response.
+        Pin::new(&mut connection).graceful_shutdown();
+        let _ = connection.await;
+    }
+    place
 }
 
-/// Sends the refusal of a connection over the limit, as far as the socket takes it at once.
-fn refuse(mut stream: TcpStream) {
-    tokio::spawn(async move {
-        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(REFUSAL)).await;
-    });
+/// Answers a request. A reserved place is for one request to [`HEALTH_PATHS`].
+async fn respond(
+    mut request: Request<Incoming>,
+    peer: Peer,
+    place: Arc<Place>,
+    face: Arc<Face>,
+    router: TowerToHyperService<Router>,
+) -> Result<hyper::Response<super::places::Answer<Body>>, Infallible> {
+    let is_reserved = place.is_reserved();
+    let answering = place.answer();
+    let mut response = if is_reserved && !HEALTH_PATHS.contains(&request.uri().path()) {
+        face.count(|counters| counters.http_refused += 1);
+        too_many_connections()
+    } else {
+        request.extensions_mut().insert(peer);
+        router.call(request).await?
+    };
+    if is_reserved {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| answering.with(body)))
 }
 
-/// Open HTTP connections. Publishers keep theirs; a connection that is not used for [`HEAD_TIMEOUT`] is closed.
-pub const CONNECTIONS_MAX: usize = 256;
+fn too_many_connections() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], REFUSAL).into_response()
+}
+
+async fn first_head_is_overdue(place: &Place) {
+    sleep(FIRST_HEAD_TIMEOUT).await;
+    if !place.awaits_first_head() {
+        pending().await
+    }
+}
+
+/// Reads and drops what the client still sends. Closing a socket with unread input resets the connection, and a reset can
+/// destroy a response that the client has not read: an upload would end in "broken pipe" instead of its 413.
+async fn linger(mut stream: TcpStream) {
+    let _ = stream.shutdown().await;
+    let drop_input = async {
+        let mut buffer = vec![0; LINGER_BUFFER_BYTES];
+        let mut dropped = 0;
+        while dropped < LINGER_BYTES_MAX {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => dropped += read,
+            }
+        }
+    };
+    let _ = timeout(LINGER_TIMEOUT, drop_input).await;
+}
+
+/// Beyond all places: a 503, as far as the socket takes it at once.
+fn refuse(stream: TcpStream) {
+    let Ok(mut stream) = stream.into_std() else { return };
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let length = REFUSAL.len();
+    let _ = write!(
+        stream,
+        "HTTP/1.1 503 Service Unavailable\r\nDate: {date}\r\nRetry-After: 1\r\nConnection: close\r\n\
+         Content-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{REFUSAL}"
+    );
+    // Unread input would reset the connection.
+    let _ = stream.read(&mut [0; 4096]);
+}
+
+/// The paths that reserved places serve.
+const HEALTH_PATHS: [&str; 2] = ["/live", "/ready"];
+const REFUSAL: &str = "too many HTTP connections\n";
 /// Bytes of a request's head.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 64;
-/// From the end of one request, or the start of the connection, until the head of the next is read.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a reply may stay unacknowledged by the client's kernel.
+
+/// Tasks of connections: those with a place, and those that have lost theirs and still write their last response.
+pub const TASKS_MAX: usize = super::places::GENERAL + super::places::RESERVED + 16;
+
+/// From accept to the end of the first head. Clients send it at once; the probes of orchestrators and load balancers wait for
+/// their answer for 1 s (kubelet) to 5 s (AWS ALB), HAProxy's check for 2 s. Browsers also open connections in advance and
+/// open another one if such a connection is closed.
+const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the end of a response to the end of the next head. A server that closes first can meet a request on its way, which
+/// proxies answer with 502. So this is longer than what clients keep idle connections for: nginx and AWS ALB 60 s, Go 90 s,
+/// Firefox 115 s, Azure 240 s, Chrome and Prometheus 300 s, Google Cloud's load balancers 600 s. It may be long because an
+/// idle connection gives up its place when another one needs it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
+/// How long a response may stay unacknowledged by the client's system. Below the 60 s after which nginx and AWS ALB give up
+/// a request, so that connections of dead proxies do not outlive their requests.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time and bytes of [`linger`]: enough for an upload of 1 MiB, the longest body there is, at 1 Mbit/s. The client decides how
+/// long it sends, so both are bounded; the place is given up as soon as another connection needs it.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+const LINGER_BUFFER_BYTES: usize = 16 * 1024;
 /// For the requests in progress when the server has stopped.
 const END_GRACE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-const REFUSAL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 26\r\n\
-    Content-Type: text/plain\r\n\r\ntoo many HTTP connections\n";

@@ -239,7 +239,7 @@ impl Kinds<'_> {
     fn descriptors(&self) -> Vec<Term> {
         vec![
             term("client connections", self.connections, 1),
-            term("HTTP connections", self.http, serving::CONNECTIONS_MAX as u64),
+            term("HTTP connections", self.http, serving::TASKS_MAX as u64),
             term("webhooks", self.webhooks, webhook::DESCRIPTORS_EACH),
             term("the thread of HTTP and webhooks", 1, http_thread::DESCRIPTORS_SPARE),
             term("a shard's listeners, poller and doorbell", self.shards, DESCRIPTORS_PER_SHARD),
@@ -336,7 +336,7 @@ impl Kinds<'_> {
             term("lines that wait for tails", shards * taps::TAPS_MAX as u64, taps::WAITING_BYTES_MAX as u64),
             term(
                 "HTTP requests",
-                http * serving::CONNECTIONS_MAX as u64,
+                http * serving::TASKS_MAX as u64,
                 (serving::HEAD_BYTES_MAX + HTTP_BODY_FOLD * body::BYTES_MAX) as u64,
             ),
             term(
@@ -365,7 +365,7 @@ pub fn no_room(descriptors: u64) -> String {
 
 /// Descriptors that remain for client connections.
 pub fn room(config: &Config, descriptors: u64) -> u64 {
-    let http = if config.http.is_some() { serving::CONNECTIONS_MAX as u64 } else { 0 };
+    let http = if config.http.is_some() { serving::TASKS_MAX as u64 } else { 0 };
     let webhooks = webhook::DESCRIPTORS_EACH * config.live.webhooks.urls.len() as u64;
     let shards = DESCRIPTORS_PER_SHARD * config.shards as u64;
     descriptors.saturating_sub(DESCRIPTORS_SPARE + http_thread::DESCRIPTORS_SPARE + http + webhooks + shards)
@@ -558,7 +558,7 @@ mod tests {
         check(with(1 << 30), "every client at every limit");
         check(with(10 << 20), "all connections idle");
         check(with(0), "enough for 0 such connections");
-        check(Machine { descriptors: 1000, ..MACHINE }, "raise the hard limit to 1336");
+        check(Machine { descriptors: 1000, ..MACHINE }, "raise the hard limit to 1360");
         check(Machine { tracked_max: Some(500), ..MACHINE }, "nf_conntrack_max=1024");
         check(Machine { backlog_max: Some(128), ..MACHINE }, "somaxconn=4096");
 
@@ -589,7 +589,7 @@ mod tests {
         let with = |bytes| Machine { memory: Some(Memory { bytes, source: "the test" }), ..MACHINE };
         check(MACHINE, 1_000_000, "name a number for more");
         check(with(64 << 30), 1_000_000, "name a number for more");
-        check(Machine { descriptors: 1024, ..with(1 << 30) }, 688, "descriptors allow no more");
+        check(Machine { descriptors: 1024, ..with(1 << 30) }, 664, "descriptors allow no more");
         check(Machine { tracked_max: Some(262_144), ..MACHINE }, 262_144, "the firewall tracks no more");
         let held = idle_in(&config, 1 << 30);
         check(with(1 << 30), held, "memory holds no more");

@@ -644,13 +644,13 @@ fn check_config_prints_what_the_limits_can_cost() {
     assert_eq!(warnings, "");
 
     let (costs, warnings) = check(&["--shards", "2"]);
-    let auto = "2 shards, at most 1664 client connections (max-connections is auto: descriptors allow no more)";
+    let auto = "2 shards, at most 1640 client connections (max-connections is auto: descriptors allow no more)";
     assert!(costs.contains(auto), "{costs}");
     assert_eq!(warnings, "", "no more is configured");
 
     let (costs, warnings) = check(&["--shards", "2", "--max-connections", "100000", "--outbox-limit", "1GiB"]);
-    assert!(costs.contains("2 shards, at most 1664 client connections (of 100000 configured"), "{costs}");
-    for remedy in ["raise the hard limit to 100336 (LimitNOFILE=", "Lower max-connections to that, or outbox-limit"] {
+    assert!(costs.contains("2 shards, at most 1640 client connections (of 100000 configured"), "{costs}");
+    for remedy in ["raise the hard limit to 100360 (LimitNOFILE=", "Lower max-connections to that, or outbox-limit"] {
         assert!(warnings.contains(remedy), "{remedy}: {warnings}");
     }
 }

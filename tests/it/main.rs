@@ -13,6 +13,7 @@ mod events;
 mod founding_document;
 mod frames;
 mod harness;
+mod health;
 mod hostile;
 mod http;
 mod layering;

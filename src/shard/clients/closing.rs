@@ -227,5 +227,5 @@ fn owes_replies(slot: Slot, reason: &CloseReason, hub: &Hub) -> bool {
 
 /// About 0.2 ms of system calls.
 const REAPS_PER_TURN: usize = 24;
-/// How long a peer may take to answer a close frame.
+/// How long a peer may take to answer a close frame. Longer than Chrome waits for the end of the handshake (2 s).
 pub(super) const CLOSE_TIMEOUT_MS: u64 = 3000;

@@ -1,0 +1,215 @@
+//! Places of HTTP connections. When the general places are taken, the keep-alive connection that was idle longest gives its
+//! place up. If none is idle, the new connection gets a reserved place, which serves only health checks, so that an
+//! orchestrator does not kill a server for its load. Addresses are not limited: an ingress is one address.
+
+use hyper::body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The places that are taken.
+#[derive(Default)]
+pub struct Places {
+    general: Vec<Arc<Place>>,
+    reserved: Vec<Arc<Place>>,
+}
+
+/// A new connection's place.
+pub struct Admission {
+    /// Until [`Places::release`].
+    pub place: Arc<Place>,
+    /// Whether another connection gave its place up.
+    pub evicts: bool,
+}
+
+/// A connection's place.
+pub struct Place {
+    is_reserved: bool,
+    state: Mutex<(Stage, Instant)>,
+    evicted: Notify,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Before its first head.
+    New,
+    /// From a request's head to the end of the response's body.
+    Busy,
+    /// Between two requests.
+    Idle,
+    /// After its last response, while the client's remaining input is dropped.
+    Ended,
+}
+
+impl Places {
+    /// A place for a new connection. `None`: all are taken by connections that must not be closed.
+    pub fn admit(&mut self) -> Option<Admission> {
+        let is_general = self.general.len() < GENERAL;
+        let evicts_general =
+            !is_general && evict(&mut self.general, |stage| matches!(stage, Stage::Idle | Stage::Ended));
+        if is_general || evicts_general {
+            return Some(admission(&mut self.general, false, evicts_general));
+        }
+        let is_free = self.reserved.len() < RESERVED;
+        // A health check sends its head at once, so one that is silent for longer than seven others is not a health check.
+        let evicts = !is_free && evict(&mut self.reserved, |stage| stage != Stage::Busy);
+        (is_free || evicts).then(|| admission(&mut self.reserved, true, evicts))
+    }
+
+    /// Frees the place of a connection that has ended.
+    pub fn release(&mut self, place: &Arc<Place>) {
+        let places = if place.is_reserved { &mut self.reserved } else { &mut self.general };
+        places.retain(|taken| !Arc::ptr_eq(taken, place));
+    }
+}
+
+fn admission(places: &mut Vec<Arc<Place>>, is_reserved: bool, evicts: bool) -> Admission {
+    let state = Mutex::new((Stage::New, Instant::now()));
+    let place = Arc::new(Place { is_reserved, state, evicted: Notify::new() });
+    places.push(place.clone());
+    Admission { place, evicts }
+}
+
+/// Takes the place of the connection that has been in such a stage longest.
+fn evict(places: &mut Vec<Arc<Place>>, may: impl Fn(Stage) -> bool) -> bool {
+    let state = |(at, place): (usize, &Arc<Place>)| (at, *place.state());
+    let candidates = places.iter().enumerate().map(state).filter(|(_, (stage, _))| may(*stage));
+    let Some((at, _)) = candidates.min_by_key(|(_, (_, since))| *since) else { return false };
+    places.swap_remove(at).evicted.notify_one();
+    true
+}
+
+impl Place {
+    /// Whether it serves only health checks.
+    pub fn is_reserved(&self) -> bool {
+        self.is_reserved
+    }
+
+    /// Whether the connection has not sent a head yet.
+    pub fn awaits_first_head(&self) -> bool {
+        self.state().0 == Stage::New
+    }
+
+    /// Returns when the connection must end because its place was given to another one.
+    pub async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+
+    /// A request has come.
+    pub fn answer(self: Arc<Place>) -> Answering {
+        self.enter(Stage::Busy);
+        Answering(self)
+    }
+
+    /// The last response is written.
+    pub fn end(&self) {
+        self.enter(Stage::Ended);
+    }
+
+    fn enter(&self, stage: Stage) {
+        *self.state() = (stage, Instant::now());
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Stage, Instant)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request in progress. The connection is idle once this is dropped.
+pub struct Answering(Arc<Place>);
+
+impl Answering {
+    /// The body of the response, which carries this to its end.
+    pub fn with<B>(self, body: B) -> Answer<B> {
+        Answer { body, _answering: self }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.enter(Stage::Idle);
+    }
+}
+
+/// The body of a response.
+pub struct Answer<B> {
+    body: B,
+    _answering: Answering,
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Places for every path.
+pub const GENERAL: usize = 256;
+/// Places for health checks alone.
+pub const RESERVED: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> (Places, Vec<Arc<Place>>) {
+        let mut places = Places::default();
+        let general = (0..GENERAL).map(|_| places.admit().expect("a free place").place).collect();
+        (places, general)
+    }
+
+    fn is_evicted(place: &Place) -> bool {
+        let mut evicted = Box::pin(place.evicted());
+        evicted.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn the_connection_that_was_idle_longest_gives_its_place_up() {
+        let (mut places, general) = full();
+        let busy = general[0].clone().answer();
+        for place in &general[1..] {
+            place.clone().answer();
+        }
+        general[1].clone().answer();
+        let admission = places.admit().expect("a place");
+        assert!(admission.evicts && !admission.place.is_reserved());
+        assert!(is_evicted(&general[2]));
+        assert!(general.iter().all(|place| !is_evicted(place)), "no other one");
+        places.release(&general[2]);
+        assert_eq!(places.general.len(), GENERAL, "an evicted connection has no place to release");
+        drop(busy);
+    }
+
+    #[test]
+    fn reserved_places_are_for_connections_that_send_at_once() {
+        let (mut places, general) = full();
+        let reserved: Vec<Arc<Place>> = (0..RESERVED).map(|_| places.admit().expect("a place").place).collect();
+        assert!(reserved.iter().all(|place| place.is_reserved()));
+        let first = reserved[0].clone().answer();
+        let admission = places.admit().expect("a place");
+        assert!(admission.evicts && admission.place.is_reserved() && is_evicted(&reserved[1]));
+        let _all: Vec<Answering> =
+            reserved[2..].iter().chain([&admission.place]).map(|place| place.clone().answer()).collect();
+        assert!(places.admit().is_none(), "requests in progress are not interrupted");
+        drop(first);
+        assert!(places.admit().expect("a place").place.is_reserved());
+        places.release(&general[7]);
+        assert!(!places.admit().expect("a place").place.is_reserved());
+    }
+}
