@@ -130,6 +130,7 @@ table! {
         http_server_errors: "corecast_http_server_errors_total", "HTTP requests answered with a status of 500 to 599.",
         http_publishes: "corecast_http_publishes_total", "Events published over HTTP.",
         http_auth_failures: "corecast_http_auth_failures_total", "HTTP requests refused without a valid signature or token.",
+        http_signatures_forgotten: "corecast_http_signatures_forgotten_total", "Signatures of HTTP requests forgotten early: too many to remember.",
         console_key_failures: "corecast_console_key_failures_total", "Console requests refused without its key.",
         console_throttled: "corecast_console_throttled_total", "Console requests refused unread, after too many wrong keys from their address.",
         http_timeouts: "corecast_http_timeouts_total", "HTTP requests not answered in time.",

@@ -40,6 +40,7 @@ use console::access::{Door, Tries};
 use process::Process;
 use publish::Token;
 use rest::event::Bodies;
+use rest::repetition::Seen;
 use shards::{Shards, Unavailable};
 use snapshot::{Numbers, Snapshot};
 use std::io;
@@ -84,6 +85,8 @@ pub struct Face {
     listen: SocketAddr,
     held: Arc<Mutex<Arc<Held>>>,
     readers: Mutex<Readers>,
+    /// Signatures of the requests of [`rest`].
+    seen: Mutex<Seen>,
     /// Addresses that sent a wrong key for the console.
     tries: Mutex<Tries>,
     /// Walks through the shards' tables on behalf of a listing.
@@ -119,6 +122,7 @@ pub async fn serve(parts: Parts, phase: watch::Receiver<Phase>) -> io::Result<()
         listen,
         held,
         readers: Mutex::default(),
+        seen: Mutex::default(),
         tries: Mutex::default(),
         walks: Semaphore::new(1),
         listings: Arc::new(Semaphore::new(walk::LISTINGS_MAX)),
@@ -186,6 +190,7 @@ fn router(face: Arc<Face>) -> Router {
         .route("/apps/{app_id}/channels", get(rest::channels))
         .route("/apps/{app_id}/channels/{name}", get(rest::channel))
         .route("/apps/{app_id}/channels/{name}/users", get(rest::users))
+        .route("/apps/{app_id}/users/{user_id}/terminate_connections", post(rest::terminate))
         .merge(console::routes(&face))
         .fallback(unknown)
         .layer(middleware::from_fn(head::check))

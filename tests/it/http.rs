@@ -186,8 +186,13 @@ pub fn start_with_key() -> Server {
 
 /// The path with a query that the key signs, for a body that holds this.
 pub fn signed(method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> String {
+    signed_before(0, method, path, parameters, body)
+}
+
+/// The same, signed this many seconds ago.
+fn signed_before(age_s: i64, method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_secs();
-    let (now, digest) = (now.to_string(), hex(&md5::Md5::digest(body.as_bytes())));
+    let (now, digest) = (now.saturating_add_signed(-age_s).to_string(), hex(&md5::Md5::digest(body.as_bytes())));
     let mut query = vec![("auth_key", "app"), ("auth_timestamp", now.as_str()), ("auth_version", "1.0")];
     if method == "POST" {
         query.push(("body_md5", &digest));
@@ -298,7 +303,10 @@ fn what_is_wrong_publishes_nothing() {
     let mut http = Http::connect(&server);
     for (status, body) in [
         (400, r#"{"name":"socket:e","channel":"a","data":"1"}"#),
-        (400, r#"{"name":"e","channels":["a","presence-b"],"data":"1"}"#),
+        (400, r#"{"name":"e","channels":["a","a b"],"data":"1"}"#),
+        (400, r#"{"name":"e","channel":"a","data":"1","info":"subscription_count,colour"}"#),
+        (501, r#"{"name":"e","channels":["a","presence-b"],"data":"1"}"#),
+        (501, r##"{"name":"e","channels":["#server-to-user-12"],"data":"1"}"##),
         (400, r#"{"name":"e","channels":[],"data":"1"}"#),
         (400, r#"{"name":"e","data":"1"}"#),
         (400, r#"{"name":"e","channel":"a"}"#),
@@ -388,6 +396,101 @@ fn metrics_tell_what_happened() {
             && sum("corecast_http_publishes_total") == 1.0
             && sum("corecast_publish_written_seconds_count") >= 1.0
     });
+}
+
+#[test]
+fn a_refusal_names_the_element_of_a_list() {
+    let server = start_with_key();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let mut http = Http::connect(&server);
+    let good = r#"{"name":"e","channel":"a","data":"1"}"#;
+    for (bad, status, place) in [
+        ("1", 400, "batch[1]: "),
+        (r#"{"name":"e","channel":"a"}"#, 400, "batch[1]: data "),
+        (r#"{"name":"e","channel":"a b","data":"1"}"#, 400, "batch[1]: a channel name "),
+        (r#"{"name":"e","channels":["a","b",7],"data":"1"}"#, 400, "batch[1]: channels[2]: "),
+        (r#"{"name":"e","channels":["a","a b"],"data":"1"}"#, 400, "batch[1]: channels[1]: a channel name "),
+        (r#"{"name":"e","channel":"a","data":"1","info":"colour"}"#, 400, "batch[1]: info: "),
+        (r#"{"name":"e","channel":"presence-a","data":"1"}"#, 501, "batch[1]: presence channels "),
+        (&format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(256 * 1024)), 413, "batch[1]: "),
+    ] {
+        let refused = http.publish_batch(&format!(r#"{{"batch":[{good},{bad}]}}"#));
+        assert_eq!(refused.status, status, "{bad:.100}: {}", refused.body);
+        assert!(refused.body.starts_with(place), "{bad:.100}: {}", refused.body);
+    }
+    client.expect_nothing_before_pong();
+}
+
+#[test]
+fn an_unknown_attribute_is_refused_everywhere() {
+    let server = start_with_key();
+    let mut http = Http::connect(&server);
+    for attributes in ["colour", "user_count", "subscription_count,cache"] {
+        for path in ["/apps/1/channels", "/apps/1/channels/a"] {
+            assert_eq!(http.get(&signed("GET", path, &[("info", attributes)], "")).status, 400, "{path} {attributes}");
+        }
+        let event = format!(r#"{{"name":"e","channel":"a","data":"1","info":"{attributes}"}}"#);
+        assert_eq!(http.publish(&event).status, 400, "{attributes}");
+        assert_eq!(http.publish_batch(&format!(r#"{{"batch":[{event}]}}"#)).status, 400, "{attributes}");
+    }
+}
+
+#[test]
+fn what_is_not_implemented_is_named() {
+    let server = start_with_key();
+    let mut http = Http::connect(&server);
+    for (path, named) in [
+        ("/apps/1/channels/presence-a", "presence channels"),
+        ("/apps/1/channels/presence-a/users", "presence channels"),
+        ("/apps/1/channels/%23server-to-user-12", "sendToUser"),
+    ] {
+        let refused = http.get(&signed("GET", path, &[], ""));
+        assert_eq!(refused.status, 501, "{path}: {}", refused.body);
+        assert!(refused.body.starts_with(named) && refused.body.contains("not implemented"), "{}", refused.body);
+    }
+    let path = "/apps/1/users/12/terminate_connections";
+    let refused = http.post(&signed("POST", path, &[], "{}"), "{}");
+    assert_eq!((refused.status, refused.body.contains("terminate_connections is not implemented")), (501, true));
+    let refused = http.publish(r##"{"name":"e","channels":["#server-to-user-12"],"data":"1"}"##);
+    assert_eq!((refused.status, refused.body.contains("sendToUser is not implemented")), (501, true));
+    assert_eq!(Http::connect(&server).post(path, "{}").status, 401);
+}
+
+#[test]
+fn a_signed_request_is_not_repeated_later() {
+    let server = start_with_key();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let mut http = Http::connect(&server);
+    let event = r#"{"name":"e","channel":"a","data":"1"}"#;
+    let batch = format!(r#"{{"batch":[{event}]}}"#);
+    for (path, body) in [("/apps/1/events", event), ("/apps/1/batch_events", &batch)] {
+        let target = signed_before(60, "POST", path, &[], body);
+        assert_eq!(http.post(&target, body).status, 200);
+        client.expect(r#"{"event":"e","channel":"a","data":1}"#);
+        let (query, signature) = target.rsplit_once('=').expect("a signature");
+        for target in [target.clone(), format!("{query}={}", signature.to_uppercase())] {
+            let refused = http.post(&target, body);
+            assert_eq!(refused.status, 401, "{}", refused.body);
+            assert!(refused.body.contains("sign each request anew"), "{}", refused.body);
+        }
+        // Another body was refused, and does not use the signature up.
+        let target = signed_before(59, "POST", path, &[], body);
+        assert_eq!(http.post(&target, "{}").status, 401);
+        assert_eq!(http.post(&target, body).status, 200);
+        client.expect(r#"{"event":"e","channel":"a","data":1}"#);
+    }
+    // Equal publishes within a second have the same signature. Signed by a clock that is ahead: a stall does not age it.
+    let target = signed_before(-60, "POST", "/apps/1/events", &[], event);
+    assert_eq!([http.post(&target, event).status, http.post(&target, event).status], [200; 2]);
+    for _ in 0..2 {
+        client.expect(r#"{"event":"e","channel":"a","data":1}"#);
+    }
+    // Reading twice does no harm.
+    let target = signed_before(60, "GET", "/apps/1/channels", &[], "");
+    assert_eq!([http.get(&target).status, http.get(&target).status], [200; 2]);
+    client.expect_nothing_before_pong();
 }
 
 const TOKEN: &str = "a-token-of-some-length";

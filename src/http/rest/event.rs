@@ -1,5 +1,6 @@
 //! Events as Pusher's libraries send them → messages that may be published. Pure.
 
+use super::Refused;
 use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
 use crate::api::{Publish, Refusal};
 use crate::protocol::json::{Document, JsonString, Members, Reader, Value};
@@ -30,19 +31,21 @@ impl Event<'_> {
     }
 
     /// Whether the answer is to tell how many subscribe.
-    pub fn wants_counts(&self) -> bool {
-        self.info.iter().any(|info| info.split(',').any(|attribute| attribute == COUNT))
+    pub fn wants_counts(&self) -> Result<bool, Refused> {
+        wants_counts(self.info.as_deref())
     }
 
     /// The same as a message that may be published. The checks are those of the admin socket.
-    pub fn publish(&self) -> Result<Publish<'static>, Refusal> {
+    pub fn publish(&self) -> Result<Publish<'static>, Refused> {
         let channels = match (&self.channel, &self.channels) {
-            (Some(_), Some(_)) => return Err(Refusal::malformed("channel and channels are both given")),
-            (None, None) => return Err(Refusal::MissingMember("channel")),
+            (Some(_), Some(_)) => return Err("channel and channels are both given".into()),
+            (None, None) => return Err(Refusal::MissingMember("channel").into()),
             (Some(channel), None) => SmallVec::from_elem(legal(channel)?, 1),
             (None, Some(channels)) => {
                 check_channels(channels.len())?;
-                channels.iter().map(|name| legal(name)).collect::<Result<_, _>>()?
+                let named = channels.iter().enumerate();
+                let legal = named.map(|(index, name)| legal(name).map_err(|refused| refused.within("channels", index)));
+                legal.collect::<Result<_, _>>()?
             }
         };
         check_event(self.name.raw, &self.name.value)?;
@@ -56,8 +59,33 @@ impl Event<'_> {
     }
 }
 
-fn legal(name: &str) -> Result<Cow<'static, str>, Refusal> {
-    check_channel(Cow::Borrowed(name)).map(|name| Cow::Owned(name.into_owned()))
+fn legal(name: &str) -> Result<Cow<'static, str>, Refused> {
+    check_implemented(name)?;
+    Ok(Cow::Owned(check_channel(Cow::Borrowed(name))?.into_owned()))
+}
+
+/// Refuses names that stand for a part of Pusher's API that this server does not have.
+pub fn check_implemented(channel: &str) -> Result<(), Refused> {
+    match channel {
+        name if name.starts_with("presence-") => Err(Refused::NotImplemented(PRESENCE.into())),
+        name if name.starts_with("#server-to-user-") => {
+            Err(Refused::NotImplemented("sendToUser is not implemented: this server knows no users".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `info`, attributes separated by commas, asks for `subscription_count`, the only one that exists.
+pub fn wants_counts(info: Option<&str>) -> Result<bool, Refused> {
+    let mut wants_counts = false;
+    for attribute in info.unwrap_or_default().split(',').filter(|attribute| !attribute.is_empty()) {
+        match attribute {
+            "subscription_count" => wants_counts = true,
+            "user_count" => return Err("info: user_count needs presence channels, which are not implemented".into()),
+            _ => return Err("info: the only attribute is subscription_count".into()),
+        }
+    }
+    Ok(wants_counts)
 }
 
 /// Reads bodies. The errors name members and hold nothing of the data.
@@ -70,20 +98,22 @@ pub struct Bodies {
 
 impl Bodies {
     /// The body of `POST /events`.
-    pub fn event<'a>(&mut self, body: &'a [u8]) -> Result<Event<'a>, &'static str> {
+    pub fn event<'a>(&mut self, body: &'a [u8]) -> Result<Event<'a>, Refused> {
         let document = self.body.read(text(body)?).ok_or(NOT_JSON)?;
         event(document, document.object().ok_or("the body must be a JSON object")?, &mut self.data)
     }
 
     /// The body of `POST /batch_events`.
-    pub fn batch<'a>(&mut self, body: &'a [u8]) -> Result<Vec<Event<'a>>, &'static str> {
+    pub fn batch<'a>(&mut self, body: &'a [u8]) -> Result<Vec<Event<'a>>, Refused> {
         let document = self.body.read(text(body)?).ok_or(NOT_JSON)?;
         let [batch] = document.object().ok_or("the body must be a JSON object")?.named(["batch"]);
         let events = batch.and_then(|batch| document.elements(batch)).ok_or("batch must be an array of events")?;
         events
-            .map(|value| {
-                let members = document.members(value).ok_or("batch must be an array of events")?;
-                event(document, members, &mut self.data)
+            .enumerate()
+            .map(|(index, value)| {
+                let members = document.members(value).ok_or(Refused::from("an event must be a JSON object"));
+                let event = members.and_then(|members| event(document, members, &mut self.data));
+                event.map_err(|refused| refused.within("batch", index))
             })
             .collect()
     }
@@ -93,17 +123,17 @@ fn text(body: &[u8]) -> Result<&str, &'static str> {
     std::str::from_utf8(body).map_err(|_| "the body is not valid UTF-8")
 }
 
-fn event<'a>(
-    document: Document<'_, 'a>,
-    members: Members<'_, 'a>,
-    reader: &mut Reader,
-) -> Result<Event<'a>, &'static str> {
+fn event<'a>(document: Document<'_, 'a>, members: Members<'_, 'a>, reader: &mut Reader) -> Result<Event<'a>, Refused> {
     let [name, data, channel, channels, socket_id, info] =
         members.named(["name", "data", "channel", "channels", "socket_id", "info"]);
     let channels = match given(channels) {
         Some(channels) => {
-            let names = document.elements(channels).ok_or(CHANNELS)?;
-            Some(names.map(|name| name.text().ok_or(CHANNELS)).collect::<Result<_, _>>()?)
+            let names = document.elements(channels).ok_or("channels must be an array")?.enumerate();
+            let text = |(index, name): (usize, Value<'a>)| {
+                let why = "a channel must be a string of Unicode text";
+                name.text().ok_or_else(|| Refused::from(why).within("channels", index))
+            };
+            Some(names.map(text).collect::<Result<_, _>>()?)
         }
         None => None,
     };
@@ -136,11 +166,10 @@ fn string<'a>(member: Option<Value<'a>>, otherwise: &'static str) -> Result<Opti
     given(member).map(|value| value.text().ok_or(otherwise)).transpose()
 }
 
-/// The one attribute of a channel that there is to ask for.
-pub const COUNT: &str = "subscription_count";
+/// Why requests about presence channels are refused.
+pub const PRESENCE: &str = "presence channels are not implemented";
 
 const NOT_JSON: &str = "the body is not valid JSON";
-const CHANNELS: &str = "channels must be an array of strings of Unicode text";
 
 #[cfg(test)]
 mod tests {
@@ -204,7 +233,7 @@ mod tests {
     fn a_body_that_cannot_be_read_is_refused_by_name() {
         #[track_caller]
         fn check(body: impl AsRef<[u8]>, expected: &str) {
-            assert_eq!(Bodies::default().event(body.as_ref()).expect_err("refused"), expected);
+            assert_eq!(Bodies::default().event(body.as_ref()).expect_err("refused"), Refused::from(expected));
         }
         for body in ["", "{", "{}x", "\u{feff}{}", "{\"name\":\"\\u12\"}"] {
             check(body, NOT_JSON);
@@ -221,12 +250,33 @@ mod tests {
             let expected = format!("{member} must be a string of Unicode text");
             check(format!(r#"{{"name":"e","data":"1","{member}":{value}}}"#), &expected);
         }
-        for channels in ["1", r#""a""#, "[1]", r#"["a","\ud83c"]"#] {
-            check(format!(r#"{{"name":"e","data":"1","channels":{channels}}}"#), CHANNELS);
+        for (channels, expected) in [
+            ("1", "channels must be an array"),
+            (r#""a""#, "channels must be an array"),
+            ("[1]", "channels[0]: a channel must be a string of Unicode text"),
+            (r#"["a","\ud83c"]"#, "channels[1]: a channel must be a string of Unicode text"),
+        ] {
+            check(format!(r#"{{"name":"e","data":"1","channels":{channels}}}"#), expected);
         }
-        for batch in ["{}", r#"{"batch":{}}"#, r#"{"batch":[1]}"#] {
+        for (batch, expected) in [
+            ("{}", "batch must be an array of events"),
+            (r#"{"batch":{}}"#, "batch must be an array of events"),
+            (r#"{"batch":[1]}"#, "batch[0]: an event must be a JSON object"),
+            (r#"{"batch":[{"name":"e","data":"1"},{"name":"e"}]}"#, "batch[1]: data must be a string"),
+        ] {
             let found = Bodies::default().batch(batch.as_bytes()).expect_err("refused");
-            assert_eq!(found, "batch must be an array of events");
+            assert_eq!(found, Refused::from(expected), "{batch}");
+        }
+    }
+
+    #[test]
+    fn the_only_attribute_is_the_number_of_subscriptions() {
+        let check = |info, expected: Option<bool>| assert_eq!(wants_counts(info).ok(), expected, "{info:?}");
+        check(None, Some(false));
+        check(Some(""), Some(false));
+        check(Some("subscription_count"), Some(true));
+        for unknown in ["user_count", "subscription_count,cache", "Subscription_count", " subscription_count"] {
+            check(Some(unknown), None);
         }
     }
 }

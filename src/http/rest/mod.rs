@@ -1,10 +1,11 @@
 //! Publishing for backends on other machines, as Pusher's HTTP API has it, so that every Pusher server library works
 //! unchanged: `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels` and `/channels/NAME`.
 //!
-//! [`signature`] checks the signature, [`event`] reads events. A request is checked whole before any of it goes to the shards,
+//! [`signature`] checks the signature, [`repetition`] that it is new, [`event`] reads events. A request is checked whole before any of it goes to the shards,
 //! by the checks of the admin socket.
 
 pub mod event;
+pub mod repetition;
 pub mod signature;
 
 use super::body::{self, Unread};
@@ -18,17 +19,16 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use event::Event;
 use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use signature::{Query, Unsigned};
+use signature::{Query, Stamp, Unsigned};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a request is refused.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The signature is missing or wrong.
     Unsigned(Unsigned),
@@ -38,6 +38,8 @@ pub enum Refused {
     Malformed(String),
     /// Over a limit.
     TooLarge(String),
+    /// A part of Pusher's API that this server does not have; which.
+    NotImplemented(String),
     /// The shards do not take it now.
     Unavailable(Unavailable),
 }
@@ -47,11 +49,11 @@ type Answer = Result<Value, Refused>;
 /// `POST /apps/ID/events`
 pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
-        let (_, body) = signed_body(&face, &app_id, request).await?;
+        let body = signed_body(&face, &app_id, request).await?;
         let event = face.readers().rest.event(&body)?;
         let names: Vec<String> = event.names().map(str::to_owned).collect();
-        let wants_counts = event.wants_counts();
-        publish(&face, checked(&[event])?).await?;
+        let wants_counts = event.wants_counts()?;
+        publish(&face, vec![event.publish()?]).await?;
         if !wants_counts {
             return Ok(json!({}));
         }
@@ -68,16 +70,20 @@ pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, r
 /// `POST /apps/ID/batch_events`
 pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
-        let (_, body) = signed_body(&face, &app_id, request).await?;
+        let body = signed_body(&face, &app_id, request).await?;
         let batch = face.readers().rest.batch(&body)?;
         if batch.len() > BATCH_MAX {
             return Err(Refused::Malformed(format!("a batch holds at most {BATCH_MAX} events")));
         }
-        let wanted: Vec<Option<String>> = batch
-            .iter()
-            .map(|event| event.names().next().filter(|_| event.wants_counts()).map(str::to_owned))
-            .collect();
-        publish(&face, checked(&batch)?).await?;
+        let mut wanted = Vec::new();
+        let mut messages = Vec::new();
+        for (index, event) in batch.iter().enumerate() {
+            let within = |refused: Refused| refused.within("batch", index);
+            let wants_counts = event.wants_counts().map_err(within)?;
+            wanted.push(event.names().next().filter(|_| wants_counts).map(str::to_owned));
+            messages.push(event.publish().map_err(within)?);
+        }
+        publish(&face, messages).await?;
         if wanted.iter().all(Option::is_none) {
             return Ok(json!({}));
         }
@@ -99,7 +105,7 @@ pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>,
     let query = signed(&face, &app_id, &request);
     let answer = async {
         let query = query?;
-        let wants_counts = wanted(&query)?;
+        let wants_counts = event::wants_counts(query.get("info"))?;
         let prefix = query.get("filter_by_prefix").unwrap_or_default();
         let place = face.listings.clone().try_acquire_owned().map_err(|_| Unavailable::Overloaded)?;
         let mut channels = BTreeMap::new();
@@ -141,7 +147,8 @@ pub async fn channel(
     let query = signed(&face, &app_id, &request);
     let answer = async {
         let query = query?;
-        let wants_counts = wanted(&query)?;
+        let wants_counts = event::wants_counts(query.get("info"))?;
+        event::check_implemented(&name)?;
         if Channel::parse(&name).is_none() {
             return Err(Refused::Malformed(channel::RULE.into()));
         }
@@ -161,36 +168,48 @@ pub async fn users(
     request: Request,
 ) -> Response {
     let answer = signed(&face, &app_id, &request);
-    respond(&face, answer.and_then(|_| Err(Refused::Malformed("presence channels are not supported yet".into()))))
+    respond(&face, answer.and_then(|_| Err(Refused::NotImplemented(event::PRESENCE.into()))))
+}
+
+/// `POST /apps/ID/users/USER_ID/terminate_connections`
+pub async fn terminate(
+    State(face): State<Arc<Face>>,
+    Path((app_id, _)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let answer = signed_body(&face, &app_id, request).await;
+    let why = "terminate_connections is not implemented: this server knows no users";
+    respond(&face, answer.and_then(|_| Err(Refused::NotImplemented(why.into()))))
 }
 
 /// The query of a request whose signature is valid.
 fn signed(face: &Face, app_id: &str, request: &Request<Body>) -> Result<Query, Refused> {
+    stamped(face, app_id, request).map(|(query, _)| query)
+}
+
+fn stamped(face: &Face, app_id: &str, request: &Request<Body>) -> Result<(Query, Stamp), Refused> {
     if app_id != face.app_id {
         return Err(Refused::OtherApp);
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let held = face.held();
     let now_s = signature::now_s();
-    signature::verify(&held.keys, request.method().as_str(), request.uri().path(), &query, now_s)
-        .map_err(Refused::Unsigned)?;
-    Ok(query)
+    let stamp = signature::verify(&held.keys, request.method().as_str(), request.uri().path(), &query, now_s);
+    Ok((query, stamp.map_err(Refused::Unsigned)?))
 }
 
-/// The same, and its body, which is read only after the signature has been verified.
-async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<(Query, Bytes), Refused> {
-    let query = signed(face, app_id, &request)?;
+/// The body of such a request, which is read only after the signature has been verified. Repetitions are refused.
+async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<Bytes, Refused> {
+    let (query, stamp) = stamped(face, app_id, &request)?;
     let body = body::read(request).await.map_err(|unread| match unread {
         Unread::TooLarge => Refused::TooLarge(unread.to_string()),
         Unread::Broken => Refused::Malformed(unread.to_string()),
     })?;
     signature::verify_body(&query, &body).map_err(Refused::Unsigned)?;
-    Ok((query, body))
-}
-
-/// The messages, all of which may be published.
-fn checked(events: &[Event<'_>]) -> Result<Vec<Publish<'static>>, Refused> {
-    Ok(events.iter().map(Event::publish).collect::<Result<_, _>>()?)
+    let admitted = face.seen.lock().unwrap_or_else(PoisonError::into_inner).admit(stamp, signature::now_s());
+    let has_forgotten = admitted.map_err(Refused::Unsigned)?;
+    face.count(|counters| counters.http_signatures_forgotten += u64::from(has_forgotten));
+    Ok(body)
 }
 
 /// Publishes all, or none.
@@ -206,22 +225,6 @@ async fn subscribers(face: &Face, name: &str) -> Result<u64, Refused> {
         Reply::Channel(count) => Ok(count.subscribers),
         _ => Err(Unavailable::Closed.into()),
     }
-}
-
-/// Whether `info` asks for `subscription_count`, the one attribute there is.
-fn wanted(query: &Query) -> Result<bool, Refused> {
-    let mut wants_counts = false;
-    for attribute in query.get("info").unwrap_or_default().split(',').filter(|attribute| !attribute.is_empty()) {
-        match attribute {
-            event::COUNT => wants_counts = true,
-            _ => {
-                return Err(Refused::Malformed(
-                    "info: only subscription_count is known; user_count needs presence".into(),
-                ));
-            }
-        }
-    }
-    Ok(wants_counts)
 }
 
 #[derive(Serialize)]
@@ -259,8 +262,22 @@ fn respond(face: &Face, answer: Answer) -> Response {
         Err(Refused::OtherApp) => (StatusCode::NOT_FOUND, "unknown app: --app-id names the only one".into()),
         Err(Refused::Malformed(why)) => (StatusCode::BAD_REQUEST, why),
         Err(Refused::TooLarge(why)) => (StatusCode::PAYLOAD_TOO_LARGE, why),
+        Err(Refused::NotImplemented(what)) => (StatusCode::NOT_IMPLEMENTED, what),
     };
     (status, text + "\n").into_response()
+}
+
+impl Refused {
+    /// The same, of an element of a list, which the text names.
+    fn within(self, list: &str, index: usize) -> Refused {
+        let named = |why: String| format!("{list}[{index}]: {why}");
+        match self {
+            Refused::Malformed(why) => Refused::Malformed(named(why)),
+            Refused::TooLarge(why) => Refused::TooLarge(named(why)),
+            Refused::NotImplemented(what) => Refused::NotImplemented(named(what)),
+            other => other,
+        }
+    }
 }
 
 impl From<&str> for Refused {

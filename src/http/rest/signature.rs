@@ -41,6 +41,17 @@ pub enum Unsigned {
     Signature(Failure),
     /// The body is another than was signed.
     Body,
+    /// The request was accepted before.
+    Repeated,
+}
+
+/// What tells one signed request from others. Ordered by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    /// `auth_timestamp`.
+    pub timestamp_s: u64,
+    /// The first half of `auth_signature`.
+    pub signature: u128,
 }
 
 impl fmt::Display for Unsigned {
@@ -57,12 +68,16 @@ impl fmt::Display for Unsigned {
                 f.write_str("auth_signature is not that of this method, path and query by the secret of auth_key")
             }
             Unsigned::Body => f.write_str("body_md5 is not the MD5 of the body"),
+            Unsigned::Repeated => write!(
+                f,
+                "this signature was used before and its auth_timestamp is {REPETITION_S} s old: sign each request anew"
+            ),
         }
     }
 }
 
 /// Checks everything but the body.
-pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u64) -> Result<(), Unsigned> {
+pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u64) -> Result<Stamp, Unsigned> {
     let get = |name| query.get(name).ok_or(Unsigned::Missing(name));
     let (key, signature) = (get("auth_key")?, get("auth_signature")?);
     if get("auth_version")? != "1.0" {
@@ -79,7 +94,11 @@ pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u6
         let _ = write!(signed, "{separator}{name}={value}");
         separator = "&";
     }
-    keys.verify_text(key, &signed, signature).map_err(Unsigned::Signature)
+    keys.verify_text(key, &signed, signature).map_err(Unsigned::Signature)?;
+    // 64 hexadecimal digits: verified. Digits in another case are the same signature.
+    let half = signature.get(..32).and_then(|half| u128::from_str_radix(half, 16).ok());
+    let signature = half.ok_or(Unsigned::Signature(Failure::NotHex))?;
+    Ok(Stamp { timestamp_s: timestamp, signature })
 }
 
 /// Checks the body against the query, which has been verified.
@@ -99,7 +118,9 @@ pub fn now_s() -> u64 {
 }
 
 /// How far the clocks of backend and server may be apart.
-const TIMESTAMP_RANGE_S: u64 = 600;
+pub const TIMESTAMP_RANGE_S: u64 = 600;
+/// Age of `auth_timestamp` from which a repetition is refused.
+pub const REPETITION_S: u64 = 5;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,79 @@
+//! Signatures of the POST requests that were accepted, so that a captured request cannot be repeated. Pure.
+
+use super::signature::{REPETITION_S, Stamp, TIMESTAMP_RANGE_S, Unsigned};
+use std::collections::BTreeSet;
+
+/// Signatures whose timestamps are still valid, oldest timestamp first.
+#[derive(Default)]
+pub struct Seen(BTreeSet<Stamp>);
+
+impl Seen {
+    /// Remembers a request that is valid otherwise. Returns whether an older one had to be forgotten before its time.
+    ///
+    /// # Errors
+    /// [`Unsigned::Repeated`]: it came before, and its timestamp is [`REPETITION_S`] old. Until then it may be another
+    /// request: libraries sign whole seconds, so equal publishes within a second have the same signature.
+    pub fn admit(&mut self, stamp: Stamp, now_s: u64) -> Result<bool, Unsigned> {
+        while self.0.first().is_some_and(|oldest| oldest.timestamp_s + TIMESTAMP_RANGE_S < now_s) {
+            self.0.pop_first();
+        }
+        let is_new = self.0.insert(stamp);
+        if !is_new && now_s >= stamp.timestamp_s + REPETITION_S {
+            return Err(Unsigned::Repeated);
+        }
+        let is_full = self.0.len() > SIGNATURES_MAX;
+        if is_full {
+            self.0.pop_first();
+        }
+        Ok(is_full)
+    }
+}
+
+/// Signatures that are remembered: some 10 MiB, or ten minutes of 430 requests a second.
+const SIGNATURES_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_S: u64 = 1_353_088_179;
+
+    fn stamp(timestamp_s: u64, signature: u128) -> Stamp {
+        Stamp { timestamp_s, signature }
+    }
+
+    #[test]
+    fn a_repetition_is_refused_once_its_timestamp_is_old() {
+        let mut seen = Seen::default();
+        for now_s in [NOW_S - 600, NOW_S, NOW_S + 4] {
+            assert_eq!(seen.admit(stamp(NOW_S, 1), now_s), Ok(false));
+        }
+        for now_s in [NOW_S + 5, NOW_S + 600] {
+            assert_eq!(seen.admit(stamp(NOW_S, 1), now_s), Err(Unsigned::Repeated));
+        }
+        assert_eq!(seen.admit(stamp(NOW_S, 2), NOW_S + 5), Ok(false), "another signature");
+        assert_eq!(seen.admit(stamp(NOW_S, 2), NOW_S + 5), Err(Unsigned::Repeated));
+    }
+
+    #[test]
+    fn signatures_are_forgotten_with_their_timestamps() {
+        let mut seen = Seen::default();
+        for timestamp_s in 0..2000 {
+            assert_eq!(seen.admit(stamp(timestamp_s, 1), timestamp_s), Ok(false));
+        }
+        assert_eq!(seen.0.len(), 601);
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_beyond_the_limit() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.admit(stamp(NOW_S - 6, 0), NOW_S), Ok(false));
+        for signature in 1..SIGNATURES_MAX as u128 {
+            assert_eq!(seen.admit(stamp(NOW_S, signature), NOW_S), Ok(false));
+        }
+        assert_eq!(seen.admit(stamp(NOW_S - 6, 0), NOW_S), Err(Unsigned::Repeated));
+        assert_eq!(seen.admit(stamp(NOW_S, 0), NOW_S), Ok(true));
+        assert_eq!(seen.0.len(), SIGNATURES_MAX);
+        assert_eq!(seen.0.first(), Some(&stamp(NOW_S, 0)));
+    }
+}
