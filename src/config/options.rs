@@ -100,6 +100,8 @@ options! {
         "Events to post: channel_occupied, channel_vacated, connected, disconnected";
     "webhook-retry", "300", DEADLINE; One live.webhooks.retry_ms;
         "Seconds for which a batch that was not delivered is retried";
+    // Proxies close connections that are quiet for longer: HAProxy's examples 50 s, Heroku 55 s, nginx and AWS ALB 60 s. The
+    // sum of interval and timeout is below 60 s too, so that the server closes a dead connection before a proxy does.
     "heart-interval", "30", HEART; One live.limits.heart_interval_s;
         "Seconds between heartbeats, announced to clients";
     "heart-timeout", "25", HEART; One live.limits.heart_timeout_s;
@@ -132,6 +134,7 @@ options! {
         "Seconds after which clients must reconnect, spread over a quarter; 0: never";
     "drain-timeout", "0", Millis(0, 3_600_000); One live.drain_timeout_ms;
         "Seconds over which SIGTERM closes connections; 0: all at once";
+    // With the server's 5 s on top it is below Kubernetes' 30 s and systemd's 90 s. Docker kills after 10 s: --stop-timeout.
     "shutdown-timeout", "10", DEADLINE; One live.shutdown_timeout_ms;
         "Seconds that a shutdown may take to deliver what was accepted";
     "log", "info", LEVELS; One live.log;
