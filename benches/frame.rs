@@ -23,6 +23,7 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
+#[expect(clippy::too_many_lines, reason = "a bench for each shape of input")]
 fn decode(c: &mut Criterion) {
     let ping = br#"{"event":"socket:ping","data":{"id":1}}"#;
     assert_eq!(ping.len(), 39);

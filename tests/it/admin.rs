@@ -305,6 +305,7 @@ fn an_excluded_connection_does_not_receive_the_message(shards: usize) {
     client.expect_nothing_before_pong();
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn malformed_requests(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);

@@ -28,7 +28,7 @@ const COMMAND_LINE: [&str; 1] = ["cli"];
 const PURE: [&str; 4] = ["wire", "protocol", "api", "hub"];
 const IMPURE: [&str; 6] = ["std::net", "std::os", "std::time", "std::thread", "mio", "crossbeam"];
 
-/// What only these may mention; addresses are no sockets.
+/// What only these may mention. Addresses are plain data and do not count.
 const SOCKETS: [&str; 4] = ["std::net", "std::os::unix::net", "mio", "socket2"];
 const MAY_TOUCH_SOCKETS: [&str; 11] = [
     "src/shard/",

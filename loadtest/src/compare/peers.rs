@@ -72,10 +72,14 @@ pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
     if stop.load(Relaxed) {
         println!("interrupted in round {rounds}: these are the results so far");
     }
+    write_files(args, &comparison)
+}
+
+fn write_files(args: &CompareArgs, comparison: &Comparison) -> anyhow::Result<()> {
     let json_out = args.json_out.clone().unwrap_or_else(|| "compare.json".into());
     let chart_out = args.chart_out.clone().unwrap_or_else(|| "compare.svg".into());
-    std::fs::write(&json_out, serde_json::to_string_pretty(&comparison)?)?;
-    std::fs::write(&chart_out, chart(&comparison))?;
+    std::fs::write(&json_out, serde_json::to_string_pretty(comparison)?)?;
+    std::fs::write(&chart_out, chart(comparison))?;
     println!("numbers in {}, chart in {}", json_out.display(), chart_out.display());
     Ok(())
 }

@@ -92,8 +92,8 @@ fn details(out: &mut String, row: &RowResult) {
     }
 }
 
-/// The chart: for each row and peer the ratio's median and extremes, on a logarithmic scale around 1. The function is long
-/// because it draws from top to bottom.
+/// The chart: for each row and peer the ratio's median and extremes, on a logarithmic scale around 1.
+#[expect(clippy::too_many_lines, reason = "draws from top to bottom")]
 pub fn chart(comparison: &Comparison) -> String {
     let peers = comparison.rows.first().map_or(0, |row| row.servers.len().saturating_sub(1));
     let spreads = || comparison.rows.iter().flat_map(|row| &row.servers[1..]).filter_map(|server| server.ratio);

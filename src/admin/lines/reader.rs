@@ -251,6 +251,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn every_operation_is_read() {
         let check = |line: &str, expected: Request| check(line, Command::Request(expected));
         check(r#"{"id":1,"command":"stats"}"#, Stats {}.into());

@@ -173,12 +173,11 @@ impl Screen<'_> {
             Row::new([right(format!("{at} ")), Cell::from(bar)].into_iter().chain(cells))
         });
         let rows: Vec<Row<'_>> = rows.collect();
-        let mut titles = vec![right("SHARD "), Cell::from("BUSY")];
-        titles.extend(columns.iter().map(|(title, _)| right(*title)));
-        let mut widths = vec![Constraint::Length(6), Constraint::Fill(1)];
-        widths.extend(columns.iter().map(|(_, width)| Constraint::Length(*width)));
+        let titles = vec![right("SHARD "), Cell::from("BUSY")];
+        let widths = vec![Constraint::Length(6), Constraint::Fill(1)];
         let name = format!("shards{}", self.position(self.state.view.shards.len(), Focus::Shards));
-        self.table(frame, area, &name, Focus::Shards, titles, rows, widths);
+        let grid = Grid { name, focus: Focus::Shards, titles, widths, rows };
+        self.table(frame, area, grid.with_numbers(&columns));
     }
 
     /// Beside each other where there is room, else addresses above closes.
@@ -226,7 +225,7 @@ impl Screen<'_> {
             By::Messages => "messages",
         };
         let name = format!("channels by {by}{}", self.position(self.state.view.channels.len(), Focus::Channels));
-        self.list(frame, area, &name, Focus::Channels, "CHANNEL", &columns, rows);
+        self.table(frame, area, Grid::named(name, Focus::Channels, "CHANNEL", rows).with_numbers(&columns));
     }
 
     fn addresses(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -240,11 +239,11 @@ impl Screen<'_> {
         if rows.is_empty() {
             let explanation = ["none is counted: not those", "of this machine, unless", "they are limited"];
             rows.extend(explanation.map(|line| Row::new([format!(" {line}")]).style(self.palette.faint)));
-            let name = "addresses";
-            return self.table(frame, area, name, Focus::Addresses, vec![], rows, vec![Constraint::Fill(1)]);
+            let (name, widths) = ("addresses".into(), vec![Constraint::Fill(1)]);
+            return self.table(frame, area, Grid { name, focus: Focus::Addresses, titles: vec![], widths, rows });
         }
         let name = format!("addresses{}", self.position(self.state.view.addresses.len(), Focus::Addresses));
-        self.list(frame, area, &name, Focus::Addresses, "ADDRESS", &columns, rows);
+        self.table(frame, area, Grid::named(name, Focus::Addresses, "ADDRESS", rows).with_numbers(&columns));
     }
 
     fn closes(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -257,44 +256,16 @@ impl Screen<'_> {
         });
         let rows: Vec<Row<'_>> = rows.collect();
         let name = format!("closes{}", self.position(self.state.view.closes.len(), Focus::Closes));
-        self.list(frame, area, &name, Focus::Closes, "REASON", &columns, rows);
+        self.table(frame, area, Grid::named(name, Focus::Closes, "REASON", rows).with_numbers(&columns));
     }
 
-    /// A table whose first column is a name, and the others numbers.
-    #[allow(clippy::too_many_arguments)]
-    fn list(
-        &self,
-        frame: &mut Frame<'_>,
-        area: Rect,
-        name: &str,
-        focus: Focus,
-        first: &str,
-        columns: &[(&'static str, u16)],
-        rows: Vec<Row<'_>>,
-    ) {
-        let mut titles = vec![Cell::from(format!(" {first}"))];
-        titles.extend(columns.iter().map(|(title, _)| right(*title)));
-        let mut widths = vec![Constraint::Fill(1)];
-        widths.extend(columns.iter().map(|(_, width)| Constraint::Length(*width)));
-        self.table(frame, area, name, focus, titles, rows, widths);
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn table(
-        &self,
-        frame: &mut Frame<'_>,
-        area: Rect,
-        name: &str,
-        focus: Focus,
-        titles: Vec<Cell<'_>>,
-        rows: Vec<Row<'_>>,
-        widths: Vec<Constraint>,
-    ) {
+    fn table(&self, frame: &mut Frame<'_>, area: Rect, grid: Grid<'_>) {
+        let Grid { name, focus, titles, widths, rows } = grid;
         let style = if focus == self.state.focus { Style::new().bold().reversed() } else { Style::new().bold() };
         let rule = Block::new()
             .borders(Borders::TOP)
             .border_style(self.palette.faint)
-            .title(Span::styled(format!(" {} ", clip(name, area.width.saturating_sub(4) as usize)), style));
+            .title(Span::styled(format!(" {} ", clip(&name, area.width.saturating_sub(4) as usize)), style));
         let mut table = Table::new(rows, widths).column_spacing(1).block(rule);
         if !titles.is_empty() {
             table = table.header(Row::new(titles).style(self.palette.faint));
@@ -328,6 +299,31 @@ impl Screen<'_> {
         let block = Block::bordered().title(" help ").border_style(self.palette.accent);
         let lines: Vec<Line<'_>> = HELP.iter().map(|line| Line::raw(format!(" {line}"))).collect();
         frame.render_widget(Paragraph::new(lines).block(block), popup);
+    }
+}
+
+/// A table, before it is drawn.
+struct Grid<'a> {
+    name: String,
+    focus: Focus,
+    /// Empty: no row of titles.
+    titles: Vec<Cell<'a>>,
+    widths: Vec<Constraint>,
+    rows: Vec<Row<'a>>,
+}
+
+impl<'a> Grid<'a> {
+    /// One whose first column holds names.
+    fn named(name: String, focus: Focus, title: &str, rows: Vec<Row<'a>>) -> Grid<'a> {
+        let titles = vec![Cell::from(format!(" {title}"))];
+        Grid { name, focus, titles, widths: vec![Constraint::Fill(1)], rows }
+    }
+
+    /// Adds the titles and widths of columns with numbers.
+    fn with_numbers(mut self, columns: &[(&'static str, u16)]) -> Grid<'a> {
+        self.titles.extend(columns.iter().map(|(title, _)| right(*title)));
+        self.widths.extend(columns.iter().map(|(_, width)| Constraint::Length(*width)));
+        self
     }
 }
 

@@ -144,6 +144,7 @@ const ACTIONS: [(Action, usize); 18] = [
 
 impl<I: Iterator<Item = u8>> Cluster<I> {
     /// A cluster and its spies. The first bytes decide its size, its limits, and how often each action happens.
+    #[expect(clippy::too_many_lines, reason = "each line is one choice")]
     pub fn new(mut choices: Choices<I>) -> Cluster<I> {
         let shards = choices.of(&[1, 2, 2, 3, 3, 4, 5, 8]);
         let seed = [1, 2, 3, choices.below(256) as u64];
