@@ -143,6 +143,7 @@ table! {
         webhook_requests: "corecast_webhook_requests_total", "Webhook requests sent, retries included.",
         webhook_failures: "corecast_webhook_failures_total", "Webhook requests not answered in time with a status of 200 to 299.",
         webhook_events: "corecast_webhook_events_total", "Events delivered to webhook URLs; each URL counts.",
+        webhook_cancelled: "corecast_webhook_cancelled_events_total", "Webhook events cancelled before sending, as a later event undid them.",
         webhook_streams_lost: "corecast_webhook_streams_lost_total", "Times the event stream for webhooks broke off and was restarted.",
     }
 }

@@ -315,6 +315,20 @@ impl Kinds<'_> {
                 if posts(webhook::CONNECTIONS) { connections } else { 0 },
                 (2 * in_table(told::CONNECTION_BYTES)) as u64,
             ),
+            term(
+                "what each webhook was told of channels",
+                if posts(webhook::CHANNELS) {
+                    webhooks.saturating_mul(connections).saturating_mul(limits.subscriptions_max as u64)
+                } else {
+                    0
+                },
+                in_table(queue::VIEW_BYTES) as u64,
+            ),
+            term(
+                "what each webhook was told of connections",
+                if posts(webhook::CONNECTIONS) { webhooks.saturating_mul(connections) } else { 0 },
+                in_table(queue::VIEW_BYTES) as u64,
+            ),
             // With the body of a batch.
             term("a webhook's queue", webhooks, (queue::BYTES_MAX + queue::BATCH_BYTES_MAX) as u64),
             // The tape of one message at a time.

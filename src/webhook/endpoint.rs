@@ -1,7 +1,7 @@
 //! Sends the batches of one URL, one request at a time, each until the URL accepts it or it is too old.
 
 use super::post::{Post, Signed};
-use super::queue::{Event, Queue};
+use super::queue::{Queue, Seldom};
 use super::tally::Lost;
 use crate::config::Key;
 use crate::protocol::auth;
@@ -24,19 +24,31 @@ pub struct Sending<P> {
 /// Tells the URL of this queue what is in it, until the end. When that has come, each batch gets one more try, and after
 /// the first that fails the rest stays in the queue.
 pub async fn deliver<P: Post>(queue: Arc<Queue>, sending: watch::Receiver<Sending<P>>) {
-    let mut failures = 0;
+    let mut failures = Failures::default();
     while let Some(batch) = queue.batch().await {
         let begun = Instant::now();
         offer(&queue, &batch, &sending, &mut failures).await;
-        if failures > 0 && queue.is_ending() {
+        if failures.in_a_row > 0 && queue.is_ending() {
             return;
         }
         queue.gather(begun + PACE).await;
     }
 }
 
-/// Offers one batch until it is taken or lost. `failures`: how many requests in a row have failed.
-async fn offer<P: Post>(queue: &Queue, batch: &[Event], sending: &watch::Receiver<Sending<P>>, failures: &mut u32) {
+/// Requests that have failed.
+#[derive(Default)]
+struct Failures {
+    in_a_row: u32,
+    warnings: Seldom,
+}
+
+/// Offers one batch until it is taken or lost.
+async fn offer<P: Post>(
+    queue: &Queue,
+    batch: &[Arc<str>],
+    sending: &watch::Receiver<Sending<P>>,
+    failures: &mut Failures,
+) {
     let begun = Instant::now();
     loop {
         let Sending { key, retry, post } = sending.borrow().clone();
@@ -51,20 +63,20 @@ async fn offer<P: Post>(queue: &Queue, batch: &[Event], sending: &watch::Receive
         });
         let failure = match answer {
             Ok(()) => {
-                if *failures > 0 {
-                    tracing::info!(url = %queue.url, failures, "webhook: accepted again");
+                if failures.in_a_row > 0 {
+                    tracing::info!(url = %queue.url, failures = failures.in_a_row, "webhook: accepted again");
                 }
-                *failures = 0;
+                failures.in_a_row = 0;
                 return queue.settle();
             }
             Err(failure) => failure,
         };
-        if *failures == 0 {
+        if failures.in_a_row == 0 && failures.warnings.is_due() {
             tracing::warn!(url = %queue.url, %failure, "webhook: not accepted; retrying for {} s", retry.as_secs_f64());
         } else {
-            tracing::debug!(url = %queue.url, %failure, failures, "webhook: not accepted");
+            tracing::debug!(url = %queue.url, %failure, failures = failures.in_a_row, "webhook: not accepted");
         }
-        *failures += 1;
+        failures.in_a_row += 1;
         if was_ending {
             return;
         }
@@ -72,12 +84,12 @@ async fn offer<P: Post>(queue: &Queue, batch: &[Event], sending: &watch::Receive
         if left.is_zero() {
             return queue.lose_offered(Lost::Expired);
         }
-        queue.pause(Instant::now() + pause(*failures, random()).min(left)).await;
+        queue.pause(Instant::now() + pause(failures.in_a_row, random()).min(left)).await;
     }
 }
 
 /// As Pusher's: `{"time_ms":…,"events":[…]}`. The time is that of the attempt, since receivers refuse what is old.
-fn body(batch: &[Event], now_ms: u64) -> String {
+fn body(batch: &[Arc<str>], now_ms: u64) -> String {
     let mut body = String::with_capacity(64 + batch.iter().map(|event| event.len() + 1).sum::<usize>());
     body += &format!("{{\"time_ms\":{now_ms},\"events\":[");
     for (at, event) in batch.iter().enumerate() {

@@ -6,15 +6,16 @@
 //! ```
 //!
 //! The events come over a session with the shard that keeps the journal, open for as long as there is a URL. It is always
-//! read, whatever the URLs do, so the shards never wait for one. [`Known`] is what the URLs have been told so far: a
-//! snapshot is compared with it, and the difference is told. So losses are made up for, and a new URL is first told what
-//! is known.
+//! read, whatever the URLs do, so the shards never wait for one. [`Known`] is what the stream has said so far: a snapshot
+//! is compared with it, and the difference is told. A new URL is first told what is known.
 //!
 //! Each URL has a queue ([`queue`]) and a task ([`endpoint`]) that offers it batch after batch, one request at a time: order
 //! is kept, a batch comes at least once, and one dead URL delays no other. What a queue cannot hold, or has offered for
-//! too long, is dropped, counted and logged.
+//! too long, is dropped, counted and logged. Once a second such a queue compares what its URL was told with what is known,
+//! and adds the difference. So at rest each URL knows the state of the server.
 
 pub mod endpoint;
+pub mod event;
 pub mod http_client;
 pub mod post;
 pub mod queue;
@@ -27,7 +28,7 @@ use crate::api::Phase;
 use crate::config::{Key, Live, WebhookUrl, Webhooks};
 use endpoint::Sending;
 use http_client::{Client, Times};
-use queue::Queue;
+use queue::{Queue, Seldom};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use stream::Stream;
 pub use tally::{Lost, Tally};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, interval, sleep_until, timeout_at};
 pub use told::{CHANNELS, CONNECTIONS};
 use told::{Known, Tracked};
 
@@ -62,12 +63,13 @@ pub async fn run(opener: Opener, mut settings: watch::Receiver<Settings>, phase:
         known: Known::default(),
         stream: None,
         reopen_at: Instant::now(),
-        has_warned: false,
+        warnings: Seldom::default(),
         endpoints: Vec::new(),
         sending: None,
     };
     teller.apply(&settings.borrow_and_update().clone());
     let mut end = phase.clone();
+    let mut ticks = interval(TICK);
     loop {
         // A server that is going down serves no new session.
         let opens = teller.stream.is_none() && !teller.endpoints.is_empty() && *phase.borrow() < Phase::Stopping;
@@ -78,6 +80,7 @@ pub async fn run(opener: Opener, mut settings: watch::Receiver<Settings>, phase:
                 // A large snapshot is not read in one go: requests over HTTP are served between.
                 tokio::task::yield_now().await;
             }
+            _ = ticks.tick() => teller.tick(),
             () = sleep_until(reopen_at), if opens => teller.open(),
             Ok(()) = settings.changed() => teller.apply(&settings.borrow_and_update().clone()),
             () = ended(&mut end) => break,
@@ -94,8 +97,7 @@ struct Teller {
     stream: Option<Stream>,
     /// When another stream is asked for, where there is none.
     reopen_at: Instant,
-    /// The log says that nothing can be sent.
-    has_warned: bool,
+    warnings: Seldom,
     endpoints: Vec<Endpoint>,
     /// How requests are sent; `None`: no URL has been configured yet.
     sending: Option<watch::Sender<Sending<Client>>>,
@@ -128,6 +130,7 @@ impl Teller {
             self.stream = None;
             self.reopen_at = Instant::now();
         }
+        self.endpoints.iter().for_each(|endpoint| endpoint.queue.fall_behind());
         let has_secure = urls.iter().any(|url| url.uri().scheme_str() == Some("https"));
         let post = Client::new(has_secure, Times::default());
         let sending = Sending { key, retry: Duration::from_millis(*retry_ms), post };
@@ -144,6 +147,11 @@ impl Teller {
         }
     }
 
+    fn tick(&mut self) {
+        self.known.tick();
+        self.endpoints.iter().for_each(|endpoint| endpoint.queue.catch_up(&self.known));
+    }
+
     fn open(&mut self) {
         self.stream = Stream::open(&self.opener, self.known.request());
         self.reopen_at = Instant::now() + REOPEN_PAUSE;
@@ -151,20 +159,17 @@ impl Teller {
 
     /// The stream has said something, or has ended.
     fn hear(&mut self, read: Option<Vec<Said>>) {
-        let Teller { known, endpoints, has_warned, .. } = self;
+        let Teller { known, endpoints, warnings, .. } = self;
         // The normal end of a stream is that of the server.
         let is_end = read.is_none();
-        let push = |event: queue::Event| endpoints.iter().for_each(|endpoint| endpoint.queue.push(event.clone()));
+        let push = |event: event::Event| endpoints.iter().for_each(|endpoint| endpoint.queue.push(event.clone()));
         let heard = match read {
             None => Err("it ended".into()),
             Some(said) => said.into_iter().try_for_each(|said| known.hear(said, push)),
         };
-        let Err(why) = heard else {
-            *has_warned = false;
-            return;
-        };
+        let Err(why) = heard else { return };
         self.tally.count(|counters| counters.webhook_streams_lost += 1);
-        if is_end || std::mem::replace(has_warned, true) {
+        if is_end || !warnings.is_due() {
             tracing::debug!(%why, "webhooks: the stream of events is asked for again");
         } else {
             tracing::warn!(%why, "webhooks: without a stream of events nothing is sent; it is asked for again and again");
@@ -205,6 +210,8 @@ async fn read(stream: &mut Option<Stream>) -> Option<Vec<Said>> {
 
 /// How long events that are left may delay the end of the server.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two comparisons of what a URL was told with what is known.
+const TICK: Duration = Duration::from_secs(1);
 /// Before the stream is asked for again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Descriptors of each URL: a connection, another that is being closed, and one for a look-up of its name.

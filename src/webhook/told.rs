@@ -1,9 +1,9 @@
-//! What the URLs have been told so far, and what a piece of the stream adds to it. Pure.
+//! What the stream has said so far, and what a piece of it adds: events that the URLs are told. Pure.
 //!
 //! Events change sets: adding a known member does nothing, and neither does removing an unknown one. A snapshot replaces the
 //! sets, and the difference is told.
 
-use super::queue::Event;
+use super::event::{Event, Subject};
 use crate::admin::link::Said;
 use crate::admin::session::codec::Piece;
 use crate::api::Reply;
@@ -13,15 +13,19 @@ use crate::hub::observe::reports::Happening;
 use crate::protocol::close::CloseReason;
 use crate::protocol::socket_id::SocketId;
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-/// The channels in use and the connections, as the URLs know them.
+/// The channels in use and the connections, each with the tick in which it became known.
 #[derive(Default)]
 pub struct Known {
     tracked: Tracked,
-    channels: HashSet<Box<str>>,
-    connections: HashSet<SocketId>,
+    channels: HashMap<Arc<str>, u32>,
+    connections: HashMap<SocketId, u32>,
+    /// Seconds, as [`Known::tick`] counts them.
+    ticks: u32,
     /// A snapshot that has begun: its entries so far.
     snapshot: Option<Snapshot>,
     /// The last event that was applied.
@@ -30,7 +34,7 @@ pub struct Known {
 
 #[derive(Default)]
 struct Snapshot {
-    channels: HashSet<Box<str>>,
+    channels: HashSet<Arc<str>>,
     connections: HashSet<SocketId>,
 }
 
@@ -56,6 +60,14 @@ impl Tracked {
         self.events.contains(&event)
     }
 
+    /// The event in a body; empty where this kind is not told.
+    fn text(&self, told: &Told<'_>) -> Arc<str> {
+        if !self.tells(told.name) {
+            return "".into();
+        }
+        serde_json::to_string(told).expect("texts and numbers are JSON").into()
+    }
+
     fn follows_channels(&self) -> bool {
         CHANNELS.iter().any(|event| self.tells(event))
     }
@@ -71,10 +83,10 @@ impl Known {
         let old = std::mem::replace(&mut self.tracked, tracked);
         let (channels, connections) = (self.tracked.follows_channels(), self.tracked.follows_connections());
         if !channels {
-            self.channels = HashSet::new();
+            self.channels = HashMap::new();
         }
         if !connections {
-            self.connections = HashSet::new();
+            self.connections = HashMap::new();
         }
         let needs_snapshot = channels && !old.follows_channels() || connections && !old.follows_connections();
         if needs_snapshot || !channels && !connections {
@@ -96,14 +108,43 @@ impl Known {
         }
     }
 
+    /// A second has passed.
+    pub fn tick(&mut self) {
+        self.ticks += 1;
+    }
+
     /// What a new URL is told: all that is known.
-    pub fn each(&self, mut tell: impl FnMut(Event)) {
-        if self.tracked.tells(OCCUPIED) {
-            self.channels.iter().for_each(|channel| tell(told(Told::channel(OCCUPIED, channel))));
+    pub fn each(&self, tell: impl FnMut(Event)) {
+        self.subjects().map(|(subject, _)| self.event(subject)).for_each(tell);
+    }
+
+    /// All that is known, and whether it has lasted: longer than an empty channel is kept.
+    pub fn subjects(&self) -> impl Iterator<Item = (Subject, bool)> {
+        let is_lasting = |since: &u32| self.ticks - since > LASTING_TICKS;
+        let channels =
+            self.channels.iter().map(move |(name, since)| (Subject::Channel(name.clone()), is_lasting(since)));
+        let connections = self.connections.iter().map(move |(id, since)| (Subject::Connection(*id), is_lasting(since)));
+        channels.chain(connections)
+    }
+
+    /// Whether this is known.
+    pub fn has(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Channel(name) => self.channels.contains_key(name),
+            Subject::Connection(id) => self.connections.contains_key(id),
         }
-        if self.tracked.tells(CONNECTED) {
-            self.connections.iter().for_each(|id| tell(told(Told::connection(CONNECTED, *id))));
-        }
+    }
+
+    /// The event that tells what holds of it. Why a connection ended is not known.
+    pub fn event(&self, subject: Subject) -> Event {
+        let is_there = self.has(&subject);
+        let told = match &subject {
+            Subject::Channel(name) => Told::channel(if is_there { OCCUPIED } else { VACATED }, name),
+            Subject::Connection(id) if is_there => Told::connection(CONNECTED, *id),
+            Subject::Connection(id) => Told { reason: Some("unknown"), ..Told::connection(DISCONNECTED, *id) },
+        };
+        let text = self.tracked.text(&told);
+        Event { subject, is_there, text }
     }
 
     /// Takes what the stream says, and tells what it adds. The error says why the stream is of no more use.
@@ -155,48 +196,61 @@ impl Known {
     }
 
     fn happened(&mut self, what: &Happening, time_ms: Option<u64>, tell: &mut impl FnMut(Event)) {
-        let Known { tracked, channels, connections, snapshot, .. } = self;
-        let (is_new, told) = match what {
+        let Known { tracked, channels, connections, ticks, snapshot, .. } = self;
+        let (is_new, subject, told) = match what {
             Happening::Occupied { channel } if tracked.follows_channels() => {
-                let name = channel.as_channel().as_str();
-                snapshot.iter_mut().for_each(|snapshot| _ = snapshot.channels.insert(name.into()));
-                (channels.insert(name.into()), Told::channel(OCCUPIED, name))
+                let text = channel.as_channel().as_str();
+                let name = channels.get_key_value(text).map_or_else(|| text.into(), |(name, _)| name.clone());
+                snapshot.iter_mut().for_each(|snapshot| _ = snapshot.channels.insert(name.clone()));
+                let is_new = add(channels, name.clone(), *ticks);
+                (is_new, Subject::Channel(name), Told::channel(OCCUPIED, text))
             }
             Happening::Vacated { channel } if tracked.follows_channels() => {
-                let name = channel.as_channel().as_str();
-                (channels.remove(name), Told::channel(VACATED, name))
+                let text = channel.as_channel().as_str();
+                let Some((name, _)) = channels.remove_entry(text) else { return };
+                (true, Subject::Channel(name), Told::channel(VACATED, text))
             }
             Happening::Connected { socket_id, address } if tracked.follows_connections() => {
                 snapshot.iter_mut().for_each(|snapshot| _ = snapshot.connections.insert(*socket_id));
                 let told = Told { address: *address, time_ms, ..Told::connection(CONNECTED, *socket_id) };
-                (connections.insert(*socket_id), told)
+                (add(connections, *socket_id, *ticks), Subject::Connection(*socket_id), told)
             }
             Happening::Disconnected { socket_id, kind, code } if tracked.follows_connections() => {
                 let reason = CloseReason::LABELS.get(usize::from(*kind)).copied();
                 let told = Told { reason, code: *code, time_ms, ..Told::connection(DISCONNECTED, *socket_id) };
-                (connections.remove(socket_id), told)
+                (connections.remove(socket_id).is_some(), Subject::Connection(*socket_id), told)
             }
             _ => return,
         };
-        if is_new && tracked.tells(told.name) {
-            tell(self::told(told));
+        if is_new {
+            let is_there = matches!(told.name, OCCUPIED | CONNECTED);
+            tell(Event { subject, is_there, text: tracked.text(&told) });
         }
     }
 
     /// The snapshot is complete: what is not in it has gone.
     fn reconcile(&mut self, tell: &mut impl FnMut(Event)) {
         let Some(snapshot) = self.snapshot.take() else { return };
-        if self.tracked.tells(VACATED) {
-            let gone = self.channels.difference(&snapshot.channels);
-            gone.for_each(|channel| tell(told(Told::channel(VACATED, channel))));
-        }
-        if self.tracked.tells(DISCONNECTED) {
-            let gone = self.connections.difference(&snapshot.connections);
-            gone.for_each(|id| tell(told(Told { reason: Some("unknown"), ..Told::connection(DISCONNECTED, *id) })));
-        }
-        self.channels = snapshot.channels;
-        self.connections = snapshot.connections;
+        let mut gone = Vec::new();
+        self.channels.retain(|name, _| {
+            let stays = snapshot.channels.contains(name);
+            gone.extend((!stays).then(|| Subject::Channel(name.clone())));
+            stays
+        });
+        self.connections.retain(|id, _| {
+            let stays = snapshot.connections.contains(id);
+            gone.extend((!stays).then_some(Subject::Connection(*id)));
+            stays
+        });
+        gone.into_iter().for_each(|subject| tell(self.event(subject)));
     }
+}
+
+/// Returns whether it is new.
+fn add<K: Eq + Hash>(known: &mut HashMap<K, u32>, key: K, tick: u32) -> bool {
+    let before = known.len();
+    known.entry(key).or_insert(tick);
+    known.len() > before
 }
 
 /// An event in a body. Those of channels are what Pusher sends, which has no time.
@@ -231,14 +285,12 @@ fn address<S: serde::Serializer>(address: &Option<SocketAddr>, serializer: S) ->
     address.map(written).serialize(serializer)
 }
 
-fn told(told: Told<'_>) -> Event {
-    serde_json::to_string(&told).expect("texts and numbers are JSON").into()
-}
-
 /// Bytes of a known channel, beside its name.
-pub const CHANNEL_BYTES: usize = size_of::<Box<str>>();
+pub const CHANNEL_BYTES: usize = size_of::<(Arc<str>, u32)>();
 /// Bytes of a known connection.
-pub const CONNECTION_BYTES: usize = size_of::<SocketId>();
+pub const CONNECTION_BYTES: usize = size_of::<(SocketId, u32)>();
+/// Longer than the 3 s for which an empty channel counts as occupied: churn is never as old.
+const LASTING_TICKS: u32 = 4;
 /// To tell either of these, channels have to be known.
 pub const CHANNELS: [&str; 2] = [OCCUPIED, VACATED];
 /// To tell either of these, connections have to be known.
@@ -265,6 +317,10 @@ pub(super) mod tests {
 
     fn id(low: u64) -> SocketId {
         SocketId { high: 0, low }
+    }
+
+    fn sent(event: Event) -> Option<String> {
+        Some(event.text.to_string()).filter(|text| !text.is_empty())
     }
 
     /// The reply that a stream begins with.
@@ -319,10 +375,10 @@ pub(super) mod tests {
 
     /// Hears what a stream says after a request, all of which is accepted; gives what is told.
     #[track_caller]
-    fn hear(known: &mut Known, said: impl IntoIterator<Item = Said>) -> Vec<String> {
+    pub fn hear(known: &mut Known, said: impl IntoIterator<Item = Said>) -> Vec<String> {
         let mut told = Vec::new();
         for said in said {
-            assert_eq!(known.hear(said, |event| told.push(event.to_string())), Ok(()));
+            assert_eq!(known.hear(said, |event| told.extend(sent(event))), Ok(()));
         }
         told
     }
@@ -435,7 +491,7 @@ pub(super) mod tests {
         let mut known = known(&["channel_occupied", "disconnected"]);
         open(&mut known, [occupied(42, "a"), connected(43, 1, id(1), "")]);
         let mut told = Vec::new();
-        known.each(|event| told.push(event.to_string()));
+        known.each(|event| told.extend(sent(event)));
         assert_eq!(told, [told_occupied("a")]);
         assert!(!known.track(Tracked::of(&["channel_vacated", "connected"])), "both are followed already");
         assert!(!known.track(Tracked::of(&["channel_vacated"])));
