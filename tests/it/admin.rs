@@ -224,6 +224,17 @@ fn publish_to_several_channels(shards: usize) {
         client.expect_nothing_before_pong();
     }
 
+    // A channel that is named twice gets one message.
+    assert_eq!(admin.ok(publish(&["c", "a", "c", "c"]))["subscribers"], 4);
+    for (client, channels) in clients.iter_mut().zip([&["a", "c"][..], &["c"], &["c"]]) {
+        let mut found: Vec<String> = channels.iter().map(|_| client.text()).collect();
+        found.sort();
+        let expected: Vec<String> = channels.iter().map(|channel| message("e", channel, "1")).collect();
+        assert_eq!(found, expected);
+        client.expect_nothing_before_pong();
+    }
+    admin.refused(&publish(&["c"; 101]).to_string(), json!(1), "too_large");
+
     // A hundred are allowed, and one bad name publishes nothing.
     let hundred: Vec<String> = (0..100).map(|n| format!("h-{n}")).collect();
     for channel in &hundred[..10] {

@@ -96,6 +96,12 @@ fn publish(shards: usize) {
     for client in &mut clients {
         client.expect(r#"{"event":"tick","channel":"user:13"}"#);
     }
+    // A channel that is named twice gets one message.
+    stdout(&server.run(&["publish", "user:13", "tick", "2", "--also", "user:13"]));
+    for client in &mut clients {
+        client.expect(r#"{"event":"tick","channel":"user:13","data":2}"#);
+        client.expect_nothing_before_pong();
+    }
     let left_out = clients[0].socket_id.clone();
     let (_, json) = both(&server, &["publish", "user:13", "tick", "1", "--exclude", &left_out]);
     assert_contains(&json, r#""subscribers":2"#);

@@ -234,6 +234,13 @@ fn events_reach_subscribers() {
     for client in [&mut first, &mut second] {
         client.expect(r#"{"event":"e","channel":"a","data":{"id": 42}}"#);
     }
+    // A channel that is named twice gets one message.
+    let published = http.publish(r#"{"name":"e","channels":["a","a"],"data":"1","info":"subscription_count"}"#);
+    assert_eq!((published.status, published.body.as_str()), (200, r#"{"channels":{"a":{"subscription_count":2}}}"#));
+    for client in [&mut first, &mut second] {
+        client.expect(r#"{"event":"e","channel":"a","data":1}"#);
+        client.expect_nothing_before_pong();
+    }
     // No JSON, to all but one, told how many there are.
     let exclude = SocketId::parse(&first.socket_id).expect("a UUID").dotted();
     let body =
