@@ -218,7 +218,7 @@ impl Config {
     }
 }
 
-/// The most that `max-connections` comes to when it is `auto`.
+/// The largest value of `max-connections` when it is `auto`.
 pub const CONNECTIONS_AUTO_MAX: usize = 1_000_000;
 
 impl Limits {

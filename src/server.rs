@@ -1,4 +1,4 @@
-//! The assembly of the server: limits, listeners, mesh, shards on their cores, threads, and the end.
+//! Assembles the server: limits, listeners, mesh, shards on their cores, threads, and the shutdown.
 
 mod apportion;
 pub mod capacity;

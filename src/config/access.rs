@@ -64,7 +64,7 @@ pub enum Endpoint {
 pub struct Origin {
     /// Up to the host, or to the `*`.
     start: String,
-    /// Behind the `*`.
+    /// After the `*`.
     end: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl Origin {
         Ok(Origin { start: start + &host, end: None })
     }
 
-    /// Whether an `Origin` header says this origin.
+    /// Whether an `Origin` header names this origin.
     pub fn matches(&self, header: &[u8]) -> bool {
         let header = header.to_ascii_lowercase();
         match &self.end {

@@ -171,7 +171,7 @@ fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     Some(UNIX_EPOCH + certificate.tbs_certificate.validity.not_after.to_unix_duration())
 }
 
-/// Days before the certificate expires from which on warnings are logged.
+/// From this many days before a certificate expires, warnings are logged.
 pub const WARNING_DAYS: i64 = 14;
 /// How often a running server checks whether a warning is due.
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(SECONDS_PER_DAY);
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_warned_of_before_it_is_too_late() {
+    fn a_certificate_that_expires_soon_is_warned_of() {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
         let chain = vec![made.cert.der().clone()];

@@ -1,5 +1,5 @@
-//! Reads the files that a configuration names, up to a deadline: a file system that hangs or a pipe that stays silent holds
-//! up the thread that reads it, and nothing else.
+//! Reads the files that a configuration names, up to a deadline: a file system that hangs, or a pipe without a writer, delays
+//! only the thread that reads it.
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::cell::RefCell;
@@ -123,9 +123,9 @@ fn read_file(path: &Path, takes_fifo: bool) -> io::Result<(Vec<u8>, u32)> {
     Ok((bytes, metadata.mode()))
 }
 
-/// Threads whose read was given up and that still wait for their disk.
+/// Threads that still wait for their disk after their read was given up.
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
-/// With more of them no further file is read.
+/// With this many of them no further file is read.
 const ABANDONED_MAX: usize = 8;
 /// For all files of a configuration together.
 const TIME_MAX: Duration = Duration::from_secs(5);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_without_a_writer_is_given_up_at_the_deadline() {
+    fn a_fifo_without_a_writer_fails_at_the_deadline() {
         let fifo = Temporary::fifo("silent");
         let files = Files { deadline: Instant::now() + Duration::from_millis(20), ..Files::at_start() };
         refused(&files, &fifo.0, "not read within 5s");

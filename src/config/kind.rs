@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// Whether `text` is of this kind, as far as that is a matter of its characters.
+    /// Whether `text` is of this kind, judged by its characters alone.
     pub(super) fn accepts(self, text: &str) -> bool {
         match self {
             Kind::Word => {
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The number that `text` says, if this kind takes it; 0 for the `auto` of `shards`.
+    /// The number in `text`, if this kind takes it; 0 for the `auto` of `shards`.
     pub(super) fn number(self, text: &str) -> Option<u64> {
         let (number, min, max) = match self {
             Kind::AutoOr(..) if text == "auto" => return Some(0),

@@ -69,7 +69,7 @@ impl Invalid {
 }
 
 impl Settings {
-    /// Gathers the sources at the start; reads the configuration file if one is named. Values are not judged yet.
+    /// Gathers the sources at the start; reads the configuration file if one is named. Values are not validated yet.
     pub fn gather(flags: &Flags, env: impl Fn(&str) -> Option<OsString>) -> Result<Settings, Invalid> {
         Settings::gather_from(flags, env, Files::at_start())
     }
@@ -146,7 +146,7 @@ impl Settings {
         given.expect("a name of OPTIONS")
     }
 
-    /// Judges every value. The error lists all problems, not only the first.
+    /// Validates every value. The error lists all problems, not only the first.
     pub fn validate(&self) -> Result<Config, Invalid> {
         let mut check = Check::read(self, |_| true);
         check.shards_and_connections();
@@ -194,7 +194,7 @@ impl Settings {
 
     fn effective(&self, given: &Given, config: &Config) -> Option<Value> {
         match given.option.name {
-            // Those of the key file are read from there again.
+            // The pairs of the key file are read from there again.
             "key" => List::show(&config.live.keys[..given.values.len()].to_vec(), given.option.kind),
             _ => given.option.show(config),
         }
@@ -306,7 +306,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Those of `key`, then those of `key-file`.
+    /// The pairs of `key`, then those of `key-file`.
     fn keys(&mut self) -> Vec<Key> {
         let mut keys = std::mem::take(&mut self.config.live.keys);
         if let Some(path) = &self.config.live.files.keys {
@@ -576,7 +576,7 @@ mod tests {
         }
     }
 
-    /// A file that is gone when the test is.
+    /// A file that is removed when the test ends.
     struct Temporary(String);
 
     impl Drop for Temporary {

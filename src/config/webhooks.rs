@@ -48,7 +48,7 @@ impl fmt::Debug for WebhookUrl {
 
 /// Events that can be posted, by their names in the stream of events; the first two are Pusher's, too.
 pub const WEBHOOK_EVENTS: [&str; 4] = ["channel_occupied", "channel_vacated", "connected", "disconnected"];
-/// Webhooks at most: each has a queue and a connection.
+/// The largest number of webhooks. Each has a queue and a connection.
 pub const WEBHOOKS_MAX: usize = 16;
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_names_a_scheme_that_is_spoken_and_a_host() {
+    fn a_url_has_a_supported_scheme_and_a_host() {
         for legal in [
             "http://127.0.0.1:8080/hooks",
             "https://example.com",

@@ -509,7 +509,7 @@ mod tests {
 
     /// If one of these grows, a million connections cost that much more.
     #[test]
-    fn terms_follow_the_sizes_of_things() {
+    fn terms_follow_the_sizes_of_types() {
         let capacity = Capacity::of(&config(&[]), &MACHINE);
         let connections = find(&capacity.idle, "connections");
         assert_eq!(connections.count, 1256);
@@ -624,6 +624,6 @@ mod tests {
             assert!(table.contains(term.kind) && lines.contains(term.kind), "{}", term.kind);
             assert!(table.contains(&bytes(term.total())) && lines.contains(&bytes(term.total())), "{}", term.kind);
         }
-        assert!(!table.contains("TLS"), "what is off is not in it");
+        assert!(!table.contains("TLS"), "the table lists TLS, which is off");
     }
 }

@@ -35,7 +35,7 @@ pub struct HttpThread {
     thread: JoinHandle<()>,
 }
 
-/// Tells the thread what the rest of the server does.
+/// Tells the thread about phases and settings of the server.
 #[derive(Clone)]
 pub struct Remote {
     phase: watch::Sender<Phase>,
@@ -56,7 +56,8 @@ impl HttpThread {
         let (webhooks, webhook_settings) = watch::channel(webhook::Settings::of(&live));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_io().enable_time().thread_keep_alive(Duration::MAX).build()?;
-        // Names are looked up on threads of the runtime. It panics if it has none and cannot start one, so it keeps its first.
+        // Names are looked up on threads of the runtime. The runtime panics if it has none and cannot start one, so it keeps
+        // its first.
         drop(thread::Builder::new().spawn(|| ())?.join());
         drop(runtime.spawn_blocking(|| ()));
         // Without a listener the server counts as local.
@@ -81,7 +82,7 @@ impl HttpThread {
                         tracing::error!(%error, "the HTTP listener does not work");
                     }
                 }
-                // A panic has ended the process.
+                // A panic in it ends the process.
                 let _ = sending.await;
             });
             // A DNS look-up that hangs does not delay the end.
@@ -91,7 +92,7 @@ impl HttpThread {
         Ok(HttpThread { remote, thread })
     }
 
-    /// The way to tell it things.
+    /// A handle that tells the thread about phases and settings.
     pub fn remote(&self) -> Remote {
         self.remote.clone()
     }
@@ -115,7 +116,7 @@ impl Remote {
         });
     }
 
-    /// Other settings, from the next request on.
+    /// Applies other settings, from the next request on.
     pub fn apply(&self, live: &Live) {
         let held = Arc::new(Held::of(live, self.is_local));
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;

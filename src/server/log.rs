@@ -43,7 +43,7 @@ pub fn start(level: LevelFilter) -> anyhow::Result<(Log, LastLines)> {
 }
 
 /// On drop, writes the lines that still wait, for at most a second. If stderr is not read they are abandoned: the library's
-/// guard would wait in vain and complain on stdout.
+/// guard would wait in vain and print an error on stdout.
 pub struct LastLines(Option<WorkerGuard>);
 
 impl Drop for LastLines {

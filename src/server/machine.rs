@@ -46,7 +46,7 @@ impl Machine {
         }
     }
 
-    /// Why shards are not pinned although `pin` is auto; `None`: they are, or are not to be.
+    /// Why shards are not pinned although `pin` is auto; `None`: they are pinned, or `pin` is none.
     ///
     /// A quota does not name cores. Servers with a quota would all pin to the first cores and leave the others idle.
     pub fn unpinned(&self, pin: Pin) -> Option<String> {

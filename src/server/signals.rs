@@ -9,7 +9,7 @@ use signal_hook::iterator::Signals;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the supervisor is asked to do, from the first moment of the process on.
+/// Calls to the supervisor, from the start of the process on.
 pub struct Calls {
     /// For the shards and signals.
     pub(super) sender: Sender<Call>,

@@ -1,5 +1,6 @@
-//! The supervisor, a thread: signals, and what operators ask of the whole server. A reload reads files on one more thread, so
-//! that no disk holds up a shard, a stop, a drain or a shed. Whether the server goes on is decided here alone.
+//! The supervisor thread handles signals, and operators' requests that concern the whole server. A reload reads files on one
+//! more thread, so that a slow disk delays neither a shard nor a stop, a drain or a shed. Only the supervisor decides whether
+//! the server goes on.
 
 use super::apportion::apportioned;
 use super::capacity::Capacity;
@@ -23,9 +24,9 @@ use tracing::level_filters::LevelFilter;
 pub struct Supervisor {
     /// What all shards share.
     pub shared: Arc<Shared>,
-    /// The way to each shard.
+    /// The channel of orders to each shard.
     pub orders: Vec<Sender<Order>>,
-    /// What it is asked to do.
+    /// The calls that it handles.
     pub calls: Receiver<Call>,
     /// The configuration in force.
     pub config: Config,
@@ -33,7 +34,7 @@ pub struct Supervisor {
     pub machine: Machine,
     /// The thread that serves HTTP and sends webhooks.
     pub http: Remote,
-    /// How the configuration is read again.
+    /// Reads the configuration again.
     pub reread: Reread,
     /// Changes the log level.
     pub set_log: Box<dyn Fn(LevelFilter) + Send>,
@@ -149,7 +150,7 @@ impl Supervisor {
         }
     }
 
-    /// Puts a configuration in force. All shards hold to it when this returns.
+    /// Puts a configuration in force. All shards apply it when this returns.
     fn apply(&mut self, read: Config) -> Answer {
         let difference = self.config.difference(&read);
         let costs = self.costs();

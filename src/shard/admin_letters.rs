@@ -1,9 +1,9 @@
-//! What the hub has for the admin sessions of a shard, and for the shard itself on their behalf.
+//! What the hub sends to a shard's admin sessions, and the questions that it passes to the shard for them.
 
 use crate::hub::mail::{Answer, Question, Settled};
 use crate::ids::Asker;
 
-/// Collected while the hub runs, and handed over by the turn.
+/// Collected while the hub runs; the turn hands them over.
 #[derive(Default)]
 pub struct AdminLetters {
     /// Questions that only the owner of sockets can answer.

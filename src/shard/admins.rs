@@ -28,7 +28,7 @@ pub struct Admins {
     is_listener_ready: bool,
     pause: Pause,
     connections: Slab<Admin>,
-    /// Sessions that a slot has had; in every [`Asker`].
+    /// Counts the sessions so far. In every [`Asker`], to tell sessions of one slot apart.
     generation: u32,
     parser: Parser,
     line_bytes_max: usize,
@@ -37,20 +37,20 @@ pub struct Admins {
     pub read_bytes: usize,
     /// The slot that is served first.
     first: usize,
-    /// Likewise of streams.
+    /// The slot whose stream is served first.
     first_stream: usize,
 }
 
 struct Admin {
     socket: UnixStream,
     session: LineSession,
-    /// Bytes that were read and are not handled: at most a part of a line, unless the session is paused.
+    /// Bytes that are read and not handled yet: at most a part of a line, unless the session is paused.
     input: Vec<u8>,
     /// Up to here, `input` has been searched for newlines.
     searched: usize,
     /// Bytes of the session's output that are written.
     written: usize,
-    /// Tick at which the peer took something last.
+    /// Tick at which the socket last took bytes.
     taken_at: u32,
     /// The socket may have more to read.
     is_unread: bool,
@@ -58,7 +58,7 @@ struct Admin {
     is_eof_near: bool,
     is_blocked: bool,
     was_paused: bool,
-    /// Its last publish went to many subscribers: it waits while that is written.
+    /// Its last publish went to many subscribers: the session waits until those messages are written.
     is_bulk: bool,
     /// The peer sends no more: the connection is closed when all its requests are answered.
     is_eof: bool,
@@ -136,12 +136,12 @@ impl Admins {
         self.pause.due_in(now).filter(|_| self.is_listener_ready && self.listener.is_some())
     }
 
-    /// A session of another thread of this process.
+    /// Adds a session of another thread of this process.
     pub fn adopt(&mut self, seat: Seat) {
         self.in_process.enter(seat);
     }
 
-    /// Serves this connection, whichever shard the listener would have given it to.
+    /// Serves this connection on this shard, bypassing the listener.
     #[cfg(test)]
     pub fn adopt_socket(&mut self, mut socket: UnixStream, registry: &Registry, first_token: usize) {
         let token = Token(first_token + self.connections.vacant_key());
@@ -170,7 +170,7 @@ impl Admins {
         });
     }
 
-    /// The poll reported a socket. `is_eof_near`: and that the peer sends no more.
+    /// The poll reported a socket. `is_eof_near`: it also reported that the peer sends no more.
     pub fn ready(&mut self, slot: usize, reads: bool, is_eof_near: bool, writes: bool) {
         if let Some(admin) = self.connections.get_mut(slot) {
             admin.is_unread |= reads;
@@ -325,7 +325,8 @@ impl Admin {
             match self.socket.read(buffer) {
                 Ok(0) => (self.is_unread, self.is_eof) = (false, true),
                 Ok(n) => {
-                    // After a short read the poll reports when there is more. An end that came with these bytes it has reported.
+                    // After a short read the poll reports further bytes. An end of the stream behind these bytes is already
+                    // reported.
                     self.is_unread = n == buffer.len() || self.is_eof_near;
                     self.input.extend_from_slice(&buffer[..n]);
                     self.lines(serving, hub, clients);
@@ -390,19 +391,19 @@ impl Admin {
         }
     }
 
-    /// Whether the peer has taken something recently.
+    /// Whether the socket has taken bytes recently.
     fn is_reading(&self, now: u32) -> bool {
         now.wrapping_sub(self.taken_at) < ticks(READ_TIMEOUT_MS)
     }
 
     /// Whether it is a stream that can go on. After the peer has closed its sending side nothing is added: the connection ends
-    /// as any other, when all is answered and written.
+    /// like any other, once everything is answered and written.
     fn may_stream(&self) -> bool {
         !self.is_eof && self.session.may_stream_on()
     }
 
-    /// Whether the stream must end: it is complete; or the server stops, and the stream has nothing to say about that or the
-    /// peer does not read it.
+    /// Whether the stream must end: it is complete, or the server stops and the stream has nothing left to report or is not
+    /// read.
     fn ends_stream(&self, is_stopping: bool, now: u32) -> bool {
         let session = &self.session;
         session.is_stream()
@@ -448,9 +449,9 @@ fn refuse(socket: &mut UnixStream) {
 pub const ADMINS_MAX: usize = 1024;
 /// Streams that are served in one turn.
 const STREAMS_PER_TURN: usize = 8;
-/// A peer that takes nothing for this long does not read its replies; a stop does not wait for it.
+/// A peer that takes no bytes for this long counts as not reading. A stop does not wait for it.
 const READ_TIMEOUT_MS: u64 = 3000;
-/// What an idle connection keeps of its input buffer, and of its output.
+/// Capacity that an idle connection keeps of its input buffer, and of its output buffer.
 const INPUT_BYTES_KEPT: usize = 512 * 1024;
 const OUTPUT_BYTES_KEPT: usize = 512 * 1024;
 
@@ -467,8 +468,8 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn accepting_pauses_where_it_fails() {
-        // One that does not listen.
+    fn accepting_pauses_after_an_error() {
+        // A socket that does not listen, so that accepting fails.
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
         let listener = UnixListener::from_std(OwnedFd::from(socket).into());
         let mut admins = Admins::new(0, 1, listener, 1024);
@@ -483,12 +484,12 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_while_accepting_pauses_is_not_forgotten() {
+    fn accepting_resumes_after_a_pause() {
         let mut house = House::new(1, |_| ());
         house.rest();
         let pause = Duration::from_millis(u64::from(PAUSE_TICKS) * TICK_MS);
         let Shard { admins, .. } = &mut house.shards[0];
-        // One that does not listen.
+        // A socket that does not listen, so that accepting fails.
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
         admins.listener = Some(UnixListener::from_std(OwnedFd::from(socket).into()));
         admins.listener_ready();

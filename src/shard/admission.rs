@@ -1,4 +1,4 @@
-//! Who may connect: the limit of connections, and the places of addresses that their owners give out.
+//! Admission: the limit of connections, and the places that the owners of addresses grant.
 
 use crate::config::Limits;
 use crate::hub::admission::addresses::{Address, Excess, Verdict};
@@ -49,7 +49,7 @@ impl Admission {
 
 /// The limit of connections.
 impl Admission {
-    /// Counts a connection that was accepted. Returns whether it is so far beyond the limit that it is not even told so.
+    /// Counts a connection that was accepted. Returns whether it is so far beyond the limit that it gets no reply.
     pub fn accept(&self, limit: usize) -> bool {
         self.accepted.fetch_add(1, Relaxed) >= limit.saturating_add(REFUSALS_MAX)
     }
@@ -76,12 +76,12 @@ impl Admission {
 
 /// Where connections come from, and the places of their addresses.
 impl Admission {
-    /// How far a connection is on its way to a place.
+    /// The stage of a connection on its way to a place.
     pub fn stage(&self, slot: Slot) -> Stage {
         self.arrivals.of(slot)
     }
 
-    /// Notes how far a connection is.
+    /// Sets the stage of a connection.
     pub fn set_stage(&mut self, slot: Slot, stage: Stage) {
         self.arrivals.set(slot, stage);
     }
@@ -96,7 +96,7 @@ impl Admission {
         self.verdicts.push((arrival, verdict));
     }
 
-    /// A verdict, and whether a connection waits for it.
+    /// The next verdict, and whether a connection waits for it.
     pub fn pop_verdict(&mut self) -> Option<(Arrival, Verdict, bool)> {
         let (arrival, verdict) = self.verdicts.pop()?;
         let is_awaited = self.arrivals.apply_verdict(arrival, verdict);
@@ -108,7 +108,7 @@ impl Admission {
         self.judged.push_back(slot);
     }
 
-    /// An upgrade that can go on.
+    /// The next upgrade that can go on.
     pub fn pop_judged(&mut self) -> Option<Slot> {
         self.judged.pop_front()
     }
@@ -118,7 +118,7 @@ impl Admission {
         self.judged.len()
     }
 
-    /// The connection has ended. Returns its address and whether the owner counts it among those refused, if the owner counts it.
+    /// The connection has ended. If the owner of its address counts it, returns the address and whether it counts as refused.
     pub fn leave(&mut self, slot: Slot) -> Option<(Address, bool)> {
         self.arrivals.leave(slot)
     }
@@ -152,7 +152,7 @@ impl Admission {
         self.refusals
     }
 
-    /// Logs that an address is over a limit: as a warning once a minute, so that a flood of refusals is not a flood of lines.
+    /// Logs that an address is over a limit: as a warning once a minute, so that many refusals do not fill the log.
     pub fn warn_of(&mut self, address: Address, excess: Excess, limits: &Limits, now: u32) {
         let is_quiet = self.warned_at.is_some_and(|at| now.wrapping_sub(at) < WARNING_PAUSE_TICKS);
         if is_quiet {
@@ -184,6 +184,6 @@ pub fn too_many(excess: Excess, limits: &Limits) -> (&'static Refusal, CloseReas
     }
 }
 
-/// Connections beyond the limit that are still told so.
+/// Connections beyond the limit that still get a reply.
 pub const REFUSALS_MAX: usize = 256;
 const WARNING_PAUSE_TICKS: u32 = (60_000 / TICK_MS) as u32;

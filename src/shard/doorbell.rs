@@ -1,4 +1,4 @@
-//! How a shard sleeps without missing mail: a flag that coalesces wake-ups, and marks left by those who found its inbox
+//! How a shard sleeps without missing mail: a flag that coalesces wake-ups, and marks left by senders that found its inbox
 //! full.
 //!
 //! ```text
@@ -60,7 +60,7 @@ impl<W: Wake, F: Flag> Doorbell<W, F> {
         self.rung.swap(false);
     }
 
-    /// Offers a letter of shard `from` to this shard's inbox. Refused, it is to be offered again once `from` is rung.
+    /// Offers a letter of shard `from` to this shard's inbox. If it is refused, `from` offers it again once it is rung.
     pub fn offer<T>(&self, from: usize, letter: T, mut try_send: impl FnMut(T) -> Result<(), T>) -> Result<(), T> {
         try_send(letter).or_else(|letter| {
             self.refused[from].swap(true);
@@ -69,7 +69,7 @@ impl<W: Wake, F: Flag> Doorbell<W, F> {
         })
     }
 
-    /// There is room in the inbox: rings the `doorbells` of the shards that found none.
+    /// There is room in the inbox: rings the `doorbells` of the shards whose mail was refused.
     pub fn call_refused(&self, doorbells: &[Doorbell<W, F>]) -> io::Result<()> {
         for (refused, doorbell) in self.refused.iter().zip(doorbells) {
             if refused.is_set() && refused.swap(false) {

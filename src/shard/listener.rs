@@ -15,24 +15,24 @@ pub struct Listener {
     pause: Pause,
 }
 
-/// For a while no connection is accepted, because descriptors ran out.
+/// A pause of accepting, because descriptors ran out.
 #[derive(Default)]
 pub struct Pause {
     until: Option<u32>,
 }
 
 impl Pause {
-    /// For [`PAUSE_TICKS`] from now.
+    /// Pauses for [`PAUSE_TICKS`] from now.
     pub fn begin(&mut self, now: u32) {
         self.until = Some(now.wrapping_add(PAUSE_TICKS));
     }
 
-    /// Whether there is none, or its time has passed.
+    /// Whether there is no pause, or its time has passed.
     pub fn is_over(&self, now: u32) -> bool {
         self.until.is_none_or(|until| now.wrapping_sub(until) as i32 >= 0)
     }
 
-    /// It is over, and what it was for is tried.
+    /// Ends the pause, before accepting is tried again.
     pub fn end(&mut self) {
         self.until = None;
     }
@@ -43,7 +43,7 @@ impl Pause {
     }
 }
 
-/// What an attempt to accept came to.
+/// The result of an attempt to accept.
 pub enum Accepted {
     /// A connection, and where it comes from.
     Stream(TcpStream, SocketAddr),
@@ -61,9 +61,9 @@ impl Listener {
         Listener { socket, is_ready: true, pause: Pause::default() }
     }
 
-    /// Holds to new limits: sockets accepted from now on inherit how long a peer may leave what it was sent unacknowledged
-    /// (tcp(7), TCP_USER_TIMEOUT), which is as long as it may be silent. By itself the kernel would go on for a quarter of an
-    /// hour after the peer's network has gone.
+    /// Applies new limits: sockets accepted from now on inherit TCP_USER_TIMEOUT (tcp(7)), the time within which a peer must
+    /// acknowledge bytes. It is as long as a peer may be silent. By default the kernel retransmits for a quarter of an hour
+    /// after the peer's network is gone.
     pub fn apply(&self, limits: &Limits) -> io::Result<()> {
         let silence_s = u64::from(limits.heart_interval_s) + u64::from(limits.heart_timeout_s);
         SockRef::from(&self.socket).set_tcp_user_timeout(Some(Duration::from_secs(silence_s)))

@@ -22,14 +22,15 @@ pub struct Mesh {
     wire: Wire,
 }
 
-/// The way to the others; separate from [`Outgoing`] so that a backlog can be offered to it.
+/// The inboxes of the peers; separate from [`Outgoing`] so that a backlog can be offered to them.
 struct Wire {
     me: ShardId,
     inboxes: Box<[Sender<Mail>]>,
     doorbells: Arc<[Doorbell]>,
     /// Peers that were mailed since they were last rung.
     mailed: Box<[bool]>,
-    /// Letters to this shard itself. Each is behind those that lay in the inbox when it was sent: so many must have been taken.
+    /// Letters to this shard itself. Each is due once the letters that lay in the inbox when it was sent are taken: the number
+    /// is that count.
     own: VecDeque<(u64, Mail)>,
     /// Letters taken from the inbox.
     taken: u64,
@@ -38,7 +39,7 @@ struct Wire {
 }
 
 impl Mesh {
-    /// The place of shard `me`. A peer has an inbox and a doorbell, and today every peer is a shard.
+    /// The place of shard `me`. A peer has an inbox and a doorbell; every peer is a shard.
     pub fn new(me: ShardId, inbox: Receiver<Mail>, inboxes: Box<[Sender<Mail>]>, doorbells: Arc<[Doorbell]>) -> Mesh {
         let peers = inboxes.len();
         let mailed = vec![false; peers].into();
@@ -51,7 +52,7 @@ impl Mesh {
         self.outgoing.send(to, mail, &mut self.wire);
     }
 
-    /// Sends once all that was sent before to each shard of `after` was taken.
+    /// Sends once each shard of `after` has taken all that was sent to it before.
     pub fn send_after(&mut self, after: &[ShardId], to: ShardId, mail: Mail) {
         self.outgoing.send_after(after, to, mail, &mut self.wire);
     }

@@ -84,7 +84,7 @@ pub struct Shared {
     pub seed: [u64; 4],
     /// When ticks began.
     pub start: Instant,
-    /// The way to the supervisor.
+    /// The channel to the supervisor.
     pub calls: Sender<Call>,
     /// Log lines dropped so far.
     pub log_lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -102,9 +102,9 @@ pub struct Parts {
     pub admin_listener: UnixListener,
     /// Its inbox.
     pub inbox: Receiver<Mail>,
-    /// The way into the inbox of each shard.
+    /// The sending end of each shard's inbox.
     pub inboxes: Box<[Sender<Mail>]>,
-    /// What the supervisor wants of it.
+    /// Orders of the supervisor.
     pub orders: Receiver<Order>,
     /// What all shards share.
     pub shared: Arc<Shared>,
@@ -122,7 +122,7 @@ pub struct Shard {
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
     publish_budget: PublishBudget,
-    /// What was laid out since bulk output was last all written.
+    /// What was laid out since all bulk output was last written.
     unwritten: Laid,
     stopwatch: Stopwatch,
     clock: ShardClock,
@@ -210,10 +210,11 @@ impl Shard {
         self.clients.read_rest(&mut self.hub, &mut self.buffer);
         self.accept();
         self.admins.accept(self.poll.registry(), FIRST_ADMIN, &mut self.hub);
-        // In every turn, whatever it takes: the ring that ended the poll is spent, and while it stands no other is heard.
+        // In every turn, even if it takes no mail: while the ring that ended the poll is not cleared, further rings wake
+        // nothing.
         self.clients.mesh.look();
         self.obey();
-        // While much is still unwritten nothing is added to it: peers wait, and publishers to many; readers do not.
+        // While much is still unwritten nothing is added to it: mail and publishes to many subscribers wait, reads do not.
         let is_open = !self.clients.output.is_behind() || !self.publish_budget.is_enough(self.unwritten);
         if is_open {
             self.drain_inbox()?;
@@ -242,7 +243,7 @@ impl Shard {
         if laid.bytes > 0 {
             self.unwritten.add(laid);
             let end = self.clients.output.end();
-            // Bulk does not wait for other output that is soon.
+            // Bulk output does not wait for output that is soon.
             let soon = if laid.fan_out_bytes > laid.bulk_bytes { end.soon } else { 0 };
             let bulk = if laid.bulk_bytes > 0 { end.bulk } else { 0 };
             self.stopwatch.laid(laid.age_us, Progress { soon, bulk });
@@ -250,7 +251,7 @@ impl Shard {
         self.clients.close_broken(&mut self.hub);
     }
 
-    /// Rings, answers, writes, and says what came of it.
+    /// Rings doorbells, answers admin sessions, writes, and passes on the results.
     fn write_out(&mut self) -> io::Result<()> {
         // Before the flush, which can take long: other shards go on meanwhile, and so do publishers that wait for a reply.
         self.ring()?;
@@ -258,7 +259,7 @@ impl Shard {
         self.clients.flush(&mut self.hub);
         self.clients.serve_newcomers(&mut self.hub, &mut self.buffer);
         self.clients.reap(&mut self.hub);
-        // What flush and reap had to say: replies to connections that they closed, and their leave from channels.
+        // Mail from the flush and the reaping: about connections that they closed, and the channels that those left.
         self.hub.end_turn(&mut self.clients);
         self.hub.forget_addresses(self.hub.now);
         self.hub.report(wall_ms, &mut self.clients);
@@ -314,13 +315,13 @@ impl Shard {
         }
     }
 
-    /// Does what the supervisor wants done.
+    /// Carries out the orders of the supervisor.
     fn obey(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Apply { live, done } => {
                     self.apply(live);
-                    // The receiver is gone where the supervisor is.
+                    // Fails only if the supervisor has ended.
                     let _ = done.send(());
                 }
                 Order::Answer(asker, answer) => self.clients.letters.answers.push((asker, answer)),
@@ -357,7 +358,7 @@ impl Shard {
         self.clients.mesh.call_refused()
     }
 
-    /// `is_open`: publishers to many are served too.
+    /// `is_open`: sessions that publish to many subscribers are served too.
     fn serve_admins(&mut self, is_open: bool) {
         self.admins.read_bytes = 0;
         self.hand_over();
@@ -368,7 +369,7 @@ impl Shard {
         self.hand_over();
     }
 
-    /// Gives admin sessions what came for them, and answers what was asked of this shard's sockets, until nothing is left.
+    /// Delivers letters to admin sessions, and answers questions about this shard's sockets, until none are left.
     fn hand_over(&mut self) {
         loop {
             let letters = std::mem::take(&mut self.clients.letters);
@@ -401,7 +402,7 @@ impl Shard {
             }
             Question::Stats => Answer::Stats { shard: self.me, stats: Box::new(self.stats()) },
             Question::Operate(operation) => {
-                // Received for as long as the process lives.
+                // The receiver lives as long as the process.
                 let _ = self.shared.calls.send(Call::Operate(asker, operation));
                 return None;
             }
@@ -419,7 +420,7 @@ impl Shard {
         let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals()).collect();
         gauges.is_draining = u64::from(self.draining.is_some());
         gauges.admin_connections = self.admins.count() as u64;
-        // One shard says what is the same for all, because the numbers of shards are added up.
+        // Only one shard reports the numbers that all share, because the numbers of shards are added up.
         if self.me == 0 {
             self.hub.counters.log_lines_dropped = (self.shared.log_lines_dropped)();
         }
@@ -476,11 +477,11 @@ const FIRST_ADMIN: usize = 1 << 32;
 
 /// The read buffer that all connections share: a client's share of a turn.
 pub const READ_BYTES: usize = 64 * 1024;
-/// It and the list of events.
+/// Bytes of the read buffer and of the list of events.
 pub const BUFFERS_BYTES: usize = READ_BYTES + EVENTS_PER_TURN * size_of::<Event>();
 const EVENTS_PER_TURN: usize = 1024;
-/// Accepting and upgrading these is about 4 ms. Fewer, and a crowd that comes at once overflows the kernel's backlog.
+/// Accepting and upgrading this many takes about 4 ms. With fewer, a burst of connections overflows the kernel's backlog.
 const ACCEPTS_PER_TURN: usize = 128;
 const LETTERS_PER_TURN: usize = 4096;
-/// Entries of tables that a walk for the busiest looks at.
+/// Table entries that a search for the busiest connections and channels looks at in one turn.
 const SURVEYED_PER_TURN: usize = 16_384;

@@ -16,27 +16,27 @@ pub enum Order {
     Apply {
         /// The same for all shards.
         live: Arc<Live>,
-        /// Told once it does. Dropped unsent by a shard that has stopped.
+        /// Gets a message once the settings apply. A shard that has stopped drops it unsent.
         done: Sender<()>,
     },
     /// For an admin session of this shard.
     Answer(Asker, Answer),
-    /// Accept no connection any more, and close all over a time. While that is under way: close the rest over this time.
+    /// Accept no further connections, and close all over a time. During a drain: close the rest over this time.
     Drain {
         /// Milliseconds.
         over_ms: u64,
-        /// Told how many there are, once no connection comes any more and the first may go.
+        /// Gets the number of connections, once no further one can come and the first may leave.
         begun: Sender<usize>,
     },
-    /// Say how many connections there are that could be asked to leave, with the shard's number.
+    /// Report the shard's number, and how many of its connections could be asked to leave.
     Count(Sender<(ShardId, usize)>),
-    /// Close so many connections over a time, in place of what is left of an earlier order of this kind.
+    /// Close this many connections over a time, in place of what is left of an earlier order of this kind.
     Shed {
-        /// How many, if there are.
+        /// How many; all, if there are fewer.
         count: usize,
         /// Milliseconds.
         over_ms: u64,
-        /// Told how many are to leave.
+        /// Gets the number of connections that are to leave.
         begun: Sender<usize>,
     },
     /// Serve this admin session of another thread of this process.
@@ -45,7 +45,7 @@ pub enum Order {
 
 /// To the supervisor.
 pub enum Call {
-    /// An operator asks, over an admin connection.
+    /// An operator's request, over an admin connection.
     Operate(Asker, Operation),
     /// SIGHUP.
     Reload,

@@ -1,8 +1,8 @@
-//! How much of what is to be published one turn takes.
+//! How much published data one turn takes in.
 
 use crate::hub::Laid;
 
-/// The bounds of a turn's intake, from publishers and from other shards. What is beyond them waits where it is.
+/// The bounds of a turn's intake, from publishers and from other shards. The rest waits in sockets and inboxes.
 #[derive(Clone, Copy)]
 pub struct PublishBudget {
     /// Bytes of lines that are read from publishers.
@@ -12,7 +12,7 @@ pub struct PublishBudget {
 }
 
 impl PublishBudget {
-    /// For connections whose outbox has this limit: one turn must not break it.
+    /// The budget for this outbox limit, which one turn must not exceed.
     pub fn new(outbox_bytes_max: usize) -> PublishBudget {
         PublishBudget {
             read_bytes_max: READ_BYTES_MAX,
@@ -28,6 +28,6 @@ impl PublishBudget {
 
 /// Measured: 16 KB per turn halved the throughput at 256 messages outstanding.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// Every message as often as it is delivered: 10 to 30 ms of copying. For 10 000 subscribers that is still 20 messages of 300
-/// bytes a write, where a further message costs little.
+/// A message counts once for each delivery: 10 to 30 ms of copying. For 10 000 subscribers that is still 20 messages of 300
+/// bytes in a write, to which a further message adds little cost.
 const FAN_OUT_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -1,8 +1,8 @@
 //! How fast a connection may send: so many messages and bytes a second. Messages are counted as data frames, so that fragments
 //! are not free.
 //!
-//! A connection that sends a little too much is told so, message by message. One that goes on is closed once it has overdrawn
-//! as much again as may come at once. Without a limit nothing is counted and nothing is kept.
+//! Messages over a limit are refused one by one. A connection that goes on is closed once it has exceeded the burst by another
+//! burst. Without a limit nothing is counted and nothing is kept.
 
 use crate::config::Limits;
 use crate::hub::admission::bucket::{Bucket, Left, Rate};
@@ -23,7 +23,7 @@ pub enum Judgement {
     Within,
     /// It is over a limit: the message is refused.
     Over,
-    /// As much again as may come at once is overdrawn: the connection is closed.
+    /// It has exceeded the burst by another burst: the connection is closed.
     Exhausted(Pace),
 }
 
@@ -46,12 +46,12 @@ impl RateLimits {
         limits.messages_per_second_max | limits.bytes_per_second_max > 0
     }
 
-    /// The limits have changed: every connection may send again all that may come at once.
+    /// The limits have changed: every connection may send a full burst again.
     pub fn reset(&mut self) {
         self.0 = Vec::new();
     }
 
-    /// A connection opens: it may send all that may come at once.
+    /// A connection opens: it may send a full burst.
     pub fn renew(&mut self, slot: Slot, limits: &Limits, now: u32) {
         if RateLimits::are_on(limits) {
             *self.allowance(slot, limits, now) = Allowance::whole(limits, now);
@@ -96,7 +96,7 @@ fn message_rate(limits: &Limits) -> Option<Rate> {
     (limits.messages_per_second_max > 0).then(|| Rate::new(limits.messages_per_second_max, 0))
 }
 
-/// A message of the longest length allowed may always come at once.
+/// The burst always has room for a message of the maximum length.
 fn byte_rate(limits: &Limits) -> Option<Rate> {
     (limits.bytes_per_second_max > 0).then(|| Rate::new(limits.bytes_per_second_max, limits.message_bytes_max))
 }

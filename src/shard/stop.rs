@@ -26,8 +26,8 @@ enum Stage {
 }
 
 impl Shard {
-    /// Stops accepting and reading publishers, fences the mail, and once that has come back closes all connections: not at once, so
-    /// that consumers of events can follow.
+    /// Stops accepting and reading publishers, fences the mail, and once the fence has come back closes all connections, a few
+    /// in each turn so that consumers of events can keep up.
     pub(super) fn progress_stop(&mut self) {
         if !self.shared.is_stopping.load(Acquire) {
             return;

@@ -1,4 +1,4 @@
-//! How long turns take, and messages until they are written: two reads of the clock a turn, whatever happens in it.
+//! Measures how long turns take, and how long messages take until they are written. It reads the clock twice in each turn.
 
 use crate::metrics::Times;
 use crate::shard::output::write_queue::Progress;
@@ -18,7 +18,7 @@ pub struct Stopwatch {
 struct Batch {
     /// When the oldest of them was read from its publisher.
     since_us: u64,
-    /// They are written once so far is.
+    /// They are written once the queue has come this far.
     until: Progress,
 }
 
@@ -28,8 +28,8 @@ impl Stopwatch {
         self.began_us = now_us;
     }
 
-    /// The turn laid messages out, for connections that wait to be written to before `until`. The oldest message was read from its
-    /// publisher so long before this turn began.
+    /// The turn laid out messages for connections that are written to before `until`. `age_us`: how long before this turn the
+    /// oldest message was read from its publisher.
     pub fn laid(&mut self, age_us: u32, until: Progress) {
         let since_us = self.began_us.saturating_sub(u64::from(age_us));
         if self.unwritten.len() < BATCHES_MAX {
@@ -40,11 +40,11 @@ impl Stopwatch {
         }
     }
 
-    /// The flush is over, and has come to `written`: the kernel was offered everything before. What it did not take waits for its
-    /// reader, and is not a delay of the server.
+    /// The flush is over, and has come to `written`: everything before was offered to the kernel. What the kernel did not take
+    /// waits for its reader, which is not a delay of the server.
     pub fn end(&mut self, now_us: u64, written: Progress) {
         self.times.turn.observe(now_us.saturating_sub(self.began_us));
-        // All of them: what is soon does not wait for the bulk of an earlier turn.
+        // Looks at every batch, because output that is soon does not wait for the bulk of an earlier turn.
         let Stopwatch { unwritten, times, .. } = self;
         unwritten.retain(|batch| {
             let has_passed = written.has_passed(batch.until);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_soon_does_not_count_as_late_as_the_bulk_before_it() {
+    fn soon_output_is_timed_without_the_bulk_before_it() {
         let mut watch = Stopwatch::default();
         watch.begin(1000);
         watch.laid(0, Progress { soon: 0, bulk: 100 });

@@ -1,8 +1,8 @@
 //! One TLS session: ciphertext on its socket, plain bytes for the rest of the shard.
 //!
 //! rustls is used through its unbuffered side: it is lent the shard's buffers for the time of a call, so that an idle session
-//! holds its keys and no buffer, and no decrypted bytes are left inside. What remains between turns is a record
-//! that has half arrived, and ciphertext that the kernel did not take.
+//! holds its keys and no buffer, and no decrypted bytes are left inside. What remains between turns is a record that has partly
+//! arrived, and ciphertext that the kernel did not take.
 
 use crate::hub::audience::pages::Pages;
 use crate::shard::output::outbox::{Outbox, Written};
@@ -16,18 +16,18 @@ use std::sync::Arc;
 /// The server's end of a session; behind a pointer that is null where a connection is plain.
 pub struct Session {
     tls: UnbufferedServerConnection,
-    /// The record that has half arrived, and in a handshake the message; at most [`INCOMING_BYTES_MAX`].
+    /// The record that has partly arrived, and in a handshake the message; at most [`INCOMING_BYTES_MAX`].
     incoming: Vec<u8>,
     /// Ciphertext that waits for room in the socket: a handshake's flight, or at most [`SCRATCH_BYTES`] of records.
     outgoing: Vec<u8>,
-    /// It broke: only `outgoing` is still sent.
+    /// The session failed: only `outgoing` is still sent.
     has_failed: bool,
-    /// What arrives is thrown away: it broke, or one side has said that it sends no more.
+    /// Input is discarded: the session failed, or one side has said that it sends no more.
     is_deaf: bool,
     has_said_end: bool,
 }
 
-/// What a read came to.
+/// The result of a read.
 pub struct Arrival {
     /// Bytes of ciphertext; none: the peer's end of the stream.
     pub bytes: usize,
@@ -37,14 +37,14 @@ pub struct Arrival {
     pub progress: Progress,
 }
 
-/// Where a session is.
+/// The state of a session.
 #[derive(Debug)]
 pub enum Progress {
-    /// Its handshake goes on, or has gone on and both sides may speak.
+    /// The handshake goes on, or is complete and both sides may send.
     Going,
     /// The peer says that it sends no more.
     Ended,
-    /// It broke the protocol, or speaks no version that the server speaks.
+    /// The peer broke the protocol, or supports no version that the server supports.
     Failed(String),
 }
 
@@ -52,7 +52,7 @@ impl Session {
     /// A session whose client has sent nothing yet.
     ///
     /// # Errors
-    /// None that a configuration which could be loaded leads to.
+    /// None with a configuration that could be loaded.
     pub fn new(config: &Arc<ServerConfig>) -> Result<Session, rustls::Error> {
         let tls = UnbufferedServerConnection::new(config.clone())?;
         Ok(Session {
@@ -70,12 +70,12 @@ impl Session {
         self.tls.is_handshaking() && !self.has_failed
     }
 
-    /// Whether the handshake is over and both sides may speak.
+    /// Whether the handshake is over and both sides may send.
     pub fn is_established(&self) -> bool {
         !self.tls.is_handshaking() && !self.has_failed
     }
 
-    /// Whether the handshake took up an earlier session, which spares both sides the expensive part.
+    /// Whether the handshake resumed an earlier session, which spares both sides the expensive part.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -198,8 +198,8 @@ impl Session {
         Ok((written, taken, calls))
     }
 
-    /// Says once that nothing more is sent (close_notify). After that nothing is understood either: rustls must not be made to
-    /// send an alert then. Returns whether all of it is on its way; if not, the socket will report when it has room.
+    /// Says once that nothing more is sent (close_notify). After that, input is discarded, because rustls must not be made to
+    /// send an alert. Returns whether all of it was written; if not, the poll reports when the socket has room.
     pub fn say_end(&mut self, socket: &mut TcpStream) -> bool {
         if !std::mem::replace(&mut self.has_said_end, true)
             && !self.has_failed
@@ -230,8 +230,8 @@ impl Session {
     }
 }
 
-/// Makes records of what it is given and sends each time the scratch buffer is full, so that at most one such buffer waits
-/// when the kernel takes no more.
+/// Makes records of the bytes that it is given and sends them each time the scratch buffer is full, so that at most one such
+/// buffer waits when the kernel takes no more.
 struct Records<'a> {
     traffic: WriteTraffic<'a, ServerConnectionData>,
     scratch: &'a mut [u8],
@@ -249,7 +249,9 @@ impl Records<'_> {
                 Ok(())
             }
             // TLS 1.2 after 2^24 records and more; 1.3 changes its keys.
-            Err(EncryptError::EncryptExhausted) => Err(io::Error::other("the session's keys are worn out")),
+            Err(EncryptError::EncryptExhausted) => {
+                Err(io::Error::other("the session's keys have encrypted as many records as they may"))
+            }
             Err(EncryptError::InsufficientSize(error)) => Err(io::Error::other(format!("a record of {error:?}"))),
         }
     }

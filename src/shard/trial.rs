@@ -1,12 +1,12 @@
-//! Shards turned by hand on the thread of a test, with real sockets; and seeded runs of them, in which clients send a few bytes
-//! at a time, too much, nonsense or nothing, and go.
+//! Shards that a test turns by hand on its own thread, with real sockets, and seeded runs of them. In a run, clients send a few
+//! bytes at a time, too much, nonsense or nothing, and disconnect.
 //!
-//! The hub has a simulation of its own; this tests what is around it. After each stretch of a run all clients read, and the
+//! The hub has a simulation of its own; this tests the code around it. After each stretch of a run all clients read, and the
 //! shards turn until none has anything to do. Then every client that kept to the protocol must have been served, nothing may
 //! wait anywhere, and every number must add up. This finds a shard that always has work, or that sleeps although it has some.
 //!
 //! ```text
-//! CORECAST_SEED=17 cargo test --lib trial      one run again
+//! CORECAST_SEED=17 cargo test --lib trial      replays one run
 //! CORECAST_RUNS=100000 cargo test --lib trial  many runs
 //! ```
 
@@ -49,12 +49,12 @@ pub struct House {
     live: Live,
     events: Events,
     calls: Receiver<Call>,
-    /// For how long each shard's next poll seems to sleep.
+    /// How long each shard's next poll appears to sleep.
     sleeps: Vec<Duration>,
 }
 
 impl House {
-    /// So many shards, each with a listener and a port of its own. `change` changes the default settings.
+    /// Makes this many shards, each with a listener and a port of its own. `change` changes the default settings.
     pub fn new(shards: usize, change: impl FnOnce(&mut Live)) -> House {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("corecast-test-{}-{}", std::process::id(), COUNT.fetch_add(1, SeqCst));
@@ -122,7 +122,7 @@ impl House {
                 return;
             }
         }
-        panic!("the shards never come to rest");
+        panic!("the shards never become idle");
     }
 
     /// Clients of a shard whose upgrade is done.
@@ -136,13 +136,13 @@ impl House {
         (0..count).map(connect).collect()
     }
 
-    /// An order, as the supervisor gives it.
+    /// Gives a shard an order, as the supervisor does.
     pub fn order(&self, shard: usize, order: Order) {
         self.orders[shard].send(order).expect("the shard lives");
         self.shared.doorbells[shard].ring().expect("rung");
     }
 
-    /// Other settings for all shards, one after the other.
+    /// Applies other settings to all shards, one after the other.
     pub fn apply(&mut self, change: impl FnOnce(&mut Live)) {
         change(&mut self.live);
         let (done, _) = bounded(self.shards.len());
@@ -151,12 +151,12 @@ impl House {
             .for_each(|shard| self.order(shard, Order::Apply { live: live.clone(), done: done.clone() }));
     }
 
-    /// Shards that have said since the last call that they are drained.
+    /// Shards that have reported since the last call that they are drained.
     pub fn drained(&self) -> usize {
         self.calls.try_iter().filter(|call| matches!(call, Call::Drained)).count()
     }
 
-    /// All that are open.
+    /// The ids of all open connections.
     fn socket_ids(&self) -> BTreeSet<String> {
         let ids = |shard: &Shard| {
             let (rows, next) = shard.clients.page(&Connections::default().into(), usize::MAX, 0, &shard.hub);
@@ -166,13 +166,13 @@ impl House {
         self.shards.iter().flat_map(ids).collect()
     }
 
-    /// Time passes, in which the shards sleep in their polls.
+    /// Moves the clock on; the shards sleep in their polls meanwhile.
     pub fn pass(&mut self, time: Duration) {
         self.sleeps.iter_mut().for_each(|sleep| *sleep += time);
         self.stall(time);
     }
 
-    /// The clock jumps, or the shards stand still.
+    /// Moves the clock on, as if it jumped or the shards stood still.
     pub fn stall(&mut self, time: Duration) {
         let Shared { doorbells, is_stopping, accepted, admitted, seed, start, calls, .. } = &*self.shared;
         self.shared = Arc::new(Shared {
@@ -234,7 +234,7 @@ fn bytes_behind_the_servers_close_notify_are_not_read() {
 
 /// There are more of them than a turn reads, and each sends more than is read at once. They send pongs, which need no reply.
 #[test]
-fn connections_that_send_much_wait_for_each_other() {
+fn connections_that_send_much_share_the_budget_of_a_turn() {
     let mut house = House::new(1, |_| ());
     let mut clients = house.connect(0, 32);
     house.pass(Duration::from_secs(2));
@@ -254,18 +254,18 @@ fn connections_that_send_much_wait_for_each_other() {
         let read = bytes_in(&house) - before;
         assert!(read < READ_AGAIN_BYTES_PER_TURN + READ_BYTES as u64, "{read} bytes");
         turns += 1;
-        assert!(turns < 1000, "they are forgotten");
+        assert!(turns < 1000, "bytes are still unread after {turns} turns");
     }
 }
 
-/// Its request waits for the owner of its address, and nonsense came right behind it.
+/// The client's request waits for the owner of its address, and invalid bytes follow it.
 #[test]
-fn a_client_that_breaks_tls_while_its_address_is_asked_about_is_forgotten() {
+fn a_client_that_breaks_tls_while_its_address_awaits_a_verdict_is_removed() {
     let mut house = House::new(2, |live| {
         live.certificate = Some(certificates::certificate());
         live.limits.connections_per_address_max = Some(1);
     });
-    // Half of the addresses are the other shard's, which does not turn meanwhile.
+    // The other shard owns half of the addresses, and does not turn meanwhile.
     for (host, tls) in (1..=16).zip(certificates::clients().into_iter().cycle()) {
         let mut peer = Peer::connect(house.addresses[0], host, Some(tls), "", UPGRADE, false);
         while !peer.send(usize::MAX) {
@@ -290,7 +290,7 @@ fn text_frame(text: &str) -> Vec<u8> {
 
 /// 200 connections with 100 subscriptions each are reset together.
 #[test]
-fn many_that_go_at_once_do_not_make_a_turn_long() {
+fn many_resets_at_once_do_not_make_a_turn_long() {
     let mut house = House::new(1, |_| ());
     let mut clients = house.connect(0, 200);
     house.pass(Duration::from_secs(2));
@@ -313,9 +313,9 @@ fn many_that_go_at_once_do_not_make_a_turn_long() {
         house.turn(0);
         let removed = before - sizes(&house);
         assert!(removed <= SUBSCRIPTIONS_PER_TURN, "{removed} subscriptions in a turn");
-        assert_eq!(house.shards[0].hub.counters.bytes_out, deliveries, "they receive nothing");
+        assert_eq!(house.shards[0].hub.counters.bytes_out, deliveries, "a reset connection was sent a message");
         turns += usize::from(removed > 0);
-        // A connection that comes meanwhile is served at once, in a slot of its own.
+        // A connection that is accepted meanwhile is served at once, in a slot of its own.
         if turns == 2 {
             let mut late = house.connect(0, 1).remove(0);
             late.write_all(&requests).expect("room");

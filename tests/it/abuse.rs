@@ -8,12 +8,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 for_shards!(
-    an_address_has_so_many_places,
+    connections_of_an_address_are_limited,
     places_are_given_back_however_connections_end,
     proxies_report_where_a_connection_comes_from,
 );
 
-/// Browsers say which page connects; other programs say nothing, or what they like.
+/// Browsers send the origin of the page that connects; other programs send none, or any.
 #[test]
 fn pages_connect_from_the_origins_allowed() {
     let server = Server::options(1)
@@ -30,7 +30,7 @@ fn pages_connect_from_the_origins_allowed() {
     assert_eq!((&stats["upgrades_refused_origin_not_allowed"], &stats["upgrades_refused"]), (&json!(3), &json!(3)));
 }
 
-/// What is refused is counted by what was wrong with it.
+/// Refused requests are counted by reason.
 #[test]
 fn requests_have_a_path_and_a_size() {
     let server = Server::options(1).arg("--path", "/live").arg("--max-request", 512).start();
@@ -45,7 +45,7 @@ fn requests_have_a_path_and_a_size() {
 }
 
 /// The limit holds for all shards together, for whole IPv6 networks, and for each address by itself.
-fn an_address_has_so_many_places(shards: usize) {
+fn connections_of_an_address_are_limited(shards: usize) {
     const PLACES: usize = 5;
     let server = behind_proxy(shards).arg("--max-connections-per-address", PLACES).start();
     let mut admin = Admin::connect(&server);
@@ -68,8 +68,8 @@ fn an_address_has_so_many_places(shards: usize) {
     eventually("the log says so", || server.stderr().contains("refusing connections of an address"));
 }
 
-/// Connections that end before, while and after their address's owner decides, by every way to end: afterwards none is
-/// counted, and as many may come as ever.
+/// Connections end before, while and after the owner of their address decides, in every possible way. Afterwards none is
+/// counted, and the limit is as it was.
 fn places_are_given_back_however_connections_end(shards: usize) {
     const PLACES: usize = 4;
     let dir = TempDir::new();
@@ -119,9 +119,9 @@ fn places_are_given_back_however_connections_end(shards: usize) {
     }
 }
 
-/// A number counts all clients, those on this machine too; "auto" and 0 do not.
+/// A number limits all clients, also those on this machine; "auto" and 0 do not limit those.
 #[test]
-fn this_machine_is_limited_where_a_number_says_so() {
+fn clients_on_this_machine_are_limited_by_a_number() {
     let server = Server::options(2).arg("--max-connections-per-address", 3).start();
     let _inside: Vec<RawClient> = (0..3).map(|_| RawClient::connect(&server)).collect();
     assert_eq!(status(&server, &request("/", "")), "429");
@@ -134,14 +134,14 @@ fn this_machine_is_limited_where_a_number_says_so() {
     }
 }
 
-/// Who is over the limit costs a descriptor only as long as it is being told, and only some are told.
+/// A connection over the limit holds a descriptor only until its refusal is sent, and only some get a refusal.
 #[test]
 fn a_flood_from_one_address_is_dropped() {
     let server = behind_proxy(2).arg("--max-connections-per-address", 1).start();
     let mut admin = Admin::connect(&server);
     let _inside = enter(&server, "203.0.113.7");
     let flood: Vec<RawClient> = (0..50).map(|_| tcp_for(&server, "203.0.113.7")).collect();
-    // One has a place, 16 may wait for their answer, and they have not asked for anything.
+    // One has a place, and 16 may wait for their refusal: they have not sent a request yet.
     eventually("the others are dropped", || stats(&mut admin)["address_drops"] == 34);
     let stats = stats(&mut admin);
     assert_eq!((&stats["closes_address_connections"], &stats["connections_upgrading"]), (&json!(34), &json!(16)));
@@ -150,19 +150,19 @@ fn a_flood_from_one_address_is_dropped() {
 }
 
 #[test]
-fn an_address_connects_so_often() {
+fn the_rate_of_new_connections_of_an_address_is_limited() {
     let server = behind_proxy(2).arg("--max-upgrades-per-address", 1).start();
     let statuses: Vec<String> = (0..30).map(|_| status_for(&server, "203.0.113.7")).collect();
-    assert!(statuses[..10].iter().all(|status| status == "101"), "ten seconds' worth at once: {statuses:?}");
+    assert!(statuses[..10].iter().all(|status| status == "101"), "ten seconds' worth may come at once: {statuses:?}");
     assert!(statuses[10..].iter().any(|status| status == "429"), "{statuses:?}");
-    // Whose haste is remembered for five seconds.
+    // The rate of this address is remembered for five seconds.
     (0..5).for_each(|_| drop(enter(&server, "203.0.113.8")));
     let stats = stats(&mut Admin::connect(&server));
     assert_eq!(stats["closes_address_upgrades"], stats["upgrades_refused_address_upgrades"]);
     assert!(stats["hasty_addresses"] == 2, "{stats}");
 }
 
-/// Limits, operators and the log use the address that trusted proxies report; other clients are not believed.
+/// Limits, operators and the log use the address that trusted proxies report. Reports of other clients are ignored.
 fn proxies_report_where_a_connection_comes_from(shards: usize) {
     let options = Server::options(shards).arg("--log", "debug").arg("--trust-proxy", "127.0.0.1");
     let server = options.clone().arg("--trust-proxy", "10.0.0.0/8").arg("--proxy-protocol", "on").start();
@@ -177,13 +177,13 @@ fn proxies_report_where_a_connection_comes_from(shards: usize) {
     for (header, headers, address, source) in [
         (header_for("203.0.113.7").into_bytes(), "", "203.0.113.7:50000", "PROXY header"),
         (header_for("2001:db8::7").into_bytes(), "", "[2001:db8::7]:50000", "PROXY header"),
-        // Not trusted, so what it says of others is not believed.
+        // Not a trusted proxy, so its own headers are ignored.
         (v4([203, 0, 113, 8]), forwarded, "203.0.113.8:50000", "PROXY header"),
         // A trusted proxy behind a trusted proxy.
         (v4([10, 1, 1, 1]), forwarded, "203.0.113.9", "X-Forwarded-For"),
         (v4([10, 1, 1, 1]), "X-Forwarded-For: who knows\r\n", "10.1.1.1:50000", "PROXY header"),
         (local.clone(), "", "127.0.0.1", "peer"),
-        // A header that names no address does not say whose request it is: the X-Forwarded-For may be the client's own.
+        // Behind a header without an address, the client itself may have sent the X-Forwarded-For.
         (b"PROXY UNKNOWN\r\n".to_vec(), forwarded, "127.0.0.1", "peer"),
         (b"PROXY UNKNOWN 203.0.113.7 192.0.2.1 50000 443\r\n".to_vec(), forwarded, "127.0.0.1", "peer"),
         (local, forwarded, "127.0.0.1", "peer"),
@@ -268,7 +268,7 @@ fn a_proxy_header_comes_before_tls() {
     });
 }
 
-/// However it is cut up on its way; and what cannot be one is not waited for.
+/// The header may arrive in any pieces. Bytes that cannot begin a header end the connection at once.
 #[test]
 fn a_proxy_header_comes_first_and_whole() {
     let server = behind_proxy(1).arg("--handshake-timeout", 3600).start();
@@ -314,7 +314,7 @@ fn a_client_that_sends_byte_by_byte_is_dropped_at_the_handshake_deadline() {
     assert_eq!((&stats["addresses"], &stats["connections_upgrading"]), (&json!(0), &json!(0)));
 }
 
-/// One reply per request, in order. A client that goes on is closed, and told how much is allowed.
+/// Each request gets one reply, in order. A client that goes on is closed, with the limit in the reason.
 #[test]
 fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     let server = Server::options(1).heart(3600, 3600).arg("--max-messages-per-second", 1).start();
@@ -398,7 +398,7 @@ fn bytes_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     eventually("both are counted", || stats(&mut admin)["closes_rate_limited"] == 2);
 }
 
-/// Who may come is read again with the configuration, and holds in every shard.
+/// A reload changes the limits and rules for new connections, in every shard.
 #[test]
 fn a_reload_changes_which_clients_may_connect() {
     let dir = TempDir::new();
@@ -422,7 +422,7 @@ fn a_reload_changes_which_clients_may_connect() {
     assert_eq!(status_for(&server, "203.0.113.7"), "429");
     (0..8).for_each(|_| assert_eq!((from("a.example"), from("b.example")), ("403".into(), "101".into())));
 
-    // Rates, too, also of one who is there already.
+    // Rates change too, also for an existing connection.
     let mut client = enter(&server, "203.0.113.8");
     write("max-connections-per-address = 20\nmax-messages-per-second = 1\n");
     admin.ok(json!({"id": 1, "command": "reload"}));
@@ -433,7 +433,7 @@ fn a_reload_changes_which_clients_may_connect() {
 
     drop(client);
 
-    // Those who are there stay, and take no place from a limit that is lower now.
+    // Existing connections stay, even if a lower limit has room for fewer.
     write("max-connections-per-address = 1\n");
     admin.ok(json!({"id": 1, "command": "reload"}));
     assert_eq!(status_for(&server, "203.0.113.7"), "429");

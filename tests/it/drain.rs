@@ -1,4 +1,4 @@
-//! Going down over a time: connections are served until they are asked to leave, and they do not all leave at once.
+//! Draining and shedding: connections are served until they are asked to leave, and they do not all leave at once.
 
 use crate::harness::{
     Admin, Client, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, opcode,
@@ -21,10 +21,10 @@ for_shards!(
     everything_else_goes_on_while_draining,
     every_connection_is_closed_whatever_it_is_doing,
     drain_answers_when_it_begins_and_ends_the_server,
-    a_drain_of_nobody_ends_at_once,
+    a_drain_without_connections_ends_at_once,
     a_drain_while_draining_is_a_new_plan,
     a_signal_while_draining_shortens_it,
-    who_is_in_the_backlog_is_told_to_come_back,
+    connections_in_the_backlog_are_told_to_reconnect,
     shed_closes_as_many_as_it_says_and_the_server_goes_on,
     a_shed_while_shedding_is_a_new_plan_and_a_drain_ends_it,
     no_client_misses_a_message_before_it_is_shed_or_because_others_are,
@@ -38,11 +38,11 @@ struct Left {
     code: u16,
     after: Duration,
     wait_ms: u64,
-    /// The last number that it heard.
+    /// The last number that it received.
     heard: Option<u64>,
 }
 
-/// Hears numbers from 0 on, without a gap, until it is told to leave.
+/// Receives numbers from 0 on, without a gap, until it is asked to leave.
 fn listen(mut client: Client, since: Instant) -> Left {
     let mut heard = None;
     loop {
@@ -56,7 +56,7 @@ fn listen(mut client: Client, since: Instant) -> Left {
             Message::Close(Some(frame)) => {
                 let wait_ms = wait_ms(frame.reason.as_str());
                 let left = Left { code: frame.code.into(), after: since.elapsed(), wait_ms, heard };
-                // The answer goes out with the next read, which finds the end.
+                // The next read sends the reply to the close, and finds the end.
                 assert!(client.try_message().is_err());
                 return left;
             }
@@ -85,7 +85,7 @@ fn drain(admin: &mut Admin, over_ms: u64) -> u64 {
     reply["connections"].as_u64().unwrap_or_else(|| panic!("no connections in {reply}"))
 }
 
-/// The sums of `stats`; each accepted connection is there, or has ended for a reason.
+/// The sums of `stats`; each accepted connection is open, or was closed and counted by reason.
 fn stats(admin: &mut Admin) -> Value {
     let stats = admin.ok(json!({"id": 1, "command": "stats"}))["stats"].take();
     let sum = |is_one: &dyn Fn(&str) -> bool| -> u64 {
@@ -113,7 +113,8 @@ fn is_refused(server: &Server) -> bool {
     TcpStream::connect(server.address).is_err()
 }
 
-/// Publishes numbers to `c` until the server takes no more. Returns the last one after which a connection was still to leave.
+/// Publishes numbers to `c` until the server takes no more. Returns the last number after which a connection was still to be
+/// asked to leave.
 fn publish_to_the_end(admin: &mut Admin) -> Option<u64> {
     let mut ask = |request: Value| {
         let line = admin.write_anyway(format!("{request}\n")).then(|| admin.try_line())??;
@@ -133,7 +134,7 @@ fn publish_to_the_end(admin: &mut Admin) -> Option<u64> {
     last
 }
 
-/// No connection is told too early, however long this machine stands still.
+/// No connection is asked to leave too early, however long this machine stalls.
 fn sigterm_spreads_the_closes_over_the_drain_timeout(shards: usize) {
     const CLIENTS: usize = 60;
     const OVER: Duration = Duration::from_secs(3);
@@ -157,7 +158,7 @@ fn sigterm_spreads_the_closes_over_the_drain_timeout(shards: usize) {
         assert!(left.after >= earliest, "{before} have left before {:?}, where {earliest:?} is early", left.after);
     }
     let (first, last) = (left[0].after, left[CLIENTS - 1].after);
-    assert!(last - first >= Duration::from_millis(500), "all at once: {first:?} to {last:?}");
+    assert!(last - first >= Duration::from_millis(500), "all closed at once: {first:?} to {last:?}");
     assert!(left.iter().all(|left| left.code == 1012));
     let waits: HashSet<u64> = left.iter().map(|left| left.wait_ms).collect();
     assert!(waits.len() > CLIENTS / 2, "all wait equally long: {waits:?}");
@@ -185,7 +186,7 @@ fn everything_else_goes_on_while_draining(shards: usize) {
         let names = ["connections_leaving", "closes_drained"];
         names.map(|name| numbers[name].as_u64().expect("a number")).iter().sum::<u64>()
     };
-    // More where the listener took one of those who looked whether it does.
+    // More, if the listener has accepted a probe of `is_refused`.
     eventually("all are to leave", || sum(&stats(&mut admin)) >= CLIENTS as u64);
     assert_eq!(stats(&mut admin)["is_draining"], shards);
     assert_eq!(admin.publish("c", "e", json!(0)), CLIENTS as u64);
@@ -197,8 +198,8 @@ fn everything_else_goes_on_while_draining(shards: usize) {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// One that never answers the close, one in mid-frame, one in mid-upgrade, one that never spoke, one on the echo path with
-/// something under way, one that never reads; an admin in mid-line.
+/// One connection never answers the close, one is in mid-frame, one in mid-upgrade, one has sent nothing, one is on the echo
+/// path and in mid-frame, one never reads. An admin is in mid-line.
 fn every_connection_is_closed_whatever_it_is_doing(shards: usize) {
     let mut server = Server::options(shards).arg("--echo-path", "/echo").start();
     let mut mute = RawClient::connect(&server);
@@ -241,13 +242,13 @@ fn drain_answers_when_it_begins_and_ends_the_server(shards: usize) {
     assert!(!server.admin_path.exists());
 }
 
-fn a_drain_of_nobody_ends_at_once(shards: usize) {
+fn a_drain_without_connections_ends_at_once(shards: usize) {
     for has_had_some in [false, true] {
         let mut server = Server::start(shards);
         let mut admin = Admin::connect(&server);
         let clients = connect(&server, if has_had_some { 3 } else { 0 }, "c");
         assert_eq!(drain(&mut admin, 3_600_000), clients.len() as u64);
-        // Those who leave by themselves are not waited for either.
+        // Clients that leave by themselves are not waited for either.
         clients.into_iter().for_each(|mut client| client.close(1000));
         assert_eq!(server.wait().code(), Some(0));
     }
@@ -287,8 +288,8 @@ fn a_signal_while_draining_shortens_it(shards: usize) {
     ends(3600.0, 3_600_000, Signal::INT, "the server is restarting");
 }
 
-/// The kernel has accepted them, the server has not: they are not reset, but told.
-fn who_is_in_the_backlog_is_told_to_come_back(shards: usize) {
+/// The kernel has accepted these connections, the server has not. They get a close frame and not a reset.
+fn connections_in_the_backlog_are_told_to_reconnect(shards: usize) {
     let mut server = Server::options(shards).arg("--drain-timeout", 0.2).start();
     server.signal(Signal::STOP);
     eventually("it stands still", || server.is_stopped());
@@ -343,10 +344,10 @@ fn shed_closes_as_many_as_it_says_and_the_server_goes_on(shards: usize) {
             other => panic!("unexpected {other:?}"),
         }
     }
-    // One of the ten may have been the one on the echo path.
+    // One of the ten may have been the connection on the echo path.
     assert!((9..=10).contains(&gone), "{gone}");
     assert_eq!(stats(&mut admin)["closes_shed"], 10);
-    // More than there are: all.
+    // If more are asked for than there are, all are closed.
     let left = 30 - 10 + 3;
     let reply = admin.ok(json!({"id": 1, "command": "shed", "connections": 1000, "over_ms": 0}));
     assert_eq!(reply["connections"], left, "{reply}");
@@ -371,7 +372,7 @@ fn no_client_misses_a_message_before_it_is_shed_or_because_others_are(shards: us
         eventually("half of them are closed", || stats(&mut admin)["closes_shed"] == CLIENTS / 2);
         is_over.store(true, Ordering::SeqCst);
         let published = publishing.join().expect("the publisher");
-        // Those who stayed, so that their listeners end.
+        // Closes the connections that stayed, so that their threads end.
         for socket_id in &socket_ids {
             if admin.knows(socket_id) {
                 admin.ok(json!({"id": 1, "command": "disconnect", "socket_id": socket_id, "code": 4200, "reason": "retry after 0 ms"}));
@@ -382,7 +383,10 @@ fn no_client_misses_a_message_before_it_is_shed_or_because_others_are(shards: us
     });
     let stayed: Vec<&Left> = left.iter().filter(|left| left.code == 4200).collect();
     assert_eq!(stayed.len() as u64, CLIENTS / 2);
-    assert!(stayed.iter().all(|left| left.heard == Some(published - 1)), "one who stayed has missed the last");
+    assert!(
+        stayed.iter().all(|left| left.heard == Some(published - 1)),
+        "a client that stayed has missed the last message"
+    );
 }
 
 fn a_shed_while_shedding_is_a_new_plan_and_a_drain_ends_it(shards: usize) {
@@ -446,7 +450,7 @@ fn connections_are_closed_before_they_are_too_old(shards: usize) {
     std::fs::write(&file, "connection-age-max = 0\n").expect("a file");
     admin.ok(json!({"id": 1, "command": "reload"}));
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(&server)).collect();
-    // They are older than what comes into force now.
+    // They are older than the limit that comes into force now.
     let is_old = |age_s: &Value| age_s.as_u64() >= Some(1);
     let socket_id = clients[CLIENTS - 1].socket_id.clone();
     eventually("they are old", || {
@@ -481,7 +485,7 @@ fn a_second_signal_ends_a_drain_at_once() {
 fn the_address_is_free_while_draining() {
     let mut server = Server::start(2);
     let _port = server.keep_port();
-    // So few that the first is asked to leave much later than a server takes to start.
+    // With so few connections, the first is asked to leave much later than a server takes to start.
     let mut clients = connect(&server, 2, "c");
     assert_eq!(drain(&mut Admin::connect(&server), 3_600_000), 2);
     let successor = Server::options(2).listen(server.address).start();
@@ -510,7 +514,7 @@ fn a_reload_changes_the_drain_timeout() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// systemd counts the time that a drain takes from what it is told at its beginning, not from the unit alone.
+/// The server asks systemd for the time that a drain takes, so that the unit's own timeout does not end it.
 #[test]
 fn the_service_manager_is_told_how_long_it_takes() {
     let dir = TempDir::new();
@@ -529,16 +533,16 @@ fn the_service_manager_is_told_how_long_it_takes() {
     command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stderr(Stdio::null());
     let mut server = command.spawn().expect("the server's binary starts");
     assert_eq!(told(), "READY=1");
-    // There are no connections, so that the end follows at once.
+    // There are no connections, so the drain ends at once.
     kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
     assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=85000000");
     assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000");
     assert!(server.wait().expect("a child can be waited for").success());
 }
 
-/// An admin client that asks and never reads its replies does not hold up the end.
+/// An admin client that sends requests and never reads its replies does not delay the end.
 #[test]
-fn an_admin_client_that_never_reads_holds_nothing_up() {
+fn an_admin_client_that_never_reads_does_not_delay_a_stop() {
     let mut server = Server::options(1).arg("--shutdown-timeout", 3600).start();
     let mut greedy = Admin::connect(&server);
     let mut admin = Admin::connect(&server);

@@ -30,7 +30,7 @@ macro_rules! for_shards {
 }
 pub(crate) use for_shards;
 
-/// That fourth test alone.
+/// Only the fourth test, over TLS.
 macro_rules! over_tls {
     ($($script:ident),+ $(,)?) => {
         mod over_tls { $(#[test] fn $script() { $crate::transport::over_tls(|| super::$script(2)); })+ }
@@ -44,7 +44,7 @@ pub struct Server {
     stderr: Arc<Stderr>,
     pub address: SocketAddr,
     pub admin_path: PathBuf,
-    /// What it speaks TLS with.
+    /// Its certificate and key, if it speaks TLS.
     pub pair: Option<Pair>,
     dirs: Vec<TempDir>,
 }
@@ -68,7 +68,7 @@ impl Server {
         Server::options(shards).start()
     }
 
-    /// As [`Server::start`], to be added to.
+    /// The options of [`Server::start`], to which a test can add.
     pub fn options(shards: usize) -> Options {
         Options {
             shards,
@@ -82,14 +82,15 @@ impl Server {
         }
     }
 
-    /// Where it speaks HTTP.
+    /// The address of its HTTP listener.
     pub fn http(&self) -> SocketAddr {
         let stderr = self.stderr();
         let (_, rest) = stderr.split_once(", http ").expect("the line that says where the server listens");
         rest.split(')').next().and_then(|address| address.parse().ok()).expect("an address of HTTP")
     }
 
-    /// Keeps its port from others once the server has left it, for as long as this lives: who connects then is refused.
+    /// Reserves the port after the server has closed it, until the result is dropped. Connections to the port are refused
+    /// meanwhile.
     pub fn keep_port(&self) -> Socket {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None).expect("a socket");
         socket.set_reuse_address(true).expect("socket option");
@@ -136,7 +137,7 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits for the end of the process.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.wait()
@@ -199,8 +200,8 @@ impl Options {
         self
     }
 
-    /// Leaves `--http` to its default; otherwise there is no HTTP unless it is given, so that servers side by side do not
-    /// fight for the default.
+    /// Leaves `--http` to its default; otherwise there is no HTTP unless a test gives an address, so that servers side by side
+    /// do not compete for the default.
     pub fn with_default_http(mut self) -> Options {
         self.leaves_http = true;
         self
@@ -280,7 +281,7 @@ impl Options {
     }
 }
 
-/// The binary under test with arguments, untouched by the caller's environment.
+/// The binary under test with arguments, without the caller's environment.
 pub fn corecast(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corecast"));
     for (name, _) in std::env::vars_os() {
@@ -382,7 +383,7 @@ impl Stderr {
         self.wait_for(|text| text.lines().find_map(address_in))
     }
 
-    /// What is found in the text as soon as it is there, at most [`LONG`].
+    /// Waits until `find` finds something in the text, at most [`LONG`].
     pub fn wait_for<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + LONG;
         let mut seen = self.lock();
@@ -418,7 +419,7 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     rest[..end].parse().ok()
 }
 
-/// A directory that goes away with its owner.
+/// A directory that is removed when its owner is dropped.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -553,7 +554,7 @@ impl Client {
         self.expect(&unsubscribed(channel));
     }
 
-    /// Proves that nothing else was on its way: the next frame is the answer to this ping.
+    /// Asserts that no other frame was on its way: the next one is the reply to this ping.
     #[track_caller]
     pub fn expect_nothing_before_pong(&mut self) {
         self.send(r#"{"event":"socket:ping","data":{"id":"fence"}}"#);
@@ -625,7 +626,7 @@ pub fn assert_error(text: &str, event: &str, channel: Option<&str>, code: &str) 
     assert!(text.starts_with(&format!(r#"{{"event":"{event}","#)), "white space between members: {text}");
 }
 
-/// A client that may do anything: bytes in, frames out.
+/// A client that may send any bytes, and reads frames.
 pub struct RawClient {
     received: BufReader<Transport>,
 }
@@ -691,7 +692,7 @@ impl RawClient {
     pub fn upgrade(&mut self) -> Value {
         self.write(UPGRADE_REQUEST.as_bytes());
         let head = self.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "answer to a good upgrade request: {head}");
+        assert!(head.starts_with("HTTP/1.1 101 "), "reply to a valid upgrade request: {head}");
         self.expect_connected()
     }
 
@@ -728,7 +729,7 @@ impl RawClient {
         head
     }
 
-    /// Whatever comes until the server closes.
+    /// All bytes until the server closes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         match self.received.read_to_end(&mut rest) {
@@ -793,19 +794,19 @@ impl RawClient {
         assert_eq!(self.text(), text);
     }
 
-    /// Reads so many bytes and forgets them.
+    /// Reads and discards this many bytes.
     #[track_caller]
     pub fn skip(&mut self, bytes: usize) {
         let skipped = std::io::copy(&mut (&mut self.received).take(bytes as u64), &mut std::io::sink());
         assert_eq!(skipped.expect("bytes"), bytes as u64);
     }
 
-    /// A second handle on the same connection, to write and read in different threads. One of them reads.
+    /// A second handle on the same connection, to write and read in different threads. Only one of them may read.
     pub fn split(self) -> (RawClient, RawClient) {
         (RawClient::over(self.received.get_ref().socket().try_clone().expect("a second handle")), self)
     }
 
-    /// Ends with a reset.
+    /// Closes the connection with a reset.
     pub fn reset(self) {
         let socket = self.into_stream();
         socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("socket option");
@@ -828,7 +829,7 @@ impl RawClient {
         self.received.get_mut().finish_writing();
     }
 
-    /// The bare socket: one descriptor, for those who need many.
+    /// The bare socket: one descriptor, for tests that open many connections.
     pub fn into_stream(self) -> TcpStream {
         self.received.into_inner().into_socket()
     }
@@ -845,7 +846,7 @@ impl RawClient {
         self.expect_end();
     }
 
-    /// Nothing comes any more: the server has closed.
+    /// The server has closed: no further bytes come.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let mut rest = [0; 64];
@@ -858,7 +859,7 @@ impl RawClient {
     }
 }
 
-/// Whether an error says that the peer is gone.
+/// Whether an error means that the peer has closed the connection.
 pub fn is_end(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
@@ -913,7 +914,7 @@ pub struct Admin {
     received: BufReader<UnixStream>,
 }
 
-/// Publishes the numbers below `count` to `c0`, `c1` … in turn, as fast as they are taken.
+/// Publishes the numbers below `count` to `c0`, `c1` … in turn, as fast as the server takes them.
 pub fn unreplied_publishes(mut writer: UnixStream, count: usize, channels: usize) {
     let mut lines = String::new();
     for number in 0..count {
@@ -981,21 +982,21 @@ impl Admin {
         self.try_line().expect("a reply before the end of the admin connection")
     }
 
-    /// Sends a line, gives the reply line.
+    /// Sends a line. Returns the reply line.
     #[track_caller]
     pub fn ask(&mut self, line: &str) -> String {
         self.send(line);
         self.line()
     }
 
-    /// Sends a request, gives the reply.
+    /// Sends a request. Returns the reply.
     #[track_caller]
     pub fn request(&mut self, request: Value) -> Value {
         let line = self.ask(&request.to_string());
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
     }
 
-    /// Sends a request that succeeds, gives the reply.
+    /// Sends a request that succeeds. Returns the reply.
     #[track_caller]
     pub fn ok(&mut self, request: Value) -> Value {
         let reply = self.request(request.clone());
@@ -1010,7 +1011,7 @@ impl Admin {
         assert_refused(line, &reply, id, code);
     }
 
-    /// Publishes and waits: how many subscribers it goes to.
+    /// Publishes and waits for the reply. Returns the number of subscribers.
     #[track_caller]
     pub fn publish(&mut self, channel: &str, event: &str, data: Value) -> u64 {
         let reply = self.ok(json!({"id": 1, "command": "publish", "channel": channel, "event": event, "data": data}));
@@ -1053,7 +1054,7 @@ pub fn shortened(text: &str) -> String {
     text.chars().take(300).collect()
 }
 
-/// Waits until `done` holds, at most [`LONG`]; for what no frame announces.
+/// Waits until `done` holds, at most [`LONG`]; for conditions that no frame announces.
 #[track_caller]
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
@@ -1063,7 +1064,7 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// How long anything may take that should happen at once.
+/// The longest wait for anything that should happen at once.
 pub const LONG: Duration = Duration::from_secs(15);
-/// Pause between two looks at what no event announces.
+/// Pause between two checks of a condition that no event announces.
 const POLL: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! Clients and operators that mean no good, or know no better: what they must not be able to do.
+//! Malicious or faulty clients and operators, and what the server must withstand.
 
 use crate::harness::{
     Admin, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, assert_refused, eventually, for_shards, frame, opcode,
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 for_shards!(
     pipelined_requests_are_all_answered,
-    what_came_before_a_line_too_long_is_answered,
+    requests_before_a_line_over_the_limit_are_answered,
     every_ending_is_counted_once,
     a_half_closed_admin_connection_is_answered
 );
 over_tls!(pipelined_requests_are_all_answered, every_ending_is_counted_once);
 
-/// A parser that takes a bare line feed for the end of a line sees such a request end before the server does.
+/// A parser that accepts a bare line feed as the end of a line sees such a request end before the server does.
 #[test]
 fn a_request_of_bare_line_feeds_is_refused() {
     let server = Server::start(1);
@@ -66,9 +66,9 @@ fn pipelined_requests_are_all_answered(shards: usize) {
 }
 
 /// A channel with more subscribers in each shard than a turn writes to, and a limit so low that a few messages are much: for
-/// some turns the shards take no mail. What came meanwhile must not wait for the next thing to happen.
+/// some turns the shards take no mail. Mail that came meanwhile must not wait for another event.
 #[test]
-fn no_mail_is_slept_on_while_output_is_behind() {
+fn mail_is_taken_once_output_is_no_longer_behind() {
     let shards = 2;
     let server = Server::options(shards).heart(3600, 3600).arg("--outbox-limit", 4096).start();
     let _subscribers = subscribers(&server, "c", 1100 * shards);
@@ -90,7 +90,7 @@ fn no_mail_is_slept_on_while_output_is_behind() {
 }
 
 /// Requests before a line over the limit are answered, and so is that line, also where the answer comes from another shard.
-fn what_came_before_a_line_too_long_is_answered(shards: usize) {
+fn requests_before_a_line_over_the_limit_are_answered(shards: usize) {
     let server = Server::options(shards).arg("--admin-line-limit", 1024).start();
     for channel in 0..2 * shards {
         let mut admin = Admin::connect(&server);
@@ -103,8 +103,8 @@ fn what_came_before_a_line_too_long_is_answered(shards: usize) {
     }
 }
 
-/// The longest reply there is, asked for thousands of times by a session that reads none: the shard holds a few, not all, and
-/// goes on serving others.
+/// A session requests the longest reply thousands of times and reads none. The shard holds a few of them, and goes on serving
+/// others.
 #[test]
 fn lists_are_walked_as_they_are_read() {
     const REQUESTS: usize = 1500;
@@ -116,7 +116,7 @@ fn lists_are_walked_as_they_are_read() {
     let mut admin = Admin::connect(&server);
     eventually("the session is not read", || stats(&mut admin)["admin_pauses"].as_u64() > Some(0));
     let requests = stats(&mut admin)["admin_requests"].as_u64();
-    assert!(requests < Some(500), "{requests:?} requests were read, and no reply is read");
+    assert!(requests < Some(500), "{requests:?} requests were read, although no reply was read");
 
     let mut line = String::new();
     for _ in 0..REQUESTS {
@@ -127,9 +127,9 @@ fn lists_are_walked_as_they_are_read() {
     asking.join().expect("the writer ends").expect("every request is taken");
 }
 
-/// Connections that come all at once: as many are let in as there is room for, and not none because all of them were there.
+/// In a burst of connections, as many are admitted as there are places. The excess does not keep all of them out.
 #[test]
-fn a_storm_fills_the_places_there_are() {
+fn a_burst_of_connections_fills_every_place() {
     const PLACES: usize = 5;
     let server = Server::options(2).arg("--max-connections", PLACES).start();
     // Half-open ones take no place.
@@ -151,7 +151,7 @@ fn a_storm_fills_the_places_there_are() {
     let _inside: Vec<RawClient> = (0..PLACES).map(|_| RawClient::connect(&server)).collect();
 }
 
-/// A server that stood still for longer than its heartbeats allow reads what came meanwhile before it judges who was silent:
+/// A server that stood still for longer than its heartbeats allow reads what came meanwhile before it closes silent clients:
 /// more connections than one poll reports, and every one of them has written.
 #[test]
 fn a_stall_of_the_server_is_not_the_clients_silence() {
@@ -182,7 +182,7 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
     assert_eq!(stats["subscriptions"], CLIENTS);
 }
 
-/// A client that sends no more is not one that reads no more: neither when it says so first, nor when it is being closed.
+/// A client that has ended its sending side may still read: both before a close and during one.
 #[test]
 fn half_closed_clients_get_what_waits_for_them() {
     let server = Server::options(1).arg("--outbox-limit", "8MiB").start();
@@ -205,7 +205,7 @@ fn half_closed_clients_get_what_waits_for_them() {
     }
 }
 
-/// A subscriber that reads, but slowly, has as long as the shutdown may take, and not only as long as a close handshake may.
+/// A subscriber that reads, but slowly, has the whole shutdown timeout, and not only the time of a close handshake.
 #[test]
 fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
     let mut server = Server::options(1).arg("--shutdown-timeout", 12).arg("--outbox-limit", "8MiB").start();
@@ -224,7 +224,7 @@ fn a_slow_reader_gets_what_was_acknowledged_before_a_shutdown() {
     assert!(server.wait().success());
 }
 
-/// A server that could only refuse connections says so instead of starting.
+/// A server that could only refuse connections does not start, and says why.
 #[test]
 fn too_few_descriptors_are_an_error() {
     let dir = TempDir::new();
@@ -239,8 +239,8 @@ fn too_few_descriptors_are_an_error() {
     assert!(stderr.contains("64 descriptors leave none for connections"), "{stderr}");
 }
 
-/// Clients that go in every way there is, in the midst of requests, while others publish: afterwards every connection is
-/// accounted for, and nothing is held for those that are gone.
+/// Clients disconnect in every possible way, in the midst of requests, while others publish. Afterwards every connection is
+/// accounted for, and nothing is held for closed ones.
 fn every_ending_is_counted_once(shards: usize) {
     const CLIENTS: usize = 90;
     let server = Server::options(shards).heart(3600, 3600).arg("--outbox-limit", "64KiB").start();
@@ -281,7 +281,7 @@ fn every_ending_is_counted_once(shards: usize) {
     let closes = members.filter(|(name, _)| name.starts_with("closes_")).map(|(_, count)| count.as_u64()).sum();
     assert_eq!((stats["accepts"].as_u64(), closes), (Some(CLIENTS as u64), Some(CLIENTS as u64)), "{stats}");
     assert_eq!(stats["outbox_bytes"], 0);
-    // What the pools keep, no more.
+    // At most what the pools keep.
     assert!(stats["page_bytes"].as_u64() <= Some(4 * 1024 * 1024 * shards as u64), "{stats}");
 }
 
@@ -309,7 +309,7 @@ fn a_half_closed_admin_connection_is_answered(shards: usize) {
     asking.join().expect("the writer ends");
 }
 
-/// Subscribes and publishes until so many bytes wait for the client. Returns the number of messages.
+/// Subscribes and publishes until this many bytes wait for the client. Returns the number of messages.
 fn publish_until_blocked(admin: &mut Admin, client: &mut RawClient, bytes: u64) -> usize {
     client.write(&text_frame(&subscribe("blocked")));
     client.expect(&subscribed("blocked"));

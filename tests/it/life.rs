@@ -85,12 +85,12 @@ fn signals_at_the_start_are_neither_lost_nor_fatal() {
         // The server waits 5 s for its configuration; a machine that stalls for so long gets another try.
         let stalled = |text: &str| text.contains("not read within 5s");
         let text = (0..5).map(|_| start_with(signals)).find(|text| !stalled(text));
-        assert!(text.is_some(), "{signals:?}: the machine stalls");
+        assert!(text.is_some(), "{signals:?}: the machine stalled in each try");
     }
 }
 
-/// Signals a server that reads its configuration from a FIFO, and so is at its start for as long as the test likes. Returns
-/// its stderr.
+/// Signals a server that reads its configuration from a FIFO, so that the test decides how long its start takes. Returns its
+/// stderr.
 fn start_with(signals: &[Signal]) -> String {
     let dir = TempDir::new();
     let fifo = dir.path().join("corecast.toml");
@@ -124,7 +124,7 @@ fn start_with(signals: &[Signal]) -> String {
     stderr.text()
 }
 
-/// SIGTERM in the middle of a stream of publishes: every subscriber has at least what was acknowledged, without a gap.
+/// SIGTERM in the middle of a stream of publishes: every subscriber receives at least what was acknowledged, without a gap.
 fn what_was_acknowledged_arrives_before_the_close(shards: usize) {
     const ENOUGH: usize = 500;
     let mut server = Server::start(shards);
@@ -210,7 +210,7 @@ fn a_second_server_on_the_port_names_the_address(shards: usize) {
     let mut client = Client::connect(&server);
     let (status, stderr) = Server::options(shards).listen(server.address).fail();
     assert!(!status.success(), "{status}");
-    assert!(stderr.contains(&server.address.to_string()), "stderr names no {}:\n{stderr}", server.address);
+    assert!(stderr.contains(&server.address.to_string()), "stderr does not name {}:\n{stderr}", server.address);
     // The first server is not affected.
     client.expect_nothing_before_pong();
     for _ in 0..8 {
@@ -223,8 +223,8 @@ fn a_second_server_on_the_admin_socket_names_it(shards: usize) {
     let (status, stderr) = Server::options(shards).admin_socket(&server.admin_path).fail();
     assert!(!status.success(), "{status}");
     let path = server.admin_path.display().to_string();
-    assert!(stderr.contains(&path), "stderr names no {path}:\n{stderr}");
-    // The first server still has the socket.
+    assert!(stderr.contains(&path), "stderr does not name {path}:\n{stderr}");
+    // The first server still serves the socket.
     let mut client = Client::connect(&server);
     client.subscribe("c");
     assert_eq!(Admin::connect(&server).publish("c", "e", json!(1)), 1);
@@ -357,7 +357,7 @@ fn a_file_that_is_not_a_socket_is_left_alone() {
     std::fs::write(&path, "precious").expect("a file");
     let (status, stderr) = Server::options(1).admin_socket(&path).fail();
     assert!(!status.success(), "{status}");
-    assert!(stderr.contains(&path.display().to_string()), "stderr names no {}:\n{stderr}", path.display());
+    assert!(stderr.contains(&path.display().to_string()), "stderr does not name {}:\n{stderr}", path.display());
     assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), "precious");
 }
 
@@ -423,7 +423,7 @@ fn a_log_that_is_not_read_delays_no_shard() {
     assert_eq!(said, "");
 }
 
-/// The server runs even if its log cannot be written.
+/// The server goes on even if its log cannot be written.
 #[test]
 fn a_full_disk_for_the_log_does_not_end_the_server() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");

@@ -1,4 +1,4 @@
-//! What can grow has an end: slow readers, slow handshakes, silent and too many connections.
+//! Limits: slow readers, slow handshakes, silent connections, and the number of connections.
 
 use crate::harness::opcode::{BINARY, CLOSE, PING, TEXT};
 use crate::harness::{
@@ -17,7 +17,7 @@ for_shards!(
     max_connections,
     a_place_is_free_before_the_close_frame_is_written,
     a_silent_connection_is_closed_with_4202,
-    whatever_arrives_keeps_a_connection,
+    any_input_keeps_a_connection,
     a_server_that_stood_still_does_not_close_its_clients,
     a_missing_pong_closes_with_4201,
     pongs_keep_a_connection,
@@ -27,7 +27,7 @@ fn stats(admin: &mut Admin) -> Value {
     admin.ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
 }
 
-/// The sum of the counters that speak of slow consumers.
+/// The sum of the counters of slow consumers.
 fn slow_consumers(stats: &Value) -> f64 {
     let counters: Vec<f64> = stats
         .as_object()
@@ -54,7 +54,7 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
     }
     assert_eq!(slow_consumers(&stats(&mut admin)), 0.0);
 
-    // All others get everything, before, while and after.
+    // All others get every message before, during and after.
     let padding = "x".repeat(BYTES);
     let mut sent = 0;
     let mut publish = |admin: &mut Admin, others: &mut [Client]| {
@@ -88,7 +88,7 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
         if opcode == CLOSE {
             assert_eq!(payload[..2], 4100_u16.to_be_bytes(), "close code");
             let reason = String::from_utf8(payload[2..].to_vec()).expect("the reason is UTF-8");
-            assert!(!reason.is_empty(), "the reason tells the limit");
+            assert!(!reason.is_empty(), "the reason names the limit");
             slow.expect_end();
             break;
         }
@@ -97,7 +97,7 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
         assert!(payload.starts_with(start.as_bytes()), "message {next} is missing: {:?}", payload.get(..60));
         next += 1;
     }
-    assert!(next < sent, "it cannot have got everything");
+    assert!(next < sent, "the slow reader received every message");
     eventually("the slow connection is gone", || {
         let reply = admin.ok(json!({"id": 1, "command": "connections"}));
         reply["connections"].as_array().is_some_and(|connections| connections.len() == 4)
@@ -111,7 +111,7 @@ fn an_unfinished_handshake_is_closed(shards: usize) {
     let mut silent = RawClient::tcp(&server);
     let mut half = RawClient::tcp(&server);
     half.write(&UPGRADE_REQUEST.as_bytes()[..UPGRADE_REQUEST.len() - 2]);
-    // Dripping bytes does not buy time.
+    // Sending byte by byte does not extend the deadline.
     let address = server.address;
     let drip = thread::spawn(move || {
         use std::io::Write;
@@ -171,7 +171,7 @@ fn a_place_is_free_before_the_close_frame_is_written(shards: usize) {
     }
 }
 
-/// Whether a new connection is let in; else it is told so, by HTTP 503 or by a close frame from 4100 to 4199.
+/// Whether a new connection is admitted. If not, it is refused with HTTP 503 or a close code from 4100 to 4199.
 fn gets_in(server: &Server) -> bool {
     let mut client = RawClient::tcp(server);
     client.write_anyway(UPGRADE_REQUEST.as_bytes());
@@ -202,7 +202,7 @@ fn a_silent_connection_is_closed_with_4202(shards: usize) {
     let mut silent = Client::connect(&server);
     let mut subscriber = Client::connect(&server);
     subscriber.subscribe("c");
-    // What the server sends does not count.
+    // Messages of the server do not count as a sign of life.
     let (took, code) = loop {
         admin.publish("c", "e", json!(1));
         match subscriber.message() {
@@ -220,7 +220,7 @@ fn a_silent_connection_is_closed_with_4202(shards: usize) {
     assert!(took >= Duration::from_millis(1500), "closed after {took:?}, before interval + timeout");
 }
 
-fn whatever_arrives_keeps_a_connection(shards: usize) {
+fn any_input_keeps_a_connection(shards: usize) {
     let server = Server::options(shards).heart(1, 2).arg("--server-ping", "off").start();
     let mut by_event = Client::connect(&server);
     let mut by_websocket_ping = RawClient::connect(&server);
@@ -237,7 +237,7 @@ fn whatever_arrives_keeps_a_connection(shards: usize) {
         by_bytes.write(byte);
         thread::sleep(Duration::from_millis(250));
     }
-    assert!(start.elapsed() > Duration::from_secs(4), "this test tested nothing");
+    assert!(start.elapsed() > Duration::from_secs(4), "the test was shorter than the timeout");
     by_bytes.expect(r#"{"event":"socket:pong","data":{"reply":"trickle"}}"#);
     by_pong.expect_nothing_before_pong();
 }
@@ -274,7 +274,7 @@ fn a_missing_pong_closes_with_4201(shards: usize) {
             Message::Text(text) => {
                 assert_eq!(text.as_str(), r#"{"event":"socket:pong","data":{"reply":1}}"#);
                 thread::sleep(Duration::from_millis(50));
-                // It may be closed by now; the next read tells.
+                // The connection may be closed by now; the next read shows it.
                 let _ = busy.try_send(r#"{"event":"socket:ping","data":{"id":1}}"#);
             }
             Message::Close(Some(frame)) => break u16::from(frame.code),
@@ -282,7 +282,7 @@ fn a_missing_pong_closes_with_4201(shards: usize) {
         }
     };
     assert_eq!(code, 4201);
-    assert!(pings >= 1, "closed without having been asked");
+    assert!(pings >= 1, "closed without a ping");
     quiet.expect_close(4201);
     // Half a second at least until the ping, and then the timeout.
     assert!(start.elapsed() >= Duration::from_millis(1300), "closed after {:?}", start.elapsed());

@@ -1,4 +1,4 @@
-//! Per channel one order for all subscribers, and between `subscribed` and `unsubscribed` no gap and no duplicate.
+//! All subscribers of a channel see one order. Between `subscribed` and `unsubscribed` there are no gaps or duplicates.
 
 use crate::harness::{
     Admin, Client, RawClient, Server, assert_error, for_shards, frame, opcode, subscribe, subscribed, text_frame,
@@ -16,7 +16,7 @@ for_shards!(
     and_over_tls,
     all_subscribers_see_one_order,
     pipelined_membership_cuts_exactly,
-    replies_come_before_the_end_that_follows_their_requests,
+    replies_come_before_the_end_of_the_connection,
 );
 
 const CHANNELS: [&str; 5] = ["order:0", "order:1", "order:2", "order:3", "order:4"];
@@ -31,7 +31,7 @@ const WITNESSES: usize = 4;
 const CHURNERS: usize = 66;
 const ROUNDS: usize = 6;
 
-/// What was heard on one channel, from `subscribed` to `unsubscribed`: the messages' `data`.
+/// What was received on one channel, from `subscribed` to `unsubscribed`: the messages' `data`.
 type Run = Vec<String>;
 
 /// What the subscribers and publishers share.
@@ -158,7 +158,7 @@ fn hear(client: &mut Client) -> Heard {
     }
 }
 
-/// Listens to every channel until each has had its last word: everything, by channel.
+/// Receives on every channel until its last message. Returns all messages by channel.
 fn witness(mut client: Client) -> Vec<Run> {
     let mut order = vec![Run::new(); CHANNELS.len()];
     let mut ended = BTreeSet::new();
@@ -172,7 +172,7 @@ fn witness(mut client: Client) -> Vec<Run> {
     order
 }
 
-/// Subscribes some channels, listens a while, unsubscribes, again and again: every run, with its channel.
+/// Again and again subscribes to some channels, receives for a while, and unsubscribes. Returns every run, with its channel.
 fn churn(stage: &Stage, mut client: Client, seed: u64) -> Vec<(usize, Run)> {
     let mut random = Random(seed | 1);
     let mut runs = Vec::new();
@@ -229,7 +229,7 @@ fn churn(stage: &Stage, mut client: Client, seed: u64) -> Vec<(usize, Run)> {
     runs
 }
 
-/// Every publish once, and each publisher's in the order in which it published them.
+/// Asserts that every publish is there once, and those of each publisher in the order in which it published them.
 fn assert_holds_everything(order: &[Run], published: &[usize]) {
     for (channel, run) in order.iter().enumerate() {
         let mut expected: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -250,7 +250,7 @@ fn assert_holds_everything(order: &[Run], published: &[usize]) {
     }
 }
 
-/// Every run is a contiguous piece of its channel's one order.
+/// Asserts that every run is a contiguous piece of its channel's order.
 fn assert_runs_are_slices(order: &[Run], runs: &[(usize, Run)]) {
     let places: Vec<BTreeMap<&str, usize>> =
         order.iter().map(|run| run.iter().enumerate().map(|(at, data)| (data.as_str(), at)).collect()).collect();
@@ -268,7 +268,7 @@ fn assert_runs_are_slices(order: &[Run], runs: &[(usize, Run)]) {
         );
         inside += usize::from(start > 0 && end < whole.len());
     }
-    assert!(inside > 0, "no run began and ended while publishing went on: this test tested nothing");
+    assert!(inside > 0, "no run began and ended while publishing went on");
 }
 
 /// xorshift64: the same choices for the same seed.
@@ -283,7 +283,8 @@ impl Random {
     }
 }
 
-/// Subscribe and unsubscribe in one write, again and again, while others publish: no message outside, and those inside in order.
+/// Subscribe and unsubscribe in one write, again and again, while others publish: no message arrives outside, and those inside
+/// are in order.
 fn pipelined_membership_cuts_exactly(shards: usize) {
     let server = Server::start(shards);
     let stage = Stage { address: server.address, admin_path: &server.admin_path, churning: AtomicUsize::new(1) };
@@ -315,7 +316,7 @@ fn pipelined_membership_cuts_exactly(shards: usize) {
                             left -= 1;
                         }
                         Heard::Message(_, data) => live.as_mut().expect("heard while not subscribed").push(data),
-                        Heard::End(_) => panic!("too early"),
+                        Heard::End(_) => panic!("the end came before the last round"),
                     }
                 }
             }
@@ -341,8 +342,8 @@ fn pipelined_membership_cuts_exactly(shards: usize) {
     }
 }
 
-/// The end comes in the same write as the requests. The owner of the channel may be another shard.
-fn replies_come_before_the_end_that_follows_their_requests(shards: usize) {
+/// The bytes that end the connection come in the same write as the requests. The owner of the channel may be another shard.
+fn replies_come_before_the_end_of_the_connection(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
     let ends: [(Option<u16>, Vec<u8>); 5] = [

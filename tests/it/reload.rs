@@ -1,4 +1,4 @@
-//! A running server gets another configuration, as a whole or not at all.
+//! Reloads: a running server takes another configuration as a whole, or not at all.
 
 use crate::harness::{
     Admin, Client, Options, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, frame,
@@ -270,7 +270,7 @@ fn concurrent_reloads_report_a_change_once() {
         }
         assert_eq!(admin.line(), r#"{"id":3,"ok":true}"#);
     }
-    assert_eq!(reported, ["max-subscriptions: 128 → 5"], "one of them found the difference");
+    assert_eq!(reported, ["max-subscriptions: 128 → 5"], "exactly one reload reports the change");
 }
 
 /// A client that was told a long heartbeat interval is not closed by a reload that shortens it.

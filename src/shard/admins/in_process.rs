@@ -14,7 +14,7 @@ pub struct InProcess {
     me: ShardId,
     shards: usize,
     sessions: Slab<Seated>,
-    /// Sessions that a slot has had; in every [`Asker`].
+    /// Counts the sessions so far. In every [`Asker`], to tell sessions of one slot apart.
     generation: u32,
     /// The slot that is served first.
     first: usize,
@@ -23,7 +23,7 @@ pub struct InProcess {
 struct Seated {
     seat: Seat,
     session: TypedSession,
-    /// Its last publish went to many subscribers: it waits while that is written.
+    /// Its last publish went to many subscribers: the session waits until those messages are written.
     is_bulk: bool,
     /// The thread sends no more.
     is_closed: bool,
@@ -35,7 +35,7 @@ impl InProcess {
         InProcess { me, shards, sessions: Slab::new(), generation: 0, first: 0 }
     }
 
-    /// Whether the number of a session is one of these.
+    /// Whether a session number belongs to one of these sessions.
     pub fn has(asker: Asker) -> bool {
         asker.session & MARK != 0
     }
@@ -94,7 +94,7 @@ impl InProcess {
         self.sessions.get_mut((asker.session & !MARK) as usize).filter(|seated| seated.session.is(asker))
     }
 
-    /// Hands over what each session said in this turn, and drops sessions that have ended.
+    /// Hands over each session's output of this turn, and drops sessions that have ended.
     pub fn flush(&mut self, is_stopping: bool, hub: &mut Hub, clients: &mut Clients) {
         self.sessions.retain(|_, seated| {
             let goes_on = seated.flush() && !seated.has_ended(is_stopping);
@@ -153,8 +153,8 @@ impl Seated {
         said.is_empty() || self.seat.say(said)
     }
 
-    /// Whether everything was said: the thread sends no more; or the stream is at its end, or the server stops and the stream
-    /// has nothing to say about that.
+    /// Whether the session is complete: the thread sends no more, or the stream has ended, or the server stops and the stream
+    /// has nothing left to report.
     fn has_ended(&self, is_stopping: bool) -> bool {
         let session = &self.session;
         let ends_stream = session.is_stream()
@@ -164,5 +164,5 @@ impl Seated {
     }
 }
 
-/// Set in the numbers of these sessions, and in no other.
+/// Set in the numbers of these sessions, and in no other session number.
 const MARK: u32 = 1 << 31;

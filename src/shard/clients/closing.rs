@@ -11,21 +11,21 @@ use crate::wire::decoder::Violation;
 use crate::wire::frame::{self, Opcode};
 
 impl Clients {
-    /// Says why, and waits for the peer to close. What the connection was sent before goes first, and so do the replies that it
-    /// is owed.
+    /// Begins the close handshake. Output that already waits, and replies that the connection is owed, go out before the close
+    /// frame.
     pub fn close(&mut self, slot: Slot, reason: CloseReason, hub: &mut Hub) {
         let Some(phase) = self.connections.phase(slot) else {
             return;
         };
         match phase {
             Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended => return,
-            // Its close frame may be behind what was not read.
+            // The peer's close frame may follow bytes that are not read yet.
             Phase::Echoing { is_paused: true } => self.read_queue.push(slot),
             _ => {}
         }
         self.begin_end(slot, &reason, hub);
         if std::mem::take(&mut self.connections[slot].state.is_held) {
-            // Likewise.
+            // Here too, the close frame may follow unread bytes.
             self.read_queue.push(slot);
         }
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
@@ -59,7 +59,7 @@ impl Clients {
         self.mark(slot);
     }
 
-    /// Sends their close frames to connections that are not owed replies any more.
+    /// Sends the close frames of connections whose last owed replies have come.
     pub fn close_answered(&mut self, hub: &mut Hub) {
         while let Some((slot, reason)) = self.departures.pop_answered(|slot| hub.waiting_replies(slot) == 0) {
             let Some(Phase::Answering { is_answered }) = self.connections.phase(slot) else { continue };
@@ -69,7 +69,7 @@ impl Clients {
         }
     }
 
-    /// The peer's close frame has come. What waits for it goes out, then the answer, then the end.
+    /// The peer's close frame has come. Pending output is sent, then the reply, then the end of the stream.
     pub(super) fn answer_close(&mut self, slot: Slot, code: Option<u16>, hub: &mut Hub) {
         self.close(slot, CloseReason::ClientClosed { code }, hub);
         self.peer_has_ended(slot);
@@ -86,7 +86,7 @@ impl Clients {
         self.mark(slot);
     }
 
-    /// The peer broke the protocol: what it sends from now on cannot be understood.
+    /// The peer broke the protocol: its further bytes cannot be parsed.
     pub(super) fn fail(&mut self, slot: Slot, violation: Violation, hub: &mut Hub) {
         let reason = match violation {
             Violation::Protocol(what) => CloseReason::ProtocolError(what),
@@ -97,15 +97,15 @@ impl Clients {
         self.stop_reading(slot);
     }
 
-    /// A connection that is closing: what arrives from now on is thrown away.
+    /// Discards what arrives from now on at a connection that is closing.
     pub(super) fn stop_reading(&mut self, slot: Slot) {
         if let Some(Phase::Closing { is_answered, .. }) = self.connections.phase(slot) {
             self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered });
         }
     }
 
-    /// The peer sends no more, or is treated as if. What already waits for an upgraded connection is still offered to the socket,
-    /// and so are the replies that it is owed.
+    /// The peer sends no more, or is treated as if it did not. Pending output of an upgraded connection, and the replies that
+    /// it is owed, are still offered to the socket.
     pub(super) fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
         match self.connections.phase(slot) {
             None => return,
@@ -126,8 +126,8 @@ impl Clients {
         self.finish(slot, hub);
     }
 
-    /// Counts why a connection ends, once: accepts are the connections that are open and those that ended, by reason. Returns its
-    /// place and that of its address before anything of it can be seen by the client: it may connect again at once.
+    /// Counts the reason for which a connection ends, once: open connections and closes add up to the accepts. Gives back its
+    /// place and its address's place before the client sees the end, because it may reconnect at once.
     pub(super) fn begin_end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
         if self.connections[slot].state.is_ending() {
             return;
@@ -139,7 +139,7 @@ impl Clients {
         if std::mem::take(&mut self.connections[slot].state.is_admitted) {
             self.admission.give_back();
         }
-        // A connection that was refused counts until it is gone: an address may have only so many of them.
+        // A refused connection counts until it is gone, because refused connections of an address are limited too.
         if !matches!(self.admission.stage(slot), Stage::Refused(_)) {
             self.leave_address(slot, hub);
         }
@@ -157,7 +157,7 @@ impl Clients {
         self.heartbeats.look_at(slot, at);
     }
 
-    /// Nothing more is to be done for it.
+    /// Ends a connection. Its slot is freed later.
     pub(super) fn finish(&mut self, slot: Slot, hub: &mut Hub) {
         match self.connections.phase(slot) {
             None | Some(Phase::Ended) => return,
@@ -181,7 +181,7 @@ impl Clients {
         }
     }
 
-    /// Ends all connections without another word. Returns how many were still to be told why, or had something to be written.
+    /// Ends all connections at once. Returns how many had pending output, or had not been sent a close frame.
     pub fn cut_off(&mut self, hub: &mut Hub) -> usize {
         let is_late = |(slot, connection): &(Slot, &Connection)| {
             let is_told =
@@ -220,7 +220,8 @@ impl Clients {
     }
 }
 
-/// Whether other shards still owe replies to a connection that ends for this reason, and it is to get them. A slow consumer is not.
+/// Whether other shards still owe replies to a connection that ends for this reason, and it must get them. A slow consumer gets
+/// none.
 fn owes_replies(slot: Slot, reason: &CloseReason, hub: &Hub) -> bool {
     !matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::TlsFailed) && hub.waiting_replies(slot) > 0
 }

@@ -1,8 +1,8 @@
 //! Connections of the echo path: every message comes back, with its opcode, through the codec, the event loop and the outbox
 //! that all connections use. A probe for load balancers, and an endpoint for WebSocket conformance suites.
 //!
-//! They are not members of the hub: they are not greeted, they subscribe to nothing, and they receive nothing but their own
-//! messages. They are not read while output waits for them, so what they can hold is bounded by one message and one read.
+//! They are not members of the hub: they get no `socket:connected`, cannot subscribe, and receive only their own messages. They
+//! are not read while output waits for them, so what they can hold is bounded by one message and one read.
 
 use super::Clients;
 use crate::config::Limits;
@@ -52,7 +52,8 @@ impl Clients {
         self.connections[slot].decoder = decoder;
     }
 
-    /// A write to an echo connection is a sign of life: it was not read meanwhile, and its kernel acknowledges.
+    /// A write to an echo connection counts as activity: the connection was not read meanwhile, and its kernel acknowledges
+    /// bytes.
     pub(super) fn echo_written(&mut self, slot: Slot, taken: usize) {
         let pending = self.pending(slot);
         if taken > 0 {
@@ -64,7 +65,7 @@ impl Clients {
         }
     }
 
-    /// Whether an echo connection must not be read now, which is noted: it is read again once its output is written.
+    /// Whether an echo connection must not be read now. If so, it is paused, and read again once its output is written.
     pub(super) fn echo_pauses(&mut self, slot: Slot) -> bool {
         let Some(Phase::Echoing { .. }) = self.connections.phase(slot) else { return false };
         let is_paused = self.pending(slot) > 0;
@@ -88,9 +89,9 @@ impl Clients {
     }
 }
 
-/// Bytes that may wait for a connection. For an echo connection that is at most a message and what came behind it in the
-/// same read: it is not read again before those are written. So it never reaches its limit, however small the limit of
-/// the others; unless a reload lowers that of messages meanwhile.
+/// Bytes that may wait for a connection. For an echo connection that is at most a message and what came behind it in the same
+/// read: it is not read again before those are written. So it never reaches its limit, however small the outbox limit is,
+/// unless a reload lowers the message limit meanwhile.
 pub(super) fn outbox_limit(phase: Phase, limits: &Limits) -> usize {
     match phase {
         Phase::Echoing { .. } => waiting_bytes_max(limits),

@@ -108,7 +108,7 @@ impl Clients {
         true
     }
 
-    /// So many bytes of a connection's frames were handled.
+    /// Counts handled bytes of a connection's frames against its rate limit.
     pub(super) fn count_bytes(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
         let phase = self.connections.phase(slot);
         if matches!(phase, Some(Phase::Open | Phase::Echoing { .. }))

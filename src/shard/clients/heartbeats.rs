@@ -57,7 +57,7 @@ impl Clients {
             }
             Phase::Echoing { .. } => return self.echo_expired(slot, until, hub),
             Phase::Open if state.is_held => return self.held_expired(slot, until, hub),
-            // What it sent waits for its turn here: that is not silence.
+            // Its bytes wait to be read by this shard, so it is not silent.
             Phase::Open if state.is_unread => until.wrapping_add(1),
             Phase::Open => {
                 if self.beat(slot, until, hub) {
@@ -89,8 +89,8 @@ impl Clients {
         false
     }
 
-    /// The entry of a connection came due whose requests wait because it does not read replies. What has not arrived from it is not
-    /// judged, only that its socket takes nothing.
+    /// Handles a due entry of a connection that is not read because it does not read its replies. It is closed only if its
+    /// socket takes no bytes, not because nothing arrives.
     fn held_expired(&mut self, slot: Slot, until: u32, hub: &mut Hub) {
         let state = &self.connections[slot].state;
         let blocked_at = self.heartbeats.silent_at(state, &self.live.limits);
@@ -102,19 +102,19 @@ impl Clients {
         }
     }
 
-    /// It has reached its age.
+    /// Closes a connection that has reached its maximum age.
     fn retire(&mut self, slot: Slot, hub: &mut Hub) {
         let retry_after_ms = lone_wait_ms(self.random.hash_one((slot, self.now)));
         self.close(slot, CloseReason::TooOld { retry_after_ms }, hub);
     }
 
-    /// Looks at an open connection when its heartbeat is due, or its age.
+    /// Arms the entry of an open connection for its next heartbeat or its maximum age.
     pub(super) fn look_at_deadline(&mut self, slot: Slot) {
         let deadline = self.heartbeats.deadline(&self.connections[slot].state, &self.live.limits);
         self.look_at(slot, deadline);
     }
 
-    /// Looks at a connection by tick `at`, or earlier if it reaches its age before.
+    /// Arms the entry of a connection for tick `at`, or for an earlier tick at which it reaches its maximum age.
     pub(super) fn look_at(&mut self, slot: Slot, at: u32) {
         let at = match self.retires_at(slot) {
             Some(retires_at) if (retires_at.wrapping_sub(at) as i32) < 0 => retires_at,

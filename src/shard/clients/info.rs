@@ -1,4 +1,4 @@
-//! What operators are told of the connections.
+//! What operators see of the connections.
 
 use super::Clients;
 use crate::api::operation::{Disconnect, SubscriberInfo, Subscribers};
@@ -79,7 +79,7 @@ impl Clients {
         }
     }
 
-    /// Open connections that `is_wanted`, which adds the subscriptions that it looked at.
+    /// Open connections for which `is_wanted` holds. It adds the number of subscriptions that it looked at.
     fn scan(
         &self,
         limit: usize,
@@ -104,7 +104,7 @@ impl Clients {
         (page, None)
     }
 
-    /// What is held now, from running totals: they are asked for every second, and a walk of a million connections takes time.
+    /// Current sums, from running totals: they are read every second, and a walk of a million connections takes time.
     pub fn gauges(&self, hub: &Hub) -> Gauges {
         let (subscriptions, channels) = hub.sizes();
         let (addresses, hasty_addresses) = hub.address_sizes();
@@ -136,7 +136,7 @@ impl Clients {
         }
     }
 
-    /// Bytes that wait for clients: what was laid in and has neither been written nor dropped.
+    /// Bytes that wait for clients: queued, and neither written nor dropped.
     fn outbox_bytes(&self, hub: &Hub) -> u64 {
         self.output.bytes_laid().saturating_sub(hub.counters.bytes_out + hub.counters.outbox_bytes_dropped)
     }

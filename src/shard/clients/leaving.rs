@@ -1,4 +1,4 @@
-//! Connections that are asked to leave: because the server drains, sheds or stops. Who leaves when is the [`Plan`]'s.
+//! Asks connections to leave when the server drains, sheds or stops. The [`Plan`] decides which one leaves when.
 
 use super::closing::CLOSE_TIMEOUT_MS;
 use super::{Clients, ticks};
@@ -20,8 +20,8 @@ impl Clients {
         self.connections.census().upgrading > 0
     }
 
-    /// `count` of the connections are to leave over this time. Takes the place of an earlier plan. Returns how many that
-    /// are. Walks the connections once; which one leaves is drawn when it does.
+    /// Plans for `count` connections to leave over this time, in place of an earlier plan. Returns how many that are. Walks the
+    /// connections once; each is drawn at random when a departure is due.
     pub fn ask_to_leave(&mut self, why: Why, count: usize, over_ms: u64) -> usize {
         let connections = self.connections.iter().filter(|(_, connection)| concerns(why, connection.state.phase));
         let waiting: Vec<Leaver> =
@@ -59,7 +59,7 @@ impl Clients {
             Phase::Open | Phase::Echoing { .. } => {
                 self.close(leaver.slot, reason, hub);
                 if let Why::Stopped { deadline } = why {
-                    // Not at the deadline itself: a connection that is late then is cut off, and counted.
+                    // Before the deadline itself, at which late connections are cut off and counted.
                     self.drop_at(leaver.slot, deadline.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
                 }
             }
@@ -86,5 +86,5 @@ fn concerns(why: Why, phase: Phase) -> bool {
     }
 }
 
-/// About 1 ms of work: of each connection its subscriptions, and a write.
+/// About 1 ms of work: for each connection, its subscriptions and a write.
 pub const DISMISSALS_PER_TURN: usize = 64;

@@ -1,8 +1,7 @@
-//! The client connections of one shard: an assembly of what is kept for them, and the [`Port`] through which the hub has its
-//! effects.
+//! The client connections of one shard: their state, and the [`Port`] through which the hub acts on them.
 //!
-//! What is kept lies in structs of its own, with private fields: [`Connections`], [`Output`], `ReadQueue`, [`Heartbeats`],
-//! `Admission`, `RateLimits`, `Departures`, `Plan`. This folder has the flows that need several of them:
+//! The state lies in structs with private fields: [`Connections`], [`Output`], `ReadQueue`, [`Heartbeats`], `Admission`,
+//! `RateLimits`, `Departures`, `Plan`. The modules of this folder are the flows that need several of them:
 //!
 //! | file | flow |
 //! |---|---|
@@ -114,7 +113,7 @@ impl Clients {
         }
     }
 
-    /// Holds to new settings: at once, except for what a client was told when it connected.
+    /// Applies new settings at once, except for what a client was told when it connected.
     pub fn apply(&mut self, live: Arc<Live>) {
         self.heartbeats.remember(&self.live.limits, &live.limits, self.now);
         self.max_age.apply(live.limits.connection_age_max_s, self.now);
@@ -122,7 +121,7 @@ impl Clients {
         self.live = live;
     }
 
-    /// What connections that are accepted from now on speak TLS with. Others keep what they have.
+    /// Sets the TLS configuration of connections that are accepted from now on. Others keep theirs.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.live.certificate.as_deref()
     }
@@ -132,7 +131,7 @@ impl Clients {
         hub.counters.accepts += 1;
         let limit = self.live.limits.connections_max;
         let token = Token(self.connections.vacant_slot());
-        // Connections beyond the limit are told so after their upgrade; those far beyond it are not.
+        // Connections beyond the limit get a reply after their upgrade; those far beyond it are dropped.
         let is_hopeless = self.admission.accept(limit) || token.0 >= SLOTS_MAX;
         // Both at once, and never again: edge-triggered, so that writability costs nothing until a write is blocked.
         let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
@@ -170,7 +169,7 @@ impl Clients {
             || self.admission.has_work()
             || self.departures.has_work()
             || hub.has_departures()
-            // Events that the turn's end told a session of this shard.
+            // Events that the end of the turn produced for a session of this shard.
             || !self.letters.answers.is_empty()
     }
 

@@ -1,5 +1,5 @@
-//! Connections that were accepted a moment ago: upgrades, TLS handshakes and first messages go on a few in each turn, after all
-//! other connections were served. A crowd that comes at once delays only itself.
+//! Connections accepted within the last second. Each turn handles a few of their upgrades, TLS handshakes and first messages,
+//! after all other connections. A burst of new connections delays only itself.
 
 use super::Clients;
 use crate::hub::Hub;
@@ -8,7 +8,7 @@ use crate::shard::READ_BYTES;
 use crate::shard::connection::state::Phase;
 
 impl Clients {
-    /// Goes on with newcomers, up to the turn's budget, and writes to them at once.
+    /// Serves newcomers, up to the turn's budget, and writes to them at once.
     pub fn serve_newcomers(&mut self, hub: &mut Hub, buffer: &mut [u8]) {
         let (mut flights, mut reads) = (0, self.read_queue.newcomers());
         let bytes_end = hub.counters.bytes_in + NEWCOMERS_BYTES_PER_TURN;
@@ -31,7 +31,7 @@ impl Clients {
         }
     }
 
-    /// Reads what came. Returns whether a flight of a TLS handshake was made, which is what costs.
+    /// Reads from a newcomer. Returns whether a flight of a TLS handshake was made, which is the expensive part.
     fn read_newcomer(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         let Some(connection) = self.connections.get_mut(slot) else {
             return false;
@@ -45,8 +45,8 @@ impl Clients {
 /// Upgrades, steps of TLS handshakes, and reads of first messages, of one turn. The most expensive plain one, an upgrade, takes
 /// about 10 us with its write.
 const NEWCOMERS_PER_TURN: usize = 24;
-/// Where they send much. With the read that goes beyond it 8 ms in the worst case, which is empty messages, each answered with an
-/// error.
+/// Bytes read from newcomers in one turn. With the read that exceeds it, 8 ms in the worst case: empty messages, each answered
+/// with an error.
 const NEWCOMERS_BYTES_PER_TURN: u64 = READ_BYTES as u64;
 /// Flights of TLS handshakes among them. A full handshake was measured at 0.23 ms with an ECDSA key and at 1.1 ms with RSA-2048;
 /// in TLS 1.3 it takes two flights.
@@ -72,7 +72,7 @@ mod tests {
             let read = house.shards[0].hub.counters.bytes_in - before;
             assert!(read < 2 * READ_BYTES as u64, "{read} bytes in a turn");
             (bytes, turns) = (bytes + read, turns + 1);
-            assert!(turns < 100, "they are forgotten");
+            assert!(turns < 100, "bytes are still unread after {turns} turns");
         }
     }
 }

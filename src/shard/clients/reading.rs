@@ -50,7 +50,7 @@ impl Clients {
         }
         let mut frames = connection.take_frames();
         if !frames.is_empty() {
-            // The socket may have more, also where these are held again.
+            // The socket may have more, even if these frames are held again.
             connection.state.is_unread = true;
             self.read_queue.push(slot);
             return self.frames(slot, &mut frames, hub);
@@ -68,7 +68,7 @@ impl Clients {
         }
     }
 
-    /// Reads no request before the client has taken replies.
+    /// Stops reading requests until the client has taken replies.
     pub(super) fn hold(&mut self, slot: Slot) {
         let state = &mut self.connections[slot].state;
         state.is_unread = true;
@@ -78,7 +78,8 @@ impl Clients {
         }
     }
 
-    /// The client has taken so many bytes: its requests are read again, if few replies wait. It has its full time to answer.
+    /// The client has taken this many bytes: its requests are read again if few replies wait. A pending ping gets its full
+    /// timeout again.
     pub(super) fn release(&mut self, slot: Slot, taken: usize) {
         let holds_requests = self.output.holds_requests(slot);
         let state = &mut self.connections[slot].state;
@@ -92,7 +93,7 @@ impl Clients {
         }
     }
 
-    /// Takes what one read brings. Returns whether a flight of a TLS handshake was made.
+    /// Handles the bytes of one read. Returns whether a flight of a TLS handshake was made.
     pub(super) fn take(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         let connection = &mut self.connections[slot];
         if connection.aside.as_ref().is_some_and(|aside| aside.tls.is_some()) {
@@ -135,6 +136,6 @@ impl Clients {
 
 /// Replies of a connection that may wait for owners before it is no longer read.
 pub const WAITING_REPLIES_MAX: usize = 256;
-/// Of connections that send more than is read at once: 16 to 20 ms in the worst case, which is empty messages, each answered with
-/// an error.
+/// Bytes read in one turn from connections that send more than one read takes. 16 to 20 ms in the worst case: empty messages,
+/// each answered with an error.
 pub const READ_AGAIN_BYTES_PER_TURN: u64 = 4 * READ_BYTES as u64;

@@ -18,7 +18,7 @@ impl Clients {
                 let aside = Aside { tls: Some(Box::new(session)), ..Aside::default() };
                 self.connections[slot].aside = Some(Box::new(aside));
             }
-            // The configuration served others before. Never plain instead.
+            // Rare: the configuration works for other connections. Never falls back to plain text.
             Err(error) => {
                 tracing::error!(shard = self.me, slot, %error, "cannot begin a TLS session");
                 self.begin_end(slot, &CloseReason::TlsFailed, hub);
@@ -27,7 +27,8 @@ impl Clients {
         }
     }
 
-    /// One read of a connection that speaks TLS. Returns whether a flight of its handshake was made, which is what costs.
+    /// One read of a connection that speaks TLS. Returns whether a flight of its handshake was made, which is the expensive
+    /// part.
     pub(super) fn read_tls(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         let mut plain = std::mem::take(&mut self.decrypted);
         plain.clear();
@@ -93,7 +94,7 @@ impl Clients {
         }
     }
 
-    /// The session broke. The alert that says why is sent, and nothing else can be.
+    /// The session failed. Only the alert that says why can still be sent.
     fn fail_tls(&mut self, slot: Slot, was_handshaking: bool, why: &str, hub: &mut Hub) {
         hub.counters.tls_handshakes_failed += u64::from(was_handshaking);
         let (address, source) = self.origin(slot);

@@ -1,4 +1,4 @@
-//! From the first byte to an open connection: where it comes from, whether its address may have one more, and the HTTP upgrade.
+//! From the first byte to an open connection: its origin, the place of its address, and the HTTP upgrade.
 //!
 //! ```text
 //! accept ─► trusted proxy? ─ no ──────────────────────────────────► address known ─► its owner is asked ─► 101, 429 or the end
@@ -78,8 +78,8 @@ impl Clients {
                     return false;
                 }
                 hub.counters.bytes_in += len as u64;
-                // Only a trusted proxy that the header names may name its client in the request. A header without an
-                // address does not say whose connection it is, so its X-Forwarded-For may be the client's own.
+                // X-Forwarded-For is trusted only if the header names a trusted proxy. Behind a header without an address, the
+                // client itself may have sent it.
                 self.admission.set_stage(slot, Stage::None);
                 if let Some(address) = source {
                     self.admission.name(slot, address, Source::ProxyProtocol);
@@ -135,7 +135,8 @@ impl Clients {
                 hub.counters.upgrades += 1;
                 self.output.respond(hub.pages_mut(), slot, &response);
                 self.open(slot, endpoint, hub);
-                // The rest belongs to the first frames. It cannot start before what came now: the request was not whole.
+                // The rest belongs to the first frames. It starts within the bytes of this read, because the request was
+                // incomplete before.
                 let rest = &mut bytes[request_len - earlier..];
                 if !rest.is_empty() {
                     self.heard(slot, rest, hub);
@@ -186,7 +187,7 @@ impl Clients {
         }
     }
 
-    /// A good request came from a trusted proxy, which says where it comes from, or does not.
+    /// A valid request came from a trusted proxy, with or without the address of its client.
     fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
         self.admission.set_stage(slot, Stage::None);
         if let Some(address) = forwarded_for {
@@ -195,7 +196,7 @@ impl Clients {
         }
     }
 
-    /// The address is known: asks its owner for a place, where the address needs one.
+    /// The address is known: asks its owner for a place, if the address needs one.
     fn seek_place(&mut self, slot: Slot, address: IpAddr, hub: &mut Hub) {
         if self.live.access.trusts(address) || !self.live.limits.counts_address(address) {
             return self.admission.set_stage(slot, Stage::None);

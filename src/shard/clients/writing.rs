@@ -1,4 +1,4 @@
-//! Writing: the flush of a turn, and what follows from what a socket took. Slow consumers are found here.
+//! Writing: the flush of a turn and its results. Slow consumers are found here.
 
 use super::{Clients, closing, echo, ticks};
 use crate::hub::{Hub, Urgency};
@@ -16,7 +16,7 @@ impl Clients {
         output.mark(slot, Urgency::Soon, || connections[slot].state.is_newcomer(*now));
     }
 
-    /// Lays in a frame of the shard's own.
+    /// Queues a frame of the shard's own.
     pub(super) fn say(&mut self, slot: Slot, hub: &mut Hub, write: impl FnOnce(&mut Vec<u8>)) {
         let Clients { output, connections, now, .. } = self;
         output.say(hub.pages_mut(), slot, || connections[slot].state.is_newcomer(*now), write);
@@ -69,7 +69,7 @@ impl Clients {
         self.wrote(slot, written_bytes, hub);
     }
 
-    /// What follows from what a connection took, and from what still waits for it.
+    /// Handles the result of a write: what the connection took, and what still waits for it.
     fn wrote(&mut self, slot: Slot, bytes: usize, hub: &mut Hub) {
         let pending = self.pending(slot);
         if self.connections[slot].state.is_held {
@@ -91,7 +91,8 @@ impl Clients {
                 if is_answered {
                     self.finish(slot, hub);
                 } else {
-                    // The peer reads the close frame, then the end; it answers, and its end is ours.
+                    // The peer reads the close frame and the end of the stream. It replies and closes, which ends the
+                    // connection.
                     let _ = connection.socket.shutdown(Shutdown::Write);
                     self.drop_at(slot, self.now.wrapping_add(ticks(closing::CLOSE_TIMEOUT_MS)));
                 }
@@ -111,7 +112,7 @@ impl Clients {
 
 /// About 1 to 2 ms of system calls.
 const WRITES_PER_TURN: u64 = 256;
-/// As long, where writes are large.
+/// Takes as long, if writes are large.
 const BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
 
 #[cfg(test)]
@@ -123,7 +124,7 @@ mod tests {
     use socket2::SockRef;
 
     /// Thousands of connections were just accepted and wait for a reply when a message is published to all of them. Publishers
-    /// are held back only where the queue is seen to be behind.
+    /// are held back only while the queue counts as behind.
     #[test]
     fn bulk_counts_as_behind_for_connections_that_also_wait_for_a_reply() {
         let mut house = House::new(1, |_| ());
@@ -146,9 +147,9 @@ mod tests {
         assert!(clients.output.is_idle());
     }
 
-    /// A write takes several system calls where a TLS record is too small, or where more chunks wait than one call can gather.
+    /// A write takes several system calls if one TLS record is too small, or if more chunks wait than one call can gather.
     #[test]
-    fn lanes_have_their_share_where_a_write_takes_several_system_calls() {
+    fn lanes_keep_their_share_if_a_write_takes_several_system_calls() {
         const SOON: usize = 20;
         let mut house = House::new(1, |_| ());
         let peers = house.connect(0, 140 + SOON);
@@ -171,6 +172,6 @@ mod tests {
         let is_written = |slot: &usize| clients.output.waiting(*slot as Slot) == 0;
         let (soon, bulk) = ((0..SOON).filter(is_written).count(), (SOON..peers.len()).filter(is_written).count());
         assert_eq!((hub.counters.writes as usize, hub.counters.writes_blocked), (2 * (soon + bulk), 0));
-        assert!(soon == SOON && bulk > 60, "{soon} that are soon and {bulk} of bulk");
+        assert!(soon == SOON && bulk > 60, "{soon} writes of soon and {bulk} of bulk");
     }
 }

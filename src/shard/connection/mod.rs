@@ -19,9 +19,9 @@ use state::ConnectionState;
 pub struct Connection {
     /// The socket.
     pub socket: TcpStream,
-    /// What it is doing.
+    /// Its state.
     pub state: ConnectionState,
-    /// What has half arrived.
+    /// What has partly arrived.
     pub decoder: Decoder,
     /// What most connections do without.
     pub aside: Option<Box<Aside>>,
@@ -30,7 +30,7 @@ pub struct Connection {
 /// What most connections do without.
 #[derive(Default)]
 pub struct Aside {
-    /// The upgrade request, while it has half arrived.
+    /// The upgrade request, while it has partly arrived.
     pub request: Vec<u8>,
     /// Frames that wait, while the connection is held.
     pub frames: Vec<u8>,
@@ -44,7 +44,7 @@ impl Connection {
         Connection { socket, state: ConnectionState::new(now), decoder: Decoder::default(), aside: None }
     }
 
-    /// The TLS session on the socket, if there is one. (Of the field alone, so that the others can be borrowed beside it.)
+    /// The TLS session on the socket, if there is one. Takes the field alone, so that the others can be borrowed beside it.
     pub fn tls(aside: &mut Option<Box<Aside>>) -> Option<&mut Session> {
         aside.as_deref_mut().and_then(|aside| aside.tls.as_deref_mut())
     }

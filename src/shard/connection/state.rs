@@ -1,12 +1,12 @@
-//! What a connection is doing, as plain data.
+//! The state of a connection, as plain data.
 
 use serde::{Deserialize, Serialize};
 
-/// What the shard knows of a connection beside its socket and its buffers. Plain data: it can be written down and read back.
-/// Ticks are those of the shard's clock.
+/// The state of a connection, without its socket and its buffers. Plain data that can be serialized. Ticks are those of the
+/// shard's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionState {
-    /// Where in its life it is. Changed by [`super::table::Connections::enter_phase`].
+    /// Its phase. Changed by [`super::table::Connections::enter_phase`].
     pub phase: Phase,
     /// Tick at which anything arrived last.
     pub heard_at: u32,
@@ -23,32 +23,32 @@ pub struct ConnectionState {
     pub is_unread: bool,
     /// Its requests are not read until it has taken replies. Meanwhile `heard_at` is the tick at which its socket took anything.
     pub is_held: bool,
-    /// The poll has reported that the peer sends no more: reading will end with the end of the stream, which the poll will
-    /// not report again.
+    /// The poll has reported that the peer sends no more, and will not report it again. Reading goes on to the end of the
+    /// stream.
     pub is_eof_near: bool,
 }
 
-/// Where in its life a connection is.
+/// The phase of a connection's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// The HTTP request is not whole yet.
     Upgrading,
     /// It was upgraded and is a member of the hub.
     Open,
-    /// It was upgraded on the echo path: its messages come back, and the hub does not know it.
+    /// It was upgraded on the echo path: its messages are echoed, and it is not a member of the hub.
     Echoing {
         /// It is not read until its output is written.
         is_paused: bool,
     },
-    /// It is ending, and other shards still owe it replies. Its close frame follows them. What arrives is thrown away.
+    /// It is ending, and other shards still owe it replies. Its close frame follows them. Input is discarded.
     Answering {
         /// The peer's close frame, or its end of the stream, has come.
         is_answered: bool,
     },
     /// The last bytes for it are on their way.
     Closing {
-        /// Frames are still decoded, in wait for the peer's close frame. Otherwise what arrives is thrown away: the peer broke
-        /// the protocol, or has closed already.
+        /// Frames are still decoded, to find the peer's close frame. If not, input is discarded: the peer broke the protocol,
+        /// or has closed already.
         reads: bool,
         /// The peer's close frame has come: the socket is shut as soon as all is written.
         is_answered: bool,
@@ -73,7 +73,8 @@ impl ConnectionState {
         }
     }
 
-    /// Whether it was accepted a moment ago: such connections wait for each other, and no other connection waits for them.
+    /// Whether it was accepted within the last second. Such connections wait for each other; other connections do not wait for
+    /// them.
     pub fn is_newcomer(&self, now: u32) -> bool {
         self.phase == Phase::Upgrading || now.wrapping_sub(self.accepted_at) < NEWCOMER_TICKS
     }
@@ -84,7 +85,7 @@ impl ConnectionState {
     }
 }
 
-/// One second: a crowd that comes at once is let in within that time.
+/// One second: a burst of connections is admitted within that time.
 const NEWCOMER_TICKS: u32 = 10;
 
 #[cfg(test)]
@@ -93,7 +94,7 @@ mod tests {
     use crate::shard::heartbeats::wheel::ticks;
 
     #[test]
-    fn a_state_is_read_back_as_it_was_written_down() {
+    fn a_state_survives_serialization() {
         let mut state = ConnectionState { is_pinged: true, is_eof_near: true, ..ConnectionState::new(u32::MAX - 7) };
         for phase in [
             Phase::Upgrading,
@@ -105,12 +106,12 @@ mod tests {
         ] {
             state.phase = phase;
             let text = serde_json::to_string(&state).expect("plain data");
-            assert_eq!(serde_json::from_str::<ConnectionState>(&text).expect("what was written"), state);
+            assert_eq!(serde_json::from_str::<ConnectionState>(&text).expect("valid JSON"), state);
         }
     }
 
     #[test]
-    fn a_newcomer_is_one_for_a_second() {
+    fn a_connection_is_a_newcomer_for_a_second() {
         assert_eq!(NEWCOMER_TICKS, ticks(1000));
     }
 }

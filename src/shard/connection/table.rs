@@ -60,7 +60,7 @@ impl Connections {
         self.get(slot).map(|connection| connection.state.phase)
     }
 
-    /// A connection goes on in its life.
+    /// Moves a connection to another phase.
     pub fn enter_phase(&mut self, slot: Slot, phase: Phase) {
         let connection = &mut self.slab[slot as usize];
         self.census.leave(std::mem::replace(&mut connection.state.phase, phase));
@@ -92,7 +92,7 @@ impl Connections {
         self.census
     }
 
-    /// What the census must be.
+    /// Counts the connections in each phase, to check the census.
     pub fn count(&self) -> Census {
         let mut census = Census::default();
         self.iter().for_each(|(_, connection)| census.enter(connection.state.phase));

@@ -147,12 +147,12 @@ fn a_receiver_whose_output_is_behind_never_sleeps_on_its_mail() {
 }
 
 #[test]
-fn shards_that_mail_each_other_never_wait_for_each_other() {
+fn shards_that_mail_each_other_do_not_deadlock() {
     check(3, &[Part { expected: 2, ..SENDER }, Part { letters: 2, ..RECEIVER }]);
 }
 
 #[test]
-fn two_senders_to_one_inbox_are_both_heard() {
+fn letters_of_two_senders_to_one_inbox_arrive() {
     const SECOND: Part = Part { me: 1, to: 2, letters: 1, ..SENDER };
     check(2, &[Part { to: 2, ..SENDER }, SECOND, Part { me: 2, expected: 3, ..RECEIVER }]);
 }

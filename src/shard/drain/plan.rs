@@ -1,10 +1,10 @@
-//! Who leaves when: connections are asked to leave a few at a time, in random order, spread evenly over a time, and each is
-//! told how long to wait before it comes back. So neither this server nor the one that they go to meets all of them at once.
+//! The plan of a drain or shed: connections are asked to leave a few at a time, in random order, evenly over a time. Each is
+//! told how long to wait before it reconnects, so that neither this server nor another has to handle all of them at once.
 
 use crate::ids::Slot;
 use crate::shard::heartbeats::wheel::ticks;
 
-/// Who is still to leave, and when. Pure: time and chance come in.
+/// The connections that are still to leave, and when. Pure: the caller passes in time and random numbers.
 pub struct Plan {
     why: Why,
     /// Those that have not been drawn, in no order: 8 bytes for each, until the plan is over.
@@ -15,15 +15,15 @@ pub struct Plan {
     drawn: usize,
     begun_at: u32,
     over_ticks: u32,
-    /// Where in its share of the time each is drawn, in 256ths from 1 on: several shards do not close in step, and a long
+    /// The point in its share of the time at which each is drawn, in 256ths from 1. So shards do not close in step, and a long
     /// drain does not begin with a close.
     shift: u16,
-    /// By how much the waits of those that leave differ, at most.
+    /// The largest difference between the waits of connections that leave.
     waits_ms: u32,
 }
 
-/// A connection, for as long as it lives: a later connection in the same slot was accepted later. In the same tick perhaps: then
-/// it leaves in the other's place.
+/// Identifies a connection: a later one in the same slot has a later tick. One that was accepted in the same tick leaves in its
+/// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaver {
     /// Its slot.
@@ -37,17 +37,17 @@ pub struct Leaver {
 pub enum Why {
     /// The server is going down: all connections, also those that are not upgraded.
     Drained,
-    /// There are too many here.
+    /// This server has too many connections.
     Shed,
     /// The server stops: all connections that are left.
     Stopped {
-        /// The tick until which they may take to read what they were sent before.
+        /// The tick until which they may read what they were sent before.
         deadline: u32,
     },
 }
 
 impl Plan {
-    /// `count` of these, over this time. `chance` is any number.
+    /// Plans for `count` of these to leave over this time. `chance` is a random number.
     pub fn new(why: Why, waiting: Vec<Leaver>, count: usize, now: u32, over_ms: u64, chance: u64) -> Plan {
         let count = count.min(waiting.len());
         let rush_ms = (count as u64 * RETURN_MS).saturating_sub(over_ms);
@@ -64,7 +64,7 @@ impl Plan {
         }
     }
 
-    /// The next connection that is to leave by now. `chance` is any number, another one each time.
+    /// The next connection that is to leave by now. `chance` is a new random number each time.
     pub fn next(&mut self, now: u32, chance: u64) -> Option<Leaver> {
         if self.due_in(now)? > 0 {
             return None;
@@ -98,26 +98,27 @@ impl Plan {
         self.why
     }
 
-    /// By how much their waits differ, at most: for [`wait_ms`].
+    /// The largest difference between their waits, for [`wait_ms`].
     pub fn waits_ms(&self) -> u32 {
         self.waits_ms
     }
 }
 
-/// How long a connection that leaves alone is to stay away.
+/// How long a connection that leaves alone waits before it reconnects.
 pub fn lone_wait_ms(chance: u64) -> u32 {
     wait_ms(WAITS_MS_MIN as u32, chance)
 }
 
-/// How long a connection that leaves is to stay away: long enough for a proxy to notice that this server is not ready.
+/// How long a connection that leaves waits before it reconnects: long enough for a proxy to notice that this server is not
+/// ready.
 pub fn wait_ms(waits_ms: u32, chance: u64) -> u32 {
     WAIT_MS_MIN + (chance % u64::from(waits_ms)) as u32
 }
 
 /// The shortest wait that a connection is told.
 const WAIT_MS_MIN: u32 = 500;
-/// Clients come back to a server like this one. A core does 14 000 handshakes a second, 3 000 with TLS; at one in this many
-/// milliseconds it has most of its time left. Where a plan is faster than that the waits make up for it.
+/// Clients reconnect to a server like this one. A core does 14 000 handshakes a second, 3 000 with TLS; with one in this many
+/// milliseconds it is mostly free. If a plan is faster, longer waits make up for it.
 const RETURN_MS: u64 = 1;
 const WAITS_MS_MIN: u64 = 2_000;
 const WAITS_MS_MAX: u64 = 60_000;
@@ -136,7 +137,7 @@ mod tests {
         (0..count as u32).map(|slot| Leaver { slot, accepted_at: 7 }).collect()
     }
 
-    /// Chance, from a seed.
+    /// Random numbers from a seed.
     fn dice(seed: u64) -> impl FnMut() -> u64 {
         let random = ahash::RandomState::with_seeds(seed, 2, 3, 4);
         let mut throws = 0_u64;
@@ -146,7 +147,8 @@ mod tests {
         }
     }
 
-    /// The slots in the order of leaving, with the tick after the beginning; the plan is looked at only when it says so.
+    /// The slots in the order of leaving, with the tick after the beginning. The plan is asked only when it says that one is
+    /// due.
     fn run(mut plan: Plan, mut now: u32, dice: &mut impl FnMut() -> u64) -> Vec<(u32, Slot)> {
         let begun_at = now;
         let mut left = Vec::new();
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_not_upgraded_is_not_shed_in_the_place_of_another() {
+    fn a_connection_that_is_not_upgraded_is_not_shed_in_place_of_another() {
         let mut house = House::new(1, |_| ());
         loop {
             let leaver = house.connect(0, 1);
@@ -210,14 +212,14 @@ mod tests {
                 assert!(house.shards[0].clients.is_upgrading() && house.shards[0].clients.leaving() == 0);
                 return;
             }
-            // The clock has ticked in between. Once more.
+            // The clock has ticked in between: tries again.
             drop(newcomer);
             house.rest();
         }
     }
 
     #[test]
-    fn not_more_leave_than_are_asked_to() {
+    fn no_more_leave_than_the_count() {
         let mut dice = dice(1);
         assert_eq!(run(Plan::new(Why::Shed, leavers(100), 17, 0, 1000, dice()), 0, &mut dice).len(), 17);
         assert_eq!(run(Plan::new(Why::Shed, leavers(3), 17, 0, 1000, dice()), 0, &mut dice).len(), 3);
@@ -243,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_million_over_an_hour_do_not_overflow() {
+    fn a_plan_for_a_hundred_million_over_an_hour_does_not_overflow() {
         let plan = Plan { drawn: 99_999_999, ..Plan::new(Why::Shed, Vec::new(), 0, 0, 3_600_000, 255) };
         let plan = Plan { count: 100_000_000, ..plan };
         assert_eq!(plan.due_in(0), Some(36_000));
     }
 
     #[test]
-    fn waits_differ_and_make_up_for_haste() {
+    fn waits_differ_and_are_longer_for_a_fast_plan() {
         let mut dice = dice(1);
         let mut waits = |count, over_ms| {
             let plan = Plan::new(Why::Shed, leavers(count), count, 0, over_ms, dice());

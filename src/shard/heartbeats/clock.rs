@@ -1,11 +1,11 @@
-//! The clock that silence is measured by.
+//! The clock that measures silence.
 
 use super::wheel::ticks;
 use std::time::Duration;
 
-/// The monotonic clock, in ticks, without the time in which the shard stood still. While it does not poll it cannot ask clients
-/// whether they live, so that time is not held against them: neither a stopped process, nor a machine that was suspended, nor
-/// a clock that jumped ahead.
+/// The monotonic clock, in ticks, without the time in which the shard stood still. While it does not poll it cannot ping
+/// clients, so that time does not count as their silence. It stands still in a stopped process, on a suspended machine, or when
+/// the clock jumps ahead.
 #[derive(Default)]
 pub struct ShardClock {
     monotonic: u32,

@@ -1,7 +1,7 @@
 //! Tells a client's silence from a server that did not poll.
 
-/// Until when all bytes that had arrived were read, so that the other connections were silent. The clock is read before the poll:
-/// a process that stands still behind it, or sleeps in it, adds nothing to a client's silence.
+/// The tick up to which all input was read, so that connections without input were silent. The clock is read before the poll: a
+/// process that is stopped after that adds nothing to a client's silence.
 #[derive(Default)]
 pub struct PollCoverage {
     covered_until: u32,

@@ -1,7 +1,6 @@
-//! The age at which connections are closed, one after the other, so that their clients spread anew over the servers behind a load
-//! balancer.
+//! The maximum age of connections. They are closed one after the other, so that a load balancer distributes their clients anew.
 //!
-//! A connection does not store when it is closed: that follows from when it was accepted and from a hash.
+//! A connection does not store the tick at which it is closed: that follows from the tick of its accept and from a hash.
 
 use super::wheel::ticks;
 
@@ -20,14 +19,15 @@ impl MaxAge {
         MaxAge { max_s, since: 0 }
     }
 
-    /// Holds to another limit from tick `now` on.
+    /// Applies another limit from tick `now` on.
     pub fn apply(&mut self, max_s: u32, now: u32) {
         if max_s != self.max_s {
             *self = MaxAge { max_s, since: now };
         }
     }
 
-    /// The tick at which a connection is closed for its age. `chance`: a number that is always the same for it. `None`: never.
+    /// The tick at which a connection is closed for its age. `chance`: a random number, always the same for a connection.
+    /// `None`: never.
     pub fn retires_at(self, accepted_at: u32, chance: impl FnOnce() -> u64) -> Option<u32> {
         (self.max_s > 0).then(|| retires_at(accepted_at, self.since, self.max_s, chance()))
     }
@@ -85,7 +85,7 @@ mod tests {
             closed = house.shards[0].clients.closes()[CloseReason::TooOld { retry_after_ms: 0 }.kind()];
             steps += usize::from(closed > before);
         }
-        assert!(steps > 1, "all at once");
+        assert!(steps > 1, "all are closed at once");
     }
 
     #[test]

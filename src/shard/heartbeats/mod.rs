@@ -1,4 +1,4 @@
-//! When a connection has to be looked at, and what is due then: a ping, or the end.
+//! The timers of connections: when a check is due, and what it finds due, a ping or a close.
 //!
 //! The wheel holds one entry for each connection. What an entry means is decided here, from the connection's state alone.
 
@@ -18,8 +18,8 @@ pub struct Heartbeats {
     earlier: Option<EarlierSilence>,
 }
 
-/// A client pings as often as it was told when it connected. It is not dead because later clients are told to ping more often.
-/// One for all that were accepted before the last change, so that a connection need not remember what it was told.
+/// A client pings as often as it was told when it connected, so a shorter interval must not apply to it. This is one promise
+/// for all connections accepted before the last change, so that none has to store its own.
 struct EarlierSilence {
     /// Of connections accepted before this tick.
     until: u32,
@@ -34,9 +34,9 @@ pub enum Due {
     Nothing,
     /// The server's ping.
     Ping,
-    /// The end: its pong did not come in time.
+    /// A close: its pong did not come in time.
     PongTimeout,
-    /// The end: nothing arrived in time.
+    /// A close: nothing arrived in time.
     Silent {
         /// For so many seconds.
         timeout_s: u32,
@@ -51,7 +51,7 @@ impl Default for Heartbeats {
 
 /// The wheel.
 impl Heartbeats {
-    /// Looks at the connection not later than tick `at`.
+    /// Arms the timer of a connection for tick `at` at the latest.
     pub fn look_at(&mut self, slot: Slot, at: u32) {
         self.wheel.arm(slot, at);
     }
@@ -61,7 +61,7 @@ impl Heartbeats {
         self.wheel.cancel(slot);
     }
 
-    /// A connection that is to be looked at by tick `until`.
+    /// The next connection whose timer is due by tick `until`.
     pub fn expire(&mut self, until: u32) -> Option<Slot> {
         self.wheel.expire(until)
     }
@@ -83,7 +83,7 @@ impl Heartbeats {
         }
     }
 
-    /// Seconds of silence after which a connection counts as dead: not fewer than it was told of.
+    /// Seconds of silence after which a connection counts as dead: not fewer than it was told.
     pub fn silence_s(&self, state: &ConnectionState, limits: &Limits) -> u32 {
         let silence_s = silence_s(limits);
         match &self.earlier {
@@ -99,7 +99,7 @@ impl Heartbeats {
         state.heard_at.wrapping_add(ticks(u64::from(self.silence_s(state, limits)) * 1000))
     }
 
-    /// The tick at which an open connection has to be looked at.
+    /// The tick at which an open connection must be checked.
     pub fn deadline(&self, state: &ConnectionState, limits: &Limits) -> u32 {
         let silent_at = self.silent_at(state, limits);
         if state.is_pinged {
@@ -119,7 +119,7 @@ impl Heartbeats {
         } else if state.is_pinged {
             Due::PongTimeout
         } else if limits.server_ping && has_come(state.ping_at) {
-            // Also where it was silent for too long: the server is to ask first.
+            // Even if it was silent for too long: the server pings first.
             Due::Ping
         } else {
             Due::Silent { timeout_s: self.silence_s(state, limits) }
@@ -149,7 +149,7 @@ mod tests {
         (house, clients)
     }
 
-    /// Timers are looked at in the turn after the one that has polled.
+    /// Timers are handled in the turn after the one that has polled.
     fn settle(house: &mut House) {
         (0..2).for_each(|_| _ = house.turn(0));
         house.rest();
@@ -178,7 +178,7 @@ mod tests {
             house.stall(Duration::from_secs(3600));
             settle(&mut house);
             assert_eq!((open(&house), pinged(&mut clients)), (30, 0), "server_ping: {server_ping}");
-            // They are asked, and have their time to answer.
+            // They are pinged, and have their full time to answer.
             house.pass(Duration::from_secs(30));
             settle(&mut house);
             assert_eq!((open(&house), pinged(&mut clients)), (30, if server_ping { 30 } else { 0 }));

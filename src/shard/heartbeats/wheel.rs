@@ -1,8 +1,7 @@
 //! The timer wheel: one entry per connection, hashed by tick.
 //!
-//! An entry says "look at this connection not later than then". It may fire early (the wheel has one turn of
-//! 1 024 ticks); the handler computes the true deadline and arms again for what remains. So reading a frame
-//! costs the wheel nothing.
+//! An entry says "check this connection by that tick". It may fire early (the wheel has one turn of 1 024 ticks); the handler
+//! computes the true deadline and arms again for what remains. So reading a frame costs the wheel nothing.
 
 /// Milliseconds of a tick: how late a heartbeat can be.
 pub const TICK_MS: u64 = 100;
@@ -20,7 +19,7 @@ pub struct Wheel {
     /// Buckets that may hold an entry, one bit each.
     occupied: [u64; BUCKETS as usize / 64],
     links: Vec<Link>,
-    /// The tick that has been handled last.
+    /// The last tick that has been handled.
     hand: u32,
 }
 

@@ -1,7 +1,7 @@
 //! What the shard's connections are sent: an outbox for each, and the queue of those that wait for a write.
 //!
-//! The hub lays messages and replies in; the shard itself lays in HTTP responses, heartbeats and close frames. All bytes lie in
-//! the pages of the hub, which are passed by reference.
+//! The hub adds messages and replies; the shard itself adds HTTP responses, heartbeats and close frames. All bytes lie in the
+//! pages of the hub, which are passed by reference.
 
 pub mod outbox;
 pub mod write_queue;
@@ -51,7 +51,7 @@ impl State {
     }
 }
 
-/// What came of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// Why it returned.
@@ -72,7 +72,7 @@ pub struct Destination<'a> {
 
 /// The life of an outbox.
 impl Output {
-    /// A connection has come: bytes may be laid in.
+    /// A connection was accepted: bytes may be laid in.
     pub fn open(&mut self, slot: Slot) {
         let at = slot as usize;
         if at >= self.outboxes.len() {
@@ -176,7 +176,7 @@ impl Output {
         self.queue.pop()
     }
 
-    /// What came of the connection that [`Output::pop`] returned.
+    /// Reports the result for the connection that [`Output::pop`] returned.
     pub fn looked(&mut self, was_written_to: bool) {
         self.queue.looked(was_written_to);
     }
@@ -192,7 +192,7 @@ impl Output {
     /// Writes all that waits, or as much as the kernel takes.
     ///
     /// # Errors
-    /// Those of the socket. What the kernel took before does not wait any more.
+    /// Those of the socket. Bytes that the kernel took before the error no longer wait.
     pub fn write(&mut self, pages: &mut Pages, slot: Slot, to: Destination<'_>) -> io::Result<Sent> {
         let outbox = &mut self.outboxes[slot as usize];
         let (written, taken, calls) = match to.tls {

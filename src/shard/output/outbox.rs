@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(pages.held_count(), 0);
     }
 
-    /// Wherever the kernel stops, the bytes that it gets in the end stop behind a frame, or behind the preamble.
+    /// Wherever the kernel stops, the bytes that it has taken in the end stop after a whole frame, or after the preamble.
     #[test]
     fn a_cut_falls_between_frames_and_leaves_the_preamble() {
         let mut said = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();

@@ -7,9 +7,9 @@ use crate::hub::Urgency;
 use crate::ids::Slot;
 use std::collections::VecDeque;
 
-/// Connections that wait for a write, in each lane first come, first served. A connection that waits in the lane "soon" and
-/// is then sent bulk is in both lanes, and is written to from whichever comes first: bulk that is not in its lane would hold
-/// no publisher back.
+/// Connections that wait for a write, in each lane first come, first served. A connection that waits in the lane "soon" and is
+/// then sent bulk is in both lanes, and is written to from whichever comes first. Only bulk that is in its lane holds
+/// publishers back.
 #[derive(Default)]
 pub struct WriteQueue {
     soon: VecDeque<Slot>,
@@ -21,7 +21,7 @@ pub struct WriteQueue {
     turn: u8,
 }
 
-/// How many connections were taken from two of the lanes since the shard began.
+/// How many connections were taken from the lanes "soon" and bulk since the shard began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Progress {
@@ -30,7 +30,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The further of both, lane by lane.
+    /// The larger of both, lane by lane.
     #[must_use]
     pub fn max(self, other: Progress) -> Progress {
         Progress { soon: self.soon.max(other.soon), bulk: self.bulk.max(other.bulk) }
@@ -46,7 +46,7 @@ impl WriteQueue {
     /// Puts a connection behind the others of its lane.
     pub fn push(&mut self, slot: Slot, urgency: Urgency, is_newcomer: impl FnOnce() -> bool) {
         match urgency {
-            // Also for a newcomer: only the bulk lane holds publishers back.
+            // Newcomers too: only the bulk lane holds publishers back.
             Urgency::Bulk => self.bulk.push_back(slot),
             Urgency::Soon if is_newcomer() => self.newcomers.push_back(slot),
             Urgency::Soon => self.soon.push_back(slot),
@@ -64,8 +64,8 @@ impl WriteQueue {
         preferred.or_else(|| self.pop_soon()).or_else(|| self.newcomers.pop_front()).or_else(|| self.pop_bulk())
     }
 
-    /// The popped connection was looked at. A write ends the lane's turn, however many system calls it took. A connection
-    /// with nothing to write, or whose socket is full, costs its lane little; thousands of them must not cost nothing.
+    /// The popped connection was looked at. A write ends the lane's turn, however many system calls it took. A connection with
+    /// nothing to write, or whose socket is full, costs its lane little, but not nothing, because there may be thousands.
     pub fn looked(&mut self, was_written_to: bool) {
         self.turn = self.turn.wrapping_add(if was_written_to { A_WRITE } else { 1 });
     }
@@ -104,7 +104,7 @@ impl WriteQueue {
     }
 }
 
-/// So many looks without a write take about as long as a write. A `u8` counts four of them.
+/// This many looks without a write take about as long as a write. A `u8` counts four of them.
 const A_WRITE: u8 = 64;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A certificate, and clients that believe it.
+//! A certificate, and clients that trust it.
 
 use crate::config::{Certificate, Files};
 use rustls::crypto::ring;
@@ -13,7 +13,7 @@ pub fn certificate() -> Arc<Certificate> {
     made().0.clone()
 }
 
-/// Each speaks a version of its own.
+/// Each client speaks a different version of TLS.
 pub fn clients() -> Vec<Arc<ClientConfig>> {
     made().1.clone()
 }
@@ -33,7 +33,7 @@ fn made() -> &'static (Arc<Certificate>, Vec<Arc<ClientConfig>>) {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("a certificate"))
-            .expect("believed");
+            .expect("a trusted root");
         let client = |version| {
             let builder = ClientConfig::builder_with_provider(ring::default_provider().into());
             let builder = builder.with_protocol_versions(&[version]).expect("a version");

@@ -1,4 +1,4 @@
-//! One client: what it has still to send, what it must therefore be sent, and what it was sent.
+//! One client: what it still has to send, what the server must send for that, and what the server has sent.
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -15,19 +15,19 @@ pub struct Peer {
     inbound: Vec<u8>,
     stage: Stage,
     is_echo: bool,
-    /// What it must be told next.
+    /// What the server must send next.
     expected: VecDeque<Expected>,
-    /// Payloads of pongs, which wait behind no owner.
+    /// Payloads of the WebSocket pongs that it must get. They do not wait for replies of channel owners.
     pongs: VecDeque<Vec<u8>>,
     /// By channel: whether its requests so far leave it subscribed.
     wanted: [bool; CHANNELS],
-    /// By channel: the last message, since it was told that it is subscribed.
+    /// By channel: the last message since the reply to its subscribe.
     heard: [Option<Option<u32>>; CHANNELS],
-    /// It never broke the protocol, and has not said that it goes.
+    /// It has not broken the protocol, and has not begun to close.
     pub is_lawful: bool,
-    /// It said what may mean anything.
+    /// It has sent arbitrary bytes.
     is_noisy: bool,
-    /// It was not let in, and not told why.
+    /// It was dropped without a reply.
     pub was_dropped: bool,
     /// It does not read for now.
     pub is_deaf: bool,
@@ -38,7 +38,7 @@ pub struct Peer {
 enum Stage {
     Upgrading,
     Open,
-    /// It was told so by a close frame of this code, or by an HTTP status.
+    /// Closed or refused with this close code or HTTP status.
     Closed(u16),
     /// The server's end of the stream came.
     Ended,
@@ -51,12 +51,12 @@ enum Expected {
     Unsubscribed(usize),
     NotSubscribed(usize),
     AlreadySubscribed(usize),
-    /// Payload and opcode of a frame that comes back.
+    /// Opcode and payload of a frame that is echoed.
     Frame(u8, Vec<u8>),
 }
 
 impl Peer {
-    /// Connects from 127.0.0.`host`, and speaks TLS where there is a configuration for that: after `preface`.
+    /// Connects from 127.0.0.`host`, sends `preface`, and then speaks TLS if there is a configuration for it.
     pub fn connect(
         to: SocketAddr,
         host: u8,
@@ -153,13 +153,13 @@ impl Peer {
         self.queue(0x89, &payload, mask);
     }
 
-    /// A close frame: what was said before is answered.
+    /// Sends a close frame. What it sent before is answered.
     pub fn close(&mut self, mask: u32) {
         self.queue(0x88, &1001u16.to_be_bytes(), mask);
         self.is_lawful = false;
     }
 
-    /// Something that ends the connection, or does not; `is_bare`: on the socket, whatever is spoken there.
+    /// Sends arbitrary bytes, which may end the connection. `is_bare`: on the bare socket, even below TLS.
     pub fn misbehave(&mut self, bytes: &[u8], is_bare: bool) {
         (self.is_lawful, self.is_noisy) = (false, true);
         match &mut self.link {
@@ -168,7 +168,7 @@ impl Peer {
         }
     }
 
-    /// It sends no more.
+    /// Shuts its sending side.
     pub fn shut(&mut self) {
         self.is_lawful = false;
         self.to_send.clear();
@@ -177,7 +177,7 @@ impl Peer {
         }
     }
 
-    /// It goes, with a reset or without.
+    /// Drops the connection, with or without a reset.
     pub fn go(&mut self, resets: bool) {
         self.is_lawful = false;
         if let Some(link) = self.link.take()
@@ -233,7 +233,7 @@ impl Peer {
                 n > 0
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            // What the server has to say may still be there to be read.
+            // What the server sent last may still be unread.
             Err(_) => {
                 self.to_send.clear();
                 false
@@ -257,7 +257,7 @@ impl Peer {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             end => {
                 self.was_dropped = self.is_lawful && self.stage == Stage::Upgrading;
-                assert!(!self.is_served(), "ended without a word: {end:?}");
+                assert!(!self.is_served(), "ended without a close frame: {end:?}");
                 (self.stage, self.link) = (Stage::Ended, None);
                 true
             }
@@ -338,7 +338,7 @@ impl Peer {
         assert!(expected.as_ref() == Some(&said), "said {said:?}, expected {expected:?}");
     }
 
-    /// What it should have sent, heard or been answered by now, if it kept to the protocol; `published`: messages, by channel.
+    /// What it should have sent or received by now and has not, if it kept to the protocol; `published`: messages, by channel.
     pub fn lacks(&self, published: &[u32]) -> Option<String> {
         if !self.is_lawful || self.is_gone() {
             return None;
@@ -360,7 +360,7 @@ impl Peer {
     }
 }
 
-/// Its socket, and what is spoken on it.
+/// Its socket, plain or with TLS.
 enum Link {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),

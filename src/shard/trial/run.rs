@@ -21,15 +21,15 @@ pub struct Run<I> {
     /// One to each channel.
     publishers: Vec<Publisher>,
     readers: Vec<Reader>,
-    /// What clients speak TLS with, where they do.
+    /// The TLS configurations of the clients, if they speak TLS.
     tls: Vec<Arc<ClientConfig>>,
-    /// What a proxy puts before all that.
+    /// What a proxy sends before that.
     preface: &'static str,
     head: String,
 }
 
 impl<I: Iterator<Item = u8>> Run<I> {
-    /// The first bytes decide about the server.
+    /// The first bytes choose the configuration of the server.
     pub fn new(mut choices: Choices<I>) -> Run<I> {
         let shards = choices.of(&[1, 1, 2, 3]);
         let (proxy, is_secure) = (choices.of(&[None, None, Some("header"), Some("request")]), choices.one_in(3));
@@ -52,7 +52,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         Run { choices, house, peers: Vec::new(), publishers, readers: Vec::new(), tls, preface, head }
     }
 
-    /// One step. `false`: the bytes are at their end.
+    /// Takes one step. `false`: there are no more bytes.
     pub fn step(&mut self) -> bool {
         let Some(byte) = self.choices.step() else { return false };
         match byte % 64 {
@@ -83,7 +83,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         true
     }
 
-    /// All clients go, from a server that goes on or stops. Nothing is left of them.
+    /// All clients disconnect, from a server that goes on or stops. Nothing is left of them.
     pub fn finish(&mut self) {
         self.rest();
         let drains = self.choices.one_in(3);
@@ -101,7 +101,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         }
         self.rest_until(|run| {
             let is_over = run.house.shards.iter().all(|shard| shard.clients.is_empty() && shard.is_stopped() == stops);
-            (!is_over).then(|| "a connection is still there".into())
+            (!is_over).then(|| "a connection is still open".into())
         });
         assert!(!stops || self.readers.iter().all(Reader::has_ended), "a stream goes on");
         let House { shards, shared, .. } = &mut self.house;
@@ -112,7 +112,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         }
     }
 
-    // ---- what can happen
+    // ---- the steps of a run
 
     fn come(&mut self) {
         if self.peers.iter().filter(|peer| !peer.is_gone()).count() >= PEERS_MAX {
@@ -165,7 +165,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         self.house.order(shard, Order::Shed { count, over_ms, begun });
     }
 
-    /// A session begins to read a stream, or one goes.
+    /// A session begins to read a stream, or one disconnects.
     fn watch(&mut self) {
         let (shard, is_tail) = (self.some_shard(), self.choices.one_in(3));
         if self.readers.len() == READERS_MAX {
@@ -200,7 +200,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         }
         assert_eq!((counts.len(), self.house.socket_ids().len()), (self.house.shards.len(), 0));
         self.rest();
-        assert_eq!(self.house.drained(), 0, "told twice");
+        assert_eq!(self.house.drained(), 0, "a shard reported the drain twice");
     }
 
     fn some_peer(&mut self) -> Option<&mut Peer> {
@@ -212,7 +212,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         self.choices.below(self.house.shards.len())
     }
 
-    // ---- what must come of it
+    // ---- the checks of a run
 
     /// All clients send and read, and shards turn, until nothing moves any more.
     fn rest(&mut self) {
@@ -224,18 +224,18 @@ impl<I: Iterator<Item = u8>> Run<I> {
     fn rest_until(&mut self, lacks: impl Fn(&mut Self) -> Option<String>) {
         let mut moved_at = Instant::now();
         for round in 0.. {
-            assert!(round < 1_000_000, "it never comes to rest");
+            assert!(round < 1_000_000, "the run never becomes idle");
             if self.moves() {
                 moved_at = Instant::now();
                 continue;
             }
             match lacks(self) {
-                // What a timer has set off is seen in the round after.
+                // The effect of a timer shows in the next round.
                 None if !self.moves() => return,
                 None => continue,
                 Some(missing) => assert!(moved_at.elapsed() < STALL_MAX, "{missing}"),
             }
-            // Bytes are on their way in the kernel, which may have timers of its own.
+            // Bytes are still in the kernel, which may have timers of its own.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -277,7 +277,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
             closing += stats.gauges.connections_closing;
         }
         assert_eq!(self.house.shared.accepted.load(SeqCst), connections);
-        // A connection that is being closed is counted already, and still there.
+        // A connection that is being closed is counted already, but still in the table.
         assert_eq!(accepts + closing, closes + connections as u64);
         let dropped = self.peers.iter().filter(|peer| peer.was_dropped).count();
         assert!(dropped as u64 <= drops, "a connection was dropped whose address was within its limits");

@@ -1,4 +1,4 @@
-//! The other ends of admin sessions: publishers, and those who read streams.
+//! The other ends of admin sessions: publishers and readers of streams.
 
 use super::House;
 use super::peer::CHANNELS;
@@ -88,10 +88,10 @@ impl Publisher {
     }
 }
 
-/// Reads lifecycle events, or whatever a shard sees.
+/// Reads a stream: lifecycle events, or a tail.
 pub struct Reader {
     session: Session,
-    /// Connections that are there by what it has read; nothing before the end of the snapshot.
+    /// The open connections according to the stream; `None` before the end of the snapshot.
     pub connections: Option<BTreeSet<String>>,
     snapshot: BTreeSet<String>,
     is_tail: bool,
@@ -105,7 +105,7 @@ impl Reader {
         Reader { session, connections: None, snapshot: BTreeSet::new(), is_tail }
     }
 
-    /// Whether it knows all that these shards know of connections.
+    /// How its open connections differ from these; `None`: they are the same.
     pub fn lacks(&self, live: &BTreeSet<String>) -> Option<String> {
         let is_right = self.is_tail || self.connections.as_ref() == Some(live);
         (!is_right).then(|| format!("{live:?}, knows {:?}", self.connections))
