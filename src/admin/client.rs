@@ -21,7 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A request as it is written: the command, and its members in order.
+/// A request in the order in which it is written: the command, then its members.
 pub struct Call<'a> {
     command: &'static str,
     members: Vec<(&'static str, Given<'a>)>,
@@ -40,7 +40,7 @@ impl<'a> From<&'a Draft> for Call<'a> {
 }
 
 impl Call<'_> {
-    /// One line.
+    /// The request as one line.
     fn line(&self) -> String {
         let mut line = format!("{{\"command\":\"{}\"", self.command);
         let quoted = |text: &str| Value::from(text).to_string();
@@ -60,8 +60,8 @@ impl Call<'_> {
         line + "}\n"
     }
 
-    /// Makes this the request for the page after `next`. Returns whether that is another page: a server that answers with
-    /// the same cursor again would be asked for ever.
+    /// Changes this request to the one for the page after `next`. Returns false if it is the same page: a server that
+    /// repeats a cursor would otherwise be asked for ever.
     fn turn_page(&mut self, next: &str) -> bool {
         let next = Given::Text(Cow::Owned(next.to_owned()));
         match self.members.iter_mut().find(|(name, _)| *name == "after") {
@@ -81,42 +81,42 @@ pub enum Error {
     NoServer {
         /// The admin socket.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
-    /// Another user's process listens on the default path, where it would be told what we publish.
+    /// The default path belongs to a process of another user, which would receive what is published.
     OtherUser {
         /// The admin socket.
         path: PathBuf,
         /// The user.
         user: Uid,
     },
-    /// The server hung up, does not answer, or does not speak this protocol.
+    /// The server closed the connection, does not answer, or does not speak this protocol.
     Broken {
         /// The admin socket.
         path: PathBuf,
-        /// What happened.
+        /// What went wrong.
         what: String,
     },
-    /// The server refused.
+    /// The server refused the request.
     Refused {
-        /// For programs.
+        /// The code, for programs.
         code: String,
-        /// For people.
+        /// The text, for people.
         text: String,
     },
     /// The answer could not be printed.
     Output(io::Error),
-    /// The messages to publish could not be read to their end.
+    /// The input with the messages to publish could not be read.
     Input {
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
-        /// What became of the lines before.
+        /// The result of the lines before.
         summary: stream::Summary,
     },
 }
 
-/// How long the server may take for one request.
+/// Longest time that the server may take for one request.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One connection to the admin socket.
@@ -126,7 +126,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects; the error says how to get a server to answer.
+    /// Connects. The error text says how to start or name a server.
     pub fn connect(path: &Path) -> Result<Client, Error> {
         let connected = UnixStream::connect(path).and_then(|stream| {
             stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
@@ -141,8 +141,8 @@ impl Client {
         }
     }
 
-    /// Asks, and prints the answer: the reply lines as they came, or a rendering for people. With `all` a list is asked for
-    /// to its end.
+    /// Sends a request and prints the answer: the reply lines as received, or a rendering for people. With `all` it
+    /// requests every page of a list.
     pub fn run<'a>(
         &mut self,
         call: impl Into<Call<'a>>,
@@ -173,17 +173,18 @@ impl Client {
         }
     }
 
-    /// Asks, and returns the answer.
+    /// Sends a request and returns the answer.
     pub fn reply(&mut self, request: &Request) -> Result<Value, Error> {
         let line = self.ask(&request.into())?;
         self.judge(&line)
     }
 
-    /// Sends one request and waits for its line, newline included.
+    /// Sends one request and waits for its reply line, newline included.
     fn ask(&mut self, call: &Call<'_>) -> Result<String, Error> {
         let sent = self.stream.get_mut().write_all(call.line().as_bytes());
         let mut reply = String::new();
-        // A server that refuses early has said why before it hung up: read first, report a failed write after.
+        // A server that refuses early sends the reason before it closes. So read first, and report a failed write
+        // afterwards.
         match (self.stream.read_line(&mut reply), sent) {
             (Ok(_), _) if reply.ends_with('\n') => Ok(reply),
             (Err(error), _) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
@@ -210,14 +211,14 @@ impl Client {
     }
 }
 
-/// Whether the listener belongs to another user where it must not: a path that was given is trusted, but the default one in
-/// `/tmp` belongs to the process that came first.
+/// Whether the listener belongs to another user although it must not. A path that was given is trusted. The default
+/// path in `/tmp` belongs to the process that created it first.
 fn is_other_user(path: &Path, user: Uid) -> bool {
     path == Path::new(&shared_admin_socket()) && user != getuid() && !user.is_root()
 }
 
-/// Reads DATA of the command line: any JSON value, kept as written. A request is one line, so line breaks, which JSON
-/// has only between tokens, become spaces.
+/// Checks DATA of the command line: any JSON value, kept as written. A request is one line, so line breaks, which JSON
+/// allows only between tokens, become spaces.
 pub fn data(text: &str) -> Result<Box<str>, String> {
     match Reader::default().read(text) {
         Some(document) => Ok(document.value().raw.replace(['\n', '\r'], " ").into()),
@@ -288,7 +289,7 @@ mod tests {
         std::env::temp_dir().join(format!("corecast-client-{}-{number}.sock", std::process::id()))
     }
 
-    /// A server that answers the n-th line with the n-th of these, then hangs up; returns the lines it got.
+    /// A server that sends the n-th of these replies to the n-th line, then closes. Returns the lines that it received.
     fn scripted(replies: &'static [&str]) -> (PathBuf, JoinHandle<Vec<String>>) {
         let path = socket_path();
         let listener = UnixListener::bind(&path).expect("a socket");
@@ -307,7 +308,7 @@ mod tests {
         (path, server)
     }
 
-    /// What a request prints, and what the server got.
+    /// The output of a request, and the lines that the server received.
     fn run<'a>(
         call: impl Into<Call<'a>>,
         all: bool,

@@ -1,14 +1,14 @@
-//! Sessions of threads of this process: requests and replies are typed and cross a channel instead of a socket.
+//! Sessions for threads of this process. Requests and replies are typed, and use a channel instead of a socket.
 //!
 //! ```text
 //!   thread                                       shard
 //!   Link ── Asked ──► unbounded channel ──► Seat ──► Session<Typed>
 //!     └─ rings the shard's doorbell                      │
-//!   Outlet ◄── what the session said in a turn ──────────┘
+//!   Outlet ◄── output of the session's turn ─────────────┘
 //! ```
 //!
-//! The channel has no bound of its own. The thread bounds the requests and bytes that it has outstanding, and a stream
-//! pauses while its [`Outlet`] has no room.
+//! The channel is not bounded. The thread limits its own outstanding requests and bytes, and a stream pauses while its
+//! [`Outlet`] has no room.
 
 use super::session::Session;
 use super::session::codec::{Codec, Piece};
@@ -19,13 +19,13 @@ use std::sync::Arc;
 /// A session whose peer is a thread of this process.
 pub type TypedSession = Session<Typed>;
 
-/// Values. Replies come in the order of the requests, so they need no tag.
+/// The codec of typed values. Replies come in the order of the requests, so they need no tag.
 pub enum Typed {}
 
-/// What a session says.
+/// One output of a session.
 #[derive(Debug)]
 pub enum Said {
-    /// The reply to the oldest request that has none.
+    /// The reply to the oldest request without a reply.
     Reply(Result<Reply, Refusal>),
     /// A piece of a stream.
     Piece(Piece),
@@ -62,27 +62,27 @@ impl Codec for Typed {
 pub struct Asked {
     /// The request.
     pub command: Command<'static>,
-    /// Its size, roughly.
+    /// Its approximate size.
     pub bytes: usize,
 }
 
-/// Takes what a session says. Called by the shard, so it never blocks.
+/// Takes the output of a session. The shard calls it, so it must not block.
 pub trait Outlet: Send {
-    /// Takes the output of a turn. Returns whether the thread still reads it.
+    /// Takes the output of one turn. Returns whether the thread still reads it.
     fn take(&mut self, said: Vec<Said>) -> bool;
-    /// Whether a stream may go on.
+    /// Whether a stream may continue.
     fn has_room(&self) -> bool;
 }
 
 /// Wakes the shard.
 pub type Bell = Arc<dyn Fn() + Send + Sync>;
 
-/// Opens a session with the shard of this number.
+/// Opens a session with this shard.
 pub type Opener = Arc<dyn Fn(u16, Box<dyn Outlet>) -> Option<Link> + Send + Sync>;
 
-/// The thread's end. The session ends when it is dropped.
+/// The thread's end. Dropping it ends the session.
 pub struct Link {
-    /// `None` only while it is being dropped.
+    /// `None` only during the drop.
     requests: Option<Sender<Asked>>,
     bell: Bell,
 }
@@ -93,19 +93,19 @@ pub struct Seat {
     outlet: Box<dyn Outlet>,
 }
 
-/// A session's two ends.
+/// Makes the two ends of a session.
 pub fn link(bell: Bell, outlet: Box<dyn Outlet>) -> (Link, Seat) {
     let (sender, requests) = unbounded();
     (Link { requests: Some(sender), bell }, Seat { requests, outlet })
 }
 
 impl Link {
-    /// Sends a request; [`Link::ring`] follows. Returns whether the shard still reads.
+    /// Sends a request; the caller must then call [`Link::ring`]. Returns whether the shard still reads.
     pub fn send(&self, asked: Asked) -> bool {
         self.requests.as_ref().is_some_and(|requests| requests.send(asked).is_ok())
     }
 
-    /// Wakes the shard: there are requests, or there is room.
+    /// Wakes the shard, because there are requests, or there is room for output.
     pub fn ring(&self) {
         (self.bell)();
     }
@@ -119,22 +119,22 @@ impl Drop for Link {
 }
 
 impl Seat {
-    /// The next request. The error says whether there will be none.
+    /// The next request. The error distinguishes an empty channel from a closed one.
     pub fn receive(&self) -> Result<Asked, TryRecvError> {
         self.requests.try_recv()
     }
 
-    /// Whether a request waits.
+    /// Whether a request is waiting.
     pub fn has_request(&self) -> bool {
         !self.requests.is_empty()
     }
 
-    /// Hands over what the session said. Returns whether the thread still reads it.
+    /// Passes on the output of the session. Returns whether the thread still reads it.
     pub fn say(&mut self, said: Vec<Said>) -> bool {
         self.outlet.take(said)
     }
 
-    /// Whether a stream may go on.
+    /// Whether a stream may continue.
     pub fn has_room(&self) -> bool {
         self.outlet.has_room()
     }

@@ -1,6 +1,6 @@
-//! How operations and lists are declared: two macros, and what they make known of a declaration.
+//! Two macros that declare operations and lists, and the types that describe a declaration.
 
-/// What an operation is called and what it takes.
+/// The description of an operation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Declaration {
     /// Its name: the value of `command`.
@@ -44,7 +44,7 @@ macro_rules! operations {
         ];
 
         impl Request {
-            /// Reads the members of the operation of this name; unknown members are the caller's business.
+            /// Reads the members of the operation with this name. Does not check for unknown members.
             #[allow(unused_variables, reason = "some operations have no members")]
             pub fn read(name: &str, members: &impl Members) -> Result<Request, Refusal> {
                 match name {
@@ -127,19 +127,19 @@ macro_rules! rows {
             &[$(($list, &[$(Column { name: stringify!($member), kind: stringify!($kind) }),+])),+];
 
         impl Rows {
-            /// How many there are.
+            /// Number of rows.
             pub fn len(&self) -> usize {
                 match self {
                     $(Rows::$Rows(rows) => rows.len(),)+
                 }
             }
 
-            /// Whether there are none.
+            /// Whether there are no rows.
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
 
-            /// Adds those of another shard, of the same list.
+            /// Appends the rows of another shard. Both must be of the same list.
             pub fn append(&mut self, more: Rows) {
                 match (self, more) {
                     $((Rows::$Rows(rows), Rows::$Rows(mut more)) => rows.append(&mut more),)+

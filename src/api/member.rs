@@ -1,4 +1,4 @@
-//! The members of a request: values as an entry point hands them over, and how a declaration reads and writes them.
+//! The members of a request: their values as entry points provide them, and how a declaration reads and writes them.
 
 use super::refusal::Refusal;
 use std::borrow::Cow;
@@ -11,11 +11,11 @@ use std::str::FromStr;
 pub enum Given<'a> {
     /// A string.
     Text(Cow<'a, str>),
-    /// A number, digit for digit.
+    /// A number, with its digits as written.
     Number(Cow<'a, str>),
-    /// Text that stands for either, as in a query string.
+    /// Text that may stand for a string or a number, as in a query string.
     Word(Cow<'a, str>),
-    /// An array of strings; `None` is an element of another type.
+    /// An array of strings; `None` stands for an element of another type.
     Texts(Vec<Option<Cow<'a, str>>>),
     /// A value of any type, as JSON.
     Json(&'a str),
@@ -25,11 +25,11 @@ pub enum Given<'a> {
 
 /// The members of one request.
 pub trait Members {
-    /// The value of a member, if it was given; of several with one name, the last.
+    /// The value of a member, if it was given. If several have the name, the last one counts.
     fn given(&self, name: &str) -> Option<Given<'_>>;
 }
 
-/// One member of a declaration: its name, and what was given for it.
+/// One member of a declaration: its name, and the value that was given for it.
 pub struct Member<'a> {
     name: &'static str,
     given: Option<Given<'a>>,
@@ -48,7 +48,7 @@ impl Member<'_> {
     }
 }
 
-/// A string that may be missing.
+/// An optional string.
 pub fn text(member: Member<'_>) -> Result<Option<Box<str>>, Refusal> {
     match member.given {
         None => Ok(None),
@@ -57,20 +57,20 @@ pub fn text(member: Member<'_>) -> Result<Option<Box<str>>, Refusal> {
     }
 }
 
-/// A string that must be there.
+/// A required string.
 pub fn required(member: Member<'_>) -> Result<Box<str>, Refusal> {
     let name = member.name;
     text(member)?.ok_or(Refusal::MissingMember(name))
 }
 
-/// A string of bounded length that may be missing.
+/// An optional string of bounded length.
 pub fn short_text(member: Member<'_>, bytes_max: usize, what: &'static str) -> Result<Option<Box<str>>, Refusal> {
     let text = text(member)?;
     at_most(bytes_max, what, text.as_deref().map_or(0, str::len))?;
     Ok(text)
 }
 
-/// An integer that may be missing. It is read as it was written: `4e3` and `4000.0` are refused.
+/// An optional integer. It is read as written: `4e3` and `4000.0` are refused.
 pub fn integer<T>(member: Member<'_>, range: RangeInclusive<T>) -> Result<Option<T>, Refusal>
 where
     T: FromStr + PartialOrd + Display,
@@ -86,7 +86,7 @@ where
     }
 }
 
-/// An array of words from a list; none are given where the member is missing.
+/// An optional array of words from a list; the default is an empty array.
 pub fn words(member: Member<'_>, known: &[&str]) -> Result<Vec<Box<str>>, Refusal> {
     let texts = match &member.given {
         None => return Ok(Vec::new()),
@@ -100,7 +100,7 @@ pub fn words(member: Member<'_>, known: &[&str]) -> Result<Vec<Box<str>>, Refusa
     texts.ok_or_else(|| member.must_be(format_args!("an array of {}", known.join(", "))))
 }
 
-/// One word of a list, or the first where the member is missing.
+/// An optional word from a list; the default is the first word.
 pub fn word<T: Copy>(member: Member<'_>, known: &[(&str, T)]) -> Result<T, Refusal> {
     let found = match &member.given {
         None => known.first(),
@@ -111,14 +111,14 @@ pub fn word<T: Copy>(member: Member<'_>, known: &[(&str, T)]) -> Result<T, Refus
     found.map(|(_, value)| *value).ok_or_else(|| member.must_be(words.join(" or ")))
 }
 
-/// Refuses more than a limit.
+/// Refuses a count over the limit.
 pub fn at_most(limit: usize, what: &'static str, count: usize) -> Result<(), Refusal> {
     if count > limit { Err(Refusal::TooLarge { what, limit }) } else { Ok(()) }
 }
 
 /// A value of a declared type, as a client writes it.
 pub trait Written {
-    /// `None`: the member is left out.
+    /// `None`: the member is omitted.
     fn written(&self) -> Option<Given<'_>>;
 }
 

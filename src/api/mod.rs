@@ -1,9 +1,9 @@
-//! Every operation, declared once: its name, its help line, its members with their types and limits, its reply. Plain data.
+//! Every operation, declared once: its name, help line, members with types and limits, and reply. Plain data.
 //!
 //! * [`operation`] declares the operations, says which shard answers each, and declares the replies.
-//! * [`member`] reads the members of a request, whatever entry point they came by, and writes them.
-//! * [`refusal`] says why there is no reply.
-//! * [`phase`] is how far the server is; [`publish`] is the one operation whose request borrows from what was read.
+//! * [`member`] reads and writes the members of a request, for every entry point.
+//! * [`refusal`] has the reasons for refusing a request.
+//! * [`phase`] is the server's life cycle; [`publish`] is the only operation whose request borrows from the input.
 //! * [`declare`] has the macros, [`value`] the values of members and replies.
 //!
 //! The admin socket, the command line, HTTP and letters between shards use these types. JSON exists only at the entry

@@ -20,7 +20,7 @@ operations! {
         prefix: Option<Box<str>> = text(),
         /// Entries of the reply.
         limit: Option<usize> = integer(1..=PAGE_MAX),
-        /// `next` of the previous page.
+        /// The `next` of the previous page.
         after: Option<Box<str>> = text(),
     }
 
@@ -36,7 +36,7 @@ operations! {
         channel: Box<str> = required(),
         /// Entries of the reply.
         limit: Option<usize> = integer(1..=PAGE_MAX),
-        /// `next` of the previous page.
+        /// The `next` of the previous page.
         after: Option<Box<str>> = text(),
     }
 
@@ -44,7 +44,7 @@ operations! {
     "connections" Connections {
         /// Entries of the reply.
         limit: Option<usize> = integer(1..=PAGE_MAX),
-        /// `next` of the previous page.
+        /// The `next` of the previous page.
         after: Option<Box<str>> = text(),
     }
 
@@ -74,7 +74,7 @@ operations! {
 
     /// Watch channels come into use and connections come and go, an event a line
     "events" Events {
-        /// Only what comes after this number, if the server still has it; otherwise a snapshot comes first.
+        /// Only events after this number, if the server still has them; otherwise a snapshot comes first.
         since: Option<u64> = integer(0..=u64::MAX),
         /// The run of the server that the number belongs to.
         epoch: Option<Box<str>> = text(),
@@ -86,11 +86,11 @@ operations! {
         channel: Option<Box<str>> = short_text(PATTERN_BYTES_MAX, "bytes of channel"),
         /// Only clients of this network, or of this address.
         address: Option<Box<str>> = text(),
-        /// Only these kinds.
+        /// Only these kinds of sightings.
         events: Vec<Box<str>> = words(&KINDS),
-        /// One in this many.
+        /// One in this many sightings.
         sample: Option<u32> = integer(1..=u32::MAX),
-        /// At most this many a second from each shard.
+        /// At most this many sightings per second from each shard.
         rate: Option<u32> = integer(1..=RATE_MAX),
         /// Bytes of published data that are shown.
         data: Option<u16> = integer(0..=SHOWN_BYTES_MAX),
@@ -120,7 +120,7 @@ operations! {
     "shed" Shed {
         /// Per cent of all connections.
         percent: Option<u8> = integer(0..=100),
-        /// Or their number.
+        /// Or the number of connections.
         connections: Option<usize> = integer(0..=usize::MAX),
         /// Milliseconds.
         over_ms: Option<u64> = integer(0..=OVER_MS_MAX),
@@ -142,33 +142,33 @@ pub enum Command<'a> {
 /// Which shard answers a request.
 #[derive(Debug)]
 pub enum Route<'a> {
-    /// The one that has the session.
+    /// The shard that has the session.
     Here,
-    /// The channel's owner.
+    /// The shard that owns the channel.
     Owner(&'a str),
     /// The shard of the connection with this socket_id.
     Connection(&'a str),
-    /// Each in turn, from where the previous page ended, until the page is full.
+    /// Each shard in turn, from the end of the previous page on, until the page is full.
     Pages {
         /// Entries of the page.
         limit: Option<usize>,
-        /// `next` of the previous page.
+        /// The `next` of the previous page.
         after: Option<&'a str>,
     },
     /// All shards; the session adds up their numbers.
     Stats,
-    /// All shards; the session ranks what they report.
+    /// All shards; the session ranks their answers.
     Busiest(&'a Busiest),
     /// The session becomes a stream of events.
     Events(&'a Events),
     /// The session becomes a stream of sightings.
     Tail(&'a Tail),
-    /// The supervisor: it concerns the whole server.
+    /// The supervisor, because the operation concerns the whole server.
     Server(Operation),
 }
 
 impl Request {
-    /// Which shard answers. What the declaration cannot express is checked here.
+    /// The shard that answers. Also checks what the declaration cannot express.
     pub fn route(&self) -> Result<Route<'_>, Refusal> {
         Ok(match self {
             Request::Ping(_) => Route::Here,
@@ -200,7 +200,7 @@ impl Request {
 }
 
 impl Shed {
-    /// Which part of all connections.
+    /// The part of all connections to close.
     pub fn share(&self) -> Result<Share, Refusal> {
         match (self.percent, self.connections) {
             (Some(percent), None) => Ok(Share::Percent(percent)),
@@ -210,7 +210,7 @@ impl Shed {
         }
     }
 
-    /// The members that stand for a part of all connections.
+    /// The members that specify a part of all connections.
     pub fn of(share: Share, over_ms: u64) -> Shed {
         let (percent, connections) = match share {
             Share::Percent(percent) => (Some(percent), None),
@@ -225,20 +225,20 @@ pub fn declaration(name: &str) -> Result<&'static Declaration, Refusal> {
     OPERATIONS.iter().find(|operation| operation.name == name).ok_or(Refusal::UnknownCommand(OPERATIONS))
 }
 
-/// What answers a request, beside `id` and `ok`.
+/// The content of a reply, besides `id` and `ok`.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 #[allow(missing_docs, reason = "the fields are the members of the reply")]
 pub enum Reply {
-    /// It is done.
+    /// The operation is done. No content.
     Done {},
-    /// To `publish`: how many subscribers it goes to.
+    /// To `publish`: the number of subscribers.
     Published { subscribers: u64 },
     /// To an operation that lists: one page.
     Page {
         #[serde(flatten)]
         rows: Rows,
-        /// Where the next page begins; `None`: this is the last one.
+        /// Start of the next page; `None`: this is the last page.
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<String>,
     },
@@ -252,18 +252,18 @@ pub enum Reply {
     },
     /// To `stats`.
     Stats {
-        /// The sums.
+        /// The totals.
         stats: Box<metrics::Stats>,
-        /// Each shard's.
+        /// The numbers of each shard.
         shards: Vec<metrics::Stats>,
     },
     /// To `busiest`: the busiest first.
     Busiest { channels: Vec<BusyChannel>, addresses: Vec<BusyAddress> },
     /// To `reload`.
     Reloaded(Box<Difference>),
-    /// To `drain` and `shed`, which have begun: how many connections will be closed, over what time.
+    /// To `drain` and `shed`, which have begun: the number of connections to close, and the time.
     Leaving { connections: usize, over_ms: u64 },
-    /// To `events`: the stream goes on from this number of this run of the server.
+    /// To `events`: the stream continues after this number of this run of the server.
     Following {
         #[serde(serialize_with = "hexadecimal")]
         epoch: u64,
@@ -282,7 +282,7 @@ rows! {
 
     /// A subscriber of a channel.
     "subscribers" Subscribers(SubscriberInfo {
-        /// Its public name.
+        /// Its socket_id.
         socket_id: SocketId,
         /// The client's address, as a trusted proxy names it or else the socket; port 0: the proxy named none.
         #[serde(serialize_with = "address")]
@@ -293,18 +293,18 @@ rows! {
 
     /// An open connection.
     "connections" Connections(ConnectionInfo {
-        /// Its public name.
+        /// Its socket_id.
         socket_id: SocketId,
         /// The client's address, as a trusted proxy names it or else the socket; port 0: the proxy named none.
         #[serde(serialize_with = "address")]
         address: Option<SocketAddr>,
-        /// The shard that has it.
+        /// Its shard.
         shard: u16,
         /// Seconds since it was accepted.
         age_s: u64,
         /// Live subscriptions.
         subscriptions: usize,
-        /// Bytes that wait for it.
+        /// Bytes that wait to be sent to it.
         outbox_bytes: usize,
     })
 }
@@ -316,7 +316,7 @@ pub struct BusyChannel {
     pub channel: ChannelName,
     /// Subscribers of all shards.
     pub subscribers: u64,
-    /// Messages since it has had subscribers.
+    /// Messages since the channel became occupied.
     pub messages: u64,
 }
 
@@ -325,7 +325,7 @@ pub struct BusyChannel {
 pub struct BusyAddress {
     /// An IPv4 address, or an IPv6 network.
     pub address: String,
-    /// Its connections, in all shards.
+    /// Its connections on all shards.
     pub connections: u32,
 }
 
@@ -334,21 +334,21 @@ pub fn columns(operation: &str) -> Option<&'static [Column]> {
     COLUMNS.iter().find(|(list, _)| *list == operation).map(|(_, columns)| *columns)
 }
 
-/// Kinds of sightings of a tail.
+/// The kinds of sightings of a tail.
 pub const KINDS: [&str; 7] = ["connect", "refuse", "subscribe", "unsubscribe", "publish", "close", "limit"];
-/// Entries of one reply.
+/// Most entries of one reply.
 pub const PAGE_MAX: usize = 1000;
-/// Bytes of `reason`, unescaped: a close frame holds no more beside the code (RFC 6455 §5.5).
+/// Bytes of `reason`, unescaped: the longest text that fits into a close frame (RFC 6455 §5.5).
 pub const REASON_BYTES_MAX: usize = 123;
-/// The longest time that connections may be closed over: an hour.
+/// The longest time for closing connections: an hour.
 pub const OVER_MS_MAX: u64 = 3_600_000;
-/// The time that they are closed over where none is given.
+/// The default time for closing connections.
 pub const OVER_MS_DEFAULT: u64 = 60_000;
-/// Sightings a second and shard.
+/// Most sightings per second and shard.
 pub const RATE_MAX: u32 = 100_000;
-/// Bytes of a tail's pattern.
+/// Longest channel pattern of a tail, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 256;
-/// Bytes of published data that a tail shows.
+/// Most bytes of published data that a tail shows.
 pub const SHOWN_BYTES_MAX: u16 = 1024;
 
 #[cfg(test)]

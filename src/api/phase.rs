@@ -1,15 +1,15 @@
-//! How far the server is, as its parts tell each other.
+//! The phase of the server's life, which its parts tell each other.
 
-/// How far the server is.
+/// The phase of the server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// The shards do not turn yet.
+    /// The shards have not started.
     Starting,
-    /// It serves.
+    /// The server serves clients.
     Serving,
-    /// It accepts no more connections and closes those that it has over a time; publishers and monitoring are still served.
+    /// It accepts no connections and closes the existing ones over a time. Publishers and monitoring are still served.
     Draining,
-    /// It closes its connections; new work must go elsewhere.
+    /// It closes its connections and refuses new work.
     Stopping,
     /// The shards have ended.
     Ended,

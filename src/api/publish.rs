@@ -1,4 +1,4 @@
-//! `publish`, the one operation that comes by the hundred thousand a second: its request borrows from what was read.
+//! `publish`, the one operation that arrives hundreds of thousands of times a second: its request borrows from the input.
 
 use super::declare::Declaration;
 use super::member::{Given, at_most};
@@ -8,21 +8,21 @@ use crate::protocol::socket_id::SocketId;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
-/// A message that may be published: every value has been checked.
+/// A message that may be published: all its values have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
     /// 1 to [`CHANNELS_MAX`] legal names.
     pub channels: SmallVec<[Cow<'a, str>; 1]>,
-    /// What stands between the quotes of `event`, as written.
+    /// The event's name as written between the quotes.
     pub event: Cow<'a, str>,
     /// Raw JSON of `data`, byte for byte; `null` is data too.
     pub data: Option<Cow<'a, str>>,
-    /// The connection that is left out.
+    /// The connection that does not receive the message.
     pub exclude: Option<SocketId>,
 }
 
 impl Publish<'_> {
-    /// Without borrows, for another thread.
+    /// Copies what is borrowed, for another thread.
     pub fn into_owned(self) -> Publish<'static> {
         Publish {
             channels: self.channels.into_iter().map(|name| Cow::Owned(name.into_owned())).collect(),
@@ -33,7 +33,7 @@ impl Publish<'_> {
     }
 }
 
-/// Checks the name of an event: as it was written between quotes, and unescaped.
+/// Checks the name of an event: `raw` as written between the quotes, and unescaped.
 pub fn check_event(raw: &str, value: &str) -> Result<(), Refusal> {
     if raw.is_empty() {
         return Err(Refusal::malformed("event is empty"));
@@ -54,7 +54,7 @@ pub fn check_channel(name: Cow<'_, str>) -> Result<Cow<'_, str>, Refusal> {
     if Channel::parse(&name).is_some() { Ok(name) } else { Err(Refusal::InvalidChannel) }
 }
 
-/// Checks how many channels are named.
+/// Checks the number of channels.
 pub fn check_channels(count: usize) -> Result<(), Refusal> {
     match count {
         0 => Err(Refusal::malformed("channels is empty")),
@@ -62,22 +62,22 @@ pub fn check_channels(count: usize) -> Result<(), Refusal> {
     }
 }
 
-/// Checks the connection that is left out.
+/// Checks the socket_id of the excluded connection.
 pub fn check_exclude(text: Option<&str>) -> Result<Option<SocketId>, Refusal> {
     let id = |text| SocketId::parse(text).ok_or(Refusal::malformed("exclude is not a socket_id"));
     text.map(id).transpose()
 }
 
-/// `publish` as a client writes it; the server checks it.
+/// `publish` as a client writes it. The server checks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
-    /// Where to.
+    /// Channels to publish to.
     pub channels: Vec<Box<str>>,
     /// Name of the event.
     pub event: Box<str>,
-    /// JSON.
+    /// JSON of the data.
     pub data: Option<Box<str>>,
-    /// socket_id of the connection that is left out.
+    /// socket_id of the connection that does not receive the message.
     pub exclude: Option<Box<str>>,
 }
 
@@ -100,9 +100,9 @@ pub const PUBLISH: Declaration = Declaration {
     members: &["channel", "channels", "event", "data", "exclude"],
 };
 
-/// Channels of one publish.
+/// Most channels of one publish.
 pub const CHANNELS_MAX: usize = 100;
-/// Bytes of `data`, as written. The envelope comes on top; the limit of an event bounds it.
+/// Most bytes of `data`, as written. The envelope is added to it; the limit of an event bounds the sum.
 pub const DATA_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of `event`, as written.
+/// Most bytes of `event`, as written.
 pub const EVENT_BYTES_MAX: usize = 1024;

@@ -1,4 +1,4 @@
-//! Why a request is refused: a code for programs, a text for people.
+//! Why a request is refused: a code for programs, and a text for people.
 
 use super::declare::Declaration;
 use crate::protocol::channel;
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 pub enum Refusal {
     /// What is wrong, for people.
     MalformedRequest(Cow<'static, str>),
-    /// There is no such command, but these.
+    /// There is no such command; the text lists those that exist.
     UnknownCommand(&'static [Declaration]),
     /// The member that is missing.
     MissingMember(&'static str),
@@ -17,18 +17,18 @@ pub enum Refusal {
     InvalidChannel,
     /// An event name that starts with `socket:`.
     ReservedEvent,
-    /// What was not found, for people.
+    /// Something does not exist; the text for people.
     NotFound(&'static str),
     /// The request is over a limit.
     TooLarge {
-        /// What there is too much of: "bytes of data".
+        /// The unit of the limit, as in "bytes of data".
         what: &'static str,
         /// The limit.
         limit: usize,
     },
-    /// As many as there may be are there already.
+    /// The maximum number already exists.
     TooMany {
-        /// What there is too much of: "consumers of events".
+        /// What is limited, as in "consumers of events".
         what: &'static str,
         /// The limit.
         limit: usize,
@@ -45,8 +45,8 @@ impl Refusal {
         Refusal::MalformedRequest(why.into())
     }
 
-    /// A member that the operation does not have. Names the member that is spelled most alike. `common`: members that every
-    /// request has at this entry point.
+    /// A member that the operation does not have. Names the member with the most similar spelling. `common`: members
+    /// that every request has at this entry point.
     pub fn unknown_member(name: &str, operation: &Declaration, common: &[&'static str]) -> Refusal {
         let known = common.iter().chain(operation.members);
         let likeness = |known: &str| strsim::jaro_winkler(name, known);
@@ -58,7 +58,7 @@ impl Refusal {
         }
     }
 
-    /// For programs (PROTOCOL.md, The admin socket). A code never changes its meaning.
+    /// The code, for programs (PROTOCOL.md, The admin socket). A code never changes its meaning.
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::MalformedRequest(_) => "malformed_request",
@@ -74,7 +74,7 @@ impl Refusal {
         }
     }
 
-    /// For people.
+    /// The text, for people.
     pub fn text(&self) -> Cow<'_, str> {
         match self {
             Refusal::MalformedRequest(text) => Cow::Borrowed(text),
@@ -98,5 +98,5 @@ impl Refusal {
 
 /// No connection has the socket_id.
 pub const NO_CONNECTION: Refusal = Refusal::NotFound("no such connection");
-/// The connection is not subscribed to the channel, or there is none.
+/// The connection is not subscribed to the channel, or does not exist.
 pub const NO_SUBSCRIPTION: Refusal = Refusal::NotFound("no such connection is subscribed to the channel");

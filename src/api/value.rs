@@ -1,4 +1,4 @@
-//! Values of members and replies, and how they are written.
+//! Values of members and replies, and their JSON forms.
 
 use super::member::{Given, Written};
 use crate::config::{self, Difference};
@@ -10,18 +10,18 @@ use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-/// What makes a channel busy.
+/// The measure of how busy a channel is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum By {
-    /// Its subscribers.
+    /// The number of its subscribers.
     #[default]
     Subscribers,
-    /// Its messages in the last seconds.
+    /// The number of its messages in the last seconds.
     Messages,
 }
 
 impl By {
-    /// As they are written.
+    /// The words for it in requests.
     pub const WORDS: [(&'static str, By); 2] = [("subscribers", By::Subscribers), ("messages", By::Messages)];
 }
 
@@ -32,19 +32,19 @@ impl Written for By {
     }
 }
 
-/// What an operator asks of the whole server.
+/// An operation on the whole server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Read the configuration again, and go by it.
+    /// Read the configuration again, and apply it.
     Reload,
-    /// Accept no more connections, close all of them over this time, and end.
+    /// Accept no more connections, close all of them over this time, and stop.
     Drain {
         /// Milliseconds.
         over_ms: u64,
     },
-    /// Close some connections over this time, and go on.
+    /// Close some connections over this time, and continue.
     Shed {
-        /// Which part of all.
+        /// The part of all connections to close.
         share: Share,
         /// Milliseconds.
         over_ms: u64,
@@ -60,7 +60,7 @@ pub enum Share {
     Count(usize),
 }
 
-/// A client's address, for people: without a port where a proxy has named none.
+/// A client's address as text; without a port if a trusted proxy named none.
 pub fn written(address: SocketAddr) -> String {
     match address.port() {
         0 => address.ip().to_string(),
@@ -68,12 +68,12 @@ pub fn written(address: SocketAddr) -> String {
     }
 }
 
-/// The same, for a reply.
+/// Serializes an address for a reply.
 pub(super) fn address<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
     address.map(written).serialize(serializer)
 }
 
-/// Sixteen digits.
+/// Serializes an epoch as sixteen hexadecimal digits.
 pub(super) fn hexadecimal<S: Serializer>(epoch: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{epoch:016x}"))
 }
@@ -90,7 +90,7 @@ impl Serialize for SocketId {
     }
 }
 
-/// Name → number.
+/// Serializes pairs as an object: name → number.
 impl Serialize for metrics::Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.values())

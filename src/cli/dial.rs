@@ -1,4 +1,4 @@
-//! The way to a server named by a URL: plain TCP for ws://, TLS for wss://.
+//! Connects to the server that a URL names: plain TCP for ws://, TLS for wss://.
 
 use anyhow::{Context, anyhow, bail};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,17 +13,17 @@ use tungstenite::http::Uri;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Connector, Error, HandshakeError, WebSocket};
 
-/// Which certificates are trusted.
+/// The certificates that a client trusts.
 pub enum Trust {
-    /// Those that the system trusts.
+    /// Those in the system's trust store.
     System,
-    /// Those signed by a certificate of this PEM file.
+    /// Those signed by a certificate in this PEM file.
     Authorities(PathBuf),
-    /// All.
+    /// Every certificate.
     All,
 }
 
-/// Connects and upgrades. Also returns the socket itself, for its time-outs.
+/// Connects and upgrades. Also returns the TCP socket, so that the caller can set timeouts.
 pub fn dial(url: &Uri, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStream<TcpStream>>, TcpStream)> {
     let is_secure = url.scheme_str() == Some("wss");
     let (host, port) = (url.host().unwrap_or_default(), url.port_u16().unwrap_or(if is_secure { 443 } else { 80 }));
@@ -46,12 +46,12 @@ pub fn dial(url: &Uri, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStrea
     }
 }
 
-/// Reads the URL of a server.
+/// Checks the URL of a server.
 pub fn url(text: &str) -> Result<Uri, String> {
     let url: Option<Uri> = text.parse().ok();
     let is_legal = |url: &Uri| {
         let Some(authority) = url.authority() else { return false };
-        // A port of 99999 is legal there, and then not seen.
+        // `Authority` accepts a port of 99999, but then reports no port.
         let has_legal_port = match authority.as_str().strip_prefix(authority.host()) {
             Some("") => true,
             Some(port) => port.strip_prefix(':').is_some_and(|port| matches!(port.parse::<u16>(), Ok(1..))),
@@ -62,7 +62,7 @@ pub fn url(text: &str) -> Result<Uri, String> {
     url.filter(is_legal).ok_or_else(|| "ws://HOST:PORT or wss://HOST:PORT is needed".into())
 }
 
-/// `None`: what the system trusts.
+/// The TLS connector for these certificates; `None`: the system's trust store.
 fn connector(trust: &Trust) -> anyhow::Result<Option<Connector>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -84,7 +84,7 @@ fn connector(trust: &Trust) -> anyhow::Result<Option<Connector>> {
     Ok(Some(Connector::Rustls(config.into())))
 }
 
-/// Checks only that the server has the key of its certificate.
+/// Trusts every certificate. Verifies only that the server holds its private key.
 #[derive(Debug)]
 struct TrustAll(Arc<CryptoProvider>);
 

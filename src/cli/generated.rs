@@ -1,5 +1,5 @@
-//! What is generated from the definition of the command line: completion scripts and man pages. The binary prints them
-//! itself, so that building it needs no build script and they always fit it.
+//! Generates completion scripts and man pages from the definition of the command line. The binary prints them itself, so
+//! they need no build script and always match the binary.
 
 use super::{ABOUT, Cli};
 use anyhow::Context;

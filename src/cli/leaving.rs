@@ -3,7 +3,7 @@
 use corecast::api::Share;
 use corecast::api::operation::OVER_MS_MAX;
 
-/// Reads a time, up to an hour: a whole number and its unit. The value is milliseconds.
+/// Parses a duration of at most an hour: a whole number and its unit. The result is in milliseconds.
 pub fn time(text: &str) -> Result<u64, String> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -18,7 +18,7 @@ pub fn time(text: &str) -> Result<u64, String> {
     millis.filter(|millis| *millis <= OVER_MS_MAX).ok_or("0s to 1h".into())
 }
 
-/// Reads `20%`, or a number of connections.
+/// Parses `20%`, or a number of connections.
 pub fn share(text: &str) -> Result<Share, String> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let share = match text.strip_suffix('%') {

@@ -1,5 +1,5 @@
-//! What the command line looks like. Options of `serve` come from the table in `corecast::config`, so that their names,
-//! defaults and ranges stand in one place; their values are judged there too.
+//! The definition of the command line. The options of `serve` come from the table in `corecast::config`, which holds
+//! their names, defaults and ranges, and also validates their values.
 
 mod dial;
 mod generated;
@@ -223,7 +223,7 @@ Example:
     /// Write the man pages, one per command, into a directory
     #[command(hide = true, after_help = "Example:\n  corecast man . && man ./corecast-publish.1")]
     Man {
-        /// Where to; it is created where it is missing
+        /// Directory to write to; created if missing
         directory: PathBuf,
     },
 }
@@ -232,12 +232,12 @@ Example:
 pub struct Ask {
     pub server: Server,
     pub request: Request,
-    /// Lists are asked for to their end.
+    /// Whether all pages of a list are requested.
     pub all: bool,
 }
 
 impl Command {
-    /// What the command asks of a server over its admin socket; other commands are given back.
+    /// The request that the command sends to the admin socket. `Err` returns a command that sends none.
     #[allow(clippy::result_large_err, reason = "called once")]
     pub fn ask(self) -> Result<Ask, Command> {
         let (request, server): (Request, Server) = match self {
@@ -292,7 +292,7 @@ pub struct Serve {
     pub check_config: bool,
 }
 
-/// The options of the table, as far as they were given, and `config`.
+/// The options of the table that were given, and `config`.
 pub struct ServeOptions(pub Flags);
 
 impl Args for ServeOptions {
@@ -406,7 +406,7 @@ impl Top {
     }
 }
 
-/// A shorter interval would measure mostly itself.
+/// A shorter interval would measure mostly the sampling itself.
 fn interval(text: &str) -> Result<Duration, String> {
     match leaving::time(text)? {
         millis @ 100.. => Ok(Duration::from_millis(millis)),
@@ -455,7 +455,7 @@ pub struct Publish {
 }
 
 impl Publish {
-    /// `None`: standard input holds them.
+    /// `None`: the messages come from standard input.
     pub fn message(self) -> Option<Draft> {
         let (channel, event) = self.channel.zip(self.event)?;
         let channels = [channel].into_iter().chain(self.also).collect();
@@ -487,7 +487,7 @@ pub struct Tail {
     pub server: Server,
 }
 
-/// `1/N` or `N`.
+/// Parses `1/N` or `N`.
 fn sample(text: &str) -> Result<u32, String> {
     match text.strip_prefix("1/").unwrap_or(text).parse() {
         Ok(sample) if sample > 0 => Ok(sample),
@@ -530,7 +530,7 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
-    /// Which certificates are trusted.
+    /// The certificates to trust.
     pub fn trust(&self) -> Trust {
         match &self.ca {
             Some(path) => Trust::Authorities(path.clone()),

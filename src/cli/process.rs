@@ -6,7 +6,7 @@ use corecast::protocol::json::is_unseen;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The settings of these flags, the environment and the configuration file.
+/// Gathers the settings from these flags, the environment and the configuration file.
 pub fn gather(flags: &Flags) -> Result<Settings, Invalid> {
     Settings::gather(flags, |name| std::env::var_os(name))
 }
@@ -18,13 +18,13 @@ pub fn print(text: &str) -> Result<(), Error> {
 
 /// Prints an error. Status 2: the command line or the configuration is wrong; 1: any other error.
 pub fn fail(error: &anyhow::Error) -> ExitCode {
-    // `corecast channels | head`: the reader has seen enough.
+    // Not an error: in `corecast channels | head` the reader stops early.
     if let Some(Error::Output(output)) = error.downcast_ref()
         && output.kind() == io::ErrorKind::BrokenPipe
     {
         return ExitCode::FAILURE;
     }
-    // Parts of it may come from the server.
+    // The error may quote the server, so control characters are replaced.
     let text = format!("{error:#}").replace(|character| character != '\n' && is_unseen(character), "\u{fffd}");
     let _ = writeln!(io::stderr(), "error: {text}");
     ExitCode::from(if error.is::<Invalid>() || error.is::<Usage>() { 2 } else { 1 })

@@ -15,7 +15,7 @@ pub fn is_server(first: Option<OsString>) -> bool {
     first.is_none_or(|first| first == "serve" || first.as_encoded_bytes().starts_with(b"-"))
 }
 
-/// Runs the command of the command line. `calls`: what has caught signals since the start of the process.
+/// Runs the command of the command line. `calls` has caught signals since the start of the process.
 pub fn run(calls: Option<anyhow::Result<Calls>>) -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.map(Command::ask) {

@@ -1,4 +1,4 @@
-//! `corecast serve`: serves, or prints what it would serve with.
+//! `corecast serve`: serves, or prints the configuration that it would serve with.
 
 use super::Serve;
 use super::process::{gather, print};
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// `calls`: what has caught signals since the start of the process.
+/// `calls` has caught signals since the start of the process.
 pub fn run(options: Serve, calls: Option<anyhow::Result<Calls>>) -> anyhow::Result<ExitCode> {
     let calls = calls.unwrap_or_else(signals::catch)?;
     let settings = gather(&options.options.0)?;

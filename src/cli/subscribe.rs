@@ -1,4 +1,4 @@
-//! `corecast subscribe`: a client for people, to see what a channel says.
+//! `corecast subscribe`: a client that prints the messages of channels.
 
 use super::dial::{Trust, dial};
 use anyhow::{Context, bail};
@@ -16,8 +16,8 @@ use tungstenite::{Message, WebSocket};
 
 type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
 
-/// Subscribes to `channels` at `url` and prints each message on a line, until `count` have come or the server closes.
-/// `key` signs for private channels.
+/// Subscribes to `channels` at `url` and prints each message on a line. Ends after `count` messages, or when the server
+/// closes the connection. `key` signs for private channels.
 pub fn run(
     url: &Uri,
     trust: &Trust,
@@ -69,7 +69,7 @@ pub fn run(
     Ok(())
 }
 
-/// The event of a message. `data` may be any JSON value, which serde_json's types do not hold.
+/// The name of a message's event. Not read with serde_json, whose types cannot hold every JSON value that `data` may be.
 fn event(text: &str) -> Option<String> {
     let [event] = json::Reader::default().read(text)?.object()?.named(["event"]);
     event?.text().map(Cow::into_owned)
@@ -97,7 +97,7 @@ impl Heartbeat {
     }
 }
 
-/// The next text; `None`: a heartbeat was due first, or it was no text.
+/// The next text message; `None`: a heartbeat was due first, or the message was not text.
 fn next(socket: &mut Socket, tcp: &TcpStream, heartbeat: &mut Option<Heartbeat>) -> anyhow::Result<Option<String>> {
     if let Some(heartbeat) = heartbeat {
         if heartbeat.due <= Instant::now() {

@@ -1,5 +1,5 @@
-//! Replies for people: aligned tables and lines. Members that are missing are left blank, so that an older or newer
-//! server is still readable.
+//! Renders replies for people as aligned tables and lines. Missing members are left blank, so replies of older and newer
+//! servers can be rendered too.
 
 use crate::api::declare::Column;
 use crate::api::operation::columns;
@@ -29,7 +29,7 @@ enum Shape {
 }
 
 impl Renderer {
-    /// For the replies to this command, which is about to be sent.
+    /// A renderer for the replies to this command.
     pub fn new(command: &'static str) -> Renderer {
         let shape = match command {
             "publish" => Shape::Published,
@@ -50,7 +50,7 @@ impl Renderer {
         Renderer { shape, asked: Instant::now() }
     }
 
-    /// Prints one reply; `last`: no other is going to follow.
+    /// Prints one reply; `last`: no other reply follows.
     pub fn reply(&mut self, reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
         match &mut self.shape {
             Shape::Published => writeln!(out, "published to {}", subscribers(reply)),
@@ -93,7 +93,7 @@ fn reloaded(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// How many are about to be closed, and how fast.
+/// The number of connections that will be closed, and how fast.
 fn leaving(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     let connections = match reply["connections"].as_u64() {
         Some(1) => "1 connection".into(),
@@ -118,7 +118,7 @@ fn more(reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// A member as people read it: its unit stands at the end of its name.
+/// A member's value for people. The end of the member's name is its unit.
 fn measured(name: &str, entry: &Value) -> String {
     let value = &entry[name];
     match value.as_u64() {
@@ -128,7 +128,7 @@ fn measured(name: &str, entry: &Value) -> String {
     }
 }
 
-/// The name without its unit.
+/// The member's name without its unit.
 fn title(name: &str) -> &str {
     name.strip_suffix(SECONDS).or_else(|| name.strip_suffix(BYTES)).unwrap_or(name)
 }
@@ -160,11 +160,11 @@ fn busiest(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     addresses.print(rows("addresses", &["address", "connections"]), true, NO_ADDRESSES, out)
 }
 
-/// Why there can be none although clients are connected.
+/// Why the list may be empty although clients are connected.
 const NO_ADDRESSES: &str =
     "no addresses (those of this machine are counted only where --max-connections-per-address limits them)";
 
-/// A row per number: the total, then each shard while they fit on a screen.
+/// A row per number: the total, then each shard if all fit on a screen.
 fn stats(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     const SHARDS_SHOWN_MAX: usize = 8;
     let none = serde_json::Map::new();
@@ -191,7 +191,7 @@ fn entries<'a>(reply: &'a Value, member: &str) -> impl Iterator<Item = &'a Value
     reply[member].as_array().into_iter().flatten()
 }
 
-/// A value as a cell: texts without their quotes, and without what could steer the terminal.
+/// A value as a cell: strings without their quotes, and without characters that control a terminal.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -200,7 +200,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Seconds in the two largest units that say something.
+/// Seconds in the two largest units that apply.
 fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -218,7 +218,7 @@ enum Align {
 }
 use Align::{Left, Right};
 
-/// Columns two spaces apart. Widths only grow from page to page; the header is printed once.
+/// Columns two spaces apart. Widths never shrink from page to page; the header is printed once.
 struct Table {
     columns: Vec<(String, Align)>,
     widths: Vec<usize>,

@@ -5,9 +5,9 @@
 //!   this thread    reply line → pop the number of the line it answers (replies come in request order) → count
 //! ```
 //!
-//! The queue of numbers is bounded, and so is what is unanswered. Neither thread waits for both directions: the pump may
-//! block on a full socket while this thread reads replies, which lets the server read on. The pump's last request is a
-//! `ping`; its reply says that every line before it was answered.
+//! The queue of numbers is bounded, and so is the number of unanswered lines. Neither thread waits for both directions:
+//! while the pump blocks on a full socket, this thread still reads replies, which lets the server continue to read. The
+//! pump's last request is a `ping`; its reply shows that every line before it was answered.
 
 use super::{Client, Error};
 use crate::api::Refusal;
@@ -21,32 +21,32 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
-/// Lines that may wait for their replies: several times what the server lets wait, so that it never waits for us.
+/// Lines that may wait for their replies: several times the server's own limit, so that the server never waits for input.
 const UNANSWERED_MAX: usize = 8192;
 
-/// Bytes read and written at once; a write is cut short only by this or by an input that has nothing more for now.
+/// Bytes read or written at once. A write is smaller only if the input has no more data for now.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Refusals that are shown one by one.
+/// Refusals that are printed individually.
 const REFUSALS_TOLD_MAX: usize = 10;
 
-/// What became of the lines.
+/// The result of the lines.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Lines that the server accepted.
     pub published: u64,
-    /// Sum of the subscribers they went to.
+    /// Sum of the subscribers that they were published to.
     pub deliveries: u64,
     /// Lines that were not requests, or that the server refused.
     pub refused: Refusals,
 }
 
-/// Lines that were not published: how many, and the first of them.
+/// Lines that were not published: their number, and the first of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// All of them.
+    /// How many there are.
     pub count: u64,
-    /// Number of the line, counted from 1, and the reason.
+    /// Line numbers, counted from 1, and the reasons.
     pub first: Vec<(u64, String)>,
 }
 
@@ -61,11 +61,11 @@ struct Reply<'a> {
     error: Cow<'a, str>,
 }
 
-/// What the pump has written, in order.
+/// A request that the pump has written.
 enum Sent {
     /// The publish of this line.
     Line(u64),
-    /// The last ping: the input has ended.
+    /// The last ping, at the end of the input.
     End(Box<Ended>),
 }
 
@@ -75,8 +75,9 @@ struct Ended {
 }
 
 impl Client {
-    /// Publishes every line of `input`; with `json`, prints the reply lines as they come (their `id` is the line's number).
-    /// Lines that are refused do not stop the others. Returns early if the server hangs up, even while `input` is silent.
+    /// Publishes every line of `input`. With `json`, prints the reply lines as received; their `id` is the number of
+    /// the line. A refused line does not stop the others. Returns early if the server closes the connection, even while
+    /// `input` is silent.
     pub fn publish_lines(
         self,
         input: impl Read + Send + 'static,
@@ -84,7 +85,7 @@ impl Client {
         out: &mut impl Write,
     ) -> Result<Summary, Error> {
         let socket = self.stream.get_ref();
-        // A busy server may take its time, and it reads no faster than it delivers.
+        // A busy server may be slow: it does not read faster than it delivers.
         let writer = socket
             .set_read_timeout(None)
             .and_then(|()| socket.set_write_timeout(None))
@@ -112,7 +113,7 @@ impl Client {
                 let text = String::from_utf8_lossy(&line);
                 return Err(self.broken(format!("its reply is not of this protocol: {}", text.trim_end())));
             };
-            // Pushed before it was written, so it is here before its reply.
+            // The number was pushed before the line was written, so it is available before the reply.
             let number = match unanswered.recv() {
                 Ok(Sent::Line(number)) => number,
                 Ok(Sent::End(ended)) => {
@@ -149,7 +150,7 @@ impl Client {
     }
 }
 
-/// Reads the input to its end. Ends early where the socket is closed: the thread that reads replies notices that too.
+/// Reads the input to its end. Stops early if the socket is closed, which the thread that reads replies notices too.
 fn pump(input: impl Read, socket: UnixStream, sent: &SyncSender<Sent>) {
     let mut pump = Pump {
         output: BufWriter::with_capacity(BUFFER_BYTES, socket),
@@ -168,7 +169,7 @@ fn pump(input: impl Read, socket: UnixStream, sent: &SyncSender<Sent>) {
             input.consume(end + 1);
             continue;
         }
-        // The input may be a terminal: what there is goes out before the next read.
+        // The input may be a terminal, so lines are sent before the next read.
         if pump.output.flush().is_err() {
             return;
         }
@@ -186,7 +187,7 @@ fn pump(input: impl Read, socket: UnixStream, sent: &SyncSender<Sent>) {
     let refused = pump.refused;
     let ended = sent.send(Sent::End(Box::new(Ended { refused, error })));
     if ended.is_ok() {
-        // Nothing to do about a failure: the other thread sees the socket closed.
+        // A failure needs no handling: the other thread notices that the socket is closed.
         let _ = pump.output.write_all(b"{\"command\":\"ping\"}\n");
         let _ = pump.output.flush();
     }
@@ -217,7 +218,7 @@ impl Pump<'_> {
         match self.sent.try_send(Sent::Line(self.number)) {
             Ok(()) => {}
             Err(TrySendError::Full(number)) => {
-                // What is waited for must have been sent.
+                // Lines must be sent before the pump waits for their replies.
                 self.output.flush()?;
                 self.sent.send(number).map_err(|_| io::ErrorKind::BrokenPipe)?;
             }
@@ -229,8 +230,8 @@ impl Pump<'_> {
     }
 }
 
-/// The members of a line, up to and with the brace that closes the object. They are only those that a publish has, so none
-/// clashes with what is written in front of them. Their values are the server's to judge.
+/// The members of a line, up to and including the closing brace. Only members of a publish are allowed, so none clashes
+/// with what is written before them. The server checks their values.
 fn members<'a>(line: &'a [u8], reader: &mut Reader) -> Result<&'a str, String> {
     let text = std::str::from_utf8(line).map_err(|_| "the line is not valid UTF-8")?;
     let document = reader.read(text).ok_or("the line is not valid JSON")?;
@@ -290,8 +291,8 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
     use std::time::Duration;
 
-    /// A server that reads up to `batch` lines before it answers them, as long as more are there; refuses lines that hold
-    /// "bad"; hangs up after `lines_max`.
+    /// A server that reads up to `batch` available lines before it answers them. It refuses lines that contain "bad",
+    /// and closes the connection after `lines_max` lines.
     fn server(batch: usize, lines_max: usize, heard: Option<Sender<String>>) -> PathBuf {
         let path = socket_path();
         let listener = UnixListener::bind(&path).expect("a socket");
@@ -375,7 +376,7 @@ nonsense\n\
         );
     }
 
-    /// Far more than window, buffers and sockets hold, in both directions.
+    /// Far more than the window, buffers and sockets hold, in both directions.
     #[test]
     fn a_long_stream_never_locks_up() {
         const LINES: usize = 60_000;

@@ -1,4 +1,4 @@
-//! `corecast events` and `corecast tail`: prints the lines of a stream as they come, until one side ends it.
+//! `corecast events` and `corecast tail`: prints the lines of a stream as they arrive, until one side ends it.
 
 use super::{Client, Error};
 use crate::api::Request;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use x509_cert::der::DateTime;
 
 impl Client {
-    /// Asks for a stream and prints it to its end: the lines as they came, or a rendering for people.
+    /// Requests a stream and prints it to its end: the lines as received, or a rendering for people.
     pub fn watch(&mut self, request: &Request, json: bool, out: &mut impl Write) -> Result<(), Error> {
         let mut line = self.ask(&request.into())?;
         let reply = self.judge(&line)?;
@@ -18,7 +18,7 @@ impl Client {
             false => begin(&reply, out),
         }
         .map_err(Error::Output)?;
-        // Nothing may happen for days.
+        // Days may pass without a line.
         self.stream.get_ref().set_read_timeout(None).map_err(|error| self.broken(error.to_string()))?;
         loop {
             if memchr::memchr(b'\n', self.stream.buffer()).is_none() {
@@ -52,7 +52,7 @@ fn begin(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "after number {} of epoch {}", text(&reply["number"]), text(&reply["epoch"]))
 }
 
-/// One line for people: when, the number where it has one, what happened, and to what.
+/// One line for people: the time, the number if there is one, the event, and its subject.
 fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
     let event = text(&told["event"]);
     if told["number"].is_null() && event != "error" {
@@ -72,7 +72,7 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
         "snapshot_end" => {
             format!("{} channels, {} connections", text(&told["channels"]), text(&told["connections"]))
         }
-        // Its text is the command's error.
+        // The text is printed as the command's error.
         "error" => return Ok(()),
         _ => String::new(),
     };
@@ -81,7 +81,7 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", line.trim_end().replace(is_unseen, "\u{fffd}"))
 }
 
-/// What the server saw: when, what, and every other member as it is called.
+/// A sighting: its time, its kind, and every other member by name.
 fn render_sighting(told: &Value, event: &str, out: &mut impl Write) -> io::Result<()> {
     let members =
         ["socket_id", "address", "channel", "name", "bytes", "subscribers", "result", "why", "reason", "code", "data"];
@@ -92,16 +92,16 @@ fn render_sighting(told: &Value, event: &str, out: &mut impl Write) -> io::Resul
     writeln!(out, "{}", line.trim_end().replace(is_unseen, "\u{fffd}"))
 }
 
-/// Clients choose names, so one that could be taken for several members stands in quotes. Data is JSON, and the last.
+/// Clients choose names, so a name that could be read as several members is quoted. Data is JSON, and comes last.
 fn value(member: &str, value: &Value) -> String {
     let text = text(value);
     let is_plain = text.chars().all(|character| character.is_ascii_graphic() && !"\"=".contains(character));
     if member == "data" || is_plain && !text.is_empty() { text } else { value.to_string() }
 }
 
-/// UTC, as RFC 3339 has it.
+/// UTC in the format of RFC 3339.
 fn time(ms: u64) -> String {
-    // A calendar that is in the tree: certificates need one.
+    // `DateTime` comes from a crate that certificates need anyway.
     match DateTime::from_unix_duration(Duration::from_millis(ms)) {
         Ok(time) => format!("{}.{:03}Z", time.to_string().trim_end_matches('Z'), ms % 1000),
         Err(_) => ms.to_string(),

@@ -1,4 +1,4 @@
-//! Lifecycle events → lines of a stream. Pure. Each function appends whole lines.
+//! Writes lifecycle events as lines of a stream. Pure. Each function appends whole lines.
 
 use crate::api::ConnectionInfo;
 use crate::api::operation::ChannelCount;
@@ -12,7 +12,7 @@ use crate::protocol::socket_id::SocketId;
 use std::io::Write;
 use std::net::SocketAddr;
 
-/// `{"number":…,"event":"snapshot"}`: what follows replaces what was known.
+/// `{"number":…,"event":"snapshot"}`: the following state replaces the earlier one.
 pub fn snapshot(out: &mut Vec<u8>, number: u64) {
     let _ = writeln!(out, r#"{{"number":{number},"event":"snapshot"}}"#);
 }

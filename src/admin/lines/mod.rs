@@ -1,4 +1,4 @@
-//! The codec of the admin socket: a JSON object a line, in and out.
+//! The codec of the admin socket: one JSON object per line, in both directions.
 
 pub mod events;
 pub mod reader;
@@ -11,17 +11,17 @@ use crate::api::{Refusal, Reply};
 use crate::hub::{Hub, Port};
 use reader::Parser;
 
-/// A session whose peer is at the other end of a socket.
+/// A session whose peer is a client of the admin socket.
 pub type LineSession = Session<Lines>;
 
-/// Bytes of a reply that waits, without its line.
+/// Memory of a waiting reply, without its line.
 pub const WAITING_BYTES: usize = session::waiting_bytes::<Lines>() + reader::ID_BYTES_MAX;
 
-/// Lines.
+/// The codec of the admin socket.
 pub enum Lines {}
 
 impl Codec for Lines {
-    /// `id` as it was written.
+    /// `id`, as written by the peer.
     type Tag<'a> = &'a str;
     type Kept = Box<str>;
     /// Whole lines.
@@ -77,7 +77,7 @@ impl LineSession {
         self.request(request.id, request.command, hub, port);
     }
 
-    /// A line was over the limit: this is the last reply before the connection is closed.
+    /// Refuses a line over the limit. This is the last reply before the connection is closed.
     pub fn line_too_long(&mut self, limit: usize, hub: &mut Hub, port: &mut impl Port) {
         self.request("null", Err(Refusal::TooLarge { what: "bytes of line", limit }), hub, port);
     }

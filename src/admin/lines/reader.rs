@@ -1,7 +1,7 @@
-//! Lines of the admin socket → requests. Pure.
+//! Reads lines of the admin socket as requests. Pure.
 //!
-//! What a request may hold is declared in [`api`](crate::api). The first member that is wrong, in the order of the
-//! declaration, decides the refusal; before that, a member that the operation does not have.
+//! [`api`](crate::api) declares the members of each request. A member that the operation does not have is refused first.
+//! Otherwise the first wrong member, in the order of the declaration, decides the refusal.
 
 use crate::api::declare::Declaration;
 use crate::api::member::{Given, Members};
@@ -17,13 +17,13 @@ use std::borrow::Cow;
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// `id` as it was written, any JSON value; `null` where there was none, or the line could not be read.
+    /// `id` as written, any JSON value; `null` if it is missing, or if the line is not a JSON object.
     pub id: &'a str,
-    /// What is asked, or why the line is refused.
+    /// The request, or why it is refused.
     pub command: Result<Command<'a>, Refusal>,
 }
 
-/// Reads lines; owns the buffers of the JSON reader.
+/// Reads lines. Owns the buffers of the JSON reader.
 #[derive(Default)]
 pub struct Parser {
     reader: Reader,
@@ -72,8 +72,8 @@ fn refused<'a>(why: &'static str) -> Line<'a> {
     Line { id: "null", command: Err(Refusal::malformed(why)) }
 }
 
-/// The fast path for a publish to one channel with no members but the usual ones, by [`scan`]. `None` decides nothing: the
-/// parser reads every other line, and words every refusal.
+/// The fast path, by [`scan`], for a publish to one channel with only the usual members. `None` does not decide
+/// anything: the parser reads every other line, and produces every refusal.
 fn plain_publish(line: &str) -> Option<Line<'_>> {
     let [mut id, mut command, mut channel, mut event, mut data] = [None; 5];
     scan::members(line, |key, value| {
@@ -110,7 +110,7 @@ fn unquoted(value: &str) -> Option<&str> {
     value.strip_prefix('"')?.strip_suffix('"')
 }
 
-/// The members of the object that a text is.
+/// The members of a JSON object.
 struct Object<'r, 'a> {
     document: Document<'r, 'a>,
     members: SmallVec<[(Cow<'a, str>, Value<'a>); 8]>,
@@ -140,7 +140,7 @@ impl<'r, 'a> Object<'r, 'a> {
         }
     }
 
-    /// Of two members with one name, the last.
+    /// The value of the last member with this name.
     fn find(&self, name: &str) -> Option<Value<'a>> {
         self.members.iter().rev().find(|(given, _)| given == name).map(|(_, value)| *value)
     }
@@ -210,7 +210,7 @@ fn string<'a>(value: Value<'a>, otherwise: &'static str) -> Result<Cow<'a, str>,
     value.text().ok_or(Refusal::malformed(otherwise))
 }
 
-/// Bytes of `id`, as written: it is echoed, and must not make a reply large.
+/// Longest `id`, as written. It is limited because replies repeat it.
 pub const ID_BYTES_MAX: usize = 256;
 
 #[cfg(test)]
@@ -333,7 +333,7 @@ mod tests {
             let members = format!(r#""command":"publish","channel":"a","event":"e","{name}":1"#);
             check(&members, &format!("publish has no member \"{name}\"; the nearest is \"{nearest}\""));
         }
-        // Before anything else is said about the request.
+        // This check comes before all others.
         check(r#""command":"channel","chanel":"a""#, r#"channel has no member "chanel"; the nearest is "channel""#);
         check(r#""command":"ping","idd":1e999"#, r#"ping has no member "idd"; the nearest is "id""#);
         check(r#""command":"ping","\u0069d\"":1"#, r#"ping has no member "id\""; the nearest is "id""#);
@@ -609,7 +609,7 @@ mod tests {
         check(&format!(r#","channel":"a","event":"socket:{}""#, "x".repeat(2000)), "reserved_event");
     }
 
-    /// Lines that are nearly right, so that slips hit what matters.
+    /// Lines that are nearly valid, so that replacements hit the parts that matter.
     fn nearly_requests() -> impl Strategy<Value = String> {
         let command = prop::sample::select(vec![
             "publish",

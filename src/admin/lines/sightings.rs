@@ -1,4 +1,4 @@
-//! What a tail shows → lines. Pure.
+//! Writes the sightings of a tail as lines. Pure.
 
 use crate::api::value::written;
 use crate::hub::observe::sighting::{Sight, Sighting};
@@ -9,7 +9,7 @@ use crate::protocol::socket_id::SocketId;
 use std::io::Write;
 use std::net::SocketAddr;
 
-/// What a shard showed, and how much it dropped. `time_ms` is the time of `at_us`.
+/// The sightings of a shard, and the number that it dropped. `time_ms` is the time of `at_us`.
 pub fn lines(out: &mut Vec<u8>, shard: ShardId, at_us: u64, time_ms: u64, sightings: &[Sighting], dropped: u64) {
     for sighting in sightings {
         let age_ms = at_us.saturating_sub(sighting.at_us) / 1000;
@@ -38,7 +38,7 @@ fn line(out: &mut Vec<u8>, sight: &Sight) {
         }
         Sight::Publish { channel, event, bytes, subscribers, data } => {
             let _ = write!(out, r#""event":"publish","channel":"{}","name":""#, channel.as_channel().as_str());
-            // As it stood between quotes.
+            // As written between the quotes.
             json::show_into(out, event);
             let _ = write!(out, r#"","bytes":{bytes},"subscribers":{subscribers}"#);
             if let Some(data) = data {

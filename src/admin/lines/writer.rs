@@ -1,4 +1,4 @@
-//! Replies → lines of the admin socket. Pure. Each function appends one line, newline included.
+//! Writes replies as lines of the admin socket. Pure. Each function appends one line, newline included.
 
 use crate::api::{Refusal, Reply};
 use crate::protocol::json;
@@ -11,7 +11,7 @@ pub fn reply(out: &mut Vec<u8>, id: &str, reply: &Reply) {
     let _ = write!(out, r#"{{"id":{id},"ok":true"#);
     let start = out.len();
     object(out, reply);
-    // The members of the reply follow those two.
+    // The members of the reply follow these two.
     match &out[start..] {
         b"{}" => _ = out.remove(start),
         _ => out[start] = b',',
@@ -21,7 +21,7 @@ pub fn reply(out: &mut Vec<u8>, id: &str, reply: &Reply) {
 
 /// `{"id":…,"ok":true,"subscribers":N}`
 pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
-    // The one reply that comes by the hundred thousand a second.
+    // Written without serde_json, because this reply is sent hundreds of thousands of times a second.
     for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(subscribers), "}\n"] {
         out.extend_from_slice(part.as_bytes());
     }
@@ -32,20 +32,20 @@ pub fn refused(out: &mut Vec<u8>, id: &str, refusal: &Refusal) {
     error(out, id, refusal.code(), &refusal.text());
 }
 
-/// The same, of a code and a text.
+/// The same, for a code and a text.
 pub fn error(out: &mut Vec<u8>, id: &str, code: &str, text: &str) {
     let _ = write!(out, r#"{{"id":{id},"ok":false,"code":"{code}","error":""#);
     json::escape_into(out, text);
     out.extend_from_slice(b"\"}\n");
 }
 
-/// JSON on one line, with what a terminal would not show escaped.
+/// Writes JSON on one line. Characters that a terminal does not show are escaped.
 pub fn object(out: &mut Vec<u8>, value: &impl Serialize) {
-    // Texts, numbers and lists of them can be written, and a Vec takes them.
+    // Replies hold only values that can be serialized, and writing to a Vec cannot fail.
     let _ = value.serialize(&mut Serializer::with_formatter(out, Visible));
 }
 
-/// Escapes what [`json::is_unseen`] says.
+/// Escapes the characters that [`json::is_unseen`] selects.
 struct Visible;
 
 impl Formatter for Visible {

@@ -1,4 +1,4 @@
-//! The core of an admin session: what is asked of which shard, and the replies in request order. Pure.
+//! The core of an admin session: sends requests to the shards, and keeps replies in request order. Pure.
 //!
 //! A [`Codec`] reads requests and writes replies: JSON lines for a socket, typed values for a thread of this process.
 
@@ -28,31 +28,31 @@ use stream::Stream;
 pub struct Session<C: Codec> {
     name: Asker,
     shards: usize,
-    /// The peer is in this process, which limits what it sends by itself.
+    /// The peer is in this process and limits its own requests.
     is_own: bool,
-    /// Replies to be sent.
+    /// Replies that are ready to be sent.
     pub output: C::Output,
-    /// Requests whose replies wait, oldest first; the first one is not ready.
+    /// Requests that wait for replies, oldest first. The reply to the first one is not ready.
     waiting: VecDeque<Waiting<C>>,
-    /// Number of the oldest one.
+    /// Number of the oldest waiting request.
     first: u64,
     unsettled: usize,
     unsettled_bytes: usize,
     waiting_bytes: usize,
-    /// Lists, numbers and operations that wait: their replies can be large, and their size is not known yet.
+    /// Waiting requests for lists, numbers and operations: their replies can be large, and their size is not known yet.
     walks: usize,
-    /// What the session has become for good, by its last request.
+    /// The stream that the last request started; it lasts until the session ends.
     stream: Option<Stream>,
 }
 
 struct Waiting<C: Codec> {
-    /// `None`: a piece of a stream, which answers nothing.
+    /// `None`: a piece of a stream, which does not answer a request.
     tag: Option<C::Kept>,
     state: State<C::Output>,
 }
 
 enum State<Output> {
-    /// To be sent when its turn comes.
+    /// Ready, and sent after the earlier replies.
     Ready(Output),
     Publish {
         parts: u32,
@@ -63,13 +63,13 @@ enum State<Output> {
     One,
     /// The supervisor was asked.
     Operation,
-    /// Shards are asked one after the other until the page is full.
+    /// Shards are asked one after another until the page is full.
     Page(Page),
     /// All shards were asked.
     Stats {
         shards: Vec<Option<Stats>>,
     },
-    /// The last reply, before the pieces of a stream.
+    /// The last reply, which pieces of a stream follow.
     Stream,
     /// All shards were asked; `missing` of them have not answered.
     Busiest {
@@ -80,7 +80,8 @@ enum State<Output> {
 }
 
 impl<Output> State<Output> {
-    /// Whether the reply takes a walk through a shard's tables, and can be hundreds of kilobytes, or concerns the whole server.
+    /// Whether the request walks a shard's tables, so that its reply can be hundreds of kilobytes, or concerns the
+    /// whole server.
     fn is_walk(&self) -> bool {
         matches!(self, State::Page(_) | State::Stats { .. } | State::Busiest { .. } | State::Operation)
     }
@@ -111,7 +112,7 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    /// Whether an answer is for this session, and not for an earlier one with its number.
+    /// Whether an answer is for this session and not for an earlier session with the same number.
     pub fn is(&self, asker: Asker) -> bool {
         self.name.generation == asker.generation
     }
@@ -119,7 +120,7 @@ impl<C: Codec> Session<C> {
     /// Whether the session may be read: its window has room, and its replies, including those to come, are below their limit.
     pub fn may_read(&self) -> bool {
         if let Some(stream) = &self.stream {
-            // Its requests are ignored, but its end is noticed.
+            // A stream ignores requests, but must notice the end of the peer.
             return stream.has_begun();
         }
         self.unsettled < WINDOW_PUBLISHES
@@ -134,12 +135,12 @@ impl<C: Codec> Session<C> {
         self.is_own
     }
 
-    /// Publishes that are not settled.
+    /// Number of publishes that are not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled
     }
 
-    /// Whether no request waits for its reply.
+    /// Whether no request waits for a reply.
     pub fn is_answered(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -231,7 +232,7 @@ impl<C: Codec> Session<C> {
         (0..self.shards).for_each(|shard| hub.ask(shard as ShardId, asker, question(), port));
     }
 
-    /// The session ends, and with it what shards do for it.
+    /// Ends the session, and the work that shards do for it.
     pub fn leave(&mut self, hub: &mut Hub, port: &mut impl Port) {
         self.leave_stream(hub, port);
         if self.waiting.iter().any(|waiting| matches!(waiting.state, State::Busiest { .. })) {
@@ -239,7 +240,7 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    /// A part of a publish is settled. Never called while [`Session::request`] runs: the request is entered at its end.
+    /// A part of a publish is settled. Never called during [`Session::request`], which adds the request only at its end.
     pub fn settle(&mut self, asker: Asker, settled: Settled) {
         let Some(waiting) = self.at(asker) else { return };
         let State::Publish { parts, subscribers, bytes } = &mut waiting.state else {
@@ -298,7 +299,7 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    /// Who asks by the next request.
+    /// The asker of the next request.
     fn asker(&self) -> Asker {
         Asker { request: self.first + self.waiting.len() as u64, ..self.name }
     }
@@ -316,12 +317,12 @@ impl<C: Codec> Session<C> {
         self.waiting.push_back(Waiting { tag: Some(C::keep(tag)), state });
     }
 
-    /// Replies at once, or behind what waits.
+    /// Sends a reply at once, or queues it behind waiting replies.
     fn reply(&mut self, tag: C::Tag<'_>, reply: Result<Reply, Refusal>) {
         self.push(|output| C::reply(output, tag, reply));
     }
 
-    /// A piece of a stream, behind what waits.
+    /// Queues a piece of a stream behind waiting replies.
     fn tell(&mut self, piece: Piece) {
         self.push(|output| C::tell(output, piece));
     }
@@ -336,7 +337,7 @@ impl<C: Codec> Session<C> {
         self.waiting.push_back(Waiting { tag: None, state: State::Ready(output) });
     }
 
-    /// The reply to a request that waits; releases every reply that no longer waits for an earlier one.
+    /// Takes the reply to a waiting request. Releases every reply that no longer waits for an earlier one.
     fn finish(&mut self, asker: Asker, reply: Result<Reply, Refusal>) {
         let Some(waiting) = self.at(asker) else { return };
         let Some(tag) = waiting.tag.take() else { return };
@@ -355,7 +356,7 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    /// Where a page begins.
+    /// The start of a page.
     fn cursor(&self, after: Option<&str>) -> Result<(ShardId, u32), Refusal> {
         let Some(after) = after else { return Ok((0, 0)) };
         let place = after.split_once('.').and_then(|(shard, index)| Some((shard.parse().ok()?, index.parse().ok()?)));
@@ -374,7 +375,7 @@ impl Page {
         self.rows.as_ref().map_or(0, Rows::len)
     }
 
-    /// Adds a shard's rows. Returns what to ask next, or the reply.
+    /// Adds rows of a shard. Returns the next question, or the complete reply.
     fn take(&mut self, more: Rows, next: Option<u32>, shards: usize) -> Result<(ShardId, Question), Reply> {
         match &mut self.rows {
             Some(rows) => rows.append(more),
@@ -385,13 +386,13 @@ impl Page {
             None => (usize::from(self.shard) + 1 < shards).then(|| (self.shard + 1, 0)),
         };
         match goes_on {
-            // Also when the page is full: then with limit 0, to learn whether anything follows.
+            // Also if the page is full: a question with limit 0 shows whether more rows follow.
             Some((shard, index)) if next.is_none() => {
                 self.shard = shard;
                 Ok((shard, self.question(index)))
             }
             goes_on => {
-                // Opaque to the peer.
+                // The peer must not interpret it.
                 let next = goes_on.map(|(shard, index)| format!("{shard}.{index}"));
                 self.rows.take().map_or(Err(Reply::Done {}), |rows| Err(Reply::Page { rows, next }))
             }
@@ -424,26 +425,26 @@ fn member(hub: &Hub, socket_id: &str) -> Result<ConnKey, Refusal> {
     SocketId::parse(socket_id).and_then(|id| hub.key_of(id)).ok_or(NO_CONNECTION)
 }
 
-/// Unsettled publishes of a session; beyond it the session is not read.
+/// Limit of unsettled publishes of a session. At the limit the session is not read.
 pub const WINDOW_PUBLISHES: usize = 1024;
-/// Bytes of them.
+/// Limit of their bytes.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
-/// Bytes of replies that wait for their turn or for the peer; beyond it the session is not read.
+/// Limit of the bytes of replies that are queued or not yet sent. At the limit the session is not read.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
-/// Replies that wait for their turn.
+/// Limit of queued replies.
 pub const WAITING_MAX: usize = 4096;
-/// Bytes of one, without its tag and what it says.
+/// Memory of a queued reply, without its tag and content.
 pub const fn waiting_bytes<C: Codec>() -> usize {
     size_of::<Waiting<C>>()
 }
 
-/// Lists, numbers and operations that wait: of the longest list, about [`REPLY_BYTES_MAX`].
+/// Limit of waiting lists, numbers and operations. The longest list takes about [`REPLY_BYTES_MAX`].
 const WALKS_MAX: usize = 4;
-/// Rows of a page where no limit is given.
+/// Rows of a page if no limit is given.
 const PAGE_DEFAULT: usize = 100;
-/// Likewise, of the busiest.
+/// Entries of each list of the busiest if no limit is given.
 const BUSIEST_DEFAULT: usize = 20;
-/// What a publish costs beside its event and data, roughly: names, counts, header.
+/// Approximate memory of a publish in addition to its event and data: names, counts, header.
 const OVERHEAD_BYTES: usize = 128;
 
 #[cfg(test)]
@@ -500,7 +501,7 @@ mod tests {
             String::from_utf8(session.output.split_off(0)).expect("text")
         };
         look(0, true);
-        assert_eq!(look(1_000, false), "", "no more is asked for");
+        assert_eq!(look(1_000, false), "", "no further question is sent");
         let told = look(HOURS_MS, true);
         let times: Vec<&str> = told.lines().filter_map(|line| line.get(11..24)).collect();
         assert_eq!(times, ["1764100001000", "1764110800000"], "{told}");

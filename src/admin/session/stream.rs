@@ -1,7 +1,7 @@
-//! Sessions that have become streams: after the reply to their last request come pieces until one side ends it. Further
-//! requests of the peer are ignored, but its end is noticed.
+//! Sessions that have become streams: pieces follow the reply to their last request, until one side ends the stream.
+//! Further requests of the peer are ignored, but its end is noticed.
 //!
-//! A stream asks for its next piece only while little of what it was told waits to be sent.
+//! A stream asks for its next piece only while little output waits to be sent.
 
 use super::codec::{Codec, Piece};
 use super::tail::{self, Tail};
@@ -15,9 +15,9 @@ use crate::hub::observe::journal::JOURNAL;
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ShardId};
 
-/// What a session has become.
+/// The stream that a session has become.
 pub(super) struct Stream {
-    /// The request that made it one.
+    /// The request that started it.
     asker: Asker,
     of: Source,
     has_begun: bool,
@@ -26,7 +26,7 @@ pub(super) struct Stream {
 enum Source {
     /// Lifecycle events; `number` is that of the snapshot.
     Events { follower: Follower, number: u64 },
-    /// What the server sees and decides.
+    /// Sightings: what the server sees and decides.
     Sightings(Tail),
 }
 
@@ -36,12 +36,12 @@ impl Stream {
         self.asker == asker
     }
 
-    /// Whether nothing that follows can be a request.
+    /// Whether the stream has started, so that no further request is accepted.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Whether there is something to ask.
+    /// Whether there is a question to ask.
     fn is_ready(&self) -> bool {
         match &self.of {
             Source::Events { follower, .. } => follower.is_ready(),
@@ -65,7 +65,7 @@ impl<C: Codec> Session<C> {
         self.become_stream(tag, Source::Events { follower, number: 0 }, (JOURNAL, question), hub, port);
     }
 
-    /// The session becomes a stream of what the server sees.
+    /// The session becomes a stream of sightings.
     pub(super) fn watch(
         &mut self,
         tag: C::Tag<'_>,
@@ -102,7 +102,7 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    /// Whether [`Session::stream_on`] has something to do.
+    /// Whether [`Session::stream_on`] has a question to ask.
     pub fn may_stream_on(&self) -> bool {
         self.stream.as_ref().is_some_and(Stream::is_ready)
             && self.is_answered()
@@ -114,18 +114,18 @@ impl<C: Codec> Session<C> {
         self.stream.is_some()
     }
 
-    /// Whether it has, and the peer's requests are ignored.
+    /// Whether the stream has started, so that requests of the peer are ignored.
     pub fn has_begun_stream(&self) -> bool {
         self.stream.as_ref().is_some_and(Stream::has_begun)
     }
 
-    /// Whether the stream has told its last piece.
+    /// Whether the stream has sent its last piece.
     pub fn is_over(&self) -> bool {
         self.follower().is_some_and(Follower::is_over)
     }
 
-    /// Whether the stream still has something to tell when the server stops: how the connections ended. A snapshot of a
-    /// server that stops is useless, and a tail never ends by itself.
+    /// Whether the stream still has events to send when the server stops: those of the connections that ended. A
+    /// snapshot is useless by then, and a tail never ends by itself.
     pub fn has_last_words(&self) -> bool {
         self.follower().is_some_and(Follower::is_live)
     }
@@ -188,7 +188,7 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    /// `number`: that of the snapshot.
+    /// `number`: the number of the snapshot.
     fn hear_told(&mut self, asker: Asker, number: u64, told: Option<FollowerUpdate>) {
         match told {
             None | Some(FollowerUpdate::NoMore) => {}
@@ -210,8 +210,8 @@ impl<C: Codec> Session<C> {
     }
 }
 
-/// What the consumer knows: everything up to this number, of this run of the server. An epoch that no server has given out
-/// means that nothing is known.
+/// The consumer's position: it has the events up to this number, of this run of the server. With an epoch that no
+/// server has assigned, it has none.
 fn position(events: &Events) -> (Option<u64>, Option<u64>) {
     let epoch = events.epoch.as_deref().map(|epoch| u64::from_str_radix(epoch, 16));
     match epoch.transpose() {
@@ -220,5 +220,5 @@ fn position(events: &Events) -> (Option<u64>, Option<u64>) {
     }
 }
 
-/// Bytes of a stream that wait to be sent before more is asked for.
+/// Bytes of a stream that may wait to be sent before the stream stops asking for more.
 const STREAM_BYTES_MAX: usize = 256 * 1024;

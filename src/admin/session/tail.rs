@@ -1,4 +1,4 @@
-//! A stream of what the server sees and decides: which shards are asked for more. Pure.
+//! A stream of sightings: keeps track of which shards to ask for more. Pure.
 
 use crate::api::{Refusal, operation};
 use crate::config;
@@ -9,26 +9,26 @@ use crate::ids::ShardId;
 use ipnet::IpNet;
 use std::sync::Arc;
 
-/// Which shards have been asked.
+/// The shards of a tail, and whether they have been asked.
 pub struct Tail {
     filter: Arc<Filter>,
     shards: Vec<Place>,
-    /// Shards that do not watch yet.
+    /// Number of shards that do not watch yet.
     blind: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It does not know of the tap.
+    /// The shard does not have the tap yet.
     Unasked,
-    /// It shows what it sees next.
+    /// The shard has been asked, and will send its next sightings.
     Asked,
-    /// It has shown something, and shows more once it is asked to.
+    /// The shard has sent sightings, and sends more once it is asked.
     Ready,
 }
 
 impl Tail {
-    /// Asks the shard that says how many there may be; the others are asked once it has agreed.
+    /// Asks the shard that enforces the limit of taps first; the others are asked once it has agreed.
     pub fn new(filter: Filter, shards: usize) -> (Tail, Question) {
         let filter = Arc::new(filter);
         let mut places = vec![Place::Unasked; shards];
@@ -36,7 +36,7 @@ impl Tail {
         (Tail { filter: filter.clone(), shards: places, blind: shards }, Question::Tap { filter })
     }
 
-    /// What to ask next, and of which shard.
+    /// The next question, and the shard to ask.
     pub fn ask(&mut self) -> Option<(ShardId, Question)> {
         let shard = self.shards.iter().position(|place| *place != Place::Asked)?;
         let question = match std::mem::replace(&mut self.shards[shard], Place::Asked) {
@@ -46,18 +46,18 @@ impl Tail {
         Some((shard as ShardId, question))
     }
 
-    /// Whether a shard can be asked.
+    /// Whether there is a shard to ask.
     pub fn is_ready(&self) -> bool {
         self.shards.iter().any(|place| *place != Place::Asked)
     }
 
-    /// A shard watches. Returns whether all do.
+    /// A shard watches. Returns whether all shards watch now.
     pub fn begin(&mut self) -> bool {
         self.blind -= 1;
         self.blind == 0
     }
 
-    /// A shard has shown something.
+    /// A shard has sent sightings.
     pub fn hear(&mut self, shard: ShardId) {
         self.shards[usize::from(shard)] = Place::Ready;
     }
@@ -68,7 +68,7 @@ impl Tail {
     }
 }
 
-/// What a request wants to see.
+/// The filter of a request.
 pub fn filter(tail: &operation::Tail) -> Result<Filter, Refusal> {
     let bit = |event: &str| operation::KINDS.iter().position(|kind| *kind == event).map_or(0, |kind| 1 << kind);
     let kinds = match &tail.events[..] {
@@ -90,7 +90,7 @@ fn network(text: &str) -> Result<IpNet, Refusal> {
     config::network(text).ok_or_else(|| Refusal::malformed("address must be an IP address or a network"))
 }
 
-/// Sightings a second and shard where no rate is given.
+/// Limit of sightings per second and shard if none is given.
 const RATE: u32 = 1000;
 
 #[cfg(test)]

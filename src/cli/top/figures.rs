@@ -1,4 +1,4 @@
-//! Numbers, short enough for a column.
+//! Formats numbers to fit into a table column.
 
 use super::view::Rate;
 use corecast::config::bytes;
@@ -12,7 +12,7 @@ pub fn count(count: u64) -> String {
     }
 }
 
-/// `0.5`, `12 345`; `-` where there is none.
+/// `0.5`, `12 345`; `-` if there is no value.
 pub fn rate(rate: Rate) -> String {
     match rate {
         None => NONE.into(),
@@ -41,16 +41,16 @@ pub fn percent(share: Rate) -> String {
     share.map_or(NONE.into(), |share| format!("{:.0}%", share * 100.0))
 }
 
-/// A bar of that many columns for a share of 0 to 1, in eighths of a column.
+/// A bar for a share from 0 to 1: at most `columns` wide, with a resolution of an eighth of a column.
 pub fn bar(share: Rate, columns: usize) -> String {
     let eighths = (share.unwrap_or_default().clamp(0.0, 1.0) * (columns * 8) as f64).round() as usize;
     let mut bar = "█".repeat(eighths / 8);
-    // Nothing for no eighth.
+    // An empty string for zero eighths.
     bar += ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
     bar
 }
 
-/// Cuts a text that is longer than so many columns, and says so.
+/// Cuts a text that is longer than `columns`, and marks the cut.
 pub fn clip(text: &str, columns: usize) -> String {
     if text.chars().count() <= columns {
         return text.into();

@@ -1,8 +1,8 @@
-//! `corecast top`: what a server does, as it does it. Over the admin socket alone, so also through `ssh -t host corecast top`.
+//! `corecast top`: a live view of a server. It needs only the admin socket, so `ssh -t host corecast top` works too.
 //!
 //! ```text
 //! sampler thread ── stats, busiest ──► admin socket        thread of keys ──► state ──► render ──► terminal
-//!       └───────────── samples, or why there is none ─────────────────────────►┘
+//!       └───────────── samples, or an error ─────────────────────────────────►┘
 //! ```
 
 mod figures;
@@ -23,19 +23,19 @@ use std::thread;
 use std::time::Duration;
 use view::View;
 
-/// How it is shown.
+/// How the view is shown.
 pub struct Options {
-    /// Between two samples.
+    /// Time between two samples.
     pub interval: Duration,
-    /// One picture, without a terminal.
+    /// Whether to print one view and exit, without a terminal.
     pub is_once: bool,
-    /// And that as JSON.
+    /// Whether to print that view as JSON.
     pub is_json: bool,
 }
 
-/// Runs until the user quits, or prints one picture.
+/// Runs until the user quits, or prints one view.
 pub fn run(socket: &Path, options: &Options) -> anyhow::Result<ExitCode> {
-    // Without a server at the start it is an error; later top waits for it.
+    // A missing server is an error at the start; later, top waits for it.
     let mut client = Client::connect(socket)?;
     if options.is_once {
         let before = Sample::take(&mut client, By::Messages)?;

@@ -1,11 +1,11 @@
-//! One picture as plain text: what `--once` prints.
+//! One view as plain text: the output of `--once`.
 
 use super::figures::{byte_rate, count, micros, percent, rate};
 use super::view::View;
 use corecast::config::bytes;
 use std::fmt::Write;
 
-/// The whole picture.
+/// The whole view.
 pub fn page(view: &View) -> String {
     let mut page = String::new();
     let rates = &view.rates;
@@ -61,19 +61,19 @@ pub fn page(view: &View) -> String {
     page
 }
 
-/// A name and numbers.
+/// A name and its numbers.
 fn row(page: &mut String, name: &str, width: i16, cells: &[impl AsRef<str>]) {
     let mut all = vec![(name, width)];
     all.extend(cells.iter().map(|cell| (cell.as_ref(), 11)));
     line(page, &all);
 }
 
-/// Cells two spaces apart; those of a negative width begin on the left.
+/// Cells two spaces apart. A negative width aligns its cell to the left.
 fn line(page: &mut String, cells: &[(&str, i16)]) {
     let start = page.len();
     for (cell, width) in cells {
         let columns = usize::from(width.unsigned_abs());
-        // Writing to a string does not fail.
+        // Writing to a String cannot fail.
         let _ = match width < &0 {
             true => write!(page, "{cell:<columns$}  "),
             false => write!(page, "{cell:>columns$}  "),

@@ -1,4 +1,4 @@
-//! The screen: state in, cells out. Pure, and the same whatever the terminal is; [`Palette`] says with which colours.
+//! Draws the screen: state in, cells out. Pure, and independent of the terminal; a [`Palette`] provides the colours.
 
 use super::figures::{bar, byte_rate, clip, count, micros, percent, rate};
 use super::state::{Focus, History, State};
@@ -11,11 +11,11 @@ use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table};
 
-/// Styles. Text is in the terminal's own colours; the others are of its palette, which suits its background.
+/// Styles. Text has the terminal's default colour. The others come from its palette, which fits its background.
 #[derive(Clone, Copy)]
 pub struct Palette {
     accent: Style,
-    /// What needs attention.
+    /// Values that need attention.
     bad: Style,
     /// A bar that is nearly full.
     full: Style,
@@ -32,21 +32,21 @@ impl Palette {
         }
     }
 
-    /// Weight alone.
+    /// Bold, dim and reversed text only, without colours.
     pub fn plain() -> Palette {
         let (bad, faint) = (Style::new().bold().reversed(), Style::new().dim());
         Palette { accent: Style::new(), bad, full: Style::new().bold(), faint }
     }
 }
 
-/// Draws all of it.
+/// Draws the whole screen.
 pub fn draw(state: &State, palette: Palette, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.width < WIDTH_MIN || area.height < HEIGHT_MIN {
         let text = format!("corecast top needs {WIDTH_MIN} columns and {HEIGHT_MIN} rows");
         return frame.render_widget(Paragraph::new(text), area);
     }
-    // Shards get a part of the rows; the rest of them is scrolled to.
+    // The table of shards gets a part of the rows; the user scrolls to the other shards.
     let shards = (state.view.shards.len() as u16).clamp(1, (area.height.saturating_sub(20) / 2).max(2));
     let [title, levels, rates, shard_table, tables, keys] = Layout::vertical([
         Constraint::Length(1),
@@ -88,7 +88,7 @@ impl Screen<'_> {
         let facts = format!("{shards} {}, every {interval:?}  ", if shards == 1 { "shard" } else { "shards" });
         let right = Line::from(vec![Span::styled(facts, self.palette.faint), status]).right_aligned();
         let room = (area.width as usize).saturating_sub(right.width() + 16);
-        // What went wrong is worth more than where.
+        // An error replaces the path of the socket.
         let middle = lost.as_deref().unwrap_or(socket);
         let left = vec![
             Span::styled(" corecast top ", Style::new().bold().reversed()),
@@ -98,7 +98,7 @@ impl Screen<'_> {
         frame.render_widget(right, area);
     }
 
-    /// What there is now, and what comes and goes.
+    /// Current values, and rates of change.
     fn levels(&self, frame: &mut Frame<'_>, area: Rect) {
         let view = &self.state.view;
         let cells = [
@@ -110,7 +110,7 @@ impl Screen<'_> {
         let columns = Layout::horizontal([Constraint::Fill(1); 4]).areas::<4>(area);
         for (column, cells) in columns.into_iter().zip(cells) {
             let lines = cells.map(|(label, value)| {
-                // Where there is little room it is the name that is cut: a number would be another one.
+                // If space is short, the name is cut: a number that is cut would be another number.
                 let room = (column.width as usize).saturating_sub(value.chars().count() + 3);
                 let label = format!(" {:room$} ", clip(label, room));
                 Line::from(vec![Span::styled(label, self.palette.faint), Span::styled(value, Style::new().bold())])
@@ -180,7 +180,7 @@ impl Screen<'_> {
         self.table(frame, area, grid.with_numbers(&columns));
     }
 
-    /// Beside each other where there is room, else addresses above closes.
+    /// Addresses and closes: side by side if there is room, else one above the other.
     fn tables(&self, frame: &mut Frame<'_>, area: Rect) {
         if area.width >= WIDE {
             let widths = [
@@ -273,7 +273,7 @@ impl Screen<'_> {
         frame.render_widget(table, area);
     }
 
-    /// Columns for the name, beside the others.
+    /// Width that the other columns leave for the name.
     fn room(&self, area: Rect, columns: &[(&str, u16)]) -> usize {
         let taken: u16 = columns.iter().map(|(_, width)| width + 1).sum();
         area.width.saturating_sub(taken + 1) as usize
@@ -283,7 +283,7 @@ impl Screen<'_> {
         rows.iter().enumerate().skip(self.state.offsets[focus as usize])
     }
 
-    /// Where a table has been scrolled to.
+    /// The scroll position of a table, for its title.
     fn position(&self, rows: usize, focus: Focus) -> String {
         match self.state.offsets[focus as usize] {
             0 => String::new(),
@@ -302,18 +302,18 @@ impl Screen<'_> {
     }
 }
 
-/// A table, before it is drawn.
+/// A table before it is drawn.
 struct Grid<'a> {
     name: String,
     focus: Focus,
-    /// Empty: no row of titles.
+    /// Titles of the columns; empty: no title row.
     titles: Vec<Cell<'a>>,
     widths: Vec<Constraint>,
     rows: Vec<Row<'a>>,
 }
 
 impl<'a> Grid<'a> {
-    /// One whose first column holds names.
+    /// A table whose first column holds names.
     fn named(name: String, focus: Focus, title: &str, rows: Vec<Row<'a>>) -> Grid<'a> {
         let titles = vec![Cell::from(format!(" {title}"))];
         Grid { name, focus, titles, widths: vec![Constraint::Fill(1)], rows }
@@ -354,9 +354,9 @@ const HELP: [&str; 18] = [
 
 const WIDTH_MIN: u16 = 60;
 const HEIGHT_MIN: u16 = 16;
-/// From here on there is room for everything side by side.
+/// From this width on, tables fit side by side.
 const WIDE: u16 = 110;
-/// A shard that is busier than this has little left for more.
+/// A shard that is busier than this has little capacity left.
 const BUSY: f64 = 0.8;
 
 #[cfg(test)]
@@ -387,14 +387,14 @@ mod tests {
         rows.map(|cells| row(cells).trim_end().to_owned() + "\n").collect()
     }
 
-    /// Compares with the picture in `snapshots/`. `CORECAST_SNAPSHOTS=write` makes what is drawn the picture.
+    /// Compares with the file in `snapshots/`. `CORECAST_SNAPSHOTS=write` writes that file instead.
     #[track_caller]
     fn check(name: &str, state: &State, width: u16, height: u16) {
         let path = format!("{}/src/cli/top/snapshots/{name}.txt", env!("CARGO_MANIFEST_DIR"));
         let [colourful, plain] =
             [Palette::colourful(), Palette::plain()].map(|palette| drawn(state, palette, width, height));
         let drawn = text(&colourful);
-        assert_eq!(text(&plain), drawn, "colours change what is said");
+        assert_eq!(text(&plain), drawn, "colours change the text");
         if std::env::var_os("CORECAST_SNAPSHOTS").is_some_and(|how| how == "write") {
             std::fs::write(&path, &drawn).expect("the picture");
         }
@@ -403,7 +403,7 @@ mod tests {
         let is_coloured =
             |buffer: &Buffer| buffer.content.iter().any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
         assert!(is_coloured(&colourful) && !is_coloured(&plain));
-        assert!(colourful.content.iter().all(|cell| cell.bg == Color::Reset), "the background is the terminal's");
+        assert!(colourful.content.iter().all(|cell| cell.bg == Color::Reset), "a cell sets a background colour");
     }
 
     #[test]

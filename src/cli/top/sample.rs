@@ -1,4 +1,4 @@
-//! What the server says at one moment: the replies to `stats` and `busiest`.
+//! One sample of the server: the replies to `stats` and `busiest`.
 
 use corecast::admin::client::{Client, Error};
 use corecast::api::By;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// Names of `stats` and their numbers.
+/// The numbers of `stats` by name.
 #[derive(Clone, Default)]
 pub struct Numbers(HashMap<String, u64>);
 
@@ -18,12 +18,12 @@ impl Numbers {
         Numbers(members.filter_map(|(name, number)| Some((seen(name), number.as_u64()?))).collect())
     }
 
-    /// The number of this name; 0 where an older server has none.
+    /// The number of this name; 0 if the server is older and does not have it.
     pub fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// Those whose names start so, with the rest of their names.
+    /// The numbers whose names start with this prefix, with the rest of their names.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
         self.0.iter().filter_map(move |(name, number)| Some((name.strip_prefix(prefix)?, *number)))
     }
@@ -44,7 +44,7 @@ pub struct Address {
     pub connections: u64,
 }
 
-/// One moment.
+/// One sample.
 #[derive(Clone)]
 pub struct Sample {
     pub at: Instant,
@@ -55,7 +55,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Asks the server. More channels are asked for than are shown, so that one that rises has been seen before.
+    /// Asks the server for a sample. It requests more channels than are shown, so that a rising channel has a previous
+    /// value.
     pub fn take(client: &mut Client, by: By) -> Result<Sample, Error> {
         let stats = client.reply(&Stats {}.into())?;
         let at = Instant::now();
@@ -63,7 +64,7 @@ impl Sample {
         Ok(Sample::read(at, &stats, &busiest))
     }
 
-    /// Reads the replies to `stats`, which came then, and `busiest`.
+    /// Builds a sample from the replies to `stats`, which was received at `at`, and `busiest`.
     pub fn read(at: Instant, stats: &Value, busiest: &Value) -> Sample {
         let text = |value: &Value| seen(value.as_str().unwrap_or_default());
         let number = |value: &Value| value.as_u64().unwrap_or_default();
@@ -88,7 +89,7 @@ impl Sample {
     }
 }
 
-/// What steers no terminal.
+/// Replaces characters that a terminal does not show, such as control characters.
 fn seen(text: &str) -> String {
     text.replace(is_unseen, "\u{fffd}")
 }

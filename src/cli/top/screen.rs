@@ -1,4 +1,4 @@
-//! The terminal: taken over, drawn to, and given back whatever happens.
+//! Takes over the terminal, draws to it, and always restores it.
 
 use super::render::{Palette, draw};
 use super::sample::Sample;
@@ -25,11 +25,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Shows the server until the user quits.
+/// Shows the view until the user quits.
 pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<ExitCode> {
     let (signal, is_signalled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     for number in [SIGTERM, SIGHUP, SIGINT, SIGQUIT] {
-        // The second signal ends the process at once: a terminal that takes no output would block the restoring of it.
+        // The second signal ends the process at once, because a terminal that takes no output also blocks its
+        // restoration.
         signal_hook::flag::register_conditional_default(number, is_signalled.clone())?;
         signal_hook::flag::register(number, is_signalled.clone())?;
         signal_hook::flag::register_usize(number, signal.clone(), number as usize)?;
@@ -41,8 +42,8 @@ pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<
 
     let state = State::new(socket.display().to_string(), interval);
     show_cursor_on_panic();
-    // Also gives the rest of the terminal back when anything panics. Where the terminal is gone, its drop would panic of not
-    // being able to say so.
+    // This also restores the terminal on a panic. If the terminal has closed, dropping it would panic, because it
+    // cannot print an error. So it is never dropped implicitly.
     let mut terminal = ManuallyDrop::new(ratatui::try_init().inspect_err(|_| drop(give_back()))?);
     let (pressed, keys) = mpsc::channel();
     let reader = thread::Builder::new().spawn(move || read_keys(&pressed)).context(NO_THREAD);
@@ -50,7 +51,7 @@ pub fn run(client: Client, socket: &Path, interval: Duration) -> anyhow::Result<
     let restored = give_back();
     match signal.load(Ordering::Relaxed) {
         0 => {}
-        // The process ends by the signal, as its sender expects, also where the terminal closed with it.
+        // The process ends by the signal, as its sender expects, also if the terminal closed at the same time.
         number => signal_hook::low_level::emulate_default_handler(number as i32)?,
     }
     ended?;
@@ -71,8 +72,8 @@ fn show_cursor_on_panic() {
     }));
 }
 
-/// Keys and new sizes, on a thread of its own: crossterm does not return from reading half a key, nor from a terminal
-/// that has closed (its issue 793), and nothing else may wait for that.
+/// Reads keys and new sizes on a thread of its own: crossterm does not return after half a key, nor after the terminal
+/// has closed (its issue 793), and that must not block the rest.
 fn read_keys(pressed: &Sender<Event>) {
     while let Ok(event) = event::read() {
         if pressed.send(event).is_err() {
@@ -128,17 +129,17 @@ fn show(
         match wish {
             Wish::Nothing => {}
             Wish::Quit => return Ok(()),
-            // A sampler that has ended is noticed above.
+            // If the sampler has ended, the code above reports it.
             Wish::Ask(by) => drop(wishes.send(by)),
         }
     }
     Ok(())
 }
 
-/// A sample, or why there is none.
+/// A sample, or the error that prevented it.
 type News = Result<Box<Sample>, String>;
 
-/// Takes samples of the server, and goes on when it has stopped.
+/// Samples the server, and continues when it has stopped.
 struct Sampler {
     socket: PathBuf,
     client: Option<Client>,
@@ -171,7 +172,7 @@ impl Sampler {
     }
 }
 
-/// How long a sample, a signal or the terminal's end may wait to be noticed.
+/// Longest time until a sample, a signal or the end of the terminal is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Between attempts to find a server.
+/// Time between attempts to connect to a server.
 const RETRY_EVERY: Duration = Duration::from_secs(1);

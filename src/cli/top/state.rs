@@ -1,4 +1,4 @@
-//! What `corecast top` knows and how it is looked at: samples and keys in, a [`View`] and its histories out. Pure.
+//! The state of `corecast top`: samples and keys in, a [`View`] and its histories out. Pure.
 
 use super::sample::Sample;
 use super::view::{Rate, View};
@@ -11,21 +11,21 @@ pub struct State {
     /// The admin socket, for the title.
     pub socket: String,
     pub interval: Duration,
-    /// What is shown.
+    /// The view that is shown.
     pub view: View,
-    /// What became of the rates that have a curve, the latest first.
+    /// Past values of the rates that have a curve, latest first.
     pub histories: Histories,
-    /// The table that arrows scroll.
+    /// The table that the arrow keys scroll.
     pub focus: Focus,
-    /// Its first row, for each table.
+    /// The first visible row of each table.
     pub offsets: [usize; Focus::ALL.len()],
-    /// What channels are sorted by.
+    /// The order of the channels.
     pub by: By,
     pub is_paused: bool,
     pub shows_help: bool,
-    /// Why there is no server at the moment.
+    /// Why the server does not answer at the moment.
     pub lost: Option<String>,
-    /// For how many seconds the answer has been due, where that is long.
+    /// Seconds for which an answer has been overdue, from `SILENT_S_MIN` on.
     pub silent_s: Option<u64>,
     latest: Option<Sample>,
 }
@@ -38,7 +38,7 @@ pub struct Histories {
     pub messages_in: History,
 }
 
-/// Rates, the latest first.
+/// Histories of rates, latest first.
 #[derive(Default)]
 pub struct History(VecDeque<Option<u64>>);
 
@@ -48,7 +48,7 @@ impl History {
         self.0.push_front(rate.map(|rate| rate.round() as u64));
     }
 
-    /// The latest first; `None`: it is not known.
+    /// Latest first; `None`: unknown.
     pub fn iter(&self) -> impl Iterator<Item = Option<u64>> {
         self.0.iter().copied()
     }
@@ -64,7 +64,7 @@ pub enum Focus {
 }
 
 impl Focus {
-    /// In the order in which Tab goes through them.
+    /// In the order in which Tab visits them.
     pub const ALL: [Focus; 4] = [Focus::Channels, Focus::Addresses, Focus::Closes, Focus::Shards];
 
     fn step(self, by: usize) -> Focus {
@@ -72,12 +72,12 @@ impl Focus {
     }
 }
 
-/// What a key asks for beyond what is looked at.
+/// What a key asks of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     Nothing,
     Quit,
-    /// Samples are to be of the channels that are busiest by this.
+    /// Sample the channels that are busiest by this.
     Ask(By),
 }
 
@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    /// The server has answered. While paused that is ignored: the next rates are the average since.
+    /// Takes a sample. While paused it is ignored, so the next rates are averages over the pause.
     pub fn sampled(&mut self, sample: Sample) {
         self.lost = None;
         if self.is_paused {
@@ -117,13 +117,14 @@ impl State {
         }
     }
 
-    /// No answer; the last values stay in view. The next answer may come from another server, whose counters began at zero.
+    /// Takes an error; the last values stay visible. The next sample may come from another server, whose counters start
+    /// at 0.
     pub fn lost(&mut self, why: String) {
         self.lost = Some(why);
         self.latest = None;
     }
 
-    /// So long ago the last answer came, or the news that there is none. Returns whether that changes what is shown.
+    /// `since`: the time since the last answer or error. Returns whether the view changes.
     pub fn waits(&mut self, since: Duration) -> bool {
         let due_s = since.saturating_sub(self.interval).as_secs();
         let silent_s = (due_s >= SILENT_S_MIN).then_some(due_s);
@@ -163,7 +164,7 @@ impl State {
         Wish::Nothing
     }
 
-    /// At least the last row stays in view.
+    /// At least the last row stays visible.
     fn scroll(&mut self, table: Focus, rows: isize) {
         let count = match table {
             Focus::Channels => self.view.channels.len(),
@@ -176,10 +177,10 @@ impl State {
     }
 }
 
-/// As wide as a screen can be.
+/// Width of the widest screen.
 const HISTORY_MAX: usize = 512;
 const PAGE_ROWS: isize = 10;
-/// A server that is busy takes less.
+/// Even a busy server answers faster.
 const SILENT_S_MIN: u64 = 2;
 
 #[cfg(test)]

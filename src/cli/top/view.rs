@@ -1,16 +1,16 @@
-//! What is shown: levels of the last sample, and rates between it and the one before. Pure. Also what `--once --json` prints.
+//! The view: values of the last sample, and rates since the sample before. Pure. Also the output of `--once --json`.
 
 use super::sample::{Numbers, Sample};
 use corecast::api::By;
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// A second; `None`: there is no earlier sample of this server.
+/// Per second; `None`: there is no earlier sample of this server.
 pub type Rate = Option<f64>;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct View {
-    /// Between the two samples.
+    /// Time between the two samples.
     pub interval_s: f64,
     pub connections: u64,
     pub connections_upgrading: u64,
@@ -20,13 +20,13 @@ pub struct View {
     pub mail_waiting: u64,
     pub rates: Rates,
     pub shards: Vec<Shard>,
-    /// Reasons that there have been, the most frequent of late first.
+    /// Reasons that have occurred, those that are most frequent now first.
     pub closes: Vec<Close>,
     pub channels: Vec<Channel>,
     pub addresses: Vec<Address>,
 }
 
-/// Of all shards.
+/// Totals of all shards.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Rates {
     pub publishes: Rate,
@@ -39,11 +39,11 @@ pub struct Rates {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Shard {
-    /// Part of the time that it was in turns, 0 to 1.
+    /// Share of the time that it spent in turns, 0 to 1.
     pub busy: Rate,
-    /// A turn, on average.
+    /// Average duration of a turn.
     pub turn_mean_us: Option<f64>,
-    /// All but one of a hundred turns took at most so long; `None`: no turn, or longer than 4 s.
+    /// 99 of 100 turns took at most this long; `None`: no turn, or longer than 4 s.
     pub turn_p99_us: Option<u64>,
     pub connections: u64,
     pub publishes: Rate,
@@ -65,7 +65,7 @@ pub struct Channel {
     pub channel: String,
     pub subscribers: u64,
     pub messages: Rate,
-    /// Messages times subscribers, as many as there are now.
+    /// Messages times the current number of subscribers.
     pub deliveries: Rate,
 }
 
@@ -76,7 +76,7 @@ pub struct Address {
 }
 
 impl View {
-    /// What is to be shown of `now`, with the rates since `before`, which the same server said.
+    /// The view of `now`, with the rates since `before`, an earlier sample of the same server.
     pub fn between(before: Option<&Sample>, now: &Sample, by: By) -> View {
         let interval_s = before.map_or(0.0, |before| now.at.duration_since(before.at).as_secs_f64());
         let span = Span { before: before.map(|before| &before.total), now: &now.total, interval_s };
@@ -115,7 +115,7 @@ impl View {
         view
     }
 
-    /// Puts the busiest channel first. Where two are equal the server's order stays.
+    /// Sorts by how busy channels are. Equal channels keep the server's order.
     pub fn sort(&mut self, by: By) {
         self.channels.sort_by(|a, b| match by {
             By::Subscribers => b.subscribers.cmp(&a.subscribers),
@@ -124,7 +124,7 @@ impl View {
     }
 }
 
-/// The numbers of one shard, or of all, at two moments.
+/// The numbers of one shard, or of all shards, at two times.
 struct Span<'a> {
     before: Option<&'a Numbers>,
     now: &'a Numbers,
@@ -132,7 +132,7 @@ struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// How much a counter has grown.
+    /// The increase of a counter.
     fn growth(&self, name: &str) -> Option<u64> {
         self.now.get(name).checked_sub(self.before?.get(name))
     }
@@ -161,10 +161,10 @@ fn shard(span: &Span<'_>) -> Shard {
     }
 }
 
-/// The turns of a span.
+/// The turns between two samples.
 struct Turns {
     sum_us: u64,
-    /// How many were at most as long as this, the longest last, and longer than the one before.
+    /// Upper bounds in µs and counts, longest last: a bucket excludes the turns of the one before it.
     buckets: Vec<(u64, u64)>,
     count: u64,
 }
