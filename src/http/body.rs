@@ -25,19 +25,19 @@ impl fmt::Display for Unread {
     }
 }
 
-/// Whether a request's body is still to be read.
+/// Shared by the request and its connection: whether the body has yet to be read.
 #[derive(Clone)]
 pub struct Rest(Arc<AtomicBool>);
 
 impl Rest {
-    /// That of a request, which takes it along to [`read`].
+    /// Marks the request with the state of its body, which [`read`] updates.
     pub fn of(request: &mut Request) -> Rest {
         let rest = Rest(Arc::new(AtomicBool::new(!request.body().is_end_stream())));
         request.extensions_mut().insert(rest.clone());
         rest
     }
 
-    /// Whether it was not read to its end.
+    /// Whether the body was not read to its end.
     pub fn is_unread(&self) -> bool {
         self.0.load(Relaxed)
     }
@@ -56,5 +56,5 @@ pub async fn read(request: Request) -> Result<Bytes, Unread> {
     })
 }
 
-/// Bytes of a body. Escaped within a string, `data` can take more than twice what it is.
+/// Most bytes of a body. `data` can more than double when it is escaped within a string.
 pub const BYTES_MAX: usize = 1024 * 1024;

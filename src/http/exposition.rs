@@ -1,7 +1,7 @@
-//! Numbers → the text that Prometheus scrapes (exposition format 0.0.4). Pure.
+//! Writes numbers in the text format of Prometheus (exposition format 0.0.4). Pure.
 //!
-//! Every number of a shard carries `shard`, so that a busy one shows; what is counted by reason is summed over the shards.
-//! Nothing is labelled with a channel or an address: their number has no bound.
+//! Every number of a shard has the label `shard`, so that a busy shard is visible. Counts by reason are summed over the
+//! shards. There are no labels for channels or addresses, because their number is not bounded.
 
 use super::process::Process;
 use super::snapshot::Numbers;
@@ -46,17 +46,17 @@ struct Text(String);
 
 impl Text {
     fn head(&mut self, metric: &str, kind: &str, help: &str) {
-        // Our help texts hold no backslash and no newline, the two that would be escaped.
+        // The help texts contain no backslash and no newline, the two characters that must be escaped.
         self.line(format_args!("# HELP {metric} {help}"));
         self.line(format_args!("# TYPE {metric} {kind}"));
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(self.0, "{line}");
     }
 
-    /// Those of the whole process.
+    /// The numbers of the whole process.
     fn plain(&mut self, kind: &str, entries: &[Entry], values: impl Iterator<Item = (&'static str, u64)>) {
         for (Entry { metric, help, .. }, (_, value)) in entries.iter().zip(values) {
             self.head(metric, kind, help);
@@ -64,7 +64,7 @@ impl Text {
         }
     }
 
-    /// Labels come from tables of ours: words of letters, digits and `_`.
+    /// Label values come from our own tables: letters, digits and `_`.
     fn labelled<'a>(&mut self, table: &Labelled, sums: impl Iterator<Item = (&'a str, u64)>) {
         let Labelled { metric, help, .. } = table;
         let mut labels: Vec<(&str, u64)> = sums.collect();
@@ -101,7 +101,7 @@ impl Text {
         }
     }
 
-    /// By the names that every Prometheus client library uses.
+    /// The metrics of the process, under the names that Prometheus client libraries use.
     fn process(&mut self, process: &Process) {
         self.head("corecast_build_info", "gauge", "1, labelled with the version.");
         self.line(format_args!("corecast_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
@@ -122,7 +122,7 @@ impl Text {
     }
 }
 
-/// A first guess, so that the text does not grow byte by byte.
+/// Initial capacity, so that the text does not grow byte by byte.
 const TEXT_BYTES: usize = 32 * 1024;
 
 #[cfg(test)]
@@ -168,6 +168,6 @@ mod tests {
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), heads, "every metric has one head");
+        assert_eq!(names.len(), heads, "each metric must have exactly one head");
     }
 }

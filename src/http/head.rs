@@ -1,4 +1,4 @@
-//! Heads of requests: what every path requires of them, beside what hyper checks.
+//! Checks of a request's head that apply to every path, in addition to hyper's own checks.
 
 use crate::wire::host;
 use axum::extract::Request;
@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// Why a request is refused for its head alone.
+/// The reason to refuse a request for its head alone.
 fn fault(version: Version, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
     let mut hosts = headers.get_all(HOST).iter();
     let is_valid = match (hosts.next(), hosts.next()) {
@@ -30,7 +30,7 @@ fn fault(version: Version, headers: &HeaderMap) -> Option<(StatusCode, &'static 
     (!is_decoded).then_some((StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked\n"))
 }
 
-/// For every path: refuses a head that is not valid (RFC 9112 §3.2, §6.1), and ends its connection.
+/// For every path: refuses a head that is not valid (RFC 9112 §3.2, §6.1), and closes its connection.
 pub async fn check(request: Request, next: Next) -> Response {
     match fault(request.version(), request.headers()) {
         Some(fault) => {
@@ -42,8 +42,9 @@ pub async fn check(request: Request, next: Next) -> Response {
     }
 }
 
-/// For the paths of programs without a password: refuses requests that a browser sends for a page of another site. Such a page
-/// cannot read the answer, but it can see whether there is one. Any Host is fine: monitoring systems use addresses.
+/// For paths that programs use without a password: refuses requests that a browser sends for a page of another site.
+/// Such a page cannot read the answer, but it can see whether there is one. Any Host is accepted: monitoring systems
+/// use addresses.
 pub async fn refuse_cross_site(request: Request, next: Next) -> Response {
     let mut sites = request.headers().get_all("sec-fetch-site").iter();
     if sites.any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {

@@ -1,15 +1,15 @@
-//! HTTP for monitoring, orchestrators, people and backends on other machines. Built of the ecosystem's standard parts (axum,
-//! hyper, a tokio runtime of one thread), because nothing here is on the data path.
+//! HTTP for monitoring, orchestrators, people, and backends on other machines. It uses the ecosystem's standard parts
+//! (axum, hyper, a tokio runtime of one thread), because it is not on the data path.
 //!
-//! It holds an admin session with each shard ([`shards`]), which serves it as it serves the sessions of its admin socket: in
-//! its turn, with a window of unsettled publishes, and with nothing that would be faster than a publisher. A publish goes
-//! to the shard that owns the channel. Values cross as Rust types; JSON is read and written only here, at the entry point.
+//! It has an admin session with each shard ([`shards`]). A shard treats such a session like one of its admin socket: it
+//! serves it in its turn, with a window of unsettled publishes. A publish goes to the shard that owns the channel.
+//! Values cross threads as Rust types; JSON is read and written only here, at the entry point.
 //!
-//! * [`serving`] has the connections and their limits, [`places`] decides which of them are served, [`head`] checks requests.
-//! * [`shards`] is the way to the shards, [`snapshot`] has their numbers.
-//! * [`exposition`] writes the numbers for Prometheus, [`process`] reads what the system says about the process.
-//! * [`publish`] is the plain JSON entry point, [`rest`] that of Pusher's libraries; [`console`] is for people.
-//! * [`body`] reads bodies of requests.
+//! * [`serving`] has the connections and their limits, [`places`] decides which ones are served, [`head`] checks requests.
+//! * [`shards`] sends requests to the shards, [`snapshot`] has their numbers.
+//! * [`exposition`] writes the numbers for Prometheus, [`process`] reads the numbers of the process from the system.
+//! * [`publish`] is the plain JSON entry point, [`rest`] the one for Pusher's libraries; [`console`] is for people.
+//! * [`body`] reads request bodies.
 
 pub mod body;
 pub mod console;
@@ -49,23 +49,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
 
-/// What HTTP is served with.
+/// What the HTTP server needs.
 pub struct Parts {
-    /// Bound and listening.
+    /// The listener, bound and listening.
     pub listener: TcpListener,
     /// The sessions with the shards.
     pub shards: Shards,
     /// The app ID in the paths of [`rest`].
     pub app_id: String,
-    /// Where WebSocket clients connect.
+    /// Address of the WebSocket listener.
     pub listen: SocketAddr,
     /// The numbers of webhooks.
     pub webhooks: Box<dyn Fn() -> WebhookStats + Send + Sync>,
-    /// What a reload exchanges.
+    /// Settings that a reload replaces.
     pub held: Arc<Mutex<Arc<Held>>>,
 }
 
-/// Settings that a reload exchanges.
+/// Settings that a reload replaces.
 pub struct Held {
     keys: KeyRing,
     door: Door,
@@ -74,7 +74,7 @@ pub struct Held {
     publish_token: Option<Token>,
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub struct Face {
     shards: Shards,
     phase: watch::Receiver<Phase>,
@@ -85,26 +85,26 @@ pub struct Face {
     listen: SocketAddr,
     held: Arc<Mutex<Arc<Held>>>,
     readers: Mutex<Readers>,
-    /// Signatures of the requests of [`rest`].
+    /// Signatures of accepted requests of [`rest`].
     seen: Mutex<Seen>,
     /// Addresses that sent a wrong key for the console.
     tries: Mutex<Tries>,
-    /// Walks through the shards' tables on behalf of a listing.
+    /// Limits the walks through the shards' tables for listings.
     walks: Semaphore,
-    /// Listings of all channels that are not yet sent.
+    /// Limits the listings of all channels that are not yet sent.
     listings: Arc<Semaphore>,
     started: SystemTime,
     begun: Instant,
 }
 
-/// Read the bodies of requests; their buffers are used again.
+/// Readers of request bodies, whose buffers are reused.
 #[derive(Default)]
 struct Readers {
     rest: Bodies,
     members: Parser,
 }
 
-/// Serves HTTP until the end.
+/// Serves HTTP until the server ends.
 ///
 /// # Errors
 /// The listener cannot be used.
@@ -134,7 +134,7 @@ pub async fn serve(parts: Parts, phase: watch::Receiver<Phase>) -> io::Result<()
 }
 
 impl Held {
-    /// Those of a server's settings. `is_local`: only this machine can reach the listener.
+    /// Takes them from a server's settings. `is_local`: only this machine can reach the listener.
     pub fn of(live: &Live, is_local: bool) -> Held {
         Held {
             keys: KeyRing::new(&live.keys),
@@ -152,7 +152,7 @@ impl Held {
 }
 
 impl Face {
-    /// The way to the shards. Once they stop they read no publisher, so a request is refused at once.
+    /// The sessions with the shards. Shards that stop do not read publishers, so a request is then refused at once.
     fn shards(&self) -> Result<&Shards, Unavailable> {
         if *self.phase.borrow() < Phase::Stopping { Ok(&self.shards) } else { Err(Unavailable::Closed) }
     }
@@ -165,12 +165,12 @@ impl Face {
         self.snapshot.numbers(self.shards()?).await
     }
 
-    /// The settings as they are now.
+    /// The current settings.
     fn held(&self) -> Arc<Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts something.
+    /// Updates the counters.
     pub fn count(&self, count: impl FnOnce(&mut HttpCounters)) {
         count(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -198,7 +198,7 @@ fn router(face: Arc<Face>) -> Router {
         .with_state(face)
 }
 
-/// Every request: counted, and answered in time.
+/// Counts every request, and answers it within the time limit.
 async fn within_limits(State(face): State<Arc<Face>>, mut request: Request, next: Next) -> Response {
     face.count(|counters| counters.http_requests += 1);
     let rest = Rest::of(&mut request);
@@ -212,19 +212,19 @@ async fn within_limits(State(face): State<Arc<Face>>, mut request: Request, next
         counters.http_client_errors += u64::from(status.is_client_error());
         counters.http_server_errors += u64::from(status.is_server_error());
     });
-    // An unread body ends the connection, which the client must know before it sends the next request.
+    // An unread body ends the connection. The client must know that before it sends the next request.
     if rest.is_unread() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// The process lives and this thread runs. Asks no shard: a shard that does not answer is for `/ready` to tell.
+/// Answers if the process is alive and this thread runs. It asks no shard: `/ready` reports a shard that does not answer.
 async fn live() -> Response {
     ([(CACHE_CONTROL, "no-store")], "live\n").into_response()
 }
 
-/// New connections may be sent here: every shard answers, and the server is not draining.
+/// Whether new connections may be sent here: every shard answers, and the server is not draining.
 async fn ready(State(face): State<Arc<Face>>) -> Response {
     let phase = *face.phase.borrow();
     match phase {
@@ -239,7 +239,7 @@ async fn ready(State(face): State<Arc<Face>>) -> Response {
     }
 }
 
-/// For Prometheus.
+/// The numbers for Prometheus.
 async fn metrics(State(face): State<Arc<Face>>) -> Response {
     match face.numbers().await {
         Ok(numbers) => {
@@ -275,16 +275,16 @@ impl IntoResponse for Unavailable {
 /// `Content-Type` of answers for programs.
 const JSON: &str = "application/json";
 
-/// Listings of channels.
+/// Limits of channel listings.
 pub mod walk {
-    /// Channels that are asked of the shards at once.
+    /// Channels requested from the shards at once.
     pub const PAGE: usize = crate::api::operation::PAGE_MAX;
-    /// Channels in one answer.
+    /// Most channels in one answer.
     pub const CHANNELS_MAX: usize = 100_000;
-    /// Such answers that wait for their walk or for the client to read them.
+    /// Most such answers that wait for their walk, or for the client to read them.
     pub const LISTINGS_MAX: usize = 8;
 }
 
-/// From a request's head to its answer, the body included. Below the 10 s after which Prometheus ends a scrape, so that it
-/// records a 503 and not a timeout of its own; proxies wait for 60 s.
+/// Time limit from a request's head to its answer, the body included. Prometheus ends a scrape after 10 s. With a
+/// shorter limit it records a 503 instead of its own timeout. Proxies wait for 60 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);

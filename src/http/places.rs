@@ -1,6 +1,7 @@
-//! Places of HTTP connections. When the general places are taken, the keep-alive connection that was idle longest gives its
-//! place up. If none is idle, the new connection gets a reserved place, which serves only health checks, so that an
-//! orchestrator does not kill a server for its load. Addresses are not limited: an ingress is one address.
+//! Places limit the HTTP connections. When the general places are taken, the keep-alive connection that was idle
+//! longest loses its place. If none is idle, a new connection gets a reserved place, which serves only health checks.
+//! So an orchestrator does not kill a server for its load. There is no limit per address, because an ingress has a
+//! single address.
 
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
@@ -16,11 +17,11 @@ pub struct Places {
     reserved: Vec<Arc<Place>>,
 }
 
-/// A new connection's place.
+/// The place of a new connection.
 pub struct Admission {
-    /// Until [`Places::release`].
+    /// Held until [`Places::release`].
     pub place: Arc<Place>,
-    /// Whether another connection gave its place up.
+    /// Whether another connection lost its place.
     pub evicts: bool,
 }
 
@@ -33,18 +34,18 @@ pub struct Place {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Before its first head.
+    /// Before the first head.
     New,
     /// From a request's head to the end of the response's body.
     Busy,
     /// Between two requests.
     Idle,
-    /// After its last response, while the client's remaining input is dropped.
+    /// After the last response, while the client's remaining input is dropped.
     Ended,
 }
 
 impl Places {
-    /// A place for a new connection. `None`: all are taken by connections that must not be closed.
+    /// A place for a new connection. `None`: all places belong to connections that must not be closed.
     pub fn admit(&mut self) -> Option<Admission> {
         let is_general = self.general.len() < GENERAL;
         let evicts_general =
@@ -53,7 +54,7 @@ impl Places {
             return Some(admission(&mut self.general, false, evicts_general));
         }
         let is_free = self.reserved.len() < RESERVED;
-        // A health check sends its head at once, so one that is silent for longer than seven others is not a health check.
+        // A health check sends its head at once. So a connection that was silent longer than the others is not one.
         let evicts = !is_free && evict(&mut self.reserved, |stage| stage != Stage::Busy);
         (is_free || evicts).then(|| admission(&mut self.reserved, true, evicts))
     }
@@ -72,7 +73,7 @@ fn admission(places: &mut Vec<Arc<Place>>, is_reserved: bool, evicts: bool) -> A
     Admission { place, evicts }
 }
 
-/// Takes the place of the connection that has been in such a stage longest.
+/// Removes the connection that has been longest in a stage that `may` accepts. Returns false if there is none.
 fn evict(places: &mut Vec<Arc<Place>>, may: impl Fn(Stage) -> bool) -> bool {
     let state = |(at, place): (usize, &Arc<Place>)| (at, *place.state());
     let candidates = places.iter().enumerate().map(state).filter(|(_, (stage, _))| may(*stage));
@@ -92,18 +93,18 @@ impl Place {
         self.state().0 == Stage::New
     }
 
-    /// Returns when the connection must end because its place was given to another one.
+    /// Returns when the connection must end because it lost its place to another connection.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
     }
 
-    /// A request has come.
+    /// A request has arrived.
     pub fn answer(self: Arc<Place>) -> Answering {
         self.enter(Stage::Busy);
         Answering(self)
     }
 
-    /// The last response is written.
+    /// The last response has been written.
     pub fn end(&self) {
         self.enter(Stage::Ended);
     }
@@ -117,11 +118,11 @@ impl Place {
     }
 }
 
-/// A request in progress. The connection is idle once this is dropped.
+/// A request in progress. When this is dropped, the connection is idle.
 pub struct Answering(Arc<Place>);
 
 impl Answering {
-    /// The body of the response, which carries this to its end.
+    /// Attaches this to the body of the response, whose end drops it.
     pub fn with<B>(self, body: B) -> Answer<B> {
         Answer { body, _answering: self }
     }
@@ -159,9 +160,9 @@ impl<B: Body + Unpin> Body for Answer<B> {
     }
 }
 
-/// Places for every path.
+/// Places for all paths.
 pub const GENERAL: usize = 256;
-/// Places for health checks alone.
+/// Places for health checks only.
 pub const RESERVED: usize = 8;
 
 #[cfg(test)]
@@ -190,7 +191,7 @@ mod tests {
         let admission = places.admit().expect("a place");
         assert!(admission.evicts && !admission.place.is_reserved());
         assert!(is_evicted(&general[2]));
-        assert!(general.iter().all(|place| !is_evicted(place)), "no other one");
+        assert!(general.iter().all(|place| !is_evicted(place)), "only one connection is evicted");
         places.release(&general[2]);
         assert_eq!(places.general.len(), GENERAL, "an evicted connection has no place to release");
         drop(busy);

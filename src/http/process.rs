@@ -1,21 +1,21 @@
-//! What the system says of this process (proc(5)).
+//! Numbers about this process from the system (proc(5)).
 
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The process in numbers; `None`: the system does not tell.
+/// The numbers of the process; `None`: the system does not provide it.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
-    /// Since the Unix epoch.
+    /// Start time in seconds since the Unix epoch.
     pub start_time_s: f64,
-    /// Resident memory.
+    /// Bytes of resident memory.
     pub resident_bytes: Option<u64>,
-    /// User and system time of all threads.
+    /// User and system time of all threads in seconds.
     pub cpu_s: Option<f64>,
-    /// Open descriptors.
+    /// Number of open descriptors.
     pub open_fds: Option<u64>,
-    /// Their limit.
+    /// Limit of open descriptors.
     pub max_fds: Option<u64>,
 }
 
@@ -39,8 +39,8 @@ fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Since Linux 6.2 the directory's size is the number of its entries. Where it is not, nothing is said: to read through a
-/// million of them at every scrape would keep this thread from everything else.
+/// Since Linux 6.2 the size of the directory is the number of its entries. Older systems give no number: reading a
+/// million entries at every scrape would block this thread.
 fn open_fds() -> Option<u64> {
     fs::metadata("/proc/self/fd").ok().map(|directory| directory.len()).filter(|count| *count > 0)
 }

@@ -1,7 +1,8 @@
-//! `POST /publish`: the admin command `publish` over HTTP. The body is the request without `command`, the answer is the reply.
+//! `POST /publish`: the admin command `publish` over HTTP. The body is the request without `command`; the answer is the
+//! reply.
 //!
-//! Access needs the token of `--publish-token-file`. HTTP has no TLS here, so a token is accepted only from loopback, and not
-//! from a proxy on this machine.
+//! Access needs the token of `--publish-token-file`. This HTTP listener has no TLS, so it accepts a token only from
+//! loopback, and not through a proxy on this machine.
 
 use super::body::{self, Unread};
 use super::serving::Peer;
@@ -21,11 +22,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// A digest of the token. Comparing digests takes a time that says nothing about the token.
+/// A digest of the token. The time to compare digests does not depend on the token.
 pub struct Token(Vec<u8>);
 
 impl Token {
-    /// That of a token file.
+    /// The digest of the token in a token file.
     pub fn of(key: &AccessKey) -> Token {
         Token(digest(key.secret.as_bytes()).finalize().into_bytes().to_vec())
     }
@@ -44,9 +45,9 @@ fn digest(token: &[u8]) -> Hmac<Sha256> {
 #[derive(Debug)]
 struct Refused {
     status: StatusCode,
-    /// For programs.
+    /// The code, for programs.
     code: &'static str,
-    /// For people.
+    /// The text, for people.
     error: Cow<'static, str>,
 }
 
@@ -98,12 +99,12 @@ fn judge(token: Option<&Token>, from: Option<IpAddr>, headers: &HeaderMap) -> Re
     }
 }
 
-/// Whether a proxy says that it forwards the request.
+/// Whether a header shows that a proxy forwards the request.
 fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name == FORWARDED || name == VIA || name.as_str().starts_with("x-forwarded-"))
 }
 
-/// The token of the only `Authorization`. The scheme's case does not matter (RFC 9110 §11.1).
+/// The token of the only `Authorization` header. The scheme's case does not matter (RFC 9110 §11.1).
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else { return None };
@@ -111,7 +112,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
-/// A line of the admin socket, with a status.
+/// A reply line of the admin socket as a response with this status.
 fn respond(id: &str, answer: Result<u64, Refused>) -> Response {
     let mut line = Vec::new();
     let status = match answer {

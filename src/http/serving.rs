@@ -1,5 +1,5 @@
-//! HTTP connections: how many, how long they may take, and how they end. [`places`](super::places) says which connection gets
-//! a place, and which one must give its place up.
+//! HTTP connections: their number, time limits, and end. [`places`](super::places) decides which connection gets a
+//! place, and which one loses its place.
 
 use super::Face;
 use super::places::{Admission, Place, Places};
@@ -32,7 +32,7 @@ use tokio::time::{sleep, timeout};
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Accepts until the server ends; then waits briefly for the requests in progress.
+/// Accepts connections until the server ends; then waits briefly for the requests in progress.
 pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase: watch::Receiver<Phase>) {
     let mut connections = JoinSet::new();
     let mut places = Places::default();
@@ -56,13 +56,13 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase
                     });
                     let served = connection(stream, Peer(peer.ip()), place, face.clone(), router.clone(), phase.clone());
                     connections.spawn(served);
-                    // The connection reads its first bytes before many more are accepted and compete for its place.
+                    // Lets the connection read its first bytes before many more are accepted and compete for its place.
                     yield_now().await;
                 }
                 Err(error) => {
                     face.count(|counters| counters.http_accept_errors += 1);
                     tracing::warn!(%error, "cannot accept an HTTP connection");
-                    // The usual cause is a lack of descriptors, which lasts for a while.
+                    // The usual cause is a lack of descriptors, which may last for a while.
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -72,11 +72,11 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>, router: Router, phase
     }
     drop(listener);
     let all_over = async { while connections.join_next().await.is_some() {} };
-    // Clients that read their response too slowly are cut off.
+    // The system closes connections of clients that read too slowly.
     let _ = timeout(END_GRACE, all_over).await;
 }
 
-/// Serves a connection to its end, and returns its place.
+/// Serves a connection to its end, and releases its place.
 async fn connection(
     stream: TcpStream,
     peer: Peer,
@@ -85,9 +85,9 @@ async fn connection(
     router: Router,
     mut phase: watch::Receiver<Phase>,
 ) -> Arc<Place> {
-    // Without it, a response is sometimes 40 ms late.
+    // Without this option, a response is sometimes 40 ms late.
     let _ = stream.set_nodelay(true);
-    // hyper does not limit the time that a client takes to read.
+    // hyper does not limit the time for which a client may fail to read.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(READER_TIMEOUT));
     let mut server_ends = pin!(async move {
         let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
@@ -105,7 +105,7 @@ async fn connection(
             service_fn(|request| respond(request, peer, place.clone(), face.clone(), router.clone())),
         );
     tokio::select! {
-        // First: what has arrived counts, even if a deadline has passed meanwhile.
+        // Polled first: a request that has arrived is served even if a deadline has passed.
         biased;
         _ = &mut connection => {
             place.end();
@@ -122,14 +122,14 @@ async fn connection(
         () = &mut server_ends => {}
     }
     if !place.awaits_first_head() {
-        // Closes an idle connection at once, and another one after its response.
+        // Closes an idle connection at once, otherwise after its response.
         Pin::new(&mut connection).graceful_shutdown();
         let _ = connection.await;
     }
     place
 }
 
-/// Answers a request. A reserved place is for one request to [`HEALTH_PATHS`].
+/// Answers a request. A reserved place serves one request, to one of the [`HEALTH_PATHS`].
 async fn respond(
     mut request: Request<Incoming>,
     peer: Peer,
@@ -163,8 +163,8 @@ async fn first_head_is_overdue(place: &Place) {
     }
 }
 
-/// Reads and drops what the client still sends. Closing a socket with unread input resets the connection, and a reset can
-/// destroy a response that the client has not read: an upload would end in "broken pipe" instead of its 413.
+/// Reads and drops the client's remaining input. Closing a socket with unread input resets the connection, and a reset
+/// can destroy a response that the client has not read: an upload would end in "broken pipe" instead of its 413.
 async fn linger(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     let drop_input = async {
@@ -180,7 +180,7 @@ async fn linger(mut stream: TcpStream) {
     let _ = timeout(LINGER_TIMEOUT, drop_input).await;
 }
 
-/// Beyond all places: a 503, as far as the socket takes it at once.
+/// Answers a connection without a place with 503, if the socket takes the answer at once.
 fn refuse(stream: TcpStream) {
     let Ok(mut stream) = stream.into_std() else { return };
     let date = httpdate::fmt_http_date(SystemTime::now());
@@ -197,31 +197,31 @@ fn refuse(stream: TcpStream) {
 /// The paths that reserved places serve.
 const HEALTH_PATHS: [&str; 2] = ["/live", "/ready"];
 const REFUSAL: &str = "too many HTTP connections\n";
-/// Bytes of a request's head.
+/// Most bytes of a request's head.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Header fields of a request.
+/// Most header fields of a request.
 const HEADERS_MAX: usize = 64;
 
-/// Tasks of connections: those with a place, and those that have lost theirs and still write their last response.
+/// Tasks of connections: those with a place, and those that lost it and still write their last response.
 pub const TASKS_MAX: usize = super::places::GENERAL + super::places::RESERVED + 16;
 
-/// From accept to the end of the first head. Clients send it at once; the probes of orchestrators and load balancers wait for
-/// their answer for 1 s (kubelet) to 5 s (AWS ALB), HAProxy's check for 2 s. Browsers also open connections in advance and
-/// open another one if such a connection is closed.
+/// From accept to the end of the first head. Clients send it at once. Probes wait for their answer for 1 s (kubelet), 2 s
+/// (HAProxy) or 5 s (AWS ALB). Browsers also open connections in advance, and open another one if such a connection is
+/// closed.
 const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the end of a response to the end of the next head. A server that closes first can meet a request on its way, which
-/// proxies answer with 502. So this is longer than what clients keep idle connections for: nginx and AWS ALB 60 s, Go 90 s,
-/// Firefox 115 s, Azure 240 s, Chrome and Prometheus 300 s, Google Cloud's load balancers 600 s. It may be long because an
-/// idle connection gives up its place when another one needs it.
+/// From the end of a response to the end of the next head. If the server closes first, the client's next request may
+/// already be under way, and proxies answer it with 502. So this is longer than clients keep idle connections: nginx
+/// and AWS ALB 60 s, Go 90 s, Firefox 115 s, Azure 240 s, Chrome and Prometheus 300 s, Google Cloud's load balancers
+/// 600 s. It may be long, because an idle connection loses its place when another one needs it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
-/// How long a response may stay unacknowledged by the client's system. Below the 60 s after which nginx and AWS ALB give up
-/// a request, so that connections of dead proxies do not outlive their requests.
+/// How long a response may stay unacknowledged by the client's system. nginx and AWS ALB give up a request after 60 s.
+/// This is shorter, so that connections of dead proxies do not outlive their requests.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time and bytes of [`linger`]: enough for an upload of 1 MiB, the longest body there is, at 1 Mbit/s. The client decides how
-/// long it sends, so both are bounded; the place is given up as soon as another connection needs it.
+/// Time and byte limits of [`linger`]: enough for an upload of 1 MiB, the longest body, at 1 Mbit/s. Without limits the
+/// client would decide how long it sends. The place is released as soon as another connection needs it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LINGER_BUFFER_BYTES: usize = 16 * 1024;
-/// For the requests in progress when the server has stopped.
+/// Time for the requests in progress after the server has stopped.
 const END_GRACE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! The way to the shards: a session with each, so that a publish goes to the shard that owns its channel.
+//! Sends requests to the shards: a session with each, so that a publish goes to the shard that owns its channel.
 
 use crate::admin::link::{Asked, Link, Opener, Outlet, Said};
 use crate::api::{Command, Publish, Refusal, Reply, Request, Route};
@@ -19,12 +19,12 @@ struct Inner {
     placement: Placement,
 }
 
-/// Why a request did not reach the shards. Nothing of it was done.
+/// Why a request did not reach the shards. No part of it was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Too much is outstanding with a shard: [`REQUESTS_MAX`] or [`BYTES_MAX`].
+    /// Too many requests are outstanding with a shard: [`REQUESTS_MAX`] or [`BYTES_MAX`].
     Overloaded,
-    /// The shards have ended, or are about to.
+    /// The shards have ended, or are about to end.
     Closed,
 }
 
@@ -36,9 +36,9 @@ struct Line {
 
 #[derive(Default)]
 struct Outstanding {
-    /// Requests without reply, oldest first.
+    /// Requests without a reply, oldest first.
     waiting: VecDeque<Waiting>,
-    /// Bytes of them.
+    /// Their bytes.
     bytes: usize,
     is_closed: bool,
 }
@@ -48,11 +48,11 @@ struct Waiting {
     reply: oneshot::Sender<Result<Reply, Refusal>>,
 }
 
-/// The reply to a request, to come.
+/// The future reply to a request.
 struct Pending(oneshot::Receiver<Result<Reply, Refusal>>);
 
 impl Shards {
-    /// Opens the sessions, and starts a task for the replies of each. Called on the runtime.
+    /// Opens the sessions, and starts a task for the replies of each. Must be called on the runtime.
     pub fn open(opener: &Opener, placement: Placement) -> io::Result<Shards> {
         let lines = (0..placement.shards()).map(|shard| {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -67,7 +67,7 @@ impl Shards {
         }
     }
 
-    /// Asks one shard: the owner of the channel that the request is about, or the first.
+    /// Asks one shard: the owner of the request's channel, or the first shard.
     pub async fn ask(&self, request: Request) -> Result<Result<Reply, Refusal>, Unavailable> {
         let shard = match request.route() {
             Ok(Route::Owner(channel)) => self.owner(channel),
@@ -79,7 +79,7 @@ impl Shards {
         pending.0.await.map_err(|_| Unavailable::Closed)
     }
 
-    /// Publishes all of these messages, or none. Returns how many subscribers they go to.
+    /// Publishes all of these messages, or none. Returns the number of their subscribers.
     pub async fn publish(&self, messages: Vec<Publish<'static>>) -> Result<u64, Unavailable> {
         let asked = messages.into_iter().flat_map(|message| self.by_owner(message)).collect();
         let mut sum = 0;
@@ -92,7 +92,7 @@ impl Shards {
         Ok(sum)
     }
 
-    /// A message for each shard that owns some of its channels.
+    /// One message for each shard that owns some of the channels.
     fn by_owner(&self, message: Publish<'static>) -> Vec<(ShardId, Asked)> {
         let Publish { channels, event, data, exclude } = message;
         let mut by_owner = BTreeMap::<ShardId, Publish<'static>>::new();
@@ -116,7 +116,7 @@ impl Shards {
         Channel::parse(channel).map_or(0, |channel| placement.owner(placement.hash(channel)))
     }
 
-    /// Sends all of these requests, or none: there must be room for them on every shard that they go to.
+    /// Sends all of these requests, or none: every shard concerned must have room.
     fn send(&self, requests: Vec<(ShardId, Asked)>) -> Result<Vec<Pending>, Unavailable> {
         let mut counts = BTreeMap::<ShardId, usize>::new();
         requests.iter().for_each(|(shard, _)| *counts.entry(*shard).or_default() += 1);
@@ -140,7 +140,7 @@ impl Shards {
                 outstanding.waiting.push_back(Waiting { bytes: asked.bytes, reply: sender });
             }
             pending.push(Pending(receiver));
-            // A shard that has ended closes the session: its requests are refused then.
+            // A shard that has ended closes the session, and its requests are refused.
             self.0.lines[usize::from(shard)].link.send(asked);
         }
         for shard in reserved.into_keys() {
@@ -160,7 +160,7 @@ fn lock(outstanding: &Mutex<Outstanding>) -> MutexGuard<'_, Outstanding> {
     outstanding.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The shard's way back: one message a turn.
+/// Takes the output of a shard: one message per turn.
 struct Replies(mpsc::UnboundedSender<Vec<Said>>);
 
 impl Outlet for Replies {
@@ -168,7 +168,7 @@ impl Outlet for Replies {
         self.0.send(said).is_ok()
     }
 
-    /// Requests are bounded, and their replies with them.
+    /// Requests are bounded, and so are their replies.
     fn has_room(&self) -> bool {
         true
     }
@@ -183,7 +183,7 @@ async fn distribute(mut replies: mpsc::UnboundedReceiver<Vec<Said>>, outstanding
                 && let Some(Waiting { bytes, reply: waiting }) = outstanding.waiting.pop_front()
             {
                 outstanding.bytes -= bytes;
-                // Refused where the task has stopped waiting; what it asked for is done all the same.
+                // Sending fails if the task no longer waits; the request was executed all the same.
                 let _ = waiting.send(reply);
             }
         }
@@ -193,11 +193,11 @@ async fn distribute(mut replies: mpsc::UnboundedReceiver<Vec<Said>>, outstanding
     outstanding.waiting.clear();
 }
 
-/// Requests that may be outstanding with one shard. HTTP connections have one each, a batch of events up to ten.
+/// Most outstanding requests per shard. An HTTP connection has one, a batch of events up to ten.
 pub const REQUESTS_MAX: usize = 1024;
-/// Bytes of requests that may be outstanding with one shard before the next is refused.
+/// Bytes of outstanding requests per shard from which the next one is refused.
 pub const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What a request costs beside its event and data, roughly.
+/// Approximate memory of a request in addition to its event and data.
 const OVERHEAD_BYTES: usize = 128;
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
         Publish { channels, event: "e".into(), data: Some(data.to_owned().into()), exclude: None }
     }
 
-    /// Answers each request that waits: a publish with the number of its channels. Returns the channels.
+    /// Answers each waiting request: a publish with the number of its channels. Returns the channels.
     fn answer(seat: &mut Seat) -> Vec<String> {
         let mut told = Vec::new();
         while let Ok(Asked { command, .. }) = seat.receive() {
@@ -294,7 +294,7 @@ mod tests {
             };
             let pending = send(&vec![ours; REQUESTS_MAX]).expect("room");
             assert_eq!(send(&[other, ours]).err(), Some(Unavailable::Overloaded));
-            assert!(!seats[1].has_request(), "the other shard has room, and got nothing");
+            assert!(!seats[1].has_request(), "the other shard has room, but must receive nothing");
             assert!(send(&[other]).is_ok());
             drop(pending);
         });

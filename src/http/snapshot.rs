@@ -1,4 +1,4 @@
-//! The shards' numbers, asked for at most every so often, however many requests want them.
+//! The shards' numbers, requested at most once per [`AGE_MAX`], however many requests need them.
 
 use super::shards::{Shards, Unavailable};
 use crate::api::Reply;
@@ -9,24 +9,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// What `stats` answers.
+/// The reply to `stats`.
 #[derive(Debug)]
 pub struct Numbers {
-    /// When they came: rates are what changed between two snapshots, by the time between them.
+    /// Time of the reply. A rate is the difference of two snapshots, divided by the time between them.
     pub taken: Instant,
-    /// The sums, by name.
+    /// The totals, by name.
     pub stats: HashMap<String, u64>,
-    /// Each shard's.
+    /// The numbers of each shard.
     pub shards: Vec<HashMap<String, u64>>,
 }
 
-/// The latest numbers. To count what is held, shards walk their tables: a flood of requests to `/ready` or `/metrics` makes
-/// them do that no more than once in [`AGE_MAX`].
+/// The latest numbers. Shards walk their tables to compute them, so even many requests to `/ready` or `/metrics` cause
+/// only one walk per [`AGE_MAX`].
 #[derive(Default)]
 pub struct Snapshot(Mutex<Option<Arc<Numbers>>>);
 
 impl Snapshot {
-    /// The numbers, at most [`AGE_MAX`] old. Requests that come while they are being fetched wait for the same.
+    /// The numbers, at most [`AGE_MAX`] old. Requests that arrive during a fetch share its result.
     pub async fn numbers(&self, shards: &Shards) -> Result<Arc<Numbers>, Unavailable> {
         let mut latest = self.0.lock().await;
         if let Some(numbers) = &*latest
@@ -45,5 +45,5 @@ impl Snapshot {
     }
 }
 
-/// Scrapes come every few seconds, readiness probes likewise.
+/// Scrapes and readiness probes are usually several seconds apart.
 pub const AGE_MAX: Duration = Duration::from_millis(500);

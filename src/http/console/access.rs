@@ -1,12 +1,12 @@
 //! Access to the data of the console.
 //!
-//! Without a key this machine is trusted, but a browser on it obeys any page that it shows. So a request must use a loopback
-//! name (DNS rebinding shows the attacker's name in `Host`), must not come from another page (`Origin`, `Sec-Fetch-Site`),
-//! and must carry a custom header, which a page cannot send to another origin without permission. With a key, a browser
-//! adds nothing by itself: the page sends the key in each request.
+//! Without a key the console trusts this machine. But a browser on it sends requests for any page that it shows. So a
+//! request must use a loopback name (DNS rebinding puts the attacker's name into `Host`), must not come from another
+//! page (`Origin`, `Sec-Fetch-Site`), and must carry a custom header, which a page cannot send to another origin
+//! without permission. Browsers do not send a key by themselves: the console's page adds it to each request.
 //!
-//! An address may try ten wrong keys at once, then one per second; a right key does not count. While an address is over the
-//! limit, a right key is refused too, or the limit would slow down the answers and not the guesses.
+//! An address may try ten wrong keys at once, then one per second; a right key does not count. While an address is over
+//! the limit, a right key is refused too. Otherwise an attacker could still test keys at full speed.
 
 use super::super::Face;
 use super::super::serving::Peer;
@@ -27,11 +27,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
-/// The rules in force.
+/// The access rules of the console.
 pub enum Door {
     /// The console is off; the reason, for people.
     Closed(&'static str),
-    /// For this machine.
+    /// Only for clients on this machine.
     Local,
     /// For clients that send the key with this digest.
     Keyed(Bytes),
@@ -107,7 +107,8 @@ impl Door {
     }
 }
 
-/// Passes requests for data on, or refuses them. Behind a trusted proxy the peer becomes the address that the proxy names.
+/// Lets requests for data pass, or refuses them. Behind a trusted proxy the peer becomes the address that the proxy
+/// names.
 pub async fn admit(State(face): State<Arc<Face>>, mut request: Request, next: Next) -> Response {
     let held = face.held();
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
@@ -137,7 +138,7 @@ pub async fn admit(State(face): State<Arc<Face>>, mut request: Request, next: Ne
 pub struct Tries(HashMap<Address, Bucket>);
 
 impl Tries {
-    /// Whether a key of this address is checked.
+    /// Whether the address may try a key.
     fn may(&self, from: IpAddr, now: u32) -> Result<(), Refused> {
         match self.0.get(&Address::of(from)) {
             Some(bucket) if !{ *bucket }.take_one(rate(), now) => Err(too_many()),
@@ -167,12 +168,12 @@ fn too_many() -> Refused {
     )
 }
 
-/// One a second.
+/// One try per second.
 fn rate() -> Rate {
     Rate::new(1, 0)
 }
 
-/// Keys are compared by their digests, in constant time.
+/// The digest of a key. Comparing digests takes constant time.
 fn digest(key: &[u8]) -> Hmac<Sha256> {
     let keyed = Hmac::<Sha256>::new_from_slice(b"corecast console");
     keyed.expect("HMAC takes keys of every length (RFC 2104)").chain_update(key)
@@ -182,8 +183,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether another page sent it. Browsers say so in `Sec-Fetch-Site` where they trust the connection, which outweighs `Host`,
-/// because a proxy may have changed that. Without a key both must agree.
+/// Whether another page sent the request. If browsers trust the connection they send `Sec-Fetch-Site`, which has
+/// priority over `Host`, because a proxy may change `Host`. Without a key both must agree.
 fn is_foreign(headers: &HeaderMap, host: &str, has_key: bool) -> bool {
     match text(headers, "sec-fetch-site") {
         Some("same-origin") if has_key => return false,
@@ -210,7 +211,7 @@ fn is_loopback(host: &str) -> bool {
 
 /// The header that each request must carry.
 pub const MARK: &str = "corecast-console";
-/// Addresses that are counted.
+/// Most addresses that are counted.
 const ADDRESSES_MAX: usize = 1024;
 const _: () = assert!(TICKS_PER_S == 10, "`admit` counts in tenths of a second");
 
@@ -315,12 +316,12 @@ mod tests {
         };
         assert!((0..10).all(|_| judge("wrong", guesser, 0) == "key_invalid"));
         assert_eq!(judge("wrong", guesser, 0), "too_many_tries");
-        assert_eq!(judge("a-key-of-some-length", guesser, 9), "too_many_tries", "not even checked");
+        assert_eq!(judge("a-key-of-some-length", guesser, 9), "too_many_tries", "the key is not checked");
         assert_eq!(judge("a-key-of-some-length", other, 9), "ok");
         assert_eq!(judge("wrong", guesser, 10), "key_invalid");
         assert_eq!(judge("wrong", guesser, 10), "too_many_tries");
         assert_eq!(judge("a-key-of-some-length", guesser, 20), "ok");
-        assert_eq!(judge("wrong", guesser, 20), "key_invalid", "a right key costs nothing");
+        assert_eq!(judge("wrong", guesser, 20), "key_invalid", "a right key does not count");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The data that the console's page shows, as JSON, at `/console/api/…`.
 //!
-//! Numbers come from the snapshot that monitoring shares; lists are walked a page at a time, by one request at a time, and
-//! no further than 32 pages: a search through a million entries returns a cursor. Every refusal is
-//! `{"code":"…","error":"…"}`, with the codes of the admin socket.
+//! Numbers come from the snapshot that monitoring uses too. Lists are read page by page, by one request at a time, and
+//! at most 32 pages: a search through a million entries returns a cursor. Every refusal is `{"code":"…","error":"…"}`,
+//! with the codes of the admin socket.
 
 use super::super::body::{self, Unread};
 use super::super::process::Process;
@@ -29,16 +29,16 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Refused {
     status: StatusCode,
-    /// For programs.
+    /// The code, for programs.
     pub code: &'static str,
-    /// For people.
+    /// The text, for people.
     error: Cow<'static, str>,
 }
 
 type Answer = Result<Value, Refused>;
 
-/// `GET /info`: what does not change from second to second. `origin` is where the page is from, so that it can be told
-/// whether the server would let it connect.
+/// `GET /info`: values that rarely change. `origin` is the page's origin; the answer says whether the server would let it
+/// connect.
 pub async fn info(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
     let answer = async {
         let shards = face.numbers().await?.shards.len();
@@ -58,8 +58,8 @@ pub async fn info(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> R
     respond(answer.await)
 }
 
-/// `GET /stats`: all sums, some numbers of each shard, and the process. `at_ms` is when the shards were asked, by a clock that
-/// does not jump: rates are what changed between two answers by the time between them.
+/// `GET /stats`: all totals, some numbers of each shard, and the process. `at_ms` is the time of the numbers, by a
+/// monotonic clock. A rate is the difference of two answers, divided by the time between them.
 pub async fn stats(State(face): State<Arc<Face>>) -> Response {
     let answer = async {
         let numbers = face.numbers().await?;
@@ -83,13 +83,14 @@ pub async fn stats(State(face): State<Arc<Face>>) -> Response {
     respond(answer.await)
 }
 
-/// `GET /busiest`: `at_ms` is when they were reported, by the clock of [`stats`]: `messages` only grow while a channel lives.
+/// `GET /busiest`: `at_ms` is the time of the report, by the clock of [`stats`]. `messages` never decreases while a
+/// channel is in use.
 pub async fn busiest(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
     let answer = async {
         let parameters = Parameters::of(query);
         parameters.check(declaration("busiest")?, &[])?;
         let request = api::Request::read("busiest", &parameters)?;
-        // It walks through the tables, too.
+        // A survey walks the shards' tables too, so it waits for its turn.
         let _walk = face.walks.acquire().await;
         let mut reply = object(&ask(&face, request).await?);
         reply.insert("at_ms".into(), (face.begun.elapsed().as_millis() as u64).into());
@@ -98,8 +99,8 @@ pub async fn busiest(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -
     respond(answer.await)
 }
 
-/// `GET /LIST`: a list of the admin socket, with its members as parameters. `contains` searches the texts of each row, in
-/// either case.
+/// `GET /LIST`: a list of the admin socket, with its members as parameters. `contains` searches the texts of each row,
+/// ignoring case.
 pub async fn list(State(face): State<Arc<Face>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
     let Ok(operation) = declaration(&name) else { return unknown().await.into_response() };
     if columns(operation.name).is_none() {
@@ -108,18 +109,18 @@ pub async fn list(State(face): State<Arc<Face>>, Path(name): Path<String>, RawQu
     respond(walk_pages(&face, operation, &Parameters::of(query)).await)
 }
 
-/// At least `limit` rows, unless there are no more, the walk was long enough or nothing was searched for; `next` says
-/// where to go on. The rest of a page may come on top: a cursor cannot point into the middle of one.
+/// At least `limit` rows, unless the list ends, the walk gets too long or there is no search. `next` is the cursor for
+/// more. The answer may exceed `limit` by the rest of a page, because a cursor cannot point into a page.
 async fn walk_pages(face: &Face, operation: &Declaration, parameters: &Parameters) -> Answer {
     parameters.check(operation, &["contains"])?;
     let limit = integer(Member::of("limit", parameters), 1..=walk::PAGE)?.unwrap_or(LIMIT_DEFAULT);
     let contains = parameters.get("contains").unwrap_or_default().to_ascii_lowercase();
     let mut after = parameters.get("after").map(str::to_owned);
     let (mut rows, mut searched) = (Vec::new(), 0);
-    // One walk through the tables at a time, so that publishers never wait behind several.
+    // Only one walk through the tables at a time, so that publishers wait for at most one.
     let _walk = face.walks.acquire().await;
     for _ in 0..PAGES_MAX {
-        // Of pages that are not searched, no more than is missing is asked for.
+        // Without a search, pages hold no more rows than are missing.
         let page = if contains.is_empty() { limit - rows.len() } else { walk::PAGE };
         let request = api::Request::read(operation.name, &parameters.page(page, after.as_deref()))?;
         let reply = ask(face, request).await?;
@@ -173,10 +174,10 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
             Command::Request(_) => return Err(Unavailable::Closed.into()),
         };
         let channels = publish.channels.join(" ");
-        // Checked: it stands between quotes as it was written.
+        // Checked above, so it can be put between quotes as it was written.
         let event: String = serde_json::from_str(&format!("\"{}\"", publish.event)).unwrap_or_default();
         let subscribers = face.shards()?.publish(vec![publish]).await?;
-        // Channels are legal by now, but an event may have any name.
+        // Channel names are legal here, but an event may have any name.
         tracing::info!(from, channel = %channels, ?event, "published over the console");
         face.count(|counters| counters.http_publishes += 1);
         Ok(json!({"subscribers": subscribers}))
@@ -184,7 +185,7 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
     respond(answer.await)
 }
 
-/// `POST /sign`: what lets a connection subscribe to a private channel, by the server's first key.
+/// `POST /sign`: the signature that a connection needs for a private channel, by the server's first key.
 pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
     let from = peer(&request);
     let answer = async {
@@ -215,7 +216,7 @@ pub async fn wrong_method() -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "that path takes another method")
 }
 
-/// The query of a request; of two parameters with one name, the first.
+/// The query of a request. If several parameters have the same name, the first one counts.
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
@@ -236,7 +237,7 @@ impl Parameters {
         }
     }
 
-    /// The same for one page.
+    /// The same check for the parameters of a page.
     fn page(&self, limit: usize, after: Option<&str>) -> Parameters {
         let kept = self.0.iter().filter(|(name, _)| name != "limit" && name != "after").cloned();
         let after = after.map(|after| ("after".to_owned(), after.to_owned()));
@@ -255,7 +256,7 @@ async fn ask(face: &Face, request: api::Request) -> Result<Reply, Refused> {
     Ok(face.shards()?.ask(request).await??)
 }
 
-/// The members of a reply.
+/// The reply as a JSON object.
 fn object(reply: &Reply) -> Map<String, Value> {
     match serde_json::to_value(reply) {
         Ok(Value::Object(members)) => members,
@@ -263,7 +264,7 @@ fn object(reply: &Reply) -> Map<String, Value> {
     }
 }
 
-/// The body of a request that says that it is JSON: forms of other pages cannot.
+/// The body of a request that declares JSON. Forms of other pages cannot declare it.
 async fn json_body(request: Request) -> Result<hyper::body::Bytes, Refused> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(JSON)) {
@@ -276,7 +277,7 @@ async fn json_body(request: Request) -> Result<hyper::body::Bytes, Refused> {
     })
 }
 
-/// The members of a body that are strings.
+/// The string members of a body.
 fn strings<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[String; N], Refused> {
     let text = std::str::from_utf8(body).map_err(|_| malformed("the body is not valid UTF-8"))?;
     let mut reader = Reader::default();
@@ -306,7 +307,7 @@ fn respond(answer: Answer) -> Response {
 }
 
 impl Refused {
-    /// One with this status and code.
+    /// A refusal with this status and code.
     pub fn new(status: StatusCode, code: &'static str, error: impl Into<Cow<'static, str>>) -> Refused {
         Refused { status, code, error: error.into() }
     }
@@ -345,7 +346,7 @@ impl IntoResponse for Refused {
     }
 }
 
-/// What the console shows of each shard: its answer is small with 256 of them, too.
+/// The numbers of each shard that the console shows. They are few, so that the answer is small even for 256 shards.
 const SHARD_NUMBERS: [&str; 11] = [
     "connections",
     "subscriptions",
@@ -359,7 +360,7 @@ const SHARD_NUMBERS: [&str; 11] = [
     "turns",
     "turn_us_sum",
 ];
-/// Entries of an answer where nothing else is asked for.
+/// Entries of an answer if no limit is given.
 const LIMIT_DEFAULT: usize = 50;
-/// Pages of one walk: tens of milliseconds of the shards' time, in parts of about one.
+/// Most pages of one walk: tens of milliseconds of the shards' time, in parts of about one.
 const PAGES_MAX: usize = 32;

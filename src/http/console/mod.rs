@@ -1,8 +1,8 @@
 //! The console: a page for people at `/console`, and its data at `/console/api/…`.
 //!
-//! The page is the files of `page/`, compiled in: no build step, nothing from other origins, and a policy that holds the
-//! browser to that. It holds no secret and is served to every client; [`access`] decides who may use the data, [`data`]
-//! answers.
+//! The page consists of the files in `page/`, compiled in. It has no build step and loads nothing from other origins,
+//! which its policy enforces. It contains no secret and is served to every client. [`access`] decides who may use the
+//! data, and [`data`] answers.
 
 pub mod access;
 pub mod data;
@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::sync::Arc;
 
-/// What there is below `/console`.
+/// The routes below `/console`.
 pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
     let api = Router::new()
         .route("/info", get(data::info))
@@ -42,7 +42,7 @@ pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
     page.nest("/console/api", api).layer(middleware::map_response(guarded))
 }
 
-/// No page while the console is off.
+/// The page; 404 while the console is off.
 async fn if_open(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
     match face.held().door.closed() {
         Some(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
@@ -62,7 +62,7 @@ async fn index() -> Response {
     asset("index.html")
 }
 
-/// The page names its files from `/console`.
+/// The page, whose links are relative to `/console`.
 async fn to_index() -> Response {
     (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "../console")]).into_response()
 }
@@ -73,7 +73,7 @@ async fn file(Path(name): Path<String>) -> Response {
 
 fn asset(name: &str) -> Response {
     match ASSETS.iter().find(|asset| asset.name == name) {
-        // Validated each time: a new server may have a new page, and it is small.
+        // Revalidated each time: a new server may have a new page, and the page is small.
         Some(asset) => ([(CONTENT_TYPE, asset.kind), (CACHE_CONTROL, "no-cache")], asset.text).into_response(),
         None => (StatusCode::NOT_FOUND, "the console has no such file\n").into_response(),
     }
@@ -113,7 +113,7 @@ static ASSETS: [Asset; 13] = assets! {
     "debug.js": JS,
 };
 
-/// `connect-src` is wider than the rest: the debug panel connects to any WebSocket server that it is told.
+/// `connect-src` is wider than the rest: the debug panel connects to any WebSocket server that the user names.
 const GUARDS: [(HeaderName, &str); 6] = [
     (
         CONTENT_SECURITY_POLICY,

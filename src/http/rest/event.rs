@@ -1,4 +1,4 @@
-//! Events as Pusher's libraries send them → messages that may be published. Pure.
+//! Converts events of Pusher's libraries to messages that may be published. Pure.
 
 use super::Refused;
 use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
@@ -7,35 +7,35 @@ use crate::protocol::json::{Document, JsonString, Members, Reader, Value};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
-/// What `POST /events` holds, and each element of a batch. Members that it does not know are ignored: libraries add some.
+/// The body of `POST /events`, and each element of a batch. Unknown members are ignored, because libraries add some.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// The event.
+    /// The event's name.
     pub name: JsonString<'a>,
-    /// The JSON value that subscribers get: the value that the text of `data` holds, or else `data` itself, a string.
+    /// The JSON value that subscribers receive: the value in the text of `data`, or `data` itself as a string.
     pub data: Cow<'a, str>,
-    /// The only channel, if this member was there.
+    /// The member `channel`, if given.
     pub channel: Option<Cow<'a, str>>,
-    /// The channels, if this member was there.
+    /// The member `channels`, if given.
     pub channels: Option<Vec<Cow<'a, str>>>,
-    /// The connection that gets no copy, in either spelling of a socket_id.
+    /// The connection that does not receive the message, in either spelling of a socket_id.
     pub socket_id: Option<Cow<'a, str>>,
-    /// Attributes to answer with, separated by commas.
+    /// Attributes to return, separated by commas.
     pub info: Option<Cow<'a, str>>,
 }
 
 impl Event<'_> {
-    /// The channels that it names.
+    /// The channels to publish to.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.channel.iter().chain(self.channels.iter().flatten()).map(AsRef::as_ref)
     }
 
-    /// Whether the answer is to tell how many subscribe.
+    /// Whether the answer must hold the number of subscribers.
     pub fn wants_counts(&self) -> Result<bool, Refused> {
         wants_counts(self.info.as_deref())
     }
 
-    /// The same as a message that may be published. The checks are those of the admin socket.
+    /// The event as a message that may be published. The checks are those of the admin socket.
     pub fn publish(&self) -> Result<Publish<'static>, Refused> {
         let channels = match (&self.channel, &self.channels) {
             (Some(_), Some(_)) => return Err("channel and channels are both given".into()),
@@ -64,7 +64,7 @@ fn legal(name: &str) -> Result<Cow<'static, str>, Refused> {
     Ok(Cow::Owned(check_channel(Cow::Borrowed(name))?.into_owned()))
 }
 
-/// Refuses names that stand for a part of Pusher's API that this server does not have.
+/// Refuses names that belong to parts of Pusher's API that this server does not have.
 pub fn check_implemented(channel: &str) -> Result<(), Refused> {
     match channel {
         name if name.starts_with("presence-") => Err(Refused::NotImplemented(PRESENCE.into())),
@@ -75,7 +75,7 @@ pub fn check_implemented(channel: &str) -> Result<(), Refused> {
     }
 }
 
-/// Whether `info`, attributes separated by commas, asks for `subscription_count`, the only one that exists.
+/// Whether `info`, attributes separated by commas, asks for `subscription_count`, the only attribute of this server.
 pub fn wants_counts(info: Option<&str>) -> Result<bool, Refused> {
     let mut wants_counts = false;
     for attribute in info.unwrap_or_default().split(',').filter(|attribute| !attribute.is_empty()) {
@@ -88,11 +88,11 @@ pub fn wants_counts(info: Option<&str>) -> Result<bool, Refused> {
     Ok(wants_counts)
 }
 
-/// Reads bodies. The errors name members and hold nothing of the data.
+/// Reads bodies. Error texts name members, and never quote the data.
 #[derive(Default)]
 pub struct Bodies {
     body: Reader,
-    /// Judges the text of `data`.
+    /// Checks whether the text of `data` is JSON.
     data: Reader,
 }
 
@@ -147,7 +147,7 @@ fn event<'a>(document: Document<'_, 'a>, members: Members<'_, 'a>, reader: &mut 
     })
 }
 
-/// The value that a string holds where its text is JSON, else the string.
+/// The value in the text of a string if that text is JSON, otherwise the string itself.
 fn published<'a>(data: Value<'a>, reader: &mut Reader) -> Cow<'a, str> {
     let held = match data.text() {
         Some(Cow::Borrowed(text)) => reader.read(text).map(|document| Cow::Borrowed(document.value().raw)),
@@ -157,7 +157,7 @@ fn published<'a>(data: Value<'a>, reader: &mut Reader) -> Cow<'a, str> {
     held.unwrap_or(Cow::Borrowed(data.raw))
 }
 
-/// A member that may be missing or `null`.
+/// An optional member, which may also be `null`.
 fn given(member: Option<Value<'_>>) -> Option<Value<'_>> {
     member.filter(|value| value.raw != "null")
 }
@@ -166,7 +166,7 @@ fn string<'a>(member: Option<Value<'a>>, otherwise: &'static str) -> Result<Opti
     given(member).map(|value| value.text().ok_or(otherwise)).transpose()
 }
 
-/// Why requests about presence channels are refused.
+/// The refusal of requests about presence channels.
 pub const PRESENCE: &str = "presence channels are not implemented";
 
 const NOT_JSON: &str = "the body is not valid JSON";
@@ -177,7 +177,7 @@ mod tests {
     use crate::admin::lines::reader::Parser;
     use crate::api::Command;
 
-    /// `expected` is the line of the admin socket that says the same.
+    /// `expected` is the equivalent line of the admin socket.
     #[track_caller]
     fn check(event: &str, expected: &str) {
         let (mut bodies, mut parser) = (Bodies::default(), Parser::default());
@@ -207,7 +207,7 @@ mod tests {
         check(r#""""#, r#""""#);
         check(r#""{\"a\":1} x""#, r#""{\"a\":1} x""#);
         check(r#""h\u00e9llo\/""#, r#""h\u00e9llo\/""#);
-        // An unpaired surrogate in the text that `data` holds, and in `data` itself.
+        // An unpaired surrogate in the JSON text of `data`, and in `data` itself.
         check(r#""\"\\ud83c\"""#, r#""\ud83c""#);
         check(r#""\ud83c""#, r#""\ud83c""#);
         check(r#""\"\ud83c\"""#, r#""\"\ud83c\"""#);

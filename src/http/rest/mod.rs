@@ -1,8 +1,8 @@
-//! Publishing for backends on other machines, as Pusher's HTTP API has it, so that every Pusher server library works
-//! unchanged: `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels` and `/channels/NAME`.
+//! Publishing for backends on other machines with Pusher's HTTP API, so that every Pusher server library works unchanged:
+//! `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels` and `/channels/NAME`.
 //!
-//! [`signature`] checks the signature, [`repetition`] that it is new, [`event`] reads events. A request is checked whole before any of it goes to the shards,
-//! by the checks of the admin socket.
+//! [`signature`] checks the signature, [`repetition`] that it was not used before, and [`event`] reads events. A
+//! request is checked completely, as on the admin socket, before any part of it goes to the shards.
 
 pub mod event;
 pub mod repetition;
@@ -32,15 +32,15 @@ use tokio::sync::OwnedSemaphorePermit;
 pub enum Refused {
     /// The signature is missing or wrong.
     Unsigned(Unsigned),
-    /// The path names another app.
+    /// The path names another app ID.
     OtherApp,
-    /// What is wrong, for people.
+    /// The request is malformed; the text for people.
     Malformed(String),
-    /// Over a limit.
+    /// A limit is exceeded; the text for people.
     TooLarge(String),
-    /// A part of Pusher's API that this server does not have; which.
+    /// A part of Pusher's API that this server does not have; the text for people.
     NotImplemented(String),
-    /// The shards do not take it now.
+    /// The shards do not accept requests now.
     Unavailable(Unavailable),
 }
 
@@ -101,7 +101,7 @@ pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<Stri
 
 /// `GET /apps/ID/channels`
 pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
-    // Before the first await: a request cannot be looked at from two threads, as far as the compiler knows.
+    // Before the first await, because a request is not `Sync`.
     let query = signed(&face, &app_id, &request);
     let answer = async {
         let query = query?;
@@ -109,7 +109,7 @@ pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>,
         let prefix = query.get("filter_by_prefix").unwrap_or_default();
         let place = face.listings.clone().try_acquire_owned().map_err(|_| Unavailable::Overloaded)?;
         let mut channels = BTreeMap::new();
-        // One walk through the tables at a time, so that publishers never wait behind several.
+        // Only one walk through the tables at a time, so that publishers wait for at most one.
         let _walk = face.walks.acquire().await;
         let (prefix, limit) = (Some(prefix.into()), Some(walk::PAGE));
         let mut request = Channels { prefix, limit, after: None };
@@ -143,7 +143,7 @@ pub async fn channel(
     Path((app_id, name)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    // Before the first await: a request cannot be looked at from two threads, as far as the compiler knows.
+    // Before the first await, because a request is not `Sync`.
     let query = signed(&face, &app_id, &request);
     let answer = async {
         let query = query?;
@@ -198,7 +198,7 @@ fn stamped(face: &Face, app_id: &str, request: &Request<Body>) -> Result<(Query,
     Ok((query, stamp.map_err(Refused::Unsigned)?))
 }
 
-/// The body of such a request, which is read only after the signature has been verified. Repetitions are refused.
+/// The body of a request, read only after its signature has been verified. Repetitions are refused.
 async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<Bytes, Refused> {
     let (query, stamp) = stamped(face, app_id, &request)?;
     let body = body::read(request).await.map_err(|unread| match unread {
@@ -212,7 +212,7 @@ async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<Byte
     Ok(body)
 }
 
-/// Publishes all, or none.
+/// Publishes all of the messages, or none.
 async fn publish(face: &Face, messages: Vec<Publish<'static>>) -> Result<(), Refused> {
     let count = messages.len() as u64;
     face.shards()?.publish(messages).await?;
@@ -238,7 +238,7 @@ struct Listed {
     subscription_count: Option<u64>,
 }
 
-/// A listing that keeps its permit until its last byte is with the kernel, however slowly it is read.
+/// A listing that keeps its permit until the kernel has taken its last byte, however slowly the client reads.
 struct Unsent {
     text: Vec<u8>,
     _place: OwnedSemaphorePermit,
@@ -268,7 +268,7 @@ fn respond(face: &Face, answer: Answer) -> Response {
 }
 
 impl Refused {
-    /// The same, of an element of a list, which the text names.
+    /// The same refusal for an element of a list; the text names the element.
     fn within(self, list: &str, index: usize) -> Refused {
         let named = |why: String| format!("{list}[{index}]: {why}");
         match self {
@@ -301,5 +301,5 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// Events of one batch, as with Pusher.
+/// Most events of one batch. The limit is Pusher's.
 const BATCH_MAX: usize = 10;

@@ -1,4 +1,4 @@
-//! Signatures of the POST requests that were accepted, so that a captured request cannot be repeated. Pure.
+//! Remembers the signatures of accepted POST requests, so that a captured request cannot be repeated. Pure.
 
 use super::signature::{REPETITION_S, Stamp, TIMESTAMP_RANGE_S, Unsigned};
 use std::collections::BTreeSet;
@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 pub struct Seen(BTreeSet<Stamp>);
 
 impl Seen {
-    /// Remembers a request that is valid otherwise. Returns whether an older one had to be forgotten before its time.
+    /// Remembers a request whose signature is valid. Returns whether an older one had to be forgotten before it expired.
     ///
     /// # Errors
-    /// [`Unsigned::Repeated`]: it came before, and its timestamp is [`REPETITION_S`] old. Until then it may be another
-    /// request: libraries sign whole seconds, so equal publishes within a second have the same signature.
+    /// [`Unsigned::Repeated`]: the signature was used before, and its timestamp is at least [`REPETITION_S`] old.
+    /// Before that it may be another request: libraries sign whole seconds, so equal publishes within a second have the
+    /// same signature.
     pub fn admit(&mut self, stamp: Stamp, now_s: u64) -> Result<bool, Unsigned> {
         while self.0.first().is_some_and(|oldest| oldest.timestamp_s + TIMESTAMP_RANGE_S < now_s) {
             self.0.pop_first();
@@ -29,7 +30,7 @@ impl Seen {
     }
 }
 
-/// Signatures that are remembered: some 10 MiB, or ten minutes of 430 requests a second.
+/// Most signatures that are remembered: about 10 MiB, or ten minutes at 430 requests per second.
 const SIGNATURES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Who asks: signatures of Pusher's HTTP API, version 1.0. Pure, but for [`now_s`].
+//! Signatures of Pusher's HTTP API, version 1.0. Pure, except for [`now_s`].
 //!
-//! `auth_signature` is the HMAC-SHA256, in hex, of method, path and the other query parameters, sorted by name and decoded,
-//! joined as `METHOD\nPATH\na=1&b=2`. The body is signed by way of its MD5 in `body_md5`.
+//! `auth_signature` is an HMAC-SHA256 in hex. It covers the method, the path and the other query parameters, sorted by
+//! name and decoded, joined as `METHOD\nPATH\na=1&b=2`. The body is signed through its MD5 in `body_md5`.
 
 use crate::protocol::auth::{Failure, KeyRing};
 use md5::{Digest, Md5};
@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads what stands behind the `?`. Names count in lower case, as they were signed.
+    /// Reads the text behind the `?`. Names are converted to lower case, as they are signed.
     pub fn parse(text: &str) -> Query {
         let pairs = form_urlencoded::parse(text.as_bytes());
         let mut pairs: Vec<(String, String)> =
@@ -28,24 +28,24 @@ impl Query {
     }
 }
 
-/// Why a request is answered with 401. Its text goes to the client, and says nothing that it does not know.
+/// Why a request is answered with 401. The text is sent to the client, and reveals nothing secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsigned {
-    /// A parameter that has to be there.
+    /// A required parameter is missing.
     Missing(&'static str),
-    /// Not `1.0`.
+    /// `auth_version` is not `1.0`.
     Version,
-    /// No number, or too far from now.
+    /// `auth_timestamp` is not a number, or is too far from the current time.
     Timestamp,
-    /// No key, or another signature.
+    /// The key is unknown, or the signature is wrong.
     Signature(Failure),
-    /// The body is another than was signed.
+    /// The body is not the one that was signed.
     Body,
     /// The request was accepted before.
     Repeated,
 }
 
-/// What tells one signed request from others. Ordered by time.
+/// Identifies a signed request. Ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// `auth_timestamp`.
@@ -76,7 +76,7 @@ impl fmt::Display for Unsigned {
     }
 }
 
-/// Checks everything but the body.
+/// Checks everything except the body.
 pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u64) -> Result<Stamp, Unsigned> {
     let get = |name| query.get(name).ok_or(Unsigned::Missing(name));
     let (key, signature) = (get("auth_key")?, get("auth_signature")?);
@@ -90,18 +90,18 @@ pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u6
     let mut signed = format!("{method}\n{path}\n");
     let mut separator = "";
     for (name, value) in query.0.iter().filter(|(name, _)| name != "auth_signature") {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(signed, "{separator}{name}={value}");
         separator = "&";
     }
     keys.verify_text(key, &signed, signature).map_err(Unsigned::Signature)?;
-    // 64 hexadecimal digits: verified. Digits in another case are the same signature.
+    // The signature is verified, so it has 64 hexadecimal digits. Their case does not matter.
     let half = signature.get(..32).and_then(|half| u128::from_str_radix(half, 16).ok());
     let signature = half.ok_or(Unsigned::Signature(Failure::NotHex))?;
     Ok(Stamp { timestamp_s: timestamp, signature })
 }
 
-/// Checks the body against the query, which has been verified.
+/// Checks the body against the verified query.
 pub fn verify_body(query: &Query, body: &[u8]) -> Result<(), Unsigned> {
     let expected = query.get("body_md5").ok_or(Unsigned::Missing("body_md5"))?;
     let mut hex = String::with_capacity(32);
@@ -112,12 +112,12 @@ pub fn verify_body(query: &Query, body: &[u8]) -> Result<(), Unsigned> {
     if hex.eq_ignore_ascii_case(expected) { Ok(()) } else { Err(Unsigned::Body) }
 }
 
-/// The system's clock, seconds since the Unix epoch.
+/// The system clock, in seconds since the Unix epoch.
 pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// How far the clocks of backend and server may be apart.
+/// Largest difference between the clocks of backend and server.
 pub const TIMESTAMP_RANGE_S: u64 = 600;
 /// Age of `auth_timestamp` from which a repetition is refused.
 pub const REPETITION_S: u64 = 5;

@@ -1,9 +1,9 @@
-// The server's JSON interface. The key, where one is asked for, lives as long as the tab.
+// The server's JSON interface. The key, if one is needed, is kept until the tab is closed.
 
 const KEY = "corecast-console-key";
 let asking = null;
 
-/** What the server refuses, or that it is not there (status 0). */
+/** A refusal by the server, or status 0 if the server cannot be reached. */
 export class Refused extends Error {
   constructor(status, code, text) {
     super(text);
@@ -12,7 +12,7 @@ export class Refused extends Error {
   }
 }
 
-/** Asks for the key: set by the page. Takes what is wrong with the last one, resolves to a new one. */
+/** Asks the user for the key; set by the page. Takes the error of the last key, and resolves to a new key. */
 export const door = { ask: async () => "" };
 
 export const get = (path, query = {}) => call(path, query);
@@ -25,7 +25,7 @@ async function call(path, query, body) {
       return await request(path, query, body, key);
     } catch (error) {
       if (error.status !== 401) throw error;
-      // Those who are refused together ask once; those whose key is an older one just try the newer.
+      // Requests that are refused together ask once. A request that used an older key tries the newer one.
       if (sessionStorage.getItem(KEY) !== key) continue;
       asking ??= door.ask(error.code === "key_invalid" ? error.message : "").then((given) => {
         sessionStorage.setItem(KEY, given);

@@ -1,4 +1,4 @@
-// The busiest channels and addresses: beside the rest of the overview, and asked for only while it is visible.
+// The busiest channels and addresses: polled only while the overview is visible.
 
 import { get } from "./api.js";
 import { byId, h } from "./dom.js";
@@ -24,7 +24,7 @@ export function start() {
   document.addEventListener("visibilitychange", load);
 }
 
-/** Asks now, and then for as long as the overview is visible; showing it calls again. */
+/** Polls now, and again while the overview is visible. Showing the overview calls this again. */
 export async function load() {
   clearTimeout(timer);
   if (document.hidden || byId("overview").hidden) return;
@@ -40,7 +40,7 @@ export async function load() {
 }
 
 function take(answer) {
-  // An old sample, or one of another process, gives no current rate.
+  // A sample that is old, or from another process, gives no current rate.
   const passed = before ? answer.at_ms - before.at_ms : 0;
   const rates = messageRates(passed > 0 && passed < 4 * POLL_MS ? before : null, answer);
   before = answer;

@@ -5,7 +5,7 @@ import { byId, h, show } from "./dom.js";
 import { age, whole } from "./numbers.js";
 
 const LIMIT = 50;
-/** Subscribers of one channel that are shown. */
+/** Most subscribers of one channel that are shown. */
 const SUBSCRIBERS_MAX = 50;
 let asked = 0;
 let [after, searched, shown] = [undefined, 0, 0];
@@ -16,7 +16,7 @@ export function start(watch) {
     event.preventDefault();
     load(false, watch);
   });
-  // The cross of a search field empties it.
+  // The clear button of a search field causes this event.
   form.elements.text.addEventListener("search", () => load(false, watch));
   form.elements.how.addEventListener("change", () => load(false, watch));
   byId("channels-more").addEventListener("click", () => load(true, watch));
@@ -30,7 +30,7 @@ export async function load(isMore, watch) {
   byId("channels-rows").setAttribute("aria-busy", "true");
   try {
     const page = await get("channels", { [how.value]: wanted, after, limit: LIMIT });
-    // Another search has begun meanwhile.
+    // A newer search has begun meanwhile.
     if (mine !== asked) return;
     after = page.next ?? undefined;
     searched += page.searched;
@@ -69,7 +69,7 @@ function row({ channel, subscribers }, watch) {
   return [line, details];
 }
 
-/** Shows the first subscribers of a channel. A page can be shorter than its limit, so pages are read until there are enough. */
+/** Shows the first subscribers of a channel. A page can be shorter than its limit, so it reads pages until there are enough. */
 async function list(channel, cell) {
   try {
     let [found, after] = [[], undefined];

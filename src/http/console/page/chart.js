@@ -1,4 +1,4 @@
-// A line chart over time, of SVG that is drawn anew each second. The newest values stand in the legend, as text.
+// A line chart over time, as SVG that is drawn again each second. The legend shows the newest values as text.
 
 import { h, svg } from "./dom.js";
 import { bytes, ticks } from "./numbers.js";
@@ -7,7 +7,7 @@ const HEIGHT = 150;
 const [TOP, RIGHT, BOTTOM, LEFT] = [8, 8, 20, 8];
 
 export class Chart {
-  /** `series`: [{ name, of: sample → number or null }]; `format`: a value as text; `max`: an upper end that stays. */
+  /** `series`: [{ name, of: sample → number or null }]; `format`: a value as text; `max`: a fixed upper end of the axis. */
   constructor({ title, hint, series, format, max }) {
     Object.assign(this, { title, series, format, max });
     this.values = series.map((_, n) => h("b", { class: `ink-${n % 8}` }, "–"));
@@ -62,7 +62,7 @@ export class Chart {
     return HEIGHT - BOTTOM - (value / this.top) * (HEIGHT - BOTTOM - TOP);
   }
 
-  /** Runs of points: where nothing is known, or nothing was for a while, the line ends. */
+  /** Runs of points. A line ends at an unknown value and at a gap in time. */
   runs(of) {
     const runs = [[]];
     let before = null;
@@ -77,7 +77,7 @@ export class Chart {
   }
 
   path(of) {
-    // A point alone is a dot: a line of no length with round ends.
+    // A single point is drawn as a dot: a line of zero length with round ends.
     return this.runs(of).map((run) => `M${(run.length === 1 ? [run[0], run[0]] : run).map(at).join("L")}`).join("");
   }
 
@@ -86,7 +86,7 @@ export class Chart {
     return this.runs(of).map((run) => `M${at([run[0][0], base])}L${run.map(at).join("L")}L${at([run[run.length - 1][0], base])}Z`).join("");
   }
 
-  /** Says what was at that place, `null`: nowhere. */
+  /** Shows the values at this place; `null`: hides them. */
   point(x) {
     this.pointed = x;
     const nearest = x === null || !this.shown ? null : closest(this.shown, (sample) => Math.abs(this.x(sample.time) - x));

@@ -1,11 +1,11 @@
-// The list of connections, what each listens to, and their end.
+// The list of connections: their channels, and closing them.
 
 import { get, post } from "./api.js";
 import { byId, h, show } from "./dom.js";
 import { age, bytes, whole } from "./numbers.js";
 
 const LIMIT = 50;
-/** Channels of one connection that are shown. */
+/** Most channels of one connection that are shown. */
 const CHANNELS_MAX = 200;
 let asked = 0;
 let [after, searched, shown] = [undefined, 0, 0];
@@ -88,7 +88,7 @@ async function tell(socketId, cell) {
   }
 }
 
-/** Asks first. Whether it is done. */
+/** Asks for confirmation first. Resolves to whether the connection was closed. */
 function disconnect({ socket_id, address }) {
   const dialog = byId("ending");
   const form = dialog.querySelector("form");

@@ -1,14 +1,14 @@
-// The debug panel: a client of the server in this page, and every frame that it sends and receives.
+// The debug panel: a WebSocket client in this page, and every frame that it sends and receives.
 
 import { post } from "./api.js";
 import { byId, h, show } from "./dom.js";
 import { whole } from "./numbers.js";
 
-/** Frames that are kept, shown or while paused; older ones go. */
+/** Most frames that are kept; the oldest are dropped. */
 const FRAMES_MAX = 500;
-/** Characters of a frame that are shown until one asks for all. */
+/** Characters of a frame that are shown before the user asks for all of it. */
 const TEXT_MAX = 2_000;
-/** How often frames are put on the page, however many come. */
+/** Milliseconds between updates of the page, however many frames arrive. */
 const DRAW_MS = 100;
 
 let socket = null;
@@ -21,7 +21,7 @@ let isPaused = false;
 let [counted, forgotten] = [0, 0];
 let waiting = [];
 let drawing = 0;
-/** By name: asked, subscribed. */
+/** State of each channel by name: asked or subscribed. */
 const channels = new Map();
 
 export function start() {
@@ -46,7 +46,7 @@ export function start() {
   state();
 }
 
-/** What the server says of its WebSocket listener. */
+/** Takes the server's description of its WebSocket listener. */
 export function propose({ port, is_tls, path, may_connect }) {
   const { url } = byId("debug-connect").elements;
   const { hostname } = location;
@@ -56,7 +56,7 @@ export function propose({ port, is_tls, path, may_connect }) {
   show(byId("debug-notice"), !may_connect, why);
 }
 
-/** Subscribes to a channel, connecting first where that is needed. */
+/** Subscribes to a channel, and connects first if necessary. */
 export function watch(channel) {
   byId("debug-subscribe").elements.channel.value = channel;
   byId("debug-publish").elements.channel.value = channel;
@@ -74,7 +74,7 @@ function open(url) {
     return note(`This is not a valid URL: ${error.message}`, "error");
   }
   socket = opened;
-  // What the one before was subscribed to, this one is to be.
+  // Subscriptions of the previous connection are restored on this one.
   [wasOpen, socketId] = [false, null];
   clearInterval(pinging);
   note(`connecting to ${url}`);
@@ -99,7 +99,7 @@ function closed(which, { code, reason }) {
   state();
 }
 
-/** Browsers do not tell a page why. */
+/** A likely cause of a failed connection: browsers do not tell a page why. */
 function hint() {
   const url = byId("debug-connect").elements.url.value;
   if (!mayConnect) return `The server's --allow-origin does not list ${location.origin}.`;
@@ -119,7 +119,7 @@ function received(text) {
   const { event, channel, data } = message ?? {};
   if (event === "socket:connected" && socketId === null) {
     socketId = data.socket_id;
-    // So that a server which sends no heartbeats of its own knows that we are there.
+    // A server without heartbeats of its own needs a sign of life.
     pinging = setInterval(ping, data.heart.interval * 1000);
     const wanted = [...channels.keys()];
     channels.clear();
@@ -162,7 +162,7 @@ async function publish(event) {
     said.textContent = `The data is not valid JSON: ${error.message}`;
     return;
   }
-  // As it is written, so that numbers stay what they are.
+  // Sent as written, so that numbers do not change.
   const members = [`"channel":${JSON.stringify(channel.value.trim())}`, `"event":${JSON.stringify(name.value)}`];
   if (text !== "") members.push(`"data":${text}`);
   if (exclude.checked && socketId !== null) members.push(`"exclude":${JSON.stringify(socketId)}`);
@@ -185,7 +185,7 @@ function send(text) {
   log("out", text);
 }
 
-/** What can be done now. */
+/** Enables the controls that apply in the current state. */
 function state() {
   const isOpen = socketId !== null;
   const [connect, close] = [byId("debug-connect").querySelector("[type=submit]"), byId("debug-close")];
@@ -205,7 +205,7 @@ function note(text, kind = "note") {
   log(kind, text);
 }
 
-/** Kept, and drawn a little later together with what comes meanwhile. */
+/** Keeps a frame. It is drawn a little later, together with frames that arrive meanwhile. */
 function log(kind, text) {
   counted += 1;
   waiting.push({ kind, text, time: new Date() });

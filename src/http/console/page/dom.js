@@ -1,4 +1,4 @@
-// Elements, made without ever reading text as HTML: names and addresses come from untrusted clients.
+// Makes elements without ever reading text as HTML: names and addresses come from untrusted clients.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -7,7 +7,7 @@ export function h(tag, properties = {}, ...children) {
   return dress(document.createElement(tag), properties, children);
 }
 
-/** The same, of SVG. */
+/** The same for an SVG element. */
 export function svg(tag, properties = {}, ...children) {
   return dress(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
 }
@@ -22,7 +22,7 @@ function dress(element, properties, children) {
   return element;
 }
 
-/** Shows or hides, with a text where one is given. */
+/** Shows or hides an element, with a text if one is given. */
 export function show(element, isShown, text) {
   element.hidden = !isShown;
   if (text !== undefined) element.textContent = text;

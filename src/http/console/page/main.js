@@ -1,4 +1,4 @@
-// The page: colours, views, the key, and the numbers that come every second.
+// The page: colours, views, the key, and the polling of numbers every second.
 
 import { Refused, door, get } from "./api.js";
 import * as busiest from "./busiest.js";
@@ -22,7 +22,7 @@ function start() {
   });
   colours(localStorage.getItem(THEME));
   door.ask = askForKey;
-  // There is nothing behind it to go back to.
+  // There is no page to go back to.
   byId("login").addEventListener("cancel", (event) => event.preventDefault());
   overview.start();
   busiest.start();
@@ -70,7 +70,7 @@ function watch(channel) {
   debug.watch(channel);
 }
 
-/** Numbers, for as long as the page is open; what does not change is asked for whenever the server comes (back). */
+/** Polls the numbers while the page is open. Values that rarely change are requested when the server becomes reachable. */
 async function poll() {
   let isKnown = false;
   for (;;) {
@@ -95,11 +95,11 @@ async function poll() {
 function status(state, text) {
   const element = byId("status");
   element.dataset.state = state;
-  // Said only when it changes: screen readers read it out.
+  // Changed only if the text differs, because screen readers announce it.
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Opens the dialog; resolves to what was typed. */
+/** Opens the dialog; resolves to the text that was typed. */
 function askForKey(wrong) {
   const dialog = byId("login");
   const form = dialog.querySelector("form");
@@ -112,7 +112,7 @@ function askForKey(wrong) {
       "submit",
       (event) => {
         event.preventDefault();
-        // What no header can hold is not the key either.
+        // The key has only characters that a header can hold.
         const key = form.elements.key.value.trim().replace(/[^\x21-\x7e]/g, "?");
         dialog.close();
         resolve(key);

@@ -1,6 +1,6 @@
-// What is made of the server's numbers: rates, quantiles, texts. Pure.
+// Computes rates, quantiles and texts from the server's numbers. Pure.
 
-/** Buckets of a histogram of `stats`, by their upper bound in µs; the last one has none. */
+/** Buckets of a histogram of `stats`, by their upper bounds in µs; the last one has no bound. */
 export function buckets(stats, name) {
   const found = [];
   for (const [key, count] of Object.entries(stats)) {
@@ -11,7 +11,7 @@ export function buckets(stats, name) {
   return found;
 }
 
-/** The quantile in µs of what came between two `stats`; `null`: nothing did. Within a bucket, as if all were spread evenly. */
+/** The quantile in µs of the values between two `stats`; `null`: there are none. Values within a bucket count as evenly spread. */
 export function quantile(before, after, name, q) {
   const earlier = buckets(before, name);
   const counts = buckets(after, name).map(([bound, count], n) => [bound, count - (earlier[n]?.[1] ?? 0)]);
@@ -26,7 +26,7 @@ export function quantile(before, after, name, q) {
   return low;
 }
 
-/** What is shown of the time between two answers of `stats`. `null` where nothing can be said. */
+/** The values that are shown for the time between two answers of `stats`; `null` for unknown values. */
 export function sample(before, after, time) {
   const seconds = (after.at_ms - before.at_ms) / 1000;
   const rate = (name) => Math.max(0, (after.stats[name] - before.stats[name]) / seconds);
@@ -58,8 +58,8 @@ export function sample(before, after, time) {
   };
 }
 
-/** Messages a second of each channel of `after`, as two answers of `busiest` tell; `null`: it was not among those `before`, or
- * has begun anew since. */
+/** Messages per second of each channel of `after`, from two answers of `busiest`; `null`: the channel was not among those
+ * `before`, or its count has restarted. */
 export function messageRates(before, after) {
   const then = new Map(before?.channels.map(({ channel, messages }) => [channel, messages]));
   return after.channels.map(({ channel, messages }) => {
@@ -68,8 +68,8 @@ export function messageRates(before, after) {
   });
 }
 
-/** Values of an axis from 0: about `count` of them, 1, 2 or 5 times a power of ten apart, the last one at or above `max`; of
- * bytes, as many KiB, MiB or GiB. */
+/** Values of an axis from 0: about `count` of them, 1, 2 or 5 times a power of ten apart, the last one at least `max`; for
+ * bytes, multiples of KiB, MiB or GiB. */
 export function ticks(max, count = 4, isBytes = false) {
   if (!(max > 0)) return [0, 1];
   if (isBytes && max >= 1024) {
@@ -86,10 +86,10 @@ export function ticks(max, count = 4, isBytes = false) {
 
 const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
-/** 1 234 567, whole. */
+/** 1 234 567: all digits. */
 export const whole = (value) => (value === null || value === undefined ? "–" : plain.format(value).replaceAll(",", "\u202f"));
 
-/** 1.23 M: three digits that count. */
+/** 1.23 M: three significant digits. */
 export function short(value) {
   if (value === null || value === undefined) return "–";
   for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
@@ -116,7 +116,7 @@ export function micros(value) {
 
 export const percent = (value) => (value === null || value === undefined ? "–" : `${digits(value * 100)}\u202f%`);
 
-/** An age: the two largest units. */
+/** An age in its two largest units. */
 export function age(seconds) {
   const parts = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
   const first = Math.max(0, parts.findIndex(([, size]) => seconds >= size));
@@ -131,7 +131,7 @@ export function age(seconds) {
   return texts.join(" ");
 }
 
-/** `client_gone` as people say it. */
+/** `client_gone` in words. */
 export const words = (label) => label.replaceAll("_", " ");
 
 function digits(value) {

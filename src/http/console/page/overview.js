@@ -4,9 +4,9 @@ import { Chart } from "./chart.js";
 import { byId, h } from "./dom.js";
 import { age, bytes, micros, percent, sample, short, whole, words } from "./numbers.js";
 
-/** Samples that are kept: the longest chart, one a second. */
+/** Most samples that are kept: the longest chart, one sample per second. */
 const HISTORY_MAX = 900;
-/** Lines of a chart: of more shards, the busiest and the mean. */
+/** Most lines of a chart: with more shards, the busiest ones and the mean. */
 const SHARD_LINES_MAX = 8;
 
 const history = [];
@@ -41,13 +41,13 @@ export function start() {
   addEventListener("resize", draw);
 }
 
-/** An answer of `stats`. */
+/** Takes an answer of `stats`. */
 export function take(answer) {
-  // The same snapshot once more says nothing new; an earlier clock is another process, of which nothing is known yet.
+  // A repeated snapshot holds nothing new. An earlier clock means another process, for which there is no history yet.
   if (latest && answer.at_ms === latest.at_ms) return;
   if (latest && (answer.at_ms < latest.at_ms || answer.process.start_time_s > latest.process.start_time_s + 1)) first = latest = null;
   if (latest) {
-    // Of earlier ones only what charts show: there can be 256 shards.
+    // Earlier samples keep only the values of charts: there can be 256 shards.
     const before = history[history.length - 1];
     if (before) before.shards = before.shards.map(({ busy }) => ({ busy }));
     history.push(sample(latest, answer, Date.now()));
@@ -59,7 +59,7 @@ export function take(answer) {
   draw();
 }
 
-/** Draws what there is; nothing where the overview is not shown. */
+/** Draws the current values, if the overview is visible. */
 export function draw() {
   if (byId("overview").hidden) return;
   const now = Date.now();
@@ -140,7 +140,7 @@ function endings() {
   byId("server").textContent = `${version ?? ""} · ${count} shard${count === 1 ? "" : "s"} · up ${age(Date.now() / 1000 - start_time_s)}`;
 }
 
-/** The newest value that there is, of the last ten seconds. */
+/** The newest known value of the last ten seconds. */
 function lastKnown(name) {
   const known = history.filter((at) => at[name] !== null && at.time > Date.now() - 10_000);
   return known[known.length - 1]?.[name] ?? null;
