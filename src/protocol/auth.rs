@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt::{self, Write};
 
-/// Which part of a signature failed; for the operator's log, never for the client.
+/// The part of a signature that failed. For the operator's log, never for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Failure {
@@ -36,17 +36,18 @@ impl fmt::Display for Failure {
 
 /// The keys in use, each as an HMAC state with the key already processed.
 pub struct KeyRing {
-    /// Few: two during a rotation.
+    /// Few keys: two during a rotation.
     keys: Vec<(Box<str>, Hmac<Sha256>)>,
 }
 
 impl KeyRing {
-    /// A ring of these keys.
+    /// A ring with these keys.
     pub fn new(keys: &[Key]) -> KeyRing {
         KeyRing { keys: keys.iter().map(|key| (key.id.as_str().into(), keyed(key))).collect() }
     }
 
-    /// Whether `auth` signs `channel` (and `channel_data`) for `socket_id`, over either spelling of it; constant time in the signature.
+    /// Whether `auth` signs `channel` (and `channel_data`) for `socket_id` in either spelling. Constant time in the
+    /// signature.
     pub fn verify(
         &self,
         auth: &str,
@@ -57,7 +58,7 @@ impl KeyRing {
         if self.keys.is_empty() {
             return Err(Failure::NoKeyConfigured);
         }
-        // The hex holds no colon, so the last one ends the key.
+        // The signature contains no colon, so the last colon ends the key.
         let (id, hex) = auth.rsplit_once(':').ok_or(Failure::NoColon)?;
         let mut failure = Failure::UnknownKey;
         for (_, keyed) in self.keys.iter().filter(|(known, _)| **known == *id) {
@@ -80,18 +81,18 @@ impl KeyRing {
 }
 
 impl KeyRing {
-    /// Whether there is any key.
+    /// Whether the ring has a key.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// `key:hex` as [`sign`] makes it, by the first key; `None`: there is no key.
+    /// `key:hex` as [`sign`] makes it, with the first key; `None`: there is no key.
     pub fn sign(&self, socket_id: &str, channel: &str) -> Option<String> {
         let (id, keyed) = self.keys.first()?;
         Some(signed(id, keyed.clone(), socket_id, channel, None))
     }
 
-    /// Whether `hex` signs `text` by the key `id`; constant time in the signature.
+    /// Whether `hex` is the signature of `text` with the key `id`. Takes constant time in the signature.
     pub fn verify_text(&self, id: &str, text: &str, hex: &str) -> Result<(), Failure> {
         if self.keys.is_empty() {
             return Err(Failure::NoKeyConfigured);
@@ -120,7 +121,7 @@ pub fn sign_text(key: &Key, text: &str) -> String {
 fn hex(mac: Hmac<Sha256>) -> String {
     let mut hex = String::with_capacity(64);
     for byte in mac.finalize().into_bytes() {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
     hex
@@ -141,7 +142,7 @@ fn finish(mut mac: Hmac<Sha256>, channel: &str, channel_data: Option<&str>) -> H
     mac
 }
 
-/// Formats into the hash, so that no string to sign is ever built.
+/// Formats into the hash, so that the string to sign is never built in memory.
 struct Feed(Hmac<Sha256>);
 
 impl Write for Feed {
@@ -151,7 +152,7 @@ impl Write for Feed {
     }
 }
 
-/// Reads the signature, digits of either case.
+/// Reads the signature, with digits in either case.
 fn decode(hex: &str) -> Result<[u8; 32], Failure> {
     let digits: &[u8; 64] = hex.as_bytes().try_into().map_err(|_| Failure::WrongLength)?;
     let mut signature = [0; 32];

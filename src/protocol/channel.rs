@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-/// A legal channel name, borrowed. Holds no character that JSON would escape.
+/// A legal channel name, borrowed. It contains no character that JSON escapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel<'a>(&'a str);
 
-/// Which clients may subscribe.
+/// The clients that may subscribe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// All.
+    /// All clients.
     Public,
-    /// Those with a signature from the backend.
+    /// Clients with a signature from the backend.
     Private,
 }
 
 impl<'a> Channel<'a> {
-    /// `None`: not a legal name (PROTOCOL.md, Channels), names starting with `presence-` included.
+    /// Checks a name; `None`: it is not legal (PROTOCOL.md, Channels), or starts with `presence-`.
     pub fn parse(name: &'a str) -> Option<Channel<'a>> {
         let bytes = name.as_bytes();
         let is_legal = (1..=NAME_BYTES_MAX).contains(&bytes.len())
@@ -29,7 +29,7 @@ impl<'a> Channel<'a> {
     pub fn as_str(self) -> &'a str {
         self.0
     }
-    /// Its kind, by prefix.
+    /// Its kind, which the prefix decides.
     pub fn kind(self) -> Kind {
         if self.0.starts_with(PRIVATE) { Kind::Private } else { Kind::Public }
     }
@@ -52,7 +52,7 @@ impl ChannelName {
     }
 }
 
-/// Longest name.
+/// Longest name, in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
 
 /// The rule for names, for error messages.
@@ -61,7 +61,7 @@ pub const RULE: &str = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ 
 
 const PRIVATE: &str = "private-";
 
-/// A table, since one look-up per byte takes a tenth of the time of a dozen comparisons.
+/// A table, because one look-up per byte takes a tenth of the time of a dozen comparisons.
 const LEGAL: [bool; 256] = {
     let mut legal = [false; 256];
     let mut byte = 0;

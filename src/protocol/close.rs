@@ -20,7 +20,7 @@ pub enum CloseReason {
     InvalidUtf8,
     /// 1009
     MessageTooBig { limit: usize },
-    /// 4000–4999, by the admin socket.
+    /// 4000–4999, at the request of an admin session.
     Disconnected { code: u16, reason: Box<str> },
     /// 4100: "outbox over N bytes (M bytes pending)"
     SlowConsumer { limit: usize, pending: usize },
@@ -32,27 +32,27 @@ pub enum CloseReason {
     PongTimeout { timeout_s: u32 },
     /// 4202
     Silent { timeout_s: u32, is_reading: bool },
-    /// Upgrade not finished in time; no frame.
+    /// The upgrade was not finished in time; no frame.
     HandshakeTimeout,
-    /// Upgrade refused with an HTTP error; no frame.
+    /// The upgrade was refused with an HTTP error; no frame.
     UpgradeRefused,
-    /// The TLS session broke, or its handshake failed; an alert, no frame.
+    /// The TLS session or its handshake failed; an alert, no frame.
     TlsFailed,
     /// Its address has too many connections: HTTP 429, or no answer.
     AddressConnections { limit: u32 },
     /// Its address connects too often: HTTP 429, or no answer.
     AddressUpgrades { limit: u32 },
-    /// A trusted proxy sent no valid PROXY header; no frame.
+    /// A trusted proxy did not send a valid PROXY header; no frame.
     ProxyHeaderMalformed,
     /// 1012: the server is being drained.
     Drained { retry_after_ms: u32 },
-    /// 1012: the operator wants fewer connections here.
+    /// 1012: the operator sheds connections.
     Shed { retry_after_ms: u32 },
-    /// 1012: it has reached the maximum age of a connection.
+    /// 1012: the connection has reached its maximum age.
     TooOld { retry_after_ms: u32 },
 }
 
-/// A rate limit of a connection.
+/// The rate limit that a connection exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Pace {
@@ -63,11 +63,11 @@ pub enum Pace {
 /// One kind of reason: a line of [`TABLE`].
 struct Kind {
     label: &'static str,
-    /// The code of the close frame that the server sends; `None`: it sends no frame, or the code is in the reason.
+    /// The code of the close frame that the server sends; `None`: it sends no frame, or the reason holds the code.
     code: Option<u16>,
 }
 
-/// By [`CloseReason::kind`]. Feeds the wire, the log and the metric.
+/// By [`CloseReason::kind`]. The wire, the log and the metric use this table.
 const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "client_closed", code: None },
     Kind { label: "client_gone", code: None },
@@ -94,7 +94,7 @@ const TABLE: [Kind; CloseReason::KINDS] = [
 ];
 
 impl CloseReason {
-    /// Number of kinds; `kind()` is below it.
+    /// Number of kinds; `kind()` is less.
     pub const KINDS: usize = 22;
 
     /// Index of the kind, for counters.
@@ -159,7 +159,8 @@ impl CloseReason {
         )
     }
 
-    /// The code of the close frame that ended it, from either side; `None`: there was no frame, or it had no code.
+    /// The code of the close frame that ended the connection, from either side; `None`: no frame, or a frame without a
+    /// code.
     pub fn close_code(&self) -> Option<u16> {
         match self {
             CloseReason::ClientClosed { code } => *code,
@@ -176,7 +177,7 @@ impl CloseReason {
     }
 }
 
-/// For people: the text of the close frame, and of the log.
+/// For people: the text in the close frame and in the log.
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -211,7 +212,7 @@ impl fmt::Display for CloseReason {
             CloseReason::AddressConnections { limit } => write!(f, "over {limit} connections from one address"),
             CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second from one address"),
             CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no valid PROXY header"),
-            // For programs too: clients wait at least that long.
+            // Clients parse this text: they wait at least that long.
             CloseReason::Drained { retry_after_ms }
             | CloseReason::Shed { retry_after_ms }
             | CloseReason::TooOld { retry_after_ms } => write!(f, "retry after {retry_after_ms} ms"),

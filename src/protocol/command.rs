@@ -1,4 +1,4 @@
-//! Clients' messages: the text of a message → a [`Command`].
+//! Reads clients' messages: the text of a message becomes a [`Command`].
 
 use crate::protocol::json::{JsonString, Members, Reader, Value};
 use std::borrow::Cow;
@@ -12,7 +12,8 @@ pub enum Command<'a> {
         channel: JsonString<'a>,
         /// `data.auth`.
         auth: Auth<'a>,
-        /// `data.channel_data`; `None`: it is absent or not a string. In the second case an `auth` is [`Auth::NotString`].
+        /// `data.channel_data`; `None`: it is absent or not a string. If it is not a string, `auth` is
+        /// [`Auth::NotString`].
         channel_data: Option<JsonString<'a>>,
     },
     /// `socket:unsubscribe`
@@ -22,7 +23,7 @@ pub enum Command<'a> {
     },
     /// `socket:ping`
     Ping {
-        /// `data.id` exactly as written, quotes included where it is a string.
+        /// `data.id` exactly as written, with its quotes if it is a string.
         id: &'a str,
     },
     /// `socket:pong`
@@ -32,9 +33,9 @@ pub enum Command<'a> {
 /// `data.auth`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth<'a> {
-    /// No such member.
+    /// The member is absent.
     Absent,
-    /// Present (`null` counts), and it or the `channel_data` beside it is not a string: never verifies.
+    /// It is present (`null` counts), but it or the `channel_data` beside it is not a string. It never verifies.
     NotString,
     /// A string, unescaped.
     Text(Cow<'a, str>),
@@ -49,7 +50,7 @@ pub enum Unreadable {
     UnknownEvent,
 }
 
-/// Reads messages; owns the tape and the copy that simd-json works on, reused from message to message.
+/// Reads messages. Owns simd-json's tape and working copy, and reuses them for each message.
 #[derive(Default)]
 pub struct Parser {
     reader: Reader,
@@ -100,7 +101,7 @@ fn is_ping_id(id: Value<'_>) -> bool {
     }
 }
 
-/// Longest `id` of a `socket:ping`, as written, without the quotes.
+/// Longest `id` of a `socket:ping`, as written, without its quotes.
 const PING_ID_BYTES_MAX: usize = 64;
 
 const NOT_JSON: Unreadable = Unreadable::Malformed("the message is not valid JSON");
@@ -320,7 +321,7 @@ mod tests {
                 #[serde(borrow)]
                 data: std::collections::HashMap<String, &'a serde_json::value::RawValue>,
             }
-            // It has no name for a key with an unpaired surrogate.
+            // serde_json cannot represent a key with an unpaired surrogate.
             let Ok(message) = serde_json::from_str::<Message<'_>>(&text) else { return Ok(()) };
             let string = |name: &str| message.data.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
             match command {

@@ -1,5 +1,5 @@
-//! Messages to clients. Each function appends one whole, unmasked WebSocket text frame to `out`.
-//! `channel` arguments are inserted between quotes as they are: a legal name, or the client's own spelling.
+//! Messages to clients. Each function appends one whole, unmasked WebSocket text frame to `out`. `channel` arguments
+//! are put between quotes unchanged: they are legal names, or the client's own spelling.
 
 use crate::protocol::socket_id::SocketId;
 use crate::protocol::{channel, json};
@@ -57,7 +57,7 @@ pub fn ping(out: &mut Vec<u8>) {
 
 /// `socket:pong`; `reply` is raw JSON.
 pub fn pong(out: &mut Vec<u8>, reply: &[u8]) {
-    // Written out, so that the constant parts compile to a few stores.
+    // Written by hand, so that the constant parts compile to a few stores.
     const BEFORE: &[u8] = br#"{"event":"socket:pong","data":{"reply":"#;
     const AFTER: &[u8] = b"}}";
     encode_header(out, Opcode::Text, BEFORE.len() + reply.len() + AFTER.len());
@@ -71,15 +71,15 @@ pub fn error(out: &mut Vec<u8>, code: ErrorCode) {
     refusal(out, "socket:error", None, code);
 }
 
-/// A business message. `event` is what stands between the quotes, as the publisher wrote it; `data` is raw JSON.
+/// A business message. `event` is the name as the publisher wrote it between the quotes; `data` is raw JSON.
 pub fn message(out: &mut Vec<u8>, channel: &str, event: &str, data: Option<&str>) {
     text(out, message_parts(channel, event, data));
 }
 
-/// Bytes that [`message`] appends.
+/// Number of bytes that [`message`] appends.
 pub fn message_len(channel: &str, event: &str, data: Option<&str>) -> usize {
     let payload_len = len(&message_parts(channel, event, data));
-    // RFC 6455 §5.2: the length stands in 7 bits, 16 or 64.
+    // RFC 6455 §5.2: the length takes 7, 16 or 64 bits.
     let header_len = match payload_len {
         ..=125 => 2,
         126..=0xFFFF => 4,
@@ -147,7 +147,7 @@ fn refusal(out: &mut Vec<u8>, event: &str, channel: Option<&str>, code: ErrorCod
     });
 }
 
-/// Appends a frame whose payload is `parts`, end to end.
+/// Appends a frame with the payload `parts`, concatenated.
 fn text<const N: usize>(out: &mut Vec<u8>, parts: [&str; N]) {
     encode_header(out, Opcode::Text, len(&parts));
     extend(out, &parts);
@@ -180,7 +180,7 @@ mod tests {
 
     const SOCKET_ID: SocketId = SocketId { high: 0x1ba1_b6cb_0127_48f8, low: 0xb5a5_9fd7_9a7c_68a6 };
 
-    /// The payload of the one frame in `frame`, read without the code under test.
+    /// The payload of the only frame in `frame`, read independently of the code under test.
     fn payload(frame: &[u8]) -> &str {
         assert_eq!(frame[0], 0x81, "final text frame");
         let (header_len, payload_len) = match frame[1] {
@@ -188,7 +188,7 @@ mod tests {
             127 => (10, u64::from_be_bytes(frame[2..10].try_into().unwrap())),
             len => (2, u64::from(len)),
         };
-        assert_eq!(payload_len, (frame.len() - header_len) as u64, "length, and no mask");
+        assert_eq!(payload_len, (frame.len() - header_len) as u64, "the length is wrong, or the frame is masked");
         std::str::from_utf8(&frame[header_len..]).unwrap()
     }
 

@@ -1,7 +1,7 @@
-//! The fast path for heartbeats in the spelling that nearly all clients use, recognised byte for byte in the frame: nine of
-//! ten messages on a quiet connection. Every other spelling, and a frame that is incomplete, is read like all messages by
-//! [`Decoder`](crate::wire::decoder::Decoder) and [`Parser`](super::command::Parser), with the same result. A ping takes 620
-//! instructions this way, with its pong.
+//! The fast path for heartbeats. It recognises, byte for byte in the frame, the spelling that nearly all clients use.
+//! Nine of ten messages on a quiet connection are heartbeats. The [`Decoder`](crate::wire::decoder::Decoder) and the
+//! [`Parser`](super::command::Parser) read every other spelling and incomplete frames, with the same result. A ping
+//! with its pong takes 620 instructions on the fast path.
 
 use crate::wire::frame;
 
@@ -10,8 +10,8 @@ use crate::wire::frame;
 pub struct Heartbeat<'a>(&'a [u8]);
 
 impl<'a> Heartbeat<'a> {
-    /// The heartbeat in the frame that `input` starts with, unmasked in place, and the length of that frame. `None`: it is
-    /// another message, and `input` is unchanged.
+    /// The heartbeat in the frame at the start of `input`, unmasked in place, and the length of that frame. `None`: it
+    /// is another message, and `input` is unchanged.
     #[inline]
     pub fn read(input: &'a mut [u8]) -> Option<(Heartbeat<'a>, usize)> {
         let (payload, mask) = frame::short_text(input)?;
@@ -21,7 +21,7 @@ impl<'a> Heartbeat<'a> {
         }
         frame::unmask(&mut input[payload.clone()], mask);
         if !is_heartbeat(&input[payload.clone()]) {
-            // Masked again, as the decoder expects it.
+            // Restores the mask, which the decoder expects.
             frame::unmask(&mut input[payload], mask);
             return None;
         }
@@ -32,7 +32,7 @@ impl<'a> Heartbeat<'a> {
     /// `data.id` of a `socket:ping`, as written; `None`: it is a `socket:pong`.
     #[inline]
     pub fn ping_id(self) -> Option<&'a [u8]> {
-        // A pong is shorter than the start of a ping.
+        // A pong is shorter than the beginning of a ping.
         let (_, rest) = self.0.split_first_chunk::<{ PING.len() }>()?;
         rest.split_last_chunk::<{ PING_END.len() }>().map(|(id, _)| id)
     }
@@ -54,7 +54,7 @@ fn is_heartbeat(text: &[u8]) -> bool {
         }
 }
 
-/// Compares word by word: `start == PING` compiles to a call of memcmp.
+/// Compares word by word, because `start == PING` compiles to a call of memcmp.
 #[inline]
 fn is_start_of_ping(start: &[u8; PING.len()]) -> bool {
     let ((words, rest), (expected, expected_rest)) = (start.as_chunks::<8>(), PING.as_chunks::<8>());
@@ -66,7 +66,7 @@ const PING: &[u8; 36] = br#"{"event":"socket:ping","data":{"id":"#;
 const PING_END: &[u8; 2] = b"}}";
 const PONG: &[u8; 23] = br#"{"event":"socket:pong"}"#;
 const PING_BYTES_MIN: usize = PING.len() + 1 + PING_END.len();
-/// An id of 20 digits: what 64 bits can need.
+/// An id of 20 digits, the most that 64 bits need.
 const PING_BYTES_MAX: usize = PING.len() + 20 + PING_END.len();
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
         frame
     }
 
-    /// What the parser reads; `None`: not a heartbeat.
+    /// The result of the parser; `None`: not a heartbeat.
     fn by_parser(text: &str) -> Option<Option<String>> {
         match Parser::default().command(text) {
             Ok(Command::Ping { id }) => Some(Some(id.into())),
@@ -117,7 +117,7 @@ mod tests {
     fn other_messages_are_left_unchanged() {
         let whole = frame_of(r#"{"event":"socket:ping","data":{"id":12}}"#);
         let cut = (0..whole.len()).map(|len| whole[..len].to_vec());
-        // Not final, binary, with a reserved bit, not masked, longer than it is long.
+        // In turn: not final, binary, with a reserved bit, not masked, and with a wrong length.
         let headers = [(0, 0x01), (0, 0x82), (0, 0xC1), (1, 40), (1, 0x80 | 41), (1, 0xFE), (1, 0xFF)];
         let damaged = headers.into_iter().map(|(at, byte)| {
             let mut frame = whole.clone();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// Recognised or not, the result is the parser's.
+        /// Recognised or not, the result is that of the parser.
         #[test]
         fn it_means_what_the_parser_says(
             text in prop_oneof![

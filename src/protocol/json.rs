@@ -1,14 +1,15 @@
-//! The one JSON reader: a verdict on a whole text, then raw spans of it, byte for byte as they were written.
+//! The JSON reader: checks a whole text, then returns raw parts of it, byte for byte as they were written.
 //!
-//! The verdict is that of the grammar of RFC 8259. Numbers may have any size, `\u` escapes may be unpaired surrogates, and
-//! containers may be nested as deep as the length of the text allows: nothing here recurses. Only a string that is to be
-//! understood must be Unicode ([`Value::text`]). Where a key occurs twice in an object, the last one wins
-//! ([`Members::named`]).
+//! It checks the grammar of RFC 8259. Numbers may have any size, and `\u` escapes may be unpaired surrogates.
+//! Containers may be nested as deeply as the length of the text allows, because nothing here recurses. Only a string
+//! that the server must understand has to be Unicode ([`Value::text`]). If a key occurs twice in an object, the last
+//! one counts ([`Members::named`]).
 //!
-//! [`Reader::read`] lets simd-json parse a copy (it unescapes in place) and keeps what its first stage found: the offset of
-//! every brace, bracket, colon and comma, and of every value's first byte. The spans are cut from the untouched text by
-//! walking those offsets, so no byte of a string or number is read twice. simd-json refuses valid texts that its own types
-//! cannot hold; those are judged by [`scan`], which knows the whole grammar and is tested to agree with simd-json otherwise.
+//! [`Reader::read`] lets simd-json parse a copy, because it unescapes in place. It keeps the result of simd-json's
+//! first stage: the offset of every brace, bracket, colon and comma, and of every value's first byte. Walking those
+//! offsets gives the parts of the original text, so no byte of a string or number is read twice. simd-json refuses
+//! valid texts that its own types cannot hold. [`scan`] checks those: it knows the whole grammar, and tests show that
+//! it otherwise agrees with simd-json.
 
 pub mod scan;
 #[cfg(test)]
@@ -20,7 +21,7 @@ pub use text::{JsonString, escape_into, is_unseen, show_into};
 use simd_json::tape::Tape;
 use std::borrow::Cow;
 
-/// Judges texts; owns the copy, the tape and the offsets, reused from text to text.
+/// Reads texts. Owns the copy, the tape and the offsets, and reuses them.
 pub struct Reader {
     copy: Vec<u8>,
     buffers: simd_json::Buffers,
@@ -46,7 +47,7 @@ impl Reader {
         let verdict = simd_json::fill_tape_padded(&mut self.copy, text.len(), &mut self.buffers, &mut tape);
         self.tape = tape.reset();
         // simd-json also refuses numbers beyond its types, unpaired surrogates, and nesting beyond its stack. Its first
-        // stage, which finds the offsets, fails only where the text is not JSON, so the offsets are valid either way.
+        // stage finds the offsets and fails only if the text is not JSON. So the offsets are valid either way.
         if verdict.is_err() && !scan::is_json(text) {
             return None;
         }
@@ -67,7 +68,7 @@ pub struct Document<'r, 'a> {
 pub struct Value<'a> {
     /// The value as it was written, without white space around it.
     pub raw: &'a str,
-    /// Index of its first structural.
+    /// Index of its first structural character.
     index: usize,
 }
 
@@ -77,7 +78,7 @@ impl<'r, 'a> Document<'r, 'a> {
         Value { raw: self.text.trim_matches([' ', '\t', '\n', '\r']), index: 0 }
     }
 
-    /// The members of the object that the text is; `None`: it is not an object.
+    /// The members of the text's object; `None`: the text is not an object.
     pub fn object(self) -> Option<Members<'r, 'a>> {
         (self.byte(0)?.1 == b'{').then_some(Members { document: self, index: 1 })
     }
@@ -92,13 +93,13 @@ impl<'r, 'a> Document<'r, 'a> {
         value.raw.starts_with('[').then_some(Elements { document: self, index: value.index + 1 })
     }
 
-    /// Offset and byte of a structural.
+    /// Offset and byte of a structural character.
     fn byte(self, index: usize) -> Option<(usize, u8)> {
         let at = *self.structurals.get(index)? as usize;
         Some((at, *self.text.as_bytes().get(at)?))
     }
 
-    /// The container that a structural opens, and the index of the structural behind it.
+    /// The container that a structural character opens, and the index of the next structural character.
     fn container(self, index: usize) -> Option<(Value<'a>, usize)> {
         let bytes = self.text.as_bytes();
         let structurals = self.structurals.get(index..)?;
@@ -116,7 +117,7 @@ impl<'r, 'a> Document<'r, 'a> {
     }
 }
 
-/// The scalar that starts at `start`, without the white space between it and the next structural, which is at `before`.
+/// The scalar that starts at `start`, without the white space before the next structural character, which is at `before`.
 #[inline]
 fn span(text: &str, start: u32, before: u32) -> Option<&str> {
     let mut end = before as usize;
@@ -138,7 +139,7 @@ impl<'a> Value<'a> {
         self.string().map(|string| string.value)
     }
 
-    /// Whether the value is a string, be it Unicode or not.
+    /// Whether the value is a string, Unicode or not.
     pub fn is_string(self) -> bool {
         self.raw.starts_with('"')
     }
@@ -156,7 +157,7 @@ pub struct Members<'r, 'a> {
 }
 
 impl<'a> Members<'_, 'a> {
-    /// The values under these names; of several under one name, the last. Keys are compared unescaped.
+    /// The values under these names. If several members have a name, the last one counts. Keys are compared unescaped.
     pub fn named<const N: usize>(self, names: [&str; N]) -> [Option<Value<'a>>; N] {
         let mut found = [None; N];
         for (key, value) in self {
@@ -170,7 +171,8 @@ impl<'a> Members<'_, 'a> {
     }
 }
 
-/// The slow path: no name in question holds a backslash, so a key without escapes was compared as written.
+/// The slow path, for keys with escapes. No name that is searched contains a backslash, so other keys were compared as
+/// written.
 #[cold]
 fn position_unescaped(key: Value<'_>, names: &[&str]) -> Option<usize> {
     let text = key.raw.contains('\\').then(|| key.text())??;
@@ -183,7 +185,8 @@ impl<'a> Iterator for Members<'_, 'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let Document { text, structurals } = self.document;
-        // A member has at least these four: the quote of its key, its colon, the start of its value and what ends that.
+        // A member has at least four: the quote of its key, its colon, the start of its value, and the
+        // comma or brace behind it.
         let &[key, colon, value, after, ..] = structurals.get(self.index..)? else {
             return None;
         };

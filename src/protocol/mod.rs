@@ -1,4 +1,4 @@
-//! Frames ↔ meaning. Pure. The only folder that knows JSON and event names.
+//! Converts between frames and their meaning. Pure. The only folder that knows JSON and event names.
 pub mod auth;
 pub mod channel;
 pub mod close;

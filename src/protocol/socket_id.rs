@@ -1,4 +1,4 @@
-//! Socket ids: a connection's public id, a UUID with a second spelling of two decimal halves.
+//! Socket ids: the public id of a connection, a UUID with a second spelling as two decimal numbers.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ pub struct SocketId {
 }
 
 impl SocketId {
-    /// Reads either spelling, as [`SocketId`] and [`SocketId::dotted`] print them, hexadecimal digits in either case.
+    /// Reads either spelling, as [`SocketId`] and [`SocketId::dotted`] print them. Hexadecimal digits may have either
+    /// case.
     pub fn parse(text: &str) -> Option<SocketId> {
         match text.split_once('.') {
             Some((high, low)) => Some(SocketId { high: decimal(high)?, low: decimal(low)? }),
@@ -25,7 +26,7 @@ impl SocketId {
         Dotted(self)
     }
 
-    /// The UUID spelling, lower case, on the stack.
+    /// The UUID spelling, lower case, without allocation.
     pub fn uuid(self) -> [u8; UUID_BYTES] {
         let bits = u128::from(self.high) << 64 | u128::from(self.low);
         let mut digits = (0..32).rev().map(|digit| HEX[(bits >> (4 * digit)) as usize & 15]);
@@ -50,7 +51,7 @@ impl fmt::Display for Dotted {
     }
 }
 
-/// Digits only, without leading zeros, so that a number has one spelling.
+/// Reads digits without leading zeros, so that a number has only one spelling.
 fn decimal(text: &str) -> Option<u64> {
     let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if is_canonical { text.parse().ok() } else { None }

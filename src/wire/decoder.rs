@@ -1,8 +1,8 @@
-//! The inbound half of RFC 6455: bytes as they arrive → messages.
+//! The inbound half of RFC 6455: converts bytes, as they arrive, to messages.
 //!
-//! A message that is whole in the input, in one frame, is unmasked in place and lent to the caller: no copy, no allocation.
-//! Everything else (an incomplete header or payload, the fragments of a message) is kept in a `Partial`, which exists only
-//! while something is incomplete.
+//! A message that is complete in the input, in one frame, is unmasked in place and lent to the caller: no copy, no
+//! allocation. Everything else (an incomplete header or payload, the fragments of a message) is kept in a `Partial`,
+//! which exists only while something is incomplete.
 
 mod header;
 mod message;
@@ -27,11 +27,11 @@ impl Decoder {
     /// Takes the next message from `input[*at..]`, advancing `at`. `Ok(None)`: all input was consumed (`*at == input.len()`)
     /// and no further message is complete; an incomplete one is kept inside.
     ///
-    /// Call until `Ok(None)`: only then is a message freed that was assembled inside. All input after a close or a violation
-    /// is discarded.
+    /// Call until it returns `Ok(None)`: only then is the memory of an assembled message freed. All input after a close
+    /// or a violation is discarded.
     ///
-    /// A message over `message_bytes_max`, all its fragments together, is refused when a header shows its length. How the
-    /// stream is cut into inputs does not change what is decoded: faults are found in the order of the bytes.
+    /// A message over `message_bytes_max`, the sum of its fragments, is refused when a header shows its length. The
+    /// division of the stream into inputs does not change the result: faults are found in the order of the bytes.
     #[inline]
     pub fn next<'a>(
         &'a mut self,
@@ -75,7 +75,7 @@ impl Decoder {
                     Err(violation)
                 }
             },
-            // A text was checked as it arrived; a close may still be illegal, but its stage is `Finished` already.
+            // The text was checked as it arrived. A close may still be illegal, but its stage is `Finished` already.
             Whole::Kept(opcode) => match self.partial.as_deref() {
                 Some(partial) => Message::of(opcode, partial.kept(opcode)).map(Some),
                 None => Ok(None),
@@ -89,7 +89,7 @@ impl Decoder {
         self.partial.is_none()
     }
 
-    /// Heap bytes for an incomplete message without its payload, which grows by doubling, up to twice the limit.
+    /// Heap bytes for an incomplete message, without its payload. The payload grows by doubling, up to twice the limit.
     pub const PARTIAL_BYTES: usize = size_of::<Partial>();
 
     /// Heap bytes held for an incomplete message.
@@ -123,7 +123,7 @@ impl Decoder {
         self.resume(input, at, message_bytes_max, frames)
     }
 
-    /// As `find`, for everything but a message in one whole frame.
+    /// Like `find`, for everything except a message in one whole frame.
     fn resume(
         &mut self,
         input: &mut [u8],

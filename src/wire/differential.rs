@@ -1,4 +1,4 @@
-//! The decoder gives the same result as tungstenite's, on the same bytes, for any division of them into inputs.
+//! The decoder gives the same result as tungstenite's for the same bytes, however they are divided into inputs.
 
 use super::decoder::{self, Decoder, Violation};
 use super::frame::{Opcode, encode_header};
@@ -40,7 +40,7 @@ proptest! {
         prop_assert_eq!(ours, theirs(&stream));
     }
 
-    /// RFC 6455 §8.1, at the first invalid byte, before the end of the frame or of the message.
+    /// RFC 6455 §8.1: invalid UTF-8 is found at its first byte, before the end of the frame or of the message.
     #[test]
     fn an_invalid_text_fails_with_the_byte_that_makes_it_so(
         text in "\\PC{0,20}",
@@ -98,7 +98,7 @@ proptest! {
     }
 }
 
-/// The result of a stream.
+/// The result of decoding a stream.
 #[derive(Clone, Debug, PartialEq)]
 struct Outcome {
     messages: Vec<Message>,
@@ -114,14 +114,16 @@ enum Kind {
     TheyDiffer,
 }
 
-/// With several faults in one frame the two may name different ones. Ours is the first in the order of the bytes, as soon as it
-/// arrives; tungstenite looks when the frame is whole.
+/// If one frame has several faults, the decoders may report different ones. Ours reports the first in the order of the
+/// bytes, as soon as it arrives. tungstenite checks a frame once it is complete.
 fn check_damaged(stream: &[u8], cuts: &[Index]) -> Result<(), TestCaseError> {
     let ours = check_all_cuttings(stream, cuts);
     let theirs = theirs(stream);
     match (ours.violation, theirs.violation) {
         (Some(Kind::TheyDiffer), _) => prop_assert!(theirs.messages.starts_with(&ours.messages)),
-        (Some(_), None) => prop_assert_eq!(ours.messages, theirs.messages, "they starve where we fail early"),
+        (Some(_), None) => {
+            prop_assert_eq!(ours.messages, theirs.messages, "tungstenite waits for the rest of the frame")
+        }
         (Some(Kind::Protocol), Some(_)) => prop_assert_eq!(ours.messages, theirs.messages),
         _ if is_code_1014(&ours) => {}
         _ => prop_assert_eq!(ours, theirs),
@@ -133,7 +135,7 @@ fn is_code_1014(outcome: &Outcome) -> bool {
     matches!(outcome.messages.last(), Some(Message::Close(Some(close))) if u16::from(close.code) == 1014)
 }
 
-/// Our result, which is the same for the whole stream, for every cut in two, byte by byte, and with `cuts`.
+/// Our result. It must be the same for the whole stream, for every cut in two, byte by byte, and with `cuts`.
 fn check_all_cuttings(stream: &[u8], cuts: &[Index]) -> Outcome {
     let whole = decode(&[stream]);
     for cut in 0..=stream.len() {
@@ -156,7 +158,7 @@ fn decode(pieces: &[&[u8]]) -> Outcome {
                 Ok(None) => break,
                 Ok(Some(message)) => message,
                 Err(violation) => {
-                    assert_eq!(outcome.violation, None, "one violation is the end");
+                    assert_eq!(outcome.violation, None, "nothing is decoded after a violation");
                     outcome.violation = Some(match violation {
                         Violation::Protocol(why) if why.contains("shortest") => Kind::TheyDiffer,
                         Violation::Protocol(_) => Kind::Protocol,
@@ -192,7 +194,7 @@ fn theirs(stream: &[u8]) -> Outcome {
     let mut outcome = Outcome { messages: Vec::new(), violation: None };
     loop {
         match context.read(&mut stream) {
-            // tungstenite replaces an illegal code with a close of its own.
+            // tungstenite replaces an illegal code with a close code of its own.
             Ok(Message::Close(Some(close)))
                 if close.code == CloseCode::Protocol && close.reason.as_str() == "Protocol violation" =>
             {
@@ -218,7 +220,7 @@ fn theirs(stream: &[u8]) -> Outcome {
     }
 }
 
-/// Reads from a slice, and would block at its end; discards writes.
+/// Reads from a slice, and reports that it would block at its end; discards writes.
 struct Pipe<'a>(&'a [u8]);
 
 impl io::Read for Pipe<'_> {
@@ -279,7 +281,7 @@ fn control_frame() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(first, payload, mask)| masked(first, &payload, mask))
 }
 
-/// Frames with exactly one fault, behind any legal frames.
+/// Frames with exactly one fault, which follow legal frames.
 fn fault() -> impl Strategy<Value = Vec<u8>> {
     let reserved_bits = (1u8..8, prop_oneof![Just(FIN | TEXT), Just(FIN | BINARY), Just(PING), Just(CLOSE)])
         .prop_map(|(bits, first)| masked(first | bits << 4, b"", 1));

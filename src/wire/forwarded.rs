@@ -1,13 +1,13 @@
-//! `X-Forwarded-For`: how an HTTP proxy names the client of a request.
+//! `X-Forwarded-For`: the header in which an HTTP proxy names the client of a request.
 //!
-//! Every proxy appends the address that connected to it, and clients may send the header too. So it is read from the right,
-//! and only as far as each hop is trusted: anything further left was written by a peer that is not.
+//! Every proxy appends the address that connected to it, but clients may send the header too. So it is read from the
+//! right, and only as far as each hop is trusted. A peer that is not trusted may have written anything further left.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The address that a request came from: the right-most one that is not itself trusted, or the left-most where all are.
-/// `None`: there is no header, or the entry is not an address. `values` are those of every such header, in order of arrival.
-/// The port is 0 where none was given.
+/// The address that a request came from: the right-most untrusted one, or the left-most one if all are trusted. `None`:
+/// there is no header, or the entry is not an address. `values` are the values of all such headers, in order of
+/// arrival. The port is 0 if the entry has none.
 pub fn client<'a>(
     values: impl DoubleEndedIterator<Item = &'a [u8]>,
     is_trusted: impl Fn(IpAddr) -> bool,
@@ -23,7 +23,7 @@ pub fn client<'a>(
     client
 }
 
-/// An address as proxies write it: bare, in brackets, with a port or without.
+/// Reads an address as proxies write it: bare or in brackets, with or without a port.
 fn address(entry: &[u8]) -> Option<SocketAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);

@@ -29,7 +29,8 @@ impl Opcode {
         }
     }
 
-    /// Close, ping or pong: never fragmented, at most [`CONTROL_BYTES_MAX`], and allowed between the fragments of a message.
+    /// Whether it is a close, ping or pong. Those are never fragmented, have at most [`CONTROL_BYTES_MAX`], and may
+    /// come between the fragments of a message.
     pub(super) fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
@@ -72,8 +73,8 @@ pub fn frame_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The payload's place in `input`, and its mask, if `input` starts with a client's text message in one whole frame with a
-/// length of 7 bits. `None`: anything else, which the [`Decoder`](super::decoder::Decoder) reads.
+/// The place of the payload in `input`, and its mask, if `input` starts with a client's text message in one complete
+/// frame with a length of 7 bits. `None`: anything else, which the [`Decoder`](super::decoder::Decoder) reads.
 #[inline]
 pub fn short_text(input: &[u8]) -> Option<(Range<usize>, [u8; 4])> {
     let [first, second, a, b, c, d, ..] = *input else { return None };
@@ -82,8 +83,8 @@ pub fn short_text(input: &[u8]) -> Option<(Range<usize>, [u8; 4])> {
     (is_short_text && payload.end <= input.len()).then_some((payload, [a, b, c, d]))
 }
 
-/// Undoes the mask, RFC 6455 §5.3, eight bytes at a time. The last eight may overlap the words before them; they are read
-/// first. Masking twice restores the bytes.
+/// Removes the mask, RFC 6455 §5.3, eight bytes at a time. The last eight may overlap the words before them, so they
+/// are read first. Masking twice restores the bytes.
 #[inline]
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;

@@ -1,4 +1,4 @@
-//! Bytes ↔ frames. Pure: no sockets, no clock.
+//! Converts between bytes and frames. Pure: no sockets, no clock.
 pub mod decoder;
 #[cfg(test)]
 mod differential;

@@ -1,28 +1,29 @@
-//! The PROXY protocol, versions 1 and 2: how a load balancer that forwards bytes names the client.
+//! The PROXY protocol, versions 1 and 2: the header in which a load balancer that forwards bytes names the client.
 //!
-//! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The header comes first on a connection, before TLS and HTTP.
-//! Connections from trusted networks must begin with one, and no others may: nothing here guesses.
+//! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The header comes first on a connection, before TLS
+//! and HTTP. Connections from trusted networks must begin with one, and others must not. The server never guesses.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What the bytes received so far are.
+/// The result of reading the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// Not all of the header yet.
+    /// The header is incomplete.
     Partial,
     /// `len` bytes were the header.
     Whole {
         /// Bytes of the header.
         len: usize,
-        /// The client that connected to the proxy. `None`: the header names no address. The connection is the proxy's own (a
-        /// health check), or of a family without IP addresses, or the proxy does not know.
+        /// The client that connected to the proxy. `None`: the header has no IP address. The connection is the proxy's
+        /// own (a health check), or belongs to another address family, or the proxy does not know the client.
         source: Option<SocketAddr>,
     },
-    /// Not a header, and what is wrong with it.
+    /// The bytes are not a header; the fault.
     Malformed(&'static str),
 }
 
-/// Most bytes of a header. Version 1 allows 107; version 2 allows 65 551, nearly all of them extensions, which are skipped.
+/// Longest header in bytes. Version 1 allows 107. Version 2 allows 65 551, nearly all of them extensions, which are
+/// skipped.
 pub const HEADER_BYTES_MAX: usize = 8 * 1024;
 
 /// Reads a header at the start of `input`.
@@ -91,7 +92,7 @@ fn read_v2(input: &[u8]) -> Option<Header> {
         return Some(Header::Malformed("over 8192 bytes"));
     }
     let body = rest.get(..body_len)?;
-    // LOCAL is the proxy's own connection: its addresses are skipped, as are those of datagrams and Unix sockets.
+    // LOCAL is the proxy's own connection. Its addresses are skipped, as are those of datagrams and Unix sockets.
     let source = match (command, family) {
         (V2_LOCAL, _) | (_, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => None,
         (_, 0x11) => match body {
@@ -112,7 +113,7 @@ fn read_v2(input: &[u8]) -> Option<Header> {
 }
 
 const V1_SIGNATURE: &[u8] = b"PROXY ";
-/// With the line's end.
+/// Longest header of version 1, including the end of its line.
 const V1_BYTES_MAX: usize = 107;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_LOCAL: u8 = 0x20;
@@ -128,7 +129,7 @@ mod tests {
         [V2_SIGNATURE, &[command, family], &len, body].concat()
     }
 
-    /// The header is whole, with anything behind it, and every shorter prefix is partial.
+    /// The header is complete, whatever follows it, and every shorter prefix is incomplete.
     #[track_caller]
     fn check(header: impl AsRef<[u8]>, source: Option<&str>) {
         let header = header.as_ref();
@@ -214,7 +215,7 @@ mod tests {
         check_malformed(v2(0x21, 0x11, &[0; 11]));
         check_malformed(v2(0x21, 0x21, &[0; 35]));
         check_malformed(b"\r\n\r\nGET / HTTP/1.1\r\n");
-        // Refused by its length, before the body arrives.
+        // Refused because of its declared length, before the body arrives.
         check_malformed(&v2(0x21, 0x00, &[0; HEADER_BYTES_MAX - 15])[..16]);
     }
 

@@ -1,4 +1,4 @@
-//! The HTTP upgrade, with tungstenite's parts of the handshake.
+//! The HTTP upgrade. Uses tungstenite's parts of the handshake.
 
 mod refusal;
 #[cfg(test)]
@@ -27,13 +27,13 @@ use tungstenite::{
 pub enum Upgrade {
     /// The request is incomplete.
     Partial,
-    /// Accepted: `request_len` bytes were the request, the rest belongs to the first frames.
+    /// Accepted: `request_len` bytes were the request; the rest belongs to the first frames.
     Accepted {
         /// Bytes of the request.
         request_len: usize,
         /// The endpoint that its path names.
         endpoint: Endpoint,
-        /// The client that the proxies name; only if the caller says that the connection is a trusted proxy's.
+        /// The client that the proxies name; only if `is_proxied`.
         forwarded_for: Option<SocketAddr>,
     },
     /// Refused: send the response in `out`, then close the connection.
@@ -41,10 +41,10 @@ pub enum Upgrade {
 }
 
 /// Reads an upgrade request from `input` (everything received so far) and appends the whole HTTP response to `out`.
-/// `is_proxied`: it came from a trusted proxy. `date` is that of a refusal.
+/// `is_proxied`: the connection is a trusted proxy's. `date` is the Date header of a refusal.
 ///
-/// RFC 6455 §4.2. Extensions and sub-protocols that a client offers are not negotiated. Before the empty line that ends a
-/// request has arrived, a call searches for it and does not parse, so a client may send byte by byte.
+/// RFC 6455 §4.2. Extensions and sub-protocols that a client offers are not negotiated. A call does not parse an
+/// incomplete request, but only searches for the empty line that ends it. So a client may send byte by byte.
 pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, date: HttpDate, out: &mut Vec<u8>) -> Upgrade {
     match read(input, access, is_proxied) {
         Ok(None) => Upgrade::Partial,
@@ -76,7 +76,7 @@ fn read(input: &[u8], access: &Access, is_proxied: bool) -> Result<Option<Accept
     while let Some(rest) = request.strip_prefix(b"\r\n") {
         request = rest;
     }
-    // So that a TLS client, for example, does not wait for the handshake deadline.
+    // Refused early, so that a TLS client, for example, does not wait for the handshake deadline.
     if request.first().is_some_and(|&first| first != b'\r' && !first.is_ascii_alphabetic()) {
         return Err(&MALFORMED);
     }
@@ -100,8 +100,8 @@ fn read(input: &[u8], access: &Access, is_proxied: bool) -> Result<Option<Accept
     }
 }
 
-/// The endpoint of a request and its accept key, if it is a WebSocket upgrade that is served. (tungstenite's own check reads
-/// the first `Connection` header only, and proxies send several.)
+/// The endpoint of a request and its accept key, if it is a WebSocket upgrade for a served path. (tungstenite's own
+/// check reads only the first `Connection` header, but proxies may send several.)
 fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'static Refusal> {
     let headers = request.headers();
     let has_body = headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
@@ -123,7 +123,7 @@ fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'sta
     if only(headers, header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
         return Err(&WEBSOCKET_VERSION);
     }
-    // Browsers always send an Origin, and only a browser lets a page that its user visits make it connect.
+    // Browsers always send an Origin. Other clients need no check: only a browser connects on behalf of a page.
     if headers.contains_key(header::ORIGIN) && !only(headers, header::ORIGIN).is_some_and(|it| access.admits(it)) {
         return Err(&ORIGIN_NOT_ALLOWED);
     }
@@ -133,7 +133,7 @@ fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'sta
     }
 }
 
-/// The client of a request by the X-Forwarded-For of a trusted proxy; `None`: it names none.
+/// The client of a request by the X-Forwarded-For of a trusted proxy; `None`: the header names none.
 pub fn forwarded_for(headers: &HeaderMap, access: &Access) -> Option<SocketAddr> {
     let values: Vec<_> = headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();
     forwarded::client(values.into_iter(), |address| access.trusts(address))
@@ -152,7 +152,8 @@ fn lists(headers: &HeaderMap, name: header::HeaderName, token: &[u8]) -> bool {
     lines.any(|line| line.as_bytes().split(|&byte| byte == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(token)))
 }
 
-/// Base64 of 16 bytes: 22 digits, of which the last holds two bits, and padding (RFC 6455 §4.2.1, RFC 4648 §4).
+/// Whether the text is base64 of 16 bytes: 22 digits, the last of which holds two bits, and padding (RFC 6455 §4.2.1,
+/// RFC 4648 §4).
 fn is_key(key: &[u8]) -> bool {
     let Some(([digits @ .., last], b"==")) = key.split_last_chunk::<2>() else {
         return false;

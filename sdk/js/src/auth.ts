@@ -11,7 +11,7 @@ export interface Signature {
 export interface AuthRequest {
   socketId: string;
   channel: string;
-  /** Aborted after `authTimeout`, and when the signature is no longer needed: the connection or the subscription has ended. */
+  /** Aborted after `authTimeout`, and when the signature is no longer needed because the connection or subscription has ended. */
   signal: Signal;
 }
 
@@ -21,8 +21,9 @@ export type Signal = typeof globalThis extends { AbortSignal: { prototype: infer
   : { readonly aborted: boolean; addEventListener(type: "abort", listener: () => void): void };
 
 /**
- * Signs one subscription. To refuse for good, throw a `CorecastError` or return nothing. Any other exception counts as a passing
- * failure and is retried with back-off; if it has a number `retryAfter`, not before as many milliseconds.
+ * Signs one subscription. To refuse for good, throw a `CorecastError` or return nothing. Any other exception counts as a
+ * temporary failure and is retried with back-off. If it has a number `retryAfter`, the retry waits at least that many
+ * milliseconds.
  */
 export type AuthFunction = (request: AuthRequest) => Signature | null | undefined | Promise<Signature | null | undefined>;
 
@@ -148,5 +149,5 @@ export function decimalSocketId(uuid: string): string {
   return BigInt("0x" + digits.slice(0, 16)) + "." + BigInt("0x" + digits.slice(16));
 }
 
-/** Statuses of failures that pass. With any other status a repetition gets the same answer. */
+/** Statuses of temporary failures. With any other status a retry would get the same answer. */
 const PASSING = /^(408|425|429|5(?!01|05)\d\d)$/;

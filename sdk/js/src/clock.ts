@@ -1,12 +1,12 @@
 export type Timer = ReturnType<typeof setTimeout> | undefined;
 
-/** Milliseconds of a clock that is never set. */
+/** Milliseconds of a monotonic clock. */
 export const now = (): number => performance.now();
 
 /**
- * Calls `expired` after `ms`, unless the function that it returns is called before. A timer that fires late means that this
- * program did not run: the page was frozen, throttled or busy, and what the timer waits for may have arrived without having been
- * handled. So a late timer waits once more, for a short time.
+ * Calls `expired` after `ms`, unless the returned function is called before. A timer that fires late means that this
+ * program did not run: the page was frozen, throttled or busy. The event that it waits for may have arrived and not be
+ * handled yet. So a late timer waits once more, for a short time.
  */
 export function deadline(ms: number, expired: () => void): () => void {
   let timer: Timer;

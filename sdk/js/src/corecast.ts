@@ -105,7 +105,7 @@ export class Corecast extends Emitter<SocketEvents> {
   #failures = 0;
   /** When `socket:connected` arrived. */
   #connectedAt: number | undefined;
-  /** The server asked not to be contacted before. */
+  /** Time before which the server asked not to be contacted. */
   #notBefore = 0;
   /** The previous connection was closed because of a mistake of the client. */
   #blamed = false;

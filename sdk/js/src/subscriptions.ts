@@ -24,7 +24,7 @@ export class Subscriptions {
   #signer: Signer | undefined;
   #signTimeout: number;
   #backOff: BackOff;
-  /** The signing backend asked not to be contacted before. */
+  /** Time before which the signing backend asked not to be contacted. */
   #signNotBefore = 0;
   /** Why there is no connection and no attempt to connect. */
   #over: CorecastError | undefined;

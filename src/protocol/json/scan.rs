@@ -1,10 +1,10 @@
-//! A scanner for the grammar of RFC 8259, in one pass and without simd-json's tape. It has two uses: [`members`] reads the
-//! publish lines of the admin socket, where it takes fewer instructions than the reader, and [`is_json`] judges what
-//! simd-json refuses.
+//! Scans the grammar of RFC 8259 in one pass, without simd-json's tape. It has two uses. [`members`] reads the publish
+//! lines of the admin socket with fewer instructions than the reader. [`is_json`] checks texts that simd-json refuses.
 
-/// Calls `each` with every member of the object that `text` is: what stands between the quotes of its key, and its value as
-/// written. `Some`: the text is one JSON object, and these are the members that the [reader](super::Reader) finds. `None`
-/// decides nothing: the text may not be an object, one of its own keys may hold an escape, or `each` returned `None`.
+/// Calls `each` with every member of the object that `text` is: its key as written between the quotes, and its value as
+/// written. `Some`: the text is one JSON object, and the members are those that the [reader](super::Reader) finds.
+/// `None` does not decide anything: the text may not be an object, one of its own keys may contain an escape, or `each`
+/// returned `None`.
 pub fn members<'a>(text: &'a str, mut each: impl FnMut(&'a str, &'a str) -> Option<()>) -> Option<()> {
     let mut scanner = Scanner { bytes: text.as_bytes(), at: 0 };
     scanner.space();
@@ -80,7 +80,7 @@ impl Scanner<'_> {
         Some(())
     }
 
-    /// White space, and nothing behind it.
+    /// Skips white space. Returns whether the text ends there.
     #[inline]
     fn end(&mut self) -> Option<()> {
         self.space();
@@ -106,9 +106,9 @@ impl Scanner<'_> {
         }
     }
 
-    /// An object or an array. Whether each container around is an object is kept in bits, so nothing recurses.
+    /// Scans an object or an array. Bits record whether each enclosing container is an object, so nothing recurses.
     fn container(&mut self) -> Option<()> {
-        // The innermost containers, up to 64, are in `are_objects`; those around them in `outer`, 64 an entry.
+        // `are_objects` has the innermost containers, up to 64; `outer` has those around them, 64 per entry.
         let (mut are_objects, mut outer) = (0u64, Vec::new());
         let mut depth = 0usize;
         loop {
@@ -134,7 +134,7 @@ impl Scanner<'_> {
                 }
                 _ => self.scalar()?,
             }
-            // A value ended, and perhaps the containers that it is the last value of.
+            // A value has ended, and perhaps the containers in which it comes last.
             loop {
                 if depth == 0 {
                     return Some(());
@@ -238,15 +238,15 @@ impl Scanner<'_> {
     }
 }
 
-/// Not zero for a quote, a backslash or a control character. Without a short circuit, so that the compiler makes vector
-/// instructions of 32 calls.
+/// Not zero for a quote, a backslash or a control character. Without short-circuit evaluation, so that the compiler
+/// makes vector instructions of 32 calls.
 #[inline]
 fn is_special(byte: u8) -> u8 {
     u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte < 0x20)
 }
 
-/// Sets the high bit of every byte that is a quote, a backslash or a control character. Bytes above the lowest such byte may
-/// be marked wrongly: a borrow runs upwards.
+/// Sets the high bit of every byte that is a quote, a backslash or a control character. Bytes above the lowest such
+/// byte may be marked wrongly, because a borrow propagates upwards.
 #[inline]
 fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
@@ -274,7 +274,7 @@ mod tests {
         Some(found)
     }
 
-    /// Verdict and spans are those of the reader, and the verdict is serde_json's, too.
+    /// The verdict and the members are those of the reader; the verdict is also that of serde_json.
     #[track_caller]
     fn agree(text: &str) {
         assert_eq!(is_json(text), serde_says_json(text), "{text:?}");

@@ -7,12 +7,12 @@ pub(crate) fn serde_says_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// The text of a string by serde_json; `None`: another value, or an unpaired surrogate.
+/// The text of a string, read by serde_json; `None`: it is another value, or has an unpaired surrogate.
 fn serde_text(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 
-/// The members of an object as serde_json sees them, duplicates included.
+/// The members of an object as serde_json reads them, duplicates included.
 struct Pairs<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de> serde::Deserialize<'de> for Pairs<'de> {
@@ -280,7 +280,7 @@ proptest! {
 
     #[test]
     fn spans_equal_those_of_serde_json(text in written_json(), shift in 0usize..130) {
-        // The shift puts everything on every side of simd-json's 64-byte blocks.
+        // The shift moves everything across the borders of simd-json's blocks of 64 bytes.
         let text = format!("{{{}\"top\":{text}}}", " ".repeat(shift));
         let mut reader = Reader::default();
         let document = reader.read(&text).unwrap();

@@ -1,21 +1,21 @@
-//! JSON strings: unescaping, escaping, and showing them in a terminal.
+//! JSON strings: unescaping, escaping, and display in a terminal.
 
 use std::borrow::Cow;
 use std::io::Write;
 
-/// A JSON string as it was written and as it reads.
+/// A JSON string as written, and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonString<'a> {
-    /// Between the quotes, as written: may be put between quotes again, byte for byte.
+    /// The text between the quotes, as written. It may be put between quotes again, byte for byte.
     pub raw: &'a str,
     /// Unescaped.
     pub value: Cow<'a, str>,
 }
 
 impl<'a> JsonString<'a> {
-    /// Reads what stands between the quotes of a valid JSON string; `None`: it holds an unpaired surrogate.
+    /// Reads the text between the quotes of a valid JSON string; `None`: it contains an unpaired surrogate.
     pub(super) fn read(raw: &'a str) -> Option<JsonString<'a>> {
-        // Nearly every string that is read here is without escapes: then nothing is copied.
+        // Nearly all strings contain no escapes, and are then not copied.
         let value = if raw.as_bytes().contains(&b'\\') { Cow::Owned(unescape(raw)?) } else { Cow::Borrowed(raw) };
         Some(JsonString { raw, value })
     }
@@ -54,7 +54,7 @@ fn code_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// Appends `text` as it stands between the quotes of a JSON string. Beyond what JSON requires, it escapes characters that are
+/// Appends `text` escaped for a JSON string. Beyond what JSON requires, it escapes characters that are
 /// [unseen](is_unseen) in a terminal.
 pub fn escape_into(out: &mut Vec<u8>, text: &str) {
     for character in text.chars() {
@@ -68,12 +68,12 @@ pub fn escape_into(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends JSON, or the inside of a JSON string, on one line: white space between tokens becomes spaces, and characters that
-/// are [unseen](is_unseen) are escaped.
+/// Appends JSON, or the inside of a JSON string, on one line: white space between tokens becomes spaces, and characters
+/// that are [unseen](is_unseen) in a terminal are escaped.
 pub fn show_into(out: &mut Vec<u8>, json: &str) {
     for character in json.chars() {
         match character {
-            // Only between tokens.
+            // These occur only between tokens.
             '\n' | '\r' | '\t' => out.push(b' '),
             _ => push_seen(out, character),
         }
@@ -82,14 +82,14 @@ pub fn show_into(out: &mut Vec<u8>, json: &str) {
 
 fn push_seen(out: &mut Vec<u8>, character: char) {
     if is_unseen(character) {
-        // All of them have four digits.
+        // All of these have four hexadecimal digits.
         let _ = write!(out, "\\u{:04x}", character as u32);
     } else {
         out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     }
 }
 
-/// Whether a terminal shows no glyph for the character: controls, marks of the writing direction, and characters of no width.
+/// Whether a terminal shows nothing for the character: controls, direction marks, and characters of zero width.
 pub fn is_unseen(character: char) -> bool {
     let is_format = matches!(
         character,

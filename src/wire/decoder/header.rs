@@ -9,13 +9,13 @@ pub struct Header {
     pub fin: bool,
     pub mask: [u8; 4],
     pub payload_len: usize,
-    /// Of the header itself, in bytes.
+    /// Length of the header itself, in bytes.
     pub len: usize,
 }
 
 impl Header {
-    /// Reads the header at the start of `bytes`; `None`: it is incomplete. `assembled`: bytes of the fragmented message that
-    /// has begun, if one has. A fault is found as soon as its byte is there.
+    /// Reads the header at the start of `bytes`; `None`: it is incomplete. `assembled`: the bytes so far of an unfinished
+    /// fragmented message, if there is one. A fault is found as soon as its byte has arrived.
     #[inline]
     pub fn parse(
         bytes: &[u8],
@@ -56,7 +56,7 @@ impl Header {
         Ok(Some(Header { opcode, fin, mask, payload_len: payload_len as usize, len: mask_at + 4 }))
     }
 
-    /// Whether the frame is a whole message by itself.
+    /// Whether the frame is a complete message by itself.
     #[inline]
     pub fn is_message(&self) -> bool {
         self.fin && self.opcode != Opcode::Continuation

@@ -1,26 +1,26 @@
-//! Messages, and violations of the protocol.
+//! Messages of clients, and violations of the protocol.
 
 use crate::wire::frame::Opcode;
 
-/// A client's message, whole, unmasked and validated.
+/// A client's message: complete, unmasked and validated.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// A text message, reassembled; valid UTF-8.
     Text(&'a str),
     /// A binary message, reassembled.
     Binary(&'a [u8]),
-    /// A ping; to be answered with a pong of the same payload.
+    /// A ping, which must be answered with a pong of the same payload.
     Ping(&'a [u8]),
     /// A pong.
     Pong(&'a [u8]),
-    /// The peer closes, with code and reason; `None`: without a code. Nothing is decoded after it.
+    /// The peer closes, with a code and a reason; `None`: without a code. Nothing is decoded afterwards.
     Close(Option<(u16, &'a str)>),
 }
 
 /// Why a connection must be failed, RFC 6455 §7.1.7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// 1002, with what was wrong.
+    /// 1002, with the fault.
     Protocol(&'static str),
     /// 1007.
     InvalidUtf8,
@@ -29,7 +29,7 @@ pub enum Violation {
 }
 
 impl<'a> Message<'a> {
-    /// The message with an unmasked payload. `opcode` is that of the whole message, so never a continuation.
+    /// The message with an unmasked payload. `opcode` is that of the whole message, so it is not a continuation.
     #[inline]
     pub(super) fn of(opcode: Opcode, payload: &'a [u8]) -> Result<Message<'a>, Violation> {
         Ok(match opcode {

@@ -1,4 +1,4 @@
-//! The state of a message or frame of which only a part has arrived.
+//! The state of a frame or message that has arrived only in part.
 
 use super::header::{HEADER_BYTES_MAX, Header};
 use super::message::Violation;
@@ -8,7 +8,7 @@ use crate::wire::frame::Opcode;
 #[derive(Debug, Default)]
 pub struct Partial {
     pub stage: Stage,
-    /// The data message whose fragments, or whose only frame, are arriving.
+    /// The data message that is arriving, in one frame or in fragments.
     pub message: Option<Assembly>,
     /// Payload of the control frame that is arriving; it may come between the fragments of `message`.
     pub control: Vec<u8>,
@@ -20,7 +20,7 @@ pub enum Stage {
     Header { bytes: [u8; HEADER_BYTES_MAX], have: u8 },
     /// Waiting for the rest of a payload.
     Payload(Payload),
-    /// A message was lent to the caller; the next call frees it.
+    /// A message is lent to the caller; the next call frees it.
     Yielded(Opcode),
     /// After a close or a violation.
     Finished,
@@ -32,7 +32,7 @@ impl Default for Stage {
     }
 }
 
-/// A frame's payload of which bytes are missing.
+/// A frame's payload with bytes missing.
 #[derive(Debug)]
 pub struct Payload {
     pub opcode: Opcode,
@@ -90,13 +90,14 @@ impl Partial {
     }
 }
 
-/// A data message as it grows. The buffer grows with the bytes that arrive, never by the length that a header claims.
+/// A data message that is arriving. The buffer grows with the bytes that arrive, not with the length that a header
+/// claims.
 #[derive(Debug)]
 pub struct Assembly {
     /// Text or binary.
     opcode: Opcode,
     pub bytes: Vec<u8>,
-    /// How much of a text is known to be valid UTF-8: all of it except an incomplete last character.
+    /// Length of the part of a text that is known to be valid UTF-8: all of it except an incomplete last character.
     utf8_len: usize,
 }
 

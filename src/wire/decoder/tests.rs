@@ -17,7 +17,7 @@ fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     bytes
 }
 
-/// Everything decoded from `pieces`, as text; `held` gets the bytes held after each piece.
+/// Everything decoded from `pieces`, as text; calls `held` with the number of bytes held after each piece.
 fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, mut held: impl FnMut(usize)) -> Vec<String> {
     let mut decoder = Decoder::default();
     let mut seen = Vec::new();
@@ -37,7 +37,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, mut held: impl FnMut(u
     seen
 }
 
-/// `input` decodes to `expected`, whole and however it is cut in two, and byte by byte.
+/// `input` decodes to `expected`, whether whole, cut in two anywhere, or byte by byte.
 #[track_caller]
 fn check(input: &[Vec<u8>], expected: &[&str]) {
     let input = input.concat();
@@ -156,7 +156,7 @@ fn text_is_checked_as_it_arrives() {
     check_violation(&[frame(0x01, [0xED, 0xA0, 0x80])], InvalidUtf8);
     check_violation(&[frame(0x01, [0xE8, 0xAF]), frame(0x80, "x")], InvalidUtf8);
     check_violation(&[frame(0x01, "ok"), frame(0x80, [0xE8, 0xAF])], InvalidUtf8);
-    // Of the frame only the invalid beginning has arrived.
+    // Only the beginning of the frame, which is invalid, has arrived.
     let half = &frame(0x81, [&[b'a', 0xFF][..], &[b'b'; 90]].concat())[..10];
     check_violation(&[half.to_vec()], InvalidUtf8);
     check(&[frame(0x82, [0xFF])], &["Binary([255])"]);

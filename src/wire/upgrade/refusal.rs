@@ -6,7 +6,7 @@ use httpdate::HttpDate;
 /// An answer to a request that is not upgraded.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Metric label and log text.
+    /// The metric label, also used in the log.
     pub why: &'static str,
     pub(super) status: &'static str,
     /// Header lines in addition to those of every refusal.
@@ -33,7 +33,7 @@ impl Refusal {
             text.len()
         );
         out.extend_from_slice(head.as_bytes());
-        // The response to HEAD has the length of the body, and no body.
+        // The response to HEAD gives the length of the body, but has no body.
         if with_text {
             out.extend_from_slice(text.as_bytes());
         }
@@ -117,14 +117,14 @@ pub(super) const WEBSOCKET_VERSION: Refusal = Refusal {
     headers: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
     text: "This server supports only version 13 of the WebSocket protocol.\n",
 };
-/// The address has as many connections as one address may have.
+/// The address has the maximum number of connections.
 pub const TOO_MANY_CONNECTIONS: Refusal = Refusal {
     why: "address_connections",
     status: "429 Too Many Requests",
     headers: "Retry-After: 10\r\n",
     text: "There are too many connections from your address: close some, or try again later.\n",
 };
-/// The address connects more often than one address may.
+/// The address exceeds the rate of new connections.
 pub const TOO_MANY_UPGRADES: Refusal = Refusal {
     why: "address_upgrades",
     status: "429 Too Many Requests",

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 
 const PLAIN: &str = "GET /live?token=1 HTTP/1.1\r\nHost: a\r\n\r\n";
-/// RFC 6455 §1.2, with what browsers add.
+/// The request of RFC 6455 §1.2, with headers that browsers add.
 const BROWSER: &str = "GET /live?token=1 HTTP/1.1\r\n\
     Host: server.example.com\r\n\
     Connection: keep-alive, Upgrade\r\n\
@@ -47,7 +47,7 @@ fn check_accepted(request: impl AsRef<[u8]>) {
     }
 }
 
-/// Access to these paths, and from these origins.
+/// Access to these paths from these origins.
 fn access(paths: &[&str], origins: &[&str]) -> Access {
     Access {
         paths: paths.iter().map(|&path| path.to_owned()).collect(),
@@ -139,7 +139,7 @@ fn browsers_connect_from_allowed_origins() {
     check("Origin: null\r\n", &origins, false);
     check("Origin:\r\n", &origins, false);
     check("Origin: null\r\n", &[], true);
-    // Not a browser: a client that can omit the header can also forge it.
+    // Without an Origin it is not a browser. A client that can omit the header can also forge it.
     check("", &origins, true);
     check("Origin: https://example.com\r\nOrigin: https://example.com\r\n", &origins, false);
 }
@@ -206,7 +206,7 @@ fn keys_are_base64_of_16_bytes() {
     ] {
         check_refused(with(key, bad), &BAD_KEY);
     }
-    // Every last digit that is legal.
+    // Every legal last digit.
     for good in
         ["AAAAAAAAAAAAAAAAAAAAAA==", "+/+/+/+/+/+/+/+/+/+/+Q==", "zzzzzzzzzzzzzzzzzzzzzg==", "999999999999999999999w=="]
     {
