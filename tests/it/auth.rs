@@ -25,7 +25,7 @@ const OTHER_KEY: &str = "second";
 const OTHER_SECRET: &str = "another-secret";
 const CHANNEL: &str = "private-user.1";
 
-/// The signature by its definition, with the hmac and sha2 crates.
+/// The signature, computed from its definition with the hmac and sha2 crates.
 fn hmac_hex(secret: &str, string_to_sign: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length");
     mac.update(string_to_sign.as_bytes());
@@ -35,7 +35,7 @@ fn hmac_hex(secret: &str, string_to_sign: &str) -> String {
     })
 }
 
-/// `auth` for a channel, by the first key.
+/// `auth` for a channel, with the first key.
 fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     auth_by(KEY, SECRET, socket_id, channel, channel_data)
 }
@@ -56,7 +56,7 @@ fn with_keys(shards: usize) -> Options {
     Server::options(shards).arg("--key", format!("{KEY}:{SECRET}")).arg("--key", format!("{OTHER_KEY}:{OTHER_SECRET}"))
 }
 
-/// Subscribes with these members of `data` and gives the reply.
+/// Subscribes with these members of `data`, and returns the reply.
 fn answer(client: &mut Client, data: Value) -> String {
     client.send(&json!({"event": "socket:subscribe", "data": data}).to_string());
     client.text()
@@ -88,7 +88,7 @@ fn the_published_test_vector() {
     let data = r#"{"user_id":10,"user_info":{"name":"Mr. Pusher"}}"#;
     let arguments = ["sign", "1234.1234", "presence-foobar", "--channel-data", data, "--key", &key];
     let signed = output(corecast(&arguments), b"");
-    // Presence channels do not exist yet: `sign` may refuse one, but must not sign it wrongly.
+    // Presence channels do not exist yet. `sign` may refuse one, but must not make a wrong signature.
     if signed.status.success() {
         let expected = hmac_hex(SECRET, &format!("1234.1234:presence-foobar:{data}"));
         assert_eq!(String::from_utf8_lossy(&signed.stdout).trim_end(), format!("{KEY}:{expected}"));
@@ -215,11 +215,11 @@ fn wrong_signatures_are_auth_invalid(shards: usize) {
     assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": signed_data, "channel_data": "Data"}));
     assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": signed_data, "channel_data": ""}));
     assert_invalid(&mut client, json!({"channel": CHANNEL, "auth": good, "channel_data": "data"}));
-    // `:` joins the signed parts: a signature for one channel must not pass for another with channel_data.
+    // `:` joins the signed parts, so a signature for one channel must not be valid for another one with channel_data.
     let longer = auth(&id, "private-a", Some("b"));
     assert_invalid(&mut client, json!({"channel": "private-a.b", "auth": longer}));
 
-    // Nothing changed, and the valid signature is still accepted.
+    // The refusals changed nothing, and the valid signature is still accepted.
     assert_eq!(Admin::connect(&server).subscribers(CHANNEL), 0);
     assert_accepted(&mut client, json!({"channel": CHANNEL, "auth": good}));
     let said = server.stderr();

@@ -1,13 +1,14 @@
-//! A publisher faster than the subscribers' shards is held back: nothing is lost, nothing is out of order, memory stays.
+//! Backpressure reaches a publisher that is faster than the shards of its subscribers: no message is lost or reordered,
+//! and memory stays bounded.
 
 use crate::harness::{Admin, Client, Server, for_shards, unreplied_publishes};
 use serde_json::{Value, json};
 use std::io::BufRead;
 use std::thread;
 
-for_shards!(a_publisher_flat_out_loses_nothing_and_costs_no_memory);
+for_shards!(a_fast_publisher_loses_nothing_and_memory_stays_bounded);
 
-fn a_publisher_flat_out_loses_nothing_and_costs_no_memory(shards: usize) {
+fn a_fast_publisher_loses_nothing_and_memory_stays_bounded(shards: usize) {
     let server = Server::start(shards);
     let clients: Vec<Client> = (0..CHANNELS)
         .map(|channel| {
@@ -18,7 +19,7 @@ fn a_publisher_flat_out_loses_nothing_and_costs_no_memory(shards: usize) {
         .collect();
     let before = server.memory_bytes();
     let peak = thread::scope(|scope| {
-        // Written as fast as the socket takes it, by one who reads the replies elsewhere.
+        // Written as fast as the socket takes it, while another thread reads the replies.
         let (writer, reader) = Admin::connect(&server).split();
         scope.spawn(move || unreplied_publishes(writer, PUBLISHES, CHANNELS));
         let replies = scope.spawn(move || {
@@ -46,7 +47,7 @@ fn a_publisher_flat_out_loses_nothing_and_costs_no_memory(shards: usize) {
 }
 
 const CHANNELS: usize = 20;
-/// All that one subscriber is sent stays below its outbox limit, so that none can be too slow.
+/// All messages for one subscriber fit into its outbox limit, so no subscriber can be too slow.
 const PUBLISHES: usize = 40_000;
-/// What waits for the subscribers, the publisher's window and its replies, with room to spare.
+/// The messages that wait for the subscribers, the publisher's window and its replies, with room to spare.
 const MEMORY_MAX: u64 = 48 << 20;

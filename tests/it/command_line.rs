@@ -30,20 +30,20 @@ for_shards!(
     stats,
 );
 
-/// Stdout of a run that succeeded.
+/// Stdout of a successful run.
 #[track_caller]
 fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
 }
 
-/// The JSON values of stdout, one or several, of a run that succeeded.
+/// The JSON values, one or several, on stdout of a successful run.
 #[track_caller]
 fn json_values(output: &Output) -> Vec<Value> {
     let text = stdout(output);
     let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
     let values = values.unwrap_or_else(|error| panic!("stdout is not JSON ({error}): {text}"));
-    assert!(!values.is_empty(), "--json prints something");
+    assert!(!values.is_empty(), "--json prints nothing");
     values
 }
 
@@ -130,11 +130,11 @@ fn publish_from_stdin(shards: usize) {
     }
     client.expect_nothing_before_pong();
 
-    // A bad line among good ones makes the run fail; the good ones are not lost.
+    // A bad line among good ones makes the run fail, but the good ones are published.
     let input = "{\"channel\":\"user:13\",\"event\":\"first\"}\n{\"channel\":\"user:13\",\"event\":\"socket:x\"}\n";
     let output = server.run_with_input(&["publish", "--stdin"], input.as_bytes());
     assert!(!output.status.success(), "{output:?}");
-    assert!(!output.stderr.is_empty(), "it says what was refused");
+    assert!(!output.stderr.is_empty(), "stderr does not name the refused line");
     client.expect(r#"{"event":"first","channel":"user:13"}"#);
     client.expect_nothing_before_pong();
     // Empty input is not a failure.
@@ -225,7 +225,7 @@ fn connection(shards: usize) {
     }
     let output = server.run(&["connection", "1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6"]);
     assert!(!output.status.success(), "{output:?}");
-    assert!(!output.stderr.is_empty(), "it says that there is none");
+    assert!(!output.stderr.is_empty(), "stderr does not report the missing connection");
 }
 
 fn disconnect(shards: usize) {
@@ -356,7 +356,7 @@ fn subcommands() -> Vec<String> {
     names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
-/// The long options that a subcommand's help lists.
+/// The long options in a subcommand's help.
 fn long_options(subcommand: &str) -> Vec<String> {
     let help = stdout(&output(corecast(&[subcommand, "--help"]), b""));
     // `-h, --help  Print help`: the names are the words before the description.
@@ -461,20 +461,20 @@ fn check_config_reports_whether_the_configuration_is_valid() {
     let socket = socket.to_str().expect("UTF-8");
     let good = output(corecast(&["serve", "--check-config", "--admin-socket", socket, "--shards", "2"]), b"");
     assert!(good.status.success(), "{good:?}");
-    assert!(!dir.path().join("admin.sock").exists(), "checking starts nothing");
+    assert!(!dir.path().join("admin.sock").exists(), "the check started a server");
 
     for bad in [&["--heart-interval", "0"][..], &["--heart-timeout", "0"], &["--shards", "0"], &["--key", "no-secret"]]
     {
         let output = output(corecast(&[&["serve", "--check-config"], bad].concat()), b"");
         assert!(!output.status.success(), "{bad:?}: {output:?}");
-        assert!(!output.stderr.is_empty(), "{bad:?}: it says what is wrong");
+        assert!(!output.stderr.is_empty(), "{bad:?}: stderr names no error");
     }
 
     let file = dir.path().join("corecast.toml");
     let name = file.to_str().expect("UTF-8");
     std::fs::write(&file, "").expect("a file");
     let good = output(corecast(&["serve", "--check-config", "--config", name]), b"");
-    assert!(good.status.success(), "an empty file sets nothing: {good:?}");
+    assert!(good.status.success(), "an empty file is valid: {good:?}");
     for text in ["no toml [", "no_such_option = 1\n"] {
         std::fs::write(&file, text).expect("a file");
         assert_fails(&output(corecast(&["serve", "--check-config", "--config", name]), b""), name);
@@ -516,7 +516,7 @@ fn environment_variables_that_are_not_utf_8_are_errors() {
 }
 
 #[test]
-fn secrets_that_others_may_read_or_guess_are_warned_of() {
+fn readable_or_weak_secrets_cause_warnings() {
     let dir = TempDir::new();
     let write = |name: &str, text: &str, mode: u32| {
         let path = dir.path().join(name);
@@ -570,7 +570,7 @@ fn files_may_begin_with_a_byte_order_mark() {
     assert_fails(&output(corecast(&["serve", "--check-config", "--key-file", &wide]), b""), "UTF-16");
 }
 
-/// A value that can never match is an error, in each spelling; one that the server shows is a value that it takes.
+/// A value that can never match is an error, in each spelling. A value in the form that the server prints is accepted.
 #[test]
 fn values_that_can_never_match_are_refused() {
     let refused = [
@@ -645,14 +645,14 @@ fn check_config_prints_what_the_limits_can_cost() {
     }
     assert!(
         !costs.contains("HTTP connections") && !costs.contains("HTTP requests") && !costs.contains("TLS"),
-        "what is off costs nothing: {costs}"
+        "a feature that is off has costs: {costs}"
     );
     assert_eq!(warnings, "");
 
     let (costs, warnings) = check(&["--shards", "2"]);
     let auto = "2 shards, at most 1640 client connections (max-connections is auto: descriptors allow no more)";
     assert!(costs.contains(auto), "{costs}");
-    assert_eq!(warnings, "", "no more is configured");
+    assert_eq!(warnings, "", "the limits are automatic, so there is no warning");
 
     let (costs, warnings) = check(&["--shards", "2", "--max-connections", "100000", "--outbox-limit", "1GiB"]);
     assert!(costs.contains("2 shards, at most 1640 client connections (of 100000 configured"), "{costs}");

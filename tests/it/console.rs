@@ -1,4 +1,4 @@
-//! The console: access to it, the answer of each path, and that names which clients choose do no harm.
+//! The console: access, the answer of each path, and names that hostile clients choose.
 
 use crate::harness::{Client, LONG, RawClient, Server, TempDir, eventually};
 use crate::http::{Http, Response};
@@ -40,7 +40,7 @@ impl Response {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// The code of a refusal, which always says something to people, too.
+    /// The code of a refusal. Every refusal must also have a text for people.
     #[track_caller]
     fn refused(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.body);
@@ -62,7 +62,7 @@ fn key_file(dir: &TempDir, key: &str) -> PathBuf {
 }
 
 #[test]
-fn on_loopback_it_needs_no_key() {
+fn on_loopback_the_console_needs_no_key() {
     let server = start();
     let mut http = Http::connect(&server);
     let info = http.asked("info");
@@ -97,7 +97,7 @@ fn the_page_and_its_files_hold_the_browser_to_a_policy() {
         ] {
             assert!(answer.head.contains(&format!("{header}\r\n")), "{file}: {header}: {}", answer.head);
         }
-        // What the policy would refuse, or what would make text into elements.
+        // Markup that the policy would block, and calls that would interpret text as elements.
         for forbidden in [
             "innerHTML",
             "outerHTML",
@@ -119,7 +119,7 @@ fn the_page_and_its_files_hold_the_browser_to_a_policy() {
 }
 
 #[test]
-fn without_a_key_only_this_machines_names_and_pages_are_let_in() {
+fn without_a_key_only_loopback_names_and_own_pages_have_access() {
     let server = start();
     let json = "Content-Type: application/json\r\n";
     let socket_id = Client::connect(&server).socket_id.clone();
@@ -142,7 +142,7 @@ fn without_a_key_only_this_machines_names_and_pages_are_let_in() {
             assert!(!refused.head.contains("access-control"), "{}", refused.head);
         }
     }
-    // What another page may have sent before its browser asks: no form, no text.
+    // Requests that another page can send without asking the server first: forms and plain text.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
         let refused = Http::connect(&server).console("POST", "/api/disconnect", &format!("{LOCAL}{kind}"), &body);
         assert_eq!(refused.refused(415), "not_json");
@@ -153,12 +153,12 @@ fn without_a_key_only_this_machines_names_and_pages_are_let_in() {
 }
 
 #[test]
-fn with_a_key_nobody_is_let_in_without_it() {
+fn a_configured_key_is_required() {
     let dir = TempDir::new();
     let file = key_file(&dir, KEY);
     let server = Server::options(1).arg("--http", "127.0.0.1:0").arg("--console-key-file", file.display()).start();
     let mut http = Http::connect(&server);
-    assert_eq!(http.console("GET", "", "Host: x\r\n", "").status, 200, "the page itself is not secret");
+    assert_eq!(http.console("GET", "", "Host: x\r\n", "").status, 200, "the page itself needs no key");
     let host = "Host: ops.example.com\r\nCorecast-Console: 1\r\n";
     for path in ["info", "stats", "channels", "connections", "connections/x", "nothing"] {
         let refused = http.console("GET", &format!("/api/{path}"), host, "");
@@ -170,8 +170,13 @@ fn with_a_key_nobody_is_let_in_without_it() {
     }
     let with = |key: &str| format!("{host}Authorization: Bearer {key}\r\n");
     assert_eq!(http.console("GET", "/api/stats", &with(KEY), "").status, 200);
-    assert_eq!(http.console("GET", "/api/stats", LOCAL, "").refused(401), "key_required", "on this machine, too");
-    // Ten at once, and one more for each second that they take; the right one is refused within the second after that.
+    assert_eq!(
+        http.console("GET", "/api/stats", LOCAL, "").refused(401),
+        "key_required",
+        "this machine needs the key too"
+    );
+    // Ten tries at once, and one more for each second that they take. Within the next second even the right key is
+    // refused.
     let (mut guesses, deadline) = (0, Instant::now() + LONG);
     let refused = loop {
         let guess = http.console("GET", "/api/stats", &with("another-key-of-some-length"), "");
@@ -190,7 +195,7 @@ fn with_a_key_nobody_is_let_in_without_it() {
     };
     assert_eq!(refused.refused(429), "too_many_tries");
     assert!(refused.head.contains("retry-after: 1"), "{}", refused.head);
-    eventually("one may try again", || http.console("GET", "/api/stats", &with(KEY), "").status == 200);
+    eventually("another try is allowed", || http.console("GET", "/api/stats", &with(KEY), "").status == 200);
     let metrics = http.get("/metrics").body;
     let value =
         |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<u64>().ok());
@@ -199,9 +204,9 @@ fn with_a_key_nobody_is_let_in_without_it() {
     assert!(!server.stderr().contains(KEY) && !metrics.contains(KEY));
 }
 
-/// Otherwise one client that guesses behind a proxy would lock out all clients behind it.
+/// Otherwise wrong keys of one client would lock out all clients behind the proxy.
 #[test]
-fn wrong_keys_behind_a_trusted_proxy_count_for_whom_it_names() {
+fn wrong_keys_behind_a_trusted_proxy_count_for_the_client() {
     let dir = TempDir::new();
     let start = |trusted: &str| {
         let options = Server::options(1).arg("--http", "127.0.0.1:0").arg("--trust-proxy", trusted);
@@ -220,15 +225,15 @@ fn wrong_keys_behind_a_trusted_proxy_count_for_whom_it_names() {
     assert!((0..100).any(|_| guess(&mut http, 1) == 429));
     let action = json!({"channel": "a", "event": "e"}).to_string();
     assert_eq!(http.console("POST", "/api/publish", &with(KEY, 200), &action).status, 200);
-    eventually("what is done is logged with the client's address", || server.stderr().contains("192.0.2.200"));
+    eventually("the log names the client's address", || server.stderr().contains("192.0.2.200"));
 
     let server = start("198.51.100.7");
     let mut http = Http::connect(&server);
-    assert!((0..100).any(|client| guess(&mut http, client) == 429), "other addresses are not believed");
+    assert!((0..100).any(|client| guess(&mut http, client) == 429), "an untrusted peer can choose its address");
 }
 
 #[test]
-fn beyond_loopback_there_is_none_without_a_key() {
+fn beyond_loopback_the_console_is_off_without_a_key() {
     let everywhere = |options: crate::harness::Options| {
         let server = options.arg("--http", "0.0.0.0:0").start();
         assert_eq!(server.http().ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -241,7 +246,7 @@ fn beyond_loopback_there_is_none_without_a_key() {
         assert_eq!(answer.status, 404, "{path}");
         assert!(answer.body.contains("--console-key-file"), "{path}: {}", answer.body);
     }
-    eventually("the log says how", || server.stderr().contains("--console-key-file FILE turns the console on"));
+    eventually("the log names the remedy", || server.stderr().contains("--console-key-file FILE turns the console on"));
 
     let dir = TempDir::new();
     let server = everywhere(Server::options(1).arg("--console-key-file", key_file(&dir, KEY).display()));
@@ -253,7 +258,7 @@ fn beyond_loopback_there_is_none_without_a_key() {
 }
 
 #[test]
-fn it_can_be_off_and_a_reload_changes_that() {
+fn a_reload_turns_the_console_on_and_off() {
     let dir = TempDir::new();
     let file = dir.path().join("corecast.toml");
     std::fs::write(&file, "console = false").expect("a temporary file");
@@ -282,7 +287,7 @@ fn it_can_be_off_and_a_reload_changes_that() {
 }
 
 #[test]
-fn numbers_are_those_of_the_shards() {
+fn stats_are_those_of_the_shards() {
     let server = start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
@@ -296,7 +301,7 @@ fn numbers_are_those_of_the_shards() {
         assert!(answer["stats"]["written_us_to_4"].is_u64() && answer["process"]["resident_bytes"].is_u64());
         sum == 1 && answer["stats"]["subscriptions"] == 1
     });
-    // However many ask: within half a second they are told the same.
+    // Within half a second all requests get the same numbers.
     let first = http.asked("stats")["at_ms"].clone();
     eventually("asked anew", || http.asked("stats")["at_ms"] != first);
     let requests = |http: &mut Http| http.asked("stats")["stats"]["admin_requests"].as_u64().expect("a number");
@@ -342,8 +347,8 @@ fn channels_are_listed_and_searched() {
 }
 
 #[test]
-fn the_busiest_are_told_of() {
-    // This machine's connections are counted where their number is limited.
+fn the_busiest_channels_and_addresses_are_listed() {
+    // Connections of this machine are counted only if their number is limited.
     let options = Server::options(2).arg("--http", "127.0.0.1:0").arg("--max-connections-per-address", "9");
     let server = options.start();
     let (mut one, mut other) = (Client::connect(&server), Client::connect(&server));
@@ -373,7 +378,7 @@ fn the_busiest_are_told_of() {
 }
 
 #[test]
-fn connections_are_listed_looked_into_and_closed() {
+fn connections_are_listed_shown_and_closed() {
     let server = start();
     let (mut one, mut other) = (RawClient::connect(&server), Client::connect(&server));
     other.subscribe("a");
@@ -444,19 +449,19 @@ fn subscribers_are_listed_and_unknown_parameters_refused() {
 }
 
 #[test]
-fn what_is_published_arrives_as_it_is_written() {
+fn published_data_arrives_as_written() {
     let server = start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
     let mut http = Http::connect(&server);
-    // Numbers beyond any type, and lines within.
+    // Numbers beyond any type, and line breaks between tokens.
     let head = format!("{LOCAL}Content-Type: application/json; charset=utf-8\r\n");
     let body = "{\"channel\":\"a\",\n\"event\":\"</script>\\n\",\r\n\"data\":{\"n\":\r\n12345678901234567890.10}}";
     let published = http.console("POST", "/api/publish", &head, body);
     assert_eq!((published.status, published.json()), (200, json!({"subscribers": 1})));
     client.expect("{\"event\":\"</script>\\n\",\"channel\":\"a\",\"data\":{\"n\":\r\n12345678901234567890.10}}");
     let logged = |name: &str| server.stderr().lines().filter(|line| line.contains(name)).count();
-    eventually("it is in the log, on one line", || logged("channel=a event=\"</script>\\n\"") == 1);
+    eventually("the log has it on one line", || logged("channel=a event=\"</script>\\n\"") == 1);
     let excluded = json!({"channel": "a", "event": "e", "data": null, "exclude": client.socket_id});
     assert_eq!(http.tell("publish", &excluded).json(), json!({"subscribers": 0}));
     for (body, status, code) in [
@@ -475,7 +480,7 @@ fn what_is_published_arrives_as_it_is_written() {
 }
 
 #[test]
-fn it_signs_for_private_channels() {
+fn the_console_signs_for_private_channels() {
     let server = start();
     let mut client = Client::connect(&server);
     let mut http = Http::connect(&server);
@@ -500,7 +505,7 @@ fn it_signs_for_private_channels() {
 }
 
 #[test]
-fn every_other_path_and_method_is_refused_in_its_own_words() {
+fn unknown_paths_and_wrong_methods_are_refused() {
     let server = start();
     for (method, path, status, code) in [
         ("GET", "/api/nothing", 404, "not_found"),

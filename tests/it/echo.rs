@@ -1,4 +1,4 @@
-//! The echo path: all of RFC 6455 in front of the codec, the event loop and the outbox that every connection goes through.
+//! The echo path: complete RFC 6455 over the same codec, event loop and outbox as other connections.
 
 use crate::harness::opcode::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 use crate::harness::{
@@ -16,7 +16,7 @@ fn echoing(shards: usize) -> Options {
     Server::options(shards).arg("--echo-path", PATH)
 }
 
-/// Upgraded on the echo path, nothing read.
+/// Upgrades a connection on the echo path, without reading anything else.
 fn connect(server: &Server) -> RawClient {
     upgraded(RawClient::tcp(server))
 }
@@ -44,7 +44,7 @@ fn check_echo(client: &mut RawClient, opcode: u8, payload: &[u8]) {
     assert!(echoed == payload, "{} bytes came back for {}", echoed.len(), payload.len());
 }
 
-/// With its opcode, as one frame, and nothing else does: no greeting, no reply to what would be a request elsewhere.
+/// Each message comes back with its opcode in one frame. There is no greeting, and requests are not interpreted.
 fn every_message_comes_back(shards: usize) {
     let server = echoing(shards).start();
     let mut clients: Vec<RawClient> = (0..2 * shards).map(|_| connect(&server)).collect();
@@ -65,7 +65,7 @@ fn every_message_comes_back(shards: usize) {
     assert_eq!(stats["echo_messages"], 2 * shards * 16);
     assert_eq!([&stats["messages_in"], &stats["subscriptions"]], [0, 0]);
     let listed = Admin::connect(&server).ok(json!({"id": 1, "command": "connections"}));
-    assert_eq!(listed["connections"], json!([]), "no connection that could be sent a message");
+    assert_eq!(listed["connections"], json!([]), "echo connections are not listed");
     for client in &mut clients {
         client.write(&frame(CLOSE, b"\x0F\xA0bye"));
         client.expect_close(4000);
@@ -83,9 +83,9 @@ fn the_longest_message_comes_back_and_a_longer_one_does_not() {
     client.expect_close(1009);
 }
 
-/// At once, that is: neither the frame nor the message has ended, and nothing more is sent.
+/// Neither the frame nor the message has ended when the close arrives, and the client sends nothing more.
 #[test]
-fn an_invalid_byte_is_not_waited_out() {
+fn an_invalid_byte_closes_the_connection_at_once() {
     let server = echoing(1).start();
     for len in [4, 5, 100, 1000, 65_000] {
         let mut client = connect(&server);
@@ -98,7 +98,7 @@ fn an_invalid_byte_is_not_waited_out() {
 }
 
 #[test]
-fn there_is_none_unless_it_is_asked_for() {
+fn echo_is_off_by_default() {
     let status = |server: &Server, path| {
         let mut client = RawClient::tcp(server);
         client.write(request(path).as_bytes());
@@ -115,9 +115,9 @@ fn there_is_none_unless_it_is_asked_for() {
     RawClient::connect(&server);
 }
 
-/// Far more than the outbox of other connections would hold waits in the sender's socket, and nothing is lost.
+/// Far more data than the outbox may hold waits in the sender's socket, and nothing is lost.
 #[test]
-fn who_does_not_take_is_not_read() {
+fn a_connection_that_does_not_read_is_paused() {
     const MESSAGES: u32 = 150;
     let server = echoing(1).arg("--outbox-limit", 4096).start();
     let payload = |number: u32| [&number.to_be_bytes()[..], &[b'x'; 60_000]].concat();
@@ -132,7 +132,7 @@ fn who_does_not_take_is_not_read() {
     eventually("the connection is paused", || stats(&server)["echo_pauses"].as_u64() > Some(0));
     let waiting = stats(&server)["outbox_bytes"].as_u64();
     assert!(waiting <= Some(2 * 64 * 1024), "{waiting:?} bytes wait for one connection");
-    // Others do not notice.
+    // Other connections are not affected.
     check_echo(&mut connect(&server), TEXT, b"me");
     for number in 0..MESSAGES {
         assert!(client.frame() == (BINARY, payload(number)), "message {number}");
@@ -142,9 +142,9 @@ fn who_does_not_take_is_not_read() {
     client.expect_end();
 }
 
-/// A close frame of the server is answered by a client that was not read.
+/// A client whose input is not read still receives the server's close frame, and can answer it.
 #[test]
-fn a_paused_connection_hears_the_servers_end() {
+fn a_paused_connection_receives_the_servers_close() {
     let mut server = echoing(1).start();
     let client = upgraded(RawClient::tcp_with_small_buffer(&server));
     let (mut writer, mut client) = client.split();
@@ -164,7 +164,7 @@ fn a_paused_connection_hears_the_servers_end() {
     sending.join().expect("the writer ends");
     let start = Instant::now();
     assert!(server.wait().success());
-    assert!(start.elapsed() < Duration::from_secs(3), "it did not wait for the end that had come");
+    assert!(start.elapsed() < Duration::from_secs(3), "the server waited although the connection had ended");
 }
 
 #[test]
@@ -187,9 +187,9 @@ fn echo_connections_are_not_pinged_and_silence_ends() {
     assert_eq!(stats(&server)["closes_silent"], 1);
 }
 
-/// Who takes what waits for it, however slowly, lives, although it is not read meanwhile.
+/// A client that reads its output, however slowly, is not silent, although the server does not read from it meanwhile.
 #[test]
-fn taking_is_a_sign_of_life() {
+fn reading_output_is_a_sign_of_life() {
     const BYTES: usize = 8 << 20;
     let server = echoing(1).heart(1, 2).arg("--max-message", BYTES).start();
     let mut client = upgraded(RawClient::tcp_with_small_buffer(&server));

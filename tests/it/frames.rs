@@ -27,7 +27,7 @@ fn fragmented_messages_are_reassembled(shards: usize) {
     let mut client = RawClient::connect(&server);
     let text = r#"{"event":"socket:ping","data":{"id":"é😀"}}"#;
     let reply = r#"{"event":"socket:pong","data":{"reply":"é😀"}}"#;
-    // Cut at every byte, also within a character, with a control frame in between.
+    // Cut at every byte, also within a character, with a control frame between the parts.
     for at in 0..=text.len() {
         let (head, tail) = text.as_bytes().split_at(at);
         let mut bytes = frame_bytes(TEXT, head, true);
@@ -46,7 +46,7 @@ fn fragmented_messages_are_reassembled(shards: usize) {
     bytes.extend(frame_bytes(0x80 | CONTINUATION, b"", true));
     client.write(&bytes);
     client.expect(reply);
-    // As many bytes as a message may have.
+    // The longest allowed message.
     let text = ping_of(7, 65_536);
     let (head, tail) = text.as_bytes().split_at(40_000);
     client.write(&frame_bytes(TEXT, head, true));
@@ -90,7 +90,7 @@ fn invalid_utf8_closes_with_1007(shards: usize) {
         let mut client = RawClient::connect(&server);
         let (head, tail) = payload.split_at(payload.len() - 1);
         client.write(&frame_bytes(TEXT, head, true));
-        // The server may refuse the first fragment already.
+        // The server may refuse the first fragment before the second is written.
         client.write_anyway(&frame_bytes(0x80 | CONTINUATION, tail, true));
         client.expect_close(1007);
     }
@@ -104,7 +104,7 @@ fn too_big_closes_with_1009(shards: usize) {
     client.write(&text_frame(&ping_of(2, 65_537)));
     client.expect_close(1009);
 
-    // The limit holds for the sum of the fragments.
+    // The limit applies to the sum of the fragments.
     let mut client = RawClient::connect(&server);
     let text = ping_of(1, 65_537);
     let (head, tail) = text.as_bytes().split_at(65_000);
@@ -112,7 +112,7 @@ fn too_big_closes_with_1009(shards: usize) {
     client.write_anyway(&frame_bytes(0x80 | CONTINUATION, tail, true));
     client.expect_close(1009);
 
-    // The declared length is enough.
+    // The declared length alone exceeds the limit.
     let mut client = RawClient::connect(&server);
     client.write(&[0x80 | TEXT, 0x80 | 127, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4]);
     client.expect_close(1009);
@@ -152,12 +152,12 @@ fn protocol_errors_close_with_1002(shards: usize) {
     for (case, bytes) in cases {
         eprintln!("{case}"); // shown if the next lines fail
         let mut client = RawClient::connect(&server);
-        // What came before is answered; what comes after is not read.
+        // Earlier messages are answered; later input is not read.
         client.write(&[text_frame(&ping(7)), bytes, text_frame(&ping(8))].concat());
         client.expect(&pong(7));
         client.expect_close(1002);
     }
-    // Other connections can still be made.
+    // The server still accepts connections.
     Client::connect(&server).expect_nothing_before_pong();
 }
 
@@ -182,7 +182,7 @@ fn websocket_pings_are_answered(shards: usize) {
     client.write(&frame(PONG, b"unasked"));
     client.write(&text_frame(&ping(1)));
     client.expect(&pong(1));
-    // In order with everything else.
+    // Pongs are in order with all other replies.
     client.write(&[text_frame(&ping(2)), frame(PING, b"mid"), text_frame(&ping(3))].concat());
     client.expect(&pong(2));
     assert_eq!(client.frame(), (PONG, b"mid".to_vec()));
@@ -199,7 +199,7 @@ fn close_is_echoed(shards: usize) {
         client.expect(&subscribed("closing"));
         client.write(&frame(CLOSE, &[code.to_be_bytes().as_slice(), "bye, é".as_bytes()].concat()));
         client.expect_close(code);
-        eventually("the closed connection is not a subscriber", || admin.subscribers("closing") == 0);
+        eventually("the closed connection is no longer a subscriber", || admin.subscribers("closing") == 0);
     }
     let mut client = RawClient::connect(&server);
     client.write(&frame(CLOSE, b""));
@@ -214,7 +214,7 @@ fn close_is_echoed(shards: usize) {
     client.expect_close(1000);
     assert!(
         matches!(client.try_message(), Err(tungstenite::Error::ConnectionClosed)),
-        "the server closes the TCP side"
+        "the server does not close the TCP connection"
     );
 }
 
@@ -255,7 +255,7 @@ fn bytes_split_at_every_boundary(shards: usize) {
     client.expect_connected();
     client.expect(&pong(1));
 
-    // Frames: the pong to a ping before the first half proves that the server has read that half separately.
+    // Frames: a pong between the halves proves that the server has read the first half separately.
     let mut client = RawClient::connect(&server);
     let small = text_frame(&ping(2));
     let medium = text_frame(&ping_of(3, 300));

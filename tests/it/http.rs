@@ -1,4 +1,4 @@
-//! The HTTP listener: publishing, limits, and how it begins and ends. Connections and heads: `health`.
+//! The HTTP listener: publishing, limits, start and end. The module `health` tests connections and heads.
 
 use crate::harness::{Client, LONG, RawClient, Server, TempDir, eventually, for_shards};
 use corecast::protocol::socket_id::SocketId;
@@ -16,7 +16,7 @@ pub struct Http {
     input: Vec<u8>,
 }
 
-/// A response, whole.
+/// A complete response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -48,7 +48,7 @@ impl Http {
     }
 
     pub fn write(&mut self, text: &str) {
-        // A server that has refused may have closed already: what it said is read below.
+        // A server that refuses a request may have closed already. Its answer is read below.
         let _ = self.stream.write_all(text.as_bytes());
     }
 
@@ -57,7 +57,7 @@ impl Http {
         response.unwrap_or_else(|| panic!("no response, but {:?}", String::from_utf8_lossy(&self.input)))
     }
 
-    /// `None`: the connection ended first.
+    /// `None`: the connection ended before a response.
     pub fn try_response(&mut self) -> Option<Response> {
         let head_len = loop {
             if let Some(at) = self.input.windows(4).position(|end| end == b"\r\n\r\n") {
@@ -96,7 +96,7 @@ pub fn start() -> Server {
 }
 
 #[test]
-fn health_is_told_over_one_connection() {
+fn health_is_answered_over_one_connection() {
     let server = start();
     let mut http = Http::connect(&server);
     let live = http.get("/live");
@@ -115,7 +115,7 @@ fn a_server_that_is_stopping_is_not_ready() {
     let mut server = Server::options(1).arg("--http", "127.0.0.1:0").arg("--shutdown-timeout", "60").start();
     let mut http = Http::connect(&server);
     assert_eq!(http.get("/ready").status, 200);
-    // A client that does not answer the close keeps the server from ending.
+    // The server does not end while a client leaves its close unanswered.
     let mut client = RawClient::connect(&server);
     server.signal(Signal::TERM);
     client.expect_close(1012);
@@ -126,7 +126,7 @@ fn a_server_that_is_stopping_is_not_ready() {
     assert_eq!(http.get("/metrics").status, 503);
     drop(client);
     assert!(server.wait().success());
-    assert!(http.try_response().is_none(), "the connection ends with the server");
+    assert!(http.try_response().is_none(), "the connection outlives the server");
 }
 
 #[test]
@@ -163,8 +163,8 @@ fn heads_are_bounded() {
 }
 
 #[test]
-fn a_default_that_is_taken_is_done_without() {
-    // The port is taken now, by this server or another program.
+fn the_server_starts_without_http_if_the_default_port_is_in_use() {
+    // From here on the port is in use, by this server or by another program.
     let _other = TcpListener::bind("127.0.0.1:9001");
     let server = Server::options(1).with_default_http().start();
     assert!(server.stderr().contains("http off"), "{}", server.stderr());
@@ -172,7 +172,7 @@ fn a_default_that_is_taken_is_done_without() {
 }
 
 #[test]
-fn a_named_address_that_is_taken_is_an_error() {
+fn a_configured_address_in_use_is_an_error() {
     let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address: SocketAddr = other.local_addr().expect("an address");
     let (status, stderr) = Server::options(1).arg("--http", address).fail();
@@ -184,12 +184,12 @@ pub fn start_with_key() -> Server {
     Server::options(2).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2").start()
 }
 
-/// The path with a query that the key signs, for a body that holds this.
+/// The path with a signed query, for this body.
 pub fn signed(method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> String {
     signed_before(0, method, path, parameters, body)
 }
 
-/// The same, signed this many seconds ago.
+/// The same, with a signature that is this many seconds old.
 fn signed_before(age_s: i64, method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_secs();
     let (now, digest) = (now.saturating_add_signed(-age_s).to_string(), hex(&md5::Md5::digest(body.as_bytes())));
@@ -241,7 +241,7 @@ fn events_reach_subscribers() {
         client.expect(r#"{"event":"e","channel":"a","data":1}"#);
         client.expect_nothing_before_pong();
     }
-    // No JSON, to all but one, told how many there are.
+    // Data that is not JSON, with an excluded connection, and with counts in the answer.
     let exclude = SocketId::parse(&first.socket_id).expect("a UUID").dotted();
     let body =
         format!(r#"{{"name":"e","channel":"b","data":"so","socket_id":"{exclude}","info":"subscription_count"}}"#);
@@ -269,7 +269,7 @@ fn events_reach_subscribers() {
 }
 
 #[test]
-fn lists_that_are_not_read_are_bounded() {
+fn unread_lists_are_bounded() {
     const CHANNELS: usize = 20_000;
     let server = Server::options(1)
         .arg("--http", "127.0.0.1:0")
@@ -290,7 +290,7 @@ fn lists_that_are_not_read_are_bounded() {
         let mut http = Http { stream: socket.into(), input: Vec::new() };
         http.send("GET", &target(), "");
         let mut status = [0; 12];
-        http.stream.read_exact(&mut status).expect("the begin of an answer");
+        http.stream.read_exact(&mut status).expect("the start of an answer");
         assert_eq!(&status, b"HTTP/1.1 200");
         http
     };
@@ -303,7 +303,7 @@ fn lists_that_are_not_read_are_bounded() {
 }
 
 #[test]
-fn what_is_wrong_publishes_nothing() {
+fn invalid_requests_publish_nothing() {
     let server = start_with_key();
     let mut client = Client::connect(&server);
     client.subscribe("a");
@@ -338,7 +338,7 @@ fn what_is_wrong_publishes_nothing() {
         (401, signed("POST", "/apps/1/events", &[], good).replace("auth_key=app", "auth_key=other")),
         (405, signed("GET", "/apps/1/channels", &[], good)),
     ] {
-        // Where a body is not read the connection ends: another for each.
+        // A body that is not read ends the connection, so each request has its own.
         let refused = Http::connect(&server).post(&path, good);
         assert_eq!(refused.status, status, "{path}: {}", refused.body);
         assert!(!refused.body.contains("hunter2"));
@@ -350,7 +350,7 @@ fn what_is_wrong_publishes_nothing() {
 }
 
 #[test]
-fn an_unread_body_ends_the_connection_with_notice() {
+fn an_unread_body_is_answered_with_connection_close() {
     let server = start_with_key();
     let body = r#"{"name":"e","channel":"a","data":"1"}"#;
     for (method, path, body, ends) in [
@@ -380,7 +380,7 @@ fn a_body_beyond_the_limit_is_not_read() {
 }
 
 #[test]
-fn metrics_tell_what_happened() {
+fn metrics_count_requests_and_events() {
     let server = start_with_key();
     let mut client = Client::connect(&server);
     client.subscribe("a");
@@ -444,7 +444,7 @@ fn an_unknown_attribute_is_refused_everywhere() {
 }
 
 #[test]
-fn what_is_not_implemented_is_named() {
+fn unimplemented_features_are_named() {
     let server = start_with_key();
     let mut http = Http::connect(&server);
     for (path, named) in [
@@ -465,7 +465,7 @@ fn what_is_not_implemented_is_named() {
 }
 
 #[test]
-fn a_signed_request_is_not_repeated_later() {
+fn a_signed_request_cannot_be_repeated_later() {
     let server = start_with_key();
     let mut client = Client::connect(&server);
     client.subscribe("a");
@@ -482,19 +482,20 @@ fn a_signed_request_is_not_repeated_later() {
             assert_eq!(refused.status, 401, "{}", refused.body);
             assert!(refused.body.contains("sign each request anew"), "{}", refused.body);
         }
-        // Another body was refused, and does not use the signature up.
+        // A refused request with another body does not use up the signature.
         let target = signed_before(59, "POST", path, &[], body);
         assert_eq!(http.post(&target, "{}").status, 401);
         assert_eq!(http.post(&target, body).status, 200);
         client.expect(r#"{"event":"e","channel":"a","data":1}"#);
     }
-    // Equal publishes within a second have the same signature. Signed by a clock that is ahead: a stall does not age it.
+    // Equal publishes within a second have the same signature. The timestamp is in the future, so a stall does not age
+    // it.
     let target = signed_before(-60, "POST", "/apps/1/events", &[], event);
     assert_eq!([http.post(&target, event).status, http.post(&target, event).status], [200; 2]);
     for _ in 0..2 {
         client.expect(r#"{"event":"e","channel":"a","data":1}"#);
     }
-    // Reading twice does no harm.
+    // A GET request may be repeated.
     let target = signed_before(60, "GET", "/apps/1/channels", &[], "");
     assert_eq!([http.get(&target).status, http.get(&target).status], [200; 2]);
     client.expect_nothing_before_pong();
@@ -503,7 +504,7 @@ fn a_signed_request_is_not_repeated_later() {
 const TOKEN: &str = "a-token-of-some-length";
 
 impl Http {
-    /// `POST /publish` with these header lines.
+    /// Sends `POST /publish` with these header lines.
     fn publish_plain(&mut self, head: &str, body: &str) -> Response {
         let length = body.len();
         self.write(&format!("POST /publish HTTP/1.1\r\nHost: a\r\n{head}Content-Length: {length}\r\n\r\n{body}"));
@@ -586,7 +587,7 @@ fn a_plain_publish_that_is_refused_says_why() {
         (format!("{bearer}Forwarded: for=127.0.0.1\r\n"), 403, "not_local"),
         (format!("{bearer}Via: 1.1 nginx\r\n"), 403, "not_local"),
     ] {
-        // Where a body is not read the connection ends.
+        // A body that is not read ends the connection.
         let refused = Http::connect(&server).publish_plain(&head, r#"{"channel":"a","event":"e"}"#);
         assert_eq!(refused.status, status, "{head}: {}", refused.body);
         assert!(refused.body.contains(&format!(r#""code":"{code}""#)), "{head}: {}", refused.body);
@@ -616,7 +617,7 @@ fn a_stopping_server_refuses_a_plain_publish() {
 }
 
 #[test]
-fn without_a_token_there_is_no_plain_publish_and_a_reload_changes_that() {
+fn a_plain_publish_needs_a_token_which_a_reload_can_add() {
     let dir = TempDir::new();
     let (file, token) = (dir.path().join("corecast.toml"), dir.path().join("token"));
     let write = |path: &std::path::Path, text: &str| std::fs::write(path, text).expect("a temporary file");
@@ -637,7 +638,7 @@ fn without_a_token_there_is_no_plain_publish_and_a_reload_changes_that() {
     write(&token, "another-token-of-some-length");
     assert!(reload("").contains("(another key)"));
     assert_eq!(publish().status, 401);
-    // A signing key is not a token.
+    // A signing key cannot serve as a token.
     for keys in ["key = \"app:another-token-of-some-length\"", "key = \"another:token-of-some-length\""] {
         write(&token, keys.split('"').nth(1).and_then(|key| key.strip_prefix("app:").or(Some(key))).expect("a key"));
         let refused = reload(keys);

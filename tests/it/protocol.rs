@@ -1,4 +1,4 @@
-//! The protocol's messages: valid and invalid ones, channels, and the server's answers.
+//! The protocol's messages: valid and invalid ones, channel names, and the server's answers.
 
 use crate::harness::{
     Admin, Client, RawClient, Server, already_subscribed, assert_error, for_shards, not_subscribed, shortened,
@@ -21,7 +21,7 @@ for_shards!(
     pipelined_requests_are_answered_in_order,
 );
 
-/// Messages that are not a JSON object with an event and the members that it needs.
+/// Messages that are not a JSON object with an event and its required members.
 const MALFORMED: &[&str] = &[
     "",
     " ",
@@ -86,11 +86,11 @@ fn malformed_messages_are_answered(shards: usize) {
         eprintln!("{} → {reply}", shortened(text)); // shown if the next line fails
         assert_error(&reply, "socket:error", None, "malformed_message");
     }
-    // The connection stays, and nothing else changed.
+    // The connection stays open, and nothing else has changed.
     client.expect_nothing_before_pong();
     assert_eq!(Admin::connect(&server).subscribers("user:13"), 0);
 
-    // Valid, and nested deeply.
+    // Valid, with deep nesting.
     let deep =
         format!(r#"{{"event":"socket:ping","data":{{"id":1,"deep":{}{}}}}}"#, "[".repeat(20_000), "]".repeat(20_000));
     client.send(&deep);
@@ -286,7 +286,7 @@ fn illegal_names_are_refused(shards: usize) {
         let reply: Value = serde_json::from_str(&reply).expect("JSON");
         assert_eq!(reply["data"]["error"], "the connection is not subscribed to the channel");
     }
-    // The client's own escapes are echoed with the same meaning.
+    // Escapes in the client's spelling come back with the same meaning.
     client.send(r#"{"event":"socket:subscribe","data":{"channel":"\u00fcser\/\"\n\ud83d\ude00"}}"#);
     assert_error(&client.text(), "socket:subscribe.error", Some("üser/\"\n😀"), "invalid_channel");
     client.expect_nothing_before_pong();
@@ -340,7 +340,7 @@ fn presence_is_refused(shards: usize) {
 fn too_many_subscriptions(shards: usize) {
     let server = Server::options(shards).arg("--max-subscriptions", 3).start();
     let mut client = RawClient::connect(&server);
-    // In one write: pending subscriptions count.
+    // All requests in one write: subscriptions that are not confirmed yet count too.
     client.write(&["a", "b", "c", "d", "e"].map(|name| text_frame(&subscribe(name))).concat());
     for name in ["a", "b", "c"] {
         client.expect(&subscribed(name));
@@ -348,12 +348,12 @@ fn too_many_subscriptions(shards: usize) {
     for name in ["d", "e"] {
         assert_error(&client.text(), "socket:subscribe.error", Some(name), "too_many_subscriptions");
     }
-    // Ended subscriptions do not.
+    // Subscriptions that have ended do not count.
     client.write(&[unsubscribe("b"), subscribe("d"), subscribe("e")].map(|text| text_frame(&text)).concat());
     client.expect(&unsubscribed("b"));
     client.expect(&subscribed("d"));
     assert_error(&client.text(), "socket:subscribe.error", Some("e"), "too_many_subscriptions");
-    // The limit is per connection.
+    // The limit applies to each connection.
     let mut other = Client::connect(&server);
     for name in ["a", "b", "c"] {
         other.subscribe(name);

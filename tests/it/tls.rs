@@ -1,5 +1,5 @@
-//! TLS: what is agreed, what is refused, and how a session ends. That the protocol is the same over it, the scripts `over_tls`
-//! of the other modules show.
+//! TLS: negotiation, refusals, and how a session ends. The scripts `over_tls` of the other modules show that the
+//! protocol is the same over TLS.
 
 use crate::harness::{
     Admin, Client, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, frame, opcode, output,
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
-fn both_versions_and_http_1_1_are_agreed_on() {
+fn both_versions_and_http_1_1_are_negotiated() {
     let server = Server::options(2).secure().start();
     for version in [&TLS12, &TLS13] {
         let mut config = client_config(&[version]);
@@ -30,7 +30,7 @@ fn both_versions_and_http_1_1_are_agreed_on() {
         assert_eq!(session.protocol_version(), Some(version.version));
         assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]));
     }
-    // Nothing in common.
+    // No common version or protocol.
     let mut config = client_config(rustls::ALL_VERSIONS);
     config.alpn_protocols = vec![b"h2".to_vec()];
     connect(&server, &config.into()).expect_refusal("NoApplicationProtocol");
@@ -38,7 +38,7 @@ fn both_versions_and_http_1_1_are_agreed_on() {
     assert_eq!(stat(&server, "tls_handshakes"), 2);
 }
 
-/// A client that comes back resumes, whichever shard it lands on: the shards share the key of tickets.
+/// A client that reconnects resumes its session on every shard, because the shards share the key of tickets.
 #[test]
 fn sessions_are_resumed_in_every_shard() {
     for version in [&TLS12, &TLS13] {
@@ -57,7 +57,7 @@ fn sessions_are_resumed_in_every_shard() {
     }
 }
 
-/// Whatever comes instead of a handshake has an ending, a counter, and where a reason is known, a line in the log.
+/// Anything other than a handshake is answered, counted and, if the reason is known, logged.
 #[test]
 fn bytes_that_are_not_a_handshake_are_refused() {
     let server = Server::options(1).secure().arg("--log", "debug").start();
@@ -92,7 +92,7 @@ fn bytes_that_are_not_a_handshake_are_refused() {
             })
         });
     }
-    // It is as it was for the others.
+    // Other clients are not affected.
     let mut client = Client::connect(&server);
     client.expect_nothing_before_pong();
     assert_eq!(stat(&server, "tls_handshakes"), 1);
@@ -108,9 +108,9 @@ fn tls_to_a_plain_port_is_refused() {
     eventually("it is counted", || stat(&server, "closes_upgrade_refused") == 1);
 }
 
-/// The handshake deadline is one for all that comes before the upgrade is whole, in whichever part it stops.
+/// One handshake deadline covers everything before the upgrade is complete, at whichever step the client stops.
 #[test]
-fn a_handshake_that_stops_is_ended() {
+fn an_incomplete_handshake_times_out() {
     let server = Server::options(1).secure().arg("--handshake-timeout", "0.3").start();
     let hello = client_hello();
     let mut stopped: Vec<TcpStream> = [0, 1, 5, hello.len() / 2, hello.len()]
@@ -122,7 +122,7 @@ fn a_handshake_that_stops_is_ended() {
         })
         .collect();
     let mut silent = connect(&server, &client_config(rustls::ALL_VERSIONS).into());
-    // Its handshake may have been ended, too, where this machine stood still.
+    // If this machine stalled, the server may have timed this connection out already.
     silent.write_anyway(b"GET / HTTP/1.1\r\n");
     for client in &mut stopped {
         rest(client);
@@ -130,7 +130,7 @@ fn a_handshake_that_stops_is_ended() {
     silent.expect_end();
     eventually("they are counted", || stat(&server, "closes_handshake_timeout") == 6);
     assert_eq!((stat(&server, "closes_tls_failed"), stat(&server, "connections_upgrading")), (0, 0));
-    // A client that goes away before that is simply gone.
+    // A client that disconnects before the deadline counts as gone.
     let server = Server::options(1).secure().start();
     let mut client = plain(&server);
     client.write_all(&hello[..7]).expect("taken");
@@ -139,9 +139,9 @@ fn a_handshake_that_stops_is_ended() {
     assert_eq!((stat(&server, "closes_tls_failed"), stat(&server, "connections_upgrading")), (0, 0));
 }
 
-/// Records may come in any pieces, several to a piece.
+/// Records may arrive in pieces of any size, or several in one piece.
 #[test]
-fn a_handshake_in_single_bytes_is_understood() {
+fn a_handshake_in_single_bytes_is_accepted() {
     let server = Server::options(1).secure().start();
     for version in [&TLS12, &TLS13] {
         let mut socket = plain(&server);
@@ -164,14 +164,14 @@ fn a_handshake_in_single_bytes_is_understood() {
     }
 }
 
-/// A close says so in TLS, too, so that the client can tell it from a cut.
+/// A close ends with close_notify, so that the client can tell it from a truncated stream.
 #[test]
 fn a_close_ends_with_close_notify() {
     let server = Server::options(1).secure().start();
     let mut client = RawClient::connect(&server);
     client.write(&frame(opcode::CLOSE, &1000_u16.to_be_bytes()));
     assert_eq!(client.frame(), (opcode::CLOSE, 1000_u16.to_be_bytes().to_vec()));
-    // rustls: an end without it is an error.
+    // rustls reports an end without close_notify as an error.
     assert_eq!(client.transport().read(&mut [0; 1]).expect("an end that was announced"), 0);
 
     let mut client = RawClient::tcp(&server);
@@ -181,9 +181,9 @@ fn a_close_ends_with_close_notify() {
     while client.transport().read(&mut end).expect("an end that was announced") > 0 {}
 }
 
-/// A client may say that it sends no more and still hear what it asked for; and it may vanish without saying so.
+/// A client that sends close_notify still receives its reply. A client may also disconnect without close_notify.
 #[test]
-fn a_client_may_end_with_and_without_a_word() {
+fn a_client_may_end_with_and_without_close_notify() {
     let server = Server::options(1).secure().start();
     let mut client = RawClient::connect(&server);
     client.write(&text_frame(r#"{"event":"socket:ping","data":{"id":1}}"#));
@@ -202,7 +202,7 @@ fn a_client_may_end_with_and_without_a_word() {
     assert_eq!((stat(&server, "subscriptions"), stat(&server, "closes_tls_failed")), (0, 0));
 }
 
-/// A session that breaks after its handshake ends the connection, and the hub forgets it.
+/// A session that fails after its handshake ends the connection, and the hub removes its subscriptions.
 #[test]
 fn a_record_that_was_tampered_with_ends_the_connection() {
     let server = Server::options(2).secure().start();
@@ -219,7 +219,7 @@ fn a_record_that_was_tampered_with_ends_the_connection() {
     assert_eq!(stat(&server, "tls_handshakes_failed"), 0);
 }
 
-/// RFC 5246 §7.4.1.1: refused with a warning once; a client that repeats it is cut off.
+/// RFC 5246 §7.4.1.1: the first attempt is refused with a warning; a client that repeats it is disconnected.
 #[test]
 fn renegotiation_is_refused() {
     let server = Server::options(1).secure().start();
@@ -242,7 +242,7 @@ fn renegotiation_is_refused() {
         panic!("the suite")
     };
     let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key.as_ref()).expect("a key"));
-    // A hello, encrypted as the records of this session are.
+    // A hello, encrypted like the records of this session.
     let hello = &client_hello()[5..];
     let mut renegotiate = |socket: &mut TcpStream| {
         let mut nonce: [u8; 12] = iv.as_ref().try_into().expect("12 bytes");
@@ -265,7 +265,7 @@ fn renegotiation_is_refused() {
     eventually("it is cut off", || stat(&server, "closes_tls_failed") == 1);
 }
 
-/// What the kernel does not take waits, encrypted or not, and goes on when there is room: all of it, in order.
+/// Output that the kernel does not take yet waits, encrypted or not, and is later sent completely and in order.
 #[test]
 fn a_blocked_write_goes_on() {
     let server = Server::options(2).secure().arg("--outbox-limit", "16MiB").start();
@@ -274,7 +274,7 @@ fn a_blocked_write_goes_on() {
     client.write(&text_frame(&subscribe("c")));
     client.expect(&subscribed("c"));
     let mut admin = Admin::connect(&server);
-    // Sizes on both sides of a record's.
+    // Sizes below and above that of a record.
     let data = |n: usize| format!("{n} {}", "x".repeat(1 + n % 50 * 1999));
     let mut published = 0;
     while stat(&server, "outbox_bytes") < 200_000 {
@@ -288,7 +288,7 @@ fn a_blocked_write_goes_on() {
     assert!(stat(&server, "writes_blocked") > 0);
 }
 
-/// A client that does not read is closed at its limit as a plain one is, and reads what it was sent until then.
+/// A client that does not read is closed at its outbox limit, as without TLS, and receives everything sent until then.
 #[test]
 fn a_slow_reader_is_closed_at_its_limit() {
     let server = Server::options(1).secure().arg("--outbox-limit", "64KiB").start();
@@ -302,7 +302,7 @@ fn a_slow_reader_is_closed_at_its_limit() {
         let data = format!("{published} {}", "x".repeat(8000));
         admin.publish("c", "e", json!(data));
         published += 1;
-        assert!(published < 10_000, "it is never closed");
+        assert!(published < 10_000, "the slow reader was not closed");
     }
     for n in 0.. {
         let Some((opcode, payload)) = client.try_frame() else { break };
@@ -316,14 +316,14 @@ fn a_slow_reader_is_closed_at_its_limit() {
     }
 }
 
-/// More handshakes at once than a turn has room for: all are finished, and those who are connected are answered meanwhile.
+/// With more handshakes at once than fit into a turn, all are finished, and connected clients are answered meanwhile.
 #[test]
-fn a_storm_of_handshakes_is_worked_off() {
+fn many_handshakes_at_once_are_finished() {
     const CLIENTS: usize = 100;
     let server = Server::options(1).secure().start();
     let mut connected = Client::connect(&server);
     let hello = client_hello();
-    // Each leaves its handshake where the server has done its part.
+    // Each client stops its handshake after the server's part.
     let mut storm: Vec<TcpStream> = (0..CLIENTS)
         .map(|_| {
             let mut client = plain(&server);
@@ -344,7 +344,7 @@ fn a_storm_of_handshakes_is_worked_off() {
     assert_eq!(stat(&server, "newcomers_waiting"), 0);
 }
 
-/// New connections see the new certificate, old ones go on; a pair that does not fit changes nothing.
+/// New connections get the new certificate, old ones continue. A certificate and key that do not match change nothing.
 #[test]
 fn a_certificate_is_renewed_under_live_connections() {
     let server = Server::options(2).secure().start();
@@ -352,14 +352,14 @@ fn a_certificate_is_renewed_under_live_connections() {
     let mut old = Client::connect(&server);
     old.subscribe("c");
     let shown = |server: &Server| {
-        // Of its own, so that no ticket of the old certificate is taken up.
+        // With its own configuration, so that it does not resume a session with the old certificate.
         let mut client = connect(server, &client_config(rustls::ALL_VERSIONS).into());
         client.upgrade();
         session(&mut client).peer_certificates().expect("a chain")[0].clone()
     };
     assert_eq!(shown(&server), pair.der);
 
-    // Its key is that of another.
+    // The key belongs to another certificate.
     let dir = TempDir::new();
     let other = Pair::make(dir.path());
     let key = std::fs::read(&pair.key).expect("a key");
@@ -370,7 +370,7 @@ fn a_certificate_is_renewed_under_live_connections() {
     assert_eq!(shown(&server), pair.der);
     std::fs::write(&pair.key, key).expect("written");
 
-    // The same again: no change, and tickets stay good.
+    // A reload with the same files changes nothing, and tickets stay valid.
     let config = Arc::new(client_config(rustls::ALL_VERSIONS));
     connect(&server, &config).upgrade();
     let reply = Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
@@ -394,9 +394,9 @@ fn a_certificate_is_renewed_under_live_connections() {
 }
 
 #[test]
-fn a_certificate_that_expires_is_warned_of() {
+fn an_expiring_certificate_causes_a_warning() {
     let day = Duration::from_secs(24 * 3600);
-    // As many as any machine can hold, so that there is nothing else to warn of.
+    // A limit that every machine can hold, so that there is no other warning.
     let server = Server::options(2).secure().arg("--max-connections", 50).start();
     assert_eq!(stat(&server, "tls_certificate_days"), 89);
     assert!(!server.stderr().contains("WARN"), "{}", server.stderr());
@@ -441,7 +441,7 @@ fn subscribe_speaks_tls() {
     assert!(!refused.status.success() && text.contains("UnknownIssuer"), "{text}");
 }
 
-/// A client with a configuration of its own; nothing is sent yet.
+/// A client with this configuration; nothing is sent yet.
 fn connect(server: &Server, config: &Arc<ClientConfig>) -> RawClient {
     RawClient::over_transport(Transport::tls(plain(server), config.clone()))
 }
@@ -473,7 +473,7 @@ fn client_hello() -> Vec<u8> {
     hello
 }
 
-/// Whatever comes until the server closes.
+/// Everything that arrives until the server closes the connection.
 fn rest(socket: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     match socket.read_to_end(&mut rest) {

@@ -1,4 +1,5 @@
-//! The transport of a test client: plain TCP, or TLS where the server at that address uses it. Test scripts do not see which.
+//! The transport of a test client: plain TCP, or TLS if the server at that address uses it. Test scripts are the same
+//! for both.
 
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::crypto::ring;
@@ -21,11 +22,11 @@ pub fn over_tls(script: impl FnOnce()) {
 }
 
 thread_local! {
-    // Of the test's own thread, which starts the servers. Its clients may be in any thread.
+    // Set for the test's own thread, which starts the servers. Its clients may run in any thread.
     static IS_OVER_TLS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether servers that are started now use TLS.
+/// Whether servers that start from now on use TLS.
 pub fn is_over_tls() -> bool {
     IS_OVER_TLS.get()
 }
@@ -35,7 +36,7 @@ pub fn speaks_tls(address: SocketAddr) {
     secure_addresses().lock().expect("no panic while it was held").insert(address);
 }
 
-/// Makes clients of this address use plain TCP again: another server may get it.
+/// Makes clients of this address use plain TCP again: another server may get the address.
 pub fn speaks_no_more(address: SocketAddr) {
     secure_addresses().lock().expect("no panic while it was held").remove(&address);
 }
@@ -45,21 +46,21 @@ fn secure_addresses() -> &'static Mutex<HashSet<SocketAddr>> {
     ADDRESSES.get_or_init(Mutex::default)
 }
 
-/// A certificate for this machine and its key, as files of a directory.
+/// A certificate for this machine and its key, as files in a directory.
 pub struct Pair {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// The certificate in DER, as it is sent.
+    /// The certificate in DER, as sent to clients.
     pub der: CertificateDer<'static>,
 }
 
 impl Pair {
-    /// A new one, signed by an authority that clients of [`client_config`] trust.
+    /// A new pair, signed by an authority that clients with [`client_config`] trust.
     pub fn make(dir: &Path) -> Pair {
         Pair::expiring(dir, Duration::from_secs(90 * 24 * 3600))
     }
 
-    /// One that is valid for `valid` from now on.
+    /// A pair that is valid for `valid` from now on.
     pub fn expiring(dir: &Path, valid: Duration) -> Pair {
         let key = KeyPair::generate().expect("a key");
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -140,7 +141,7 @@ impl Transport {
         }
     }
 
-    /// Ends the sending direction; the other one stays open. Does nothing if the server has reset the connection.
+    /// Ends the sending direction; the other direction stays open. Does nothing if the server has reset the connection.
     pub fn finish_writing(&mut self) {
         if let Transport::Tls(tls) = self {
             tls.conn.send_close_notify();
@@ -157,7 +158,7 @@ impl Read for Transport {
                 Transport::Plain(socket) => socket.read(bytes),
                 Transport::Tls(tls) => tls.read(bytes),
             };
-            // The kernel interrupts a read with a timeout when the process was stopped and continues (signal(7)).
+            // A read with a timeout is interrupted when the process stops and continues (signal(7)).
             if !matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
                 return read;
             }

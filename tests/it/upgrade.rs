@@ -33,7 +33,7 @@ fn upgrade_request_for(path: &str) -> String {
     UPGRADE_REQUEST.replace("/chat", path)
 }
 
-/// The status code that an upgrade request is answered with.
+/// The status code of the answer to an upgrade request.
 fn status_of(server: &Server, request: &str) -> (RawClient, String) {
     let mut client = RawClient::tcp(server);
     client.write(request.as_bytes());
@@ -123,7 +123,7 @@ fn bad_upgrade_requests_get_http_errors(shards: usize) {
         assert!(status.starts_with(['4', '5']), "{case}: {head:?}");
         assert!(head.contains("\r\nDate: ") && head.contains(" GMT\r\n"), "{case}: {head:?}");
         assert!(expected.is_none_or(|expected| expected == status), "{case}: {head:?}");
-        // The connection ends; only a body may follow.
+        // The connection ends. At most a response body may follow.
         let rest = client.rest();
         assert!(!rest.starts_with(&[0x81]), "{case}: a frame follows: {}", rest.escape_ascii());
     }

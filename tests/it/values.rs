@@ -1,5 +1,5 @@
-//! One table of JSON values and one of documents, given to every entry point: what one accepts, every one accepts, and the
-//! same value reaches subscribers.
+//! One table of JSON values and one of documents, given to every entry point. All entry points accept the same ones,
+//! and the same value reaches subscribers.
 
 use crate::harness::{Admin, Client, Server, assert_error, corecast, for_shards, output, shortened};
 use crate::http::{Http, start_with_key};
@@ -33,7 +33,7 @@ const VALID: &[&str] = &[
     r#""{\"a\":1}""#,
 ];
 
-/// Texts that are not.
+/// Texts that are not valid JSON.
 const INVALID: &[&str] = &[
     "",
     "{",
@@ -63,7 +63,7 @@ const INVALID: &[&str] = &[
     "\"",
 ];
 
-/// Both, and nested and long ones, each with whether it is valid.
+/// Valid and invalid values, nested and long ones too, each with whether it is valid.
 fn values() -> Vec<(String, bool)> {
     let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     let deep_objects = |depth: usize| format!("{}{{}}{}", "{\"a\":".repeat(depth), "}".repeat(depth));
@@ -79,7 +79,7 @@ fn values() -> Vec<(String, bool)> {
     all
 }
 
-/// What is put before and after a document that is valid without it, and whether it still is.
+/// Text to put before and after a valid document, and whether the result is still valid.
 const AROUND: [(&str, &str, bool); 10] = [
     (" \t", " \t", true),
     ("", "\r", true),
@@ -107,7 +107,7 @@ fn every_entry_point_publishes_the_same_values() {
     client.subscribe("c");
     for (value, is_valid) in values() {
         let shown = shortened(&value);
-        // A fast path of its own, and the parser; in front of the last of two members with one name.
+        // Both the fast path and the parser, which reads lines with a repeated member.
         for members in [r#""event":"e""#, r#""exclude":"1.1","event":"x","data":0,"\u0065vent":"e""#] {
             let members = format!(r#""channel":"c",{members},"data":{value}"#);
             let reply = admin.ask(&format!(r#"{{"id":"\ud83c","command":"publish",{members}}}"#));
@@ -145,7 +145,7 @@ fn every_entry_point_publishes_the_same_values() {
 }
 
 #[test]
-fn lines_from_stdin_are_judged_as_lines_of_the_admin_socket() {
+fn publish_stdin_accepts_the_lines_that_the_admin_socket_accepts() {
     let server = Server::start(2);
     let mut client = Client::connect(&server);
     client.subscribe("c");
@@ -167,7 +167,7 @@ fn lines_from_stdin_are_judged_as_lines_of_the_admin_socket() {
 }
 
 #[test]
-fn every_entry_point_judges_whole_documents_alike() {
+fn every_entry_point_accepts_the_same_documents() {
     let server = start_with_key();
     let (mut admin, mut http) = (Admin::connect(&server), Http::connect(&server));
     let mut client = Client::connect(&server);
@@ -210,7 +210,7 @@ fn rest_data_that_holds_json_is_delivered_as_that_text() {
 }
 
 #[test]
-fn clients_may_send_any_value_where_none_is_asked_for() {
+fn clients_may_send_any_value_in_unused_members() {
     let server = Server::start(1);
     let mut client = Client::connect(&server);
     for (value, is_valid) in values() {
@@ -255,7 +255,7 @@ fn names_must_be_unicode_and_refusals_carry_the_id(shards: usize) {
         let event = format!(r#"{{"name":"e","channel":"a","data":"1","{member}":{value}}}"#);
         assert_eq!(http.publish(&event).status, 400, "{event}");
     }
-    // A string that is data needs not be understood.
+    // Only strings that the server must understand have to be Unicode.
     client.subscribe("c");
     assert_eq!(http.publish(r#"{"name":"e","channel":"c","data":"\ud83c"}"#).status, 200);
     expect_data(&mut client, r#""\ud83c""#, "REST");
