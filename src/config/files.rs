@@ -125,7 +125,7 @@ fn read_file(path: &Path, takes_fifo: bool) -> io::Result<(Vec<u8>, u32)> {
 
 /// Threads that still wait for their disk after their read was given up.
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
-/// With this many of them no further file is read.
+/// With this many such threads no further file is read.
 const ABANDONED_MAX: usize = 8;
 /// For all files of a configuration together.
 const TIME_MAX: Duration = Duration::from_secs(5);

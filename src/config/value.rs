@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 
 /// A single value.
 pub trait Scalar: Sized {
-    /// Reads it; the error says what is wrong with the text, and holds no secret.
+    /// Reads the value from a text. The error says what is wrong with the text, and holds no secret.
     fn read(text: &str, kind: Kind) -> Result<Self, String>;
     /// As the configuration file holds it.
     fn show(&self, kind: Kind) -> Value;

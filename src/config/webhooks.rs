@@ -1,4 +1,4 @@
-//! Webhooks: where lifecycle events are posted, and which.
+//! Webhooks: the URLs to which lifecycle events are posted, and the events.
 
 use hyper::Uri;
 use std::fmt;

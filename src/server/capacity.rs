@@ -513,8 +513,8 @@ mod tests {
         let capacity = Capacity::of(&config(&[]), &MACHINE);
         let connections = find(&capacity.idle, "connections");
         assert_eq!(connections.count, 1256);
-        // 40 of the connection, 33 of its output, 40 of the member, 8 of the wheel, 9 of the address; tables that doubled.
-        // mio's sockets know their poll in debug builds.
+        // 40 of the connection, 33 of its output, 40 of the member, 8 of the wheel, 9 of the address; tables that doubled. In
+        // debug builds mio's sockets also hold the id of their poll.
         let debug = if cfg!(debug_assertions) { 16 } else { 0 };
         assert_eq!(connections.each, 2 * (40 + 33 + debug + 40 + 8 + 9));
         // 12 and 8 in the lists, 64 and 64 for the channel, its 200 bytes of name.

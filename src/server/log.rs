@@ -1,4 +1,4 @@
-//! The log: lines on stderr, written by a thread of its own, so that a pipe that is not read holds up no shard.
+//! The log: lines on stderr, written by a thread of its own, so that a pipe that is not read does not block a shard.
 
 use super::NO_THREAD;
 use anyhow::Context;
@@ -35,7 +35,7 @@ pub fn start(level: LevelFilter) -> anyhow::Result<(Log, LastLines)> {
     let lines = lines.log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(lines).init();
     let log = Log {
-        // Fails only if the subscriber is gone, and the log with it.
+        // Fails only if the subscriber, and so the log, has ended.
         set_level: Box::new(move |level| drop(handle.reload(level))),
         lines_dropped: Box::new(move || dropped.dropped_lines() as u64),
     };

@@ -30,7 +30,7 @@ pub fn catch() -> anyhow::Result<Calls> {
     Ok(Calls { sender, receiver })
 }
 
-/// The first SIGTERM or SIGINT ends the server. A later one ends the process at once, whatever the supervisor is doing.
+/// The first SIGTERM or SIGINT ends the server. A later one ends the process at once, even if the supervisor is busy.
 fn pass_on(mut signals: Signals, calls: &Sender<Call>) {
     let mut first: Option<Instant> = None;
     for signal in signals.forever() {

@@ -8,7 +8,7 @@ pub fn tell_ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The server is stopping and ends within this time; systemd must not kill it before, whatever the unit says.
+/// The server is stopping and ends within this time; systemd must not kill it before, even if the unit's timeout is shorter.
 pub fn tell_stopping(within: Duration) {
     let within_us = within.as_micros().try_into().unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within_us)]);

@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn accepting_resumes_after_a_pause() {
+    fn accepting_is_tried_again_after_a_pause() {
         let mut house = House::new(1, |_| ());
         house.rest();
         let pause = Duration::from_millis(u64::from(PAUSE_TICKS) * TICK_MS);

@@ -23,11 +23,11 @@ pub struct Admission {
     arrivals: Arrivals,
     /// What the owners of addresses decided about connections that arrived.
     verdicts: Vec<(Arrival, Verdict)>,
-    /// Upgrades whose request waited for a verdict, which has come.
+    /// Upgrades whose request waited for a verdict that has come.
     judged: VecDeque<Slot>,
     /// Upgrade requests refused, by [`Refusal::kind`].
     refusals: [u64; REFUSALS.len()],
-    /// When a log line last said that an address is over a limit.
+    /// When the last log line about an address over a limit was written.
     warned_at: Option<u32>,
 }
 
@@ -86,12 +86,12 @@ impl Admission {
         self.arrivals.set(slot, stage);
     }
 
-    /// The owner of the connection's address is asked.
+    /// Notes that the owner of the connection's address is asked.
     pub fn ask(&mut self, slot: Slot, address: Address) {
         self.arrivals.ask(slot, address);
     }
 
-    /// An owner has decided.
+    /// Adds the verdict of an owner.
     pub fn push_verdict(&mut self, arrival: Arrival, verdict: Verdict) {
         self.verdicts.push((arrival, verdict));
     }
@@ -103,7 +103,7 @@ impl Admission {
         Some((arrival, verdict, is_awaited))
     }
 
-    /// An upgrade whose request waited for its verdict can go on.
+    /// Queues an upgrade whose request waited for the verdict that has come.
     pub fn push_judged(&mut self, slot: Slot) {
         self.judged.push_back(slot);
     }
@@ -123,18 +123,18 @@ impl Admission {
         self.arrivals.leave(slot)
     }
 
-    /// A trusted proxy said where the connection comes from.
+    /// Notes the address that a trusted proxy reports for the connection.
     pub fn name(&mut self, slot: Slot, address: SocketAddr, by: Source) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         self.arrivals.name(slot, Named { address, by });
     }
 
-    /// Where a connection comes from, if a trusted proxy said so.
+    /// The address of a connection as a trusted proxy reports it.
     pub fn named(&self, slot: Slot) -> Option<Named> {
         self.arrivals.named(slot)
     }
 
-    /// Whether the next turn has something to do without being told by the poll.
+    /// Whether the next turn has work that the poll does not report.
     pub fn has_work(&self) -> bool {
         !self.judged.is_empty() || !self.verdicts.is_empty()
     }

@@ -1,5 +1,5 @@
-//! Connections on their way out: those that are to be closed, those that are still owed replies, those whose slot is to be freed,
-//! and why connections ended.
+//! Connections on their way out: to be closed, still owed replies, or ended with a slot to be freed. Also counts why
+//! connections ended.
 
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
@@ -29,7 +29,7 @@ impl Departures {
         self.broken.push((slot, reason));
     }
 
-    /// A connection that the hub wants closed.
+    /// The next connection that the hub wants closed.
     pub fn pop_asked(&mut self) -> Option<(Slot, CloseReason)> {
         self.broken.pop()
     }
@@ -39,13 +39,13 @@ impl Departures {
         self.owed.push((slot, reason));
     }
 
-    /// A connection to which the replies have come, as `is_answered` says.
+    /// The next connection for which `is_answered` reports that its replies have come.
     pub fn pop_answered(&mut self, is_answered: impl Fn(Slot) -> bool) -> Option<(Slot, CloseReason)> {
         let at = self.owed.iter().position(|(slot, _)| is_answered(*slot))?;
         Some(self.owed.swap_remove(at))
     }
 
-    /// A connection is not owed replies any more, because it has ended.
+    /// Removes a connection from those that are owed replies, because it has ended.
     pub fn forgive(&mut self, slot: Slot) -> Option<CloseReason> {
         self.pop_answered(|owed| owed == slot).map(|(_, reason)| reason)
     }
@@ -55,7 +55,7 @@ impl Departures {
         self.ended.push_back(slot);
     }
 
-    /// A connection whose slot is to be freed, if it `may_be`: the oldest.
+    /// The oldest connection whose slot is to be freed, if `may_be` allows it.
     pub fn pop_ended(&mut self, may_be: impl Fn(Slot) -> bool) -> Option<Slot> {
         self.ended.pop_front_if(|slot| may_be(*slot))
     }

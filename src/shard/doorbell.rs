@@ -54,7 +54,7 @@ impl<W: Wake, F: Flag> Doorbell<W, F> {
         self.waker.wake().map(|()| true)
     }
 
-    /// The shard is about to look at its inbox: a shard that mails from now on rings again.
+    /// Call this before the inbox is drained: a shard that mails from now on rings again.
     pub fn look(&self) {
         // A swap costs what a sequentially consistent store does, and orders itself behind every ring that it undoes.
         self.rung.swap(false);
@@ -64,7 +64,7 @@ impl<W: Wake, F: Flag> Doorbell<W, F> {
     pub fn offer<T>(&self, from: usize, letter: T, mut try_send: impl FnMut(T) -> Result<(), T>) -> Result<(), T> {
         try_send(letter).or_else(|letter| {
             self.refused[from].swap(true);
-            // The inbox may have been drained, and its marks looked at, in between.
+            // The inbox may have been drained, and its marks handled, in between.
             try_send(letter)
         })
     }

@@ -29,8 +29,8 @@ struct Wire {
     doorbells: Arc<[Doorbell]>,
     /// Peers that were mailed since they were last rung.
     mailed: Box<[bool]>,
-    /// Letters to this shard itself. Each is due once the letters that lay in the inbox when it was sent are taken: the number
-    /// is that count.
+    /// Letters to this shard itself. Each is due once `taken` has reached its number, so that it stays behind letters that lay
+    /// in the inbox before.
     own: VecDeque<(u64, Mail)>,
     /// Letters taken from the inbox.
     taken: u64,
@@ -57,7 +57,7 @@ impl Mesh {
         self.outgoing.send_after(after, to, mail, &mut self.wire);
     }
 
-    /// Says that the inbox is about to be looked at: a shard that mails from now on rings again.
+    /// Call this before the inbox is drained: a shard that mails from now on rings again.
     pub fn look(&self) {
         self.wire.doorbells[usize::from(self.me)].look();
     }
@@ -121,7 +121,7 @@ impl Post for Wire {
         }
         let offered =
             self.doorbells[peer].offer(usize::from(self.me), mail, |mail| match self.inboxes[peer].try_send(mail) {
-                // A shard that is gone has no connection left.
+                // A shard that has ended has no connections.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
                 Err(TrySendError::Full(mail)) => Err(mail),
             });

@@ -435,7 +435,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether the next turn has something to do without being told by the poll.
+    /// Whether the next turn has work that the poll does not report.
     fn has_work(&self) -> bool {
         self.clients.has_work(&self.hub)
             || self.hub.is_surveying()

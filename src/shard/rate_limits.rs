@@ -1,5 +1,5 @@
-//! How fast a connection may send: so many messages and bytes a second. Messages are counted as data frames, so that fragments
-//! are not free.
+//! Limits of the messages and bytes that a connection may send in a second. Messages are counted as data frames, so that
+//! fragments are not free.
 //!
 //! Messages over a limit are refused one by one. A connection that goes on is closed once it has exceeded the burst by another
 //! burst. Without a limit nothing is counted and nothing is kept.
@@ -13,10 +13,10 @@ use crate::protocol::close::Pace;
 #[derive(Default)]
 pub struct RateLimits(Vec<Allowance>);
 
-/// Heap bytes for a connection, where anything is limited.
+/// Heap bytes for a connection, if anything is limited.
 pub const ALLOWANCE_BYTES: usize = size_of::<Allowance>();
 
-/// What the limits say about what was just counted.
+/// The result of counting against the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
     /// It is within the limits.

@@ -1,5 +1,5 @@
-//! The stop: publishers are not read any more, a fence goes through all mail, and then all connections that are left are closed,
-//! a few in each turn.
+//! The stop: publishers are no longer read, a fence goes through all mail, and then all remaining connections are closed, a few
+//! in each turn.
 
 use super::{Shard, wall_ms};
 use crate::metrics::Stats;
@@ -21,7 +21,7 @@ enum Stage {
     Fencing,
     /// All connections are being closed.
     Closing,
-    /// All connections were closed; consumers of events will be told so.
+    /// All connections were closed, which consumers of events are still to be told.
     Closed,
 }
 
@@ -67,10 +67,10 @@ impl Shard {
         let Some(stopping) = &self.stopping else { return false };
         let is_done = self.clients.is_empty()
             && self.admins.is_written(self.clients.now)
-            // Consumers of events are told how all were disconnected: by this shard, if it keeps the journal.
+            // If this shard keeps the journal, it must still deliver the last events to their consumers.
             && self.hub.journal_sizes().0 == 0
             && self.clients.mesh.waiting() == 0
-            // An answer may have come with the stop.
+            // An order with an answer may have come together with the stop.
             && self.orders.is_empty();
         match stopping.stage {
             Stage::Fencing => false,

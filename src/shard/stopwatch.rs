@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub struct Stopwatch {
     began_us: u64,
-    /// What turns laid out and is not written yet, oldest first.
+    /// Messages that turns have laid out and that are not written yet, oldest first.
     unwritten: VecDeque<Batch>,
     /// What it has measured.
     pub times: Times,
@@ -56,7 +56,7 @@ impl Stopwatch {
     }
 }
 
-/// Turns whose messages are told apart; those of later ones count as one.
+/// Turns that are timed separately; the messages of later turns count as one batch.
 const BATCHES_MAX: usize = 256;
 
 #[cfg(test)]

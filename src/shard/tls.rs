@@ -13,7 +13,7 @@ use rustls::{HandshakeKind, ServerConfig};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 
-/// The server's end of a session; behind a pointer that is null where a connection is plain.
+/// The server's end of a session; behind a pointer that is null for a plain connection.
 pub struct Session {
     tls: UnbufferedServerConnection,
     /// The record that has partly arrived, and in a handshake the message; at most [`INCOMING_BYTES_MAX`].
@@ -250,7 +250,7 @@ impl Records<'_> {
             }
             // TLS 1.2 after 2^24 records and more; 1.3 changes its keys.
             Err(EncryptError::EncryptExhausted) => {
-                Err(io::Error::other("the session's keys have encrypted as many records as they may"))
+                Err(io::Error::other("the session's keys have reached their limit of records"))
             }
             Err(EncryptError::InsufficientSize(error)) => Err(io::Error::other(format!("a record of {error:?}"))),
         }

@@ -228,7 +228,7 @@ fn proxies_report_where_a_connection_comes_from(shards: usize) {
     }
 }
 
-/// The connection opens, and operators and the log know it by this address.
+/// Asserts that the connection opens, and that operators and the log see this address.
 #[track_caller]
 fn check_address(server: &Server, admin: &mut Admin, mut client: RawClient, address: &str, source: &str) -> RawClient {
     let head = client.head();
@@ -304,7 +304,7 @@ fn a_client_that_sends_byte_by_byte_is_dropped_at_the_handshake_deadline() {
     for start in ["PROXY UNKNOWN ".to_owned(), header_for("203.0.113.7") + "GET /"] {
         let mut client = RawClient::tcp(&server);
         client.write(start.as_bytes());
-        eventually("the server has had enough", || {
+        eventually("the server closes the connection", || {
             !client.write_anyway(b"x") || client.ends_within(Duration::from_millis(50))
         });
     }
@@ -353,7 +353,7 @@ fn the_rate_of_messages_counts_data_frames() {
         let opcode = if first { opcode::TEXT } else { opcode::CONTINUATION };
         frame_bytes(opcode | if fin { 0x80 } else { 0 }, payload, true)
     };
-    // A hundred may come at once: a message of more fragments is refused at its last one.
+    // A hundred frames may come at once: a message of more fragments is refused at its last one.
     let mut client = RawClient::connect(&server);
     for _ in 0..500 {
         client.write(&frame(opcode::PING, b"x"));
@@ -386,7 +386,7 @@ fn bytes_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     client.write(&long);
     client.expect_close(4102);
 
-    // Parts of a message that never ends count as they come.
+    // Fragments of a message that never ends count as they arrive.
     let mut client = RawClient::connect(&server);
     client.write(&frame_bytes(opcode::TEXT, b"", true));
     let parts = frame_bytes(opcode::CONTINUATION, b"", true).repeat(100);

@@ -152,7 +152,7 @@ fn sigterm_spreads_the_closes_over_the_drain_timeout(shards: usize) {
     assert_eq!(server.wait().code(), Some(0));
     left.sort_by_key(|left| left.after);
     for (before, left) in left.iter().enumerate() {
-        // Each shard may be one ahead of its share, and time is told in ticks of 100 ms.
+        // Each shard may be one ahead of its share, and time is measured in ticks of 100 ms.
         let share = (before + 1).saturating_sub(shards) as u32;
         let earliest = (OVER * share / CLIENTS as u32).saturating_sub(Duration::from_millis(200));
         assert!(left.after >= earliest, "{before} have left before {:?}, where {earliest:?} is early", left.after);
@@ -292,7 +292,7 @@ fn a_signal_while_draining_shortens_it(shards: usize) {
 fn connections_in_the_backlog_are_told_to_reconnect(shards: usize) {
     let mut server = Server::options(shards).arg("--drain-timeout", 0.2).start();
     server.signal(Signal::STOP);
-    eventually("it stands still", || server.is_stopped());
+    eventually("the server is stopped", || server.is_stopped());
     let mut clients: Vec<RawClient> = (0..20).map(|_| RawClient::tcp(&server)).collect();
     for client in &mut clients {
         client.write(UPGRADE_REQUEST.as_bytes());
@@ -316,7 +316,7 @@ fn shed_closes_as_many_as_it_says_and_the_server_goes_on(shards: usize) {
     // Not upgraded, and so not asked to leave.
     let _upgrading = TcpStream::connect(server.address).expect("the server accepts");
     let mut admin = Admin::connect(&server);
-    eventually("all are there", || stats(&mut admin)["connections"] == 30);
+    eventually("all are counted", || stats(&mut admin)["connections"] == 30);
     let output = server.run(&["shed", "20%", "--over", "200ms"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "closing 6 connections over 0.2 s\n");
     let has_shed = |admin: &mut Admin, count: u64| {
@@ -453,7 +453,7 @@ fn connections_are_closed_before_they_are_too_old(shards: usize) {
     // They are older than the limit that comes into force now.
     let is_old = |age_s: &Value| age_s.as_u64() >= Some(1);
     let socket_id = clients[CLIENTS - 1].socket_id.clone();
-    eventually("they are old", || {
+    eventually("the connections are old", || {
         for client in &mut clients {
             client.send(r#"{"event":"socket:pong"}"#);
         }
@@ -473,7 +473,7 @@ fn a_second_signal_ends_a_drain_at_once() {
     let _port = server.keep_port();
     let _client = Client::connect(&server);
     server.signal(Signal::TERM);
-    eventually("it drains", || is_refused(&server));
+    eventually("the drain has begun", || is_refused(&server));
     // Within a second of the first it would count as the first.
     thread::sleep(Duration::from_millis(1100));
     server.signal(Signal::TERM);

@@ -242,7 +242,7 @@ impl Options {
         command
     }
 
-    /// Starts the server and waits until it says where it listens.
+    /// Starts the server and waits for its line `listening on ADDR:PORT`.
     pub fn start(self) -> Server {
         let mut dirs = Vec::new();
         let mut directory = || {
@@ -455,7 +455,7 @@ impl Client {
         Client::connect_to(server.address)
     }
 
-    /// As [`Client::connect`], where the server is owned elsewhere.
+    /// As [`Client::connect`], if the server is owned elsewhere.
     pub fn connect_to(address: SocketAddr) -> Client {
         Client::over(TcpStream::connect(address).expect("the server accepts"))
     }
@@ -934,7 +934,7 @@ impl Admin {
         Admin::connect_to(&server.admin_path)
     }
 
-    /// As [`Admin::connect`], where the server is owned elsewhere.
+    /// As [`Admin::connect`], if the server is owned elsewhere.
     pub fn connect_to(path: &Path) -> Admin {
         let stream = UnixStream::connect(path).expect("the admin socket accepts");
         stream.set_read_timeout(Some(LONG)).expect("socket option");

@@ -89,7 +89,7 @@ fn mail_is_taken_once_output_is_no_longer_behind() {
     }
 }
 
-/// Requests before a line over the limit are answered, and so is that line, also where the answer comes from another shard.
+/// Requests before a line over the limit are answered, and so is that line, even if the answer comes from another shard.
 fn requests_before_a_line_over_the_limit_are_answered(shards: usize) {
     let server = Server::options(shards).arg("--admin-line-limit", 1024).start();
     for channel in 0..2 * shards {
@@ -168,7 +168,7 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
         written += CLIENTS / 6 + clients.len();
     }
     let mut admin = Admin::connect(&server);
-    eventually("all is read", || stats(&mut admin)["messages_in"] == written);
+    eventually("every message is read", || stats(&mut admin)["messages_in"] == written);
     server.signal(Signal::STOP);
     // What is written while threads still run may be read before the stall, and the stall is longer than the silence allowed.
     eventually("all threads stand still", || server.is_stopped());
@@ -196,7 +196,7 @@ fn half_closed_clients_get_what_waits_for_them() {
         }
         slow.finish_writing();
         let ends = if is_disconnected { "closes_disconnected" } else { "closes_client_gone" };
-        eventually("the server knows", || stats(&mut admin)[ends] == 1);
+        eventually("the server has seen the end", || stats(&mut admin)[ends] == 1);
         thread::sleep(Duration::from_millis(200));
         for _ in 0..published {
             assert_eq!(slow.frame().0, opcode::TEXT);

@@ -67,7 +67,7 @@ fn sigint_stops_the_server_like_sigterm(shards: usize) {
 fn two_signals_for_one_ctrl_c_end_the_server_gracefully(shards: usize) {
     let mut server = Server::start(shards);
     let mut client = Client::connect(&server);
-    // Without an answer to its close frame the server is still there when the second signal comes.
+    // Without a reply to its close frame the server still runs when the second signal comes.
     let _mute = RawClient::connect(&server);
     // Both are delivered together, however busy the machine is.
     server.signal(Signal::STOP);

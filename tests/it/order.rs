@@ -27,7 +27,8 @@ const PUBLISHES: usize = 2_000;
 const WINDOW: usize = 16;
 /// Subscribers that stay from the first publish to the last.
 const WITNESSES: usize = 4;
-/// Subscribers that come and go: with the witnesses so many that one of four shards has none in a run of 10^8.
+/// Subscribers that come and go. With the witnesses there are so many that only one run in 10^8 leaves one of four shards
+/// without any.
 const CHURNERS: usize = 66;
 const ROUNDS: usize = 6;
 

@@ -211,7 +211,7 @@ fn sighup_reloads_and_changes_the_log_level() {
     eventually("a close is logged", || server.stderr().contains("ClientClosed"));
     configured.write("log = \"off\"\nmax-subscriptions = 7\n");
     server.signal(Signal::HUP);
-    eventually("it has been read", || {
+    eventually("the configuration has been read", || {
         let reply = Admin::connect(server).request(json!({"id": 1, "command": "reload"}));
         reply["changes"] == json!([])
     });
@@ -348,7 +348,7 @@ fn a_lower_outbox_limit_closes_connections_beyond_it() {
         (reply["stats"]["outbox_bytes"].as_u64(), reply["stats"]["closes_slow_consumer"].as_u64())
     };
     let large = "x".repeat(100_000);
-    eventually("much waits", || {
+    eventually("a megabyte waits", || {
         admin.publish("c", "e", json!(large));
         outbox(&mut admin).0 > Some(1_000_000)
     });

@@ -151,7 +151,7 @@ impl Clients {
         }
     }
 
-    /// A connection that is closing is dropped at this tick, whatever still waits for it.
+    /// Sets the tick at which a closing connection is dropped, even if output still waits for it.
     pub(super) fn drop_at(&mut self, slot: Slot, at: u32) {
         self.connections[slot].state.ping_at = at;
         self.heartbeats.look_at(slot, at);

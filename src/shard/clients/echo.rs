@@ -73,7 +73,8 @@ impl Clients {
         is_paused
     }
 
-    /// The entry in the wheel came due: nothing has moved either way for too long, or the entry is to be armed again.
+    /// Handles a due entry of the wheel: closes the connection if nothing was read or written for too long, or arms the entry
+    /// again.
     pub(super) fn echo_expired(&mut self, slot: Slot, until: u32, hub: &mut Hub) {
         let silent_at = self.silent_at(slot);
         if until.wrapping_sub(silent_at) as i32 >= 0 {

@@ -93,7 +93,8 @@ impl Clients {
                 return true;
             }
         }
-        // A message is refused at its last frame. The echo path has no reply for it, and a binary message ends the connection anyway.
+        // A message is refused at its last frame. The echo path has no such reply, and a binary message ends the connection in
+        // any case.
         let can_be_told = self.connections[slot].state.phase == Phase::Open
             && matches!(message, Some(Message::Text(_) | Message::Ping(_) | Message::Pong(_)));
         if !can_be_told {

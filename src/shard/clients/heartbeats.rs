@@ -69,7 +69,7 @@ impl Clients {
         self.heartbeats.look_at(slot, deadline);
     }
 
-    /// Pings or closes an open connection if that is due. Returns whether it goes on.
+    /// Pings or closes an open connection if that is due. Returns whether it stays open.
     fn beat(&mut self, slot: Slot, until: u32, hub: &mut Hub) -> bool {
         let limits = &self.live.limits;
         let reason = match self.heartbeats.due(&self.connections[slot].state, limits, until) {

@@ -58,7 +58,7 @@ impl Clients {
         }
     }
 
-    /// What this shard has of a list, for one page: up to `limit` rows from slot `after` on, and where to go on.
+    /// This shard's part of one page of a list: up to `limit` rows from slot `after` on, and where the next page begins.
     pub fn page(&self, request: &Request, limit: usize, after: Slot, hub: &Hub) -> (Rows, Option<Slot>) {
         match request {
             Request::Subscribers(Subscribers { channel, .. }) => {
@@ -142,7 +142,7 @@ impl Clients {
     }
 }
 
-/// Entries of the tables of connections and subscriptions that one page looks at.
+/// Table entries, of connections and subscriptions, that are checked for one page.
 const SCAN_MAX: usize = 65_536;
 
 const DISCONNECT_CODE: u16 = 4000;

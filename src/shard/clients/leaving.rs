@@ -31,7 +31,7 @@ impl Clients {
         self.plan.insert(plan).left()
     }
 
-    /// Closes the connections whose time has come, up to the turn's budget.
+    /// Closes the connections that are due to leave, up to the turn's budget.
     pub fn dismiss_due(&mut self, hub: &mut Hub) {
         let Some(mut plan) = self.plan.take() else { return };
         for _ in 0..DISMISSALS_PER_TURN {

@@ -161,10 +161,10 @@ impl Clients {
         }
     }
 
-    /// Whether the next turn has something to do without being told by the poll.
+    /// Whether the next turn has work that the poll does not report.
     pub fn has_work(&self, hub: &Hub) -> bool {
         !self.output.is_idle()
-            // Replies may have gone out since held connections were last looked at.
+            // Replies may have been written since the last check of the held connections.
             || self.read_queue.has_work(|slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
             || self.admission.has_work()
             || self.departures.has_work()

@@ -1,4 +1,4 @@
-//! Connections that speak TLS: their beginning, and reading. When a handshake goes on is decided in `newcomers.rs`.
+//! Connections with TLS: their beginning, and reading. `newcomers.rs` decides when a handshake continues.
 
 use super::Clients;
 use crate::hub::Hub;

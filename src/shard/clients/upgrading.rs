@@ -33,15 +33,15 @@ impl Clients {
         }
     }
 
-    /// Whether the connection may be read now: not while a PROXY header is still to come, and not while its request waits for
-    /// the owner of its address.
+    /// Whether the connection may be read now: not before its PROXY header has come, and not while its request waits for the
+    /// owner of its address.
     pub(super) fn may_read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         match self.admission.stage(slot) {
             Stage::BehindHeader => self.read_header(slot, hub, buffer),
             Stage::Asked => {
                 let connection = &mut self.connections[slot];
                 let waits = connection.state.phase == Phase::Upgrading && connection.has_request();
-                // Read on once the verdict is there.
+                // Read on once the verdict has come.
                 connection.state.is_unread |= waits;
                 !waits
             }
@@ -107,7 +107,7 @@ impl Clients {
         response.clear();
         let stage = self.admission.stage(slot);
         let upgrade = match stage {
-            // Read as soon as the verdict is there.
+            // Read as soon as the verdict has come.
             Stage::Asked => Upgrade::Partial,
             _ => upgrade(
                 input,
@@ -174,7 +174,7 @@ impl Clients {
             return self.open_echo(slot);
         }
         let interval = self.interval_ticks();
-        // Somewhere in the second half of the interval, so that clients that came together are not pinged together.
+        // Somewhere in the second half of the interval, so that clients that connected together are not pinged together.
         let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
         self.connections.enter_phase(slot, Phase::Open);
         self.connections[slot].state.ping_at = self.now.wrapping_add(interval - jitter);

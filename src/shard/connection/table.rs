@@ -13,7 +13,7 @@ pub struct Connections {
     census: Census,
 }
 
-/// How many connections are in each phase, so that they need not be walked to know.
+/// How many connections are in each phase, counted as they change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// [`Phase::Upgrading`].

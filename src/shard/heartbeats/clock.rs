@@ -4,8 +4,8 @@ use super::wheel::ticks;
 use std::time::Duration;
 
 /// The monotonic clock, in ticks, without the time in which the shard stood still. While it does not poll it cannot ping
-/// clients, so that time does not count as their silence. It stands still in a stopped process, on a suspended machine, or when
-/// the clock jumps ahead.
+/// clients, so that time does not count as their silence. That covers a stopped process, a suspended machine, and a clock that
+/// jumps ahead.
 #[derive(Default)]
 pub struct ShardClock {
     monotonic: u32,

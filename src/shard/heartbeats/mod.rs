@@ -23,7 +23,7 @@ pub struct Heartbeats {
 struct EarlierSilence {
     /// Of connections accepted before this tick.
     until: u32,
-    /// The longest silence that any of them was told of.
+    /// The longest silence that any of them was told is allowed.
     silence_s: u32,
 }
 
@@ -38,7 +38,7 @@ pub enum Due {
     PongTimeout,
     /// A close: nothing arrived in time.
     Silent {
-        /// For so many seconds.
+        /// The seconds without input.
         timeout_s: u32,
     },
 }
@@ -66,7 +66,7 @@ impl Heartbeats {
         self.wheel.expire(until)
     }
 
-    /// Ticks until a connection may have to be looked at.
+    /// Ticks until the next check of a connection may be due.
     pub fn due_in(&self, now: u32) -> Option<u32> {
         self.wheel.due_in(now)
     }

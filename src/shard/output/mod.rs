@@ -21,7 +21,7 @@ pub struct Output {
     outboxes: Vec<Outbox>,
     states: Vec<State>,
     queue: WriteQueue,
-    /// Bytes laid in: written, waiting, or dropped.
+    /// Bytes added so far: written, waiting, or dropped.
     bytes_laid: u64,
     /// Where TLS records are encrypted before they are sent. Empty until the first.
     scratch: Vec<u8>,
@@ -32,7 +32,7 @@ pub struct Output {
 struct State(u8);
 
 impl State {
-    /// Bytes may be laid in.
+    /// Bytes may be added.
     const OPEN: u8 = 1;
     /// The kernel took no more; the poll reports the socket.
     const BLOCKED: u8 = 2;
@@ -72,7 +72,7 @@ pub struct Destination<'a> {
 
 /// The life of an outbox.
 impl Output {
-    /// A connection was accepted: bytes may be laid in.
+    /// A connection was accepted: bytes may be added.
     pub fn open(&mut self, slot: Slot) {
         let at = slot as usize;
         if at >= self.outboxes.len() {
@@ -82,7 +82,7 @@ impl Output {
         self.states[at] = State(State::OPEN);
     }
 
-    /// The connection has ended: nothing more is laid in or written. What waits is dropped by [`Output::clear`].
+    /// The connection has ended: nothing more is added or written. What waits is dropped by [`Output::clear`].
     pub fn shut(&mut self, slot: Slot) {
         self.states[slot as usize].set(State::OPEN, false);
     }
@@ -113,10 +113,10 @@ impl Output {
     }
 }
 
-/// Laying in. Each method queues the connection. `is_newcomer`: whether it was accepted a moment ago; asked only when it is
-/// queued anew.
+/// Adding bytes. Each method queues the connection. `is_newcomer`: whether it was accepted within the last second; called only
+/// if it is not queued yet.
 impl Output {
-    /// A chunk is next on the wire of a connection.
+    /// Adds a chunk to the output of a connection.
     #[inline]
     pub fn lay(
         &mut self,
@@ -134,7 +134,7 @@ impl Output {
         self.mark(slot, urgency, is_newcomer);
     }
 
-    /// A frame of the shard's own: a heartbeat, a pong, a close frame.
+    /// Adds a frame of the shard's own: a heartbeat, a pong, a close frame.
     pub fn say(
         &mut self,
         pages: &mut Pages,
@@ -146,7 +146,7 @@ impl Output {
         self.lay(pages, slot, chunk, Urgency::Soon, is_newcomer);
     }
 
-    /// The HTTP response, which comes before all frames and is never cut.
+    /// Adds the HTTP response, which comes before all frames and is never cut.
     pub fn respond(&mut self, pages: &mut Pages, slot: Slot, response: &[u8]) {
         let chunk = pages.append_single(|out| out.extend_from_slice(response));
         self.outboxes[slot as usize].push_preamble(pages, chunk);
@@ -154,7 +154,7 @@ impl Output {
         self.mark(slot, Urgency::Soon, || true);
     }
 
-    /// Queues a connection: it has something to write, or its state is to be looked at.
+    /// Queues a connection: it has something to write, or its state must be checked.
     #[inline]
     pub fn mark(&mut self, slot: Slot, urgency: Urgency, is_newcomer: impl FnOnce() -> bool) {
         let state = &mut self.states[slot as usize];
@@ -244,7 +244,7 @@ impl Output {
         self.queue.end()
     }
 
-    /// Bytes laid in so far.
+    /// Bytes added so far.
     pub fn bytes_laid(&self) -> u64 {
         self.bytes_laid
     }

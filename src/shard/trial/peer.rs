@@ -40,7 +40,7 @@ enum Stage {
     Open,
     /// Closed or refused with this close code or HTTP status.
     Closed(u16),
-    /// The server's end of the stream came.
+    /// The server has ended the stream.
     Ended,
 }
 
@@ -219,7 +219,7 @@ impl Peer {
 
     // ---- its socket
 
-    /// Sends up to so many bytes. Returns whether any were taken.
+    /// Sends up to this many bytes. Returns whether any were taken.
     pub fn send(&mut self, most: usize) -> bool {
         let Some(link) = &mut self.link else { return false };
         let (front, _) = self.to_send.as_slices();
@@ -241,7 +241,7 @@ impl Peer {
         }
     }
 
-    /// Reads up to so many bytes. Returns whether there were any, or the end.
+    /// Reads up to this many bytes. Returns whether there were any, or the end of the stream.
     pub fn read(&mut self, most: usize) -> bool {
         let Some(link) = &mut self.link else { return false };
         if self.stage == Stage::Ended {
