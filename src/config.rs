@@ -1,7 +1,7 @@
 //! Configuration: one struct, documented defaults; file < environment < flag; validated once into plain integers.
 //!
-//! [`OPTIONS`] declares each option once: the command line, the environment, the file, `--print-config`, the changes that a
-//! reload reports, and the test of `corecast.toml`, which is the manual, follow from its rows. [`Settings`] holds what the
+//! [`OPTIONS`] declares each option once. The command line, the environment, the file, `--print-config` and the changes that a
+//! reload reports follow from its rows, and so does the test of the manual, `corecast.toml`. [`Settings`] holds what the
 //! sources say, as text; [`Settings::validate`] makes it a [`Config`].
 
 mod access;

@@ -1,4 +1,4 @@
-//! Reads the files that a configuration names, up to a deadline: a file system that hangs, or a pipe without a writer, delays
+//! Reads the files that a configuration names, up to a deadline. A file system that hangs, or a pipe without a writer, delays
 //! only the thread that reads it.
 
 use crossbeam_channel::{RecvTimeoutError, bounded};

@@ -416,8 +416,8 @@ const fn in_table(entry: usize) -> usize {
     (entry + 1) * GROWTH * 8 / 7
 }
 
-/// One more subscription: in the lists of its connection and its channel. At worst the channel has no other subscriber: then
-/// it adds the entry of this shard, that of the owner, and the name (shared if they are the same shard, else copied).
+/// One more subscription: in the lists of its connection and its channel. At worst the channel has no other subscriber. Then it
+/// adds the entry of this shard, that of the owner, and the name, which both share if they are one shard.
 const SUBSCRIPTION_BYTES: u64 = (GROWTH * (size_of::<Subscription>() + size_of::<Subscriber>())
     + GROWTH * (size_of::<Audience>() + directory::ENTRY_BYTES)
     + 2 * in_table(size_of::<u32>())
@@ -451,8 +451,8 @@ fn inbound_bytes(config: &Config) -> u64 {
     message.max(request) as u64
 }
 
-/// Input up to a line and a read beyond it; replies, of which the last may be as long as the rest; the window of unsettled
-/// publishes, and the publish that exceeds it, to as many channels as fit into its line.
+/// The sum of three terms. Input: a line and a read beyond it. Replies: the last may be as long as the rest. The window of
+/// unsettled publishes, and the publish that exceeds it, to as many channels as fit into its line.
 fn admin_bytes(config: &Config) -> u64 {
     use api::publish::{CHANNELS_MAX, DATA_BYTES_MAX};
     let input = config.live.limits.admin_line_bytes_max + READ_BYTES;

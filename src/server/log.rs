@@ -1,4 +1,4 @@
-//! The log: lines on stderr, written by a thread of its own, so that a pipe that is not read does not block a shard.
+//! The log: lines on stderr. A separate thread writes them, so that a pipe that is not read does not block a shard.
 
 use super::NO_THREAD;
 use anyhow::Context;

@@ -9,9 +9,9 @@
 //!     (swap rung; the first one writes the eventfd)
 //! ```
 //!
-//! Both flags are sequentially consistent: a sender that pushes after the receiver's last look sees `rung` cleared and rings,
-//! and a sender that marks `refused` after the receiver's look finds room at the second offer. No timeout hides a lost wake-up:
-//! the tests below try every interleaving.
+//! Both flags are sequentially consistent. A sender that pushes after the receiver's last look sees `rung` cleared, and rings.
+//! A sender that marks `refused` after the receiver's look finds room at the second offer. No timeout hides a lost wake-up: the
+//! tests below try every interleaving.
 
 use mio::Waker;
 use std::io;

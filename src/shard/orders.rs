@@ -1,5 +1,5 @@
-//! What the supervisor and the shards send each other: calls up, orders down. Rare, and so outside the mail: an order
-//! is carried out in the next turn, whatever waits in the inbox. Neither channel has a bound of its own: a session has a handful of
+//! What the supervisor and the shards send each other: calls up, orders down. Rare, and so outside the mail: an order is
+//! carried out in the next turn, whatever waits in the inbox. Neither channel needs a bound. A session has a handful of
 //! operations outstanding at most, and every order answers a call or a signal, or brings one of a few sessions.
 
 use crate::admin::link::Seat;

@@ -26,7 +26,7 @@ enum Stage {
 }
 
 impl Shard {
-    /// Stops accepting and reading publishers, fences the mail, and once the fence has come back closes all connections, a few
+    /// Stops accepting and reading publishers, and fences the mail. Once the fence has come back, closes all connections, a few
     /// in each turn so that consumers of events can keep up.
     pub(super) fn progress_stop(&mut self) {
         if !self.shared.is_stopping.load(Acquire) {

@@ -1,7 +1,7 @@
 //! One TLS session: ciphertext on its socket, plain bytes for the rest of the shard.
 //!
-//! rustls is used through its unbuffered side: it is lent the shard's buffers for the time of a call, so that an idle session
-//! holds its keys and no buffer, and no decrypted bytes are left inside. What remains between turns is a record that has partly
+//! rustls is used through its unbuffered API, which borrows the shard's buffers for the time of a call. An idle session holds
+//! its keys and no buffer, and no decrypted bytes are left inside. What remains between turns is a record that has partly
 //! arrived, and ciphertext that the kernel did not take.
 
 use crate::hub::audience::pages::Pages;

@@ -198,8 +198,8 @@ fn everything_else_goes_on_while_draining(shards: usize) {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// One connection never answers the close, one is in mid-frame, one in mid-upgrade, one has sent nothing, one is on the echo
-/// path and in mid-frame, one never reads. An admin is in mid-line.
+/// One connection never answers the close, one is in mid-frame, one in mid-upgrade. One has sent nothing, and one is on the
+/// echo path. An admin is in mid-line.
 fn every_connection_is_closed_whatever_it_is_doing(shards: usize) {
     let mut server = Server::options(shards).arg("--echo-path", "/echo").start();
     let mut mute = RawClient::connect(&server);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tungstenite::WebSocket;
 use tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
 
-/// Turns each `fn script(shards: usize)` into three tests, so that a failure names the shard count; with `and_over_tls` into a
+/// Turns each `fn script(shards: usize)` into three tests, so that a failure names the shard count. `and_over_tls` adds a
 /// fourth, whose server has two shards and speaks TLS.
 macro_rules! for_shards {
     (and_over_tls, $($script:ident),+ $(,)?) => {

@@ -48,8 +48,8 @@ fn an_admin_connection_too_many_is_told_why() {
     eventually("there is room again", || server.run(&["ping"]).status.success());
 }
 
-/// So many requests in one write that the connection is not read until their replies are on their way: each is answered,
-/// without anything else happening in the server that would wake it.
+/// One write has so many requests that the connection is not read until replies are sent. Each request is answered, although no
+/// other event wakes the server.
 fn pipelined_requests_are_all_answered(shards: usize) {
     const REQUESTS: usize = 5000;
     let server = Server::options(shards).heart(3600, 3600).start();
@@ -65,8 +65,8 @@ fn pipelined_requests_are_all_answered(shards: usize) {
     }
 }
 
-/// A channel with more subscribers in each shard than a turn writes to, and a limit so low that a few messages are much: for
-/// some turns the shards take no mail. Mail that came meanwhile must not wait for another event.
+/// A channel with more subscribers in each shard than a turn writes to, and an outbox limit that a few messages reach: for some
+/// turns the shards take no mail. Mail that came meanwhile must not wait for another event.
 #[test]
 fn mail_is_taken_once_output_is_no_longer_behind() {
     let shards = 2;
@@ -151,8 +151,8 @@ fn a_burst_of_connections_fills_every_place() {
     let _inside: Vec<RawClient> = (0..PLACES).map(|_| RawClient::connect(&server)).collect();
 }
 
-/// A server that stood still for longer than its heartbeats allow reads what came meanwhile before it closes silent clients:
-/// more connections than one poll reports, and every one of them has written.
+/// A server that stood still for longer than its heartbeats allow reads what came meanwhile before it closes silent clients.
+/// There are more connections than one poll reports, and every one of them has written.
 #[test]
 fn a_stall_of_the_server_is_not_the_clients_silence() {
     const CLIENTS: usize = 1500;

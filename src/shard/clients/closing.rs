@@ -200,8 +200,8 @@ impl Clients {
         late
     }
 
-    /// Frees the slots of connections that ended and whose subscriptions are removed, up to the turn's budget: closing a socket is
-    /// the most expensive part of an end, and thousands can come at once.
+    /// Frees the slots of connections that ended and whose subscriptions are removed, up to the turn's budget. Closing a socket
+    /// is the most expensive part of an end, and thousands can come at once.
     pub fn reap(&mut self, hub: &mut Hub) {
         for _ in 0..REAPS_PER_TURN {
             let Some(slot) = self.departures.pop_ended(|slot| hub.has_departed(slot)) else { return };

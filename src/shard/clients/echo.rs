@@ -1,5 +1,5 @@
-//! Connections of the echo path: every message comes back, with its opcode, through the codec, the event loop and the outbox
-//! that all connections use. A probe for load balancers, and an endpoint for WebSocket conformance suites.
+//! Connections of the echo path: every message is echoed with its opcode. It passes through the codec, the event loop and the
+//! outbox that all connections use. A probe for load balancers, and an endpoint for WebSocket conformance suites.
 //!
 //! They are not members of the hub: they get no `socket:connected`, cannot subscribe, and receive only their own messages. They
 //! are not read while output waits for them, so what they can hold is bounded by one message and one read.

@@ -15,7 +15,7 @@
 //! | `writing` | the flush, slow consumers |
 //! | `closing` | close handshake, the end, the return of the slot |
 //! | `leaving` | connections that are asked to leave |
-//! | `info` | what operators are told |
+//! | `info` | what operators see of the connections |
 
 pub mod echo;
 

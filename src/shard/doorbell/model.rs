@@ -1,5 +1,5 @@
-//! Every interleaving of shards that mail each other, by loom: a wake-up that is lost leaves all of them asleep, which loom
-//! reports as a deadlock.
+//! Every interleaving of shards that mail each other, by loom. A lost wake-up leaves all of them asleep, which loom reports as
+//! a deadlock.
 
 use super::{Doorbell, Flag, Wake};
 use loom::model::Builder;

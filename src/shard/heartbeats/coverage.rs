@@ -12,8 +12,8 @@ pub struct PollCoverage {
 }
 
 impl PollCoverage {
-    /// The events of a poll that began at tick `polled_at` were handled. A poll that had room for more has reported every socket;
-    /// so have `round` full ones, because each socket is reported once before any is reported again.
+    /// The events of a poll that began at tick `polled_at` were handled. A poll that had room for more has reported every
+    /// socket. So have `round` full ones, because epoll reports each socket once before it reports any again.
     pub fn polled(&mut self, polled_at: u32, had_room: bool, round: usize) {
         if self.full_polls == 0 {
             self.began_at = polled_at;

@@ -1,7 +1,7 @@
 //! The timer wheel: one entry per connection, hashed by tick.
 //!
-//! An entry says "check this connection by that tick". It may fire early (the wheel has one turn of 1 024 ticks); the handler
-//! computes the true deadline and arms again for what remains. So reading a frame costs the wheel nothing.
+//! An entry says "check this connection by that tick". It may fire early, because the wheel has one turn of 1 024 ticks. The
+//! handler computes the true deadline and arms again for what remains. So reading a frame costs the wheel nothing.
 
 /// Milliseconds of a tick: how late a heartbeat can be.
 pub const TICK_MS: u64 = 100;

@@ -295,8 +295,8 @@ impl Outbox {
     }
 }
 
-/// Up to this much is copied together for one `write`, instead of a `writev` of its chunks: measured, a delivery to connections
-/// that hear 4 or 16 channels costs 8 to 10 % less CPU time.
+/// Up to this much is copied together for one `write`, instead of a `writev` of its chunks. Measured: deliveries to connections
+/// with 4 or 16 channels cost 8 to 10 % less CPU time.
 const GATHER_BYTES_MAX: u32 = 16 * 1024;
 /// Chunks of one `writev`.
 const SLICES_MAX: usize = 64;

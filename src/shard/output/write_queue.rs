@@ -53,8 +53,8 @@ impl WriteQueue {
         }
     }
 
-    /// The next connection. Of each four writes at least two are bulk and one is for a newcomer, however much is soon: neither
-    /// mail nor publishers are taken while bulk is behind.
+    /// The next connection. Of each four writes at least two are bulk and one is for a newcomer, however much is soon. Bulk
+    /// must go on, because neither mail nor publishers are taken while it is behind.
     pub fn pop(&mut self) -> Option<Slot> {
         let preferred = match self.turn / A_WRITE {
             0 | 2 => self.pop_bulk(),
