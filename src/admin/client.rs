@@ -202,7 +202,7 @@ impl Client {
         match reply["ok"].as_bool() {
             Some(true) => Ok(reply),
             Some(false) => Err(Error::Refused { code: text("code"), text: text("error") }),
-            None => Err(self.broken(format!("its reply is not of this protocol: {}", line.trim_end()))),
+            None => Err(self.broken(format!("its reply is not valid: {}", line.trim_end()))),
         }
     }
 

@@ -54,7 +54,7 @@ impl Refusal {
             Some(nearest) => {
                 Refusal::malformed(format!("{} has no member {name:?}; the nearest is {nearest:?}", operation.name))
             }
-            None => Refusal::malformed(format!("{} has no members, so not {name:?} either", operation.name)),
+            None => Refusal::malformed(format!("{} takes no members, but {name:?} was given", operation.name)),
         }
     }
 

@@ -12,10 +12,10 @@ pub fn time(text: &str) -> Result<u64, String> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("a time is a whole number and ms, s, m or h: 500ms, 60s, 5m".into()),
+        _ => return Err("must be a whole number and a unit (ms, s, m or h), as in 500ms, 60s or 5m".into()),
     };
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    millis.filter(|millis| *millis <= OVER_MS_MAX).ok_or("0s to 1h".into())
+    millis.filter(|millis| *millis <= OVER_MS_MAX).ok_or("must be 0s to 1h".into())
 }
 
 /// Parses `20%`, or a number of connections.
@@ -28,7 +28,7 @@ pub fn share(text: &str) -> Result<Share, String> {
         None if is_number(text) => text.parse().ok().map(Share::Count),
         _ => None,
     };
-    share.ok_or("a number of connections, or 0% to 100%".into())
+    share.ok_or("must be a number of connections, or 0% to 100%".into())
 }
 
 pub const DRAIN_AFTER: &str = "\

@@ -96,9 +96,9 @@ pub enum Command {
 
     #[command(about = about("disconnect"))]
     #[command(after_help = "Close codes tell the client what to do next:
-  4000-4099  stay away (the default, 4000)
-  4100-4199  come back after a while
-  4200-4299  come back at once
+  4000-4099  do not reconnect (the default, 4000)
+  4100-4199  reconnect after a while
+  4200-4299  reconnect at once
 
 Example:
   corecast disconnect 0190b0f2-7c5e-7d3a-8a61-2f5f0c1d9e44 --code 4200 --reason 'please reconnect'")]
@@ -410,7 +410,7 @@ impl Top {
 fn interval(text: &str) -> Result<Duration, String> {
     match leaving::time(text)? {
         millis @ 100.. => Ok(Duration::from_millis(millis)),
-        _ => Err("100ms to 1h".into()),
+        _ => Err("must be 100ms to 1h".into()),
     }
 }
 
@@ -491,7 +491,7 @@ pub struct Tail {
 fn sample(text: &str) -> Result<u32, String> {
     match text.strip_prefix("1/").unwrap_or(text).parse() {
         Ok(sample) if sample > 0 => Ok(sample),
-        _ => Err("one in how many: 1/10, for example".into()),
+        _ => Err("must be 1/N or N, as in 1/10".into()),
     }
 }
 

@@ -2,8 +2,9 @@
 //! (axum, hyper, a tokio runtime of one thread), because it is not on the data path.
 //!
 //! It has an admin session with each shard ([`shards`]). A shard treats such a session like one of its admin socket: it
-//! serves it in its turn, with a window of unsettled publishes. A publish goes to the shard that owns the channel.
-//! Values cross threads as Rust types; JSON is read and written only here, at the entry point.
+//! serves it in its turn, with a window of unsettled publishes, and without priority over other publishers. A publish
+//! goes to the shard that owns the channel. Values cross threads as Rust types; JSON is read and written only here, at
+//! the entry point.
 //!
 //! * [`serving`] has the connections and their limits, [`places`] decides which ones are served, [`head`] checks requests.
 //! * [`shards`] sends requests to the shards, [`snapshot`] has their numbers.

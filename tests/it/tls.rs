@@ -34,7 +34,7 @@ fn both_versions_and_http_1_1_are_negotiated() {
     let mut config = client_config(rustls::ALL_VERSIONS);
     config.alpn_protocols = vec![b"h2".to_vec()];
     connect(&server, &config.into()).expect_refusal("NoApplicationProtocol");
-    eventually("it is counted", || stat(&server, "tls_handshakes_failed") == 1);
+    eventually("the failed handshake is counted", || stat(&server, "tls_handshakes_failed") == 1);
     assert_eq!(stat(&server, "tls_handshakes"), 2);
 }
 
@@ -105,7 +105,7 @@ fn tls_to_a_plain_port_is_refused() {
     client.write_all(&client_hello()).expect("taken");
     let said = rest(&mut client);
     assert!(said.starts_with(b"HTTP/1.1 400 "), "{}", shortened(&String::from_utf8_lossy(&said)));
-    eventually("it is counted", || stat(&server, "closes_upgrade_refused") == 1);
+    eventually("the refused upgrade is counted", || stat(&server, "closes_upgrade_refused") == 1);
 }
 
 /// One handshake deadline covers everything before the upgrade is complete, at whichever step the client stops.
@@ -128,14 +128,14 @@ fn an_incomplete_handshake_times_out() {
         rest(client);
     }
     silent.expect_end();
-    eventually("they are counted", || stat(&server, "closes_handshake_timeout") == 6);
+    eventually("the timeouts are counted", || stat(&server, "closes_handshake_timeout") == 6);
     assert_eq!((stat(&server, "closes_tls_failed"), stat(&server, "connections_upgrading")), (0, 0));
     // A client that disconnects before the deadline counts as gone.
     let server = Server::options(1).secure().start();
     let mut client = plain(&server);
     client.write_all(&hello[..7]).expect("taken");
     drop(client);
-    eventually("it is counted", || stat(&server, "closes_client_gone") == 1);
+    eventually("the disconnect is counted", || stat(&server, "closes_client_gone") == 1);
     assert_eq!((stat(&server, "closes_tls_failed"), stat(&server, "connections_upgrading")), (0, 0));
 }
 
@@ -198,7 +198,7 @@ fn a_client_may_end_with_and_without_close_notify() {
     client.write(&text_frame(&subscribe("c")));
     client.expect(&subscribed("c"));
     client.transport().socket().shutdown(Shutdown::Both).expect("open");
-    eventually("they are gone", || stat(&server, "closes_client_gone") == 3);
+    eventually("the disconnects are counted", || stat(&server, "closes_client_gone") == 3);
     assert_eq!((stat(&server, "subscriptions"), stat(&server, "closes_tls_failed")), (0, 0));
 }
 
@@ -214,8 +214,8 @@ fn a_record_that_was_tampered_with_ends_the_connection() {
     socket.write_all(&[0x5A; 32]).expect("taken");
     let error = client.transport().read(&mut [0; 64]).expect_err("an alert");
     assert!(error.to_string().contains("BadRecordMac"), "{error}");
-    eventually("it is counted", || stat(&server, "closes_tls_failed") == 1);
-    eventually("it is forgotten", || stat(&server, "subscriptions") == 0);
+    eventually("the failed session is counted", || stat(&server, "closes_tls_failed") == 1);
+    eventually("its subscription is removed", || stat(&server, "subscriptions") == 0);
     assert_eq!(stat(&server, "tls_handshakes_failed"), 0);
 }
 
@@ -262,7 +262,7 @@ fn renegotiation_is_refused() {
     assert_eq!((stat(&server, "connections_upgrading"), stat(&server, "closes_tls_failed")), (1, 0));
     renegotiate(&mut socket);
     assert!(rest(&mut socket).first().is_none_or(|kind| *kind == 21));
-    eventually("it is cut off", || stat(&server, "closes_tls_failed") == 1);
+    eventually("the client is disconnected", || stat(&server, "closes_tls_failed") == 1);
 }
 
 /// Output that the kernel does not take yet waits, encrypted or not, and is later sent completely and in order.
@@ -340,7 +340,7 @@ fn many_handshakes_at_once_are_finished() {
     let clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
     assert_eq!(stat(&server, "tls_handshakes"), 1 + clients.len() as u64);
     drop(storm);
-    eventually("they are gone", || stat(&server, "closes_client_gone") == CLIENTS as u64);
+    eventually("the disconnects are counted", || stat(&server, "closes_client_gone") == CLIENTS as u64);
     assert_eq!(stat(&server, "newcomers_waiting"), 0);
 }
 
@@ -389,7 +389,7 @@ fn a_certificate_is_renewed_under_live_connections() {
 
     let again = Pair::make(pair.cert.parent().expect("a directory"));
     server.signal(Signal::HUP);
-    eventually("it is shown", || shown(&server) == again.der);
+    eventually("new connections get the new certificate", || shown(&server) == again.der);
     old.expect_nothing_before_pong();
 }
 

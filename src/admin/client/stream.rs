@@ -111,7 +111,7 @@ impl Client {
             }
             let Ok(reply) = serde_json::from_slice::<Reply>(&line) else {
                 let text = String::from_utf8_lossy(&line);
-                return Err(self.broken(format!("its reply is not of this protocol: {}", text.trim_end())));
+                return Err(self.broken(format!("its reply is not valid: {}", text.trim_end())));
             };
             // The number was pushed before the line was written, so it is available before the reply.
             let number = match unanswered.recv() {
@@ -123,7 +123,7 @@ impl Client {
                         Some(error) => Err(Error::Input { error, summary }),
                     };
                 }
-                Err(_) => return Err(self.broken("it answers what was not asked".into())),
+                Err(_) => return Err(self.broken("it sent a reply without a request".into())),
             };
             if reply.ok {
                 summary.published += 1;

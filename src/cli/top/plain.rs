@@ -43,7 +43,7 @@ pub fn page(view: &View) -> String {
         row(&mut page, &at.to_string(), -6, &cells);
     }
     page.push('\n');
-    row(&mut page, "CLOSES", -40, &["A SECOND", "IN ALL"]);
+    row(&mut page, "CLOSES", -40, &["CLOSES/S", "TOTAL"]);
     for close in &view.closes {
         row(&mut page, &close.reason, -40, &[rate(close.rate), count(close.total)]);
     }

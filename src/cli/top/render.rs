@@ -237,7 +237,7 @@ impl Screen<'_> {
         });
         let mut rows: Vec<Row<'_>> = addresses.collect();
         if rows.is_empty() {
-            let explanation = ["none is counted: not those", "of this machine, unless", "they are limited"];
+            let explanation = ["no addresses: those of this", "machine are counted only", "if their number is limited"];
             rows.extend(explanation.map(|line| Row::new([format!(" {line}")]).style(self.palette.faint)));
             let (name, widths) = ("addresses".into(), vec![Constraint::Fill(1)]);
             return self.table(frame, area, Grid { name, focus: Focus::Addresses, titles: vec![], widths, rows });
@@ -247,7 +247,7 @@ impl Screen<'_> {
     }
 
     fn closes(&self, frame: &mut Frame<'_>, area: Rect) {
-        let columns = [("A SECOND", 8), ("IN ALL", 9)];
+        let columns = [("CLOSES/S", 8), ("TOTAL", 9)];
         let room = self.room(area, &columns);
         let rows = self.visible(&self.state.view.closes, Focus::Closes).map(|(_, close)| {
             let Close { reason, rate: a_second, total } = close;
@@ -334,22 +334,22 @@ fn right<'a>(text: impl Into<String>) -> Cell<'a> {
 const HELP: [&str; 18] = [
     "q Esc Ctrl-C  quit",
     "Tab ← →       choose a table",
-    "↑ ↓ PgUp PgDn scroll it",
+    "↑ ↓ PgUp PgDn scroll the table",
     "s             sort channels by subscribers or messages",
-    "p             pause: hold the picture",
-    "?             this",
+    "p             pause the display",
+    "?             show or hide this help",
     "",
     "BUSY          part of the time that a shard spends in turns",
-    "TURN, P99     a turn on average; 99 of 100 take at most",
+    "TURN, P99     average; 99 of 100 turns take at most P99",
     "OUTBOX        bytes that wait for slow readers",
     "MAIL          letters that wait for another shard",
-    "MESSAGES/S    published; of a channel that was not among",
-    "              the busiest before, it is not known yet",
+    "MESSAGES/S    published messages; unknown for a channel",
+    "              that was not among the busiest channels",
+    "              in the previous sample",
     "DELIVERED/S   of a channel: messages times subscribers",
-    "ADDRESS       those whose connections are counted: not",
-    "              those of this machine, unless they are",
-    "              limited by --max-connections-per-address,",
-    "              and no trusted proxy",
+    "ADDRESS       clients on this machine are counted only if",
+    "              --max-connections-per-address limits them;",
+    "              trusted proxies are not counted",
 ];
 
 const WIDTH_MIN: u16 = 60;

@@ -78,8 +78,8 @@ function lines() {
     new Chart({ title, hint, format, max, series: series.map(([name, of]) => ({ name, of })) });
   return [
     chart("Connections", "Open client connections", short, [["", (at) => at.connections]]),
-    chart("Deliveries/s", "Messages laid out for a subscriber", short, [["", (at) => at.deliveries]]),
-    chart("Messages in/s", "What clients sent, and what was published", short, [
+    chart("Deliveries/s", "Messages times their subscribers", short, [["", (at) => at.deliveries]]),
+    chart("Messages in/s", "Messages from clients, and published messages", short, [
       ["clients", (at) => at.messagesIn],
       ["published", (at) => at.publishes],
     ]),
@@ -87,7 +87,7 @@ function lines() {
       ["p50", (at) => at.writtenP50],
       ["p99", (at) => at.writtenP99],
     ]),
-    chart("Bytes/s", "Read from and written to clients, without what TLS adds", bytes, [
+    chart("Bytes/s", "Read from and written to clients, without the overhead of TLS", bytes, [
       ["in", (at) => at.bytesIn],
       ["out", (at) => at.bytesOut],
     ]),
@@ -103,7 +103,7 @@ function addShards(count) {
           { name: "busiest", of: (at) => Math.max(...busy(at)) },
           { name: "mean", of: (at) => busy(at).reduce((sum, one) => sum + one, 0) / at.shards.length },
         ];
-  const chart = new Chart({ title: "Shards busy", hint: "Part of the time that a shard's turns take", format: percent, max: 1, series });
+  const chart = new Chart({ title: "Shards busy", hint: "Share of the time that a shard spends in turns", format: percent, max: 1, series });
   charts.push(chart);
   byId("charts").append(chart.element);
 }
