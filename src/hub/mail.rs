@@ -48,9 +48,9 @@ pub struct Change {
 /// What caused a change of membership.
 #[derive(Clone, Copy, Debug)]
 pub enum Cause {
-    /// The client's request of this number.
+    /// The client's request, by its number.
     Client(u32),
-    /// A request of an admin session.
+    /// The request of an admin session.
     Admin(Asker),
     /// The connection ended; no acknowledgement is sent.
     Left,

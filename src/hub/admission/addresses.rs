@@ -1,10 +1,12 @@
 //! The addresses that this shard owns: how many connections each has in the whole server, and how often it connects.
 //!
-//! Limits for an address apply to all shards together. So an address has an owner, chosen by its hash, like a channel. The
-//! shard that accepts a connection asks the owner to count it ([`crate::hub::mail::Mail::Arrive`]), waits for the verdict,
-//! and tells the owner when the connection ends. A verdict applies to the connection that it was requested for. If that has
-//! ended, it applies to a connection of the same address in the same slot that waits for a verdict too. If there is none
-//! either, the owner is told at once that the connection has ended. So every connection is counted exactly once.
+//! Limits for an address apply to all shards together. So an address has an owner, chosen by its hash, like a channel.
+//! The shard that accepts a connection asks the owner to count it ([`crate::hub::mail::Mail::Arrive`]), waits for the
+//! verdict, and reports the end of the connection to the owner.
+//!
+//! A verdict applies to the connection that it was requested for. If that connection has ended, the verdict applies to
+//! another connection of the same address in the same slot, if one waits for a verdict. Otherwise the shard reports to
+//! the owner at once that the connection has ended. So every connection is counted exactly once.
 
 use crate::config::Limits;
 use crate::hub::admission::bucket::{Bucket, Rate};
@@ -43,7 +45,7 @@ impl fmt::Display for Address {
 pub enum Verdict {
     /// It may stay, and is counted until it ends.
     Counted,
-    /// It is over a limit. It is counted as refused until it ends, and is sent the reason before.
+    /// It is over a limit. It is sent the reason, and is counted as refused until it ends.
     Refused(Excess),
     /// It is over a limit and not counted: too many connections of its address are being refused already.
     Dropped(Excess),

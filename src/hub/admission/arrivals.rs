@@ -1,6 +1,6 @@
 //! The addresses of a shard's connections, and how far each connection is on its way to being counted for its address.
 //!
-//! This is stored outside of the connections. Connections that are not counted and not named by a proxy cost nothing.
+//! This is stored outside of the connections, so connections that are not counted and not named by a proxy cost nothing.
 
 use crate::hub::admission::addresses::{Address, Excess, Verdict};
 use crate::hub::mail::Arrival;
@@ -97,9 +97,9 @@ impl Arrivals {
         self.set(slot, Stage::Asked);
     }
 
-    /// Applies the owner's verdict. Returns whether a connection waited for it. If not, the caller must tell the owner that
-    /// the connection has left, if the owner counts it. A verdict for an earlier connection of the same slot and address
-    /// serves equally well; the later verdict then finds no connection waiting.
+    /// Applies the owner's verdict. Returns whether a connection waited for it. If not, and the owner counts the
+    /// connection, the caller must report to the owner that it has left. A verdict for an earlier connection of the
+    /// same slot and address serves equally well; the later verdict then finds no connection waiting.
     pub fn apply_verdict(&mut self, arrival: Arrival, verdict: Verdict) -> bool {
         let Arrival { address, slot, .. } = arrival;
         let is_awaited = self.of(slot) == Stage::Asked && self.addresses[slot as usize] == address;

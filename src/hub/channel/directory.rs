@@ -1,8 +1,8 @@
 //! The channels that this shard owns: their subscribers per shard, and how busy they are.
 //!
 //! While lifecycle events are reported, a channel keeps its entry for [`HELD_BACK_TICKS`] after its last subscriber has
-//! left. So a page that is reloaded in a browser causes no events. An entry exists exactly while the reported events say
-//! that the channel is occupied. So one walk over the entries gives a snapshot that matches the events.
+//! left, so that the reload of a page in a browser causes no events. An entry exists exactly while the reported events
+//! say that the channel is occupied. So one walk over the entries gives a snapshot that matches the events.
 
 use crate::ids::ShardId;
 use crate::protocol::channel::{Channel, ChannelName};
@@ -93,7 +93,8 @@ impl Directory {
         is_new
     }
 
-    /// Counts a subscriber of `shard` less. After the last one the entry is removed at once, or held back from tick `now` on.
+    /// Removes one subscriber of `shard` from the count. After the last one the entry is removed at once, or held back
+    /// from tick `now` on.
     pub fn leave(&mut self, name: &ChannelName, hash: u64, shard: ShardId, now: u32) {
         let Directory { channels, by_name, holds_back, vacant, vacancies, .. } = self;
         let Ok(found) = by_name.find_entry(hash, |&index| channels[index as usize].name == *name) else {

@@ -33,7 +33,7 @@ pub struct BusyAddress {
     pub connections: u32,
 }
 
-/// The value that decides the order, and the value that decides between equals.
+/// The value that decides the order, and a second value for items that are equal in the first.
 pub type Rank = (u64, u64);
 
 /// The items of highest rank among those that were offered.
@@ -125,8 +125,7 @@ impl Survey {
         Asker { request: asker.request, ..self.asker } == asker
     }
 
-    /// Looks at up to `entries` entries of the tables. Returns the part of `entries` that is left over: 0 while the walk is
-    /// incomplete.
+    /// Looks at up to `entries` entries of the tables. Returns how many of them are left: 0 while the walk is incomplete.
     pub(super) fn go_on(&mut self, directory: &Directory, addresses: &Addresses, entries: usize) -> usize {
         let end = directory.end().min(self.next_channel.saturating_add(entries));
         let left = entries - end.saturating_sub(self.next_channel);

@@ -56,7 +56,7 @@ struct Follower {
 }
 
 enum Progress {
-    /// It asked to start after `since`, and waits until all shards report.
+    /// It asked for the events after `since`, and waits until all shards report.
     Begins { since: Option<u64> },
     /// It has all events up to this number, and has not asked for more.
     Served(u64),
