@@ -38,10 +38,10 @@ pub fn dial(url: &Uri, trust: &Trust) -> anyhow::Result<(WebSocket<MaybeTlsStrea
         }
         Err(error) => Err(anyhow!("{error}")).with_context(|| match is_secure {
             true => format!(
-                "no TLS with {url}: --ca PATH names the certificates to trust, --insecure trusts all; a server \
-                 without a certificate is ws://"
+                "cannot set up TLS with {url}: --ca PATH names the certificates to trust, --insecure trusts all; use \
+                 ws:// for a server without a certificate"
             ),
-            false => format!("no WebSocket with {url}; a server with a certificate is wss://"),
+            false => format!("cannot open a WebSocket to {url}; use wss:// for a server with a certificate"),
         }),
     }
 }
@@ -59,7 +59,7 @@ pub fn url(text: &str) -> Result<Uri, String> {
         };
         matches!(url.scheme_str(), Some("ws" | "wss")) && !authority.host().is_empty() && has_legal_port
     };
-    url.filter(is_legal).ok_or_else(|| "ws://HOST:PORT or wss://HOST:PORT is needed".into())
+    url.filter(is_legal).ok_or_else(|| "must be ws://HOST:PORT or wss://HOST:PORT".into())
 }
 
 /// The TLS connector for these certificates; `None`: the system's trust store.

@@ -698,9 +698,9 @@ fn errors_of_common_mistakes_name_the_remedy() {
         check(&["subscribe", "a", "--url", &format!("{scheme}://{at}")], 1, &[&[at][..], expected].concat());
     };
     url("ws", &http, &["answers 404", "--url names another"]);
-    url("wss", &plain, &["a server without a certificate is ws://"]);
+    url("wss", &plain, &["use ws:// for a server without a certificate"]);
     url("wss", &secure, &["UnknownIssuer", "--ca PATH"]);
-    url("ws", &secure, &["a server with a certificate is wss://"]);
+    url("ws", &secure, &["use wss:// for a server with a certificate"]);
 }
 
 #[test]

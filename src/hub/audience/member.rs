@@ -15,7 +15,7 @@ pub struct Member {
     pub(super) is_muted: bool,
     /// Channels that it is in, or is about to enter or leave.
     pub(super) subscriptions: Subscriptions,
-    /// How many of them it has asked to enter, or is in.
+    /// Number of channels whose last request is to enter.
     wanted: u32,
     /// Requests that wait for an owner's acknowledgement, and the replies behind them.
     pub(super) replies: Option<Box<Replies>>,

@@ -119,7 +119,7 @@ function received(text) {
   const { event, channel, data } = message ?? {};
   if (event === "socket:connected" && socketId === null) {
     socketId = data.socket_id;
-    // A server without heartbeats of its own needs a sign of life.
+    // Pings show a server that sends no pings of its own that this client is alive.
     pinging = setInterval(ping, data.heart.interval * 1000);
     const wanted = [...channels.keys()];
     channels.clear();

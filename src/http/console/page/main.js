@@ -22,7 +22,7 @@ function start() {
   });
   colours(localStorage.getItem(THEME));
   door.ask = askForKey;
-  // There is no page to go back to.
+  // Escape must not close the dialog: the page behind it needs the key.
   byId("login").addEventListener("cancel", (event) => event.preventDefault());
   overview.start();
   busiest.start();
@@ -112,7 +112,7 @@ function askForKey(wrong) {
       "submit",
       (event) => {
         event.preventDefault();
-        // The key has only characters that a header can hold.
+        // Characters that a header cannot hold become "?". They cannot be part of the key either.
         const key = form.elements.key.value.trim().replace(/[^\x21-\x7e]/g, "?");
         dialog.close();
         resolve(key);
