@@ -230,7 +230,7 @@ test("the debug panel signs for a private channel, publishes, and shows the fram
   await page.click("#log-pause");
   const shown = await page.locator("#log li").count();
   const running = publisher(server, ["private-orders"], () => 2_000);
-  await page.waitForFunction(() => /older ones gone/.test(document.querySelector("#log-count").textContent));
+  await page.waitForFunction(() => /older frames dropped/.test(document.querySelector("#log-count").textContent));
   assert.equal(await page.locator("#log li").count(), shown);
   running.stop();
   await page.click("#log-pause");

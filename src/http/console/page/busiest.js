@@ -51,7 +51,7 @@ function take(answer) {
 }
 
 function fail(error) {
-  const why = `That did not work: ${error.message}.`;
+  const why = `Request failed: ${error.message}.`;
   fill("busiest-channels", ["Channel", "Subscribers", "Messages/s"], [], why);
   fill("busiest-addresses", ["Address", "Connections"], [], why);
 }

@@ -42,9 +42,9 @@ export async function load(isMore, watch) {
     byId("channels-count").textContent = wanted === "" ? `${whole(shown)} shown${more}` : `${whole(shown)} found${after === undefined ? "" : `, ${whole(searched)} searched so far`}`;
     const nothing = wanted === "" ? "No channel has a subscriber now." : after ? "None among those searched so far." : "No channel with a subscriber matches.";
     show(byId("channels-empty"), shown === 0, nothing);
-    show(byId("channels-more"), after !== undefined, wanted === "" ? "More" : "Search on");
+    show(byId("channels-more"), after !== undefined, wanted === "" ? "More" : "Continue the search");
   } catch (error) {
-    if (mine === asked) show(byId("channels-empty"), true, `That did not work: ${error.message}.`);
+    if (mine === asked) show(byId("channels-empty"), true, `Request failed: ${error.message}.`);
   } finally {
     if (mine === asked) byId("channels-rows").removeAttribute("aria-busy");
   }
@@ -84,6 +84,6 @@ async function list(channel, cell) {
     const rest = (found.length > SUBSCRIBERS_MAX || after !== undefined) && h("li", {}, "and more");
     cell.replaceChildren(found.length > 0 ? h("ul", { class: "chips" }, ...items, rest) : "It has no subscribers now.");
   } catch (error) {
-    cell.textContent = `That did not work: ${error.message}.`;
+    cell.textContent = `Request failed: ${error.message}.`;
   }
 }

@@ -38,9 +38,9 @@ export async function load(isMore) {
     byId("connections-count").textContent = wanted === "" ? `${whole(shown)} shown${more}` : `${whole(shown)} found${after === undefined ? "" : `, ${whole(searched)} searched so far`}`;
     const nothing = wanted === "" ? "No connections." : after ? "None among those searched so far." : "No connection matches.";
     show(byId("connections-empty"), shown === 0, nothing);
-    show(byId("connections-more"), after !== undefined, wanted === "" ? "More" : "Search on");
+    show(byId("connections-more"), after !== undefined, wanted === "" ? "More" : "Continue the search");
   } catch (error) {
-    if (mine === asked) show(byId("connections-empty"), true, `That did not work: ${error.message}.`);
+    if (mine === asked) show(byId("connections-empty"), true, `Request failed: ${error.message}.`);
   } finally {
     if (mine === asked) byId("connections-rows").removeAttribute("aria-busy");
   }
@@ -82,9 +82,9 @@ async function tell(socketId, cell) {
     const names = channels.slice(0, CHANNELS_MAX).map((name) => h("li", {}, h("code", {}, name)));
     const rest = channels.length - names.length;
     const list = h("ul", { class: "chips" }, ...names, rest > 0 && h("li", {}, `and ${whole(rest)} more`));
-    cell.replaceChildren(channels.length > 0 ? list : "It subscribes to no channel.");
+    cell.replaceChildren(channels.length > 0 ? list : "It has no subscriptions.");
   } catch (error) {
-    cell.textContent = error.status === 404 ? "It is no longer connected." : `That did not work: ${error.message}.`;
+    cell.textContent = error.status === 404 ? "It is no longer connected." : `Request failed: ${error.message}.`;
   }
 }
 

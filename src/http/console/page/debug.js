@@ -103,7 +103,7 @@ function closed(which, { code, reason }) {
 function hint() {
   const url = byId("debug-connect").elements.url.value;
   if (!mayConnect) return `The server's --allow-origin does not list ${location.origin}.`;
-  if (location.protocol === "https:" && url.startsWith("ws:")) return "A page of https:// may connect to wss:// only.";
+  if (location.protocol === "https:" && url.startsWith("ws:")) return "An https:// page may connect only to wss:// URLs.";
   if (url.startsWith("wss:")) return "Is the address right, and does the browser trust the certificate?";
   return "Is the address right, and does the server speak plain ws:// there? The browser's own console may say more.";
 }
@@ -231,7 +231,7 @@ function draw() {
     if (isAtEnd) list.scrollTop = list.scrollHeight;
   }
   const held = isPaused && waiting.length > 0 ? `, ${whole(waiting.length)} waiting` : "";
-  byId("log-count").textContent = counted === 0 ? "" : `${whole(counted)}${held}${forgotten > 0 ? `, ${whole(forgotten)} older ones gone` : ""}`;
+  byId("log-count").textContent = counted === 0 ? "" : `${whole(counted)}${held}${forgotten > 0 ? `, ${whole(forgotten)} older frames dropped` : ""}`;
   show(byId("log-empty"), list.children.length === 0);
 }
 
@@ -251,7 +251,7 @@ function pause() {
   isPaused = !isPaused;
   const button = byId("log-pause");
   button.setAttribute("aria-pressed", String(isPaused));
-  button.textContent = isPaused ? "Go on" : "Pause";
+  button.textContent = isPaused ? "Resume" : "Pause";
   draw();
 }
 
