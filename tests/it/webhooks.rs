@@ -226,7 +226,7 @@ fn connections_are_posted_if_configured(shards: usize) {
             break connected;
         }
     };
-    let mut client = clients.pop().expect("the one who was told of");
+    let mut client = clients.pop().expect("the connection that was reported");
     client.subscribe("a");
     let address = client.address().to_string();
     let time_ms = connected["time_ms"].clone();

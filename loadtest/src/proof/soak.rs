@@ -83,9 +83,9 @@ fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
         peak = peak.max(subject.usage().rss_bytes);
     }
     let (churn, steady) = (churn.join()?, steady.join()?);
-    for (who, results) in [("churn", &churn), ("steady", &steady)] {
-        findings.check_faultless(who, results);
-        findings.check(results.tally.undelivered == 0, format!("{who}: {} undelivered", results.tally.undelivered));
+    for (run, results) in [("churn", &churn), ("steady", &steady)] {
+        findings.check_faultless(run, results);
+        findings.check(results.tally.undelivered == 0, format!("{run}: {} undelivered", results.tally.undelivered));
     }
     findings.latency("steady", "last", "publish → last subscriber", steady.tally.latencies.get("last"));
     findings.latency("steady", "ping", "ping → pong", steady.tally.latencies.get("ping"));
