@@ -299,7 +299,10 @@ fn a_backend_that_does_not_answer_delays_no_other() {
     for channel in ["b", "c", "d"] {
         client.subscribe(channel);
     }
-    good.expect(&[(OCCUPIED, "a"), (OCCUPIED, "b"), (OCCUPIED, "c"), (OCCUPIED, "d")]);
+    // Events of channels that different shards own have no order among them.
+    let mut told: Vec<String> = (0..4).map(|_| good.event()["channel"].as_str().expect("a channel").into()).collect();
+    told.sort();
+    assert_eq!(told, ["a", "b", "c", "d"]);
 }
 
 #[test]
