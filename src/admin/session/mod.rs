@@ -19,8 +19,6 @@ use crate::metrics::Stats;
 use crate::protocol::channel::Channel;
 use crate::protocol::socket_id::SocketId;
 use codec::{Codec, Piece};
-use smallvec::SmallVec;
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use stream::Stream;
 
@@ -167,13 +165,16 @@ impl<C: Codec> Session<C> {
 
     fn publish(&mut self, tag: C::Tag<'_>, publish: &Publish<'_>, hub: &mut Hub, port: &mut impl Port) {
         let Publish { channels, event, data, exclude } = publish;
-        let channels = distinct(channels);
         let message = Message { event, data: data.as_deref() };
         let exclude = exclude.and_then(|id| hub.key_of(id));
-        let parts = channels.len() as u32 * if exclude.is_some() { 2 } else { 1 };
-        let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * channels.len();
+        // A channel that is named twice counts once.
+        let distinct = || (0..channels.len()).filter(|&at| !channels[..at].contains(&channels[at]));
+        let count = if channels.len() == 1 { 1 } else { distinct().count() };
+        let parts = count as u32 * if exclude.is_some() { 2 } else { 1 };
+        let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * count;
         let asker = self.asker();
-        let settled = hub.publish(channels, message, exclude, asker, port);
+        let names = distinct().filter_map(|at| Channel::parse(&channels[at]));
+        let settled = hub.publish(names, message, exclude, asker, port);
         if self.waiting.is_empty() && settled.parts == parts {
             let subscribers = settled.subscribers as u64;
             return C::reply(&mut self.output, tag, Ok(Reply::Published { subscribers }));
@@ -409,12 +410,6 @@ fn ranked(channels: Best<BusyChannel>, addresses: Best<BusyAddress>) -> Reply {
         channels: channels.ranked(|busy| busy.channel.as_channel().as_str()).map(channel).collect(),
         addresses: addresses.ranked(|busy| &busy.address).map(address).collect(),
     }
-}
-
-/// Each channel once, in the order of the request.
-fn distinct<'a>(names: &'a [Cow<'_, str>]) -> SmallVec<[Channel<'a>; 1]> {
-    let firsts = names.iter().enumerate().filter(|&(at, name)| !names[..at].contains(name));
-    firsts.filter_map(|(_, name)| Channel::parse(name)).collect()
 }
 
 fn legal(name: &str) -> Result<Channel<'_>, Refusal> {
