@@ -61,8 +61,8 @@ lines:
 
 # Starts a server and a subscriber, and publishes one message.
 demo:
-	cargo build --release
-	@set -eu; dir=$$(mktemp -d); bin=target/release/corecast; export CORECAST_ADMIN_SOCKET=$$dir/admin.sock; \
+	cargo build --bin corecast --profile release-test # without LTO, and what it builds serves make test
+	@set -eu; dir=$$(mktemp -d); bin=target/release-test/corecast; export CORECAST_ADMIN_SOCKET=$$dir/admin.sock; \
 	$$bin serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --log warn 2> $$dir/log & server=$$!; \
 	trap 'kill $$server; wait $$server || true; rm -r '$$dir EXIT; \
 	until grep -q 'listening on' $$dir/log; do sleep 0.1; kill -0 $$server; done; cat $$dir/log; \
