@@ -4,6 +4,9 @@
 pub type ShardId = u16;
 /// Index of a connection in its shard's slab.
 pub type Slot = u32;
+/// Slots that each table of a shard's connections has room for from the start. The system provides memory for them as they are
+/// used. A table that grew by doubling would copy what it holds, and leave its old memory to the allocator.
+pub const SLOTS_RESERVED: usize = 1 << 16;
 
 /// More shards than this do not fit into a [`SocketId`](crate::protocol::socket_id::SocketId).
 pub const SHARDS_MAX: usize = 256;

@@ -18,7 +18,7 @@ pub mod table;
 
 use super::message::Message;
 use super::{Port, identity};
-use crate::ids::{ConnKey, ShardId, Slot};
+use crate::ids::{ConnKey, SLOTS_RESERVED, ShardId, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::event;
 pub use delivery::Delivered;
@@ -73,7 +73,7 @@ impl Audiences {
     pub fn new(shard: ShardId, outbox_bytes_max: usize) -> Audiences {
         Audiences {
             shard,
-            members: Vec::new(),
+            members: Vec::with_capacity(SLOTS_RESERVED),
             table: Table::default(),
             pages: Pages::default(),
             held_back: 0,

@@ -2,15 +2,15 @@
 
 use super::Connection;
 use super::state::Phase;
-use crate::ids::Slot;
+use crate::ids::{SLOTS_RESERVED, Slot};
 use slab::Slab;
 use std::ops::{Index, IndexMut};
 
 /// The connections of a shard.
-#[derive(Default)]
 pub struct Connections {
     slab: Slab<Connection>,
     census: Census,
+    slots_end: Slot,
 }
 
 /// How many connections are in each phase, counted as they change.
@@ -26,6 +26,12 @@ pub struct Census {
     pub closing: usize,
 }
 
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections { slab: Slab::with_capacity(SLOTS_RESERVED), census: Census::default(), slots_end: 0 }
+    }
+}
+
 impl Connections {
     /// The slot that the next connection gets.
     pub fn vacant_slot(&self) -> usize {
@@ -35,7 +41,9 @@ impl Connections {
     /// Adds a connection.
     pub fn insert(&mut self, connection: Connection) -> Slot {
         self.census.enter(connection.state.phase);
-        self.slab.insert(connection) as Slot
+        let slot = self.slab.insert(connection) as Slot;
+        self.slots_end = self.slots_end.max(slot + 1);
+        slot
     }
 
     /// Frees a slot.
@@ -84,7 +92,7 @@ impl Connections {
 
     /// One past the highest slot that was ever used.
     pub fn slots_end(&self) -> Slot {
-        self.slab.capacity() as Slot
+        self.slots_end
     }
 
     /// How many are in each phase.
@@ -130,5 +138,28 @@ impl Census {
             Phase::Echoing { .. } => &mut self.echoing,
             Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended => &mut self.closing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_table_has_room_from_the_start_and_ends_behind_the_highest_slot_used() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let connection = || {
+            let socket = mio::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
+            Connection::new(socket, 0)
+        };
+        let mut connections = Connections::default();
+        assert!(connections.slab.capacity() >= SLOTS_RESERVED);
+        assert_eq!(connections.slots_end(), 0);
+        let slots = [connections.insert(connection()), connections.insert(connection())];
+        assert_eq!((slots, connections.slots_end()), ([0, 1], 2));
+        slots.into_iter().for_each(|slot| drop(connections.remove(slot)));
+        connections.insert(connection());
+        assert_eq!((connections.len(), connections.slots_end()), (1, 2));
     }
 }

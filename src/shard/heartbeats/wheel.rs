@@ -3,6 +3,8 @@
 //! An entry says "check this connection by that tick". It may fire early, because the wheel has one turn of 1 024 ticks. The
 //! handler computes the true deadline and arms again for what remains. So reading a frame costs the wheel nothing.
 
+use crate::ids::SLOTS_RESERVED;
+
 /// Milliseconds of a tick: how late a heartbeat can be.
 pub const TICK_MS: u64 = 100;
 /// Milliseconds in ticks, rounded up.
@@ -41,7 +43,7 @@ impl Wheel {
         Wheel {
             heads: vec![NONE; BUCKETS as usize].into(),
             occupied: [0; BUCKETS as usize / 64],
-            links: Vec::new(),
+            links: Vec::with_capacity(SLOTS_RESERVED),
             hand: now,
         }
     }

@@ -8,7 +8,7 @@ pub mod write_queue;
 
 use crate::hub::Urgency;
 use crate::hub::audience::pages::{Chunk, Pages};
-use crate::ids::Slot;
+use crate::ids::{SLOTS_RESERVED, Slot};
 use crate::shard::tls::{SCRATCH_BYTES, Session};
 use mio::net::TcpStream;
 use outbox::{Outbox, Written};
@@ -16,7 +16,6 @@ use std::io;
 use write_queue::{Progress, WriteQueue};
 
 /// The outboxes of a shard's connections and their order of writing. By slot: 33 bytes for a connection that nothing waits for.
-#[derive(Default)]
 pub struct Output {
     outboxes: Vec<Outbox>,
     states: Vec<State>,
@@ -25,6 +24,18 @@ pub struct Output {
     bytes_laid: u64,
     /// Where TLS records are encrypted before they are sent. Empty until the first.
     scratch: Vec<u8>,
+}
+
+impl Default for Output {
+    fn default() -> Output {
+        Output {
+            outboxes: Vec::with_capacity(SLOTS_RESERVED),
+            states: Vec::with_capacity(SLOTS_RESERVED),
+            queue: WriteQueue::default(),
+            bytes_laid: 0,
+            scratch: Vec::new(),
+        }
+    }
 }
 
 /// What the writes of one connection depend on.
