@@ -1,3 +1,4 @@
-//! The shard as owner of channels: the subscribers of each channel per shard, and the order of its messages.
+//! The shard as owner of channels: the subscribers of each channel per shard, the order of its messages, and its members.
 
 pub mod directory;
+pub mod presence;

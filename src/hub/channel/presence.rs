@@ -1,0 +1,45 @@
+//! Presence, as a channel's owner keeps it: the users of a `presence-…` channel ([`members`]), or the count of connections
+//! that a rule asks for ([`count`]). The grace of users that have left, and the pauses between counts, are [`timers`] of
+//! the shard.
+//!
+//! # A connection receives no event about its own user
+//!
+//! No event needs to exclude a connection, because of the order in which the owner sends its letters. Letters to one shard
+//! arrive in that order, and a shard delivers an event to the connections that are subscribed when it arrives.
+//!
+//! * Joining: the owner sends `member_added` first and the newcomer's `Subscribed` second. A user is added only while none of
+//!   its connections is subscribed: the newcomer is the first one.
+//! * Leaving: the owner sends the connection's `Unsubscribed` first and `member_removed` second, at once or after the grace.
+//!   A user is removed only after its last connection has left. A connection that has ended receives nothing anyway.
+//!
+//! The list that a newcomer receives is the owner's at the moment of its `Subscribed`. Every earlier event precedes that
+//! letter and every later one follows it, so the list and the events after it add up to the owner's list at any time.
+
+pub mod count;
+pub mod members;
+pub mod timers;
+pub mod user;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use user::User;
+
+/// A change of a channel's members, which its subscribers are told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A user that was not a member is one now.
+    Added(Arc<User>),
+    /// A user is no longer a member.
+    Removed(Arc<User>),
+}
+
+impl Event {
+    /// The user that the event is about.
+    pub fn user(&self) -> &User {
+        match self {
+            Event::Added(user) | Event::Removed(user) => user,
+        }
+    }
+}
