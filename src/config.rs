@@ -142,6 +142,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Subscriptions of one connection.
     pub subscriptions_max: usize,
+    /// Subscribes and unsubscribes of one connection in a second, in the long run; 0: no limit.
+    pub subscribes_per_second_max: u32,
     /// Open client connections of the whole server.
     pub connections_max: usize,
     /// Connections of one address; `None`: half of `connections_max`, loopback exempt; 0: no limit.
@@ -198,6 +200,7 @@ impl Config {
                     outbox_bytes_max: 0,
                     message_bytes_max: 0,
                     subscriptions_max: 0,
+                    subscribes_per_second_max: 0,
                     connections_max: CONNECTIONS_AUTO_MAX,
                     connections_per_address_max: None,
                     upgrades_per_address_max: 0,

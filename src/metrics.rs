@@ -60,6 +60,7 @@ table! {
         writes: "corecast_writes_total", "Write system calls on client sockets.",
         writes_blocked: "corecast_writes_blocked_total", "Writes that the kernel accepted in part or not at all.",
         subscribes: "corecast_subscribes_total", "Subscriptions made.",
+        subscribes_rate_limited: "corecast_subscribes_rate_limited_total", "Subscribes and unsubscribes refused because their connection exceeded its rate.",
         unsubscribes: "corecast_unsubscribes_total", "Subscriptions ended by a request of the client or an operator.",
         requests_refused: "corecast_requests_refused_total", "Client requests answered with an error event.",
         auth_failures: "corecast_auth_failures_total", "Subscriptions to private channels refused without a valid signature.",

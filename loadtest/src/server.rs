@@ -108,6 +108,8 @@ impl Starter {
         command.args(["--shards", &shards.to_string()]);
         // A core that was asked for is inherited; the server would choose another one.
         command.args(["--pin", if self.core.is_some() { "none" } else { "auto" }]);
+        // The clients of a churn subscribe and unsubscribe as fast as they can. Not a flag: older binaries do not know it.
+        command.env("CORECAST_MAX_SUBSCRIBES_PER_SECOND", "0");
         command.args(&self.options);
         if name == "corecast-rest" {
             let http = free_address()?;

@@ -114,6 +114,8 @@ options! {
         "Bytes of one message from a client; a longer one closes the connection with 1009";
     "max-subscriptions", "128", Count(1, 1_000_000, "subscriptions"); One live.limits.subscriptions_max;
         "Subscriptions of one connection";
+    "max-subscribes-per-second", "50", Count(0, 10_000, "a second"); One live.limits.subscribes_per_second_max;
+        "Subscribes and unsubscribes a second of one connection; 0: no limit";
     "max-connections", "auto", AutoOr(1, 100_000_000); Auto live.connections_named;
         "Client connections of the server; auto: as many as the machine holds";
     "max-connections-per-address", "auto", AutoOr(0, 100_000_000); Auto live.limits.connections_per_address_max;

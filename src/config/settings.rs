@@ -646,6 +646,7 @@ mod tests {
             outbox_bytes_max: 1 << 20,
             message_bytes_max: 1 << 16,
             subscriptions_max: 128,
+            subscribes_per_second_max: 50,
             connections_max: CONNECTIONS_AUTO_MAX,
             connections_per_address_max: None,
             upgrades_per_address_max: 0,

@@ -1,7 +1,9 @@
 //! Requests of this shard's clients: from their text messages to the letters to channels' owners.
 
+use super::admission::bucket::Rate;
 use super::mail::Mail;
 use super::{Heard, Hub, Port};
+use crate::config::Limits;
 use crate::ids::Slot;
 use crate::protocol::auth::Failure;
 use crate::protocol::channel::{Channel, Kind};
@@ -14,7 +16,7 @@ impl Hub {
     /// Opens a connection, and sends it `socket:connected`. `address` is needed only if events are reported
     /// ([`Hub::is_listened_to`]) or a tap is open ([`Hub::is_watched`]).
     pub fn connect(&mut self, slot: Slot, address: Option<SocketAddr>, port: &mut impl Port) {
-        self.audiences.connect(slot);
+        self.audiences.connect(slot, self.now);
         let id = self.socket_id(slot);
         self.observers.connected(id, address, self.now);
         let (interval, timeout) = (self.limits.heart_interval_s, self.limits.heart_timeout_s);
@@ -96,6 +98,7 @@ impl Hub {
         channel_data: &Option<JsonString<'_>>,
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
+        self.count_change(slot)?;
         let channel = Channel::parse(&channel.value).ok_or(ErrorCode::InvalidChannel)?;
         let hash = self.hash(channel);
         if self.audiences.wants(slot, channel, hash) {
@@ -111,6 +114,17 @@ impl Hub {
         let change = self.audiences.enter(slot, channel, hash);
         self.post(self.owner(hash), Mail::Subscribe(change), port);
         Ok(())
+    }
+
+    /// Counts a subscribe or unsubscribe against the connection's rate. Ten seconds' worth, and never less than the
+    /// subscriptions that a connection may have, may come at once: a client subscribes to all of them when it connects.
+    fn count_change(&mut self, slot: Slot) -> Result<(), ErrorCode> {
+        let Limits { subscribes_per_second_max: per_second, subscriptions_max, .. } = self.limits;
+        if per_second == 0 || self.audiences.take_change(slot, Rate::new(per_second, subscriptions_max), self.now) {
+            return Ok(());
+        }
+        self.counters.subscribes_rate_limited += 1;
+        Err(ErrorCode::TooManyChanges { per_second })
     }
 
     fn authorize(
@@ -139,6 +153,7 @@ impl Hub {
     }
 
     fn unsubscribe(&mut self, slot: Slot, channel: &JsonString<'_>, port: &mut impl Port) -> Result<(), ErrorCode> {
+        self.count_change(slot)?;
         let channel = Channel::parse(&channel.value).ok_or(ErrorCode::NotSubscribed)?;
         let hash = self.hash(channel);
         let change = self.audiences.leave(slot, channel, hash).ok_or(ErrorCode::NotSubscribed)?;

@@ -15,10 +15,16 @@ pub enum ErrorCode {
     InvalidChannel,
     AuthRequired,
     AuthInvalid,
-    TooManySubscriptions { max: usize },
+    TooManySubscriptions {
+        max: usize,
+    },
     MalformedMessage(&'static str),
     UnknownEvent,
     RateLimited,
+    /// Subscribes and unsubscribes.
+    TooManyChanges {
+        per_second: u32,
+    },
 }
 
 /// `socket:connected`
@@ -105,7 +111,7 @@ impl ErrorCode {
             ErrorCode::TooManySubscriptions { .. } => "too_many_subscriptions",
             ErrorCode::MalformedMessage(_) => "malformed_message",
             ErrorCode::UnknownEvent => "unknown_event",
-            ErrorCode::RateLimited => "rate_limited",
+            ErrorCode::RateLimited | ErrorCode::TooManyChanges { .. } => "rate_limited",
         }
     }
     /// Appends the text for people, escaped for a JSON string.
@@ -121,6 +127,13 @@ impl ErrorCode {
             ErrorCode::TooManySubscriptions { max } => {
                 let _ =
                     write!(out, "the connection has {max} subscriptions, the limit: unsubscribe from a channel first");
+                return;
+            }
+            ErrorCode::TooManyChanges { per_second } => {
+                let _ = write!(
+                    out,
+                    "the connection subscribes and unsubscribes more than {per_second} times a second: try again later"
+                );
                 return;
             }
             ErrorCode::MalformedMessage(text) => text,
@@ -237,6 +250,7 @@ mod tests {
             (ErrorCode::MalformedMessage("a \"quoted\" \\ text\n"), "malformed_message"),
             (ErrorCode::UnknownEvent, "unknown_event"),
             (ErrorCode::RateLimited, "rate_limited"),
+            (ErrorCode::TooManyChanges { per_second: 128 }, "rate_limited"),
         ] {
             let mut out = Vec::new();
             error(&mut out, error_code);
@@ -247,7 +261,7 @@ mod tests {
             assert_eq!(value["data"].as_object().unwrap().len(), 2);
             match error_code {
                 ErrorCode::MalformedMessage(text) => assert_eq!(value["data"]["error"], text),
-                ErrorCode::TooManySubscriptions { .. } => {
+                ErrorCode::TooManySubscriptions { .. } | ErrorCode::TooManyChanges { .. } => {
                     assert!(value["data"]["error"].as_str().unwrap().contains("128"))
                 }
                 _ => assert!(!value["data"]["error"].as_str().unwrap().is_empty()),

@@ -11,6 +11,8 @@ for_shards!(
     connections_of_an_address_are_limited,
     places_are_given_back_however_connections_end,
     proxies_report_where_a_connection_comes_from,
+    subscribes_beyond_the_rate_are_refused,
+    all_subscriptions_may_be_made_at_once,
 );
 
 /// Browsers send the origin of the page that connects; other programs send none, or any.
@@ -343,6 +345,70 @@ fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     eventually("it is counted", || stats(&mut admin)["closes_rate_limited"] == 1);
     assert!(stats(&mut admin)["messages_rate_limited"].as_u64() >= Some(6));
     RawClient::connect(&server).write(&ping(0));
+}
+
+/// Ten seconds' worth may come at once, subscribes and unsubscribes together. The connection stays open, and others are not
+/// limited by it.
+fn subscribes_beyond_the_rate_are_refused(shards: usize) {
+    let server = Server::options(shards)
+        .heart(3600, 3600)
+        .arg("--max-subscribes-per-second", 5)
+        .arg("--max-subscriptions", 50)
+        .start();
+    let mut client = RawClient::connect(&server);
+    let name = |n: usize| format!("channel-{n}");
+    let pair = |n| [text_frame(&subscribe(&name(n))), text_frame(&unsubscribe(&name(n)))].concat();
+    client.write(&(0..200).flat_map(pair).collect::<Vec<u8>>());
+    let replies: Vec<[String; 2]> = (0..200).map(|_| [client.text(), client.text()]).collect();
+    for (n, replies) in replies[..25].iter().enumerate() {
+        assert_eq!(replies, &[subscribed(&name(n)), unsubscribed(&name(n))]);
+    }
+    let mut refused = 0;
+    for (n, replies) in replies.iter().enumerate() {
+        for (event, reply) in ["socket:subscribe.error", "socket:unsubscribe.error"].into_iter().zip(replies) {
+            if reply.contains("rate_limited") {
+                assert_error(reply, event, Some(&name(n)), "rate_limited");
+                assert!(reply.contains("more than 5 times a second"), "{reply}");
+                refused += 1;
+            }
+        }
+    }
+    // Five a second were not refused, in the time that this took.
+    assert!(refused > 0 && refused <= 350, "{refused}");
+    let counted = stats(&mut Admin::connect(&server));
+    assert_eq!(counted["subscribes_rate_limited"], refused);
+    assert_eq!((&counted["messages_rate_limited"], &counted["closes_rate_limited"]), (&json!(0), &json!(0)));
+
+    client.write(&text_frame(r#"{"event":"socket:ping","data":{"id":1}}"#));
+    client.expect(r#"{"event":"socket:pong","data":{"reply":1}}"#);
+    let mut other = RawClient::connect(&server);
+    other.write(&text_frame(&subscribe("a")));
+    other.expect(&subscribed("a"));
+    eventually("the client may subscribe again", || {
+        client.write(&text_frame(&subscribe("a")));
+        client.text() == subscribed("a")
+    });
+}
+
+/// A client subscribes to all of its channels when it connects. A reload changes the rate of open connections, too.
+fn all_subscriptions_may_be_made_at_once(shards: usize) {
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    let write = |rate: usize| std::fs::write(&file, format!("max-subscribes-per-second = {rate}\n")).expect("a file");
+    write(1);
+    let server = Server::options(shards).heart(3600, 3600).arg("--config", file.display()).start();
+    let mut client = RawClient::connect(&server);
+    let name = |n: usize| format!("channel-{n}");
+    client.write(&(0..128).flat_map(|n| text_frame(&subscribe(&name(n)))).collect::<Vec<u8>>());
+    (0..128).for_each(|n| client.expect(&subscribed(&name(n))));
+    client.write(&text_frame(&unsubscribe("none")).repeat(200));
+    let replies: Vec<String> = (0..200).map(|_| client.text()).collect();
+    assert!(replies.iter().any(|reply| reply.contains("rate_limited")), "refused requests count");
+
+    write(0);
+    Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
+    client.write(&text_frame(&unsubscribe("none")).repeat(200));
+    (0..200).for_each(|_| client.expect(&not_subscribed("none")));
 }
 
 /// Fragments count as they arrive, so that a message without end is not free; WebSocket pings and pongs count in bytes only.

@@ -371,7 +371,8 @@ fn flood(server: &Server, stops: Arc<AtomicBool>) -> thread::JoinHandle<()> {
 fn a_flood_of_channels_does_not_hide_the_channels_of_other_clients() {
     let backend = Backend::start();
     backend.delay_ms.store(50, Ordering::SeqCst);
-    let server = server_with_webhooks(2, &[&backend]).arg("--http", "127.0.0.1:0").start();
+    let server =
+        server_with_webhooks(2, &[&backend]).arg("--http", "127.0.0.1:0").arg("--max-subscribes-per-second", 0).start();
     let stops = Arc::<AtomicBool>::default();
     let flood = flood(&server, stops.clone());
     let dropped = || metric(&server, "corecast_webhook_dropped_events_total{reason=\"queue_full\"}");

@@ -73,6 +73,39 @@ impl Bucket {
     }
 }
 
+/// A token bucket in six bytes, for a limit that every connection has. It cannot be overdrawn.
+///
+/// It holds the time at which it is full again, in parts of a tick. All arithmetic wraps, as ticks do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SmallBucket([u8; 6]);
+
+impl SmallBucket {
+    /// A full bucket.
+    pub fn full(now: u32) -> SmallBucket {
+        SmallBucket::full_at(i64::from(now) * TICK_PARTS)
+    }
+
+    /// Takes a token if there is one. Returns whether there was. The rate is not 0.
+    pub fn take_one(&mut self, rate: Rate, now: u32) -> bool {
+        let token = i64::from(TICKS_PER_S) * TICK_PARTS / rate.per_second;
+        let now = i64::from(now) * TICK_PARTS;
+        let [a, b, c, d, e, f] = self.0;
+        let full_at = i64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        // The shifts extend the sign of the 48 bits.
+        let missing = ((full_at.wrapping_sub(now) << 16) >> 16).max(0) + token;
+        let has_one = missing <= rate.burst * token;
+        if has_one {
+            *self = SmallBucket::full_at(now + missing);
+        }
+        has_one
+    }
+
+    fn full_at(parts: i64) -> SmallBucket {
+        let [a, b, c, d, e, f, ..] = parts.to_le_bytes();
+        SmallBucket([a, b, c, d, e, f])
+    }
+}
+
 /// Ticks from `earlier` to `later`; 0 if `later` is before `earlier`, because the clocks of two shards can differ by a turn.
 pub fn ticks_between(earlier: u32, later: u32) -> u32 {
     (later.wrapping_sub(earlier) as i32).max(0) as u32
@@ -85,10 +118,47 @@ pub const TICKS_PER_S: u32 = 10;
 /// Ticks in which an empty bucket fills up.
 pub const FILL_TICKS: u32 = BURST_S * TICKS_PER_S;
 const PARTS: i64 = TICKS_PER_S as i64;
+/// Parts of a tick in which a [`SmallBucket`] counts: 65 to 655 360 for a token, at 10 000 to one a second.
+const TICK_PARTS: i64 = 1 << 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// At rates whose tokens are whole parts, both kinds of buckets judge alike.
+        #[test]
+        fn a_small_bucket_behaves_as_a_bucket(
+            (per_second, burst_min) in (prop::sample::select(vec![1, 2, 5, 10, 64, 8192]), 0_usize..1000),
+            start in any::<u32>(),
+            steps in prop::collection::vec((0_u32..300, 1_usize..200), 0..50),
+        ) {
+            let (rate, mut now) = (Rate::new(per_second, burst_min), start);
+            let (mut small, mut bucket) = (SmallBucket::full(now), Bucket::full(rate, now));
+            for (ticks, tokens) in steps {
+                now = now.wrapping_add(ticks);
+                for _ in 0..tokens {
+                    prop_assert_eq!(small.take_one(rate, now), bucket.take_one(rate, now));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_bucket_holds_a_burst_and_fills_at_the_rate() {
+        let taken = |bucket: &mut SmallBucket, rate, now| (0..2000).filter(|_| bucket.take_one(rate, now)).count();
+        let mut bucket = SmallBucket::full(7);
+        assert_eq!(taken(&mut bucket, Rate::new(50, 128), 7), 500);
+        assert_eq!(taken(&mut bucket, Rate::new(50, 128), 17), 50);
+        assert_eq!(taken(&mut bucket, Rate::new(50, 1000), 17), 500, "a larger burst");
+        assert_eq!(taken(&mut bucket, Rate::new(50, 128), 107), 0, "a smaller burst");
+        assert_eq!(taken(&mut bucket, Rate::new(50, 128), 1 << 30), 500, "a bucket holds no more than its burst");
+        assert_eq!(taken(&mut SmallBucket::full(0), Rate::new(1, 1000), 0), 1000);
+        let mut fast = SmallBucket::full(0);
+        assert!((0..100_000).all(|_| fast.take_one(Rate::new(10_000, 0), 0)));
+        assert!((99_000..101_000).contains(&(0..200_000).filter(|_| fast.take_one(Rate::new(10_000, 0), 100)).count()));
+    }
 
     #[test]
     fn a_burst_passes_then_the_rate_applies() {

@@ -1,6 +1,7 @@
 //! The hub's state of one connection.
 
 use super::replies::Replies;
+use crate::hub::admission::bucket::SmallBucket;
 use std::collections::HashMap;
 use std::ops::Deref;
 
@@ -17,6 +18,8 @@ pub struct Member {
     pub(super) subscriptions: Subscriptions,
     /// Number of channels whose last request is to enter.
     wanted: u32,
+    /// How many subscribes and unsubscribes it may send.
+    pub(super) changes: SmallBucket,
     /// Requests that wait for an owner's acknowledgement, and the replies behind them.
     pub(super) replies: Option<Box<Replies>>,
 }

@@ -3,6 +3,7 @@
 use super::member::{NOT_LIVE, Subscription};
 use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
+use crate::hub::admission::bucket::Rate;
 use crate::hub::mail::{Cause, Change, Membership};
 use crate::ids::Slot;
 use crate::protocol::channel::Channel;
@@ -17,6 +18,11 @@ impl Audiences {
     /// Number of channels whose last request is to enter.
     pub fn wanted(&self, slot: Slot) -> usize {
         self.members[slot as usize].wanted()
+    }
+
+    /// Counts a request to enter or leave a channel. Returns whether it is within this rate.
+    pub fn take_change(&mut self, slot: Slot, rate: Rate, now: u32) -> bool {
+        self.members[slot as usize].changes.take_one(rate, now)
     }
 
     /// Notes a client's request to enter a channel. [`Audiences::wants`] must be false. Returns the change for the owner to

@@ -16,6 +16,7 @@ pub mod pages;
 mod replies;
 pub mod table;
 
+use super::admission::bucket::SmallBucket;
 use super::message::Message;
 use super::{Port, identity};
 use crate::ids::{ConnKey, SLOTS_RESERVED, ShardId, Slot};
@@ -89,13 +90,14 @@ impl Audiences {
 
     // ---- connections
 
-    /// A connection is open.
-    pub fn connect(&mut self, slot: Slot) {
+    /// A connection is open. `now`: the tick.
+    pub fn connect(&mut self, slot: Slot, now: u32) {
         let at = slot as usize;
         if at >= self.members.len() {
             self.members.resize_with(at + 1, Member::default);
         }
         self.members[at].is_live = true;
+        self.members[at].changes = SmallBucket::full(now);
     }
 
     /// From now on the connection receives no messages. Its subscriptions remain until they are removed.

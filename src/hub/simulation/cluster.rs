@@ -155,6 +155,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             server_ping: false,
             outbox_bytes_max: choices.of(&[700, 1 << 20, 1 << 20, 1 << 20]),
             subscriptions_max,
+            // Runs last longer than an allowance, and hardly any time passes.
+            subscribes_per_second_max: 0,
             connections_per_address_max: Some(choices.of(&[1, 2, 4])),
             upgrades_per_address_max: choices.of(&[0, 0, 1]),
             ..Limits::default()
