@@ -12,6 +12,8 @@ mod files;
 mod host;
 mod kind;
 mod options;
+pub mod pattern;
+mod rules;
 mod settings;
 mod value;
 mod webhooks;
@@ -23,6 +25,7 @@ pub use difference::{Change, Difference};
 pub use files::Files;
 pub use kind::Kind;
 pub use options::{OPTIONS, Opt};
+pub use rules::{Explained, History, KeySource, OnSubscribe, Presence, RULES_MAX, Rule, Rules, Slow};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings, shared_admin_socket};
 pub use webhooks::{WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
 
@@ -96,6 +99,8 @@ pub struct Live {
     pub publish_token: Option<AccessKey>,
     /// Where lifecycle events are posted.
     pub webhooks: Webhooks,
+    /// What channels get beyond delivery.
+    pub rules: Arc<Rules>,
     /// Limits and times that each shard holds a copy of.
     pub limits: Limits,
     /// Client connections that are configured; `None`: as many as the machine holds.
@@ -160,6 +165,16 @@ pub struct Limits {
     pub admin_line_bytes_max: usize,
     /// Seconds that a connection may last; 0: no limit.
     pub connection_age_max_s: u32,
+    /// Bytes that the histories of all channels may take.
+    pub history_bytes_max: usize,
+    /// Users that a presence channel may have.
+    pub presence_members_max: u32,
+    /// Milliseconds for which a user is still a member after its last connection has left; 0: none.
+    pub presence_grace_ms: u64,
+    /// Bytes of `user_info` of a member.
+    pub presence_info_bytes_max: usize,
+    /// Client events of one connection in a second, and at once.
+    pub client_events_per_second_max: u32,
 }
 
 /// The defaults of [`OPTIONS`].
@@ -193,6 +208,7 @@ impl Config {
                 console: Console::default(),
                 publish_token: None,
                 webhooks: Webhooks::default(),
+                rules: Arc::default(),
                 limits: Limits {
                     heart_interval_s: 0,
                     heart_timeout_s: 0,
@@ -209,6 +225,11 @@ impl Config {
                     handshake_timeout_ms: 0,
                     admin_line_bytes_max: 0,
                     connection_age_max_s: 0,
+                    history_bytes_max: 0,
+                    presence_members_max: 0,
+                    presence_grace_ms: 0,
+                    presence_info_bytes_max: 0,
+                    client_events_per_second_max: 0,
                 },
                 connections_named: None,
                 drain_timeout_ms: 0,
@@ -243,7 +264,20 @@ impl Limits {
         };
         has_connections_max || self.upgrades_per_address_max > 0
     }
+
+    /// Bytes of the largest member in a list of members, as written: `{"user_id":"…","user_info":…},`.
+    pub fn presence_member_bytes_max(&self) -> usize {
+        28 + USER_ID_BYTES_MAX + self.presence_info_bytes_max
+    }
+
+    /// The largest members that fit into half of the outbox limit.
+    pub(crate) fn presence_members_fitting(&self) -> u32 {
+        (self.outbox_bytes_max / 2 / self.presence_member_bytes_max()) as u32
+    }
 }
+
+/// Longest `user_id`, in bytes.
+pub const USER_ID_BYTES_MAX: usize = 128;
 
 /// The secret stays out of logs, panics and test output.
 impl fmt::Debug for Key {

@@ -1,8 +1,8 @@
 //! What changes between two configurations, option by option.
 
+use super::value::{listed, plain};
 use super::{Certificate, Config, Key, OPTIONS, Opt};
 use std::sync::Arc;
-use toml::Value;
 
 /// An option whose value differs between two configurations. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,23 +61,6 @@ impl Config {
             }
         })
     }
-}
-
-/// A value for people: texts without quotes, lists separated by commas.
-fn plain(value: Option<Value>) -> String {
-    match value {
-        None => "none".into(),
-        Some(Value::String(text)) => text,
-        Some(Value::Boolean(true)) => "on".into(),
-        Some(Value::Boolean(false)) => "off".into(),
-        Some(Value::Array(values)) => listed(values.into_iter().map(|value| plain(Some(value)))),
-        Some(other) => other.to_string(),
-    }
-}
-
-fn listed(texts: impl Iterator<Item = String>) -> String {
-    let texts: Vec<String> = texts.collect();
-    if texts.is_empty() { "none".into() } else { texts.join(", ") }
 }
 
 fn same_keys(old: &[Key], new: &[Key]) -> bool {
@@ -182,6 +165,9 @@ mod tests {
                 "webhook-events" => "connected",
                 "server-ping" => "off",
                 "log" => "debug",
+                // A smaller limit would lower presence-members, too.
+                "outbox-limit" | "history-memory" => "2MiB",
+                "presence-members" => "7",
                 _ => "4097",
             };
             let other = if option.read(&mut Config::of_defaults(), &[other.into()]).is_empty() { other } else { "7" };

@@ -23,6 +23,8 @@ pub enum Kind {
     KeyPair,
     /// Where a webhook is posted to.
     WebhookUrl,
+    /// A pattern for the names of channels.
+    Pattern,
     /// Some of these words, separated by commas.
     Words(&'static [&'static str]),
     /// One of these words; with the placeholder.
@@ -51,6 +53,7 @@ impl Kind {
             Kind::Network => "CIDR",
             Kind::KeyPair => "ID:SECRET",
             Kind::WebhookUrl => "URL",
+            Kind::Pattern => "PATTERN",
             Kind::Words(_) => "LIST",
             Kind::Choice(placeholder, _) => placeholder,
             Kind::AutoOr(..) => "N|auto",
@@ -70,6 +73,10 @@ impl Kind {
             Kind::SocketPath => (1..=SOCKET_PATH_BYTES_MAX).contains(&text.len()) && !text.contains('\0'),
             Kind::FilePath => !text.is_empty() && !text.contains('\0'),
             Kind::UrlPath => is_url_path(text),
+            Kind::Pattern => {
+                let is_of_pattern = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;:/*".contains(&byte);
+                (1..=PATTERN_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_of_pattern)
+            }
             Kind::Words(words) => text.split(',').all(|word| words.contains(&word.trim())),
             Kind::Choice(_, words) => words.contains(&text),
             _ => false,
@@ -111,6 +118,9 @@ impl Kind {
             Kind::WebhookUrl => {
                 "an http or https URL such as https://example.com/hooks, without a user name, a password and a fragment"
                     .into()
+            }
+            Kind::Pattern => {
+                format!("1 to {PATTERN_BYTES_MAX} of the characters of names, A-Z a-z 0-9 _ - = @ , . ; : /, and *, any text")
             }
             Kind::Words(words) => format!("some of {}, separated by commas", words.join(", ")),
             Kind::Choice(_, words) => words.join(" or "),
@@ -166,6 +176,8 @@ fn parse_millis(text: &str) -> Option<u64> {
 /// `sockaddr_un` holds 108 bytes, the last one zero (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const WORD_BYTES_MAX: usize = 64;
+/// As many as a name has.
+const PATTERN_BYTES_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {

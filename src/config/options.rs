@@ -132,6 +132,16 @@ options! {
         "Seconds within which a new connection must finish its upgrade";
     "admin-line-limit", "1MiB", Bytes(KIB, GIB); One live.limits.admin_line_bytes_max;
         "Bytes of one line on the admin socket";
+    "history-memory", "256MiB", Bytes(64 * KIB, 1024 * GIB); One live.limits.history_bytes_max;
+        "Bytes that the kept messages of all channels may take";
+    "presence-members", "100", Count(1, 1_000_000, "members"); One live.limits.presence_members_max;
+        "Users of one presence channel; a further one is refused with presence_full";
+    "presence-grace", "3", Millis(0, 3_600_000); One live.limits.presence_grace_ms;
+        "Seconds for which a user that has left may return unnoticed; 0: none";
+    "presence-info-max", "1KiB", Bytes(2, 64 * KIB); One live.limits.presence_info_bytes_max;
+        "Bytes of the user_info of a member";
+    "client-events-per-second", "10", Count(1, 1_000_000, "client events a second"); One live.limits.client_events_per_second_max;
+        "Client events a second of one connection, and at once";
     "connection-age-max", "0", Seconds(0, 31_536_000); One live.limits.connection_age_max_s;
         "Seconds after which clients must reconnect, spread over a quarter; 0: never";
     "drain-timeout", "0", Millis(0, 3_600_000); One live.drain_timeout_ms;

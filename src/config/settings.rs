@@ -4,11 +4,13 @@ use super::certificate::Certificate;
 use super::console::AccessKey;
 use super::files::Files;
 use super::options::{OPTIONS, Opt};
-use super::value::{List, Shape};
-use super::{CONNECTIONS_AUTO_MAX, Config, Key, Live, WEBHOOKS_MAX};
+use super::rules::Tables;
+use super::value::{List, Shape, nearest, scalar};
+use super::{CONNECTIONS_AUTO_MAX, Config, Key, Live, WEBHOOKS_MAX, bytes};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Value;
@@ -25,6 +27,8 @@ pub const CONFIG_ENV: &str = "CORECAST_CONFIG";
 pub struct Settings {
     /// In the order of [`OPTIONS`].
     given: Vec<Given>,
+    /// The `[[channel]]` tables of the file.
+    tables: Tables,
     /// Reads the files that options name.
     files: Files,
 }
@@ -95,7 +99,7 @@ impl Settings {
             ))
         })?;
         let file = parse_file(&read.text, &path)?;
-        if read.is_open_to_others && file.contains_key("key") {
+        if read.is_open_to_others && file.options.contains_key("key") {
             files.note_open(&path);
         }
         Settings::layer(flags, env, Some((path, file)), files)
@@ -104,9 +108,10 @@ impl Settings {
     fn layer(
         flags: &Flags,
         env: impl Fn(&str) -> Result<Option<String>, Invalid>,
-        file: Option<(PathBuf, Lines)>,
+        file: Option<(PathBuf, Parsed)>,
         files: Files,
     ) -> Result<Settings, Invalid> {
+        let (path, Parsed { options, tables }) = file.unwrap_or_default();
         let pick = |option: &'static Opt| {
             let (values, source) = if let Some(values) = flags.get(option.name) {
                 (values.clone(), Source::Flag)
@@ -116,9 +121,7 @@ impl Settings {
                     false => vec![text],
                 };
                 (values, Source::Environment)
-            } else if let Some((path, (line, values))) =
-                file.as_ref().and_then(|(path, file)| Some((path, file.get(option.name)?)))
-            {
+            } else if let Some((line, values)) = options.get(option.name) {
                 (values.clone(), Source::File(path.clone(), *line))
             } else if option.name == "admin-socket" {
                 (vec![default_admin_socket(&env)?], Source::Default)
@@ -127,7 +130,7 @@ impl Settings {
             };
             Ok(Given { option, values, source })
         };
-        Ok(Settings { given: OPTIONS.iter().map(pick).collect::<Result<_, _>>()?, files })
+        Ok(Settings { given: OPTIONS.iter().map(pick).collect::<Result<_, _>>()?, tables, files })
     }
 
     /// Warnings about variables with nearly the name of an option. Other variables may begin with `CORECAST_` for other
@@ -156,6 +159,8 @@ impl Settings {
         check.webhooks();
         check.console();
         check.publish_token();
+        check.presence_members();
+        check.rules();
         check.notes();
         check.finish(|config| config)
     }
@@ -189,7 +194,7 @@ impl Settings {
                 None => text += &format!("# {name}: none\n"),
             }
         }
-        text
+        text + &self.tables.to_toml()
     }
 
     fn effective(&self, given: &Given, config: &Config) -> Option<Value> {
@@ -362,6 +367,38 @@ impl<'a> Check<'a> {
         wrong.iter().for_each(|wrong| self.refuse("webhook", wrong));
     }
 
+    /// The largest member list must fit into half of the outbox limit.
+    fn presence_members(&mut self) {
+        let limits = &self.config.live.limits;
+        let fitting = limits.presence_members_fitting();
+        let (members, member) = (limits.presence_members_max, bytes(limits.presence_member_bytes_max() as u64));
+        if members <= fitting {
+            return;
+        }
+        let outbox = bytes(limits.outbox_bytes_max as u64);
+        if fitting == 0 {
+            let wrong =
+                format!("a member of {member} does not fit into half of outbox-limit, {outbox}; raise outbox-limit");
+            return self.refuse("presence-info-max", &wrong);
+        }
+        let wrong = format!("{members} members of {member} do not fit into half of outbox-limit, {outbox}");
+        if self.settings.given("presence-members").source != Source::Default {
+            return self.refuse("presence-members", &format!("{wrong}: at most {fitting} do, or raise outbox-limit"));
+        }
+        self.config.live.limits.presence_members_max = fitting;
+        self.config.live.notes.push(format!(
+            "presence-members is lowered to {fitting}: {wrong}; raise outbox-limit, lower presence-info-max, or set \
+             presence-members"
+        ));
+    }
+
+    fn rules(&mut self) {
+        let tables = &self.settings.tables;
+        self.problems.extend(tables.problems.iter().cloned());
+        self.config.live.notes.extend(tables.notes.iter().cloned());
+        self.config.live.rules = Arc::new(tables.rules.clone());
+    }
+
     /// Values that cannot take effect, and files that are open to others.
     fn notes(&mut self) {
         let Config { http, live, .. } = &self.config;
@@ -439,35 +476,39 @@ fn read_key_file(path: &Path, files: &Files) -> Result<Vec<Key>, String> {
         .collect()
 }
 
-/// The values of a file by name, and the line of the name.
-type Lines = BTreeMap<String, (usize, Vec<String>)>;
+/// What a file holds.
+#[derive(Default)]
+struct Parsed {
+    /// Values by name, and the line of the name.
+    options: BTreeMap<String, (usize, Vec<String>)>,
+    tables: Tables,
+}
 
-/// The file as text per option. Errors never quote the file: the line may hold a secret.
-fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
+/// The file as text per option. Errors never quote the values of options: the line may hold a secret.
+fn parse_file(text: &str, path: &Path) -> Result<Parsed, Invalid> {
     let at = path.display();
-    let line_of = |byte: usize| text[..byte].matches('\n').count() + 1;
+    let line_of = |span: Range<usize>| text[..span.start].matches('\n').count() + 1;
     let no_toml = |error: toml::de::Error| {
         Invalid(vec![format!(
             "{at} is not valid TOML, line {}: {}. Values are numbers, true, false, or texts in double quotes",
-            error.span().map_or(1, |span| line_of(span.start)),
+            error.span().map_or(1, line_of),
             error.message()
         )])
     };
     let table: toml::Table = text.parse().map_err(no_toml)?;
     // Parsed once more for the line numbers, which a plain table does not have.
     let places = DeTable::parse(text).map_err(no_toml)?;
-    let places = places.get_ref().keys().map(|name| (name.get_ref().to_string(), line_of(name.span().start)));
-    let places: BTreeMap<String, usize> = places.collect();
-    let mut values = Lines::new();
+    let mut parsed = Parsed::default();
     let mut problems = Vec::new();
     for (name, value) in table {
-        let line = places.get(&name).copied().unwrap_or(1);
+        let (key, place) = places.get_ref().get_key_value(&*name).expect("the same text");
+        let line = line_of(key.span());
+        if name == TABLES {
+            parsed.tables = Tables::read(&at.to_string(), &value, place.get_ref(), &line_of);
+            continue;
+        }
         let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
-            let hint = match value {
-                Value::Table(_) => "Sections are not used: keys belong to the top level".into(),
-                _ => hint(&name),
-            };
-            problems.push(format!("unknown key {name:?} ({at}, line {line}). {hint}"));
+            problems.push(format!("unknown key {name:?} ({at}, line {line}). {}", hint(&name, &value)));
             continue;
         };
         let texts = match value {
@@ -476,7 +517,7 @@ fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
             value => scalar(&value).map(|text| vec![text]),
         };
         match texts {
-            Some(texts) => drop(values.insert(name, (line, texts))),
+            Some(texts) => drop(parsed.options.insert(name, (line, texts))),
             None => problems.push(format!(
                 "{name} ({at}, line {line}) has a value of the wrong type; it takes {}. Correct the line, or remove it",
                 option.kind.allowed()
@@ -484,24 +525,20 @@ fn parse_file(text: &str, path: &Path) -> Result<Lines, Invalid> {
         }
     }
     match problems.is_empty() {
-        true => Ok(values),
+        true => Ok(parsed),
         false => Err(Invalid(problems)),
     }
 }
 
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Integer(number) => Some(number.to_string()),
-        Value::Float(number) => Some(number.to_string()),
-        Value::Boolean(true) => Some("on".into()),
-        Value::Boolean(false) => Some("off".into()),
-        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
-    }
-}
+/// The name of the tables of rules.
+const TABLES: &str = "channel";
 
-fn hint(name: &str) -> String {
+fn hint(name: &str, value: &Value) -> String {
+    let is_table =
+        matches!(value, Value::Table(_)) || value.as_array().is_some_and(|values| values.iter().any(Value::is_table));
     match meant(name) {
+        _ if is_table && nearest(name, [TABLES].into_iter()).is_some() => "Did you mean [[channel]]?".into(),
+        _ if is_table => "The only sections are [[channel]]: other keys belong to the top level".into(),
         Some(option) => format!("Did you mean {}?", option.name),
         None => {
             let names: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
@@ -510,11 +547,10 @@ fn hint(name: &str) -> String {
     }
 }
 
-/// The option whose name differs in at most one letter of four, in any spelling.
+/// The option with nearly this name.
 fn meant(name: &str) -> Option<&'static Opt> {
-    let plain = |text: &str| text.replace(['-', '_'], "").trim_end_matches('s').to_lowercase();
-    let distance = |option: &&Opt| strsim::osa_distance(&plain(option.name), &plain(name));
-    OPTIONS.iter().min_by_key(distance).filter(|option| distance(option) * 4 <= plain(name).len())
+    let nearest = nearest(name, OPTIONS.iter().map(|option| option.name))?;
+    OPTIONS.iter().find(|option| option.name == nearest)
 }
 
 /// The text of an environment variable. Compose files and unit files write "not set" as an empty value.
@@ -542,7 +578,7 @@ pub fn shared_admin_socket() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Access, HttpListener, Limits, Pin};
+    use crate::config::{Access, History, HttpListener, Limits, Pin, Rule};
 
     const MANUAL: &str = include_str!("../../corecast.toml");
 
@@ -655,6 +691,11 @@ mod tests {
             handshake_timeout_ms: 10_000,
             admin_line_bytes_max: 1 << 20,
             connection_age_max_s: 0,
+            history_bytes_max: 256 << 20,
+            presence_members_max: 100,
+            presence_grace_ms: 3000,
+            presence_info_bytes_max: 1024,
+            client_events_per_second_max: 10,
         };
         assert_eq!((&config.live.limits, &Limits::default()), (&limits, &limits));
         let Access { paths, echo_path, origins, trusted, has_proxy_header, request_bytes_max } = config.live.access;
@@ -745,7 +786,7 @@ mod tests {
         let shown = parse_file(MANUAL, Path::new("corecast.toml")).unwrap_or_else(|invalid| panic!("{invalid}"));
         for option in OPTIONS {
             let name = option.name;
-            match shown.get(name) {
+            match shown.options.get(name) {
                 Some((_, values)) => match option.kind.number(option.default) {
                     Some(number) => assert_eq!(option.kind.number(&values[0]), Some(number), "{name}"),
                     None => assert_eq!(values[..], [option.default.to_owned()], "{name}"),
@@ -774,6 +815,8 @@ mod tests {
             examples.lines().filter(|line| !line.starts_with(' ')).map(|line| format!("{line}\n")).collect();
         let config = config(&[], &[], &legal).unwrap_or_else(|invalid| panic!("{invalid}\n{legal}"));
         assert!(!config.live.access.paths.is_empty());
+        let history = History { messages_max: 100, bytes_max: 256 << 10, ttl_s: 300 };
+        assert_eq!(config.live.rules.rule("prices:eur"), Rule { history: Some(history), ..Rule::PLAIN });
         assert_eq!(config.live.keys.last().expect("keys").id, "new");
     }
 
@@ -815,6 +858,48 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_member_list_fits_into_half_of_the_outbox_limit() {
+        // A member of 1180 bytes: 28 of JSON, 128 of the ID, 1024 of the information.
+        let members = |given: &[(&str, &str)]| {
+            let live = config(given, &[], "").unwrap_or_else(|invalid| panic!("{invalid}")).live;
+            (live.limits.presence_members_max, live.notes)
+        };
+        let outbox = |members: usize| (2 * 1180 * members).to_string();
+        assert_eq!(members(&[]), (100, vec![]));
+        assert_eq!(members(&[("outbox-limit", &outbox(100))]), (100, vec![]));
+        let (lowered, notes) = members(&[("outbox-limit", &(2 * 1180 * 100 - 1).to_string())]);
+        assert_eq!((lowered, notes.len()), (99, 1));
+        assert!(notes[0].starts_with("presence-members is lowered to 99: 100 members of 1.2 KiB"), "{notes:?}");
+        assert_eq!(members(&[("outbox-limit", &outbox(7)), ("presence-members", "7")]), (7, vec![]));
+        let small_info = [("outbox-limit", "64KiB"), ("presence-info-max", "100"), ("presence-members", "128")];
+        assert_eq!(members(&small_info), (128, vec![]));
+        let text = error(&[("outbox-limit", &outbox(7)), ("presence-members", "8")], &[], "");
+        for part in ["--presence-members: 8 members of 1.2 KiB", "outbox-limit", "at most 7 do", "1 to 1000000"] {
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
+        }
+        let text = error(&[("outbox-limit", "4KiB"), ("presence-info-max", "4KiB")], &[], "");
+        assert!(
+            text.contains("--presence-info-max: a member of 4.2 KiB") && text.contains("raise outbox-limit"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn tables_of_channels_come_from_the_file() {
+        let file = "log = \"off\"\n[[channel]]\nmatch = \"a*\"\nhistory = 3\n[[channel]]\nmatch = \"ab\"\n";
+        let live = config(&[], &[], file).expect("legal").live;
+        assert_eq!(live.rules.rule("ab").history.expect("a history").messages_max, 3);
+        assert!(matches!(&live.notes[..], [note] if note.contains("table 2")), "{:?}", live.notes);
+        let text = error(&[("pin", "yes")], &[], "[[channel]]\nmatch = \"a\"\nhistory = -1\nslow = 1");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        // What client commands need does not depend on the tables.
+        let broken = settings(&[], &[], "[[channel]]\nhistory = -1").expect("gathered");
+        assert!(broken.admin_socket().is_ok() && broken.keys().is_ok() && broken.validate().is_err());
+        assert!(error(&[], &[], "[[chanel]]\nmatch = \"a\"").contains("Did you mean [[channel]]?"));
+        assert!(error(&[], &[], "[channels]\nmatch = \"a\"").contains("Did you mean [[channel]]?"));
+    }
+
+    #[test]
     fn all_problems_are_reported_at_once() {
         let text = error(&[("pin", "yes"), ("log", "loud")], &[("CORECAST_MAX_MESSAGE", "1")], "");
         assert_eq!(text.lines().count(), 3, "{text}");
@@ -831,7 +916,7 @@ mod tests {
             assert!(text.contains(&format!("{name:?}")) && text.contains("max-subscriptions"), "{text}");
         }
         let text = error(&[], &[], "[limits]\noutbox = 1");
-        assert!(text.contains("\"limits\"") && text.contains("Sections are not used"), "{text}");
+        assert!(text.contains("\"limits\"") && text.contains("The only sections are [[channel]]"), "{text}");
     }
 
     #[test]
@@ -881,13 +966,16 @@ mod tests {
     #[test]
     fn a_printed_configuration_reads_back_as_the_same() {
         let on_line = [("max-message", "2KiB"), ("handshake-timeout", "0.5"), ("server-ping", "off"), ("path", "/ws")];
-        let settings = settings(&on_line, &[("CORECAST_LOG", "off")], "pin = \"none\"").expect("legal");
+        let file =
+            "pin = \"none\"\n[[channel]]\nmatch = \"a*\"\nhistory = 3\nslow = \"latest\"\n[[channel]]\nmatch = \"*\"";
+        let settings = settings(&on_line, &[("CORECAST_LOG", "off")], file).expect("legal");
         let first = settings.validate().expect("legal");
         let printed = settings.to_toml(&first);
         assert!(printed.contains("max-message = 2048 # --max-message\n"), "{printed}");
         assert!(printed.contains("log = \"off\" # CORECAST_LOG\n"), "{printed}");
         assert!(printed.contains("pin = \"none\" # \"test.toml\", line 1\n"), "{printed}");
         assert!(printed.contains("heart-timeout = 25 # default\n"), "{printed}");
+        assert!(printed.contains("\n[[channel]] # \"test.toml\", line 2\nmatch = \"a*\"\nhistory = 3\n"), "{printed}");
         let mut second = config(&[], &[], &printed).unwrap_or_else(|invalid| panic!("{invalid}\n{printed}"));
         // An address in a file counts as named.
         assert_eq!(second.http, first.http.map(|http| HttpListener { is_named: true, ..http }));

@@ -81,8 +81,46 @@ impl<T: Scalar> Shape<Vec<T>> for List {
     }
 }
 
-fn refused(text: &str) -> String {
+/// What is wrong with a text that its kind does not take.
+pub(super) fn refused(text: &str) -> String {
     format!("{text:?} is not allowed")
+}
+
+/// The text of a value in the file; `None`: it is not a single one.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
+        Value::Boolean(true) => Some("on".into()),
+        Value::Boolean(false) => Some("off".into()),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    }
+}
+
+/// The name that differs in at most one letter of four, in any spelling.
+pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |text: &str| text.replace(['-', '_'], "").trim_end_matches('s').to_lowercase();
+    let distance = |known: &&str| strsim::osa_distance(&plain(known), &plain(name));
+    names.min_by_key(distance).filter(|known| distance(known) * 4 <= plain(name).len())
+}
+
+/// A value for people: texts without quotes, lists separated by commas.
+pub(super) fn plain(value: Option<Value>) -> String {
+    match value {
+        None => "none".into(),
+        Some(Value::String(text)) => text,
+        Some(Value::Boolean(true)) => "on".into(),
+        Some(Value::Boolean(false)) => "off".into(),
+        Some(Value::Array(values)) => listed(values.into_iter().map(|value| plain(Some(value)))),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Separated by commas, for people.
+pub(super) fn listed(texts: impl Iterator<Item = String>) -> String {
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() { "none".into() } else { texts.join(", ") }
 }
 
 /// Whole numbers, in the kind's unit.
