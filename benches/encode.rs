@@ -1,6 +1,6 @@
 //! The cost of writing a frame, beside a copy of the finished bytes. Only ratios within one run are worth quoting.
 
-use corecast::protocol::event::{self, ErrorCode};
+use corecast::protocol::event::{self, Envelope, ErrorCode, Subscribed};
 use corecast::protocol::socket_id::SocketId;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -8,6 +8,8 @@ use std::time::Duration;
 
 fn frames(c: &mut Criterion) {
     let data = format!(r#"{{"text":"{}"}}"#, "x".repeat(117));
+    let (channel, event) = (Some("user:13"), "order.paid");
+    let envelope = Envelope { channel, event, data: Some(&data), offset: None, user_id: None };
     let socket_id = SocketId { high: 0x1ba1_b6cb_0127_48f8, low: 0xb5a5_9fd7_9a7c_68a6 };
     let mut out = Vec::with_capacity(4096);
     let mut bench = |name: &str, append: &dyn Fn(&mut Vec<u8>)| {
@@ -19,13 +21,11 @@ fn frames(c: &mut Criterion) {
             })
         });
     };
-    bench("subscribed", &|out| event::subscribed(out, black_box("user:13")));
+    bench("subscribed", &|out| event::subscribed(out, black_box("user:13"), &Subscribed::default()));
     bench("pong", &|out| event::pong(out, black_box(b"1")));
-    bench("message_128", &|out| {
-        event::message(out, black_box("user:13"), black_box("order.paid"), Some(black_box(&data)))
-    });
+    bench("message_128", &|out| event::message(out, black_box(&envelope)));
     let mut frame = Vec::new();
-    event::message(&mut frame, "user:13", "order.paid", Some(&data));
+    event::message(&mut frame, &envelope);
     bench("message_128_copied", &|out| out.extend_from_slice(black_box(&frame)));
     bench("connected", &|out| event::connected(out, black_box(socket_id), 30, 25));
     bench("subscribe_error", &|out| event::subscribe_error(out, black_box("user:13"), ErrorCode::AlreadySubscribed));

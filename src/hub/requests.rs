@@ -34,7 +34,7 @@ impl Hub {
         match self.parser.command(text) {
             Ok(Command::Ping { id }) => self.answer_ping(slot, id.as_bytes(), port),
             Ok(Command::Pong) => return Heard::Pong,
-            Ok(Command::Subscribe { channel, auth, channel_data }) => {
+            Ok(Command::Subscribe { channel, auth, channel_data, .. }) => {
                 let subscribed = self.subscribe(slot, &channel, &auth, &channel_data, port);
                 if self.observers.is_watched() {
                     self.see_subscribe(slot, &channel.value, subscribed.err(), port);
@@ -54,12 +54,13 @@ impl Hub {
                     self.audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
                 }
             }
-            Err(unreadable) => {
+            Ok(Command::SignIn { .. } | Command::ClientEvent { .. }) | Err(Unreadable::UnknownEvent) => {
                 self.counters.requests_refused += 1;
-                let code = match unreadable {
-                    Unreadable::Malformed(what) => ErrorCode::MalformedMessage(what),
-                    Unreadable::UnknownEvent => ErrorCode::UnknownEvent,
-                };
+                self.audiences.say(slot, port, |out| event::error(out, ErrorCode::UnknownEvent));
+            }
+            Err(Unreadable::Malformed(what)) => {
+                self.counters.requests_refused += 1;
+                let code = ErrorCode::MalformedMessage(what);
                 self.audiences.say(slot, port, |out| event::error(out, code));
             }
         }
@@ -84,7 +85,9 @@ impl Hub {
             Ok(Command::Unsubscribe { channel }) => {
                 audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
             }
-            Ok(Command::Ping { .. }) | Err(_) => audiences.say(slot, port, |out| event::error(out, code)),
+            Ok(Command::Ping { .. } | Command::SignIn { .. } | Command::ClientEvent { .. }) | Err(_) => {
+                audiences.say(slot, port, |out| event::error(out, code))
+            }
         }
         self.counters.requests_refused += 1;
         Heard::Other

@@ -1,6 +1,8 @@
 //! Reads clients' messages: the text of a message becomes a [`Command`].
 
-use crate::protocol::json::{JsonString, Members, Reader, Value};
+use crate::protocol::event::OFFSET_MAX;
+use crate::protocol::json::{Document, JsonString, Members, Reader, Value};
+use crate::protocol::socket_id::SocketId;
 use std::borrow::Cow;
 
 /// A client's message, read. Fields borrow from the message.
@@ -15,6 +17,8 @@ pub enum Command<'a> {
         /// `data.channel_data`; `None`: it is absent or not a string. If it is not a string, `auth` is
         /// [`Auth::NotString`].
         channel_data: Option<JsonString<'a>>,
+        /// `data.since`.
+        since: Since,
     },
     /// `socket:unsubscribe`
     Unsubscribe {
@@ -28,6 +32,40 @@ pub enum Command<'a> {
     },
     /// `socket:pong`
     Pong,
+    /// `socket:signin`
+    SignIn {
+        /// `data.auth`.
+        auth: Auth<'a>,
+        /// `data.user_data`; `None`: it is absent or not a string.
+        user_data: Option<JsonString<'a>>,
+    },
+    /// An event whose name starts with `client-`.
+    ClientEvent {
+        /// The name; its length is not yet checked.
+        event: JsonString<'a>,
+        /// `channel`; any string, legality not yet checked.
+        channel: JsonString<'a>,
+        /// `data`, raw; `null` is data too. Its length is not yet checked.
+        data: Option<&'a str>,
+    },
+}
+
+/// `data.since`: the position after which a subscriber wants the channel's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// The member is absent.
+    Absent,
+    /// It has another shape (PROTOCOL.md, Channels with memory).
+    Malformed,
+    /// A position.
+    Position {
+        /// The epoch; `None`: a string that is not an epoch of this server.
+        epoch: Option<u64>,
+        /// At most [`OFFSET_MAX`].
+        offset: u64,
+        /// The id of the client's earlier connection.
+        socket_id: Option<SocketId>,
+    },
 }
 
 /// `data.auth`.
@@ -62,9 +100,10 @@ impl Parser {
         let document = self.reader.read(text).ok_or(NOT_JSON)?;
         let [event, data] = document.object().ok_or(NOT_OBJECT)?.named(["event", "data"]);
         let data = data.and_then(|data| document.members(data));
-        match &*event.and_then(Value::text).ok_or(NO_EVENT)? {
+        let event = event.and_then(Value::string).ok_or(NO_EVENT)?;
+        match &*event.value {
             "socket:subscribe" => {
-                let [channel, auth, channel_data] = named(data, ["channel", "auth", "channel_data"]);
+                let [channel, auth, channel_data, since] = named(data, ["channel", "auth", "channel_data", "since"]);
                 let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
                 let channel_data = channel_data.map(Value::string);
                 let auth = match (auth.map(Value::text), &channel_data) {
@@ -72,7 +111,8 @@ impl Parser {
                     (Some(None), _) | (_, Some(None)) => Auth::NotString,
                     (Some(Some(auth)), _) => Auth::Text(auth),
                 };
-                Ok(Command::Subscribe { channel, auth, channel_data: channel_data.flatten() })
+                let since = since.map_or(Since::Absent, |since| position(document, since).unwrap_or(Since::Malformed));
+                Ok(Command::Subscribe { channel, auth, channel_data: channel_data.flatten(), since })
             }
             "socket:unsubscribe" => {
                 let [channel] = named(data, ["channel"]);
@@ -85,6 +125,17 @@ impl Parser {
                 Ok(Command::Ping { id })
             }
             "socket:pong" => Ok(Command::Pong),
+            "socket:signin" => {
+                let [auth, user_data] = named(data, ["auth", "user_data"]);
+                let auth = auth.map_or(Auth::Absent, |auth| auth.text().map_or(Auth::NotString, Auth::Text));
+                Ok(Command::SignIn { auth, user_data: user_data.and_then(Value::string) })
+            }
+            name if name.starts_with("client-") => {
+                // Read again, so that other messages are not searched for more members.
+                let [channel, data] = named(document.object(), ["channel", "data"]);
+                let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL_BESIDE)?;
+                Ok(Command::ClientEvent { event, channel, data: data.map(|data| data.raw) })
+            }
             _ => Err(Unreadable::UnknownEvent),
         }
     }
@@ -92,6 +143,25 @@ impl Parser {
 
 fn named<'a, const N: usize>(data: Option<Members<'_, 'a>>, names: [&str; N]) -> [Option<Value<'a>>; N] {
     data.map_or([None; N], |data| data.named(names))
+}
+
+/// A position to recover from; `None`: it has another shape. Unknown members are ignored.
+fn position(document: Document<'_, '_>, since: Value<'_>) -> Option<Since> {
+    let [epoch, offset, socket_id] = document.members(since)?.named(["epoch", "offset", "socket_id"]);
+    let epoch = epoch.filter(|epoch| epoch.is_string())?.text().and_then(|text| epoch_of(&text));
+    // Digits alone: `-0`, `1.0` and `1e3` are not read as integers.
+    let offset = offset?.raw.parse().ok().filter(|offset| *offset <= OFFSET_MAX)?;
+    let socket_id = match socket_id {
+        Some(id) => Some(SocketId::parse(&id.text()?)?),
+        None => None,
+    };
+    Some(Since::Position { epoch, offset, socket_id })
+}
+
+/// Reads an epoch as the server writes it: 16 hexadecimal digits in lower case.
+fn epoch_of(text: &str) -> Option<u64> {
+    let is_epoch = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_epoch { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
 fn is_ping_id(id: Value<'_>) -> bool {
@@ -108,6 +178,8 @@ const NOT_JSON: Unreadable = Unreadable::Malformed("the message is not valid JSO
 const NOT_OBJECT: Unreadable = Unreadable::Malformed("the message must be a JSON object");
 const NO_EVENT: Unreadable = Unreadable::Malformed("event must be a string of Unicode text");
 const NO_CHANNEL: Unreadable = Unreadable::Malformed("data.channel must be a string of Unicode text");
+const NO_CHANNEL_BESIDE: Unreadable =
+    Unreadable::Malformed("channel, beside event, must be a string of Unicode text: the channel of the client event");
 const NO_ID: Unreadable = Unreadable::Malformed("data.id must be a number or a string of at most 64 bytes");
 
 #[cfg(test)]
@@ -131,7 +203,7 @@ mod tests {
         channel_data: Option<&'a str>,
     ) -> Result<Command<'a>, Unreadable> {
         let (channel, channel_data) = (plain(channel), channel_data.map(plain));
-        Ok(Command::Subscribe { channel, auth, channel_data })
+        Ok(Command::Subscribe { channel, auth, channel_data, since: Since::Absent })
     }
 
     #[test]
@@ -168,6 +240,7 @@ mod tests {
             channel: JsonString { raw: r#"a\u002fb\""#, value: "a/b\"".into() },
             auth: Auth::Text("k:0".into()),
             channel_data: Some(JsonString { raw: r#"{\"a\":1}"#, value: r#"{"a":1}"#.into() }),
+            since: Since::Absent,
         };
         check(text, Ok(expected));
         let Ok(Command::Unsubscribe { channel }) =
@@ -176,6 +249,80 @@ mod tests {
             panic!("not an unsubscribe")
         };
         assert!(matches!(channel.value, Cow::Borrowed("a")), "nothing to unescape, so nothing is copied");
+    }
+
+    #[test]
+    fn a_position_is_read_or_malformed() {
+        let check = |since: &str, expected: Since| {
+            let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"a","since":{since}}}}}"#);
+            check(
+                &text,
+                Ok(Command::Subscribe { channel: plain("a"), auth: Auth::Absent, channel_data: None, since: expected }),
+            );
+        };
+        let position = |epoch, offset, socket_id| Since::Position { epoch, offset, socket_id };
+        check(r#"{"epoch":"00000000000000ff","offset":1005}"#, position(Some(255), 1005, None));
+        check(r#"{"offset":0,"epoch":"\u0066fffffffffffffff","x":[]}"#, position(Some(u64::MAX), 0, None));
+        check(r#"{"epoch":"0000000000000001","offset":9007199254740991}"#, position(Some(1), OFFSET_MAX, None));
+        for other in
+            ["", "0", "00000000000000FF", "+0000000000000ff", "00000000000000ff0", "000000000000000g", "\\ud800", "é"]
+        {
+            check(&format!(r#"{{"epoch":"{other}","offset":1}}"#), position(None, 1, None));
+        }
+        for id in ["1234.1234", "00000000-0000-04D2-0000-0000000004d2"] {
+            let id_read = Some(SocketId { high: 1234, low: 1234 });
+            check(&format!(r#"{{"epoch":"a","offset":1,"socket_id":"{id}"}}"#), position(None, 1, id_read));
+        }
+        for id in ["null", "1", "1234.1234", "[]", "{}", r#""""#, r#""1234""#, r#""\ud800""#] {
+            check(&format!(r#"{{"epoch":"a","offset":1,"socket_id":{id}}}"#), Since::Malformed);
+        }
+        for offset in ["-1", "-0", "1.0", "1e3", "9007199254740992", "18446744073709551616", r#""1""#, "null", "[1]"] {
+            check(&format!(r#"{{"epoch":"a","offset":{offset}}}"#), Since::Malformed);
+        }
+        for epoch in ["1", "null", "[]", r#"["a"]"#] {
+            check(&format!(r#"{{"epoch":{epoch},"offset":1}}"#), Since::Malformed);
+        }
+        for other in ["null", "1", "true", "[]", "{}", r#""a""#, r#"{"epoch":"a"}"#, r#"{"offset":1}"#] {
+            check(other, Since::Malformed);
+        }
+        check(r#"1,"since":{"epoch":"a","offset":1,"offset":2}"#, position(None, 2, None));
+    }
+
+    #[test]
+    fn a_sign_in_has_auth_and_user_data_of_their_own() {
+        let check = |data: &str, auth: Auth<'_>, user_data: Option<JsonString<'_>>| {
+            check(&format!(r#"{{"event":"socket:signin"{data}}}"#), Ok(Command::SignIn { auth, user_data }));
+        };
+        for data in ["", r#","data":null"#, r#","data":{}"#, r#","data":"auth""#] {
+            check(data, Auth::Absent, None);
+        }
+        let user_data = JsonString { raw: r#"{\"id\":\"12\"}"#, value: r#"{"id":"12"}"#.into() };
+        let data = r#","data":{"auth":"k:00","user_data":"{\"id\":\"12\"}"}"#;
+        check(data, Auth::Text("k:00".into()), Some(user_data));
+        for other in ["null", "1", "true", "[]", "{}", r#""\ud800""#] {
+            let data = format!(r#","data":{{"auth":"k:00","user_data":{other}}}"#);
+            check(&data, Auth::Text("k:00".into()), None);
+            check(&format!(r#","data":{{"auth":{other},"user_data":""}}"#), Auth::NotString, Some(plain("")));
+        }
+    }
+
+    #[test]
+    fn a_client_event_has_its_channel_beside_it() {
+        let check = |rest: &str, event, data| {
+            check(
+                &format!(r#"{{{rest},"channel":"private-a"}}"#),
+                Ok(Command::ClientEvent { event, channel: plain("private-a"), data }),
+            );
+        };
+        check(r#""event":"client-typing""#, plain("client-typing"), None);
+        check(r#""event":"client-","data":null,"user_id":"1""#, plain("client-"), Some("null"));
+        check(r#""data": [ 1e999] ,"event":"client-a""#, plain("client-a"), Some("[ 1e999]"));
+        let escaped = JsonString { raw: r#"\u0063lient-\n"#, value: "client-\n".into() };
+        check(r#""event":"\u0063lient-\n","data":{"channel":1}"#, escaped, Some(r#"{"channel":1}"#));
+        for channel in ["", r#","channel":1"#, r#","channel":null"#, r#","channel":"\ud800""#] {
+            let text = format!(r#"{{"event":"client-a","data":{{"channel":"a"}}{channel}}}"#);
+            super::tests::check(&text, Err(NO_CHANNEL_BESIDE));
+        }
     }
 
     #[test]
@@ -269,6 +416,10 @@ mod tests {
             "socket:error",
             "SOCKET:PING",
             "socket:ping ",
+            "socket:signin ",
+            "client",
+            "Client-a",
+            " client-a",
         ] {
             check(&format!(r#"{{"event":"{event}","channel":"a","data":{{"id":1}}}}"#), Err(Unreadable::UnknownEvent));
         }
@@ -284,7 +435,7 @@ mod tests {
 
     #[test]
     fn error_texts_need_no_escaping() {
-        for unreadable in [NOT_JSON, NOT_OBJECT, NO_EVENT, NO_CHANNEL, NO_ID] {
+        for unreadable in [NOT_JSON, NOT_OBJECT, NO_EVENT, NO_CHANNEL, NO_CHANNEL_BESIDE, NO_ID] {
             let Unreadable::Malformed(text) = unreadable else { panic!("{unreadable:?}") };
             assert_eq!(serde_json::to_string(text).unwrap().len(), text.len() + 2);
         }
@@ -292,13 +443,63 @@ mod tests {
 
     /// Messages that are nearly valid, so that replacements hit the members that matter.
     fn nearly_commands() -> impl Strategy<Value = String> {
-        let event = prop::sample::select(vec!["subscribe", "unsubscribe", "ping", "pong", "\\u0070ing", "connected"]);
-        let member = (prop::sample::select(vec!["channel", "auth", "channel_data", "id", "\\u0069d"]), written_json());
+        let events = [
+            "socket:subscribe",
+            "socket:unsubscribe",
+            "socket:ping",
+            "socket:pong",
+            "socket:\\u0070ing",
+            "socket:signin",
+            "client-a",
+            "socket:connected",
+        ];
+        let names = ["channel", "auth", "channel_data", "id", "\\u0069d", "since", "user_data"];
+        let event = prop::sample::select(events.to_vec());
+        let value = prop_oneof![written_json(), written_since()];
+        let member = (prop::sample::select(names.to_vec()), value);
         (event, prop::collection::vec(member, 0..4)).prop_map(|(event, members)| {
             let members: Vec<_> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
-            format!(r#"{{"event":"socket:{event}","data":{{"channel":"user:13","id":7,{}}}}}"#, members.join(","))
+            let data = members.join(",");
+            format!(r#"{{"event":"{event}","channel":"b","data":{{"channel":"user:13","id":7,{data}}}}}"#)
                 .replace(",}", "}")
         })
+    }
+
+    /// Positions, and objects that are nearly positions.
+    fn written_since() -> impl Strategy<Value = String> {
+        let member = prop_oneof![
+            ("\"epoch\"|\"ep\\\\u006fch\"", "\"[0-9a-f]{16}\"|\"[0-9a-fA-Fg]{15,17}\"|null"),
+            ("\"offset\"", "-?[0-9]{1,17}|[0-9]\\.0|900719925474099[0-9]"),
+            ("\"socket_id\"", "\"[0-9]{1,3}\\.[0-9]{1,3}\"|1\\.1|null"),
+        ];
+        prop::collection::vec(member, 0..4).prop_map(|members| {
+            let members: Vec<_> = members.iter().map(|(key, value)| format!("{key}:{value}")).collect();
+            format!("{{{}}}", members.join(","))
+        })
+    }
+
+    /// `since` as serde_json reads it.
+    fn serde_since(since: Option<&str>) -> Since {
+        use serde_json::value::RawValue;
+        use std::collections::HashMap;
+        let Some(since) = since else { return Since::Absent };
+        let read = || {
+            let since: HashMap<String, &RawValue> = serde_json::from_str(since).ok()?;
+            let value = |name: &str| since.get(name).map(|raw| raw.get());
+            let epoch =
+                value("epoch")?.starts_with('"').then(|| serde_json::from_str::<String>(value("epoch")?).ok())?;
+            let epoch = epoch.and_then(|epoch| {
+                let number = u64::from_str_radix(&epoch, 16).ok()?;
+                (format!("{number:016x}") == epoch).then_some(number)
+            });
+            let offset: u64 = serde_json::from_str(value("offset")?).ok()?;
+            let socket_id = match value("socket_id") {
+                Some(id) => Some(SocketId::parse(&serde_json::from_str::<String>(id).ok()?)?),
+                None => None,
+            };
+            (offset < 1 << 53).then_some(Since::Position { epoch, offset, socket_id })
+        };
+        read().unwrap_or(Since::Malformed)
     }
 
     proptest! {
@@ -325,7 +526,8 @@ mod tests {
             let Ok(message) = serde_json::from_str::<Message<'_>>(&text) else { return Ok(()) };
             let string = |name: &str| message.data.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
             match command {
-                Command::Subscribe { channel, auth, channel_data } => {
+                Command::Subscribe { channel, auth, channel_data, since } => {
+                    prop_assert_eq!(since, serde_since(message.data.get("since").map(|raw| raw.get())));
                     prop_assert_eq!(Some(channel.value.into_owned()), string("channel"));
                     prop_assert_eq!(auth == Auth::Absent, !message.data.contains_key("auth"));
                     if let Auth::Text(auth) = auth {
@@ -336,6 +538,18 @@ mod tests {
                 Command::Unsubscribe { channel } => prop_assert_eq!(Some(channel.value.into_owned()), string("channel")),
                 Command::Ping { id } => prop_assert_eq!(id, message.data["id"].get()),
                 Command::Pong => {}
+                Command::SignIn { auth, user_data } => {
+                    prop_assert_eq!(auth == Auth::Absent, !message.data.contains_key("auth"));
+                    let auth = if let Auth::Text(auth) = auth { Some(auth.into_owned()) } else { None };
+                    prop_assert_eq!(auth, string("auth"));
+                    prop_assert_eq!(user_data.map(|data| data.value.into_owned()), string("user_data"));
+                }
+                Command::ClientEvent { event, channel, data } => {
+                    prop_assert_eq!((&*event.value, &*channel.value), ("client-a", "b"));
+                    let whole: std::collections::HashMap<&str, &serde_json::value::RawValue> =
+                        serde_json::from_str(&text).unwrap();
+                    prop_assert_eq!(data, Some(whole["data"].get()));
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ use crate::protocol::socket_id::SocketId;
 use crate::protocol::{channel, json};
 use crate::wire::frame::{Opcode, encode_header};
 use std::io::Write;
+use std::num::NonZeroU64;
 
 /// Why a request was refused; the text is for people, the code for programs (PROTOCOL.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,16 +16,61 @@ pub enum ErrorCode {
     InvalidChannel,
     AuthRequired,
     AuthInvalid,
+    SignInAuthRequired,
+    SignInAuthInvalid,
+    AlreadySignedIn,
+    InvalidData(&'static str),
+    MalformedSince,
+    PresenceFull {
+        max: usize,
+    },
     TooManySubscriptions {
         max: usize,
     },
     MalformedMessage(&'static str),
     UnknownEvent,
+    ClientEventRefused(&'static str),
     RateLimited,
     /// Subscribes and unsubscribes.
     TooManyChanges {
         per_second: u32,
     },
+    Unavailable,
+}
+
+/// A place in the log of a channel with history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The life of the log. Written as 16 hexadecimal digits.
+    pub epoch: u64,
+    /// At most [`OFFSET_MAX`].
+    pub offset: u64,
+}
+
+/// What `socket:subscribed` holds in its `data`. Without any of it, there is no `data`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subscribed<'a> {
+    /// The position at which the subscription is live.
+    pub position: Option<Position>,
+    /// Whether everything after `since` follows.
+    pub recovered: Option<bool>,
+    /// JSON text of the channel's presence.
+    pub presence: Option<&'a str>,
+}
+
+/// A business message.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The channel; `None`: the message is for a user.
+    pub channel: Option<&'a str>,
+    /// The name as the publisher wrote it between the quotes.
+    pub event: &'a str,
+    /// Raw JSON.
+    pub data: Option<&'a str>,
+    /// Place of the message in a channel with history.
+    pub offset: Option<NonZeroU64>,
+    /// The user that sent a client event, [escaped](json::escape_into).
+    pub user_id: Option<&'a str>,
 }
 
 /// `socket:connected`
@@ -37,8 +83,27 @@ pub fn connected(out: &mut Vec<u8>, socket_id: SocketId, heart_interval_s: u32, 
 }
 
 /// `socket:subscribed`
-pub fn subscribed(out: &mut Vec<u8>, channel: &str) {
-    text(out, [r#"{"event":"socket:subscribed","channel":""#, channel, r#""}"#]);
+pub fn subscribed(out: &mut Vec<u8>, channel: &str, with: &Subscribed<'_>) {
+    const BEFORE: &str = r#"{"event":"socket:subscribed","channel":""#;
+    let &Subscribed { position, recovered, presence } = with;
+    if position.is_none() && recovered.is_none() && presence.is_none() {
+        return text(out, [BEFORE, channel, r#""}"#]);
+    }
+    measured(out, |out| {
+        extend(out, &[BEFORE, channel, r#"","data":{"#]);
+        if let Some(Position { epoch, offset }) = position {
+            let _ = write!(out, r#""epoch":"{epoch:016x}","offset":{offset},"#);
+        }
+        if let Some(recovered) = recovered {
+            let _ = write!(out, r#""recovered":{recovered},"#);
+        }
+        if let Some(presence) = presence {
+            extend(out, &[r#""presence":"#, presence, ","]);
+        }
+        // The comma behind the last member.
+        out.pop();
+        extend(out, &["}}"]);
+    });
 }
 
 /// `socket:subscribe.error`
@@ -72,19 +137,56 @@ pub fn pong(out: &mut Vec<u8>, reply: &[u8]) {
     out.extend_from_slice(AFTER);
 }
 
+/// `socket:member_added`; `user_info` is raw JSON.
+pub fn member_added(out: &mut Vec<u8>, channel: &str, user_id: &str, user_info: Option<&str>) {
+    about_user(out, "socket:member_added", Some(channel), user_id, user_info);
+}
+
+/// `socket:member_removed`
+pub fn member_removed(out: &mut Vec<u8>, channel: &str, user_id: &str) {
+    about_user(out, "socket:member_removed", Some(channel), user_id, None);
+}
+
+/// `socket:presence`: the number of connections that are subscribed to a channel.
+pub fn presence_count(out: &mut Vec<u8>, channel: &str, count: usize) {
+    measured(out, |out| {
+        head(out, "socket:presence", Some(channel));
+        let _ = write!(out, r#"{{"count":{count}}}}}"#);
+    });
+}
+
+/// `socket:signed_in`
+pub fn signed_in(out: &mut Vec<u8>, user_id: &str) {
+    about_user(out, "socket:signed_in", None, user_id, None);
+}
+
+/// `socket:signin.error`
+pub fn signin_error(out: &mut Vec<u8>, code: ErrorCode) {
+    refusal(out, "socket:signin.error", None, code);
+}
+
+/// `socket:error` about a message to a channel.
+pub fn channel_error(out: &mut Vec<u8>, channel: &str, code: ErrorCode) {
+    refusal(out, "socket:error", Some(channel), code);
+}
+
 /// `socket:error`
 pub fn error(out: &mut Vec<u8>, code: ErrorCode) {
     refusal(out, "socket:error", None, code);
 }
 
-/// A business message. `event` is the name as the publisher wrote it between the quotes; `data` is raw JSON.
-pub fn message(out: &mut Vec<u8>, channel: &str, event: &str, data: Option<&str>) {
-    text(out, message_parts(channel, event, data));
+/// A business message.
+pub fn message(out: &mut Vec<u8>, envelope: &Envelope<'_>) {
+    encode_header(out, Opcode::Text, envelope.payload_len());
+    extend(out, &envelope.parts());
+    if !envelope.is_plain() {
+        envelope.end_into(out);
+    }
 }
 
 /// Number of bytes that [`message`] appends.
-pub fn message_len(channel: &str, event: &str, data: Option<&str>) -> usize {
-    let payload_len = len(&message_parts(channel, event, data));
+pub fn message_len(envelope: &Envelope<'_>) -> usize {
+    let payload_len = envelope.payload_len();
     // RFC 6455 §5.2: the length takes 7, 16 or 64 bits.
     let header_len = match payload_len {
         ..=125 => 2,
@@ -94,9 +196,40 @@ pub fn message_len(channel: &str, event: &str, data: Option<&str>) -> usize {
     header_len + payload_len
 }
 
-fn message_parts<'a>(channel: &'a str, event: &'a str, data: Option<&'a str>) -> [&'a str; 7] {
-    let (before, data, after) = data.map_or((r#""}"#, "", ""), |data| (r#"","data":"#, data, "}"));
-    [r#"{"event":""#, event, r#"","channel":""#, channel, before, data, after]
+impl<'a> Envelope<'a> {
+    fn payload_len(&self) -> usize {
+        len(&self.parts()) + if self.is_plain() { 0 } else { self.end_len() }
+    }
+
+    /// Whether [`Envelope::parts`] are the whole message.
+    fn is_plain(&self) -> bool {
+        self.offset.is_none() && self.user_id.is_none()
+    }
+
+    fn parts(&self) -> [&'a str; 7] {
+        let (before, channel) = self.channel.map_or(("", ""), |channel| (r#"","channel":""#, channel));
+        let (middle, data) = self.data.map_or((r#"""#, ""), |data| (r#"","data":"#, data));
+        [r#"{"event":""#, self.event, before, channel, middle, data, if self.is_plain() { "}" } else { "" }]
+    }
+
+    /// Appends what follows `data` where a message is not plain.
+    #[cold]
+    fn end_into(&self, out: &mut Vec<u8>) {
+        if let Some(offset) = self.offset {
+            let _ = write!(out, "{OFFSET}{offset}");
+        }
+        if let Some(user_id) = self.user_id {
+            extend(out, &[USER_ID, user_id, r#"""#]);
+        }
+        out.push(b'}');
+    }
+
+    /// Number of bytes that [`Envelope::end_into`] appends.
+    #[cold]
+    fn end_len(&self) -> usize {
+        let offset_len = self.offset.map_or(0, |offset| OFFSET.len() + offset.ilog10() as usize + 1);
+        offset_len + self.user_id.map_or(0, |user_id| USER_ID.len() + user_id.len() + 1) + 1
+    }
 }
 
 impl ErrorCode {
@@ -106,12 +239,18 @@ impl ErrorCode {
             ErrorCode::AlreadySubscribed => "already_subscribed",
             ErrorCode::NotSubscribed => "not_subscribed",
             ErrorCode::InvalidChannel => "invalid_channel",
-            ErrorCode::AuthRequired => "auth_required",
-            ErrorCode::AuthInvalid => "auth_invalid",
+            ErrorCode::AuthRequired | ErrorCode::SignInAuthRequired => "auth_required",
+            ErrorCode::AuthInvalid | ErrorCode::SignInAuthInvalid => "auth_invalid",
+            ErrorCode::AlreadySignedIn => "already_signed_in",
+            ErrorCode::InvalidData(_) => "invalid_data",
+            ErrorCode::MalformedSince => "malformed_since",
+            ErrorCode::PresenceFull { .. } => "presence_full",
             ErrorCode::TooManySubscriptions { .. } => "too_many_subscriptions",
             ErrorCode::MalformedMessage(_) => "malformed_message",
             ErrorCode::UnknownEvent => "unknown_event",
+            ErrorCode::ClientEventRefused(_) => "client_event_refused",
             ErrorCode::RateLimited | ErrorCode::TooManyChanges { .. } => "rate_limited",
+            ErrorCode::Unavailable => "unavailable",
         }
     }
     /// Appends the text for people, escaped for a JSON string.
@@ -123,6 +262,21 @@ impl ErrorCode {
             ErrorCode::AuthRequired => "auth is missing: a private channel needs a signature from the backend",
             ErrorCode::AuthInvalid => {
                 "auth is not a signature of this socket_id, channel and channel_data: request one from the backend"
+            }
+            ErrorCode::SignInAuthRequired => "auth is missing: a sign-in needs a signature from the backend",
+            ErrorCode::SignInAuthInvalid => {
+                "auth is not a signature of this socket_id and user_data: request one from the backend"
+            }
+            ErrorCode::AlreadySignedIn => {
+                "the connection is signed in as another user: open another connection for this user"
+            }
+            ErrorCode::MalformedSince => {
+                "data.since must be an object with epoch, a string, and offset, an integer from 0 to 9007199254740991; \
+                 socket_id, where present, must be the id of an earlier connection: subscribe without since"
+            }
+            ErrorCode::PresenceFull { max } => {
+                let _ = write!(out, "the channel has {max} members, the limit: subscribe again later");
+                return;
             }
             ErrorCode::TooManySubscriptions { max } => {
                 let _ =
@@ -136,28 +290,50 @@ impl ErrorCode {
                 );
                 return;
             }
-            ErrorCode::MalformedMessage(text) => text,
+            ErrorCode::MalformedMessage(text) | ErrorCode::InvalidData(text) | ErrorCode::ClientEventRefused(text) => {
+                text
+            }
             ErrorCode::UnknownEvent => {
                 "unknown event: a client may send socket:subscribe, socket:unsubscribe, socket:ping and socket:pong"
             }
             ErrorCode::RateLimited => {
                 "the rate limit was exceeded and the message was not processed: send it again later, and fewer per second"
             }
+            ErrorCode::Unavailable => "the server cannot process this message now: send it again later",
         };
         json::escape_into(out, text);
     }
 }
 
+/// An event about a user; `user_info` is raw JSON.
+fn about_user(out: &mut Vec<u8>, event: &str, channel: Option<&str>, user_id: &str, user_info: Option<&str>) {
+    measured(out, |out| {
+        head(out, event, channel);
+        extend(out, &[r#"{"user_id":""#]);
+        json::escape_into(out, user_id);
+        match user_info {
+            Some(user_info) => extend(out, &[r#"","user_info":"#, user_info, "}}"]),
+            None => extend(out, &[r#""}}"#]),
+        }
+    });
+}
+
 fn refusal(out: &mut Vec<u8>, event: &str, channel: Option<&str>, code: ErrorCode) {
     measured(out, |out| {
-        extend(out, &[r#"{"event":""#, event]);
-        if let Some(channel) = channel {
-            extend(out, &[r#"","channel":""#, channel]);
-        }
-        extend(out, &[r#"","data":{"error":""#]);
+        head(out, event, channel);
+        extend(out, &[r#"{"error":""#]);
         code.text_into(out);
         extend(out, &[r#"","code":""#, code.code(), r#""}}"#]);
     });
+}
+
+/// Appends the envelope up to the value of `data`.
+fn head(out: &mut Vec<u8>, event: &str, channel: Option<&str>) {
+    extend(out, &[r#"{"event":""#, event]);
+    if let Some(channel) = channel {
+        extend(out, &[r#"","channel":""#, channel]);
+    }
+    extend(out, &[r#"","data":"#]);
 }
 
 /// Appends a frame with the payload `parts`, concatenated.
@@ -186,6 +362,12 @@ fn len(parts: &[&str]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
 
+/// Largest offset: 2^53 - 1, the largest integer that JavaScript counts to exactly.
+pub const OFFSET_MAX: u64 = (1 << 53) - 1;
+
+const OFFSET: &str = r#","offset":"#;
+const USER_ID: &str = r#","user_id":""#;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +387,10 @@ mod tests {
         std::str::from_utf8(&frame[header_len..]).unwrap()
     }
 
+    fn envelope<'a>(channel: &'a str, event: &'a str, data: Option<&'a str>) -> Envelope<'a> {
+        Envelope { channel: Some(channel), event, data, offset: None, user_id: None }
+    }
+
     #[track_caller]
     fn check(append: impl FnOnce(&mut Vec<u8>), expected: &str) {
         let mut out = b"earlier bytes".to_vec();
@@ -218,12 +404,59 @@ mod tests {
     fn system_events_have_the_founding_documents_members() {
         let data = r#"{"socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","heart":{"interval":30,"timeout":25}}"#;
         check(|out| connected(out, SOCKET_ID, 30, 25), &format!(r#"{{"event":"socket:connected","data":{data}}}"#));
-        check(|out| subscribed(out, "user:13"), r#"{"event":"socket:subscribed","channel":"user:13"}"#);
+        check(
+            |out| subscribed(out, "user:13", &Subscribed::default()),
+            r#"{"event":"socket:subscribed","channel":"user:13"}"#,
+        );
         check(|out| unsubscribed(out, "user:13"), r#"{"event":"socket:unsubscribed","channel":"user:13"}"#);
         check(ping, r#"{"event":"socket:ping"}"#);
         check(|out| pong(out, b"1"), r#"{"event":"socket:pong","data":{"reply":1}}"#);
         check(|out| pong(out, br#""a\u0062""#), r#"{"event":"socket:pong","data":{"reply":"a\u0062"}}"#);
         check(|out| pong(out, b"-1.0E+999"), r#"{"event":"socket:pong","data":{"reply":-1.0E+999}}"#);
+    }
+
+    #[test]
+    fn subscribed_has_the_data_that_there_is() {
+        let check = |position, recovered, presence, data: &str| {
+            let with = Subscribed { position, recovered, presence };
+            let expected = format!(r#"{{"event":"socket:subscribed","channel":"a","data":{data}}}"#);
+            check(|out| subscribed(out, "a", &with), &expected);
+        };
+        let position = Some(Position { epoch: 255, offset: OFFSET_MAX });
+        let presence = Some(r#"{"count":2}"#);
+        check(position, None, None, r#"{"epoch":"00000000000000ff","offset":9007199254740991}"#);
+        check(None, Some(false), None, r#"{"recovered":false}"#);
+        check(None, None, presence, r#"{"presence":{"count":2}}"#);
+        let start = Some(Position { epoch: u64::MAX, offset: 0 });
+        let all = r#"{"epoch":"ffffffffffffffff","offset":0,"recovered":true,"presence":{"count":2}}"#;
+        check(start, Some(true), presence, all);
+    }
+
+    #[test]
+    fn events_about_users_have_their_members() {
+        let info = Some("{ \"name\":\"\\ud800\" }");
+        check(
+            |out| member_added(out, "presence-a", "1\"1", info),
+            r#"{"event":"socket:member_added","channel":"presence-a","data":{"user_id":"1\"1","user_info":{ "name":"\ud800" }}}"#,
+        );
+        check(
+            |out| member_added(out, "presence-a", "12", None),
+            r#"{"event":"socket:member_added","channel":"presence-a","data":{"user_id":"12"}}"#,
+        );
+        check(
+            |out| member_removed(out, "presence-a", "é\n"),
+            r#"{"event":"socket:member_removed","channel":"presence-a","data":{"user_id":"é\n"}}"#,
+        );
+        check(|out| presence_count(out, "a", 3), r#"{"event":"socket:presence","channel":"a","data":{"count":3}}"#);
+        check(|out| signed_in(out, "12"), r#"{"event":"socket:signed_in","data":{"user_id":"12"}}"#);
+        check(
+            |out| signin_error(out, ErrorCode::InvalidData("why")),
+            r#"{"event":"socket:signin.error","data":{"error":"why","code":"invalid_data"}}"#,
+        );
+        check(
+            |out| channel_error(out, "a", ErrorCode::ClientEventRefused("why")),
+            r#"{"event":"socket:error","channel":"a","data":{"error":"why","code":"client_event_refused"}}"#,
+        );
     }
 
     #[test]
@@ -251,6 +484,14 @@ mod tests {
             (ErrorCode::UnknownEvent, "unknown_event"),
             (ErrorCode::RateLimited, "rate_limited"),
             (ErrorCode::TooManyChanges { per_second: 128 }, "rate_limited"),
+            (ErrorCode::SignInAuthRequired, "auth_required"),
+            (ErrorCode::SignInAuthInvalid, "auth_invalid"),
+            (ErrorCode::AlreadySignedIn, "already_signed_in"),
+            (ErrorCode::InvalidData("why"), "invalid_data"),
+            (ErrorCode::MalformedSince, "malformed_since"),
+            (ErrorCode::PresenceFull { max: 128 }, "presence_full"),
+            (ErrorCode::ClientEventRefused("why"), "client_event_refused"),
+            (ErrorCode::Unavailable, "unavailable"),
         ] {
             let mut out = Vec::new();
             error(&mut out, error_code);
@@ -260,8 +501,12 @@ mod tests {
             assert_eq!(value.as_object().unwrap().len(), 2);
             assert_eq!(value["data"].as_object().unwrap().len(), 2);
             match error_code {
-                ErrorCode::MalformedMessage(text) => assert_eq!(value["data"]["error"], text),
-                ErrorCode::TooManySubscriptions { .. } | ErrorCode::TooManyChanges { .. } => {
+                ErrorCode::MalformedMessage(text)
+                | ErrorCode::InvalidData(text)
+                | ErrorCode::ClientEventRefused(text) => assert_eq!(value["data"]["error"], text),
+                ErrorCode::TooManySubscriptions { .. }
+                | ErrorCode::TooManyChanges { .. }
+                | ErrorCode::PresenceFull { .. } => {
                     assert!(value["data"]["error"].as_str().unwrap().contains("128"))
                 }
                 _ => assert!(!value["data"]["error"].as_str().unwrap().is_empty()),
@@ -282,7 +527,7 @@ mod tests {
 
     #[test]
     fn data_reaches_subscribers_byte_for_byte() {
-        let check = |event, data, expected| check(|out| message(out, "user:13", event, data), expected);
+        let check = |event, data, expected| check(|out| message(out, &envelope("user:13", event, data)), expected);
         check("order.paid", Some(r#"{"id":42}"#), r#"{"event":"order.paid","channel":"user:13","data":{"id":42}}"#);
         check(
             "order.paid",
@@ -295,18 +540,48 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_holds_what_its_channel_has() {
+        let plain = envelope("prices:eur", "tick", Some("1.07"));
+        let check = |envelope: Envelope<'_>, expected| check(|out| message(out, &envelope), expected);
+        let (offset, user_id) = (NonZeroU64::new(1006), Some(r#"1\"1"#));
+        check(Envelope { offset, ..plain }, r#"{"event":"tick","channel":"prices:eur","data":1.07,"offset":1006}"#);
+        check(Envelope { offset, data: None, ..plain }, r#"{"event":"tick","channel":"prices:eur","offset":1006}"#);
+        check(Envelope { channel: None, ..plain }, r#"{"event":"tick","data":1.07}"#);
+        check(Envelope { channel: None, data: None, ..plain }, r#"{"event":"tick"}"#);
+        check(Envelope { user_id, ..plain }, r#"{"event":"tick","channel":"prices:eur","data":1.07,"user_id":"1\"1"}"#);
+        check(
+            Envelope { user_id, offset, ..plain },
+            r#"{"event":"tick","channel":"prices:eur","data":1.07,"offset":1006,"user_id":"1\"1"}"#,
+        );
+    }
+
+    #[test]
     fn the_length_is_known_beforehand_on_both_sides_of_every_header() {
-        let empty = message_len("c", "e", Some("")) - 2;
+        let empty = message_len(&envelope("c", "e", Some(""))) - 2;
         for payload_len in [empty, 124, 125, 126, 127, 65_534, 65_535, 65_536, 65_537, 300_000] {
             let data = " ".repeat(payload_len - empty);
             let mut out = Vec::new();
-            message(&mut out, "c", "e", Some(&data));
+            message(&mut out, &envelope("c", "e", Some(&data)));
             assert_eq!(payload(&out).len(), payload_len);
-            assert_eq!(out.len(), message_len("c", "e", Some(&data)));
+            assert_eq!(out.len(), message_len(&envelope("c", "e", Some(&data))));
         }
     }
 
     proptest! {
+        #[test]
+        fn the_length_is_known_beforehand_with_any_members(
+            channel in prop::option::of("[a-z]{0,60}"), data in prop::option::of("[1-9]{1,60}"),
+            offset in prop::option::of(0u32..64), user_id in prop::option::of("[a-zé]{0,30}"),
+        ) {
+            let offset = offset.and_then(|shift| NonZeroU64::new(u64::MAX >> shift));
+            let (channel, data, user_id) = (channel.as_deref(), data.as_deref(), user_id.as_deref());
+            let envelope = Envelope { channel, event: "e", data, offset, user_id };
+            let mut out = Vec::new();
+            message(&mut out, &envelope);
+            prop_assert_eq!(out.len(), message_len(&envelope));
+            prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(payload(&out)).is_ok());
+        }
+
         #[test]
         fn connected_is_one_frame_with_any_values(high: u64, low: u64, interval: u32, timeout: u32) {
             let mut out = Vec::new();

@@ -7,7 +7,7 @@ use crate::hub::admission::bucket::Rate;
 use crate::hub::mail::{Cause, Change, Membership};
 use crate::ids::Slot;
 use crate::protocol::channel::Channel;
-use crate::protocol::event;
+use crate::protocol::event::{self, Subscribed};
 
 impl Audiences {
     /// Whether the connection's last request for the channel is to enter it.
@@ -72,7 +72,7 @@ impl Audiences {
         if let Cause::Client(request) = cause {
             let opens = (!is_muted).then_some(audience);
             self.reply(member.slot, request, opens, port, |out| {
-                event::subscribed(out, name.as_channel().as_str());
+                event::subscribed(out, name.as_channel().as_str(), &Subscribed::default());
             });
         }
         true

@@ -21,7 +21,7 @@ use super::message::Message;
 use super::{Port, identity};
 use crate::ids::{ConnKey, SLOTS_RESERVED, ShardId, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
-use crate::protocol::event;
+use crate::protocol::event::{self, Envelope};
 pub use delivery::Delivered;
 use member::Member;
 use pages::Pages;
@@ -42,16 +42,21 @@ impl Kind {
     /// Appends the frame of a message.
     fn encode(self, out: &mut Vec<u8>, channel: Channel<'_>, message: Message<'_>) {
         match self {
-            Kind::Native => event::message(out, channel.as_str(), message.event, message.data),
+            Kind::Native => event::message(out, &envelope(channel, message)),
         }
     }
 
     /// Bytes that [`Kind::encode`] appends.
     fn encoded_len(self, channel: Channel<'_>, message: Message<'_>) -> usize {
         match self {
-            Kind::Native => event::message_len(channel.as_str(), message.event, message.data),
+            Kind::Native => event::message_len(&envelope(channel, message)),
         }
     }
+}
+
+fn envelope<'a>(channel: Channel<'a>, message: Message<'a>) -> Envelope<'a> {
+    let Message { event, data } = message;
+    Envelope { channel: Some(channel.as_str()), event, data, offset: None, user_id: None }
 }
 
 /// The audiences of one shard, and its connections as their members.
