@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// An option whose value differs between two configurations. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its name; for the pairs of `key` and `key-file` together, `key`.
+    /// Its name; for the pairs of `key` and `key-file` together, `key`; for a table, `channel`.
     pub option: &'static str,
     /// The old value, for people.
     pub old: String,
@@ -25,7 +25,7 @@ pub struct Difference {
 }
 
 impl Config {
-    /// From this configuration to `new`, in the order of [`OPTIONS`].
+    /// From this configuration to `new`, in the order of [`OPTIONS`]; tables come last.
     pub fn difference(&self, new: &Config) -> Difference {
         let mut difference = Difference::default();
         for option in OPTIONS {
@@ -35,6 +35,8 @@ impl Config {
             let changes = if option.needs_restart { &mut difference.restart } else { &mut difference.changes };
             changes.push(Change { option: option.name, old, new });
         }
+        let rules = self.live.rules.changes(&new.live.rules).into_iter();
+        difference.changes.extend(rules.map(|(old, new)| Change { option: "channel", old, new }));
         difference
     }
 
@@ -240,6 +242,33 @@ mod tests {
                 change("handshake-timeout", "0.5", "10"),
             ]
         );
+    }
+
+    #[test]
+    fn changed_tables_are_shown_by_their_match() {
+        let (a, b) = (r#"match = "a*", history = 1"#, r#"match = "b", slow = "latest""#);
+        let check = |old: &[&str], new: &[&str], expected: &[(&str, &str)]| {
+            let with = |tables: &[&str]| {
+                let tables = tables.iter().map(|keys| format!("[[channel]]\n{}\n", keys.replace(", ", "\n")));
+                let path = std::env::temp_dir().join(format!("corecast-test-{}-tables", std::process::id()));
+                std::fs::write(&path, tables.collect::<String>()).expect("a temporary file");
+                config(&[("config", path.to_str().expect("UTF-8"))])
+            };
+            let Difference { changes, restart } = with(old).difference(&with(new));
+            let expected: Vec<_> = expected.iter().map(|(old, new)| change("channel", old, new)).collect();
+            assert_eq!((changes, restart), (expected, vec![]));
+        };
+        let a2 = r#"match = "a*", history = 2"#;
+        check(&[a, b], &[a, b], &[]);
+        check(&[], &[a], &[("none", a)]);
+        check(&[a], &[], &[(a, "none")]);
+        check(&[a, b], &[a2, b], &[(a, a2)]);
+        check(&[a, b], &[b, a], &[("order: a*, b", "order: b, a*")]);
+        check(&[a, b], &[b, a2], &[(a, a2), ("order: a*, b", "order: b, a*")]);
+        check(&[a], &[b, a], &[("none", b)]);
+        // The second table of the same match has no effect.
+        check(&[a], &[a, a2], &[]);
+        check(&[a, a2], &[a2, a], &[(a, a2)]);
     }
 
     #[test]

@@ -5,7 +5,8 @@ mod table;
 
 use super::kind::Kind;
 use super::pattern;
-use super::value::{Scalar, plain, refused};
+use super::value::{Scalar, listed, plain, refused};
+use std::collections::HashSet;
 use table::{KEYS, Keys, Table};
 use toml::Value;
 
@@ -186,6 +187,35 @@ impl Rules {
             table: table.map(|(at, table)| (at + 1, table.pattern.clone())),
             keys: explained.collect(),
         }
+    }
+
+    /// From these tables to `new`, for people: the old and the new text of each change. A table is known by its pattern.
+    pub(super) fn changes(&self, new: &Rules) -> Vec<(String, String)> {
+        let text = |table: Option<&Table>| table.map_or("none".into(), Table::to_string);
+        let patterns = self.patterns().chain(new.patterns().filter(|pattern| self.of(pattern).is_none()));
+        let pairs = patterns.map(|pattern| (self.of(pattern), new.of(pattern)));
+        let mut changes: Vec<_> =
+            pairs.filter(|(old, new)| old != new).map(|(old, new)| (text(old), text(new))).collect();
+        let order = |rules: &Rules, other: &Rules| {
+            let kept = rules.patterns().filter(|pattern| other.of(pattern).is_some());
+            format!("order: {}", listed(kept.map(str::to_owned)))
+        };
+        let (was, is) = (order(self, new), order(new, self));
+        if was != is {
+            changes.push((was, is));
+        }
+        changes
+    }
+
+    /// The pattern of each table, but each once: a second table of a pattern has no effect.
+    fn patterns(&self) -> impl Iterator<Item = &str> {
+        let mut seen = HashSet::new();
+        self.tables.iter().map(|table| &*table.pattern).filter(move |pattern| seen.insert(*pattern))
+    }
+
+    /// The table of a pattern.
+    fn of(&self, pattern: &str) -> Option<&Table> {
+        self.tables.iter().find(|table| table.pattern == pattern)
     }
 
     /// The first table whose pattern fits the name, and its index. Names of internal channels have no table.
