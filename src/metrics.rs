@@ -132,8 +132,11 @@ table! {
         http_publishes: "corecast_http_publishes_total", "Events published over HTTP.",
         http_auth_failures: "corecast_http_auth_failures_total", "HTTP requests refused without a valid signature or token.",
         http_signatures_forgotten: "corecast_http_signatures_forgotten_total", "Signatures of HTTP requests forgotten early: too many to remember.",
-        console_key_failures: "corecast_console_key_failures_total", "Console requests refused without its key.",
-        console_throttled: "corecast_console_throttled_total", "Console requests refused unread, after too many wrong keys from their address.",
+        console_key_failures: "corecast_console_key_failures_total", "Console requests with a wrong or expired token or key.",
+        console_throttled: "corecast_console_throttled_total", "Console requests refused unread, after too many wrong tokens or keys from their address.",
+        console_links: "corecast_console_links_total", "Links to the console made by corecast console.",
+        console_sessions: "corecast_console_sessions_total", "Sessions of the console begun with a link.",
+        console_tokens_dropped: "corecast_console_tokens_dropped_total", "Links and sessions of the console ended early: too many newer ones.",
         http_timeouts: "corecast_http_timeouts_total", "HTTP requests not answered in time.",
     }
 }

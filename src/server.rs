@@ -70,6 +70,7 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
         app_id: config.app_id.clone(),
         listen: address,
         live: live.clone(),
+        seed: shared.seed,
     })
     .context(NO_THREAD)?;
     let threads = spawn(shards, &config, &machine)?;
@@ -92,8 +93,8 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
     thread::Builder::new().name("supervisor".into()).spawn(run).context(NO_THREAD)?;
     remote.enter(Phase::Serving);
     announce(&config, &machine, &live, address, http_address);
-    if let Some(address) = http_address {
-        announce_console(&remote, address);
+    if http_address.is_some() {
+        announce_console(&remote);
     }
     systemd::tell_ready();
     let _ = begin.send(());
@@ -249,10 +250,10 @@ fn log_costs(config: &Config, machine: &Machine) {
     capacity.warnings(config, machine).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
-fn announce_console(http: &http_thread::Remote, address: SocketAddr) {
-    match http.console_closed() {
-        Some(why) => tracing::info!("{why}"),
-        None => tracing::info!("the console is at http://{address}/console"),
+fn announce_console(http: &http_thread::Remote) {
+    match http.console() {
+        Ok(url) => tracing::info!("the console is at {url}; `corecast console` prints a link that opens it"),
+        Err(why) => tracing::info!("{why}"),
     }
 }
 

@@ -54,6 +54,7 @@ impl Call<'_> {
                     let texts: Vec<String> = texts.iter().flatten().map(|text| quoted(text)).collect();
                     line += &format!("[{}]", texts.join(","));
                 }
+                Given::Flag(flag) => line += &flag.to_string(),
                 Given::Other => line += "null",
             }
         }

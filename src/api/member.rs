@@ -17,6 +17,8 @@ pub enum Given<'a> {
     Word(Cow<'a, str>),
     /// An array of strings; `None` stands for an element of another type.
     Texts(Vec<Option<Cow<'a, str>>>),
+    /// `true` or `false`.
+    Flag(bool),
     /// A value of any type, as JSON.
     Json(&'a str),
     /// A value of another type.
@@ -111,6 +113,17 @@ pub fn word<T: Copy>(member: Member<'_>, known: &[(&str, T)]) -> Result<T, Refus
     found.map(|(_, value)| *value).ok_or_else(|| member.must_be(words.join(" or ")))
 }
 
+/// An optional `true` or `false`; the default is `false`.
+pub fn flag(member: Member<'_>) -> Result<bool, Refusal> {
+    let flag = match &member.given {
+        None => Some(false),
+        Some(Given::Flag(flag)) => Some(*flag),
+        Some(Given::Word(word)) => word.parse().ok(),
+        Some(_) => None,
+    };
+    flag.ok_or_else(|| member.must_be("true or false"))
+}
+
 /// Refuses a count over the limit.
 pub fn at_most(limit: usize, what: &'static str, count: usize) -> Result<(), Refusal> {
     if count > limit { Err(Refusal::TooLarge { what, limit }) } else { Ok(()) }
@@ -125,6 +138,12 @@ pub trait Written {
 impl Written for Box<str> {
     fn written(&self) -> Option<Given<'_>> {
         Some(Given::Text(Cow::Borrowed(self)))
+    }
+}
+
+impl Written for bool {
+    fn written(&self) -> Option<Given<'_>> {
+        self.then_some(Given::Flag(true))
     }
 }
 

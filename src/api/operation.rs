@@ -2,7 +2,7 @@
 
 use super::declare::{Column, Declaration, operations, rows};
 use super::member::{Given, Member, Members, Written};
-use super::member::{integer, required, short_text, text, word, words};
+use super::member::{flag, integer, required, short_text, text, word, words};
 use super::publish::{PUBLISH, Publish};
 use super::refusal::Refusal;
 use super::value::{By, Operation, Share, address, hexadecimal};
@@ -126,6 +126,12 @@ operations! {
         over_ms: Option<u64> = integer(0..=OVER_MS_MAX),
     }
 
+    /// Make a token that opens the console once, within 60 s
+    "console_token" ConsoleToken {
+        /// Whether the console may only look.
+        read_only: bool = flag(),
+    }
+
     /// Check whether the server is alive
     "ping" Ping {}
 }
@@ -195,6 +201,9 @@ impl Request {
                 let over_ms = shed.over_ms.unwrap_or(OVER_MS_DEFAULT);
                 Route::Server(Operation::Shed { share: shed.share()?, over_ms })
             }
+            Request::ConsoleToken(ConsoleToken { read_only }) => {
+                Route::Server(Operation::ConsoleToken { read_only: *read_only })
+            }
         })
     }
 }
@@ -263,6 +272,8 @@ pub enum Reply {
     Reloaded(Box<Difference>),
     /// To `drain` and `shed`, which have begun: the number of connections to close, and the time.
     Leaving { connections: usize, over_ms: u64 },
+    /// To `console_token`: the token, and the URL that it opens as `URL#token=TOKEN`.
+    ConsoleToken { token: String, url: String },
     /// To `events`: the stream continues after this number of this run of the server.
     Following {
         #[serde(serialize_with = "hexadecimal")]

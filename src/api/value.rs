@@ -49,6 +49,11 @@ pub enum Operation {
         /// Milliseconds.
         over_ms: u64,
     },
+    /// Make a token for a link to the console.
+    ConsoleToken {
+        /// What its session may do.
+        read_only: bool,
+    },
 }
 
 /// A part of the connections of the whole server.

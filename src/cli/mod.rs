@@ -1,6 +1,7 @@
 //! The definition of the command line. The options of `serve` come from the table in `corecast::config`, which holds
 //! their names, defaults and ranges, and also validates their values.
 
+mod console;
 mod dial;
 mod generated;
 mod keys;
@@ -158,6 +159,10 @@ Example:
     /// Watch the server: rates, shards, closes, the busiest channels and addresses
     #[command(after_help = TOP_AFTER)]
     Top(Top),
+
+    /// Print a link that opens the console in a browser
+    #[command(after_help = console::AFTER)]
+    Console(Console),
 
     #[command(about = about("stats"))]
     Stats {
@@ -376,6 +381,18 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(number) if number > 0 => Ok(number),
         _ => Err("must be a whole number, 1 or more".into()),
     }
+}
+
+#[derive(Args)]
+pub struct Console {
+    /// Open the link in the browser, too
+    #[arg(long, conflicts_with = "json")]
+    open: bool,
+    /// Only look: no publishing, no signing, no disconnecting
+    #[arg(long)]
+    read_only: bool,
+    #[command(flatten)]
+    server: Server,
 }
 
 #[derive(Args)]

@@ -1,7 +1,7 @@
 //! Runs a command, and prints its error.
 
 use super::process::{fail, gather, print};
-use super::{Ask, Cli, Command, Publish, Subscribe, Top, generated, keys, serve, subscribe, top};
+use super::{Ask, Cli, Command, Publish, Subscribe, Top, console, generated, keys, serve, subscribe, top};
 use clap::Parser;
 use corecast::admin::client::Client;
 use corecast::api::Route;
@@ -23,6 +23,7 @@ pub fn run(calls: Option<anyhow::Result<Calls>>) -> ExitCode {
         Some(Ok(asked)) => ask(&asked),
         Some(Err(Command::Serve(options))) => serve::run(options, calls),
         Some(Err(Command::Publish(message))) => publish(message),
+        Some(Err(Command::Console(options))) => console::run(&options),
         Some(Err(Command::Top(options))) => watch(&options),
         Some(Err(Command::Subscribe(options))) => listen(&options),
         Some(Err(Command::Sign(options))) => keys::sign(&options),

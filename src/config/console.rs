@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 /// Whether there is a console, and its access key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Console {
-    /// Whether it is served; without a key on loopback only.
+    /// Whether it is served.
     pub is_on: bool,
-    /// The access key that users must enter.
+    /// The key that opens it without a token.
     pub key: Option<AccessKey>,
 }
 

@@ -81,9 +81,9 @@ options! {
     "app-id", "1", Word; One app_id;
         "App ID in the paths of the HTTP publishing interface";
     "console", "on", SWITCH; One live.console.is_on;
-        "Serve the console over HTTP; beyond loopback only with --console-key-file";
+        "Serve the console over HTTP; `corecast console` opens it";
     "console-key-file", "", FilePath; Maybe live.files.console_key;
-        "File with the access key of the console [default: none, loopback only]";
+        "File with a key that opens the console, too [default: none]";
     "publish-token-file", "", FilePath; Maybe live.files.publish_token;
         "File with the token of POST /publish [default: none, not served]";
     "shards", "auto", AutoOr(1, 256); One shards;

@@ -10,8 +10,9 @@
 //! * [`shards`] sends requests to the shards, [`snapshot`] has their numbers.
 //! * [`exposition`] writes the numbers for Prometheus, [`process`] reads the numbers of the process from the system.
 //! * [`publish`] is the plain JSON entry point, [`rest`] the one for Pusher's libraries; [`console`] is for people.
-//! * [`body`] reads request bodies.
+//! * [`body`] reads request bodies, [`bearer`] bearer tokens.
 
+pub mod bearer;
 pub mod body;
 pub mod console;
 pub mod exposition;
@@ -36,10 +37,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bearer::Digest;
 use body::Rest;
-use console::access::{Door, Tries};
+use console::access::{Door, Guard};
+use console::tokens::Tokens;
 use process::Process;
-use publish::Token;
 use rest::event::Bodies;
 use rest::repetition::Seen;
 use shards::{Shards, Unavailable};
@@ -64,6 +66,8 @@ pub struct Parts {
     pub webhooks: Box<dyn Fn() -> WebhookStats + Send + Sync>,
     /// Settings that a reload replaces.
     pub held: Arc<Mutex<Arc<Held>>>,
+    /// The tokens of the console.
+    pub tokens: Arc<Mutex<Tokens>>,
 }
 
 /// Settings that a reload replaces.
@@ -72,7 +76,7 @@ pub struct Held {
     door: Door,
     access: Access,
     is_tls: bool,
-    publish_token: Option<Token>,
+    publish_token: Option<Digest>,
 }
 
 /// The state that all requests share.
@@ -88,8 +92,8 @@ pub struct Face {
     readers: Mutex<Readers>,
     /// Signatures of accepted requests of [`rest`].
     seen: Mutex<Seen>,
-    /// Addresses that sent a wrong key for the console.
-    tries: Mutex<Tries>,
+    /// Access to the console.
+    guard: Guard,
     /// Limits the walks through the shards' tables for listings.
     walks: Semaphore,
     /// Limits the listings of all channels that are not yet sent.
@@ -110,9 +114,10 @@ struct Readers {
 /// # Errors
 /// The listener cannot be used.
 pub async fn serve(parts: Parts, phase: watch::Receiver<Phase>) -> io::Result<()> {
-    let Parts { listener, shards, app_id, listen, webhooks, held } = parts;
+    let Parts { listener, shards, app_id, listen, webhooks, held, tokens } = parts;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let begun = Instant::now();
     let face = Arc::new(Face {
         shards,
         phase: phase.clone(),
@@ -124,25 +129,25 @@ pub async fn serve(parts: Parts, phase: watch::Receiver<Phase>) -> io::Result<()
         held,
         readers: Mutex::default(),
         seen: Mutex::default(),
-        tries: Mutex::default(),
+        guard: Guard::new(tokens, begun),
         walks: Semaphore::new(1),
         listings: Arc::new(Semaphore::new(walk::LISTINGS_MAX)),
         started: SystemTime::now(),
-        begun: Instant::now(),
+        begun,
     });
     serving::serve(listener, face.clone(), router(face), phase).await;
     Ok(())
 }
 
 impl Held {
-    /// Takes them from a server's settings. `is_local`: only this machine can reach the listener.
-    pub fn of(live: &Live, is_local: bool) -> Held {
+    /// Takes them from a server's settings.
+    pub fn of(live: &Live) -> Held {
         Held {
             keys: KeyRing::new(&live.keys),
-            door: Door::new(&live.console, is_local),
+            door: Door::new(&live.console),
             access: live.access.clone(),
             is_tls: live.certificate.is_some(),
-            publish_token: live.publish_token.as_ref().map(Token::of),
+            publish_token: live.publish_token.as_ref().map(|token| Digest::of(token.secret.as_bytes())),
         }
     }
 
@@ -244,7 +249,8 @@ async fn ready(State(face): State<Arc<Face>>) -> Response {
 async fn metrics(State(face): State<Arc<Face>>) -> Response {
     match face.numbers().await {
         Ok(numbers) => {
-            let http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            face.guard.tokens().count(&mut http);
             let text = exposition::text(&numbers, &http, &(face.webhooks)(), &Process::now(face.started));
             ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
         }

@@ -4,6 +4,7 @@
 //! Access needs the token of `--publish-token-file`. This HTTP listener has no TLS, so it accepts a token only from
 //! loopback, and not through a proxy on this machine.
 
+use super::bearer::{self, Digest};
 use super::body::{self, Unread};
 use super::serving::Peer;
 use super::shards::Unavailable;
@@ -11,35 +12,13 @@ use super::{Face, JSON};
 use crate::admin::lines::writer;
 use crate::api::publish::PUBLISH;
 use crate::api::{Command, Refusal};
-use crate::config::AccessKey;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, FORWARDED, RETRY_AFTER, VIA, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, RETRY_AFTER, VIA, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// A digest of the token. The time to compare digests does not depend on the token.
-pub struct Token(Vec<u8>);
-
-impl Token {
-    /// The digest of the token in a token file.
-    pub fn of(key: &AccessKey) -> Token {
-        Token(digest(key.secret.as_bytes()).finalize().into_bytes().to_vec())
-    }
-
-    fn is(&self, given: &[u8]) -> bool {
-        digest(given).verify_slice(&self.0).is_ok()
-    }
-}
-
-fn digest(token: &[u8]) -> Hmac<Sha256> {
-    let keyed = Hmac::<Sha256>::new_from_slice(b"corecast publish");
-    keyed.expect("HMAC takes keys of every length (RFC 2104)").chain_update(token)
-}
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -79,7 +58,7 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
     respond(id, answer.await)
 }
 
-fn judge(token: Option<&Token>, from: Option<IpAddr>, headers: &HeaderMap) -> Result<(), Refused> {
+fn judge(token: Option<&Digest>, from: Option<IpAddr>, headers: &HeaderMap) -> Result<(), Refused> {
     let Some(token) = token else {
         let why = "POST /publish needs a token: --publish-token-file names its file";
         return Err(Refused::new(StatusCode::NOT_FOUND, "no_token_file", why));
@@ -89,8 +68,8 @@ fn judge(token: Option<&Token>, from: Option<IpAddr>, headers: &HeaderMap) -> Re
         let why = "over plain HTTP, POST /publish is accepted from this machine only, and not through a proxy";
         return Err(Refused::new(StatusCode::FORBIDDEN, "not_local", why));
     }
-    match bearer(headers) {
-        Some(given) if token.is(given) => Ok(()),
+    match bearer::token(headers) {
+        Some(given) if *token == Digest::of(given) => Ok(()),
         Some(_) => Err(Refused::new(StatusCode::UNAUTHORIZED, "token_invalid", "the token is wrong")),
         None => {
             let why = "the header Authorization: Bearer TOKEN is missing";
@@ -102,14 +81,6 @@ fn judge(token: Option<&Token>, from: Option<IpAddr>, headers: &HeaderMap) -> Re
 /// Whether a header shows that a proxy forwards the request.
 fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name == FORWARDED || name == VIA || name.as_str().starts_with("x-forwarded-"))
-}
-
-/// The token of the only `Authorization` header. The scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut given = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (given.next(), given.next()) else { return None };
-    let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 /// A reply line of the admin socket as a response with this status.
@@ -179,19 +150,10 @@ mod tests {
     use axum::http::HeaderName;
 
     #[test]
-    fn the_token_is_compared_whole() {
-        let token = Token::of(&AccessKey { path: "/x".into(), secret: "a-token-of-some-length".into() });
-        assert!(token.is(b"a-token-of-some-length"));
-        for wrong in ["", "a-token-of-some-lengt", "a-token-of-some-length2", " a-token-of-some-length"] {
-            assert!(!token.is(wrong.as_bytes()), "{wrong:?}");
-        }
-    }
-
-    #[test]
     fn the_token_is_accepted_from_loopback_only() {
-        let token = Token::of(&AccessKey { path: "/x".into(), secret: "a-token-of-some-length".into() });
+        let token = Digest::of(b"a-token-of-some-length");
         let bearer = ("authorization", "Bearer a-token-of-some-length");
-        let check = |token: Option<&Token>, from: &str, given: &[(&'static str, &'static str)], expected: &str| {
+        let check = |token: Option<&Digest>, from: &str, given: &[(&'static str, &'static str)], expected: &str| {
             let from = from.parse().expect("an address");
             let judged = judge(token, Some(from), &headers(given));
             let verdict =
@@ -225,24 +187,7 @@ mod tests {
 
     #[track_caller]
     fn headers(given: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pairs = given.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        let mut headers = HeaderMap::new();
-        pairs.for_each(|(name, value)| _ = headers.append(name, value));
-        headers
-    }
-
-    #[test]
-    fn one_bearer_token_is_taken() {
-        let check = |given: &[&'static str], expected: Option<&str>| {
-            let given: Vec<_> = given.iter().map(|value| ("authorization", *value)).collect();
-            assert_eq!(bearer(&headers(&given)), expected.map(str::as_bytes), "{given:?}");
-        };
-        check(&["Bearer x"], Some("x"));
-        check(&["bearer x y"], Some("x y"));
-        check(&[], None);
-        check(&["Bearer"], None);
-        check(&["Basic x:yzzzzzz"], None);
-        check(&["Bearer x", "Bearer x"], None);
+        given.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! The HTTP thread, which serves HTTP and sends webhooks: an ordinary thread, unpinned, that holds sessions with the shards.
 
 use crate::admin::link::Opener;
-use crate::api::Phase;
+use crate::api::{Phase, Refusal, Reply};
 use crate::config::Live;
-use crate::http::{self, Held, shards::Shards};
+use crate::http::console::tokens::{Rights, Tokens};
+use crate::http::{self, Held, console, shards::Shards};
 use crate::hub::placement::Placement;
 use crate::webhook;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the thread is built from.
@@ -27,6 +28,8 @@ pub struct Parts {
     pub listen: SocketAddr,
     /// What a reload exchanges.
     pub live: Arc<Live>,
+    /// The random seed of the process.
+    pub seed: [u64; 4],
 }
 
 /// The running thread.
@@ -40,8 +43,9 @@ pub struct HttpThread {
 pub struct Remote {
     phase: watch::Sender<Phase>,
     held: Arc<Mutex<Arc<Held>>>,
-    /// Only this machine can reach the listener.
-    is_local: bool,
+    /// The address of the listener; `None`: HTTP is not served.
+    address: Option<SocketAddr>,
+    tokens: Arc<Mutex<Tokens>>,
     webhooks: watch::Sender<webhook::Settings>,
 }
 
@@ -51,7 +55,7 @@ impl HttpThread {
     /// # Errors
     /// No thread, or no poller for it.
     pub fn start(parts: Parts) -> io::Result<HttpThread> {
-        let Parts { listener, opener, placement, app_id, listen, live } = parts;
+        let Parts { listener, opener, placement, app_id, listen, live, seed } = parts;
         let (sender, phase) = watch::channel(Phase::Starting);
         let (webhooks, webhook_settings) = watch::channel(webhook::Settings::of(&live));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -60,13 +64,10 @@ impl HttpThread {
         // its first.
         drop(thread::Builder::new().spawn(|| ())?.join());
         drop(runtime.spawn_blocking(|| ()));
-        // Without a listener the server counts as local.
-        let is_local = match &listener {
-            Some(listener) => listener.local_addr()?.ip().is_loopback(),
-            None => true,
-        };
-        let held = Arc::new(Mutex::new(Arc::new(Held::of(&live, is_local))));
-        let remote = Remote { phase: sender, held: held.clone(), is_local, webhooks };
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let held = Arc::new(Mutex::new(Arc::new(Held::of(&live))));
+        let tokens = Arc::new(Mutex::new(Tokens::new(seed)));
+        let remote = Remote { phase: sender, held: held.clone(), address, tokens: tokens.clone(), webhooks };
         let run = move || {
             runtime.block_on(async {
                 let tally = webhook::Tally::default();
@@ -76,7 +77,8 @@ impl HttpThread {
                     let webhooks = Box::new(move || tally.now());
                     let served = async {
                         let shards = Shards::open(&opener, placement)?;
-                        http::serve(http::Parts { listener, shards, app_id, listen, webhooks, held }, phase).await
+                        let parts = http::Parts { listener, shards, app_id, listen, webhooks, held, tokens };
+                        http::serve(parts, phase).await
                     };
                     if let Err(error) = served.await {
                         tracing::error!(%error, "the HTTP listener does not work");
@@ -118,14 +120,32 @@ impl Remote {
 
     /// Applies other settings, from the next request on.
     pub fn apply(&self, live: &Live) {
-        let held = Arc::new(Held::of(live, self.is_local));
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Held::of(live));
+        if self.console().is_err() {
+            self.tokens().end_all();
+        }
         self.webhooks.send_replace(webhook::Settings::of(live));
     }
 
-    /// Why the console is off; `None`: it is on.
-    pub fn console_closed(&self) -> Option<&'static str> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).console_closed()
+    /// The URL of the console, or why there is none.
+    pub fn console(&self) -> Result<String, &'static str> {
+        let address = self.address.ok_or("the console needs HTTP, which is off: --http ADDR:PORT starts it")?;
+        match self.held.lock().unwrap_or_else(PoisonError::into_inner).console_closed() {
+            Some(why) => Err(why),
+            None => Ok(console::url(address)),
+        }
+    }
+
+    /// The reply to `console_token`.
+    pub fn console_token(&self, read_only: bool) -> Result<Reply, Refusal> {
+        let url = self.console().map_err(Refusal::NotFound)?;
+        let rights = if read_only { Rights::Read } else { Rights::All };
+        tracing::info!(?rights, "a link to the console is made");
+        Ok(Reply::ConsoleToken { token: self.tokens().link(rights, Instant::now()), url })
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

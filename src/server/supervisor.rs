@@ -99,6 +99,9 @@ impl Supervisor {
             Call::Operate(asker, Operation::Shed { share, over_ms }) => {
                 self.answer(asker, self.shed(share, over_ms));
             }
+            Call::Operate(asker, Operation::ConsoleToken { read_only }) => {
+                self.answer(asker, Answer::Reply(self.http.console_token(read_only)));
+            }
             Call::Reload => self.begin_reload(None),
             Call::Terminate => self.terminate(),
             Call::Interrupt => self.stop("SIGINT"),
@@ -313,6 +316,7 @@ mod tests {
             app_id: "1".into(),
             listen: config.listen,
             live: Arc::new(config.live.clone()),
+            seed: [0; 4],
         });
         let (sender, calls) = unbounded();
         let shared = Arc::new(Shared {

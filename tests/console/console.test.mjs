@@ -1,19 +1,16 @@
 // The console in headless Chromium, with a real server and real clients.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
+import { ask, directory, end, link, publisher, serve, subscribe, until } from "./server.mjs";
 
-const { CORECAST_BIN: binary, CHROMIUM_BIN: browserPath, SCREENSHOTS: pictures } = process.env;
+const { CHROMIUM_BIN: browserPath, SCREENSHOTS: pictures } = process.env;
 const ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const KEY = "console-tests-access-key";
-const directory = mkdtempSync(join(tmpdir(), "corecast-console-"));
-const children = new Set();
 let [browser, server] = [];
 
 before(async () => {
@@ -22,80 +19,19 @@ before(async () => {
 });
 after(async () => {
   await browser?.close();
-  for (const child of children) child.kill("SIGKILL");
-  rmSync(directory, { recursive: true, force: true });
+  end();
 });
 
-/** Starts the server's binary; the process ends with the tests. */
-function run(args, options) {
-  const child = spawn(binary, args, { env: {}, ...options });
-  children.add(child);
-  child.once("exit", () => children.delete(child));
-  return child;
-}
-
-async function serve(name, ...options) {
-  const admin = join(directory, `${name}.sock`);
-  const listening = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin-socket", admin, "--pin", "none", "--log", "warn"];
-  const child = run([...listening, ...options], { stdio: ["ignore", "ignore", "pipe"] });
-  let said = "";
-  child.stderr.setEncoding("utf8");
-  for await (const text of child.stderr) {
-    said += text;
-    if (/http [0-9.:]+\)/.test(said)) break;
-  }
-  const [, address] = /listening on ([0-9.:]+)/.exec(said) ?? [];
-  const [, http] = /http ([0-9.:]+)\)/.exec(said) ?? [];
-  assert.ok(address && http, said);
-  child.stderr.resume();
-  return { child, admin, url: `ws://${address}`, console: `http://${http}/console` };
-}
-
-/** Starts a client, and returns when it is subscribed. */
-async function subscribe(to, ...channels) {
-  const child = run(["subscribe", ...channels, "--url", to.url, "--key", "app:only-for-these-tests"], { stdio: ["ignore", "ignore", "ignore"] });
-  await until(`a subscriber of ${channels[0]}`, async () => (await ask(to, "channel", channels[0])).subscribers > 0);
-  return child;
-}
-
-async function ask(to, ...command) {
-  const child = run([...command, "--json", "--admin-socket", to.admin], { stdio: ["ignore", "pipe", "ignore"] });
-  let said = "";
-  for await (const text of child.stdout) said += text;
-  return JSON.parse(said.trim().split("\n")[0]);
-}
-
-async function until(what, done) {
-  for (const start = Date.now(); Date.now() - start < 30_000; ) {
-    if (await done()) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  assert.fail(`not within 30 s: ${what}`);
-}
-
-/** Publishes until it is stopped. */
-function publisher(to, channels, perSecond) {
-  const child = run(["publish", "--stdin", "--admin-socket", to.admin], { stdio: ["pipe", "ignore", "ignore"] });
-  let n = 0;
-  const step = () => {
-    for (let due = perSecond() / 50; due > 0; due -= 1, n += 1) {
-      child.stdin.write(`${JSON.stringify({ channel: channels[n % channels.length], event: "tick", data: { n } })}\n`);
-    }
-  };
-  const timer = setInterval(step, 20);
-  child.stdin.on("error", () => clearInterval(timer));
-  return { stop: () => (clearInterval(timer), child.kill()) };
-}
-
-/** Opens a page, and collects the browser's errors on it. */
-async function open(to, { view = "", ...options } = {}) {
+/** Opens the console by an address, or by a link, and collects the browser's errors on its page. */
+async function open(to, { view = "", address, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
   const errors = [];
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
   page.on("pageerror", (error) => errors.push(String(error)));
-  await page.goto(`${to.console}${view}`);
+  await page.goto(address ?? (await link(to)));
+  if (view !== "") await page.goto(`${to.console}${view}`);
   return { page, errors, close: () => context.close() };
 }
 
@@ -266,11 +202,101 @@ test("an unknown view in the address opens the overview", async () => {
   }
 });
 
+test("a link opens the console once, and its token leaves no trace", async () => {
+  const address = await link(server);
+  const { page, errors, close } = await open(server, { address });
+  await live(page);
+  assert.equal(page.url(), server.console);
+  assert.equal(await page.evaluate(() => history.length), 2, "about:blank, and the page");
+  assert.ok(!(await page.content()).includes(address.split("=")[1]));
+  await page.reload();
+  await live(page);
+  // The link again, in this tab: the session goes on.
+  await page.goto(address);
+  await live(page);
+  assert.equal(page.url(), server.console);
+  assert.deepEqual(errors.filter((text) => !/401/.test(text)), []);
+
+  const other = await open(server, { address });
+  await other.page.waitForSelector("#login[open]");
+  assert.match(await other.page.textContent("#login .wrong"), /corecast console/);
+  await other.page.fill("#login input", "not a key");
+  await other.page.keyboard.press("Enter");
+  await other.page.waitForSelector("#login[open]");
+  await other.page.fill("#login input", await link(server));
+  await other.page.keyboard.press("Enter");
+  await live(other.page);
+  await other.close();
+  await close();
+});
+
+test("without a token the page asks for a link, and sends nothing", async () => {
+  const { page, errors, close } = await open(server, { address: server.console });
+  await page.waitForSelector("#login[open]");
+  await page.keyboard.press("Escape");
+  assert.ok(await page.isVisible("#login"));
+  // A link that is opened in the same tab.
+  await page.goto(await link(server));
+  await live(page);
+  assert.ok(!(await page.isVisible("#login")));
+  assert.deepEqual(errors, []);
+  await close();
+});
+
+test("a read-only link shows everything and offers no action", async () => {
+  const subscriber = await subscribe(server, "looked-at");
+  const { page, errors, close } = await open(server, { address: await link(server, "--read-only") });
+  await live(page);
+  await page.waitForSelector("#rights:not([hidden])");
+  await page.goto(`${server.console}#connections`);
+  await page.getByRole("button", { name: /Details/ }).first().click();
+  await page.waitForSelector("#connections-rows .details code");
+  assert.equal(await page.getByRole("button", { name: /Disconnect/ }).count(), 0);
+  await page.goto(`${server.console}#debug`);
+  assert.ok(!(await page.isVisible("#debug-publish")) && !(await page.isVisible("#debug-subscribe [name=sign]")));
+  await page.click("#debug-connect [type=submit]");
+  await page.waitForSelector("#debug-subscribe [type=submit]:not([disabled])");
+  await page.fill("#debug-subscribe [name=channel]", "private-orders");
+  await page.keyboard.press("Enter");
+  await until("the server's refusal", async () => /auth_required/.test(await page.locator("#log li[data-kind=in] code").last().textContent()));
+  const refused = await page.evaluate(async () => {
+    const headers = { authorization: `Bearer ${sessionStorage.getItem("corecast-console-token")}`, "content-type": "application/json" };
+    const body = JSON.stringify({ channel: "looked-at", event: "e" });
+    const response = await fetch("console/api/publish", { method: "POST", headers, body });
+    return [response.status, (await response.json()).code];
+  });
+  assert.deepEqual(refused, [403, "read_only"]);
+  assert.deepEqual(errors.filter((text) => !/403/.test(text)), []);
+  // With another link the same tab may act.
+  await page.goto(await link(server));
+  await page.waitForSelector("#rights", { state: "hidden" });
+  await page.goto(`${server.console}#debug`);
+  await page.waitForSelector("#debug-publish");
+  subscriber.kill();
+  await close();
+});
+
+test("a restart of the server ends the session: the page asks for another link", async () => {
+  const first = await serve("restarting", "--shards", "1");
+  const { page, close } = await open(first);
+  await live(page);
+  const ended = once(first.child, "exit");
+  first.child.kill();
+  await ended;
+  await page.waitForSelector("#status[data-state=lost]");
+  const second = await serve("restarting", "--shards", "1", "--http", first.http);
+  await page.waitForSelector("#login[open]");
+  await page.fill("#login input", await link(second));
+  await page.keyboard.press("Enter");
+  await live(page);
+  await close();
+});
+
 test("a server with a key: the page asks for it, and keeps it for the tab", async () => {
   const file = join(directory, "console-key");
   writeFileSync(file, `# for tests\n${KEY}\n`);
   const keyed = await serve("keyed", "--console-key-file", file, "--shards", "1", "--allow-origin", "https://app.example.com");
-  const { page, errors, close } = await open(keyed, { view: "#debug" });
+  const { page, errors, close } = await open(keyed, { address: `${keyed.console}#debug` });
   await page.waitForSelector("#login[open]");
   await page.fill("#login input", "not-the-right-key-é");
   await page.keyboard.press("Enter");

@@ -39,6 +39,6 @@ if ! cmp -s package-lock.json "$home/installed.json"; then
     cp package-lock.json "$home/installed.json"
 fi
 # Node looks for modules in the directory of the script.
-cp ./*.test.mjs "$home"
+cp ./*.mjs "$home"
 cp ../../src/http/console/page/numbers.js "$home/numbers.mjs"
 CORECAST_BIN=$bin CHROMIUM_BIN=$CHROMIUM_BIN SCREENSHOTS=${SCREENSHOTS:-} timeout 600 node --test --test-reporter=spec "$home"/*.test.mjs

@@ -1,6 +1,7 @@
 //! One table of JSON values and one of documents, given to every entry point. All entry points accept the same ones,
 //! and the same value reaches subscribers.
 
+use crate::console::Page;
 use crate::harness::{Admin, Client, Server, assert_error, corecast, for_shards, output, shortened};
 use crate::http::{Http, start_with_key};
 use serde_json::json;
@@ -103,6 +104,7 @@ fn expect_data(client: &mut Client, data: &str, from: &str) {
 fn every_entry_point_publishes_the_same_values() {
     let server = start_with_key();
     let (mut admin, mut http) = (Admin::connect(&server), Http::connect(&server));
+    let mut page = Page::open(&server);
     let mut client = Client::connect(&server);
     client.subscribe("c");
     for (value, is_valid) in values() {
@@ -117,7 +119,7 @@ fn every_entry_point_publishes_the_same_values() {
             } else {
                 assert!(reply.contains(r#""id":null,"ok":false,"code":"malformed_request""#), "{shown}: {reply}");
             }
-            let told = http.tell_text("publish", &format!("{{{members}}}"));
+            let told = page.tell_text("publish", &format!("{{{members}}}"));
             assert_eq!(told.status, if is_valid { 200 } else { 400 }, "{shown}: {}", told.body);
             if is_valid {
                 expect_data(&mut client, &value, "console");
@@ -170,6 +172,7 @@ fn publish_stdin_accepts_the_lines_that_the_admin_socket_accepts() {
 fn every_entry_point_accepts_the_same_documents() {
     let server = start_with_key();
     let (mut admin, mut http) = (Admin::connect(&server), Http::connect(&server));
+    let mut page = Page::open(&server);
     let mut client = Client::connect(&server);
     for (before, after, is_valid) in AROUND {
         let around = |document: &str| format!("{before}{document}{after}");
@@ -190,9 +193,9 @@ fn every_entry_point_accepts_the_same_documents() {
         let event = r#"{"name":"e","channel":"c","data":"1"}"#;
         assert_eq!(http.publish(&around(event)).status, status, "{shown:?}");
         assert_eq!(http.publish_batch(&around(&format!(r#"{{"batch":[{event}]}}"#))).status, status, "{shown:?}");
-        assert_eq!(http.tell_text("publish", &around(r#"{"channel":"c","event":"e"}"#)).status, status, "{shown:?}");
+        assert_eq!(page.tell_text("publish", &around(r#"{"channel":"c","event":"e"}"#)).status, status, "{shown:?}");
         let sign = format!(r#"{{"socket_id":0,"socket_id":"{}","channel":"private-a"}}"#, client.socket_id);
-        assert_eq!(http.tell_text("sign", &around(&sign)).status, status, "{shown:?}");
+        assert_eq!(page.tell_text("sign", &around(&sign)).status, status, "{shown:?}");
     }
 }
 
@@ -246,6 +249,7 @@ fn names_must_be_unicode_and_refusals_carry_the_id(shards: usize) {
     client.send(r#"{"event":"socket:\ud83c"}"#);
     assert_error(&client.text(), "socket:error", None, "malformed_message");
     let mut http = Http::connect(&server);
+    let mut page = Page::open(&server);
     for (member, value) in [
         ("name", r#""\ud83c""#),
         ("channel", r#""\ud83c""#),
@@ -260,7 +264,7 @@ fn names_must_be_unicode_and_refusals_carry_the_id(shards: usize) {
     assert_eq!(http.publish(r#"{"name":"e","channel":"c","data":"\ud83c"}"#).status, 200);
     expect_data(&mut client, r#""\ud83c""#, "REST");
     for member in [r#""channel":"\ud83c""#, r#""event":"\ud83c""#] {
-        let told = http.tell_text("publish", &format!(r#"{{"channel":"a","event":"e",{member}}}"#));
+        let told = page.tell_text("publish", &format!(r#"{{"channel":"a","event":"e",{member}}}"#));
         assert_eq!(told.status, 400, "{}", told.body);
         assert!(told.body.contains("malformed_request"), "{}", told.body);
     }

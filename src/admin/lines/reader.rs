@@ -150,6 +150,7 @@ impl<'r, 'a> Object<'r, 'a> {
             Some(b'"') => value.text().map_or(Given::Other, Given::Text),
             Some(b'-' | b'0'..=b'9') => Given::Number(Cow::Borrowed(value.raw)),
             Some(b'[') => Given::Texts(self.document.elements(value).into_iter().flatten().map(Value::text).collect()),
+            Some(b't' | b'f') => Given::Flag(value.raw == "true"),
             _ => Given::Other,
         }
     }
@@ -263,6 +264,13 @@ mod tests {
             Shed { percent: Some(20), connections: None, over_ms: None }.into(),
         );
         check(r#"{"id":1,"command":"shed","connections":500,"over_ms":1}"#, Shed::of(Share::Count(500), 1).into());
+        for (read_only, flag) in [("", false), (r#","read_only":false"#, false), (r#","read_only":true"#, true)] {
+            let line = format!(r#"{{"id":1,"command":"console_token"{read_only}}}"#);
+            check(&line, operation::ConsoleToken { read_only: flag }.into());
+        }
+        for wrong in ["null", "1", r#""true""#, "[]"] {
+            check_code(format!(r#"{{"id":1,"command":"console_token","read_only":{wrong}}}"#), "1", MALFORMED);
+        }
         check(r#"{"id":1,"command":"tail"}"#, Tail::default().into());
         let publishes = Tail {
             channel: Some("a*".into()),

@@ -1,144 +1,169 @@
-//! Access to the data of the console.
+//! Access to the data of the console: a request carries the token of a session, or the console's key. Where a request
+//! comes from gives no rights: a proxy or a tunnel makes every client local.
 //!
-//! Without a key the console trusts this machine. But a browser on it sends requests for any page that it shows. So a
-//! request must use a loopback name (DNS rebinding puts the attacker's name into `Host`), must not come from another
-//! page (`Origin`, `Sec-Fetch-Site`), and must carry a custom header, which a page cannot send to another origin
-//! without permission. Browsers do not send a key by themselves: the console's page adds it to each request.
+//! Browsers do not send such a token by themselves, so other pages cannot use it. Requests that another page sends are
+//! refused all the same.
 //!
-//! An address may try ten wrong keys at once, then one per second; a right key does not count. While an address is over
-//! the limit, a right key is refused too. Otherwise an attacker could still test keys at full speed.
+//! An address may try ten wrong tokens or keys at once, then one per second. While an address is over the limit, the right
+//! key is refused too. Otherwise an attacker could still test keys at full speed. The token of a session cannot be
+//! guessed, so it is always accepted: guesses behind the same address do not lock out an operator.
 
 use super::super::Face;
+use super::super::bearer::{self, Digest};
 use super::super::serving::Peer;
-use super::data::Refused;
+use super::data::{self, Refused};
+use super::tokens::{Rights, Tokens};
 use crate::config::Console;
 use crate::hub::admission::addresses::Address;
 use crate::hub::admission::bucket::{Bucket, Rate, TICKS_PER_S};
 use crate::wire::upgrade::forwarded_for;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hmac::{Hmac, KeyInit, Mac};
-use hyper::body::Bytes;
-use sha2::Sha256;
+use serde_json::json;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-/// The access rules of the console.
-pub enum Door {
-    /// The console is off; the reason, for people.
-    Closed(&'static str),
-    /// Only for clients on this machine.
-    Local,
-    /// For clients that send the key with this digest.
-    Keyed(Bytes),
+/// The settings for access.
+pub struct Door {
+    is_on: bool,
+    key: Option<Digest>,
 }
 
 impl Door {
-    /// `is_local`: only this machine can reach the listener.
-    pub fn new(console: &Console, is_local: bool) -> Door {
-        match (&console.key, is_local) {
-            _ if !console.is_on => Door::Closed("the console is off: --console on starts it"),
-            (Some(key), _) => {
-                Door::Keyed(Bytes::copy_from_slice(&digest(key.secret.as_bytes()).finalize().into_bytes()))
-            }
-            (None, true) => Door::Local,
-            (None, false) => Door::Closed(
-                "the console is off: HTTP is not on a loopback address, so it needs a key. `corecast keygen > FILE` makes \
-                 one, --console-key-file FILE turns the console on",
-            ),
-        }
+    /// The door of this configuration.
+    pub fn new(console: &Console) -> Door {
+        Door { is_on: console.is_on, key: console.key.as_ref().map(|key| Digest::of(key.secret.as_bytes())) }
     }
 
     /// Why the console is off; `None`: it is on.
     pub fn closed(&self) -> Option<&'static str> {
-        match self {
-            Door::Closed(why) => Some(why),
-            Door::Local | Door::Keyed(_) => None,
-        }
+        if self.is_on { None } else { Some("the console is off: --console on starts it") }
     }
 
-    /// Whether clients must send a key.
-    pub fn asks_for_key(&self) -> bool {
-        matches!(self, Door::Keyed(_))
-    }
-
-    fn judge(&self, headers: &HeaderMap, tries: &mut Tries, from: IpAddr, now: u32) -> Result<(), Refused> {
-        let expected = match self {
-            Door::Closed(why) => return Err(Refused::new(StatusCode::NOT_FOUND, "no_console", *why)),
-            Door::Local => None,
-            Door::Keyed(expected) => Some(expected),
-        };
-        if !headers.contains_key(MARK) {
-            return Err(Refused::new(
-                StatusCode::FORBIDDEN,
-                "header_missing",
-                "the header corecast-console is missing",
-            ));
+    /// The token or key of a request that may have one.
+    fn token(&self, headers: &HeaderMap) -> Result<Digest, Refused> {
+        if let Some(why) = self.closed() {
+            return Err(Refused::new(StatusCode::NOT_FOUND, "no_console", why));
         }
-        let host = text(headers, HOST.as_str()).unwrap_or_default();
-        if is_foreign(headers, host, self.asks_for_key()) {
+        if is_foreign(headers) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "foreign_origin", "requests of other pages are refused"));
         }
-        match expected {
-            None if is_loopback(host) => Ok(()),
-            None => Err(Refused::new(
-                StatusCode::FORBIDDEN,
-                "not_local",
-                "without a key the console answers only to a loopback name: localhost, 127.0.0.1 or [::1]. To use \
-                 another name, or a proxy, start the server with --console-key-file",
-            )),
-            Some(expected) => {
-                tries.may(from, now)?;
-                let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-                let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
-                let Some(given) = given else {
-                    return Err(Refused::new(StatusCode::UNAUTHORIZED, "key_required", "the console needs its key"));
-                };
-                digest(given).verify_slice(expected).map_err(|_| {
-                    tries.failed(from, now);
-                    Refused::new(StatusCode::UNAUTHORIZED, "key_invalid", "that is not the console's key")
-                })
-            }
-        }
+        let why = "the console needs a token: `corecast console` prints a link with one";
+        let given = bearer::token(headers).ok_or(Refused::new(StatusCode::UNAUTHORIZED, "token_required", why))?;
+        Ok(Digest::of(given))
     }
 }
 
-/// Lets requests for data pass, or refuses them. Behind a trusted proxy the peer becomes the address that the proxy
-/// names.
+/// The state of access: tokens that are valid, and addresses that sent wrong ones.
+pub struct Guard {
+    tokens: Arc<Mutex<Tokens>>,
+    tries: Mutex<Tries>,
+    begun: Instant,
+}
+
+impl Guard {
+    /// No address has sent a wrong token yet.
+    pub fn new(tokens: Arc<Mutex<Tokens>>, now: Instant) -> Guard {
+        Guard { tokens, tries: Mutex::default(), begun: now }
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rights of a request.
+    fn admit(&self, door: &Door, headers: &HeaderMap, from: IpAddr, now: Instant) -> Result<Rights, Refused> {
+        let token = door.token(headers)?;
+        let session = self.tokens().rights(&token, now);
+        session.map_or_else(|| self.judge((door.key.as_ref() == Some(&token)).then_some(Rights::All), from, now), Ok)
+    }
+
+    /// Begins a session for a request that carries the token of a link.
+    fn exchange(
+        &self,
+        door: &Door,
+        headers: &HeaderMap,
+        from: IpAddr,
+        now: Instant,
+    ) -> Result<(String, Rights), Refused> {
+        let token = door.token(headers)?;
+        let session = self.tokens().exchange(&token, now);
+        session.map_or_else(|| self.judge(None, from, now), Ok)
+    }
+
+    /// Judges what could be a guess; `None`: it is wrong.
+    fn judge<T>(&self, right: Option<T>, from: IpAddr, now: Instant) -> Result<T, Refused> {
+        let tick = (now.saturating_duration_since(self.begun).as_millis() / 100) as u32;
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        tries.may(from, tick)?;
+        right.ok_or_else(|| {
+            tries.failed(from, tick);
+            let why =
+                "the token is wrong or used, or it has expired: `corecast console` prints a link with another one";
+            Refused::new(StatusCode::UNAUTHORIZED, "token_invalid", why)
+        })
+    }
+}
+
+/// Lets requests for data pass, or refuses them.
 pub async fn admit(State(face): State<Arc<Face>>, mut request: Request, next: Next) -> Response {
-    let held = face.held();
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
-    let named = if held.access.trusts(peer) { forwarded_for(request.headers(), &held.access) } else { None };
-    let from = named.map_or(peer, |named| named.ip());
-    request.extensions_mut().insert(Peer(from));
-    let now = (face.begun.elapsed().as_millis() / 100) as u32;
-    let judged = {
-        let mut tries = face.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        held.door.judge(request.headers(), &mut tries, from, now)
-    };
-    match judged {
-        Ok(()) => next.run(request).await,
-        Err(refused) => {
-            face.count(|counters| {
-                counters.console_key_failures += u64::from(refused.code == "key_invalid");
-                counters.console_throttled += u64::from(refused.code == "too_many_tries");
-            });
-            tracing::debug!(%from, code = refused.code, "a request to the console is refused");
-            refused.into_response()
+    let from = client(&face, &request);
+    let admitted = face.guard.admit(&face.held().door, request.headers(), from, Instant::now());
+    match admitted {
+        Ok(Rights::Read) if request.method() != Method::GET => {
+            let why = "this session is read-only: `corecast console` without --read-only prints a link for all actions";
+            Refused::new(StatusCode::FORBIDDEN, "read_only", why).into_response()
         }
+        Ok(rights) => {
+            request.extensions_mut().insert(Peer(from));
+            request.extensions_mut().insert(rights);
+            next.run(request).await
+        }
+        Err(refused) => refuse(&face, from, refused),
     }
 }
 
-/// Addresses that sent a wrong key recently.
+/// `POST /token`: exchanges the token of a link for that of a session.
+pub async fn exchange(State(face): State<Arc<Face>>, request: Request) -> Response {
+    let from = client(&face, &request);
+    match face.guard.exchange(&face.held().door, request.headers(), from, Instant::now()) {
+        Ok((token, rights)) => {
+            tracing::info!(%from, ?rights, "a session of the console has begun");
+            data::respond(Ok(json!({"token": token})))
+        }
+        Err(refused) => refuse(&face, from, refused),
+    }
+}
+
+fn refuse(face: &Face, from: IpAddr, refused: Refused) -> Response {
+    face.count(|counters| {
+        counters.console_key_failures += u64::from(refused.code == "token_invalid");
+        counters.console_throttled += u64::from(refused.code == "too_many_tries");
+    });
+    tracing::debug!(%from, code = refused.code, "a request to the console is refused");
+    refused.into_response()
+}
+
+/// The address that wrong tokens count for, and that the log names. A trusted proxy names the address of its client.
+fn client(face: &Face, request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
+    let access = &face.held().access;
+    let named = if access.trusts(peer) { forwarded_for(request.headers(), access) } else { None };
+    named.map_or(peer, |named| named.ip())
+}
+
+/// Addresses that sent a wrong token recently.
 #[derive(Default)]
-pub struct Tries(HashMap<Address, Bucket>);
+struct Tries(HashMap<Address, Bucket>);
 
 impl Tries {
-    /// Whether the address may try a key.
+    /// Whether the address may try a token.
     fn may(&self, from: IpAddr, now: u32) -> Result<(), Refused> {
         match self.0.get(&Address::of(from)) {
             Some(bucket) if !{ *bucket }.take_one(rate(), now) => Err(too_many()),
@@ -164,7 +189,7 @@ fn too_many() -> Refused {
     Refused::new(
         StatusCode::TOO_MANY_REQUESTS,
         "too_many_tries",
-        "too many wrong keys from your address: wait a second",
+        "too many wrong tokens or keys from your address: wait a second",
     )
 }
 
@@ -173,44 +198,22 @@ fn rate() -> Rate {
     Rate::new(1, 0)
 }
 
-/// The digest of a key. Comparing digests takes constant time.
-fn digest(key: &[u8]) -> Hmac<Sha256> {
-    let keyed = Hmac::<Sha256>::new_from_slice(b"corecast console");
-    keyed.expect("HMAC takes keys of every length (RFC 2104)").chain_update(key)
-}
-
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// Whether another page sent the request. If browsers trust the connection they send `Sec-Fetch-Site`, which has
-/// priority over `Host`, because a proxy may change `Host`. Without a key both must agree.
-fn is_foreign(headers: &HeaderMap, host: &str, has_key: bool) -> bool {
-    match text(headers, "sec-fetch-site") {
-        Some("same-origin") if has_key => return false,
-        Some("same-origin") | None => {}
-        Some(_) => return true,
+/// priority over `Origin`, because a proxy may change `Host`.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    if let Some(site) = text(headers, "sec-fetch-site") {
+        return site != "same-origin";
     }
     let Some(origin) = headers.get(ORIGIN) else { return false };
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let host = text(headers, HOST.as_str()).unwrap_or_default();
     !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
-/// Whether this `Host` is a loopback name.
-fn is_loopback(host: &str) -> bool {
-    let has_port =
-        |text: &str| text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    if let Some(rest) = host.strip_prefix("[::1]") {
-        return has_port(rest);
-    }
-    let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-    let is_name =
-        name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: std::net::Ipv4Addr| ip.is_loopback());
-    is_name && has_port(port)
-}
-
-/// The header that each request must carry.
-pub const MARK: &str = "corecast-console";
 /// Most addresses that are counted.
 const ADDRESSES_MAX: usize = 1024;
 const _: () = assert!(TICKS_PER_S == 10, "`admit` counts in tenths of a second");
@@ -221,6 +224,55 @@ mod tests {
     use crate::config::AccessKey;
     use crate::hub::admission::bucket::FILL_TICKS;
     use axum::http::{HeaderName, HeaderValue};
+    use std::time::Duration;
+
+    const KEY: &str = "a-key-of-some-length";
+    const GUESSER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    /// A console, and a clock that the test sets.
+    struct Trial {
+        door: Door,
+        guard: Guard,
+        now: Instant,
+    }
+
+    impl Trial {
+        fn new(key: Option<&str>) -> Trial {
+            let key = key.map(|key| AccessKey { path: "/x".into(), secret: key.into() });
+            let (door, now) = (Door::new(&Console { is_on: true, key }), Instant::now());
+            Trial { door, guard: Guard::new(Arc::new(Mutex::new(Tokens::new([7; 4]))), now), now }
+        }
+
+        fn wait(&mut self, ms: u64) {
+            self.now += Duration::from_millis(ms);
+        }
+
+        fn link(&self, rights: Rights) -> String {
+            self.guard.tokens().link(rights, self.now)
+        }
+
+        fn exchange(&self, token: &str, from: IpAddr) -> Result<(String, Rights), &'static str> {
+            let session = self.guard.exchange(&self.door, &with(token), from, self.now);
+            session.map_err(|refused| refused.code)
+        }
+
+        fn session(&self, rights: Rights) -> String {
+            self.exchange(&self.link(rights), OTHER).expect("a session").0
+        }
+
+        fn admit(&self, token: &str, from: IpAddr) -> Result<Rights, &'static str> {
+            self.judge(&with(token), from)
+        }
+
+        fn judge(&self, headers: &HeaderMap, from: IpAddr) -> Result<Rights, &'static str> {
+            self.guard.admit(&self.door, headers, from, self.now).map_err(|refused| refused.code)
+        }
+    }
+
+    fn with(token: &str) -> HeaderMap {
+        headers(&[("host", "localhost:9001"), ("authorization", &format!("Bearer {token}"))])
+    }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &str)| {
@@ -229,99 +281,110 @@ mod tests {
         pairs.iter().map(pair).collect()
     }
 
-    #[track_caller]
-    fn check(door: &Door, given: &[(&'static str, &str)], expected: &str) {
-        let given = headers(&[&[(MARK, "1")], given].concat());
-        let judged = door.judge(&given, &mut Tries::default(), IpAddr::from([127, 0, 0, 1]), 0);
-        assert_eq!(judged.map_or_else(|refused| refused.code, |()| "ok"), expected, "{given:?}");
-    }
-
-    fn keyed() -> Door {
-        let key = AccessKey { path: "/x".into(), secret: "a-key-of-some-length".into() };
-        Door::new(&Console { is_on: true, key: Some(key) }, false)
-    }
-
     #[test]
-    fn without_a_key_only_loopback_names_are_accepted() {
-        let door = Door::new(&Console { is_on: true, key: None }, true);
-        for host in ["localhost", "LOCALHOST:9001", "127.0.0.1:9001", "127.8.8.8", "[::1]", "[::1]:9001"] {
-            check(&door, &[("host", host)], "ok");
-        }
-        for host in [
-            "",
-            "evil.example",
-            "evil.example:9001",
-            "127.0.0.1.evil.example",
-            "localhost.evil.example",
-            "localhost:",
-            "localhost:x",
-            "[::1]x",
-            "[::2]",
-            "10.0.0.1:9001",
-            "127.0.0.1@evil.example",
-        ] {
-            check(&door, &[("host", host)], "not_local");
+    fn nothing_but_a_token_gives_rights() {
+        for key in [None, Some(KEY)] {
+            let trial = Trial::new(key);
+            for host in ["localhost", "localhost:9001", "127.0.0.1", "[::1]:9001", "ops.example.com"] {
+                for (name, value) in [
+                    ("x-forwarded-for", "127.0.0.1"),
+                    ("forwarded", "for=127.0.0.1"),
+                    ("x-real-ip", "::1"),
+                    ("via", "1.1 x"),
+                ] {
+                    let given = headers(&[("host", host), (name, value)]);
+                    assert_eq!(trial.judge(&given, [127, 0, 0, 1].into()), Err("token_required"), "{given:?}");
+                }
+            }
         }
     }
 
     #[test]
     fn requests_of_other_pages_are_refused() {
-        let local = Door::new(&Console { is_on: true, key: None }, true);
-        let here = ("host", "localhost:9001");
-        check(&local, &[here, ("origin", "http://localhost:9001")], "ok");
-        check(&local, &[here, ("origin", "http://localhost:9001"), ("sec-fetch-site", "same-origin")], "ok");
+        let trial = Trial::new(Some(KEY));
+        let bearer = ("authorization", "Bearer a-key-of-some-length");
+        let check = |given: &[(&'static str, &str)], expected| {
+            let given = headers(&[&[("host", "localhost:9001"), bearer], given].concat());
+            assert_eq!(trial.judge(&given, OTHER), expected, "{given:?}");
+        };
+        let (own, foreign) = (Ok(Rights::All), Err("foreign_origin"));
+        check(&[], own);
+        check(&[("origin", "http://localhost:9001")], own);
+        check(&[("origin", "http://localhost:9001"), ("sec-fetch-site", "same-origin")], own);
         for origin in ["http://evil.example", "http://localhost:9002", "http://localhost", "null", ""] {
-            check(&local, &[here, ("origin", origin)], "foreign_origin");
-            check(&local, &[here, ("origin", origin), ("sec-fetch-site", "same-origin")], "foreign_origin");
+            check(&[("origin", origin)], foreign);
         }
         for site in ["cross-site", "same-site", "none", "x"] {
-            check(&local, &[here, ("sec-fetch-site", site)], "foreign_origin");
+            check(&[("sec-fetch-site", site)], foreign);
+            check(&[("origin", "http://localhost:9001"), ("sec-fetch-site", site)], foreign);
         }
-        let key = ("authorization", "Bearer a-key-of-some-length");
         let behind_a_proxy = ("origin", "https://ops.example.com");
-        check(&keyed(), &[here, key, behind_a_proxy], "foreign_origin");
-        check(&keyed(), &[here, key, behind_a_proxy, ("sec-fetch-site", "same-origin")], "ok");
-        check(&keyed(), &[here, key, behind_a_proxy, ("sec-fetch-site", "cross-site")], "foreign_origin");
+        check(&[behind_a_proxy], foreign);
+        check(&[behind_a_proxy, ("sec-fetch-site", "same-origin")], own);
     }
 
     #[test]
-    fn a_key_is_asked_for_and_compared_whole() {
-        let host = ("host", "ops.example.com");
-        check(&keyed(), &[host, ("authorization", "Bearer a-key-of-some-length")], "ok");
-        check(&keyed(), &[host], "key_required");
-        for wrong in ["Basic a-key-of-some-length", "bearer a-key-of-some-length"] {
-            check(&keyed(), &[host, ("authorization", wrong)], "key_required");
+    fn a_link_opens_a_session_with_its_rights() {
+        let mut trial = Trial::new(None);
+        for rights in [Rights::Read, Rights::All] {
+            let link = trial.link(rights);
+            assert_eq!(trial.admit(&link, OTHER), Err("token_invalid"), "a link is not a session");
+            let (session, given) = trial.exchange(&link, OTHER).expect("a session");
+            assert_eq!((given, trial.admit(&session, OTHER)), (rights, Ok(rights)));
+            assert_eq!(trial.exchange(&link, OTHER), Err("token_invalid"), "it works once");
+            assert_eq!(trial.exchange(&session, OTHER), Err("token_invalid"));
         }
-        for wrong in ["Bearer ", "Bearer a-key-of-some-lengt", "Bearer a-key-of-some-length2", "Bearer  x"] {
-            check(&keyed(), &[host, ("authorization", wrong)], "key_invalid");
-        }
+        let (late, session) = (trial.link(Rights::All), trial.session(Rights::All));
+        trial.wait(60_000);
+        assert_eq!(trial.exchange(&late, OTHER), Err("token_invalid"));
+        trial.wait(12 * 3_600_000 - 60_001);
+        assert_eq!(trial.admit(&session, OTHER), Ok(Rights::All));
+        trial.wait(1);
+        assert_eq!(trial.admit(&session, OTHER), Err("token_invalid"));
     }
 
     #[test]
-    fn beyond_loopback_a_key_is_required() {
-        for (is_on, is_local) in [(true, false), (false, true), (false, false)] {
-            let door = Door::new(&Console { is_on, key: None }, is_local);
-            assert!(door.closed().is_some());
-            check(&door, &[("host", "localhost")], "no_console");
+    fn the_key_is_compared_whole_and_opens_no_session() {
+        let trial = Trial::new(Some(KEY));
+        assert_eq!(trial.admit(KEY, OTHER), Ok(Rights::All));
+        assert_eq!(trial.exchange(KEY, OTHER), Err("token_invalid"));
+        for wrong in ["", "a-key-of-some-lengt", "a-key-of-some-length2", " x"] {
+            assert_eq!(trial.admit(wrong, OTHER), Err("token_invalid"), "{wrong:?}");
         }
+        assert_eq!(Trial::new(None).admit(KEY, OTHER), Err("token_invalid"));
     }
 
     #[test]
-    fn an_address_that_tries_keys_waits() {
-        let (door, mut tries) = (keyed(), Tries::default());
-        let (guesser, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut judge = |key: &str, from, now| {
-            let given = headers(&[(MARK, "1"), ("host", "x"), ("authorization", &format!("Bearer {key}"))]);
-            door.judge(&given, &mut tries, from, now).map_or_else(|refused| refused.code, |()| "ok")
-        };
-        assert!((0..10).all(|_| judge("wrong", guesser, 0) == "key_invalid"));
-        assert_eq!(judge("wrong", guesser, 0), "too_many_tries");
-        assert_eq!(judge("a-key-of-some-length", guesser, 9), "too_many_tries", "the key is not checked");
-        assert_eq!(judge("a-key-of-some-length", other, 9), "ok");
-        assert_eq!(judge("wrong", guesser, 10), "key_invalid");
-        assert_eq!(judge("wrong", guesser, 10), "too_many_tries");
-        assert_eq!(judge("a-key-of-some-length", guesser, 20), "ok");
-        assert_eq!(judge("wrong", guesser, 20), "key_invalid", "a right key does not count");
+    fn a_closed_console_has_no_sessions() {
+        let mut trial = Trial::new(Some(KEY));
+        let (link, session) = (trial.link(Rights::All), trial.session(Rights::All));
+        trial.door = Door::new(&Console { is_on: false, key: None });
+        assert!(trial.door.closed().is_some());
+        for token in [&session, KEY] {
+            assert_eq!(trial.admit(token, OTHER), Err("no_console"));
+        }
+        assert_eq!(trial.exchange(&link, OTHER), Err("no_console"));
+    }
+
+    #[test]
+    fn an_address_that_guesses_waits_and_sessions_go_on() {
+        let mut trial = Trial::new(Some(KEY));
+        let (link, session) = (trial.link(Rights::All), trial.session(Rights::Read));
+        assert!((0..5).all(|_| trial.admit("wrong", GUESSER) == Err("token_invalid")));
+        assert!((0..5).all(|_| trial.exchange("wrong", GUESSER) == Err("token_invalid")));
+        trial.wait(900);
+        assert_eq!(trial.admit("wrong", GUESSER), Err("too_many_tries"));
+        assert_eq!(trial.exchange("wrong", GUESSER), Err("too_many_tries"));
+        assert_eq!(trial.admit(KEY, GUESSER), Err("too_many_tries"), "a key can be guessed, so it is not checked");
+        assert_eq!(trial.admit(&session, GUESSER), Ok(Rights::Read));
+        assert!(trial.exchange(&link, GUESSER).is_ok());
+        assert_eq!(trial.admit(KEY, OTHER), Ok(Rights::All));
+        trial.wait(100);
+        assert_eq!(trial.admit("wrong", GUESSER), Err("token_invalid"));
+        assert_eq!(trial.admit("wrong", GUESSER), Err("too_many_tries"));
+        trial.wait(1000);
+        assert_eq!(trial.admit(KEY, GUESSER), Ok(Rights::All));
+        assert_eq!(trial.admit("wrong", GUESSER), Err("token_invalid"), "a right key does not count");
     }
 
     #[test]

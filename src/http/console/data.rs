@@ -9,6 +9,7 @@ use super::super::process::Process;
 use super::super::serving::Peer;
 use super::super::shards::Unavailable;
 use super::super::{Face, JSON, walk};
+use super::tokens::Rights;
 use crate::api::declare::Declaration;
 use crate::api::member::{Given, Member, Members, integer};
 use crate::api::operation::{Connection, Disconnect, columns, declaration};
@@ -17,8 +18,9 @@ use crate::api::{self, Command, Refusal, Reply};
 use crate::protocol::channel::{self, Channel};
 use crate::protocol::json::Reader;
 use crate::protocol::socket_id::SocketId;
+use axum::Extension;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -39,7 +41,11 @@ type Answer = Result<Value, Refused>;
 
 /// `GET /info`: values that rarely change. `origin` is the page's origin; the answer says whether the server would let it
 /// connect.
-pub async fn info(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
+pub async fn info(
+    State(face): State<Arc<Face>>,
+    Extension(rights): Extension<Rights>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let answer = async {
         let shards = face.numbers().await?.shards.len();
         let held = face.held();
@@ -52,7 +58,7 @@ pub async fn info(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> R
             "start_time_s": Process::now(face.started).start_time_s,
             "websocket": {"port": face.listen.port(), "is_tls": held.is_tls, "path": path, "may_connect": may_connect},
             "can_sign": held.keys.has_keys(),
-            "has_key": held.door.asks_for_key(),
+            "read_only": rights == Rights::Read,
         }))
     };
     respond(answer.await)
@@ -264,7 +270,7 @@ fn object(reply: &Reply) -> Map<String, Value> {
     }
 }
 
-/// The body of a request that declares JSON. Forms of other pages cannot declare it.
+/// The body of a request that declares JSON.
 async fn json_body(request: Request) -> Result<hyper::body::Bytes, Refused> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(JSON)) {
@@ -299,7 +305,8 @@ fn malformed(why: impl Into<Cow<'static, str>>) -> Refused {
     Refused::new(StatusCode::BAD_REQUEST, "malformed_request", why)
 }
 
-fn respond(answer: Answer) -> Response {
+/// The response with this answer.
+pub fn respond(answer: Answer) -> Response {
     match answer {
         Ok(value) => ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], value.to_string()).into_response(),
         Err(refused) => refused.into_response(),
@@ -339,9 +346,12 @@ impl IntoResponse for Refused {
         let Refused { status, code, error } = self;
         let body = json!({"code": code, "error": error}).to_string();
         let mut response = (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], body).into_response();
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        let more = match status {
+            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some((RETRY_AFTER, "1")),
+            _ => None,
+        };
+        response.headers_mut().extend(more.map(|(name, value)| (name, HeaderValue::from_static(value))));
         response
     }
 }

@@ -1,11 +1,12 @@
 //! The console: a page for people at `/console`, and its data at `/console/api/…`.
 //!
 //! The page consists of the files in `page/`, compiled in. It has no build step and loads nothing from other origins,
-//! which its policy enforces. It contains no secret and is served to every client. [`access`] decides who may use the
-//! data, and [`data`] answers.
+//! which its policy enforces. It contains no secret and is served to every client. [`tokens`] give access to the data,
+//! [`access`] judges requests, and [`data`] answers.
 
 pub mod access;
 pub mod data;
+pub mod tokens;
 
 use super::Face;
 use axum::Router;
@@ -18,7 +19,18 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+
+/// The URL of the console of a listener, for a browser on this machine.
+pub fn url(listener: SocketAddr) -> String {
+    let ip = match listener.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        named => named,
+    };
+    format!("http://{}/console", SocketAddr::new(ip, listener.port()))
+}
 
 /// The routes below `/console`.
 pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
@@ -33,7 +45,8 @@ pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
         .route("/sign", post(data::sign))
         .fallback(data::unknown)
         .method_not_allowed_fallback(data::wrong_method)
-        .layer(middleware::from_fn_with_state(face.clone(), access::admit));
+        .layer(middleware::from_fn_with_state(face.clone(), access::admit))
+        .route("/token", post(access::exchange).fallback(data::wrong_method));
     let page = Router::new()
         .route("/console", get(index))
         .route("/console/", get(to_index))
@@ -125,3 +138,18 @@ const GUARDS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_on_this_machine_can_open_the_url() {
+        let check = |listener: &str, expected| assert_eq!(url(listener.parse().expect("an address")), expected);
+        check("127.0.0.1:9001", "http://127.0.0.1:9001/console");
+        check("0.0.0.0:80", "http://127.0.0.1:80/console");
+        check("[::]:9001", "http://[::1]:9001/console");
+        check("[::1]:9001", "http://[::1]:9001/console");
+        check("10.0.0.7:9001", "http://10.0.0.7:9001/console");
+    }
+}

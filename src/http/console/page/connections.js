@@ -55,7 +55,7 @@ function row(connection) {
     open.setAttribute("aria-expanded", String(!details.hidden));
     if (!details.hidden) tell(socket_id, details.firstChild);
   });
-  const end = h("button", { type: "button", class: "danger", "aria-label": `Disconnect ${socket_id}` }, "Disconnect");
+  const end = h("button", { type: "button", class: "danger writes", "aria-label": `Disconnect ${socket_id}` }, "Disconnect");
   const line = h(
     "tr",
     {},

@@ -136,7 +136,8 @@ async function subscribe(channel) {
   if (channel === "" || socketId === null) return;
   const data = { channel };
   const signer = socketId;
-  if (channel.startsWith("private-") && byId("debug-subscribe").elements.sign.checked) {
+  const maySign = !document.documentElement.classList.contains("read-only");
+  if (channel.startsWith("private-") && maySign && byId("debug-subscribe").elements.sign.checked) {
     try {
       data.auth = (await post("sign", { socket_id: signer, channel })).auth;
     } catch (error) {

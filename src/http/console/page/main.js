@@ -1,16 +1,18 @@
-// The page: colours, views, the key, and the polling of numbers every second.
+// The page: colours, views, access, and the polling of numbers every second.
 
-import { Refused, door, get } from "./api.js";
+import { Refused, begin, door, get } from "./api.js";
 import * as busiest from "./busiest.js";
 import * as channels from "./channels.js";
 import * as connections from "./connections.js";
 import * as debug from "./debug.js";
-import { byId } from "./dom.js";
+import { byId, show } from "./dom.js";
 import * as overview from "./overview.js";
 
 const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
 const THEME = "corecast-console-theme";
 const POLL_MS = 1_000;
+/** Whether the values that rarely change are known. */
+let isKnown = false;
 
 function start() {
   byId("host").textContent = location.host;
@@ -21,8 +23,15 @@ function start() {
     colours(next);
   });
   colours(localStorage.getItem(THEME));
-  door.ask = askForKey;
-  // Escape must not close the dialog: the page behind it needs the key.
+  door.ask = ask;
+  door.entered = () => (isKnown = false);
+  const link = linkIn(location.hash);
+  if (link !== null) {
+    // The history keeps no token.
+    history.replaceState(null, "", location.pathname + location.search);
+    begin(link);
+  }
+  // Escape must not close the dialog: the page behind it needs a token.
   byId("login").addEventListener("cancel", (event) => event.preventDefault());
   overview.start();
   busiest.start();
@@ -52,8 +61,15 @@ const VIEWS = {
   debug: () => {},
 };
 
+/** The token of the link in this text. */
+function linkIn(text) {
+  return /#token=([0-9a-f]+)/.exec(text)?.[1] ?? null;
+}
+
 /** Shows the view that the address names. */
 function go() {
+  // Another link was opened in this tab.
+  if (linkIn(location.hash) !== null) return location.reload();
   const wanted = location.hash.slice(1);
   const name = Object.hasOwn(VIEWS, wanted) ? wanted : "overview";
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== name;
@@ -72,16 +88,17 @@ function watch(channel) {
 
 /** Polls the numbers while the page is open. Values that rarely change are requested when the server becomes reachable. */
 async function poll() {
-  let isKnown = false;
   for (;;) {
     try {
       if (!isKnown) {
         const info = await get("info", { origin: location.origin });
+        isKnown = true;
+        document.documentElement.classList.toggle("read-only", info.read_only);
+        show(byId("rights"), info.read_only);
         byId("server").dataset.version = `corecast ${info.version}`;
         debug.propose(info.websocket);
       }
       overview.take(await get("stats"));
-      isKnown = true;
       status("live", "live");
     } catch (error) {
       isKnown = false;
@@ -99,12 +116,12 @@ function status(state, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Opens the dialog; resolves to the text that was typed. */
-function askForKey(wrong) {
+/** Opens the dialog; resolves to what was typed: a link, or a key. */
+function ask(wrong) {
   const dialog = byId("login");
   const form = dialog.querySelector("form");
   dialog.querySelector(".wrong").textContent = wrong;
-  status("lost", "key needed");
+  status("lost", "no access");
   form.elements.key.value = "";
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
@@ -112,10 +129,11 @@ function askForKey(wrong) {
       "submit",
       (event) => {
         event.preventDefault();
-        // Characters that a header cannot hold become "?". They cannot be part of the key either.
-        const key = form.elements.key.value.trim().replace(/[^\x21-\x7e]/g, "?");
+        const text = form.elements.key.value.trim();
         dialog.close();
-        resolve(key);
+        const link = linkIn(text);
+        // Characters that a header cannot hold become "?". They cannot be part of the key either.
+        resolve(link === null ? { key: text.replace(/[^\x21-\x7e]/g, "?") } : { link });
       },
       { once: true },
     );
