@@ -25,7 +25,10 @@ pub fn check(data: &[u8]) {
                 assert!(is_proxied || forwarded_for.is_none(), "an untrusted X-Forwarded-For is used");
                 (Some((*request_len, *endpoint, *forwarded_for)), None)
             }
-            Upgrade::Refused(refusal) => (None, Some(refusal.why)),
+            Upgrade::Refused { refusal, forwarded_for } => {
+                assert!(is_proxied || forwarded_for.is_none(), "an untrusted X-Forwarded-For is used");
+                (None, Some((refusal.why, *forwarded_for)))
+            }
         };
         (accepted, refused, response)
     };

@@ -3,6 +3,7 @@
 //! Every proxy appends the address that connected to it, but clients may send the header too. So it is read from the
 //! right, and only as far as each hop is trusted. A peer that is not trusted may have written anything further left.
 
+use memchr::memchr;
 use std::net::{IpAddr, SocketAddr};
 
 /// The address that a request came from: the right-most untrusted one, or the left-most one if all are trusted. `None`:
@@ -21,6 +22,16 @@ pub fn client<'a>(
         }
     }
     client
+}
+
+/// As [`client`], for the head of a request, which need not be valid. Its lines are those that an HTTP parser finds.
+pub fn client_of_head(head: &[u8], is_trusted: impl Fn(IpAddr) -> bool) -> Option<SocketAddr> {
+    let lines = head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let values = lines.skip(1).take_while(|line| !line.is_empty()).filter_map(|line| {
+        let (name, value) = line.split_at(memchr(b':', line)?);
+        name.eq_ignore_ascii_case(b"x-forwarded-for").then_some(&value[1..])
+    });
+    client(values.collect::<Vec<_>>().into_iter(), is_trusted)
 }
 
 /// Reads an address as proxies write it: bare or in brackets, with or without a port.

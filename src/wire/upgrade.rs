@@ -15,6 +15,7 @@ use refusal::{
     PATH_NOT_SERVED, TOO_LARGE, TOO_MANY_HEADERS, WEBSOCKET_VERSION,
 };
 use std::net::SocketAddr;
+use std::ops::Range;
 use tungstenite::{
     Error,
     error::{CapacityError, ProtocolError},
@@ -37,7 +38,12 @@ pub enum Upgrade {
         forwarded_for: Option<SocketAddr>,
     },
     /// Refused: send the response in `out`, then close the connection.
-    Refused(&'static Refusal),
+    Refused {
+        /// What was wrong.
+        refusal: &'static Refusal,
+        /// As above. `None` also if the end of the request has not come.
+        forwarded_for: Option<SocketAddr>,
+    },
 }
 
 /// Reads an upgrade request from `input` (everything received so far) and appends the whole HTTP response to `out`.
@@ -46,30 +52,29 @@ pub enum Upgrade {
 /// RFC 6455 §4.2. Extensions and sub-protocols that a client offers are not negotiated. A call does not parse an
 /// incomplete request, but only searches for the empty line that ends it. So a client may send byte by byte.
 pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, date: HttpDate, out: &mut Vec<u8>) -> Upgrade {
-    match read(input, access, is_proxied) {
-        Ok(None) => Upgrade::Partial,
-        Ok(Some(Accepted { request_len, endpoint, accept_key, forwarded_for })) => {
+    let (head, judged) = match find_head(input, access.request_bytes_max) {
+        Ok(None) => return Upgrade::Partial,
+        Ok(Some(head)) => (head.clone(), judge(&input[head], access)),
+        Err(refusal) => (0..0, Err(refusal)),
+    };
+    let trusts = |address| access.trusts(address);
+    let forwarded_for = if is_proxied { forwarded::client_of_head(&input[head.clone()], trusts) } else { None };
+    match judged {
+        Ok((endpoint, accept_key)) => {
             out.extend_from_slice(SWITCHING_PROTOCOLS);
             out.extend_from_slice(accept_key.as_bytes());
             out.extend_from_slice(b"\r\n\r\n");
-            Upgrade::Accepted { request_len, endpoint, forwarded_for }
+            Upgrade::Accepted { request_len: head.end, endpoint, forwarded_for }
         }
         Err(refusal) => {
-            refusal.respond(out, access, date, !input.starts_with(b"HEAD "));
-            Upgrade::Refused(refusal)
+            refusal.respond(input, out, access, date);
+            Upgrade::Refused { refusal, forwarded_for }
         }
     }
 }
 
-struct Accepted {
-    request_len: usize,
-    endpoint: Endpoint,
-    accept_key: String,
-    forwarded_for: Option<SocketAddr>,
-}
-
-fn read(input: &[u8], access: &Access, is_proxied: bool) -> Result<Option<Accepted>, &'static Refusal> {
-    let limit = access.request_bytes_max;
+/// Where the head of the request is, from the request line to the empty line; `None`: it is incomplete.
+fn find_head(input: &[u8], limit: usize) -> Result<Option<Range<usize>>, &'static Refusal> {
     let within_limit = &input[..input.len().min(limit)];
     // RFC 9112 §2.2: empty lines before the request line are ignored.
     let mut request = within_limit;
@@ -80,18 +85,19 @@ fn read(input: &[u8], access: &Access, is_proxied: bool) -> Result<Option<Accept
     if request.first().is_some_and(|&first| first != b'\r' && !first.is_ascii_alphabetic()) {
         return Err(&MALFORMED);
     }
-    let Some(last_line_end) = memmem::find(request, b"\r\n\r\n") else {
-        return if within_limit.len() < limit { Ok(None) } else { Err(&TOO_LARGE) };
-    };
     let skipped = within_limit.len() - request.len();
-    match Request::try_parse(&request[..last_line_end + 4]) {
+    match memmem::find(request, b"\r\n\r\n") {
+        Some(last_line_end) => Ok(Some(skipped..skipped + last_line_end + 4)),
+        None if within_limit.len() < limit => Ok(None),
+        None => Err(&TOO_LARGE),
+    }
+}
+
+fn judge(head: &[u8], access: &Access) -> Result<(Endpoint, String), &'static Refusal> {
+    match Request::try_parse(head) {
         // The parser accepts a bare line feed as the end of a line, so it may find an earlier end of the request.
-        Ok(Some((request_len, _))) if request_len < last_line_end + 4 => Err(&MALFORMED),
-        Ok(Some((request_len, request))) => {
-            let (endpoint, accept_key) = check(&request, access)?;
-            let forwarded_for = if is_proxied { forwarded_for(request.headers(), access) } else { None };
-            Ok(Some(Accepted { request_len: skipped + request_len, endpoint, accept_key, forwarded_for }))
-        }
+        Ok(Some((request_len, _))) if request_len < head.len() => Err(&MALFORMED),
+        Ok(Some((_, request))) => check(&request, access),
         Ok(None) => Err(&MALFORMED),
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => Err(&METHOD_NOT_GET),
         Err(Error::Protocol(ProtocolError::WrongHttpVersion)) => Err(&HTTP_VERSION),

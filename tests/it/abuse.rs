@@ -11,6 +11,8 @@ for_shards!(
     connections_of_an_address_are_limited,
     places_are_given_back_however_connections_end,
     proxies_report_where_a_connection_comes_from,
+    refused_requests_are_those_of_the_client_behind_the_proxy,
+    requests_beyond_the_rate_are_answered_429,
     subscribes_beyond_the_rate_are_refused,
     all_subscriptions_may_be_made_at_once,
 );
@@ -227,6 +229,61 @@ fn proxies_report_where_a_connection_comes_from(shards: usize) {
         if source == "X-Forwarded-For" {
             assert_eq!(status(&server, &request), "429", "{headers}");
         }
+    }
+}
+
+/// A refused request counts as one of the client that the proxy names: in the log, in the live tap, and in the rate of its address.
+fn refused_requests_are_those_of_the_client_behind_the_proxy(shards: usize) {
+    let server = Server::options(shards)
+        .arg("--log", "debug")
+        .arg("--trust-proxy", "127.0.0.1")
+        .arg("--path", "/live")
+        .arg("--max-upgrades-per-address", 1)
+        .start();
+    let mut tail = Admin::connect(&server);
+    tail.ok(json!({"id": 1, "command": "tail", "events": ["refuse"]}));
+    let from = |path: &str, client: &str| status(&server, &request(path, &format!("X-Forwarded-For: {client}\r\n")));
+    // Ten may come at once, and one more a second.
+    let statuses = std::iter::repeat_with(|| from("/other", "203.0.113.7")).take(1000);
+    let unlimited: Vec<String> = statuses.take_while(|status| status != "429").collect();
+    assert!(unlimited.len() >= 10 && unlimited.iter().all(|status| status == "404"), "{unlimited:?}");
+    // The sightings of different shards have no order.
+    let mut seen: Vec<Value> = Vec::new();
+    for _ in 0..=unlimited.len() {
+        let sighting: Value = serde_json::from_str(&tail.line()).expect("JSON");
+        assert!(sighting["address"].as_str().is_some_and(|it| it.starts_with("203.0.113.7")), "{sighting}");
+        seen.push(sighting["why"].clone());
+    }
+    let of = |why: &str| seen.iter().filter(|seen| *seen == why).count();
+    assert_eq!((of("path_not_served"), of("address_upgrades")), (unlimited.len(), 1), "{seen:?}");
+    let refused = |line: &str| line.contains("upgrade refused") && line.contains("why=\"address_upgrades\"");
+    eventually("the log has the refusal", || server.stderr().lines().any(refused));
+    let logged = server.stderr();
+    let mut lines = logged.lines().filter(|line| line.contains("upgrade refused"));
+    assert!(lines.all(|line| line.contains("address=\"203.0.113.7\" source=\"X-Forwarded-For\"")), "{logged}");
+    assert_eq!(from("/live", "203.0.113.8"), "101", "other clients of the proxy are not limited");
+    eventually("no address is counted any more", || stats(&mut Admin::connect(&server))["addresses"] == 0);
+}
+
+/// A client beyond its rate learns nothing but that, whatever it asks for.
+fn requests_beyond_the_rate_are_answered_429(shards: usize) {
+    let server = Server::options(shards)
+        .arg("--path", "/live")
+        .arg("--max-upgrades-per-address", 1)
+        .arg("--max-connections-per-address", 0)
+        .start();
+    let ask = |request: &str| {
+        let mut client = RawClient::tcp_from(&server, [127, 0, 0, 2]);
+        client.write(request.as_bytes());
+        String::from_utf8(client.rest()).expect("a text")
+    };
+    // Ten may come at once. The next second has one more, at most.
+    (0..10).for_each(|_| assert!(ask(&request("/other", "")).starts_with("HTTP/1.1 404 ")));
+    for request in [request("/other", ""), "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n".into(), "\u{16}\u{3}\u{1}".into()] {
+        let mut answers = std::iter::repeat_with(|| ask(&request)).take(1000);
+        let answer = answers.find(|answer| answer.starts_with("HTTP/1.1 429 ")).expect("a refusal");
+        let body = answer.split_once("\r\n\r\n").expect("a head").1;
+        assert_eq!(body.is_empty(), request.starts_with("HEAD"), "{answer}");
     }
 }
 

@@ -117,18 +117,20 @@ impl Clients {
                 &mut response,
             ),
         };
-        if let (Upgrade::Accepted { forwarded_for, .. }, Stage::BehindRequest) = (&upgrade, stage) {
+        if let Upgrade::Accepted { forwarded_for, .. } | Upgrade::Refused { forwarded_for, .. } = &upgrade
+            && stage == Stage::BehindRequest
+        {
             self.forwarded(slot, *forwarded_for, hub);
         }
         match (upgrade, self.admission.stage(slot)) {
-            (Upgrade::Partial, _) | (Upgrade::Accepted { .. }, Stage::Asked) => {
+            (Upgrade::Partial, _) | (_, Stage::Asked) => {
                 let request = if earlier > 0 { request } else { bytes.to_vec() };
                 self.connections[slot].aside.get_or_insert_default().request = request;
             }
-            (Upgrade::Accepted { .. }, Stage::Refused(excess)) => {
+            (_, Stage::Refused(excess)) => {
                 let (refusal, reason) = too_many(excess, &self.live.limits);
                 response.clear();
-                refusal.respond(&mut response, &self.live.access, SystemTime::now().into(), true);
+                refusal.respond(input, &mut response, &self.live.access, SystemTime::now().into());
                 self.refuse(slot, refusal, &response, reason, hub);
             }
             (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
@@ -142,7 +144,7 @@ impl Clients {
                     self.heard(slot, rest, hub);
                 }
             }
-            (Upgrade::Refused(refusal), _) => {
+            (Upgrade::Refused { refusal, .. }, _) => {
                 self.refuse(slot, refusal, &response, CloseReason::UpgradeRefused, hub);
             }
         }
@@ -187,7 +189,7 @@ impl Clients {
         }
     }
 
-    /// A valid request came from a trusted proxy, with or without the address of its client.
+    /// A request came from a trusted proxy, with or without the address of its client.
     fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
         self.admission.set_stage(slot, Stage::None);
         if let Some(address) = forwarded_for {

@@ -16,9 +16,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Appends the response.
+    /// Appends the response to a request, which may be incomplete.
     #[cold]
-    pub fn respond(&self, out: &mut Vec<u8>, access: &Access, date: HttpDate, with_text: bool) {
+    pub fn respond(&self, request: &[u8], out: &mut Vec<u8>, access: &Access, date: HttpDate) {
         let Refusal { status, headers, text, .. } = self;
         let text = text.replace("{limit}", &access.request_bytes_max.to_string());
         let connection = if headers.contains("Upgrade: ") { "close, Upgrade" } else { "close" };
@@ -34,7 +34,7 @@ impl Refusal {
         );
         out.extend_from_slice(head.as_bytes());
         // The response to HEAD gives the length of the body, but has no body.
-        if with_text {
+        if !request.starts_with(b"HEAD ") {
             out.extend_from_slice(text.as_bytes());
         }
     }

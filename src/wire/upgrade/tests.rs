@@ -61,7 +61,7 @@ fn check_refused(request: impl AsRef<[u8]>, refusal: &Refusal) {
     let mut out = Vec::new();
     let access = access(&["/live", "/"], &["http://example.com"]);
     match upgrade(request.as_ref(), &access, false, date(), &mut out) {
-        Upgrade::Refused(found) => assert_eq!(found.why, refusal.why),
+        Upgrade::Refused { refusal: found, .. } => assert_eq!(found.why, refusal.why),
         other => panic!("{other:?}"),
     }
     let response = String::from_utf8(out).unwrap();
@@ -147,21 +147,38 @@ fn browsers_connect_from_allowed_origins() {
 #[test]
 fn trusted_proxies_name_the_client() {
     #[track_caller]
-    fn check(headers: &str, is_proxied: bool, expected: Option<&str>) {
-        let access = Access { trusted: vec!["10.0.0.0/8".parse().expect("a network")], ..Access::default() };
-        let request = with("Origin: http://example.com\r\n", headers);
-        match upgrade(request.as_bytes(), &access, is_proxied, date(), &mut Vec::new()) {
-            Upgrade::Accepted { forwarded_for, .. } => {
-                assert_eq!(forwarded_for.map(|it| it.ip().to_string()).as_deref(), expected, "{headers}");
-            }
-            other => panic!("{other:?}"),
-        }
+    fn check(request: &str, is_proxied: bool, expected: Option<&str>) {
+        let access = Access { trusted: vec!["10.0.0.0/8".parse().expect("a network")], ..access(&["/live"], &[]) };
+        let (Upgrade::Accepted { forwarded_for, .. } | Upgrade::Refused { forwarded_for, .. }) =
+            upgrade(request.as_bytes(), &access, is_proxied, date(), &mut Vec::new())
+        else {
+            panic!("{request} is not complete");
+        };
+        assert_eq!(forwarded_for.map(|it| it.ip().to_string()).as_deref(), expected, "{request}");
     }
-    check("X-Forwarded-For: 203.0.113.7\r\n", true, Some("203.0.113.7"));
-    check("X-Forwarded-For: 203.0.113.7\r\n", false, None);
-    check("x-forwarded-for: 6.6.6.6\r\nX-FORWARDED-FOR: 203.0.113.7, 10.1.1.1\r\n", true, Some("203.0.113.7"));
-    check("X-Forwarded-For: not-an-address\r\n", true, None);
-    check("", true, None);
+    let with_headers = |headers: &str| with("Origin: http://example.com\r\n", headers);
+    let named = with_headers("X-Forwarded-For: 203.0.113.7\r\n");
+    check(&named, true, Some("203.0.113.7"));
+    check(&named, false, None);
+    let twice = "x-forwarded-for: 6.6.6.6\r\nX-FORWARDED-FOR:203.0.113.7, 10.1.1.1\r\n";
+    check(&with_headers(twice), true, Some("203.0.113.7"));
+    check(&with_headers("X-Forwarded-For: not-an-address\r\n"), true, None);
+    check(&with_headers(""), true, None);
+    // Whatever the request is refused for.
+    for (part, wrong) in [
+        ("/live", "/other"),
+        ("GET", "POST"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        ("Host: ", "Bad Header: "),
+        ("Host: ", &"A: b\r\n".repeat(125)),
+    ] {
+        check(&named.replacen(part, wrong, 1), true, Some("203.0.113.7"));
+        check(&named.replacen(part, wrong, 1), false, None);
+    }
+    // A proxy may have named another client in the part that has not come.
+    check(&named.replacen("Host: ", &format!("A: {}\r\n", "x".repeat(REQUEST_BYTES_MAX)), 1), true, None);
+    // What follows the head does not count, whichever way its lines end.
+    check("GET /live HTTP/1.1\n\nX-Forwarded-For: 6.6.6.6\r\n\r\n", true, None);
 }
 
 #[test]
