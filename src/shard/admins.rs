@@ -323,7 +323,14 @@ impl Admin {
         self.lines(serving, hub, clients);
         while self.is_unread && self.is_served(serving, hub) {
             match self.socket.read(buffer) {
-                Ok(0) => (self.is_unread, self.is_eof) = (false, true),
+                Ok(0) => {
+                    (self.is_unread, self.is_eof) = (false, true);
+                    // The last line may lack its newline.
+                    if self.input.last().is_some_and(|&byte| byte != b'\n') {
+                        self.input.push(b'\n');
+                        self.lines(serving, hub, clients);
+                    }
+                }
                 Ok(n) => {
                     // After a short read the poll reports further bytes. An end of the stream behind these bytes is already
                     // reported.

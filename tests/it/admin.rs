@@ -42,7 +42,7 @@ for_shards!(
     bad_lines_are_answered_and_the_next_is_read,
     lines_split_anywhere,
     a_line_beyond_the_limit_closes,
-    an_end_that_comes_together_with_half_a_line_is_noticed,
+    a_last_line_without_its_newline_is_answered,
     requests_of_several_connections_do_not_mix,
     ten_thousand_pipelined_publishes,
     only_the_owner_may_connect,
@@ -960,7 +960,8 @@ fn a_line_beyond_the_limit_closes(shards: usize) {
     assert_eq!(other.ask(r#"{"id":4,"command":"ping"}"#), r#"{"id":4,"ok":true}"#);
 }
 
-fn an_end_that_comes_together_with_half_a_line_is_noticed(shards: usize) {
+/// Whether the end comes with the line or after it, and however many requests wait before it.
+fn a_last_line_without_its_newline_is_answered(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
     admin.ok(json!({"id": 1, "command": "ping"}));
@@ -969,6 +970,29 @@ fn an_end_that_comes_together_with_half_a_line_is_noticed(shards: usize) {
     admin.write(r#"{"id":2,"command":"ping"}"#);
     admin.shut();
     server.signal(Signal::CONT);
+    assert_eq!(admin.line(), r#"{"id":2,"ok":true}"#);
+    assert_eq!(admin.try_line(), None);
+
+    let mut admin = Admin::connect(&server);
+    admin.write("{\"id\":1,\"command\":\"ping\"}\n{\"id\":2,\"command\":\"ping\"}\r");
+    assert_eq!(admin.line(), r#"{"id":1,"ok":true}"#);
+    admin.shut();
+    assert_eq!(admin.line(), r#"{"id":2,"ok":true}"#);
+    assert_eq!(admin.try_line(), None);
+
+    let mut admin = Admin::connect(&server);
+    let publish = |id: usize| format!(r#"{{"id":{id},"command":"publish","channel":"c{id}","event":"e"}}"#);
+    let lines: Vec<String> = (0..2000).map(publish).collect();
+    admin.write(lines.join("\n"));
+    admin.shut();
+    (0..2000).for_each(|id| assert_eq!(admin.line(), format!(r#"{{"id":{id},"ok":true,"subscribers":0}}"#)));
+    assert_eq!(admin.try_line(), None);
+
+    let mut admin = Admin::connect(&server);
+    let cut = &publish(1)[..40];
+    admin.write(cut);
+    admin.shut();
+    assert_refused(cut, &admin.line(), json!(null), "malformed_request");
     assert_eq!(admin.try_line(), None);
 }
 
