@@ -278,7 +278,7 @@ impl fmt::Display for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::operation::{self, Channels, Shed, Tail};
+    use crate::api::operation::{self, Channels, Disconnect, Shed, Tail};
     use crate::api::{By, Share};
     use std::os::unix::net::UnixListener;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -334,6 +334,7 @@ mod tests {
             event: "e".into(),
             data: data.map(|text| super::data(text).expect("JSON")),
             exclude: exclude.map(Box::from),
+            ..Draft::default()
         }
     }
 
@@ -354,17 +355,14 @@ mod tests {
             &publish(&["a", "b"], Some(" {\"x\":\n1.50} "), Some("1.2")),
             r#"{"command":"publish","channels":["a","b"],"event":"e","data":{"x": 1.50},"exclude":"1.2"}"#,
         );
-        check(&publish(&["a"], None, None), r#"{"command":"publish","channels":["a"],"event":"e"}"#);
-        check(
-            &publish(&["a"], Some("null"), None),
-            r#"{"command":"publish","channels":["a"],"event":"e","data":null}"#,
-        );
+        check(&publish(&["a"], None, None), r#"{"command":"publish","channel":"a","event":"e"}"#);
+        check(&publish(&["a"], Some("null"), None), r#"{"command":"publish","channel":"a","event":"e","data":null}"#);
         let check = |request: Request, expected| check(&request, expected);
         let channels = Channels { prefix: Some("us\"er:".into()), limit: Some(5), after: Some("c".into()) };
         check(channels.into(), r#"{"command":"channels","prefix":"us\"er:","limit":5,"after":"c"}"#);
         check(operation::Connections::default().into(), r#"{"command":"connections"}"#);
         check(
-            operation::Disconnect { socket_id: "1.2".into(), code: Some(4001), reason: None }.into(),
+            Disconnect { socket_id: Some("1.2".into()), code: Some(4001), ..Disconnect::default() }.into(),
             r#"{"command":"disconnect","socket_id":"1.2","code":4001}"#,
         );
         check(operation::Stats {}.into(), r#"{"command":"stats"}"#);

@@ -46,7 +46,7 @@ macro_rules! operations {
         impl Request {
             /// Reads the members of the operation with this name. Does not check for unknown members.
             #[allow(unused_variables, reason = "some operations have no members")]
-            pub fn read(name: &str, members: &impl Members) -> Result<Request, Refusal> {
+            pub fn read(name: &str, members: &impl Source) -> Result<Request, Refusal> {
                 match name {
                     $($name => Ok(Request::$Operation($Operation {
                         $($member: $read(Member::of(stringify!($member), members) $(, $argument)*)?,)*

@@ -19,9 +19,9 @@ pub enum Given<'a> {
     Texts(Vec<Option<Cow<'a, str>>>),
     /// `true` or `false`.
     Flag(bool),
-    /// A value of any type, as JSON.
-    Json(&'a str),
-    /// A value of another type.
+    /// A value of any type, as JSON. Entry points use it for objects and `null`.
+    Json(Cow<'a, str>),
+    /// A string that is not Unicode.
     Other,
 }
 
@@ -44,8 +44,13 @@ impl<'a> Member<'a> {
     }
 }
 
-impl Member<'_> {
-    fn must_be(&self, what: impl Display) -> Refusal {
+impl<'a> Member<'a> {
+    /// The value that was given.
+    pub(super) fn given(&self) -> Option<&Given<'a>> {
+        self.given.as_ref()
+    }
+
+    pub(super) fn must_be(&self, what: impl Display) -> Refusal {
         Refusal::malformed(format!("{} must be {what}", self.name))
     }
 }

@@ -1,11 +1,12 @@
 //! The operations: name, help line and members of each, which shard answers it, and what it answers.
 
 use super::declare::{Column, Declaration, operations, rows};
-use super::member::{Given, Member, Members, Written};
+use super::history::{Cursor, HistoryPage, MESSAGES_MAX, Since, cursor, since};
+use super::member::{Given, Member, Members as Source, Written};
 use super::member::{flag, integer, required, short_text, text, word, words};
-use super::publish::{PUBLISH, Publish};
+use super::publish::{PUBLISH, Publish, Published, user};
 use super::refusal::Refusal;
-use super::value::{By, Operation, Share, address, hexadecimal};
+use super::value::{By, Operation, Share, address, hexadecimal, optional_json};
 use crate::config::Difference;
 use crate::metrics;
 use crate::protocol::socket_id::SocketId;
@@ -40,6 +41,26 @@ operations! {
         after: Option<Box<str>> = text(),
     }
 
+    /// Read the messages that a channel keeps
+    "history" History {
+        /// Name of the channel.
+        channel: Box<str> = required(),
+        /// Only messages after this position.
+        since: Option<Since> = since(),
+        /// Messages of the reply; 0: none, only the channel's position.
+        limit: Option<usize> = integer(0..=MESSAGES_MAX),
+        /// Newest first.
+        reverse: bool = flag(),
+        /// The `next` of the previous page.
+        after: Option<Cursor> = cursor(),
+    }
+
+    /// List the members of a presence channel
+    "members" Members {
+        /// Name of the channel.
+        channel: Box<str> = required(),
+    }
+
     /// List the client connections
     "connections" Connections {
         /// Entries of the reply.
@@ -54,10 +75,12 @@ operations! {
         socket_id: Box<str> = required(),
     }
 
-    /// Close one connection
+    /// Close one connection, or all connections of a user
     "disconnect" Disconnect {
         /// The connection, in either spelling.
-        socket_id: Box<str> = required(),
+        socket_id: Option<Box<str>> = text(),
+        /// Or the user, by id.
+        user: Option<Box<str>> = user(),
         /// Close code.
         code: Option<u16> = integer(4000..=4999),
         /// Text for the close frame.
@@ -154,6 +177,8 @@ pub enum Route<'a> {
     Owner(&'a str),
     /// The shard of the connection with this socket_id.
     Connection(&'a str),
+    /// The shard that owns the channel of the user with this id.
+    User(&'a str),
     /// Each shard in turn, from the end of the previous page on, until the page is full.
     Pages {
         /// Entries of the page.
@@ -178,10 +203,13 @@ impl Request {
     pub fn route(&self) -> Result<Route<'_>, Refusal> {
         Ok(match self {
             Request::Ping(_) => Route::Here,
-            Request::Channel(Channel { channel }) => Route::Owner(channel),
-            Request::Connection(Connection { socket_id })
-            | Request::Disconnect(Disconnect { socket_id, .. })
-            | Request::Unsubscribe(Unsubscribe { socket_id, .. }) => Route::Connection(socket_id),
+            Request::Channel(Channel { channel })
+            | Request::History(History { channel, .. })
+            | Request::Members(Members { channel }) => Route::Owner(channel),
+            Request::Disconnect(disconnect) => disconnect.route()?,
+            Request::Connection(Connection { socket_id }) | Request::Unsubscribe(Unsubscribe { socket_id, .. }) => {
+                Route::Connection(socket_id)
+            }
             Request::Subscribers(Subscribers { channel, limit, after }) => {
                 protocol::channel::Channel::parse(channel).ok_or(Refusal::InvalidChannel)?;
                 Route::Pages { limit: *limit, after: after.as_deref() }
@@ -205,6 +233,17 @@ impl Request {
                 Route::Server(Operation::ConsoleToken { read_only: *read_only })
             }
         })
+    }
+}
+
+impl Disconnect {
+    fn route(&self) -> Result<Route<'_>, Refusal> {
+        match (&self.socket_id, &self.user) {
+            (Some(socket_id), None) => Ok(Route::Connection(socket_id)),
+            (None, Some(user)) => Ok(Route::User(user)),
+            (Some(_), Some(_)) => Err(Refusal::malformed("socket_id and user are both given")),
+            (None, None) => Err(Refusal::MissingMember("socket_id")),
+        }
     }
 }
 
@@ -241,8 +280,8 @@ pub fn declaration(name: &str) -> Result<&'static Declaration, Refusal> {
 pub enum Reply {
     /// The operation is done. No content.
     Done {},
-    /// To `publish`: the number of subscribers.
-    Published { subscribers: u64 },
+    /// To `publish`.
+    Published(Published),
     /// To an operation that lists: one page.
     Page {
         #[serde(flatten)]
@@ -253,6 +292,12 @@ pub enum Reply {
     },
     /// To `channel`.
     Channel(ChannelCount),
+    /// To `history`.
+    History(Box<HistoryPage>),
+    /// To `members`: the number of users, in order of joining.
+    Members { count: u64, members: Vec<PresentUser> },
+    /// To `disconnect` of a user: the number of its connections.
+    Disconnected { connections: u64 },
     /// To `connection`.
     Connection {
         #[serde(flatten)]
@@ -320,6 +365,18 @@ rows! {
     })
 }
 
+/// A member of a presence channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PresentUser {
+    /// The user's id.
+    pub user_id: Box<str>,
+    /// Raw JSON of its first connection's `user_info`.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_json")]
+    pub user_info: Option<Box<str>>,
+    /// Its connections that are subscribed to the channel.
+    pub connections: u64,
+}
+
 /// A channel among the busiest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BusyChannel {
@@ -379,6 +436,23 @@ mod tests {
         assert_eq!(route(Some(20), None), Ok((Share::Percent(20), OVER_MS_DEFAULT)));
         assert_eq!(route(None, Some(7)), Ok((Share::Count(7), OVER_MS_DEFAULT)));
         assert_eq!(route(Some(1), Some(1)), Err("malformed_request"));
+        assert_eq!(route(None, None), Err("missing_member"));
+    }
+
+    #[test]
+    fn a_disconnect_names_a_connection_or_a_user() {
+        let route = |socket_id: Option<&str>, user: Option<&str>| {
+            let (socket_id, user) = (socket_id.map(Box::from), user.map(Box::from));
+            let request = Request::Disconnect(Disconnect { socket_id, user, ..Disconnect::default() });
+            match request.route() {
+                Ok(Route::Connection(id) | Route::User(id)) => Ok(id.to_owned()),
+                Ok(route) => panic!("{route:?}"),
+                Err(refusal) => Err(refusal.code()),
+            }
+        };
+        assert_eq!(route(Some("1.2"), None), Ok("1.2".into()));
+        assert_eq!(route(None, Some("12")), Ok("12".into()));
+        assert_eq!(route(Some("1.2"), Some("12")), Err("malformed_request"));
         assert_eq!(route(None, None), Err("missing_member"));
     }
 

@@ -33,6 +33,15 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// An element of a list is wrong.
+    Element {
+        /// The member that holds the list.
+        list: &'static str,
+        /// Index of the element.
+        index: usize,
+        /// What is wrong with it.
+        why: Box<Refusal>,
+    },
     /// What is wrong with a configuration that was to be reloaded.
     InvalidConfiguration(Box<str>),
     /// The server is going down.
@@ -43,6 +52,16 @@ impl Refusal {
     /// A malformed request.
     pub fn malformed(why: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal::MalformedRequest(why.into())
+    }
+
+    /// The same refusal for an element of a list; the text names the element.
+    pub fn within(self, list: &'static str, index: usize) -> Refusal {
+        Refusal::Element { list, index, why: Box::new(self) }
+    }
+
+    /// Whether the request is over a limit.
+    pub fn is_too_large(&self) -> bool {
+        self.code() == "too_large"
     }
 
     /// A member that the operation does not have. Names the member with the most similar spelling. `common`: members
@@ -69,6 +88,7 @@ impl Refusal {
             Refusal::NotFound(_) => "not_found",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::TooMany { .. } => "too_many",
+            Refusal::Element { why, .. } => why.code(),
             Refusal::InvalidConfiguration(_) => "invalid_configuration",
             Refusal::GoingDown => "going_down",
         }
@@ -90,6 +110,7 @@ impl Refusal {
             Refusal::TooMany { what, limit } => {
                 format!("there are already {limit} {what}, the limit: end one first").into()
             }
+            Refusal::Element { list, index, why } => format!("{list}[{index}]: {}", why.text()).into(),
             Refusal::InvalidConfiguration(text) => Cow::Borrowed(text),
             Refusal::GoingDown => "the server is going down".into(),
         }

@@ -4,9 +4,11 @@ use super::member::{Given, Written};
 use crate::config::{self, Difference};
 use crate::metrics;
 use crate::protocol::channel::ChannelName;
+use crate::protocol::event::Position;
 use crate::protocol::socket_id::SocketId;
-use serde::ser::SerializeMap;
+use serde::ser::{Error, SerializeMap};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
@@ -81,6 +83,26 @@ pub(super) fn address<S: Serializer>(address: &Option<SocketAddr>, serializer: S
 /// Serializes an epoch as sixteen hexadecimal digits.
 pub(super) fn hexadecimal<S: Serializer>(epoch: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{epoch:016x}"))
+}
+
+/// JSON that is serialized as it is.
+pub(super) fn raw_json<E: Error>(json: &str) -> Result<&RawValue, E> {
+    serde_json::from_str(json).map_err(E::custom)
+}
+
+/// Serializes the text of a JSON value as that value.
+pub(super) fn optional_json<S: Serializer>(json: &Option<Box<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    json.as_deref().map(raw_json).transpose()?.serialize(serializer)
+}
+
+/// An object with `epoch` and `offset`.
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("epoch", &format_args!("{:016x}", self.epoch))?;
+        map.serialize_entry("offset", &self.offset)?;
+        map.end()
+    }
 }
 
 impl Serialize for ChannelName {

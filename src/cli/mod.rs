@@ -258,7 +258,7 @@ impl Command {
             Command::Channel { channel, server } => (operation::Channel { channel }.into(), server),
             Command::Connection { socket_id, server } => (operation::Connection { socket_id }.into(), server),
             Command::Disconnect { socket_id, code, reason, server } => {
-                (operation::Disconnect { socket_id, code, reason }.into(), server)
+                (operation::Disconnect { socket_id: Some(socket_id), user: None, code, reason }.into(), server)
             }
             Command::Unsubscribe { socket_id, channel, server } => {
                 (operation::Unsubscribe { socket_id, channel }.into(), server)
@@ -476,7 +476,7 @@ impl Publish {
     pub fn message(self) -> Option<Draft> {
         let (channel, event) = self.channel.zip(self.event)?;
         let channels = [channel].into_iter().chain(self.also).collect();
-        Some(Draft { channels, event, data: self.data, exclude: self.exclude })
+        Some(Draft { channels, event, data: self.data, exclude: self.exclude, ..Draft::default() })
     }
 }
 
@@ -729,6 +729,7 @@ mod tests {
             event: "e".into(),
             data: Some("-1.50".into()),
             exclude: Some("1.2".into()),
+            ..Draft::default()
         };
         assert_eq!(message("corecast publish a e -1.50 --also b --exclude 1.2"), Some(expected));
         let expected = Draft { channels: vec!["a".into()], event: "e".into(), ..Draft::default() };

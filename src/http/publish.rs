@@ -11,7 +11,7 @@ use super::shards::Unavailable;
 use super::{Face, JSON};
 use crate::admin::lines::writer;
 use crate::api::publish::PUBLISH;
-use crate::api::{Command, Refusal};
+use crate::api::{Command, Published, Refusal};
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, RETRY_AFTER, VIA, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -51,9 +51,9 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
             Command::Publish(publish) => publish.into_owned(),
             Command::Request(_) => return Err(Unavailable::Closed.into()),
         };
-        let subscribers = face.shards()?.publish(vec![publish]).await?;
+        let published = face.shards()?.publish(publish).await??;
         face.count(|counters| counters.http_publishes += 1);
-        Ok(subscribers)
+        Ok(published)
     };
     respond(id, answer.await)
 }
@@ -84,11 +84,11 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
 }
 
 /// A reply line of the admin socket as a response with this status.
-fn respond(id: &str, answer: Result<u64, Refused>) -> Response {
+fn respond(id: &str, answer: Result<Published, Refused>) -> Response {
     let mut line = Vec::new();
     let status = match answer {
-        Ok(subscribers) => {
-            writer::published(&mut line, id, subscribers);
+        Ok(published) => {
+            writer::published(&mut line, id, &published);
             StatusCode::OK
         }
         Err(Refused { status, code, error }) => {
@@ -124,7 +124,7 @@ impl From<Unread> for Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
         let status = match refusal {
-            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ if refusal.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         };
         Refused::new(status, refusal.code(), refusal.text().into_owned())

@@ -1,7 +1,7 @@
 //! Sends requests to the shards: a session with each, so that a publish goes to the shard that owns its channel.
 
 use crate::admin::link::{Asked, Link, Opener, Outlet, Said};
-use crate::api::{Command, Publish, Refusal, Reply, Request, Route};
+use crate::api::{Command, Publish, Published, Refusal, Reply, Request, Route};
 use crate::hub::placement::Placement;
 use crate::ids::ShardId;
 use crate::protocol::channel::Channel;
@@ -48,6 +48,14 @@ struct Waiting {
     reply: oneshot::Sender<Result<Reply, Refusal>>,
 }
 
+/// The part of a message for one shard.
+struct Part {
+    shard: ShardId,
+    /// Indices of its channels among those of the message.
+    elements: Vec<usize>,
+    asked: Asked,
+}
+
 /// The future reply to a request.
 struct Pending(oneshot::Receiver<Result<Reply, Refusal>>);
 
@@ -79,36 +87,56 @@ impl Shards {
         pending.0.await.map_err(|_| Unavailable::Closed)
     }
 
-    /// Publishes all of these messages, or none. Returns the number of their subscribers.
-    pub async fn publish(&self, messages: Vec<Publish<'static>>) -> Result<u64, Unavailable> {
-        let asked = messages.into_iter().flat_map(|message| self.by_owner(message)).collect();
-        let mut sum = 0;
-        for pending in self.send(asked)? {
+    /// Publishes a message.
+    pub async fn publish(&self, message: Publish<'static>) -> Result<Result<Published, Refusal>, Unavailable> {
+        match self.publish_all(vec![message]).await? {
+            Ok(mut published) => published.pop().map(Ok).ok_or(Unavailable::Closed),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Publishes all of these messages, or none. Returns the answer to each.
+    pub async fn publish_all(
+        &self,
+        messages: Vec<Publish<'static>>,
+    ) -> Result<Result<Vec<Published>, Refusal>, Unavailable> {
+        let lens: Vec<usize> = messages.iter().map(|message| message.channels.len() + message.users.len()).collect();
+        let parts = messages.into_iter().enumerate();
+        let parts =
+            parts.flat_map(|(number, message)| self.by_owner(message).into_iter().map(move |part| (number, part)));
+        let (asked, elements): (Vec<_>, Vec<_>) =
+            parts.map(|(number, part)| ((part.shard, part.asked), (number, part.elements))).unzip();
+        let mut published = vec![Published::default(); lens.len()];
+        for (pending, (number, elements)) in self.send(asked)?.into_iter().zip(elements) {
             match pending.0.await {
-                Ok(Ok(Reply::Published { subscribers })) => sum += subscribers,
+                Ok(Ok(Reply::Published(part))) => add(&mut published[number], part, &elements, lens[number]),
+                Ok(Err(refusal)) => return Ok(Err(refusal)),
                 _ => return Err(Unavailable::Closed),
             }
         }
-        Ok(sum)
+        Ok(Ok(published))
     }
 
-    /// One message for each shard that owns some of the channels.
-    fn by_owner(&self, message: Publish<'static>) -> Vec<(ShardId, Asked)> {
-        let Publish { channels, event, data, exclude } = message;
-        let mut by_owner = BTreeMap::<ShardId, Publish<'static>>::new();
-        for channel in channels {
-            let owner = self.owner(&channel);
-            let part = by_owner.entry(owner).or_insert_with(|| Publish {
-                channels: Default::default(),
-                event: event.clone(),
-                data: data.clone(),
-                exclude,
-            });
-            part.channels.push(channel);
+    /// One message for each shard that owns some of the channels. A message for users goes to the first shard.
+    fn by_owner(&self, mut message: Publish<'static>) -> Vec<Part> {
+        let channels = std::mem::take(&mut message.channels);
+        let mut by_owner = BTreeMap::<ShardId, (Publish<'static>, Vec<usize>)>::new();
+        if channels.is_empty() {
+            by_owner.insert(0, (message.clone(), (0..message.users.len()).collect()));
         }
-        let bytes = event.len() + data.as_ref().map_or(0, |data| data.len()) + OVERHEAD_BYTES;
-        let asked = |publish: Publish<'static>| Asked { command: Command::Publish(publish), bytes };
-        by_owner.into_iter().map(|(shard, part)| (shard, asked(part))).collect()
+        for (element, channel) in channels.into_iter().enumerate() {
+            let owner = self.owner(&channel);
+            let (part, elements) = by_owner.entry(owner).or_insert_with(|| (message.clone(), Vec::new()));
+            part.channels.push(channel);
+            elements.push(element);
+        }
+        let bytes = message.event.len() + message.data.as_ref().map_or(0, |data| data.len()) + OVERHEAD_BYTES;
+        let part = |(shard, (publish, elements))| Part {
+            shard,
+            elements,
+            asked: Asked { command: Command::Publish(publish), bytes },
+        };
+        by_owner.into_iter().map(part).collect()
     }
 
     fn owner(&self, channel: &str) -> ShardId {
@@ -147,6 +175,16 @@ impl Shards {
             self.0.lines[usize::from(shard)].link.ring();
         }
         Ok(pending)
+    }
+}
+
+/// Adds the answer to a part of a message that was published to `len` elements. `elements` are those of the part.
+fn add(published: &mut Published, part: Published, elements: &[usize], len: usize) {
+    published.subscribers += part.subscribers;
+    published.placed = published.placed.or(part.placed);
+    if !part.positions.is_empty() {
+        published.positions.resize(len, None);
+        elements.iter().zip(part.positions).for_each(|(&element, placed)| published.positions[element] = placed);
     }
 }
 
@@ -205,7 +243,9 @@ mod tests {
     use super::*;
     use crate::admin::link::{self, Seat};
     use crate::api::operation::Ping;
+    use crate::api::publish::Placed;
     use std::borrow::Cow;
+    use std::num::NonZeroU64;
     use std::sync::mpsc::{Receiver, channel};
 
     /// Sessions with shards that the script plays.
@@ -224,23 +264,32 @@ mod tests {
 
     fn message(channels: &[&str], data: &str) -> Publish<'static> {
         let channels = channels.iter().map(|name| Cow::Owned((*name).to_owned())).collect();
-        Publish { channels, event: "e".into(), data: Some(data.to_owned().into()), exclude: None }
+        let data = Some(data.to_owned().into());
+        Publish { channels, is_list: true, event: "e".into(), data, ..Publish::default() }
     }
 
-    /// Answers each waiting request: a publish with the number of its channels. Returns the channels.
+    /// Answers each waiting request: a publish with the number of its channels, and their numbers as places. Returns the
+    /// channels.
     fn answer(seat: &mut Seat) -> Vec<String> {
         let mut told = Vec::new();
         while let Ok(Asked { command, .. }) = seat.receive() {
             let reply = match command {
                 Command::Publish(publish) => {
                     told.extend(publish.channels.iter().map(|name| name.to_string()));
-                    Reply::Published { subscribers: publish.channels.len() as u64 }
+                    let positions = publish.channels.iter().map(|name| place(name)).collect();
+                    Reply::Published(Published { positions, ..Published::to(publish.channels.len() as u64) })
                 }
                 Command::Request(_) => Reply::Done {},
             };
             assert!(seat.say(vec![Said::Reply(Ok(reply))]));
         }
         told
+    }
+
+    /// The place that [`answer`] gives to a channel named `cN`; none to every third one.
+    fn place(name: &str) -> Option<Placed> {
+        let offset = NonZeroU64::new(name[1..].parse().expect("a number")).filter(|offset| offset.get() % 3 != 0);
+        offset.map(|offset| Placed { epoch: 1, offset: Some(offset), is_duplicate: false })
     }
 
     #[test]
@@ -250,7 +299,7 @@ mod tests {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let published = tokio::spawn({
                 let (shards, message) = (shards.clone(), message(&names, "1"));
-                async move { shards.publish(vec![message]).await }
+                async move { shards.publish(message).await }
             });
             tokio::task::yield_now().await;
             for (shard, seat) in seats.iter_mut().enumerate() {
@@ -258,7 +307,9 @@ mod tests {
                 assert!(!channels.is_empty());
                 assert!(channels.iter().all(|name| usize::from(shards.owner(name)) == shard));
             }
-            assert_eq!(published.await.expect("no panic"), Ok(40));
+            let positions = names.iter().map(|name| place(name)).collect();
+            let expected = Published { positions, ..Published::to(40) };
+            assert_eq!(published.await.expect("no panic"), Ok(Ok(expected)));
         });
     }
 
@@ -271,11 +322,14 @@ mod tests {
             };
             let (first, dropped, last) = (ask(Ping {}.into()), ask(Ping {}.into()), ask(Ping {}.into()));
             drop(dropped);
-            let number = |subscribers| Said::Reply(Ok(Reply::Published { subscribers }));
+            let number = |subscribers| Said::Reply(Ok(Reply::Published(Published::to(subscribers))));
             assert!(seats[0].say(vec![number(1), number(2), number(3)]));
             for (pending, expected) in [(first, 1), (last, 3)] {
                 let reply = pending.0.await.expect("a reply");
-                assert!(matches!(reply, Ok(Reply::Published { subscribers }) if subscribers == expected), "{reply:?}");
+                assert!(
+                    matches!(&reply, Ok(Reply::Published(published)) if *published == Published::to(expected)),
+                    "{reply:?}"
+                );
             }
             assert_eq!(shards.0.lines[0].lock().bytes, 0);
         });
@@ -290,7 +344,8 @@ mod tests {
             let (ours, other) = (of(0), of(1));
             let send = |names: &[&str]| {
                 let messages = names.iter().map(|name| message(&[*name], "1"));
-                shards.send(messages.flat_map(|message| shards.by_owner(message)).collect())
+                let parts = messages.flat_map(|message| shards.by_owner(message));
+                shards.send(parts.map(|part| (part.shard, part.asked)).collect())
             };
             let pending = send(&vec![ours; REQUESTS_MAX]).expect("room");
             assert_eq!(send(&[other, ours]).err(), Some(Unavailable::Overloaded));
@@ -299,9 +354,12 @@ mod tests {
             drop(pending);
         });
         run(1, async |shards, _seats| {
-            let large = message(&["c"], &"x".repeat(BYTES_MAX));
-            assert!(shards.send(shards.by_owner(large)).is_ok());
-            assert_eq!(shards.send(shards.by_owner(message(&["c"], "1"))).err(), Some(Unavailable::Overloaded));
+            let send = |data: &str| {
+                let parts = shards.by_owner(message(&["c"], data));
+                shards.send(parts.into_iter().map(|part| (part.shard, part.asked)).collect())
+            };
+            assert!(send(&"x".repeat(BYTES_MAX)).is_ok());
+            assert_eq!(send("1").err(), Some(Unavailable::Overloaded));
         });
     }
 
@@ -315,7 +373,7 @@ mod tests {
             tokio::task::yield_now().await;
             drop(seats);
             assert_eq!(asked.await.expect("no panic"), Some(Unavailable::Closed));
-            assert_eq!(shards.publish(vec![message(&["c"], "1")]).await.err(), Some(Unavailable::Closed));
+            assert_eq!(shards.publish(message(&["c"], "1")).await.err(), Some(Unavailable::Closed));
         });
     }
 }

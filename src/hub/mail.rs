@@ -1,5 +1,6 @@
 //! The letters that shards exchange.
 
+use crate::api::publish::Placed;
 use crate::api::{By, Operation, Refusal, Reply, Request, Rows};
 use crate::hub::admission::addresses::{Address, Verdict};
 use crate::hub::message::Payload;
@@ -63,6 +64,8 @@ pub struct Publish {
     pub channel: ChannelName,
     /// Hash of its name.
     pub hash: u64,
+    /// Number of the channel among those of the request.
+    pub index: u8,
     /// The message.
     pub payload: Payload,
     /// The connection that does not receive it.
@@ -133,7 +136,7 @@ pub enum Fence {
     Reports,
 }
 
-/// A part of the count of subscribers that answers a publish. A publish to n channels is settled when its parts add up to n,
+/// A part of the answer to a publish. A publish to n channels is settled when its parts add up to n,
 /// or to 2n if a connection is excluded. In that case each channel's owner contributes one part and the excluded
 /// connection's shard another. The owner contributes both if that shard is its own or has no subscriber.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,13 +145,20 @@ pub struct Settled {
     pub parts: u32,
     /// Subscribers to add; -1 subtracts the excluded connection.
     pub subscribers: i64,
+    /// Number of the channel that has the place, among the distinct channels of the request.
+    pub index: u8,
+    /// The message's place in the channel's log; of an owner's part only.
+    pub placed: Option<Placed>,
 }
 
 impl Settled {
-    /// Adds another part.
+    /// Adds another part. At most one of the two may have a place.
     pub fn add(&mut self, other: Settled) {
         self.parts += other.parts;
         self.subscribers += other.subscribers;
+        if other.placed.is_some() {
+            (self.index, self.placed) = (other.index, other.placed);
+        }
     }
 }
 

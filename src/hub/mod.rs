@@ -348,7 +348,7 @@ impl Hub {
             Mail::Deliver { channel, hash, payload, exclude, read_at } => {
                 let (channel, message) = (channel.as_channel(), payload.message());
                 let (exclude, asker) = exclude.map(|exclusion| (exclusion.member, exclusion.asker)).unzip();
-                self.deliver_letter(&Publication { channel, hash, message, exclude, read_at }, asker, port);
+                self.deliver_letter(&Publication { channel, hash, index: 0, message, exclude, read_at }, asker, port);
             }
             Mail::Publish(publish) => self.sequence_letter(*publish, port),
             Mail::Subscribe(change) => {

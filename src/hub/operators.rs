@@ -6,8 +6,8 @@ use super::observe::Client;
 use super::observe::journal::JOURNAL;
 use super::observe::reports::Report;
 use super::{Hub, Port};
-use crate::api::operation::ChannelCount;
-use crate::api::operation::Unsubscribe;
+use crate::api::history::HistoryPage;
+use crate::api::operation::{ChannelCount, History, Unsubscribe};
 use crate::api::refusal::NO_SUBSCRIPTION;
 use crate::api::{Reply, Request, Rows};
 use crate::ids::{Asker, ShardId, Slot};
@@ -36,6 +36,14 @@ impl Hub {
             Question::OfChannel { request: Request::Channel(_), channel, hash } => {
                 let subscribers = total(self.directory.counts(channel.as_channel(), hash));
                 Answer::Reply(Ok(Reply::Channel(ChannelCount { channel, subscribers })))
+            }
+            // No channel has history or presence.
+            Question::OfChannel { request: Request::History(History { since, .. }), .. } => {
+                let page = HistoryPage { position: None, complete: since.is_none(), messages: Vec::new(), next: None };
+                Answer::Reply(Ok(Reply::History(Box::new(page))))
+            }
+            Question::OfChannel { request: Request::Members(_), .. } => {
+                Answer::Reply(Ok(Reply::Members { count: 0, members: Vec::new() }))
             }
             Question::Page { request: Request::Channels(channels), limit, after } => {
                 let prefix = channels.prefix.unwrap_or_default();

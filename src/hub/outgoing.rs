@@ -130,7 +130,7 @@ mod tests {
 
     fn letter(number: u64) -> Mail {
         let asker = Asker { shard: 0, session: 0, generation: 0, request: number };
-        Mail::Settled(asker, Settled { parts: 1, subscribers: 0 })
+        Mail::Settled(asker, Settled { parts: 1, ..Settled::default() })
     }
 
     fn number(mail: &Mail) -> u64 {

@@ -14,6 +14,8 @@ pub(super) struct Publication<'a> {
     pub channel: Channel<'a>,
     /// Hash of the channel's name.
     pub hash: u64,
+    /// Number of the channel among those of the request.
+    pub index: u8,
     pub message: Message<'a>,
     /// The connection that does not receive it.
     pub exclude: Option<ConnKey>,
@@ -35,26 +37,32 @@ impl Hub {
         let mut settled = Settled::default();
         // Made for the first letter, and shared by all.
         let mut payload = None;
-        for channel in channels {
+        for (index, channel) in (0..).zip(channels) {
             let hash = self.hash(channel);
-            let publication = Publication { channel, hash, message, exclude, read_at: self.turn_us };
+            let publication = Publication { channel, hash, index, message, exclude, read_at: self.turn_us };
             let owner = self.owner(hash);
             if owner != self.shard() {
                 let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
-                let publish = Publish { channel: channel.into(), hash, payload, exclude, asker, read_at: self.turn_us };
+                let publish =
+                    Publish { channel: channel.into(), hash, index, payload, exclude, asker, read_at: self.turn_us };
                 port.mail(owner, Mail::Publish(Box::new(publish)));
                 continue;
             }
-            settled.add(self.sequence(&publication, asker, &mut payload, port));
+            let part = self.sequence(&publication, asker, &mut payload, port);
+            match part.placed {
+                // A sum holds one place.
+                Some(_) if settled.placed.is_some() => port.settle(asker, part),
+                _ => settled.add(part),
+            }
         }
         settled
     }
 
     /// As the channel's owner: sequences a publish of another shard.
     pub(super) fn sequence_letter(&mut self, publish: Publish, port: &mut impl Port) {
-        let Publish { channel, hash, payload, exclude, asker, read_at } = publish;
+        let Publish { channel, hash, index, payload, exclude, asker, read_at } = publish;
         let (channel, message) = (channel.as_channel(), payload.message());
-        let publication = Publication { channel, hash, message, exclude, read_at };
+        let publication = Publication { channel, hash, index, message, exclude, read_at };
         self.sequence(&publication, asker, &mut Some(payload.clone()), port);
     }
 
@@ -68,7 +76,7 @@ impl Hub {
         payload: &mut Option<Payload>,
         port: &mut impl Port,
     ) -> Settled {
-        let &Publication { channel, hash, message, exclude, read_at } = publication;
+        let &Publication { channel, hash, index, message, exclude, read_at } = publication;
         let here = self.shard();
         self.counters.publishes += 1;
         let Sequenced { name, counts } = self.directory.sequence(channel, hash);
@@ -93,7 +101,7 @@ impl Hub {
         // If the excluded connection's shard receives the message by letter, it settles its own part.
         let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
         let subscribers = subscribers as i64 - i64::from(was_excluded);
-        let settled = Settled { parts: 1 + u32::from(is_settled_here), subscribers };
+        let settled = Settled { parts: 1 + u32::from(is_settled_here), subscribers, index, placed: None };
         if others.is_empty() && asker.shard == here {
             return settled;
         }
@@ -105,14 +113,14 @@ impl Hub {
     pub(super) fn deliver_letter(&mut self, publication: &Publication<'_>, asker: Option<Asker>, port: &mut impl Port) {
         let was_excluded = self.deliver(publication, port);
         if let Some(asker) = asker {
-            let settled = Settled { parts: 1, subscribers: -i64::from(was_excluded) };
+            let settled = Settled { parts: 1, subscribers: -i64::from(was_excluded), ..Settled::default() };
             self.post(asker.shard, Mail::Settled(asker, settled), port);
         }
     }
 
     /// Delivers a message to the audiences of this shard. Returns whether the excluded connection is a subscriber.
     fn deliver(&mut self, publication: &Publication<'_>, port: &mut impl Port) -> bool {
-        let &Publication { channel, hash, message, exclude, read_at } = publication;
+        let &Publication { channel, hash, message, exclude, read_at, .. } = publication;
         let delivered = self.audiences.deliver(channel, hash, message, exclude, port);
         if delivered.subscribers == 0 {
             self.counters.deliveries_late += 1;

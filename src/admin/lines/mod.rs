@@ -37,7 +37,7 @@ impl Codec for Lines {
 
     fn reply(output: &mut Vec<u8>, id: &str, reply: Result<Reply, Refusal>) {
         match reply {
-            Ok(Reply::Published { subscribers }) => writer::published(output, id, subscribers),
+            Ok(Reply::Published(published)) => writer::published(output, id, &published),
             Ok(reply) => writer::reply(output, id, &reply),
             Err(refusal) => writer::refused(output, id, &refusal),
         }

@@ -6,8 +6,9 @@
 use crate::api::declare::Declaration;
 use crate::api::member::{Given, Members};
 use crate::api::operation::declaration;
-use crate::api::publish::{DATA_BYTES_MAX, EVENT_BYTES_MAX, PUBLISH};
+use crate::api::publish::{DATA_BYTES_MAX, DEDUPE_BYTES_MAX, EVENT_BYTES_MAX, KEY_BYTES_MAX, PUBLISH};
 use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
+use crate::api::publish::{check_dedupe, check_key, check_user, check_users};
 use crate::api::{Command, Publish, Refusal, Request};
 use crate::protocol::channel::Channel;
 use crate::protocol::json::{Document, Reader, Value, scan};
@@ -75,14 +76,16 @@ fn refused<'a>(why: &'static str) -> Line<'a> {
 /// The fast path, by [`scan`], for a publish to one channel with only the usual members. `None` does not decide
 /// anything: the parser reads every other line, and produces every refusal.
 fn plain_publish(line: &str) -> Option<Line<'_>> {
-    let [mut id, mut command, mut channel, mut event, mut data] = [None; 5];
-    scan::members(line, |key, value| {
-        let member = match key {
+    let [mut id, mut command, mut channel, mut event, mut data, mut dedupe, mut key] = [None; 7];
+    scan::members(line, |name, value| {
+        let member = match name {
             "id" => &mut id,
             "command" => &mut command,
             "channel" => &mut channel,
             "event" => &mut event,
             "data" => &mut data,
+            "dedupe" => &mut dedupe,
+            "key" => &mut key,
             _ => return None,
         };
         *member = Some(value);
@@ -90,6 +93,8 @@ fn plain_publish(line: &str) -> Option<Line<'_>> {
     })?;
     let channel = unquoted(channel?)?;
     let event = unquoted(event?)?;
+    let dedupe = short(dedupe, DEDUPE_BYTES_MAX)?;
+    let key = short(key, KEY_BYTES_MAX)?;
     let is_plain = command? == r#""publish""#
         && Channel::parse(channel).is_some()
         && (1..=EVENT_BYTES_MAX).contains(&event.len())
@@ -101,13 +106,23 @@ fn plain_publish(line: &str) -> Option<Line<'_>> {
         channels: SmallVec::from_buf([channel.into()]),
         event: event.into(),
         data: data.map(Cow::Borrowed),
-        exclude: None,
+        dedupe: dedupe.map(Cow::Borrowed),
+        key: key.map(Cow::Borrowed),
+        ..Publish::default()
     };
     is_plain.then_some(Line { id: id.unwrap_or("null"), command: Ok(Command::Publish(publish)) })
 }
 
 fn unquoted(value: &str) -> Option<&str> {
     value.strip_prefix('"')?.strip_suffix('"')
+}
+
+/// The text of an optional string without escapes, of 1 to `bytes_max` bytes.
+fn short(value: Option<&str>, bytes_max: usize) -> Option<Option<&str>> {
+    let Some(value) = value else { return Some(None) };
+    let text = unquoted(value)?;
+    let is_plain = (1..=bytes_max).contains(&text.len()) && !text.contains('\\');
+    is_plain.then_some(Some(text))
 }
 
 /// The members of a JSON object.
@@ -151,7 +166,7 @@ impl<'r, 'a> Object<'r, 'a> {
             Some(b'-' | b'0'..=b'9') => Given::Number(Cow::Borrowed(value.raw)),
             Some(b'[') => Given::Texts(self.document.elements(value).into_iter().flatten().map(Value::text).collect()),
             Some(b't' | b'f') => Given::Flag(value.raw == "true"),
-            _ => Given::Other,
+            _ => Given::Json(Cow::Borrowed(value.raw)),
         }
     }
 
@@ -175,42 +190,69 @@ impl<'r, 'a> Object<'r, 'a> {
     }
 
     fn publish(&self) -> Result<Publish<'a>, Refusal> {
-        let channels = self.channels()?;
+        let to = self.recipients()?;
         let event = self.find("event").ok_or(Refusal::MissingMember("event"))?;
         let event = event.string().ok_or(Refusal::malformed("event must be a string"))?;
         check_event(event.raw, &event.value)?;
         let data = self.find("data").map(|data| data.raw);
         check_data(data)?;
-        let exclude = self.find("exclude").map(|exclude| string(exclude, "exclude must be a string")).transpose()?;
+        let exclude = self.text("exclude")?;
         Ok(Publish {
-            channels,
             event: Cow::Borrowed(event.raw),
             data: data.map(Cow::Borrowed),
             exclude: check_exclude(exclude.as_deref())?,
+            dedupe: self.text("dedupe")?.map(check_dedupe).transpose()?,
+            key: self.text("key")?.map(check_key).transpose()?,
+            ..to
         })
     }
 
-    fn channels(&self) -> Result<SmallVec<[Cow<'a, str>; 1]>, Refusal> {
-        match (self.find("channel"), self.find("channels")) {
-            (Some(_), Some(_)) => Err(Refusal::malformed("channel and channels are both given")),
-            (None, None) => Err(Refusal::MissingMember("channel")),
-            (Some(channel), None) => {
-                Ok(SmallVec::from_elem(check_channel(string(channel, "channel must be a string")?)?, 1))
-            }
-            (None, Some(channels)) => {
-                let why = "channels must be an array of strings";
-                let names = || self.document.elements(channels).ok_or(Refusal::malformed(why));
-                check_channels(names()?.count())?;
-                names()?.map(|name| check_channel(string(name, why)?)).collect()
-            }
+    /// An optional string.
+    fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
+        self.find(name).map(|value| string(value, name)).transpose()
+    }
+
+    /// The channels or users of a publish; the other members are not set.
+    fn recipients(&self) -> Result<Publish<'a>, Refusal> {
+        let mut given = RECIPIENTS.into_iter().filter_map(|name| Some((name, self.find(name)?)));
+        let (name, value) = given.next().ok_or(Refusal::MissingMember("channel"))?;
+        if let Some((other, _)) = given.next() {
+            return Err(Refusal::malformed(format!("{name} and {other} are both given")));
         }
+        let mut publish = Publish::default();
+        match name {
+            "channel" => publish.channels.push(check_channel(string(value, name)?)?),
+            "user" => publish.users.push(check_user(string(value, name)?)?),
+            "channels" => publish.channels.extend(self.list(name, value, check_channels, check_channel)?),
+            _ => publish.users = self.list(name, value, check_users, check_user)?,
+        }
+        publish.is_list = matches!(name, "channels" | "users");
+        Ok(publish)
+    }
+
+    fn list(
+        &self,
+        name: &'static str,
+        value: Value<'a>,
+        check_count: impl FnOnce(usize) -> Result<(), Refusal>,
+        check: impl Fn(Cow<'a, str>) -> Result<Cow<'a, str>, Refusal>,
+    ) -> Result<Vec<Cow<'a, str>>, Refusal> {
+        let elements = || self.document.elements(value);
+        let count =
+            elements().ok_or_else(|| Refusal::malformed(format!("{name} must be an array of strings")))?.count();
+        check_count(count)?;
+        let checked = |element: Value<'a>| check(element.text().ok_or(Refusal::malformed("must be a string"))?);
+        let each = elements().into_iter().flatten().map(checked).enumerate();
+        each.map(|(index, result)| result.map_err(|why| why.within(name, index))).collect()
     }
 }
 
-fn string<'a>(value: Value<'a>, otherwise: &'static str) -> Result<Cow<'a, str>, Refusal> {
-    value.text().ok_or(Refusal::malformed(otherwise))
+fn string<'a>(value: Value<'a>, name: &str) -> Result<Cow<'a, str>, Refusal> {
+    value.text().ok_or_else(|| Refusal::malformed(format!("{name} must be a string")))
 }
 
+/// The members that say to which channels or users a publish goes. A publish has exactly one of them.
+const RECIPIENTS: [&str; 4] = ["channel", "channels", "user", "users"];
 /// Longest `id`, as written. It is limited because replies repeat it.
 pub const ID_BYTES_MAX: usize = 256;
 
@@ -248,7 +290,7 @@ mod tests {
 
     fn publish<'a>(channels: &[&'a str], event: &'a str, data: Option<&'a str>) -> Publish<'a> {
         let channels = channels.iter().map(|name| Cow::Borrowed(*name)).collect();
-        Publish { channels, event: event.into(), data: data.map(Cow::Borrowed), exclude: None }
+        Publish { channels, event: event.into(), data: data.map(Cow::Borrowed), ..Publish::default() }
     }
 
     #[test]
@@ -318,11 +360,17 @@ mod tests {
         );
         check(
             r#"{"id":1,"command":"disconnect","socket_id":"12.34"}"#,
-            Disconnect { socket_id: "12.34".into(), code: None, reason: None }.into(),
+            Disconnect { socket_id: Some("12.34".into()), ..Disconnect::default() }.into(),
         );
         check(
             r#"{"id":1,"command":"disconnect","socket_id":"1.2","code":4999,"reason":"b\u0061nned"}"#,
-            Disconnect { socket_id: "1.2".into(), code: Some(4999), reason: Some("banned".into()) }.into(),
+            Disconnect {
+                socket_id: Some("1.2".into()),
+                code: Some(4999),
+                reason: Some("banned".into()),
+                ..Disconnect::default()
+            }
+            .into(),
         );
         check(
             r#"{"id":1,"command":"unsubscribe","socket_id":"12.34","channel":"not a legal name"}"#,
@@ -402,7 +450,8 @@ mod tests {
             r#""channel":"a\u002fb","event":"\u0065\"","data":"\ud83d\ude00""#,
             publish(&["a/b"], r#"\u0065\""#, Some(r#""\ud83d\ude00""#)),
         );
-        check(r#""channels":["a", "b","a"],"event":"e""#, publish(&["a", "b", "a"], "e", None));
+        let list = Publish { is_list: true, ..publish(&["a", "b", "a"], "e", None) };
+        check(r#""channels":["a", "b","a"],"event":"e""#, list);
         check(
             r#""event":"x","channel":"a","event":"e","data":1,"d\u0061ta":[ 2 ]"#,
             publish(&["a"], "e", Some("[ 2 ]")),
@@ -474,7 +523,6 @@ mod tests {
         for (command, members) in [
             ("channel", ""),
             ("connection", ""),
-            ("disconnect", r#","code":4000"#),
             ("unsubscribe", r#","channel":"a""#),
             ("unsubscribe", r#","socket_id":"1.1""#),
         ] {

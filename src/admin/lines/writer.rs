@@ -1,6 +1,7 @@
 //! Writes replies as lines of the admin socket. Pure. Each function appends one line, newline included.
 
-use crate::api::{Refusal, Reply};
+use crate::api::publish::Placed;
+use crate::api::{Published, Refusal, Reply};
 use crate::protocol::json;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
@@ -8,6 +9,10 @@ use std::io::{self, Write};
 
 /// `{"id":…,"ok":true,…}`
 pub fn reply(out: &mut Vec<u8>, id: &str, reply: &Reply) {
+    members(out, id, reply);
+}
+
+fn members(out: &mut Vec<u8>, id: &str, reply: &impl Serialize) {
     let _ = write!(out, r#"{{"id":{id},"ok":true"#);
     let start = out.len();
     object(out, reply);
@@ -19,12 +24,25 @@ pub fn reply(out: &mut Vec<u8>, id: &str, reply: &Reply) {
     out.push(b'\n');
 }
 
-/// `{"id":…,"ok":true,"subscribers":N}`
-pub fn published(out: &mut Vec<u8>, id: &str, subscribers: u64) {
+/// `{"id":…,"ok":true,"subscribers":N,…}`
+pub fn published(out: &mut Vec<u8>, id: &str, published: &Published) {
+    let Published { subscribers, placed, positions } = published;
+    if !positions.is_empty() {
+        return members(out, id, published);
+    }
     // Written without serde_json, because this reply is sent hundreds of thousands of times a second.
-    for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(subscribers), "}\n"] {
+    for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(*subscribers)] {
         out.extend_from_slice(part.as_bytes());
     }
+    if let Some(Placed { epoch, offset, is_duplicate }) = placed {
+        if let Some(offset) = offset {
+            let _ = write!(out, r#","epoch":"{epoch:016x}","offset":{offset}"#);
+        }
+        if *is_duplicate {
+            out.extend_from_slice(br#","duplicate":true"#);
+        }
+    }
+    out.extend_from_slice(b"}\n");
 }
 
 /// `{"id":…,"ok":false,"code":"…","error":"…"}`
@@ -57,15 +75,29 @@ impl Formatter for Visible {
         }
         CompactFormatter.write_string_fragment(writer, fragment)
     }
+
+    /// JSON that was published keeps its bytes, but for the line breaks between its tokens.
+    fn write_raw_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        for line in fragment.split_inclusive(['\n', '\r']) {
+            match line.strip_suffix(['\n', '\r']) {
+                Some(line) => write!(writer, "{line} ")?,
+                None => writer.write_all(line.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::operation::{BusyAddress, BusyChannel, OPERATIONS};
+    use crate::api::history::{HistoryPage, Kept};
+    use crate::api::operation::{BusyAddress, BusyChannel, OPERATIONS, PresentUser};
     use crate::config::{Change, Difference};
     use crate::protocol::channel::Channel;
     use crate::protocol::channel::ChannelName;
+    use crate::protocol::event::Position;
+    use std::num::NonZeroU64;
 
     #[track_caller]
     fn check(append: impl FnOnce(&mut Vec<u8>), expected: &str) {
@@ -90,9 +122,54 @@ mod tests {
         check_reply("1", &following, r#"{"id":1,"ok":true,"epoch":"00000000000000ff","number":41}"#);
         let leaving = Reply::Leaving { connections: 3, over_ms: 60_000 };
         check_reply("1", &leaving, r#"{"id":1,"ok":true,"connections":3,"over_ms":60000}"#);
-        check(|out| published(out, "1", 3), r#"{"id":1,"ok":true,"subscribers":3}"#);
-        check(|out| published(out, "\"é\"", u64::MAX), r#"{"id":"é","ok":true,"subscribers":18446744073709551615}"#);
-        check_reply("1", &Reply::Published { subscribers: 3 }, r#"{"id":1,"ok":true,"subscribers":3}"#);
+    }
+
+    #[test]
+    fn a_publish_is_answered_with_its_places() {
+        let check = |id: &str, answer: Published, expected: &str| {
+            check(|out| published(out, id, &answer), expected);
+            check_reply(id, &Reply::Published(answer), expected);
+        };
+        check("1", Published::to(3), r#"{"id":1,"ok":true,"subscribers":3}"#);
+        check("\"é\"", Published::to(u64::MAX), r#"{"id":"é","ok":true,"subscribers":18446744073709551615}"#);
+        let at = |offset, is_duplicate| Some(Placed { epoch: 255, offset: NonZeroU64::new(offset), is_duplicate });
+        let one = |placed| Published { placed, ..Published::to(3) };
+        check("1", one(at(7, false)), r#"{"id":1,"ok":true,"subscribers":3,"epoch":"00000000000000ff","offset":7}"#);
+        let duplicate = r#"{"id":1,"ok":true,"subscribers":3,"epoch":"00000000000000ff","offset":7,"duplicate":true}"#;
+        check("1", one(at(7, true)), duplicate);
+        check("1", one(at(0, true)), r#"{"id":1,"ok":true,"subscribers":3,"duplicate":true}"#);
+        let positions = vec![at(7, false), None, at(9, true), at(0, true)];
+        let expected = r#"{"id":1,"ok":true,"subscribers":3,"positions":[{"epoch":"00000000000000ff","offset":7},null,{"epoch":"00000000000000ff","offset":9,"duplicate":true},{"duplicate":true}]}"#;
+        check("1", Published { positions, ..Published::to(3) }, expected);
+    }
+
+    #[test]
+    fn a_history_holds_its_messages_as_they_were_published() {
+        let kept =
+            |offset, event: &str, data: Option<&str>| Kept { offset, event: event.into(), data: data.map(Box::from) };
+        let position = |offset| Some(Position { epoch: 255, offset });
+        let messages =
+            vec![kept(3, r"\u0065\ud83d\ude00", Some("{\"a\":\r\n[1e999,\t\"\\ud83c\u{7f}\"]\n}")), kept(5, "e", None)];
+        let page = HistoryPage { position: position(7), complete: false, messages, next: position(5) };
+        let expected = "{\"id\":1,\"ok\":true,\"epoch\":\"00000000000000ff\",\"offset\":7,\"complete\":false,\"messages\":[\
+                        {\"offset\":3,\"event\":\"\\u0065\\ud83d\\ude00\",\"data\":{\"a\":  [1e999,\t\"\\ud83c\u{7f}\"] }},\
+                        {\"offset\":5,\"event\":\"e\"}],\"next\":\"00000000000000ff:5\"}";
+        check_reply("1", &Reply::History(Box::new(page)), expected);
+        let nothing = HistoryPage { position: None, complete: true, messages: Vec::new(), next: None };
+        check_reply("1", &Reply::History(Box::new(nothing)), r#"{"id":1,"ok":true,"complete":true,"messages":[]}"#);
+    }
+
+    #[test]
+    fn members_are_listed_with_their_info_as_it_was_signed() {
+        let user = |user_id: &str, user_info: Option<&str>, connections| PresentUser {
+            user_id: user_id.into(),
+            user_info: user_info.map(Box::from),
+            connections,
+        };
+        let members = vec![user("1\u{9b}\"", Some("{\"name\" : \"é\"}"), 2), user("12", None, 1)];
+        let expected = r#"{"id":1,"ok":true,"count":2,"members":[{"user_id":"1\u009b\"","user_info":{"name" : "é"},"connections":2},{"user_id":"12","connections":1}]}"#;
+        check_reply("1", &Reply::Members { count: 2, members }, expected);
+        check_reply("1", &Reply::Disconnected { connections: 2 }, r#"{"id":1,"ok":true,"connections":2}"#);
     }
 
     #[test]
@@ -144,8 +221,8 @@ mod tests {
         check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
         let error = "there are already 64 consumers of events, the limit: end one first";
         check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
-        let error = "unknown command; the commands are publish, channels, channel, subscribers, connections, connection, disconnect, \
-                     unsubscribe, events, tail, busiest, stats, reload, drain, shed, console_token, ping";
+        let error = "unknown command; the commands are publish, channels, channel, subscribers, history, members, connections, \
+                     connection, disconnect, unsubscribe, events, tail, busiest, stats, reload, drain, shed, console_token, ping";
         check(Refusal::UnknownCommand(OPERATIONS), "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private-, and presence- is reserved)";

@@ -3,15 +3,15 @@
 //! A [`Codec`] reads requests and writes replies: JSON lines for a socket, typed values for a thread of this process.
 
 pub mod codec;
+mod publishing;
 mod stream;
 mod tail;
 
 use crate::api::operation;
 use crate::api::operation::Busiest;
 use crate::api::refusal::NO_CONNECTION;
-use crate::api::{Command, Publish, Refusal, Reply, Request, Route, Rows};
-use crate::hub::mail::{Answer, Question, Settled};
-use crate::hub::message::Message;
+use crate::api::{Command, Refusal, Reply, Request, Route, Rows};
+use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::busiest::{Best, BusyAddress, BusyChannel};
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ConnKey, ShardId};
@@ -19,6 +19,7 @@ use crate::metrics::Stats;
 use crate::protocol::channel::Channel;
 use crate::protocol::socket_id::SocketId;
 use codec::{Codec, Piece};
+use publishing::Tally;
 use std::collections::VecDeque;
 use stream::Stream;
 
@@ -52,13 +53,11 @@ struct Waiting<C: Codec> {
 enum State<Output> {
     /// Ready, and sent after the earlier replies.
     Ready(Output),
-    Publish {
-        parts: u32,
-        subscribers: i64,
-        bytes: usize,
-    },
+    Publish(Tally),
     /// One shard was asked.
     One,
+    /// One shard was asked for a list that can be long.
+    List,
     /// The supervisor was asked.
     Operation,
     /// Shards are asked one after another until the page is full.
@@ -81,7 +80,7 @@ impl<Output> State<Output> {
     /// Whether the request walks a shard's tables, so that its reply can be hundreds of kilobytes, or concerns the
     /// whole server.
     fn is_walk(&self) -> bool {
-        matches!(self, State::Page(_) | State::Stats { .. } | State::Busiest { .. } | State::Operation)
+        matches!(self, State::List | State::Page(_) | State::Stats { .. } | State::Busiest { .. } | State::Operation)
     }
 }
 
@@ -153,7 +152,7 @@ impl<C: Codec> Session<C> {
     ) {
         hub.counters.admin_requests += 1;
         let refused = match command {
-            Ok(Command::Publish(publish)) => return self.publish(tag, &publish, hub, port),
+            Ok(Command::Publish(publish)) => self.publish(tag, &publish, hub, port),
             Ok(Command::Request(request)) => self.route(tag, request, hub, port),
             Err(refusal) => Err(refusal),
         };
@@ -163,26 +162,6 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    fn publish(&mut self, tag: C::Tag<'_>, publish: &Publish<'_>, hub: &mut Hub, port: &mut impl Port) {
-        let Publish { channels, event, data, exclude } = publish;
-        let message = Message { event, data: data.as_deref() };
-        let exclude = exclude.and_then(|id| hub.key_of(id));
-        // A channel that is named twice counts once.
-        let distinct = || (0..channels.len()).filter(|&at| !channels[..at].contains(&channels[at]));
-        let count = if channels.len() == 1 { 1 } else { distinct().count() };
-        let parts = count as u32 * if exclude.is_some() { 2 } else { 1 };
-        let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * count;
-        let asker = self.asker();
-        let names = distinct().filter_map(|at| Channel::parse(&channels[at]));
-        let settled = hub.publish(names, message, exclude, asker, port);
-        if self.waiting.is_empty() && settled.parts == parts {
-            let subscribers = settled.subscribers as u64;
-            return C::reply(&mut self.output, tag, Ok(Reply::Published { subscribers }));
-        }
-        self.wait(tag, State::Publish { parts, subscribers: 0, bytes });
-        self.settle(asker, settled);
-    }
-
     fn route(&mut self, tag: C::Tag<'_>, request: Request, hub: &mut Hub, port: &mut impl Port) -> Result<(), Refusal> {
         let asker = self.asker();
         match request.route()? {
@@ -190,8 +169,9 @@ impl<C: Codec> Session<C> {
             Route::Owner(channel) => {
                 let channel = legal(channel)?;
                 let hash = hub.hash(channel);
+                let is_list = matches!(request, Request::History(_) | Request::Members(_));
                 let question = Question::OfChannel { channel: channel.into(), hash, request };
-                self.wait(tag, State::One);
+                self.wait(tag, if is_list { State::List } else { State::One });
                 hub.ask(hub.owner(hash), asker, question, port);
             }
             Route::Connection(socket_id) => {
@@ -199,6 +179,7 @@ impl<C: Codec> Session<C> {
                 self.wait(tag, State::One);
                 hub.ask(member.shard, asker, Question::OfConnection { member, request }, port);
             }
+            Route::User(_) => return Err(Refusal::malformed("user: not available")),
             Route::Pages { limit, after } => {
                 let (shard, index) = self.cursor(after)?;
                 let page = Page { limit: limit.unwrap_or(PAGE_DEFAULT), request, shard, rows: None };
@@ -241,23 +222,6 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    /// A part of a publish is settled. Never called during [`Session::request`], which adds the request only at its end.
-    pub fn settle(&mut self, asker: Asker, settled: Settled) {
-        let Some(waiting) = self.at(asker) else { return };
-        let State::Publish { parts, subscribers, bytes } = &mut waiting.state else {
-            return;
-        };
-        *parts -= settled.parts;
-        *subscribers += settled.subscribers;
-        if *parts > 0 {
-            return;
-        }
-        let (subscribers, bytes) = ((*subscribers).max(0) as u64, *bytes);
-        self.unsettled -= 1;
-        self.unsettled_bytes -= bytes;
-        self.finish(asker, Ok(Reply::Published { subscribers }));
-    }
-
     /// A shard answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, port: &mut impl Port) {
         if self.stream.as_ref().is_some_and(|stream| stream.is(asker)) {
@@ -266,7 +230,7 @@ impl<C: Codec> Session<C> {
         let shards = self.shards;
         let Some(waiting) = self.at(asker) else { return };
         match (&mut waiting.state, answer) {
-            (State::One | State::Operation, Answer::Reply(reply)) => {
+            (State::One | State::List | State::Operation, Answer::Reply(reply)) => {
                 hub.counters.admin_errors += u64::from(reply.is_err());
                 self.finish(asker, reply);
             }
@@ -310,9 +274,9 @@ impl<C: Codec> Session<C> {
     }
 
     fn wait(&mut self, tag: C::Tag<'_>, state: State<C::Output>) {
-        if let State::Publish { bytes, .. } = state {
+        if let State::Publish(tally) = &state {
             self.unsettled += 1;
-            self.unsettled_bytes += bytes;
+            self.unsettled_bytes += tally.bytes;
         }
         self.walks += usize::from(state.is_walk());
         self.waiting.push_back(Waiting { tag: Some(C::keep(tag)), state });
@@ -439,8 +403,6 @@ const WALKS_MAX: usize = 4;
 const PAGE_DEFAULT: usize = 100;
 /// Entries of each list of the busiest if no limit is given.
 const BUSIEST_DEFAULT: usize = 20;
-/// Approximate memory of a publish in addition to its event and data: names, counts, header.
-const OVERHEAD_BYTES: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -451,7 +413,7 @@ mod tests {
     use crate::hub::admission::addresses::Verdict;
     use crate::hub::audience::pages::{Chunk, Pages};
     use crate::hub::channel::directory::HELD_BACK_TICKS;
-    use crate::hub::mail::{Arrival, Mail};
+    use crate::hub::mail::{Arrival, Mail, Settled};
     use crate::hub::{Identity, Urgency};
     use crate::ids::Slot;
     use crate::protocol::close::CloseReason;

@@ -26,6 +26,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
+use tracing::field;
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -162,8 +163,9 @@ pub async fn disconnect(State(face): State<Arc<Face>>, request: Request) -> Resp
         let command = face.readers().members.members(declaration("disconnect")?, &body)?;
         let Command::Request(request) = command else { return Err(Unavailable::Closed.into()) };
         let reply = ask(&face, request.clone()).await?;
-        if let api::Request::Disconnect(Disconnect { socket_id, .. }) = request {
-            tracing::info!(from, %socket_id, "disconnected over the console");
+        if let api::Request::Disconnect(Disconnect { socket_id, user, .. }) = request {
+            let (socket_id, user) = (socket_id.map(field::display), user.map(field::debug));
+            tracing::info!(from, socket_id, user, "disconnected over the console");
         }
         Ok(Value::Object(object(&reply)))
     };
@@ -179,14 +181,15 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
             Command::Publish(publish) => publish.into_owned(),
             Command::Request(_) => return Err(Unavailable::Closed.into()),
         };
-        let channels = publish.channels.join(" ");
+        // Channel names are legal here, but a user or an event may have any name.
+        let channels = (!publish.channels.is_empty()).then(|| field::display(publish.channels.join(" ")));
+        let users = (!publish.users.is_empty()).then(|| field::debug(publish.users.join(" ")));
         // Checked above, so it can be put between quotes as it was written.
         let event: String = serde_json::from_str(&format!("\"{}\"", publish.event)).unwrap_or_default();
-        let subscribers = face.shards()?.publish(vec![publish]).await?;
-        // Channel names are legal here, but an event may have any name.
-        tracing::info!(from, channel = %channels, ?event, "published over the console");
+        let published = face.shards()?.publish(publish).await??;
+        tracing::info!(from, channel = channels, user = users, ?event, "published over the console");
         face.count(|counters| counters.http_publishes += 1);
-        Ok(json!({"subscribers": subscribers}))
+        Ok(json!(published))
     };
     respond(answer.await)
 }
@@ -324,7 +327,7 @@ impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
         let status = match refusal {
             Refusal::NotFound(_) => StatusCode::NOT_FOUND,
-            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ if refusal.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         };
         Refused::new(status, refusal.code(), refusal.text().into_owned())

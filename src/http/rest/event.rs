@@ -55,6 +55,8 @@ impl Event<'_> {
             event: self.name.raw.to_owned().into(),
             data: Some(self.data.to_string().into()),
             exclude: check_exclude(self.socket_id.as_deref())?,
+            is_list: self.channels.is_some(),
+            ..Publish::default()
         })
     }
 }
@@ -217,7 +219,7 @@ mod tests {
     fn channels_and_exclusions_go_along() {
         check(
             r#"{"name":"e","channels":["a"],"data":"1","socket_id":"1.2","other":[1]}"#,
-            r#"{"command":"publish","channel":"a","event":"e","data":1,"exclude":"1.2"}"#,
+            r#"{"command":"publish","channels":["a"],"event":"e","data":1,"exclude":"1.2"}"#,
         );
         check(
             r#"{"name":"e\n","channel":null,"channels":["a","b"],"data":"1","socket_id":null}"#,

@@ -215,7 +215,7 @@ async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<Byte
 /// Publishes all of the messages, or none.
 async fn publish(face: &Face, messages: Vec<Publish<'static>>) -> Result<(), Refused> {
     let count = messages.len() as u64;
-    face.shards()?.publish(messages).await?;
+    face.shards()?.publish_all(messages).await??;
     face.count(|counters| counters.http_publishes += count);
     Ok(())
 }
