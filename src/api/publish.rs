@@ -4,6 +4,7 @@ use super::declare::Declaration;
 use super::member::{Given, Member, Written, at_most, text};
 use super::refusal::Refusal;
 use crate::protocol::channel::Channel;
+use crate::protocol::event::reserved_prefix;
 use crate::protocol::socket_id::SocketId;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -120,8 +121,8 @@ pub fn check_event(raw: &str, value: &str) -> Result<(), Refusal> {
     if raw.is_empty() {
         return Err(Refusal::malformed("event is empty"));
     }
-    if value.starts_with("socket:") {
-        return Err(Refusal::ReservedEvent);
+    if let Some(prefix) = reserved_prefix(value) {
+        return Err(Refusal::ReservedEvent(prefix));
     }
     at_most(EVENT_BYTES_MAX, "bytes of event", raw.len())
 }

@@ -15,8 +15,8 @@ pub enum Refusal {
     MissingMember(&'static str),
     /// Not a legal channel name.
     InvalidChannel,
-    /// An event name that starts with `socket:`.
-    ReservedEvent,
+    /// The prefix of an event's name, which is reserved for the server.
+    ReservedEvent(&'static str),
     /// Something does not exist; the text for people.
     NotFound(&'static str),
     /// The request is over a limit.
@@ -84,7 +84,7 @@ impl Refusal {
             Refusal::UnknownCommand(_) => "unknown_command",
             Refusal::MissingMember(_) => "missing_member",
             Refusal::InvalidChannel => "invalid_channel",
-            Refusal::ReservedEvent => "reserved_event",
+            Refusal::ReservedEvent(_) => "reserved_event",
             Refusal::NotFound(_) => "not_found",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::TooMany { .. } => "too_many",
@@ -105,7 +105,7 @@ impl Refusal {
             }
             Refusal::MissingMember(name) => format!("{name} is missing").into(),
             Refusal::InvalidChannel => channel::RULE.into(),
-            Refusal::ReservedEvent => "event names starting with socket: are reserved".into(),
+            Refusal::ReservedEvent(prefix) => format!("event names starting with {prefix} are reserved").into(),
             Refusal::TooLarge { what, limit } => format!("over the limit of {limit} {what}: send less at once").into(),
             Refusal::TooMany { what, limit } => {
                 format!("there are already {limit} {what}, the limit: end one first").into()

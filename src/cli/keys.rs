@@ -3,7 +3,7 @@
 use super::Sign;
 use super::process::{Usage, gather, print};
 use corecast::protocol::auth;
-use corecast::protocol::channel::{Channel, Kind, RULE};
+use corecast::protocol::channel::{Channel, RULE};
 use corecast::protocol::socket_id::SocketId;
 use std::process::ExitCode;
 
@@ -19,8 +19,8 @@ pub fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
         return Err(Usage(format!("{socket_id:?} {text}")).into());
     }
     match Channel::parse(channel).map(Channel::kind) {
-        Some(Kind::Private) => {}
-        Some(Kind::Public) => eprintln!("note: {channel} is a public channel, which needs no signature"),
+        Some(kind) if kind.needs_auth() => {}
+        Some(_) => eprintln!("note: {channel} is a public channel, which needs no signature"),
         None => {
             return Err(Usage(format!("{channel:?} is not a channel: {RULE}")).into());
         }

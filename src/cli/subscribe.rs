@@ -3,7 +3,7 @@
 use super::dial::{Trust, dial};
 use anyhow::{Context, bail};
 use corecast::protocol::auth;
-use corecast::protocol::channel::{Channel, Kind};
+use corecast::protocol::channel::Channel;
 use corecast::protocol::json;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -44,7 +44,7 @@ pub fn run(
                 let id = frame["data"]["socket_id"].as_str().unwrap_or_default();
                 for channel in channels {
                     let mut data = json!({ "channel": channel });
-                    if Channel::parse(channel).is_some_and(|channel| channel.kind() == Kind::Private)
+                    if Channel::parse(channel).is_some_and(|channel| channel.kind().needs_auth())
                         && let Some(key) = key
                     {
                         data["auth"] = auth::sign(key, id, channel, None).into();

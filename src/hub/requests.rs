@@ -102,12 +102,14 @@ impl Hub {
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
         self.count_change(slot)?;
-        let channel = Channel::parse(&channel.value).ok_or(ErrorCode::InvalidChannel)?;
+        // There is no presence.
+        let channel = Channel::parse(&channel.value).filter(|channel| channel.kind() != Kind::Presence);
+        let channel = channel.ok_or(ErrorCode::InvalidChannel)?;
         let hash = self.hash(channel);
         if self.audiences.wants(slot, channel, hash) {
             return Err(ErrorCode::AlreadySubscribed);
         }
-        if channel.kind() == Kind::Private {
+        if channel.kind().needs_auth() {
             self.authorize(slot, channel, auth, channel_data)?;
         }
         let max = self.limits.subscriptions_max;

@@ -1,4 +1,4 @@
-//! Signatures of private channels.
+//! Signatures of private channels, presence channels and sign-ins.
 
 use crate::config::Key;
 use crate::protocol::socket_id::SocketId;
@@ -29,7 +29,9 @@ impl fmt::Display for Failure {
             Failure::UnknownKey => "the key before the colon is not one of this server's",
             Failure::NotHex => "the signature is not hexadecimal",
             Failure::WrongLength => "the signature does not have 64 digits",
-            Failure::WrongSignature => "the signature was made with another secret, socket_id, channel or channel_data",
+            Failure::WrongSignature => {
+                "the signature was made with another secret, socket_id, channel, channel_data or user_data"
+            }
         })
     }
 }
@@ -55,6 +57,15 @@ impl KeyRing {
         channel: &str,
         channel_data: Option<&str>,
     ) -> Result<(), Failure> {
+        self.verify_parts(auth, socket_id, parts(channel, channel_data))
+    }
+
+    /// Whether `auth` signs `user_data` for `socket_id` in either spelling.
+    pub fn verify_user(&self, auth: &str, socket_id: SocketId, user_data: &str) -> Result<(), Failure> {
+        self.verify_parts(auth, socket_id, user_parts(user_data))
+    }
+
+    fn verify_parts(&self, auth: &str, socket_id: SocketId, parts: Parts<'_>) -> Result<(), Failure> {
         if self.keys.is_empty() {
             return Err(Failure::NoKeyConfigured);
         }
@@ -66,12 +77,12 @@ impl KeyRing {
             // A clone of the keyed state: 167 ns against 250 ns with a new key (`benches/auth.rs`).
             let mut over_uuid = keyed.clone();
             over_uuid.update(&socket_id.uuid());
-            if finish(over_uuid, channel, channel_data).verify_slice(&signature).is_ok() {
+            if finish(over_uuid, parts).verify_slice(&signature).is_ok() {
                 return Ok(());
             }
             let mut over_dotted = Feed(keyed.clone());
             let _ = write!(over_dotted, "{}", socket_id.dotted());
-            if finish(over_dotted.0, channel, channel_data).verify_slice(&signature).is_ok() {
+            if finish(over_dotted.0, parts).verify_slice(&signature).is_ok() {
                 return Ok(());
             }
             failure = Failure::WrongSignature;
@@ -89,7 +100,7 @@ impl KeyRing {
     /// `key:hex` as [`sign`] makes it, with the first key; `None`: there is no key.
     pub fn sign(&self, socket_id: &str, channel: &str) -> Option<String> {
         let (id, keyed) = self.keys.first()?;
-        Some(signed(id, keyed.clone(), socket_id, channel, None))
+        Some(signed(id, keyed.clone(), socket_id, parts(channel, None)))
     }
 
     /// Whether `hex` is the signature of `text` with the key `id`. Takes constant time in the signature.
@@ -106,11 +117,16 @@ impl KeyRing {
 
 /// `key:hex` over the string to sign; `socket_id` is signed exactly as written.
 pub fn sign(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
-    signed(&key.id, keyed(key), socket_id, channel, channel_data)
+    signed(&key.id, keyed(key), socket_id, parts(channel, channel_data))
 }
 
-fn signed(id: &str, mac: Hmac<Sha256>, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
-    format!("{id}:{}", hex(finish(mac.chain_update(socket_id), channel, channel_data)))
+/// `key:hex` over a sign-in; `socket_id` is signed exactly as written.
+pub fn sign_user(key: &Key, socket_id: &str, user_data: &str) -> String {
+    signed(&key.id, keyed(key), socket_id, user_parts(user_data))
+}
+
+fn signed(id: &str, mac: Hmac<Sha256>, socket_id: &str, parts: Parts<'_>) -> String {
+    format!("{id}:{}", hex(finish(mac.chain_update(socket_id), parts)))
 }
 
 /// The signature of a whole text, in hex.
@@ -131,13 +147,24 @@ fn keyed(key: &Key) -> Hmac<Sha256> {
     Hmac::new_from_slice(key.secret.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)")
 }
 
-/// Adds the parts of the string to sign that come after the socket_id (PROTOCOL.md, Authorization).
-fn finish(mut mac: Hmac<Sha256>, channel: &str, channel_data: Option<&str>) -> Hmac<Sha256> {
-    mac.update(b":");
-    mac.update(channel.as_bytes());
-    if let Some(channel_data) = channel_data {
-        mac.update(b":");
-        mac.update(channel_data.as_bytes());
+/// The string to sign, without the socket_id that it begins with.
+type Parts<'a> = [&'a str; 4];
+
+/// For a channel (PROTOCOL.md, Authorization).
+fn parts<'a>(channel: &'a str, channel_data: Option<&'a str>) -> Parts<'a> {
+    let (colon, channel_data) = channel_data.map_or(("", ""), |channel_data| (":", channel_data));
+    [":", channel, colon, channel_data]
+}
+
+/// For a sign-in (PROTOCOL.md, Users). It differs from every string for a channel that needs a signature: the name of such a
+/// channel starts with its prefix.
+fn user_parts(user_data: &str) -> Parts<'_> {
+    ["::user::", user_data, "", ""]
+}
+
+fn finish(mut mac: Hmac<Sha256>, parts: Parts<'_>) -> Hmac<Sha256> {
+    for part in parts {
+        mac.update(part.as_bytes());
     }
     mac
 }
@@ -200,6 +227,25 @@ mod tests {
         let auth = "278d425bdf160c739803:31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80";
         assert_eq!(sign(&pusher(), "1234.1234", "presence-foobar", Some(data)), auth);
         check(&[pusher()], auth, "presence-foobar", Some(data), Ok(()));
+    }
+
+    #[test]
+    fn the_published_sign_in_is_signed_and_verified() {
+        let data = r#"{"id":"12345"}"#;
+        let auth = "278d425bdf160c739803:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba";
+        assert_eq!(sign_user(&pusher(), "1234.1234", data), auth);
+        let ring = KeyRing::new(&[pusher()]);
+        assert_eq!(ring.verify_user(auth, SOCKET_ID, data), Ok(()));
+        assert_eq!(ring.verify_user(&sign_user(&pusher(), &SOCKET_ID.to_string(), data), SOCKET_ID, data), Ok(()));
+        assert_eq!(ring.verify_user(auth, SOCKET_ID, r#"{"id":"12346"}"#), Err(Failure::WrongSignature));
+        assert_eq!(ring.verify_user(auth, SocketId { high: 1, low: 1 }, data), Err(Failure::WrongSignature));
+        assert_eq!(ring.verify_user("k:00", SOCKET_ID, data), Err(Failure::UnknownKey));
+        // The signatures of a channel with channel_data and of a sign-in are not interchangeable.
+        for channel in ["private-a", "presence-a"] {
+            assert_eq!(ring.verify(auth, SOCKET_ID, channel, Some(data)), Err(Failure::WrongSignature));
+            let auth = sign(&pusher(), "1234.1234", channel, Some(data));
+            assert_eq!(ring.verify_user(&auth, SOCKET_ID, data), Err(Failure::WrongSignature));
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Channel names and kinds.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
-/// A legal channel name, borrowed. It contains no character that JSON escapes.
+/// A legal channel name, or that of a user's channel, borrowed. It contains no character that JSON escapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel<'a>(&'a str);
 
@@ -13,16 +14,28 @@ pub enum Kind {
     Public,
     /// Clients with a signature from the backend.
     Private,
+    /// The same. Only they can read the messages, which publishers encrypt.
+    Encrypted,
+    /// Clients with a signature from the backend, as users.
+    Presence,
+    /// None: a message reaches the connections that are signed in as a user ([`ChannelName::of_user`]).
+    User,
+}
+
+impl Kind {
+    /// Whether a subscribe needs a signature.
+    pub fn needs_auth(self) -> bool {
+        self != Kind::Public
+    }
 }
 
 impl<'a> Channel<'a> {
-    /// Checks a name; `None`: it is not legal (PROTOCOL.md, Channels), or starts with `presence-`.
+    /// Checks a name; `None`: it is not legal (PROTOCOL.md, Channels).
     pub fn parse(name: &'a str) -> Option<Channel<'a>> {
         let bytes = name.as_bytes();
         let is_legal = (1..=NAME_BYTES_MAX).contains(&bytes.len())
             && bytes.iter().all(|&byte| LEGAL[usize::from(byte)])
-            && !name.starts_with("presence-")
-            && !(name.starts_with(PRIVATE) && bytes.contains(&b':'));
+            && !(Channel(name).kind().needs_auth() && bytes.contains(&b':'));
         is_legal.then_some(Channel(name))
     }
     /// The name.
@@ -31,11 +44,17 @@ impl<'a> Channel<'a> {
     }
     /// Its kind, which the prefix decides.
     pub fn kind(self) -> Kind {
-        if self.0.starts_with(PRIVATE) { Kind::Private } else { Kind::Public }
+        match self.0 {
+            name if name.starts_with(ENCRYPTED) => Kind::Encrypted,
+            name if name.starts_with(PRIVATE) => Kind::Private,
+            name if name.starts_with(PRESENCE) => Kind::Presence,
+            name if name.starts_with(USER) => Kind::User,
+            _ => Kind::Public,
+        }
     }
 }
 
-/// A legal channel name, owned and shared between the tables of several shards.
+/// The name of a [`Channel`], owned and shared between the tables of several shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelName(Arc<str>);
 
@@ -46,6 +65,22 @@ impl From<Channel<'_>> for ChannelName {
 }
 
 impl ChannelName {
+    /// The internal channel of a user. Its name is not a legal one, so that no client and no operator can name it: `#` comes
+    /// first, and each byte of the id that a name may not contain is written as `%` and two hexadecimal digits. So different
+    /// ids have different names, and the name contains no character that JSON escapes.
+    pub fn of_user(id: &str) -> ChannelName {
+        let mut name = String::with_capacity(USER.len() + id.len());
+        name.push_str(USER);
+        for &byte in id.as_bytes() {
+            match LEGAL[usize::from(byte)] {
+                true => name.push(char::from(byte)),
+                // Writing to a String cannot fail.
+                false => drop(write!(name, "%{byte:02X}")),
+            }
+        }
+        ChannelName(name.into())
+    }
+
     /// The borrowed form.
     pub fn as_channel(&self) -> Channel<'_> {
         Channel(&self.0)
@@ -57,9 +92,12 @@ pub const NAME_BYTES_MAX: usize = 200;
 
 /// The rule for names, for error messages.
 pub const RULE: &str = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
-                        (no : after private-, and presence- is reserved)";
+                        (no : after private- or presence-)";
 
 const PRIVATE: &str = "private-";
+const ENCRYPTED: &str = "private-encrypted-";
+const PRESENCE: &str = "presence-";
+const USER: &str = "#server-to-user-";
 
 /// A table, because one look-up per byte takes a tenth of the time of a dozen comparisons.
 const LEGAL: [bool; 256] = {
@@ -81,6 +119,7 @@ const LEGAL: [bool; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[track_caller]
     fn check(name: &str, kind: Option<Kind>) {
@@ -112,26 +151,66 @@ mod tests {
         check("private/a:b", Some(Kind::Public));
         check(&format!("private-{}", "x".repeat(192)), Some(Kind::Private));
         check(&format!("private-{}", "x".repeat(193)), None);
-    }
-
-    #[test]
-    fn a_private_name_has_no_colon_because_colons_join_the_signed_parts() {
-        check("private-user:1", None);
-        check("private-:", None);
-    }
-
-    #[test]
-    fn presence_is_refused_until_it_exists() {
-        check("presence-", None);
-        check("presence-room", None);
-        check("presence-room:1", None);
+        check("private-encrypted-", Some(Kind::Encrypted));
+        check("private-encrypted-cache-a", Some(Kind::Encrypted));
+        check("private-encrypted", Some(Kind::Private));
+        check("private-cache-a", Some(Kind::Private));
+        check("cache-a", Some(Kind::Public));
+        check("presence-", Some(Kind::Presence));
+        check("presence-room", Some(Kind::Presence));
+        check("presence-cache-room", Some(Kind::Presence));
         check("presence", Some(Kind::Public));
-        check("Presence-room", Some(Kind::Public));
+        check("Presence-room:1", Some(Kind::Public));
+        check("private-presence-a", Some(Kind::Private));
+    }
+
+    #[test]
+    fn a_name_that_is_signed_has_no_colon_because_colons_join_the_signed_parts() {
+        for name in ["private-user:1", "private-:", "private-encrypted-a:b", "presence-room:1", "presence-cache-:"] {
+            check(name, None);
+        }
+    }
+
+    #[test]
+    fn a_users_channel_has_a_name_that_clients_cannot_use() {
+        let check = |id: &str, expected: &str| {
+            let name = ChannelName::of_user(id);
+            assert_eq!(name.as_channel().as_str(), expected);
+            assert_eq!(name.as_channel().kind(), Kind::User);
+        };
+        check("12", "#server-to-user-12");
+        check("auth0|7", "#server-to-user-auth0%7C7");
+        check("a@b.example:1", "#server-to-user-a@b.example:1");
+        check("é%41 \"\n", "#server-to-user-%C3%A9%2541%20%22%0A");
     }
 
     #[test]
     fn an_owned_name_reads_as_the_borrowed_one() {
         let channel = Channel::parse("private-a").unwrap();
         assert_eq!(ChannelName::from(channel).as_channel(), channel);
+    }
+
+    proptest! {
+        #[test]
+        fn a_users_channel_names_one_user(id in "\\PC{1,40}|[%#0-9A-F]{1,8}") {
+            let name = ChannelName::of_user(&id);
+            let name = name.as_channel().as_str();
+            prop_assert_eq!(Channel::parse(name), None);
+            prop_assert_eq!(serde_json::to_string(name).unwrap().len(), name.len() + 2);
+            let percent = name.strip_prefix("#server-to-user-").unwrap();
+            let bytes = percent.as_bytes();
+            let mut read = Vec::new();
+            let mut at = 0;
+            while at < bytes.len() {
+                if bytes[at] == b'%' {
+                    read.push(u8::from_str_radix(&percent[at + 1..at + 3], 16).unwrap());
+                    at += 3;
+                } else {
+                    read.push(bytes[at]);
+                    at += 1;
+                }
+            }
+            prop_assert_eq!(String::from_utf8(read).unwrap(), id);
+        }
     }
 }

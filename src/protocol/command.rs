@@ -95,6 +95,11 @@ pub struct Parser {
 }
 
 impl Parser {
+    /// Its reader, for the texts inside a command: a command borrows from its message alone.
+    pub fn reader(&mut self) -> &mut Reader {
+        &mut self.reader
+    }
+
     /// Reads one text message.
     pub fn command<'a>(&mut self, text: &'a str) -> Result<Command<'a>, Unreadable> {
         let document = self.reader.read(text).ok_or(NOT_JSON)?;

@@ -20,6 +20,11 @@ pub enum ErrorCode {
     SignInAuthInvalid,
     AlreadySignedIn,
     InvalidData(&'static str),
+    /// Bytes of `user_info`.
+    UserInfoTooLarge {
+        bytes: usize,
+        max: usize,
+    },
     MalformedSince,
     PresenceFull {
         max: usize,
@@ -137,27 +142,13 @@ pub fn pong(out: &mut Vec<u8>, reply: &[u8]) {
     out.extend_from_slice(AFTER);
 }
 
-/// `socket:member_added`; `user_info` is raw JSON.
-pub fn member_added(out: &mut Vec<u8>, channel: &str, user_id: &str, user_info: Option<&str>) {
-    about_user(out, "socket:member_added", Some(channel), user_id, user_info);
-}
-
-/// `socket:member_removed`
-pub fn member_removed(out: &mut Vec<u8>, channel: &str, user_id: &str) {
-    about_user(out, "socket:member_removed", Some(channel), user_id, None);
-}
-
-/// `socket:presence`: the number of connections that are subscribed to a channel.
-pub fn presence_count(out: &mut Vec<u8>, channel: &str, count: usize) {
-    measured(out, |out| {
-        head(out, "socket:presence", Some(channel));
-        let _ = write!(out, r#"{{"count":{count}}}}}"#);
-    });
-}
-
 /// `socket:signed_in`
 pub fn signed_in(out: &mut Vec<u8>, user_id: &str) {
-    about_user(out, "socket:signed_in", None, user_id, None);
+    measured(out, |out| {
+        extend(out, &[r#"{"event":"socket:signed_in","data":{"user_id":""#]);
+        json::escape_into(out, user_id);
+        extend(out, &[r#""}}"#]);
+    });
 }
 
 /// `socket:signin.error`
@@ -242,7 +233,7 @@ impl ErrorCode {
             ErrorCode::AuthRequired | ErrorCode::SignInAuthRequired => "auth_required",
             ErrorCode::AuthInvalid | ErrorCode::SignInAuthInvalid => "auth_invalid",
             ErrorCode::AlreadySignedIn => "already_signed_in",
-            ErrorCode::InvalidData(_) => "invalid_data",
+            ErrorCode::InvalidData(_) | ErrorCode::UserInfoTooLarge { .. } => "invalid_data",
             ErrorCode::MalformedSince => "malformed_since",
             ErrorCode::PresenceFull { .. } => "presence_full",
             ErrorCode::TooManySubscriptions { .. } => "too_many_subscriptions",
@@ -273,6 +264,10 @@ impl ErrorCode {
             ErrorCode::MalformedSince => {
                 "data.since must be an object with epoch, a string, and offset, an integer from 0 to 9007199254740991; \
                  socket_id, where present, must be the id of an earlier connection: subscribe without since"
+            }
+            ErrorCode::UserInfoTooLarge { bytes, max } => {
+                let _ = write!(out, "user_info has {bytes} bytes, over the limit of {max}: the backend must sign less");
+                return;
             }
             ErrorCode::PresenceFull { max } => {
                 let _ = write!(out, "the channel has {max} members, the limit: subscribe again later");
@@ -305,35 +300,16 @@ impl ErrorCode {
     }
 }
 
-/// An event about a user; `user_info` is raw JSON.
-fn about_user(out: &mut Vec<u8>, event: &str, channel: Option<&str>, user_id: &str, user_info: Option<&str>) {
-    measured(out, |out| {
-        head(out, event, channel);
-        extend(out, &[r#"{"user_id":""#]);
-        json::escape_into(out, user_id);
-        match user_info {
-            Some(user_info) => extend(out, &[r#"","user_info":"#, user_info, "}}"]),
-            None => extend(out, &[r#""}}"#]),
-        }
-    });
-}
-
 fn refusal(out: &mut Vec<u8>, event: &str, channel: Option<&str>, code: ErrorCode) {
     measured(out, |out| {
-        head(out, event, channel);
-        extend(out, &[r#"{"error":""#]);
+        extend(out, &[r#"{"event":""#, event]);
+        if let Some(channel) = channel {
+            extend(out, &[r#"","channel":""#, channel]);
+        }
+        extend(out, &[r#"","data":{"error":""#]);
         code.text_into(out);
         extend(out, &[r#"","code":""#, code.code(), r#""}}"#]);
     });
-}
-
-/// Appends the envelope up to the value of `data`.
-fn head(out: &mut Vec<u8>, event: &str, channel: Option<&str>) {
-    extend(out, &[r#"{"event":""#, event]);
-    if let Some(channel) = channel {
-        extend(out, &[r#"","channel":""#, channel]);
-    }
-    extend(out, &[r#"","data":"#]);
 }
 
 /// Appends a frame with the payload `parts`, concatenated.
@@ -361,6 +337,13 @@ fn extend(out: &mut Vec<u8>, parts: &[&str]) {
 fn len(parts: &[&str]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
+
+/// The prefix of `name`, the name of an event, that is reserved for the server; `None`: there is none.
+pub fn reserved_prefix(name: &str) -> Option<&'static str> {
+    RESERVED.into_iter().find(|prefix| name.starts_with(prefix))
+}
+
+const RESERVED: [&str; 3] = ["socket:", "pusher:", "pusher_internal:"];
 
 /// Largest offset: 2^53 - 1, the largest integer that JavaScript counts to exactly.
 pub const OFFSET_MAX: u64 = (1 << 53) - 1;
@@ -433,22 +416,9 @@ mod tests {
     }
 
     #[test]
-    fn events_about_users_have_their_members() {
-        let info = Some("{ \"name\":\"\\ud800\" }");
-        check(
-            |out| member_added(out, "presence-a", "1\"1", info),
-            r#"{"event":"socket:member_added","channel":"presence-a","data":{"user_id":"1\"1","user_info":{ "name":"\ud800" }}}"#,
-        );
-        check(
-            |out| member_added(out, "presence-a", "12", None),
-            r#"{"event":"socket:member_added","channel":"presence-a","data":{"user_id":"12"}}"#,
-        );
-        check(
-            |out| member_removed(out, "presence-a", "é\n"),
-            r#"{"event":"socket:member_removed","channel":"presence-a","data":{"user_id":"é\n"}}"#,
-        );
-        check(|out| presence_count(out, "a", 3), r#"{"event":"socket:presence","channel":"a","data":{"count":3}}"#);
+    fn replies_to_sign_ins_and_client_events_have_their_members() {
         check(|out| signed_in(out, "12"), r#"{"event":"socket:signed_in","data":{"user_id":"12"}}"#);
+        check(|out| signed_in(out, "é\"\n"), r#"{"event":"socket:signed_in","data":{"user_id":"é\"\n"}}"#);
         check(
             |out| signin_error(out, ErrorCode::InvalidData("why")),
             r#"{"event":"socket:signin.error","data":{"error":"why","code":"invalid_data"}}"#,
@@ -488,6 +458,7 @@ mod tests {
             (ErrorCode::SignInAuthInvalid, "auth_invalid"),
             (ErrorCode::AlreadySignedIn, "already_signed_in"),
             (ErrorCode::InvalidData("why"), "invalid_data"),
+            (ErrorCode::UserInfoTooLarge { bytes: 129, max: 128 }, "invalid_data"),
             (ErrorCode::MalformedSince, "malformed_since"),
             (ErrorCode::PresenceFull { max: 128 }, "presence_full"),
             (ErrorCode::ClientEventRefused("why"), "client_event_refused"),
@@ -506,6 +477,7 @@ mod tests {
                 | ErrorCode::ClientEventRefused(text) => assert_eq!(value["data"]["error"], text),
                 ErrorCode::TooManySubscriptions { .. }
                 | ErrorCode::TooManyChanges { .. }
+                | ErrorCode::UserInfoTooLarge { .. }
                 | ErrorCode::PresenceFull { .. } => {
                     assert!(value["data"]["error"].as_str().unwrap().contains("128"))
                 }
@@ -523,6 +495,20 @@ mod tests {
             payload.starts_with(r#"{"event":"socket:subscribe.error","channel":"a\u0062 \"c\"","data":{"error":""#)
         );
         assert!(payload.ends_with(r#"","code":"invalid_channel"}}"#));
+    }
+
+    #[test]
+    fn names_of_system_events_are_reserved_in_both_dialects() {
+        for (name, prefix) in
+            [("socket:", "socket:"), ("pusher:ping", "pusher:"), ("pusher_internal:a", "pusher_internal:")]
+        {
+            assert_eq!(reserved_prefix(name), Some(prefix));
+        }
+        for name in
+            ["", "socket", "Socket:a", " socket:", "pusher", "pusher_:", "Pusher:a", "pusher_internal", "client-a"]
+        {
+            assert_eq!(reserved_prefix(name), None, "{name}");
+        }
     }
 
     #[test]

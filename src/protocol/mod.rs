@@ -1,9 +1,11 @@
 //! Converts between frames and their meaning. Pure. The only folder that knows JSON and event names.
 pub mod auth;
 pub mod channel;
+pub mod client_event;
 pub mod close;
 pub mod command;
 pub mod event;
 pub mod heartbeat;
 pub mod json;
 pub mod socket_id;
+pub mod user;

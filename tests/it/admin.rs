@@ -246,7 +246,7 @@ fn publish_to_several_channels(shards: usize) {
         assert!(clients[0].text().starts_with(r#"{"event":"e","channel":"h-"#));
     }
     admin.refused(&publish(&["a", "b", "bad name", "c"]).to_string(), json!(1), "invalid_channel");
-    admin.refused(&publish(&["a", "b", "presence-x"]).to_string(), json!(1), "invalid_channel");
+    admin.refused(&publish(&["a", "b", "presence-x:1"]).to_string(), json!(1), "invalid_channel");
     for client in &mut clients {
         client.expect_nothing_before_pong();
     }
@@ -457,7 +457,7 @@ fn missing_members(shards: usize) {
 fn invalid_channels(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
-    for channel in ["", "a b", "ü", "a#b", "a\"b", "*", "presence-", "presence-a", "private-a:b", &"a".repeat(201)] {
+    for channel in ["", "a b", "ü", "a#b", "a\"b", "*", "#a", "presence-a:b", "private-a:b", &"a".repeat(201)] {
         let request = json!({"id": 1, "command": "publish", "channel": channel, "event": "e"});
         admin.refused(&request.to_string(), json!(1), "invalid_channel");
     }
@@ -482,6 +482,12 @@ fn reserved_events(shards: usize) {
         admin.refused(&line, json!(1), "reserved_event");
         let line = format!(r#"{{"id":1,"command":"publish","channels":["user:13","b"],"event":"{event}"}}"#);
         admin.refused(&line, json!(1), "reserved_event");
+    }
+    for prefix in ["pusher:", "pusher_internal:"] {
+        let line = json!({"id": 1, "command": "publish", "channel": "user:13", "event": format!("{prefix}a")});
+        let reply: Value = serde_json::from_str(&admin.ask(&line.to_string())).expect("JSON");
+        let error = format!("event names starting with {prefix} are reserved");
+        assert_eq!(reply, json!({"id": 1, "ok": false, "code": "reserved_event", "error": error}));
     }
     client.expect_nothing_before_pong();
 }

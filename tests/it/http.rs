@@ -310,6 +310,8 @@ fn invalid_requests_publish_nothing() {
     let mut http = Http::connect(&server);
     for (status, body) in [
         (400, r#"{"name":"socket:e","channel":"a","data":"1"}"#),
+        (400, r#"{"name":"pusher:e","channel":"a","data":"1"}"#),
+        (400, r#"{"name":"pusher_internal\u003ae","channel":"a","data":"1"}"#),
         (400, r#"{"name":"e","channels":["a","a b"],"data":"1"}"#),
         (400, r#"{"name":"e","channel":"a","data":"1","info":"subscription_count,colour"}"#),
         (501, r#"{"name":"e","channels":["a","presence-b"],"data":"1"}"#),

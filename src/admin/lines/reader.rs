@@ -11,6 +11,7 @@ use crate::api::publish::{check_channel, check_channels, check_data, check_event
 use crate::api::publish::{check_dedupe, check_key, check_user, check_users};
 use crate::api::{Command, Publish, Refusal, Request};
 use crate::protocol::channel::Channel;
+use crate::protocol::event::reserved_prefix;
 use crate::protocol::json::{Document, Reader, Value, scan};
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -99,7 +100,7 @@ fn plain_publish(line: &str) -> Option<Line<'_>> {
         && Channel::parse(channel).is_some()
         && (1..=EVENT_BYTES_MAX).contains(&event.len())
         && !event.contains('\\')
-        && !event.starts_with("socket:")
+        && reserved_prefix(event).is_none()
         && data.map_or(0, str::len) <= DATA_BYTES_MAX
         && id.map_or(0, str::len) <= ID_BYTES_MAX;
     let publish = Publish {
@@ -632,16 +633,26 @@ mod tests {
             check(&format!(r#","channels":{channels},"event":"e""#), MALFORMED);
         }
         check(r#","channel":"","event":"e""#, "invalid_channel");
-        check(r#","channel":"presence-a","event":"e""#, "invalid_channel");
+        check(r#","channel":"presence-a:b","event":"e""#, "invalid_channel");
+        check(r#","channel":"presence-a","event":"e""#, "ok");
         check(r#","channels":["a","b c"],"event":"e""#, "invalid_channel");
         check(r#","channel":"a b","event":"socket:ping""#, "invalid_channel");
         for event in ["null", "1", "[]", r#""""#] {
             check(&format!(r#","channel":"a","event":{event}"#), MALFORMED);
         }
-        for event in ["socket:ping", "socket:", "socket:anything", "\\u0073ocket:ping", "socket\\u003a"] {
+        for event in [
+            "socket:ping",
+            "socket:",
+            "socket:anything",
+            "\\u0073ocket:ping",
+            "socket\\u003a",
+            "pusher:a",
+            "pusher_internal:a",
+            "pusher\\u003a",
+        ] {
             check(&format!(r#","channel":"a","event":"{event}","data":1"#), "reserved_event");
         }
-        for event in ["socket", "Socket:ping", " socket:ping", "sockets:ping"] {
+        for event in ["socket", "Socket:ping", " socket:ping", "sockets:ping", "pusher", "pusher_a:", "client-a"] {
             check(&format!(r#","channel":"a","event":"{event}""#), "ok");
         }
         for exclude in ["null", "1", "\"\"", "\"none\"", "[]"] {

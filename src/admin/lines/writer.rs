@@ -212,7 +212,7 @@ mod tests {
                 &format!(r#"{{"id":2,"ok":false,"code":"{code}","error":"{error}"}}"#),
             );
         };
-        check(Refusal::ReservedEvent, "reserved_event", "event names starting with socket: are reserved");
+        check(Refusal::ReservedEvent("socket:"), "reserved_event", "event names starting with socket: are reserved");
         check(Refusal::malformed("no \"JSON\""), "malformed_request", r#"no \"JSON\""#);
         check(Refusal::GoingDown, "going_down", "the server is going down");
         check(Refusal::NotFound("no such connection"), "not_found", "no such connection");
@@ -225,7 +225,7 @@ mod tests {
                      connection, disconnect, unsubscribe, events, tail, busiest, stats, reload, drain, shed, console_token, ping";
         check(Refusal::UnknownCommand(OPERATIONS), "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
-                     (no : after private-, and presence- is reserved)";
+                     (no : after private- or presence-)";
         check(Refusal::InvalidChannel, "invalid_channel", error);
     }
 }

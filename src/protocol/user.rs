@@ -1,0 +1,196 @@
+//! Users, as the backend signs them: a member of a presence channel in `channel_data`, and the user of a sign-in in `user_data`.
+
+use crate::protocol::event::ErrorCode;
+use crate::protocol::json::{Reader, Value};
+use std::borrow::Cow;
+
+/// A user. Borrows from the text that the backend signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedUser<'a> {
+    /// 1 to [`USER_ID_BYTES_MAX`] bytes of any text.
+    pub id: Cow<'a, str>,
+    /// `user_info`: raw JSON, byte for byte.
+    pub info: Option<&'a str>,
+}
+
+impl<'a> SignedUser<'a> {
+    /// The user in `channel_data`. Its `user_id` is a string or a number; the id of a number is the number as it was written.
+    pub fn of_member(
+        channel_data: &'a str,
+        info_bytes_max: usize,
+        reader: &mut Reader,
+    ) -> Result<SignedUser<'a>, ErrorCode> {
+        let [id, info] = members(channel_data, ["user_id", "user_info"], reader).ok_or(NO_MEMBER)?;
+        let id = id.and_then(|id| if id.is_number() { Some(Cow::Borrowed(id.raw)) } else { id.text() });
+        Ok(SignedUser { id: checked(id).ok_or(NO_USER_ID)?, info: bounded(info, info_bytes_max)? })
+    }
+
+    /// The user in `user_data`.
+    pub fn of_sign_in(
+        user_data: &'a str,
+        info_bytes_max: usize,
+        reader: &mut Reader,
+    ) -> Result<SignedUser<'a>, ErrorCode> {
+        let [id, info] = members(user_data, ["id", "user_info"], reader).ok_or(NO_USER)?;
+        Ok(SignedUser { id: checked(id.and_then(Value::text)).ok_or(NO_ID)?, info: bounded(info, info_bytes_max)? })
+    }
+}
+
+fn members<'a, const N: usize>(text: &'a str, names: [&str; N], reader: &mut Reader) -> Option<[Option<Value<'a>>; N]> {
+    Some(reader.read(text)?.object()?.named(names))
+}
+
+fn checked(id: Option<Cow<'_, str>>) -> Option<Cow<'_, str>> {
+    id.filter(|id| (1..=USER_ID_BYTES_MAX).contains(&id.len()))
+}
+
+fn bounded(info: Option<Value<'_>>, max: usize) -> Result<Option<&str>, ErrorCode> {
+    match info.map(|info| info.raw) {
+        Some(info) if info.len() > max => Err(ErrorCode::UserInfoTooLarge { bytes: info.len(), max }),
+        info => Ok(info),
+    }
+}
+
+/// Longest id, in bytes.
+pub const USER_ID_BYTES_MAX: usize = 128;
+
+/// The refusal of a subscribe without `channel_data`.
+pub const NO_CHANNEL_DATA: ErrorCode =
+    ErrorCode::InvalidData("channel_data is missing: sign a user_id for this presence channel, or sign in first");
+/// The refusal of a sign-in without `user_data`.
+pub const NO_USER_DATA: ErrorCode =
+    ErrorCode::InvalidData("data.user_data must be a string of Unicode text: the text that the backend signed");
+
+const NO_MEMBER: ErrorCode = ErrorCode::InvalidData("channel_data must hold a JSON object with a user_id");
+const NO_USER_ID: ErrorCode =
+    ErrorCode::InvalidData("user_id in channel_data must be a number or a string of Unicode text, of 1 to 128 bytes");
+const NO_USER: ErrorCode = ErrorCode::InvalidData("user_data must hold a JSON object with an id");
+const NO_ID: ErrorCode = ErrorCode::InvalidData("id in user_data must be a string of Unicode text of 1 to 128 bytes");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::json::tests::{mutated, slips, written_json};
+    use proptest::prelude::*;
+
+    const INFO_MAX: usize = 32;
+
+    #[track_caller]
+    fn check_member(channel_data: &str, expected: Result<(&str, Option<&str>), ErrorCode>) {
+        let expected = expected.map(|(id, info)| SignedUser { id: id.into(), info });
+        assert_eq!(SignedUser::of_member(channel_data, INFO_MAX, &mut Reader::default()), expected, "{channel_data}");
+    }
+
+    #[track_caller]
+    fn check_user(user_data: &str, expected: Result<(&str, Option<&str>), ErrorCode>) {
+        let expected = expected.map(|(id, info)| SignedUser { id: id.into(), info });
+        assert_eq!(SignedUser::of_sign_in(user_data, INFO_MAX, &mut Reader::default()), expected, "{user_data}");
+    }
+
+    #[test]
+    fn an_id_is_a_text_and_a_members_id_may_be_a_number() {
+        for (id, expected) in [
+            (r#""11""#, "11"),
+            (r#""\u0031""#, "1"),
+            (r#""é\n\"""#, "é\n\""),
+            (r#"" ""#, " "),
+            (r#""\u0000""#, "\0"),
+            (r#""\ud83d\ude00""#, "😀"),
+        ] {
+            check_member(&format!(r#"{{"user_id":{id}}}"#), Ok((expected, None)));
+            check_user(&format!(r#"{{"id":{id}}}"#), Ok((expected, None)));
+        }
+        for number in ["10", "-0", "1.50", "1E+3", "18446744073709551616"] {
+            check_member(&format!(r#"{{ "user_id" : {number} }}"#), Ok((number, None)));
+            check_user(&format!(r#"{{"id":{number}}}"#), Err(NO_ID));
+        }
+        for other in ["null", "true", "[]", "{}", r#""""#, r#"["1"]"#, r#""\ud83d""#, r#""a\udc00""#] {
+            check_member(&format!(r#"{{"user_id":{other}}}"#), Err(NO_USER_ID));
+            check_user(&format!(r#"{{"id":{other}}}"#), Err(NO_ID));
+        }
+        for data in ["{}", r#"{"user_info":1}"#, r#"{"User_id":"1","ID":"1"}"#] {
+            check_member(data, Err(NO_USER_ID));
+            check_user(data, Err(NO_ID));
+        }
+        check_member(r#"{"id":"1"}"#, Err(NO_USER_ID));
+        check_user(r#"{"user_id":"1"}"#, Err(NO_ID));
+    }
+
+    #[test]
+    fn an_id_has_at_most_128_bytes_unescaped() {
+        for (id, is_legal) in [
+            ("x".repeat(128), true),
+            ("x".repeat(129), false),
+            (r"\u0041".repeat(128), true),
+            (r"\u0041".repeat(129), false),
+            ("é".repeat(64), true),
+            ("é".repeat(65), false),
+        ] {
+            let member = format!(r#"{{"user_id":"{id}"}}"#);
+            assert_eq!(SignedUser::of_member(&member, 0, &mut Reader::default()).is_ok(), is_legal, "{id}");
+            let user = format!(r#"{{"id":"{id}"}}"#);
+            assert_eq!(SignedUser::of_sign_in(&user, 0, &mut Reader::default()).is_ok(), is_legal, "{id}");
+        }
+        let number = |digits: usize| format!(r#"{{"user_id":{}}}"#, "7".repeat(digits));
+        check_member(&number(128), Ok((&"7".repeat(128), None)));
+        check_member(&number(129), Err(NO_USER_ID));
+    }
+
+    #[test]
+    fn user_info_is_any_json_byte_for_byte() {
+        for info in ["null", "true", "1e999", r#""\ud83d\u00e9""#, "{ \"a\" :\t[1 , {}]}", "[[[[]]]]"] {
+            check_member(&format!(r#"{{"user_id":1,"user_info": {info} }}"#), Ok(("1", Some(info))));
+            check_user(&format!(r#"{{"user_info":{info},"id":"1","watchlist":[]}}"#), Ok(("1", Some(info))));
+        }
+        let bytes = INFO_MAX + 1;
+        let largest = "1".repeat(INFO_MAX);
+        check_member(&format!(r#"{{"user_id":1,"user_info":{largest}}}"#), Ok(("1", Some(&largest))));
+        let refused = Err(ErrorCode::UserInfoTooLarge { bytes, max: INFO_MAX });
+        check_member(&format!(r#"{{"user_id":1,"user_info":{largest}1}}"#), refused);
+        check_user(&format!(r#"{{"id":"1","user_info":{largest}1}}"#), refused);
+    }
+
+    #[test]
+    fn the_last_of_two_members_counts() {
+        check_member(r#"{"user_id":"1","user_info":1,"user_id":2,"us\u0065r_info":3}"#, Ok(("2", Some("3"))));
+        check_member(r#"{"user_id":"1","user_id":null}"#, Err(NO_USER_ID));
+        check_user(r#"{"id":1,"\u0069d":"2"}"#, Ok(("2", None)));
+    }
+
+    #[test]
+    fn a_text_that_is_not_a_json_object_is_refused() {
+        for text in
+            ["", " ", "1", "null", r#""a""#, "[]", r#"[{"user_id":"1","id":"1"}]"#, "{", r#"{"user_id":1,}"#, "{}x"]
+        {
+            check_member(text, Err(NO_MEMBER));
+            check_user(text, Err(NO_USER));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_user_is_read_as_serde_json_reads_it(
+            id in written_json(), info in written_json(), slips in prop::collection::vec(slips(), 0..2),
+        ) {
+            #[derive(serde::Deserialize)]
+            struct Data<'a> {
+                #[serde(borrow)]
+                user_id: &'a serde_json::value::RawValue,
+                #[serde(borrow)]
+                user_info: &'a serde_json::value::RawValue,
+            }
+            let data = format!(r#"{{"user_id":{id},"user_info":{info}}}"#);
+            let data = slips.iter().fold(data, |data, (at, len, with)| mutated(&data, *at, *len, with));
+            let found = SignedUser::of_member(&data, 1 << 20, &mut Reader::default());
+            let Ok(Data { user_id, user_info }) = serde_json::from_str(&data) else { return Ok(()) };
+            let id = match user_id.get().as_bytes()[0] {
+                b'-' | b'0'..=b'9' => Some(user_id.get().to_owned()),
+                b'"' => serde_json::from_str::<String>(user_id.get()).ok(),
+                _ => None,
+            };
+            let expected = id.filter(|id| !id.is_empty() && id.len() <= 128);
+            let expected = expected.map(|id| SignedUser { id: id.into(), info: Some(user_info.get()) });
+            prop_assert_eq!(found, expected.ok_or(NO_USER_ID));
+        }
+    }
+}
