@@ -295,3 +295,62 @@ pub mod walk {
 /// Time limit from a request's head to its answer, the body included. Prometheus ends a scrape after 10 s. With a
 /// shorter limit it records a 503 instead of its own timeout. Proxies wait for 60 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::link::{self, Opener, Seat};
+    use crate::config::{Flags, Settings};
+    use crate::hub::placement::Placement;
+    use std::sync::mpsc::channel;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    /// A shard that does not answer makes the server unready. Nothing may kill the server for it.
+    #[tokio::test]
+    async fn live_is_answered_while_the_shards_are_blocked() {
+        let (opened, seats) = channel::<Seat>();
+        let (rung, rings) = channel();
+        let opener: Opener = Arc::new(move |_, outlet| {
+            let rung = rung.clone();
+            let (link, seat) = link::link(Arc::new(move || _ = rung.send(())), outlet);
+            opened.send(seat).ok().map(|()| link)
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let config = Settings::gather(&Flags::new(), |_| None).and_then(|settings| settings.validate()).expect("legal");
+        let parts = Parts {
+            listener,
+            shards: Shards::open(&opener, Placement::new(0, 2, [1, 2, 3, 4])).expect("links"),
+            app_id: config.app_id,
+            listen: address,
+            webhooks: Box::new(WebhookStats::default),
+            held: Arc::new(Mutex::new(Arc::new(Held::of(&config.live)))),
+            tokens: Arc::new(Mutex::new(Tokens::new([1, 2, 3, 4]))),
+        };
+        // They are never served.
+        let seats: Vec<Seat> = seats.try_iter().collect();
+        let ask = async |path: &str| {
+            let mut stream = TcpStream::connect(address).await.expect("a listener");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("an open connection");
+            stream
+        };
+        let script = async {
+            let unready = ask("/ready").await;
+            while rings.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            let mut answer = [0; 15];
+            ask("/live").await.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+            let unanswered = unready.try_read(&mut answer).expect_err("no answer");
+            assert_eq!((unanswered.kind(), seats.len()), (io::ErrorKind::WouldBlock, 2));
+        };
+        let (_phase, phase) = watch::channel(Phase::Serving);
+        tokio::select! {
+            served = serve(parts, phase) => panic!("the server ended: {served:?}"),
+            () = script => {}
+        }
+    }
+}

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use sha2::Sha256;
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 /// A keep-alive connection to a server's HTTP listener.
 pub struct Http {
@@ -518,18 +518,38 @@ impl Http {
     }
 }
 
-fn start_with_token(shards: usize, dir: &TempDir) -> Server {
+fn start_with_token(shards: usize, dir: &TempDir, address: impl Into<IpAddr>) -> Server {
     let file = dir.path().join("token");
     std::fs::write(&file, format!("{TOKEN}\n")).expect("a temporary file");
-    let options = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2-hunter2-hunter2");
+    let http = SocketAddr::new(address.into(), 0);
+    let options = Server::options(shards).arg("--http", http).arg("--key", "app:hunter2-hunter2-hunter2");
     options.arg("--publish-token-file", file.display()).arg("--shutdown-timeout", "60").start()
+}
+
+/// An address of this machine that is not a loopback address, if it has one. Nothing is sent.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+}
+
+/// On a machine without another address, the unit tests of `http::publish` are all there is.
+#[test]
+fn a_token_is_accepted_from_loopback_only() {
+    let Some(address) = own_address() else { return };
+    let dir = TempDir::new();
+    let server = start_with_token(1, &dir, address);
+    let refused = Http::connect(&server).publish_with_token(r#"{"channel":"a","event":"e"}"#);
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert!(refused.body.starts_with(r#"{"id":null,"ok":false,"code":"not_local","error":""#), "{}", refused.body);
+    assert!(Http::connect(&server).get("/metrics").body.contains("\ncorecast_http_publishes_total 0\n"));
 }
 
 for_shards!(a_plain_publish_is_answered_like_the_admin_command);
 
 fn a_plain_publish_is_answered_like_the_admin_command(shards: usize) {
     let dir = TempDir::new();
-    let server = start_with_token(shards, &dir);
+    let server = start_with_token(shards, &dir, [127, 0, 0, 1]);
     let (mut first, mut second) = (Client::connect(&server), Client::connect(&server));
     for client in [&mut first, &mut second] {
         client.subscribe("a");
@@ -553,7 +573,7 @@ fn a_plain_publish_is_answered_like_the_admin_command(shards: usize) {
 #[test]
 fn a_plain_publish_that_is_refused_says_why() {
     let dir = TempDir::new();
-    let server = start_with_token(2, &dir);
+    let server = start_with_token(2, &dir, [127, 0, 0, 1]);
     let mut client = Client::connect(&server);
     client.subscribe("a");
     let mut http = Http::connect(&server);
@@ -605,7 +625,7 @@ fn a_plain_publish_that_is_refused_says_why() {
 #[test]
 fn a_stopping_server_refuses_a_plain_publish() {
     let dir = TempDir::new();
-    let mut server = start_with_token(1, &dir);
+    let mut server = start_with_token(1, &dir, [127, 0, 0, 1]);
     let mut client = RawClient::connect(&server);
     let mut http = Http::connect(&server);
     assert_eq!(http.get("/ready").status, 200);
