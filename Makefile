@@ -22,10 +22,11 @@ test-sdk:
 
 # Tests that `test` leaves out because they are long or download much: faults planted in the hub, which its simulation must
 # find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24;
-# and that client in a hidden page of Chromium.
+# that client in a hidden page of Chromium; and the console in Firefox and WebKit.
 test-long:
 	tests/planted/run.py
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/console/run.sh firefox webkit
 
 # Tests other client libraries, and RFC 6455 case by case, against the same binary.
 test-clients:

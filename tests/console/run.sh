@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Tests of the console in headless Chromium, with a real server and real clients.
-#   tests/console/run.sh                   SCREENSHOTS=DIR tests/console/run.sh also saves pictures in DIR
+# Tests of the console in browsers, with a real server and real clients.
+#   tests/console/run.sh                   all tests, in headless Chromium; SCREENSHOTS=DIR also saves pictures in DIR
+#   tests/console/run.sh firefox webkit    the main paths, in these browsers
 # Needs Node >= 20 and the server's binary: CORECAST_BIN, or target/release-test/corecast, or the release or debug one.
-# Installs playwright-core under target/console, and Chromium by apt if it is missing.
+# Installs playwright-core and ws under target/console, and the browsers by apt if they are missing.
 set -euo pipefail
 [ -z "${CORECAST_BIN:-}" ] || CORECAST_BIN=$(realpath "$CORECAST_BIN")
 [ -z "${SCREENSHOTS:-}" ] || SCREENSHOTS=$(realpath "$SCREENSHOTS")
@@ -23,15 +24,33 @@ if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     echo "SKIPPED: the tests of the console need node and npm" >&2
     exit 0
 fi
-if [ -z "${CHROMIUM_BIN:-}" ]; then
-    if ! command -v chromium >/dev/null; then
-        as_root=
-        [ "$(id -u)" = 0 ] || as_root=sudo
-        $as_root apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends chromium >/dev/null
-    fi
-    CHROMIUM_BIN=$(command -v chromium)
-fi
+# Installs packages.
+install() {
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root=sudo
+    $as_root apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+browsers=$*
+for browser in ${browsers:-chromium}; do
+    case $browser in
+    chromium)
+        [ -n "${CHROMIUM_BIN:-}" ] || command -v chromium >/dev/null || install chromium
+        export CHROMIUM_BIN=${CHROMIUM_BIN:-$(command -v chromium)}
+        ;;
+    firefox)
+        command -v firefox-esr >/dev/null || install firefox-esr
+        export FIREFOX_BIN=firefox-esr
+        ;;
+    webkit)
+        command -v WebKitWebDriver >/dev/null && command -v Xvfb >/dev/null || install webkit2gtk-driver xvfb
+        set -- /usr/lib/*/webkit*/MiniBrowser
+        export WEBKIT_BIN=$1
+        ;;
+    *) echo "unknown browser: $browser; chromium, firefox and webkit are known" >&2 && exit 1 ;;
+    esac
+done
 # Keeps what is installed from the same list.
 if ! cmp -s package-lock.json "$home/installed.json"; then
     cp package.json package-lock.json "$home"
@@ -41,4 +60,6 @@ fi
 # Node looks for modules in the directory of the script.
 cp ./*.mjs "$home"
 cp ../../src/http/console/page/numbers.js "$home/numbers.mjs"
-CORECAST_BIN=$bin CHROMIUM_BIN=$CHROMIUM_BIN SCREENSHOTS=${SCREENSHOTS:-} timeout 600 node --test --test-reporter=spec "$home"/*.test.mjs
+tests=("$home"/*.test.mjs)
+[ -z "$browsers" ] || tests=("$home/browsers.mjs")
+CORECAST_BIN=$bin BROWSERS=$browsers SCREENSHOTS=${SCREENSHOTS:-} timeout 600 node --test --test-reporter=spec "${tests[@]}"
