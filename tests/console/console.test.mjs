@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { createServer, request } from "node:http";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
@@ -317,6 +318,39 @@ test("a server with a key: the page asks for it, and keeps it for the tab", asyn
   keyed.child.kill();
   await page.waitForSelector("#status[data-state=lost]");
   await close();
+});
+
+test("a proxy on this machine gives no rights, and the key works through it", async () => {
+  const file = join(directory, "proxied-key");
+  writeFileSync(file, `${KEY}\n`);
+  const keyed = await serve("proxied", "--console-key-file", file, "--shards", "1");
+  // As nginx's proxy_pass without further lines: `Host` names the upstream.
+  const [hostname, port] = keyed.http.split(":");
+  const proxy = createServer((incoming, outgoing) => {
+    const headers = { ...incoming.headers, host: keyed.http, "x-forwarded-for": "127.0.0.1" };
+    const upstream = request({ hostname, port, path: incoming.url, method: incoming.method, headers }, (answer) => {
+      outgoing.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(outgoing);
+    });
+    upstream.on("error", () => outgoing.destroy());
+    incoming.pipe(upstream);
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  const address = `http://127.0.0.1:${proxy.address().port}/console`;
+  assert.equal((await fetch(`${address}/api/stats`)).status, 401);
+  const { page, errors, close } = await open(keyed, { address });
+  await page.waitForSelector("#login[open]");
+  await page.fill("#login input", KEY);
+  await page.keyboard.press("Enter");
+  await live(page);
+  await page.goto(`${address}#debug`);
+  await page.fill("#debug-publish [name=channel]", "proxied");
+  await page.click("#debug-publish [type=submit]");
+  await page.waitForFunction(() => document.querySelector("#debug-published").textContent === "to 0 subscribers");
+  assert.deepEqual(errors, []);
+  await close();
+  proxy.closeAllConnections();
+  proxy.close();
 });
 
 test("375 px wide, no view scrolls sideways", async () => {
