@@ -7,7 +7,7 @@ use super::member::{flag, integer, required, short_text, text, word, words};
 use super::publish::{PUBLISH, Publish, Published, user};
 use super::refusal::Refusal;
 use super::value::{By, Operation, Share, address, hexadecimal, optional_json};
-use crate::config::Difference;
+use crate::config::{Difference, Explained};
 use crate::metrics;
 use crate::protocol::socket_id::SocketId;
 use crate::protocol::{self, channel::ChannelName};
@@ -127,6 +127,12 @@ operations! {
         limit: Option<usize> = integer(1..=PAGE_MAX),
     }
 
+    /// Show which rule a channel has, and where the value of each key comes from
+    "rule" Rule {
+        /// Name of the channel.
+        channel: Box<str> = required(),
+    }
+
     /// Show the server's counters, in total and by shard
     "stats" Stats {}
 
@@ -221,6 +227,10 @@ impl Request {
             Request::Busiest(busiest) => Route::Busiest(busiest),
             Request::Events(events) => Route::Events(events),
             Request::Tail(tail) => Route::Tail(tail),
+            Request::Rule(Rule { channel }) => {
+                let channel = protocol::channel::Channel::parse(channel).ok_or(Refusal::InvalidChannel)?;
+                Route::Server(Operation::Rule { channel: channel.into() })
+            }
             Request::Reload(_) => Route::Server(Operation::Reload),
             Request::Drain(Drain { over_ms }) => {
                 Route::Server(Operation::Drain { over_ms: over_ms.unwrap_or(OVER_MS_DEFAULT) })
@@ -313,6 +323,12 @@ pub enum Reply {
     },
     /// To `busiest`: the busiest first.
     Busiest { channels: Vec<BusyChannel>, addresses: Vec<BusyAddress> },
+    /// To `rule`.
+    Rule {
+        channel: ChannelName,
+        #[serde(flatten)]
+        explained: Box<Explained>,
+    },
     /// To `reload`.
     Reloaded(Box<Difference>),
     /// To `drain` and `shed`, which have begun: the number of connections to close, and the time.

@@ -1,7 +1,7 @@
 //! Values of members and replies, and their JSON forms.
 
 use super::member::{Given, Written};
-use crate::config::{self, Difference};
+use crate::config::{self, Difference, Explained, KeySource, KeyValue};
 use crate::metrics;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::event::Position;
@@ -37,6 +37,11 @@ impl Written for By {
 /// An operation on the whole server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// Explain the rule of a channel.
+    Rule {
+        /// Its name.
+        channel: ChannelName,
+    },
     /// Read the configuration again, and apply it.
     Reload,
     /// Accept no more connections, close all of them over this time, and stop.
@@ -121,6 +126,44 @@ impl Serialize for SocketId {
 impl Serialize for metrics::Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.values())
+    }
+}
+
+impl Serialize for Explained {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Key<'a> {
+            key: &'a str,
+            value: Value<'a>,
+            source: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            why: Option<&'a str>,
+        }
+        #[derive(Serialize)]
+        #[serde(untagged)]
+        enum Value<'a> {
+            Number(i64),
+            Word(&'a str),
+        }
+        let keys = self.keys.iter().map(|(key, value, source)| {
+            let (source, why) = match source {
+                KeySource::Table => ("rule", None),
+                KeySource::Name => ("name", None),
+                KeySource::Fixed(why) => ("fixed", Some(*why)),
+            };
+            let value = match value {
+                KeyValue::Number(number) => Value::Number(*number),
+                KeyValue::Word(word) => Value::Word(word),
+            };
+            Key { key, value, source, why }
+        });
+        let mut map = serializer.serialize_map(None)?;
+        if let Some((number, pattern)) = &self.table {
+            map.serialize_entry("rule", number)?;
+            map.serialize_entry("match", pattern)?;
+        }
+        map.serialize_entry("keys", &keys.collect::<Vec<_>>())?;
+        map.end()
     }
 }
 

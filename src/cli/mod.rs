@@ -164,6 +164,15 @@ Example:
     #[command(after_help = console::AFTER)]
     Console(Console),
 
+    #[command(about = about("rule"))]
+    #[command(after_help = "Example:\n  corecast rule prices:eur")]
+    Rule {
+        /// Name of the channel
+        channel: Box<str>,
+        #[command(flatten)]
+        server: Server,
+    },
+
     #[command(about = about("stats"))]
     Stats {
         #[command(flatten)]
@@ -268,6 +277,7 @@ impl Command {
             Command::Tail(Tail { channel, address, events, sample, rate, data, server }) => {
                 (operation::Tail { channel, address, events, sample, rate, data }.into(), server)
             }
+            Command::Rule { channel, server } => (operation::Rule { channel }.into(), server),
             Command::Stats { server } => (operation::Stats {}.into(), server),
             Command::Reload { server } => (operation::Reload {}.into(), server),
             Command::Drain { over, server } => (operation::Drain { over_ms: Some(over) }.into(), server),

@@ -144,7 +144,16 @@ pub struct Explained {
     /// The number of the table that holds, from 1, and its `match`; `None`: no table fits the name.
     pub table: Option<(usize, String)>,
     /// Name, value and source of every key.
-    pub keys: Vec<(&'static str, String, KeySource)>,
+    pub keys: Vec<(&'static str, KeyValue, KeySource)>,
+}
+
+/// The value of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyValue {
+    /// A number.
+    Number(i64),
+    /// A word.
+    Word(String),
 }
 
 /// Where the value of a key comes from.
@@ -181,7 +190,11 @@ impl Rules {
                 None if (key.value)(&defaults) == value => KeySource::Name,
                 _ => KeySource::Fixed(key.fixed),
             };
-            (key.name, plain(Some(value)), source)
+            let value = match value {
+                Value::Integer(number) => KeyValue::Number(number),
+                word => KeyValue::Word(plain(Some(word))),
+            };
+            (key.name, value, source)
         });
         Explained {
             rule: Rule::of(&keys),
@@ -398,7 +411,8 @@ mod tests {
             assert_eq!(explained.keys.len(), KEYS.len());
             for (key, value, source) in expected {
                 let found = explained.keys.iter().find(|(name, ..)| name == key).expect("every key");
-                assert_eq!(found.1, *value, "{name} {key}");
+                let expected = value.parse().map_or_else(|_| KeyValue::Word((*value).into()), KeyValue::Number);
+                assert_eq!(found.1, expected, "{name} {key}");
                 match source {
                     Some(source) => assert_eq!(found.2, *source, "{name} {key}"),
                     None => assert!(matches!(found.2, KeySource::Fixed(why) if !why.is_empty()), "{found:?}"),

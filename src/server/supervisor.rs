@@ -91,6 +91,10 @@ impl Supervisor {
 
     fn call(&mut self, call: Call) {
         match call {
+            Call::Operate(asker, Operation::Rule { channel }) => {
+                let explained = self.config.live.rules.explain(channel.as_channel().as_str()).into();
+                self.answer(asker, Answer::Reply(Ok(Reply::Rule { channel, explained })));
+            }
             Call::Operate(asker, Operation::Reload) => self.begin_reload(Some(asker)),
             Call::Operate(asker, Operation::Drain { over_ms }) => {
                 let answer = self.drain(over_ms);

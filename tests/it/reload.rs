@@ -15,7 +15,42 @@ for_shards!(
     changes_are_reported_and_apply_in_every_shard,
     keys_are_rotated_under_a_live_subscription,
     an_invalid_configuration_changes_nothing,
+    rules_change_without_a_restart,
 );
+
+fn rules_change_without_a_restart(shards: usize) {
+    let configured = Configured::start(shards, "");
+    let mut admin = Admin::connect(&configured.server);
+    let mut rule = |channel: &str| {
+        let mut reply = admin.ok(json!({"id": 1, "command": "rule", "channel": channel}));
+        let keys = reply["keys"].take();
+        let key = |name: &str| keys.as_array().expect("keys").iter().find(|key| key["key"] == name).cloned();
+        (reply, key("history").expect("history"))
+    };
+    let plain = json!({"key": "history", "value": 0, "source": "name"});
+    let none = json!({"id": 1, "ok": true, "channel": "a1", "keys": null});
+    assert_eq!(rule("a1"), (none.clone(), plain.clone()));
+    let first = "[[channel]]\nmatch = \"b\"\n[[channel]]\nmatch = \"a*\"\nhistory = 7\n";
+    let expected = ["channel: none → match = \"b\"", "channel: none → match = \"a*\", history = 7"];
+    assert_eq!(configured.changes(first), expected);
+    let second = json!({"id": 1, "ok": true, "channel": "a1", "rule": 2, "match": "a*", "keys": null});
+    let kept = json!({"key": "history", "value": 7, "source": "rule"});
+    assert_eq!(rule("a1"), (second.clone(), kept.clone()));
+    let reply = configured.reload(&first.replace("7", "-7"));
+    assert_eq!((&reply["ok"], &reply["code"]), (&json!(false), &json!("invalid_configuration")), "{reply}");
+    for part in ["table 2", "match \\\"a*\\\"", "line 5", "history", "\\\"-7\\\"", "0 to 100000 messages"] {
+        assert!(reply["error"].to_string().contains(part), "{part:?} is not in {reply}");
+    }
+    assert_eq!(rule("a1"), (second, kept));
+    assert_eq!(configured.changes("").len(), 2);
+    assert_eq!(rule("a1"), (none, plain));
+    let refused = admin.request(json!({"id": 1, "command": "rule", "channel": "#a"}));
+    assert_eq!(refused["code"], "invalid_channel");
+    let refused = admin.request(json!({"id": 1, "command": "rule"}));
+    assert_eq!(refused["code"], "missing_member");
+    let shown = configured.server.run(&["rule", "cache-a"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).starts_with("cache-a: no [[channel]] table fits"), "{shown:?}");
+}
 
 /// A configuration file, and a server that reads it.
 struct Configured {
@@ -352,7 +387,9 @@ fn a_lower_outbox_limit_closes_connections_beyond_it() {
         admin.publish("c", "e", json!(large));
         outbox(&mut admin).0 > Some(1_000_000)
     });
-    assert_eq!(configured.changes("outbox-limit = 100000\n"), ["outbox-limit: 1073741824 → 100000"]);
+    // 42 members fit into half of that.
+    let expected = ["outbox-limit: 1073741824 → 100000", "presence-members: 100 → 42"];
+    assert_eq!(configured.changes("outbox-limit = 100000\n"), expected);
     assert_eq!(outbox(&mut admin).1, Some(0), "nothing was written yet");
     admin.publish("c", "e", json!(1));
     eventually("it is closed", || outbox(&mut admin).1 == Some(1));

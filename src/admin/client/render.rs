@@ -23,6 +23,7 @@ enum Shape {
     Done(&'static str),
     Busiest,
     Stats,
+    Rule,
     Reloaded,
     Leaving,
     Ping,
@@ -39,6 +40,7 @@ impl Renderer {
             "unsubscribe" => Shape::Done("unsubscribed"),
             "busiest" => Shape::Busiest,
             "stats" => Shape::Stats,
+            "rule" => Shape::Rule,
             "reload" => Shape::Reloaded,
             "drain" | "shed" => Shape::Leaving,
             "ping" => Shape::Ping,
@@ -64,6 +66,7 @@ impl Renderer {
             Shape::Done(what) => writeln!(out, "{what}"),
             Shape::Busiest => busiest(reply, out),
             Shape::Stats => stats(reply, out),
+            Shape::Rule => rule(reply, out),
             Shape::Reloaded => reloaded(reply, out),
             Shape::Leaving => leaving(reply, out),
             Shape::Ping => writeln!(
@@ -73,6 +76,24 @@ impl Renderer {
             ),
         }
     }
+}
+
+/// The table that holds, then a row per key.
+fn rule(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let [channel, number, pattern] = ["channel", "rule", "match"].map(|member| cell(&reply[member]));
+    match number.as_str() {
+        "" => writeln!(out, "{channel}: no [[channel]] table fits the name")?,
+        _ => writeln!(out, "{channel}: [[channel]] table {number}, match {pattern:?}, is the first that fits")?,
+    }
+    let rows = entries(reply, "keys").map(|key| {
+        let source = match key["source"].as_str() {
+            Some("rule") => format!("table {number}"),
+            Some("name") => "default of the name".into(),
+            _ => cell(&key["why"]),
+        };
+        vec![cell(&key["key"]), cell(&key["value"]), source]
+    });
+    Table::new(&[("KEY", Left), ("VALUE", Left), ("FROM", Left)]).print(rows.collect(), true, "no keys", out)
 }
 
 /// A line per option that differs.
@@ -323,6 +344,25 @@ channels       a
                b
 ";
         check("connection", reply, expected);
+    }
+
+    #[test]
+    fn a_rule_is_a_table_of_keys() {
+        let reply = r#"{"channel":"presence-a","rule":2,"match":"presence-*","keys":[
+            {"key":"history","value":100,"source":"rule"},{"key":"slow","value":"disconnect","source":"name"},
+            {"key":"presence","value":"members","source":"fixed","why":"always"}]}"#;
+        let expected = "\
+presence-a: [[channel]] table 2, match \"presence-*\", is the first that fits
+KEY       VALUE       FROM
+history   100         table 2
+slow      disconnect  default of the name
+presence  members     always
+";
+        check("rule", reply, expected);
+        let reply = r#"{"channel":"a","keys":[{"key":"history","value":0,"source":"name"}]}"#;
+        let expected =
+            "a: no [[channel]] table fits the name\nKEY      VALUE  FROM\nhistory  0      default of the name\n";
+        check("rule", reply, expected);
     }
 
     #[test]

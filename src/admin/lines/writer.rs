@@ -222,7 +222,7 @@ mod tests {
         let error = "there are already 64 consumers of events, the limit: end one first";
         check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
         let error = "unknown command; the commands are publish, channels, channel, subscribers, history, members, connections, \
-                     connection, disconnect, unsubscribe, events, tail, busiest, stats, reload, drain, shed, console_token, ping";
+                     connection, disconnect, unsubscribe, events, tail, busiest, rule, stats, reload, drain, shed, console_token, ping";
         check(Refusal::UnknownCommand(OPERATIONS), "unknown_command", error);
         let error = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                      (no : after private- or presence-)";
