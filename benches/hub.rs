@@ -8,7 +8,7 @@ use corecast::hub::admission::addresses::{Address, Verdict};
 use corecast::hub::audience::pages::{Chunk, Pages};
 use corecast::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use corecast::hub::message::Message;
-use corecast::hub::{Hub, Identity, Port, Urgency};
+use corecast::hub::{Hub, Identity, Port, Submission, Urgency};
 use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::channel::Channel;
 use corecast::protocol::close::CloseReason;
@@ -70,7 +70,7 @@ fn many_channels(c: &mut Criterion) {
         bencher.iter(|| {
             for name in &names {
                 let channel = Channel::parse(name).expect("a legal name");
-                black_box(hub.publish([channel], MESSAGE, None, ASKER, &mut port));
+                black_box(hub.publish([channel], &SUBMISSION, ASKER, &mut port));
             }
             hub.end_turn(&mut port);
         });
@@ -219,7 +219,7 @@ fn exchange(hubs: &mut [Hub; 2], ports: &mut [Counting; 2]) {
 fn turn(hub: &mut Hub, port: &mut Counting, batch: u64) {
     let asker = Asker { shard: port.shard, ..ASKER };
     for _ in 0..batch {
-        black_box(hub.publish([channel()], MESSAGE, None, asker, port));
+        black_box(hub.publish([channel()], &SUBMISSION, asker, port));
     }
     hub.end_turn(port);
 }
@@ -257,9 +257,16 @@ fn quick<'a>(c: &'a mut Criterion, name: &str) -> criterion::BenchmarkGroup<'a, 
 
 const CHANNEL: &str = "room:1";
 /// The payload of a message that has 128 bytes with its envelope.
-const MESSAGE: Message<'_> = Message {
-    event: "order.paid",
-    data: Some(r#"{"id":4200001,"total":"129.90","currency":"EUR","note":"0123456789abcdef"}"#),
+const SUBMISSION: Submission<'_> = Submission {
+    message: Message {
+        event: "order.paid",
+        data: Some(r#"{"id":4200001,"total":"129.90","currency":"EUR","note":"0123456789abcdef"}"#),
+        key: None,
+        user_id: None,
+        offset: None,
+    },
+    exclude: None,
+    dedupe: None,
 };
 const ASKER: Asker = Asker { shard: 0, session: 0, generation: 0, request: 0 };
 

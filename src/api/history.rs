@@ -114,6 +114,13 @@ pub struct HistoryPage {
     pub next: Option<Position>,
 }
 
+impl HistoryPage {
+    /// The answer for a channel that has no history.
+    pub fn without_history(has_since: bool) -> HistoryPage {
+        HistoryPage { position: None, complete: !has_since, messages: Vec::new(), next: None }
+    }
+}
+
 /// A message in a channel's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {

@@ -3,6 +3,7 @@
 use crate::api::publish::Placed;
 use crate::api::{By, Operation, Refusal, Reply, Request, Rows};
 use crate::hub::admission::addresses::{Address, Verdict};
+use crate::hub::channel::history::Replay;
 use crate::hub::message::Payload;
 use crate::hub::observe::busiest::{Best, BusyAddress, BusyChannel};
 use crate::hub::observe::reports::Event;
@@ -11,6 +12,8 @@ use crate::hub::observe::sighting::{Filter, Sighting};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
+use crate::protocol::event::Position;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// A new connection that waits for the verdict of its address's owner.
@@ -44,13 +47,47 @@ pub struct Change {
     pub hash: u64,
     /// The change.
     pub membership: Membership,
+    /// The position that a new subscriber has, if it has one.
+    pub since: Option<Box<Since>>,
+}
+
+/// The position of a client that comes back.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    /// The epoch of the offset; `None`: not one of ours.
+    pub epoch: Option<u64>,
+    /// The offset of the last message that the client has.
+    pub offset: u64,
+    /// The client's earlier connection: messages that were not for it are not sent again.
+    pub earlier: Option<ConnKey>,
+}
+
+/// What a new subscriber is told beyond the fact that it is subscribed.
+#[derive(Debug, Default)]
+pub struct Welcome {
+    /// The position at which the subscription is live.
+    pub position: Option<Position>,
+    /// Whether everything after the client's position follows; `None`: it sent none.
+    pub recovered: Option<bool>,
+    /// The messages that follow.
+    pub replay: Option<Replay>,
+    /// See [`Since::earlier`].
+    pub earlier: Option<ConnKey>,
+}
+
+impl Welcome {
+    /// The channel has no history.
+    pub fn not_recovered() -> Welcome {
+        Welcome { recovered: Some(false), ..Welcome::default() }
+    }
 }
 
 /// What caused a change of membership.
+#[allow(missing_docs)] // the fields are the words of their variant's sentence
 #[derive(Clone, Copy, Debug)]
 pub enum Cause {
-    /// The client's request, by its number.
-    Client(u32),
+    /// The client's request, by its number. If its reply may be long, the connection makes no other such request before it.
+    Client { request: u32, is_long: bool },
     /// The request of an admin session.
     Admin(Asker),
     /// The connection ended; no acknowledgement is sent.
@@ -70,7 +107,9 @@ pub struct Publish {
     pub payload: Payload,
     /// The connection that does not receive it.
     pub exclude: Option<ConnKey>,
-    /// The session that waits for the count of subscribers.
+    /// Names a publish that is not repeated.
+    pub dedupe: Option<Box<str>>,
+    /// The session that waits for the answer.
     pub asker: Asker,
     /// Time at which the message was read from its publisher: see [`Hub::begin_turn`](super::Hub::begin_turn).
     pub read_at: u32,
@@ -85,6 +124,23 @@ pub struct Exclusion {
     pub asker: Asker,
 }
 
+/// A message for the subscribers of one shard.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Hash of its name.
+    pub hash: u64,
+    /// The message.
+    pub payload: Payload,
+    /// Its offset, if the channel keeps it.
+    pub offset: Option<NonZeroU64>,
+    /// The connection that does not receive it.
+    pub exclude: Option<Box<Exclusion>>,
+    /// See [`Publish::read_at`].
+    pub read_at: u32,
+}
+
 /// One letter. Letters from one shard to another arrive in the order in which they were sent.
 #[derive(Debug)]
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
@@ -96,11 +152,11 @@ pub enum Mail {
     /// To the owner: sequence this message.
     Publish(Box<Publish>),
     /// From the owner: the member is counted, and receives the messages that follow this letter.
-    Subscribed(Membership),
+    Subscribed(Membership, Option<Box<Welcome>>),
     /// From the owner: the member is no longer counted, and does not receive the messages that follow this letter.
     Unsubscribed(Membership),
     /// From the owner: deliver this message to the channel's subscribers on this shard.
-    Deliver { channel: ChannelName, hash: u64, payload: Payload, exclude: Option<Box<Exclusion>>, read_at: u32 },
+    Deliver(Delivery),
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
     /// To the shard that can answer the question.
@@ -152,6 +208,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// Parts without a place.
+    pub fn new(parts: u32, subscribers: i64) -> Settled {
+        Settled { parts, subscribers, ..Settled::default() }
+    }
+
     /// Adds another part. At most one of the two may have a place.
     pub fn add(&mut self, other: Settled) {
         self.parts += other.parts;

@@ -1,44 +1,100 @@
 //! A message before it is encoded for subscribers: borrowed from the publisher's line, or shared by letters.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// A message, borrowed from the line or the letter that holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message<'a> {
     /// The event's name, as written between the quotes.
     pub event: &'a str,
     /// Raw JSON, byte for byte. `null` counts as data.
     pub data: Option<&'a str>,
+    /// Names the value that the message updates, for channels that conflate by key.
+    pub key: Option<&'a str>,
+    /// The user whose client event it is, as written between quotes.
+    pub user_id: Option<&'a str>,
+    /// Its place in the channel's order, if the channel keeps a history.
+    pub offset: Option<NonZeroU64>,
 }
 
-/// A message in letters to other shards: immutable, one allocation, shared by all letters that carry it.
+/// A message in letters to other shards and in histories: immutable, one allocation, shared by all that hold it. It has no
+/// offset, because each channel of a publish gives it another.
 #[derive(Clone, Debug)]
 pub struct Payload {
-    /// The event, then the data.
+    /// The event, the data, the key and the user id.
     text: Arc<str>,
-    event_len: u32,
+    data_at: u16,
+    key: Part,
+    user_id: Part,
     has_data: bool,
 }
+
+/// Length of an optional part of a payload.
+#[derive(Clone, Copy, Debug)]
+struct Part(u16);
 
 impl Payload {
     /// Copies the message. `scratch` is overwritten; it is a parameter so that its memory is reused.
     pub fn new(message: Message<'_>, scratch: &mut String) -> Payload {
-        let Message { event, data } = message;
+        let Message { event, data, key, user_id, offset: _ } = message;
         scratch.clear();
-        scratch.push_str(event);
-        scratch.push_str(data.unwrap_or_default());
-        let payload =
-            Payload { text: scratch.as_str().into(), event_len: event.len() as u32, has_data: data.is_some() };
+        for part in [event, data.unwrap_or_default(), key.unwrap_or_default(), user_id.unwrap_or_default()] {
+            scratch.push_str(part);
+        }
+        let payload = Payload {
+            text: scratch.as_str().into(),
+            data_at: event.len() as u16,
+            key: Part::of(key),
+            user_id: Part::of(user_id),
+            has_data: data.is_some(),
+        };
         if scratch.capacity() > SCRATCH_BYTES_KEPT {
             *scratch = String::new();
         }
         payload
     }
 
-    /// The message.
-    pub fn message(&self) -> Message<'_> {
-        let (event, data) = self.text.split_at(self.event_len as usize);
-        Message { event, data: self.has_data.then_some(data) }
+    /// The message, with the offset that the channel has given it.
+    pub fn message(&self, offset: Option<NonZeroU64>) -> Message<'_> {
+        let (event, rest) = self.text.split_at(self.data_at.into());
+        let (rest, user_id) = self.user_id.split_off(rest);
+        let (data, key) = self.key.split_off(rest);
+        Message { event, data: self.has_data.then_some(data), key, user_id, offset }
+    }
+
+    /// Bytes of event, data, key and user id.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Whether all of them are empty.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Heap bytes, which all holders share.
+    pub fn heap_bytes(&self) -> usize {
+        2 * size_of::<usize>() + self.text.len()
+    }
+}
+
+impl Part {
+    const ABSENT: Part = Part(u16::MAX);
+
+    fn of(text: Option<&str>) -> Part {
+        text.map_or(Part::ABSENT, |text| Part(text.len() as u16))
+    }
+
+    /// Separates the part from the end of `text`.
+    fn split_off(self, text: &str) -> (&str, Option<&str>) {
+        match self.0 {
+            u16::MAX => (text, None),
+            len => {
+                let (rest, part) = text.split_at(text.len() - usize::from(len));
+                (rest, Some(part))
+            }
+        }
     }
 }
 
@@ -55,10 +111,14 @@ mod tests {
         let large = "é".repeat(SCRATCH_BYTES_KEPT);
         for event in ["e", "é", r#"a\"b"#] {
             for data in [None, Some(""), Some("null"), Some("\"é\""), Some(&large[..])] {
-                let message = Message { event, data };
-                assert_eq!(Payload::new(message, &mut scratch).clone().message(), message);
-                assert!(scratch.capacity() <= SCRATCH_BYTES_KEPT, "a large message does not leave a large buffer");
+                for (key, user_id) in [(None, None), (Some(""), None), (Some("ké"), Some("")), (None, Some("ü"))] {
+                    let offset = NonZeroU64::new(7);
+                    let message = Message { event, data, key, user_id, offset };
+                    assert_eq!(Payload::new(message, &mut scratch).clone().message(offset), message);
+                    assert!(scratch.capacity() <= SCRATCH_BYTES_KEPT, "a large message does not leave a large buffer");
+                }
             }
         }
+        assert_eq!(size_of::<Payload>(), 24);
     }
 }

@@ -27,7 +27,7 @@ mod requests;
 pub mod simulation;
 
 use crate::api::Reply;
-use crate::config::{Key, Limits, Live};
+use crate::config::{Key, Limits, Live, Rules};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Counters;
 use crate::protocol::auth::KeyRing;
@@ -39,15 +39,18 @@ use admission::addresses::{Address, Addresses, Verdict};
 use admission::bucket;
 use audience::Audiences;
 use audience::pages::{Chunk, Pages};
-use channel::directory::Directory;
+use channel::dedupe::Dedupe;
+use channel::directory::{Directory, Joined};
+use channel::history::Bounds;
 use departures::Departures;
 use identity::Identities;
 use mail::{Answer, Arrival, Cause, Fence, Mail, Question, Settled};
 use observe::Observers;
 use placement::Placement;
-use publishing::Publication;
+pub use publishing::Submission;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The effects of a hub, which the shard around it carries out.
 pub trait Port {
@@ -69,6 +72,10 @@ pub trait Port {
     fn address(&self, _slot: Slot) -> Option<SocketAddr> {
         None
     }
+    /// Bytes that wait to be sent to a connection.
+    fn waiting(&self, _slot: Slot) -> usize {
+        0
+    }
     /// Closes a connection that broke a limit. May be called again until [`Hub::disconnect`] returns.
     fn close(&mut self, slot: Slot, reason: CloseReason);
 }
@@ -87,6 +94,8 @@ pub enum Urgency {
 pub enum Heard {
     /// `socket:pong`, the reply to the server's ping.
     Pong,
+    /// A request that must wait: it had no effect, and the caller must pass it again before it passes others.
+    Later,
     /// Anything else.
     Other,
 }
@@ -137,6 +146,7 @@ pub struct Hub {
     audiences: Audiences,
     departures: Departures,
     directory: Directory,
+    dedupe: Dedupe,
     addresses: Addresses,
     observers: Observers,
     /// Letters from this hub to itself.
@@ -167,7 +177,8 @@ impl Hub {
             identities: Identities::new(seed),
             audiences: Audiences::new(shard, limits.outbox_bytes_max),
             departures: Departures::default(),
-            directory: Directory::default(),
+            directory: Directory::new(identity::derived(seed, "epoch of offsets")[0]),
+            dedupe: Dedupe::new(placement.hasher(), shards),
             addresses: Addresses::new(placement.hasher()),
             observers: Observers::new(shard, placement.hasher()),
             placement,
@@ -189,6 +200,27 @@ impl Hub {
         self.limits = live.limits.clone();
         self.keys = KeyRing::new(&live.keys);
         self.audiences.set_outbox_limit(self.limits.outbox_bytes_max);
+        self.set_rules(&live.rules);
+    }
+
+    /// Sets the rules of channels.
+    pub fn set_rules(&mut self, rules: &Arc<Rules>) {
+        self.directory.set_rules(rules, self.limits.history_bytes_max / self.placement.shards());
+    }
+
+    /// Whether changed rules remain to be applied to channels.
+    pub fn is_changing_rules(&self) -> bool {
+        self.directory.is_changing_rules()
+    }
+
+    /// Heap bytes of the messages that channels keep.
+    pub fn history_bytes(&self) -> usize {
+        self.directory.history_sizes().1
+    }
+
+    fn replay_bounds(&self, channel: &ChannelName) -> Bounds {
+        let envelope_bytes = channel.as_channel().as_str().len() + ENVELOPE_BYTES;
+        Bounds { bytes_max: self.limits.outbox_bytes_max / REPLAY_SHARE, envelope_bytes }
     }
 
     // ---- connections of this shard
@@ -272,6 +304,10 @@ impl Hub {
         self.departures.begin_turn();
         self.observers.set_clock(now_us);
         self.directory.set_clock(now_us);
+        self.directory.expire();
+        self.dedupe.expire(self.now);
+        self.directory.change_rules();
+        self.counters.histories_evicted = self.directory.history_sizes().0;
     }
 
     /// Opens a letter from another shard.
@@ -345,18 +381,16 @@ impl Hub {
 
     fn open(&mut self, mail: Mail, port: &mut impl Port) {
         match mail {
-            Mail::Deliver { channel, hash, payload, exclude, read_at } => {
-                let (channel, message) = (channel.as_channel(), payload.message());
-                let (exclude, asker) = exclude.map(|exclusion| (exclusion.member, exclusion.asker)).unzip();
-                self.deliver_letter(&Publication { channel, hash, index: 0, message, exclude, read_at }, asker, port);
-            }
+            Mail::Deliver(delivery) => self.deliver_letter(&delivery, port),
             Mail::Publish(publish) => self.sequence_letter(*publish, port),
             Mail::Subscribe(change) => {
                 let member = change.membership.member;
-                if self.directory.join(&change.channel, change.hash, member.shard) {
+                let bounds = self.replay_bounds(&change.channel);
+                let Joined { is_first, welcome } = self.directory.join(&change, bounds);
+                if is_first {
                     self.observers.occupied(&change.channel);
                 }
-                self.post(member.shard, Mail::Subscribed(change.membership), port);
+                self.post(member.shard, Mail::Subscribed(change.membership, welcome), port);
             }
             Mail::Unsubscribe(change) => {
                 let member = change.membership.member;
@@ -365,9 +399,15 @@ impl Hub {
                     self.post(member.shard, Mail::Unsubscribed(change.membership), port);
                 }
             }
-            Mail::Subscribed(membership) => {
-                let is_live = self.audiences.subscribed(membership, port);
-                self.counters.subscribes += u64::from(is_live);
+            Mail::Subscribed(membership, welcome) => {
+                let replayed = self.audiences.subscribed(membership, welcome.as_deref(), port);
+                self.counters.subscribes += u64::from(replayed.is_some());
+                self.counters.messages_replayed += replayed.unwrap_or(0) as u64;
+                match welcome.and_then(|welcome| welcome.recovered) {
+                    Some(true) => self.counters.recoveries += 1,
+                    Some(false) => self.counters.recoveries_failed += 1,
+                    None => {}
+                }
             }
             Mail::Unsubscribed(membership) => {
                 let is_live = self.audiences.unsubscribed(membership, port);
@@ -407,6 +447,11 @@ impl Hub {
         }
     }
 }
+
+/// A replay takes at most a quarter of the outbox limit.
+const REPLAY_SHARE: usize = 4;
+/// Bytes of the frame of a message, without channel, event and data: header, names of members, offset.
+const ENVELOPE_BYTES: usize = 80;
 
 #[cfg(test)]
 mod tests {

@@ -6,8 +6,7 @@ use super::observe::Client;
 use super::observe::journal::JOURNAL;
 use super::observe::reports::Report;
 use super::{Hub, Port};
-use crate::api::history::HistoryPage;
-use crate::api::operation::{ChannelCount, History, Unsubscribe};
+use crate::api::operation::{ChannelCount, Unsubscribe};
 use crate::api::refusal::NO_SUBSCRIPTION;
 use crate::api::{Reply, Request, Rows};
 use crate::ids::{Asker, ShardId, Slot};
@@ -37,11 +36,11 @@ impl Hub {
                 let subscribers = total(self.directory.counts(channel.as_channel(), hash));
                 Answer::Reply(Ok(Reply::Channel(ChannelCount { channel, subscribers })))
             }
-            // No channel has history or presence.
-            Question::OfChannel { request: Request::History(History { since, .. }), .. } => {
-                let page = HistoryPage { position: None, complete: since.is_none(), messages: Vec::new(), next: None };
+            Question::OfChannel { request: Request::History(history), channel, hash } => {
+                let page = self.directory.history(channel.as_channel(), hash, &history);
                 Answer::Reply(Ok(Reply::History(Box::new(page))))
             }
+            // No channel has presence.
             Question::OfChannel { request: Request::Members(_), .. } => {
                 Answer::Reply(Ok(Reply::Members { count: 0, members: Vec::new() }))
             }

@@ -1,53 +1,65 @@
 //! A publish, from its entry point to the audiences of every shard. There is one path for all entry points and any number of
 //! shards. The channel's owner sequences the message; the [`Audiences`](super::audience) of each shard encode it.
 
+use super::channel::dedupe::First;
 use super::channel::directory::{Sequenced, total};
-use super::mail::{Exclusion, Mail, Publish, Settled};
+use super::mail::{Delivery, Exclusion, Mail, Publish, Settled};
 use super::message::{Message, Payload};
 use super::{Hub, Port};
+use crate::api::publish::Placed;
 use crate::ids::{Asker, ConnKey, ShardId};
 use crate::protocol::channel::Channel;
 use smallvec::SmallVec;
 
-/// A message on its way to a channel's subscribers, borrowed from the publisher's line or from a letter.
-pub(super) struct Publication<'a> {
-    pub channel: Channel<'a>,
-    /// Hash of the channel's name.
-    pub hash: u64,
-    /// Number of the channel among those of the request.
-    pub index: u8,
+/// What a publisher asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Submission<'a> {
+    /// The message.
     pub message: Message<'a>,
     /// The connection that does not receive it.
     pub exclude: Option<ConnKey>,
+    /// A second publish to a channel with the same name here is not sent.
+    pub dedupe: Option<&'a str>,
+}
+
+/// A message on its way to a channel's subscribers, borrowed from the publisher's line or from a letter.
+struct Publication<'a> {
+    channel: Channel<'a>,
+    /// Hash of the channel's name.
+    hash: u64,
+    submission: Submission<'a>,
     /// Time at which the message was read from its publisher: see [`Hub::begin_turn`].
-    pub read_at: u32,
+    read_at: u32,
+    /// Position of the channel among those of the publish.
+    index: u8,
 }
 
 impl Hub {
-    /// Publishes a message to each of the channels. Returns the parts of the count that are settled at once;
+    /// Publishes a message to each of the channels, at most 256. Returns the parts of the answer that are settled at once;
     /// [`Port::settle`] is called for the others.
     pub fn publish<'a>(
         &mut self,
         channels: impl IntoIterator<Item = Channel<'a>>,
-        message: Message<'_>,
-        exclude: Option<ConnKey>,
+        submission: &Submission<'_>,
         asker: Asker,
         port: &mut impl Port,
     ) -> Settled {
         let mut settled = Settled::default();
-        // Made for the first letter, and shared by all.
+        // Made for the first letter or history, and shared by all.
         let mut payload = None;
         for (index, channel) in (0..).zip(channels) {
             let hash = self.hash(channel);
-            let publication = Publication { channel, hash, index, message, exclude, read_at: self.turn_us };
             let owner = self.owner(hash);
             if owner != self.shard() {
+                let Submission { message, exclude, dedupe } = *submission;
                 let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
+                let (dedupe, read_at) = (dedupe.map(Box::from), self.turn_us);
                 let publish =
-                    Publish { channel: channel.into(), hash, index, payload, exclude, asker, read_at: self.turn_us };
+                    Publish { channel: channel.into(), hash, payload, exclude, dedupe, asker, read_at, index };
                 port.mail(owner, Mail::Publish(Box::new(publish)));
                 continue;
             }
+            let publication = Publication { channel, hash, submission: *submission, read_at: self.turn_us, index };
             let part = self.sequence(&publication, asker, &mut payload, port);
             match part.placed {
                 // A sum holds one place.
@@ -60,14 +72,15 @@ impl Hub {
 
     /// As the channel's owner: sequences a publish of another shard.
     pub(super) fn sequence_letter(&mut self, publish: Publish, port: &mut impl Port) {
-        let Publish { channel, hash, index, payload, exclude, asker, read_at } = publish;
-        let (channel, message) = (channel.as_channel(), payload.message());
-        let publication = Publication { channel, hash, index, message, exclude, read_at };
-        self.sequence(&publication, asker, &mut Some(payload.clone()), port);
+        let Publish { channel, hash, payload, exclude, dedupe, asker, read_at, index } = publish;
+        let submission = Submission { message: payload.message(None), exclude, dedupe: dedupe.as_deref() };
+        let publication = Publication { channel: channel.as_channel(), hash, submission, read_at, index };
+        let settled = self.sequence(&publication, asker, &mut Some(payload.clone()), port);
+        debug_assert_eq!(settled.parts, 0, "the asker is on another shard");
     }
 
     /// As the channel's owner: sequences the message, and sends it to every shard with subscribers. The order of these calls
-    /// is the channel's order. Returns the owner's part of the count if it is settled at once. Otherwise a letter settles it
+    /// is the channel's order. Returns the owner's part of the answer if it is settled at once. Otherwise a letter settles it
     /// after those shards have taken the message.
     fn sequence(
         &mut self,
@@ -76,10 +89,18 @@ impl Hub {
         payload: &mut Option<Payload>,
         port: &mut impl Port,
     ) -> Settled {
-        let &Publication { channel, hash, index, message, exclude, read_at } = publication;
+        let &Publication { channel, hash, submission, read_at, index } = publication;
+        let Submission { message, exclude, dedupe } = submission;
+        if let Some(key) = dedupe
+            && let Some(first) = self.dedupe.first(channel, key, self.now)
+        {
+            return self.answer_duplicate(first, publication, asker, port);
+        }
         let here = self.shard();
         self.counters.publishes += 1;
-        let Sequenced { name, counts } = self.directory.sequence(channel, hash);
+        let scratch = &mut self.scratch;
+        let keep = || payload.get_or_insert_with(|| Payload::new(message, scratch)).clone();
+        let Sequenced { name, counts, offset } = self.directory.sequence(channel, hash, exclude, keep);
         let subscribers = total(counts);
         let mut has_subscribers_here = false;
         let mut others: SmallVec<[ShardId; 8]> = SmallVec::new();
@@ -92,16 +113,26 @@ impl Hub {
             let exclude = exclude.filter(|member| member.shard == shard);
             let exclude = exclude.map(|member| Box::new(Exclusion { member, asker }));
             let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
-            port.mail(shard, Mail::Deliver { channel: name.clone(), hash, payload, exclude, read_at });
+            let delivery = Delivery { channel: name.clone(), hash, payload, offset, exclude, read_at };
+            port.mail(shard, Mail::Deliver(delivery));
         }
         if self.observers.is_watched() {
             self.observers.see_publish(channel, message, subscribers, self.now);
         }
-        let was_excluded = has_subscribers_here && self.deliver(publication, port);
+        let message = Message { offset, ..message };
+        let was_excluded = has_subscribers_here && self.deliver((channel, hash), message, exclude, read_at, port);
         // If the excluded connection's shard receives the message by letter, it settles its own part.
         let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
-        let subscribers = subscribers as i64 - i64::from(was_excluded);
-        let settled = Settled { parts: 1 + u32::from(is_settled_here), subscribers, index, placed: None };
+        let mut settled = Settled::new(1 + u32::from(is_settled_here), subscribers as i64 - i64::from(was_excluded));
+        if let Some(key) = dedupe {
+            let first = First { subscribers: settled.subscribers, offset };
+            self.dedupe.add(channel, key, first, self.now);
+            self.counters.dedupe_forgotten = self.dedupe.forgotten;
+        }
+        if offset.is_some() {
+            settled.index = index;
+            settled.placed = Some(Placed { epoch: self.directory.epoch(), offset, is_duplicate: false });
+        }
         if others.is_empty() && asker.shard == here {
             return settled;
         }
@@ -109,18 +140,46 @@ impl Hub {
         Settled::default()
     }
 
+    /// As the channel's owner: answers a publish that is a repetition, and does nothing else. Returns what is settled at once.
+    fn answer_duplicate(
+        &mut self,
+        first: First,
+        publication: &Publication<'_>,
+        asker: Asker,
+        port: &mut impl Port,
+    ) -> Settled {
+        self.counters.publishes_repeated += 1;
+        let First { subscribers, offset } = first;
+        let mut settled = Settled::new(1 + u32::from(publication.submission.exclude.is_some()), subscribers);
+        settled.index = publication.index;
+        settled.placed = Some(Placed { epoch: self.directory.epoch(), offset, is_duplicate: true });
+        if asker.shard == self.shard() {
+            return settled;
+        }
+        port.mail(asker.shard, Mail::Settled(asker, settled));
+        Settled::default()
+    }
+
     /// Delivers a message that the owner has sent for the subscribers of this shard.
-    pub(super) fn deliver_letter(&mut self, publication: &Publication<'_>, asker: Option<Asker>, port: &mut impl Port) {
-        let was_excluded = self.deliver(publication, port);
+    pub(super) fn deliver_letter(&mut self, delivery: &Delivery, port: &mut impl Port) {
+        let Delivery { channel, hash, payload, offset, exclude, read_at } = delivery;
+        let (member, asker) = exclude.as_deref().map(|exclusion| (exclusion.member, exclusion.asker)).unzip();
+        let message = payload.message(*offset);
+        let was_excluded = self.deliver((channel.as_channel(), *hash), message, member, *read_at, port);
         if let Some(asker) = asker {
-            let settled = Settled { parts: 1, subscribers: -i64::from(was_excluded), ..Settled::default() };
-            self.post(asker.shard, Mail::Settled(asker, settled), port);
+            self.post(asker.shard, Mail::Settled(asker, Settled::new(1, -i64::from(was_excluded))), port);
         }
     }
 
     /// Delivers a message to the audiences of this shard. Returns whether the excluded connection is a subscriber.
-    fn deliver(&mut self, publication: &Publication<'_>, port: &mut impl Port) -> bool {
-        let &Publication { channel, hash, message, exclude, read_at, .. } = publication;
+    fn deliver(
+        &mut self,
+        (channel, hash): (Channel<'_>, u64),
+        message: Message<'_>,
+        exclude: Option<ConnKey>,
+        read_at: u32,
+        port: &mut impl Port,
+    ) -> bool {
         let delivered = self.audiences.deliver(channel, hash, message, exclude, port);
         if delivered.subscribers == 0 {
             self.counters.deliveries_late += 1;

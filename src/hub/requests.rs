@@ -1,16 +1,22 @@
 //! Requests of this shard's clients: from their text messages to the letters to channels' owners.
 
 use super::admission::bucket::Rate;
-use super::mail::Mail;
+use super::mail::{self, Mail};
 use super::{Heard, Hub, Port};
 use crate::config::Limits;
 use crate::ids::Slot;
 use crate::protocol::auth::Failure;
 use crate::protocol::channel::{Channel, Kind};
-use crate::protocol::command::{Auth, Command, Unreadable};
+use crate::protocol::command::{Auth, Command, Since, Unreadable};
 use crate::protocol::event::{self, ErrorCode};
 use crate::protocol::json::JsonString;
 use std::net::SocketAddr;
+
+/// What a client shows for a channel that needs a signature.
+struct Proof<'a> {
+    auth: Auth<'a>,
+    channel_data: Option<JsonString<'a>>,
+}
 
 impl Hub {
     /// Opens a connection, and sends it `socket:connected`. `address` is needed only if events are reported
@@ -34,8 +40,11 @@ impl Hub {
         match self.parser.command(text) {
             Ok(Command::Ping { id }) => self.answer_ping(slot, id.as_bytes(), port),
             Ok(Command::Pong) => return Heard::Pong,
-            Ok(Command::Subscribe { channel, auth, channel_data, .. }) => {
-                let subscribed = self.subscribe(slot, &channel, &auth, &channel_data, port);
+            Ok(Command::Subscribe { channel, since, .. }) if self.must_wait(slot, &channel, since, port) => {
+                return Heard::Later;
+            }
+            Ok(Command::Subscribe { channel, auth, channel_data, since }) => {
+                let subscribed = self.subscribe(slot, &channel, &Proof { auth, channel_data }, since, port);
                 if self.observers.is_watched() {
                     self.see_subscribe(slot, &channel.value, subscribed.err(), port);
                 }
@@ -93,30 +102,52 @@ impl Hub {
         Heard::Other
     }
 
+    /// Whether a subscribe may have a long reply, for which the connection has no room yet. It waits for one such reply at a
+    /// time, so that coming back to many channels cannot fill its outbox.
+    fn must_wait(&self, slot: Slot, channel: &JsonString<'_>, since: Since, port: &impl Port) -> bool {
+        let may_be_long = matches!(since, Since::Position { .. }) || self.directory.greets(&channel.value);
+        may_be_long && !self.audiences.may_be_welcomed(slot, port.waiting(slot))
+    }
+
+    /// Whether the connection waits for a reply that may be long.
+    pub fn awaits_welcome(&self, slot: Slot) -> bool {
+        self.audiences.awaits_welcome(slot)
+    }
+
     fn subscribe(
         &mut self,
         slot: Slot,
         channel: &JsonString<'_>,
-        auth: &Auth<'_>,
-        channel_data: &Option<JsonString<'_>>,
+        proof: &Proof<'_>,
+        since: Since,
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
         self.count_change(slot)?;
         // There is no presence.
         let channel = Channel::parse(&channel.value).filter(|channel| channel.kind() != Kind::Presence);
         let channel = channel.ok_or(ErrorCode::InvalidChannel)?;
+        let since = match since {
+            Since::Absent => None,
+            Since::Malformed => return Err(ErrorCode::MalformedSince),
+            Since::Position { epoch, offset, socket_id } => {
+                let earlier = socket_id.and_then(|id| self.key_of(id));
+                Some(mail::Since { epoch, offset, earlier })
+            }
+        };
         let hash = self.hash(channel);
         if self.audiences.wants(slot, channel, hash) {
             return Err(ErrorCode::AlreadySubscribed);
         }
         if channel.kind().needs_auth() {
-            self.authorize(slot, channel, auth, channel_data)?;
+            self.authorize(slot, channel, proof)?;
         }
         let max = self.limits.subscriptions_max;
         if self.audiences.wanted(slot) >= max {
             return Err(ErrorCode::TooManySubscriptions { max });
         }
-        let change = self.audiences.enter(slot, channel, hash);
+        let is_long = since.is_some() || self.directory.greets(channel.as_str());
+        let mut change = self.audiences.enter(slot, channel, hash, is_long);
+        change.since = since.map(Box::new);
         self.post(self.owner(hash), Mail::Subscribe(change), port);
         Ok(())
     }
@@ -136,8 +167,7 @@ impl Hub {
         &mut self,
         slot: Slot,
         channel: Channel<'_>,
-        auth: &Auth<'_>,
-        channel_data: &Option<JsonString<'_>>,
+        Proof { auth, channel_data }: &Proof<'_>,
     ) -> Result<(), ErrorCode> {
         let id = self.socket_id(slot);
         let verdict = match auth {

@@ -146,10 +146,12 @@ impl Shard {
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
         let listener = Listener::new(listener);
         listener.apply(limits)?;
+        let mut hub = Hub::new(Identity { shard: me, shards, seed: shared.seed }, &live.keys, limits.clone());
+        hub.set_rules(&live.rules);
         Ok(Shard {
             me,
             listener: Some(listener),
-            hub: Hub::new(Identity { shard: me, shards, seed: shared.seed }, &live.keys, limits.clone()),
+            hub,
             admins,
             orders,
             poll,

@@ -6,7 +6,7 @@ use crate::api::publish::Placed;
 use crate::api::{Publish, Published, Refusal, Reply};
 use crate::hub::mail::Settled;
 use crate::hub::message::Message;
-use crate::hub::{Hub, Port};
+use crate::hub::{Hub, Port, Submission};
 use crate::ids::Asker;
 use crate::protocol::channel::Channel;
 
@@ -89,12 +89,10 @@ impl<C: Codec> Session<C> {
         port: &mut impl Port,
     ) -> Result<(), Refusal> {
         let Publish { channels, users, event, data, dedupe, key, .. } = publish;
-        for (member, is_given) in [("users", !users.is_empty()), ("dedupe", dedupe.is_some()), ("key", key.is_some())] {
-            if is_given {
-                return Err(Refusal::malformed(format!("{member}: not available")));
-            }
+        if !users.is_empty() {
+            return Err(Refusal::malformed("users: not available"));
         }
-        let message = Message { event, data: data.as_deref() };
+        let message = Message { event, data: data.as_deref(), key: key.as_deref(), ..Message::default() };
         let exclude = publish.exclude.and_then(|id| hub.key_of(id));
         // A channel that is named twice counts once.
         let distinct = || (0..channels.len()).filter(|&at| !channels[..at].contains(&channels[at]));
@@ -102,8 +100,9 @@ impl<C: Codec> Session<C> {
         let parts = count as u32 * if exclude.is_some() { 2 } else { 1 };
         let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * count;
         let asker = self.asker();
+        let submission = Submission { message, exclude, dedupe: dedupe.as_deref() };
         let names = distinct().filter_map(|at| Channel::parse(&channels[at]));
-        let settled = hub.publish(names, message, exclude, asker, port);
+        let settled = hub.publish(names, &submission, asker, port);
         let is_plain = !publish.is_list || settled.placed.is_none();
         if self.waiting.is_empty() && settled.parts == parts && is_plain {
             let published = Published { placed: settled.placed, ..Published::to(settled.subscribers as u64) };

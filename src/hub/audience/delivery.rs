@@ -113,7 +113,7 @@ impl Audiences {
     }
 
     /// Sends a connection a chunk of an audience's page. If the audience's `subscribed` is held back, the chunk follows it.
-    fn emit(&mut self, slot: Slot, audience: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
+    pub(super) fn emit(&mut self, slot: Slot, audience: u32, chunk: Chunk, urgency: Urgency, port: &mut impl Port) {
         if self.held_back | self.muted > 0 && self.keeps_back(slot, audience, chunk, port) {
             return;
         }

@@ -4,7 +4,7 @@ use super::member::{NOT_LIVE, Subscription};
 use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
 use crate::hub::admission::bucket::Rate;
-use crate::hub::mail::{Cause, Change, Membership};
+use crate::hub::mail::{Cause, Change, Membership, Welcome};
 use crate::ids::Slot;
 use crate::protocol::channel::Channel;
 use crate::protocol::event::{self, Subscribed};
@@ -25,22 +25,37 @@ impl Audiences {
         self.members[slot as usize].changes.take_one(rate, now)
     }
 
-    /// Notes a client's request to enter a channel. [`Audiences::wants`] must be false. Returns the change for the owner to
-    /// count.
-    pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Change {
+    /// Notes a client's request to enter a channel. [`Audiences::wants`] must be false. `is_long`: whether the reply may be
+    /// long. Returns the change for the owner to count.
+    pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, is_long: bool) -> Change {
         let audience = self.table.find_or_enter(channel, hash, Kind::Native);
         if self.members[slot as usize].want(audience) {
             self.table.add_interest(audience);
         }
-        let cause = Cause::Client(self.reserve(slot));
+        let cause = Cause::Client { request: self.reserve(slot), is_long };
+        if let Some(replies) = self.members[slot as usize].replies.as_mut().filter(|_| is_long) {
+            replies.awaits_welcome = true;
+        }
         self.change(slot, audience, cause)
+    }
+
+    /// Whether the connection may be sent a long reply and messages that follow it: it waits for none, and few bytes wait for
+    /// it.
+    pub fn may_be_welcomed(&self, slot: Slot, bytes: usize) -> bool {
+        bytes <= self.outbox_bytes_max / 4 && !self.awaits_welcome(slot)
+    }
+
+    /// Whether the connection waits for a long reply.
+    pub fn awaits_welcome(&self, slot: Slot) -> bool {
+        let member = self.members.get(slot as usize);
+        member.and_then(|member| member.replies.as_ref()).is_some_and(|replies| replies.awaits_welcome)
     }
 
     /// Notes a client's request to leave a channel. Returns the change for the owner to count; `None` if the client has not
     /// asked to enter.
     pub fn leave(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Option<Change> {
         let audience = self.wanted_audience(slot, channel, hash)?;
-        let cause = Cause::Client(self.reserve(slot));
+        let cause = Cause::Client { request: self.reserve(slot), is_long: false };
         Some(self.give_up(slot, audience, cause))
     }
 
@@ -51,11 +66,16 @@ impl Audiences {
     }
 
     /// The owner counts the connection now: it receives the messages from here on, and is sent the reply. Returns whether the
-    /// connection is still open.
-    pub fn subscribed(&mut self, membership: Membership, port: &mut impl Port) -> bool {
+    /// number of messages that follow the reply; `None` if the connection has ended.
+    pub fn subscribed(
+        &mut self,
+        membership: Membership,
+        welcome: Option<&Welcome>,
+        port: &mut impl Port,
+    ) -> Option<usize> {
         let Membership { member, audience, cause } = membership;
         if !self.is_live(member) {
-            return false;
+            return None;
         }
         let is_muted = self.is_muted(member.slot);
         let entry = self.table.get(audience);
@@ -69,13 +89,27 @@ impl Audiences {
             subscription.position = position;
             subscription.pending -= 1;
         }
-        if let Cause::Client(request) = cause {
+        if let Cause::Client { request, is_long } = cause {
             let opens = (!is_muted).then_some(audience);
+            let told = welcome.map_or_else(Subscribed::default, |welcome| Subscribed {
+                position: welcome.position,
+                recovered: welcome.recovered,
+                presence: None,
+            });
+            if is_long && let Some(replies) = &mut self.members[member.slot as usize].replies {
+                replies.awaits_welcome = false;
+            }
             self.reply(member.slot, request, opens, port, |out| {
-                event::subscribed(out, name.as_channel().as_str(), &Subscribed::default());
+                event::subscribed(out, name.as_channel().as_str(), &told);
             });
         }
-        true
+        let Some(Welcome { replay: Some(replay), recovered, earlier, .. }) = welcome.filter(|_| !is_muted) else {
+            return Some(0);
+        };
+        // A connection that is greeted as a newcomer receives also what it has published itself.
+        let not_for = [member, earlier.unwrap_or(member)];
+        let not_for = if *recovered == Some(true) { &not_for[..] } else { &[] };
+        Some(self.replay(member.slot, audience, replay, not_for, port))
     }
 
     /// The owner no longer counts the connection: it receives no messages from here on, and is sent the reply. Returns whether
@@ -100,7 +134,7 @@ impl Audiences {
         }
         let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
         match cause {
-            Cause::Client(request) => self.reply(member.slot, request, None, port, write),
+            Cause::Client { request, .. } => self.reply(member.slot, request, None, port, write),
             // An ending connection receives only replies to its requests.
             Cause::Admin(_) | Cause::Left if self.is_muted(member.slot) => {}
             Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, audience, port, write),
@@ -147,7 +181,7 @@ impl Audiences {
     fn change(&self, slot: Slot, audience: u32, cause: Cause) -> Change {
         let entry = self.table.get(audience);
         let membership = Membership { member: self.key(slot), audience, cause };
-        Change { channel: entry.name().clone(), hash: entry.hash(), membership }
+        Change { channel: entry.name().clone(), hash: entry.hash(), membership, since: None }
     }
 
     /// Removes a connection from the audience's subscribers, after sending its part of the turn's page so far.

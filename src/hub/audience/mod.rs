@@ -13,6 +13,7 @@ mod delivery;
 pub mod member;
 mod membership;
 pub mod pages;
+mod replay;
 mod replies;
 pub mod table;
 
@@ -25,6 +26,7 @@ use crate::protocol::event::{self, Envelope};
 pub use delivery::Delivered;
 use member::Member;
 use pages::Pages;
+use replay::Replays;
 pub use replies::REPLY_BYTES;
 use table::Table;
 
@@ -55,8 +57,8 @@ impl Kind {
 }
 
 fn envelope<'a>(channel: Channel<'a>, message: Message<'a>) -> Envelope<'a> {
-    let Message { event, data } = message;
-    Envelope { channel: Some(channel.as_str()), event, data, offset: None, user_id: None }
+    let Message { event, data, key: _, user_id, offset } = message;
+    Envelope { channel: Some(channel.as_str()), event, data, offset, user_id }
 }
 
 /// The audiences of one shard, and its connections as their members.
@@ -66,6 +68,8 @@ pub struct Audiences {
     table: Table,
     /// The bytes to send.
     pages: Pages,
+    /// What was encoded for connections that came back in this turn.
+    replays: Replays,
     /// Number of `subscribed` replies that are ready but wait behind earlier ones. While it is 0, delivery skips a check.
     held_back: usize,
     /// Number of connections that are muted. While it is 0, delivery skips a check.
@@ -82,6 +86,7 @@ impl Audiences {
             members: Vec::with_capacity(SLOTS_RESERVED),
             table: Table::default(),
             pages: Pages::default(),
+            replays: Replays::default(),
             held_back: 0,
             muted: 0,
             outbox_bytes_max,
@@ -190,6 +195,7 @@ impl Audiences {
             self.table.forget_if_idle(audience);
         }
         self.table.give_back(touched);
+        self.end_replays();
         self.pages.end_turn();
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct Replies {
     /// Number of the first request in the queue.
     first: u32,
     queue: VecDeque<Reply>,
+    /// One of those that wait may be long.
+    pub awaits_welcome: bool,
 }
 
 /// Heap bytes of a waiting reply, without its text.

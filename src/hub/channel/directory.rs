@@ -2,18 +2,28 @@
 //!
 //! While lifecycle events are reported, a channel keeps its entry for [`HELD_BACK_TICKS`] after its last subscriber has
 //! left, so that the reload of a page in a browser causes no events. An entry exists exactly while the reported events
-//! say that the channel is occupied. So one walk over the entries gives a snapshot that matches the events.
+//! say that the channel is occupied, or while the owner remembers more about the channel ([`memory`](super::memory)). So one
+//! walk over the entries gives a snapshot that matches the events.
 
-use crate::ids::ShardId;
+use super::history::Bounds;
+use super::memory::{Log, Memory};
+use crate::api::history::HistoryPage;
+use crate::api::operation;
+use crate::config::{OnSubscribe, Rules};
+use crate::hub::admission::bucket::TICKS_PER_S;
+use crate::hub::mail::{Change, Welcome};
+use crate::hub::message::Payload;
+use crate::ids::{ConnKey, ShardId};
 use crate::protocol::channel::{Channel, ChannelName};
 use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 /// Entries exist for channels with a subscriber on any shard, including subscriptions under way, and for vacant channels
-/// that are held back.
-#[derive(Default)]
+/// that are held back, and for channels whose messages are kept.
 pub struct Directory {
     channels: Slab<Entry>,
     by_name: HashTable<u32>,
@@ -25,12 +35,20 @@ pub struct Directory {
     vacancies: VecDeque<(u32, u32)>,
     /// The current window of recent messages.
     window: u32,
+    /// Numbers and bounds the messages that channels keep.
+    log: Log,
+    /// Entries without subscribers that are not reported as occupied.
+    idle: usize,
+    /// Where to go on with a change of the rules.
+    changing: Option<u32>,
 }
 
 struct Entry {
     name: ChannelName,
     hash: u64,
     counts: Counts,
+    /// What the channel has beyond delivery.
+    memory: Option<Box<Memory>>,
     /// Messages since the entry was made.
     messages: u64,
     /// Recent messages, as of `window`.
@@ -40,11 +58,22 @@ struct Entry {
 }
 
 /// The channel of a message that was sequenced.
+#[derive(Default)]
 pub struct Sequenced<'a> {
     /// Its name; `None` if the channel has no entry, and so no subscribers.
     pub name: Option<&'a ChannelName>,
     /// Subscribers per shard.
     pub counts: &'a [(ShardId, u32)],
+    /// Its offset, if the channel keeps it.
+    pub offset: Option<NonZeroU64>,
+}
+
+/// What the owner answers to a new subscriber.
+pub struct Joined {
+    /// Whether the channel becomes occupied.
+    pub is_first: bool,
+    /// What the subscriber is told, if anything.
+    pub welcome: Option<Box<Welcome>>,
 }
 
 /// How busy a channel is.
@@ -66,43 +95,63 @@ pub const ENTRY_BYTES: usize = size_of::<Entry>();
 pub type Counts = SmallVec<[(ShardId, u32); 2]>;
 
 impl Directory {
+    /// An empty directory. `epoch` identifies the offsets of this run.
+    pub fn new(epoch: u64) -> Directory {
+        Directory {
+            channels: Slab::new(),
+            by_name: HashTable::new(),
+            holds_back: false,
+            vacant: HashMap::default(),
+            vacancies: VecDeque::new(),
+            window: 0,
+            log: Log::new(epoch),
+            idle: 0,
+            changing: None,
+        }
+    }
+
     /// Sets the time of the turn, in microseconds.
     pub fn set_clock(&mut self, now_us: u64) {
         self.window = (now_us >> WINDOW_BITS) as u32;
+        self.log.set_tick(now_us / TICK_US);
     }
 
-    /// Counts a new subscriber of `shard`. Returns whether the channel becomes occupied.
-    pub fn join(&mut self, name: &ChannelName, hash: u64, shard: ShardId) -> bool {
-        let Directory { channels, by_name, vacant, .. } = self;
-        let found = by_name.find(hash, |&index| channels[index as usize].name == *name);
-        let is_new = found.is_none();
-        let index = found.copied().unwrap_or_else(|| {
-            let (name, counts) = (name.clone(), Counts::new());
-            let index = channels.insert(Entry { name, hash, counts, messages: 0, recent: 0, window: 0 }) as u32;
-            by_name.insert_unique(hash, index, |&index| channels[index as usize].hash);
-            index
+    /// Counts a new subscriber.
+    pub fn join(&mut self, change: &Change, bounds: Bounds) -> Joined {
+        let Change { channel: name, hash, membership, since } = change;
+        let index = self.find(name.as_channel(), *hash).unwrap_or_else(|| {
+            self.idle += 1;
+            let memory = self.log.memory(name.as_channel().as_str());
+            self.insert(name.clone(), *hash, memory)
         });
-        let counts = &mut channels[index as usize].counts;
-        if counts.is_empty() && !is_new {
-            vacant.remove(&index);
-        }
-        match counts.iter_mut().find(|(of, _)| *of == shard) {
+        let Directory { channels, vacant, log, idle, .. } = self;
+        let entry = &mut channels[index as usize];
+        let is_first = entry.counts.is_empty() && vacant.remove(&index).is_none();
+        *idle -= usize::from(is_first);
+        let shard = membership.member.shard;
+        match entry.counts.iter_mut().find(|(of, _)| *of == shard) {
             Some((_, count)) => *count += 1,
-            None => counts.push((shard, 1)),
+            None => entry.counts.push((shard, 1)),
         }
-        is_new
+        let since = since.as_deref().copied();
+        let welcome = match &mut entry.memory {
+            Some(memory) => {
+                log.wake(memory);
+                log.welcome(memory, since, bounds)
+            }
+            None => since.map(|_| Box::new(Welcome::not_recovered())),
+        };
+        Joined { is_first, welcome }
     }
 
     /// Removes one subscriber of `shard` from the count. After the last one the entry is removed at once, or held back
     /// from tick `now` on.
     pub fn leave(&mut self, name: &ChannelName, hash: u64, shard: ShardId, now: u32) {
-        let Directory { channels, by_name, holds_back, vacant, vacancies, .. } = self;
-        let Ok(found) = by_name.find_entry(hash, |&index| channels[index as usize].name == *name) else {
+        let Some(index) = self.find(name.as_channel(), hash) else {
             debug_assert!(false, "a subscriber left a channel without subscribers");
             return;
         };
-        let index = *found.get() as usize;
-        let counts = &mut channels[index].counts;
+        let counts = &mut self.channels[index as usize].counts;
         if let Some(at) = counts.iter().position(|(of, _)| *of == shard) {
             counts[at].1 -= 1;
             if counts[at].1 == 0 {
@@ -112,12 +161,144 @@ impl Directory {
         if !counts.is_empty() {
             return;
         }
-        if *holds_back {
-            vacant.insert(index as u32, now);
-            vacancies.push_back((index as u32, now));
+        if self.holds_back {
+            self.vacant.insert(index, now);
+            self.vacancies.push_back((index, now));
         } else {
+            self.idle(index);
+        }
+    }
+
+    /// Whether subscribers of a channel of this name are greeted: their reply may be long.
+    pub fn greets(&self, name: &str) -> bool {
+        self.log.rules.rule(name).on_subscribe != OnSubscribe::Nothing
+    }
+
+    /// The last offset that was given out, for simulations.
+    #[cfg(any(test, fuzzing))]
+    pub fn last_offset(&self) -> u64 {
+        self.log.last_offset()
+    }
+
+    /// Identifies the offsets of this run.
+    pub fn epoch(&self) -> u64 {
+        self.log.epoch
+    }
+
+    /// The number of messages that were removed to free memory, and the heap bytes of all histories.
+    pub fn history_sizes(&self) -> (u64, usize) {
+        (self.log.evicted, self.log.bytes())
+    }
+
+    /// The index of a channel's entry.
+    fn find(&self, channel: Channel<'_>, hash: u64) -> Option<u32> {
+        self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel).copied()
+    }
+
+    fn insert(&mut self, name: ChannelName, hash: u64, memory: Option<Box<Memory>>) -> u32 {
+        let Directory { channels, by_name, .. } = self;
+        let counts = Counts::new();
+        let entry = Entry { name, hash, counts, memory, messages: 0, recent: 0, window: 0 };
+        let index = channels.insert(entry) as u32;
+        by_name.insert_unique(hash, index, |&index| channels[index as usize].hash);
+        index
+    }
+
+    /// The channel has no subscribers, and is not reported as occupied: its entry remains only if it remembers something.
+    fn idle(&mut self, index: u32) {
+        self.idle += 1;
+        let entry = &mut self.channels[index as usize];
+        match entry.memory.as_mut().filter(|memory| memory.is_needed()) {
+            Some(memory) => {
+                let bytes = ENTRY_BYTES + size_of::<Memory>() + entry.name.as_channel().as_str().len();
+                self.log.idle(index, memory, bytes);
+                self.evict();
+            }
+            None => self.remove(index),
+        }
+    }
+
+    /// Removes an idle entry.
+    fn remove(&mut self, index: u32) {
+        let Entry { hash, memory, .. } = self.channels.remove(index as usize);
+        if let Ok(found) = self.by_name.find_entry(hash, |&other| other == index) {
             found.remove();
-            channels.remove(index);
+        }
+        if let Some(memory) = memory {
+            self.log.forget(&memory);
+        }
+        self.idle -= 1;
+    }
+
+    /// Frees memory until the histories are within their budget.
+    fn evict(&mut self) {
+        while self.log.is_over_budget()
+            && let Some((index, serial, age)) = self.log.next_by_age()
+        {
+            let Directory { channels, log, vacant, .. } = self;
+            let Some(entry) = channels.get_mut(index as usize) else { continue };
+            let Some(memory) = entry.memory.as_mut().filter(|memory| memory.is(serial)) else { continue };
+            let is_idle = entry.counts.is_empty() && !vacant.contains_key(&index);
+            if log.evict(index, memory, age) && is_idle {
+                self.remove(index);
+            }
+        }
+    }
+
+    /// Removes messages that are too old, of a limited number of channels.
+    pub fn expire(&mut self) {
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some((index, serial)) = self.log.next_expired() else { return };
+            let memory = self.channels.get_mut(index as usize).and_then(|entry| entry.memory.as_mut());
+            if let Some(memory) = memory.filter(|memory| memory.is(serial)) {
+                self.log.expire(index, memory);
+            }
+        }
+    }
+
+    /// Changes the rules, and the memory that histories may take. [`Directory::change_rules`] applies them to the existing
+    /// channels.
+    pub fn set_rules(&mut self, rules: &Arc<Rules>, history_bytes_max: usize) {
+        if self.log.set_rules(rules, history_bytes_max) {
+            self.changing = Some(0);
+        }
+        self.evict();
+    }
+
+    /// Applies changed rules to a limited number of channels.
+    pub fn change_rules(&mut self) {
+        let Some(from) = self.changing else { return };
+        let end = self.channels.capacity() as u32;
+        let stop = end.min(from + CHANGED_PER_TURN);
+        for index in from..stop {
+            self.change_rule(index);
+        }
+        self.changing = (stop < end).then_some(stop);
+        self.evict();
+    }
+
+    /// Whether changed rules remain to be applied.
+    pub fn is_changing_rules(&self) -> bool {
+        self.changing.is_some()
+    }
+
+    fn change_rule(&mut self, index: u32) {
+        let Some(entry) = self.channels.get_mut(index as usize) else { return };
+        let name = entry.name.as_channel().as_str();
+        match &mut entry.memory {
+            Some(memory) => {
+                let rule = self.log.rules.rule(name);
+                self.log.change_rule(index, memory, rule);
+                if memory.is_needed() {
+                    return;
+                }
+                if entry.counts.is_empty() && !self.vacant.contains_key(&index) {
+                    self.remove(index);
+                } else if rule.is_plain() {
+                    entry.memory = None;
+                }
+            }
+            memory => *memory = self.log.memory(name),
         }
     }
 
@@ -136,10 +317,8 @@ impl Directory {
             // Otherwise the channel was occupied again, and perhaps vacated again later.
             if self.vacant.get(&index) == Some(&since) {
                 self.vacant.remove(&index);
-                let Entry { name, hash, .. } = self.channels.remove(index as usize);
-                if let Ok(found) = self.by_name.find_entry(hash, |&other| other == index) {
-                    found.remove();
-                }
+                let name = self.channels[index as usize].name.clone();
+                self.idle(index);
                 return Some(name);
             }
         }
@@ -163,21 +342,55 @@ impl Directory {
 
     /// Subscribers per shard; empty if the channel has none.
     pub fn counts(&self, channel: Channel<'_>, hash: u64) -> &[(ShardId, u32)] {
-        match self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel) {
-            Some(&index) => &self.channels[index as usize].counts,
-            None => &[],
+        self.find(channel, hash).map_or(&[], |index| &self.channels[index as usize].counts)
+    }
+
+    /// Sequences a message: counts it, keeps it if the channel has a history, and returns the shards to send it to.
+    pub fn sequence(
+        &mut self,
+        channel: Channel<'_>,
+        hash: u64,
+        exclude: Option<ConnKey>,
+        payload: impl FnOnce() -> Payload,
+    ) -> Sequenced<'_> {
+        let found = self.find(channel, hash);
+        let Some(index) = found.or_else(|| self.enter_for_history(channel, hash)) else {
+            return Sequenced::default();
+        };
+        let entry = &mut self.channels[index as usize];
+        entry.count(self.window);
+        let mut offset = None;
+        if let Some(memory) = &mut entry.memory {
+            offset = self.log.keep(index, memory, exclude, payload);
+            match found {
+                Some(_) => self.evict(),
+                None => self.idle(index),
+            }
+        }
+        match self.channels.get(index as usize) {
+            Some(entry) => Sequenced { name: Some(&entry.name), counts: &entry.counts, offset },
+            // It had no subscribers, and was forgotten to free memory.
+            None => Sequenced { offset, ..Sequenced::default() },
         }
     }
 
-    /// Sequences a message: counts it, and returns the shards to send it to.
-    pub fn sequence(&mut self, channel: Channel<'_>, hash: u64) -> Sequenced<'_> {
-        match self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel) {
-            Some(&index) => {
-                let entry = &mut self.channels[index as usize];
-                entry.count(self.window);
-                Sequenced { name: Some(&entry.name), counts: &entry.counts }
-            }
-            None => Sequenced { name: None, counts: &[] },
+    /// Makes an entry for a channel without subscribers, if it keeps messages. The caller must call [`Directory::idle`].
+    fn enter_for_history(&mut self, channel: Channel<'_>, hash: u64) -> Option<u32> {
+        let memory = self.log.memory(channel.as_str()).filter(|memory| memory.is_needed())?;
+        Some(self.insert(channel.into(), hash, Some(memory)))
+    }
+
+    /// A page of a channel's history.
+    pub fn history(&mut self, channel: Channel<'_>, hash: u64, request: &operation::History) -> HistoryPage {
+        let index = self.find(channel, hash);
+        let memory = index.and_then(|index| self.channels[index as usize].memory.as_mut());
+        match memory {
+            Some(memory) => self.log.page(memory, request),
+            None if index.is_some() => HistoryPage::without_history(request.since.is_some()),
+            None => match self.log.memory(channel.as_str()) {
+                Some(mut memory) => self.log.page(&mut memory, request),
+                None => HistoryPage::without_history(request.since.is_some()),
+            },
         }
     }
 
@@ -201,18 +414,20 @@ impl Directory {
     /// that exists from the first page to the last is returned once. A page looks at a bounded number of entries, so it may
     /// hold fewer than `limit` channels.
     pub fn page(&self, prefix: &str, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
-        let is_meant = |entry: &Entry| !entry.counts.is_empty() && entry.name.as_channel().as_str().starts_with(prefix);
+        let is_meant =
+            |_, entry: &Entry| !entry.counts.is_empty() && entry.name.as_channel().as_str().starts_with(prefix);
         self.page_of(is_meant, limit, after)
     }
 
     /// Like [`Directory::page`], of all channels that are reported as occupied, those held back included.
     pub fn page_occupied(&self, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
-        self.page_of(|_| true, limit, after)
+        let is_meant = |index, entry: &Entry| !entry.counts.is_empty() || self.vacant.contains_key(&index);
+        self.page_of(is_meant, limit, after)
     }
 
     fn page_of(
         &self,
-        is_meant: impl Fn(&Entry) -> bool,
+        is_meant: impl Fn(u32, &Entry) -> bool,
         limit: usize,
         after: u32,
     ) -> (Vec<(ChannelName, u64)>, Option<u32>) {
@@ -223,7 +438,7 @@ impl Directory {
             let Some(entry) = self.channels.get(index as usize) else {
                 continue;
             };
-            if !is_meant(entry) {
+            if !is_meant(index, entry) {
                 continue;
             }
             if page.len() == limit {
@@ -236,7 +451,7 @@ impl Directory {
 
     /// Channels with a subscriber on any shard.
     pub fn len(&self) -> usize {
-        self.channels.len() - self.vacant.len()
+        self.channels.len() - self.vacant.len() - self.idle
     }
 
     /// Whether none of this shard's channels has a subscriber.
@@ -273,6 +488,11 @@ pub fn total(counts: &[(ShardId, u32)]) -> u64 {
 
 /// Recent messages are counted in windows of 2²² µs, about 4 s.
 const WINDOW_BITS: u32 = 22;
+const TICK_US: u64 = 1_000_000 / TICKS_PER_S as u64;
+/// Channels whose messages expire in one turn: about a millisecond of work.
+const EXPIRED_PER_TURN: usize = 1024;
+/// Entries that a change of the rules visits in one turn: about a millisecond of work.
+const CHANGED_PER_TURN: u32 = 4096;
 /// Most entries that one page looks at, which takes about a millisecond.
 const SCAN_MAX: u32 = 65_536;
 /// A channel is vacated after 3 s without subscribers. A browser reloads a page in less.
@@ -288,10 +508,24 @@ const VACANCIES_KEPT: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::mail::{Cause, Membership};
 
     fn name(text: &str) -> ChannelName {
         Channel::parse(text).unwrap().into()
     }
+
+    fn join(directory: &mut Directory, name: &ChannelName, hash: u64, shard: ShardId) -> bool {
+        let member = ConnKey { shard, slot: 0, generation: 0 };
+        let membership = Membership { member, audience: 0, cause: Cause::Left };
+        let change = Change { channel: name.clone(), hash, membership, since: None };
+        directory.join(&change, BOUNDS).is_first
+    }
+
+    fn sequence<'a>(directory: &'a mut Directory, name: &ChannelName) -> Sequenced<'a> {
+        directory.sequence(name.as_channel(), HASH, None, || unreachable!("the channel has no history"))
+    }
+
+    const BOUNDS: Bounds = Bounds { bytes_max: 1000, envelope_bytes: 100 };
 
     #[track_caller]
     fn check_counts(directory: &Directory, channel: &str, expected: &[(ShardId, u32)]) {
@@ -302,10 +536,10 @@ mod tests {
 
     #[test]
     fn counts_are_per_shard_and_hold_no_zeros() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(1);
         let (a, b) = (name("a"), name("b"));
         for (channel, shard) in [(&a, 0), (&a, 3), (&a, 3), (&b, 3)] {
-            directory.join(channel, HASH, shard);
+            join(&mut directory, channel, HASH, shard);
         }
         check_counts(&directory, "a", &[(0, 1), (3, 2)]);
         check_counts(&directory, "b", &[(3, 1)]);
@@ -322,11 +556,11 @@ mod tests {
 
     #[test]
     fn pages_list_each_channel_once_while_other_channels_change() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(1);
         let stay: Vec<String> = (0..20).map(|n| format!("stay:{n}")).collect();
         for (n, channel) in stay.iter().enumerate() {
-            directory.join(&name(channel), HASH, 0);
-            directory.join(&name(&format!("go:{n}")), HASH, 1);
+            join(&mut directory, &name(channel), HASH, 0);
+            join(&mut directory, &name(&format!("go:{n}")), HASH, 1);
         }
         let (mut listed, mut after, mut n) = (Vec::new(), Some(0), 0);
         while let Some(from) = after {
@@ -335,7 +569,7 @@ mod tests {
             listed.extend(page.into_iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), count)));
             after = next;
             directory.leave(&name(&format!("go:{n}")), HASH, 1, 0);
-            directory.join(&name(&format!("late:{n}")), HASH, 1);
+            join(&mut directory, &name(&format!("late:{n}")), HASH, 1);
             n += 1;
         }
         let mut expected: Vec<_> = stay.into_iter().map(|name| (name, 1)).collect();
@@ -346,10 +580,14 @@ mod tests {
 
     #[test]
     fn a_channel_is_vacated_after_a_while_without_subscribers() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(1);
         let (a, b) = (name("a"), name("b"));
         directory.hold_back();
-        assert!(directory.join(&a, HASH, 0) && !directory.join(&a, HASH, 1) && directory.join(&b, HASH, 0));
+        assert!(
+            join(&mut directory, &a, HASH, 0)
+                && !join(&mut directory, &a, HASH, 1)
+                && join(&mut directory, &b, HASH, 0)
+        );
         directory.leave(&a, HASH, 0, 0);
         assert_eq!(directory.due_in(0), None, "the channel still has a subscriber");
         directory.leave(&a, HASH, 1, 10);
@@ -359,11 +597,11 @@ mod tests {
             (1, 1, 2)
         );
         assert_eq!((directory.due_in(10), directory.vacate(39)), (Some(30), None));
-        assert!(!directory.join(&a, HASH, 2), "the channel was held back, and never vacated");
+        assert!(!join(&mut directory, &a, HASH, 2), "the channel was held back, and never vacated");
         directory.leave(&a, HASH, 2, 39);
         assert_eq!((directory.vacate(40), directory.due_in(40)), (None, Some(29)));
         assert_eq!((directory.vacate(69), directory.vacate(69)), (Some(a.clone()), None));
-        assert!(directory.join(&a, HASH, 2), "the channel was vacated");
+        assert!(join(&mut directory, &a, HASH, 2), "the channel was vacated");
         directory.leave(&a, HASH, 2, u32::MAX);
         directory.leave(&b, HASH, 0, u32::MAX);
         assert!(directory.is_empty());
@@ -373,12 +611,12 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_the_oldest_channels_are_vacated_early() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(1);
         directory.hold_back();
         for n in 0..VACANCIES_MAX + 2 {
             let channel = name(&n.to_string());
             let hash = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(n);
-            directory.join(&channel, hash, 0);
+            join(&mut directory, &channel, hash, 0);
             directory.leave(&channel, hash, 0, 0);
         }
         assert!(directory.vacate(1).is_some() && directory.vacate(1).is_some());
@@ -389,10 +627,10 @@ mod tests {
 
     #[test]
     fn recent_messages_halve_with_each_window() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(1);
         let channel = name("a");
-        directory.join(&channel, HASH, 0);
-        directory.join(&channel, HASH, 0);
+        join(&mut directory, &channel, HASH, 0);
+        join(&mut directory, &channel, HASH, 0);
         let check = |directory: &Directory, messages: u64, recent: u64| {
             let activity = directory.activity(0).expect("the first entry");
             assert_eq!((activity.subscribers, activity.messages, activity.recent), (2, messages, recent));
@@ -400,14 +638,14 @@ mod tests {
         let at = |windows: u64| windows << WINDOW_BITS;
         directory.set_clock(at(7));
         for _ in 0..9 {
-            assert_eq!(directory.sequence(channel.as_channel(), HASH).counts, [(0, 2)]);
+            assert_eq!(sequence(&mut directory, &channel).counts, [(0, 2)]);
         }
         check(&directory, 9, 9);
         directory.set_clock(at(8) - 1);
         check(&directory, 9, 9);
         directory.set_clock(at(8));
         check(&directory, 9, 4);
-        assert_eq!(directory.sequence(channel.as_channel(), HASH).counts, [(0, 2)]);
+        assert_eq!(sequence(&mut directory, &channel).counts, [(0, 2)]);
         check(&directory, 10, 5);
         directory.set_clock(at(10));
         check(&directory, 10, 1);
@@ -417,16 +655,16 @@ mod tests {
 
     #[test]
     fn a_message_is_counted_if_the_channel_has_an_entry() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(1);
         let channel = name("a");
-        assert!(directory.sequence(channel.as_channel(), HASH).name.is_none());
-        directory.join(&channel, HASH, 1);
+        assert!(sequence(&mut directory, &channel).name.is_none());
+        join(&mut directory, &channel, HASH, 1);
         assert_eq!(directory.activity(0).map(|activity| activity.messages), Some(0));
-        let Sequenced { name, counts } = directory.sequence(channel.as_channel(), HASH);
+        let Sequenced { name, counts, .. } = sequence(&mut directory, &channel);
         assert_eq!((name, counts), (Some(&channel), &[(1, 1)][..]));
         assert_eq!(directory.activity(0).map(|activity| activity.messages), Some(1));
         assert!(directory.activity(directory.end()).is_none());
-        assert_eq!(size_of::<Entry>(), 64);
+        assert_eq!(size_of::<Entry>(), 72);
     }
 
     /// The hash of all channels here: the table must distinguish names, not hashes.

@@ -1,14 +1,17 @@
 //! A client: its requests, the frames that it must receive because of them, and a check of each frame that it receives.
 
+use crate::config::{OnSubscribe, Rule};
 use crate::hub::message::Payload;
 use crate::ids::ConnKey;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// All published messages, and each channel's order.
 #[derive(Default)]
 pub struct History {
     pub channels: Vec<ChannelHistory>,
     pub messages: Vec<Message>,
+    /// Whether kept messages can expire, or be removed to free memory.
+    pub forgets: bool,
 }
 
 pub struct ChannelHistory {
@@ -18,6 +21,10 @@ pub struct ChannelHistory {
     pub is_private: bool,
     /// Whether each shard has a spy: a client that is subscribed to the channel from start to end.
     pub is_spied: bool,
+    /// What the channel has beyond delivery.
+    pub rule: Rule,
+    /// The values of `dedupe` that were published.
+    pub seen: HashSet<u8>,
     /// Numbers of the messages, in the channel's order.
     pub order: Vec<usize>,
 }
@@ -30,6 +37,21 @@ pub struct Message {
     pub exclude: Option<usize>,
     /// Its place in the channel's order, once it is sequenced.
     pub place: Option<usize>,
+    /// The offset that its owner gave it, if the channel keeps a history.
+    pub offset: Option<u64>,
+    /// Its `dedupe`.
+    pub dedupe: Option<u8>,
+    /// It was repeated, and not sequenced.
+    pub is_repetition: bool,
+}
+
+/// The position of a client that may come back, as another connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    pub epoch: u64,
+    pub offset: u64,
+    /// The client that had it, if the server is told.
+    pub earlier: Option<usize>,
 }
 
 pub struct Client {
@@ -49,6 +71,8 @@ pub struct Client {
     pub changes: Vec<VecDeque<Change>>,
     /// By channel: the messages received since `socket:subscribed`.
     runs: Vec<Option<Run>>,
+    /// By channel: the position of its last message, or of its last subscription.
+    pub positions: Vec<Option<Position>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -61,8 +85,8 @@ pub struct Reply {
 
 #[derive(Debug)]
 pub enum Change {
-    /// No message before this place may arrive.
-    Subscribe { from: usize },
+    /// No message before this place may arrive, except those after the position.
+    Subscribe { from: usize, since: Option<Position> },
     /// Every message before this place must arrive.
     Unsubscribe { until: usize, is_asked: bool },
 }
@@ -73,6 +97,11 @@ struct Run {
     /// The first place whose message must be received next.
     next: usize,
     is_started: bool,
+    /// Messages before this place are sent again; those that were not for the client of the earlier connection are not.
+    replayed: usize,
+    earlier: Option<usize>,
+    /// Messages before this place may greet a newcomer, which then receives also those that were not for it.
+    greeted: usize,
 }
 
 impl Client {
@@ -89,6 +118,7 @@ impl Client {
             replies: VecDeque::new(),
             changes: (0..channels).map(|_| VecDeque::new()).collect(),
             runs: (0..channels).map(|_| None).collect(),
+            positions: vec![None; channels],
         }
     }
 
@@ -124,11 +154,11 @@ impl Client {
         }
         let was_asked = match (frame.event, channel) {
             ("socket:subscribed", Some(channel)) => {
-                let Some(Change::Subscribe { from }) = self.changes[channel].pop_front() else {
+                let Some(Change::Subscribe { from, since }) = self.changes[channel].pop_front() else {
                     panic!("{frame:?}: nothing to subscribe");
                 };
-                let next = history.channels[channel].order.len();
-                let before = self.runs[channel].replace(Run { from, next, is_started: false });
+                let run = self.begin_run(frame, channel, from, since, history);
+                let before = self.runs[channel].replace(run);
                 assert!(before.is_none(), "{frame:?}: is subscribed");
                 true
             }
@@ -153,6 +183,54 @@ impl Client {
         }
     }
 
+    /// The messages that must follow a `socket:subscribed`.
+    fn begin_run(
+        &mut self,
+        frame: &Frame<'_>,
+        channel: usize,
+        from: usize,
+        since: Option<Position>,
+        history: &History,
+    ) -> Run {
+        let topic = &history.channels[channel];
+        let live = Run { from, next: topic.order.len(), is_started: false, replayed: 0, earlier: None, greeted: 0 };
+        let Some(limits) = topic.rule.history else {
+            assert_eq!(frame.data, since.map(|_| r#"{"recovered":false}"#), "{frame:?}");
+            return live;
+        };
+        let told: Told = serde_json::from_str(frame.data.expect("a position")).expect("a position");
+        let epoch = u64::from_str_radix(&told.epoch, 16).expect("an epoch");
+        self.positions[channel] = Some(Position { epoch, offset: told.offset, earlier: Some(self.number) });
+        assert_eq!(told.recovered.is_some(), since.is_some(), "{frame:?}");
+        let after = |offset| topic.order.partition_point(|&number| history.messages[number].offset <= Some(offset));
+        let place = after(told.offset);
+        let greeted = match topic.rule.on_subscribe {
+            OnSubscribe::Nothing => place,
+            OnSubscribe::Last => place + 1,
+            OnSubscribe::All => topic.order.len(),
+        };
+        let newcomer = Run { from: place, next: place, is_started: true, greeted, ..live };
+        let Some(since) = since else { return newcomer };
+        if told.recovered == Some(true) {
+            assert_eq!(since.epoch, epoch, "{frame:?}: recovered from another epoch");
+            let start = after(since.offset);
+            assert!(start <= place, "{frame:?}: recovered from the future");
+            return Run {
+                from: start,
+                next: start,
+                is_started: true,
+                replayed: place,
+                earlier: since.earlier,
+                greeted: 0,
+            };
+        }
+        let newer = place.saturating_sub(after(since.offset));
+        let is_known = since.epoch == epoch && since.offset <= told.offset && after(since.offset) > 0;
+        let is_kept = newer <= limits.messages_max as usize && !history.forgets;
+        assert!(!is_known || !is_kept || topic.rule.on_subscribe != OnSubscribe::Nothing, "{frame:?} to {since:?}");
+        newcomer
+    }
+
     fn check_message(&mut self, frame: &Frame<'_>, history: &History) {
         let number = number_of(frame.event);
         assert!(!self.is_muted, "m{number} was received after the end");
@@ -166,13 +244,22 @@ impl Client {
         let Some(run) = &mut self.runs[channel] else {
             panic!("m{number} was received without a subscription");
         };
-        assert_ne!(message.exclude, Some(self.number), "m{number} excludes this client");
+        assert_eq!(frame.offset, message.offset, "m{number}: the offset changed");
+        assert!(place < run.greeted || message.exclude != Some(self.number), "m{number} excludes this client");
+        let is_replayed = place < run.replayed;
+        assert!(
+            !is_replayed || message.exclude.is_none() || message.exclude != run.earlier,
+            "m{number} was not for {run:?}"
+        );
         let at_least = if run.is_started { run.next } else { run.from };
         assert!(place >= at_least, "m{number}, place {place}, was received twice or too early: {run:?}");
         let due = run.next;
         run.is_started = true;
         run.next = place + 1;
         self.check_none_due(channel, due, place, history);
+        if let (Some(offset), Some(position)) = (frame.offset, &mut self.positions[channel]) {
+            position.offset = offset;
+        }
     }
 
     fn check_received_until(&self, channel: usize, until: usize, history: &History) {
@@ -185,9 +272,10 @@ impl Client {
     fn check_none_due(&self, channel: usize, from: usize, until: usize, history: &History) {
         for place in from..until {
             let number = history.channels[channel].order[place];
-            assert_eq!(
-                history.messages[number].exclude,
-                Some(self.number),
+            let exclude = history.messages[number].exclude;
+            let earlier = self.runs[channel].as_ref().filter(|run| place < run.replayed).and_then(|run| run.earlier);
+            assert!(
+                exclude.is_some() && (exclude == Some(self.number) || exclude == earlier),
                 "m{number}, place {place} of channel {channel}, is missing"
             );
         }
@@ -217,12 +305,17 @@ impl History {
         self.channels.iter().position(|channel| channel.name == name)
     }
 
-    /// The owner sequences the message: appends it to the channel's order.
+    /// The owner sequences the message: appends it to the channel's order, unless it is a repetition.
     pub fn sequence(&mut self, number: usize) {
         let message = &mut self.messages[number];
-        let order = &mut self.channels[message.channel].order;
-        assert!(message.place.replace(order.len()).is_none(), "m{number} was sequenced twice");
-        order.push(number);
+        let channel = &mut self.channels[message.channel];
+        assert!(message.place.is_none() && !message.is_repetition, "m{number} was sequenced twice");
+        if message.dedupe.is_some_and(|key| !channel.seen.insert(key)) {
+            message.is_repetition = true;
+            return;
+        }
+        message.place = Some(channel.order.len());
+        channel.order.push(number);
     }
 }
 
@@ -232,6 +325,15 @@ struct Frame<'a> {
     event: &'a str,
     channel: Option<&'a str>,
     data: Option<&'a str>,
+    offset: Option<u64>,
+}
+
+/// The data of a `socket:subscribed`.
+#[derive(serde::Deserialize)]
+struct Told {
+    epoch: String,
+    offset: u64,
+    recovered: Option<bool>,
 }
 
 impl<'a> Frame<'a> {
@@ -243,13 +345,19 @@ impl<'a> Frame<'a> {
         if let Some((name, after)) = rest.strip_prefix(r#","channel":""#).and_then(|rest| rest.split_once('"')) {
             (channel, rest) = (Some(name), after);
         }
+        let mut offset = None;
+        if let Some((before, digits)) = rest.rsplit_once(r#","offset":"#)
+            && let Ok(number) = digits.parse()
+        {
+            (rest, offset) = (before, Some(number));
+        }
         let data = rest.strip_prefix(r#","data":"#);
         assert!(data.is_some() || rest.is_empty(), "unexpected members: {payload}");
-        Frame { event, channel, data }
+        Frame { event, channel, data, offset }
     }
 
     fn is(&self, reply: &Reply) -> bool {
-        let detail = self.data.and_then(|data| {
+        let detail = self.data.filter(|_| self.event != "socket:subscribed").and_then(|data| {
             let text = data.strip_suffix('}')?;
             if self.event == "socket:pong" {
                 return text.strip_prefix(r#"{"reply":"#);
@@ -262,7 +370,7 @@ impl<'a> Frame<'a> {
 
 /// The number of the message in a letter.
 pub fn message_of(payload: &Payload) -> usize {
-    number_of(payload.message().event)
+    number_of(payload.message(None).event)
 }
 
 fn number_of(event: &str) -> usize {

@@ -4,21 +4,25 @@ mod arrivals;
 mod readers;
 
 use super::choices::Choices;
-use super::client::{Change, ChannelHistory, Client, History, Message, Reply};
+use super::client::{Change, ChannelHistory, Client, History, Message, Position, Reply};
 use super::mesh::{Effect, Mesh, TestPort, Wire};
 use crate::api::operation::{self, Channels, Unsubscribe};
+use crate::api::publish::Placed;
 use crate::api::{self, By, Refusal};
-use crate::config::{Key, Limits};
+use crate::config::{Key, Limits, Rules};
 use crate::hub::mail::{Answer, Mail, Question, Settled};
 use crate::hub::message;
 use crate::hub::observe::busiest::{Best, BusyChannel};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::outgoing::Outgoing;
-use crate::hub::{Hub, Identity};
+use crate::hub::{Heard, Hub, Identity, Submission};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::protocol::auth;
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
+use std::collections::HashSet;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 pub struct Cluster<I> {
     choices: Choices<I>,
@@ -35,6 +39,9 @@ pub struct Cluster<I> {
     actions: Vec<Action>,
     keys: Vec<Key>,
     limits: Limits,
+    rules: Arc<Rules>,
+    /// The clock of all shards.
+    now_us: u64,
     /// The sender and the receiver whose letters are overtaken by many others.
     slow: (usize, usize),
     /// About how many letters overtake each of them.
@@ -118,10 +125,11 @@ enum Action {
     Write,
     Compact,
     Turn,
+    Wait,
     Rest,
 }
 
-const ACTIONS: [(Action, usize); 18] = [
+const ACTIONS: [(Action, usize); 19] = [
     (Action::Connect, 12),
     (Action::Disconnect, 8),
     (Action::SendRequests, 24),
@@ -139,6 +147,7 @@ const ACTIONS: [(Action, usize); 18] = [
     (Action::Write, 12),
     (Action::Compact, 3),
     (Action::Turn, 12),
+    (Action::Wait, 2),
     (Action::Rest, 1),
 ];
 
@@ -148,7 +157,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     pub fn new(mut choices: Choices<I>) -> Cluster<I> {
         let shards = choices.of(&[1, 2, 2, 3, 3, 4, 5, 8]);
         let seed = [1, 2, 3, choices.below(256) as u64];
-        let names = ["a", "b:/2", "private-c", "d", "e@e", "private-f"];
+        // Those that begin with h, g and cache- keep a history.
+        let names = choices.of(&[
+            ["a", "b:/2", "private-c", "d", "e@e", "private-f"],
+            ["h:1", "b:/2", "private-h", "cache-d", "greets", "h:2"],
+        ]);
         let names = &names[..1 + choices.below(names.len())];
         let subscriptions_max = names.len().max(2) - usize::from(choices.one_in(4));
         let limits = Limits {
@@ -159,14 +172,16 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             subscribes_per_second_max: 0,
             connections_per_address_max: Some(choices.of(&[1, 2, 4])),
             upgrades_per_address_max: choices.of(&[0, 0, 1]),
+            history_bytes_max: choices.of(&[2000, 1 << 20, 1 << 20]),
             ..Limits::default()
         };
+        let rules = rules(choices.of(&[2, 5, 1000]));
         let keys = vec![Key { id: "key".into(), secret: "secret".into() }];
         let capacities = choices.of(&[1, 2, 8, 1000]);
         let mut cluster = Cluster {
             shards: (0..shards)
                 .map(|shard| Shard {
-                    hub: Hub::new(Identity { shard: shard as ShardId, shards, seed }, &keys, limits.clone()),
+                    hub: hub(Identity { shard: shard as ShardId, shards, seed }, &keys, &limits, &rules),
                     outgoing: Outgoing::new(shards),
                     wires: Vec::new(),
                     generations: Vec::new(),
@@ -177,7 +192,12 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 })
                 .collect(),
             mesh: Mesh::new(shards, || 1 + choices.below(capacities)),
-            history: History::default(),
+            history: History {
+                forgets: limits.history_bytes_max.min(limits.outbox_bytes_max) < 1 << 20,
+                ..History::default()
+            },
+            now_us: 0,
+            rules,
             clients: Vec::new(),
             publications: Vec::new(),
             inquiries: Vec::new(),
@@ -197,6 +217,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             has_large_messages: choices.one_in(8),
             choices,
         };
+        cluster.history.forgets |= cluster.has_large_messages;
         // Sometimes so small that events are dropped before a consumer has read them.
         let journal_bytes_max = cluster.choices.of(&[1000, 10_000, 1 << 20, 1 << 20]);
         cluster.shards[0].hub.observers.set_journal_bytes_max(journal_bytes_max);
@@ -230,6 +251,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             owner: usize::from(hub.owner(hash)),
             is_private: name.starts_with("private-"),
             is_spied: spied_before < self.subscriptions_max && self.choices.one_in(2),
+            rule: self.rules.rule(name),
+            seen: HashSet::new(),
             order: Vec::new(),
         };
         self.history.channels.push(channel);
@@ -243,6 +266,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             for channel in 0..self.history.channels.len() {
                 if self.history.channels[channel].is_spied {
                     self.subscribe(spy, channel, true);
+                    // A long reply must have room.
+                    self.rest();
+                    self.write(shard, self.clients[spy].key.slot as usize);
                 }
             }
         }
@@ -301,6 +327,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             }
             Action::Compact => self.compact(),
             Action::Turn => self.turn(),
+            Action::Wait => self.wait(),
             Action::Rest => {
                 self.rest();
                 self.check_at_rest();
@@ -433,6 +460,12 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     }
 
     fn subscribe(&mut self, client: usize, channel: usize, is_signed: bool) {
+        let since = if self.clients[client].is_spy { None } else { self.some_position(channel) };
+        let since_text = since.map_or(String::new(), |Position { epoch, offset, earlier }| {
+            let earlier = earlier
+                .map_or(String::new(), |earlier| format!(r#","socket_id":"{}""#, self.clients[earlier].socket_id));
+            format!(r#","since":{{"epoch":"{epoch:016x}","offset":{offset}{earlier}}}"#)
+        });
         let ChannelHistory { name, is_private, order, .. } = &self.history.channels[channel];
         let asking = &mut self.clients[client];
         let (auth, refusal) = match (is_private, is_signed) {
@@ -450,17 +483,40 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             None if wanted >= self.subscriptions_max => Some("too_many_subscriptions"),
             refusal => refusal,
         };
-        let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{name}"{auth}}}}}"#);
+        let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{name}"{auth}{since_text}}}}}"#);
         if refusal.is_none() {
             asking.wanted[channel] = true;
-            asking.changes[channel].push_back(Change::Subscribe { from: order.len() });
+            asking.changes[channel].push_back(Change::Subscribe { from: order.len(), since });
         }
         asking.replies.push_back(Reply {
             event: refusal.map_or("socket:subscribed", |_| "socket:subscribe.error"),
             channel: Some(name.clone()),
             detail: refusal.map(String::from),
         });
-        self.send(client, &text);
+        if self.send(client, &text) == Heard::Later {
+            // It had no effect. This client does not try again.
+            let asking = &mut self.clients[client];
+            asking.replies.pop_back();
+            if refusal.is_none() {
+                asking.wanted[channel] = false;
+                asking.changes[channel].pop_back();
+            }
+        }
+    }
+
+    /// A position that some client had, or one that the server has never told.
+    fn some_position(&mut self, channel: usize) -> Option<Position> {
+        let epoch = self.shards[0].hub.directory.epoch();
+        match self.choices.below(6) {
+            0 => None,
+            1 => Some(Position { epoch: epoch ^ 1, offset: self.choices.below(9) as u64, earlier: None }),
+            2 => Some(Position { epoch, offset: self.choices.below(300) as u64, earlier: None }),
+            _ => {
+                let known: Vec<Position> = self.clients.iter().filter_map(|client| client.positions[channel]).collect();
+                let position = (!known.is_empty()).then(|| self.choices.of(&known))?;
+                Some(Position { earlier: position.earlier.filter(|_| self.choices.one_in(2)), ..position })
+            }
+        }
     }
 
     fn unsubscribe(&mut self, client: usize, channel: usize) {
@@ -490,29 +546,29 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         match self.choices.below(7) {
             0 => {
                 self.expect(client, "socket:error", None, "malformed_message");
-                self.send(client, "nonsense");
+                _ = self.send(client, "nonsense");
             }
             1 => {
                 self.expect(client, "socket:error", None, "unknown_event");
-                self.send(client, r#"{"event":"order.paid","channel":"a","data":1}"#);
+                _ = self.send(client, r#"{"event":"order.paid","channel":"a","data":1}"#);
             }
             2 => {
                 self.expect(client, "socket:error", None, "malformed_message");
-                self.send(client, r#"{"event":"socket:subscribe","data":{"auth":"a"}}"#);
+                _ = self.send(client, r#"{"event":"socket:subscribe","data":{"auth":"a"}}"#);
             }
             3 => {
                 self.expect(client, "socket:subscribe.error", Some("no name"), "invalid_channel");
-                self.send(client, r#"{"event":"socket:subscribe","data":{"channel":"no name"}}"#);
+                _ = self.send(client, r#"{"event":"socket:subscribe","data":{"channel":"no name"}}"#);
             }
             4 => {
                 self.expect(client, "socket:unsubscribe.error", Some("no name"), "not_subscribed");
-                self.send(client, r#"{"event":"socket:unsubscribe","data":{"channel":"no name"}}"#);
+                _ = self.send(client, r#"{"event":"socket:unsubscribe","data":{"channel":"no name"}}"#);
             }
             5 => {
                 self.expect(client, "socket:unsubscribe.error", Some("never"), "not_subscribed");
-                self.send(client, r#"{"event":"socket:unsubscribe","data":{"channel":"never"}}"#);
+                _ = self.send(client, r#"{"event":"socket:unsubscribe","data":{"channel":"never"}}"#);
             }
-            _ => self.send(client, r#"{"event":"socket:pong"}"#),
+            _ => _ = self.send(client, r#"{"event":"socket:pong"}"#),
         }
     }
 
@@ -524,11 +580,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         });
     }
 
-    fn send(&mut self, client: usize, text: &str) {
+    fn send(&mut self, client: usize, text: &str) -> Heard {
         let ConnKey { shard, slot, .. } = self.clients[client].key;
-        self.on(usize::from(shard), |hub, port| {
-            hub.hear(slot, text, port);
-        });
+        self.on(usize::from(shard), |hub, port| hub.hear(slot, text, port))
     }
 
     // ---- publishers and operators
@@ -559,7 +613,17 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         });
         for &channel in channels {
             let data = self.some_data();
-            self.history.messages.push(Message { channel, data: data.clone(), exclude: excluded, place: None });
+            // Two messages of one publish to the same channel are two publishes here.
+            let dedupe = (expected.is_none() && self.choices.one_in(6)).then(|| self.choices.below(20) as u8);
+            self.history.messages.push(Message {
+                channel,
+                data: data.clone(),
+                exclude: excluded,
+                place: None,
+                offset: None,
+                dedupe,
+                is_repetition: false,
+            });
             self.mesh.unaccepted.push(0);
         }
         let asker = self.asker(shard, PUBLISHER, request);
@@ -571,15 +635,49 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let data = self.history.messages[number].data.clone();
             let event = format!("m{number}");
             let channel = Channel::parse(&name).unwrap();
-            let message = message::Message { event: &event, data: data.as_deref() };
-            let settled = self.on(shard, |hub, port| hub.publish([channel], message, exclude, asker, port));
+            let message = message::Message { event: &event, data: data.as_deref(), ..message::Message::default() };
+            let dedupe = self.history.messages[number].dedupe.map(|key| key.to_string());
+            let submission = Submission { message, exclude, dedupe: dedupe.as_deref() };
+            let settled = self.publish_now(shard, number, &submission, channel, asker);
             if settled.parts > 0 {
                 self.settle(request, settled);
             }
         }
     }
 
+    /// Publishes, and notes the offset before any client reads the message.
+    fn publish_now(
+        &mut self,
+        shard: usize,
+        number: usize,
+        submission: &Submission<'_>,
+        channel: Channel<'_>,
+        asker: Asker,
+    ) -> Settled {
+        let Shard { hub, outgoing, wires, .. } = &mut self.shards[shard];
+        let mut port =
+            TestPort { shard: shard as ShardId, mesh: &mut self.mesh, outgoing, wires, effects: &mut self.effects };
+        let settled = hub.publish([channel], submission, asker, &mut port);
+        self.note_offset(number);
+        self.absorb(shard);
+        settled
+    }
+
+    /// Notes the offset that the owner has given to a message.
+    fn note_offset(&mut self, number: usize) {
+        let message = &mut self.history.messages[number];
+        let topic = &self.history.channels[message.channel];
+        if topic.rule.history.is_none() || message.place.is_none() {
+            return;
+        }
+        let last = self.shards[topic.owner].hub.directory.last_offset();
+        message.offset = Some(last);
+    }
+
     fn settle(&mut self, request: usize, settled: Settled) {
+        if let Some(placed) = settled.placed {
+            self.check_placed(request, placed);
+        }
         let publication = &mut self.publications[request];
         publication.parts += settled.parts;
         publication.subscribers += settled.subscribers;
@@ -589,7 +687,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
         self.shards[publication.shard].unsettled -= 1;
         for number in publication.messages.clone() {
-            assert!(self.history.messages[number].place.is_some(), "m{number} is settled and not sequenced");
+            let message = &self.history.messages[number];
+            assert!(message.place.is_some() || message.is_repetition, "m{number} is settled and not sequenced");
             assert_eq!(self.mesh.unaccepted[number], 0, "m{number} is settled, and an inbox has not taken it");
         }
         if let Some(expected) = publication.expected {
@@ -599,7 +698,26 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             .messages
             .clone()
             .filter(|&number| self.history.channels[self.history.messages[number].channel].is_spied);
-        assert!(publication.subscribers >= (spied.count() * self.shards.len()) as i64);
+        let has_repetitions = publication.messages.clone().any(|number| self.history.messages[number].dedupe.is_some());
+        assert!(has_repetitions || publication.subscribers >= (spied.count() * self.shards.len()) as i64);
+    }
+
+    /// Checks what a publisher is told about the place of its message.
+    fn check_placed(&self, request: usize, placed: Placed) {
+        let messages = &self.history.messages[self.publications[request].messages.clone()];
+        let is_of = |message: &Message| {
+            let topic = &self.history.channels[message.channel];
+            match placed.is_duplicate {
+                false => message.offset == placed.offset.map(NonZeroU64::get) && message.place.is_some(),
+                true => {
+                    let is_first = |&&number: &&usize| self.history.messages[number].dedupe == message.dedupe;
+                    let first = topic.order.iter().find(is_first).map(|&number| self.history.messages[number].offset);
+                    message.is_repetition && first == Some(placed.offset.map(NonZeroU64::get))
+                }
+            }
+        };
+        assert!(messages.iter().any(is_of), "{placed:?} is not the place of a message of the publish");
+        assert_eq!(placed.epoch, self.shards[0].hub.directory.epoch());
     }
 
     fn operator_unsubscribes(&mut self) {
@@ -753,7 +871,21 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn deliver(&mut self, from: usize, to: usize) {
         let Some(mail) = self.mesh.take(from, to) else { return };
         match &mail {
-            Mail::Publish(publish) => self.history.sequence(super::client::message_of(&publish.payload)),
+            Mail::Publish(publish) => {
+                let number = super::client::message_of(&publish.payload);
+                self.history.sequence(number);
+                let Shard { hub, outgoing, wires, .. } = &mut self.shards[to];
+                let mut port = TestPort {
+                    shard: to as ShardId,
+                    mesh: &mut self.mesh,
+                    outgoing,
+                    wires,
+                    effects: &mut self.effects,
+                };
+                hub.receive(mail, &mut port);
+                self.note_offset(number);
+                return self.absorb(to);
+            }
             Mail::Ask(asker, _) if asker.session == OPERATOR => self.consider(asker.request as usize),
             _ => {}
         }
@@ -782,6 +914,15 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 hub.pages_mut().release(chunk.page);
                 *chunk = copy;
             }
+        }
+    }
+
+    /// Time passes, so that kept messages become too old.
+    fn wait(&mut self) {
+        self.history.forgets = true;
+        self.now_us += self.choices.below(20) as u64 * 1_000_000;
+        for shard in &mut self.shards {
+            shard.hub.begin_turn(self.now_us);
         }
     }
 
@@ -880,7 +1021,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         for shard in 0..self.shards.len() {
             self.on(shard, |hub, port| hub.end_turn(port));
         }
-        assert!(self.history.messages.iter().all(|message| message.place.is_some()));
+        assert!(self.history.messages.iter().all(|message| message.place.is_some() || message.is_repetition));
         for client in self.clients.iter().filter(|client| client.is_live) {
             assert!(reads_on || client.replies.is_empty(), "the fence overtook an answer");
             if client.replies.is_empty() && !client.is_muted {
@@ -903,7 +1044,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.check_arrivals();
         assert!(self.inquiries.iter().all(|inquiry| inquiry.is_answered), "an answer is missing");
         let sequenced: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes).sum();
-        assert_eq!(sequenced, self.history.messages.len() as u64);
+        let repeated: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes_repeated).sum();
+        let repetitions = self.history.messages.iter().filter(|message| message.is_repetition).count() as u64;
+        assert_eq!((sequenced + repeated, repeated), (self.history.messages.len() as u64, repetitions));
         for client in self.clients.iter().filter(|client| client.is_live) {
             self.check_member(client);
         }
@@ -975,7 +1118,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let occupied = |(channel, topic): (usize, &ChannelHistory)| {
                 let members = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]).count();
                 // A spy was subscribed before the first message, so all have been counted.
-                let messages = topic.is_spied.then_some(topic.order.len() as u64);
+                let is_counted = topic.is_spied || topic.rule.history.is_some() && !self.history.forgets;
+                let messages = is_counted.then_some(topic.order.len() as u64);
                 (topic.owner == of && members > 0).then(|| (topic.name.clone(), members as u64, messages))
             };
             let expected = self.history.channels.iter().enumerate().filter_map(occupied).collect();
@@ -1073,6 +1217,21 @@ fn is_ranked(channels: &Best<BusyChannel>, expected: &[(String, u64, Option<u64>
     ranked.len() == expected.len()
         && ranked.iter().all(is_as_expected)
         && ranked.is_sorted_by(|a, b| a.subscribers >= b.subscribers)
+}
+
+fn hub(identity: Identity, keys: &[Key], limits: &Limits, rules: &Arc<Rules>) -> Hub {
+    let mut hub = Hub::new(identity, keys, limits.clone());
+    hub.set_rules(rules);
+    hub
+}
+
+/// Rules by which some channels keep up to this many messages.
+fn rules(history: usize) -> Arc<Rules> {
+    let rule =
+        |pattern, more| format!("[[channel]]\nmatch = \"{pattern}\"\nhistory = {history}\nhistory-ttl = 60\n{more}\n");
+    let text =
+        [rule("h:*", ""), rule("private-h", "on-subscribe = \"last\""), rule("greets", "on-subscribe = \"all\"")];
+    Arc::new(Rules::parse(&text.concat()))
 }
 
 const PUBLISHER: u32 = 0;

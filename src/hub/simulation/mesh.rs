@@ -3,7 +3,7 @@
 use super::client;
 use crate::hub::admission::addresses::Verdict;
 use crate::hub::audience::pages::{Chunk, Pages};
-use crate::hub::mail::{Answer, Arrival, Mail, Question, Settled};
+use crate::hub::mail::{Answer, Arrival, Delivery, Mail, Question, Settled};
 use crate::hub::outgoing::{Outgoing, Post};
 use crate::hub::{Port, Urgency};
 use crate::ids::{Asker, ShardId, Slot};
@@ -65,7 +65,7 @@ impl Post for Inboxes<'_> {
         if queue.letters.len() >= queue.capacity {
             return Err(mail);
         }
-        if let Mail::Deliver { payload, .. } = &mail {
+        if let Mail::Deliver(Delivery { payload, .. }) = &mail {
             self.mesh.unaccepted[client::message_of(payload)] -= 1;
             self.mesh.unaccepted_total -= 1;
         }
@@ -122,7 +122,7 @@ impl Port for TestPort<'_> {
 
     fn mail(&mut self, to: ShardId, mail: Mail) {
         assert_ne!(to, self.shard, "a letter to the hub itself must not leave it");
-        if let Mail::Deliver { payload, .. } = &mail {
+        if let Mail::Deliver(Delivery { payload, .. }) = &mail {
             self.mesh.unaccepted[client::message_of(payload)] += 1;
             self.mesh.unaccepted_total += 1;
         }
@@ -149,6 +149,10 @@ impl Port for TestPort<'_> {
 
     fn admit(&mut self, arrival: Arrival, verdict: Verdict) {
         self.effects.push(Effect::Admitted(arrival, verdict));
+    }
+
+    fn waiting(&self, slot: Slot) -> usize {
+        self.wires[slot as usize].queue.iter().map(|(chunk, _)| chunk.len()).sum()
     }
 
     fn close(&mut self, slot: Slot, _: CloseReason) {

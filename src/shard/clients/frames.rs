@@ -18,6 +18,7 @@ impl Clients {
     pub(super) fn frames(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
         let mut decoder = std::mem::take(&mut self.connections[slot].decoder);
         let mut at = 0;
+        let mut later = None;
         let is_limited = RateLimits::are_on(&self.live.limits);
         loop {
             let is_open = self.connections[slot].state.phase == Phase::Open;
@@ -47,8 +48,10 @@ impl Clients {
                 Ok(None) => break,
                 Ok(Some(Message::Text(text))) if is_open => {
                     hub.counters.messages_in += 1;
-                    if hub.hear(slot, text, self) == Heard::Pong {
-                        self.pong(slot);
+                    match hub.hear(slot, text, self) {
+                        Heard::Other => {}
+                        Heard::Pong => self.pong(slot),
+                        Heard::Later => break later = Some(text.to_owned()),
                     }
                 }
                 Ok(Some(Message::Binary(_))) if is_open => self.close(slot, CloseReason::BinaryMessage, hub),
@@ -64,7 +67,12 @@ impl Clients {
         }
         if at < bytes.len() && connection.state.phase == Phase::Open {
             connection.aside.get_or_insert_default().frames = bytes[at..].to_vec();
-            self.hold(slot);
+            if later.is_none() {
+                self.hold(slot);
+            }
+        }
+        if let Some(text) = later {
+            self.hear_later(slot, text, hub);
         }
     }
 

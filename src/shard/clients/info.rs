@@ -118,6 +118,7 @@ impl Clients {
         Gauges {
             subscriptions: subscriptions as u64,
             channels: channels as u64,
+            history_bytes: hub.history_bytes() as u64,
             addresses: addresses as u64,
             hasty_addresses: hasty_addresses as u64,
             page_bytes: hub.pages().held_bytes() as u64,

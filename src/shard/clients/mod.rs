@@ -165,10 +165,11 @@ impl Clients {
     pub fn has_work(&self, hub: &Hub) -> bool {
         !self.output.is_idle()
             // Replies may have been written since the last check of the held connections.
-            || self.read_queue.has_work(|slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX)
+            || self.read_queue.has_work(|slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX && !hub.awaits_welcome(slot))
             || self.admission.has_work()
             || self.departures.has_work()
             || hub.has_departures()
+            || hub.is_changing_rules()
             // Events that the end of the turn produced for a session of this shard.
             || !self.letters.answers.is_empty()
     }
@@ -242,6 +243,10 @@ impl Port for Clients {
 
     fn address(&self, slot: Slot) -> Option<SocketAddr> {
         Clients::address(self, slot)
+    }
+
+    fn waiting(&self, slot: Slot) -> usize {
+        self.output.waiting(slot)
     }
 
     fn close(&mut self, slot: Slot, reason: CloseReason) {

@@ -1,7 +1,7 @@
 //! When a connection is read, and what a read brings.
 
 use super::Clients;
-use crate::hub::Hub;
+use crate::hub::{Heard, Hub};
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::READ_BYTES;
@@ -48,6 +48,13 @@ impl Clients {
         if state.phase == Phase::Open && self.output.holds_requests(slot) {
             return self.hold(slot);
         }
+        if let Some(text) = connection.take_request_text()
+            && connection.state.phase == Phase::Open
+            && hub.hear(slot, &text, self) == Heard::Later
+        {
+            return self.hear_later(slot, text, hub);
+        }
+        let connection = &mut self.connections[slot];
         let mut frames = connection.take_frames();
         if !frames.is_empty() {
             // The socket may have more, even if these frames are held again.
@@ -65,6 +72,18 @@ impl Clients {
         } else if self.may_read(slot, hub, buffer) {
             self.connections[slot].state.is_unread = true;
             self.read_queue.push_newcomer(slot);
+        }
+    }
+
+    /// Keeps a request until the hub handles it. Nothing is read meanwhile.
+    pub(super) fn hear_later(&mut self, slot: Slot, text: String, hub: &mut Hub) {
+        let connection = &mut self.connections[slot];
+        connection.aside.get_or_insert_default().request_text = Some(text);
+        if hub.awaits_welcome(slot) {
+            connection.state.is_unread = true;
+            self.read_queue.hold(slot);
+        } else {
+            self.hold(slot);
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Connection {
 pub struct Aside {
     /// The upgrade request, while it has partly arrived.
     pub request: Vec<u8>,
+    /// A request that the hub will handle later.
+    pub request_text: Option<String>,
     /// Frames that wait, while the connection is held.
     pub frames: Vec<u8>,
     /// The TLS session on the socket; without one it is plain.
@@ -68,6 +70,11 @@ impl Connection {
             self.aside = None;
         }
         request
+    }
+
+    /// The request that the hub would not handle yet.
+    pub fn take_request_text(&mut self) -> Option<String> {
+        self.aside.as_mut().and_then(|aside| aside.request_text.take())
     }
 
     /// The frames that waited while the connection was held.
@@ -116,6 +123,6 @@ mod tests {
         assert_eq!(tables.iter().sum::<usize>(), 129, "{tables:?}");
         // A channel with no other subscriber adds the entry of this shard and that of the owner. Both have an index of 5 bytes
         // in a hash table, and share the name with its 16 bytes of counts and length.
-        assert_eq!(size_of::<Audience>() + directory::ENTRY_BYTES, 64 + 64);
+        assert_eq!(size_of::<Audience>() + directory::ENTRY_BYTES, 64 + 72);
     }
 }
