@@ -168,9 +168,9 @@ pub struct Limits {
     /// Bytes that the histories of all channels may take.
     pub history_bytes_max: usize,
     /// Users that a presence channel may have.
-    pub presence_members_max: u32,
+    pub presence_members_max: usize,
     /// Milliseconds for which a user is still a member after its last connection has left; 0: none.
-    pub presence_grace_ms: u64,
+    pub presence_grace_ms: u32,
     /// Bytes of `user_info` of a member.
     pub presence_info_bytes_max: usize,
     /// Client events of one connection in a second, and at once.
@@ -271,8 +271,8 @@ impl Limits {
     }
 
     /// The largest members that fit into half of the outbox limit.
-    pub(crate) fn presence_members_fitting(&self) -> u32 {
-        (self.outbox_bytes_max / 2 / self.presence_member_bytes_max()) as u32
+    fn presence_members_fitting(&self) -> usize {
+        self.outbox_bytes_max / 2 / self.presence_member_bytes_max()
     }
 }
 

@@ -3,11 +3,12 @@
 
 mod table;
 
+use super::bytes;
 use super::kind::Kind;
 use super::pattern;
 use super::value::{Scalar, listed, plain, refused};
 use std::collections::HashSet;
-use table::{KEYS, Keys, Table};
+use table::{DEFAULTS, KEYS, Keys, Table};
 use toml::Value;
 
 pub use table::RULES_MAX;
@@ -167,6 +168,14 @@ pub enum KeySource {
 }
 
 impl Rules {
+    /// The rules of a text, for tests and simulations.
+    #[cfg(any(test, fuzzing))]
+    pub fn parse(text: &str) -> Rules {
+        let read = Tables::parse(text);
+        assert!(read.problems.is_empty(), "{:?}", read.problems);
+        read.rules
+    }
+
     /// The rule of a channel. Costs a compare or two for a name that cannot have one.
     pub fn rule(&self, name: &str) -> Rule {
         if self.tables.is_empty() && !has_defaults(name) {
@@ -174,14 +183,6 @@ impl Rules {
         }
         let table = self.table(name).map(|(_, table)| table);
         Rule::of(&effective(table, name))
-    }
-
-    /// The rules of a text, for tests and simulations.
-    #[cfg(any(test, fuzzing))]
-    pub fn parse(text: &str) -> Rules {
-        let read = Tables::parse(text);
-        assert!(read.problems.is_empty(), "{:?}", read.problems);
-        read.rules
     }
 
     /// The rule of a channel, and where each of its keys comes from.
@@ -208,6 +209,24 @@ impl Rules {
             table: table.map(|(at, table)| (at + 1, table.pattern.clone())),
             keys: explained.collect(),
         }
+    }
+
+    /// What one channel can keep, for people: a line for each kind of channels.
+    pub fn costs(&self, history_bytes_max: usize) -> Vec<String> {
+        let cost = |what: String, messages: u32, bytes_max: u32| {
+            let (plural, channels) = (if messages == 1 { "" } else { "s" }, history_bytes_max / bytes_max as usize);
+            let bytes = bytes(bytes_max.into());
+            format!(
+                "{what}: {messages} message{plural}, {bytes} at most; history-memory holds {channels} such channels"
+            )
+        };
+        let of_table = |(table, number): (&Table, usize)| {
+            let keys = table.over(Keys { history: table.messages_max(), ..DEFAULTS });
+            let what = format!("[[channel]] table {number}, match {:?}", table.pattern);
+            (keys.history > 0).then(|| cost(what, keys.history, keys.history_bytes))
+        };
+        let other = cost("other names with a cache prefix".into(), 1, DEFAULTS.history_bytes);
+        self.tables.iter().zip(1..).filter_map(of_table).chain([other]).collect()
     }
 
     /// From these tables to `new`, for people: the old and the new text of each change. A table is known by its pattern.
@@ -424,6 +443,20 @@ mod tests {
         check("presence-a", Some(2), &[("presence", "members", None), ("client-events", "members", table)]);
         check("#a-b", None, &[("presence", "off", name)]);
         assert_eq!(rules.explain("a-b").table, Some((2, "*-*".into())));
+    }
+
+    #[test]
+    fn costs_have_a_line_for_each_kind_of_channels() {
+        let text = "[[channel]]\nmatch = \"a\"\nhistory = 7\nhistory-bytes = \"1KiB\"\n[[channel]]\nmatch = \"b\"\n\
+                    [[channel]]\nmatch = \"c*\"\nslow = \"latest\"\n[[channel]]\nmatch = \"cache-*\"\nhistory = 0\n";
+        assert_eq!(
+            rules(text).costs(1 << 20),
+            [
+                "[[channel]] table 1, match \"a\": 7 messages, 1 KiB at most; history-memory holds 1024 such channels",
+                "[[channel]] table 3, match \"c*\": 1 message, 256 KiB at most; history-memory holds 4 such channels",
+                "other names with a cache prefix: 1 message, 256 KiB at most; history-memory holds 4 such channels",
+            ]
+        );
     }
 
     /// A table as texts by key.

@@ -395,7 +395,8 @@ impl<'a> Check<'a> {
     fn rules(&mut self) {
         let tables = &self.settings.tables;
         self.problems.extend(tables.problems.iter().cloned());
-        self.config.live.notes.extend(tables.notes.iter().cloned());
+        let share = self.config.live.limits.history_bytes_max / self.config.shards;
+        self.config.live.notes.extend(tables.notes.iter().cloned().chain(tables.beyond(share)));
         self.config.live.rules = Arc::new(tables.rules.clone());
     }
 
@@ -405,6 +406,7 @@ impl<'a> Check<'a> {
         let (is_off, defaults) = (http.is_none(), Config::of_defaults());
         let named = live.connections_named.unwrap_or(usize::MAX);
         let per_address = live.limits.connections_per_address_max.unwrap_or(0) as usize;
+        let info_max = live.limits.presence_info_bytes_max;
         let no_effect = [
             ("app-id", is_off, "http is off"),
             ("console-key-file", is_off, "http is off"),
@@ -413,6 +415,7 @@ impl<'a> Check<'a> {
             ("webhook-events", live.webhooks.urls.is_empty(), "there is no webhook"),
             ("webhook-retry", live.webhooks.urls.is_empty(), "there is no webhook"),
             ("max-connections-per-address", per_address > named, "max-connections is smaller"),
+            ("presence-info-max", info_max > live.limits.message_bytes_max, "max-message is smaller"),
         ];
         let notes = no_effect.into_iter().filter_map(|(name, is_idle, why)| {
             let option = self.settings.given(name).option;
@@ -892,6 +895,10 @@ mod tests {
         assert!(matches!(&live.notes[..], [note] if note.contains("table 2")), "{:?}", live.notes);
         let text = error(&[("pin", "yes")], &[], "[[channel]]\nmatch = \"a\"\nhistory = -1\nslow = 1");
         assert_eq!(text.lines().count(), 3, "{text}");
+        let large = "history-memory = \"1MiB\"\nshards = 4\n[[channel]]\nmatch = \"a\"\nhistory = 1\nhistory-bytes = \"257KiB\"";
+        let notes = config(&[], &[], large).expect("legal").live.notes;
+        assert!(matches!(&notes[..], [note] if note.contains("no effect beyond 256 KiB")), "{notes:?}");
+        assert_eq!(config(&[], &[], &large.replace("257", "256")).expect("legal").live.notes, [""; 0]);
         // What client commands need does not depend on the tables.
         let broken = settings(&[], &[], "[[channel]]\nhistory = -1").expect("gathered");
         assert!(broken.admin_socket().is_ok() && broken.keys().is_ok() && broken.validate().is_err());

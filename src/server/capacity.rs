@@ -8,7 +8,7 @@ use super::machine::Machine;
 use crate::admin::lines::WAITING_BYTES;
 use crate::admin::session;
 use crate::api;
-use crate::config::{CONNECTIONS_AUTO_MAX, Config, bytes};
+use crate::config::{CONNECTIONS_AUTO_MAX, Config, Limits, USER_ID_BYTES_MAX, bytes};
 use crate::http::{body, serving, shards as sessions, walk};
 use crate::hub::admission::addresses;
 use crate::hub::admission::arrivals::{self, Named};
@@ -17,6 +17,7 @@ use crate::hub::audience::member::{Member, Subscription};
 use crate::hub::audience::pages::{PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::audience::table::{Audience, Subscriber};
 use crate::hub::channel::directory;
+use crate::hub::channel::presence::{members, timers};
 use crate::hub::mail::Mail;
 use crate::hub::observe::{journal, reports, taps};
 use crate::protocol::channel::NAME_BYTES_MAX;
@@ -69,6 +70,8 @@ pub struct Capacity {
     pub clients: Vec<Term>,
     /// Memory that publishers and operators can make it hold.
     pub publishers: Vec<Term>,
+    /// What one channel can keep, a line for each kind of channels.
+    channels: Vec<String>,
 }
 
 impl Capacity {
@@ -107,6 +110,7 @@ impl Capacity {
             idle: of.idle(),
             clients: of.clients(),
             publishers: of.publishers(),
+            channels: of.channels(),
         }
     }
 
@@ -220,7 +224,9 @@ impl fmt::Display for Capacity {
         table("memory with all connections idle", &self.idle, bytes)?;
         table("what clients can add at most", &self.clients, bytes)?;
         table("what publishers and operators can add at most", &self.publishers, bytes)?;
-        write!(f, "memory that clients can take: {}", bytes(self.worst()))
+        writeln!(f, "what one channel can keep")?;
+        self.channels.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        write!(f, "\nmemory that clients can take: {}", bytes(self.worst()))
     }
 }
 
@@ -303,6 +309,16 @@ impl Kinds<'_> {
                 if self.is_secure { accepted } else { 0 },
                 (GROWTH * (INCOMING_BYTES_MAX + SCRATCH_BYTES)) as u64,
             ),
+            // Without a key pair there are no presence channels. In their grace, users have no subscription.
+            term(
+                "users of presence channels, and their lists",
+                if config.live.keys.is_empty() {
+                    0
+                } else {
+                    connections.saturating_mul(limits.subscriptions_max as u64) + shards * timers::LEAVING_MAX as u64
+                },
+                user_bytes(limits),
+            ),
             term("the journal of events", 1, (GROWTH * journal::BYTES_MAX) as u64),
             // Twice while a snapshot is read.
             term(
@@ -336,9 +352,23 @@ impl Kinds<'_> {
         ]
     }
 
+    /// What one channel can keep.
+    fn channels(&self) -> Vec<String> {
+        let limits = &self.config.live.limits;
+        let (members, member) = (limits.presence_members_max, limits.presence_member_bytes_max());
+        let list = format!(
+            "a list of members: {members} x {}, {} at most; half of outbox-limit is {}",
+            bytes(member as u64),
+            bytes((members * member) as u64),
+            bytes(limits.outbox_bytes_max as u64 / 2)
+        );
+        self.config.live.rules.costs(limits.history_bytes_max).into_iter().chain([list]).collect()
+    }
+
     fn publishers(&self) -> Vec<Term> {
         let Kinds { config, shards, http, .. } = *self;
         vec![
+            term("kept messages of all channels", 1, config.live.limits.history_bytes_max as u64),
             term("admin connections", shards * ADMINS_MAX as u64, admin_bytes(config)),
             // The tape of one line at a time.
             term("a shard's parser of lines", shards, (NODE_BYTES * config.live.limits.admin_line_bytes_max) as u64),
@@ -423,6 +453,13 @@ const SUBSCRIPTION_BYTES: u64 = (GROWTH * (size_of::<Subscription>() + size_of::
     + 2 * in_table(size_of::<u32>())
     + NAME_BYTES_MAX
     + COUNTED_BYTES) as u64;
+
+/// A user of a presence channel: its entries, its ID, and its text, which the channel's list repeats. A byte of the ID may
+/// be written as six.
+fn user_bytes(limits: &Limits) -> u64 {
+    let text = limits.presence_member_bytes_max() + 5 * USER_ID_BYTES_MAX;
+    (in_table(members::USER_BYTES) + USER_ID_BYTES_MAX + COUNTED_BYTES + 2 * text) as u64
+}
 
 /// What may wait, what a turn may add before the limit is checked, and the pages that hold it.
 fn outbox_bytes(config: &Config) -> u64 {
@@ -543,6 +580,15 @@ mod tests {
         assert_eq!(find(&told.clients, "connections known to webhooks").count, told.connections);
         assert_eq!(find(&told.clients, "a webhook's queue").count, 1);
         assert_eq!(find(&few.idle, "addresses that connected recently").total(), 0);
+        assert_eq!(find(&few.clients, "users of presence channels").total(), 0);
+        let signed = |info: &str| {
+            let given = [("key", "a:1"), ("max-subscriptions", "3"), ("presence-info-max", info)];
+            find(&Capacity::of(&config(&given), &MACHINE).clients, "users of presence channels")
+        };
+        assert_eq!(signed("1KiB").count, 3 * 1000 + 2 * 65_536);
+        assert_eq!(signed("2KiB").each - signed("1KiB").each, 2 * 1024);
+        let kept = Capacity::of(&config(&[("history-memory", "3MiB")]), &MACHINE);
+        assert_eq!(find(&kept.publishers, "kept messages of all channels").total(), 3 << 20);
         let hasty = Capacity::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
         // The bounds that the table of addresses states.
         assert!((3 << 20..=5 << 20).contains(&find(&hasty.idle, "addresses that connected recently").each));

@@ -1,6 +1,7 @@
 //! `[[channel]]` tables: their keys, how they are read, and what cannot take effect.
 
 use super::{CACHE, ClientEvents, ENCRYPTED, OnSubscribe, PRESENCE, PRIVATE, Presence, Rules, Slow, is_cache};
+use crate::config::bytes;
 use crate::config::kind::Kind;
 use crate::config::options::OPTIONS;
 use crate::config::pattern::{covers, reaches};
@@ -60,7 +61,7 @@ macro_rules! keys {
         }
 
         /// The defaults of most names.
-        const DEFAULTS: Keys = Keys { $($field: $default,)* };
+        pub const DEFAULTS: Keys = Keys { $($field: $default,)* };
     };
 }
 
@@ -104,14 +105,15 @@ impl Table {
         std::iter::once(first).chain(keys).map(|(name, value)| format!("{name} = {value}"))
     }
 
+    /// The most messages that a channel keeps. Names with a cache prefix keep one by default.
+    pub fn messages_max(&self) -> u32 {
+        self.history.unwrap_or_else(|| u32::from(CACHE.iter().any(|prefix| reaches(&self.pattern, prefix))))
+    }
+
     /// What in it contradicts the rest.
     fn contradictions(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
-        // Names with a cache prefix have a history of their own.
-        let may_keep = match self.history {
-            None => CACHE.iter().any(|prefix| reaches(&self.pattern, prefix)),
-            Some(messages) => messages > 0,
-        };
+        let may_keep = self.messages_max() > 0;
         let sends = self.on_subscribe.is_some_and(|sent| sent != OnSubscribe::Nothing);
         let needing = [
             ("history-bytes", self.history_bytes.is_some()),
@@ -187,7 +189,7 @@ impl Tables {
             ));
         }
         if read.problems.is_empty() {
-            read.note_shadowed(at);
+            read.note_shadowed();
         }
         read
     }
@@ -249,8 +251,27 @@ impl Tables {
         self.rules.tables.push(table);
     }
 
+    /// Warnings about tables whose channels cannot keep as much as they say, because a shard can keep only `share` bytes.
+    pub fn beyond(&self, share: usize) -> impl Iterator<Item = String> {
+        let tables = self.rules.tables.iter().enumerate();
+        tables.filter(move |(_, table)| table.history_bytes.is_some_and(|max| max as usize > share)).map(
+            move |(index, table)| {
+                let share = bytes(share as u64);
+                format!(
+                    "{}: history-bytes has no effect beyond {share}, a shard's share of history-memory. Raise history-memory, or \
+                     lower history-bytes",
+                    self.place(index).of(index + 1, &table.pattern, "history-bytes")
+                )
+            },
+        )
+    }
+
+    fn place(&self, index: usize) -> Place<'_> {
+        Place { at: &self.at, line: self.lines[index], lines: BTreeMap::new() }
+    }
+
     /// Tables behind one that fits all of their names.
-    fn note_shadowed(&mut self, at: &str) {
+    fn note_shadowed(&mut self) {
         let tables = &self.rules.tables;
         for (index, table) in tables.iter().enumerate() {
             let Some(first) = tables[..index].iter().position(|first| covers(&first.pattern, &table.pattern)) else {
@@ -259,7 +280,7 @@ impl Tables {
             self.notes.push(format!(
                 "{} has no effect: table {}, match {:?}, fits every name that it fits, and the first table that fits holds. \
                  Move it up, or remove it",
-                Place { at, line: self.lines[index], lines: BTreeMap::new() }.of(index + 1, &table.pattern, ""),
+                self.place(index).of(index + 1, &table.pattern, ""),
                 first + 1,
                 tables[first].pattern,
             ));

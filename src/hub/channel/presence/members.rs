@@ -214,4 +214,11 @@ fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V, ahash::RandomState>) {
 }
 
 /// Bytes of a list that are not members, with a count of ten digits.
+/// Bytes of a user with one connection in the tables, without its texts.
+pub const USER_BYTES: usize = size_of::<(u64, Member)>()
+    + size_of::<(Arc<str>, u64)>()
+    + size_of::<(ConnKey, u64)>()
+    + size_of::<(Place, u64)>()
+    + size_of::<User>();
+
 const LIST_BYTES: usize = r#"{"count":0123456789,"members":[]}"#.len();
