@@ -113,6 +113,28 @@ test("search finds a channel by its prefix or by any part of its name", async ()
   await close();
 });
 
+test("the details of a channel say which rule holds, and what it adds", async () => {
+  const file = join(directory, "rules.toml");
+  writeFileSync(file, '[[channel]]\nmatch = "prices:*"\nhistory = 7\non-subscribe = "last"\n');
+  const ruled = await serve("ruled", "--shards", "2", "--config", file);
+  const subscriber = await subscribe(ruled, "prices:eur", "plain");
+  const { page, errors, close } = await open(ruled, { view: "#channels" });
+  const facts = async (channel) => {
+    await page.getByRole("button", { name: `Details of ${channel}` }).click();
+    const row = page.locator("#channels-rows tr.details:not([hidden]) .facts");
+    await row.waitFor();
+    const text = await row.innerText();
+    await page.getByRole("button", { name: `Details of ${channel}` }).click();
+    return text;
+  };
+  const prices = await facts("prices:eur");
+  for (const fact of ["1, for prices:*", "history = 7", "on-subscribe = last", "127.0.0.1"]) assert.ok(prices.includes(fact), `${fact}: ${prices}`);
+  assert.match(await facts("plain"), /none fits[^]*delivery only/);
+  assert.deepEqual(errors, []);
+  subscriber.kill();
+  await close();
+});
+
 test("disconnect asks first, and closes a real client", async () => {
   const own = await serve("ending", "--shards", "2");
   const subscriber = await subscribe(own, "to-be-closed");

@@ -150,7 +150,7 @@ fn without_a_token_nothing_is_answered() {
     assert_eq!(Page::open(&server).asked("connections")["connections"], json!([]));
 }
 
-for_shards!(a_link_opens_the_console_once);
+for_shards!(a_link_opens_the_console_once, a_channel_is_shown_with_its_rule);
 
 fn a_link_opens_the_console_once(shards: usize) {
     let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2").start();
@@ -633,6 +633,32 @@ fn subscribers_are_listed_and_unknown_parameters_refused() {
     }
     for path in ["stats/x", "tail", "disconnects"] {
         assert_eq!(page.get(path).refused(404), "not_found", "{path}");
+    }
+}
+
+fn a_channel_is_shown_with_its_rule(shards: usize) {
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    std::fs::write(&file, "[[channel]]\nmatch = \"prices:*\"\nhistory = 7\n").expect("a temporary file");
+    let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--config", file.display()).start();
+    let mut client = Client::connect(&server);
+    client.subscribe("plain");
+    let mut page = Page::open(&server);
+    let value = |shown: &Value, key: &str| {
+        let mut keys = shown["rule"]["keys"].as_array().expect("keys").iter();
+        keys.find(|entry| entry["key"] == key).expect("a key")["value"].clone()
+    };
+    let plain = page.asked("channel?channel=plain");
+    assert_eq!((&plain["channel"], &plain["subscribers"]), (&json!("plain"), &json!(1)));
+    assert_eq!((&plain["rule"]["rule"], value(&plain, "history")), (&Value::Null, json!(0)));
+    assert_eq!((&plain["history"]["offset"], &plain["members"]["count"]), (&Value::Null, &json!(0)));
+    let ruled = page.asked("channel?channel=prices:eur");
+    assert_eq!((&ruled["rule"]["rule"], &ruled["rule"]["match"]), (&json!(1), &json!("prices:*")));
+    assert_eq!((value(&ruled, "history"), &ruled["subscribers"]), (json!(7), &json!(0)));
+    for (query, code) in
+        [("", "missing_member"), ("?channel=a+b", "invalid_channel"), ("?chanel=a", "malformed_request")]
+    {
+        assert_eq!(page.get(&format!("channel{query}")).refused(400), code, "{query}");
     }
 }
 

@@ -149,6 +149,21 @@ fn is_wanted(row: &Value, contains: &str) -> bool {
     contains.is_empty() || texts.any(|text| text.to_ascii_lowercase().contains(contains))
 }
 
+/// `GET /channel`: one channel: its subscribers, its rule, its history without messages, and its members.
+pub async fn channel(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
+    let answer = async {
+        let parameters = Parameters::of(query);
+        parameters.check(declaration("channel")?, &[])?;
+        let mut shown = object(&ask(&face, api::Request::read("channel", &parameters)?).await?);
+        for operation in ["rule", "history", "members"] {
+            let request = api::Request::read(operation, &parameters.page(0, None))?;
+            shown.insert(operation.into(), Value::Object(object(&ask(&face, request).await?)));
+        }
+        Ok(Value::Object(shown))
+    };
+    respond(answer.await)
+}
+
 /// `GET /connections/SOCKET_ID`: one connection and its channels.
 pub async fn connection(State(face): State<Arc<Face>>, Path(socket_id): Path<String>) -> Response {
     let reply = ask(&face, Connection { socket_id: socket_id.into() }.into()).await;

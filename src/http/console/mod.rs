@@ -38,6 +38,7 @@ pub fn routes(face: &Arc<Face>) -> Router<Arc<Face>> {
         .route("/info", get(data::info))
         .route("/stats", get(data::stats))
         .route("/busiest", get(data::busiest))
+        .route("/channel", get(data::channel))
         .route("/{list}", get(data::list))
         .route("/connections/{socket_id}", get(data::connection))
         .route("/disconnect", post(data::disconnect))

@@ -5,8 +5,10 @@ import { byId, h, show } from "./dom.js";
 import { age, whole } from "./numbers.js";
 
 const LIMIT = 50;
-/** Most subscribers of one channel that are shown. */
-const SUBSCRIBERS_MAX = 50;
+/** Most subscribers, and most members, of one channel that are shown. */
+const SHOWN_MAX = 50;
+/** Values of a rule that add nothing to delivery. */
+const PLAIN = { history: 0, "on-subscribe": "nothing", slow: "disconnect", presence: "off", "client-events": "off" };
 let asked = 0;
 let [after, searched, shown] = [undefined, 0, 0];
 
@@ -52,11 +54,11 @@ export async function load(isMore, watch) {
 
 function row({ channel, subscribers }, watch) {
   const details = h("tr", { class: "details", hidden: true }, h("td", { colspan: 3 }));
-  const open = h("button", { type: "button", "aria-expanded": "false", "aria-label": `Subscribers of ${channel}` }, "Subscribers");
+  const open = h("button", { type: "button", "aria-expanded": "false", "aria-label": `Details of ${channel}` }, "Details");
   open.addEventListener("click", () => {
     details.hidden = !details.hidden;
     open.setAttribute("aria-expanded", String(!details.hidden));
-    if (!details.hidden) list(channel, details.firstChild);
+    if (!details.hidden) tell(channel, details.firstChild);
   });
   const button = h("button", { type: "button", onclick: () => watch(channel), "aria-label": `Watch ${channel}` }, "Watch");
   const line = h(
@@ -69,21 +71,51 @@ function row({ channel, subscribers }, watch) {
   return [line, details];
 }
 
-/** Shows the first subscribers of a channel. A page can be shorter than its limit, so it reads pages until there are enough. */
-async function list(channel, cell) {
+/** Shows what the server knows about a channel. */
+async function tell(channel, cell) {
   try {
-    let [found, after] = [[], undefined];
-    do {
-      const page = await get("subscribers", { channel, after, limit: SUBSCRIBERS_MAX });
-      found = found.concat(page.subscribers);
-      after = page.next ?? undefined;
-    } while (after !== undefined && found.length < SUBSCRIBERS_MAX);
-    const items = found.slice(0, SUBSCRIBERS_MAX).map(({ socket_id, address, age_s }) =>
-      h("li", {}, h("code", {}, socket_id), ` ${address ?? "unknown"}, ${age(age_s)}`),
-    );
-    const rest = (found.length > SUBSCRIBERS_MAX || after !== undefined) && h("li", {}, "and more");
-    cell.replaceChildren(found.length > 0 ? h("ul", { class: "chips" }, ...items, rest) : "It has no subscribers now.");
+    const { rule, history, members } = await get("channel", { channel });
+    const facts = { Rule: told(rule), History: kept(history), Members: present(members), Subscribers: await subscribers(channel) };
+    const rows = Object.entries(facts).filter(([, fact]) => fact !== null);
+    cell.replaceChildren(h("dl", { class: "facts" }, ...rows.flatMap(([name, fact]) => [h("dt", {}, name), h("dd", {}, fact)])));
   } catch (error) {
     cell.textContent = `Request failed: ${error.message}.`;
   }
+}
+
+/** Which rule holds, and what it adds to delivery. */
+function told({ rule, match, keys }) {
+  const hasHistory = keys.some(({ key, value }) => key === "history" && value > 0);
+  const added = keys.filter(({ key, value }) => (key.startsWith("history-") ? hasHistory : value !== PLAIN[key]));
+  const name = rule === undefined ? "none fits; the defaults of the name hold" : h("span", {}, `${rule}, for `, h("code", {}, match));
+  const items = added.map(({ key, value }) => h("li", {}, h("code", {}, `${key} = ${value}`)));
+  return h("div", {}, name, items.length > 0 ? h("ul", { class: "chips" }, ...items) : h("p", {}, "delivery only"));
+}
+
+/** The position of a channel with history, and what it keeps. */
+function kept({ epoch, offset }) {
+  return epoch === undefined ? null : h("span", {}, `position ${offset} of epoch `, h("code", {}, epoch));
+}
+
+/** The members of a presence channel. */
+function present({ count, members }) {
+  if (count === 0) return null;
+  const items = members.map(({ user_id, connections }) => h("li", {}, h("code", {}, user_id), connections === 1 ? "" : ` ${whole(connections)} connections`));
+  return h("div", {}, whole(count), chips(items, items.length > SHOWN_MAX));
+}
+
+/** The first subscribers of a channel. A page can be shorter than its limit, so it reads pages until there are enough. */
+async function subscribers(channel) {
+  let [found, after] = [[], undefined];
+  do {
+    const page = await get("subscribers", { channel, after, limit: SHOWN_MAX });
+    found = found.concat(page.subscribers);
+    after = page.next ?? undefined;
+  } while (after !== undefined && found.length < SHOWN_MAX);
+  const items = found.map(({ socket_id, address, age_s }) => h("li", {}, h("code", {}, socket_id), ` ${address ?? "unknown"}, ${age(age_s)}`));
+  return items.length > 0 ? chips(items, items.length > SHOWN_MAX || after !== undefined) : "none now";
+}
+
+function chips(items, hasMore) {
+  return h("ul", { class: "chips" }, ...items.slice(0, SHOWN_MAX), hasMore && h("li", {}, "and more"));
 }
