@@ -82,6 +82,21 @@ pub(in crate::config) mod tests {
             prop_assert_eq!(matches(&pattern, &name), naive(pattern.as_bytes(), name.as_bytes()));
         }
 
+        #[test]
+        fn a_pattern_reaches_a_prefix_if_a_name_that_fits_begins_with_it(
+            pattern in "[ab*]{1,5}", prefix in "[ab]{1,3}", name in "[ab]{0,6}"
+        ) {
+            if matches(&pattern, &name) && name.starts_with(&prefix) {
+                prop_assert!(reaches(&pattern, &prefix));
+            }
+            if reaches(&pattern, &prefix) {
+                let (head, tail) = pattern.split_once('*').unwrap_or((&pattern, ""));
+                let start = if head.starts_with(&prefix) { head } else { &prefix };
+                let name = format!("{start}{}", tail.replace('*', ""));
+                prop_assert!(matches(&pattern, &name) && name.starts_with(&prefix), "{pattern} {prefix} {name}");
+            }
+        }
+
         /// The name replaces each star of the inner pattern with a text that no literal of the outer one holds, or any other.
         #[test]
         fn a_pattern_that_covers_another_matches_all_of_its_names(
