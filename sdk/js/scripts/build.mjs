@@ -10,11 +10,6 @@ process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 rmSync("dist", { recursive: true, force: true });
 
 const shared = { bundle: true, target: "es2022", logLevel: "warning", outdir: "dist", mangleProps: /^_[a-z]/ };
-/** Names that no application uses: members of the classes that index.ts does not export. The browser file shortens them. */
-const INTERNAL = [
-  ..."signals wanted wire full failures leaving stopSigning signedAgain each cancel timer giveUpWaiting awaitAgain".split(" "),
-  ..."subscribeReply unsubscribeReply ping pong probe lost connected refused".split(" "),
-];
 /** CommonJS has no shared chunks: what both entries use is a file of its own. */
 const common = "./errors.js ./retry.js".split(" ");
 const takeCommon = {
@@ -38,17 +33,16 @@ await Promise.all([
     platform: "neutral",
     format: "iife",
     minify: true,
-    mangleProps: new RegExp(`^(_[a-z]\\w*|${INTERNAL.join("|")})$`),
   }),
 ]);
 const browserFile = readFileSync("dist/corecast.min.js", "utf8");
-writeFileSync("dist/corecast.min.js", (await minify(browserFile, { ecma: 2020, compress: { passes: 4 } })).code);
+writeFileSync("dist/corecast.min.js", (await minify(browserFile, { ecma: 2020, compress: { passes: 4, hoist_funs: true } })).code);
 // The same script for require: in this package .js means an ES module.
 copyFileSync("dist/corecast.min.js", "dist/corecast.min.cjs");
 
 // The CommonJS declarations are the only ones; those of the ES modules re-export them.
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" });
-const PUBLIC = ["auth", "channel", "corecast", "emitter", "errors", "index", "retry", "server"];
+const PUBLIC = ["auth", "channel", "corecast", "emitter", "errors", "index", "options", "retry", "server"];
 for (const name of readdirSync("dist").filter((name) => name.endsWith(".d.ts"))) {
   const types = readFileSync(`dist/${name}`, "utf8");
   rmSync(`dist/${name}`);

@@ -52,7 +52,25 @@ export interface AuthEndpoint {
 
 export type Auth = string | AuthEndpoint | AuthFunction;
 
-type Sign = (socketId: string, channel: string, signal: AbortSignal) => Promise<Signature>;
+/** A signature over the user of a connection, as the application's backend returns it. */
+export interface UserSignature {
+  auth: string;
+  /** JSON with the `id` of the user. The signature covers it. */
+  user_data: string;
+}
+
+/** Signs in one connection. Refuses and fails as an `AuthFunction` does. */
+export type UserAuthFunction = (
+  request: Omit<AuthRequest, "channel">,
+) => UserSignature | null | undefined | Promise<UserSignature | null | undefined>;
+
+/** As `Auth`. An endpoint gets the form `socket_id` and answers `{"auth": "…", "user_data": "…"}`; `batch` does not matter. */
+export type UserAuth = string | AuthEndpoint | UserAuthFunction;
+
+type AnySignature = Signature & Partial<UserSignature>;
+
+/** `channel`: `undefined` signs in. */
+type Sign = (socketId: string, channel: string | undefined, signal: AbortSignal) => Promise<AnySignature>;
 
 /** @internal */
 export interface Signer {
@@ -63,12 +81,13 @@ export interface Signer {
 }
 
 /** @internal */
-export function signer(auth: Auth): Signer {
+export function signer(auth: Auth | UserAuth): Signer {
   if (typeof auth === "function") {
     const _from = "the auth function";
     return {
       _from,
-      _sign: async (socketId, channel, signal) => signature(await auth({ socketId, channel, signal }), `${_from}, for ${channel}`),
+      _sign: async (socketId, channel, signal) =>
+        signature(await (auth as Function)({ socketId, channel, signal }), channel, `${_from}, for ${channel ?? "the user"}`),
     };
   }
   const options = typeof auth === "string" ? { endpoint: auth } : auth;
@@ -79,7 +98,11 @@ export function signer(auth: Auth): Signer {
 function signByEndpoint(options: AuthEndpoint): Sign {
   let due: { socketId: string; channels: string[]; signals: AbortSignal[]; answer: Promise<Answer> } | undefined;
   return async (socketId, channel, signal) => {
-    if (!options.batch || due?.socketId !== socketId) {
+    if (!options.batch || channel === undefined) {
+      const { body, from, status } = await post(options, socketId, channel, signal);
+      return signature(body, channel, from, status);
+    }
+    if (due?.socketId !== socketId) {
       const abort = new AbortController();
       const channels: string[] = [];
       const signals: AbortSignal[] = [];
@@ -95,7 +118,7 @@ function signByEndpoint(options: AuthEndpoint): Sign {
     due.channels.push(channel);
     due.signals.push(signal);
     const { body, from, status } = await due.answer;
-    return options.batch ? signature(body?.[channel], `${from}, for ${channel}`, status) : signature(body, from, status);
+    return signature(body?.[channel], channel, `${from}, for ${channel}`, status);
   };
 }
 
@@ -106,18 +129,23 @@ interface Answer {
   status: number;
 }
 
-async function post(options: AuthEndpoint, socketId: string, channels: string[], signal: AbortSignal): Promise<Answer> {
+/** `channel`: several for a batch, `undefined` for the user. */
+async function post(
+  options: AuthEndpoint,
+  socketId: string,
+  channel: string | string[] | undefined,
+  signal: AbortSignal,
+): Promise<Answer> {
   const { endpoint, headers, params, credentials } = options;
   const form = new URLSearchParams(params);
   form.append("socket_id", options.socketId === "decimal" ? decimalSocketId(socketId) : socketId);
-  for (const channel of channels) form.append(options.batch ? "channel_name[]" : "channel_name", channel);
-  const init: RequestInit = { method: "POST", body: form, signal };
-  if (headers) init.headers = typeof headers === "function" ? await headers() : headers;
-  if (credentials) init.credentials = credentials;
+  if (typeof channel === "string") form.append("channel_name", channel);
+  else for (const name of channel ?? []) form.append("channel_name[]", name);
+  const init = { method: "POST", body: form, signal, credentials, headers: typeof headers === "function" ? await headers() : headers };
   const failed = (error: any) => {
     throw new Error(`${endpoint}: ${error?.message ?? error}`);
   };
-  const response = await fetch(endpoint, init).catch(failed);
+  const response = await fetch(endpoint, init as RequestInit).catch(failed);
   const { status } = response;
   const from = `${endpoint} answered ${status}` + (response.redirected ? ` after a redirect to ${response.url}` : "");
   if (response.ok) {
@@ -133,9 +161,9 @@ async function post(options: AuthEndpoint, socketId: string, channels: string[],
   throw Object.assign(new Error(from), { status, retryAfter: wait });
 }
 
-function signature(body: any, from: string, status?: number): Signature {
-  const { auth, channel_data = "", error } = body ?? {};
-  if (typeof auth === "string" && typeof channel_data === "string") return body;
+function signature(body: any, channel: string | undefined, from: string, status?: number): AnySignature {
+  const { auth, channel_data = "", user_data = channel, error } = body ?? {};
+  if ([auth, channel_data, user_data].every((text) => typeof text === "string")) return body;
   throw refused(error ? `${error}` : `no signature: ${from}`, status);
 }
 

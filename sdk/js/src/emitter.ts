@@ -1,4 +1,4 @@
-type Handler = ((data: any, message: any) => void) & { _of?: Function };
+type Handler = ((...event: any[]) => void) & { _of?: Function };
 type AnyHandler = (event: string, data: any, message: any) => void;
 
 /**
@@ -6,14 +6,13 @@ type AnyHandler = (event: string, data: any, message: any) => void;
  * was emitted. An exception in a handler is reported as an uncaught error and does not stop the other handlers.
  */
 export class Emitter<Events extends object, Message = undefined> {
-  #handlers = new Map<string, readonly Handler[]>();
-  #any: readonly AnyHandler[] = [];
+  /** Those of every event are below `undefined`. */
+  #handlers = new Map<string | undefined, readonly Handler[]>();
   #silent = false;
 
   /** Calls `handler` for each `event`. */
   bind<Name extends keyof Events & string>(event: Name, handler: (data: Events[Name], message: Message) => void): this {
-    this.#handlers.set(event, [...(this.#handlers.get(event) ?? []), callable(handler)]);
-    return this;
+    return this.#set(event, [...this.#of(event), callable(handler)]);
   }
 
   /** The same as `bind`. */
@@ -35,21 +34,13 @@ export class Emitter<Events extends object, Message = undefined> {
 
   /** Calls `handler` for every event, including those that start with `socket:`. */
   bindAll(handler: (event: string, data: any, message: Message) => void): this {
-    this.#any = [...this.#any, callable(handler)];
-    return this;
+    return this.#set(undefined, [...this.#of(undefined), callable(handler)]);
   }
 
   /** Removes one handler of an event, all handlers of an event, or, without arguments, all handlers. */
   unbind<Name extends keyof Events & string>(event?: Name, handler?: (data: Events[Name], message: Message) => void): this {
-    if (event === undefined) {
-      this.#handlers.clear();
-      this.#any = [];
-    } else {
-      const left = handler
-        ? (this.#handlers.get(event) ?? []).filter((bound) => bound !== handler && bound._of !== handler)
-        : [];
-      this.#handlers.set(event, left);
-    }
+    if (event !== undefined) return this.#remove(event, handler);
+    this.#handlers.clear();
     return this;
   }
 
@@ -60,19 +51,32 @@ export class Emitter<Events extends object, Message = undefined> {
 
   /** Removes one handler given to `bindAll`, or all of them. */
   unbindAll(handler?: AnyHandler): this {
-    this.#any = handler ? this.#any.filter((bound) => bound !== handler) : [];
-    return this;
+    return this.#remove(undefined, handler);
   }
 
   /** @internal */
-  _emit(event: string, data?: unknown, message?: Message): void {
-    for (const handler of this.#handlers.get(event) ?? []) this.#call(() => handler(data, message));
-    for (const handler of this.#any) this.#call(() => handler(event, data, message));
+  _emit(event: string, data?: unknown, message?: Message | undefined): void {
+    for (const handler of this.#of(event)) this.#call(() => handler(data, message));
+    for (const handler of this.#of(undefined)) this.#call(() => handler(event, data, message));
   }
 
   /** @internal No handler is called from now on, including for an event that is being emitted. */
   _silence(): void {
     this.#silent = true;
+  }
+
+  #of(event: string | undefined): readonly Handler[] {
+    return this.#handlers.get(event) ?? [];
+  }
+
+  #set(event: string | undefined, handlers: readonly Handler[]): this {
+    this.#handlers.set(event, handlers);
+    return this;
+  }
+
+  /** Removes one handler, or all of them. */
+  #remove(event: string | undefined, handler: Function | undefined): this {
+    return this.#set(event, this.#of(event).filter((bound) => handler && bound !== handler && bound._of !== handler));
   }
 
   #call(handler: () => void): void {

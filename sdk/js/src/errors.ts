@@ -5,7 +5,7 @@ export class CorecastError extends Error {
   constructor(
     /**
      * A code of the server (docs/protocol.md): `invalid_channel`, `auth_required`, `auth_invalid`, `too_many_subscriptions`,
-     * `rate_limited`, `malformed_message`, …
+     * `rate_limited`, `malformed_message`, `presence_full`, `client_event_refused`, …
      *
      * Or a code of this client:
      * - `auth_refused`: the backend refuses to sign, or its answer is not a signature. Final.

@@ -7,81 +7,75 @@ export interface Heart {
   timeout: number;
 }
 
+export type Heartbeat = ReturnType<typeof heartbeat>;
+
 /**
+ * Each time that `heart` has replaces the default.
+ *
  * Pings every `interval`, whether or not the last pong has arrived, because the server measures silence from the last ping. A
  * ping that is not answered within `timeout` means that the connection is dead.
  */
-export class Heartbeat {
-  #heart: Heart;
-  #ping: (id: number) => void;
-  #dead: () => void;
-  #timer: Timer;
+export function heartbeat(heart: Partial<Heart> | undefined, ping: (id: number) => void, dead: () => void) {
+  const interval = milliseconds(heart?.interval, INTERVAL_S);
+  const timeout = milliseconds(heart?.timeout, TIMEOUT_S);
+  let timer: Timer;
   /** When the next ping is due. */
-  #due = 0;
-  #stopWaiting: (() => void) | undefined;
-  #awaited = 0;
-  #id = 0;
+  let due = 0;
+  let stopWaiting: (() => void) | undefined;
+  let awaited = 0;
+  let id = 0;
 
-  constructor(heart: Heart, ping: (id: number) => void, dead: () => void) {
-    this.#heart = heart;
-    this.#ping = ping;
-    this.#dead = dead;
-    this.#schedule(true);
+  function schedule(anew?: boolean): void {
+    clearTimeout(timer);
+    if (anew) due = now() + interval;
+    timer = setTimeout(() => beat(timeout), due - now());
   }
 
-  /** Pings now, and waits a short time only: the machine may have slept, or changed its network. */
-  probe(): void {
-    this.#answered();
-    this.#beat(Math.min(this.#heart.timeout, PROBE_TIMEOUT_S));
-  }
-
-  /** `socket:pong`, or an error that answers the ping: `reply` is then not known. */
-  pong(reply: unknown = this.#id): void {
-    if (!((reply as number) >= this.#awaited)) return;
-    this.#answered();
-    // Chromium fires the timers of a hidden page once a minute only if they were set by a chain of at least five timers. A
-    // timer set here, while a message is handled, starts a new chain.
-    this.#schedule();
-  }
-
-  stop(): void {
-    clearTimeout(this.#timer);
-    this.#answered();
-  }
-
-  #schedule(anew?: boolean): void {
-    clearTimeout(this.#timer);
-    if (anew) this.#due = now() + milliseconds(this.#heart.interval);
-    this.#timer = setTimeout(() => this.#beat(this.#heart.timeout), this.#due - now());
-  }
-
-  #beat(timeout: number): void {
-    this.#id += 1;
-    if (!this.#stopWaiting) {
-      this.#awaited = this.#id;
-      this.#stopWaiting = deadline(milliseconds(timeout), this.#dead);
+  function beat(timeout: number): void {
+    id += 1;
+    if (!stopWaiting) {
+      awaited = id;
+      stopWaiting = deadline(timeout, dead);
     }
-    this.#schedule(true);
-    this.#ping(this.#id);
+    schedule(true);
+    ping(id);
   }
 
-  #answered(): void {
-    this.#stopWaiting?.();
-    this.#stopWaiting = undefined;
+  function answered(): void {
+    stopWaiting?.();
+    stopWaiting = undefined;
   }
+
+  schedule(true);
+  return {
+    /** Pings now, and waits a short time only: the machine may have slept, or changed its network. */
+    _probe(): void {
+      answered();
+      beat(Math.min(timeout, PROBE_TIMEOUT_MS));
+    },
+
+    /** `socket:pong`, or an error that answers the ping: `reply` is then not known. */
+    _pong(reply: unknown = id): void {
+      if (!((reply as number) >= awaited)) return;
+      answered();
+      // Chromium fires the timers of a hidden page once a minute only if they were set by a chain of at least five timers. A
+      // timer set here, while a message is handled, starts a new chain.
+      schedule();
+    },
+
+    _stop(): void {
+      clearTimeout(timer);
+      answered();
+    },
+  };
 }
 
-/** Each member that `socket:connected` has replaces the default. */
-export function heartOf(told: Partial<Heart> | undefined): Heart {
-  const seconds = (value: unknown, otherwise: number) => (typeof value === "number" && value > 0 ? value : otherwise);
-  return { interval: seconds(told?.interval, INTERVAL_S), timeout: seconds(told?.timeout, TIMEOUT_S) };
-}
-
-function milliseconds(seconds: number): number {
-  return Math.min(seconds * 1_000, TIMER_MAX_MS);
+/** A time of `socket:connected`, in milliseconds. */
+function milliseconds(told: unknown, otherwise: number): number {
+  return Math.min((typeof told === "number" && told > 0 ? told : otherwise) * 1_000, TIMER_MAX_MS);
 }
 
 /** docs/protocol.md, heartbeats. */
 const INTERVAL_S = 120;
 const TIMEOUT_S = 30;
-const PROBE_TIMEOUT_S = 5;
+const PROBE_TIMEOUT_MS = 5_000;

@@ -1,19 +1,20 @@
 /** What the client does after a close code (docs/protocol.md, close codes). */
-export type Verdict =
-  /** The server refuses the client: do not reconnect. */
-  | "never"
-  /** The client made a mistake: reconnect without the requests that may have caused it. */
-  | "mend"
+export enum Verdict {
+  BackOff,
+  AtOnce,
   /** Reconnect after at least a second, with back-off. */
-  | "later"
-  | "at_once"
-  | "back_off";
+  Later,
+  /** The client made a mistake: reconnect as `Later`, without the requests that may have caused it. */
+  Mend,
+  /** The server refuses the client: do not reconnect. */
+  Never,
+}
 
 export function verdict(closeCode: number): Verdict {
   if (closeCode >= 4000 && closeCode < 4300) {
-    return closeCode < 4100 ? "never" : closeCode < 4200 ? "later" : "at_once";
+    return closeCode < 4100 ? Verdict.Never : closeCode < 4200 ? Verdict.Later : Verdict.AtOnce;
   }
-  return [1002, 1003, 1007, 1009].includes(closeCode) ? "mend" : "back_off";
+  return [1002, 1003, 1007, 1009].includes(closeCode) ? Verdict.Mend : Verdict.BackOff;
 }
 
 /**
@@ -40,9 +41,9 @@ export function backOff(failures: number, { min, max }: BackOff): number {
 }
 
 /** Milliseconds for which the server asks not to be contacted. The back-off is added to it. */
-export function earliest(closeCode: number, reason: string): number {
-  const asked = /retry after (\d+) ?ms/i.exec(reason)?.[1] ?? 0;
-  return Math.max(["later", "mend"].includes(verdict(closeCode)) ? LATER_MS : 0, bounded(asked));
+export function earliest(verdict: Verdict, reason: string): number {
+  const asked = /retry after (\d+) ?ms/i.exec(reason)?.[1];
+  return Math.max(verdict < Verdict.Later ? 0 : LATER_MS, bounded(asked));
 }
 
 /** The wait that an HTTP header `Retry-After` asks for: seconds, or a date. `undefined`: none. */

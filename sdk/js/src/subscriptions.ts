@@ -1,14 +1,29 @@
 import type { Signature, Signer } from "./auth.js";
-import { Channel, type Message } from "./channel.js";
-import { deadline, now, type Timer } from "./clock.js";
+import { Channel, type Message, type Position } from "./channel.js";
+import { deadline, now } from "./clock.js";
+import { deferred } from "./deferred.js";
 import { CorecastError } from "./errors.js";
 import { backOff, type BackOff, bounded, FULL, passes } from "./retry.js";
+import { begin, cancel, deliver, each, emit, gap, isLive, moveTo, presence, type Slot, Wire } from "./slot.js";
 
 /** A connection on which `socket:connected` has arrived. */
 export interface Link {
-  socketId: string;
-  send(event: string, data: object): void;
+  _socketId: string;
+  /** Returns whether the connection is open. */
+  _send(event: string, data: unknown, channel?: string): boolean;
+  /** The ping is answered, without its id. */
+  _pong(): void;
 }
+
+/** A frame as it was received, read by `JSON.parse`. */
+export interface Frame {
+  event: string;
+  channel?: string;
+  data?: any;
+  offset?: number;
+}
+
+export type Subscriptions = ReturnType<typeof subscriptions>;
 
 /**
  * What the application wants, what this connection has, and the requests that bring the two together.
@@ -16,339 +31,345 @@ export interface Link {
  * Invariants: a channel has at most one request in flight, so two requests for it cannot cross; a signature is used only on the
  * connection that it was made for; a message reaches a channel only while its subscription is live and wanted.
  */
-export class Subscriptions {
-  #slots = new Map<string, Slot>();
+export function subscriptions(
+  signer: Signer | undefined,
+  signTimeout: number,
+  bounds: BackOff,
+  published: (message: Message) => void,
+) {
+  const slots = new Map<string | undefined, Slot>();
   /** Requests without a reply, in order, which is the order of the replies. `undefined`: a ping. */
-  #inFlight: (Slot | undefined)[] = [];
-  #link: Link | undefined;
-  #signer: Signer | undefined;
-  #signTimeout: number;
-  #backOff: BackOff;
+  let inFlight: (Slot | undefined)[] = [];
+  let link: Link | undefined;
   /** Time before which the signing backend asked not to be contacted. */
-  #signNotBefore = 0;
+  let signNotBefore = 0;
   /** Why there is no connection and no attempt to connect. */
-  #over: CorecastError | undefined;
+  let over: CorecastError | undefined;
 
-  constructor(signer: Signer | undefined, signTimeout: number, backOff: BackOff) {
-    this.#signer = signer;
-    this.#signTimeout = signTimeout;
-    this.#backOff = backOff;
-  }
-
-  subscribe(name: string): Channel<any> {
-    let slot = this.#slots.get(checked(name));
-    if (!slot) this.#slots.set(name, (slot = new Slot(name)));
-    const channel = new Channel(name, (released) => this.#release(slot, released));
-    slot.channels.push(channel);
-    if (slot.wanted) {
-      // The application binds its handlers after this call.
-      queueMicrotask(() => this.#drive(slot));
-    } else {
-      slot.wanted = true;
-      slot.failures = 0;
-      slot.signedAgain = false;
-      slot.each((channel) => channel._subscribing());
-      this.#drive(slot);
+  /** `name`: `undefined` signs in. */
+  function subscribe(name: string | undefined, since?: Position | null, userSigner?: Signer): Channel<any> {
+    let slot = slots.get(name)!;
+    if (!slot) {
+      slot = { _name: name, _channels: [], _wire: Wire.Idle, _failures: 0, _presence: { members: [] } } as any;
+      slot._release = (channel) => release(slot, channel);
+      slot._trigger = (event, data) => name !== undefined && link!._send(event, data, name);
+      slots.set(name, slot);
     }
-    if (this.#over) channel._reject(this.#over);
+    slot._signer = userSigner;
+    const channel = new Channel(slot);
+    if (since && !slot._channels[0]) {
+      moveTo(slot, since.socket_id, since);
+      channel._behind = !slot._position;
+    }
+    slot._channels.push(channel);
+    if (slot._wanted) {
+      // The application binds its handlers after this call.
+      queueMicrotask(() => drive(slot));
+    } else {
+      slot._failures = 0;
+      slot._signedAgain = false;
+      want(slot);
+      drive(slot);
+    }
+    if (over) channel._reject(over);
     return channel;
   }
 
-  unsubscribe(name: string): Promise<void> {
-    const released = this.#slots.get(checked(name))?.each((channel) => channel.unsubscribe());
-    return Promise.all(released ?? []).then(() => {});
+  function want(slot: Slot): void {
+    slot._wanted = true;
+    each(slot, (channel) => channel._subscribing());
   }
 
-  get(name: string): Channel<any> | undefined {
-    return this.#slots.get(checked(name))?.channels[0];
-  }
-
-  all(): Channel<any>[] {
-    return [...this.#slots.values()].flatMap(({ channels }) => channels[0] ?? []);
-  }
-
-  /** The connection is up: requests everything that is wanted. */
-  connected(link: Link): void {
-    this.#link = link;
-    for (const slot of this.#slots.values()) this.#drive(slot);
-  }
-
-  /** The connection is gone, with everything the server knew. `blame`: its cause, if that was a request in flight. */
-  lost(blame?: CorecastError): void {
-    this.#link = undefined;
-    this.#inFlight = [];
-    const failed: Slot[] = [];
-    for (const slot of this.#slots.values()) {
-      if (blame && slot.wanted && slot.wire === Wire.Subscribing) failed.push(slot);
-      else if (slot.wanted) slot.each((channel) => channel._subscribing());
-      slot.cancel();
-      this.#free(slot);
-    }
-    for (const slot of failed) this.#fail(slot, blame!);
-  }
-
-  /** There is no connection and no further attempt. `over`: also for subscriptions that are requested from now on. */
-  giveUpWaiting(error: CorecastError, over: boolean): void {
-    this.#over = over ? error : undefined;
-    for (const slot of this.#slots.values()) if (slot.wanted) slot.each((channel) => channel._reject(error));
-  }
-
-  /** The application connects again after `giveUpWaiting`. */
-  awaitAgain(): void {
-    this.#over = undefined;
-    for (const slot of this.#slots.values()) if (slot.wanted) slot.each((channel) => channel._subscribing());
-  }
-
-  /** Whether the message belongs to a live subscription. */
-  message(message: Message): boolean {
-    const slot = this.#slots.get(message.channel);
-    if (!slot?.wanted || slot.wire !== Wire.Subscribed) return false;
-    slot.each((channel) => channel.state === "subscribed" && channel._emit(message.event, message.data, message));
-    return true;
-  }
-
-  /** A ping is sent. */
-  ping(): void {
-    this.#inFlight.push(undefined);
-  }
-
-  /** The oldest ping is answered. */
-  pong(): void {
-    const at = this.#inFlight.indexOf(undefined);
-    if (at >= 0) this.#inFlight.splice(at, 1);
-  }
-
-  /** `socket:error`: the reply to the oldest request. Returns whether that was a ping, a subscribe, or another request. */
-  error(error: CorecastError): "ping" | "subscribe" | undefined {
-    if (this.#inFlight.length === 0) return undefined;
-    const slot = this.#inFlight[0];
-    if (!slot) {
-      this.#inFlight.shift();
-      return "ping";
-    }
-    if (slot.wire === Wire.Subscribing) {
-      this.subscribeReply(slot.name, error);
-      return "subscribe";
-    }
-    this.unsubscribeReply(slot.name, error);
-    return undefined;
-  }
-
-  /** `socket:subscribed`, or `socket:subscribe.error` with its `error`. Without `name` it is the oldest request's reply. */
-  subscribeReply(name: string | undefined, error?: CorecastError): void {
-    const slot = this.#answered(Wire.Subscribing, name);
-    if (!slot) return;
-    if (!error || error.code === "already_subscribed") {
-      slot.wire = Wire.Subscribed;
-      slot.failures = 0;
-      slot.signedAgain = false;
-    } else {
-      this.#free(slot);
-      if (slot.wanted) this.#refused(slot, error);
-    }
-    this.#drive(slot);
-  }
-
-  /** `socket:unsubscribed`, requested or not, or `socket:unsubscribe.error` with its `error`. */
-  unsubscribeReply(name: string | undefined, error?: CorecastError): void {
-    const slot = this.#answered(Wire.Unsubscribing, name);
-    if (slot) {
-      if (error && error.code !== "not_subscribed") {
-        slot.wire = Wire.Subscribed;
-        this.#later(slot);
-      } else {
-        this.#free(slot);
-        this.#placeFreed();
-      }
-      this.#drive(slot);
-    } else if (!error) {
-      this.#ended(name);
-    }
-  }
-
-  /** The server ended a subscription without a request. */
-  #ended(name: string | undefined): void {
-    const slot = this.#slots.get(name ?? "");
-    if (slot?.wire !== Wire.Subscribed) return;
-    slot.cancel();
-    slot.wanted = false;
-    this.#free(slot);
-    const error = new CorecastError("unsubscribed", "the server ended the subscription");
-    slot.each((channel) => channel._ended("unsubscribed", error));
-    slot.each((channel) => channel._emit("socket:unsubscribed"));
-    this.#placeFreed();
-  }
-
-  #release(slot: Slot, channel: Channel<any>): Promise<void> {
+  function release(slot: Slot, channel: Channel<any>): Promise<void> {
     channel._silence();
-    channel._ended("unsubscribed", new CorecastError("unsubscribed", `unsubscribe was called for ${slot.name}`));
-    slot.channels = slot.channels.filter((other) => other !== channel);
-    if (slot.channels.length > 0) return Promise.resolve();
-    slot.wanted = false;
-    return new Promise((resolve) => {
-      slot.leaving.push(resolve);
-      if (slot.wire === Wire.Idle || slot.wire === Wire.Authorizing) {
-        slot.cancel();
-        this.#free(slot);
-      }
-      this.#drive(slot);
-    });
+    channel._ended("unsubscribed", new CorecastError("unsubscribed", `unsubscribe was called for ${channel.name}`));
+    slot._channels = slot._channels.filter((other) => other !== channel);
+    if (slot._channels[0]) return Promise.resolve();
+    slot._wanted = false;
+    slot._position = undefined;
+    const { _promise } = (slot._leaving ??= deferred());
+    if (slot._wire < Wire.Subscribing) {
+      cancel(slot);
+      free(slot);
+    }
+    advance(slot);
+    return _promise;
   }
 
   /** Takes the next step from what this connection has to what is wanted. Does nothing while a reply is due. */
-  #drive(slot: Slot): void {
-    const { wire } = slot;
-    if (slot.wanted && wire === Wire.Subscribed) {
-      return void slot.each((channel) => channel.state === "subscribing" && channel._subscribed());
+  function drive(slot: Slot): void {
+    const { _name, _wire, _wanted } = slot;
+    if (_wanted && _wire === Wire.Subscribed) {
+      return void each(slot, (channel) => channel.state === "subscribing" && channel._subscribed());
     }
-    if (!this.#link || slot.timer !== undefined) return;
-    if (!slot.wanted) {
-      if (wire === Wire.Subscribed) this.#request(slot, Wire.Unsubscribing, "socket:unsubscribe");
-    } else if (wire === Wire.Idle) {
-      if (!this.#signer || !slot.name.startsWith("private-")) this.#request(slot, Wire.Subscribing, "socket:subscribe");
-      else if (now() < this.#signNotBefore) this.#driveAfter(slot, this.#signNotBefore - now());
-      else this.#sign(slot, this.#signer, this.#link);
+    if (!link || slot._timer !== undefined) return;
+    if (!_wanted) {
+      if (_wire === Wire.Subscribed) leave(slot);
+    } else if (_wire === Wire.Idle) {
+      const user = slots.get(undefined);
+      // The signature may count on the user: the server must know it first.
+      if (user !== slot && user?._wanted && user._wire !== Wire.Subscribed && _name!.startsWith("presence-")) return;
+      const by = slot._signer ?? (/^(private|presence)-/.test(_name!) ? signer : undefined);
+      if (!by) join(slot);
+      else if (now() < signNotBefore) driveAfter(slot, signNotBefore - now());
+      else sign(slot, by, link);
     }
   }
 
-  #sign(slot: Slot, signer: Signer, link: Link): void {
+  function driveIdle(): void {
+    for (const slot of slots.values()) if (slot._wire === Wire.Idle) drive(slot);
+  }
+
+  /** After a change of the slot. Presence channels may have waited for the user. */
+  function advance(slot: Slot): void {
+    drive(slot);
+    if (slot._name === undefined) driveIdle();
+  }
+
+  function driveAfter(slot: Slot, ms: number): void {
+    slot._timer = setTimeout(() => {
+      slot._timer = undefined;
+      drive(slot);
+    }, ms);
+  }
+
+  function join(slot: Slot, signature?: Signature): void {
+    slot._since = slot._position;
+    const event = slot._name === undefined ? "socket:signin" : "socket:subscribe";
+    request(slot, Wire.Subscribing, event, { ...signature, since: slot._since });
+  }
+
+  function leave(slot: Slot): void {
+    if (slot._name === undefined) free(slot); // nothing signs out
+    else request(slot, Wire.Unsubscribing, "socket:unsubscribe");
+  }
+
+  function request(slot: Slot, wire: Wire, event: string, data?: object): void {
+    slot._wire = wire;
+    inFlight.push(slot);
+    link!._send(event, { channel: slot._name, ...data });
+  }
+
+  function sign(slot: Slot, signer: Signer, { _socketId }: Link): void {
     const abort = new AbortController();
-    const cancel = deadline(this.#signTimeout, () => {
-      failed(new Error(`${signer._from}: no signature for ${slot.name} within ${this.#signTimeout} ms`));
+    const cancelDeadline = deadline(signTimeout, () => {
+      failed(new Error(`${signer._from}: no signature for ${slot._channels[0]!.name} within ${signTimeout} ms`));
       abort.abort();
     });
     const stop = () => {
-      cancel();
+      cancelDeadline();
       abort.abort();
     };
     /** Whether the answer is still of use. */
     const answered = () => {
-      if (slot.stopSigning !== stop) return false;
-      cancel();
-      slot.stopSigning = undefined;
+      if (slot._stopSigning !== stop) return false;
+      cancelDeadline();
+      slot._stopSigning = undefined;
       return true;
     };
     const failed = (error: any) => {
       if (!answered()) return;
-      this.#free(slot);
-      if (error instanceof CorecastError) return this.#fail(slot, error);
+      free(slot);
+      if (error instanceof CorecastError) {
+        fail(slot, error);
+        return advance(slot);
+      }
       const { message = `${error}`, status, retryAfter } = error ?? {};
       const least = bounded(retryAfter);
-      this.#signNotBefore = Math.max(this.#signNotBefore, now() + least);
-      this.#later(slot, new CorecastError("auth_unavailable", message, undefined, status), least);
+      signNotBefore = Math.max(signNotBefore, now() + least);
+      later(slot, new CorecastError("auth_unavailable", message, undefined, status), least);
     };
-    slot.stopSigning = stop;
-    slot.wire = Wire.Authorizing;
-    signer._sign(link.socketId, slot.name, abort.signal).then(({ auth, channel_data }) => {
-      if (answered()) this.#request(slot, Wire.Subscribing, "socket:subscribe", { auth, channel_data } as Signature);
+    slot._stopSigning = stop;
+    slot._wire = Wire.Authorizing;
+    signer._sign(_socketId, slot._name, abort.signal).then(({ auth, channel_data, user_data }) => {
+      if (answered()) join(slot, { auth, channel_data, user_data } as Signature);
     }, failed);
   }
 
-  #request(slot: Slot, wire: Wire, event: string, signature?: Signature): void {
-    slot.wire = wire;
-    this.#inFlight.push(slot);
-    this.#link!.send(event, { channel: slot.name, ...signature });
-  }
-
-  /** The slot that a reply answers, no longer in flight. `undefined`: no such request. */
-  #answered(wire: Wire, name: string | undefined): Slot | undefined {
-    const slot = name === undefined ? this.#inFlight.find((slot) => slot) : this.#slots.get(name);
-    if (slot?.wire !== wire) return undefined;
-    this.#inFlight.splice(this.#inFlight.indexOf(slot), 1);
-    return slot;
-  }
-
   /** The server has nothing of this channel on this connection. */
-  #free(slot: Slot): void {
-    slot.wire = Wire.Idle;
-    for (const resolve of slot.leaving.splice(0)) resolve();
-    if (slot.channels.length === 0) this.#slots.delete(slot.name);
+  function free(slot: Slot): void {
+    slot._wire = Wire.Idle;
+    slot._leaving?._resolve();
+    slot._leaving = undefined;
+    if (!slot._channels[0]) slots.delete(slot._name);
   }
 
-  #refused(slot: Slot, error: CorecastError): void {
-    slot.full = error.code === FULL;
+  function refused(slot: Slot, error: CorecastError): void {
+    slot._full = error.code === FULL;
     if (passes(error.code)) {
-      this.#later(slot, error);
-    } else if (error.code === "auth_invalid" && !slot.signedAgain) {
-      slot.signedAgain = true; // a token may have expired, or a key may have been replaced
+      later(slot, error);
+    } else if (error.code === "auth_invalid" && !slot._signedAgain) {
+      slot._signedAgain = true; // a token may have expired, or a key may have been replaced
     } else {
-      this.#fail(slot, error);
+      fail(slot, error);
     }
   }
 
-  #fail(slot: Slot, error: CorecastError): void {
-    slot.wanted = false;
-    slot.each((channel) => channel._ended("failed", error));
-    slot.each((channel) => channel._emit("socket:subscribe.error", error));
+  function end(slot: Slot, state: "failed" | "unsubscribed", error: CorecastError): void {
+    slot._wanted = false;
+    each(slot, (channel) => channel._ended(state, error));
   }
 
-  #later(slot: Slot, error?: CorecastError, least = RETRY_MIN_MS): void {
-    this.#driveAfter(slot, Math.max(least, RETRY_MIN_MS) + backOff(slot.failures++, this.#backOff));
-    if (error) slot.each((channel) => channel._emit("socket:subscribe.error", error));
+  function fail(slot: Slot, error: CorecastError): void {
+    end(slot, "failed", error);
+    emit(slot, "socket:subscribe.error", error);
   }
 
-  #driveAfter(slot: Slot, ms: number): void {
-    slot.timer = setTimeout(() => {
-      slot.timer = undefined;
-      this.#drive(slot);
-    }, ms);
+  function later(slot: Slot, error?: CorecastError, least = RETRY_MIN_MS): void {
+    driveAfter(slot, Math.max(least, RETRY_MIN_MS) + backOff(slot._failures++, bounds));
+    if (error) emit(slot, "socket:subscribe.error", error);
   }
 
   /** One subscription less: a channel that was refused because there were too many is requested now. */
-  #placeFreed(): void {
-    for (const slot of this.#slots.values()) {
-      if (!slot.full || slot.timer === undefined) continue;
-      slot.cancel();
-      return this.#drive(slot);
+  function placeFreed(): void {
+    for (const slot of slots.values()) {
+      if (!slot._full || slot._timer === undefined) continue;
+      cancel(slot);
+      return drive(slot);
     }
   }
-}
 
-/** What this connection has of a channel. */
-enum Wire {
-  Idle,
-  Authorizing,
-  Subscribing,
-  Subscribed,
-  Unsubscribing,
-}
-
-/** Everything about one channel name. */
-class Slot {
-  /** The references that the application holds. */
-  channels: Channel<any>[] = [];
-  /** Whether the subscription is to be live: it has references, and it was not refused. */
-  wanted = false;
-  wire = Wire.Idle;
-  /** Set while a signature is requested. */
-  stopSigning: (() => void) | undefined;
-  /** The last signature was refused as invalid, and another one was requested. */
-  signedAgain = false;
-  /** Refused because the connection has too many subscriptions. */
-  full = false;
-  failures = 0;
-  timer: Timer;
-  leaving: (() => void)[] = [];
-
-  constructor(readonly name: string) {}
-
-  /** Calls `visit` for each reference, including those that it removes. */
-  each<T>(visit: (channel: Channel<any>) => T): T[] {
-    return [...this.channels].map(visit);
+  /** Whether a request of this kind was in flight for the slot. */
+  function answered(slot: Slot, wire: Wire): boolean {
+    if (slot._wire !== wire) return false;
+    inFlight.splice(inFlight.indexOf(slot), 1);
+    return true;
   }
 
-  /** Stops what is going on for this slot. */
-  cancel(): void {
-    this.stopSigning?.();
-    this.stopSigning = undefined;
-    clearTimeout(this.timer);
-    this.timer = undefined;
+  /** The reply to a subscribe or a sign-in. */
+  function joined(slot: Slot | undefined, data: any, error?: CorecastError): void {
+    if (!slot || !answered(slot, Wire.Subscribing)) return;
+    if (!error || error.code === "already_subscribed") {
+      slot._wire = Wire.Subscribed;
+      slot._failures = 0;
+      slot._signedAgain = false;
+      begin(slot, link!._socketId, data);
+    } else {
+      free(slot);
+      if (slot._wanted) refused(slot, error);
+    }
+    advance(slot);
   }
-}
 
-function checked(name: string): string {
-  if (typeof name !== "string") throw new TypeError(`the name of a channel must be a string, not ${name}`);
-  return name;
+  /** `socket:unsubscribed`, requested or not, or `socket:unsubscribe.error`. */
+  function left(slot: Slot | undefined, error?: CorecastError): void {
+    if (!slot) return;
+    if (answered(slot, Wire.Unsubscribing)) {
+      if (error && error.code !== "not_subscribed") {
+        slot._wire = Wire.Subscribed;
+        slot._recovered = slot._position = undefined; // messages that arrived meanwhile were dropped
+        later(slot);
+      } else {
+        free(slot);
+        placeFreed();
+      }
+      drive(slot);
+    } else if (!error && slot._wire === Wire.Subscribed) {
+      cancel(slot);
+      free(slot);
+      end(slot, "unsubscribed", new CorecastError("unsubscribed", "the server ended the subscription"));
+      emit(slot, "socket:unsubscribed");
+      placeFreed();
+    }
+  }
+
+  return {
+    _subscribe: subscribe,
+
+    async _unsubscribe(name: string): Promise<void> {
+      const slot = slots.get(name);
+      if (slot) await Promise.all(each(slot, (channel) => channel.unsubscribe()));
+    },
+
+    _get: (name: string): Channel<any> | undefined => slots.get(name)?._channels[0],
+
+    _all: (): Channel<any>[] => [...slots.values()].flatMap(({ _name, _channels }) => (_name !== undefined && _channels[0]) || []),
+
+    /** The connection is up: requests everything that is wanted. */
+    _connected(to: Link): void {
+      link = to;
+      driveIdle();
+    },
+
+    /** The connection is gone, with everything the server knew. `blame`: its cause, if that was a request in flight. */
+    _lost(blame?: CorecastError): void {
+      link = undefined;
+      inFlight = [];
+      const failed: Slot[] = [];
+      for (const slot of slots.values()) {
+        if (blame && slot._wanted && slot._wire === Wire.Subscribing) failed.push(slot);
+        else if (slot._wanted) want(slot);
+        cancel(slot);
+        free(slot);
+      }
+      for (const slot of failed) fail(slot, blame!);
+    },
+
+    /**
+     * With `error`: there is no connection and no further attempt. `final`: this also holds for subscriptions that are requested
+     * from now on. Without: the application connects again.
+     */
+    _giveUp(error?: CorecastError, final?: boolean): void {
+      over = final ? error : undefined;
+      for (const slot of slots.values()) {
+        if (slot._wanted) error ? each(slot, (channel) => channel._reject(error)) : want(slot);
+      }
+    },
+
+    /** A ping is sent. */
+    _ping: () => void inFlight.push(undefined),
+
+    /** The oldest ping is answered. */
+    _pong(): void {
+      const at = inFlight.indexOf(undefined);
+      if (at >= 0) inFlight.splice(at, 1);
+    },
+
+    /** A published message: `message` as the application reads it. */
+    _message({ channel, offset }: Frame, message: Message): void {
+      const slot = slots.get(channel);
+      if (isLive(slot)) deliver(slot, offset, message, published);
+    },
+
+    /** A system event that concerns a subscription. */
+    _event({ event, channel, data }: Frame, error?: CorecastError): void {
+      const slot = slots.get(channel);
+      const oldest = () => (channel === undefined ? inFlight.find((slot) => slot) : slot);
+      switch (event) {
+        case "socket:signed_in":
+        case "socket:signin.error":
+          return joined(slot, data, error);
+        case "socket:subscribed":
+        case "socket:subscribe.error":
+          return joined(oldest(), data, error);
+        case "socket:unsubscribed":
+        case "socket:unsubscribe.error":
+          return left(oldest(), error);
+        case "socket:gap":
+          if (isLive(slot)) gap(slot, link!._socketId, data);
+          return;
+        case "socket:member_added":
+        case "socket:member_removed":
+        case "socket:presence":
+          if (slot && slot._wire >= Wire.Subscribed) presence(slot, event, data);
+      }
+    },
+
+    /** `socket:error`: about a client event, or the reply to the oldest request. Returns whether a channel is told. */
+    _error(channel: string | undefined, error: CorecastError): boolean {
+      const slot = channel === undefined ? inFlight[0] : slots.get(channel);
+      if (channel !== undefined) {
+        if (slot) emit(slot, "socket:error", error);
+      } else if (slot) {
+        joined(slot, undefined, error);
+        left(slot, error);
+      } else if (inFlight.length > 0) {
+        inFlight.shift();
+        link!._pong();
+      }
+      return !!slot;
+    },
+  };
 }
 
 const RETRY_MIN_MS = 500;

@@ -27,7 +27,7 @@ export class FakeSocket {
   }
 
   /** The server sends a message. */
-  say(event: string, members: { channel?: string; data?: unknown } = {}) {
+  say(event: string, members: { channel?: string; data?: unknown; offset?: number; user_id?: string } = {}) {
     this.onmessage?.({ data: JSON.stringify({ event, ...members }) });
   }
 
