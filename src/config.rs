@@ -105,6 +105,8 @@ pub struct Live {
     pub limits: Limits,
     /// Client connections that are configured; `None`: as many as the machine holds.
     pub connections_named: Option<usize>,
+    /// Memory for all outboxes that is configured, bytes; `None`: a part of what the machine has.
+    pub outbox_memory_named: Option<u64>,
     /// Over how long SIGTERM closes connections, milliseconds; 0: at once.
     pub drain_timeout_ms: u64,
     /// How long a shutdown may take, milliseconds; a drain comes before it.
@@ -143,6 +145,8 @@ pub struct Limits {
     pub server_ping: bool,
     /// Bytes that may wait for one connection.
     pub outbox_bytes_max: usize,
+    /// Bytes of memory for all outboxes of one shard: its share of `outbox-memory`.
+    pub shard_outboxes_bytes_max: usize,
     /// Bytes of one inbound message.
     pub message_bytes_max: usize,
     /// Subscriptions of one connection.
@@ -214,6 +218,7 @@ impl Config {
                     heart_timeout_s: 0,
                     server_ping: false,
                     outbox_bytes_max: 0,
+                    shard_outboxes_bytes_max: usize::MAX,
                     message_bytes_max: 0,
                     subscriptions_max: 0,
                     subscribes_per_second_max: 0,
@@ -232,6 +237,7 @@ impl Config {
                     client_events_per_second_max: 0,
                 },
                 connections_named: None,
+                outbox_memory_named: None,
                 drain_timeout_ms: 0,
                 shutdown_timeout_ms: 0,
                 log: tracing::level_filters::LevelFilter::OFF,

@@ -280,9 +280,10 @@ fn spawn(shards: Vec<Shard>, config: &Config, machine: &Machine) -> anyhow::Resu
     shards.into_iter().enumerate().map(spawn).collect()
 }
 
-/// The settings for the shards: no more connections than the machine holds.
+/// The settings for the shards: no more connections than the machine holds, and a share of the memory for outboxes.
 fn fit(config: &Config, machine: &Machine) -> Arc<Live> {
     let mut live = config.live.clone();
+    live.limits.shard_outboxes_bytes_max = capacity::outbox_memory(config, machine) as usize / config.shards;
     live.limits.connections_max = Capacity::of(config, machine).connections as usize;
     Arc::new(live)
 }

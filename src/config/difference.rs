@@ -168,7 +168,7 @@ mod tests {
                 "server-ping" => "off",
                 "log" => "debug",
                 // A smaller limit would lower presence-members, too.
-                "outbox-limit" | "history-memory" => "2MiB",
+                "outbox-limit" | "outbox-memory" | "history-memory" => "2MiB",
                 "presence-members" => "7",
                 _ => "4097",
             };

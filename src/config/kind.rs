@@ -37,6 +37,8 @@ pub enum Kind {
     Seconds(u64, u64),
     /// A number of bytes from the first to the second, plain or with KiB, MiB or GiB.
     Bytes(u64, u64),
+    /// `auto`, or a number of bytes from the first to the second.
+    AutoOrBytes(u64, u64),
     /// Seconds from the first to the second, both in milliseconds; up to three decimals.
     Millis(u64, u64),
 }
@@ -60,6 +62,7 @@ impl Kind {
             Kind::Seconds(..) | Kind::Millis(..) => "S",
             Kind::Count(..) => "N",
             Kind::Bytes(..) => "BYTES",
+            Kind::AutoOrBytes(..) => "BYTES|auto",
         }
     }
 
@@ -88,7 +91,7 @@ impl Kind {
         let (number, min, max) = match self {
             Kind::AutoOr(..) if text == "auto" => return Some(0),
             Kind::AutoOr(min, max) | Kind::Count(min, max, _) | Kind::Seconds(min, max) => (digits(text)?, min, max),
-            Kind::Bytes(min, max) => (parse_bytes(text)?, min, max),
+            Kind::Bytes(min, max) | Kind::AutoOrBytes(min, max) => (parse_bytes(text)?, min, max),
             Kind::Millis(min, max) => (parse_millis(text)?, min, max),
             _ => return None,
         };
@@ -128,6 +131,7 @@ impl Kind {
             Kind::Count(min, max, unit) => format!("a whole number from {min} to {max} {unit}"),
             Kind::Seconds(min, max) => Kind::Count(min, max, "seconds").allowed(),
             Kind::Bytes(min, max) => format!("{min} to {max} bytes, as a plain number or with KiB, MiB or GiB behind it"),
+            Kind::AutoOrBytes(min, max) => format!("auto, or {}", Kind::Bytes(min, max).allowed()),
             Kind::Millis(min, max) => {
                 format!("{} to {} seconds, with up to three decimals", min as f64 / 1000.0, max as f64 / 1000.0)
             }

@@ -26,8 +26,8 @@ pub struct Opt {
 }
 
 use Kind::{
-    Address, AddressOrOff, AutoOr, Bytes, Choice, Count, FilePath, KeyPair, Millis, Network, Seconds, SocketPath,
-    UrlPath, WebhookUrl, Word, Words,
+    Address, AddressOrOff, AutoOr, AutoOrBytes, Bytes, Choice, Count, FilePath, KeyPair, Millis, Network, Seconds,
+    SocketPath, UrlPath, WebhookUrl, Word, Words,
 };
 
 const KIB: u64 = 1024;
@@ -110,6 +110,8 @@ options! {
         "Send heartbeats from the server";
     "outbox-limit", "1MiB", Bytes(4 * KIB, GIB); One live.limits.outbox_bytes_max;
         "Bytes that may wait for one connection; a slower reader is closed with 4100";
+    "outbox-memory", "auto", AutoOrBytes(MIB, 1024 * GIB); Auto live.outbox_memory_named;
+        "Memory of all outboxes; beyond it the largest are closed; auto: a quarter of all";
     "max-message", "64KiB", Bytes(128, 16 * MIB); One live.limits.message_bytes_max;
         "Bytes of one message from a client; a longer one closes the connection with 1009";
     "max-subscriptions", "128", Count(1, 1_000_000, "subscriptions"); One live.limits.subscriptions_max;

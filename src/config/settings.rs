@@ -683,6 +683,7 @@ mod tests {
             heart_timeout_s: 25,
             server_ping: true,
             outbox_bytes_max: 1 << 20,
+            shard_outboxes_bytes_max: usize::MAX,
             message_bytes_max: 1 << 16,
             subscriptions_max: 128,
             subscribes_per_second_max: 50,

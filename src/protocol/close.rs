@@ -50,6 +50,8 @@ pub enum CloseReason {
     Shed { retry_after_ms: u32 },
     /// 1012: the connection has reached its maximum age.
     TooOld { retry_after_ms: u32 },
+    /// 4100: all outboxes together hold too much, and this one holds the most. `pending`: the memory that it keeps.
+    OutboxMemory { limit: usize, pending: usize },
 }
 
 /// The rate limit that a connection exceeded.
@@ -91,11 +93,12 @@ const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "drained", code: Some(1012) },
     Kind { label: "shed", code: Some(1012) },
     Kind { label: "too_old", code: Some(1012) },
+    Kind { label: "outbox_memory", code: Some(4100) },
 ];
 
 impl CloseReason {
     /// Number of kinds; `kind()` is less.
-    pub const KINDS: usize = 22;
+    pub const KINDS: usize = 23;
 
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
@@ -122,6 +125,7 @@ impl CloseReason {
             CloseReason::Drained { .. } => 19,
             CloseReason::Shed { .. } => 20,
             CloseReason::TooOld { .. } => 21,
+            CloseReason::OutboxMemory { .. } => 22,
         }
     }
 
@@ -159,6 +163,11 @@ impl CloseReason {
         )
     }
 
+    /// Whether the connection read too slowly: what waits for it is dropped, and it gets no more replies.
+    pub fn is_slow(&self) -> bool {
+        matches!(self, CloseReason::SlowConsumer { .. } | CloseReason::OutboxMemory { .. })
+    }
+
     /// The code of the close frame that ended the connection, from either side; `None`: no frame, or a frame without a
     /// code.
     pub fn close_code(&self) -> Option<u16> {
@@ -191,6 +200,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Disconnected { reason, .. } => f.write_str(reason),
             CloseReason::SlowConsumer { limit, pending } => {
                 write!(f, "outbox over {limit} bytes ({pending} bytes pending)")
+            }
+            CloseReason::OutboxMemory { limit, pending } => {
+                write!(f, "all outboxes over {limit} bytes ({pending} bytes pending here, the most)")
             }
             CloseReason::OverCapacity { limit } => write!(f, "over {limit} connections: try again later"),
             CloseReason::RateLimited(Pace::Messages { per_second }) => {
@@ -248,6 +260,7 @@ mod tests {
             CloseReason::Drained { retry_after_ms: u32::MAX },
             CloseReason::Shed { retry_after_ms: u32::MAX },
             CloseReason::TooOld { retry_after_ms: u32::MAX },
+            CloseReason::OutboxMemory { limit: usize::MAX, pending: usize::MAX },
         ]
     }
 
@@ -273,6 +286,8 @@ mod tests {
         let text = "outbox over 1048576 bytes (1068576 bytes pending)";
         let slow = CloseReason::SlowConsumer { limit: 1_048_576, pending: 1_068_576 };
         check(slow, Some((4100, text)));
+        let text = "all outboxes over 67108864 bytes (90000 bytes pending here, the most)";
+        check(CloseReason::OutboxMemory { limit: 64 << 20, pending: 90_000 }, Some((4100, text)));
         let text = "over 100000 connections: try again later";
         check(CloseReason::OverCapacity { limit: 100_000 }, Some((4101, text)));
         let text = "over 10 messages a second for too long: send fewer";

@@ -14,7 +14,7 @@ use crate::hub::admission::addresses;
 use crate::hub::admission::arrivals::{self, Named};
 use crate::hub::audience::REPLY_BYTES;
 use crate::hub::audience::member::{Member, Subscription};
-use crate::hub::audience::pages::{PINNED_FOLD, POOL_BYTES_MAX};
+use crate::hub::audience::pages::{PAGE_BYTES, PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::audience::table::{Audience, Subscriber};
 use crate::hub::channel::directory;
 use crate::hub::channel::presence::{members, timers};
@@ -27,7 +27,7 @@ use crate::shard::clients::{WAITING_REPLIES_MAX, echo};
 use crate::shard::connection::{Aside, Connection};
 use crate::shard::heartbeats::wheel;
 use crate::shard::mesh::INBOX_LETTERS;
-use crate::shard::output;
+use crate::shard::output::{self, UNREAD_REPLIES_MAX};
 use crate::shard::publish_budget::PublishBudget;
 use crate::shard::tls::{INCOMING_BYTES_MAX, SCRATCH_BYTES, SESSION_BYTES};
 use crate::shard::{ALLOWANCE_BYTES, BUFFERS_BYTES, READ_BYTES, REFUSALS_MAX};
@@ -60,7 +60,9 @@ pub struct Capacity {
     pub connections: u64,
     /// Client connections that are configured; `None`: as many as the machine holds.
     configured: Option<u64>,
-    /// What limits them, if it is not the configuration.
+    /// Bytes for all outboxes.
+    outbox_memory: u64,
+    /// What limits the connections, if it is not the configuration.
     bound: Option<&'static str>,
     /// Descriptors.
     pub descriptors: Vec<Term>,
@@ -87,13 +89,14 @@ impl Capacity {
         let (bound, most) = bounds.into_iter().min_by_key(|(_, most)| *most).expect("the descriptors are one");
         let connections = configured.map_or(most, |configured| configured.min(most));
         let bound = (configured != Some(connections)).then_some(bound);
-        Capacity { configured, bound, ..Capacity::of_connections(config, connections) }
+        Capacity { configured, bound, ..Capacity::of_connections(config, connections, outbox_memory(config, machine)) }
     }
 
-    fn of_connections(config: &Config, connections: u64) -> Capacity {
+    fn of_connections(config: &Config, connections: u64, outbox_memory: u64) -> Capacity {
         let of = Kinds {
             config,
             connections,
+            outbox_memory,
             // Connections that are refused for lack of room are connections, too.
             accepted: connections + REFUSALS_MAX as u64,
             shards: config.shards as u64,
@@ -104,6 +107,7 @@ impl Capacity {
         Capacity {
             shards: of.shards,
             connections,
+            outbox_memory,
             configured: Some(connections),
             bound: None,
             descriptors: of.descriptors(),
@@ -139,19 +143,29 @@ impl Capacity {
             let (needed, when, holds) = if idle > memory.bytes {
                 (idle, "with all connections idle", idle_in(config, memory.bytes))
             } else if worst > memory.bytes && self.configured.is_some() {
-                (worst, "with every client at every limit at once", worst_in(config, memory.bytes))
+                (worst, "with every client at every limit at once", worst_in(config, memory.bytes, self.outbox_memory))
             } else {
                 (0, "", 0)
             };
             if needed > 0 {
                 warnings.push(format!(
                     "memory: {when} the server takes {}, and {} has {}, enough for {holds} such connections. Lower max-connections \
-                     to that, or outbox-limit, max-message and max-subscriptions, or add memory",
+                     to that, or outbox-memory, max-message and max-subscriptions, or add memory",
                     bytes(needed),
                     memory.source,
                     bytes(memory.bytes),
                 ));
             }
+        }
+        let (share, each) = (self.outbox_memory / self.shards, outbox_bytes(config));
+        if share < each {
+            warnings.push(format!(
+                "outbox-memory: a shard's share of {} is less than the {} that one outbox at its limit can keep, so clients are closed \
+                 before they reach outbox-limit; raise outbox-memory to {}, or lower outbox-limit",
+                bytes(share),
+                bytes(each),
+                bytes(each.saturating_mul(self.shards)),
+            ));
         }
         if let Some(tracked) = machine.tracked_max.filter(|&tracked| tracked < connections) {
             warnings.push(format!(
@@ -234,6 +248,7 @@ impl fmt::Display for Capacity {
 struct Kinds<'a> {
     config: &'a Config,
     connections: u64,
+    outbox_memory: u64,
     accepted: u64,
     shards: u64,
     http: u64,
@@ -287,17 +302,21 @@ impl Kinds<'_> {
     }
 
     fn clients(&self) -> Vec<Term> {
-        let Kinds { config, connections, accepted, shards, webhooks, .. } = *self;
+        let Kinds { config, connections, outbox_memory, accepted, shards, .. } = *self;
         let limits = &config.live.limits;
-        let posts =
-            |events: [&str; 2]| webhooks > 0 && events.iter().any(|event| config.live.webhooks.events.contains(event));
-        vec![
+        let terms = vec![
             term(
                 "further subscriptions, each to a separate channel",
                 connections.saturating_mul(limits.subscriptions_max.saturating_sub(1) as u64),
                 SUBSCRIPTION_BYTES,
             ),
-            term("outboxes at their limit, and the pages they keep", connections, outbox_bytes(config)),
+            term(
+                "outboxes, and the pages they keep",
+                1,
+                outbox_memory.min(connections.saturating_mul(outbox_bytes(config))),
+            ),
+            // The memory of outboxes is limited at the end of a turn.
+            term("what a turn adds to them before that is limited", shards, turn_pages_bytes(config)),
             term(
                 "replies that wait for another shard",
                 if shards > 1 { connections } else { 0 },
@@ -320,10 +339,23 @@ impl Kinds<'_> {
                 user_bytes(limits),
             ),
             term("the journal of events", 1, (GROWTH * journal::BYTES_MAX) as u64),
+            // The tape of one message at a time.
+            term("a shard's parser of messages", shards, (NODE_BYTES * limits.message_bytes_max) as u64),
+        ];
+        [terms, self.webhooks()].concat()
+    }
+
+    /// What clients make the server hold for webhooks.
+    fn webhooks(&self) -> Vec<Term> {
+        let Kinds { config, connections, webhooks, .. } = *self;
+        let subscriptions_max = config.live.limits.subscriptions_max as u64;
+        let posts =
+            |events: [&str; 2]| webhooks > 0 && events.iter().any(|event| config.live.webhooks.events.contains(event));
+        vec![
             // Twice while a snapshot is read.
             term(
                 "channels known to webhooks",
-                if posts(webhook::CHANNELS) { connections.saturating_mul(limits.subscriptions_max as u64) } else { 0 },
+                if posts(webhook::CHANNELS) { connections.saturating_mul(subscriptions_max) } else { 0 },
                 (2 * (in_table(told::CHANNEL_BYTES) + NAME_BYTES_MAX)) as u64,
             ),
             term(
@@ -334,7 +366,7 @@ impl Kinds<'_> {
             term(
                 "what each webhook was told of channels",
                 if posts(webhook::CHANNELS) {
-                    webhooks.saturating_mul(connections).saturating_mul(limits.subscriptions_max as u64)
+                    webhooks.saturating_mul(connections).saturating_mul(subscriptions_max)
                 } else {
                     0
                 },
@@ -347,8 +379,6 @@ impl Kinds<'_> {
             ),
             // With the body of a batch.
             term("a webhook's queue", webhooks, (queue::BYTES_MAX + queue::BATCH_BYTES_MAX) as u64),
-            // The tape of one message at a time.
-            term("a shard's parser of messages", shards, (NODE_BYTES * limits.message_bytes_max) as u64),
         ]
     }
 
@@ -415,16 +445,24 @@ pub fn room(config: &Config, descriptors: u64) -> u64 {
     descriptors.saturating_sub(DESCRIPTORS_SPARE + http_thread::DESCRIPTORS_SPARE + http + webhooks + shards)
 }
 
+/// Bytes for all outboxes, as configured or as the machine allows.
+pub fn outbox_memory(config: &Config, machine: &Machine) -> u64 {
+    let auto = || machine.memory.map_or(0, |memory| memory.bytes / 4).max(OUTBOX_MEMORY_AUTO_MIN);
+    config.live.outbox_memory_named.unwrap_or_else(auto)
+}
+
 /// The most connections that fit into these bytes while they are idle.
 fn idle_in(config: &Config, bytes: u64) -> u64 {
     largest(config.live.limits.connections_max as u64, |count| {
-        sum(&Capacity::of_connections(config, count).idle) <= bytes
+        sum(&Capacity::of_connections(config, count, 0).idle) <= bytes
     })
 }
 
 /// The most connections that fit into these bytes at every limit.
-fn worst_in(config: &Config, bytes: u64) -> u64 {
-    largest(config.live.limits.connections_max as u64, |count| Capacity::of_connections(config, count).worst() <= bytes)
+fn worst_in(config: &Config, bytes: u64, outbox_memory: u64) -> u64 {
+    largest(config.live.limits.connections_max as u64, |count| {
+        Capacity::of_connections(config, count, outbox_memory).worst() <= bytes
+    })
 }
 
 fn sum(terms: &[Term]) -> u64 {
@@ -469,6 +507,11 @@ fn outbox_bytes(config: &Config) -> u64 {
     (PINNED_FOLD * waiting.max(echoed)) as u64
 }
 
+/// The pages of a turn, which may be half empty: messages, and the replies to the read that exceeds the limit.
+fn turn_pages_bytes(config: &Config) -> u64 {
+    (PINNED_FOLD * (turn_bytes(config.live.limits.outbox_bytes_max) + UNREAD_REPLIES_MAX + PAGE_BYTES)) as u64
+}
+
 /// Messages of one turn to one connection: the budget, and the message that exceeds it.
 fn turn_bytes(outbox_bytes_max: usize) -> usize {
     PublishBudget::new(outbox_bytes_max).laid_bytes_max + api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX
@@ -481,9 +524,9 @@ fn replies_bytes(outbox_bytes_max: usize) -> u64 {
         as u64
 }
 
-/// A message without its last byte, or a request; a connection never has both.
+/// A message without its last byte, and frames that wait while its replies are not read; or a request.
 fn inbound_bytes(config: &Config) -> u64 {
-    let message = Decoder::PARTIAL_BYTES + GROWTH * config.live.limits.message_bytes_max;
+    let message = Decoder::PARTIAL_BYTES + GROWTH * config.live.limits.message_bytes_max + READ_BYTES;
     let request = size_of::<Aside>() + GROWTH * config.live.access.request_bytes_max;
     message.max(request) as u64
 }
@@ -513,6 +556,8 @@ const KERNEL_SOCKET_BYTES: u64 = 4096;
 const DESCRIPTORS_PER_SHARD: u64 = 4;
 /// Descriptors for admin connections, and for the process itself.
 const DESCRIPTORS_SPARE: u64 = 64;
+/// The least memory for outboxes that is not configured.
+const OUTBOX_MEMORY_AUTO_MIN: u64 = 64 << 20;
 /// The default of Linux since 5.4.
 const BACKLOG_MIN: u64 = 4096;
 
@@ -563,11 +608,18 @@ mod tests {
 
     #[test]
     fn terms_follow_the_limits() {
-        let outbox = |given: &[(&str, &str)]| find(&Capacity::of(&config(given), &MACHINE).clients, "outboxes").each;
-        // A MiB, a turn's quarter of it and a message, all on pages of which half is empty.
-        assert_eq!(outbox(&[]), 2 * ((1 << 20) + (1 << 18) + (1 << 18) + 1024));
-        assert_eq!(outbox(&[("outbox-limit", "64KiB")]), 2 * ((1 << 16) + (1 << 14) + (1 << 18) + 1024));
-        assert_eq!(outbox(&[("echo-path", "/echo"), ("max-message", "16MiB")]), 4 * ((1 << 24) + (1 << 16)));
+        let outboxes =
+            |given: &[(&str, &str)], machine| find(&Capacity::of(&config(given), &machine).clients, "outboxes").total();
+        let vast = Machine { memory: Some(Memory { bytes: 1 << 50, source: "the test" }), ..MACHINE };
+        // Each of the 1000: a MiB, a turn's quarter of it and a message, all on pages of which half is empty.
+        let check = |given: &[(&str, &str)], each: u64| assert_eq!(outboxes(given, vast), 1000 * each, "{given:?}");
+        check(&[], 2 * ((1 << 20) + (1 << 18) + (1 << 18) + 1024));
+        check(&[("outbox-limit", "64KiB")], 2 * ((1 << 16) + (1 << 14) + (1 << 18) + 1024));
+        check(&[("echo-path", "/echo"), ("max-message", "16MiB")], 4 * ((1 << 24) + (1 << 16)));
+        // All together: as configured, or a quarter of the memory, and not less than 64 MiB.
+        assert_eq!(outboxes(&[("outbox-memory", "70MiB")], vast), 70 << 20);
+        let gibibyte = Machine { memory: Some(Memory { bytes: 1 << 30, source: "the test" }), ..MACHINE };
+        assert_eq!((outboxes(&[], gibibyte), outboxes(&[], MACHINE)), (1 << 28, 64 << 20));
 
         let few = Capacity::of(&config(&[("max-subscriptions", "1"), ("http", "off")]), &MACHINE);
         assert_eq!(find(&few.clients, "further subscriptions").total(), 0);
@@ -653,7 +705,7 @@ mod tests {
         check(Machine { tracked_max: Some(262_144), ..MACHINE }, 262_144, "the firewall tracks no more");
         let held = idle_in(&config, 1 << 30);
         check(with(1 << 30), held, "memory holds no more");
-        let idle = |count| sum(&Capacity::of_connections(&config, count).idle);
+        let idle = |count| sum(&Capacity::of_connections(&config, count, 0).idle);
         assert!(idle(held) <= 1 << 30 && idle(held + 1) > 1 << 30);
         // Without room for any connection one is accepted, with a warning.
         let nothing = Capacity::of(&config, &with(0));

@@ -86,8 +86,9 @@ fn available(meminfo: &str) -> Option<u64> {
 fn group_limit(root: &Path, groups: &str) -> Option<u64> {
     let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse().ok();
     smallest(root, groups, "memory", |directory, is_version_2| {
-        // "max" and a missing file mean that there is no limit.
-        number(directory.join(if is_version_2 { "memory.max" } else { "memory.limit_in_bytes" }))
+        // "max" and a missing file mean that there is no limit. Beyond memory.high a process is slowed down until it hardly runs.
+        let files = if is_version_2 { &["memory.max", "memory.high"][..] } else { &["memory.limit_in_bytes"] };
+        files.iter().filter_map(|file| number(directory.join(file))).min()
     })
 }
 
@@ -194,10 +195,13 @@ mod tests {
         };
         write("system.slice/memory.max", "2000000\n");
         write("system.slice/corecast.service/memory.max", "max\n");
+        write("user.slice/memory.max", "3000000\n");
+        write("user.slice/memory.high", "2500000\n");
         write("memory/memory.limit_in_bytes", "9223372036854771712\n");
         write("memory/job/memory.limit_in_bytes", "1000000\n");
         let check = |groups: &str, expected| assert_eq!(group_limit(&root, groups), expected, "{groups}");
         check("0::/system.slice/corecast.service\n", Some(2_000_000));
+        check("0::/user.slice/shell\n", Some(2_500_000));
         check("0::/elsewhere\n", None);
         check("3:cpuset:/\n4:memory:/job\n0::/\n", Some(1_000_000));
         check("4:cpu,memory:/job/inner\n", Some(1_000_000));

@@ -259,6 +259,7 @@ impl Shard {
         self.ring()?;
         self.admins.flush(self.stopping.is_some(), &mut self.hub, &mut self.clients);
         self.clients.flush(&mut self.hub);
+        self.clients.limit_outboxes(&mut self.hub);
         self.clients.serve_newcomers(&mut self.hub, &mut self.buffer);
         self.clients.reap(&mut self.hub);
         // Mail from the flush and the reaping: about connections that they closed, and the channels that those left.

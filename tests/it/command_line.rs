@@ -639,7 +639,7 @@ fn check_config_prints_what_the_limits_can_cost() {
     };
     let (costs, warnings) = check(&["--shards", "1", "--max-connections", "50", "--http", "off"]);
     for term in
-        ["50 x 1 ", "outboxes at their limit", "messages partly received", "admin connections", "the kernel's sockets"]
+        ["50 x 1 ", "outboxes, and the pages", "messages partly received", "admin connections", "the kernel's sockets"]
     {
         assert!(costs.contains(term), "{term}: {costs}");
     }
@@ -654,11 +654,15 @@ fn check_config_prints_what_the_limits_can_cost() {
     assert!(costs.contains(auto), "{costs}");
     assert_eq!(warnings, "", "the limits are automatic, so there is no warning");
 
-    let (costs, warnings) = check(&["--shards", "2", "--max-connections", "100000", "--outbox-limit", "1GiB"]);
+    let outboxes = ["--outbox-limit", "1GiB", "--outbox-memory", "900GiB"];
+    let (costs, warnings) = check(&[&["--shards", "2", "--max-connections", "100000"][..], &outboxes].concat());
     assert!(costs.contains("2 shards, at most 1640 client connections (of 100000 configured"), "{costs}");
-    for remedy in ["raise the hard limit to 100360 (LimitNOFILE=", "Lower max-connections to that, or outbox-limit"] {
+    for remedy in ["raise the hard limit to 100360 (LimitNOFILE=", "Lower max-connections to that, or outbox-memory"] {
         assert!(warnings.contains(remedy), "{remedy}: {warnings}");
     }
+    let (costs, warnings) = check(&["--shards", "2", "--outbox-limit", "1GiB", "--outbox-memory", "64MiB"]);
+    assert!(costs.contains("1 x 64 MiB"), "{costs}");
+    assert!(warnings.contains("a shard's share of 32 MiB is less than the"), "{warnings}");
 }
 
 /// The errors of common mistakes say what is wrong and what to do.

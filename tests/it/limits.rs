@@ -13,6 +13,7 @@ use tungstenite::protocol::Message;
 
 for_shards!(
     a_subscriber_that_does_not_read_is_closed_and_counted,
+    outboxes_together_are_limited,
     an_unfinished_handshake_is_closed,
     max_connections,
     a_place_is_free_before_the_close_frame_is_written,
@@ -102,6 +103,53 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
         let reply = admin.ok(json!({"id": 1, "command": "connections"}));
         reply["connections"].as_array().is_some_and(|connections| connections.len() == 4)
     });
+}
+
+/// Many clients read too slowly, each within its own limit. Together they exceed the memory of outboxes.
+fn outboxes_together_are_limited(shards: usize) {
+    const MIB: u64 = 1 << 20;
+    let memory = 4 * MIB * shards as u64;
+    let server = Server::options(shards).arg("--outbox-memory", memory).arg("--outbox-limit", "64MiB").start();
+    let mut admin = Admin::connect(&server);
+    let channels: Vec<String> = (0..20 * shards).map(|number| format!("slow{number}")).collect();
+    let subscribe = |channel: &String| {
+        let mut slow = RawClient::tcp_with_small_buffer(&server);
+        let id = slow.upgrade()["data"]["socket_id"].clone();
+        slow.write(&text_frame(&format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{channel}"}}}}"#)));
+        slow.expect(&format!(r#"{{"event":"socket:subscribed","channel":"{channel}"}}"#));
+        (id, slow)
+    };
+    let mut slow: Vec<(Value, RawClient)> = channels.iter().map(subscribe).collect();
+    let mut reader = Client::connect(&server);
+    reader.subscribe("read");
+
+    let data = json!("x".repeat(60_000));
+    eventually("some are closed", || {
+        let publish = json!({"id": 1, "command": "publish", "channels": channels, "event": "e", "data": data});
+        admin.ok(publish);
+        admin.publish("read", "e", json!(1));
+        assert_eq!(reader.text(), r#"{"event":"e","channel":"read","data":1}"#);
+        let stats = stats(&mut admin);
+        // Beyond the limit: what a turn adds, and the pool of pages.
+        assert!(stats["page_bytes"].as_u64() < Some(memory + 8 * MIB * shards as u64), "{stats}");
+        stats["closes_outbox_memory"].as_u64() > Some(2)
+    });
+    let counted = stats(&mut admin);
+    assert_eq!(counted["closes_slow_consumer"], 0);
+    assert!(counted["connections"].as_u64() > Some(3 * shards as u64), "more are closed than necessary: {counted}");
+    let open = admin.ok(json!({"id": 1, "command": "connections"}))["connections"].clone();
+    let open: Vec<&Value> = open.as_array().expect("a list").iter().map(|row| &row["socket_id"]).collect();
+    // One that takes its last bytes before the close timeout is told why.
+    for (_, closed) in slow.iter_mut().filter(|(id, _)| !open.contains(&id)) {
+        while let Some((opcode, payload)) = closed.try_frame() {
+            if opcode == CLOSE {
+                assert_eq!(payload[..2], 4100_u16.to_be_bytes());
+                assert!(payload[2..].starts_with(b"all outboxes over 4194304 bytes"), "{payload:?}");
+                break;
+            }
+            assert_eq!((opcode, payload.starts_with(b"{\"event\":\"e\"")), (TEXT, true));
+        }
+    }
 }
 
 fn an_unfinished_handshake_is_closed(shards: usize) {

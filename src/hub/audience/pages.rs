@@ -195,6 +195,17 @@ impl Pages {
         self.pages.len()
     }
 
+    /// Heap bytes of the pages in use.
+    pub fn used_bytes(&self) -> usize {
+        self.held_bytes - self.pool_bytes
+    }
+
+    /// The part of the page's heap bytes that one of its references keeps alive.
+    pub fn share_bytes(&self, page: PageId) -> usize {
+        let Page { data, references, .. } = &self.pages[page as usize];
+        data.capacity() / *references as usize
+    }
+
     /// Heap bytes of the pages in use and in the pool.
     pub fn held_bytes(&self) -> usize {
         let walked = || self.pages.iter().map(|(_, page)| page.data.capacity()).sum::<usize>() + self.pool_bytes;

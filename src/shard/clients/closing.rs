@@ -44,7 +44,7 @@ impl Clients {
 
     /// Sends the close frame.
     fn say_reason(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
-        if let CloseReason::SlowConsumer { .. } = reason {
+        if reason.is_slow() {
             let (dropped, can_follow) = self.output.cut_to_frame(hub.pages_mut(), slot);
             hub.counters.outbox_bytes_dropped += dropped as u64;
             if !can_follow {
@@ -223,7 +223,7 @@ impl Clients {
 /// Whether other shards still owe replies to a connection that ends for this reason, and it must get them. A slow consumer gets
 /// none.
 fn owes_replies(slot: Slot, reason: &CloseReason, hub: &Hub) -> bool {
-    !matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::TlsFailed) && hub.waiting_replies(slot) > 0
+    !reason.is_slow() && *reason != CloseReason::TlsFailed && hub.waiting_replies(slot) > 0
 }
 
 /// About 0.2 ms of system calls.

@@ -15,7 +15,7 @@ impl Clients {
         self.read_queue.release_held();
         let bytes_end = hub.counters.bytes_in + READ_AGAIN_BYTES_PER_TURN;
         for _ in 0..self.read_queue.len() {
-            if hub.counters.bytes_in >= bytes_end {
+            if hub.counters.bytes_in >= bytes_end || self.outboxes_exceed(hub) {
                 return;
             }
             let Some(slot) = self.read_queue.pop() else { break };
@@ -34,12 +34,18 @@ impl Clients {
 
     /// One read. What does not fit is read in the next turn, so that a client that sends much does not keep others waiting.
     pub(super) fn read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) {
+        let are_outboxes_full = self.outboxes_exceed(hub);
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
         let state = &mut connection.state;
         if state.phase == Phase::Ended || state.is_unread {
             return;
+        }
+        if are_outboxes_full {
+            // Until the turn's end, which closes the largest.
+            state.is_unread = true;
+            return self.read_queue.push(slot);
         }
         if hub.waiting_replies(slot) > WAITING_REPLIES_MAX {
             state.is_unread = true;

@@ -101,6 +101,28 @@ impl Clients {
         }
     }
 
+    /// Whether the outboxes of this shard keep more memory than their limit.
+    pub(super) fn outboxes_exceed(&self, hub: &Hub) -> bool {
+        hub.pages().used_bytes() > self.live.limits.shard_outboxes_bytes_max
+    }
+
+    /// Closes the connections whose outboxes keep the most memory, until the others keep within the limit. Only beyond it are
+    /// outboxes looked at.
+    pub fn limit_outboxes(&mut self, hub: &mut Hub) {
+        if !self.outboxes_exceed(hub) {
+            return;
+        }
+        let limit = self.live.limits.shard_outboxes_bytes_max;
+        for (pending, slot) in self.output.largest(hub.pages()) {
+            if !self.outboxes_exceed(hub) {
+                return;
+            }
+            if let Some(Phase::Open | Phase::Echoing { .. }) = self.connections.phase(slot) {
+                self.close(slot, CloseReason::OutboxMemory { limit, pending }, hub);
+            }
+        }
+    }
+
     /// The socket is broken. `waiting`: bytes that waited before the write.
     #[cold]
     fn write_failed(&mut self, slot: Slot, waiting: usize, hub: &mut Hub) {

@@ -255,6 +255,14 @@ impl Output {
         self.queue.end()
     }
 
+    /// The connections that something waits for, each with the memory that its outbox keeps. The largest are first.
+    pub fn largest(&self, pages: &Pages) -> Vec<(usize, Slot)> {
+        let kept = self.outboxes.iter().map(|outbox| outbox.kept_bytes(pages)).zip(0..);
+        let mut largest: Vec<(usize, Slot)> = kept.filter(|(bytes, _)| *bytes > 0).collect();
+        largest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        largest
+    }
+
     /// Bytes added so far.
     pub fn bytes_laid(&self) -> u64 {
         self.bytes_laid

@@ -113,6 +113,15 @@ impl Outbox {
         self.rest.as_ref().map_or(0, |rest| rest.head_replies + rest.replies) as usize
     }
 
+    /// Its share of the heap bytes of the pages that it keeps alive.
+    pub fn kept_bytes(&self, pages: &Pages) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let parts = self.rest.iter().flat_map(|rest| &rest.parts).map(|part| part.chunk.page);
+        std::iter::once(self.head.page).chain(parts).map(|page| pages.share_bytes(page)).sum()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
@@ -221,11 +230,11 @@ impl Outbox {
             return Some(0);
         }
         let (head, before) = (self.head, self.bytes());
-        let mut boundary = self.preamble;
+        let (mut start, mut boundary) = (0, self.preamble);
         while boundary < self.written {
             let at = Chunk { start: head.start + boundary, ..head };
             match frame::frame_len(pages.bytes(at)) {
-                Some(len) if len <= at.len() => boundary += len as u32,
+                Some(len) if len <= at.len() => (start, boundary) = (boundary, boundary + len as u32),
                 _ => {
                     self.clear(pages);
                     return None;
@@ -236,8 +245,11 @@ impl Outbox {
             return Some(self.clear(pages));
         }
         self.release_rest(pages);
-        self.head.end = head.start + boundary;
+        self.head = Chunk { start: head.start + start, end: head.start + boundary, ..head };
         self.bytes = boundary - self.written;
+        self.written -= start;
+        self.preamble = self.preamble.saturating_sub(start);
+        self.unpin(pages);
         Some(before - self.bytes())
     }
 

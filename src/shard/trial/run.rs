@@ -287,6 +287,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
 /// Some of the limits that can change in a running server.
 fn limits(choices: &mut Choices<impl Iterator<Item = u8>>, live: &mut Live) {
     live.limits.outbox_bytes_max = choices.of(&[2000, 20_000, 1 << 20]);
+    live.limits.shard_outboxes_bytes_max = choices.of(&[10_000, 300_000, usize::MAX, usize::MAX]);
     live.limits.connections_per_address_max = choices.of(&[None, None, Some(2), Some(0)]);
     live.limits.upgrades_per_address_max = choices.of(&[0, 0, 1]);
     live.limits.server_ping = choices.one_in(2);
