@@ -301,7 +301,13 @@ pub enum Reply {
         next: Option<String>,
     },
     /// To `channel`.
-    Channel(ChannelCount),
+    Channel {
+        #[serde(flatten)]
+        count: ChannelCount,
+        /// `None`: the channel has no history.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        history: Option<KeptCount>,
+    },
     /// To `history`.
     History(Box<HistoryPage>),
     /// To `members`: the number of users, in order of joining.
@@ -379,6 +385,15 @@ rows! {
         /// Bytes that wait to be sent to it.
         outbox_bytes: usize,
     })
+}
+
+/// What a channel keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct KeptCount {
+    /// Messages.
+    pub messages: usize,
+    /// Their bytes in memory.
+    pub bytes: usize,
 }
 
 /// A member of a presence channel.

@@ -34,7 +34,8 @@ impl Hub {
         let answer = match question {
             Question::OfChannel { request: Request::Channel(_), channel, hash } => {
                 let subscribers = total(self.directory.counts(channel.as_channel(), hash));
-                Answer::Reply(Ok(Reply::Channel(ChannelCount { channel, subscribers })))
+                let history = self.directory.kept(channel.as_channel(), hash);
+                Answer::Reply(Ok(Reply::Channel { count: ChannelCount { channel, subscribers }, history }))
             }
             Question::OfChannel { request: Request::History(history), channel, hash } => {
                 let page = self.directory.history(channel.as_channel(), hash, &history);

@@ -118,6 +118,8 @@ test("the details of a channel say which rule holds, and what it adds", async ()
   writeFileSync(file, '[[channel]]\nmatch = "prices:*"\nhistory = 7\non-subscribe = "last"\n');
   const ruled = await serve("ruled", "--shards", "2", "--config", file);
   const subscriber = await subscribe(ruled, "prices:eur", "plain");
+  for (let n = 0; n < 9; n += 1) assert.ok((await ask(ruled, "publish", "prices:eur", "tick", String(n))).ok);
+  const { epoch, offset } = await ask(ruled, "history", "prices:eur");
   const { page, errors, close } = await open(ruled, { view: "#channels" });
   const facts = async (channel) => {
     await page.getByRole("button", { name: `Details of ${channel}` }).click();
@@ -128,7 +130,7 @@ test("the details of a channel say which rule holds, and what it adds", async ()
     return text;
   };
   const prices = await facts("prices:eur");
-  for (const fact of ["1, for prices:*", "history = 7", "on-subscribe = last", "127.0.0.1"]) assert.ok(prices.includes(fact), `${fact}: ${prices}`);
+  for (const fact of ["1, for prices:*", "history = 7", "on-subscribe = last", "7 messages, ", `position ${offset} of epoch ${epoch}`, "127.0.0.1"]) assert.ok(prices.includes(fact), `${fact}: ${prices}`);
   assert.match(await facts("plain"), /none fits[^]*delivery only/);
   assert.deepEqual(errors, []);
   subscriber.kill();

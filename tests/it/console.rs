@@ -651,8 +651,23 @@ fn a_channel_is_shown_with_its_rule(shards: usize) {
     let plain = page.asked("channel?channel=plain");
     assert_eq!((&plain["channel"], &plain["subscribers"]), (&json!("plain"), &json!(1)));
     assert_eq!((&plain["rule"]["rule"], value(&plain, "history")), (&Value::Null, json!(0)));
-    assert_eq!((&plain["history"]["offset"], &plain["members"]["count"]), (&Value::Null, &json!(0)));
+    assert_eq!((&plain["history"], &plain["position"]["offset"]), (&Value::Null, &Value::Null));
+    assert_eq!(plain["members"]["count"], 0);
+    let before = page.asked("channel?channel=prices:eur");
+    assert_eq!(before["history"], json!({"messages": 0, "bytes": 0}));
+    for n in 0..9 {
+        assert_eq!(page.tell("publish", &json!({"channel": "prices:eur", "event": "e", "data": n})).status, 200);
+    }
     let ruled = page.asked("channel?channel=prices:eur");
+    assert_eq!(ruled["history"]["messages"], 7);
+    assert!(ruled["history"]["bytes"].as_u64().is_some_and(|bytes| (7..7 * 1024).contains(&bytes)), "{ruled}");
+    let kept = Admin::connect(&server).ok(json!({"id": 1, "command": "history", "channel": "prices:eur"}));
+    assert_eq!((&ruled["position"]["epoch"], &ruled["position"]["offset"]), (&kept["epoch"], &kept["offset"]));
+    let shown = server.run(&["channel", "prices:eur"]);
+    assert!(
+        String::from_utf8_lossy(&shown.stdout).starts_with("prices:eur: 0 subscribers, 7 messages kept ("),
+        "{shown:?}"
+    );
     assert_eq!((&ruled["rule"]["rule"], &ruled["rule"]["match"]), (&json!(1), &json!("prices:*")));
     assert_eq!((value(&ruled, "history"), &ruled["subscribers"]), (json!(7), &json!(0)));
     for (query, code) in

@@ -56,7 +56,7 @@ impl Renderer {
     pub fn reply(&mut self, reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
         match &mut self.shape {
             Shape::Published => writeln!(out, "published to {}", subscribers(reply)),
-            Shape::Channel => writeln!(out, "{}: {}", cell(&reply["channel"]), subscribers(reply)),
+            Shape::Channel => writeln!(out, "{}: {}{}", cell(&reply["channel"]), subscribers(reply), kept(reply)),
             Shape::Connection => describe(reply, out),
             Shape::List { rows, columns, table } => {
                 let cells = |entry| columns.iter().map(|column| measured(column.name, entry)).collect();
@@ -128,6 +128,16 @@ fn subscribers(reply: &Value) -> String {
     match reply["subscribers"].as_u64() {
         Some(1) => "1 subscriber".into(),
         _ => format!("{} subscribers", cell(&reply["subscribers"])),
+    }
+}
+
+/// What a channel with a history keeps.
+fn kept(reply: &Value) -> String {
+    match (reply["history"]["messages"].as_u64(), reply["history"]["bytes"].as_u64()) {
+        (Some(messages), Some(size)) => {
+            format!(", {messages} message{} kept ({})", if messages == 1 { "" } else { "s" }, bytes(size))
+        }
+        _ => String::new(),
     }
 }
 
@@ -307,6 +317,8 @@ mod tests {
     fn one_subscriber_is_singular() {
         check("channel", r#"{"channel":"a","subscribers":1}"#, "a: 1 subscriber\n");
         check("channel", r#"{"channel":"a","subscribers":0}"#, "a: 0 subscribers\n");
+        let kept = r#"{"channel":"a","subscribers":1,"history":{"messages":7,"bytes":4198}}"#;
+        check("channel", kept, "a: 1 subscriber, 7 messages kept (4.1 KiB)\n");
     }
 
     #[test]

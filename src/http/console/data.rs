@@ -149,15 +149,16 @@ fn is_wanted(row: &Value, contains: &str) -> bool {
     contains.is_empty() || texts.any(|text| text.to_ascii_lowercase().contains(contains))
 }
 
-/// `GET /channel`: one channel: its subscribers, its rule, its history without messages, and its members.
+/// `GET /channel`: one channel: its subscribers, what it keeps, its rule, its position, and its members.
 pub async fn channel(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
     let answer = async {
         let parameters = Parameters::of(query);
         parameters.check(declaration("channel")?, &[])?;
         let mut shown = object(&ask(&face, api::Request::read("channel", &parameters)?).await?);
-        for operation in ["rule", "history", "members"] {
+        for (name, operation) in [("rule", "rule"), ("position", "history"), ("members", "members")] {
+            // A history of no messages is a position.
             let request = api::Request::read(operation, &parameters.page(0, None))?;
-            shown.insert(operation.into(), Value::Object(object(&ask(&face, request).await?)));
+            shown.insert(name.into(), Value::Object(object(&ask(&face, request).await?)));
         }
         Ok(Value::Object(shown))
     };

@@ -222,7 +222,7 @@ async fn publish(face: &Face, messages: Vec<Publish<'static>>) -> Result<(), Ref
 
 async fn subscribers(face: &Face, name: &str) -> Result<u64, Refused> {
     match face.shards()?.ask(operation::Channel { channel: name.into() }.into()).await?? {
-        Reply::Channel(count) => Ok(count.subscribers),
+        Reply::Channel { count, .. } => Ok(count.subscribers),
         _ => Err(Unavailable::Closed.into()),
     }
 }

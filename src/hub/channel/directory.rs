@@ -8,7 +8,7 @@
 use super::history::Bounds;
 use super::memory::{Log, Memory};
 use crate::api::history::HistoryPage;
-use crate::api::operation;
+use crate::api::operation::{self, KeptCount};
 use crate::config::{OnSubscribe, Rules};
 use crate::hub::admission::bucket::TICKS_PER_S;
 use crate::hub::mail::{Change, Welcome};
@@ -391,6 +391,17 @@ impl Directory {
                 Some(mut memory) => self.log.page(&mut memory, request),
                 None => HistoryPage::without_history(request.since.is_some()),
             },
+        }
+    }
+
+    /// How much a channel keeps; `None`: it has no history.
+    pub fn kept(&mut self, channel: Channel<'_>, hash: u64) -> Option<KeptCount> {
+        match self.find(channel, hash) {
+            Some(index) => self.log.kept(self.channels[index as usize].memory.as_mut()?),
+            None => {
+                let mut memory = self.log.memory(channel.as_str())?;
+                self.log.kept(&mut memory)
+            }
         }
     }
 

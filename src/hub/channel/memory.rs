@@ -6,6 +6,7 @@
 
 use super::history::{Bounds, History, Kept, Replay};
 use crate::api::history::HistoryPage;
+use crate::api::operation::KeptCount;
 use crate::api::{history, operation};
 use crate::config::{OnSubscribe, Rule, Rules};
 use crate::hub::mail::{Since, Welcome};
@@ -223,6 +224,12 @@ impl Log {
             history.trim(now);
             self.count(bytes, memory);
         }
+    }
+
+    /// How much a channel keeps; `None`: it has no history.
+    pub fn kept(&mut self, memory: &mut Memory) -> Option<KeptCount> {
+        self.trim(memory);
+        memory.history.as_ref().map(|history| KeptCount { messages: history.len(), bytes: history.bytes() })
     }
 
     /// A page of a channel's history.

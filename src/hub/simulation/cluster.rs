@@ -796,8 +796,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let is_right = match (&inquiry.about, &inquiry.expected, answer) {
             (About::Unsubscribe { .. }, Some(Expected::Done), Answer::Reply(Ok(api::Reply::Done {}))) => true,
             (About::Unsubscribe { .. }, Some(Expected::NotFound), Answer::Reply(Err(Refusal::NotFound(_)))) => true,
-            (About::Count, None, Answer::Reply(Ok(api::Reply::Channel(_)))) => true,
-            (About::Count, Some(Expected::Count(expected)), Answer::Reply(Ok(api::Reply::Channel(count)))) => {
+            (About::Count, None, Answer::Reply(Ok(api::Reply::Channel { .. }))) => true,
+            (About::Count, Some(Expected::Count(expected)), Answer::Reply(Ok(api::Reply::Channel { count, .. }))) => {
                 count.subscribers == *expected
             }
             (About::Page, None, Answer::Page { rows, .. }) => rows.len() <= 2,

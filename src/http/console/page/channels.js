@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { byId, h, show } from "./dom.js";
-import { age, whole } from "./numbers.js";
+import { age, bytes, whole } from "./numbers.js";
 
 const LIMIT = 50;
 /** Most subscribers, and most members, of one channel that are shown. */
@@ -74,8 +74,8 @@ function row({ channel, subscribers }, watch) {
 /** Shows what the server knows about a channel. */
 async function tell(channel, cell) {
   try {
-    const { rule, history, members } = await get("channel", { channel });
-    const facts = { Rule: told(rule), History: kept(history), Members: present(members), Subscribers: await subscribers(channel) };
+    const { rule, history, position, members } = await get("channel", { channel });
+    const facts = { Rule: told(rule), History: history ? kept(history, position) : null, Members: present(members), Subscribers: await subscribers(channel) };
     const rows = Object.entries(facts).filter(([, fact]) => fact !== null);
     cell.replaceChildren(h("dl", { class: "facts" }, ...rows.flatMap(([name, fact]) => [h("dt", {}, name), h("dd", {}, fact)])));
   } catch (error) {
@@ -92,9 +92,11 @@ function told({ rule, match, keys }) {
   return h("div", {}, name, items.length > 0 ? h("ul", { class: "chips" }, ...items) : h("p", {}, "delivery only"));
 }
 
-/** The position of a channel with history, and what it keeps. */
-function kept({ epoch, offset }) {
-  return epoch === undefined ? null : h("span", {}, `position ${offset} of epoch `, h("code", {}, epoch));
+/** What a channel keeps, and its position. */
+function kept(history, { epoch, offset, complete }) {
+  const size = `${whole(history.messages)} message${history.messages === 1 ? "" : "s"}, ${bytes(history.bytes)}`;
+  const rest = complete ? "" : "; others were removed to free memory";
+  return h("span", {}, `${size}; position ${offset} of epoch `, h("code", {}, epoch), rest);
 }
 
 /** The members of a presence channel. */
