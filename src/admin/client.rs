@@ -9,11 +9,13 @@ use crate::api::Request;
 use crate::api::member::Given;
 use crate::api::publish::{Draft, PUBLISH};
 use crate::config::shared_admin_socket;
-use crate::protocol::json::Reader;
+use crate::protocol::json::{self, Reader};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Uid, getuid};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -156,7 +158,11 @@ impl Client {
         loop {
             let line = self.ask(&call)?;
             if json {
-                out.write_all(line.as_bytes()).map_err(Error::Output)?;
+                let mut shown = Vec::with_capacity(line.len());
+                // Data in a history is what was published, so it may hold characters that control a terminal.
+                json::show_into(&mut shown, line.trim_end());
+                shown.push(b'\n');
+                out.write_all(&shown).map_err(Error::Output)?;
             }
             let reply = self.judge(&line)?;
             let next = match &reply["next"] {
@@ -198,7 +204,7 @@ impl Client {
     }
 
     fn judge(&self, line: &str) -> Result<Value, Error> {
-        let reply: Value = serde_json::from_str(line).unwrap_or_default();
+        let reply = value(line).unwrap_or_default();
         let text = |member: &str| reply[member].as_str().unwrap_or("unknown").to_owned();
         match reply["ok"].as_bool() {
             Some(true) => Ok(reply),
@@ -210,6 +216,28 @@ impl Client {
     fn broken(&self, what: String) -> Error {
         Error::Broken { path: self.path.clone(), what }
     }
+}
+
+/// A reply as a value. Business data in it becomes its text: it is shown as it was published, and can be more than
+/// serde_json's types hold.
+fn value(line: &str) -> serde_json::Result<Value> {
+    let row = |name: &str, json: &str| match name {
+        "data" | "user_info" => Ok(json.into()),
+        _ => serde_json::from_str(json),
+    };
+    object(line, |name, json| match name {
+        "messages" | "members" => {
+            let rows = serde_json::from_str::<Vec<&RawValue>>(json)?.into_iter();
+            rows.map(|members| object(members.get(), row)).collect()
+        }
+        _ => serde_json::from_str(json),
+    })
+}
+
+/// An object whose members are read by `read`.
+fn object(json: &str, read: impl Fn(&str, &str) -> serde_json::Result<Value>) -> serde_json::Result<Value> {
+    let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(json)?.into_iter();
+    members.map(|(name, json)| read(&name, json.get()).map(|value| (name, value))).collect()
 }
 
 /// Whether the listener belongs to another user although it must not. A path that was given is trusted. The default
@@ -278,7 +306,8 @@ impl fmt::Display for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::operation::{self, Channels, Disconnect, Shed, Tail};
+    use crate::api::history::{Cursor, Since};
+    use crate::api::operation::{self, Channels, Disconnect, History, Shed, Tail};
     use crate::api::{By, Share};
     use std::os::unix::net::UnixListener;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -357,7 +386,33 @@ mod tests {
         );
         check(&publish(&["a"], None, None), r#"{"command":"publish","channel":"a","event":"e"}"#);
         check(&publish(&["a"], Some("null"), None), r#"{"command":"publish","channel":"a","event":"e","data":null}"#);
+        let to_users = Draft {
+            users: vec!["1\"2".into(), "é".into()],
+            event: "e".into(),
+            dedupe: Some("order-42".into()),
+            key: Some("k".into()),
+            ..Draft::default()
+        };
+        check(&to_users, r#"{"command":"publish","users":["1\"2","é"],"event":"e","dedupe":"order-42","key":"k"}"#);
+        let to_user = Draft { users: vec!["12".into()], event: "e".into(), ..Draft::default() };
+        check(&to_user, r#"{"command":"publish","user":"12","event":"e"}"#);
         let check = |request: Request, expected| check(&request, expected);
+        let since = |text: &str| text.parse::<Since>().expect("a position");
+        check(
+            History {
+                channel: "a".into(),
+                since: Some(since("a\":b:7")),
+                limit: Some(0),
+                reverse: true,
+                after: Some(Cursor(since("0f:9"))),
+            }
+            .into(),
+            r#"{"command":"history","channel":"a","since":{"epoch":"a\":b","offset":7},"limit":0,"reverse":true,"after":"0f:9"}"#,
+        );
+        let history = History { channel: "a".into(), ..History::default() };
+        check(history.into(), r#"{"command":"history","channel":"a"}"#);
+        let of_user = Disconnect { user: Some("12".into()), ..Disconnect::default() };
+        check(of_user.into(), r#"{"command":"disconnect","user":"12"}"#);
         let channels = Channels { prefix: Some("us\"er:".into()), limit: Some(5), after: Some("c".into()) };
         check(channels.into(), r#"{"command":"channels","prefix":"us\"er:","limit":5,"after":"c"}"#);
         check(operation::Connections::default().into(), r#"{"command":"connections"}"#);
@@ -435,6 +490,30 @@ mod tests {
         let (result, _, got) = run(&channels, true, true, &[FIRST, FIRST]);
         result.expect("a cursor that does not move ends the listing");
         assert_eq!(got.len(), 2);
+    }
+
+    #[test]
+    fn a_history_is_shown_as_it_was_published() {
+        const FIRST: &str = "{\"id\":null,\"ok\":true,\"epoch\":\"0f\",\"offset\":12,\"complete\":false,\"messages\":[\
+            {\"offset\":7,\"event\":\"\\u0065\",\"data\":{\"a\" : 1.50e999}},\
+            {\"offset\":10,\"event\":\"order.paid\",\"data\":\"\\ud83c\u{9b}2J\"}],\"next\":\"0f:10\"}";
+        const LAST: &str =
+            r#"{"id":null,"ok":true,"epoch":"0f","offset":12,"complete":true,"messages":[{"offset":12,"event":"e"}]}"#;
+        let history: Request = History { channel: "a".into(), limit: Some(2), ..History::default() }.into();
+        let (result, out, got) = run(&history, true, false, &[FIRST, LAST]);
+        result.expect("ok");
+        let expected = "\
+OFFSET  EVENT       DATA
+     7  e           {\"a\" : 1.50e999}
+    10  order.paid  \"\\ud83c\u{fffd}2J\"
+    12  e
+position 0f:12
+";
+        assert_eq!(out, expected);
+        assert_eq!(got[1], "{\"command\":\"history\",\"channel\":\"a\",\"limit\":2,\"after\":\"0f:10\"}\n");
+        let (result, out, _) = run(&history, false, true, &[FIRST]);
+        result.expect("ok");
+        assert_eq!(out, FIRST.replace('\u{9b}', r"\u009b") + "\n");
     }
 
     #[test]

@@ -15,8 +15,10 @@ mod top;
 pub use run::{is_server, run};
 
 use clap::builder::{PossibleValuesParser, StyledStr, TypedValueParser};
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use corecast::admin::client;
+use corecast::api::history::{Cursor, MESSAGES_MAX, Since};
 use corecast::api::operation::{self, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
 use corecast::api::publish::Draft;
 use corecast::api::{Request, Share};
@@ -41,8 +43,7 @@ pub enum Command {
     #[command(after_help = SERVE_AFTER)]
     Serve(Serve),
 
-    #[command(about = about("publish"))]
-    #[command(after_help = PUBLISH_AFTER)]
+    #[command(about = about("publish"), override_usage = PUBLISH_USAGE, after_help = PUBLISH_AFTER)]
     Publish(Publish),
 
     #[command(about = about("channels"))]
@@ -78,6 +79,37 @@ pub enum Command {
         server: Server,
     },
 
+    #[command(about = about("history"), after_help = HISTORY_AFTER)]
+    History {
+        /// Name of the channel
+        channel: Box<str>,
+        /// Only messages after this position
+        #[arg(long, value_name = "EPOCH:OFFSET")]
+        since: Option<Since>,
+        /// Number of messages (with --all: of each page); 0: only the channel's position [default: 1000]
+        #[arg(long, value_name = "N", value_parser = messages)]
+        limit: Option<usize>,
+        /// Newest first
+        #[arg(long)]
+        reverse: bool,
+        /// Start where the previous page ended
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<Since>,
+        /// Print all pages
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        server: Server,
+    },
+
+    #[command(about = about("members"))]
+    Members {
+        /// Name of the channel
+        channel: Box<str>,
+        #[command(flatten)]
+        server: Server,
+    },
+
     #[command(about = about("connections"))]
     #[command(after_help = "Examples:\n  corecast connections --limit 50\n  corecast connections --all --json")]
     Connections {
@@ -101,11 +133,16 @@ pub enum Command {
   4100-4199  reconnect after a while
   4200-4299  reconnect at once
 
-Example:
-  corecast disconnect 0190b0f2-7c5e-7d3a-8a61-2f5f0c1d9e44 --code 4200 --reason 'please reconnect'")]
+Examples:
+  corecast disconnect 0190b0f2-7c5e-7d3a-8a61-2f5f0c1d9e44 --code 4200 --reason 'please reconnect'
+  corecast disconnect --user 12")]
     Disconnect {
         /// Its socket_id, in either spelling
-        socket_id: Box<str>,
+        #[arg(required_unless_present = "user", conflicts_with = "user")]
+        socket_id: Option<Box<str>>,
+        /// Close every connection that is signed in as this user
+        #[arg(long, value_name = "ID")]
+        user: Option<Box<str>>,
         /// Close code, 4000 to 4999
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4000..=4999))]
         code: Option<u16>,
@@ -264,10 +301,16 @@ impl Command {
             Command::Connections { page: Paging { limit, after, all }, server } => {
                 return Ok(Ask { server, request: operation::Connections { limit, after }.into(), all });
             }
+            Command::History { channel, since, limit, reverse, after, all, server } => {
+                let after = after.map(Cursor);
+                let request = operation::History { channel, since, limit, reverse, after }.into();
+                return Ok(Ask { server, request, all });
+            }
+            Command::Members { channel, server } => (operation::Members { channel }.into(), server),
             Command::Channel { channel, server } => (operation::Channel { channel }.into(), server),
             Command::Connection { socket_id, server } => (operation::Connection { socket_id }.into(), server),
-            Command::Disconnect { socket_id, code, reason, server } => {
-                (operation::Disconnect { socket_id: Some(socket_id), user: None, code, reason }.into(), server)
+            Command::Disconnect { socket_id, user, code, reason, server } => {
+                (operation::Disconnect { socket_id, user, code, reason }.into(), server)
             }
             Command::Unsubscribe { socket_id, channel, server } => {
                 (operation::Unsubscribe { socket_id, channel }.into(), server)
@@ -386,6 +429,11 @@ pub struct Paging {
     all: bool,
 }
 
+fn messages(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number <= MESSAGES_MAX);
+    number.ok_or_else(|| format!("must be a whole number from 0 to {MESSAGES_MAX}"))
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
@@ -459,34 +507,63 @@ impl From<By> for corecast::api::By {
 
 #[derive(Args)]
 pub struct Publish {
-    /// Channel to publish to
+    /// Channel to publish to; not with --user
     #[arg(required_unless_present = "stdin")]
     channel: Option<Box<str>>,
     /// Name of the event; names that start with socket: are the server's own
-    #[arg(required_unless_present = "stdin")]
+    #[arg(required_unless_present_any = ["stdin", "user"], allow_negative_numbers = true)]
     event: Option<Box<str>>,
     /// Payload: any JSON value, delivered byte for byte; without it the event has none
-    #[arg(value_parser = client::data, allow_negative_numbers = true)]
+    #[arg(value_parser = data, allow_hyphen_values = true, conflicts_with = "user")]
     data: Option<Box<str>>,
     /// Another channel to publish to (repeatable)
-    #[arg(long, value_name = "CHANNEL")]
+    #[arg(long, value_name = "CHANNEL", conflicts_with = "user")]
     also: Vec<Box<str>>,
+    /// User to publish to instead of a channel, by id (repeatable)
+    #[arg(long, value_name = "ID")]
+    user: Vec<Box<str>>,
     /// Connection that gets no copy, usually the one that caused the event
     #[arg(long, value_name = "SOCKET_ID")]
     exclude: Option<Box<str>>,
+    /// Name of the message: a repetition within 5 minutes publishes nothing
+    #[arg(long, value_name = "NAME")]
+    dedupe: Option<Box<str>>,
+    /// Name of the value that the message updates
+    #[arg(long, value_name = "NAME")]
+    key: Option<Box<str>>,
     /// Publish every line of standard input
-    #[arg(long, conflicts_with_all = ["channel", "event", "data", "also", "exclude"])]
+    #[arg(long, conflicts_with_all = ["channel", "event", "data", "also", "user", "exclude", "dedupe", "key"])]
     stdin: bool,
     #[command(flatten)]
     pub server: Server,
 }
 
 impl Publish {
-    /// `None`: the messages come from standard input.
-    pub fn message(self) -> Option<Draft> {
-        let (channel, event) = self.channel.zip(self.event)?;
-        let channels = [channel].into_iter().chain(self.also).collect();
-        Some(Draft { channels, event, data: self.data, exclude: self.exclude, ..Draft::default() })
+    /// `None`: the messages come from standard input. The error is one of usage.
+    pub fn message(self) -> Result<Option<Draft>, clap::Error> {
+        let Publish {
+            channel: Some(first), event: second, data: third, also, user: users, exclude, dedupe, key, ..
+        } = self
+        else {
+            return Ok(None);
+        };
+        let draft = Draft { users, exclude, dedupe, key, ..Draft::default() };
+        if draft.users.is_empty() {
+            let channels = [first].into_iter().chain(also).collect();
+            return Ok(Some(Draft { channels, event: second.unwrap_or_default(), data: third, ..draft }));
+        }
+        // No channel is named, so the event comes first, and its data second.
+        let data = second.map(|text| data(&text)).transpose();
+        let data = data.map_err(|why| Cli::command().error(ErrorKind::ValueValidation, format!("DATA: {why}")))?;
+        Ok(Some(Draft { event: first, data, ..draft }))
+    }
+}
+
+/// The argument accepts values that begin with a minus, because a number may. Unknown options arrive here too.
+fn data(text: &str) -> Result<Box<str>, String> {
+    match client::data(text) {
+        Err(_) if text.starts_with('-') => Err("there is no such option; `corecast publish --help` lists them".into()),
+        data => data,
     }
 }
 
@@ -664,6 +741,21 @@ Examples:
   corecast serve --listen 0.0.0.0:9000 --key-file /etc/corecast/keys
   corecast serve --config corecast.toml --check-config";
 
+const HISTORY_AFTER: &str = "\
+Only channels whose rule has `history` keep messages. The last line is the channel's position: a later call with it as \
+--since prints what has been published in between.
+
+Examples:
+  corecast history prices:eur
+  corecast history prices:eur --since 9f3c2d01ab45ef67:1005
+  corecast history prices:eur --limit 1 --reverse
+  corecast history prices:eur --all --json";
+
+const PUBLISH_USAGE: &str = "\
+corecast publish [OPTIONS] CHANNEL EVENT [DATA]
+       corecast publish [OPTIONS] --user ID EVENT [DATA]
+       corecast publish [OPTIONS] --stdin";
+
 const PUBLISH_AFTER: &str = "\
 With --stdin every line is one message. They are sent without waiting for replies, and a summary follows:
   {\"channel\": \"user:13\", \"event\": \"order.paid\", \"data\": {\"id\": 42}}
@@ -672,6 +764,8 @@ With --stdin every line is one message. They are sent without waiting for replie
 Examples:
   corecast publish user:13 order.paid '{\"id\": 42}'
   corecast publish news headline '\"a text needs its quotes\"' --also news:today
+  corecast publish prices:eur tick 1.07 --key EURUSD --dedupe tick-1006
+  corecast publish --user 12 order.paid '{\"id\": 42}'
   generate | corecast publish --stdin";
 
 const SIGN_AFTER: &str = "\
@@ -697,10 +791,14 @@ mod tests {
     }
 
     fn message(line: &str) -> Option<Draft> {
+        publish(line).message().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn publish(line: &str) -> Publish {
         let Some(Command::Publish(publish)) = parse(line).unwrap_or_else(|error| panic!("{error}")).command else {
             panic!("{line} is not a publish");
         };
-        publish.message()
+        publish
     }
 
     #[test]
@@ -745,8 +843,68 @@ mod tests {
         let expected = Draft { channels: vec!["a".into()], event: "e".into(), ..Draft::default() };
         assert_eq!(message("corecast publish a e"), Some(expected));
         assert_eq!(message("corecast publish --stdin"), None);
-        for refused in ["", " a", " a e hello", " --stdin a e", " --stdin --exclude 1.2"] {
+        for refused in ["", " a", " a e hello", " --stdin a e", " --stdin --exclude 1.2", " --stdin --key k"] {
             assert!(parse(&format!("corecast publish{refused}")).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_publish_to_users_names_no_channel() {
+        let users = || vec!["12".into(), "é".into()];
+        let expected = Draft { users: users(), event: "e".into(), ..Draft::default() };
+        assert_eq!(message("corecast publish --user 12 --user é e"), Some(expected));
+        let (data, dedupe, key) = (Some("-1E9".into()), Some("d".into()), Some("k".into()));
+        let expected = Draft { users: users(), event: "e".into(), data, dedupe, key, ..Draft::default() };
+        let line = "corecast publish e -1E9 --user 12 --user é --dedupe d --key k";
+        assert_eq!(message(line), Some(expected));
+        for refused in ["--user 12", "--user 12 c e 1", "--user 12 e --also c", "--user 12 --stdin"] {
+            assert!(parse(&format!("corecast publish {refused}")).is_err(), "{refused}");
+        }
+        let Err(error) = publish("corecast publish --user 12 e hello").message() else { panic!("not JSON") };
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(r#"'"hello"'"#), "{error}");
+    }
+
+    #[test]
+    fn data_may_begin_with_a_minus() {
+        for data in ["-1", "-1.5", "-1E-9", "-0e+7"] {
+            let found = message(&format!("corecast publish c e {data} --also b")).and_then(|message| message.data);
+            assert_eq!(found.as_deref(), Some(data));
+        }
+        for refused in ["--exlude 1.2", "-x", "--json=1"] {
+            assert!(parse(&format!("corecast publish c e {refused}")).is_err(), "{refused}");
+        }
+        let told = parse("corecast publish c e --exlude").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(told.contains("there is no such option"), "{told}");
+    }
+
+    #[test]
+    fn a_history_is_read_from_a_position() {
+        let history = |line: &str| parse(format!("corecast history {line}").trim_end()).ok()?.command?.ask().ok();
+        let asked = history("c --since 0f:7 --limit 0 --reverse --after 0f:9 --all").expect("a request");
+        let since = |text: &str| text.parse::<Since>().ok();
+        let expected = operation::History {
+            channel: "c".into(),
+            since: since("0f:7"),
+            limit: Some(0),
+            reverse: true,
+            after: since("0f:9").map(Cursor),
+        };
+        assert_eq!((asked.request, asked.all), (expected.into(), true));
+        let expected = operation::History { channel: "c".into(), ..operation::History::default() };
+        assert_eq!(history("c").map(|asked| asked.request), Some(expected.into()));
+        for refused in ["", "c --since 7", "c --since 0f:-1", "c --since 0f:9007199254740992", "c --limit 1001"] {
+            assert!(history(refused).is_none(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_disconnect_names_a_connection_or_a_user() {
+        let disconnect = |line: &str| parse(format!("corecast disconnect {line}").trim_end()).ok()?.command?.ask().ok();
+        let expected = operation::Disconnect { user: Some("12".into()), ..operation::Disconnect::default() };
+        assert_eq!(disconnect("--user 12").map(|asked| asked.request), Some(expected.into()));
+        for refused in ["", "1.2 --user 12"] {
+            assert!(disconnect(refused).is_none(), "{refused}");
         }
     }
 

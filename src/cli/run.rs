@@ -48,9 +48,10 @@ fn ask(Ask { server, request, all }: &Ask) -> anyhow::Result<ExitCode> {
 fn publish(publish: Publish) -> anyhow::Result<ExitCode> {
     let path = gather(&publish.server.flags())?.admin_socket()?;
     let is_json = publish.server.json;
+    let message = publish.message().unwrap_or_else(|error| error.exit());
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut client = Client::connect(&path)?;
-    let Some(message) = publish.message() else {
+    let Some(message) = message else {
         let summary = client.publish_lines(io::stdin(), is_json, &mut out)?;
         eprintln!("{summary}");
         return Ok(ExitCode::from(u8::from(summary.refused.count > 0)));

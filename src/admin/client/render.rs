@@ -18,6 +18,9 @@ pub struct Renderer {
 enum Shape {
     Published,
     Channel,
+    History(Table),
+    Members(Table),
+    Disconnected,
     Connection,
     List { rows: &'static str, columns: &'static [Column], table: Table },
     Done(&'static str),
@@ -36,7 +39,9 @@ impl Renderer {
             "publish" => Shape::Published,
             "channel" => Shape::Channel,
             "connection" => Shape::Connection,
-            "disconnect" => Shape::Done("disconnected"),
+            "history" => Shape::History(Table::new(&[("OFFSET", Right), ("EVENT", Left), ("DATA", Left)])),
+            "members" => Shape::Members(Table::new(&[("USER_ID", Left), ("CONNECTIONS", Right), ("USER_INFO", Left)])),
+            "disconnect" => Shape::Disconnected,
             "unsubscribe" => Shape::Done("unsubscribed"),
             "busiest" => Shape::Busiest,
             "stats" => Shape::Stats,
@@ -55,7 +60,24 @@ impl Renderer {
     /// Prints one reply; `last`: no other reply follows.
     pub fn reply(&mut self, reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
         match &mut self.shape {
-            Shape::Published => writeln!(out, "published to {}", subscribers(reply)),
+            Shape::Published => published(reply, out),
+            Shape::History(table) => {
+                let cells = |entry: &Value| ["offset", "event", "data"].map(|member| cell(&entry[member])).to_vec();
+                table.print(entries(reply, "messages").map(cells).collect(), last, "no messages", out)?;
+                if last {
+                    history(reply, out)?;
+                }
+                more(reply, last, out)
+            }
+            Shape::Members(table) => {
+                let cells =
+                    |entry: &Value| ["user_id", "connections", "user_info"].map(|member| cell(&entry[member])).to_vec();
+                table.print(entries(reply, "members").map(cells).collect(), last, "no members", out)
+            }
+            Shape::Disconnected => match &reply["connections"] {
+                Value::Null => writeln!(out, "disconnected"),
+                connections => writeln!(out, "disconnected {}", counted(connections, "connection")),
+            },
             Shape::Channel => writeln!(out, "{}: {}{}", cell(&reply["channel"]), subscribers(reply), kept(reply)),
             Shape::Connection => describe(reply, out),
             Shape::List { rows, columns, table } => {
@@ -96,6 +118,34 @@ fn rule(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     Table::new(&[("KEY", Left), ("VALUE", Left), ("FROM", Left)]).print(rows.collect(), true, "no keys", out)
 }
 
+/// The count of subscribers, and the message's place in the history of each channel.
+fn published(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let place = |of: &Value| match (position(of), of["duplicate"] == true) {
+        (position, false) => position,
+        (position, true) => Some(format!("{} (published before)", position.unwrap_or("no history".into()))),
+    };
+    let places = match reply["positions"].as_array() {
+        Some(positions) => positions.iter().map(|of| place(of).unwrap_or("no history".into())).collect(),
+        None => place(reply).into_iter().collect::<Vec<_>>(),
+    };
+    let label = if places.is_empty() { "" } else { "; position: " };
+    writeln!(out, "published to {}{label}{}", subscribers(reply), places.join(", "))
+}
+
+/// The position of a channel with history, and whether messages are missing.
+fn history(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let Some(position) = position(reply) else { return writeln!(out, "the channel has no history") };
+    if reply["complete"] == false {
+        writeln!(out, "incomplete: older messages are no longer kept")?;
+    }
+    writeln!(out, "position {position}")
+}
+
+fn position(of: &Value) -> Option<String> {
+    let [epoch, offset] = ["epoch", "offset"].map(|member| cell(&of[member]));
+    (!offset.is_empty()).then(|| format!("{epoch}:{offset}"))
+}
+
 /// A line per option that differs.
 fn reloaded(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     let changed = |change: &Value| {
@@ -116,26 +166,25 @@ fn reloaded(reply: &Value, out: &mut impl Write) -> io::Result<()> {
 
 /// The number of connections that will be closed, and how fast.
 fn leaving(reply: &Value, out: &mut impl Write) -> io::Result<()> {
-    let connections = match reply["connections"].as_u64() {
-        Some(1) => "1 connection".into(),
-        _ => format!("{} connections", cell(&reply["connections"])),
-    };
+    let connections = counted(&reply["connections"], "connection");
     let seconds = reply["over_ms"].as_u64().map(|ms| (ms as f64 / 1000.0).to_string()).unwrap_or_default();
     writeln!(out, "closing {connections} over {seconds} s")
 }
 
 fn subscribers(reply: &Value) -> String {
-    match reply["subscribers"].as_u64() {
-        Some(1) => "1 subscriber".into(),
-        _ => format!("{} subscribers", cell(&reply["subscribers"])),
-    }
+    counted(&reply["subscribers"], "subscriber")
+}
+
+fn counted(count: &Value, what: &str) -> String {
+    let plural = if count.as_u64() == Some(1) { "" } else { "s" };
+    format!("{} {what}{plural}", cell(count))
 }
 
 /// What a channel with a history keeps.
 fn kept(reply: &Value) -> String {
     match (reply["history"]["messages"].as_u64(), reply["history"]["bytes"].as_u64()) {
         (Some(messages), Some(size)) => {
-            format!(", {messages} message{} kept ({})", if messages == 1 { "" } else { "s" }, bytes(size))
+            format!(", {} kept ({})", counted(&messages.into(), "message"), bytes(size))
         }
         _ => String::new(),
     }
@@ -319,6 +368,52 @@ mod tests {
         check("channel", r#"{"channel":"a","subscribers":0}"#, "a: 0 subscribers\n");
         let kept = r#"{"channel":"a","subscribers":1,"history":{"messages":7,"bytes":4198}}"#;
         check("channel", kept, "a: 1 subscriber, 7 messages kept (4.1 KiB)\n");
+    }
+
+    #[test]
+    fn a_publish_is_placed_in_each_history() {
+        check("publish", r#"{"subscribers":1}"#, "published to 1 subscriber\n");
+        check(
+            "publish",
+            r#"{"subscribers":2,"epoch":"0f","offset":7}"#,
+            "published to 2 subscribers; position: 0f:7\n",
+        );
+        let duplicate = r#"{"subscribers":2,"epoch":"0f","offset":7,"duplicate":true}"#;
+        check("publish", duplicate, "published to 2 subscribers; position: 0f:7 (published before)\n");
+        let duplicate = r#"{"subscribers":2,"duplicate":true}"#;
+        check("publish", duplicate, "published to 2 subscribers; position: no history (published before)\n");
+        let list = r#"{"subscribers":2,"positions":[{"epoch":"0f","offset":7},null,{"duplicate":true}]}"#;
+        let expected = "published to 2 subscribers; position: 0f:7, no history, no history (published before)\n";
+        check("publish", list, expected);
+    }
+
+    #[test]
+    fn a_history_ends_with_the_position() {
+        let history = r#"{"epoch":"0f","offset":9,"complete":false,"messages":[{"offset":9,"event":"e","data":"{}"}]}"#;
+        let expected =
+            "OFFSET  EVENT  DATA\n     9  e      {}\nincomplete: older messages are no longer kept\nposition 0f:9\n";
+        check("history", history, expected);
+        let empty = r#"{"epoch":"0f","offset":9,"complete":true,"messages":[]}"#;
+        check("history", empty, "no messages\nposition 0f:9\n");
+        check("history", r#"{"complete":true,"messages":[]}"#, "no messages\nthe channel has no history\n");
+    }
+
+    #[test]
+    fn members_are_a_table() {
+        let reply = r#"{"count":2,"members":[{"user_id":"11","user_info":"{\"a\":1}","connections":2},{"user_id":"12","connections":1}]}"#;
+        check(
+            "members",
+            reply,
+            "USER_ID  CONNECTIONS  USER_INFO\n11                 2  {\"a\":1}\n12                 1\n",
+        );
+        check("members", r#"{"count":0,"members":[]}"#, "no members\n");
+    }
+
+    #[test]
+    fn connections_of_a_user_are_counted() {
+        check("disconnect", "{}", "disconnected\n");
+        check("disconnect", r#"{"connections":1}"#, "disconnected 1 connection\n");
+        check("disconnect", r#"{"connections":0}"#, "disconnected 0 connections\n");
     }
 
     #[test]
