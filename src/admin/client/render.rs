@@ -63,7 +63,7 @@ impl Renderer {
             Shape::Published => published(reply, out),
             Shape::History(table) => {
                 let cells = |entry: &Value| ["offset", "event", "data"].map(|member| cell(&entry[member])).to_vec();
-                table.print(entries(reply, "messages").map(cells).collect(), last, "no messages", out)?;
+                table.print(entries(reply, "messages").map(cells).collect(), false, "", out)?;
                 if last {
                     history(reply, out)?;
                 }
@@ -394,8 +394,8 @@ mod tests {
             "OFFSET  EVENT  DATA\n     9  e      {}\nincomplete: older messages are no longer kept\nposition 0f:9\n";
         check("history", history, expected);
         let empty = r#"{"epoch":"0f","offset":9,"complete":true,"messages":[]}"#;
-        check("history", empty, "no messages\nposition 0f:9\n");
-        check("history", r#"{"complete":true,"messages":[]}"#, "no messages\nthe channel has no history\n");
+        check("history", empty, "position 0f:9\n");
+        check("history", r#"{"complete":true,"messages":[]}"#, "the channel has no history\n");
     }
 
     #[test]
