@@ -119,6 +119,14 @@ impl Server {
         })
     }
 
+    /// CPU time of the process, in hundredths of a second.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("/proc of the server");
+        // Behind the name in parentheses: the state, ten numbers, then the time in user and in system mode (proc(5)).
+        let (_, numbers) = stat.rsplit_once(") ").expect("a name");
+        numbers.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Resident memory of the process.
     pub fn memory_bytes(&self) -> u64 {
         self.status("VmRSS:") * 1024

@@ -1,15 +1,14 @@
 //! Start and stop of the server, and what prevents either.
 
 use crate::harness::{
-    Admin, Client, LONG, RawClient, Server, Stderr, TempDir, corecast, eventually, for_shards, output, shortened,
-    subscribe, subscribed, text_frame,
+    Admin, Client, LONG, RawClient, Server, Stderr, TempDir, assert_error, corecast, eventually, for_shards, output,
+    shortened, subscribe, subscribed, text_frame,
 };
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::fs::Permissions;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -390,6 +389,7 @@ fn a_log_that_is_not_read_delays_no_shard() {
         corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--log", "debug", "--shards", "2"]);
     let mut child = command
         .args(["--admin-socket".as_ref(), path.as_os_str()])
+        .args(["--max-subscribes-per-second", "0"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -404,15 +404,15 @@ fn a_log_that_is_not_read_delays_no_shard() {
     };
     let mut admin = Admin::connect_to(&path);
     // Each of these is a line at level debug; the pipe holds 64 KiB, and the queue has a limit, too.
+    let mut client = Client::connect_to(address.parse().expect("an address"));
+    let unsigned = r#"{"event":"socket:subscribe","data":{"channel":"private-a","auth":"none:0"}}"#;
     let mut dropped = 0;
     let enough = Instant::now() + Duration::from_secs(60);
     while dropped == 0 {
         assert!(Instant::now() < enough, "no line was dropped");
-        for _ in 0..500 {
-            let mut client = TcpStream::connect(&address).expect("the server listens");
-            client.write_all(b"GET /\r\n\r\n").expect("the server reads");
-            client.read_to_end(&mut Vec::new()).expect("it answers and closes");
-        }
+        (0..500).for_each(|_| client.send(unsigned));
+        (0..500)
+            .for_each(|_| assert_error(&client.text(), "socket:subscribe.error", Some("private-a"), "auth_invalid"));
         let stats = admin.ok(json!({"id": 1, "command": "stats"}));
         dropped = stats["stats"]["log_lines_dropped"].as_u64().expect("a number");
     }

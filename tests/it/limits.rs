@@ -2,7 +2,8 @@
 
 use crate::harness::opcode::{BINARY, CLOSE, PING, TEXT};
 use crate::harness::{
-    Admin, Client, LONG, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, frame, text_frame,
+    Admin, Client, LONG, RawClient, Server, UPGRADE_REQUEST, assert_error, eventually, for_shards, frame, subscribe,
+    subscribed, text_frame,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use tungstenite::protocol::Message;
 for_shards!(
     a_subscriber_that_does_not_read_is_closed_and_counted,
     outboxes_together_are_limited,
+    requests_wait_while_their_replies_are_not_read,
     an_unfinished_handshake_is_closed,
     max_connections,
     a_place_is_free_before_the_close_frame_is_written,
@@ -150,6 +152,81 @@ fn outboxes_together_are_limited(shards: usize) {
             assert_eq!((opcode, payload.starts_with(b"{\"event\":\"e\"")), (TEXT, true));
         }
     }
+}
+
+/// The server stops reading a client whose replies wait, instead of storing them until the client counts as slow.
+fn requests_wait_while_their_replies_are_not_read(shards: usize) {
+    // Their replies do not fit into the send buffer, at most 4 MiB, and a receive buffer that is not read.
+    const REQUESTS: usize = 50_000;
+    let server = Server::options(shards).heart(3600, 3600).start();
+    let mut admin = Admin::connect(&server);
+    let (mut reader, mut writer) = RawClient::connect(&server).split();
+    let writing = thread::spawn(move || writer.write_anyway(&text_frame("{}").repeat(REQUESTS)));
+    // Each reply to `stats` is a turn in which the server could have read requests.
+    let mut unchanged = (0, 0);
+    while unchanged.1 < 50 {
+        let stats = stats(&mut admin);
+        assert_eq!(slow_consumers(&stats), 0.0);
+        let read = stats["messages_in"].as_u64().expect("a number");
+        unchanged = (read, if read > 0 && read == unchanged.0 { unchanged.1 + 1 } else { 0 });
+    }
+    let waiting = stats(&mut admin)["outbox_bytes"].as_u64().expect("a number");
+    assert!(waiting > 64 << 10 && waiting < 256 << 10, "{waiting} bytes after {} requests", unchanged.0);
+    for _ in 0..REQUESTS {
+        assert_error(&reader.text(), "socket:error", None, "malformed_message");
+    }
+    assert!(writing.join().expect("no panic"));
+}
+
+/// The turn in which the server notices 80 resets does not remove all of their subscriptions: other clients would wait.
+#[test]
+fn connections_that_are_reset_together_leave_over_several_turns() {
+    const SUBSCRIPTIONS: usize = 80 * 128;
+    let server = Server::options(1).heart(3600, 3600).start();
+    let mut admin = Admin::connect(&server);
+    let mut clients: Vec<RawClient> = (0..80).map(|_| RawClient::connect(&server)).collect();
+    let requests: Vec<u8> = (0..128).flat_map(|n| text_frame(&subscribe(&format!("c{n}")))).collect();
+    clients.iter_mut().for_each(|client| client.write(&requests));
+    eventually("everything is subscribed", || stats(&mut admin)["subscriptions"] == SUBSCRIPTIONS);
+    // Connections of the last second wait for each other.
+    eventually("they are two seconds old", || {
+        let listed = admin.ok(json!({"id": 1, "command": "connections"}));
+        let connections = listed["connections"].as_array().expect("a list").clone();
+        connections.len() == 80 && connections.iter().all(|connection| connection["age_s"].as_u64() >= Some(2))
+    });
+    // One poll reports all resets, and the request.
+    server.signal(Signal::STOP);
+    eventually("all threads are stopped", || server.is_stopped());
+    clients.into_iter().for_each(RawClient::reset);
+    admin.write("{\"id\":1,\"command\":\"stats\"}\n");
+    server.signal(Signal::CONT);
+    let answer: Value = serde_json::from_str(&admin.line()).expect("JSON");
+    let left = answer["stats"]["subscriptions"].as_u64().expect("a number");
+    assert!(left > 0, "no subscription is left after one turn");
+    eventually("all subscriptions are removed", || stats(&mut admin)["subscriptions"] == 0);
+}
+
+/// A subscription costs the same however many the connection has. Measured in CPU time, which does not pass in a stall.
+#[test]
+fn the_cost_of_a_subscription_does_not_grow() {
+    const PART: usize = 6_000;
+    let server = Server::options(1)
+        .heart(3600, 3600)
+        .arg("--max-subscriptions", 1_000_000)
+        .arg("--max-subscribes-per-second", 0)
+        .start();
+    let mut client = RawClient::connect(&server);
+    let mut subscribe_part = |part: usize| {
+        let before = server.cpu_ticks();
+        for start in (part * PART..(part + 1) * PART).step_by(200) {
+            let names: Vec<String> = (start..start + 200).map(|n| format!("c{n}")).collect();
+            client.write(&names.iter().flat_map(|name| text_frame(&subscribe(name))).collect::<Vec<u8>>());
+            names.iter().for_each(|name| client.expect(&subscribed(name)));
+        }
+        server.cpu_ticks() - before
+    };
+    let ticks: Vec<u64> = (0..8).map(&mut subscribe_part).collect();
+    assert!(ticks[7] < 3 * ticks[0] + 5, "{ticks:?} hundredths of a second for {PART} subscriptions each");
 }
 
 fn an_unfinished_handshake_is_closed(shards: usize) {
