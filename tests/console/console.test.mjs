@@ -37,6 +37,8 @@ async function open(to, { view = "", address, ...options } = {}) {
 }
 
 const live = (page) => page.waitForSelector("#status[data-state=live]");
+/** The link that was opened last in a tab has done its work. */
+const entered = (page) => page.waitForFunction(() => location.hash === "" && document.querySelector("#status")?.dataset.state === "live");
 
 test("it loads in light and dark without errors, and switches", async () => {
   for (const colorScheme of ["light", "dark"]) {
@@ -118,8 +120,9 @@ test("the details of a channel say which rule holds, and what it adds", async ()
   writeFileSync(file, '[[channel]]\nmatch = "prices:*"\nhistory = 7\non-subscribe = "last"\n');
   const ruled = await serve("ruled", "--shards", "2", "--config", file);
   const subscriber = await subscribe(ruled, "prices:eur", "plain");
-  for (let n = 0; n < 9; n += 1) assert.ok((await ask(ruled, "publish", "prices:eur", "tick", String(n))).ok);
-  const { epoch, offset } = await ask(ruled, "history", "prices:eur");
+  let placed;
+  for (let n = 0; n < 9; n += 1) placed = await ask(ruled, "publish", "prices:eur", "tick", String(n));
+  const { epoch, offset } = placed;
   const { page, errors, close } = await open(ruled, { view: "#channels" });
   const facts = async (channel) => {
     await page.getByRole("button", { name: `Details of ${channel}` }).click();
@@ -238,7 +241,7 @@ test("a link opens the console once, and its token leaves no trace", async () =>
   await live(page);
   // The link again, in this tab: the session goes on.
   await page.goto(address);
-  await live(page);
+  await entered(page);
   assert.equal(page.url(), server.console);
   assert.deepEqual(errors.filter((text) => !/401/.test(text)), []);
 
@@ -262,7 +265,7 @@ test("without a token the page asks for a link, and sends nothing", async () => 
   assert.ok(await page.isVisible("#login"));
   // A link that is opened in the same tab.
   await page.goto(await link(server));
-  await live(page);
+  await entered(page);
   assert.ok(!(await page.isVisible("#login")));
   assert.deepEqual(errors, []);
   await close();
@@ -294,7 +297,8 @@ test("a read-only link shows everything and offers no action", async () => {
   assert.deepEqual(errors.filter((text) => !/403/.test(text)), []);
   // With another link the same tab may act.
   await page.goto(await link(server));
-  await page.waitForSelector("#rights", { state: "hidden" });
+  await entered(page);
+  assert.ok(!(await page.isVisible("#rights")));
   await page.goto(`${server.console}#debug`);
   await page.waitForSelector("#debug-publish");
   subscriber.kill();
