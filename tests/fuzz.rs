@@ -34,6 +34,11 @@ fn values() {
 }
 
 #[test]
+fn user() {
+    run("user", targets::user::check);
+}
+
+#[test]
 fn admin_line() {
     run("admin_line", targets::admin_line::check);
 }

@@ -7,4 +7,5 @@ pub mod frame;
 pub mod json;
 pub mod proxy_header;
 pub mod upgrade;
+pub mod user;
 pub mod values;
