@@ -167,17 +167,18 @@ pub fn error(out: &mut Vec<u8>, code: ErrorCode) {
 }
 
 /// A business message.
+#[inline]
 pub fn message(out: &mut Vec<u8>, envelope: &Envelope<'_>) {
-    encode_header(out, Opcode::Text, envelope.payload_len());
-    extend(out, &envelope.parts());
-    if !envelope.is_plain() {
-        envelope.end_into(out);
+    if envelope.is_plain() {
+        return text(out, envelope.parts("}"));
     }
+    envelope.with_end_into(out);
 }
 
 /// Number of bytes that [`message`] appends.
+#[inline]
 pub fn message_len(envelope: &Envelope<'_>) -> usize {
-    let payload_len = envelope.payload_len();
+    let payload_len = if envelope.is_plain() { len(&envelope.parts("}")) } else { envelope.len_with_end() };
     // RFC 6455 §5.2: the length takes 7, 16 or 64 bits.
     let header_len = match payload_len {
         ..=125 => 2,
@@ -188,24 +189,22 @@ pub fn message_len(envelope: &Envelope<'_>) -> usize {
 }
 
 impl<'a> Envelope<'a> {
-    fn payload_len(&self) -> usize {
-        len(&self.parts()) + if self.is_plain() { 0 } else { self.end_len() }
-    }
-
-    /// Whether [`Envelope::parts`] are the whole message.
+    /// Whether nothing follows `data`.
     fn is_plain(&self) -> bool {
         self.offset.is_none() && self.user_id.is_none()
     }
 
-    fn parts(&self) -> [&'a str; 7] {
+    /// The payload, with `end` behind `data`.
+    fn parts(&self, end: &'a str) -> [&'a str; 7] {
         let (before, channel) = self.channel.map_or(("", ""), |channel| (r#"","channel":""#, channel));
         let (middle, data) = self.data.map_or((r#"""#, ""), |data| (r#"","data":"#, data));
-        [r#"{"event":""#, self.event, before, channel, middle, data, if self.is_plain() { "}" } else { "" }]
+        [r#"{"event":""#, self.event, before, channel, middle, data, end]
     }
 
-    /// Appends what follows `data` where a message is not plain.
-    #[cold]
-    fn end_into(&self, out: &mut Vec<u8>) {
+    /// Appends a message that is not plain.
+    fn with_end_into(&self, out: &mut Vec<u8>) {
+        encode_header(out, Opcode::Text, self.len_with_end());
+        extend(out, &self.parts(""));
         if let Some(offset) = self.offset {
             let _ = write!(out, "{OFFSET}{offset}");
         }
@@ -215,11 +214,11 @@ impl<'a> Envelope<'a> {
         out.push(b'}');
     }
 
-    /// Number of bytes that [`Envelope::end_into`] appends.
-    #[cold]
-    fn end_len(&self) -> usize {
+    /// Length of the payload of a message that is not plain.
+    fn len_with_end(&self) -> usize {
         let offset_len = self.offset.map_or(0, |offset| OFFSET.len() + offset.ilog10() as usize + 1);
-        offset_len + self.user_id.map_or(0, |user_id| USER_ID.len() + user_id.len() + 1) + 1
+        let user_id_len = self.user_id.map_or(0, |user_id| USER_ID.len() + user_id.len() + 1);
+        len(&self.parts("}")) + offset_len + user_id_len
     }
 }
 
