@@ -1,9 +1,13 @@
-/** For the application's backend, in Node: signs subscriptions to private channels, and publishes over the admin socket. */
+/** For the application's backend, in Node: signs subscriptions and users, and publishes over the admin socket. */
 import { createHmac } from "node:crypto";
 import { connect, type Socket } from "node:net";
+import type { Signature, UserSignature } from "./auth.js";
+import type { Position } from "./channel.js";
 import { CorecastError } from "./errors.js";
 import { type BackOff, backOff } from "./retry.js";
 
+export type { Signature, UserSignature } from "./auth.js";
+export type { Position } from "./channel.js";
 export { CorecastError } from "./errors.js";
 
 export interface BackendOptions {
@@ -24,18 +28,61 @@ export interface BackendOptions {
   backOff?: Partial<BackOff>;
 }
 
-/** What a signing endpoint answers, as JSON. */
-export interface Signature {
-  auth: string;
-  channel_data?: string;
-}
-
 export interface PublishOptions {
   /** The socket_id of a connection that does not receive the message: usually that of the client that caused it. */
   exclude?: string;
+  /**
+   * Up to 64 bytes. The server publishes the first request with this text to a channel, and for 5 minutes no other: so a publish
+   * that failed with `timeout` or `connection_lost` can be repeated.
+   */
+  dedupe?: string;
+  /** Up to 64 bytes: what the message updates, for channels whose slow readers get only the newest message of each key. */
+  key?: string;
 }
 
-/** The backend's side of a corecast server: `sign`, `authorize`, `publish`, `request`. */
+/** A user of a presence channel. */
+export interface PresenceMember {
+  /** 1 to 128 bytes. A number counts as the string of its digits. */
+  user_id: string | number;
+  /** Shown to the other members: any JSON of at most 1 KiB, or what the server is configured for. */
+  user_info?: unknown;
+}
+
+/** The user that a connection is signed in as. `id` has 1 to 128 bytes. */
+export interface User {
+  id: string;
+  [more: string]: unknown;
+}
+
+export interface HistoryOptions {
+  /** Only messages after this position. */
+  since?: Position;
+  /** At most 1 000, which is the default; 0: only the channel's position. */
+  limit?: number;
+  /** Newest first. */
+  reverse?: boolean;
+  /** The `next` of the previous page. */
+  after?: string;
+}
+
+/** What a channel keeps. */
+export interface History {
+  /** With `offset`, the position of the channel: that of its newest message. Absent if the channel keeps no history. */
+  epoch?: string;
+  offset?: number;
+  /** Whether nothing is missing of what was asked for. */
+  complete: boolean;
+  messages: { offset: number; event: string; data?: any }[];
+  /** Absent on the last page. */
+  next?: string;
+}
+
+export interface Members {
+  count: number;
+  members: { user_id: string; user_info?: any; connections: number }[];
+}
+
+/** The backend's side of a corecast server. */
 export class CorecastBackend {
   #options: BackendOptions;
   #socket: Socket | undefined;
@@ -55,27 +102,49 @@ export class CorecastBackend {
     this.#options = options;
   }
 
-  /** Signs the subscription of one connection to one private channel. Throws a `CorecastError` if an argument is not valid. */
+  /**
+   * Signs the subscription of one connection to one private or presence channel. A presence channel without `channelData` is for
+   * a connection that has signed in. Throws a `CorecastError` if an argument is not valid.
+   */
   sign(socketId: string, channel: string, channelData?: string): Signature {
+    return sign(...this.#key(), socketId, channel, channelData);
+  }
+
+  /** Signs the subscription of one connection to one presence channel, for this member. Throws as `sign` does. */
+  signPresence(socketId: string, channel: string, member: PresenceMember): Signature {
+    const { user_id, user_info } = member ?? {};
+    if (!`${channel}`.startsWith("presence-")) throw new CorecastError("invalid_channel", "not the name of a presence channel");
+    if (!Number.isFinite(user_id)) checkId(user_id, "user_id");
+    return this.sign(socketId, channel, JSON.stringify({ user_id, user_info }));
+  }
+
+  /** Signs one connection in as this user: the answer to a form with a `socket_id` alone. Throws as `sign` does. */
+  signUser(socketId: string, user: User): UserSignature {
+    checkSocketId(socketId);
+    checkId(user?.id, "id");
+    const [id, secret] = this.#key();
+    const user_data = JSON.stringify(user);
+    return { auth: hmac(id, secret, `${socketId}::user::${user_data}`), user_data };
+  }
+
+  #key(): [id: string, secret: string] {
     const [, id, secret] = /^([^:]+):(.+)$/.exec(this.#options.key ?? "") ?? [];
     if (!id || !secret) throw new CorecastError("no_key", "signing needs the option key: ID:SECRET");
-    return sign(id, secret, socketId, channel, channelData);
+    return [id, secret];
   }
 
   /**
    * Answers a request to a signing endpoint. `form` is what the client POSTed, for one channel or for several. `may` decides for
-   * each channel: `true` signs, a string signs with it as channel_data, anything else refuses. Send `status` and `body` (JSON) to
-   * the client.
+   * each channel: `true` signs, a member signs a presence channel for it, a string signs with it as channel_data, anything else
+   * refuses. Send `status` and `body` (JSON) to the client.
    */
-  async authorize(
-    form: Form,
-    may: (channel: string) => boolean | string | Promise<boolean | string>,
-  ): Promise<{ status: number; body: string }> {
+  async authorize(form: Form, may: (channel: string) => Decision | Promise<Decision>): Promise<{ status: number; body: string }> {
     const socketId = form.get("socket_id") ?? "";
     const one = async (channel: string): Promise<Signature | { error: string }> => {
       try {
         const decision = await may(channel);
         if (typeof decision === "string") return this.sign(socketId, channel, decision);
+        if (typeof decision === "object" && decision) return this.signPresence(socketId, channel, decision);
         return decision === true ? this.sign(socketId, channel) : { error: "forbidden" };
       } catch (error) {
         if (error instanceof CorecastError && error.code !== "no_key") return { error: error.message };
@@ -98,6 +167,29 @@ export class CorecastBackend {
     const to = typeof channel === "string" ? { channel } : { channels: channel };
     const reply = await this.request("publish", { ...to, event, data, ...options });
     return reply.subscribers as number;
+  }
+
+  /** Publishes to every connection that is signed in as this user, or as one of up to 100. Resolves with their number. */
+  async publishToUser(user: string | string[], event: string, data?: unknown, options: PublishOptions = {}): Promise<number> {
+    const to = typeof user === "string" ? { user } : { users: user };
+    const reply = await this.request("publish", { ...to, event, data, ...options });
+    return reply.subscribers as number;
+  }
+
+  /** Reads what a channel keeps, oldest first, a page at a time. */
+  async history(channel: string, { since, ...options }: HistoryOptions = {}): Promise<History> {
+    const after = since && { epoch: since.epoch, offset: since.offset };
+    return (await this.request("history", { channel, since: after, ...options })) as unknown as History;
+  }
+
+  /** The members of a presence channel, in the order of joining. */
+  async members(channel: string): Promise<Members> {
+    return (await this.request("members", { channel })) as unknown as Members;
+  }
+
+  /** Closes every connection that is signed in as this user, with a close code from 4000 to 4999. Resolves with their number. */
+  async disconnectUser(user: string, options: { code?: number; reason?: string } = {}): Promise<number> {
+    return (await this.request("disconnect", { user, ...options })).connections as number;
   }
 
   /**
@@ -214,18 +306,34 @@ export class CorecastBackend {
 
 /** Signs with a key pair. See `CorecastBackend.sign`. */
 export function sign(id: string, secret: string, socketId: string, channel: string, channelData?: string): Signature {
-  // A socket_id that contains more could make the signature of one channel valid for another one.
-  if (!SOCKET_ID.test(socketId)) throw new CorecastError("invalid_socket_id", "not a socket_id");
-  if (!PRIVATE_CHANNEL.test(channel) || channel.length > 200) {
-    throw new CorecastError("invalid_channel", "not the name of a private channel");
+  checkSocketId(socketId);
+  if (!SIGNED_CHANNEL.test(channel) || channel.length > 200) {
+    throw new CorecastError("invalid_channel", "not the name of a private or presence channel");
   }
   if (channelData !== undefined && typeof channelData !== "string") {
     throw new CorecastError("invalid_data", "channel_data must be a string");
   }
   const data = channelData === undefined ? {} : { channel_data: channelData };
   const text = [socketId, channel, ...Object.values(data)].join(":");
-  return { auth: `${id}:${createHmac("sha256", secret).update(text).digest("hex")}`, ...data };
+  return { auth: hmac(id, secret, text), ...data };
 }
+
+function hmac(id: string, secret: string, text: string): string {
+  return `${id}:${createHmac("sha256", secret).update(text).digest("hex")}`;
+}
+
+/** A socket_id that contains more could make the signature of one channel valid for another one. */
+function checkSocketId(socketId: string): void {
+  if (!SOCKET_ID.test(socketId)) throw new CorecastError("invalid_socket_id", "not a socket_id");
+}
+
+function checkId(id: unknown, name: string): void {
+  if (typeof id === "string" && id && Buffer.byteLength(id) <= 128) return;
+  throw new CorecastError("invalid_data", `${name} must be a string of 1 to 128 bytes`);
+}
+
+/** Whether a user may join a channel, and as which member. */
+export type Decision = boolean | string | PresenceMember;
 
 /** The part of `URLSearchParams` and `FormData` that is used. */
 export interface Form {
@@ -257,4 +365,4 @@ function settle(request: Request): void {
 
 /** Both spellings (PROTOCOL.md, Authorization). */
 const SOCKET_ID = /^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{1,20}\.\d{1,20})$/;
-const PRIVATE_CHANNEL = /^private-[A-Za-z0-9_\-=@,.;/]*$/;
+const SIGNED_CHANNEL = /^(private|presence)-[A-Za-z0-9_\-=@,.;/]*$/;

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { type AddressInfo, connect, createServer, type Server as TcpServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -62,6 +62,16 @@ export class Server {
     return server;
   }
 
+  /** With rules for channels: `[[channel]]` tables. */
+  static async withRules(rules: string, ...options: string[]): Promise<Server> {
+    const server = new Server(await freePort(), options);
+    const config = join(server.directory, "corecast.toml");
+    writeFileSync(config, rules);
+    options.push("--config", config);
+    await server.start();
+    return server;
+  }
+
   get url(): string {
     return `ws://127.0.0.1:${this.port}`;
   }
@@ -102,5 +112,54 @@ export class Server {
   async dispose(): Promise<void> {
     await this.stop("SIGKILL");
     rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** The network between clients and a server. While it is cut, nothing passes and no connection is made; then all are reset. */
+export class Network {
+  #isCut = false;
+  #sockets = new Set<Socket>();
+
+  private constructor(
+    readonly server: TcpServer,
+    port: number,
+  ) {
+    server.on("connection", (near) => {
+      if (this.#isCut) return near.resetAndDestroy();
+      const far = connect(port, "127.0.0.1");
+      for (const [from, to] of [[near, far], [far, near]] as const) {
+        this.#sockets.add(from);
+        from.pipe(to);
+        from.on("error", () => {}).on("close", () => {
+          this.#sockets.delete(from);
+          to.destroy();
+        });
+      }
+    });
+  }
+
+  static async to(port: number): Promise<Network> {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    return new Network(server, port);
+  }
+
+  get url(): string {
+    return `ws://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+  }
+
+  cut(): void {
+    this.#isCut = true;
+    for (const socket of this.#sockets) socket.unpipe().pause();
+  }
+
+  mend(): void {
+    this.#isCut = false;
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  async dispose(): Promise<void> {
+    this.mend();
+    await new Promise((resolve) => this.server.close(resolve));
   }
 }

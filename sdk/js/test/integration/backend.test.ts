@@ -22,10 +22,49 @@ test("signs only a socket_id, a private channel and a string", () => {
     expect(() => sign("k", "s", id, "private-a")).toThrow("socket_id");
   }
   for (const channel of ["a", "private-a:b", "private-ä", "private-" + "a".repeat(193)]) {
-    expect(() => sign("k", "s", UUID, channel)).toThrow("private channel");
+    expect(() => sign("k", "s", UUID, channel)).toThrow("private or presence channel");
   }
   expect(() => sign("k", "s", UUID, "private-a", { id: 1 } as any)).toThrow("channel_data");
   expect(sign("k", "s", UUID, "private-a", "")).toHaveProperty("channel_data", "");
+});
+
+test("signs members of presence channels, and users: the vectors of the protocol", () => {
+  const backend = new CorecastBackend({ key: KEY });
+  const channel_data = '{"user_id":10,"user_info":{"name":"Mr. Channels"}}';
+  expect(backend.signPresence("1234.1234", "presence-foobar", { user_id: 10, user_info: { name: "Mr. Channels" } })).toEqual({
+    auth: "278d425bdf160c739803:31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80",
+    channel_data,
+  });
+  expect(backend.sign("1234.1234", "presence-foobar", channel_data)).toEqual(
+    backend.signPresence("1234.1234", "presence-foobar", { user_id: 10, user_info: { name: "Mr. Channels" } }),
+  );
+  expect(backend.signPresence(UUID, "presence-a", { user_id: "7" }).channel_data).toBe('{"user_id":"7"}');
+  expect(backend.signUser("1234.1234", { id: "12345" })).toEqual({
+    auth: "278d425bdf160c739803:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
+    user_data: '{"id":"12345"}',
+  });
+});
+
+test("signs members and users only with an id, for a presence channel and a socket_id", () => {
+  const backend = new CorecastBackend({ key: KEY });
+  const [member, user] = [{ user_id: "7" }, { id: "7" }];
+  for (const id of ["", "1234", "1234.1234:presence-a", "1234.1234::user::{}", "1.2.3", UUID + "\n"]) {
+    expect(() => backend.signPresence(id, "presence-a", member)).toThrow("not a socket_id");
+    expect(() => backend.signUser(id, user)).toThrow("not a socket_id");
+  }
+  for (const channel of ["a", "private-a", "presence-a:b", "presence-ä", "presence-a\n", "presence-" + "a".repeat(192), undefined]) {
+    expect(() => backend.signPresence(UUID, channel as string, member)).toThrow("presence channel");
+  }
+  for (const id of ["", "a".repeat(129), "ä".repeat(65), undefined, null, NaN, Infinity, {}, ["7"], true]) {
+    expect(() => backend.signPresence(UUID, "presence-a", { user_id: id as string })).toThrow("user_id must be a string of 1 to 128 bytes");
+    expect(() => backend.signUser(UUID, { id: id as string })).toThrow("id must be a string of 1 to 128 bytes");
+  }
+  expect(() => backend.signUser(UUID, { id: 7 as any })).toThrow("id must be");
+  for (const none of [null, undefined, "7"] as any[]) {
+    expect(() => backend.signPresence(UUID, "presence-a", none)).toThrow("user_id must be");
+    expect(() => backend.signUser(UUID, none)).toThrow("id must be");
+  }
+  expect(() => new CorecastBackend({}).signUser(UUID, user)).toThrow(expect.objectContaining({ code: "no_key" }));
 });
 
 test("authorize signs nothing forged, single or in a batch", async () => {
@@ -39,9 +78,22 @@ test("authorize signs nothing forged, single or in a batch", async () => {
   }
 });
 
-test("a decision that is neither true nor a string refuses", async () => {
+test("authorize signs a presence channel for the member that the decision names, and no other channel", async () => {
   const backend = new CorecastBackend({ key: KEY });
-  for (const decision of [undefined, null, 0, 1, {}]) {
+  const member = { user_id: "7", user_info: { name: "Ann" } };
+  const answer = async (channel_name: string, decision: any) => {
+    const { status, body } = await backend.authorize(new URLSearchParams({ socket_id: "1.1", channel_name }), () => decision);
+    return [status, JSON.parse(body)];
+  };
+  expect(await answer("presence-a", member)).toEqual([200, backend.signPresence("1.1", "presence-a", member)]);
+  expect(await answer("presence-a", true)).toEqual([200, backend.sign("1.1", "presence-a")]);
+  expect(await answer("private-a", member)).toEqual([403, { error: "not the name of a presence channel" }]);
+  expect(await answer("presence-a", { user_id: "" })).toEqual([403, { error: "user_id must be a string of 1 to 128 bytes" }]);
+});
+
+test("a decision that is neither true, nor a string, nor a member refuses", async () => {
+  const backend = new CorecastBackend({ key: KEY });
+  for (const decision of [undefined, null, 0, 1, {}, []]) {
     const { status } = await backend.authorize(new URLSearchParams("socket_id=1.1&channel_name=private-a"), () => decision as any);
     expect(status).toBe(403);
   }
@@ -103,7 +155,7 @@ test("members cannot replace the id or the command", async () => {
 });
 
 /** A backend, and an admin socket that answers each request with the lines that `answer` returns. */
-async function scripted(answer: (request: { id: number; event: string }) => string[]) {
+async function scripted(answer: (request: any) => string[]) {
   const directory = mkdtempSync(join(tmpdir(), "corecast-js-"));
   const admin = createServer((socket) => {
     let received = "";
@@ -135,6 +187,45 @@ test.each([
   const backend = await scripted(({ id, event }) => (event === "bad" ? bad(id) : [`{"id":${id},"ok":true,"subscribers":${id}}`]));
   const calls = ["good", "bad", "good", "good"].map((event) => backend.publish("a", event).catch(({ code }) => code));
   expect(await Promise.all(calls)).toEqual([1, "malformed_reply", 3, 4]);
+});
+
+test("requests for history, members and users are those of the protocol, and resolve with its replies", async () => {
+  const requests: unknown[] = [];
+  const replies = [
+    { subscribers: 3, epoch: "e", offset: 7 },
+    { subscribers: 2 },
+    { subscribers: 1 },
+    { epoch: "e", offset: 7, complete: true, messages: [{ offset: 7, event: "x", data: 1 }], next: "e:7" },
+    { complete: true, messages: [] },
+    { count: 1, members: [{ user_id: "7", connections: 2 }] },
+    { connections: 2 },
+    { connections: 0 },
+  ];
+  const backend = await scripted(({ id, ...request }) => {
+    requests.push(request);
+    return [JSON.stringify({ id, ok: true, ...replies[requests.length - 1] })];
+  });
+  const since = { epoch: "e", offset: 5, socket_id: "1.1" };
+  expect([
+    await backend.publish("a", "x", 1, { dedupe: "order-42", key: "eur", exclude: "1.1" }),
+    await backend.publishToUser("7", "x", 1, { dedupe: "order-43" }),
+    await backend.publishToUser(["7", "8"], "x"),
+    await backend.history("a", { since, limit: 10, reverse: true, after: "e:9" }),
+    await backend.history("a"),
+    await backend.members("presence-a"),
+    await backend.disconnectUser("7", { code: 4001, reason: "banned" }),
+    await backend.disconnectUser("8"),
+  ]).toEqual([3, 2, 1, replies[3], replies[4], replies[5], 2, 0]);
+  expect(requests).toEqual([
+    { command: "publish", channel: "a", event: "x", data: 1, dedupe: "order-42", key: "eur", exclude: "1.1" },
+    { command: "publish", user: "7", event: "x", data: 1, dedupe: "order-43" },
+    { command: "publish", users: ["7", "8"], event: "x" },
+    { command: "history", channel: "a", since: { epoch: "e", offset: 5 }, limit: 10, reverse: true, after: "e:9" },
+    { command: "history", channel: "a" },
+    { command: "members", channel: "presence-a" },
+    { command: "disconnect", user: "7", code: 4001, reason: "banned" },
+    { command: "disconnect", user: "8" },
+  ]);
 });
 
 test("a reply to a request that has already failed is ignored", async () => {

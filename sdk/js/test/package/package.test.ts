@@ -240,7 +240,7 @@ describe("the README's examples, against a server", () => {
   };
   let server: Server;
   beforeAll(async () => {
-    server = await Server.start();
+    server = await Server.withRules(/(?<=^```toml\n)[^]*?(?=```)/m.exec(readme)![0]);
     symlinkSync(join(root, "node_modules/ws"), join(consumer, "node_modules/ws"));
     symlinkSync(binary(), join(consumer, "corecast"));
     writeFileSync(join(consumer, "publish"), block("Quick start", "sh"));
@@ -257,7 +257,7 @@ describe("the README's examples, against a server", () => {
 
   test("each block is run by one of these tests, of those above, or of react.test.ts, except the command that runs the example", () => {
     const languages = [...readme.matchAll(/^```(\S+)/gm)].map(([, language]) => language);
-    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
+    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "toml", "js", "js", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
     expect(block("Example", "sh")).toContain("npm run example ");
     expect(existsSync(join(root, manifest.scripts.example.replace(/^node /, "")))).toBe(true);
   });
@@ -294,6 +294,38 @@ describe("the README's examples, against a server", () => {
     const shown = block("API", "ts");
     expect(types({ "shown.mts": source(shown) })).toBe("");
     expect(types({ "wrong.mts": source(shown.replace("order.paid\", ({", "order.piad\", ({")) })).toContain("order.piad");
+  });
+
+  test("recovery", async () => {
+    const source = `${webSocket}
+      const { Corecast } = await import("corecast-client");
+      const { CorecastBackend } = await import("corecast-client/server");
+      const backend = new CorecastBackend({ adminSocket: "${server.adminSocket}" });
+      const socket = new Corecast("${server.url}");
+      const database = [];
+      const ordersOfDatabase = async () => [...database];
+      const commit = (id) => database.push({ id, dish: "Pho" });
+      const publish = (id) => backend.publish("board", "order.placed", { id, dish: "Pho" });
+      let loads = 0;
+      globalThis.fetch = async () => {
+        loads += 1;
+        ${block("Recovery", "js", 0)}
+        await publish(3); // arrives while the state is loaded, and is not in it
+        return new Response(JSON.stringify(answer));
+      };
+      commit(1);
+      await publish(1);
+      commit(2);
+      ${block("Recovery", "js", 1)}
+      await board.subscribed;
+      const until = async (size) => { while (orders.size < size) await new Promise((resolve) => setTimeout(resolve, 5)); };
+      await until(3);
+      await publish(2); // was in the state before it was published
+      await publish(4);
+      await until(4);
+      console.log([...orders.keys()].join(), loads);
+      socket.disconnect();`;
+    expect(await run("recovery.mjs", source)).toBe("1,2,3,4 1\n");
   });
 
   test("private channels", async () => {
@@ -360,6 +392,6 @@ describe("the README's examples, against a server", () => {
   });
 
   test("backend", async () => {
-    expect(await run("backend.mjs", block("Backend"))).toBe("200 true\n0 subscribers\n{ channels: [] }\n");
+    expect(await run("backend.mjs", block("Backend"))).toMatch(/^200 true\n0 subscribers\n\[[^]*\]\n\{ channels: \[\] \}\n$/);
   });
 });
