@@ -10,6 +10,7 @@
 //! acknowledgement (`membership`).
 
 mod delivery;
+pub mod lag;
 pub mod member;
 mod membership;
 pub mod pages;
