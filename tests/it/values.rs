@@ -225,6 +225,25 @@ fn clients_may_send_any_value_in_unused_members() {
     }
 }
 
+#[test]
+fn a_position_may_have_any_value_in_unknown_members_only() {
+    let server = Server::options(1).arg("--max-subscribes-per-second", 0).start();
+    let mut client = Client::connect(&server);
+    let subscribe = |since: &str| format!(r#"{{"event":"socket:subscribe","data":{{"channel":"a","since":{since}}}}}"#);
+    for (value, is_valid) in values() {
+        client.send(&subscribe(&value));
+        match is_valid {
+            true => assert_error(&client.text(), "socket:subscribe.error", Some("a"), "malformed_since"),
+            false => assert_error(&client.text(), "socket:error", None, "malformed_message"),
+        }
+        if is_valid {
+            client.send(&subscribe(&format!(r#"{{"epoch":"\ud83c","offset":1,"x":{value}}}"#)));
+            client.expect(r#"{"event":"socket:subscribed","channel":"a","data":{"recovered":false}}"#);
+            client.unsubscribe("a");
+        }
+    }
+}
+
 fn names_must_be_unicode_and_refusals_carry_the_id(shards: usize) {
     let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2").start();
     let mut admin = Admin::connect(&server);
