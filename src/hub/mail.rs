@@ -5,7 +5,7 @@ use crate::api::{By, Operation, Refusal, Reply, Request, Rows};
 use crate::hub::admission::addresses::{Address, Verdict};
 use crate::hub::channel::history::Replay;
 use crate::hub::message::Payload;
-use crate::hub::observe::busiest::{Best, BusyAddress, BusyChannel};
+use crate::hub::observe::best::{Best, BusyAddress, BusyChannel};
 use crate::hub::observe::reports::Event;
 use crate::hub::observe::reports::Report;
 use crate::hub::observe::sighting::{Filter, Sighting};

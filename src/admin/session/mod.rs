@@ -12,7 +12,7 @@ use crate::api::operation::Busiest;
 use crate::api::refusal::NO_CONNECTION;
 use crate::api::{Command, Refusal, Reply, Request, Route, Rows};
 use crate::hub::mail::{Answer, Question};
-use crate::hub::observe::busiest::{Best, BusyAddress, BusyChannel};
+use crate::hub::observe::best::{Best, BusyAddress, BusyChannel};
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ConnKey, ShardId};
 use crate::metrics::Stats;

@@ -4,6 +4,7 @@
 //! Without observers nothing is recorded. The cost is one branch per request, per publish and per end of a connection, and
 //! none per delivery.
 
+pub mod best;
 pub mod busiest;
 pub mod follower;
 pub mod journal;

@@ -12,7 +12,7 @@ use crate::api::{self, By, Refusal};
 use crate::config::{Key, Limits, Rules};
 use crate::hub::mail::{Answer, Mail, Question, Settled};
 use crate::hub::message;
-use crate::hub::observe::busiest::{Best, BusyChannel};
+use crate::hub::observe::best::{Best, BusyChannel};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::outgoing::Outgoing;
 use crate::hub::{Heard, Hub, Identity, Submission};
