@@ -285,7 +285,7 @@ fn every_ending_is_counted_once(shards: usize) {
     assert!(stats["page_bytes"].as_u64() <= Some(4 * 1024 * 1024 * shards as u64), "{stats}");
 }
 
-/// An operator's pipe: requests, then the end of the input. Every reply comes, in order, then the end.
+/// An operator's pipe: requests, the last of them cut off, then the end of the input. Every reply comes, in order, then the end.
 fn a_half_closed_admin_connection_is_answered(shards: usize) {
     const REQUESTS: u64 = 3000;
     let server = Server::start(shards);
@@ -300,12 +300,15 @@ fn a_half_closed_admin_connection_is_answered(shards: usize) {
         writer.write_all(b"{\"command\":\"pi").expect("half a line is taken");
         writer.shutdown(Shutdown::Write).expect("an open connection");
     });
-    let ids = reader.lines().map(|line| {
-        let reply: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-        assert_eq!(reply["subscribers"], if reply["id"].as_u64().map(|id| id % 7) == Some(1) { 10 } else { 0 });
-        reply["id"].as_u64()
-    });
-    assert!(ids.eq((0..REQUESTS).map(Some)));
+    let mut replies =
+        reader.lines().map(|line| -> Value { serde_json::from_str(&line.expect("a line")).expect("JSON") });
+    for id in 0..REQUESTS {
+        let reply = replies.next().expect("a reply to each request");
+        assert_eq!((&reply["id"], &reply["subscribers"]), (&json!(id), &json!(if id % 7 == 1 { 10 } else { 0 })));
+    }
+    let refusal = replies.next().expect("a reply to half a line");
+    assert_eq!((&refusal["id"], &refusal["code"]), (&Value::Null, &json!("malformed_request")), "{refusal}");
+    assert!(replies.next().is_none());
     asking.join().expect("the writer ends");
 }
 
