@@ -1,6 +1,7 @@
-// A live board: starts a corecast server, serves the page, signs for its private channel, and publishes orders.
+// A live board: starts a corecast server, serves the page and its state, signs for its private channel, and publishes orders.
 //   npm run example            then open the URL that it prints
-// CORECAST_BIN: path of the server's binary; PORT: port of the page; CORECAST_PORT: port of the WebSocket server.
+// CORECAST_BIN: path of the server's binary; PORT: port of the page; CORECAST_PORT: port of the WebSocket server;
+// CORECAST_URL: what the page connects to; ORDERS_PER_SECOND: a constant rate instead of a changing one.
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
@@ -15,11 +16,29 @@ const { CorecastBackend } = await import("../dist/server.js");
 
 const port = Number(process.env.PORT ?? 9480);
 const corecastPort = Number(process.env.CORECAST_PORT ?? 9481);
+const corecastUrl = process.env.CORECAST_URL ?? `ws://127.0.0.1:${corecastPort}`;
 const key = `board:${randomBytes(16).toString("hex")}`;
 const directory = mkdtempSync(join(tmpdir(), "corecast-example-"));
 const adminSocket = join(directory, "admin");
 const keyFile = join(directory, "key");
 writeFileSync(keyFile, key + "\n", { mode: 0o600 });
+
+// A page that comes back within five minutes gets the orders that it missed, and each page starts with the newest total.
+const config = join(directory, "corecast.toml");
+writeFileSync(
+  config,
+  `
+[[channel]]
+match = "orders"
+history = 5000
+history-bytes = "1MiB"
+
+[[channel]]
+match = "private-till"
+history = 1
+on-subscribe = "last"
+`,
+);
 
 const binary = [process.env.CORECAST_BIN, file("../../../target/release/corecast"), file("../../../target/debug/corecast")].find(
   (path) => path && existsSync(path),
@@ -27,7 +46,10 @@ const binary = [process.env.CORECAST_BIN, file("../../../target/release/corecast
 if (!binary) throw new Error("no corecast binary: run cargo build --release, or set CORECAST_BIN to its path");
 const corecast = spawn(
   binary,
-  ["serve", "--listen", `127.0.0.1:${corecastPort}`, "--admin-socket", adminSocket, "--key-file", keyFile, "--log", "warn"],
+  [
+    ...["serve", "--config", config, "--listen", `127.0.0.1:${corecastPort}`],
+    ...["--admin-socket", adminSocket, "--key-file", keyFile, "--log", "warn"],
+  ],
   { stdio: ["ignore", "ignore", "inherit"] },
 );
 const backend = new CorecastBackend({ key, adminSocket });
@@ -37,19 +59,23 @@ const pages = {
   "/corecast.min.js": ["text/javascript", file("../dist/corecast.min.js")],
 };
 const http = createServer(async (request, response) => {
+  const json = (status, body) => response.writeHead(status, { "content-type": "application/json" }).end(body);
   if (request.method === "POST" && request.url === "/auth") {
     let body = "";
     for await (const text of request) body += text;
     // authorize checks the socket_id and the name of the channel: unchecked, they could make the signature that of another text.
     // A real backend also looks at who is logged in. Here every user may see the till.
     const answer = await backend.authorize(new URLSearchParams(body), (channel) => channel === "private-till");
-    return response.writeHead(answer.status, { "content-type": "application/json" }).end(answer.body);
+    return json(answer.status, answer.body);
+  }
+  if (request.url === "/orders") {
+    // The position of the channel is read before the state: what is published from now on follows the position.
+    const { offset } = await backend.history("orders", { limit: 0 });
+    return json(200, JSON.stringify({ offset, count, last: number }));
   }
   const [type, path] = pages[request.url.split("?")[0]] ?? [];
   if (!path) return response.writeHead(404).end();
-  response
-    .writeHead(200, { "content-type": type })
-    .end(readFileSync(path, "utf8").replace("CORECAST_URL", `ws://127.0.0.1:${corecastPort}`));
+  response.writeHead(200, { "content-type": type }).end(readFileSync(path, "utf8").replace("CORECAST_URL", corecastUrl));
 });
 http.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${port}`));
 
@@ -57,19 +83,23 @@ const DISHES = ["Ramen", "Pho", "Bibimbap", "Dan dan noodles", "Okonomiyaki", "L
 const TABLES = 24;
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 let number = 1000;
+let count = 0;
 let till = 0;
 function order() {
   const price = Math.round(800 + Math.random() * 1200);
   const id = ++number;
+  count += 1;
   const dish = pick(DISHES);
   till += price;
   const failed = ({ code }) => console.error(`not published: ${code}`);
-  backend.publish("orders", "order.placed", { id, dish, table: 1 + Math.floor(Math.random() * TABLES) }).catch(failed);
+  const at = Date.now();
+  backend.publish("orders", "order.placed", { id, dish, table: 1 + Math.floor(Math.random() * TABLES), at }).catch(failed);
   if (Math.random() < 0.4) backend.publish("orders", "order.served", { id: id - 5, dish: pick(DISHES) }).catch(failed);
   backend.publish("private-till", "till.changed", { total: till, last: price }).catch(failed);
   const busy = 1 + Math.sin(Date.now() / 7_000);
-  timer = setTimeout(order, 40 + Math.random() * 260 * (2.2 - busy));
+  timer = setTimeout(order, rate ? 1_000 / rate : 40 + Math.random() * 260 * (2.2 - busy));
 }
+const rate = Number(process.env.ORDERS_PER_SECOND ?? 0);
 let timer = setTimeout(order, 300);
 
 function stop() {

@@ -121,12 +121,12 @@ export class Network {
   #sockets = new Set<Socket>();
 
   private constructor(
-    readonly server: TcpServer,
-    port: number,
+    private readonly server: TcpServer,
+    public port: number,
   ) {
     server.on("connection", (near) => {
       if (this.#isCut) return near.resetAndDestroy();
-      const far = connect(port, "127.0.0.1");
+      const far = connect(this.port, "127.0.0.1");
       for (const [from, to] of [[near, far], [far, near]] as const) {
         this.#sockets.add(from);
         from.pipe(to);

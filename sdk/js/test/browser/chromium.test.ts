@@ -9,10 +9,13 @@ import { fileURLToPath } from "node:url";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { CorecastBackend } from "../../src/server.js";
-import { binary, FORGED, freePort, KEY, Server } from "../corecast.js";
+import { binary, FORGED, freePort, KEY, Network, Server } from "../corecast.js";
 
 /** The global of the browser file. */
 declare const Corecast: typeof import("../../src/index.js").Corecast;
+/** Of the example's page. */
+declare const orders: import("../../src/index.js").Channel;
+declare const state: { last: number };
 
 const CHROMIUM = process.env.CHROMIUM_BIN ?? "/usr/bin/chromium";
 const ARGUMENTS = [
@@ -225,28 +228,35 @@ test("10 000 messages a second into one tab: nothing is lost", { timeout: 90_000
   }
 });
 
-test("the example shows both channels and the state of the connection", { timeout: 120_000 }, async () => {
+/** The example's process, and the URL of its page. */
+async function example(environment: Record<string, string> = {}): Promise<{ url: string; corecastPort: number; stop: () => Promise<void> }> {
   const port = await freePort();
   const reserve = createServer().listen(port, "127.0.0.1");
   await once(reserve, "listening");
   const corecastPort = await freePort();
   await new Promise((resolve) => reserve.close(resolve));
   const child = spawn(process.execPath, [file("../../example/server.mjs")], {
-    env: { ...process.env, CORECAST_BIN: binary(), PORT: String(port), CORECAST_PORT: String(corecastPort) },
+    env: { ...process.env, CORECAST_BIN: binary(), PORT: String(port), CORECAST_PORT: String(corecastPort), ...environment },
     stdio: ["ignore", "pipe", "inherit"],
   });
+  const ended = once(child, "exit");
+  await Promise.race([once(child.stdout!, "data"), ended.then(() => Promise.reject(new Error("the example has ended")))]);
+  return { url: `http://127.0.0.1:${port}`, corecastPort, stop: async () => void (child.kill(), await ended) };
+}
+
+test("the example shows both channels and the state of the connection", { timeout: 120_000 }, async () => {
+  const { url, stop } = await example();
   try {
-    await once(child.stdout!, "data");
     for (const [socket_id, channel] of FORGED) {
       const channel_name = channel.replace("private-foobar", "private-till");
       const forged = { method: "POST", body: new URLSearchParams({ socket_id, channel_name }) };
-      expect((await fetch(`http://127.0.0.1:${port}/auth`, forged)).status).toBe(403);
+      expect((await fetch(`${url}/auth`, forged)).status).toBe(403);
     }
     const page = await browser.newPage({ viewport: { width: 1080, height: 640 }, deviceScaleFactor: 1 });
     const errors: string[] = [];
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
     page.on("pageerror", (error) => errors.push(String(error)));
-    await page.goto(`http://127.0.0.1:${port}/`);
+    await page.goto(url);
     await page.waitForFunction(() => document.querySelectorAll("#events li").length >= 10);
     await page.waitForFunction(() => document.querySelector("#private")!.textContent === "private-till · subscribed");
     await page.waitForFunction(() => document.querySelector("#till")!.textContent!.startsWith("€"));
@@ -264,7 +274,52 @@ test("the example shows both channels and the state of the connection", { timeou
     expect(errors.filter((text) => !text.includes("ERR_CONNECTION_REFUSED"))).toEqual([]);
     await page.close();
   } finally {
-    child.kill();
-    await once(child, "exit");
+    await stop();
+  }
+});
+
+test("the example misses no order while the network is cut for five seconds under load", { timeout: 120_000 }, async () => {
+  const network = await Network.to(0);
+  const { url, corecastPort, stop } = await example({ CORECAST_URL: network.url, ORDERS_PER_SECOND: "60" });
+  network.port = corecastPort;
+  try {
+    const page = await browser.newPage();
+    const errors: string[] = [];
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    page.on("pageerror", (error) => errors.push(String(error)));
+    await page.goto(url);
+    // What the page sees: the numbers of the orders, and what happens to the channel.
+    await page.evaluate(() => {
+      Object.assign(window, { ids: [], told: [] });
+      orders.bind("order.placed", ({ id }: { id: number }) => (window as any).ids.push(id));
+      orders.bindAll((event: string, data: any) => event.startsWith("socket:") && (window as any).told.push([event, data]));
+    });
+    const seenOrders = (count: number) =>
+      page.waitForFunction((count) => (window as any).ids.length >= count, count, { timeout: 60_000 });
+    await seenOrders(100);
+    network.cut();
+    await new Promise((resolve) => setTimeout(resolve, 5_000));
+    const seen = await page.evaluate(() => (window as any).ids.at(-1) as number);
+    const { last: placed } = await (await fetch(`${url}/orders`)).json();
+    expect(placed - seen, "orders that the page does not know").toBeGreaterThan(100);
+    network.mend();
+    await page.waitForFunction(() => (window as any).told.some(([event]: any) => event === "socket:subscribed"));
+    expect(await page.textContent("#state")).toBe("connected");
+    const { length } = await page.evaluate(() => (window as any).ids as number[]);
+    await seenOrders(length + 300);
+    const { ids, told, count, last } = await page.evaluate(() => {
+      const { ids, told } = window as any;
+      const count = Number(document.querySelector("#count")!.textContent!.replace(",", ""));
+      return { ids, told, count, last: state.last } as { ids: number[]; told: unknown; count: number; last: number };
+    });
+    expect(told, "recovered, and not loaded again").toEqual([["socket:subscribed", { recovered: true }]]);
+    expect(ids, "each order, once, in order").toEqual(ids.map((_, n) => ids[0]! + n));
+    expect(count, "what the page shows").toBe(last - 1_000);
+    expect(last).toBe(ids.at(-1));
+    expect(errors.filter((text) => !text.includes("ERR_CONNECTION_RE"))).toEqual([]); // REFUSED, RESET
+    await page.close();
+  } finally {
+    await stop();
+    await network.dispose();
   }
 });
