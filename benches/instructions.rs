@@ -3,10 +3,10 @@
 //!
 //! `instructions publish-1|publish-256|line-0|line-1|ping-1|ping-16 TURNS`
 
-#[path = "../tests/support/desk.rs"]
-mod desk;
+#[path = "../tests/support/data_path.rs"]
+mod data_path;
 
-use desk::{Desk, ping_frame, publish_line};
+use data_path::{DataPath, ping_frame, publish_line};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -21,34 +21,34 @@ fn main() {
         "line-1" => 1,
         _ => 1000,
     };
-    let mut desk = Desk::new(subscribers);
+    let mut path = DataPath::new(subscribers);
     match what.as_str() {
-        "line-0" | "line-1" => publishes(&mut desk, 100, turns),
-        "publish-1" => publishes(&mut desk, 1, turns),
-        "publish-256" => publishes(&mut desk, 256, turns),
-        "ping-1" => pings(&mut desk, 1, turns),
-        "ping-16" => pings(&mut desk, 16, turns),
+        "line-0" | "line-1" => publishes(&mut path, 100, turns),
+        "publish-1" => publishes(&mut path, 1, turns),
+        "publish-256" => publishes(&mut path, 256, turns),
+        "ping-1" => pings(&mut path, 1, turns),
+        "ping-16" => pings(&mut path, 16, turns),
         other => panic!("unknown: {other}"),
     }
-    println!("{} bytes written", desk.sink.bytes);
+    println!("{} bytes written", path.sink.bytes);
 }
 
-fn pings(desk: &mut Desk, depth: usize, turns: usize) {
+fn pings(path: &mut DataPath, depth: usize, turns: usize) {
     let read = ping_frame().repeat(depth);
     let mut bytes = read.clone();
     for _ in 0..turns {
         for slot in 0..100 {
             bytes.copy_from_slice(&read);
-            desk.frames(slot, &mut bytes);
+            path.frames(slot, &mut bytes);
         }
-        desk.flush();
+        path.flush();
     }
 }
 
-fn publishes(desk: &mut Desk, messages: usize, turns: usize) {
+fn publishes(path: &mut DataPath, messages: usize, turns: usize) {
     let line = publish_line();
     for _ in 0..turns {
-        (0..messages).for_each(|_| desk.line(&line));
-        desk.flush();
+        (0..messages).for_each(|_| path.line(&line));
+        path.flush();
     }
 }

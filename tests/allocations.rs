@@ -1,11 +1,11 @@
 //! After warm-up, deliveries and heartbeats allocate nothing (invariant 4). It is a separate binary, because its allocator
 //! counts.
 
-#[path = "support/desk.rs"]
-mod desk;
+#[path = "support/data_path.rs"]
+mod data_path;
 
 use allocation_counter::measure;
-use desk::{Desk, ping_frame, publish_line};
+use data_path::{DataPath, ping_frame, publish_line};
 
 /// Turns before counting: pages, lists and tables have reached the size that the load needs.
 const WARM_UP: usize = 64;
@@ -21,12 +21,12 @@ fn check(name: &str, mut turn: impl FnMut()) {
 fn no_allocation_per_delivery() {
     let line = publish_line();
     for messages in [1, 16, 256] {
-        let mut desk = Desk::new(1000);
+        let mut path = DataPath::new(1000);
         check(&format!("{messages} publishes to 1000 subscribers"), || {
-            (0..messages).for_each(|_| desk.line(&line));
-            desk.flush();
+            (0..messages).for_each(|_| path.line(&line));
+            path.flush();
         });
-        assert!(desk.sink.bytes > 1000 * 128 * messages * (WARM_UP + TURNS), "not everything was written");
+        assert!(path.sink.bytes > 1000 * 128 * messages * (WARM_UP + TURNS), "not everything was written");
     }
 }
 
@@ -34,12 +34,12 @@ fn no_allocation_per_delivery() {
 fn no_allocation_per_ping() {
     let frame = ping_frame();
     let mut bytes = frame.clone();
-    let mut desk = Desk::new(100);
+    let mut path = DataPath::new(100);
     check("pings of 100 connections", || {
         for slot in 0..100 {
             bytes.copy_from_slice(&frame);
-            desk.frames(slot, &mut bytes);
+            path.frames(slot, &mut bytes);
         }
-        desk.flush();
+        path.flush();
     });
 }

@@ -4,8 +4,8 @@ mod arrivals;
 mod readers;
 
 use super::choices::Choices;
-use super::client::{Change, ChannelHistory, Client, History, Message, Position, Reply};
 use super::mesh::{Effect, Mesh, TestPort, Wire};
+use super::model::{Change, ChannelHistory, Client, History, Message, Position, Reply};
 use crate::api::operation::{self, Channels, Unsubscribe};
 use crate::api::publish::Placed;
 use crate::api::{self, By, Refusal};
@@ -872,7 +872,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let Some(mail) = self.mesh.take(from, to) else { return };
         match &mail {
             Mail::Publish(publish) => {
-                let number = super::client::message_of(&publish.payload);
+                let number = super::model::message_of(&publish.payload);
                 self.history.sequence(number);
                 let Shard { hub, outgoing, wires, .. } = &mut self.shards[to];
                 let mut port = TestPort {

@@ -1,6 +1,6 @@
 //! Bounded queues between shards, and the environment of a hub.
 
-use super::client;
+use super::model;
 use crate::hub::admission::addresses::Verdict;
 use crate::hub::audience::pages::{Chunk, Pages};
 use crate::hub::mail::{Answer, Arrival, Delivery, Mail, Question, Settled};
@@ -66,7 +66,7 @@ impl Post for Inboxes<'_> {
             return Err(mail);
         }
         if let Mail::Deliver(Delivery { payload, .. }) = &mail {
-            self.mesh.unaccepted[client::message_of(payload)] -= 1;
+            self.mesh.unaccepted[model::message_of(payload)] -= 1;
             self.mesh.unaccepted_total -= 1;
         }
         queue.letters.push_back(mail);
@@ -123,7 +123,7 @@ impl Port for TestPort<'_> {
     fn mail(&mut self, to: ShardId, mail: Mail) {
         assert_ne!(to, self.shard, "a letter to the hub itself must not leave it");
         if let Mail::Deliver(Delivery { payload, .. }) = &mail {
-            self.mesh.unaccepted[client::message_of(payload)] += 1;
+            self.mesh.unaccepted[model::message_of(payload)] += 1;
             self.mesh.unaccepted_total += 1;
         }
         self.outgoing.send(to, mail, &mut self.mesh.inboxes(self.shard));

@@ -9,9 +9,9 @@
 //! ```
 
 pub(crate) mod choices;
-mod client;
 mod cluster;
 mod mesh;
+mod model;
 
 use choices::Choices;
 use cluster::Cluster;

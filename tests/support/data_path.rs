@@ -66,7 +66,7 @@ impl Port for Outboxes {
 }
 
 /// A shard with `subscribers` connections, all subscribed to the channel `bench`.
-pub struct Desk {
+pub struct DataPath {
     hub: Hub,
     port: Outboxes,
     session: LineSession,
@@ -76,11 +76,11 @@ pub struct Desk {
     pub sink: Sink,
 }
 
-impl Desk {
+impl DataPath {
     /// A shard with its subscribers.
-    pub fn new(subscribers: usize) -> Desk {
+    pub fn new(subscribers: usize) -> DataPath {
         let limits = Limits { connections_max: usize::MAX, ..Limits::default() };
-        let mut desk = Desk {
+        let mut path = DataPath {
             hub: Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], limits),
             port: Outboxes::default(),
             session: LineSession::new(0, 1, 0, 0, false),
@@ -88,13 +88,13 @@ impl Desk {
             decoder: Decoder::default(),
             sink: Sink::default(),
         };
-        desk.port.outboxes.resize_with(subscribers, Outbox::default);
+        path.port.outboxes.resize_with(subscribers, Outbox::default);
         for slot in 0..subscribers as Slot {
-            desk.hub.connect(slot, None, &mut desk.port);
-            desk.hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut desk.port);
+            path.hub.connect(slot, None, &mut path.port);
+            path.hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut path.port);
         }
-        desk.flush();
-        desk
+        path.flush();
+        path
     }
 
     /// Handles one admin line, as read from the socket.
@@ -132,7 +132,7 @@ impl Desk {
     }
 }
 
-/// An admin line that publishes 128 bytes of data to the channel of every [`Desk`].
+/// An admin line that publishes 128 bytes of data to the channel of every [`DataPath`].
 pub fn publish_line() -> Vec<u8> {
     let data = "x".repeat(126);
     format!(r#"{{"id":1,"command":"publish","channel":"bench","event":"m","data":"{data}"}}"#).into_bytes()
