@@ -51,7 +51,7 @@ impl Alarm {
     }
 
     /// Must be called whenever the timer was reported: the kernel reports it again only after it was read.
-    pub fn heard(&self) {
+    pub fn acknowledge(&self) {
         // It fails where it was read already.
         let _ = rustix::io::read(&self.timer, &mut [0; 8]);
     }

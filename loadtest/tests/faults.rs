@@ -173,10 +173,10 @@ fn every_scenario_ends_with_a_report_whatever_its_target_does() {
     ];
     thread::scope(|scope| {
         for target in &targets {
-            let is_deaf = *target == targets[3];
+            let is_stalled = *target == targets[3];
             for scenario in &scenarios {
                 // A target that only upgrades is enough for these.
-                if is_deaf && ["idle", "connect"].contains(&scenario[0]) {
+                if is_stalled && ["idle", "connect"].contains(&scenario[0]) {
                     continue;
                 }
                 let args =

@@ -24,7 +24,7 @@ pub enum Typed {}
 
 /// One output of a session.
 #[derive(Debug)]
-pub enum Said {
+pub enum Sent {
     /// The reply to the oldest request without a reply.
     Reply(Result<Reply, Refusal>),
     /// A piece of a stream.
@@ -34,25 +34,25 @@ pub enum Said {
 impl Codec for Typed {
     type Tag<'a> = ();
     type Kept = ();
-    type Output = Vec<Said>;
+    type Output = Vec<Sent>;
 
     fn keep((): ()) {}
 
     fn tag((): &()) {}
 
-    fn reply(output: &mut Vec<Said>, (): (), reply: Result<Reply, Refusal>) {
-        output.push(Said::Reply(reply));
+    fn reply(output: &mut Vec<Sent>, (): (), reply: Result<Reply, Refusal>) {
+        output.push(Sent::Reply(reply));
     }
 
-    fn tell(output: &mut Vec<Said>, piece: Piece) {
-        output.push(Said::Piece(piece));
+    fn tell(output: &mut Vec<Sent>, piece: Piece) {
+        output.push(Sent::Piece(piece));
     }
 
-    fn append(output: &mut Vec<Said>, mut more: Vec<Said>) {
+    fn append(output: &mut Vec<Sent>, mut more: Vec<Sent>) {
         output.append(&mut more);
     }
 
-    fn bytes(output: &Vec<Said>) -> usize {
+    fn bytes(output: &Vec<Sent>) -> usize {
         size_of_val(&output[..])
     }
 }
@@ -69,7 +69,7 @@ pub struct Asked {
 /// Takes the output of a session. The shard calls it, so it must not block.
 pub trait Outlet: Send {
     /// Takes the output of one turn. Returns whether the thread still reads it.
-    fn take(&mut self, said: Vec<Said>) -> bool;
+    fn take(&mut self, sent: Vec<Sent>) -> bool;
     /// Whether a stream may continue.
     fn has_room(&self) -> bool;
 }
@@ -130,8 +130,8 @@ impl Seat {
     }
 
     /// Passes on the output of the session. Returns whether the thread still reads it.
-    pub fn say(&mut self, said: Vec<Said>) -> bool {
-        self.outlet.take(said)
+    pub fn send(&mut self, sent: Vec<Sent>) -> bool {
+        self.outlet.take(sent)
     }
 
     /// Whether a stream may continue.

@@ -1,6 +1,6 @@
 //! Sends requests to the shards: a session with each, so that a publish goes to the shard that owns its channel.
 
-use crate::admin::link::{Asked, Link, Opener, Outlet, Said};
+use crate::admin::link::{Asked, Link, Opener, Outlet, Sent};
 use crate::api::{Command, Publish, Published, Refusal, Reply, Request, Route};
 use crate::hub::placement::Placement;
 use crate::ids::ShardId;
@@ -199,11 +199,11 @@ fn lock(outstanding: &Mutex<Outstanding>) -> MutexGuard<'_, Outstanding> {
 }
 
 /// Takes the output of a shard: one message per turn.
-struct Replies(mpsc::UnboundedSender<Vec<Said>>);
+struct Replies(mpsc::UnboundedSender<Vec<Sent>>);
 
 impl Outlet for Replies {
-    fn take(&mut self, said: Vec<Said>) -> bool {
-        self.0.send(said).is_ok()
+    fn take(&mut self, sent: Vec<Sent>) -> bool {
+        self.0.send(sent).is_ok()
     }
 
     /// Requests are bounded, and so are their replies.
@@ -213,11 +213,11 @@ impl Outlet for Replies {
 }
 
 /// Gives each reply to the task that waits for it.
-async fn distribute(mut replies: mpsc::UnboundedReceiver<Vec<Said>>, outstanding: Arc<Mutex<Outstanding>>) {
-    while let Some(said) = replies.recv().await {
+async fn distribute(mut replies: mpsc::UnboundedReceiver<Vec<Sent>>, outstanding: Arc<Mutex<Outstanding>>) {
+    while let Some(sent) = replies.recv().await {
         let mut outstanding = lock(&outstanding);
-        for said in said {
-            if let Said::Reply(reply) = said
+        for sent in sent {
+            if let Sent::Reply(reply) = sent
                 && let Some(Waiting { bytes, reply: waiting }) = outstanding.waiting.pop_front()
             {
                 outstanding.bytes -= bytes;
@@ -281,7 +281,7 @@ mod tests {
                 }
                 Command::Request(_) => Reply::Done {},
             };
-            assert!(seat.say(vec![Said::Reply(Ok(reply))]));
+            assert!(seat.send(vec![Sent::Reply(Ok(reply))]));
         }
         told
     }
@@ -322,8 +322,8 @@ mod tests {
             };
             let (first, dropped, last) = (ask(Ping {}.into()), ask(Ping {}.into()), ask(Ping {}.into()));
             drop(dropped);
-            let number = |subscribers| Said::Reply(Ok(Reply::Published(Published::to(subscribers))));
-            assert!(seats[0].say(vec![number(1), number(2), number(3)]));
+            let number = |subscribers| Sent::Reply(Ok(Reply::Published(Published::to(subscribers))));
+            assert!(seats[0].send(vec![number(1), number(2), number(3)]));
             for (pending, expected) in [(first, 1), (last, 3)] {
                 let reply = pending.0.await.expect("a reply");
                 assert!(

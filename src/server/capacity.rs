@@ -641,9 +641,9 @@ mod tests {
         assert_eq!(signed("2KiB").each - signed("1KiB").each, 2 * 1024);
         let kept = Capacity::of(&config(&[("history-memory", "3MiB")]), &MACHINE);
         assert_eq!(find(&kept.publishers, "kept messages of all channels").total(), 3 << 20);
-        let hasty = Capacity::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
+        let limited = Capacity::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
         // The bounds that the table of addresses states.
-        assert!((3 << 20..=5 << 20).contains(&find(&hasty.idle, "addresses that connected recently").each));
+        assert!((3 << 20..=5 << 20).contains(&find(&limited.idle, "addresses that connected recently").each));
     }
 
     #[test]

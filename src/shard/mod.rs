@@ -417,7 +417,7 @@ impl Shard {
         let (sent, refused) = self.clients.mesh.take_counts();
         self.hub.counters.mail_sent += sent;
         self.hub.counters.mail_refused += refused;
-        self.hub.counters.bytes_laid = self.clients.output.bytes_laid();
+        self.hub.counters.bytes_encoded = self.clients.output.bytes_encoded();
         let mut gauges = self.clients.gauges(&self.hub);
         let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes()).collect();
         let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals()).collect();

@@ -200,7 +200,7 @@ impl Session {
 
     /// Says once that nothing more is sent (close_notify). After that, input is discarded, because rustls must not be made to
     /// send an alert. Returns whether all of it was written; if not, the poll reports when the socket has room.
-    pub fn say_end(&mut self, socket: &mut TcpStream) -> bool {
+    pub fn send_close_notify(&mut self, socket: &mut TcpStream) -> bool {
         if !std::mem::replace(&mut self.has_said_end, true)
             && !self.has_failed
             && let Ok(ConnectionState::WriteTraffic(mut traffic)) =

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The events come over a session with the shard that keeps the journal, open for as long as there is a URL. It is always
-//! read, whatever the URLs do, so the shards never wait for one. [`Known`] is what the stream has said so far: a snapshot
+//! read, whatever the URLs do, so the shards never wait for one. [`Known`] is what the stream has sent so far: a snapshot
 //! is compared with it, and the difference is told. A new URL is first told what is known.
 //!
 //! Each URL has a queue ([`queue`]) and a task ([`endpoint`]) that offers it batch after batch, one request at a time: order
@@ -23,7 +23,7 @@ pub mod stream;
 mod tally;
 pub mod told;
 
-use crate::admin::link::{Opener, Said};
+use crate::admin::link::{Opener, Sent};
 use crate::api::Phase;
 use crate::config::{Key, Live, WebhookUrl, Webhooks};
 use endpoint::Sending;
@@ -76,7 +76,7 @@ pub async fn run(opener: Opener, mut settings: watch::Receiver<Settings>, phase:
         let reopen_at = teller.reopen_at;
         tokio::select! {
             read = read(&mut teller.stream) => {
-                teller.hear(read);
+                teller.take(read);
                 // A large snapshot is not read in one go: requests over HTTP are served between.
                 tokio::task::yield_now().await;
             }
@@ -157,17 +157,17 @@ impl Teller {
         self.reopen_at = Instant::now() + REOPEN_PAUSE;
     }
 
-    /// The stream has said something, or has ended.
-    fn hear(&mut self, read: Option<Vec<Said>>) {
+    /// The stream has sent something, or has ended.
+    fn take(&mut self, read: Option<Vec<Sent>>) {
         let Teller { known, endpoints, warnings, .. } = self;
         // The normal end of a stream is that of the server.
         let is_end = read.is_none();
         let push = |event: event::Event| endpoints.iter().for_each(|endpoint| endpoint.queue.push(event.clone()));
-        let heard = match read {
+        let applied = match read {
             None => Err("it ended".into()),
-            Some(said) => said.into_iter().try_for_each(|said| known.hear(said, push)),
+            Some(sent) => sent.into_iter().try_for_each(|sent| known.take(sent, push)),
         };
-        let Err(why) = heard else { return };
+        let Err(why) = applied else { return };
         self.tally.count(|counters| counters.webhook_streams_lost += 1);
         if is_end || !warnings.is_due() {
             tracing::debug!(%why, "webhooks: the stream of events is asked for again");
@@ -184,7 +184,7 @@ impl Teller {
         while self.stream.is_some()
             && let Ok(read) = timeout_at(deadline, read(&mut self.stream)).await
         {
-            self.hear(read);
+            self.take(read);
         }
         self.endpoints.iter().for_each(|endpoint| endpoint.queue.end());
         for Endpoint { queue, mut task, .. } in self.endpoints {
@@ -201,7 +201,7 @@ async fn ended(phase: &mut watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
 }
 
-async fn read(stream: &mut Option<Stream>) -> Option<Vec<Said>> {
+async fn read(stream: &mut Option<Stream>) -> Option<Vec<Sent>> {
     match stream {
         Some(stream) => stream.read().await,
         None => pending().await,
@@ -318,7 +318,7 @@ mod tests {
             assert!(stage.seats.recv_timeout(Duration::from_millis(50)).is_err(), "there is no URL yet");
             stage.settings.send_replace(settings(&[&url]));
             let mut session = stage.session(None);
-            assert!(session.say(vec![following(41), occupied(42, "a")]));
+            assert!(session.send(vec![following(41), occupied(42, "a")]));
             assert_eq!(events.recv_timeout(WAIT), told("a"));
             stage.settings.send_replace(settings(&[]));
             wait_for_end(&session);
@@ -333,11 +333,11 @@ mod tests {
         let (url, events) = backend();
         play(settings(&[&url]), |stage| {
             let mut session = stage.session(None);
-            assert!(session.say(vec![following(41), occupied(42, "a")]));
+            assert!(session.send(vec![following(41), occupied(42, "a")]));
             assert_eq!(events.recv_timeout(WAIT), told("a"));
-            assert!(session.say(vec![Said::Piece(Piece::FellBehind { missing: 1 })]));
+            assert!(session.send(vec![Sent::Piece(Piece::FellBehind { missing: 1 })]));
             let mut session = stage.session(Some(42));
-            assert!(session.say(vec![following(42), occupied(43, "b")]));
+            assert!(session.send(vec![following(42), occupied(43, "b")]));
             assert_eq!(events.recv_timeout(WAIT), told("b"));
             assert_eq!(stage.tally.now().counters.webhook_streams_lost, 1);
             drop(session);
@@ -360,15 +360,15 @@ mod tests {
         });
         let mut stream = Stream::open(&open, Known::default().request()).expect("a session");
         let mut seat: Seat = seats.try_recv().expect("a seat");
-        let mut said = 0;
+        let mut sent = 0;
         while seat.has_room() {
-            assert!(seat.say(vec![following(41)]));
-            said += 1;
-            assert!(said < 1000, "it never pauses");
+            assert!(seat.send(vec![following(41)]));
+            sent += 1;
+            assert!(sent < 1000, "it never pauses");
         }
         let rings = rung.load(Relaxed);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        assert_eq!(runtime.block_on(stream.read()).map(|said| said.len()), Some(1));
+        assert_eq!(runtime.block_on(stream.read()).map(|sent| sent.len()), Some(1));
         assert!(seat.has_room() && rung.load(Relaxed) > rings, "the shard is woken");
     }
 
@@ -377,9 +377,9 @@ mod tests {
         let (url, events) = backend();
         play(settings(&[&url]), |stage| {
             let mut session = stage.session(None);
-            assert!(session.say(vec![following(41)]));
+            assert!(session.send(vec![following(41)]));
             stage.phase.send_replace(Phase::Stopping);
-            assert!(session.say(vec![occupied(42, "a")]));
+            assert!(session.send(vec![occupied(42, "a")]));
         });
         assert_eq!(events.try_recv().map_err(|_| panic!("it is told")), told("a"));
     }

@@ -377,7 +377,7 @@ const WARNING_PAUSE: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhook::told::tests::{following, hear};
+    use crate::webhook::told::tests::{apply, following};
     use crate::webhook::told::{self, Tracked};
 
     fn run(script: impl AsyncFnOnce(Queue)) {
@@ -475,7 +475,7 @@ mod tests {
         run(async |queue| {
             let mut known = Known::default();
             known.track(Tracked::of(&["channel_occupied", "channel_vacated"]));
-            hear(&mut known, [following(0), told::tests::occupied(1, "stays")]);
+            apply(&mut known, [following(0), told::tests::occupied(1, "stays")]);
             queue.push(occupied("stays"));
             queue.push(occupied("goes"));
             queue.batch().await.expect("a batch");
@@ -503,7 +503,7 @@ mod tests {
             (0..room + 10).for_each(|number| queue.push(occupied(&format!("{number:05}"))));
             assert_eq!(queue.tally.now().losses[Lost::Full as usize], ("queue_full", 10));
             assert_eq!(held(&queue).0, room as u64);
-            hear(&mut known, [following(0), told::tests::occupied(1, "lasts")]);
+            apply(&mut known, [following(0), told::tests::occupied(1, "lasts")]);
             queue.push(occupied("lasts"));
             queue.push(vacated("told"));
             queue.catch_up(&known);

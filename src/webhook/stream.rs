@@ -1,6 +1,6 @@
 //! The stream of events: a session with the shard that keeps the journal, which is asked once and then only read.
 
-use crate::admin::link::{Asked, Link, Opener, Outlet, Said};
+use crate::admin::link::{Asked, Link, Opener, Outlet, Sent};
 use crate::api::Command;
 use crate::api::operation::Events;
 use crate::hub::observe::journal::JOURNAL;
@@ -11,20 +11,20 @@ use tokio::sync::mpsc;
 /// One session.
 pub struct Stream {
     link: Link,
-    said: mpsc::UnboundedReceiver<Vec<Said>>,
-    /// What was said and is not read.
+    pieces: mpsc::UnboundedReceiver<Vec<Sent>>,
+    /// How many were sent and are not read.
     unread: Arc<AtomicUsize>,
 }
 
 struct Pieces {
-    said: mpsc::UnboundedSender<Vec<Said>>,
+    pieces: mpsc::UnboundedSender<Vec<Sent>>,
     unread: Arc<AtomicUsize>,
 }
 
 impl Outlet for Pieces {
-    fn take(&mut self, said: Vec<Said>) -> bool {
-        self.unread.fetch_add(said.len(), Relaxed);
-        self.said.send(said).is_ok()
+    fn take(&mut self, pieces: Vec<Sent>) -> bool {
+        self.unread.fetch_add(pieces.len(), Relaxed);
+        self.pieces.send(pieces).is_ok()
     }
 
     fn has_room(&self) -> bool {
@@ -35,21 +35,21 @@ impl Outlet for Pieces {
 impl Stream {
     /// Opens a session and sends the request. `None`: the shard has ended.
     pub fn open(opener: &Opener, request: Events) -> Option<Stream> {
-        let (sender, said) = mpsc::unbounded_channel();
+        let (sender, pieces) = mpsc::unbounded_channel();
         let unread = Arc::<AtomicUsize>::default();
-        let link = opener(JOURNAL, Box::new(Pieces { said: sender, unread: unread.clone() }))?;
+        let link = opener(JOURNAL, Box::new(Pieces { pieces: sender, unread: unread.clone() }))?;
         link.send(Asked { command: Command::Request(request.into()), bytes: 0 });
         link.ring();
-        Some(Stream { link, said, unread })
+        Some(Stream { link, pieces, unread })
     }
 
-    /// Reads what was said in one turn; `None`: the end. It can be cancelled.
-    pub async fn read(&mut self) -> Option<Vec<Said>> {
-        let said = self.said.recv().await?;
-        if self.unread.fetch_sub(said.len(), Relaxed) >= UNREAD_MAX {
+    /// Reads what was sent in one turn; `None`: the end. It can be cancelled.
+    pub async fn read(&mut self) -> Option<Vec<Sent>> {
+        let pieces = self.pieces.recv().await?;
+        if self.unread.fetch_sub(pieces.len(), Relaxed) >= UNREAD_MAX {
             self.link.ring();
         }
-        Some(said)
+        Some(pieces)
     }
 }
 

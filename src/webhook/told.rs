@@ -1,10 +1,10 @@
-//! What the stream has said so far, and what a piece of it adds: events that the URLs are told. Pure.
+//! What the stream has sent so far, and what a piece of it adds: events that the URLs are told. Pure.
 //!
 //! Events change sets: adding a known member does nothing, and neither does removing an unknown one. A snapshot replaces the
 //! sets, and the difference is told.
 
 use super::event::{Event, Subject};
-use crate::admin::link::Said;
+use crate::admin::link::Sent;
 use crate::admin::session::codec::Piece;
 use crate::api::Reply;
 use crate::api::operation::Events;
@@ -147,18 +147,18 @@ impl Known {
         Event { subject, is_there, text }
     }
 
-    /// Takes what the stream says, and tells what it adds. The error says why the stream is of no more use.
-    pub fn hear(&mut self, said: Said, mut tell: impl FnMut(Event)) -> Result<(), String> {
-        match said {
-            Said::Reply(Ok(Reply::Following { epoch, number })) => {
+    /// Takes an output of the stream, and tells what it adds. The error says why the stream is of no more use.
+    pub fn take(&mut self, sent: Sent, mut tell: impl FnMut(Event)) -> Result<(), String> {
+        match sent {
+            Sent::Reply(Ok(Reply::Following { epoch, number })) => {
                 // A stream that continues begins behind our position; a snapshot has its own number.
                 let known = self.position.as_ref().filter(|position| position.epoch == epoch);
                 self.position = Some(Position { epoch, number: known.map_or(number, |position| position.number) });
                 Ok(())
             }
-            Said::Reply(Ok(reply)) => Err(format!("the reply is not that of a stream: {reply:?}")),
-            Said::Reply(Err(refusal)) => Err(refusal.text().into_owned()),
-            Said::Piece(piece) => self.apply(piece, &mut tell),
+            Sent::Reply(Ok(reply)) => Err(format!("the reply is not that of a stream: {reply:?}")),
+            Sent::Reply(Err(refusal)) => Err(refusal.text().into_owned()),
+            Sent::Piece(piece) => self.apply(piece, &mut tell),
         }
     }
 
@@ -324,30 +324,30 @@ pub(super) mod tests {
     }
 
     /// The reply that a stream begins with.
-    pub fn following(number: u64) -> Said {
-        Said::Reply(Ok(Reply::Following { epoch: EPOCH, number }))
+    pub fn following(number: u64) -> Sent {
+        Sent::Reply(Ok(Reply::Following { epoch: EPOCH, number }))
     }
 
     /// One event.
-    pub fn event(number: u64, time_ms: u64, what: Happening) -> Said {
-        Said::Piece(Piece::Events { number, events: [reports::Event { time_ms, shard: 0, what }].into() })
+    pub fn event(number: u64, time_ms: u64, what: Happening) -> Sent {
+        Sent::Piece(Piece::Events { number, events: [reports::Event { time_ms, shard: 0, what }].into() })
     }
 
     /// A channel has its first subscriber.
-    pub fn occupied(number: u64, name: &str) -> Said {
+    pub fn occupied(number: u64, name: &str) -> Sent {
         event(number, 1, Happening::Occupied { channel: channel(name) })
     }
 
-    fn vacated(number: u64, name: &str) -> Said {
+    fn vacated(number: u64, name: &str) -> Sent {
         event(number, 1, Happening::Vacated { channel: channel(name) })
     }
 
-    fn connected(number: u64, time_ms: u64, socket_id: SocketId, address: &str) -> Said {
+    fn connected(number: u64, time_ms: u64, socket_id: SocketId, address: &str) -> Sent {
         event(number, time_ms, Happening::Connected { socket_id, address: address.parse().ok() })
     }
 
     /// The pieces of a snapshot: its channels, and connections with their addresses.
-    fn snapshot(number: u64, channels: &[&str], connections: &[(SocketId, &str)]) -> Vec<Said> {
+    fn snapshot(number: u64, channels: &[&str], connections: &[(SocketId, &str)]) -> Vec<Sent> {
         let count = |name: &&str| ChannelCount { channel: channel(name), subscribers: 1 };
         let info = |(socket_id, address): &(SocketId, &str)| ConnectionInfo {
             socket_id: *socket_id,
@@ -364,7 +364,7 @@ pub(super) mod tests {
             Piece::Connections { number, connections },
             Piece::SnapshotEnd { number, channels: 0, connections: 0 },
         ];
-        pieces.into_iter().map(Said::Piece).collect()
+        pieces.into_iter().map(Sent::Piece).collect()
     }
 
     fn known(events: &[&'static str]) -> Known {
@@ -373,19 +373,19 @@ pub(super) mod tests {
         known
     }
 
-    /// Hears what a stream says after a request, all of which is accepted; gives what is told.
+    /// Takes what a stream sends after a request, all of which is accepted. Returns what is told.
     #[track_caller]
-    pub fn hear(known: &mut Known, said: impl IntoIterator<Item = Said>) -> Vec<String> {
+    pub fn apply(known: &mut Known, pieces: impl IntoIterator<Item = Sent>) -> Vec<String> {
         let mut told = Vec::new();
-        for said in said {
-            assert_eq!(known.hear(said, |event| told.extend(sent(event))), Ok(()));
+        for piece in pieces {
+            assert_eq!(known.take(piece, |event| told.extend(sent(event))), Ok(()));
         }
         told
     }
 
-    fn open(known: &mut Known, said: impl IntoIterator<Item = Said>) -> Vec<String> {
+    fn open(known: &mut Known, pieces: impl IntoIterator<Item = Sent>) -> Vec<String> {
         known.request();
-        hear(known, [following(41)].into_iter().chain(said))
+        apply(known, [following(41)].into_iter().chain(pieces))
     }
 
     fn told_occupied(channel: &str) -> String {
@@ -402,12 +402,12 @@ pub(super) mod tests {
     fn events_are_told_as_pusher_tells_them() {
         let mut known = known(&["channel_occupied", "channel_vacated"]);
         assert_eq!(known.request(), FROM_A_SNAPSHOT);
-        let said = [following(41)].into_iter().chain(snapshot(41, &[], &[])).chain([
+        let pieces = [following(41)].into_iter().chain(snapshot(41, &[], &[])).chain([
             occupied(42, "user:13"),
             connected(43, 1, id(1), "192.0.2.7:80"),
             vacated(44, "user:13"),
         ]);
-        assert_eq!(hear(&mut known, said), [told_occupied("user:13"), told_vacated("user:13")]);
+        assert_eq!(apply(&mut known, pieces), [told_occupied("user:13"), told_vacated("user:13")]);
     }
 
     #[test]
@@ -416,13 +416,13 @@ pub(super) mod tests {
         let [early, late] = [id(1), id(2)];
         let slow = Happening::Disconnected { socket_id: late, kind: 8, code: Some(4100) };
         let unknown = Happening::Disconnected { socket_id: id(3), kind: 0, code: None };
-        let said = snapshot(41, &["c"], &[(early, "[::1]:5")]).into_iter().chain([
+        let pieces = snapshot(41, &["c"], &[(early, "[::1]:5")]).into_iter().chain([
             connected(42, 7, late, "1.2.3.4:5"),
             event(43, 8, slow),
             event(44, 9, unknown),
         ]);
         assert_eq!(
-            open(&mut known, said),
+            open(&mut known, pieces),
             [
                 format!(r#"{{"name":"connected","socket_id":"{early}","address":"[::1]:5"}}"#),
                 format!(r#"{{"name":"connected","socket_id":"{late}","address":"1.2.3.4:5","time_ms":7}}"#),
@@ -437,10 +437,10 @@ pub(super) mod tests {
     fn a_stream_that_breaks_off_continues_where_it_ended() {
         let mut known = known(&["channel_occupied", "channel_vacated"]);
         assert_eq!(open(&mut known, [occupied(42, "a")]), [told_occupied("a")]);
-        let behind = Said::Piece(Piece::FellBehind { missing: 3 });
-        assert_eq!(known.hear(behind, |_| panic!()), Err("3 unread events are no longer kept".into()));
+        let behind = Sent::Piece(Piece::FellBehind { missing: 3 });
+        assert_eq!(known.take(behind, |_| panic!()), Err("3 unread events are no longer kept".into()));
         assert_eq!(known.request(), Events { since: Some(42), epoch: Some("9f3c000000000000".into()) });
-        assert_eq!(hear(&mut known, [following(42), occupied(43, "b")]), [told_occupied("b")]);
+        assert_eq!(apply(&mut known, [following(42), occupied(43, "b")]), [told_occupied("b")]);
     }
 
     #[test]
@@ -452,14 +452,14 @@ pub(super) mod tests {
         assert_eq!(open(&mut known, snapshot(90, &["stays", "comes"], &[])), expected);
         // Once more: nothing differs.
         assert_eq!(open(&mut known, snapshot(90, &["stays", "comes"], &[])), [""; 0]);
-        assert_eq!(hear(&mut known, [vacated(91, "comes")]), [told_vacated("comes")]);
+        assert_eq!(apply(&mut known, [vacated(91, "comes")]), [told_vacated("comes")]);
     }
 
     #[test]
     fn a_snapshot_that_breaks_off_removes_nothing() {
         let mut known = known(&["channel_occupied", "channel_vacated"]);
         open(&mut known, [occupied(42, "a")]);
-        assert_eq!(open(&mut known, [Said::Piece(Piece::Snapshot { number: 50 })]), [""; 0]);
+        assert_eq!(open(&mut known, [Sent::Piece(Piece::Snapshot { number: 50 })]), [""; 0]);
         assert_eq!(known.request(), FROM_A_SNAPSHOT, "no event brings the rest of it");
         assert_eq!(open(&mut known, snapshot(51, &["a"], &[])), [""; 0]);
     }
@@ -468,7 +468,7 @@ pub(super) mod tests {
     fn after_a_gap_a_snapshot_is_asked_for() {
         let mut known = known(&["channel_occupied"]);
         open(&mut known, [connected(42, 1, id(1), "")]);
-        assert_eq!(known.hear(occupied(44, "a"), |_| panic!()), Err("44 came where 43 was next".into()));
+        assert_eq!(known.take(occupied(44, "a"), |_| panic!()), Err("44 came where 43 was next".into()));
         assert_eq!(known.request(), FROM_A_SNAPSHOT);
     }
 
@@ -477,12 +477,12 @@ pub(super) mod tests {
         use crate::api::Refusal;
         let mut known = known(&["connected"]);
         known.request();
-        for said in [
-            Said::Reply(Err(Refusal::TooMany { what: "consumers of events", limit: 64 })),
-            Said::Reply(Ok(Reply::Done {})),
+        for piece in [
+            Sent::Reply(Err(Refusal::TooMany { what: "consumers of events", limit: 64 })),
+            Sent::Reply(Ok(Reply::Done {})),
             occupied(42, "a"),
         ] {
-            assert!(known.hear(said, |_| panic!()).is_err());
+            assert!(known.take(piece, |_| panic!()).is_err());
         }
     }
 

@@ -163,7 +163,7 @@ fn the_rate_of_new_connections_of_an_address_is_limited() {
     (0..5).for_each(|_| drop(enter(&server, "203.0.113.8")));
     let stats = stats(&mut Admin::connect(&server));
     assert_eq!(stats["closes_address_upgrades"], stats["upgrades_refused_address_upgrades"]);
-    assert!(stats["hasty_addresses"] == 2, "{stats}");
+    assert!(stats["recent_addresses"] == 2, "{stats}");
 }
 
 /// Limits, operators and the log use the address that trusted proxies report. Reports of other clients are ignored.

@@ -131,14 +131,14 @@ fn expect_answer(admin: &mut Admin, n: usize) {
 }
 
 /// A frame that a subscriber gets, taken apart.
-enum Heard {
+enum Received {
     Subscribed(usize),
     Unsubscribed(usize),
     Message(usize, String),
     End(usize),
 }
 
-fn hear(client: &mut Client) -> Heard {
+fn receive(client: &mut Client) -> Received {
     let text = client.text();
     let (event, rest) = text
         .strip_prefix(r#"{"event":""#)
@@ -148,12 +148,12 @@ fn hear(client: &mut Client) -> Heard {
     let channel =
         CHANNELS.iter().position(|name| *name == channel).unwrap_or_else(|| panic!("unexpected channel: {text}"));
     match event {
-        "socket:subscribed" => Heard::Subscribed(channel),
-        "socket:unsubscribed" => Heard::Unsubscribed(channel),
-        "end" => Heard::End(channel),
+        "socket:subscribed" => Received::Subscribed(channel),
+        "socket:unsubscribed" => Received::Unsubscribed(channel),
+        "end" => Received::End(channel),
         "m" => {
             let data = rest.strip_prefix(r#","data":""#).and_then(|rest| rest.strip_suffix("\"}"));
-            Heard::Message(channel, data.unwrap_or_else(|| panic!("unexpected frame {text}")).to_owned())
+            Received::Message(channel, data.unwrap_or_else(|| panic!("unexpected frame {text}")).to_owned())
         }
         _ => panic!("unexpected frame {text}"),
     }
@@ -164,10 +164,10 @@ fn witness(mut client: Client) -> Vec<Run> {
     let mut order = vec![Run::new(); CHANNELS.len()];
     let mut ended = BTreeSet::new();
     while ended.len() < CHANNELS.len() {
-        match hear(&mut client) {
-            Heard::Message(channel, data) => order[channel].push(data),
-            Heard::End(channel) => _ = ended.insert(channel),
-            Heard::Subscribed(_) | Heard::Unsubscribed(_) => panic!("a reply to no request"),
+        match receive(&mut client) {
+            Received::Message(channel, data) => order[channel].push(data),
+            Received::End(channel) => _ = ended.insert(channel),
+            Received::Subscribed(_) | Received::Unsubscribed(_) => panic!("a reply to no request"),
         }
     }
     order
@@ -188,19 +188,19 @@ fn churn(stage: &Stage, mut client: Client, seed: u64) -> Vec<(usize, Run)> {
         }
         let mut awaited = channels.iter();
         while live.len() < channels.len() || (wanted > 0 && !ended) {
-            match hear(&mut client) {
-                Heard::Subscribed(channel) => {
+            match receive(&mut client) {
+                Received::Subscribed(channel) => {
                     assert_eq!(Some(&channel), awaited.next(), "replies come in request order");
                     live.insert(channel, Run::new());
                 }
-                Heard::Message(channel, data) => {
+                Received::Message(channel, data) => {
                     let run = live.get_mut(&channel);
                     run.unwrap_or_else(|| panic!("{data} on {} before it was subscribed", CHANNELS[channel]))
                         .push(data);
                     wanted = wanted.saturating_sub(1);
                 }
-                Heard::End(_) => ended = true,
-                Heard::Unsubscribed(_) => panic!("a reply to no request"),
+                Received::End(_) => ended = true,
+                Received::Unsubscribed(_) => panic!("a reply to no request"),
             }
         }
         for channel in &channels {
@@ -208,20 +208,20 @@ fn churn(stage: &Stage, mut client: Client, seed: u64) -> Vec<(usize, Run)> {
         }
         let mut awaited = channels.iter();
         while !live.is_empty() {
-            match hear(&mut client) {
-                Heard::Unsubscribed(channel) => {
+            match receive(&mut client) {
+                Received::Unsubscribed(channel) => {
                     assert_eq!(Some(&channel), awaited.next(), "replies come in request order");
                     runs.push((channel, live.remove(&channel).expect("it was subscribed")));
                 }
-                Heard::Message(channel, data) => {
+                Received::Message(channel, data) => {
                     let run = live.get_mut(&channel);
                     run.unwrap_or_else(|| panic!("{data} on {} after it was left", CHANNELS[channel])).push(data);
                 }
-                Heard::End(channel) => {
+                Received::End(channel) => {
                     assert!(live.contains_key(&channel), "a message on {} after it was left", CHANNELS[channel]);
                     ended = true;
                 }
-                Heard::Subscribed(_) => panic!("a reply to no request"),
+                Received::Subscribed(_) => panic!("a reply to no request"),
             }
         }
     }
@@ -310,14 +310,14 @@ fn pipelined_membership_cuts_exactly(shards: usize) {
                 let mut left = 5;
                 let mut live: Option<Run> = None;
                 while left > 0 {
-                    match hear(client) {
-                        Heard::Subscribed(_) => assert!(live.replace(Run::new()).is_none(), "subscribed twice"),
-                        Heard::Unsubscribed(_) => {
+                    match receive(client) {
+                        Received::Subscribed(_) => assert!(live.replace(Run::new()).is_none(), "subscribed twice"),
+                        Received::Unsubscribed(_) => {
                             runs.push((0, live.take().expect("unsubscribed without being subscribed")));
                             left -= 1;
                         }
-                        Heard::Message(_, data) => live.as_mut().expect("heard while not subscribed").push(data),
-                        Heard::End(_) => panic!("the end came before the last round"),
+                        Received::Message(_, data) => live.as_mut().expect("heard while not subscribed").push(data),
+                        Received::End(_) => panic!("the end came before the last round"),
                     }
                 }
             }

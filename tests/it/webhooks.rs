@@ -323,7 +323,7 @@ fn events_not_taken_in_time_are_dropped_counted_and_logged() {
     client.subscribe("b");
     let mut told = Told::default();
     eventually("both are told", || {
-        told.hear(&backend);
+        told.take(&backend);
         told.occupied.len() == 2
     });
     assert_eq!(metric(&server, "corecast_webhook_dropped_events_total{reason=\"queue_full\"}"), 0.0);
@@ -338,7 +338,7 @@ struct Told {
 
 impl Told {
     /// Applies what has come.
-    fn hear(&mut self, backend: &Backend) {
+    fn take(&mut self, backend: &Backend) {
         for event in backend.requests.try_iter().flat_map(|request| request.events()) {
             let channel = event["channel"].as_str().expect("a channel").to_owned();
             self.events += 1;
@@ -380,7 +380,7 @@ fn a_flood_of_channels_does_not_hide_the_channels_of_other_clients() {
     // On a busy machine the flood may be too slow to fill the queue; what follows holds then, too.
     let start = Instant::now();
     while dropped() == 0.0 && start.elapsed() < LONG {
-        told.hear(&backend);
+        told.take(&backend);
         thread::sleep(Duration::from_millis(10));
     }
     let others: HashSet<String> = (0..20).map(|number| format!("other:{number}")).collect();
@@ -389,7 +389,7 @@ fn a_flood_of_channels_does_not_hide_the_channels_of_other_clients() {
     let start = Instant::now();
     while !others.is_subset(&told.occupied) {
         assert!(start.elapsed() < 4 * LONG, "{} events were told", told.events);
-        told.hear(&backend);
+        told.take(&backend);
         thread::sleep(Duration::from_millis(10));
     }
     stops.store(true, Ordering::SeqCst);
@@ -397,7 +397,7 @@ fn a_flood_of_channels_does_not_hide_the_channels_of_other_clients() {
     let start = Instant::now();
     while told.occupied != others {
         assert!(start.elapsed() < 4 * LONG, "{} channels are told", told.occupied.len());
-        told.hear(&backend);
+        told.take(&backend);
         thread::sleep(Duration::from_millis(10));
     }
     let warnings = server.stderr().lines().filter(|line| line.contains("events are dropped")).count();

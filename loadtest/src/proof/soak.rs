@@ -131,16 +131,17 @@ fn add_up(findings: &mut Findings, stats: &BTreeMap<String, u64>, cold: &Held, w
         .map(|(name, count)| format!("{} {}", name.trim_start_matches("closes_"), number(*count as f64)))
         .collect();
     findings.lines.push(format!("closed: {}", reasons.join(", ")));
-    let (laid, out) = (stat("bytes_laid"), stat("bytes_out"));
+    let (encoded, out) = (stat("bytes_encoded"), stat("bytes_out"));
     let (dropped, waiting) = (stat("outbox_bytes_dropped"), stat("outbox_bytes"));
     findings.lines.push(format!(
         "bytes due to clients {} = written {} + dropped when a connection ended {} + waiting {}",
-        number(laid as f64),
+        number(encoded as f64),
         number(out as f64),
         number(dropped as f64),
         number(waiting as f64)
     ));
-    findings.check(laid == out + dropped + waiting, format!("{laid} bytes laid out, {out} + {dropped} + {waiting}"));
+    findings
+        .check(encoded == out + dropped + waiting, format!("{encoded} bytes encoded, {out} + {dropped} + {waiting}"));
     findings.check(waiting == 0, format!("{waiting} bytes wait in outboxes without a connection"));
     findings.check(open == 0, format!("{open} connections are still there"));
     findings.check(stat("subscriptions") == 0, format!("{} subscriptions are still there", stat("subscriptions")));

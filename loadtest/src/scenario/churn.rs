@@ -64,7 +64,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
         if std::mem::take(&mut handler.is_rung) {
-            alarm.heard();
+            alarm.acknowledge();
         }
     }
     handler.is_running = false;

@@ -109,7 +109,7 @@ fn run(
         }
         net.turn(handler, Some(Duration::from_millis(10)))?;
         if std::mem::take(&mut handler.is_rung) {
-            alarm.heard();
+            alarm.acknowledge();
         }
     }
 }

@@ -293,7 +293,7 @@ mod tests {
 
     /// A server that reads up to `batch` available lines before it answers them. It refuses lines that contain "bad",
     /// and closes the connection after `lines_max` lines.
-    fn server(batch: usize, lines_max: usize, heard: Option<Sender<String>>) -> PathBuf {
+    fn server(batch: usize, lines_max: usize, received: Option<Sender<String>>) -> PathBuf {
         let path = socket_path();
         let listener = UnixListener::bind(&path).expect("a socket");
         thread::spawn(move || {
@@ -306,8 +306,8 @@ mod tests {
                 if reader.read_line(&mut line).expect("a line") == 0 {
                     return;
                 }
-                if let Some(heard) = &heard {
-                    heard.send(line.trim_end().to_owned()).expect("a listening test");
+                if let Some(received) = &received {
+                    received.send(line.trim_end().to_owned()).expect("a listening test");
                 }
                 let id = line.split([':', ',']).nth(1).expect("an id comes first");
                 if id == "\"ping\"}\n" {
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn lines_go_out_as_they_are_and_refusals_name_theirs() {
-        let (heard, hearing) = channel();
+        let (received, lines) = channel();
         let input = "\
 {\"channel\":\"a\",\"event\":\"e\",\"data\":{\"n\": 1.0e+2, \"s\":\"\\u00e9\"}}\n\
 \n\
@@ -352,7 +352,7 @@ nonsense\n\
 {\"channel\":\"a\",\"event\":\"e\",\"\\ud83c\":1}\n\
 \u{c}{\"channel\":\"a\",\"event\":\"e\"}\n\
 \u{feff}{\"channel\":\"a\",\"event\":\"e\"}";
-        let (summary, out) = publish(&server(1, 100, Some(heard)), input.as_bytes(), true);
+        let (summary, out) = publish(&server(1, 100, Some(received)), input.as_bytes(), true);
         let summary = summary.expect("a summary");
         assert_eq!((summary.published, summary.deliveries, summary.refused.count), (4, 8, 8));
         let numbers: Vec<u64> = summary.refused.first.iter().map(|(number, _)| *number).collect();
@@ -362,7 +362,7 @@ nonsense\n\
         assert!(told.contains("line 5: malformed_request: event is missing"), "{told}");
         assert!(told.contains("line 8: malformed_request: publish has no member \"command\""), "{told}");
         assert_eq!(out.lines().count(), 5);
-        let got: Vec<String> = hearing.try_iter().collect();
+        let got: Vec<String> = lines.try_iter().collect();
         assert_eq!(
             got,
             [
@@ -393,13 +393,13 @@ nonsense\n\
 
     #[test]
     fn a_line_goes_out_at_once_while_the_input_stays_open() {
-        let (heard, hearing) = channel();
-        let path = server(1, 100, Some(heard));
+        let (received, lines) = channel();
+        let path = server(1, 100, Some(received));
         let (mut typing, input) = UnixStream::pair().expect("a pair");
         let publishing = thread::spawn(move || publish(&path, input, false).0);
         for number in 1..=3 {
             writeln!(typing, "{{\"channel\":\"a\",\"event\":\"e\"}}").expect("an input that is read");
-            let line = hearing.recv_timeout(Duration::from_secs(10)).expect("the line, before the input ends");
+            let line = lines.recv_timeout(Duration::from_secs(10)).expect("the line, before the input ends");
             assert!(line.starts_with(&format!("{{\"id\":{number},")), "{line}");
         }
         drop(typing);

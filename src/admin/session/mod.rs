@@ -225,7 +225,7 @@ impl<C: Codec> Session<C> {
     /// A shard answered.
     pub fn answer(&mut self, asker: Asker, answer: Answer, hub: &mut Hub, port: &mut impl Port) {
         if self.stream.as_ref().is_some_and(|stream| stream.is(asker)) {
-            return self.hear_stream(answer, hub, port);
+            return self.take_stream_answer(answer, hub, port);
         }
         let shards = self.shards;
         let Some(waiting) = self.at(asker) else { return };

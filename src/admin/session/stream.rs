@@ -148,7 +148,7 @@ impl<C: Codec> Session<C> {
         }
     }
 
-    pub(super) fn hear_stream(&mut self, answer: Answer, hub: &mut Hub, port: &mut impl Port) {
+    pub(super) fn take_stream_answer(&mut self, answer: Answer, hub: &mut Hub, port: &mut impl Port) {
         let shards = self.shards;
         let Some(stream) = &mut self.stream else { return };
         let asker = stream.asker;
@@ -168,7 +168,7 @@ impl<C: Codec> Session<C> {
                     (*snapshot, stream.has_begun) = (number, true);
                 }
                 let snapshot = *snapshot;
-                self.hear_told(asker, snapshot, told);
+                self.take_update(asker, snapshot, told);
             }
             (Source::Sightings(tail), Answer::Tapped) => {
                 let has_begun = tail.begin();
@@ -181,7 +181,7 @@ impl<C: Codec> Session<C> {
                 }
             }
             (Source::Sightings(tail), Answer::Seen { shard, at_us, time_ms, sightings, dropped }) => {
-                tail.hear(shard);
+                tail.received(shard);
                 self.tell(Piece::Seen { shard, at_us, time_ms, sightings, dropped });
             }
             (Source::Sightings(_), _) => {}
@@ -189,7 +189,7 @@ impl<C: Codec> Session<C> {
     }
 
     /// `number`: the number of the snapshot.
-    fn hear_told(&mut self, asker: Asker, number: u64, told: Option<FollowerUpdate>) {
+    fn take_update(&mut self, asker: Asker, number: u64, told: Option<FollowerUpdate>) {
         match told {
             None | Some(FollowerUpdate::NoMore) => {}
             Some(FollowerUpdate::Following { epoch, number, is_snapshot }) => {

@@ -58,7 +58,7 @@ impl Tail {
     }
 
     /// A shard has sent sightings.
-    pub fn hear(&mut self, shard: ShardId) {
+    pub fn received(&mut self, shard: ShardId) {
         self.shards[usize::from(shard)] = Place::Ready;
     }
 

@@ -100,7 +100,7 @@ fn show(
     // https://no-color.org
     let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let palette = if is_plain { Palette::plain() } else { Palette::colourful() };
-    let (mut is_stale, mut heard_at) = (true, Instant::now());
+    let (mut is_stale, mut sampled_at) = (true, Instant::now());
     while signal.load(Ordering::Relaxed) == 0 {
         loop {
             match samples.try_recv() {
@@ -109,9 +109,9 @@ fn show(
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => anyhow::bail!("the sampler thread has ended"),
             }
-            (is_stale, heard_at) = (true, Instant::now());
+            (is_stale, sampled_at) = (true, Instant::now());
         }
-        is_stale |= state.waits(heard_at.elapsed());
+        is_stale |= state.waits(sampled_at.elapsed());
         if has_hung_up() {
             anyhow::bail!("the terminal has closed");
         }

@@ -149,8 +149,8 @@ impl Seated {
 
     /// Returns whether the thread still reads.
     fn flush(&mut self) -> bool {
-        let said = std::mem::take(&mut self.session.output);
-        said.is_empty() || self.seat.say(said)
+        let sent = std::mem::take(&mut self.session.output);
+        sent.is_empty() || self.seat.send(sent)
     }
 
     /// Whether the session is complete: the thread sends no more, or the stream has ended, or the server stops and the stream

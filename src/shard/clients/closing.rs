@@ -39,11 +39,11 @@ impl Clients {
             hub.disconnect(slot, &reason, self);
         }
         self.connections.enter_phase(slot, Phase::Closing { reads: true, is_answered: false });
-        self.say_reason(slot, &reason, hub);
+        self.send_reason(slot, &reason, hub);
     }
 
     /// Sends the close frame.
-    fn say_reason(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
+    fn send_reason(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
         if reason.is_slow() {
             let (dropped, can_follow) = self.output.cut_to_frame(hub.pages_mut(), slot);
             hub.counters.outbox_bytes_dropped += dropped as u64;
@@ -52,9 +52,9 @@ impl Clients {
             }
         }
         if let CloseReason::ClientClosed { code: None } = reason {
-            self.say(slot, hub, |out| frame::encode_header(out, Opcode::Close, 0));
+            self.send(slot, hub, |out| frame::encode_header(out, Opcode::Close, 0));
         } else if let Some((code, text)) = reason.frame() {
-            self.say(slot, hub, |out| frame::encode_close(out, code, &text));
+            self.send(slot, hub, |out| frame::encode_close(out, code, &text));
         }
         self.mark(slot);
     }
@@ -65,7 +65,7 @@ impl Clients {
             let Some(Phase::Answering { is_answered }) = self.connections.phase(slot) else { continue };
             hub.disconnect(slot, &reason, self);
             self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered });
-            self.say_reason(slot, &reason, hub);
+            self.send_reason(slot, &reason, hub);
         }
     }
 

@@ -37,13 +37,13 @@ impl Clients {
                 Ok(None) => break,
                 Ok(Some(Message::Text(text))) => {
                     hub.counters.echo_messages += 1;
-                    self.say_frame(slot, Opcode::Text, text.as_bytes(), hub);
+                    self.send_frame(slot, Opcode::Text, text.as_bytes(), hub);
                 }
                 Ok(Some(Message::Binary(payload))) => {
                     hub.counters.echo_messages += 1;
-                    self.say_frame(slot, Opcode::Binary, payload, hub);
+                    self.send_frame(slot, Opcode::Binary, payload, hub);
                 }
-                Ok(Some(Message::Ping(payload))) => self.say_frame(slot, Opcode::Pong, payload, hub),
+                Ok(Some(Message::Ping(payload))) => self.send_frame(slot, Opcode::Pong, payload, hub),
                 Ok(Some(Message::Pong(_))) => {}
                 Ok(Some(Message::Close(close))) => return self.answer_close(slot, close.map(|(code, _)| code), hub),
                 Err(violation) => return self.fail(slot, violation, hub),
@@ -57,7 +57,7 @@ impl Clients {
     pub(super) fn echo_written(&mut self, slot: Slot, taken: usize) {
         let pending = self.pending(slot);
         if taken > 0 {
-            self.connections[slot].state.heard_at = self.now;
+            self.connections[slot].state.received_at = self.now;
         }
         if pending == 0 && self.connections.phase(slot) == Some(Phase::Echoing { is_paused: true }) {
             self.connections.enter_phase(slot, Phase::Echoing { is_paused: false });

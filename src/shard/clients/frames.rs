@@ -55,7 +55,7 @@ impl Clients {
                     }
                 }
                 Ok(Some(Message::Binary(_))) if is_open => self.close(slot, CloseReason::BinaryMessage, hub),
-                Ok(Some(Message::Ping(payload))) if is_open => self.say_frame(slot, Opcode::Pong, payload, hub),
+                Ok(Some(Message::Ping(payload))) if is_open => self.send_frame(slot, Opcode::Pong, payload, hub),
                 Ok(Some(Message::Close(close))) => return self.answer_close(slot, close.map(|(code, _)| code), hub),
                 Ok(Some(_)) => {}
                 Err(violation) => return self.fail(slot, violation, hub),
@@ -77,8 +77,8 @@ impl Clients {
     }
 
     /// Sends a frame.
-    pub(super) fn say_frame(&mut self, slot: Slot, opcode: Opcode, payload: &[u8], hub: &mut Hub) {
-        self.say(slot, hub, |out| {
+    pub(super) fn send_frame(&mut self, slot: Slot, opcode: Opcode, payload: &[u8], hub: &mut Hub) {
+        self.send(slot, hub, |out| {
             frame::encode_header(out, opcode, payload.len());
             out.extend_from_slice(payload);
         });

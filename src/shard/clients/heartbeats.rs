@@ -79,7 +79,7 @@ impl Clients {
                 state.is_pinged = true;
                 state.ping_at = self.now;
                 hub.counters.pings_sent += 1;
-                self.say(slot, hub, event::ping);
+                self.send(slot, hub, event::ping);
                 return true;
             }
             Due::PongTimeout => CloseReason::PongTimeout { timeout_s: limits.heart_timeout_s },

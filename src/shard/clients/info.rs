@@ -107,7 +107,7 @@ impl Clients {
     /// Current sums, from running totals: they are read every second, and a walk of a million connections takes time.
     pub fn gauges(&self, hub: &Hub) -> Gauges {
         let (subscriptions, channels) = hub.sizes();
-        let (addresses, hasty_addresses) = hub.address_sizes();
+        let (addresses, recent_addresses) = hub.address_sizes();
         let (event_consumers, event_journal_bytes) = hub.journal_sizes();
         let census = self.connections.census();
         debug_assert_eq!(census, self.connections.count());
@@ -120,7 +120,7 @@ impl Clients {
             channels: channels as u64,
             history_bytes: hub.history_bytes() as u64,
             addresses: addresses as u64,
-            hasty_addresses: hasty_addresses as u64,
+            recent_addresses: recent_addresses as u64,
             page_bytes: hub.pages().held_bytes() as u64,
             connections_leaving: self.leaving() as u64,
             event_consumers: event_consumers as u64,
@@ -139,7 +139,7 @@ impl Clients {
 
     /// Bytes that wait for clients: queued, and neither written nor dropped.
     fn outbox_bytes(&self, hub: &Hub) -> u64 {
-        self.output.bytes_laid().saturating_sub(hub.counters.bytes_out + hub.counters.outbox_bytes_dropped)
+        self.output.bytes_encoded().saturating_sub(hub.counters.bytes_out + hub.counters.outbox_bytes_dropped)
     }
 }
 

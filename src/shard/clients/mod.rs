@@ -214,7 +214,7 @@ pub struct Ready {
 impl Port for Clients {
     fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency) {
         let Clients { output, connections, now, .. } = self;
-        output.lay(pages, slot, chunk, urgency, || connections[slot].state.is_newcomer(*now));
+        output.append(pages, slot, chunk, urgency, || connections[slot].state.is_newcomer(*now));
     }
 
     fn mail(&mut self, to: ShardId, mail: Mail) {

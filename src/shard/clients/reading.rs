@@ -98,7 +98,7 @@ impl Clients {
         let state = &mut self.connections[slot].state;
         state.is_unread = true;
         if !std::mem::replace(&mut state.is_held, true) {
-            state.heard_at = self.now;
+            state.received_at = self.now;
             self.heartbeats.look_at(slot, self.now.wrapping_add(1));
         }
     }
@@ -109,7 +109,7 @@ impl Clients {
         let holds_requests = self.output.holds_requests(slot);
         let state = &mut self.connections[slot].state;
         if taken > 0 {
-            state.heard_at = self.now;
+            state.received_at = self.now;
         }
         if state.phase != Phase::Open || !holds_requests {
             state.is_held = false;
@@ -128,12 +128,12 @@ impl Clients {
             Ok(0) => self.end(slot, &CloseReason::ClientGone, hub),
             Ok(n) => {
                 hub.counters.bytes_in += n as u64;
-                connection.state.heard_at = self.now;
+                connection.state.received_at = self.now;
                 if n == buffer.len() || connection.state.is_eof_near {
                     connection.state.is_unread = true;
                     self.read_queue.push(slot);
                 }
-                self.heard(slot, &mut buffer[..n], hub);
+                self.received(slot, &mut buffer[..n], hub);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {
@@ -146,7 +146,7 @@ impl Clients {
     }
 
     /// Bytes have arrived.
-    pub(super) fn heard(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
+    pub(super) fn received(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
         match self.connections[slot].state.phase {
             Phase::Upgrading => return self.upgrade(slot, bytes, hub),
             Phase::Open | Phase::Closing { reads: true, .. } => self.frames(slot, bytes, hub),

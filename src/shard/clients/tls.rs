@@ -66,7 +66,7 @@ impl Clients {
             hub.counters.tls_handshakes_resumed += u64::from(tls.is_resumed());
         }
         hub.counters.bytes_in += plain.len() as u64;
-        connection.state.heard_at = self.now;
+        connection.state.received_at = self.now;
         if has_output {
             self.mark(slot);
         }
@@ -74,7 +74,7 @@ impl Clients {
             self.read_later(slot);
         }
         if !plain.is_empty() {
-            self.heard(slot, plain, hub);
+            self.received(slot, plain, hub);
         }
         match progress {
             Progress::Going => {}

@@ -141,7 +141,7 @@ impl Clients {
                 // incomplete before.
                 let rest = &mut bytes[request_len - earlier..];
                 if !rest.is_empty() {
-                    self.heard(slot, rest, hub);
+                    self.received(slot, rest, hub);
                 }
             }
             (Upgrade::Refused { refusal, .. }, _) => {

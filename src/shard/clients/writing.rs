@@ -17,9 +17,9 @@ impl Clients {
     }
 
     /// Queues a frame of the shard's own.
-    pub(super) fn say(&mut self, slot: Slot, hub: &mut Hub, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send(&mut self, slot: Slot, hub: &mut Hub, write: impl FnOnce(&mut Vec<u8>)) {
         let Clients { output, connections, now, .. } = self;
-        output.say(hub.pages_mut(), slot, || connections[slot].state.is_newcomer(*now), write);
+        output.send(hub.pages_mut(), slot, || connections[slot].state.is_newcomer(*now), write);
     }
 
     /// Bytes that wait for room in the connection's socket.
@@ -84,7 +84,7 @@ impl Clients {
             Phase::Echoing { .. } => self.echo_written(slot, bytes),
             Phase::Closing { is_answered, .. } if pending == 0 => {
                 if let Some(tls) = Connection::tls(&mut connection.aside)
-                    && !tls.say_end(&mut connection.socket)
+                    && !tls.send_close_notify(&mut connection.socket)
                 {
                     return self.output.set_blocked(slot, true);
                 }

@@ -9,7 +9,7 @@ pub struct ConnectionState {
     /// Its phase. Changed by [`super::table::Connections::enter_phase`].
     pub phase: Phase,
     /// Tick at which anything arrived last.
-    pub heard_at: u32,
+    pub received_at: u32,
     /// Tick of the server's ping: when the outstanding one was sent, or when the next one is due. While closing: when the
     /// connection is dropped.
     pub ping_at: u32,
@@ -21,7 +21,8 @@ pub struct ConnectionState {
     pub is_pinged: bool,
     /// The socket may have more to read, and the poll will not report that again.
     pub is_unread: bool,
-    /// Its requests are not read until it has taken replies. Meanwhile `heard_at` is the tick at which its socket took anything.
+    /// Its requests are not read until it has taken replies. Meanwhile `received_at` is the tick at which its socket took
+    /// anything.
     pub is_held: bool,
     /// The poll has reported that the peer sends no more, and will not report it again. Reading goes on to the end of the
     /// stream.
@@ -62,7 +63,7 @@ impl ConnectionState {
     pub fn new(now: u32) -> ConnectionState {
         ConnectionState {
             phase: Phase::Upgrading,
-            heard_at: now,
+            received_at: now,
             ping_at: now,
             accepted_at: now,
             is_admitted: false,

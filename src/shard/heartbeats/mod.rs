@@ -96,7 +96,7 @@ impl Heartbeats {
 
     /// The tick at which a connection has been silent for too long.
     pub fn silent_at(&self, state: &ConnectionState, limits: &Limits) -> u32 {
-        state.heard_at.wrapping_add(ticks(u64::from(self.silence_s(state, limits)) * 1000))
+        state.received_at.wrapping_add(ticks(u64::from(self.silence_s(state, limits)) * 1000))
     }
 
     /// The tick at which an open connection must be checked.

@@ -21,7 +21,7 @@ pub struct Output {
     states: Vec<State>,
     queue: WriteQueue,
     /// Bytes added so far: written, waiting, or dropped.
-    bytes_laid: u64,
+    bytes_encoded: u64,
     /// Where TLS records are encrypted before they are sent. Empty until the first.
     scratch: Vec<u8>,
 }
@@ -32,7 +32,7 @@ impl Default for Output {
             outboxes: Vec::with_capacity(SLOTS_RESERVED),
             states: Vec::with_capacity(SLOTS_RESERVED),
             queue: WriteQueue::default(),
-            bytes_laid: 0,
+            bytes_encoded: 0,
             scratch: Vec::new(),
         }
     }
@@ -129,7 +129,7 @@ impl Output {
 impl Output {
     /// Adds a chunk to the output of a connection.
     #[inline]
-    pub fn lay(
+    pub fn append(
         &mut self,
         pages: &mut Pages,
         slot: Slot,
@@ -141,12 +141,12 @@ impl Output {
             return;
         }
         self.outboxes[slot as usize].push(pages, chunk);
-        self.bytes_laid += chunk.len() as u64;
+        self.bytes_encoded += chunk.len() as u64;
         self.mark(slot, urgency, is_newcomer);
     }
 
     /// Adds a frame of the shard's own: a heartbeat, a pong, a close frame.
-    pub fn say(
+    pub fn send(
         &mut self,
         pages: &mut Pages,
         slot: Slot,
@@ -154,14 +154,14 @@ impl Output {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let chunk = pages.append_single(write);
-        self.lay(pages, slot, chunk, Urgency::Soon, is_newcomer);
+        self.append(pages, slot, chunk, Urgency::Soon, is_newcomer);
     }
 
     /// Adds the HTTP response, which comes before all frames and is never cut.
     pub fn respond(&mut self, pages: &mut Pages, slot: Slot, response: &[u8]) {
         let chunk = pages.append_single(|out| out.extend_from_slice(response));
         self.outboxes[slot as usize].push_preamble(pages, chunk);
-        self.bytes_laid += chunk.len() as u64;
+        self.bytes_encoded += chunk.len() as u64;
         self.mark(slot, Urgency::Soon, || true);
     }
 
@@ -264,8 +264,8 @@ impl Output {
     }
 
     /// Bytes added so far.
-    pub fn bytes_laid(&self) -> u64 {
-        self.bytes_laid
+    pub fn bytes_encoded(&self) -> u64 {
+        self.bytes_encoded
     }
 }
 

@@ -88,7 +88,7 @@ fn a_share_of_what_many_wait_for_counts_less_than_what_one_waits_for() {
         let page = hub.pages_mut().open();
         let chunk =
             hub.pages_mut().append(page, |out| (0..frames).for_each(|_| frame::encode_header(out, Opcode::Text, 0)));
-        to.for_each(|slot| clients.output.lay(hub.pages_mut(), slot, chunk, Urgency::Soon, || false));
+        to.for_each(|slot| clients.output.append(hub.pages_mut(), slot, chunk, Urgency::Soon, || false));
         hub.pages_mut().release(page);
     };
     lay(0..MANY, 250_000);

@@ -22,7 +22,7 @@ pub struct Peer {
     /// By channel: whether its requests so far leave it subscribed.
     wanted: [bool; CHANNELS],
     /// By channel: the last message since the reply to its subscribe.
-    heard: [Option<Option<u32>>; CHANNELS],
+    received: [Option<Option<u32>>; CHANNELS],
     /// It has not broken the protocol, and has not begun to close.
     pub is_lawful: bool,
     /// It has sent arbitrary bytes.
@@ -30,7 +30,7 @@ pub struct Peer {
     /// It was dropped without a reply.
     pub was_dropped: bool,
     /// It does not read for now.
-    pub is_deaf: bool,
+    pub is_stalled: bool,
     pings: u32,
 }
 
@@ -81,11 +81,11 @@ impl Peer {
             expected: VecDeque::new(),
             pongs: VecDeque::new(),
             wanted: [false; CHANNELS],
-            heard: [None; CHANNELS],
+            received: [None; CHANNELS],
             is_lawful: true,
             is_noisy: false,
             was_dropped: false,
-            is_deaf: false,
+            is_stalled: false,
             pings: 0,
         }
     }
@@ -104,7 +104,7 @@ impl Peer {
     pub fn ping(&mut self, mask: u32, split: usize) {
         self.pings += 1;
         let text = format!(r#"{{"event":"socket:ping","data":{{"id":{}}}}}"#, self.pings);
-        self.say(&text, mask, split);
+        self.queue_text(&text, mask, split);
         if !self.is_echo {
             self.expected.push_back(Expected::Pong(self.pings));
         }
@@ -112,7 +112,7 @@ impl Peer {
 
     pub fn subscribe(&mut self, channel: usize, mask: u32, split: usize) {
         let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"c{channel}"}}}}"#);
-        self.say(&text, mask, split);
+        self.queue_text(&text, mask, split);
         if !self.is_echo {
             let was_wanted = std::mem::replace(&mut self.wanted[channel], true);
             self.expected.push_back(if was_wanted {
@@ -125,7 +125,7 @@ impl Peer {
 
     pub fn unsubscribe(&mut self, channel: usize, mask: u32, split: usize) {
         let text = format!(r#"{{"event":"socket:unsubscribe","data":{{"channel":"c{channel}"}}}}"#);
-        self.say(&text, mask, split);
+        self.queue_text(&text, mask, split);
         if !self.is_echo {
             let was_wanted = std::mem::replace(&mut self.wanted[channel], false);
             self.expected.push_back(if was_wanted {
@@ -136,7 +136,7 @@ impl Peer {
         }
     }
 
-    pub fn say_long(&mut self, len: usize, mask: u32) {
+    pub fn queue_long(&mut self, len: usize, mask: u32) {
         let text = "x".repeat(len);
         if self.is_echo {
             self.expected.push_back(Expected::Frame(0x82, text.clone().into_bytes()));
@@ -187,7 +187,7 @@ impl Peer {
         }
     }
 
-    fn say(&mut self, text: &str, mask: u32, split: usize) {
+    fn queue_text(&mut self, text: &str, mask: u32, split: usize) {
         if self.is_echo {
             self.expected.push_back(Expected::Frame(0x81, text.as_bytes().to_vec()));
         }
@@ -279,7 +279,7 @@ impl Peer {
                 0x88 => {
                     self.stage = Stage::Closed(payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
                 }
-                0x81 if !self.is_echo => self.hear(std::str::from_utf8(&payload).expect("text")),
+                0x81 if !self.is_echo => self.receive(std::str::from_utf8(&payload).expect("text")),
                 0x8a => assert_eq!(self.pongs.pop_front(), Some(payload)),
                 _ => self.expect(Expected::Frame(first, payload)),
             }
@@ -304,7 +304,7 @@ impl Peer {
         Some((first, frame[header..].to_vec()))
     }
 
-    fn hear(&mut self, text: &str) {
+    fn receive(&mut self, text: &str) {
         let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
         let channel = || value["channel"].as_str().and_then(|name| name[1..].parse::<usize>().ok()).expect("a channel");
         match value["event"].as_str().expect("an event") {
@@ -312,11 +312,11 @@ impl Peer {
             "socket:ping" => self.queue(0x81, br#"{"event":"socket:pong"}"#, 7),
             "socket:pong" => self.expect(Expected::Pong(value["data"]["reply"].as_u64().expect("a number") as u32)),
             "socket:subscribed" => {
-                assert!(self.heard[channel()].replace(None).is_none(), "subscribed twice");
+                assert!(self.received[channel()].replace(None).is_none(), "subscribed twice");
                 self.expect(Expected::Subscribed(channel()));
             }
             "socket:unsubscribed" => {
-                self.heard[channel()] = None;
+                self.received[channel()] = None;
                 self.expect(Expected::Unsubscribed(channel()));
             }
             "socket:subscribe.error" => self.expect(Expected::AlreadySubscribed(channel())),
@@ -324,8 +324,8 @@ impl Peer {
             "m" => {
                 let number =
                     value["data"].as_str().and_then(|data| data.split(':').next()?.parse().ok()).expect("a number");
-                let heard = self.heard[channel()].as_mut().expect("subscribed");
-                if let Some(last) = heard.replace(number) {
+                let received = self.received[channel()].as_mut().expect("subscribed");
+                if let Some(last) = received.replace(number) {
                     assert_eq!(number, last + 1, "a gap, or a repetition");
                 }
             }
@@ -333,9 +333,9 @@ impl Peer {
         }
     }
 
-    fn expect(&mut self, said: Expected) {
+    fn expect(&mut self, got: Expected) {
         let expected = self.expected.pop_front();
-        assert!(expected.as_ref() == Some(&said), "said {said:?}, expected {expected:?}");
+        assert!(expected.as_ref() == Some(&got), "got {got:?}, expected {expected:?}");
     }
 
     /// What it should have sent or received by now and has not, if it kept to the protocol; `published`: messages, by channel.
@@ -348,10 +348,10 @@ impl Peer {
             Stage::Open if !self.pongs.is_empty() => Some("a pong".into()),
             Stage::Open if !self.expected.is_empty() => Some(format!("not answered: {:?}", self.expected)),
             Stage::Open => (0..CHANNELS).find_map(|channel| {
-                let next = self.heard[channel].flatten().map_or(published[channel], |last| last + 1);
-                let is_right = self.heard[channel].is_some() == self.wanted[channel] && next == published[channel];
+                let next = self.received[channel].flatten().map_or(published[channel], |last| last + 1);
+                let is_right = self.received[channel].is_some() == self.wanted[channel] && next == published[channel];
                 (!is_right)
-                    .then(|| format!("of channel {channel} {:?}, not {}", self.heard[channel], published[channel]))
+                    .then(|| format!("of channel {channel} {:?}, not {}", self.received[channel], published[channel]))
             }),
             // Too slow, one too many of its address, or asked to leave.
             Stage::Closed(4100 | 429 | 1012) => None,

@@ -57,16 +57,16 @@ impl<I: Iterator<Item = u8>> Run<I> {
         let Some(byte) = self.choices.step() else { return false };
         match byte % 64 {
             0..6 => self.come(),
-            6..28 => self.say(),
+            6..28 => self.request(),
             28..40 => {
                 let most = self.choices.of(&[1, 7, 100, 5000, 1 << 20]);
                 self.some_peer().into_iter().for_each(|peer| _ = peer.send(most));
             }
             40..46 => {
                 let most = self.choices.of(&[1, 100, 5000, 1 << 20]);
-                self.some_peer().filter(|peer| !peer.is_deaf).into_iter().for_each(|peer| _ = peer.read(most));
+                self.some_peer().filter(|peer| !peer.is_stalled).into_iter().for_each(|peer| _ = peer.read(most));
             }
-            46..48 => self.some_peer().into_iter().for_each(|peer| peer.is_deaf = true),
+            46..48 => self.some_peer().into_iter().for_each(|peer| peer.is_stalled = true),
             48..54 => self.publish(),
             54 => self.shed(),
             55 if self.choices.one_in(2) => self.house.apply(|live| limits(&mut self.choices, live)),
@@ -127,7 +127,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         self.peers.push(Peer::connect(address, host, self.tls.get(version).cloned(), self.preface, &head, is_echo));
     }
 
-    fn say(&mut self) {
+    fn request(&mut self) {
         let [mask, split] = [1 << 24, 512].map(|bound| self.choices.below(bound));
         let (channel, what) = (self.choices.below(CHANNELS), self.choices.below(40));
         let many = mask % 300;
@@ -140,7 +140,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
             20..26 => peer.unsubscribe(channel, mask, split),
             26..29 => (0..many).for_each(|_| peer.ping(mask, 0)),
             29..31 => (0..many).for_each(|_| peer.subscribe(channel, mask, 0)),
-            31..35 => peer.say_long(mask as usize % MESSAGE_BYTES_MAX, mask),
+            31..35 => peer.queue_long(mask as usize % MESSAGE_BYTES_MAX, mask),
             35 => peer.ping_frame(mask),
             36 => peer.close(mask),
             37 => peer.misbehave(&noise, mask.is_multiple_of(2)),
@@ -216,7 +216,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
 
     /// All clients send and read, and shards turn, until nothing moves any more.
     fn rest(&mut self) {
-        self.peers.iter_mut().for_each(|peer| peer.is_deaf = false);
+        self.peers.iter_mut().for_each(|peer| peer.is_stalled = false);
         self.rest_until(Run::lacks);
         self.check_numbers();
     }
