@@ -1,6 +1,6 @@
 //! The HTTP listener: publishing, limits, start and end. The module `health` tests connections and heads.
 
-use crate::harness::{Client, LONG, RawClient, Server, TempDir, eventually, for_shards};
+use crate::harness::{Client, LONG, Options, RawClient, Server, TempDir, eventually, for_shards};
 use corecast::protocol::socket_id::SocketId;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Digest;
@@ -513,17 +513,22 @@ impl Http {
         self.response()
     }
 
-    fn publish_with_token(&mut self, body: &str) -> Response {
+    pub fn publish_with_token(&mut self, body: &str) -> Response {
         self.publish_plain(&format!("Authorization: Bearer {TOKEN}\r\n"), body)
     }
 }
 
 fn start_with_token(shards: usize, dir: &TempDir, address: impl Into<IpAddr>) -> Server {
-    let file = dir.path().join("token");
-    std::fs::write(&file, format!("{TOKEN}\n")).expect("a temporary file");
     let http = SocketAddr::new(address.into(), 0);
     let options = Server::options(shards).arg("--http", http).arg("--key", "app:hunter2-hunter2-hunter2");
-    options.arg("--publish-token-file", file.display()).arg("--shutdown-timeout", "60").start()
+    with_token(options, dir).arg("--shutdown-timeout", "60").start()
+}
+
+/// A server that accepts the token of [`Http::publish_with_token`].
+pub fn with_token(options: Options, dir: &TempDir) -> Options {
+    let file = dir.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).expect("a temporary file");
+    options.arg("--publish-token-file", file.display())
 }
 
 /// An address of this machine that is not a loopback address, if it has one. Nothing is sent.

@@ -20,6 +20,7 @@ mod layering;
 mod life;
 mod limits;
 mod order;
+mod positions;
 mod protocol;
 mod reload;
 mod tail;
