@@ -152,3 +152,30 @@ fn as_cursor<S: Serializer>(next: &Option<Position>, serializer: S) -> Result<S:
 pub const MESSAGES_MAX: usize = 1000;
 /// Bytes of events and data after which a page ends. It has at least one message.
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_it_is_written() {
+        for text in ["9f3c2d01ab45ef67:1005", ":0", "a:b:9007199254740991"] {
+            let since: Since = text.parse().expect(text);
+            assert_eq!(since.to_string(), text);
+            let Some(Given::Json(json)) = since.written() else { panic!("{text}") };
+            assert_eq!(Since::read(&json), Some(since));
+        }
+        for text in ["", "7", "a:", "a:-1", "a:1.0", "a:9007199254740992"] {
+            assert!(text.parse::<Since>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_sixteen_hexadecimal_digits() {
+        let epoch = |text: &str| Since { epoch: text.into(), offset: 0 }.epoch();
+        assert_eq!(epoch("00000000000000Ff"), Some(255));
+        for other in ["", "ff", "+0000000000000ff", "00000000000000fg", "000000000000000ff"] {
+            assert_eq!(epoch(other), None, "{other}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 use crate::console::Page;
 use crate::harness::{Admin, Client, Server, assert_error, corecast, for_shards, output, shortened};
 use crate::http::{Http, start_with_key};
-use serde_json::json;
+use serde_json::{Value, json};
 
 for_shards!(names_must_be_unicode_and_refusals_carry_the_id);
 
@@ -199,6 +199,45 @@ fn every_entry_point_accepts_the_same_documents() {
     }
 }
 
+/// Names that a backend chooses, as JSON strings that mean the same.
+const NAMES: [[&str; 2]; 5] = [
+    [r#""order-42""#, r#""order\u002d42""#],
+    ["\"é😀\u{7f}\u{2028}\u{feff}\"", r#""\u00E9\ud83d\ude00\u007f\u2028\ufeff""#],
+    [r#""\u0000\"\\""#, r#""\u0000\u0022\u005c""#],
+    [r##""#server-to-user-1""##, r#""\u0023server\u002dto-user-1""#],
+    [r#"" ""#, r#""\u0020""#],
+];
+
+#[test]
+fn every_entry_point_means_the_same_name_by_its_spellings() {
+    let server = start_with_key();
+    let (mut admin, mut page) = (Admin::connect(&server), Page::open(&server));
+    for [name, spelling] in NAMES {
+        let members = |name: &str| format!(r#""channel":"c","event":"e","key":{name},"dedupe":{name}"#);
+        let ask = |members: String| format!(r#"{{"id":1,"command":"publish",{members}}}"#);
+        assert_eq!(admin.ask(&ask(members(name))), r#"{"id":1,"ok":true,"subscribers":0}"#, "{name}");
+        let again = r#"{"id":1,"ok":true,"subscribers":0,"duplicate":true}"#;
+        assert_eq!(admin.ask(&ask(members(spelling))), again, "{spelling}");
+        assert_eq!(admin.ask(&ask(members(spelling) + r#","exclude":"1.1""#)), again, "{spelling}");
+        let run =
+            server.run_with_input(&["publish", "--stdin", "--json"], format!("{{{}}}", members(spelling)).as_bytes());
+        assert_eq!(String::from_utf8_lossy(&run.stdout), format!("{again}\n"), "{spelling}");
+        let told = page.tell_text("publish", &format!("{{{}}}", members(spelling)));
+        let told: Value = serde_json::from_str(&told.body).expect("JSON");
+        assert_eq!(told, json!({"subscribers": 0, "duplicate": true}), "{spelling}");
+        // An argument of a command cannot hold a null character.
+        let text: String = serde_json::from_str(name).expect("a string");
+        if !text.contains('\0') {
+            let run = server.run(&["publish", "c", "e", "--dedupe", &text, "--key", &text, "--json"]);
+            assert_eq!(
+                String::from_utf8_lossy(&run.stdout),
+                again.replace("\"id\":1", "\"id\":null") + "\n",
+                "{spelling}"
+            );
+        }
+    }
+}
+
 #[test]
 fn rest_data_that_holds_json_is_delivered_as_that_text() {
     let server = start_with_key();
@@ -254,10 +293,20 @@ fn names_must_be_unicode_and_refusals_carry_the_id(shards: usize) {
         ("event", r#""\ud83ce""#),
         ("channels", r#"["\ud800\ud800"]"#),
         ("exclude", r#""1.1\ud83c""#),
+        ("dedupe", r#""\ud83c""#),
+        ("key", r#""a\udc00""#),
     ] {
         admin.refused(&format!(r#"{{"id":7,{publish},"{member}":{value}}}"#), json!(7), "malformed_request");
     }
-    admin.refused(r#"{"id":7,"command":"connection","socket_id":"\ud83c"}"#, json!(7), "malformed_request");
+    for line in [
+        r#"{"id":7,"command":"connection","socket_id":"\ud83c"}"#,
+        r#"{"id":7,"command":"disconnect","user":"\ud83c"}"#,
+        r#"{"id":7,"command":"publish","user":"\ud83c","event":"e"}"#,
+        r#"{"id":7,"command":"publish","users":["a","\udc00"],"event":"e"}"#,
+        r#"{"id":7,"command":"history","channel":"a","since":{"epoch":"\ud83c","offset":1}}"#,
+    ] {
+        admin.refused(line, json!(7), "malformed_request");
+    }
     let mut client = Client::connect(&server);
     for event in ["socket:subscribe", "socket:unsubscribe"] {
         client.send(&format!(r#"{{"event":"{event}","data":{{"channel":"a\ud83c"}}}}"#));
@@ -282,7 +331,7 @@ fn names_must_be_unicode_and_refusals_carry_the_id(shards: usize) {
     client.subscribe("c");
     assert_eq!(http.publish(r#"{"name":"e","channel":"c","data":"\ud83c"}"#).status, 200);
     expect_data(&mut client, r#""\ud83c""#, "REST");
-    for member in [r#""channel":"\ud83c""#, r#""event":"\ud83c""#] {
+    for member in [r#""channel":"\ud83c""#, r#""event":"\ud83c""#, r#""dedupe":"\ud83c""#, r#""key":"\ud83c""#] {
         let told = page.tell_text("publish", &format!(r#"{{"channel":"a","event":"e",{member}}}"#));
         assert_eq!(told.status, 400, "{}", told.body);
         assert!(told.body.contains("malformed_request"), "{}", told.body);

@@ -661,6 +661,39 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_names_of_messages_and_users_are_unescaped() {
+        let check = |members: &str, expected: Publish<'_>| {
+            let line = format!(r#"{{"id":1,"command":"publish","event":"e",{members}}}"#);
+            let mut parser = Parser::default();
+            let Ok(Command::Publish(read)) = parser.request(line.as_bytes()).command else { panic!("{line}") };
+            assert_eq!(format!("{read:?}"), format!("{expected:?}"), "{line}");
+        };
+        let (dedupe, key) = (Some("order-42".into()), Some("é\"".into()));
+        let expected = Publish { dedupe: dedupe.clone(), key: key.clone(), ..publish(&["a"], "e", None) };
+        check(r#""channel":"a","dedupe":"order\u002d42","key":"\u00e9\"""#, expected);
+        let expected = Publish { dedupe, ..publish(&["a"], "e", None) };
+        check(r#""channel":"a","dedupe":"x","dedupe":"order-42""#, expected);
+        let users = |users: &[&'static str]| users.iter().map(|user| Cow::Borrowed(*user)).collect();
+        check(r#""user":"\u0031 é""#, Publish { users: users(&["1 é"]), ..publish(&[], "e", None) });
+        let expected = Publish { users: users(&["1", "2", "1"]), is_list: true, ..publish(&[], "e", None) };
+        check(r#""users":["1","2","\u0031"]"#, expected);
+    }
+
+    #[test]
+    fn a_refusal_names_the_element_of_a_list() {
+        let check = |members: &str, code: &str, text: &str| {
+            let line = format!(r#"{{"command":"publish","event":"e",{members}}}"#);
+            let Err(refusal) = Parser::default().request(line.as_bytes()).command else { panic!("{line}") };
+            assert_eq!((refusal.code(), refusal.text().starts_with(text)), (code, true), "{line}: {refusal:?}");
+        };
+        check(r#""channels":["a","b c",1]"#, "invalid_channel", "channels[1]: a channel name is");
+        check(r#""channels":[1,"b c"]"#, MALFORMED, "channels[0]: must be a string");
+        check(r#""users":["a","b",""]"#, MALFORMED, "users[2]: user is empty");
+        let long = "é".repeat(65);
+        check(&format!(r#""users":["a","{long}"]"#), "too_large", "users[1]: over the limit of 128 bytes of user");
+    }
+
+    #[test]
     fn a_publish_is_bounded() {
         let check = |members: &str, code| check_code(format!(r#"{{"id":1,"command":"publish"{members}}}"#), "1", code);
         let channels = |count: usize| format!(r#","channels":["a"{}],"event":"e""#, r#","a""#.repeat(count - 1));
@@ -682,6 +715,8 @@ mod tests {
             "publish",
             "channels",
             "channel",
+            "history",
+            "members",
             "connections",
             "disconnect",
             "unsubscribe",
@@ -694,6 +729,12 @@ mod tests {
             "event",
             "data",
             "exclude",
+            "dedupe",
+            "key",
+            "user",
+            "users",
+            "since",
+            "reverse",
             "limit",
             "code",
             "reason",
@@ -702,6 +743,7 @@ mod tests {
         let value = prop_oneof![
             written_json(),
             Just("\"1.1\"".to_owned()),
+            Just("{\"epoch\":\"0f\",\"offset\":7}".to_owned()),
             Just("[\"a\",\"b\"]".to_owned()),
             Just("4000".to_owned())
         ];
@@ -717,12 +759,17 @@ mod tests {
             r#"{"id":1,"command":"publish","channel":"user:13","event":"order.paid","data":{"id":42}}"#,
             r#"{"id": 1, "command": "publish", "channel": "user:13", "event": "order.paid", "data": {"a": "\n"}}"#,
             r#"{"channel":"a","event":"e","command":"publish"}"#,
+            r#"{"command":"publish","channel":"a","event":"e","key":"é","dedupe":"order-42"}"#,
         ] {
             assert_eq!(plain_publish(line), Some(Parser::default().parsed(line)), "{line}");
         }
         for line in [
             r#"{"command":"publish","channel":"a","event":"e","exclude":"12.34"}"#,
             r#"{"command":"publish","channels":["a"],"event":"e"}"#,
+            r#"{"command":"publish","user":"a","event":"e"}"#,
+            r#"{"command":"publish","channel":"a","event":"e","key":""}"#,
+            r#"{"command":"publish","channel":"a","event":"e","key":1}"#,
+            r#"{"command":"publish","channel":"a","event":"e","dedupe":"\u0061"}"#,
             r#"{"command":"publish","channel":"a b","event":"e"}"#,
             r#"{"command":"publish","channel":"a","event":"socket:e"}"#,
             r#"{"command":"publish","channel":"a","event":"\\"}"#,
@@ -745,6 +792,9 @@ mod tests {
             1 => "[a-z:\\\\\"]{0,9}".prop_map(|event| format!("\"event\": \"{event}\"")),
             1 => "[a-z:-]{0,9}".prop_map(|channel| format!("\"channel\":\"{channel}\"")),
             1 => Just("\"event\":\"socket:x\"".to_owned()),
+            2 => ("key|dedupe", "[a-zé\\\\\"]{0,4}").prop_map(|(name, text)| format!("\"{name}\": \"{text}\"")),
+            1 => ("key|dedupe", 62..67usize).prop_map(|(name, len)| format!("\"{name}\":\"{}\"", "x".repeat(len))),
+            1 => ("key|dedupe", written_json()).prop_map(|(name, value)| format!("\"{name}\":{value}")),
         ];
         let fixed = [r#""command":"publish""#, r#""channel":"a""#, r#""event":"e""#].map(str::to_owned).to_vec();
         prop::collection::vec(member, 0..4)
