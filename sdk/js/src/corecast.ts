@@ -11,7 +11,9 @@ type AnyMessageHandler = (event: string, data: any, message: Message) => void;
 /** A connection that reconnects by itself, and its subscriptions. */
 export class Corecast extends Emitter<SocketEvents> {
   /** The class of all errors, for code that has only the global `Corecast`. */
-  static readonly CorecastError = CorecastError;
+  static get CorecastError(): typeof CorecastError {
+    return CorecastError; // a static field would become a static block, which browsers before 2023 do not all have
+  }
 
   readonly url: string;
   /** Logs each message, each change of state, and each wait for a reconnect. The log contains signatures. */

@@ -44,6 +44,12 @@ test("the browser file is at most 6 KB, gzipped", () => {
   expect(readme).toContain(`\`dist/corecast.min.js\` has ${(size / 1_000).toFixed(1)} KB gzipped`);
 });
 
+test("no class has a static block, which browsers have had for a shorter time than the rest", () => {
+  for (const name of readdirSync(join(root, "dist")).filter((name) => /\.[cm]?js$/.test(name))) {
+    expect(readFileSync(join(root, "dist", name), "utf8"), name).not.toMatch(/static\s*\{/);
+  }
+});
+
 test("the package holds dist, its licences and its README, and has no dependencies", () => {
   expect(files.filter((path) => !path.startsWith("dist/")).sort()).toEqual([
     "LICENSE-APACHE",
@@ -182,8 +188,11 @@ describe("signing in other languages, as the README shows it", () => {
   const [key, secret] = ["278d425bdf160c739803", "7ad3773142a6692b25b8"];
   const auth = `${key}:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4`;
   const data = '{"id":1}';
-  const expected = [auth, sign(key, secret, "1234.1234", "private-foobar", data).auth];
-  const call = (tail: string) => `sign("${key}", "${secret}", "foobar", "1234.1234", "private-foobar"${tail})`;
+  const expected = [
+    auth,
+    ...["private-foobar", "presence-lobby"].map((channel) => sign(key, secret, "1234.1234", channel, data).auth),
+  ];
+  const call = (tail: string, channel = "private-foobar") => `sign("${key}", "${secret}", "foobar", "1234.1234", "${channel}"${tail})`;
   const callForged = (socketId: string, channel: string) => `sign("${key}", "${secret}", "foobar", ${socketId}, ${channel}`;
 
   const languages = {
@@ -191,6 +200,7 @@ describe("signing in other languages, as the README shows it", () => {
       command: ["python3", "run.py"],
       source: (code: string) =>
         `${code}\nprint(${call("")}["auth"])\nprint(${call(`, '${data}'`)}["auth"])\n` +
+        `print(${call(`, '${data}'`, "presence-lobby")}["auth"])\n` +
         `for socket_id, channel in ${JSON.stringify(FORGED)}:\n    try:\n        print(${callForged("socket_id", "channel")}))\n` +
         `    except PermissionError as error:\n        print(error)\n`,
     },
@@ -198,6 +208,7 @@ describe("signing in other languages, as the README shows it", () => {
       command: ["php", "run.php"],
       source: (code: string) =>
         `<?php\n${code}\necho ${call("")}["auth"], "\\n", ${call(`, '${data}'`)}["auth"], "\\n";\n` +
+        `echo ${call(`, '${data}'`, "presence-lobby")}["auth"], "\\n";\n` +
         `foreach (json_decode('${JSON.stringify(FORGED)}') as [$socketId, $channel]) {\n` +
         `    try {\n        echo ${callForged("$socketId", "$channel")})["auth"], "\\n";\n` +
         `    } catch (DomainException $error) {\n        echo $error->getMessage(), "\\n";\n    }\n}\n`,
@@ -208,6 +219,7 @@ describe("signing in other languages, as the README shows it", () => {
         code.replace('"errors"', '"errors"\n\t"fmt"') +
         `\nfunc main() {\n\tdata := \`${data}\`\n\tfor _, d := range []*string{nil, &data} {\n\t\tauth, err := S${call(", d").slice(1)}\n` +
         `\t\tif err != nil {\n\t\t\tpanic(err)\n\t\t}\n\t\tfmt.Println(auth)\n\t}\n` +
+        `\tlobby, _ := S${call(", &data", "presence-lobby").slice(1)}\n\tfmt.Println(lobby)\n` +
         `\tfor _, f := range [][2]string{${FORGED.map((pair) => JSON.stringify(pair).replace("[", "{").replace(/]$/, "}"))}} {\n` +
         `\t\tauth, err := S${callForged("f[0]", "f[1]").slice(1)}, nil)\n\t\tif err != nil {\n\t\t\tauth = err.Error()\n\t\t}\n\t\tfmt.Println(auth)\n\t}\n}\n`,
     },

@@ -9,19 +9,19 @@ import (
 )
 
 var (
-	socketIDs       = regexp.MustCompile(`^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,20}\.[0-9]{1,20})$`)
-	privateChannels = regexp.MustCompile(`^private-[A-Za-z0-9_=@,.;/-]{0,192}$`)
-	errRefused      = errors.New("refused")
+	socketIDs      = regexp.MustCompile(`^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,20}\.[0-9]{1,20})$`)
+	signedChannels = regexp.MustCompile(`^(private|presence)-[A-Za-z0-9_=@,.;/-]{0,191}$`)
+	errRefused     = errors.New("refused")
 )
 
 func mayJoin(user, channel string) bool {
-	return channel == "private-"+user
+	return channel == "private-"+user || channel == "presence-lobby"
 }
 
 // Sign returns auth. channelData is nil where the subscribe has none; otherwise the answer carries it too, as channel_data.
 func Sign(key, secret, user, socketID, channel string, channelData *string) (string, error) {
 	// An unchecked socketID or channel could make this the signature of another channel, or of an HTTP request.
-	if !socketIDs.MatchString(socketID) || !privateChannels.MatchString(channel) || !mayJoin(user, channel) {
+	if !socketIDs.MatchString(socketID) || !signedChannels.MatchString(channel) || !mayJoin(user, channel) {
 		return "", errRefused
 	}
 	text := socketID + ":" + channel
