@@ -98,9 +98,9 @@ impl KeyRing {
     }
 
     /// `key:hex` as [`sign`] makes it, with the first key; `None`: there is no key.
-    pub fn sign(&self, socket_id: &str, channel: &str) -> Option<String> {
+    pub fn sign(&self, socket_id: &str, channel: &str, channel_data: Option<&str>) -> Option<String> {
         let (id, keyed) = self.keys.first()?;
-        Some(signed(id, keyed.clone(), socket_id, parts(channel, None)))
+        Some(signed(id, keyed.clone(), socket_id, parts(channel, channel_data)))
     }
 
     /// Whether `hex` is the signature of `text` with the key `id`. Takes constant time in the signature.

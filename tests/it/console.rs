@@ -718,12 +718,18 @@ fn the_console_signs_for_private_channels() {
     let data = json!({"channel": "private-a", "auth": signed.json()["auth"]});
     client.send(&json!({"event": "socket:subscribe", "data": data}).to_string());
     client.expect(r#"{"event":"socket:subscribed","channel":"private-a"}"#);
+    let user = r#"{"user_id":"7"}"#;
+    let present = json!({"socket_id": client.socket_id, "channel": "presence-a", "channel_data": user});
+    let key = corecast::config::Key { id: "app".into(), secret: "hunter2".into() };
+    let auth = corecast::protocol::auth::sign(&key, &client.socket_id, "presence-a", Some(user));
+    assert_eq!(page.tell("sign", &present).json()["auth"], auth);
     for (body, code) in [
         (json!({"socket_id": "x", "channel": "private-a"}), "malformed_request"),
         (json!({"socket_id": "1.1:private-victim", "channel": "private-a"}), "malformed_request"),
         (json!({"socket_id": "POST\n/apps/1/events\nauth_key=k&z=", "channel": "private-a"}), "malformed_request"),
         (json!({"socket_id": client.socket_id, "channel": "private-a:b"}), "invalid_channel"),
         (json!({"channel": "private-a"}), "malformed_request"),
+        (json!({"socket_id": client.socket_id, "channel": "private-a", "channel_data": 1}), "malformed_request"),
     ] {
         assert_eq!(page.tell("sign", &body).refused(400), code, "{body}");
     }

@@ -210,12 +210,13 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
     respond(answer.await)
 }
 
-/// `POST /sign`: the signature that a connection needs for a private channel, by the server's first key.
+/// `POST /sign`: the signature that a connection needs for a private or presence channel, by the server's first key.
 pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
     let from = peer(&request);
     let answer = async {
         let body = json_body(request).await?;
-        let [socket_id, channel] = strings(&body, ["socket_id", "channel"])?;
+        let [socket_id, channel, channel_data] = strings(&body, ["socket_id", "channel", "channel_data"])?;
+        let (socket_id, channel) = socket_id.zip(channel).ok_or(malformed("socket_id and channel are required"))?;
         if SocketId::parse(&socket_id).is_none() {
             return Err(malformed("socket_id is not a socket_id"));
         }
@@ -223,7 +224,7 @@ pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
             return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_channel", channel::RULE));
         }
         let why = "the server has no key to sign with: --key or --key-file adds one";
-        let auth = face.held().keys.sign(&socket_id, &channel);
+        let auth = face.held().keys.sign(&socket_id, &channel, channel_data.as_deref());
         let auth = auth.ok_or(Refused::new(StatusCode::CONFLICT, "no_key", why))?;
         tracing::info!(from, %socket_id, %channel, "signed over the console");
         Ok(json!({"auth": auth}))
@@ -303,15 +304,16 @@ async fn json_body(request: Request) -> Result<hyper::body::Bytes, Refused> {
 }
 
 /// The string members of a body.
-fn strings<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[String; N], Refused> {
+fn strings<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Option<String>; N], Refused> {
     let text = std::str::from_utf8(body).map_err(|_| malformed("the body is not valid UTF-8"))?;
     let mut reader = Reader::default();
     let document = reader.read(text).ok_or(malformed("the body is not valid JSON"))?;
     let found = document.object().ok_or(malformed("the body is not a JSON object"))?.named(names);
-    let mut texts = [const { String::new() }; N];
+    let mut texts = [const { None }; N];
     for ((name, value), text) in names.iter().zip(found).zip(&mut texts) {
-        let value = value.and_then(|value| value.text());
-        *text = value.ok_or_else(|| malformed(format!("{name} must be a string of Unicode text")))?.into_owned();
+        let Some(value) = value else { continue };
+        let value = value.text().ok_or_else(|| malformed(format!("{name} must be a string of Unicode text")))?;
+        *text = Some(value.into_owned());
     }
     Ok(texts)
 }

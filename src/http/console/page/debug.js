@@ -137,9 +137,10 @@ async function subscribe(channel) {
   const data = { channel };
   const signer = socketId;
   const maySign = !document.documentElement.classList.contains("read-only");
-  if (channel.startsWith("private-") && maySign && byId("debug-subscribe").elements.sign.checked) {
+  if (/^(private|presence)-/.test(channel) && maySign && byId("debug-subscribe").elements.sign.checked) {
+    if (channel.startsWith("presence-")) data.channel_data = '{"user_id":"console"}';
     try {
-      data.auth = (await post("sign", { socket_id: signer, channel })).auth;
+      data.auth = (await post("sign", { socket_id: signer, ...data })).auth;
     } catch (error) {
       return note(`not signed: ${error.message}`, "error");
     }
