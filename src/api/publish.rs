@@ -17,8 +17,6 @@ use std::num::NonZeroU64;
 pub struct Publish<'a> {
     /// Up to [`CHANNELS_MAX`] legal names.
     pub channels: SmallVec<[Cow<'a, str>; 1]>,
-    /// Up to [`USERS_MAX`] ids: the message goes to every connection that is signed in as one of these users.
-    pub users: Vec<Cow<'a, str>>,
     /// Whether the channels or users were written as a list. The answer then has a place for each of its elements.
     pub is_list: bool,
     /// The event's name as written between the quotes.
@@ -27,10 +25,27 @@ pub struct Publish<'a> {
     pub data: Option<Cow<'a, str>>,
     /// The connection that does not receive the message.
     pub exclude: Option<SocketId>,
+    /// What most publishes do without. Kept apart because a publish is moved several times.
+    pub more: Option<Box<More<'a>>>,
+}
+
+/// The rare members of a publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct More<'a> {
+    /// Up to [`USERS_MAX`] ids: the message goes to every connection that is signed in as one of these users.
+    pub users: Vec<Cow<'a, str>>,
     /// Names the message. A repetition within some minutes publishes nothing.
     pub dedupe: Option<Cow<'a, str>>,
     /// Names the value that the message updates.
     pub key: Option<Cow<'a, str>>,
+}
+
+impl<'a> More<'a> {
+    /// `None` if there is nothing.
+    pub fn boxed(self) -> Option<Box<More<'a>>> {
+        let is_empty = self.users.is_empty() && self.dedupe.is_none() && self.key.is_none();
+        (!is_empty).then(|| Box::new(self))
+    }
 }
 
 impl Publish<'_> {
@@ -41,14 +56,31 @@ impl Publish<'_> {
         }
         Publish {
             channels: self.channels.into_iter().map(owned).collect(),
-            users: self.users.into_iter().map(owned).collect(),
             is_list: self.is_list,
             event: owned(self.event),
             data: self.data.map(owned),
             exclude: self.exclude,
-            dedupe: self.dedupe.map(owned),
-            key: self.key.map(owned),
+            more: self.more.map(|more| {
+                let More { users, dedupe, key } = *more;
+                let users = users.into_iter().map(owned).collect();
+                Box::new(More { users, dedupe: dedupe.map(owned), key: key.map(owned) })
+            }),
         }
+    }
+
+    /// See [`More::users`].
+    pub fn users(&self) -> &[Cow<'_, str>] {
+        self.more.as_ref().map_or(&[], |more| &more.users)
+    }
+
+    /// See [`More::dedupe`].
+    pub fn dedupe(&self) -> Option<&str> {
+        self.more.as_ref().and_then(|more| more.dedupe.as_deref())
+    }
+
+    /// See [`More::key`].
+    pub fn key(&self) -> Option<&str> {
+        self.more.as_ref().and_then(|more| more.key.as_deref())
     }
 }
 

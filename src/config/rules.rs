@@ -168,6 +168,13 @@ pub enum KeySource {
 }
 
 impl Rules {
+    /// Whether the name may have a rule other than [`Rule::PLAIN`]: there are tables, or the name's first letter is that of a
+    /// prefix with defaults.
+    #[inline]
+    pub fn may_apply(&self, name: &str) -> bool {
+        !self.tables.is_empty() || (matches!(name.as_bytes().first(), Some(b'c' | b'p')) && has_defaults(name))
+    }
+
     /// The rules of a text, for tests and simulations.
     #[cfg(any(test, fuzzing))]
     pub fn parse(text: &str) -> Rules {
@@ -178,7 +185,7 @@ impl Rules {
 
     /// The rule of a channel. Costs a compare or two for a name that cannot have one.
     pub fn rule(&self, name: &str) -> Rule {
-        if self.tables.is_empty() && !has_defaults(name) {
+        if !self.may_apply(name) {
             return Rule::PLAIN;
         }
         let table = self.table(name).map(|(_, table)| table);

@@ -100,7 +100,7 @@ impl Shards {
         &self,
         messages: Vec<Publish<'static>>,
     ) -> Result<Result<Vec<Published>, Refusal>, Unavailable> {
-        let lens: Vec<usize> = messages.iter().map(|message| message.channels.len() + message.users.len()).collect();
+        let lens: Vec<usize> = messages.iter().map(|message| message.channels.len() + message.users().len()).collect();
         let parts = messages.into_iter().enumerate();
         let parts =
             parts.flat_map(|(number, message)| self.by_owner(message).into_iter().map(move |part| (number, part)));
@@ -122,7 +122,7 @@ impl Shards {
         let channels = std::mem::take(&mut message.channels);
         let mut by_owner = BTreeMap::<ShardId, (Publish<'static>, Vec<usize>)>::new();
         if channels.is_empty() {
-            by_owner.insert(0, (message.clone(), (0..message.users.len()).collect()));
+            by_owner.insert(0, (message.clone(), (0..message.users().len()).collect()));
         }
         for (element, channel) in channels.into_iter().enumerate() {
             let owner = self.owner(&channel);

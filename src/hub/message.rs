@@ -36,8 +36,8 @@ struct Part(u16);
 
 impl Payload {
     /// Copies the message. `scratch` is overwritten; it is a parameter so that its memory is reused.
-    pub fn new(message: Message<'_>, scratch: &mut String) -> Payload {
-        let Message { event, data, key, user_id, offset: _ } = message;
+    pub fn new(message: &Message<'_>, scratch: &mut String) -> Payload {
+        let &Message { event, data, key, user_id, offset: _ } = message;
         scratch.clear();
         for part in [event, data.unwrap_or_default(), key.unwrap_or_default(), user_id.unwrap_or_default()] {
             scratch.push_str(part);
@@ -114,7 +114,7 @@ mod tests {
                 for (key, user_id) in [(None, None), (Some(""), None), (Some("ké"), Some("")), (None, Some("ü"))] {
                     let offset = NonZeroU64::new(7);
                     let message = Message { event, data, key, user_id, offset };
-                    assert_eq!(Payload::new(message, &mut scratch).clone().message(offset), message);
+                    assert_eq!(Payload::new(&message, &mut scratch).clone().message(offset), message);
                     assert!(scratch.capacity() <= SCRATCH_BYTES_KEPT, "a large message does not leave a large buffer");
                 }
             }

@@ -27,7 +27,7 @@ struct Publication<'a> {
     channel: Channel<'a>,
     /// Hash of the channel's name.
     hash: u64,
-    submission: Submission<'a>,
+    submission: &'a Submission<'a>,
     /// Time at which the message was read from its publisher: see [`Hub::begin_turn`].
     read_at: u32,
     /// Position of the channel among those of the publish.
@@ -51,7 +51,7 @@ impl Hub {
             let hash = self.hash(channel);
             let owner = self.owner(hash);
             if owner != self.shard() {
-                let Submission { message, exclude, dedupe } = *submission;
+                let &Submission { ref message, exclude, dedupe } = submission;
                 let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
                 let (dedupe, read_at) = (dedupe.map(Box::from), self.turn_us);
                 let publish =
@@ -59,7 +59,7 @@ impl Hub {
                 port.mail(owner, Mail::Publish(Box::new(publish)));
                 continue;
             }
-            let publication = Publication { channel, hash, submission: *submission, read_at: self.turn_us, index };
+            let publication = Publication { channel, hash, submission, read_at: self.turn_us, index };
             let part = self.sequence(&publication, asker, &mut payload, port);
             match part.placed {
                 // A sum holds one place.
@@ -74,7 +74,7 @@ impl Hub {
     pub(super) fn sequence_letter(&mut self, publish: Publish, port: &mut impl Port) {
         let Publish { channel, hash, payload, exclude, dedupe, asker, read_at, index } = publish;
         let submission = Submission { message: payload.message(None), exclude, dedupe: dedupe.as_deref() };
-        let publication = Publication { channel: channel.as_channel(), hash, submission, read_at, index };
+        let publication = Publication { channel: channel.as_channel(), hash, submission: &submission, read_at, index };
         let settled = self.sequence(&publication, asker, &mut Some(payload.clone()), port);
         debug_assert_eq!(settled.parts, 0, "the asker is on another shard");
     }
@@ -90,7 +90,7 @@ impl Hub {
         port: &mut impl Port,
     ) -> Settled {
         let &Publication { channel, hash, submission, read_at, index } = publication;
-        let Submission { message, exclude, dedupe } = submission;
+        let &Submission { ref message, exclude, dedupe } = submission;
         if let Some(key) = dedupe
             && let Some(first) = self.dedupe.first(channel, key, self.now)
         {
@@ -119,7 +119,8 @@ impl Hub {
         if self.observers.is_watched() {
             self.observers.see_publish(channel, message, subscribers, self.now);
         }
-        let message = Message { offset, ..message };
+        let numbered = offset.map(|_| Message { offset, ..*message });
+        let message = numbered.as_ref().unwrap_or(message);
         let was_excluded = has_subscribers_here && self.deliver((channel, hash), message, exclude, read_at, port);
         // If the excluded connection's shard receives the message by letter, it settles its own part.
         let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
@@ -165,7 +166,7 @@ impl Hub {
         let Delivery { channel, hash, payload, offset, exclude, read_at } = delivery;
         let (member, asker) = exclude.as_deref().map(|exclusion| (exclusion.member, exclusion.asker)).unzip();
         let message = payload.message(*offset);
-        let was_excluded = self.deliver((channel.as_channel(), *hash), message, member, *read_at, port);
+        let was_excluded = self.deliver((channel.as_channel(), *hash), &message, member, *read_at, port);
         if let Some(asker) = asker {
             self.post(asker.shard, Mail::Settled(asker, Settled::new(1, -i64::from(was_excluded))), port);
         }
@@ -175,7 +176,7 @@ impl Hub {
     fn deliver(
         &mut self,
         (channel, hash): (Channel<'_>, u64),
-        message: Message<'_>,
+        message: &Message<'_>,
         exclude: Option<ConnKey>,
         read_at: u32,
         port: &mut impl Port,

@@ -38,6 +38,11 @@ impl<'a> Channel<'a> {
             && !(Channel(name).kind().needs_auth() && bytes.contains(&b':'));
         is_legal.then_some(Channel(name))
     }
+    /// A name that was checked before.
+    pub fn of_legal(name: &'a str) -> Channel<'a> {
+        debug_assert!(Channel::parse(name).is_some());
+        Channel(name)
+    }
     /// The name.
     pub fn as_str(self) -> &'a str {
         self.0

@@ -7,8 +7,8 @@ use crate::api::declare::Declaration;
 use crate::api::member::{Given, Members};
 use crate::api::operation::declaration;
 use crate::api::publish::{DATA_BYTES_MAX, DEDUPE_BYTES_MAX, EVENT_BYTES_MAX, KEY_BYTES_MAX, PUBLISH};
+use crate::api::publish::{More, check_dedupe, check_key, check_user, check_users};
 use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
-use crate::api::publish::{check_dedupe, check_key, check_user, check_users};
 use crate::api::{Command, Publish, Refusal, Request};
 use crate::protocol::channel::Channel;
 use crate::protocol::event::reserved_prefix;
@@ -103,15 +103,21 @@ fn plain_publish(line: &str) -> Option<Line<'_>> {
         && reserved_prefix(event).is_none()
         && data.map_or(0, str::len) <= DATA_BYTES_MAX
         && id.map_or(0, str::len) <= ID_BYTES_MAX;
+    if !is_plain {
+        return None;
+    }
     let publish = Publish {
         channels: SmallVec::from_buf([channel.into()]),
+        is_list: false,
         event: event.into(),
         data: data.map(Cow::Borrowed),
-        dedupe: dedupe.map(Cow::Borrowed),
-        key: key.map(Cow::Borrowed),
-        ..Publish::default()
+        exclude: None,
+        more: match (dedupe, key) {
+            (None, None) => None,
+            _ => More { dedupe: dedupe.map(Cow::Borrowed), key: key.map(Cow::Borrowed), users: Vec::new() }.boxed(),
+        },
     };
-    is_plain.then_some(Line { id: id.unwrap_or("null"), command: Ok(Command::Publish(publish)) })
+    Some(Line { id: id.unwrap_or("null"), command: Ok(Command::Publish(publish)) })
 }
 
 fn unquoted(value: &str) -> Option<&str> {
@@ -191,7 +197,7 @@ impl<'r, 'a> Object<'r, 'a> {
     }
 
     fn publish(&self) -> Result<Publish<'a>, Refusal> {
-        let to = self.recipients()?;
+        let (to, users) = self.recipients()?;
         let event = self.find("event").ok_or(Refusal::MissingMember("event"))?;
         let event = event.string().ok_or(Refusal::malformed("event must be a string"))?;
         check_event(event.raw, &event.value)?;
@@ -202,8 +208,12 @@ impl<'r, 'a> Object<'r, 'a> {
             event: Cow::Borrowed(event.raw),
             data: data.map(Cow::Borrowed),
             exclude: check_exclude(exclude.as_deref())?,
-            dedupe: self.text("dedupe")?.map(check_dedupe).transpose()?,
-            key: self.text("key")?.map(check_key).transpose()?,
+            more: More {
+                users,
+                dedupe: self.text("dedupe")?.map(check_dedupe).transpose()?,
+                key: self.text("key")?.map(check_key).transpose()?,
+            }
+            .boxed(),
             ..to
         })
     }
@@ -214,21 +224,21 @@ impl<'r, 'a> Object<'r, 'a> {
     }
 
     /// The channels or users of a publish; the other members are not set.
-    fn recipients(&self) -> Result<Publish<'a>, Refusal> {
+    fn recipients(&self) -> Result<(Publish<'a>, Vec<Cow<'a, str>>), Refusal> {
         let mut given = RECIPIENTS.into_iter().filter_map(|name| Some((name, self.find(name)?)));
         let (name, value) = given.next().ok_or(Refusal::MissingMember("channel"))?;
         if let Some((other, _)) = given.next() {
             return Err(Refusal::malformed(format!("{name} and {other} are both given")));
         }
-        let mut publish = Publish::default();
+        let (mut publish, mut users) = (Publish::default(), Vec::new());
         match name {
             "channel" => publish.channels.push(check_channel(string(value, name)?)?),
-            "user" => publish.users.push(check_user(string(value, name)?)?),
+            "user" => users.push(check_user(string(value, name)?)?),
             "channels" => publish.channels.extend(self.list(name, value, check_channels, check_channel)?),
-            _ => publish.users = self.list(name, value, check_users, check_user)?,
+            _ => users = self.list(name, value, check_users, check_user)?,
         }
         publish.is_list = matches!(name, "channels" | "users");
-        Ok(publish)
+        Ok((publish, users))
     }
 
     fn list(
@@ -287,6 +297,10 @@ mod tests {
             (Parser::default(), String::from_utf8_lossy(&line.as_ref()[..line.as_ref().len().min(200)]));
         let request = parser.request(line.as_ref());
         assert_eq!((request.id, verdict(&request.command)), (id, code), "{shown}: {:?}", request.command);
+    }
+
+    fn with<'a>(more: More<'a>, channels: &[&'a str]) -> Publish<'a> {
+        Publish { more: more.boxed(), ..publish(channels, "e", None) }
     }
 
     fn publish<'a>(channels: &[&'a str], event: &'a str, data: Option<&'a str>) -> Publish<'a> {
@@ -669,13 +683,14 @@ mod tests {
             assert_eq!(format!("{read:?}"), format!("{expected:?}"), "{line}");
         };
         let (dedupe, key) = (Some("order-42".into()), Some("é\"".into()));
-        let expected = Publish { dedupe: dedupe.clone(), key: key.clone(), ..publish(&["a"], "e", None) };
+        let expected = with(More { dedupe: dedupe.clone(), key: key.clone(), ..More::default() }, &["a"]);
         check(r#""channel":"a","dedupe":"order\u002d42","key":"\u00e9\"""#, expected);
-        let expected = Publish { dedupe, ..publish(&["a"], "e", None) };
+        let expected = with(More { dedupe, ..More::default() }, &["a"]);
         check(r#""channel":"a","dedupe":"x","dedupe":"order-42""#, expected);
         let users = |users: &[&'static str]| users.iter().map(|user| Cow::Borrowed(*user)).collect();
-        check(r#""user":"\u0031 é""#, Publish { users: users(&["1 é"]), ..publish(&[], "e", None) });
-        let expected = Publish { users: users(&["1", "2", "1"]), is_list: true, ..publish(&[], "e", None) };
+        check(r#""user":"\u0031 é""#, with(More { users: users(&["1 é"]), ..More::default() }, &[]));
+        let expected =
+            Publish { is_list: true, ..with(More { users: users(&["1", "2", "1"]), ..More::default() }, &[]) };
         check(r#""users":["1","2","\u0031"]"#, expected);
     }
 

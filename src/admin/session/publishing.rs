@@ -88,11 +88,11 @@ impl<C: Codec> Session<C> {
         hub: &mut Hub,
         port: &mut impl Port,
     ) -> Result<(), Refusal> {
-        let Publish { channels, users, event, data, dedupe, key, .. } = publish;
-        if !users.is_empty() {
+        let Publish { channels, event, data, .. } = publish;
+        if !publish.users().is_empty() {
             return Err(Refusal::malformed("users: not available"));
         }
-        let message = Message { event, data: data.as_deref(), key: key.as_deref(), ..Message::default() };
+        let message = Message { event, data: data.as_deref(), key: publish.key(), ..Message::default() };
         let exclude = publish.exclude.and_then(|id| hub.key_of(id));
         // A channel that is named twice counts once.
         let distinct = || (0..channels.len()).filter(|&at| !channels[..at].contains(&channels[at]));
@@ -100,8 +100,8 @@ impl<C: Codec> Session<C> {
         let parts = count as u32 * if exclude.is_some() { 2 } else { 1 };
         let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * count;
         let asker = self.asker();
-        let submission = Submission { message, exclude, dedupe: dedupe.as_deref() };
-        let names = distinct().filter_map(|at| Channel::parse(&channels[at]));
+        let submission = Submission { message, exclude, dedupe: publish.dedupe() };
+        let names = distinct().map(|at| Channel::of_legal(&channels[at]));
         let settled = hub.publish(names, &submission, asker, port);
         let is_plain = !publish.is_list || settled.placed.is_none();
         if self.waiting.is_empty() && settled.parts == parts && is_plain {

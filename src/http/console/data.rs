@@ -199,7 +199,7 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
         };
         // Channel names are legal here, but a user or an event may have any name.
         let channels = (!publish.channels.is_empty()).then(|| field::display(publish.channels.join(" ")));
-        let users = (!publish.users.is_empty()).then(|| field::debug(publish.users.join(" ")));
+        let users = (!publish.users().is_empty()).then(|| field::debug(publish.users().join(" ")));
         // Checked above, so it can be put between quotes as it was written.
         let event: String = serde_json::from_str(&format!("\"{}\"", publish.event)).unwrap_or_default();
         let published = face.shards()?.publish(publish).await??;

@@ -30,7 +30,7 @@ impl Audiences {
         &mut self,
         channel: Channel<'_>,
         hash: u64,
-        message: Message<'_>,
+        message: &Message<'_>,
         exclude: Option<ConnKey>,
         port: &mut impl Port,
     ) -> Delivered {

@@ -43,22 +43,23 @@ impl Kind {
     pub const ALL: [Kind; 1] = [Kind::Native];
 
     /// Appends the frame of a message.
-    fn encode(self, out: &mut Vec<u8>, channel: Channel<'_>, message: Message<'_>) {
+    fn encode(self, out: &mut Vec<u8>, channel: Channel<'_>, message: &Message<'_>) {
         match self {
             Kind::Native => event::message(out, &envelope(channel, message)),
         }
     }
 
     /// Bytes that [`Kind::encode`] appends.
-    fn encoded_len(self, channel: Channel<'_>, message: Message<'_>) -> usize {
+    fn encoded_len(self, channel: Channel<'_>, message: &Message<'_>) -> usize {
         match self {
             Kind::Native => event::message_len(&envelope(channel, message)),
         }
     }
 }
 
-fn envelope<'a>(channel: Channel<'a>, message: Message<'a>) -> Envelope<'a> {
-    let Message { event, data, key: _, user_id, offset } = message;
+#[inline]
+fn envelope<'a>(channel: Channel<'a>, message: &Message<'a>) -> Envelope<'a> {
+    let &Message { event, data, key: _, user_id, offset } = message;
     Envelope { channel: Some(channel.as_str()), event, data, offset, user_id }
 }
 

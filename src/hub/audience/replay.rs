@@ -110,7 +110,7 @@ impl Run {
     fn frame(&self, kept: &Kept, own: &mut Vec<PageId>, pages: &mut Pages) -> Frame {
         let channel = self.name.as_channel();
         let message: Message<'_> = kept.payload.message(NonZeroU64::new(kept.offset));
-        let len = self.kind.encoded_len(channel, message);
+        let len = self.kind.encoded_len(channel, &message);
         let page = match own.last() {
             Some(&page) if !pages.is_full_for(page, len) => page,
             _ => {
@@ -118,7 +118,7 @@ impl Run {
                 own[own.len() - 1]
             }
         };
-        let chunk = pages.append(page, |out| self.kind.encode(out, channel, message));
+        let chunk = pages.append(page, |out| self.kind.encode(out, channel, &message));
         Frame { offset: kept.offset, exclude: kept.exclude, chunk }
     }
 }

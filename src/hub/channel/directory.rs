@@ -354,8 +354,13 @@ impl Directory {
         payload: impl FnOnce() -> Payload,
     ) -> Sequenced<'_> {
         let found = self.find(channel, hash);
-        let Some(index) = found.or_else(|| self.enter_for_history(channel, hash)) else {
-            return Sequenced::default();
+        let index = match found {
+            Some(index) => index,
+            None if !self.log.rules.may_apply(channel.as_str()) => return Sequenced::default(),
+            None => match self.enter_for_history(channel, hash) {
+                Some(index) => index,
+                None => return Sequenced::default(),
+            },
         };
         let entry = &mut self.channels[index as usize];
         entry.count(self.window);

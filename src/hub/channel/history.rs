@@ -257,7 +257,7 @@ mod tests {
     fn keep(history: &mut History, offset: u64, len: usize, now: u32) {
         let data = "1".repeat(len);
         let message = Message { event: "", data: Some(&data), ..Message::default() };
-        history.keep(offset, None, Payload::new(message, &mut String::new()), now);
+        history.keep(offset, None, Payload::new(&message, &mut String::new()), now);
     }
 
     fn offsets(replay: Option<Replay>) -> Option<Vec<u64>> {

@@ -242,8 +242,8 @@ impl Observers {
     }
 
     /// A message was sequenced.
-    pub fn see_publish(&mut self, channel: Channel<'_>, message: Message<'_>, subscribers: u64, now: u32) {
-        let Message { event, data, .. } = message;
+    pub fn see_publish(&mut self, channel: Channel<'_>, message: &Message<'_>, subscribers: u64, now: u32) {
+        let &Message { event, data, .. } = message;
         self.see("publish", Some(channel.as_str()), None, now, |filter| Sight::Publish {
             channel: channel.into(),
             event: event.into(),
