@@ -288,7 +288,8 @@ test("the example misses no order while the network is cut for five seconds unde
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
     page.on("pageerror", (error) => errors.push(String(error)));
     await page.goto(url);
-    // What the page sees: the numbers of the orders, and what happens to the channel.
+    await page.waitForFunction(() => document.querySelector("#orders")!.textContent === "orders · subscribed");
+    // What the page sees from now on: the numbers of the orders, and what happens to the channel.
     await page.evaluate(() => {
       Object.assign(window, { ids: [], told: [] });
       orders.bind("order.placed", ({ id }: { id: number }) => (window as any).ids.push(id));
