@@ -10,8 +10,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::compare::CompareArgs;
 use crate::expect::Expect;
 use crate::plan::{Flood, Plan, SETUP_S, Scenario, processes_for};
+use crate::proof::ProofArgs;
 use crate::proof::depart::DepartArgs;
 use crate::proof::mixed::MixedArgs;
+use crate::proof::recover::RecoverArgs;
 use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
 use crate::proof::storm::StormArgs;
@@ -28,6 +30,8 @@ use crate::target::{NAMES, Publish, Target};
 ///   loadtest compare --peers floor,bun --only w1,w16 --rounds 3
 ///   loadtest compare --against old/corecast --rounds 5 --seconds 1
 ///   loadtest depart -n 12000 --expect 'departure.ping.p999<5ms'
+///   loadtest fanout --start --history 100 --expect 'ratio.rate>0.95'
+///   loadtest recover -n 10000 --expect 'ratio.caught_up<=2'
 #[derive(Parser)]
 #[command(name = "loadtest", version, verbatim_doc_comment)]
 pub struct Cli {
@@ -57,6 +61,8 @@ pub enum Command {
     Storm(StormArgs),
     /// Many connections are reset at once: the latency of pings on other connections.
     Depart(DepartArgs),
+    /// Many subscribers of one channel are cut off and come back to what they missed, while messages are published.
+    Recover(RecoverArgs),
     /// A long load with faults: kills, resets, half-sent frames, a full disk; counters must add up.
     Soak(SoakArgs),
     /// Run a peer server in the foreground: floor, bun, node-ws, nchan, nats …
@@ -206,6 +212,12 @@ pub struct FanoutArgs {
     /// Bytes of payload (the JSON value of `data`), at least 28.
     #[arg(long, short = 's', default_value_t = 128)]
     pub size: usize,
+    /// Compare with the same run on channels that keep so many messages each, round by round.
+    #[arg(long, value_name = "MESSAGES", requires = "start", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub history: Option<u32>,
+    /// Rounds of --history; each is a run without and a run with it.
+    #[arg(long, default_value_t = 5, requires = "history", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub rounds: u16,
     /// Options of every scenario.
     #[command(flatten)]
     pub common: Common,
@@ -337,6 +349,19 @@ impl Common {
         let has_way = self.start || self.admin_socket.is_some() || self.publish_to.is_some();
         ensure!(has_way || !publishes || !matches!(plan.target.publish, Publish::Lines { .. }), "{NOWHERE}");
         Ok(plan)
+    }
+
+    /// The options that proofs have, too.
+    pub fn proof(&self) -> ProofArgs {
+        ProofArgs {
+            shards: self.shards,
+            server_core: self.server_core,
+            client_core: self.client_core,
+            server_bin: self.server_bin.clone(),
+            expect: self.expect.clone(),
+            json: self.json,
+            report: self.report.clone(),
+        }
     }
 
     fn target(&self) -> anyhow::Result<Target> {

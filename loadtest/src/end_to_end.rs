@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::engine::{Ended, Handler, Net};
 use crate::floor;
 use crate::measure::Tally;
-use crate::plan::{Flood, Plan, Scenario};
+use crate::plan::{Flood, Plan, Recover, Scenario};
 use crate::target::Target;
 use crate::wire;
 use crate::workers::{self, Controls};
@@ -91,7 +91,7 @@ fn publishes_without_subscribers_are_complete_when_answered() {
 }
 
 #[test]
-fn pings_connections_and_churn_run_against_the_floor() {
+fn every_other_scenario_runs_against_the_floor() {
     let pings = run(Scenario::Ping { connections: 10, depth: 4 }, 1);
     assert!(pings.events > 0 && pings.latencies["ping"].count() > 0);
     assert_eq!(pings.duplicated, 0);
@@ -100,6 +100,14 @@ fn pings_connections_and_churn_run_against_the_floor() {
     assert_eq!(run(Scenario::Idle { connections: 10, channels: 2 }, 1).connected, 10);
     let depart = run(Scenario::Depart { connections: 10, subscriptions: 4, channels: 8 }, 1);
     assert_eq!((depart.connected, depart.events), (10, 10));
+    for since in [false, true] {
+        let recover = Recover { connections: 10, since, away_ns: 50_000_000, rate: 500.0, size: 64 };
+        let recover = run(Scenario::Recover(recover), 1);
+        check_faultless(&recover);
+        assert_eq!((recover.connected, recover.events), (10, 10));
+        // The floor keeps nothing.
+        assert_eq!(recover.counts.get("not_recovered").copied().unwrap_or_default(), if since { 10 } else { 0 });
+    }
     let churn = Scenario::Churn { connections: 10, channels: 3, reconnect: 0.1, rate: 2_000.0, size: 64 };
     let churn = run(churn, 1);
     assert!(churn.events > 0);

@@ -5,6 +5,7 @@
 //!                     │          × threads          flood, ping,   publisher ──────────────┘
 //!                     │          × processes        idle, connect, churn …
 //!                     └──► tally, server's usage ──► report (table, JSON) ──► html
+//! history ──► pairs of such runs ──► findings
 //! proof ──► server + several runs beside each other ──► findings (table, JSON) ──► html
 //! compare ──► server (starts corecast or a peer on a core) + one run, round after round ──► ratios
 //! ```
@@ -20,6 +21,7 @@ mod engine;
 mod expect;
 mod floor;
 mod format;
+mod history;
 mod html;
 mod machine;
 mod measure;
@@ -33,6 +35,7 @@ mod rest;
 mod ring;
 mod scenario;
 mod server;
+mod single;
 mod spread;
 mod stamp;
 mod stream;
@@ -52,7 +55,6 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Common, PeerArgs};
 use crate::plan::Scenario;
-use crate::progress::Bar;
 use crate::report::Report;
 use crate::server::Starter;
 use crate::workers::Controls;
@@ -82,7 +84,10 @@ fn raise_descriptor_limit() {
 /// Runs a command. Returns whether all expectations were met and not everything was lost.
 fn command(command: Command) -> anyhow::Result<bool> {
     match command {
-        Command::Fanout(args) => run(&args.common, "fanout", Scenario::Flood(args.flood())),
+        Command::Fanout(args) => match args.history {
+            Some(kept) => history::fanout(&args, kept),
+            None => run(&args.common, "fanout", Scenario::Flood(args.flood())),
+        },
         Command::Ping(args) => {
             let scenario = Scenario::Ping { connections: args.connections, depth: args.depth.max(1) };
             run(&args.common, "ping", scenario)
@@ -109,6 +114,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Slow(args) => proof::slow::slow(&args),
         Command::Storm(args) => proof::storm::storm(&args),
         Command::Depart(args) => proof::depart::depart(&args),
+        Command::Recover(args) => proof::recover::recover(&args),
         Command::Soak(args) => proof::soak::soak(&args),
         Command::Peer(args) => peer(&args).map(|()| true),
         Command::Compare(args) => compare::compare(&args),
@@ -117,27 +123,9 @@ fn command(command: Command) -> anyhow::Result<bool> {
 }
 
 fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Result<bool> {
-    let mut plan = common.plan(scenario)?;
-    let mut pid = common.server_pid;
-    let mut server = None;
     let controls = Controls::default();
     stop_on_signal(&controls.stop)?;
-    if common.start {
-        let starter = Starter {
-            stop: Arc::clone(&controls.stop),
-            core: common.server_core,
-            shards: common.shards,
-            corecast: common.server_bin.clone(),
-            ..Starter::default()
-        };
-        let started = starter.start(&common.target, None, None)?;
-        started.aim(&mut plan);
-        pid = Some(started.pid());
-        server = Some(started);
-    }
-    let bar = Bar::new(&plan, "", common.json);
-    let results = workers::run(&plan, pid, &controls, |moment| bar.show(moment))?;
-    drop(bar);
+    let (plan, results, server) = single::run(common, scenario, "", "", &controls)?;
     drop(server);
 
     let report = Report::new(&plan, name, &results);

@@ -113,6 +113,8 @@ pub struct Tally {
     pub failed_workers: u64,
     /// Latencies by name; the scenario says which is the main one.
     pub latencies: BTreeMap<String, Latency>,
+    /// What only some scenarios count, by name.
+    pub counts: BTreeMap<String, u64>,
     /// Remarks for the report, and how often each was made.
     pub notes: BTreeMap<String, u64>,
 }
@@ -140,6 +142,11 @@ impl Tally {
     /// Adds a remark for the report.
     pub fn note(&mut self, what: impl Into<String>) {
         *self.notes.entry(what.into()).or_default() += 1;
+    }
+
+    /// Adds to what only some scenarios count.
+    pub fn count(&mut self, name: &str, count: u64) {
+        *self.counts.entry(name.to_owned()).or_default() += count;
     }
 
     /// Adds another worker's tally.
@@ -172,6 +179,9 @@ impl Tally {
                 Some(sum) => sum.add(&latency),
                 None => drop(self.latencies.insert(name, latency)),
             }
+        }
+        for (name, count) in other.counts {
+            *self.counts.entry(name).or_default() += count;
         }
         for (note, count) in other.notes {
             *self.notes.entry(note).or_default() += count;

@@ -80,6 +80,8 @@ pub enum Scenario {
         /// Channels of all of them together.
         channels: u32,
     },
+    /// Subscribers of one channel that are all cut off and come back when the run is told to.
+    Recover(Recover),
     /// Handshakes.
     Connect {
         /// Handshakes in flight.
@@ -124,6 +126,21 @@ pub struct Flood {
     pub ping_every_ns: u64,
 }
 
+/// Parameters of a recovery.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Recover {
+    /// Connections.
+    pub connections: usize,
+    /// They come back with the position of their last message.
+    pub since: bool,
+    /// Time from the cut to the return.
+    pub away_ns: u64,
+    /// Publishes per second.
+    pub rate: f64,
+    /// Bytes of payload.
+    pub size: usize,
+}
+
 impl Plan {
     /// Refuses a run that needs more processes, threads or descriptors than are allowed.
     pub fn check(&self) -> anyhow::Result<()> {
@@ -134,6 +151,7 @@ impl Plan {
     pub fn connections(&self) -> usize {
         match &self.scenario {
             Scenario::Flood(flood) => flood.subscribers + flood.pingers,
+            Scenario::Recover(recover) => recover.connections,
             Scenario::Ping { connections, .. }
             | Scenario::Idle { connections, .. }
             | Scenario::Crowd { connections, .. }

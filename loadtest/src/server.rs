@@ -1,8 +1,10 @@
 //! Servers: corecast or a peer, started on a free port and ended when dropped.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +27,8 @@ pub struct Server {
     pub admin_socket: Option<PathBuf>,
     /// The TCP address for publishers, if it has another one.
     pub publish_to: Option<SocketAddr>,
+    /// Its configuration file, if it has one.
+    pub config: Option<PathBuf>,
     /// The folder of its files.
     directory: PathBuf,
 }
@@ -40,6 +44,8 @@ pub struct Starter {
     pub corecast: Option<PathBuf>,
     /// Further options of `corecast serve`.
     pub options: Vec<String>,
+    /// The rules for channels: `[[channel]]` tables of corecast's configuration file.
+    pub rules: String,
     /// The file for the server's log, instead of a temporary one.
     pub log: Option<PathBuf>,
     /// Write the server's output to the terminal, instead of to a file.
@@ -72,7 +78,7 @@ impl Starter {
         let mut site = Site { address, directory, admin, publish_to: None };
         let mut command = self.command(name, &mut site)?;
         let Site { directory, admin, publish_to, .. } = site;
-        let log = directory.join("log");
+        let (log, config) = (directory.join("log"), directory.join(CONFIG));
         if !self.is_foreground {
             let file = File::options().create(true).append(true).open(self.log.as_ref().unwrap_or(&log))?;
             command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -82,7 +88,14 @@ impl Starter {
         let child = affinity::on_core(self.core, || command.spawn())
             .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
         let has_admin = name.starts_with("corecast") || name.starts_with("floor");
-        let mut server = Server { child, address, admin_socket: has_admin.then_some(admin), publish_to, directory };
+        let mut server = Server {
+            child,
+            address,
+            admin_socket: has_admin.then_some(admin),
+            publish_to,
+            config: config.exists().then_some(config),
+            directory,
+        };
         server.wait_until_ready(name, &self.stop)?;
         Ok(server)
     }
@@ -111,6 +124,11 @@ impl Starter {
         // The clients of a churn subscribe and unsubscribe as fast as they can. Not a flag: older binaries do not know it.
         command.env("CORECAST_MAX_SUBSCRIBES_PER_SECOND", "0");
         command.args(&self.options);
+        if !self.rules.is_empty() {
+            let config = site.directory.join(CONFIG);
+            fs::write(&config, &self.rules)?;
+            command.arg("--config").arg(config);
+        }
         if name == "corecast-rest" {
             let http = free_address()?;
             site.publish_to = Some(http);
@@ -206,6 +224,18 @@ impl Server {
         plan.publish_to = self.publish_to;
     }
 
+    /// The counters and gauges of a corecast, by name.
+    pub fn stats(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let path = self.admin_socket.as_deref().context("no admin socket")?;
+        let mut admin = UnixStream::connect(path)?;
+        admin.set_read_timeout(Some(Duration::from_secs(20)))?;
+        admin.write_all(b"{\"id\":1,\"command\":\"stats\"}\n")?;
+        let mut line = String::new();
+        BufReader::new(admin).read_line(&mut line)?;
+        let reply: serde_json::Value = serde_json::from_str(&line)?;
+        Ok(serde_json::from_value(reply["stats"].clone())?)
+    }
+
     /// Waits until the server ends by itself, or until `stop` is set.
     pub fn wait(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
         while self.child.try_wait()?.is_none() && !stop.load(Relaxed) {
@@ -299,3 +329,6 @@ fn peers_folder() -> PathBuf {
 fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
+
+/// The name of corecast's configuration file.
+const CONFIG: &str = "corecast.toml";

@@ -10,6 +10,7 @@ use crate::format::time;
 use crate::html::Page;
 use crate::measure::Latency;
 use crate::report::curve;
+use crate::spread::{ratios, spread};
 use crate::workers::Results;
 
 /// The results, which grow as the proof goes on.
@@ -47,6 +48,40 @@ impl Findings {
     /// Adds a number.
     pub fn number(&mut self, name: &str, value: f64) {
         self.metrics.insert(name.into(), value);
+    }
+
+    /// Adds a comparison of two situations: the median of each, the median of the ratios within a round (the second value
+    /// divided by the first), that of the differences, and a line.
+    pub fn comparison(
+        &mut self,
+        situations: [&str; 2],
+        name: &str,
+        title: &str,
+        rounds: &[[Option<f64>; 2]],
+        text: fn(f64) -> String,
+    ) {
+        let [first, second] = [0, 1].map(|at| rounds.iter().map(|round| round[at]).collect::<Vec<_>>());
+        let median = |values: &[Option<f64>]| spread(&values.iter().flatten().copied().collect::<Vec<f64>>());
+        let added: Vec<Option<f64>> = rounds.iter().map(|round| Some(round[1]? - round[0]?)).collect();
+        let (Some(of_first), Some(of_second), Some(added)) = (median(&first), median(&second), median(&added)) else {
+            return;
+        };
+        let Some(ratio) = ratios(&second, &first) else { return };
+        self.number(&format!("{}.{name}", situations[0]), of_first.median);
+        self.number(&format!("{}.{name}", situations[1]), of_second.median);
+        self.number(&format!("ratio.{name}"), ratio.median);
+        self.number(&format!("added.{name}"), added.median);
+        self.lines.push(format!(
+            "{title}: {} {}, {} {}; ratio {:.3} ({:.3}–{:.3}), {} rounds",
+            situations[0],
+            text(of_first.median),
+            situations[1],
+            text(of_second.median),
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            ratio.count
+        ));
     }
 
     /// Adds a violation unless `holds`.

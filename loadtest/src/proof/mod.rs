@@ -3,14 +3,14 @@
 
 pub mod depart;
 mod findings;
+mod memory_limits;
 pub mod mixed;
+pub mod recover;
 pub mod slow;
 pub mod soak;
 pub mod storm;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -72,6 +72,8 @@ impl std::error::Error for Interrupted {}
 /// The server under test.
 pub struct Subject {
     args: ProofArgs,
+    /// Options of `corecast serve`.
+    options: Vec<String>,
     server: Server,
     /// Set by Ctrl-C.
     stop: Arc<AtomicBool>,
@@ -97,18 +99,27 @@ pub struct RunOptions {
 impl Subject {
     /// Starts the server with further options of `corecast serve`.
     pub fn start(args: &ProofArgs, options: &[&str], log: Option<PathBuf>) -> anyhow::Result<Subject> {
+        Subject::launch(args, options, Starter { log, ..Starter::default() })
+    }
+
+    /// Starts the server with further options and with rules for channels, as its configuration file has them.
+    pub fn with_rules(args: &ProofArgs, options: &[&str], rules: &str) -> anyhow::Result<Subject> {
+        Subject::launch(args, options, Starter { rules: rules.into(), ..Starter::default() })
+    }
+
+    fn launch(args: &ProofArgs, options: &[&str], starter: Starter) -> anyhow::Result<Subject> {
         let stop = Arc::new(AtomicBool::new(false));
         crate::stop_on_signal(&stop)?;
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let starter = Starter {
             core: args.server_core,
             shards: args.shards,
             corecast: args.server_bin.clone(),
-            options: options.iter().map(|&option| option.to_owned()).collect(),
-            log,
+            options: options.clone(),
             stop: Arc::clone(&stop),
-            ..Starter::default()
+            ..starter
         };
-        Ok(Subject { args: args.clone(), server: starter.start("corecast", None, None)?, stop })
+        Ok(Subject { args: args.clone(), options, server: starter.start("corecast", None, None)?, stop })
     }
 
     /// Fails after Ctrl-C.
@@ -173,14 +184,7 @@ impl Subject {
 
     /// The server's counters and gauges, by name.
     pub fn stats(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let path = self.server.admin_socket.as_deref().context("no admin socket")?;
-        let mut admin = UnixStream::connect(path)?;
-        admin.set_read_timeout(Some(Duration::from_secs(20)))?;
-        admin.write_all(b"{\"id\":1,\"command\":\"stats\"}\n")?;
-        let mut line = String::new();
-        BufReader::new(admin).read_line(&mut line)?;
-        let reply: serde_json::Value = serde_json::from_str(&line)?;
-        Ok(serde_json::from_value(reply["stats"].clone())?)
+        self.server.stats()
     }
 
     /// CPU time and memory of the server.

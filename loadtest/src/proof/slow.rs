@@ -3,7 +3,6 @@
 use super::{Findings, ProofArgs, RunOptions, Subject};
 use crate::format::{bytes, number};
 use crate::plan::{Flood, Scenario, connections_per_process};
-use crate::server::Starter;
 use crate::target::Target;
 use crate::wire;
 use anyhow::{Context, ensure};
@@ -13,7 +12,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -110,8 +108,9 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let limit = args.outbox_limit.to_string();
     let places = (args.stopped + SPARE).to_string();
     let options = ["--server-ping", "off", "--outbox-limit", &limit, "--max-connections", &places];
-    let (arithmetic, bound) = printed(args, &options)?;
     let subject = Subject::start(&args.proof, &options, None)?;
+    let limits = subject.memory_limits()?;
+    let bound = limits.clients;
     // A first few, so that memory that is allocated once is not counted.
     drop((0..SPARE as u32).map(|n| stop_reading(subject.server.address, n)).collect::<Result<Vec<_>, _>>()?);
     let before = subject.usage().anon_bytes;
@@ -156,31 +155,11 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         stats["closes_slow_consumer"],
         bytes(stats["outbox_bytes_dropped"] as f64),
     ));
-    findings.lines.push(format!("memory at these limits, as the server prints it:{arithmetic}"));
+    findings.lines.push(format!("at these limits, as the server prints it: {}", limits.lines.join("; ")));
     check_closed(findings, args.stopped, stats["closes_slow_consumer"]);
     findings.check(peak <= bound, format!("the peak of {peak} bytes is beyond the printed {bound}"));
     findings.check(after <= allowed, format!("{after} bytes are left of a peak of {peak}, {before} before"));
     Ok(())
-}
-
-/// What --check-config prints of the memory that these limits can take: some of its lines, and the sum in bytes.
-fn printed(args: &SlowArgs, options: &[&str]) -> anyhow::Result<(String, u64)> {
-    let starter = Starter { corecast: args.proof.server_bin.clone(), ..Starter::default() };
-    let mut command = Command::new(starter.corecast()?);
-    command.args(["serve", "--check-config", "--shards", &args.proof.shards.max(1).to_string()]).args(options);
-    let said = String::from_utf8(command.output()?.stdout)?;
-    let sum = said.lines().filter_map(|line| line.strip_prefix("memory ")?.split_once(": ")).next();
-    let bound = sum.and_then(|(_, sum)| amount(sum));
-    let bound = bound.with_context(|| format!("--check-config prints no sum of the memory:\n{said}"))?;
-    let is_relevant = |line: &&str| line.contains("outboxes") || line.starts_with("memory");
-    Ok((said.lines().filter(is_relevant).map(|line| format!("\n    {}", line.trim())).collect(), bound))
-}
-
-/// Reads a number of bytes in the format of the server: `3.2 GiB`.
-fn amount(text: &str) -> Option<u64> {
-    let (number, unit) = text.trim().split_once(' ')?;
-    let power = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"].iter().position(|&name| name == unit)?;
-    Some((number.parse::<f64>().ok()? * 1024f64.powi(power as i32)) as u64)
 }
 
 fn closed_so_far(subject: &Subject) -> anyhow::Result<u64> {
@@ -265,13 +244,5 @@ mod tests {
         };
         assert!(check(3, 3));
         assert!(!check(3, 2) && !check(3, 1) && !check(3, 4) && !check(0, 0));
-    }
-
-    #[test]
-    fn amounts_are_read_as_the_server_writes_them() {
-        assert_eq!(amount("3.5 GiB"), Some(7 << 29));
-        assert_eq!(amount("512 B"), Some(512));
-        assert_eq!(amount("3.5 GB"), None);
-        assert_eq!(amount(""), None);
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::{Setup, conclude, connect_publisher, drain, is_heartbeat, note_ended, set_up};
+use super::open_loop::OpenLoop;
+use super::{Setup, conclude, drain, is_heartbeat, note_ended, set_up};
 use crate::clock::{Alarm, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
 use crate::plan::Scenario;
-use crate::publisher::Publisher;
 use crate::stamp;
 use crate::track::{Faults, Track};
 use crate::wire;
@@ -28,12 +28,11 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     anyhow::ensure!(!plan.target.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
-    let mut handler = Churn::new(worker, channels, reconnect, rate > 0.0, share);
+    let publishes = OpenLoop::new(worker, PUBLISHER, rate, size, channels);
+    let mut handler = Churn::new(worker, channels, reconnect, publishes, share);
     set_up(worker, &mut net, &mut handler, share, |_| 0)?;
     handler.tally.connected = net.open as u64;
-    if worker.index == 0 && rate > 0.0 {
-        handler.publisher = connect_publisher(worker, &net, PUBLISHER, size, &mut handler.tally)?;
-    }
+    handler.publishes.connect(worker, &net, &mut handler.tally)?;
     let mut alarm = Alarm::new(net.registry(), TIMER)?;
     worker.ready(&mut net, &mut handler)?;
 
@@ -47,7 +46,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         let now = now_ns();
         let phase = worker.phase(now);
         handler.count = phase == Phase::Measure;
-        let published = u64::from(handler.published);
+        let published = u64::from(handler.publishes.published);
         window.turn(phase, now, handler.events, published);
         worker.live().events.store(handler.events, Relaxed);
         worker.live().connected.store(net.open as u64, Relaxed);
@@ -55,8 +54,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         if phase == Phase::Over {
             break;
         }
-        let due_ns = |number: u32| start + (f64::from(number) * 1e9 / rate) as u64;
-        if let Some(due) = handler.publish(due_ns, now).filter(|due| *due > now) {
+        if let Some(due) = handler.publishes.turn(start, now).filter(|due| *due > now) {
             alarm.set(due, now)?;
         }
         while net.open + net.opening < share {
@@ -68,7 +66,7 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         }
     }
     handler.is_running = false;
-    drain(&mut net, &mut handler, |_, handler| handler.unanswered() == 0)?;
+    drain(&mut net, &mut handler, |_, handler| handler.unanswered() == 0 && handler.publishes.is_answered())?;
     Ok(handler.finish(&net, &window))
 }
 
@@ -99,24 +97,22 @@ struct Churn<'a> {
     connections: Vec<Connection>,
     settled: usize,
     is_running: bool,
-    is_published: bool,
+    publishes: OpenLoop,
     count: bool,
     reader: stamp::Reader,
     faults: Faults,
     /// Operations answered.
     events: u64,
     deliveries: u64,
-    published: u32,
     operation: Latency,
     connect: Latency,
-    publisher: Option<Publisher>,
     /// The timer was reported.
     is_rung: bool,
     tally: Tally,
 }
 
 impl Churn<'_> {
-    fn new(worker: &Worker, channels: u32, reconnect: f64, is_published: bool, wanted: usize) -> Churn<'_> {
+    fn new(worker: &Worker, channels: u32, reconnect: f64, publishes: OpenLoop, wanted: usize) -> Churn<'_> {
         Churn {
             worker,
             channels,
@@ -124,38 +120,24 @@ impl Churn<'_> {
             connections: Vec::new(),
             settled: 0,
             is_running: false,
-            is_published,
+            publishes,
             count: false,
             reader: stamp::Reader::default(),
             faults: Faults::default(),
             events: 0,
             deliveries: 0,
-            published: 0,
             operation: Latency::new(),
             connect: Latency::new(),
-            publisher: None,
             is_rung: false,
             tally: Tally { wanted: wanted as u64, ..Tally::default() },
         }
-    }
-
-    /// Publishes what is due. Returns when the next publish is due; `None` where another worker publishes.
-    fn publish(&mut self, due_ns: impl Fn(u32) -> u64, now: u64) -> Option<u64> {
-        let publisher = self.publisher.as_mut()?;
-        while due_ns(self.published) <= now && publisher.has_room() {
-            let channel = self.worker.plan.first_channel + self.published % self.channels;
-            publisher.push(self.published, due_ns(self.published), channel);
-            self.published += 1;
-        }
-        publisher.flush();
-        Some(due_ns(self.published))
     }
 
     fn finish(self, net: &Net, window: &Window) -> Tally {
         let unanswered = self.unanswered();
         let mut tally = conclude(self.tally, net, window);
         tally.unanswered += unanswered;
-        tally.refused += self.publisher.map_or(0, |publisher| publisher.refused);
+        self.publishes.conclude(&mut tally);
         tally.add_faults(self.faults);
         tally.note(format!("{} messages were delivered", self.deliveries));
         tally.latencies.insert("operation".into(), self.operation);
@@ -186,7 +168,7 @@ impl Churn<'_> {
                 connection.channel = fastrand::u32(..self.channels);
                 connection.state = State::Subscribing;
                 connection.track = None;
-                connection.stay = if self.is_published { fastrand::u32(..STAY_MAX) } else { 0 };
+                connection.stay = if self.publishes.rate > 0.0 { fastrand::u32(..STAY_MAX) } else { 0 };
                 target.subscribe.as_ref()
             }
             State::Subscribed => {
@@ -289,11 +271,7 @@ impl Handler for Churn<'_> {
     }
 
     fn other(&mut self, _net: &mut Net, token: Token) {
-        if let Some(publisher) = &mut self.publisher
-            && token >= PUBLISHER
-        {
-            publisher.read_answers(token.0 - PUBLISHER.0);
-        }
+        self.publishes.event(token);
         self.is_rung |= token == TIMER;
     }
 }

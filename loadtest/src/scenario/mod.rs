@@ -6,7 +6,9 @@ mod crowd;
 mod depart;
 mod flood;
 mod idle;
+mod open_loop;
 mod ping;
+mod recover;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -32,6 +34,7 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
         Scenario::Depart { connections, subscriptions, channels } => {
             depart::work(worker, *connections, *subscriptions, *channels)
         }
+        Scenario::Recover(recover) => recover::work(worker, recover),
         Scenario::Connect { in_flight, hold } => connect::work(worker, *in_flight, *hold),
         Scenario::Churn { .. } => churn::work(worker, &worker.plan.scenario),
     }

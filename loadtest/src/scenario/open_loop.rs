@@ -1,0 +1,82 @@
+//! Publishes in an open loop: at a steady rate, whatever becomes of them. Worker 0 publishes for all.
+
+use mio::Token;
+
+use super::connect_publisher;
+use crate::engine::Net;
+use crate::measure::Tally;
+use crate::publisher::Publisher;
+use crate::worker::Worker;
+
+/// The publishes of a run. They are numbered from 0 and take turns over the channels.
+pub struct OpenLoop {
+    /// Where to publish; only worker 0 has it.
+    publisher: Option<Publisher>,
+    /// Publishes per second; 0 for none.
+    pub rate: f64,
+    size: usize,
+    channels: u32,
+    first_channel: u32,
+    /// The first of the publisher's tokens.
+    token: Token,
+    /// Publishes so far.
+    pub published: u32,
+}
+
+impl OpenLoop {
+    /// Nothing is published before [`OpenLoop::connect`].
+    pub fn new(worker: &Worker, token: Token, rate: f64, size: usize, channels: u32) -> OpenLoop {
+        let first_channel = worker.plan.first_channel;
+        OpenLoop { publisher: None, rate, size, channels, first_channel, token, published: 0 }
+    }
+
+    /// Connects the publisher, if this worker has it and there is anything to publish.
+    pub fn connect(&mut self, worker: &Worker, net: &Net, tally: &mut Tally) -> anyhow::Result<()> {
+        if worker.index == 0 && self.rate > 0.0 {
+            self.publisher = connect_publisher(worker, net, self.token, self.size, tally)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what is due since `begun_ns`. Returns when the next publish is due; `None` where another worker publishes.
+    pub fn turn(&mut self, begun_ns: u64, now: u64) -> Option<u64> {
+        let due_ns = |number: u32| begun_ns + (f64::from(number) * 1e9 / self.rate) as u64;
+        let publisher = self.publisher.as_mut()?;
+        while due_ns(self.published) <= now && publisher.has_room() {
+            let channel = self.first_channel + self.published % self.channels;
+            publisher.push(self.published, due_ns(self.published), channel);
+            self.published += 1;
+        }
+        publisher.flush();
+        Some(due_ns(self.published))
+    }
+
+    /// Handles an event, if it is about the publisher.
+    pub fn event(&mut self, token: Token) {
+        if let Some(publisher) = &mut self.publisher
+            && token >= self.token
+        {
+            publisher.read_answers(token.0 - self.token.0);
+            publisher.flush();
+        }
+    }
+
+    /// Whether every publish has been sent, and answered by a server that answers them.
+    pub fn is_answered(&self) -> bool {
+        self.unanswered() == 0 && self.publisher.as_ref().is_none_or(|publisher| publisher.pending() == 0)
+    }
+
+    fn unanswered(&self) -> u64 {
+        let answers = self.publisher.as_ref().filter(|publisher| publisher.is_answered());
+        answers.map_or(0, |publisher| u64::from(self.published).saturating_sub(publisher.answered))
+    }
+
+    /// Adds the refused and unanswered publishes to a tally.
+    pub fn conclude(&self, tally: &mut Tally) {
+        tally.refused += self.publisher.as_ref().map_or(0, |publisher| publisher.refused);
+        tally.unanswered += self.unanswered();
+        if self.publisher.as_ref().is_some_and(Publisher::is_closed) {
+            tally.note("the server closed the publisher's connection");
+        }
+    }
+}

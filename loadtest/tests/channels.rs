@@ -1,0 +1,34 @@
+//! Short runs of the scenarios that start a corecast with rules for channels. The corecast is the one that was built beside
+//! the load generator (`cargo test --workspace` builds both).
+
+use std::process::Command;
+
+/// Runs the load generator. Returns its numbers; all expectations must have been met.
+fn load(args: &str) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest")).args(args.split(' ')).arg("--json").output().unwrap();
+    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "loadtest {args}: {said}{complaints}");
+    serde_json::from_str(&said).unwrap()
+}
+
+#[test]
+fn a_fan_out_is_compared_with_one_to_channels_with_history() {
+    for shards in [1, 2] {
+        let numbers = load(&format!(
+            "fanout --start -n 10 -d 0.3 --warmup 0.1 --verify --history 50 --rounds 1 --shards {shards}"
+        ));
+        assert!(numbers["ratio.rate"].as_f64().unwrap() > 0.0, "{numbers}");
+        assert!(numbers["plain.server_rss_peak"].as_f64().unwrap() > 0.0, "{numbers}");
+    }
+}
+
+#[test]
+fn subscribers_recover_what_they_missed() {
+    for (shards, processes) in [(1, 2), (2, 1), (4, 1)] {
+        // Few publishes, because more than 1 000 cannot be recovered, and a busy machine may be slow.
+        let numbers = load(&format!(
+            "recover -n 50 -r 100 -d 0.2 --rounds 1 --shards {shards} --processes {processes} --expect since.caught_up>0"
+        ));
+        assert!(numbers["ratio.caught_up"].as_f64().unwrap() > 0.0, "{numbers}");
+    }
+}
