@@ -122,6 +122,8 @@ pub struct Exclusion {
     pub member: ConnKey,
     /// The session that waits for the count of subscribers.
     pub asker: Asker,
+    /// Where the owner remembers the count for repetitions of the publish.
+    pub dedupe: Option<u64>,
 }
 
 /// A message for the subscribers of one shard.
@@ -157,6 +159,8 @@ pub enum Mail {
     Unsubscribed(Membership),
     /// From the owner: deliver this message to the channel's subscribers on this shard.
     Deliver(Delivery),
+    /// To the owner: the excluded connection is a subscriber. See [`Exclusion::dedupe`].
+    Excluded(u64),
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
     /// To the shard that can answer the question.

@@ -416,6 +416,7 @@ impl Hub {
                     self.post_answer(asker, Answer::Reply(Ok(Reply::Done {})), port);
                 }
             }
+            Mail::Excluded(first) => self.dedupe.exclude(first),
             Mail::Settled(asker, settled) => port.settle(asker, settled),
             Mail::Ask(asker, question) => self.serve_question(asker, *question, port),
             Mail::Answer(asker, answer) => port.answer(asker, *answer),

@@ -111,7 +111,8 @@ impl Hub {
             };
             others.push(shard);
             let exclude = exclude.filter(|member| member.shard == shard);
-            let exclude = exclude.map(|member| Box::new(Exclusion { member, asker }));
+            let first = dedupe.map(|_| self.dedupe.next());
+            let exclude = exclude.map(|member| Box::new(Exclusion { member, asker, dedupe: first }));
             let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
             let delivery = Delivery { channel: name.clone(), hash, payload, offset, exclude, read_at };
             port.mail(shard, Mail::Deliver(delivery));
@@ -164,11 +165,19 @@ impl Hub {
     /// Delivers a message that the owner has sent for the subscribers of this shard.
     pub(super) fn deliver_letter(&mut self, delivery: &Delivery, port: &mut impl Port) {
         let Delivery { channel, hash, payload, offset, exclude, read_at } = delivery;
-        let (member, asker) = exclude.as_deref().map(|exclusion| (exclusion.member, exclusion.asker)).unzip();
+        let member = exclude.as_deref().map(|exclusion| exclusion.member);
         let message = payload.message(*offset);
         let was_excluded = self.deliver((channel.as_channel(), *hash), &message, member, *read_at, port);
-        if let Some(asker) = asker {
-            self.post(asker.shard, Mail::Settled(asker, Settled::new(1, -i64::from(was_excluded))), port);
+        let Some(&Exclusion { asker, dedupe, .. }) = exclude.as_deref() else { return };
+        let settled = Mail::Settled(asker, Settled::new(1, -i64::from(was_excluded)));
+        match dedupe.filter(|_| was_excluded) {
+            // A repetition that is sent after this answer must find the same count.
+            Some(first) => {
+                let owner = self.owner(*hash);
+                port.mail(owner, Mail::Excluded(first));
+                port.mail_after(&[owner], asker.shard, settled);
+            }
+            None => self.post(asker.shard, settled, port),
         }
     }
 

@@ -60,16 +60,28 @@ impl Dedupe {
         by_key.find(hash, is_meant).map(|&number| entry(number).first)
     }
 
+    /// The number of the key that is added next, for [`Dedupe::exclude`].
+    pub fn next(&self) -> u64 {
+        self.removed + self.entries.len() as u64
+    }
+
+    /// The first publish with the key of this number went to one subscriber less.
+    pub fn exclude(&mut self, number: u64) {
+        let index = number.checked_sub(self.removed);
+        if let Some(entry) = index.and_then(|index| self.entries.get_mut(index as usize)) {
+            entry.first.subscribers -= 1;
+        }
+    }
+
     /// Remembers the answer to a publish.
     pub fn add(&mut self, channel: Channel<'_>, key: &str, first: First, now: u32) {
         if self.entries.len() >= self.entries_max {
             self.remove_oldest();
             self.forgotten += 1;
         }
-        let hash = self.hash(channel, key);
+        let (hash, number) = (self.hash(channel, key), self.next());
         self.entries.push_back(Entry { hash, channel: channel.into(), key: key.into(), first, added_at: now });
         let Dedupe { by_key, entries, removed, .. } = self;
-        let number = *removed + entries.len() as u64 - 1;
         by_key.insert_unique(hash, number, |&number| entries[(number - *removed) as usize].hash);
     }
 
@@ -143,6 +155,10 @@ mod tests {
         }
         let known: Vec<i64> = (0..10).filter(|n| dedupe.first(channel, &n.to_string(), 0) == Some(first(*n))).collect();
         assert_eq!((known, dedupe.len(), dedupe.forgotten), (vec![6, 7, 8, 9], 4, 6));
+        // Their numbers remain. One that was forgotten, or is not given out yet, names no key.
+        [0, 5, 7, 7, 9, 10].into_iter().for_each(|number| dedupe.exclude(number));
+        let counts: Vec<i64> = dedupe.entries.iter().map(|entry| entry.first.subscribers).collect();
+        assert_eq!((counts, dedupe.next()), (vec![6, 5, 8, 8], 10));
     }
 
     proptest! {
