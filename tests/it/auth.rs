@@ -19,8 +19,8 @@ for_shards!(
     sign_subcommand_is_accepted,
 );
 
-const KEY: &str = "278d425bdf160c739803";
-const SECRET: &str = "7ad3773142a6692b25b8";
+pub const KEY: &str = "278d425bdf160c739803";
+pub const SECRET: &str = "7ad3773142a6692b25b8";
 const OTHER_KEY: &str = "second";
 const OTHER_SECRET: &str = "another-secret";
 const CHANNEL: &str = "private-user.1";
@@ -36,7 +36,7 @@ fn hmac_hex(secret: &str, string_to_sign: &str) -> String {
 }
 
 /// `auth` for a channel, with the first key.
-fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+pub fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     auth_by(KEY, SECRET, socket_id, channel, channel_data)
 }
 

@@ -14,6 +14,7 @@ mod founding_document;
 mod frames;
 mod harness;
 mod health;
+mod history;
 mod hostile;
 mod http;
 mod layering;

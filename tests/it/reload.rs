@@ -53,18 +53,18 @@ fn rules_change_without_a_restart(shards: usize) {
 }
 
 /// A configuration file, and a server that reads it.
-struct Configured {
-    server: Server,
+pub struct Configured {
+    pub server: Server,
     file: PathBuf,
     dir: TempDir,
 }
 
 impl Configured {
-    fn start(shards: usize, text: &str) -> Configured {
+    pub fn start(shards: usize, text: &str) -> Configured {
         Configured::start_with(text, |file| Server::options(shards).arg("--config", file.display()))
     }
 
-    fn start_with(text: &str, options: impl FnOnce(&PathBuf) -> Options) -> Configured {
+    pub fn start_with(text: &str, options: impl FnOnce(&PathBuf) -> Options) -> Configured {
         let dir = TempDir::new();
         let file = dir.path().join("corecast.toml");
         std::fs::write(&file, text).expect("a file");
@@ -79,14 +79,14 @@ impl Configured {
 
     /// The reply to `reload`.
     #[track_caller]
-    fn reload(&self, text: &str) -> Value {
+    pub fn reload(&self, text: &str) -> Value {
         self.write(text);
         Admin::connect(&self.server).request(json!({"id": 1, "command": "reload"}))
     }
 
     /// Reloads; the changes as `option: old → new`.
     #[track_caller]
-    fn changes(&self, text: &str) -> Vec<String> {
+    pub fn changes(&self, text: &str) -> Vec<String> {
         let reply = self.reload(text);
         assert_eq!(reply["ok"], true, "{reply}");
         assert_eq!(reply["restart"], json!([]), "{reply}");
