@@ -13,6 +13,7 @@ use crate::plan::{Flood, Plan, SETUP_S, Scenario, processes_for};
 use crate::proof::ProofArgs;
 use crate::proof::depart::DepartArgs;
 use crate::proof::mixed::MixedArgs;
+use crate::proof::presence::PresenceArgs;
 use crate::proof::recover::RecoverArgs;
 use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
@@ -61,6 +62,8 @@ pub enum Command {
     Storm(StormArgs),
     /// Many connections are reset at once: the latency of pings on other connections.
     Depart(DepartArgs),
+    /// Users join and leave presence channels; at rest all views equal the server's members.
+    Presence(PresenceArgs),
     /// Many subscribers of one channel are cut off and come back to what they missed, while messages are published.
     Recover(RecoverArgs),
     /// A long load with faults: kills, resets, half-sent frames, a full disk; counters must add up.

@@ -19,6 +19,8 @@ use crate::wire::{self, Upgrade};
 /// The scenario, as the engine calls it. Every call may close connections and open new ones. The number of a closed
 /// connection is not reused within the turn.
 pub trait Handler {
+    /// The target's greeting, right before [`Handler::opened`].
+    fn greeted(&mut self, _id: usize, _greeting: &[u8]) {}
     /// The connection is open: upgraded, and greeted if the target greets. That took `connect_ns`.
     fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64);
     /// A data frame. `now` is the time at which it was read.
@@ -423,6 +425,7 @@ impl Net {
                     if self.phase(id) == Some(Phase::Greeting) {
                         let greeting = self.target.greeting.as_deref().unwrap_or_default();
                         if memchr::memmem::find(frame.payload, greeting.as_bytes()).is_some() {
+                            handler.greeted(id, frame.payload);
                             self.opened(id, now, handler);
                         }
                         continue;

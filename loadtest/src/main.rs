@@ -25,6 +25,7 @@ mod history;
 mod html;
 mod machine;
 mod measure;
+mod members;
 mod plan;
 mod procfs;
 mod progress;
@@ -114,6 +115,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Slow(args) => proof::slow::slow(&args),
         Command::Storm(args) => proof::storm::storm(&args),
         Command::Depart(args) => proof::depart::depart(&args),
+        Command::Presence(args) => proof::presence::presence(&args),
         Command::Recover(args) => proof::recover::recover(&args),
         Command::Soak(args) => proof::soak::soak(&args),
         Command::Peer(args) => peer(&args).map(|()| true),

@@ -82,6 +82,8 @@ pub enum Scenario {
     },
     /// Subscribers of one channel that are all cut off and come back when the run is told to.
     Recover(Recover),
+    /// Users of presence channels that leave and come back.
+    Presence(Presence),
     /// Handshakes.
     Connect {
         /// Handshakes in flight.
@@ -141,6 +143,21 @@ pub struct Recover {
     pub size: usize,
 }
 
+/// Parameters of comings and goings in presence channels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Presence {
+    /// Users, each with one connection.
+    pub users: usize,
+    /// Users of a channel.
+    pub each: usize,
+    /// Departures per second; each is followed by a return.
+    pub rate: f64,
+    /// Mean time until the return.
+    pub away_ns: u64,
+    /// The server's grace: a user that returns within it is not removed.
+    pub grace_ns: u64,
+}
+
 impl Plan {
     /// Refuses a run that needs more processes, threads or descriptors than are allowed.
     pub fn check(&self) -> anyhow::Result<()> {
@@ -152,6 +169,7 @@ impl Plan {
         match &self.scenario {
             Scenario::Flood(flood) => flood.subscribers + flood.pingers,
             Scenario::Recover(recover) => recover.connections,
+            Scenario::Presence(presence) => presence.users,
             Scenario::Ping { connections, .. }
             | Scenario::Idle { connections, .. }
             | Scenario::Crowd { connections, .. }

@@ -50,6 +50,7 @@ impl Report {
             Scenario::Crowd { .. } | Scenario::Connect { .. } => ("handshakes", "connect"),
             Scenario::Depart { .. } => ("resets", "reset"),
             Scenario::Recover(_) => ("returns", "back"),
+            Scenario::Presence(_) => ("changes", "joined"),
             Scenario::Churn { .. } => ("operations", "operation"),
         };
         let mut metrics = counters(tally);
@@ -252,7 +253,11 @@ fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
         // In a short run of a slow open loop no publish may be due.
         Scenario::Flood(flood) => flood.rate.is_none() || tally.owed > 0 || tally.window_ns.is_empty(),
         // Without heartbeats there is nothing to count.
-        Scenario::Idle { .. } | Scenario::Crowd { .. } | Scenario::Depart { .. } | Scenario::Recover(_) => false,
+        Scenario::Idle { .. }
+        | Scenario::Crowd { .. }
+        | Scenario::Depart { .. }
+        | Scenario::Recover(_)
+        | Scenario::Presence(_) => false,
         Scenario::Ping { .. } | Scenario::Connect { .. } | Scenario::Churn { .. } => true,
     };
     if wants_connections && tally.connected == 0 {

@@ -16,7 +16,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::affinity;
 use crate::plan::Plan;
-use crate::target::REST_KEY;
+use crate::target::KEY_PAIR;
 
 /// A running server. It ends when this is dropped.
 pub struct Server {
@@ -132,7 +132,7 @@ impl Starter {
         if name == "corecast-rest" {
             let http = free_address()?;
             site.publish_to = Some(http);
-            let (key, secret) = REST_KEY;
+            let (key, secret) = KEY_PAIR;
             command.args(["--http", &http.to_string(), "--key", &format!("{key}:{secret}")]);
         }
         if name.starts_with("corecast-tls") {

@@ -123,8 +123,8 @@ impl Target {
                 publish: Publish::Rest {
                     template: r#"{"name":"m","channel":"{channel}","data":{data}}"#.into(),
                     app_id: "1".into(),
-                    key: REST_KEY.0.into(),
-                    secret: REST_KEY.1.into(),
+                    key: KEY_PAIR.0.into(),
+                    secret: KEY_PAIR.1.into(),
                 },
                 ..ours
             },
@@ -194,5 +194,5 @@ pub const NAMES: [&str; 13] = [
     "nats",
 ];
 
-/// Name and secret of the key pair that `corecast-rest` is started with.
-pub const REST_KEY: (&str, &str) = ("loadtest", "a-secret-for-measuring-only");
+/// Name and secret of the key pair that servers are started with which need one.
+pub const KEY_PAIR: (&str, &str) = ("loadtest", "a-secret-for-measuring-only");

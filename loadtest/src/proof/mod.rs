@@ -5,6 +5,7 @@ pub mod depart;
 mod findings;
 mod memory_limits;
 pub mod mixed;
+pub mod presence;
 pub mod recover;
 pub mod slow;
 pub mod soak;

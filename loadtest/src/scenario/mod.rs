@@ -8,6 +8,7 @@ mod flood;
 mod idle;
 mod open_loop;
 mod ping;
+mod presence;
 mod recover;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
         Scenario::Depart { connections, subscriptions, channels } => {
             depart::work(worker, *connections, *subscriptions, *channels)
         }
+        Scenario::Presence(presence) => presence::work(worker, presence),
         Scenario::Recover(recover) => recover::work(worker, recover),
         Scenario::Connect { in_flight, hold } => connect::work(worker, *in_flight, *hold),
         Scenario::Churn { .. } => churn::work(worker, &worker.plan.scenario),

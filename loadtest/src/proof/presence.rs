@@ -1,0 +1,113 @@
+//! Presence: users of presence channels leave and come back all the time. At rest every user's view of its channel must be
+//! what the server lists.
+
+use clap::Args;
+
+use super::{Findings, ProofArgs, RunOptions, Subject};
+use crate::format::{number, percent};
+use crate::plan::{Presence, Scenario};
+use crate::target::KEY_PAIR;
+use crate::workers::Results;
+
+/// Options of `presence`.
+#[derive(Args)]
+pub struct PresenceArgs {
+    /// Users, each with one connection.
+    #[arg(long, short = 'n', default_value_t = 5_000)]
+    pub users: usize,
+    /// Users of a channel.
+    #[arg(long, short = 'c', default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..=100_000))]
+    pub each: usize,
+    /// Processes that share them.
+    #[arg(long, default_value_t = 1)]
+    pub processes: usize,
+    /// Departures per second, and as many returns.
+    #[arg(long, short = 'r', default_value_t = 100.0)]
+    pub rate: f64,
+    /// Mean time until a user comes back, in seconds. Below the grace more users return within it.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    pub away: f64,
+    /// The server's --presence-grace, in seconds.
+    #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=5))]
+    pub grace: u64,
+    /// Measured time, in seconds.
+    #[arg(long, short, default_value_t = 60.0, value_name = "SECONDS")]
+    pub duration: f64,
+    /// Options of every proof.
+    #[command(flatten)]
+    pub proof: ProofArgs,
+}
+
+/// Lets users come and go, and compares their views at rest.
+pub fn presence(args: &PresenceArgs) -> anyhow::Result<bool> {
+    let mut findings = Findings::default();
+    let outcome = measure(args, &mut findings);
+    let title = format!(
+        "{} users in presence channels of {}, {} joins and leaves a second",
+        number(args.users as f64),
+        args.each,
+        number(args.rate)
+    );
+    findings.conclude(outcome, &args.proof, &title)
+}
+
+fn measure(args: &PresenceArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let (key, secret) = KEY_PAIR;
+    let options = [
+        ("--server-ping", "off".to_owned()),
+        ("--max-connections", (args.users + SPARE).to_string()),
+        ("--presence-members", args.each.to_string()),
+        ("--presence-grace", args.grace.to_string()),
+        ("--key", format!("{key}:{secret}")),
+    ];
+    let options: Vec<&str> = options.iter().flat_map(|(name, value)| [*name, value.as_str()]).collect();
+    let subject = Subject::start(&args.proof, &options, None)?;
+    let scenario = Scenario::Presence(Presence {
+        users: args.users,
+        each: args.each,
+        rate: args.rate,
+        away_ns: (args.away.clamp(0.0, 1e6) * 1e9) as u64,
+        grace_ns: args.grace * 1_000_000_000,
+    });
+    let run = RunOptions {
+        title: "presence",
+        first_channel: 0,
+        is_background: false,
+        processes: args.processes,
+        warmup_s: 1.0,
+        seconds: args.duration,
+    };
+    let results = subject.run(scenario, run)?;
+    findings.check_faultless("presence", &results);
+    report(args, &results, findings);
+    subject.check_interrupted()
+}
+
+fn report(args: &PresenceArgs, results: &Results, findings: &mut Findings) {
+    let tally = &results.tally;
+    findings.latency("presence", "joined", "subscribe → subscribed", tally.latencies.get("joined"));
+    findings.latency("presence", "added", "subscribe → member_added elsewhere", tally.latencies.get("added"));
+    let count = |name: &str| tally.counts.get(name).copied().unwrap_or_default();
+    let [joins, departures, right, wrong] = ["joins", "departures", "views_right", "views_wrong"].map(count);
+    for (name, count) in [("joins", joins), ("departures", departures), ("views_right", right), ("views_wrong", wrong)]
+    {
+        findings.number(name, count as f64);
+    }
+    let [_, begin, end] = results.server.unwrap_or_default();
+    let busy = end.cpu_ns.saturating_sub(begin.cpu_ns) as f64 / results.server_window_ns.max(1) as f64;
+    findings.number("server_busy", busy);
+    findings.lines.push(format!(
+        "{} joins and {} departures; at rest {} views as the server lists the members, {wrong} not; the server used {} of a core",
+        number(joins as f64),
+        number(departures as f64),
+        number(right as f64),
+        percent(busy)
+    ));
+    let notes: Vec<&str> = tally.notes.keys().map(String::as_str).collect();
+    findings
+        .check(wrong == 0 && right > 0, format!("{wrong} views are wrong, {right} are right: {}", notes.join("; ")));
+    findings.check(args.rate == 0.0 || joins > 0, "no user came back");
+}
+
+/// Connections allowed beside the users.
+const SPARE: usize = 16;
