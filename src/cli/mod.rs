@@ -623,6 +623,12 @@ pub struct Subscribe {
     /// Exit after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// Presence channels: the user that subscribes
+    #[arg(long, value_name = "ID")]
+    user_id: Option<String>,
+    /// Presence channels: what others are told about the user
+    #[arg(long, value_name = "JSON", requires = "user_id")]
+    user_info: Option<String>,
     /// wss://: trust certificates signed by those in this PEM file instead of the system's
     #[arg(long, value_name = "PATH")]
     ca: Option<PathBuf>,
@@ -641,6 +647,16 @@ impl Subscribe {
             None if self.insecure => Trust::All,
             None => Trust::System,
         }
+    }
+
+    /// The `channel_data` of presence channels.
+    pub fn member(&self) -> Result<Option<String>, clap::Error> {
+        let Some(user_id) = &self.user_id else { return Ok(None) };
+        let member = subscribe::member(user_id, self.user_info.as_deref()).ok_or_else(|| {
+            Cli::command()
+                .error(clap::error::ErrorKind::ValueValidation, "--user-info is not valid JSON; a string needs quotes")
+        })?;
+        Ok(Some(member))
     }
 }
 
@@ -673,6 +689,7 @@ const SUBSCRIBE_AFTER: &str = "\
 Examples:
   corecast subscribe user:13 news
   corecast subscribe private-user.13 --key-file keys
+  corecast subscribe presence-room --user-id 12 --key-file keys
   corecast subscribe user:13 --count 1 --url ws://127.0.0.1:9000/
   corecast subscribe user:13 --url wss://push.example.com --ca authority.pem";
 

@@ -62,7 +62,9 @@ fn publish(publish: Publish) -> anyhow::Result<ExitCode> {
 
 fn listen(options: &Subscribe) -> anyhow::Result<ExitCode> {
     let keys = gather(&options.keys.flags())?.keys()?;
-    subscribe::run(&options.url, &options.trust(), &options.channels, keys.first(), options.count)?;
+    let member = options.member().unwrap_or_else(|error| error.exit());
+    let (channels, key) = (&options.channels, keys.first());
+    subscribe::run(&options.url, &options.trust(), channels, key, member.as_deref(), options.count)?;
     Ok(ExitCode::SUCCESS)
 }
 

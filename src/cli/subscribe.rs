@@ -2,8 +2,9 @@
 
 use super::dial::{Trust, dial};
 use anyhow::{Context, bail};
+use corecast::hub::channel::presence::user::User;
 use corecast::protocol::auth;
-use corecast::protocol::channel::Channel;
+use corecast::protocol::channel::{Channel, Kind};
 use corecast::protocol::json;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -17,12 +18,13 @@ use tungstenite::{Message, WebSocket};
 type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
 
 /// Subscribes to `channels` at `url` and prints each message on a line. Ends after `count` messages, or when the server
-/// closes the connection. `key` signs for private channels.
+/// closes the connection. `key` signs for private and presence channels; `member` is the `channel_data` of the latter.
 pub fn run(
     url: &Uri,
     trust: &Trust,
     channels: &[String],
     key: Option<&corecast::config::Key>,
+    member: Option<&str>,
     count: Option<u64>,
 ) -> anyhow::Result<()> {
     let (mut socket, tcp) = dial(url, trust)?;
@@ -43,12 +45,7 @@ pub fn run(
                 heartbeat = Some(Heartbeat::new(Duration::from_secs(interval)));
                 let id = frame["data"]["socket_id"].as_str().unwrap_or_default();
                 for channel in channels {
-                    let mut data = json!({ "channel": channel });
-                    if Channel::parse(channel).is_some_and(|channel| channel.kind().needs_auth())
-                        && let Some(key) = key
-                    {
-                        data["auth"] = auth::sign(key, id, channel, None).into();
-                    }
+                    let data = request(channel, id, key, member);
                     send(&mut socket, &json!({ "event": "socket:subscribe", "data": data }))?;
                 }
             }
@@ -61,12 +58,36 @@ pub fn run(
             ),
             "socket:unsubscribed" => bail!("the server ended the subscription to {}", frame["channel"]),
             "socket:error" => bail!("{}", frame["data"]),
+            "socket:member_added" | "socket:member_removed" | "socket:presence" => print(&text)?,
             "socket:ping" => send(&mut socket, &json!({ "event": "socket:pong" }))?,
             _ => {}
         }
     }
     let _ = socket.close(None);
     Ok(())
+}
+
+/// The data of a subscribe.
+fn request(channel: &str, id: &str, key: Option<&corecast::config::Key>, member: Option<&str>) -> Value {
+    let mut data = json!({ "channel": channel });
+    let kind = Channel::parse(channel).map_or(Kind::Public, Channel::kind);
+    let channel_data = member.filter(|_| kind == Kind::Presence);
+    if let Some(channel_data) = channel_data {
+        data["channel_data"] = channel_data.into();
+    }
+    if let Some(key) = key.filter(|_| kind.needs_auth()) {
+        data["auth"] = auth::sign(key, id, channel, channel_data).into();
+    }
+    data
+}
+
+/// The `channel_data` of a user; `None`: `info` is not JSON.
+pub fn member(user_id: &str, info: Option<&str>) -> Option<String> {
+    let info = match info {
+        Some(info) => Some(json::Reader::default().read(info)?.value().raw),
+        None => None,
+    };
+    Some(User::new(user_id, info).text().to_owned())
 }
 
 /// The name of a message's event. Not read with serde_json, whose types cannot hold every JSON value that `data` may be.

@@ -97,7 +97,7 @@ options! {
     "webhook", "", WebhookUrl; List live.webhooks.urls;
         "POST events to this URL, signed with the first key pair (repeatable)";
     "webhook-events", "channel_occupied,channel_vacated", Words(&WEBHOOK_EVENTS); One live.webhooks.events;
-        "Events to post: channel_occupied, channel_vacated, connected, disconnected";
+        "Events to post, separated by commas: of channels, members and connections";
     "webhook-retry", "300", DEADLINE; One live.webhooks.retry_ms;
         "Seconds for which a batch that was not delivered is retried";
     // Proxies close connections that are quiet for longer: HAProxy's examples 50 s, Heroku 55 s, nginx and AWS ALB 60 s. The

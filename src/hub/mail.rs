@@ -4,6 +4,7 @@ use crate::api::publish::Placed;
 use crate::api::{By, Operation, Refusal, Reply, Request, Rows};
 use crate::hub::admission::addresses::{Address, Verdict};
 use crate::hub::channel::history::Replay;
+use crate::hub::channel::presence::user::User;
 use crate::hub::message::Payload;
 use crate::hub::observe::best::{Best, BusyAddress, BusyChannel};
 use crate::hub::observe::reports::Event;
@@ -12,7 +13,7 @@ use crate::hub::observe::sighting::{Filter, Sighting};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
-use crate::protocol::event::Position;
+use crate::protocol::event::{ErrorCode, Position};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -47,8 +48,17 @@ pub struct Change {
     pub hash: u64,
     /// The change.
     pub membership: Membership,
-    /// The position that a new subscriber has, if it has one.
-    pub since: Option<Box<Since>>,
+    /// What a new subscriber brings, if anything.
+    pub wish: Option<Box<Wish>>,
+}
+
+/// What a new subscriber brings.
+#[derive(Debug)]
+pub struct Wish {
+    /// Its position, if it has one.
+    pub since: Option<Since>,
+    /// Its user, if the channel has members.
+    pub user: Option<Arc<User>>,
 }
 
 /// The position of a client that comes back.
@@ -73,6 +83,10 @@ pub struct Welcome {
     pub replay: Option<Replay>,
     /// See [`Since::earlier`].
     pub earlier: Option<ConnKey>,
+    /// JSON of the channel's members or their count.
+    pub presence: Option<Arc<str>>,
+    /// Whether [`Mail::Welcomed`] follows, before which the subscriber makes no more events.
+    pub waits: bool,
 }
 
 impl Welcome {
@@ -155,6 +169,10 @@ pub enum Mail {
     Publish(Box<Publish>),
     /// From the owner: the member is counted, and receives the messages that follow this letter.
     Subscribed(Membership, Option<Box<Welcome>>),
+    /// From the owner: all shards have taken what it told them about the member, whose [`Welcome::waits`].
+    Welcomed(ConnKey),
+    /// From the owner: the member is not counted, for this reason.
+    Refused(Membership, ErrorCode),
     /// From the owner: the member is no longer counted, and does not receive the messages that follow this letter.
     Unsubscribed(Membership),
     /// From the owner: deliver this message to the channel's subscribers on this shard.
@@ -239,6 +257,8 @@ pub enum Question {
     Page { request: Request, limit: usize, after: u32 },
     /// A page of the channels that the shard owns and reports as occupied. They include vacant channels that are held back.
     Occupied { limit: usize, after: u32 },
+    /// A page of the members of the presence channels that the shard owns, by channel.
+    Members { limit: usize, after: u32 },
     /// The busiest of the channels and addresses that the shard owns.
     Busiest { by: By, limit: usize },
     /// Cancels the session's surveys. Not answered.
@@ -270,6 +290,8 @@ pub enum Answer {
     Reply(Result<Reply, Refusal>),
     /// To [`Question::Page`] and [`Question::Occupied`]. The next page starts at `next`; `None` is the end of this shard.
     Page { rows: Rows, next: Option<u32> },
+    /// To [`Question::Members`]: channels and user ids. The next page starts at `next`; `None` is the end of this shard.
+    Members { members: Vec<(ChannelName, Arc<str>)>, next: Option<u32> },
     /// To [`Question::Busiest`].
     Busiest { channels: Box<Best<BusyChannel>>, addresses: Box<Best<BusyAddress>> },
     /// To [`Question::Follow`]: the events after `number` follow. If it `is_snapshot`, the state at that number comes first.

@@ -20,6 +20,7 @@ pub mod observe;
 mod operators;
 pub mod outgoing;
 pub mod placement;
+mod presence;
 mod publishing;
 mod requests;
 
@@ -40,7 +41,7 @@ use admission::bucket;
 use audience::Audiences;
 use audience::pages::{Chunk, Pages};
 use channel::dedupe::Dedupe;
-use channel::directory::{Directory, Joined};
+use channel::directory::Directory;
 use channel::history::Bounds;
 use departures::Departures;
 use identity::Identities;
@@ -177,7 +178,7 @@ impl Hub {
             identities: Identities::new(seed),
             audiences: Audiences::new(shard, limits.outbox_bytes_max),
             departures: Departures::default(),
-            directory: Directory::new(identity::derived(seed, "epoch of offsets")[0]),
+            directory: Directory::new(identity::derived(seed, "epoch of offsets")[0], limits.presence_grace_ms),
             dedupe: Dedupe::new(placement.hasher(), shards),
             addresses: Addresses::new(placement.hasher()),
             observers: Observers::new(shard, placement.hasher()),
@@ -201,6 +202,7 @@ impl Hub {
         self.keys = KeyRing::new(&live.keys);
         self.audiences.set_outbox_limit(self.limits.outbox_bytes_max);
         self.set_rules(&live.rules);
+        self.directory.set_grace(self.limits.presence_grace_ms);
     }
 
     /// Sets the rules of channels.
@@ -306,7 +308,7 @@ impl Hub {
         self.directory.set_clock(now_us);
         self.directory.expire();
         self.dedupe.expire(self.now);
-        self.directory.change_rules();
+        self.directory.change_rules(self.now);
         self.counters.histories_evicted = self.directory.history_sizes().0;
     }
 
@@ -383,32 +385,11 @@ impl Hub {
         match mail {
             Mail::Deliver(delivery) => self.deliver_letter(&delivery, port),
             Mail::Publish(publish) => self.sequence_letter(*publish, port),
-            Mail::Subscribe(change) => {
-                let member = change.membership.member;
-                let bounds = self.replay_bounds(&change.channel);
-                let Joined { is_first, welcome } = self.directory.join(&change, bounds);
-                if is_first {
-                    self.observers.occupied(&change.channel);
-                }
-                self.post(member.shard, Mail::Subscribed(change.membership, welcome), port);
-            }
-            Mail::Unsubscribe(change) => {
-                let member = change.membership.member;
-                self.directory.leave(&change.channel, change.hash, member.shard, self.now);
-                if !matches!(change.membership.cause, Cause::Left) {
-                    self.post(member.shard, Mail::Unsubscribed(change.membership), port);
-                }
-            }
-            Mail::Subscribed(membership, welcome) => {
-                let replayed = self.audiences.subscribed(membership, welcome.as_deref(), port);
-                self.counters.subscribes += u64::from(replayed.is_some());
-                self.counters.messages_replayed += replayed.unwrap_or(0) as u64;
-                match welcome.and_then(|welcome| welcome.recovered) {
-                    Some(true) => self.counters.recoveries += 1,
-                    Some(false) => self.counters.recoveries_failed += 1,
-                    None => {}
-                }
-            }
+            Mail::Subscribe(change) => self.count_in(change, port),
+            Mail::Unsubscribe(change) => self.count_out(&change, port),
+            Mail::Welcomed(member) => self.audiences.welcomed(member),
+            Mail::Refused(membership, code) => self.hear_refusal(membership, code, port),
+            Mail::Subscribed(membership, welcome) => self.hear_acceptance(membership, welcome.as_deref(), port),
             Mail::Unsubscribed(membership) => {
                 let is_live = self.audiences.unsubscribed(membership, port);
                 self.counters.unsubscribes += u64::from(is_live);

@@ -41,15 +41,19 @@ impl Hub {
                 let page = self.directory.history(channel.as_channel(), hash, &history);
                 Answer::Reply(Ok(Reply::History(Box::new(page))))
             }
-            // No channel has presence.
-            Question::OfChannel { request: Request::Members(_), .. } => {
-                Answer::Reply(Ok(Reply::Members { count: 0, members: Vec::new() }))
+            Question::OfChannel { request: Request::Members(_), channel, hash } => {
+                let members = self.directory.members(channel.as_channel(), hash);
+                Answer::Reply(Ok(Reply::Members { count: members.len() as u64, members }))
             }
             Question::Page { request: Request::Channels(channels), limit, after } => {
                 let prefix = channels.prefix.unwrap_or_default();
                 channel_page(self.directory.page(&prefix, limit, after))
             }
             Question::Occupied { limit, after } => channel_page(self.directory.page_occupied(limit, after)),
+            Question::Members { limit, after } => {
+                let (members, next) = self.directory.page_of_members(limit, after);
+                Answer::Members { members, next }
+            }
             Question::Follow { .. } | Question::MoreEvents | Question::Unfollow => {
                 return self.serve_follower(asker, &question, port);
             }

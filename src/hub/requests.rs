@@ -1,7 +1,8 @@
 //! Requests of this shard's clients: from their text messages to the letters to channels' owners.
 
 use super::admission::bucket::Rate;
-use super::mail::{self, Mail};
+use super::channel::presence::user::User;
+use super::mail::{self, Mail, Membership, Welcome, Wish};
 use super::{Heard, Hub, Port};
 use crate::config::Limits;
 use crate::ids::Slot;
@@ -10,7 +11,9 @@ use crate::protocol::channel::{Channel, Kind};
 use crate::protocol::command::{Auth, Command, Since, Unreadable};
 use crate::protocol::event::{self, ErrorCode};
 use crate::protocol::json::JsonString;
+use crate::protocol::user::{self, SignedUser};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What a client shows for a channel that needs a signature.
 struct Proof<'a> {
@@ -45,7 +48,7 @@ impl Hub {
             }
             Ok(Command::Subscribe { channel, auth, channel_data, since }) => {
                 let subscribed = self.subscribe(slot, &channel, &Proof { auth, channel_data }, since, port);
-                if self.observers.is_watched() {
+                if self.observers.is_watched() && (subscribed.is_err() || !may_be_full(&channel.value)) {
                     self.see_subscribe(slot, &channel.value, subscribed.err(), port);
                 }
                 if let Err(code) = subscribed {
@@ -123,9 +126,7 @@ impl Hub {
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
         self.count_change(slot)?;
-        // There is no presence.
-        let channel = Channel::parse(&channel.value).filter(|channel| channel.kind() != Kind::Presence);
-        let channel = channel.ok_or(ErrorCode::InvalidChannel)?;
+        let channel = Channel::parse(&channel.value).ok_or(ErrorCode::InvalidChannel)?;
         let since = match since {
             Since::Absent => None,
             Since::Malformed => return Err(ErrorCode::MalformedSince),
@@ -141,13 +142,19 @@ impl Hub {
         if channel.kind().needs_auth() {
             self.authorize(slot, channel, proof)?;
         }
+        let user = match channel.kind() {
+            Kind::Presence => Some(self.user(proof)?),
+            _ => None,
+        };
         let max = self.limits.subscriptions_max;
         if self.audiences.wanted(slot) >= max {
             return Err(ErrorCode::TooManySubscriptions { max });
         }
         let is_long = since.is_some() || self.directory.greets(channel.as_str());
         let mut change = self.audiences.enter(slot, channel, hash, is_long);
-        change.since = since.map(Box::new);
+        if since.is_some() || user.is_some() {
+            change.wish = Some(Box::new(Wish { since, user }));
+        }
         self.post(self.owner(hash), Mail::Subscribe(change), port);
         Ok(())
     }
@@ -187,6 +194,42 @@ impl Hub {
         })
     }
 
+    /// The user that a subscribe to a presence channel names.
+    fn user(&mut self, proof: &Proof<'_>) -> Result<Arc<User>, ErrorCode> {
+        let channel_data = proof.channel_data.as_ref().ok_or(user::NO_CHANNEL_DATA)?;
+        let info_bytes_max = self.limits.presence_info_bytes_max;
+        let user = SignedUser::of_member(&channel_data.value, info_bytes_max, self.parser.reader())?;
+        Ok(Arc::new(User::new(&user.id, user.info)))
+    }
+
+    /// The owner of a channel has counted a subscriber.
+    pub(super) fn hear_acceptance(&mut self, membership: Membership, welcome: Option<&Welcome>, port: &mut impl Port) {
+        let Some(replayed) = self.audiences.subscribed(membership, welcome, port) else { return };
+        self.counters.subscribes += 1;
+        self.counters.messages_replayed += replayed as u64;
+        match welcome.and_then(|welcome| welcome.recovered) {
+            Some(true) => self.counters.recoveries += 1,
+            Some(false) => self.counters.recoveries_failed += 1,
+            None => {}
+        }
+        if self.observers.is_watched() {
+            let name = self.audiences.name(membership.audience).clone();
+            if may_be_full(name.as_channel().as_str()) {
+                self.see_subscribe(membership.member.slot, name.as_channel().as_str(), None, port);
+            }
+        }
+    }
+
+    /// The owner of a channel has refused a subscribe.
+    pub(super) fn hear_refusal(&mut self, membership: Membership, code: ErrorCode, port: &mut impl Port) {
+        if let Some(channel) = self.audiences.refused(membership, code, port) {
+            self.counters.requests_refused += 1;
+            if self.observers.is_watched() {
+                self.see_subscribe(membership.member.slot, channel.as_channel().as_str(), Some(code), port);
+            }
+        }
+    }
+
     fn unsubscribe(&mut self, slot: Slot, channel: &JsonString<'_>, port: &mut impl Port) -> Result<(), ErrorCode> {
         self.count_change(slot)?;
         let channel = Channel::parse(&channel.value).ok_or(ErrorCode::NotSubscribed)?;
@@ -195,4 +238,9 @@ impl Hub {
         self.post(self.owner(hash), Mail::Unsubscribe(change), port);
         Ok(())
     }
+}
+
+/// Whether the owner of this channel may refuse a subscribe that is otherwise valid.
+fn may_be_full(name: &str) -> bool {
+    Channel::parse(name).is_some_and(|channel| channel.kind() == Kind::Presence)
 }

@@ -90,6 +90,11 @@ impl ChannelName {
     pub fn as_channel(&self) -> Channel<'_> {
         Channel(&self.0)
     }
+
+    /// The text, shared.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 /// Longest name, in bytes.

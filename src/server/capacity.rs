@@ -356,16 +356,30 @@ impl Kinds<'_> {
             term(
                 "channels known to webhooks",
                 if posts(webhook::CHANNELS) { connections.saturating_mul(subscriptions_max) } else { 0 },
-                (2 * (in_table(told::CHANNEL_BYTES) + NAME_BYTES_MAX)) as u64,
+                (2 * (in_table(told::SUBJECT_BYTES) + NAME_BYTES_MAX)) as u64,
+            ),
+            term(
+                "members of channels known to webhooks",
+                if posts(webhook::MEMBERS) { connections.saturating_mul(subscriptions_max) } else { 0 },
+                (2 * (in_table(told::SUBJECT_BYTES) + told::MEMBER_BYTES + NAME_BYTES_MAX + USER_ID_BYTES_MAX)) as u64,
             ),
             term(
                 "connections known to webhooks",
                 if posts(webhook::CONNECTIONS) { connections } else { 0 },
-                (2 * in_table(told::CONNECTION_BYTES)) as u64,
+                (2 * in_table(told::SUBJECT_BYTES)) as u64,
             ),
             term(
                 "what each webhook was told of channels",
                 if posts(webhook::CHANNELS) {
+                    webhooks.saturating_mul(connections).saturating_mul(subscriptions_max)
+                } else {
+                    0
+                },
+                in_table(queue::VIEW_BYTES) as u64,
+            ),
+            term(
+                "what each webhook was told of members",
+                if posts(webhook::MEMBERS) {
                     webhooks.saturating_mul(connections).saturating_mul(subscriptions_max)
                 } else {
                     0

@@ -220,6 +220,7 @@ impl Shard {
         let is_open = !self.clients.output.is_behind() || !self.publish_budget.is_enough(self.unwritten);
         if is_open {
             self.drain_inbox()?;
+            self.hub.tell_presence(&mut self.clients);
         }
         self.clients.apply_verdicts(&mut self.hub);
         self.hub.survey(SURVEYED_PER_TURN, &mut self.clients);
@@ -459,8 +460,8 @@ impl Shard {
         let accept = self.listener.as_ref().and_then(|listener| listener.due_in(self.clients.now));
         let stop = self.stopping.as_ref().map(|_| 1);
         let admin_accept = self.admins.due_in(self.hub.now);
-        let vacancy = self.hub.vacates_in();
-        let due = [heartbeat, accept, admin_accept, stop, self.drain_due_in(), vacancy];
+        let (vacancy, presence) = (self.hub.vacates_in(), self.hub.presence_due_in());
+        let due = [heartbeat, accept, admin_accept, stop, self.drain_due_in(), vacancy, presence];
         let ticks = due.into_iter().flatten().min()?;
         Some(Duration::from_millis(u64::from(ticks) * TICK_MS))
     }

@@ -1,4 +1,4 @@
-//! An event of a channel or of a connection.
+//! An event of a channel, of a member of one, or of a connection.
 
 use crate::protocol::socket_id::SocketId;
 use std::sync::Arc;
@@ -8,16 +8,27 @@ use std::sync::Arc;
 pub enum Subject {
     /// A channel, by its name.
     Channel(Arc<str>),
+    /// A user that is a member of a presence channel.
+    Member(Arc<Member>),
     /// A connection.
     Connection(SocketId),
 }
 
-/// A change of a channel or of a connection.
+/// A user in a channel.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// The channel's name.
+    pub channel: Arc<str>,
+    /// The user.
+    pub user_id: Arc<str>,
+}
+
+/// A change of a subject.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// Which.
     pub subject: Subject,
-    /// Whether the channel is occupied, or the connection open, from now on.
+    /// Whether the channel is occupied, the user a member, or the connection open, from now on.
     pub is_there: bool,
     /// As it stands in a body. Empty: the configuration does not select it, so the URL counts as told.
     pub text: Arc<str>,

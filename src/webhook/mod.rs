@@ -37,7 +37,7 @@ pub use tally::{Lost, Tally};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep_until, timeout_at};
-pub use told::{CHANNELS, CONNECTIONS};
+pub use told::{CHANNELS, CONNECTIONS, MEMBERS};
 use told::{Known, Tracked};
 
 /// What the configuration says of webhooks.

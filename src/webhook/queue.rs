@@ -244,8 +244,9 @@ impl State {
             Some((_, is_there)) => is_there != event.is_there,
             None => view.told.differs(event.is_there),
         };
-        let is_channel = matches!(event.subject, Subject::Channel(_));
-        if let Some((last, _)) = last.filter(|_| is_channel && is_needed) {
+        // The end of a connection carries its reason, and is always sent.
+        let is_cancelled = !matches!(event.subject, Subject::Connection(_));
+        if let Some((last, _)) = last.filter(|_| is_cancelled && is_needed) {
             view.last = None;
             is_needed = view.told.differs(event.is_there);
             self.take(last);
@@ -377,6 +378,7 @@ const WARNING_PAUSE: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webhook::event::Member;
     use crate::webhook::told::tests::{apply, following};
     use crate::webhook::told::{self, Tracked};
 
@@ -455,6 +457,21 @@ mod tests {
             assert_eq!(taken(&queue).await, texts(&["-b"]));
             assert_eq!(held(&queue), (0, 0));
             assert_eq!(queue.lock().views.len(), 1, "only `c` is known to the URL");
+        });
+    }
+
+    #[test]
+    fn members_that_come_and_go_before_they_are_sent_are_cancelled() {
+        run(async |queue| {
+            let member = |user_id: &str| {
+                let member = Member { channel: "a".into(), user_id: user_id.into() };
+                Subject::Member(Arc::new(member))
+            };
+            for (user_id, is_there) in [("11", true), ("12", true), ("11", false)] {
+                let text = format!("{user_id}{is_there}").into();
+                queue.push(Event { subject: member(user_id), is_there, text });
+            }
+            assert_eq!(taken(&queue).await, texts(&["12true"]));
         });
     }
 

@@ -3,39 +3,33 @@
 //! Events change sets: adding a known member does nothing, and neither does removing an unknown one. A snapshot replaces the
 //! sets, and the difference is told.
 
-use super::event::{Event, Subject};
+use super::event::{Event, Member, Subject};
 use crate::admin::link::Sent;
 use crate::admin::session::codec::Piece;
 use crate::api::Reply;
 use crate::api::operation::Events;
 use crate::api::value::written;
 use crate::hub::observe::reports::Happening;
+use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
 use crate::protocol::socket_id::SocketId;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The channels in use and the connections, each with the tick in which it became known.
+/// The channels in use, their members and the connections.
 #[derive(Default)]
 pub struct Known {
     tracked: Tracked,
-    channels: HashMap<Arc<str>, u32>,
-    connections: HashMap<SocketId, u32>,
+    /// Each with the tick in which it became known.
+    subjects: HashMap<Subject, u32>,
     /// Seconds, as [`Known::tick`] counts them.
     ticks: u32,
     /// A snapshot that has begun: its entries so far.
-    snapshot: Option<Snapshot>,
+    snapshot: Option<HashSet<Subject>>,
     /// The last event that was applied.
     position: Option<Position>,
-}
-
-#[derive(Default)]
-struct Snapshot {
-    channels: HashSet<Arc<str>>,
-    connections: HashSet<SocketId>,
 }
 
 struct Position {
@@ -68,12 +62,9 @@ impl Tracked {
         serde_json::to_string(told).expect("texts and numbers are JSON").into()
     }
 
-    fn follows_channels(&self) -> bool {
-        CHANNELS.iter().any(|event| self.tells(event))
-    }
-
-    fn follows_connections(&self) -> bool {
-        CONNECTIONS.iter().any(|event| self.tells(event))
+    /// Whether an event of this kind is told, so that all subjects of the kind have to be known.
+    fn follows(&self, kind: &Kind) -> bool {
+        kind.iter().any(|event| self.tells(event))
     }
 }
 
@@ -81,15 +72,11 @@ impl Known {
     /// Tells these kinds from now on. Returns whether that needs a snapshot.
     pub fn track(&mut self, tracked: Tracked) -> bool {
         let old = std::mem::replace(&mut self.tracked, tracked);
-        let (channels, connections) = (self.tracked.follows_channels(), self.tracked.follows_connections());
-        if !channels {
-            self.channels = HashMap::new();
-        }
-        if !connections {
-            self.connections = HashMap::new();
-        }
-        let needs_snapshot = channels && !old.follows_channels() || connections && !old.follows_connections();
-        if needs_snapshot || !channels && !connections {
+        let tracked = &self.tracked;
+        self.subjects.retain(|subject, _| tracked.follows(kind(subject)));
+        self.subjects.shrink_to_fit();
+        let needs_snapshot = KINDS.iter().any(|kind| tracked.follows(kind) && !old.follows(kind));
+        if needs_snapshot || !KINDS.iter().any(|kind| tracked.follows(kind)) {
             self.position = None;
         }
         needs_snapshot
@@ -118,31 +105,23 @@ impl Known {
         self.subjects().map(|(subject, _)| self.event(subject)).for_each(tell);
     }
 
-    /// All that is known, and whether it has lasted: longer than an empty channel is kept.
+    /// All that is known, and whether it has lasted: longer than an empty channel is kept. Channels come before their members.
     pub fn subjects(&self) -> impl Iterator<Item = (Subject, bool)> {
-        let is_lasting = |since: &u32| self.ticks - since > LASTING_TICKS;
-        let channels =
-            self.channels.iter().map(move |(name, since)| (Subject::Channel(name.clone()), is_lasting(since)));
-        let connections = self.connections.iter().map(move |(id, since)| (Subject::Connection(*id), is_lasting(since)));
-        channels.chain(connections)
+        let of_kind = |meant: &'static Kind| self.subjects.iter().filter(move |(subject, _)| kind(subject) == meant);
+        let is_lasting = |since: u32| self.ticks - since > LASTING_TICKS;
+        KINDS.iter().flat_map(of_kind).map(move |(subject, since)| (subject.clone(), is_lasting(*since)))
     }
 
     /// Whether this is known.
     pub fn has(&self, subject: &Subject) -> bool {
-        match subject {
-            Subject::Channel(name) => self.channels.contains_key(name),
-            Subject::Connection(id) => self.connections.contains_key(id),
-        }
+        self.subjects.contains_key(subject)
     }
 
     /// The event that tells what holds of it. Why a connection ended is not known.
     pub fn event(&self, subject: Subject) -> Event {
         let is_there = self.has(&subject);
-        let told = match &subject {
-            Subject::Channel(name) => Told::channel(if is_there { OCCUPIED } else { VACATED }, name),
-            Subject::Connection(id) if is_there => Told::connection(CONNECTED, *id),
-            Subject::Connection(id) => Told { reason: Some("unknown"), ..Told::connection(DISCONNECTED, *id) },
-        };
+        let mut told = Told::of(&subject, is_there);
+        told.reason = (told.name == DISCONNECTED).then_some("unknown");
         let text = self.tracked.text(&told);
         Event { subject, is_there, text }
     }
@@ -165,10 +144,15 @@ impl Known {
     fn apply(&mut self, piece: Piece, tell: &mut impl FnMut(Event)) -> Result<(), String> {
         let position = self.position.as_mut().ok_or("the stream has no position")?;
         match piece {
-            Piece::Snapshot { number } => (position.number, self.snapshot) = (number, Some(Snapshot::default())),
+            Piece::Snapshot { number } => (position.number, self.snapshot) = (number, Some(HashSet::new())),
             Piece::Channels { channels, .. } => {
                 for count in channels {
                     self.happened(&Happening::Occupied { channel: count.channel }, None, tell);
+                }
+            }
+            Piece::Members { members, .. } => {
+                for (channel, user_id) in members {
+                    self.happened(&Happening::MemberAdded { channel, user_id }, None, tell);
                 }
             }
             Piece::Connections { connections, .. } => {
@@ -196,69 +180,74 @@ impl Known {
     }
 
     fn happened(&mut self, what: &Happening, time_ms: Option<u64>, tell: &mut impl FnMut(Event)) {
-        let Known { tracked, channels, connections, ticks, snapshot, .. } = self;
-        let (is_new, subject, told) = match what {
-            Happening::Occupied { channel } if tracked.follows_channels() => {
-                let text = channel.as_channel().as_str();
-                let name = channels.get_key_value(text).map_or_else(|| text.into(), |(name, _)| name.clone());
-                snapshot.iter_mut().for_each(|snapshot| _ = snapshot.channels.insert(name.clone()));
-                let is_new = add(channels, name.clone(), *ticks);
-                (is_new, Subject::Channel(name), Told::channel(OCCUPIED, text))
-            }
-            Happening::Vacated { channel } if tracked.follows_channels() => {
-                let text = channel.as_channel().as_str();
-                let Some((name, _)) = channels.remove_entry(text) else { return };
-                (true, Subject::Channel(name), Told::channel(VACATED, text))
-            }
-            Happening::Connected { socket_id, address } if tracked.follows_connections() => {
-                snapshot.iter_mut().for_each(|snapshot| _ = snapshot.connections.insert(*socket_id));
-                let told = Told { address: *address, time_ms, ..Told::connection(CONNECTED, *socket_id) };
-                (add(connections, *socket_id, *ticks), Subject::Connection(*socket_id), told)
-            }
-            Happening::Disconnected { socket_id, kind, code } if tracked.follows_connections() => {
-                let reason = CloseReason::LABELS.get(usize::from(*kind)).copied();
-                let told = Told { reason, code: *code, time_ms, ..Told::connection(DISCONNECTED, *socket_id) };
-                (connections.remove(socket_id).is_some(), Subject::Connection(*socket_id), told)
-            }
-            _ => return,
-        };
-        if is_new {
-            let is_there = matches!(told.name, OCCUPIED | CONNECTED);
-            tell(Event { subject, is_there, text: tracked.text(&told) });
+        let (subject, is_there) = subject(what);
+        if !self.tracked.follows(kind(&subject)) {
+            return;
         }
+        if is_there && let Some(snapshot) = &mut self.snapshot {
+            snapshot.insert(subject.clone());
+        }
+        let is_new = match is_there {
+            true => self.add(&subject),
+            false => self.subjects.remove(&subject).is_some(),
+        };
+        if !is_new {
+            return;
+        }
+        let mut told = Told::of(&subject, is_there);
+        match what {
+            Happening::Connected { address, .. } => (told.address, told.time_ms) = (*address, time_ms),
+            Happening::Disconnected { kind, code, .. } => {
+                told.reason = CloseReason::LABELS.get(usize::from(*kind)).copied();
+                (told.code, told.time_ms) = (*code, time_ms);
+            }
+            _ => {}
+        }
+        let text = self.tracked.text(&told);
+        tell(Event { subject, is_there, text });
     }
 
-    /// The snapshot is complete: what is not in it has gone.
+    /// Returns whether it is new.
+    fn add(&mut self, subject: &Subject) -> bool {
+        let is_new = !self.subjects.contains_key(subject);
+        if is_new {
+            self.subjects.insert(subject.clone(), self.ticks);
+        }
+        is_new
+    }
+
+    /// The snapshot is complete: what is not in it has gone. Members go before their channels.
     fn reconcile(&mut self, tell: &mut impl FnMut(Event)) {
         let Some(snapshot) = self.snapshot.take() else { return };
-        let mut gone = Vec::new();
-        self.channels.retain(|name, _| {
-            let stays = snapshot.channels.contains(name);
-            gone.extend((!stays).then(|| Subject::Channel(name.clone())));
-            stays
-        });
-        self.connections.retain(|id, _| {
-            let stays = snapshot.connections.contains(id);
-            gone.extend((!stays).then_some(Subject::Connection(*id)));
-            stays
-        });
+        let mut gone: Vec<Subject> =
+            self.subjects.extract_if(|subject, _| !snapshot.contains(subject)).map(|(subject, _)| subject).collect();
+        gone.sort_by_key(|subject| [&MEMBERS, &CHANNELS, &CONNECTIONS].iter().position(|of| *of == kind(subject)));
         gone.into_iter().for_each(|subject| tell(self.event(subject)));
     }
 }
 
-/// Returns whether it is new.
-fn add<K: Eq + Hash>(known: &mut HashMap<K, u32>, key: K, tick: u32) -> bool {
-    let before = known.len();
-    known.entry(key).or_insert(tick);
-    known.len() > before
+fn subject(what: &Happening) -> (Subject, bool) {
+    let member = |channel: &ChannelName, user_id: &Arc<str>| {
+        Subject::Member(Arc::new(Member { channel: channel.shared(), user_id: user_id.clone() }))
+    };
+    match what {
+        Happening::Occupied { channel } => (Subject::Channel(channel.shared()), true),
+        Happening::Vacated { channel } => (Subject::Channel(channel.shared()), false),
+        Happening::MemberAdded { channel, user_id } => (member(channel, user_id), true),
+        Happening::MemberRemoved { channel, user_id } => (member(channel, user_id), false),
+        Happening::Connected { socket_id, .. } => (Subject::Connection(*socket_id), true),
+        Happening::Disconnected { socket_id, .. } => (Subject::Connection(*socket_id), false),
+    }
 }
 
-/// An event in a body. Those of channels are what Pusher sends, which has no time.
+/// An event in a body. Those of channels and members are what Pusher sends, which has no time.
 #[derive(Default, Serialize)]
 struct Told<'a> {
     name: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     socket_id: Option<SocketId>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "address")]
@@ -272,12 +261,14 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn channel(name: &'static str, channel: &'a str) -> Told<'a> {
-        Told { name, channel: Some(channel), ..Told::default() }
-    }
-
-    fn connection(name: &'static str, socket_id: SocketId) -> Told<'a> {
-        Told { name, socket_id: Some(socket_id), ..Told::default() }
+    /// What is told of the beginning or the end of anything of its kind.
+    fn of(subject: &'a Subject, is_there: bool) -> Told<'a> {
+        let told = Told { name: kind(subject)[usize::from(!is_there)], ..Told::default() };
+        match subject {
+            Subject::Channel(channel) => Told { channel: Some(channel), ..told },
+            Subject::Member(member) => Told { channel: Some(&member.channel), user_id: Some(&member.user_id), ..told },
+            Subject::Connection(id) => Told { socket_id: Some(*id), ..told },
+        }
     }
 }
 
@@ -285,19 +276,29 @@ fn address<S: serde::Serializer>(address: &Option<SocketAddr>, serializer: S) ->
     address.map(written).serialize(serializer)
 }
 
-/// Bytes of a known channel, beside its name.
-pub const CHANNEL_BYTES: usize = size_of::<(Arc<str>, u32)>();
-/// Bytes of a known connection.
-pub const CONNECTION_BYTES: usize = size_of::<(SocketId, u32)>();
+fn kind(subject: &Subject) -> &'static Kind {
+    match subject {
+        Subject::Channel(_) => &CHANNELS,
+        Subject::Member(_) => &MEMBERS,
+        Subject::Connection(_) => &CONNECTIONS,
+    }
+}
+
+/// The events of one kind of subjects: of its beginning, and of its end. To tell either, all of the kind have to be known.
+pub type Kind = [&'static str; 2];
+/// Bytes of a known channel, member or connection, beside its texts.
+pub const SUBJECT_BYTES: usize = size_of::<(Subject, u32)>();
+/// Bytes of a member's texts, which are shared, beside their characters: their counts, and what holds both.
+pub const MEMBER_BYTES: usize = size_of::<Member>() + 6 * size_of::<usize>();
 /// Longer than the 3 s for which an empty channel counts as occupied: churn is never as old.
 const LASTING_TICKS: u32 = 4;
-/// To tell either of these, channels have to be known.
-pub const CHANNELS: [&str; 2] = [OCCUPIED, VACATED];
-/// To tell either of these, connections have to be known.
-pub const CONNECTIONS: [&str; 2] = [CONNECTED, DISCONNECTED];
-const OCCUPIED: &str = "channel_occupied";
-const VACATED: &str = "channel_vacated";
-const CONNECTED: &str = "connected";
+/// Of channels.
+pub const CHANNELS: Kind = ["channel_occupied", "channel_vacated"];
+/// Of members of presence channels.
+pub const MEMBERS: Kind = ["member_added", "member_removed"];
+/// Of connections.
+pub const CONNECTIONS: Kind = ["connected", DISCONNECTED];
+static KINDS: [Kind; 3] = [CHANNELS, MEMBERS, CONNECTIONS];
 const DISCONNECTED: &str = "disconnected";
 
 #[cfg(test)]
@@ -342,6 +343,16 @@ pub(super) mod tests {
         event(number, 1, Happening::Vacated { channel: channel(name) })
     }
 
+    fn added(number: u64, user_id: &str) -> Sent {
+        let channel = channel("room-a");
+        event(number, 1, Happening::MemberAdded { channel, user_id: user_id.into() })
+    }
+
+    fn removed(number: u64, user_id: &str) -> Sent {
+        let channel = channel("room-a");
+        event(number, 1, Happening::MemberRemoved { channel, user_id: user_id.into() })
+    }
+
     fn connected(number: u64, time_ms: u64, socket_id: SocketId, address: &str) -> Sent {
         event(number, time_ms, Happening::Connected { socket_id, address: address.parse().ok() })
     }
@@ -362,7 +373,7 @@ pub(super) mod tests {
             Piece::Snapshot { number },
             Piece::Channels { number, channels },
             Piece::Connections { number, connections },
-            Piece::SnapshotEnd { number, channels: 0, connections: 0 },
+            Piece::SnapshotEnd { number, channels: 0, members: 0, connections: 0 },
         ];
         pieces.into_iter().map(Sent::Piece).collect()
     }
@@ -408,6 +419,48 @@ pub(super) mod tests {
             vacated(44, "user:13"),
         ]);
         assert_eq!(apply(&mut known, pieces), [told_occupied("user:13"), told_vacated("user:13")]);
+    }
+
+    #[test]
+    fn members_are_told_as_pusher_tells_them() {
+        let mut known = known(&["member_added", "member_removed"]);
+        let told = open(
+            &mut known,
+            [occupied(42, "a"), added(43, "11"), added(44, "12\""), added(45, "11"), removed(46, "11")],
+        );
+        let expected = [
+            r#"{"name":"member_added","channel":"room-a","user_id":"11"}"#,
+            r#"{"name":"member_added","channel":"room-a","user_id":"12\""}"#,
+            r#"{"name":"member_removed","channel":"room-a","user_id":"11"}"#,
+        ];
+        assert_eq!(told, expected);
+        // The difference to a snapshot.
+        let members = |users: &[&str]| users.iter().map(|user| (channel("room-a"), (*user).into())).collect();
+        let mut pieces = snapshot(90, &["a"], &[]);
+        pieces.insert(2, Sent::Piece(Piece::Members { number: 90, members: members(&["11"]) }));
+        let expected = [
+            r#"{"name":"member_added","channel":"room-a","user_id":"11"}"#,
+            r#"{"name":"member_removed","channel":"room-a","user_id":"12\""}"#,
+        ];
+        assert_eq!(open(&mut known, pieces), expected);
+    }
+
+    #[test]
+    fn members_come_after_their_channel_and_go_before_it() {
+        let mut known = known(&WEBHOOK_EVENTS);
+        open(
+            &mut known,
+            (42..52).flat_map(|n| [added(2 * n - 42, &n.to_string()), occupied(2 * n - 41, &n.to_string())]),
+        );
+        let names = |texts: Vec<String>| -> Vec<usize> {
+            let of_channel = |text: &String| text.contains(r#""channel_"#);
+            let is_mixed = texts.windows(2).filter(|pair| of_channel(&pair[0]) != of_channel(&pair[1])).count();
+            vec![texts.iter().take_while(|text| of_channel(text)).count(), is_mixed]
+        };
+        let mut told = Vec::new();
+        known.each(|event| told.extend(sent(event)));
+        assert_eq!(names(told), [10, 1], "channels, then members");
+        assert_eq!(names(open(&mut known, snapshot(90, &[], &[]))), [0, 1], "members, then channels");
     }
 
     #[test]

@@ -35,6 +35,11 @@ fn hmac_hex(secret: &str, string_to_sign: &str) -> String {
     })
 }
 
+/// The first key, as an option names it.
+pub fn key() -> String {
+    format!("{KEY}:{SECRET}")
+}
+
 /// `auth` for a channel, with the first key.
 pub fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     auth_by(KEY, SECRET, socket_id, channel, channel_data)

@@ -53,6 +53,7 @@ pages! {
     publishing: "docs/publishing.md",
     events: "docs/events.md",
     webhooks: "docs/webhooks.md",
+    presence: "docs/presence.md",
     operating: "docs/operating.md",
     troubleshooting: "docs/troubleshooting.md",
     sizing: "docs/sizing.md",

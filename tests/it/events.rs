@@ -55,7 +55,7 @@ impl Consumer {
     #[track_caller]
     fn snapshot(&mut self) {
         assert_eq!(self.value(), json!({"number": self.number, "event": "snapshot"}));
-        let (mut channels, mut connections) = (0, 0);
+        let (mut channels, mut connections) = (0, 0); // and no members: see presence.rs
         loop {
             let line = self.value();
             assert_eq!(line["number"], self.number, "{line}");
@@ -64,7 +64,7 @@ impl Consumer {
                 Some("channel_occupied") => channels += 1,
                 Some("connected") => connections += 1,
                 _ => {
-                    let counts = json!({"number": self.number, "event": "snapshot_end", "channels": channels, "connections": connections});
+                    let counts = json!({"number": self.number, "event": "snapshot_end", "channels": channels, "members": 0, "connections": connections});
                     return assert_eq!(line, counts);
                 }
             }
@@ -453,7 +453,7 @@ fn the_command_prints_a_line_per_event(shards: usize) {
     };
     assert!(line().starts_with("after number 1 of epoch "));
     assert!(line().ends_with("snapshot         what follows is the state at this number\n"));
-    assert!(line().ends_with("snapshot_end     0 channels, 0 connections\n"));
+    assert!(line().ends_with("snapshot_end     0 channels, 0 members, 0 connections\n"));
     let mut client = Client::connect(&server);
     let told = line();
     assert!(told.contains(&client.socket_id) && told.contains(&client.address().to_string()), "{told}");

@@ -22,6 +22,7 @@ mod life;
 mod limits;
 mod order;
 mod positions;
+mod presence;
 mod protocol;
 mod reload;
 mod tail;

@@ -60,6 +60,7 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
     }
     let subject = match &*event {
         "channel_occupied" | "channel_vacated" => text(&told["channel"]),
+        "member_added" | "member_removed" => format!("{} {}", text(&told["channel"]), text(&told["user_id"])),
         "connected" => {
             let address = told["address"].as_str().unwrap_or("an unknown address");
             format!("{} from {address}, shard {}", text(&told["socket_id"]), text(&told["shard"]))
@@ -70,7 +71,8 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
         },
         "snapshot" => "what follows is the state at this number".into(),
         "snapshot_end" => {
-            format!("{} channels, {} connections", text(&told["channels"]), text(&told["connections"]))
+            let [channels, members, connections] = ["channels", "members", "connections"].map(|what| text(&told[what]));
+            format!("{channels} channels, {members} members, {connections} connections")
         }
         // The text is printed as the command's error.
         "error" => return Ok(()),
@@ -142,8 +144,12 @@ mod tests {
             "1970-01-01T00:00:00.000Z      8 disconnected     1.2 pong_timeout (4201)\n",
         );
         check(
-            r#"{"number":8,"event":"snapshot_end","channels":2,"connections":3}"#,
-            "-                             8 snapshot_end     2 channels, 3 connections\n",
+            r#"{"number":8,"event":"snapshot_end","channels":2,"members":5,"connections":3}"#,
+            "-                             8 snapshot_end     2 channels, 5 members, 3 connections\n",
+        );
+        check(
+            r#"{"number":8,"time_ms":0,"event":"member_added","channel":"presence-a","user_id":"11"}"#,
+            "1970-01-01T00:00:00.000Z      8 member_added     presence-a 11\n",
         );
         check(
             r#"{"time_ms":7,"shard":1,"event":"subscribe","socket_id":"1.2","address":"192.0.2.7:80","channel":"a","result":"ok"}"#,

@@ -8,9 +8,11 @@ use crate::hub::observe::reports::Happening;
 use crate::ids::ShardId;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
+use crate::protocol::json::escape_into;
 use crate::protocol::socket_id::SocketId;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// `{"number":…,"event":"snapshot"}`: the following state replaces the earlier one.
 pub fn snapshot(out: &mut Vec<u8>, number: u64) {
@@ -25,6 +27,14 @@ pub fn channels(out: &mut Vec<u8>, number: u64, channels: &[ChannelCount]) {
     }
 }
 
+/// Members of presence channels of a snapshot: channel and user id.
+pub fn members(out: &mut Vec<u8>, number: u64, members: &[(ChannelName, Arc<str>)]) {
+    for (channel, user_id) in members {
+        let _ = write!(out, r#"{{"number":{number},"#);
+        of_member(out, "member_added", channel, user_id);
+    }
+}
+
 /// Connections of a snapshot.
 pub fn connections(out: &mut Vec<u8>, number: u64, connections: &[ConnectionInfo]) {
     for connection in connections {
@@ -33,12 +43,10 @@ pub fn connections(out: &mut Vec<u8>, number: u64, connections: &[ConnectionInfo
     }
 }
 
-/// `{"number":…,"event":"snapshot_end","channels":…,"connections":…}`
-pub fn snapshot_end(out: &mut Vec<u8>, number: u64, channels: u64, connections: u64) {
-    let _ = writeln!(
-        out,
-        r#"{{"number":{number},"event":"snapshot_end","channels":{channels},"connections":{connections}}}"#
-    );
+/// `{"number":…,"event":"snapshot_end","channels":…,"members":…,"connections":…}`
+pub fn snapshot_end(out: &mut Vec<u8>, number: u64, [channels, members, connections]: [u64; 3]) {
+    let _ = write!(out, r#"{{"number":{number},"event":"snapshot_end","#);
+    let _ = writeln!(out, r#""channels":{channels},"members":{members},"connections":{connections}}}"#);
 }
 
 /// One event.
@@ -48,6 +56,8 @@ pub fn event(out: &mut Vec<u8>, number: u64, event: &Event) {
     match what {
         Happening::Occupied { channel } => of_channel(out, "channel_occupied", channel),
         Happening::Vacated { channel } => of_channel(out, "channel_vacated", channel),
+        Happening::MemberAdded { channel, user_id } => of_member(out, "member_added", channel, user_id),
+        Happening::MemberRemoved { channel, user_id } => of_member(out, "member_removed", channel, user_id),
         Happening::Connected { socket_id, address } => connected(out, *socket_id, *address, *shard),
         Happening::Disconnected { socket_id, kind, code } => {
             let reason = CloseReason::LABELS.get(usize::from(*kind)).copied().unwrap_or("unknown");
@@ -70,6 +80,12 @@ pub fn too_slow(out: &mut Vec<u8>, missing: u64) {
 
 fn of_channel(out: &mut Vec<u8>, event: &str, channel: &ChannelName) {
     let _ = writeln!(out, r#""event":"{event}","channel":"{}"}}"#, channel.as_channel().as_str());
+}
+
+fn of_member(out: &mut Vec<u8>, event: &str, channel: &ChannelName, user_id: &str) {
+    let _ = write!(out, r#""event":"{event}","channel":"{}","user_id":""#, channel.as_channel().as_str());
+    escape_into(out, user_id);
+    out.extend_from_slice(b"\"}\n");
 }
 
 fn connected(out: &mut Vec<u8>, socket_id: SocketId, address: Option<SocketAddr>, shard: ShardId) {
@@ -103,8 +119,16 @@ mod tests {
             r#"{"number":7,"time_ms":1764100000000,"event":"channel_occupied","channel":"user:13"}"#,
         );
         check(
-            Happening::Vacated { channel },
+            Happening::Vacated { channel: channel.clone() },
             r#"{"number":7,"time_ms":1764100000000,"event":"channel_vacated","channel":"user:13"}"#,
+        );
+        check(
+            Happening::MemberAdded { channel: channel.clone(), user_id: "11".into() },
+            r#"{"number":7,"time_ms":1764100000000,"event":"member_added","channel":"user:13","user_id":"11"}"#,
+        );
+        check(
+            Happening::MemberRemoved { channel, user_id: "a\"\n".into() },
+            r#"{"number":7,"time_ms":1764100000000,"event":"member_removed","channel":"user:13","user_id":"a\"\n"}"#,
         );
         check(
             Happening::Connected { socket_id, address: Some(([192, 0, 2, 7], 80).into()) },

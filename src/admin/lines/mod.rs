@@ -48,8 +48,9 @@ impl Codec for Lines {
             Piece::Snapshot { number } => events::snapshot(output, number),
             Piece::Channels { number, channels } => events::channels(output, number, &channels),
             Piece::Connections { number, connections } => events::connections(output, number, &connections),
-            Piece::SnapshotEnd { number, channels, connections } => {
-                events::snapshot_end(output, number, channels, connections);
+            Piece::Members { number, members } => events::members(output, number, &members),
+            Piece::SnapshotEnd { number, channels, members, connections } => {
+                events::snapshot_end(output, number, [channels, members, connections]);
             }
             Piece::Events { number, events } => {
                 (number..).zip(&events).for_each(|(number, event)| events::event(output, number, event));

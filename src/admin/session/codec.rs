@@ -5,6 +5,8 @@ use crate::api::{ConnectionInfo, Refusal, Reply};
 use crate::hub::observe::reports::Event;
 use crate::hub::observe::sighting::Sighting;
 use crate::ids::ShardId;
+use crate::protocol::channel::ChannelName;
+use std::sync::Arc;
 
 /// The encoding between a session and its peer.
 pub trait Codec {
@@ -37,10 +39,12 @@ pub enum Piece {
     Snapshot { number: u64 },
     /// Occupied channels of the snapshot with this number.
     Channels { number: u64, channels: Vec<ChannelCount> },
+    /// Members of presence channels of the snapshot with this number: channel and user id.
+    Members { number: u64, members: Vec<(ChannelName, Arc<str>)> },
     /// Connections of the snapshot with this number.
     Connections { number: u64, connections: Vec<ConnectionInfo> },
     /// The end of the snapshot, with its totals.
-    SnapshotEnd { number: u64, channels: u64, connections: u64 },
+    SnapshotEnd { number: u64, channels: u64, members: u64, connections: u64 },
     /// Consecutive events, the first of which has this number.
     Events { number: u64, events: Box<[Event]> },
     /// The last piece: the next `missing` events are no longer kept.

@@ -199,10 +199,11 @@ impl<C: Codec> Session<C> {
                 }
             }
             Some(FollowerUpdate::Channels(channels)) => self.tell(Piece::Channels { number, channels }),
+            Some(FollowerUpdate::Members(members)) => self.tell(Piece::Members { number, members }),
             Some(FollowerUpdate::Connections(connections)) => self.tell(Piece::Connections { number, connections }),
-            Some(FollowerUpdate::SnapshotEnd { connections_page, channels, connections }) => {
+            Some(FollowerUpdate::SnapshotEnd { connections_page, channels, members, connections }) => {
                 self.tell(Piece::Connections { number, connections: connections_page });
-                self.tell(Piece::SnapshotEnd { number, channels, connections });
+                self.tell(Piece::SnapshotEnd { number, channels, members, connections });
             }
             Some(FollowerUpdate::Events { number, events }) => self.tell(Piece::Events { number, events }),
             Some(FollowerUpdate::FellBehind { missing }) => self.tell(Piece::FellBehind { missing }),

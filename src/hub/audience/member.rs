@@ -72,6 +72,20 @@ impl Member {
         }
     }
 
+    /// The owner refuses a request to enter the channel. Returns whether the subscription was removed: not if the client has
+    /// left the channel meanwhile, because that is still to be acknowledged.
+    pub(super) fn refuse(&mut self, audience: u32) -> bool {
+        let Some(at) = self.subscriptions.find(audience) else { return false };
+        let Some(subscription) = self.subscriptions.get_mut(at) else { return false };
+        subscription.pending -= 1;
+        if subscription.pending > 0 {
+            return false;
+        }
+        self.subscriptions.swap_remove(at);
+        self.wanted -= 1;
+        true
+    }
+
     /// Removes the newest subscription.
     pub(super) fn pop(&mut self) {
         if let Some(subscription) = self.subscriptions.pop() {

@@ -5,9 +5,9 @@ use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
 use crate::hub::admission::bucket::Rate;
 use crate::hub::mail::{Cause, Change, Membership, Welcome};
-use crate::ids::Slot;
-use crate::protocol::channel::Channel;
-use crate::protocol::event::{self, Subscribed};
+use crate::ids::{ConnKey, Slot};
+use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::event::{self, ErrorCode, Subscribed};
 
 impl Audiences {
     /// Whether the connection's last request for the channel is to enter it.
@@ -45,7 +45,7 @@ impl Audiences {
         bytes <= self.outbox_bytes_max / 4 && !self.awaits_welcome(slot)
     }
 
-    /// Whether the connection waits for a long reply.
+    /// Whether the connection waits for a long reply, or until other shards have taken what they were told about it.
     pub fn awaits_welcome(&self, slot: Slot) -> bool {
         let member = self.members.get(slot as usize);
         member.and_then(|member| member.replies.as_ref()).is_some_and(|replies| replies.awaits_welcome)
@@ -94,10 +94,10 @@ impl Audiences {
             let told = welcome.map_or_else(Subscribed::default, |welcome| Subscribed {
                 position: welcome.position,
                 recovered: welcome.recovered,
-                presence: None,
+                presence: welcome.presence.as_deref(),
             });
-            if is_long && let Some(replies) = &mut self.members[member.slot as usize].replies {
-                replies.awaits_welcome = false;
+            if is_long {
+                self.set_wait(member.slot, welcome.is_some_and(|welcome| welcome.waits));
             }
             self.reply(member.slot, request, opens, port, |out| {
                 event::subscribed(out, name.as_channel().as_str(), &told);
@@ -112,6 +112,34 @@ impl Audiences {
         Some(self.replay(member.slot, audience, replay, not_for, port))
     }
 
+    /// The other shards have taken what they were told about the connection.
+    pub fn welcomed(&mut self, member: ConnKey) {
+        if self.is_live(member) {
+            self.set_wait(member.slot, false);
+        }
+    }
+
+    /// The owner refuses to count the connection, which is sent the reason. Returns the channel; `None` if the connection has
+    /// ended.
+    pub fn refused(&mut self, membership: Membership, code: ErrorCode, port: &mut impl Port) -> Option<ChannelName> {
+        let Membership { member, audience, cause } = membership;
+        if !self.is_live(member) {
+            return None;
+        }
+        let name = self.table.get(audience).name().clone();
+        if self.members[member.slot as usize].refuse(audience) {
+            self.table.remove_interest(audience);
+        }
+        if let Cause::Client { request, is_long } = cause {
+            if is_long {
+                self.set_wait(member.slot, false);
+            }
+            let write = |out: &mut Vec<u8>| event::subscribe_error(out, name.as_channel().as_str(), code);
+            self.reply(member.slot, request, None, port, write);
+        }
+        Some(name)
+    }
+
     /// The owner no longer counts the connection: it receives no messages from here on, and is sent the reply. Returns whether
     /// the connection is still open.
     pub fn unsubscribed(&mut self, membership: Membership, port: &mut impl Port) -> bool {
@@ -119,7 +147,7 @@ impl Audiences {
         if !self.is_live(member) {
             return false;
         }
-        self.remove_subscriber(member.slot, audience, port);
+        let was_subscribed = self.remove_subscriber(member.slot, audience, port);
         let name = self.table.get(audience).name().clone();
         let entry = &mut self.members[member.slot as usize];
         if let Some(subscription) = entry.subscription(audience) {
@@ -135,8 +163,8 @@ impl Audiences {
         let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
         match cause {
             Cause::Client { request, .. } => self.reply(member.slot, request, None, port, write),
-            // An ending connection receives only replies to its requests.
-            Cause::Admin(_) | Cause::Left if self.is_muted(member.slot) => {}
+            // An ending connection receives only replies to its requests. One that the owner has refused was not subscribed.
+            Cause::Admin(_) | Cause::Left if self.is_muted(member.slot) || !was_subscribed => {}
             Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, audience, port, write),
         }
         true
@@ -181,17 +209,18 @@ impl Audiences {
     fn change(&self, slot: Slot, audience: u32, cause: Cause) -> Change {
         let entry = self.table.get(audience);
         let membership = Membership { member: self.key(slot), audience, cause };
-        Change { channel: entry.name().clone(), hash: entry.hash(), membership, since: None }
+        Change { channel: entry.name().clone(), hash: entry.hash(), membership, wish: None }
     }
 
-    /// Removes a connection from the audience's subscribers, after sending its part of the turn's page so far.
-    fn remove_subscriber(&mut self, slot: Slot, audience: u32, port: &mut impl Port) {
+    /// Removes a connection from the audience's subscribers, after sending its part of the turn's page so far. Returns whether
+    /// it was one.
+    fn remove_subscriber(&mut self, slot: Slot, audience: u32, port: &mut impl Port) -> bool {
         let Some(subscription) = self.members[slot as usize].subscription(audience) else {
-            return;
+            return false;
         };
         let position = std::mem::replace(&mut subscription.position, NOT_LIVE);
         if position == NOT_LIVE {
-            return;
+            return false;
         }
         self.cut(audience, position, port);
         if let Some(moved) = self.table.remove(audience, position)
@@ -199,5 +228,6 @@ impl Audiences {
         {
             subscription.position = position;
         }
+        true
     }
 }

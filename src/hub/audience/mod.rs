@@ -136,7 +136,6 @@ impl Audiences {
             self.held_back -= replies.held_count();
         }
         member.is_live = false;
-        member.generation = (member.generation + 1) & ((1 << identity::GENERATION_BITS) - 1);
     }
 
     /// The last subscription of an ended connection has been removed: its slot may be used again.
@@ -144,6 +143,8 @@ impl Audiences {
         let member = &mut self.members[slot as usize];
         debug_assert!(member.is_muted && member.subscriptions.is_empty());
         member.is_muted = false;
+        // Not before: the owners know the subscriptions by the connection's key.
+        member.generation = (member.generation + 1) & ((1 << identity::GENERATION_BITS) - 1);
         self.muted -= 1;
     }
 
@@ -170,6 +171,11 @@ impl Audiences {
             let audience = self.table.get(subscription.audience);
             audience.name()
         })
+    }
+
+    /// The channel of the audience at this index.
+    pub fn name(&self, audience: u32) -> &ChannelName {
+        self.table.get(audience).name()
     }
 
     /// Live subscriptions of all connections.

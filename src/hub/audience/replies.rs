@@ -15,7 +15,7 @@ impl Audiences {
 
     /// Answers the request that was just read: at once, or after the replies that wait.
     pub fn say(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(replies) = &mut self.members[slot as usize].replies else {
+        let Some(replies) = self.members[slot as usize].replies.as_mut().filter(|replies| !replies.is_empty()) else {
             return self.say_now(slot, port, write);
         };
         let mut reply = Vec::new();
@@ -54,7 +54,7 @@ impl Audiences {
         let Some(mut replies) = self.members[slot as usize].replies.take() else {
             return;
         };
-        if replies.len() == 1 {
+        if replies.len() == 1 && !replies.awaits_welcome {
             return self.say_now(slot, port, write);
         }
         let held_before = replies.held_count();
@@ -65,8 +65,19 @@ impl Audiences {
             self.say_now(slot, port, |out| out.extend_from_slice(&ready));
         }
         self.held_back = self.held_back - held_before + replies.held_count();
-        if !replies.is_empty() {
+        if !replies.is_empty() || replies.awaits_welcome {
             self.members[slot as usize].replies = Some(replies);
+        }
+    }
+
+    /// Sets whether the connection must make no request that may have a long reply.
+    pub(super) fn set_wait(&mut self, slot: Slot, awaits_welcome: bool) {
+        let replies = &mut self.members[slot as usize].replies;
+        if let Some(replies) = replies {
+            replies.awaits_welcome = awaits_welcome;
+        }
+        if replies.as_ref().is_some_and(|replies| replies.is_empty() && !replies.awaits_welcome) {
+            *replies = None;
         }
     }
 
@@ -82,7 +93,7 @@ pub(super) struct Replies {
     /// Number of the first request in the queue.
     first: u32,
     queue: VecDeque<Reply>,
-    /// One of those that wait may be long.
+    /// One of those that wait may be long, or other shards have not taken what they were told because of the last one.
     pub awaits_welcome: bool,
 }
 

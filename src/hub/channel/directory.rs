@@ -5,11 +5,18 @@
 //! say that the channel is occupied, or while the owner remembers more about the channel ([`memory`](super::memory)). So one
 //! walk over the entries gives a snapshot that matches the events.
 
+mod members;
+
+pub use members::{News, Notice, text_of_count};
+
 use super::history::Bounds;
 use super::memory::{Log, Memory};
+use super::presence::Presence;
+use super::presence::members::Left;
+use super::presence::timers::Timers;
 use crate::api::history::HistoryPage;
 use crate::api::operation::{self, KeptCount};
-use crate::config::{OnSubscribe, Rules};
+use crate::config::{self, OnSubscribe, Rules};
 use crate::hub::admission::bucket::TICKS_PER_S;
 use crate::hub::mail::{Change, Welcome};
 use crate::hub::message::Payload;
@@ -29,14 +36,16 @@ pub struct Directory {
     by_name: HashTable<u32>,
     /// Whether vacant channels are kept for a while.
     holds_back: bool,
-    /// The vacant channels that are kept: index, and tick since when.
+    /// The vacant channels that are kept: index, and tick since when. A channel without subscribers that has members is one.
     vacant: HashMap<u32, u32, ahash::RandomState>,
-    /// The same in the order of their ticks. Some are occupied again, or have been removed.
+    /// The same in the order of their ticks, without those that have members. Some are occupied again, or have been removed.
     vacancies: VecDeque<(u32, u32)>,
     /// The current window of recent messages.
     window: u32,
     /// Numbers and bounds the messages that channels keep.
     log: Log,
+    /// What presence channels wait for.
+    timers: Timers,
     /// Entries without subscribers that are not reported as occupied.
     idle: usize,
     /// Where to go on with a change of the rules.
@@ -95,8 +104,8 @@ pub const ENTRY_BYTES: usize = size_of::<Entry>();
 pub type Counts = SmallVec<[(ShardId, u32); 2]>;
 
 impl Directory {
-    /// An empty directory. `epoch` identifies the offsets of this run.
-    pub fn new(epoch: u64) -> Directory {
+    /// An empty directory. `epoch` identifies the offsets of this run; for `grace_ms` see [`Directory::set_grace`].
+    pub fn new(epoch: u64, grace_ms: u32) -> Directory {
         Directory {
             channels: Slab::new(),
             by_name: HashTable::new(),
@@ -105,6 +114,7 @@ impl Directory {
             vacancies: VecDeque::new(),
             window: 0,
             log: Log::new(epoch),
+            timers: Timers::new(grace_ms),
             idle: 0,
             changing: None,
         }
@@ -117,13 +127,9 @@ impl Directory {
     }
 
     /// Counts a new subscriber.
-    pub fn join(&mut self, change: &Change, bounds: Bounds) -> Joined {
-        let Change { channel: name, hash, membership, since } = change;
-        let index = self.find(name.as_channel(), *hash).unwrap_or_else(|| {
-            self.idle += 1;
-            let memory = self.log.memory(name.as_channel().as_str());
-            self.insert(name.clone(), *hash, memory)
-        });
+    pub fn join(&mut self, change: &Change, bounds: Bounds, now: u32) -> Joined {
+        let Change { channel, hash, membership, wish } = change;
+        let index = self.find_or_enter(channel, *hash);
         let Directory { channels, vacant, log, idle, .. } = self;
         let entry = &mut channels[index as usize];
         let is_first = entry.counts.is_empty() && vacant.remove(&index).is_none();
@@ -133,24 +139,45 @@ impl Directory {
             Some((_, count)) => *count += 1,
             None => entry.counts.push((shard, 1)),
         }
-        let since = since.as_deref().copied();
-        let welcome = match &mut entry.memory {
+        let since = wish.as_ref().and_then(|wish| wish.since);
+        let mut welcome = match &mut entry.memory {
             Some(memory) => {
                 log.wake(memory);
                 log.welcome(memory, since, bounds)
             }
             None => since.map(|_| Box::new(Welcome::not_recovered())),
         };
+        if entry.memory.is_some()
+            && let Some(presence) = self.presence_text(index, now)
+        {
+            welcome.get_or_insert_default().presence = Some(presence);
+        }
         Joined { is_first, welcome }
     }
 
-    /// Removes one subscriber of `shard` from the count. After the last one the entry is removed at once, or held back
-    /// from tick `now` on.
-    pub fn leave(&mut self, name: &ChannelName, hash: u64, shard: ShardId, now: u32) {
-        let Some(index) = self.find(name.as_channel(), hash) else {
-            debug_assert!(false, "a subscriber left a channel without subscribers");
-            return;
+    fn find_or_enter(&mut self, name: &ChannelName, hash: u64) -> u32 {
+        self.find(name.as_channel(), hash).unwrap_or_else(|| {
+            self.idle += 1;
+            let memory = self.log.memory(name.as_channel().as_str());
+            self.insert(name.clone(), hash, memory)
+        })
+    }
+
+    /// A subscriber leaves: removes it from the count, and its user if that has no other connection and no grace. After the
+    /// last subscriber the entry is removed at once, or held back from tick `now` on, or kept for its members.
+    pub fn leave(&mut self, change: &Change, now: u32) -> Left {
+        let Some(index) = self.find(change.channel.as_channel(), change.hash) else {
+            return Left::NotSubscribed;
         };
+        let left = self.leave_members(index, change.membership.member, now);
+        if !matches!(left, Left::NotSubscribed) {
+            self.remove_from_count(index, change.membership.member.shard, now);
+            self.note_count(index, now);
+        }
+        left
+    }
+
+    fn remove_from_count(&mut self, index: u32, shard: ShardId, now: u32) {
         let counts = &mut self.channels[index as usize].counts;
         if let Some(at) = counts.iter().position(|(of, _)| *of == shard) {
             counts[at].1 -= 1;
@@ -161,6 +188,14 @@ impl Directory {
         if !counts.is_empty() {
             return;
         }
+        match self.has_members(index) {
+            true => _ = self.vacant.insert(index, now),
+            false => self.vacate_later(index, now),
+        }
+    }
+
+    /// The channel has neither subscribers nor members from tick `now` on.
+    fn vacate_later(&mut self, index: u32, now: u32) {
         if self.holds_back {
             self.vacant.insert(index, now);
             self.vacancies.push_back((index, now));
@@ -169,9 +204,10 @@ impl Directory {
         }
     }
 
-    /// Whether subscribers of a channel of this name are greeted: their reply may be long.
+    /// Whether subscribers of a channel of this name are greeted, or sent a list of members: their reply may be long.
     pub fn greets(&self, name: &str) -> bool {
-        self.log.rules.rule(name).on_subscribe != OnSubscribe::Nothing
+        let rule = self.log.rules.rule(name);
+        rule.on_subscribe != OnSubscribe::Nothing || rule.presence == config::Presence::Members
     }
 
     /// The last offset that was given out, for simulations.
@@ -226,6 +262,9 @@ impl Directory {
         }
         if let Some(memory) = memory {
             self.log.forget(&memory);
+            if let Some(Presence::Count(count)) = memory.presence {
+                count.end(&mut self.timers);
+            }
         }
         self.idle -= 1;
     }
@@ -266,12 +305,12 @@ impl Directory {
     }
 
     /// Applies changed rules to a limited number of channels.
-    pub fn change_rules(&mut self) {
+    pub fn change_rules(&mut self, now: u32) {
         let Some(from) = self.changing else { return };
         let end = self.channels.capacity() as u32;
         let stop = end.min(from + CHANGED_PER_TURN);
         for index in from..stop {
-            self.change_rule(index);
+            self.change_rule(index, now);
         }
         self.changing = (stop < end).then_some(stop);
         self.evict();
@@ -282,15 +321,16 @@ impl Directory {
         self.changing.is_some()
     }
 
-    fn change_rule(&mut self, index: u32) {
+    fn change_rule(&mut self, index: u32, now: u32) {
         let Some(entry) = self.channels.get_mut(index as usize) else { return };
         let name = entry.name.as_channel().as_str();
         match &mut entry.memory {
             Some(memory) => {
                 let rule = self.log.rules.rule(name);
                 self.log.change_rule(index, memory, rule);
+                memory.change_presence(rule, &mut self.timers);
                 if memory.is_needed() {
-                    return;
+                    return self.note_count(index, now);
                 }
                 if entry.counts.is_empty() && !self.vacant.contains_key(&index) {
                     self.remove(index);
@@ -300,6 +340,7 @@ impl Directory {
             }
             memory => *memory = self.log.memory(name),
         }
+        self.note_count(index, now);
     }
 
     /// From now on keeps vacant channels for a while.
@@ -315,7 +356,7 @@ impl Directory {
             }
             self.vacancies.pop_front();
             // Otherwise the channel was occupied again, and perhaps vacated again later.
-            if self.vacant.get(&index) == Some(&since) {
+            if self.vacant.get(&index) == Some(&since) && !self.has_members(index) {
                 self.vacant.remove(&index);
                 let name = self.channels[index as usize].name.clone();
                 self.idle(index);
@@ -530,11 +571,18 @@ mod tests {
         Channel::parse(text).unwrap().into()
     }
 
-    fn join(directory: &mut Directory, name: &ChannelName, hash: u64, shard: ShardId) -> bool {
+    fn change(name: &ChannelName, hash: u64, shard: ShardId) -> Change {
         let member = ConnKey { shard, slot: 0, generation: 0 };
         let membership = Membership { member, audience: 0, cause: Cause::Left };
-        let change = Change { channel: name.clone(), hash, membership, since: None };
-        directory.join(&change, BOUNDS).is_first
+        Change { channel: name.clone(), hash, membership, wish: None }
+    }
+
+    fn join(directory: &mut Directory, name: &ChannelName, hash: u64, shard: ShardId) -> bool {
+        directory.join(&change(name, hash, shard), BOUNDS, 0).is_first
+    }
+
+    fn leave(directory: &mut Directory, name: &ChannelName, hash: u64, shard: ShardId, now: u32) {
+        directory.leave(&change(name, hash, shard), now);
     }
 
     fn sequence<'a>(directory: &'a mut Directory, name: &ChannelName) -> Sequenced<'a> {
@@ -552,7 +600,7 @@ mod tests {
 
     #[test]
     fn counts_are_per_shard_and_hold_no_zeros() {
-        let mut directory = Directory::new(1);
+        let mut directory = Directory::new(1, 0);
         let (a, b) = (name("a"), name("b"));
         for (channel, shard) in [(&a, 0), (&a, 3), (&a, 3), (&b, 3)] {
             join(&mut directory, channel, HASH, shard);
@@ -560,19 +608,19 @@ mod tests {
         check_counts(&directory, "a", &[(0, 1), (3, 2)]);
         check_counts(&directory, "b", &[(3, 1)]);
         check_counts(&directory, "c", &[]);
-        directory.leave(&a, HASH, 0, 0);
-        directory.leave(&a, HASH, 3, 0);
+        leave(&mut directory, &a, HASH, 0, 0);
+        leave(&mut directory, &a, HASH, 3, 0);
         check_counts(&directory, "a", &[(3, 1)]);
-        directory.leave(&a, HASH, 3, 0);
+        leave(&mut directory, &a, HASH, 3, 0);
         check_counts(&directory, "a", &[]);
         assert_eq!(directory.len(), 1, "a channel without subscribers has no entry");
-        directory.leave(&b, HASH, 3, 0);
+        leave(&mut directory, &b, HASH, 3, 0);
         assert!(directory.is_empty());
     }
 
     #[test]
     fn pages_list_each_channel_once_while_other_channels_change() {
-        let mut directory = Directory::new(1);
+        let mut directory = Directory::new(1, 0);
         let stay: Vec<String> = (0..20).map(|n| format!("stay:{n}")).collect();
         for (n, channel) in stay.iter().enumerate() {
             join(&mut directory, &name(channel), HASH, 0);
@@ -584,7 +632,7 @@ mod tests {
             assert!(page.len() <= 3);
             listed.extend(page.into_iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), count)));
             after = next;
-            directory.leave(&name(&format!("go:{n}")), HASH, 1, 0);
+            leave(&mut directory, &name(&format!("go:{n}")), HASH, 1, 0);
             join(&mut directory, &name(&format!("late:{n}")), HASH, 1);
             n += 1;
         }
@@ -596,7 +644,7 @@ mod tests {
 
     #[test]
     fn a_channel_is_vacated_after_a_while_without_subscribers() {
-        let mut directory = Directory::new(1);
+        let mut directory = Directory::new(1, 0);
         let (a, b) = (name("a"), name("b"));
         directory.hold_back();
         assert!(
@@ -604,9 +652,9 @@ mod tests {
                 && !join(&mut directory, &a, HASH, 1)
                 && join(&mut directory, &b, HASH, 0)
         );
-        directory.leave(&a, HASH, 0, 0);
+        leave(&mut directory, &a, HASH, 0, 0);
         assert_eq!(directory.due_in(0), None, "the channel still has a subscriber");
-        directory.leave(&a, HASH, 1, 10);
+        leave(&mut directory, &a, HASH, 1, 10);
         check_counts(&directory, "a", &[]);
         assert_eq!(
             (directory.len(), directory.page("", 9, 0).0.len(), directory.page_occupied(9, 0).0.len()),
@@ -614,12 +662,12 @@ mod tests {
         );
         assert_eq!((directory.due_in(10), directory.vacate(39)), (Some(30), None));
         assert!(!join(&mut directory, &a, HASH, 2), "the channel was held back, and never vacated");
-        directory.leave(&a, HASH, 2, 39);
+        leave(&mut directory, &a, HASH, 2, 39);
         assert_eq!((directory.vacate(40), directory.due_in(40)), (None, Some(29)));
         assert_eq!((directory.vacate(69), directory.vacate(69)), (Some(a.clone()), None));
         assert!(join(&mut directory, &a, HASH, 2), "the channel was vacated");
-        directory.leave(&a, HASH, 2, u32::MAX);
-        directory.leave(&b, HASH, 0, u32::MAX);
+        leave(&mut directory, &a, HASH, 2, u32::MAX);
+        leave(&mut directory, &b, HASH, 0, u32::MAX);
         assert!(directory.is_empty());
         assert_eq!([29, 29].map(|now| directory.vacate(now)), [Some(a), Some(b)], "ticks wrap");
         assert_eq!(directory.page_occupied(9, 0), (Vec::new(), None));
@@ -627,13 +675,13 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_the_oldest_channels_are_vacated_early() {
-        let mut directory = Directory::new(1);
+        let mut directory = Directory::new(1, 0);
         directory.hold_back();
         for n in 0..VACANCIES_MAX + 2 {
             let channel = name(&n.to_string());
             let hash = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(n);
             join(&mut directory, &channel, hash, 0);
-            directory.leave(&channel, hash, 0, 0);
+            leave(&mut directory, &channel, hash, 0, 0);
         }
         assert!(directory.vacate(1).is_some() && directory.vacate(1).is_some());
         assert_eq!(directory.vacate(1), None);
@@ -643,7 +691,7 @@ mod tests {
 
     #[test]
     fn recent_messages_halve_with_each_window() {
-        let mut directory = Directory::new(1);
+        let mut directory = Directory::new(1, 0);
         let channel = name("a");
         join(&mut directory, &channel, HASH, 0);
         join(&mut directory, &channel, HASH, 0);
@@ -671,7 +719,7 @@ mod tests {
 
     #[test]
     fn a_message_is_counted_if_the_channel_has_an_entry() {
-        let mut directory = Directory::new(1);
+        let mut directory = Directory::new(1, 0);
         let channel = name("a");
         assert!(sequence(&mut directory, &channel).name.is_none());
         join(&mut directory, &channel, HASH, 1);

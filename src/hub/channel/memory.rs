@@ -5,10 +5,12 @@
 //! clients may come back to its position; under pressure it is forgotten, and its position is no longer recoverable.
 
 use super::history::{Bounds, History, Kept, Replay};
+use super::presence::Presence;
+use super::presence::timers::Timers;
 use crate::api::history::HistoryPage;
 use crate::api::operation::KeptCount;
 use crate::api::{history, operation};
-use crate::config::{OnSubscribe, Rule, Rules};
+use crate::config::{self, OnSubscribe, Rule, Rules};
 use crate::hub::mail::{Since, Welcome};
 use crate::hub::message::Payload;
 use crate::ids::ConnKey;
@@ -24,6 +26,8 @@ pub struct Memory {
     pub rule: Rule,
     /// Its messages, if it keeps any.
     pub history: Option<History>,
+    /// Its members or their count, if its subscribers are told.
+    pub presence: Option<Presence>,
     /// Number that no other history of the shard has, for [`Log`].
     serial: u64,
     /// Bytes that the channel takes besides its messages, while it has no subscribers.
@@ -70,6 +74,20 @@ impl Memory {
     /// Whether it outlives the channel's subscribers.
     pub fn is_needed(&self) -> bool {
         self.history.is_some()
+    }
+
+    /// Follows a change of the rule: subscribers are told the count from now on, or no longer. Whether a channel has members
+    /// depends on its name alone.
+    pub fn change_presence(&mut self, rule: Rule, timers: &mut Timers) {
+        match (&self.presence, rule.presence) {
+            (None, config::Presence::Count) => self.presence = Presence::of(rule.presence),
+            (Some(Presence::Count(_)), config::Presence::Off) => {
+                if let Some(Presence::Count(count)) = self.presence.take() {
+                    count.end(timers);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn history_bytes(&self) -> usize {
@@ -121,7 +139,8 @@ impl Log {
             history.map(|history| if self.has_forgotten { history.incomplete(self.tick as u32) } else { history });
         self.serials += 1;
         let serial = self.serials;
-        Some(Box::new(Memory { rule, history, serial, idle_bytes: 0, is_aging: false, is_timed: false }))
+        let presence = Presence::of(rule.presence);
+        Some(Box::new(Memory { rule, history, presence, serial, idle_bytes: 0, is_aging: false, is_timed: false }))
     }
 
     /// Changes the rule of a channel.
@@ -278,6 +297,8 @@ impl Log {
             recovered: since.map(|_| is_recovered),
             earlier: since.and_then(|since| since.earlier),
             replay,
+            presence: None,
+            waits: false,
         }))
     }
 

@@ -23,8 +23,31 @@ pub mod user;
 #[cfg(test)]
 mod tests;
 
+use crate::config;
+use count::Count;
+use members::Members;
+use std::borrow::Cow;
 use std::sync::Arc;
 use user::User;
+
+/// What subscribers of a channel are told about each other.
+pub enum Presence {
+    /// How many connections there are.
+    Count(Count),
+    /// Which users there are.
+    Members(Box<Members>),
+}
+
+impl Presence {
+    /// Of a channel with this rule; `None`: nothing.
+    pub fn of(rule: config::Presence) -> Option<Presence> {
+        match rule {
+            config::Presence::Off => None,
+            config::Presence::Count => Some(Presence::Count(Count::default())),
+            config::Presence::Members => Some(Presence::Members(Box::default())),
+        }
+    }
+}
 
 /// A change of a channel's members, which its subscribers are told.
 #[derive(Clone, Debug)]
@@ -40,6 +63,22 @@ impl Event {
     pub fn user(&self) -> &User {
         match self {
             Event::Added(user) | Event::Removed(user) => user,
+        }
+    }
+
+    /// Its name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Added(_) => "socket:member_added",
+            Event::Removed(_) => "socket:member_removed",
+        }
+    }
+
+    /// Its data.
+    pub fn data(&self) -> Cow<'_, str> {
+        match self {
+            Event::Added(user) => user.text().into(),
+            Event::Removed(user) => user.text_of_id().into(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The state of one consumer of lifecycle events: its next question, and what an answer means. For a snapshot it asks all
-//! shards page by page: first for the channels, then for the connections. After that it keeps asking the journal for more.
+//! shards page by page: first for the channels, then for the members of presence channels, then for the connections. After that it keeps asking the journal for more.
 //!
 //! At most one question is open, and the next is asked once there is room for its answer. So a slow reader receives slowly.
 
@@ -10,6 +10,8 @@ use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::observe::reports::Event;
 use crate::ids::ShardId;
+use crate::protocol::channel::ChannelName;
+use std::sync::Arc;
 
 /// One consumer: its stage, and its position in the snapshot.
 pub struct Follower {
@@ -22,6 +24,8 @@ pub struct Follower {
     is_asking: bool,
     /// Channels in the snapshot so far.
     channels: u64,
+    /// Members of channels in the snapshot so far.
+    members: u64,
     /// Connections in the snapshot so far.
     connections: u64,
 }
@@ -30,6 +34,7 @@ pub struct Follower {
 enum Stage {
     Begins,
     Channels,
+    Members,
     Connections,
     Live,
     Over,
@@ -43,10 +48,12 @@ pub enum FollowerUpdate {
     Following { epoch: u64, number: u64, is_snapshot: bool },
     /// A page of the snapshot's channels.
     Channels(Vec<ChannelCount>),
+    /// A page of the snapshot's members of channels: channel and user id.
+    Members(Vec<(ChannelName, Arc<str>)>),
     /// A page of the snapshot's connections.
     Connections(Vec<ConnectionInfo>),
     /// The last page of the snapshot, and the totals of all pages.
-    SnapshotEnd { connections_page: Vec<ConnectionInfo>, channels: u64, connections: u64 },
+    SnapshotEnd { connections_page: Vec<ConnectionInfo>, channels: u64, members: u64, connections: u64 },
     /// Consecutive events, and the number of the first.
     Events { number: u64, events: Box<[Event]> },
     /// The next `missing` events are no longer kept. This ends the stream.
@@ -58,8 +65,8 @@ pub enum FollowerUpdate {
 impl Follower {
     /// A new consumer, and its first question to the [`JOURNAL`]. It has the events up to `since` of the run `epoch`.
     pub fn new(since: Option<u64>, epoch: Option<u64>, is_own: bool) -> (Follower, Question) {
-        let follower =
-            Follower { stage: Stage::Begins, after: 0, shard: 0, is_asking: true, channels: 0, connections: 0 };
+        let (stage, after, shard, is_asking) = (Stage::Begins, 0, 0, true);
+        let follower = Follower { stage, after, shard, is_asking, channels: 0, members: 0, connections: 0 };
         (follower, Question::Follow { since, epoch, is_own })
     }
 
@@ -69,6 +76,7 @@ impl Follower {
         let question = match self.stage {
             _ if self.is_asking => return None,
             Stage::Channels => (self.shard, Question::Occupied { limit, after }),
+            Stage::Members => (self.shard, Question::Members { limit, after }),
             Stage::Connections => (self.shard, Question::Page { request: Connections::default().into(), limit, after }),
             Stage::Live => (JOURNAL, Question::MoreEvents),
             Stage::Begins | Stage::Over => return None,
@@ -92,15 +100,22 @@ impl Follower {
             }
             (Stage::Channels, Answer::Page { rows: Rows::Channels(channels), next }) => {
                 self.channels += channels.len() as u64;
-                self.turn(next, shards, Stage::Connections);
+                self.turn(next, shards, Stage::Members);
                 Some(FollowerUpdate::Channels(channels))
+            }
+            (Stage::Members, Answer::Members { members, next }) => {
+                self.members += members.len() as u64;
+                self.turn(next, shards, Stage::Connections);
+                Some(FollowerUpdate::Members(members))
             }
             (Stage::Connections, Answer::Page { rows: Rows::Connections(page), next }) => {
                 self.connections += page.len() as u64;
                 self.turn(next, shards, Stage::Live);
-                let Follower { channels, connections, .. } = *self;
+                let Follower { channels, members, connections, .. } = *self;
                 Some(match self.stage {
-                    Stage::Live => FollowerUpdate::SnapshotEnd { connections_page: page, channels, connections },
+                    Stage::Live => {
+                        FollowerUpdate::SnapshotEnd { connections_page: page, channels, members, connections }
+                    }
                     _ => FollowerUpdate::Connections(page),
                 })
             }

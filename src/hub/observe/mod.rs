@@ -14,6 +14,7 @@ pub mod taps;
 
 use super::admission::addresses::Addresses;
 use super::channel::directory::Directory;
+use super::channel::presence;
 use super::mail::{Answer, Question};
 use super::message::Message;
 use crate::api::By;
@@ -126,6 +127,18 @@ impl Observers {
     /// A channel has had no subscriber for a while.
     pub fn vacated(&mut self, channel: ChannelName) {
         self.reports.push(Happening::Vacated { channel });
+    }
+
+    /// A change of the members of a presence channel.
+    pub fn member(&mut self, channel: &ChannelName, event: &presence::Event) {
+        if !self.reports.is_listening {
+            return;
+        }
+        let (channel, user_id) = (channel.clone(), event.user().shared_id());
+        self.reports.push(match event {
+            presence::Event::Added(_) => Happening::MemberAdded { channel, user_id },
+            presence::Event::Removed(_) => Happening::MemberRemoved { channel, user_id },
+        });
     }
 
     // ---- lifecycle events

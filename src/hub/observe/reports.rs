@@ -5,11 +5,13 @@
 //! journal gets fewer and larger letters. The number of waiting changes is limited. At the limit all of them are dropped
 //! and reported as lost, and every consumer restarts from a snapshot.
 
+use crate::config::USER_ID_BYTES_MAX;
 use crate::ids::ShardId;
 use crate::protocol::channel::{ChannelName, NAME_BYTES_MAX};
 use crate::protocol::close::CloseReason;
 use crate::protocol::socket_id::SocketId;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A change that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub enum Happening {
     Occupied { channel: ChannelName },
     /// A channel has had no subscriber for a while.
     Vacated { channel: ChannelName },
+    /// A user became a member of a presence channel.
+    MemberAdded { channel: ChannelName, user_id: Arc<str> },
+    /// A user is no longer a member: its last connection left, and its grace has ended.
+    MemberRemoved { channel: ChannelName, user_id: Arc<str> },
     /// A connection is open. Its address is that of the socket, or the one that a trusted proxy named; port 0: the proxy
     /// named no port.
     Connected { socket_id: SocketId, address: Option<SocketAddr> },
@@ -30,9 +36,11 @@ pub enum Happening {
 impl Happening {
     /// Heap bytes that it holds.
     pub fn heap_bytes(&self) -> usize {
+        let bytes = |shared: &str| shared.len() + 2 * size_of::<usize>();
         match self {
-            Happening::Occupied { channel } | Happening::Vacated { channel } => {
-                channel.as_channel().as_str().len() + 2 * size_of::<usize>()
+            Happening::Occupied { channel } | Happening::Vacated { channel } => bytes(channel.as_channel().as_str()),
+            Happening::MemberAdded { channel, user_id } | Happening::MemberRemoved { channel, user_id } => {
+                bytes(channel.as_channel().as_str()) + bytes(user_id)
             }
             Happening::Connected { .. } | Happening::Disconnected { .. } => 0,
         }
@@ -132,9 +140,9 @@ impl Default for Reports {
 
 /// Limit of the changes that wait to be reported.
 const HAPPENINGS_MAX: usize = 65_536;
-/// Heap bytes of them: a table with spare capacity, and the channels' names.
+/// Heap bytes of them: a table with spare capacity, the channels' names and the members' ids.
 pub const HEAP_BYTES_MAX: usize =
-    HAPPENINGS_MAX * (2 * size_of::<Happening>() + NAME_BYTES_MAX + 2 * size_of::<usize>());
+    HAPPENINGS_MAX * (2 * size_of::<Happening>() + NAME_BYTES_MAX + USER_ID_BYTES_MAX + 4 * size_of::<usize>());
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! A cluster of hubs with its clients, publishers, operators and consumers of events; the steps of a run, and its checks.
 
 mod arrivals;
+mod presence;
 mod readers;
 
 use super::choices::Choices;
@@ -9,7 +10,7 @@ use super::model::{Change, ChannelHistory, Client, History, Message, Position, R
 use crate::api::operation::{self, Channels, Unsubscribe};
 use crate::api::publish::Placed;
 use crate::api::{self, By, Refusal};
-use crate::config::{Key, Limits, Rules};
+use crate::config::{Key, Limits, Presence, Rules};
 use crate::hub::mail::{Answer, Mail, Question, Settled};
 use crate::hub::message;
 use crate::hub::observe::best::{Best, BusyChannel};
@@ -157,10 +158,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     pub fn new(mut choices: Choices<I>) -> Cluster<I> {
         let shards = choices.of(&[1, 2, 2, 3, 3, 4, 5, 8]);
         let seed = [1, 2, 3, choices.below(256) as u64];
-        // Those that begin with h, g and cache- keep a history.
+        // Those that begin with h, g and cache- keep a history, and so do some of those with presence.
         let names = choices.of(&[
             ["a", "b:/2", "private-c", "d", "e@e", "private-f"],
             ["h:1", "b:/2", "private-h", "cache-d", "greets", "h:2"],
+            ["presence-a", "b:/2", "counted:1", "presence-h", "h:1", "presence-cache-b"],
         ]);
         let names = &names[..1 + choices.below(names.len())];
         let subscriptions_max = names.len().max(2) - usize::from(choices.one_in(4));
@@ -173,6 +175,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             connections_per_address_max: Some(choices.of(&[1, 2, 4])),
             upgrades_per_address_max: choices.of(&[0, 0, 1]),
             history_bytes_max: choices.of(&[2000, 1 << 20, 1 << 20]),
+            presence_members_max: choices.of(&[1, 2, 3, 100]),
+            presence_grace_ms: choices.of(&[0, 1000, 3000]),
             ..Limits::default()
         };
         let rules = rules(choices.of(&[2, 5, 1000]));
@@ -249,8 +253,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             name: name.into(),
             hash,
             owner: usize::from(hub.owner(hash)),
-            is_private: name.starts_with("private-"),
-            is_spied: spied_before < self.subscriptions_max && self.choices.one_in(2),
+            needs_auth: name.starts_with("private-") || name.starts_with("presence-"),
+            // A spy may not be refused.
+            is_spied: spied_before < self.subscriptions_max && !name.starts_with("presence-") && self.choices.one_in(2),
             rule: self.rules.rule(name),
             seen: HashSet::new(),
             order: Vec::new(),
@@ -352,6 +357,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             }
         }
         self.clear_arrivals();
+        self.pass(40);
+        self.check_no_members();
         self.finish_readers();
         for shard in &self.shards {
             assert!(shard.hub.directory.is_empty(), "a channel without subscribers is kept");
@@ -466,17 +473,23 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 .map_or(String::new(), |earlier| format!(r#","socket_id":"{}""#, self.clients[earlier].socket_id));
             format!(r#","since":{{"epoch":"{epoch:016x}","offset":{offset}{earlier}}}"#)
         });
-        let ChannelHistory { name, is_private, order, .. } = &self.history.channels[channel];
+        self.note_refusals(client);
+        let ChannelHistory { name, needs_auth, order, rule, .. } = &self.history.channels[channel];
+        let user = (rule.presence == Presence::Members).then(|| format!("u{}", self.choices.below(4)));
+        let channel_data = user.as_ref().map(|user| format!(r#"{{"user_id":"{user}","user_info":{}}}"#, client % 100));
         let asking = &mut self.clients[client];
-        let (auth, refusal) = match (is_private, is_signed) {
+        let (mut auth, refusal) = match (needs_auth, is_signed) {
             (false, _) => (String::new(), None),
             (true, true) => {
-                let auth = auth::sign(&self.keys[0], &asking.socket_id, name, None);
+                let auth = auth::sign(&self.keys[0], &asking.socket_id, name, channel_data.as_deref());
                 (format!(r#","auth":"{auth}""#), None)
             }
             (true, false) if self.choices.one_in(2) => (String::new(), Some("auth_required")),
             (true, false) => (format!(r#","auth":"key:{:064}""#, 7), Some("auth_invalid")),
         };
+        if let Some(channel_data) = channel_data {
+            auth += &format!(r#","channel_data":{}"#, serde_json::Value::from(channel_data));
+        }
         let wanted = asking.wanted.iter().filter(|&&wanted| wanted).count();
         let refusal = match refusal {
             _ if asking.wanted[channel] => Some("already_subscribed"),
@@ -486,7 +499,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{name}"{auth}{since_text}}}}}"#);
         if refusal.is_none() {
             asking.wanted[channel] = true;
-            asking.changes[channel].push_back(Change::Subscribe { from: order.len(), since });
+            asking.changes[channel].push_back(Change::Subscribe { from: order.len(), since, user });
         }
         asking.replies.push_back(Reply {
             event: refusal.map_or("socket:subscribed", |_| "socket:subscribe.error"),
@@ -519,7 +532,19 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
     }
 
+    /// The owner may have refused subscribes of the client, which is told later if it waits for other replies.
+    fn note_refusals(&mut self, client: usize) {
+        let Client { key, is_live, wanted, .. } = &mut self.clients[client];
+        let hub = &mut self.shards[usize::from(key.shard)].hub;
+        for (topic, wanted) in self.history.channels.iter().zip(wanted) {
+            if topic.rule.presence == Presence::Members {
+                *wanted &= *is_live && hub.audiences.wants(key.slot, Channel::parse(&topic.name).unwrap(), topic.hash);
+            }
+        }
+    }
+
     fn unsubscribe(&mut self, client: usize, channel: usize) {
+        self.note_refusals(client);
         let ChannelHistory { name, order, .. } = &self.history.channels[channel];
         let asking = &mut self.clients[client];
         let refusal = (!asking.wanted[channel]).then_some("not_subscribed");
@@ -740,6 +765,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let About::Unsubscribe { client, channel } = self.inquiries[inquiry].about else {
             return;
         };
+        self.note_refusals(client);
         let member = &mut self.clients[client];
         let is_subscribed = member.is_live && member.wanted[channel];
         if is_subscribed {
@@ -872,7 +898,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let Some(mail) = self.mesh.take(from, to) else { return };
         match &mail {
             Mail::Publish(publish) => {
-                let number = super::model::message_of(&publish.payload);
+                let number = super::model::message_of(&publish.payload).expect("a published message");
                 self.history.sequence(number);
                 let Shard { hub, outgoing, wires, .. } = &mut self.shards[to];
                 let mut port = TestPort {
@@ -1022,6 +1048,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             self.on(shard, |hub, port| hub.end_turn(port));
         }
         assert!(self.history.messages.iter().all(|message| message.place.is_some() || message.is_repetition));
+        (0..self.clients.len()).for_each(|client| self.note_refusals(client));
         for client in self.clients.iter().filter(|client| client.is_live) {
             assert!(reads_on || client.replies.is_empty(), "the fence overtook an answer");
             if client.replies.is_empty() && !client.is_muted {
@@ -1034,6 +1061,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     /// Checks the cluster when nothing is under way: all requests answered, all messages received, all counts exact.
     fn check_at_rest(&mut self) {
+        (0..self.clients.len()).for_each(|client| self.note_refusals(client));
         for client in self.clients.iter().filter(|client| client.is_live) {
             assert!(client.is_answered(), "a request was never answered");
             client.check_complete(&self.history);
@@ -1047,6 +1075,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let repeated: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes_repeated).sum();
         let repetitions = self.history.messages.iter().filter(|message| message.is_repetition).count() as u64;
         assert_eq!((sequenced + repeated, repeated), (self.history.messages.len() as u64, repetitions));
+        self.check_presence();
         for client in self.clients.iter().filter(|client| client.is_live) {
             self.check_member(client);
         }
@@ -1141,7 +1170,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         wanted.sort_unstable();
         live.sort_unstable();
         assert_eq!(live, wanted);
-        assert_eq!(hub.waiting_replies(slot), 0);
+        assert_eq!((hub.waiting_replies(slot), hub.awaits_welcome(slot)), (0, false));
         let (subscriptions, pending) = hub.audiences.subscriptions_of(slot);
         assert_eq!(
             (subscriptions, pending),
@@ -1229,8 +1258,13 @@ fn hub(identity: Identity, keys: &[Key], limits: &Limits, rules: &Arc<Rules>) ->
 fn rules(history: usize) -> Arc<Rules> {
     let rule =
         |pattern, more| format!("[[channel]]\nmatch = \"{pattern}\"\nhistory = {history}\nhistory-ttl = 60\n{more}\n");
-    let text =
-        [rule("h:*", ""), rule("private-h", "on-subscribe = \"last\""), rule("greets", "on-subscribe = \"all\"")];
+    let text = [
+        rule("h:*", ""),
+        rule("private-h", "on-subscribe = \"last\""),
+        rule("greets", "on-subscribe = \"all\""),
+        rule("presence-h", ""),
+        "[[channel]]\nmatch = \"counted:*\"\npresence = \"count\"\n".into(),
+    ];
     Arc::new(Rules::parse(&text.concat()))
 }
 

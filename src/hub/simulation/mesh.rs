@@ -65,8 +65,10 @@ impl Post for Inboxes<'_> {
         if queue.letters.len() >= queue.capacity {
             return Err(mail);
         }
-        if let Mail::Deliver(Delivery { payload, .. }) = &mail {
-            self.mesh.unaccepted[model::message_of(payload)] -= 1;
+        if let Mail::Deliver(Delivery { payload, .. }) = &mail
+            && let Some(number) = model::message_of(payload)
+        {
+            self.mesh.unaccepted[number] -= 1;
             self.mesh.unaccepted_total -= 1;
         }
         queue.letters.push_back(mail);
@@ -122,8 +124,10 @@ impl Port for TestPort<'_> {
 
     fn mail(&mut self, to: ShardId, mail: Mail) {
         assert_ne!(to, self.shard, "a letter to the hub itself must not leave it");
-        if let Mail::Deliver(Delivery { payload, .. }) = &mail {
-            self.mesh.unaccepted[model::message_of(payload)] += 1;
+        if let Mail::Deliver(Delivery { payload, .. }) = &mail
+            && let Some(number) = model::message_of(payload)
+        {
+            self.mesh.unaccepted[number] += 1;
             self.mesh.unaccepted_total += 1;
         }
         self.outgoing.send(to, mail, &mut self.mesh.inboxes(self.shard));

@@ -12,6 +12,7 @@ pub(crate) mod choices;
 mod cluster;
 mod mesh;
 mod model;
+mod presence;
 
 use choices::Choices;
 use cluster::Cluster;

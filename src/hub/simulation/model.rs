@@ -2,6 +2,7 @@
 
 use crate::config::{OnSubscribe, Rule};
 use crate::hub::message::Payload;
+use crate::hub::simulation::presence::{self, View};
 use crate::ids::ConnKey;
 use std::collections::{HashSet, VecDeque};
 
@@ -18,7 +19,7 @@ pub struct ChannelHistory {
     pub name: String,
     pub hash: u64,
     pub owner: usize,
-    pub is_private: bool,
+    pub needs_auth: bool,
     /// Whether each shard has a spy: a client that is subscribed to the channel from start to end.
     pub is_spied: bool,
     /// What the channel has beyond delivery.
@@ -71,6 +72,10 @@ pub struct Client {
     pub changes: Vec<VecDeque<Change>>,
     /// By channel: the messages received since `socket:subscribed`.
     runs: Vec<Option<Run>>,
+    /// By channel: what it knows about the channel's presence, while it is subscribed.
+    pub views: Vec<Option<View>>,
+    /// By channel: its last subscribe was refused by the owner.
+    is_refused: Vec<bool>,
     /// By channel: the position of its last message, or of its last subscription.
     pub positions: Vec<Option<Position>>,
 }
@@ -85,8 +90,8 @@ pub struct Reply {
 
 #[derive(Debug)]
 pub enum Change {
-    /// No message before this place may arrive, except those after the position.
-    Subscribe { from: usize, since: Option<Position> },
+    /// No message before this place may arrive, except those after the position. `user`: as whom it subscribes.
+    Subscribe { from: usize, since: Option<Position>, user: Option<String> },
     /// Every message before this place must arrive.
     Unsubscribe { until: usize, is_asked: bool },
 }
@@ -118,6 +123,8 @@ impl Client {
             replies: VecDeque::new(),
             changes: (0..channels).map(|_| VecDeque::new()).collect(),
             runs: (0..channels).map(|_| None).collect(),
+            views: (0..channels).map(|_| None).collect(),
+            is_refused: vec![false; channels],
             positions: vec![None; channels],
         }
     }
@@ -136,7 +143,9 @@ impl Client {
                 continue;
             }
             assert!(self.is_greeted, "{payload} came before socket:connected");
-            if frame.event.starts_with("socket:") {
+            if matches!(frame.event, "socket:member_added" | "socket:member_removed" | "socket:presence") {
+                self.check_presence(&frame, history);
+            } else if frame.event.starts_with("socket:") {
                 self.check_reply(&frame, history);
             } else {
                 self.check_message(&frame, history);
@@ -150,14 +159,33 @@ impl Client {
             while let Some(Change::Unsubscribe { is_asked: false, .. }) = self.changes[channel].front() {
                 self.changes[channel].pop_front();
                 self.runs[channel] = None;
+                self.views[channel] = None;
             }
+        }
+        if let Some(channel) = channel.filter(|_| frame.data.is_some_and(|data| data.ends_with(r#""presence_full"}"#)))
+        {
+            let change = self.changes[channel].pop_front();
+            assert!(matches!(change, Some(Change::Subscribe { user: Some(_), .. })), "{frame:?}: {change:?}");
+            let expected = self.replies.pop_front().map(|reply| (reply.event, reply.channel));
+            assert_eq!(expected, Some(("socket:subscribed", frame.channel.map(str::to_owned))));
+            self.is_refused[channel] = true;
+            // It is not told that an operator ended a subscription that it did not have.
+            while let Some(Change::Unsubscribe { is_asked: false, .. }) = self.changes[channel].front() {
+                self.changes[channel].pop_front();
+            }
+            return;
         }
         let was_asked = match (frame.event, channel) {
             ("socket:subscribed", Some(channel)) => {
-                let Some(Change::Subscribe { from, since }) = self.changes[channel].pop_front() else {
+                let Some(Change::Subscribe { from, since, user }) = self.changes[channel].pop_front() else {
                     panic!("{frame:?}: nothing to subscribe");
                 };
-                let run = self.begin_run(frame, channel, from, since, history);
+                self.is_refused[channel] = false;
+                let told: Told = serde_json::from_str(frame.data.unwrap_or("{}")).expect("what a subscriber is told");
+                assert!(frame.data != Some("{}"), "{frame:?}");
+                let run = self.begin_run(&told, channel, from, since, history);
+                let rule = history.channels[channel].rule.presence;
+                self.views[channel] = Some(View::new(rule, user, told.presence));
                 let before = self.runs[channel].replace(run);
                 assert!(before.is_none(), "{frame:?}: is subscribed");
                 true
@@ -166,10 +194,13 @@ impl Client {
                 let Some(Change::Unsubscribe { until, is_asked }) = self.changes[channel].pop_front() else {
                     panic!("{frame:?}: nothing to unsubscribe");
                 };
-                if !self.is_muted {
+                let is_refused = std::mem::take(&mut self.is_refused[channel]);
+                assert!(!is_refused || self.runs[channel].is_none());
+                if !self.is_muted && !is_refused {
                     self.check_received_until(channel, until, history);
                 }
                 self.runs[channel] = None;
+                self.views[channel] = None;
                 is_asked
             }
             _ => true,
@@ -186,7 +217,7 @@ impl Client {
     /// The messages that must follow a `socket:subscribed`.
     fn begin_run(
         &mut self,
-        frame: &Frame<'_>,
+        told: &Told,
         channel: usize,
         from: usize,
         since: Option<Position>,
@@ -195,15 +226,16 @@ impl Client {
         let topic = &history.channels[channel];
         let live = Run { from, next: topic.order.len(), is_started: false, replayed: 0, earlier: None, greeted: 0 };
         let Some(limits) = topic.rule.history else {
-            assert_eq!(frame.data, since.map(|_| r#"{"recovered":false}"#), "{frame:?}");
+            let recovered = since.map(|_| false);
+            assert_eq!((&told.epoch, told.offset, told.recovered), (&None, None, recovered), "{}", topic.name);
             return live;
         };
-        let told: Told = serde_json::from_str(frame.data.expect("a position")).expect("a position");
-        let epoch = u64::from_str_radix(&told.epoch, 16).expect("an epoch");
-        self.positions[channel] = Some(Position { epoch, offset: told.offset, earlier: Some(self.number) });
-        assert_eq!(told.recovered.is_some(), since.is_some(), "{frame:?}");
+        let (Some(epoch), Some(offset)) = (&told.epoch, told.offset) else { panic!("{told:?}: no position") };
+        let epoch = u64::from_str_radix(epoch, 16).expect("an epoch");
+        self.positions[channel] = Some(Position { epoch, offset, earlier: Some(self.number) });
+        assert_eq!(told.recovered.is_some(), since.is_some(), "{told:?}");
         let after = |offset| topic.order.partition_point(|&number| history.messages[number].offset <= Some(offset));
-        let place = after(told.offset);
+        let place = after(offset);
         let greeted = match topic.rule.on_subscribe {
             OnSubscribe::Nothing => place,
             OnSubscribe::Last => place + 1,
@@ -212,9 +244,9 @@ impl Client {
         let newcomer = Run { from: place, next: place, is_started: true, greeted, ..live };
         let Some(since) = since else { return newcomer };
         if told.recovered == Some(true) {
-            assert_eq!(since.epoch, epoch, "{frame:?}: recovered from another epoch");
+            assert_eq!(since.epoch, epoch, "{told:?}: recovered from another epoch");
             let start = after(since.offset);
-            assert!(start <= place, "{frame:?}: recovered from the future");
+            assert!(start <= place, "{told:?}: recovered from the future");
             return Run {
                 from: start,
                 next: start,
@@ -225,9 +257,9 @@ impl Client {
             };
         }
         let newer = place.saturating_sub(after(since.offset));
-        let is_known = since.epoch == epoch && since.offset <= told.offset && after(since.offset) > 0;
+        let is_known = since.epoch == epoch && since.offset <= offset && after(since.offset) > 0;
         let is_kept = newer <= limits.messages_max as usize && !history.forgets;
-        assert!(!is_known || !is_kept || topic.rule.on_subscribe != OnSubscribe::Nothing, "{frame:?} to {since:?}");
+        assert!(!is_known || !is_kept || topic.rule.on_subscribe != OnSubscribe::Nothing, "{told:?} to {since:?}");
         newcomer
     }
 
@@ -260,6 +292,15 @@ impl Client {
         if let (Some(offset), Some(position)) = (frame.offset, &mut self.positions[channel]) {
             position.offset = offset;
         }
+    }
+
+    /// An event about other subscribers.
+    fn check_presence(&mut self, frame: &Frame<'_>, history: &History) {
+        assert!(!self.is_muted, "{frame:?} was received after the end");
+        let channel = frame.channel.and_then(|name| history.find(name)).expect("a channel");
+        let Some(view) = &mut self.views[channel] else { panic!("{frame:?} was received without a subscription") };
+        assert_eq!(frame.offset, None);
+        view.hear(frame.event, frame.data.expect("data"));
     }
 
     fn check_received_until(&self, channel: usize, until: usize, history: &History) {
@@ -329,11 +370,13 @@ struct Frame<'a> {
 }
 
 /// The data of a `socket:subscribed`.
-#[derive(serde::Deserialize)]
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Told {
-    epoch: String,
-    offset: u64,
+    epoch: Option<String>,
+    offset: Option<u64>,
     recovered: Option<bool>,
+    presence: Option<presence::Told>,
 }
 
 impl<'a> Frame<'a> {
@@ -368,9 +411,9 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The number of the message in a letter.
-pub fn message_of(payload: &Payload) -> usize {
-    number_of(payload.message(None).event)
+/// The number of the published message in a letter; `None`: it is an event about subscribers.
+pub fn message_of(payload: &Payload) -> Option<usize> {
+    Some(payload.message(None).event).filter(|event| !event.starts_with("socket:")).map(number_of)
 }
 
 fn number_of(event: &str) -> usize {

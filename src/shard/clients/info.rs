@@ -119,6 +119,7 @@ impl Clients {
             subscriptions: subscriptions as u64,
             channels: channels as u64,
             history_bytes: hub.history_bytes() as u64,
+            presence_members: hub.counters.presence_joins - hub.counters.presence_leaves,
             addresses: addresses as u64,
             recent_addresses: recent_addresses as u64,
             page_bytes: hub.pages().held_bytes() as u64,

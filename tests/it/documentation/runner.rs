@@ -148,8 +148,12 @@ impl Runner {
         let Some((channel, auth)) = value_of(message, "channel").zip(value_of(message, "auth")) else {
             return message.to_owned();
         };
+        let channel_data = serde_json::from_str::<serde_json::Value>(message).ok();
+        let channel_data = channel_data.as_ref().and_then(|message| message["data"]["channel_data"].as_str());
+        let channel_data = channel_data.map_or(String::new(), |data| format!("--channel-data '{data}'"));
         let sign = |id: &str| {
-            let (_, printed) = self.finish(place, self.bash(&format!("corecast sign {id} {channel} --key-file keys")));
+            let command = format!("corecast sign {id} {channel} {channel_data} --key-file keys");
+            let (_, printed) = self.finish(place, self.bash(&command));
             printed.concat()
         };
         if auth == sign(&talk.shown_id) {

@@ -60,7 +60,7 @@ impl Members {
     pub fn join(
         &mut self,
         connection: ConnKey,
-        user: User,
+        user: Arc<User>,
         max: usize,
         timers: &mut Timers,
     ) -> Result<Vec<Event>, Full> {
@@ -73,7 +73,6 @@ impl Members {
             }
             None => {
                 events = self.make_room(max, timers)?;
-                let user = Arc::new(user);
                 events.push(Event::Added(user.clone()));
                 self.add(user)
             }

@@ -7,6 +7,7 @@ use super::user::User;
 use crate::ids::ConnKey;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A user's id and info, as subscribers see them.
 type Seen = (String, Option<String>);
@@ -15,8 +16,8 @@ fn connection(slot: u32) -> ConnKey {
     ConnKey { shard: (slot % 3) as u16, slot, generation: 0 }
 }
 
-fn user(id: &str) -> User {
-    User::new(id, None)
+fn user(id: &str) -> Arc<User> {
+    User::new(id, None).into()
 }
 
 #[track_caller]
@@ -28,11 +29,11 @@ fn check_ids(events: &[Event], expected: &[(bool, &str)]) {
 #[test]
 fn a_user_with_several_connections_is_one_member_with_the_info_of_the_first() {
     let (mut members, mut timers) = (Members::default(), Timers::new(0));
-    let events = members.join(connection(1), User::new("11", Some(r#"{"name": "A"}"#)), 9, &mut timers);
+    let events = members.join(connection(1), User::new("11", Some(r#"{"name": "A"}"#)).into(), 9, &mut timers);
     check_ids(&events.expect("room"), &[(true, "11")]);
     let list = members.list();
     assert_eq!(&*list, r#"{"count":1,"members":[{"user_id":"11","user_info":{"name": "A"}}]}"#);
-    assert!(members.join(connection(2), User::new("11", Some("7")), 9, &mut timers).expect("room").is_empty());
+    assert!(members.join(connection(2), User::new("11", Some("7")).into(), 9, &mut timers).expect("room").is_empty());
     assert!(std::ptr::eq(&*list, &*members.list()), "newcomers share the list while it does not change");
     members.join(connection(3), user("12"), 9, &mut timers).expect("room");
     let list = r#"{"count":2,"members":[{"user_id":"11","user_info":{"name": "A"}},{"user_id":"12"}]}"#;
@@ -176,7 +177,7 @@ impl Model {
     fn expire(&mut self, now: u32, grace_ms: u32) -> Vec<(u32, Seen)> {
         let mut removed = Vec::new();
         self.users.retain(|user| {
-            let is_over = |&(at, _): &(u32, u32)| grace_ms == 0 || (now.wrapping_sub(at)) * 100 >= grace_ms + 100;
+            let is_over = |&(at, _): &(u32, u32)| grace_ms == 0 || now.wrapping_sub(at) * 100 >= grace_ms + 100;
             if let Some((_, order)) = user.left.filter(is_over) {
                 removed.push((order, user.seen.clone()));
                 return false;
@@ -248,7 +249,7 @@ impl Run {
             return;
         }
         let user = User::new(&seen.0, seen.1.as_deref());
-        let joined = members.join(connection(slot), user, max, &mut self.timers);
+        let joined = members.join(connection(slot), user.into(), max, &mut self.timers);
         let expected = model.join(slot, seen, max);
         assert_eq!(joined.as_deref().ok().map(as_pairs), expected);
         if let Ok(events) = joined {

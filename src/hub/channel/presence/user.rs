@@ -16,7 +16,7 @@ pub struct User {
 impl User {
     /// A user with this id, and with raw JSON about it, which is kept byte for byte.
     pub fn new(id: &str, info: Option<&str>) -> User {
-        let mut text = br#"{"user_id":""#.to_vec();
+        let mut text = BEFORE.as_bytes().to_vec();
         escape_into(&mut text, id);
         text.push(b'"');
         let id_len = text.len();
@@ -35,13 +35,18 @@ impl User {
     }
 
     /// The id, shared.
-    pub(super) fn shared_id(&self) -> Arc<str> {
+    pub fn shared_id(&self) -> Arc<str> {
         self.id.clone()
     }
 
     /// Raw JSON about the user.
     pub fn info(&self) -> Option<&str> {
         self.text[self.id_len..self.text.len() - 1].strip_prefix(INFO)
+    }
+
+    /// The id as it stands between the quotes of a JSON string.
+    pub fn escaped_id(&self) -> &str {
+        &self.text[BEFORE.len()..self.id_len - 1]
     }
 
     /// The user as a JSON object: an element of the list, and the data of `member_added`.
@@ -55,6 +60,7 @@ impl User {
     }
 }
 
+const BEFORE: &str = r#"{"user_id":""#;
 const INFO: &str = r#","user_info":"#;
 
 #[cfg(test)]
@@ -66,6 +72,7 @@ mod tests {
         let check = |id: &str, info: Option<&str>, text: &str, text_of_id: &str| {
             let user = User::new(id, info);
             assert_eq!((user.id(), user.info(), user.text(), &*user.text_of_id()), (id, info, text, text_of_id));
+            assert_eq!(text_of_id, format!(r#"{{"user_id":"{}"}}"#, user.escaped_id()));
             serde_json::from_str::<serde::de::IgnoredAny>(text).expect("JSON");
         };
         check("11", None, r#"{"user_id":"11"}"#, r#"{"user_id":"11"}"#);

@@ -7,6 +7,7 @@ use crate::hub::observe::follower::{Follower, FollowerUpdate};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::observe::reports::Happening;
 use crate::ids::{Asker, ShardId, Slot};
+use crate::protocol::channel::ChannelName;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One consumer, and the state that it has built.
@@ -18,6 +19,8 @@ pub struct Reader {
     number: u64,
     is_gone: bool,
     channels: BTreeSet<String>,
+    /// Channel and user id of each.
+    members: BTreeSet<String>,
     connections: BTreeSet<String>,
     /// By channel and connection: whether the last event says that it exists.
     last_events: BTreeMap<String, bool>,
@@ -43,16 +46,18 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let shard = self.choices.below(self.shards.len());
         let asker = self.asker(shard, READER, self.readers.len());
         let (mut number, mut epoch) = (0, None);
-        let (mut channels, mut connections) = Default::default();
+        let (mut channels, mut members, mut connections) = Default::default();
         if let Some(earlier) = earlier {
             let earlier = &self.readers[earlier];
             (number, epoch) = (earlier.number, earlier.epoch);
-            (channels, connections) = (earlier.channels.clone(), earlier.connections.clone());
+            (channels, members) = (earlier.channels.clone(), earlier.members.clone());
+            connections = earlier.connections.clone();
         }
         let (follower, question) = Follower::new(earlier.map(|_| number), epoch, false);
         let last_events = BTreeMap::new();
         let is_gone = false;
-        self.readers.push(Reader { asker, follower, epoch, number, is_gone, channels, connections, last_events });
+        let reader = Reader { asker, follower, epoch, number, is_gone, channels, members, connections, last_events };
+        self.readers.push(reader);
         self.on(shard, |hub, port| hub.ask(JOURNAL, asker, question, port));
     }
 
@@ -76,6 +81,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     pub(super) fn report(&mut self, shard: usize) {
         let passed = self.choices.of(&[0, 0, 1, 10, 40]);
         self.shards[shard].hub.now += passed;
+        self.on(shard, |hub, port| hub.tell_presence(port));
         self.on(shard, |hub, port| hub.report(|| 0, port));
     }
 
@@ -94,11 +100,15 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 (reader.epoch, reader.number) = (Some(epoch), number);
                 if is_snapshot {
                     reader.channels.clear();
+                    reader.members.clear();
                     reader.connections.clear();
                 }
             }
             Some(FollowerUpdate::Channels(page)) => {
                 reader.channels.extend(page.iter().map(|count| count.channel.as_channel().as_str().to_owned()));
+            }
+            Some(FollowerUpdate::Members(page)) => {
+                reader.members.extend(page.iter().map(|(channel, user_id)| member(channel, user_id)));
             }
             Some(FollowerUpdate::Connections(page) | FollowerUpdate::SnapshotEnd { connections_page: page, .. }) => {
                 reader.connections.extend(page.iter().map(|connection| connection.socket_id.to_string()));
@@ -149,6 +159,15 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             assert!(next.is_none());
             occupied.extend(page.iter().map(|(name, _)| name.as_channel().as_str().to_owned()));
         }
+        let mut members = BTreeSet::new();
+        for shard in &self.shards {
+            let mut after = Some(0);
+            while let Some(from) = after {
+                let (page, next) = shard.hub.directory.page_of_members(2, from);
+                members.extend(page.iter().map(|(channel, user_id)| member(channel, user_id)));
+                after = next;
+            }
+        }
         let live = self.clients.iter().filter(|client| client.is_live);
         let live: BTreeSet<String> = live.map(|client| client.socket_id.clone()).collect();
         let subscribed: BTreeSet<String> = (self.history.channels.iter().enumerate())
@@ -164,12 +183,14 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             );
             assert_eq!(reader.channels, occupied);
             assert_eq!(reader.connections, live);
+            // After the fence, users that leave are not reported.
+            assert!(reader.members == members || self.shards.iter().any(|shard| shard.is_fenced));
         }
-        // Let the time pass after which vacant channels are reported.
-        for shard in 0..self.shards.len() {
-            self.shards[shard].hub.now += 40;
+        // Let the time pass after which members are removed and vacant channels are reported.
+        for _ in 0..2 {
+            self.pass(40);
+            self.read_all();
         }
-        self.read_all();
         for reader in self.open_readers().map(|reader| &self.readers[reader]) {
             assert_eq!(reader.channels, subscribed, "a vacated channel was not reported");
         }
@@ -220,6 +241,8 @@ impl Reader {
         let (known, name, exists) = match what {
             Happening::Occupied { channel } => (&mut self.channels, channel.as_channel().as_str().to_owned(), true),
             Happening::Vacated { channel } => (&mut self.channels, channel.as_channel().as_str().to_owned(), false),
+            Happening::MemberAdded { channel, user_id } => (&mut self.members, member(channel, user_id), true),
+            Happening::MemberRemoved { channel, user_id } => (&mut self.members, member(channel, user_id), false),
             Happening::Connected { socket_id, .. } => (&mut self.connections, socket_id.to_string(), true),
             Happening::Disconnected { socket_id, .. } => (&mut self.connections, socket_id.to_string(), false),
         };
@@ -229,6 +252,10 @@ impl Reader {
             false => known.remove(&name),
         };
     }
+}
+
+fn member(channel: &ChannelName, user_id: &str) -> String {
+    format!("{} {user_id}", channel.as_channel().as_str())
 }
 
 const READERS_MAX: usize = 3;
