@@ -11,6 +11,7 @@ use crate::compare::CompareArgs;
 use crate::expect::Expect;
 use crate::plan::{Flood, Plan, SETUP_S, Scenario, processes_for};
 use crate::proof::ProofArgs;
+use crate::proof::conflate::ConflateArgs;
 use crate::proof::depart::DepartArgs;
 use crate::proof::mixed::MixedArgs;
 use crate::proof::presence::PresenceArgs;
@@ -66,6 +67,8 @@ pub enum Command {
     Presence(PresenceArgs),
     /// Many subscribers of one channel are cut off and come back to what they missed, while messages are published.
     Recover(RecoverArgs),
+    /// Slow readers of a channel that keeps only the last value of each key for them.
+    Conflate(ConflateArgs),
     /// A long load with faults: kills, resets, half-sent frames, a full disk; counters must add up.
     Soak(SoakArgs),
     /// Run a peer server in the foreground: floor, bun, node-ws, nchan, nats …

@@ -117,6 +117,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Depart(args) => proof::depart::depart(&args),
         Command::Presence(args) => proof::presence::presence(&args),
         Command::Recover(args) => proof::recover::recover(&args),
+        Command::Conflate(args) => proof::conflate::conflate(&args),
         Command::Soak(args) => proof::soak::soak(&args),
         Command::Peer(args) => peer(&args).map(|()| true),
         Command::Compare(args) => compare::compare(&args),

@@ -1,8 +1,10 @@
 //! Proofs: experiments on how well the server isolates connections from each other. Each starts a corecast of its own and
 //! several runs beside each other: some cause a fault or an overload, the others measure its effect.
 
+pub mod conflate;
 pub mod depart;
 mod findings;
+mod keyed_reader;
 mod memory_limits;
 pub mod mixed;
 pub mod presence;
@@ -159,7 +161,11 @@ impl Subject {
 
     /// Starts a run beside others.
     pub fn spawn(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<BackgroundRun> {
-        let plan = self.plan(scenario, run)?;
+        self.spawn_plan(self.plan(scenario, run)?, run)
+    }
+
+    /// Starts a run whose plan was changed.
+    fn spawn_plan(&self, plan: Plan, run: RunOptions) -> anyhow::Result<BackgroundRun> {
         plan.check()?;
         let pid = self.server.pid();
         let mut background = BackgroundRun {

@@ -1,0 +1,226 @@
+//! Conflation: slow readers of a channel with `slow = "latest-by-key"`, on which more is published than they read. None may be
+//! closed, each must end with the last value of every key, and the neighbours must not notice.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use clap::Args;
+
+use super::keyed_reader::KeyedReader;
+use super::slow::stop_reading;
+use super::{BackgroundRun, Findings, ProofArgs, RunOptions, Subject, bystanders};
+use crate::format::{bytes, number};
+use crate::plan::{Flood, Scenario, connections_per_process};
+use crate::target::Publish;
+
+/// Options of `conflate`.
+#[derive(Args)]
+pub struct ConflateArgs {
+    /// Slow readers: every second one stops reading, the others read a little.
+    #[arg(long, short = 'n', default_value_t = 1_000)]
+    pub readers: usize,
+    /// Keys; publishes take turns over them.
+    #[arg(long, short = 'k', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub keys: u32,
+    /// Publishes per second to their channel.
+    #[arg(long, short = 'r', default_value_t = 1_000.0)]
+    pub rate: f64,
+    /// Bytes of payload, at least 28.
+    #[arg(long, short = 's', default_value_t = 512)]
+    pub size: usize,
+    /// Bytes per second that the others read.
+    #[arg(long, default_value_t = 20_000)]
+    pub reads: usize,
+    /// Subscribers of another channel, the neighbours.
+    #[arg(long, default_value_t = 100)]
+    pub neighbours: usize,
+    /// Measured time of each of the two situations, in seconds. It must be long enough to fill the outboxes.
+    #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS")]
+    pub duration: f64,
+    /// Options of every proof.
+    #[command(flatten)]
+    pub proof: ProofArgs,
+}
+
+/// Measures the neighbours alone and beside slow readers, and checks what these end with.
+pub fn conflate(args: &ConflateArgs) -> anyhow::Result<bool> {
+    let mut findings = Findings::default();
+    let outcome = measure(args, &mut findings);
+    let title = format!(
+        "{} slow readers of a channel with {} keys, {} publishes/s",
+        number(args.readers as f64),
+        args.keys,
+        number(args.rate)
+    );
+    findings.conclude(outcome, &args.proof, &title)
+}
+
+fn measure(args: &ConflateArgs, findings: &mut Findings) -> anyhow::Result<()> {
+    let most = connections_per_process().saturating_sub(args.neighbours + SPARE);
+    ensure!(args.readers <= most, "{} slow readers: the limit is {most} (ulimit -Hn)", args.readers);
+    let places = (args.readers + args.neighbours + SPARE).to_string();
+    let rules = format!("[[channel]]\nmatch = \"{CHANNEL}\"\nslow = \"latest-by-key\"\n");
+    let subject = Subject::with_rules(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules)?;
+    beside(args, &subject, "alone", &mut [], findings)?;
+
+    let connect = |_| Ok(KeyedReader::new(stop_reading(subject.server.address, 0)?, args.keys)?);
+    let mut readers = (0..args.readers).map(connect).collect::<anyhow::Result<Vec<_>>>()?;
+    let published = beside(args, &subject, "slow", &mut readers, findings)?;
+    subject.check_interrupted()?;
+    let beside = resume(&subject, &mut readers, published)?;
+    report(&subject, &readers, published, &beside, findings)
+}
+
+/// Publishes to the channel of the readers, which read slowly meanwhile, and measures the neighbours. Returns the number of
+/// publishes.
+fn beside(
+    args: &ConflateArgs,
+    subject: &Subject,
+    situation: &'static str,
+    readers: &mut [KeyedReader],
+    findings: &mut Findings,
+) -> anyhow::Result<u32> {
+    let run = RunOptions {
+        title: "",
+        first_channel: 0,
+        is_background: false,
+        processes: 1,
+        warmup_s: 0.0,
+        seconds: PATIENCE_S,
+    };
+    let publisher = publish(args, subject, run)?;
+    publisher.wait_until_begun()?;
+    let others = bystanders(args.neighbours, 1, 100.0, 20);
+    let run = RunOptions { title: situation, first_channel: 1, warmup_s: 1.0, seconds: args.duration, ..run };
+    let others = subject.spawn(others, run)?;
+    while !others.is_finished() {
+        subject.check_interrupted()?;
+        ensure!(!publisher.is_finished(), "the publisher has ended too early");
+        for reader in readers.iter_mut().skip(1).step_by(2) {
+            reader.read(args.reads / TICKS_PER_S as usize)?;
+        }
+        std::thread::sleep(Duration::from_millis(1000 / TICKS_PER_S));
+    }
+    let results = others.join()?;
+    findings.check_faultless(situation, &results);
+    findings.latency(situation, "last", "publish → last neighbour", results.tally.latencies.get("last"));
+    findings.latency(situation, "ping", "ping → pong", results.tally.latencies.get("ping"));
+    let results = publisher.finish()?;
+    findings.check_faultless(&format!("{situation} publisher"), &results);
+    Ok(results.tally.published)
+}
+
+/// Starts the publisher: a run without subscribers, whose channels are the keys of one channel.
+fn publish(args: &ConflateArgs, subject: &Subject, run: RunOptions) -> anyhow::Result<BackgroundRun> {
+    let scenario = Scenario::Flood(Flood {
+        subscribers: 0,
+        channels: args.keys,
+        channels_each: 1,
+        window: 1,
+        rate: Some(args.rate),
+        size: args.size,
+        pingers: 0,
+        ping_every_ns: 0,
+    });
+    let mut plan = subject.plan(scenario, run)?;
+    let template = format!(
+        "{{\"id\":{{n}},\"command\":\"publish\",\"channel\":\"{CHANNEL}\",\"event\":\"m\",\"data\":{{data}},\"key\":\"{{channel}}\"}}\n"
+    );
+    plan.target.publish = Publish::Lines { hello: None, template: template.as_str().into() };
+    subject.spawn_plan(plan, run)
+}
+
+/// All readers read until they have every last value. Returns the bytes that each of them read for that, beside what its receive
+/// buffer held.
+fn resume(subject: &Subject, readers: &mut [KeyedReader], published: u32) -> anyhow::Result<Vec<u64>> {
+    let mut beside = Vec::new();
+    let mut behind: Vec<(&mut KeyedReader, u64)> = Vec::new();
+    for reader in readers {
+        let held = reader.bytes + reader.waiting()?;
+        behind.push((reader, held));
+    }
+    let begun = Instant::now();
+    while !behind.is_empty() && begun.elapsed() < PATIENCE {
+        subject.check_interrupted()?;
+        let mut got = 0;
+        for (reader, _) in &mut behind {
+            got += reader.read(CHUNK)?;
+        }
+        behind.retain(|(reader, held)| {
+            let is_done = reader.missing(published) == 0;
+            if is_done {
+                beside.push(reader.bytes.saturating_sub(*held));
+            }
+            !is_done && !reader.is_closed
+        });
+        if got == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(beside)
+}
+
+/// No reader may have been closed, each must have every last value, and messages must have been left out.
+fn report(
+    subject: &Subject,
+    readers: &[KeyedReader],
+    published: u32,
+    beside: &[u64],
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let stats = subject.stats()?;
+    let stat = |name: &str| stats.get(name).copied().unwrap_or_default();
+    let closed = readers.iter().filter(|reader| reader.is_closed).count();
+    let behind = readers.iter().filter(|reader| reader.missing(published) > 0).count();
+    let out_of_order: u64 = readers.iter().map(|reader| reader.out_of_order).sum();
+    let received: u64 = readers.iter().map(|reader| reader.received).sum();
+    let due = u64::from(published) * readers.len() as u64;
+    let most = beside.iter().copied().max().unwrap_or_default();
+    for (name, value) in [
+        ("closed", closed as u64),
+        ("behind", behind as u64),
+        ("out_of_order", out_of_order),
+        ("conflated", stat("messages_conflated")),
+        ("bytes_after_pause", most),
+        ("memory", subject.usage().rss_bytes),
+    ] {
+        findings.number(name, value as f64);
+    }
+    findings.lines.push(format!(
+        "{} publishes; the readers received {} of {} messages; {} were replaced by newer ones; memory {}",
+        number(f64::from(published)),
+        number(received as f64),
+        number(due as f64),
+        number(stat("messages_conflated") as f64),
+        bytes(subject.usage().rss_bytes as f64)
+    ));
+    findings.lines.push(format!(
+        "after the pause a reader had every last value after at most {}, beside what its receive buffer held",
+        bytes(most as f64)
+    ));
+    findings.check(closed == 0, format!("{closed} readers were closed"));
+    let slow = stat("closes_slow_consumer");
+    findings.check(slow == 0, format!("the server closed {slow} slow consumers"));
+    findings.check(behind == 0, format!("{behind} readers lack the last value of a key"));
+    findings.check(out_of_order == 0, format!("{out_of_order} messages arrived after a later one, or twice"));
+    findings.check(received < due, "the readers received everything: --duration or --rate is too small to block them");
+    findings
+        .check(received + stat("messages_conflated") == due, "messages were neither received nor counted as replaced");
+    findings.check(most <= AFTER_PAUSE_MAX, format!("{most} bytes after the pause, {AFTER_PAUSE_MAX} are allowed"));
+    Ok(())
+}
+
+/// The name of the channel of the readers: number 0.
+const CHANNEL: &str = "c0";
+/// How often in a second the readers that read a little do so.
+const TICKS_PER_S: u64 = 10;
+/// Bytes of one read after the pause.
+const CHUNK: usize = 4096;
+/// Bytes that the server and the kernel may hold for a reader, beside its receive buffer.
+const AFTER_PAUSE_MAX: u64 = 256 * 1024;
+/// Time limit of the last reads.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of the publisher, which ends with the measurement beside it.
+const PATIENCE_S: f64 = 300.0;
+/// Connections allowed beside the readers and the neighbours: those that ping, among others.
+const SPARE: usize = 64;
