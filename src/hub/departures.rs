@@ -54,6 +54,8 @@ impl Hub {
         }
         self.mute(slot, reason, port);
         self.audiences.disconnect(slot);
+        self.users.remove(&slot);
+        self.senders.remove(&slot);
         self.departures.queue.push_back(slot);
         self.remove_departed(port);
     }

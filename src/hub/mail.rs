@@ -13,6 +13,7 @@ use crate::hub::observe::sighting::{Filter, Sighting};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
+use crate::protocol::close::CloseReason;
 use crate::protocol::event::{ErrorCode, Position};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -102,6 +103,8 @@ impl Welcome {
 pub enum Cause {
     /// The client's request, by its number. If its reply may be long, the connection makes no other such request before it.
     Client { request: u32, is_long: bool },
+    /// The client's sign-in, by its number. The channel is that of the user.
+    SignIn { request: u32 },
     /// The request of an admin session.
     Admin(Asker),
     /// The connection ended; no acknowledgement is sent.
@@ -134,8 +137,8 @@ pub struct Publish {
 pub struct Exclusion {
     /// The excluded connection.
     pub member: ConnKey,
-    /// The session that waits for the count of subscribers.
-    pub asker: Asker,
+    /// The session that waits for the count of subscribers, if there is one.
+    pub asker: Option<Asker>,
     /// Where the owner remembers the count for repetitions of the publish.
     pub dedupe: Option<u64>,
 }
@@ -154,6 +157,21 @@ pub struct Delivery {
     /// The connection that does not receive it.
     pub exclude: Option<Box<Exclusion>>,
     /// See [`Publish::read_at`].
+    pub read_at: u32,
+}
+
+/// A client event on its way to the channel's owner.
+#[derive(Debug)]
+pub struct ClientEvent {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Hash of its name.
+    pub hash: u64,
+    /// The connection that sent it.
+    pub sender: ConnKey,
+    /// The message.
+    pub payload: Payload,
+    /// See [`Delivery::read_at`].
     pub read_at: u32,
 }
 
@@ -179,6 +197,12 @@ pub enum Mail {
     Deliver(Delivery),
     /// To the owner: the excluded connection is a subscriber. See [`Exclusion::dedupe`].
     Excluded(u64),
+    /// To the channel's owner: a client event.
+    ClientEvent(Box<ClientEvent>),
+    /// To the sender's shard: all shards have taken its client event.
+    ClientEventTaken(ConnKey),
+    /// From the owner of a user's channel: close the connections of this shard that are subscribed to it.
+    Disconnect { channel: ChannelName, hash: u64, reason: Box<CloseReason> },
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
     /// To the shard that can answer the question.

@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod audience;
 pub mod channel;
+mod client_events;
 pub mod departures;
 pub mod identity;
 pub mod mail;
@@ -23,6 +24,7 @@ pub mod placement;
 mod presence;
 mod publishing;
 mod requests;
+mod users;
 
 #[cfg(any(test, fuzzing))]
 pub mod simulation;
@@ -38,18 +40,21 @@ use crate::protocol::command::Parser;
 use crate::protocol::socket_id::SocketId;
 use admission::addresses::{Address, Addresses, Verdict};
 use admission::bucket;
+use ahash::RandomState;
 use audience::Audiences;
 use audience::pages::{Chunk, Pages};
 use channel::dedupe::Dedupe;
 use channel::directory::Directory;
 use channel::history::Bounds;
+use channel::presence::user::User;
+use client_events::Sender;
 use departures::Departures;
 use identity::Identities;
 use mail::{Answer, Arrival, Cause, Fence, Mail, Question, Settled};
 use observe::Observers;
 use placement::Placement;
 pub use publishing::Submission;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -158,6 +163,10 @@ pub struct Hub {
     /// Buffer for building payloads.
     scratch: String,
     keys: KeyRing,
+    /// The users of connections that have signed in.
+    users: HashMap<Slot, Arc<User>, RandomState>,
+    /// Connections that have sent client events.
+    senders: HashMap<Slot, Sender, RandomState>,
     limits: Limits,
     /// Time of the turn: microseconds, wrapping. A message carries the time of the turn that read it from its publisher.
     turn_us: u32,
@@ -188,6 +197,8 @@ impl Hub {
             parser: Parser::default(),
             scratch: String::new(),
             keys: KeyRing::new(keys),
+            users: HashMap::default(),
+            senders: HashMap::default(),
             limits,
             turn_us: 0,
             now: 0,
@@ -213,6 +224,11 @@ impl Hub {
     /// Whether changed rules remain to be applied to channels.
     pub fn is_changing_rules(&self) -> bool {
         self.directory.is_changing_rules()
+    }
+
+    /// Users that are signed in, of the channels that this shard owns.
+    pub fn signed_in_users(&self) -> usize {
+        self.directory.users()
     }
 
     /// Heap bytes of the messages that channels keep.
@@ -398,6 +414,9 @@ impl Hub {
                 }
             }
             Mail::Excluded(first) => self.dedupe.exclude(first),
+            Mail::ClientEvent(event) => self.sequence_client_event(*event, port),
+            Mail::ClientEventTaken(sender) => self.client_event_taken(sender),
+            Mail::Disconnect { channel, hash, reason } => self.close_all(&channel, hash, &reason, port),
             Mail::Settled(asker, settled) => port.settle(asker, settled),
             Mail::Ask(asker, question) => self.serve_question(asker, *question, port),
             Mail::Answer(asker, answer) => port.answer(asker, *answer),

@@ -45,6 +45,9 @@ impl Hub {
                 let members = self.directory.members(channel.as_channel(), hash);
                 Answer::Reply(Ok(Reply::Members { count: members.len() as u64, members }))
             }
+            Question::OfChannel { request: Request::Disconnect(disconnect), channel, hash } => {
+                return self.disconnect_user(&channel, hash, &disconnect, asker, port);
+            }
             Question::Page { request: Request::Channels(channels), limit, after } => {
                 let prefix = channels.prefix.unwrap_or_default();
                 channel_page(self.directory.page(&prefix, limit, after))

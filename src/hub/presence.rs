@@ -29,7 +29,7 @@ impl Hub {
         let others = if events.is_empty() { SmallVec::new() } else { self.shards_with(&change.channel, change.hash) };
         let bounds = self.replay_bounds(&change.channel);
         let Joined { is_first, mut welcome } = self.directory.join(&change, bounds, self.now);
-        if is_first {
+        if is_first && !change.channel.as_channel().is_of_user() {
             self.observers.occupied(&change.channel);
         }
         self.report_members(&change.channel, &events);

@@ -112,7 +112,7 @@ impl Hub {
             others.push(shard);
             let exclude = exclude.filter(|member| member.shard == shard);
             let first = dedupe.map(|_| self.dedupe.next());
-            let exclude = exclude.map(|member| Box::new(Exclusion { member, asker, dedupe: first }));
+            let exclude = exclude.map(|member| Box::new(Exclusion { member, asker: Some(asker), dedupe: first }));
             let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
             let delivery = Delivery { channel: name.clone(), hash, payload, offset, exclude, read_at };
             port.mail(shard, Mail::Deliver(delivery));
@@ -168,7 +168,7 @@ impl Hub {
         let member = exclude.as_deref().map(|exclusion| exclusion.member);
         let message = payload.message(*offset);
         let was_excluded = self.deliver((channel.as_channel(), *hash), &message, member, *read_at, port);
-        let Some(&Exclusion { asker, dedupe, .. }) = exclude.as_deref() else { return };
+        let Some(&Exclusion { asker: Some(asker), dedupe, .. }) = exclude.as_deref() else { return };
         let settled = Mail::Settled(asker, Settled::new(1, -i64::from(was_excluded)));
         match dedupe.filter(|_| was_excluded) {
             // A repetition that is sent after this answer must find the same count.

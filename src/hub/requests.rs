@@ -2,7 +2,8 @@
 
 use super::admission::bucket::Rate;
 use super::channel::presence::user::User;
-use super::mail::{self, Mail, Membership, Welcome, Wish};
+use super::mail::{self, Cause, Mail, Membership, Welcome, Wish};
+use super::message::Message;
 use super::{Heard, Hub, Port};
 use crate::config::Limits;
 use crate::ids::Slot;
@@ -66,7 +67,21 @@ impl Hub {
                     self.audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
                 }
             }
-            Ok(Command::SignIn { .. } | Command::ClientEvent { .. }) | Err(Unreadable::UnknownEvent) => {
+            Ok(Command::SignIn { auth, user_data }) => {
+                if let Err(code) = self.sign_in(slot, &auth, user_data.as_ref(), port) {
+                    self.counters.requests_refused += 1;
+                    self.audiences.say(slot, port, |out| event::signin_error(out, code));
+                }
+            }
+            Ok(Command::ClientEvent { .. }) if self.has_too_many_events(slot) => return Heard::Later,
+            Ok(Command::ClientEvent { event, channel, data }) => {
+                let message = Message { event: event.raw, data, ..Message::default() };
+                if let Err(code) = self.send_client_event(slot, &channel.value, &message, port) {
+                    self.counters.requests_refused += 1;
+                    self.audiences.say(slot, port, |out| event::channel_error(out, channel.raw, code));
+                }
+            }
+            Err(Unreadable::UnknownEvent) => {
                 self.counters.requests_refused += 1;
                 self.audiences.say(slot, port, |out| event::error(out, ErrorCode::UnknownEvent));
             }
@@ -97,9 +112,11 @@ impl Hub {
             Ok(Command::Unsubscribe { channel }) => {
                 audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
             }
-            Ok(Command::Ping { .. } | Command::SignIn { .. } | Command::ClientEvent { .. }) | Err(_) => {
-                audiences.say(slot, port, |out| event::error(out, code))
+            Ok(Command::SignIn { .. }) => audiences.say(slot, port, |out| event::signin_error(out, code)),
+            Ok(Command::ClientEvent { channel, .. }) => {
+                audiences.say(slot, port, |out| event::channel_error(out, channel.raw, code));
             }
+            Ok(Command::Ping { .. }) | Err(_) => audiences.say(slot, port, |out| event::error(out, code)),
         }
         self.counters.requests_refused += 1;
         Heard::Other
@@ -112,9 +129,10 @@ impl Hub {
         may_be_long && !self.audiences.may_be_welcomed(slot, port.waiting(slot))
     }
 
-    /// Whether the connection waits for a reply that may be long.
-    pub fn awaits_welcome(&self, slot: Slot) -> bool {
-        self.audiences.awaits_welcome(slot)
+    /// Whether the connection's next request may have to wait for an owner: for a reply that may be long, or until its client
+    /// events are taken.
+    pub fn awaits_owner(&self, slot: Slot) -> bool {
+        self.audiences.awaits_welcome(slot) || self.has_too_many_events(slot)
     }
 
     fn subscribe(
@@ -143,11 +161,12 @@ impl Hub {
             self.authorize(slot, channel, proof)?;
         }
         let user = match channel.kind() {
-            Kind::Presence => Some(self.user(proof)?),
+            Kind::Presence => Some(self.member(slot, proof)?),
             _ => None,
         };
         let max = self.limits.subscriptions_max;
-        if self.audiences.wanted(slot) >= max {
+        // The channel of its user is not a subscription.
+        if self.audiences.wanted(slot) - usize::from(self.user_of(slot).is_some()) >= max {
             return Err(ErrorCode::TooManySubscriptions { max });
         }
         let is_long = since.is_some() || self.directory.greets(channel.as_str());
@@ -161,7 +180,7 @@ impl Hub {
 
     /// Counts a subscribe or unsubscribe against the connection's rate. Ten seconds' worth, and never less than the
     /// subscriptions that a connection may have, may come at once: a client subscribes to all of them when it connects.
-    fn count_change(&mut self, slot: Slot) -> Result<(), ErrorCode> {
+    pub(super) fn count_change(&mut self, slot: Slot) -> Result<(), ErrorCode> {
         let Limits { subscribes_per_second_max: per_second, subscriptions_max, .. } = self.limits;
         if per_second == 0 || self.audiences.take_change(slot, Rate::new(per_second, subscriptions_max), self.now) {
             return Ok(());
@@ -194,9 +213,11 @@ impl Hub {
         })
     }
 
-    /// The user that a subscribe to a presence channel names.
-    fn user(&mut self, proof: &Proof<'_>) -> Result<Arc<User>, ErrorCode> {
-        let channel_data = proof.channel_data.as_ref().ok_or(user::NO_CHANNEL_DATA)?;
+    /// The user that a subscribe to a presence channel names; without `channel_data`, the user that has signed in.
+    fn member(&mut self, slot: Slot, proof: &Proof<'_>) -> Result<Arc<User>, ErrorCode> {
+        let Some(channel_data) = &proof.channel_data else {
+            return self.user_of(slot).cloned().ok_or(user::NO_CHANNEL_DATA);
+        };
         let info_bytes_max = self.limits.presence_info_bytes_max;
         let user = SignedUser::of_member(&channel_data.value, info_bytes_max, self.parser.reader())?;
         Ok(Arc::new(User::new(&user.id, user.info)))
@@ -205,6 +226,9 @@ impl Hub {
     /// The owner of a channel has counted a subscriber.
     pub(super) fn hear_acceptance(&mut self, membership: Membership, welcome: Option<&Welcome>, port: &mut impl Port) {
         let Some(replayed) = self.audiences.subscribed(membership, welcome, port) else { return };
+        if let Cause::SignIn { request } = membership.cause {
+            return self.signed_in(membership.member.slot, request, port);
+        }
         self.counters.subscribes += 1;
         self.counters.messages_replayed += replayed as u64;
         match welcome.and_then(|welcome| welcome.recovered) {

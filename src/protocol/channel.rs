@@ -40,12 +40,17 @@ impl<'a> Channel<'a> {
     }
     /// A name that was checked before.
     pub fn of_legal(name: &'a str) -> Channel<'a> {
-        debug_assert!(Channel::parse(name).is_some());
+        debug_assert!(Channel::parse(name).is_some() || Channel(name).is_of_user());
         Channel(name)
     }
     /// The name.
     pub fn as_str(self) -> &'a str {
         self.0
+    }
+    /// Whether it is the internal channel of a user. No other name begins with `#`.
+    #[inline]
+    pub fn is_of_user(self) -> bool {
+        self.0.as_bytes().first() == Some(&b'#')
     }
     /// Its kind, which the prefix decides.
     pub fn kind(self) -> Kind {

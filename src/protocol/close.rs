@@ -97,6 +97,12 @@ const TABLE: [Kind; CloseReason::KINDS] = [
 ];
 
 impl CloseReason {
+    /// An operator closes the connection.
+    pub fn by_operator(code: Option<u16>, reason: Option<&str>) -> CloseReason {
+        let reason = reason.unwrap_or("disconnected by the server's operator").into();
+        CloseReason::Disconnected { code: code.unwrap_or(4000), reason }
+    }
+
     /// Number of kinds; `kind()` is less.
     pub const KINDS: usize = 23;
 

@@ -16,7 +16,7 @@ use crate::hub::observe::best::{Best, BusyAddress, BusyChannel};
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ConnKey, ShardId};
 use crate::metrics::Stats;
-use crate::protocol::channel::Channel;
+use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::socket_id::SocketId;
 use codec::{Codec, Piece};
 use publishing::Tally;
@@ -179,7 +179,12 @@ impl<C: Codec> Session<C> {
                 self.wait(tag, State::One);
                 hub.ask(member.shard, asker, Question::OfConnection { member, request }, port);
             }
-            Route::User(_) => return Err(Refusal::malformed("user: not available")),
+            Route::User(id) => {
+                let channel = ChannelName::of_user(id);
+                let hash = hub.hash(channel.as_channel());
+                self.wait(tag, State::One);
+                hub.ask(hub.owner(hash), asker, Question::OfChannel { channel, hash, request }, port);
+            }
             Route::Pages { limit, after } => {
                 let (shard, index) = self.cursor(after)?;
                 let page = Page { limit: limit.unwrap_or(PAGE_DEFAULT), request, shard, rows: None };

@@ -8,7 +8,7 @@ use crate::hub::mail::Settled;
 use crate::hub::message::Message;
 use crate::hub::{Hub, Port, Submission};
 use crate::ids::Asker;
-use crate::protocol::channel::Channel;
+use crate::protocol::channel::{Channel, ChannelName};
 
 /// A publish that is not settled.
 pub(super) struct Tally {
@@ -89,9 +89,17 @@ impl<C: Codec> Session<C> {
         port: &mut impl Port,
     ) -> Result<(), Refusal> {
         let Publish { channels, event, data, .. } = publish;
-        if !publish.users().is_empty() {
-            return Err(Refusal::malformed("users: not available"));
-        }
+        let users;
+        let channels = if publish.users().is_empty() {
+            channels
+        } else {
+            users = publish
+                .users()
+                .iter()
+                .map(|id| ChannelName::of_user(id).as_channel().as_str().to_owned().into())
+                .collect();
+            &users
+        };
         let message = Message { event, data: data.as_deref(), key: publish.key(), ..Message::default() };
         let exclude = publish.exclude.and_then(|id| hub.key_of(id));
         // A channel that is named twice counts once.

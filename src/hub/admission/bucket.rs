@@ -8,6 +8,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// `per_second` tokens a second, and as many at once.
+    pub fn without_burst(per_second: u32) -> Rate {
+        Rate { per_second: i64::from(per_second), burst: i64::from(per_second) }
+    }
+
     /// `per_second` tokens a second. The burst is [`BURST_S`] seconds' worth, but at least `burst_min`.
     pub fn new(per_second: u32, burst_min: usize) -> Rate {
         let per_second = i64::from(per_second);

@@ -39,6 +39,32 @@ impl Audiences {
         self.change(slot, audience, cause)
     }
 
+    /// Notes a client's sign-in: its request to enter the channel of a user.
+    pub fn sign_in(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Change {
+        let change = self.enter(slot, channel, hash, false);
+        let membership = match change.membership {
+            Membership { cause: Cause::Client { request, .. }, .. } => {
+                Membership { cause: Cause::SignIn { request }, ..change.membership }
+            }
+            other => other,
+        };
+        Change { membership, ..change }
+    }
+
+    /// Whether the owner counts the connection as a subscriber of the channel.
+    pub fn is_subscribed(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> bool {
+        let audience = self.table.find(channel, hash, Kind::Native);
+        let member = &mut self.members[slot as usize];
+        audience.and_then(|audience| member.subscription(audience)).is_some_and(|subscription| subscription.is_live())
+    }
+
+    /// The connections of this shard that the owner counts as subscribers of the channel.
+    pub fn subscribers(&self, channel: Channel<'_>, hash: u64) -> Vec<Slot> {
+        let audiences = Kind::ALL.into_iter().filter_map(|kind| self.table.find(channel, hash, kind));
+        let slots = |audience| (0..self.table.get(audience).len() as u32).map(move |at| (audience, at));
+        audiences.flat_map(slots).map(|(audience, at)| self.table.get(audience).subscriber(at).slot).collect()
+    }
+
     /// Whether the connection may be sent a long reply and messages that follow it: it waits for none, and few bytes wait for
     /// it.
     pub fn may_be_welcomed(&self, slot: Slot, bytes: usize) -> bool {
@@ -164,8 +190,10 @@ impl Audiences {
         match cause {
             Cause::Client { request, .. } => self.reply(member.slot, request, None, port, write),
             // An ending connection receives only replies to its requests. One that the owner has refused was not subscribed.
-            Cause::Admin(_) | Cause::Left if self.is_muted(member.slot) || !was_subscribed => {}
-            Cause::Admin(_) | Cause::Left => self.say_unasked(member.slot, audience, port, write),
+            Cause::Admin(_) | Cause::SignIn { .. } | Cause::Left if self.is_muted(member.slot) || !was_subscribed => {}
+            Cause::Admin(_) | Cause::SignIn { .. } | Cause::Left => {
+                self.say_unasked(member.slot, audience, port, write)
+            }
         }
         true
     }

@@ -60,7 +60,8 @@ impl Kind {
 #[inline]
 fn envelope<'a>(channel: Channel<'a>, message: &Message<'a>) -> Envelope<'a> {
     let &Message { event, data, key: _, user_id, offset } = message;
-    Envelope { channel: Some(channel.as_str()), event, data, offset, user_id }
+    let channel = (!channel.is_of_user()).then(|| channel.as_str());
+    Envelope { channel, event, data, offset, user_id }
 }
 
 /// The audiences of one shard, and its connections as their members.
@@ -163,14 +164,13 @@ impl Audiences {
         key.shard == self.shard && self.live_key(key.slot) == Some(key)
     }
 
-    /// Channels that a connection is subscribed to.
+    /// Channels that a connection is subscribed to, without that of its user.
     pub fn channels_of(&self, slot: Slot) -> impl Iterator<Item = &ChannelName> {
         let member = self.members.get(slot as usize);
         let subscriptions = member.map_or(&[][..], |member| &*member.subscriptions);
-        subscriptions.iter().filter(|subscription| subscription.is_live()).map(|subscription| {
-            let audience = self.table.get(subscription.audience);
-            audience.name()
-        })
+        let live = subscriptions.iter().filter(|subscription| subscription.is_live());
+        let names = live.map(|subscription| self.table.get(subscription.audience).name());
+        names.filter(|name| !name.as_channel().is_of_user())
     }
 
     /// The channel of the audience at this index.

@@ -43,7 +43,7 @@ impl Audiences {
     }
 
     /// Fills a reserved place, and sends the replies that no longer wait. `opens`: see [`Replies::fill`].
-    pub(super) fn reply(
+    pub fn reply(
         &mut self,
         slot: Slot,
         request: u32,

@@ -48,6 +48,8 @@ pub struct Directory {
     timers: Timers,
     /// Entries without subscribers that are not reported as occupied.
     idle: usize,
+    /// Entries of users.
+    users: usize,
     /// Where to go on with a change of the rules.
     changing: Option<u32>,
 }
@@ -116,6 +118,7 @@ impl Directory {
             log: Log::new(epoch),
             timers: Timers::new(grace_ms),
             idle: 0,
+            users: 0,
             changing: None,
         }
     }
@@ -196,7 +199,7 @@ impl Directory {
 
     /// The channel has neither subscribers nor members from tick `now` on.
     fn vacate_later(&mut self, index: u32, now: u32) {
-        if self.holds_back {
+        if self.holds_back && !self.channels[index as usize].name.as_channel().is_of_user() {
             self.vacant.insert(index, now);
             self.vacancies.push_back((index, now));
         } else {
@@ -232,9 +235,10 @@ impl Directory {
     }
 
     fn insert(&mut self, name: ChannelName, hash: u64, memory: Option<Box<Memory>>) -> u32 {
-        let Directory { channels, by_name, .. } = self;
+        let Directory { channels, by_name, users, .. } = self;
         let counts = Counts::new();
         let entry = Entry { name, hash, counts, memory, messages: 0, recent: 0, window: 0 };
+        *users += usize::from(entry.is_of_user());
         let index = channels.insert(entry) as u32;
         by_name.insert_unique(hash, index, |&index| channels[index as usize].hash);
         index
@@ -256,7 +260,9 @@ impl Directory {
 
     /// Removes an idle entry.
     fn remove(&mut self, index: u32) {
-        let Entry { hash, memory, .. } = self.channels.remove(index as usize);
+        let entry = self.channels.remove(index as usize);
+        self.users -= usize::from(entry.is_of_user());
+        let Entry { hash, memory, .. } = entry;
         if let Ok(found) = self.by_name.find_entry(hash, |&other| other == index) {
             found.remove();
         }
@@ -453,7 +459,7 @@ impl Directory {
 
     /// How busy the channel at an index below [`Directory::end`] is; `None` if it is vacant, or the index is free.
     pub fn activity(&self, index: usize) -> Option<Activity<'_>> {
-        let entry = self.channels.get(index).filter(|entry| !entry.counts.is_empty())?;
+        let entry = self.channels.get(index).filter(|entry| !entry.counts.is_empty() && !entry.is_of_user())?;
         Some(Activity {
             name: &entry.name,
             subscribers: total(&entry.counts),
@@ -495,7 +501,7 @@ impl Directory {
             let Some(entry) = self.channels.get(index as usize) else {
                 continue;
             };
-            if !is_meant(index, entry) {
+            if entry.is_of_user() || !is_meant(index, entry) {
                 continue;
             }
             if page.len() == limit {
@@ -508,7 +514,17 @@ impl Directory {
 
     /// Channels with a subscriber on any shard.
     pub fn len(&self) -> usize {
-        self.channels.len() - self.vacant.len() - self.idle
+        self.channels.len() - self.vacant.len() - self.idle - self.users
+    }
+
+    /// Users that are signed in.
+    pub fn users(&self) -> usize {
+        self.users
+    }
+
+    /// Whether subscribers of a channel of this name may send client events.
+    pub fn takes_client_events(&self, name: &str) -> bool {
+        self.log.rules.rule(name).client_events
     }
 
     /// Whether none of this shard's channels has a subscriber.
@@ -518,6 +534,11 @@ impl Directory {
 }
 
 impl Entry {
+    /// Whether it is the internal channel of a user, which is not listed.
+    fn is_of_user(&self) -> bool {
+        self.name.as_channel().is_of_user()
+    }
+
     /// Counts a message. The lookup of the subscribers has already loaded this cache line.
     fn count(&mut self, window: u32) {
         self.messages += 1;

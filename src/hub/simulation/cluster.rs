@@ -1170,7 +1170,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         wanted.sort_unstable();
         live.sort_unstable();
         assert_eq!(live, wanted);
-        assert_eq!((hub.waiting_replies(slot), hub.awaits_welcome(slot)), (0, false));
+        assert_eq!((hub.waiting_replies(slot), hub.awaits_owner(slot)), (0, false));
         let (subscriptions, pending) = hub.audiences.subscriptions_of(slot);
         assert_eq!(
             (subscriptions, pending),

@@ -50,8 +50,7 @@ impl Clients {
                 Ok(Reply::Connection { connection, channels: hub.channels_of(slot).cloned().collect() })
             }
             Request::Disconnect(Disconnect { code, reason, .. }) => {
-                let (code, reason) = (code.unwrap_or(DISCONNECT_CODE), reason.unwrap_or(DISCONNECT_REASON.into()));
-                self.close(slot, CloseReason::Disconnected { code, reason }, hub);
+                self.close(slot, CloseReason::by_operator(code, reason.as_deref()), hub);
                 Ok(Reply::Done {})
             }
             _ => Err(NO_CONNECTION),
@@ -118,6 +117,7 @@ impl Clients {
         Gauges {
             subscriptions: subscriptions as u64,
             channels: channels as u64,
+            users: hub.signed_in_users() as u64,
             history_bytes: hub.history_bytes() as u64,
             presence_members: hub.counters.presence_joins - hub.counters.presence_leaves,
             addresses: addresses as u64,
@@ -146,6 +146,3 @@ impl Clients {
 
 /// Table entries, of connections and subscriptions, that are checked for one page.
 const SCAN_MAX: usize = 65_536;
-
-const DISCONNECT_CODE: u16 = 4000;
-const DISCONNECT_REASON: &str = "disconnected by the server's operator";

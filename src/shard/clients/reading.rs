@@ -85,7 +85,7 @@ impl Clients {
     pub(super) fn hear_later(&mut self, slot: Slot, text: String, hub: &mut Hub) {
         let connection = &mut self.connections[slot];
         connection.aside.get_or_insert_default().request_text = Some(text);
-        if hub.awaits_welcome(slot) {
+        if hub.awaits_owner(slot) {
             connection.state.is_unread = true;
             self.read_queue.hold(slot);
         } else {

@@ -104,6 +104,15 @@ impl Directory {
         self.timers.leaving() > LEAVING_MAX
     }
 
+    /// The user as whom a connection is a member of a channel.
+    pub fn user_of(&self, channel: &ChannelName, hash: u64, connection: ConnKey) -> Option<&User> {
+        let index = self.find(channel.as_channel(), hash)?;
+        match self.channels[index as usize].memory.as_ref()?.presence.as_ref()? {
+            Presence::Members(members) => members.user_of(connection),
+            Presence::Count(_) => None,
+        }
+    }
+
     /// The members of a channel, in order of joining.
     pub fn members(&self, channel: Channel<'_>, hash: u64) -> Vec<PresentUser> {
         let memory = self.find(channel, hash).and_then(|index| self.channels[index as usize].memory.as_deref());

@@ -1,0 +1,107 @@
+//! Client events: messages of a subscriber to the other subscribers of a channel. They have a place in the channel's order, so
+//! they go to its owner like a publish, but they are not kept and have no offset.
+
+use super::admission::bucket::{Bucket, Rate};
+use super::channel::directory::total;
+use super::mail::{ClientEvent, Delivery, Exclusion, Mail};
+use super::message::{Message, Payload};
+use super::{Hub, Port};
+use crate::ids::{ConnKey, ShardId, Slot};
+use crate::protocol::channel::Channel;
+use crate::protocol::client_event;
+use crate::protocol::event::ErrorCode;
+use smallvec::SmallVec;
+
+/// What a connection that sends client events needs; others do without.
+pub(super) struct Sender {
+    bucket: Bucket,
+    /// Events that their owners have not taken.
+    waiting: u32,
+}
+
+impl Hub {
+    /// Whether the connection's client events wait for owners, and no other one may be read.
+    pub(super) fn has_too_many_events(&self, slot: Slot) -> bool {
+        self.senders.get(&slot).is_some_and(|sender| sender.waiting >= WAITING_MAX)
+    }
+
+    /// Sends a client event to the channel's owner.
+    pub(super) fn send_client_event(
+        &mut self,
+        slot: Slot,
+        channel: &str,
+        message: &Message<'_>,
+        port: &mut impl Port,
+    ) -> Result<(), ErrorCode> {
+        let channel = Channel::parse(channel).ok_or(NOT_SUBSCRIBED)?;
+        let hash = self.hash(channel);
+        if !self.audiences.is_subscribed(slot, channel, hash) {
+            return Err(NOT_SUBSCRIBED);
+        }
+        if !self.directory.takes_client_events(channel.as_str()) {
+            return Err(NOT_TAKEN);
+        }
+        client_event::check(message.event, message.data)?;
+        let (now, per_second) = (self.now, self.limits.client_events_per_second_max);
+        let rate = Rate::without_burst(per_second);
+        let sender = self.senders.entry(slot).or_insert_with(|| Sender { bucket: Bucket::full(rate, now), waiting: 0 });
+        if !sender.bucket.take_one(rate, now) {
+            return Err(ErrorCode::RateLimited);
+        }
+        sender.waiting += 1;
+        self.counters.client_events += 1;
+        let payload = Payload::new(message, &mut self.scratch);
+        let (channel, sender, read_at) = (channel.into(), self.audiences.key(slot), self.turn_us);
+        let event = ClientEvent { channel, hash, sender, payload, read_at };
+        self.post(self.owner(hash), Mail::ClientEvent(Box::new(event)), port);
+        Ok(())
+    }
+
+    /// As the channel's owner: sends a client event to all subscribers except its sender. On a presence channel it names the
+    /// sender's user.
+    pub(super) fn sequence_client_event(&mut self, event: ClientEvent, port: &mut impl Port) {
+        let ClientEvent { channel, hash, sender, payload, read_at } = event;
+        let payload = match self.directory.user_of(&channel, hash, sender) {
+            Some(user) => {
+                let message = Message { user_id: Some(user.escaped_id()), ..payload.message(None) };
+                Payload::new(&message, &mut self.scratch)
+            }
+            None => payload,
+        };
+        let counts = self.directory.counts(channel.as_channel(), hash);
+        let shards: SmallVec<[ShardId; 8]> = counts.iter().map(|(shard, _)| *shard).collect();
+        if self.observers.is_watched() {
+            let subscribers = total(counts).saturating_sub(1);
+            self.observers.see_publish(channel.as_channel(), &payload.message(None), subscribers, self.now);
+        }
+        for &shard in &shards {
+            let exclude =
+                (shard == sender.shard).then(|| Box::new(Exclusion { member: sender, asker: None, dedupe: None }));
+            let (channel, payload) = (channel.clone(), payload.clone());
+            let delivery = Delivery { channel, hash, payload, offset: None, exclude, read_at };
+            self.post(shard, Mail::Deliver(delivery), port);
+        }
+        if sender.shard == self.shard() {
+            return self.client_event_taken(sender);
+        }
+        // Backpressure: the sender is read again once all shards have taken its events.
+        port.mail_after(&shards, sender.shard, Mail::ClientEventTaken(sender));
+    }
+
+    /// All shards have taken a client event of this connection.
+    pub(super) fn client_event_taken(&mut self, sender: ConnKey) {
+        if self.audiences.is_live(sender)
+            && let Some(state) = self.senders.get_mut(&sender.slot)
+        {
+            state.waiting = state.waiting.saturating_sub(1);
+        }
+    }
+}
+
+const NOT_SUBSCRIBED: ErrorCode =
+    ErrorCode::ClientEventRefused("the connection is not subscribed to the channel: wait for socket:subscribed");
+const NOT_TAKEN: ErrorCode = ErrorCode::ClientEventRefused(
+    "the channel takes no client events: a private- or presence- channel does if its rule has client-events = members",
+);
+/// Most client events of one connection that wait for owners before it is no longer read.
+const WAITING_MAX: u32 = 10;

@@ -1,0 +1,110 @@
+//! Users: connections that have signed in. A user is an internal channel, to which its connections are subscribed. So a
+//! publish to a user and a disconnect of it keep their order, and need no table of users.
+
+use super::channel::directory::total;
+use super::mail::{Answer, Mail};
+use super::{Hub, Port};
+use crate::api::Reply;
+use crate::api::operation::Disconnect;
+use crate::hub::channel::presence::user::User;
+use crate::ids::{Asker, ShardId, Slot};
+use crate::protocol::auth::Failure;
+use crate::protocol::channel::ChannelName;
+use crate::protocol::close::CloseReason;
+use crate::protocol::command::Auth;
+use crate::protocol::event::{self, ErrorCode};
+use crate::protocol::json::JsonString;
+use crate::protocol::user::{NO_USER_DATA, SignedUser};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+impl Hub {
+    /// Signs a connection in. The reply follows once the owner of the user's channel counts the connection.
+    pub(super) fn sign_in(
+        &mut self,
+        slot: Slot,
+        auth: &Auth<'_>,
+        user_data: Option<&JsonString<'_>>,
+        port: &mut impl Port,
+    ) -> Result<(), ErrorCode> {
+        self.count_change(slot)?;
+        let auth = match auth {
+            Auth::Absent => return Err(self.not_signed_in(slot, None)),
+            Auth::NotString => None,
+            Auth::Text(auth) => Some(auth),
+        };
+        let user_data = user_data.ok_or(NO_USER_DATA)?;
+        let verified = auth.ok_or(Failure::NotString).and_then(|auth| {
+            let id = self.socket_id(slot);
+            self.keys.verify_user(auth, id, &user_data.value)
+        });
+        verified.map_err(|failure| self.not_signed_in(slot, Some(failure)))?;
+        let max = self.limits.presence_info_bytes_max;
+        let user = SignedUser::of_sign_in(&user_data.value, max, self.parser.reader())?;
+        let user = User::new(&user.id, user.info);
+        match self.users.get(&slot) {
+            Some(known) if known.id() != user.id() => return Err(ErrorCode::AlreadySignedIn),
+            Some(_) => {
+                self.audiences.say(slot, port, |out| event::signed_in(out, user.id()));
+                return Ok(());
+            }
+            None => {}
+        }
+        let channel = ChannelName::of_user(user.id());
+        let hash = self.hash(channel.as_channel());
+        let change = self.audiences.sign_in(slot, channel.as_channel(), hash);
+        self.users.insert(slot, Arc::new(user));
+        self.post(self.owner(hash), Mail::Subscribe(change), port);
+        Ok(())
+    }
+
+    /// The owner of the user's channel counts the connection.
+    pub(super) fn signed_in(&mut self, slot: Slot, request: u32, port: &mut impl Port) {
+        let Some(user) = self.users.get(&slot).cloned() else { return };
+        self.counters.sign_ins += 1;
+        self.audiences.reply(slot, request, None, port, |out| event::signed_in(out, user.id()));
+    }
+
+    fn not_signed_in(&mut self, slot: Slot, failure: Option<Failure>) -> ErrorCode {
+        self.counters.auth_failures += 1;
+        let Some(failure) = failure else { return ErrorCode::SignInAuthRequired };
+        tracing::debug!(socket_id = %self.socket_id(slot), ?failure, "sign-in not authorized");
+        ErrorCode::SignInAuthInvalid
+    }
+
+    /// The user that a connection has signed in as.
+    pub(super) fn user_of(&self, slot: Slot) -> Option<&Arc<User>> {
+        self.users.get(&slot)
+    }
+
+    /// As the owner of a user's channel: closes all connections of the user, after the messages that were published before.
+    /// Answers their number.
+    pub(super) fn disconnect_user(
+        &mut self,
+        channel: &ChannelName,
+        hash: u64,
+        Disconnect { code, reason, .. }: &Disconnect,
+        asker: Asker,
+        port: &mut impl Port,
+    ) {
+        let counts = self.directory.counts(channel.as_channel(), hash);
+        let connections = total(counts);
+        let shards: SmallVec<[ShardId; 8]> = counts.iter().map(|(shard, _)| *shard).collect();
+        for &shard in &shards {
+            let reason = CloseReason::by_operator(*code, reason.as_deref());
+            self.post(shard, Mail::Disconnect { channel: channel.clone(), hash, reason: Box::new(reason) }, port);
+        }
+        let answer = Answer::Reply(Ok(Reply::Disconnected { connections }));
+        if asker.shard == self.shard() {
+            return self.post_answer(asker, answer, port);
+        }
+        port.mail_after(&shards, asker.shard, Mail::Answer(asker, Box::new(answer)));
+    }
+
+    /// Closes the connections of this shard that are subscribed to a user's channel.
+    pub(super) fn close_all(&mut self, channel: &ChannelName, hash: u64, reason: &CloseReason, port: &mut impl Port) {
+        for slot in self.audiences.subscribers(channel.as_channel(), hash) {
+            port.close(slot, reason.clone());
+        }
+    }
+}
