@@ -107,7 +107,7 @@ fn by_scanner(text: &str) -> Option<[Option<&str>; 3]> {
 fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[Option<&'a str>; N]> {
     let mut found = [None; N];
     scan::members(text, |key, value| {
-        if let Some(at) = names.iter().position(|name| *name == key) {
+        if let Some(at) = names.iter().position(|name| name.as_bytes() == key) {
             found[at] = Some(value);
         }
         Some(())

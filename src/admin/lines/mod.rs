@@ -7,6 +7,7 @@ pub mod writer;
 
 use super::session::codec::{Codec, Piece};
 use super::session::{self, Session};
+use crate::api::publish::Placed;
 use crate::api::{Refusal, Reply};
 use crate::hub::{Hub, Port};
 use reader::Parser;
@@ -41,6 +42,11 @@ impl Codec for Lines {
             Ok(reply) => writer::reply(output, id, &reply),
             Err(refusal) => writer::refused(output, id, &refusal),
         }
+    }
+
+    #[inline]
+    fn published(output: &mut Vec<u8>, id: &str, subscribers: u64, placed: Option<Placed>) {
+        writer::published_to_one(output, id, subscribers, placed);
     }
 
     fn tell(output: &mut Vec<u8>, piece: Piece) {

@@ -80,13 +80,13 @@ fn plain_publish(line: &str) -> Option<Line<'_>> {
     let [mut id, mut command, mut channel, mut event, mut data, mut dedupe, mut key] = [None; 7];
     scan::members(line, |name, value| {
         let member = match name {
-            "id" => &mut id,
-            "command" => &mut command,
-            "channel" => &mut channel,
-            "event" => &mut event,
-            "data" => &mut data,
-            "dedupe" => &mut dedupe,
-            "key" => &mut key,
+            b"id" => &mut id,
+            b"command" => &mut command,
+            b"channel" => &mut channel,
+            b"event" => &mut event,
+            b"data" => &mut data,
+            b"dedupe" => &mut dedupe,
+            b"key" => &mut key,
             _ => return None,
         };
         *member = Some(value);

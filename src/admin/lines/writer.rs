@@ -26,19 +26,23 @@ fn members(out: &mut Vec<u8>, id: &str, reply: &impl Serialize) {
 
 /// `{"id":…,"ok":true,"subscribers":N,…}`
 pub fn published(out: &mut Vec<u8>, id: &str, published: &Published) {
-    let Published { subscribers, placed, positions } = published;
-    if !positions.is_empty() {
-        return members(out, id, published);
+    match published.positions.is_empty() {
+        true => published_to_one(out, id, published.subscribers, published.placed),
+        false => members(out, id, published),
     }
-    // Written without serde_json, because this reply is sent hundreds of thousands of times a second.
-    for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(*subscribers)] {
+}
+
+/// The same, for a publish to one channel. Written without serde_json, because this reply is sent hundreds of thousands of
+/// times a second.
+pub fn published_to_one(out: &mut Vec<u8>, id: &str, subscribers: u64, placed: Option<Placed>) {
+    for part in [r#"{"id":"#, id, r#","ok":true,"subscribers":"#, itoa::Buffer::new().format(subscribers)] {
         out.extend_from_slice(part.as_bytes());
     }
     if let Some(Placed { epoch, offset, is_duplicate }) = placed {
         if let Some(offset) = offset {
             let _ = write!(out, r#","epoch":"{epoch:016x}","offset":{offset}"#);
         }
-        if *is_duplicate {
+        if is_duplicate {
             out.extend_from_slice(br#","duplicate":true"#);
         }
     }

@@ -1,7 +1,8 @@
 //! The values that a session and its peer exchange.
 
 use crate::api::operation::ChannelCount;
-use crate::api::{ConnectionInfo, Refusal, Reply};
+use crate::api::publish::Placed;
+use crate::api::{ConnectionInfo, Published, Refusal, Reply};
 use crate::hub::observe::reports::Event;
 use crate::hub::observe::sighting::Sighting;
 use crate::ids::ShardId;
@@ -23,6 +24,11 @@ pub trait Codec {
     fn tag(kept: &Self::Kept) -> Self::Tag<'_>;
     /// Appends a reply.
     fn reply(output: &mut Self::Output, tag: Self::Tag<'_>, reply: Result<Reply, Refusal>);
+    /// Appends the reply to a publish to one channel. Apart from the others because it is the most frequent.
+    fn published(output: &mut Self::Output, tag: Self::Tag<'_>, subscribers: u64, placed: Option<Placed>) {
+        let published = Published { placed, ..Published::to(subscribers) };
+        Self::reply(output, tag, Ok(Reply::Published(published)));
+    }
     /// Appends a piece of a stream.
     fn tell(output: &mut Self::Output, piece: Piece);
     /// Appends output that was made earlier.

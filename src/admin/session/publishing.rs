@@ -9,6 +9,8 @@ use crate::hub::message::Message;
 use crate::hub::{Hub, Port, Submission};
 use crate::ids::Asker;
 use crate::protocol::channel::{Channel, ChannelName};
+use smallvec::SmallVec;
+use std::borrow::Cow;
 
 /// A publish that is not settled.
 pub(super) struct Tally {
@@ -32,8 +34,8 @@ struct Positions {
 }
 
 impl Tally {
-    fn new(publish: &Publish<'_>, parts: u32, bytes: usize) -> Tally {
-        let positions = publish.is_list.then(|| Positions::of(&publish.channels));
+    fn new<T: PartialEq>(names: &[T], is_list: bool, parts: u32, bytes: usize) -> Tally {
+        let positions = is_list.then(|| Positions::of(names));
         Tally { parts, subscribers: 0, bytes, placed: None, positions }
     }
 
@@ -80,6 +82,12 @@ impl Positions {
     }
 }
 
+/// The names of the channels of users.
+#[cold]
+fn user_channels<'a>(ids: &[Cow<'a, str>]) -> SmallVec<[Cow<'a, str>; 1]> {
+    ids.iter().map(|id| ChannelName::of_user(id).as_channel().as_str().to_owned().into()).collect()
+}
+
 impl<C: Codec> Session<C> {
     pub(super) fn publish(
         &mut self,
@@ -90,17 +98,15 @@ impl<C: Codec> Session<C> {
     ) -> Result<(), Refusal> {
         let Publish { channels, event, data, .. } = publish;
         let users;
-        let channels = if publish.users().is_empty() {
-            channels
-        } else {
-            users = publish
-                .users()
-                .iter()
-                .map(|id| ChannelName::of_user(id).as_channel().as_str().to_owned().into())
-                .collect();
-            &users
-        };
-        let message = Message { event, data: data.as_deref(), key: publish.key(), ..Message::default() };
+        let (mut channels, mut key, mut dedupe) = (channels, None, None);
+        if let Some(more) = &publish.more {
+            (key, dedupe) = (more.key.as_deref(), more.dedupe.as_deref());
+            if !more.users.is_empty() {
+                users = user_channels(&more.users);
+                channels = &users;
+            }
+        }
+        let message = Message { event, data: data.as_deref(), key, ..Message::default() };
         let exclude = publish.exclude.and_then(|id| hub.key_of(id));
         // A channel that is named twice counts once.
         let distinct = || (0..channels.len()).filter(|&at| !channels[..at].contains(&channels[at]));
@@ -108,16 +114,15 @@ impl<C: Codec> Session<C> {
         let parts = count as u32 * if exclude.is_some() { 2 } else { 1 };
         let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * count;
         let asker = self.asker();
-        let submission = Submission { message, exclude, dedupe: publish.dedupe() };
+        let submission = Submission { message, exclude, dedupe };
         let names = distinct().map(|at| Channel::of_legal(&channels[at]));
         let settled = hub.publish(names, &submission, asker, port);
         let is_plain = !publish.is_list || settled.placed.is_none();
         if self.waiting.is_empty() && settled.parts == parts && is_plain {
-            let published = Published { placed: settled.placed, ..Published::to(settled.subscribers as u64) };
-            C::reply(&mut self.output, tag, Ok(Reply::Published(published)));
+            C::published(&mut self.output, tag, settled.subscribers as u64, settled.placed);
             return Ok(());
         }
-        self.wait(tag, State::Publish(Tally::new(publish, parts, bytes)));
+        self.wait(tag, State::Publish(Tally::new(channels, publish.is_list, parts, bytes)));
         self.settle(asker, settled);
         Ok(())
     }
@@ -155,8 +160,7 @@ mod tests {
     }
 
     fn tally(channels: &[&'static str], is_list: bool, parts: u32) -> Tally {
-        let channels = channels.iter().map(|name| (*name).into()).collect();
-        Tally::new(&Publish { channels, is_list, ..Publish::default() }, parts, 0)
+        Tally::new(channels, is_list, parts, 0)
     }
 
     #[test]

@@ -230,6 +230,7 @@ impl Directory {
     }
 
     /// The index of a channel's entry.
+    #[inline]
     fn find(&self, channel: Channel<'_>, hash: u64) -> Option<u32> {
         self.by_name.find(hash, |&index| self.channels[index as usize].name.as_channel() == channel).copied()
     }
