@@ -1,4 +1,4 @@
-// A live board: starts a corecast server, serves the page and its state, signs for its private channel, and publishes orders.
+// A live board: starts a corecast server, serves the page and its state, signs for its channels, and publishes orders.
 //   npm run example            then open the URL that it prints
 // CORECAST_BIN: path of the server's binary; PORT: port of the page; CORECAST_PORT: port of the WebSocket server;
 // CORECAST_URL: what the page connects to; ORDERS_PER_SECOND: a constant rate instead of a changing one.
@@ -60,12 +60,18 @@ const pages = {
 };
 const http = createServer(async (request, response) => {
   const json = (status, body) => response.writeHead(status, { "content-type": "application/json" }).end(body);
+  // A real backend has accounts. Here each browser is a guest with a name.
+  const guest = /(?:^|; )guest=((?:[A-Za-z0-9]|%20)+)/.exec(request.headers.cookie)?.[1];
+  const name = decodeURIComponent(guest ?? "");
   if (request.method === "POST" && request.url === "/auth") {
     let body = "";
     for await (const text of request) body += text;
     // authorize checks the socket_id and the name of the channel: unchecked, they could make the signature that of another text.
-    // A real backend also looks at who is logged in. Here every user may see the till.
-    const answer = await backend.authorize(new URLSearchParams(body), (channel) => channel === "private-till");
+    // A guest is a member of the board, and every page may see the till.
+    const member = guest ? { user_id: guest, user_info: { name } } : false;
+    const answer = await backend.authorize(new URLSearchParams(body), (channel) =>
+      channel === "presence-board" ? member : channel === "private-till",
+    );
     return json(answer.status, answer.body);
   }
   if (request.url === "/orders") {
@@ -75,12 +81,17 @@ const http = createServer(async (request, response) => {
   }
   const [type, path] = pages[request.url.split("?")[0]] ?? [];
   if (!path) return response.writeHead(404).end();
-  response.writeHead(200, { "content-type": type }).end(readFileSync(path, "utf8").replace("CORECAST_URL", corecastUrl));
+  const cookie = guest ?? encodeURIComponent(`${pick(ADJECTIVES)} ${pick(ANIMALS)} ${randomBytes(1)[0]}`);
+  response
+    .writeHead(200, { "content-type": type, "set-cookie": `guest=${cookie}; SameSite=Strict; HttpOnly` })
+    .end(readFileSync(path, "utf8").replace("CORECAST_URL", corecastUrl));
 });
 http.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${port}`));
 
 const DISHES = ["Ramen", "Pho", "Bibimbap", "Dan dan noodles", "Okonomiyaki", "Laksa", "Mapo tofu", "Banh mi"];
 const TABLES = 24;
+const ADJECTIVES = ["Quiet", "Brave", "Hungry", "Gentle", "Swift", "Curious", "Sleepy", "Merry"];
+const ANIMALS = ["Heron", "Otter", "Lynx", "Badger", "Magpie", "Hare", "Marten", "Newt"];
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 let number = 1000;
 let count = 0;

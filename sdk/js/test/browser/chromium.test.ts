@@ -252,7 +252,7 @@ test("the example shows both channels and the state of the connection", { timeou
       const forged = { method: "POST", body: new URLSearchParams({ socket_id, channel_name }) };
       expect((await fetch(`${url}/auth`, forged)).status).toBe(403);
     }
-    const page = await browser.newPage({ viewport: { width: 1080, height: 640 }, deviceScaleFactor: 1 });
+    const page = await browser.newPage({ viewport: { width: 1080, height: 720 }, deviceScaleFactor: 1 });
     const errors: string[] = [];
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
     page.on("pageerror", (error) => errors.push(String(error)));
@@ -262,6 +262,7 @@ test("the example shows both channels and the state of the connection", { timeou
     await page.waitForFunction(() => document.querySelector("#till")!.textContent!.startsWith("€"));
     await page.waitForFunction(() => Number(document.querySelector("#rate")!.textContent) > 0);
     if (process.env.SCREENSHOT) {
+      for (let guest = 0; guest < 3; guest += 1) await (await (await browser.newContext()).newPage()).goto(url);
       await page.waitForTimeout(62_000); // a minute's history, for the picture
       await page.screenshot({ path: file("../../example/screenshot.png") });
       await page.emulateMedia({ colorScheme: "dark" });
@@ -273,6 +274,35 @@ test("the example shows both channels and the state of the connection", { timeou
     await page.waitForFunction(() => document.querySelector("#private")!.textContent === "private-till · subscribed");
     expect(errors.filter((text) => !text.includes("ERR_CONNECTION_REFUSED"))).toEqual([]);
     await page.close();
+  } finally {
+    await stop();
+  }
+});
+
+test("the example shows the guests that are online, once each", { timeout: 120_000 }, async () => {
+  const { url, stop } = await example();
+  try {
+    const contexts = await Promise.all([browser.newContext(), browser.newContext()]);
+    const open = async (context: (typeof contexts)[number]) => {
+      const page = await context.newPage();
+      await page.goto(url);
+      return page;
+    };
+    const [ann, bob] = contexts as [(typeof contexts)[number], (typeof contexts)[number]];
+    const first = await open(ann);
+    const online = (page: Page, count: number) =>
+      page.waitForFunction((count) => document.querySelector("#online")!.textContent === `${count}`, count);
+    const names = (page: Page) => page.$$eval("#members li", (items) => items.map(({ textContent }) => textContent));
+    await online(first, 1);
+    const second = await open(bob);
+    const tab = await open(ann);
+    for (const page of [first, second, tab]) await online(page, 2);
+    expect(new Set(await names(first)).size).toBe(2);
+    expect(await names(second)).toEqual(await names(first));
+    await bob.close();
+    await online(first, 1); // after the grace period of 3 s
+    expect(await names(tab)).toEqual(await names(first));
+    await ann.close();
   } finally {
     await stop();
   }

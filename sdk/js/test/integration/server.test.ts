@@ -63,7 +63,7 @@ test("10 000 messages arrive, in order, once", async () => {
 
 test("the server's refusals carry its codes", async () => {
   const socket = client();
-  await expect(socket.subscribe("presence-x").subscribed).rejects.toMatchObject({ code: "invalid_channel" });
+  await expect(socket.subscribe("private-a:b").subscribed).rejects.toMatchObject({ code: "invalid_channel" });
   await expect(socket.subscribe("private-x").subscribed).rejects.toMatchObject({ code: "auth_required" });
 });
 

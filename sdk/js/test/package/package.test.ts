@@ -252,7 +252,7 @@ describe("the README's examples, against a server", () => {
   };
   let server: Server;
   beforeAll(async () => {
-    server = await Server.withRules(/(?<=^```toml\n)[^]*?(?=```)/m.exec(readme)![0]);
+    server = await Server.withRules([...readme.matchAll(/(?<=^```toml\n)[^]*?(?=```)/gm)].join("\n"));
     symlinkSync(join(root, "node_modules/ws"), join(consumer, "node_modules/ws"));
     symlinkSync(binary(), join(consumer, "corecast"));
     writeFileSync(join(consumer, "publish"), block("Quick start", "sh"));
@@ -269,7 +269,7 @@ describe("the README's examples, against a server", () => {
 
   test("each block is run by one of these tests, of those above, or of react.test.ts, except the command that runs the example", () => {
     const languages = [...readme.matchAll(/^```(\S+)/gm)].map(([, language]) => language);
-    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "toml", "js", "js", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
+    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "toml", "js", "js", "js", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
     expect(block("Example", "sh")).toContain("npm run example ");
     expect(existsSync(join(root, manifest.scripts.example.replace(/^node /, "")))).toBe(true);
   });
@@ -338,6 +338,27 @@ describe("the README's examples, against a server", () => {
       console.log([...orders.keys()].join(), loads);
       socket.disconnect();`;
     expect(await run("recovery.mjs", source)).toBe("1,2,3,4 1\n");
+  });
+
+  test("presence", async () => {
+    const source = `${webSocket}
+      const { Corecast } = await import("corecast-client");
+      const { CorecastBackend } = await import("corecast-client/server");
+      const backend = new CorecastBackend({ key: "${KEY}" });
+      const connected = (user_id) =>
+        new Corecast("${server.url}", {
+          auth: ({ socketId, channel }) => backend.signPresence(socketId, channel, { user_id, user_info: { name: "Ms " + user_id } }),
+        });
+      const socket = connected("1");
+      ${block("Presence")}
+      await room.subscribed;
+      const joined = new Promise((resolve) => room.bind("socket:member_added", () => setTimeout(resolve)));
+      const other = connected("2");
+      await other.subscribe("presence-room.7").subscribed;
+      await joined;
+      socket.disconnect();
+      other.disconnect();`;
+    expect(await run("presence.mjs", source)).toBe("1 online: Ms 1\n2 online: Ms 1, Ms 2\n");
   });
 
   test("private channels", async () => {

@@ -1,0 +1,134 @@
+/** Members on a real server. */
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { type Channel, Corecast, type CorecastError, type Options } from "../../src/index.js";
+import { CorecastBackend } from "../../src/server.js";
+import { KEY, Network, Server } from "../corecast.js";
+
+const RULES = `
+[[channel]]
+match = "presence-room.*"
+history = 100
+
+[[channel]]
+match = "counted:*"
+presence = "count"
+`;
+/** The machine may be shared. */
+const PATIENCE = { timeout: 20_000 };
+
+let server: Server;
+let network: Network;
+let backend: CorecastBackend;
+const sockets: Corecast[] = [];
+
+beforeAll(async () => {
+  server = await Server.withRules(RULES, "--presence-members", "3", "--presence-grace", "1");
+  network = await Network.to(server.port);
+  backend = new CorecastBackend({ key: KEY, adminSocket: server.adminSocket });
+});
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.disconnect();
+});
+afterAll(async () => {
+  await network?.dispose();
+  await backend?.close();
+  await server?.dispose();
+});
+
+/** A client whose backend signs for this user; with `null` without channel_data. */
+function client(user: string | null, options: Options = {}): Corecast {
+  const auth: Options["auth"] = ({ socketId, channel }) =>
+    channel.startsWith("presence-") && user !== null
+      ? backend.signPresence(socketId, channel, { user_id: user, user_info: { name: `name of ${user}` } })
+      : backend.sign(socketId, channel);
+  const socket = new Corecast(network.url, { WebSocket, backOff: { min: 20, max: 100 }, auth, ...options });
+  sockets.push(socket);
+  return socket;
+}
+
+const ids = (channel: Channel) => channel.members.map(({ user_id }) => user_id);
+
+/** The next time that the channel is live. */
+const again = (channel: Channel) => new Promise((resolve) => channel.once("socket:subscribed", resolve));
+
+test("members see each other come and go, in order of joining", async () => {
+  const [ann, bob] = ["ann", "bob"].map((user) => client(user).subscribe("presence-room.a"));
+  const told: unknown[] = [];
+  for (const event of ["socket:member_added", "socket:member_removed"] as const) ann!.bind(event, (member) => told.push([event, member]));
+  await ann!.subscribed;
+  await bob!.subscribed;
+  await expect.poll(() => ids(ann!), PATIENCE).toEqual(["ann", "bob"]);
+  expect([ids(bob!), bob!.count, bob!.members[0]]).toEqual([["ann", "bob"], 2, { user_id: "ann", user_info: { name: "name of ann" } }]);
+  expect(await backend.members("presence-room.a")).toEqual({
+    count: 2,
+    members: ["ann", "bob"].map((user_id) => ({ user_id, user_info: { name: `name of ${user_id}` }, connections: 1 })),
+  });
+  await bob!.unsubscribe();
+  await expect.poll(() => ids(ann!), PATIENCE).toEqual(["ann"]);
+  const member = { user_id: "bob", user_info: { name: "name of bob" } };
+  expect(told).toEqual([["socket:member_added", member], ["socket:member_removed", member]]);
+});
+
+test("a user with two connections is one member", async () => {
+  const ann = client("ann").subscribe("presence-room.b");
+  await ann.subscribed;
+  const told: string[] = [];
+  ann.bindAll((event) => event.startsWith("socket:member") && told.push(event));
+  const [first, second] = [client("bob").subscribe("presence-room.b"), client("bob").subscribe("presence-room.b")];
+  await Promise.all([first.subscribed, second.subscribed]);
+  await expect.poll(() => ids(ann), PATIENCE).toEqual(["ann", "bob"]);
+  await first.unsubscribe();
+  const { members } = await backend.members("presence-room.b");
+  expect(members.map(({ user_id, connections }) => [user_id, connections])).toEqual([["ann", 1], ["bob", 1]]);
+  await second.unsubscribe();
+  await expect.poll(() => ids(ann), PATIENCE).toEqual(["ann"]);
+  expect(told).toEqual(["socket:member_added", "socket:member_removed"]);
+});
+
+test("after a cut the members are those of now, and what was missed is recovered", async () => {
+  const [ann, bob] = ["ann", "bob"].map((user) => client(user).subscribe("presence-room.c"));
+  const seen: unknown[] = [];
+  ann!.bind("socket:load", () => seen.push("load")).bind("n", (n) => seen.push(n));
+  await Promise.all([ann!.subscribed, bob!.subscribed]);
+  network.cut();
+  await backend.publish("presence-room.c", "n", 1);
+  const back = Promise.all([again(ann!), again(bob!)]);
+  network.mend();
+  await back;
+  await expect.poll(() => seen, PATIENCE).toEqual(["load", 1]);
+  expect([ids(ann!).sort(), ids(bob!).sort()]).toEqual(Array(2).fill(["ann", "bob"]));
+});
+
+test("a full channel is joined as soon as a member has left", async () => {
+  const members = ["1", "2", "3"].map((user) => client(user).subscribe("presence-room.d"));
+  await Promise.all(members.map(({ subscribed }) => subscribed));
+  const fourth = client("4").subscribe("presence-room.d");
+  const refused = new Promise<CorecastError>((resolve) => fourth.once("socket:subscribe.error", resolve));
+  expect((await refused).code).toBe("presence_full");
+  await members[1]!.unsubscribe();
+  await fourth.subscribed;
+  expect(ids(fourth).sort()).toEqual(["1", "3", "4"]);
+});
+
+test.each([
+  ["no channel_data", undefined],
+  ["no JSON", "{"],
+  ["no user_id", "{}"],
+  ["an empty user_id", '{"user_id":""}'],
+])("a member that is not one is refused for good: %s", async (_, channel_data) => {
+  const socket = client("", { auth: ({ socketId, channel }) => backend.sign(socketId, channel, channel_data) });
+  await expect(socket.subscribe("presence-room.e").subscribed).rejects.toMatchObject({ code: "invalid_data" });
+  expect(socket.state).toBe("connected");
+});
+
+test("where only the number is told", async () => {
+  const first = client("ann").subscribe("counted:a");
+  await first.subscribed;
+  expect([first.count, first.members]).toEqual([1, []]);
+  const second = client("bob").subscribe("counted:a");
+  await second.subscribed;
+  await expect.poll(() => [first.count, second.count], PATIENCE).toEqual([2, 2]);
+  await second.unsubscribe();
+  await expect.poll(() => first.count, PATIENCE).toBe(1);
+});
