@@ -269,7 +269,7 @@ describe("the README's examples, against a server", () => {
 
   test("each block is run by one of these tests, of those above, or of react.test.ts, except the command that runs the example", () => {
     const languages = [...readme.matchAll(/^```(\S+)/gm)].map(([, language]) => language);
-    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "toml", "js", "js", "js", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
+    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "toml", "js", "js", "js", "toml", "js", "js", "js", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
     expect(block("Example", "sh")).toContain("npm run example ");
     expect(existsSync(join(root, manifest.scripts.example.replace(/^node /, "")))).toBe(true);
   });
@@ -340,7 +340,8 @@ describe("the README's examples, against a server", () => {
     expect(await run("recovery.mjs", source)).toBe("1,2,3,4 1\n");
   });
 
-  test("presence", async () => {
+  test("presence and client events", async () => {
+    const [bind, trigger] = block("Client events").trim().split("\n");
     const source = `${webSocket}
       const { Corecast } = await import("corecast-client");
       const { CorecastBackend } = await import("corecast-client/server");
@@ -351,14 +352,39 @@ describe("the README's examples, against a server", () => {
         });
       const socket = connected("1");
       ${block("Presence")}
+      ${bind}
       await room.subscribed;
-      const joined = new Promise((resolve) => room.bind("socket:member_added", () => setTimeout(resolve)));
+      const heard = new Promise((resolve) => room.bind("client-typing", resolve));
       const other = connected("2");
-      await other.subscribe("presence-room.7").subscribed;
-      await joined;
+      {
+        const room = other.subscribe("presence-room.7");
+        await room.subscribed;
+        ${trigger}
+      }
+      await heard;
       socket.disconnect();
       other.disconnect();`;
-    expect(await run("presence.mjs", source)).toBe("1 online: Ms 1\n2 online: Ms 1, Ms 2\n");
+    expect(await run("presence.mjs", source)).toBe("1 online: Ms 1\n2 online: Ms 1, Ms 2\n2 types\n");
+  });
+
+  test("users", async () => {
+    const source = `${webSocket}
+      const { Corecast } = await import("corecast-client");
+      const { CorecastBackend } = await import("corecast-client/server");
+      const backend = new CorecastBackend({ key: "${KEY}", adminSocket: "${server.adminSocket}" });
+      let publishLater;
+      globalThis.fetch = async (path, { body: form }) => {
+        ${block("Users", "js", 1)}
+        publishLater = publish;
+        return new Response(JSON.stringify(answer));
+      };
+      const socket = new Corecast("${server.url}");
+      ${block("Users")}
+      user.bind("order.paid", () => socket.disconnect());
+      await user.subscribed;
+      const { userId } = socket;
+      console.log(await publishLater({ id: 42 }), "connection of", userId);`;
+    expect((await run("users.mjs", source)).split("\n").sort()).toEqual(["", "1 connection of 1", "paid 42"]);
   });
 
   test("private channels", async () => {
