@@ -140,6 +140,24 @@ test("the details of a channel say which rule holds, and what it adds", async ()
   await close();
 });
 
+test("the details of a presence channel list its members, the debug panel among them", async () => {
+  const { page, errors, close } = await open(server, { view: "#debug" });
+  await page.click("#debug-connect [type=submit]");
+  await page.waitForFunction(() => document.querySelector("#debug-state").textContent.startsWith("connected as"));
+  await page.fill("#debug-subscribe [name=channel]", "presence-room");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#debug-channels li[data-state=subscribed]");
+  const frame = page.locator("#log li[data-kind=in] code", { hasText: '"socket:subscribed"' });
+  assert.match(await frame.textContent(), /"presence":\{"count":1,"members":\[\{"user_id":"console"\}\]\}/);
+  await page.goto(`${server.console}#channels`);
+  await page.getByRole("button", { name: "Details of presence-room" }).click();
+  const facts = page.locator("#channels-rows tr.details:not([hidden]) .facts");
+  await facts.waitFor();
+  assert.match(await facts.innerText(), /Members\s+1\s+console/);
+  assert.deepEqual(errors, []);
+  await close();
+});
+
 test("disconnect asks first, and closes a real client", async () => {
   const own = await serve("ending", "--shards", "2");
   const subscriber = await subscribe(own, "to-be-closed");

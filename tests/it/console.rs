@@ -150,7 +150,7 @@ fn without_a_token_nothing_is_answered() {
     assert_eq!(Page::open(&server).asked("connections")["connections"], json!([]));
 }
 
-for_shards!(a_link_opens_the_console_once, a_channel_is_shown_with_its_rule);
+for_shards!(a_link_opens_the_console_once, a_channel_is_shown_with_its_rule, members_are_shown);
 
 fn a_link_opens_the_console_once(shards: usize) {
     let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2").start();
@@ -675,6 +675,23 @@ fn a_channel_is_shown_with_its_rule(shards: usize) {
     {
         assert_eq!(page.get(&format!("channel{query}")).refused(400), code, "{query}");
     }
+}
+
+fn members_are_shown(shards: usize) {
+    let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2").start();
+    let mut page = Page::open(&server);
+    let mut clients = [(); 2].map(|()| Client::connect(&server));
+    for client in &mut clients {
+        let mut data = json!({"channel": "presence-room", "channel_data": r#"{"user_id":"7","user_info":{"n":1}}"#});
+        let mut signed = data.clone();
+        signed["socket_id"] = json!(client.socket_id);
+        data["auth"] = page.tell("sign", &signed).json()["auth"].clone();
+        client.send(&json!({"event": "socket:subscribe", "data": data}).to_string());
+        assert!(client.text().contains("socket:subscribed"));
+    }
+    let room = page.asked("channel?channel=presence-room");
+    let member = json!({"user_id": "7", "user_info": {"n": 1}, "connections": 2});
+    assert_eq!((&room["members"]["count"], &room["members"]["members"]), (&json!(1), &json!([member])));
 }
 
 #[test]
