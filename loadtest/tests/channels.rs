@@ -32,3 +32,14 @@ fn subscribers_recover_what_they_missed() {
         assert!(numbers["ratio.caught_up"].as_f64().unwrap() > 0.0, "{numbers}");
     }
 }
+
+#[test]
+fn views_of_presence_channels_are_right_at_rest() {
+    for (shards, processes, grace) in [(1, 2, 1), (2, 1, 0), (4, 1, 1)] {
+        let numbers = load(&format!(
+            "presence -n 40 -c 10 -r 20 -d 1 --away 0.5 --grace {grace} --shards {shards} --processes {processes} \
+             --expect views_wrong=0"
+        ));
+        assert!(numbers["joins"].as_f64().unwrap() > 0.0, "{numbers}");
+    }
+}
