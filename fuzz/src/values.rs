@@ -20,7 +20,7 @@ pub fn check(data: &[u8]) {
     });
     match (&members, is_scanned) {
         (Some(members), Some(())) => {
-            assert!(members.iter().map(|(key, value)| (&key[1..key.len() - 1], *value)).eq(scanned));
+            assert!(members.iter().map(|(key, value)| (&key.as_bytes()[1..key.len() - 1], *value)).eq(scanned));
         }
         (Some(members), None) => assert!(members.iter().any(|(key, _)| key.contains('\\')), "declined without reason"),
         (None, is_scanned) => assert_eq!(is_scanned, None, "members of something else"),
