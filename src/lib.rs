@@ -67,7 +67,8 @@
 //!   ([`hub::message`]). A publish that stays on its shard allocates nothing.
 //! * An audience is the subscribers of one channel on one shard that receive identical bytes. The shard that delivers encodes a
 //!   message once per audience ([`hub::audience`]).
-//! * A slow reader's output waits in its outbox ([`shard::output`]). This is the only place where messages wait per subscriber.
+//! * A slow reader's output waits in its outbox ([`shard::output`]); on channels that conflate, the newest messages are held
+//!   back until it is empty ([`hub::audience::conflation`]). Messages wait per subscriber nowhere else.
 //! * An address is owned by one shard, by its hash, which counts its connections for the whole server ([`hub::admission`]).
 //! * The journal of lifecycle events belongs to shard 0 ([`hub::observe::journal`]). The other shards report to it once it has
 //!   had a consumer.

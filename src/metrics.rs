@@ -73,6 +73,7 @@ table! {
         client_events: "corecast_client_events_total", "Client events sent to the owners of their channels.",
         publishes_repeated: "corecast_publishes_repeated_total", "Publishes answered and not sent, because a publish with the same dedupe came before.",
         dedupe_forgotten: "corecast_dedupe_forgotten_total", "Values of dedupe forgotten early, because there were too many.",
+        messages_conflated: "corecast_conflated_messages_total", "Messages that a slow subscriber was not sent, because a newer one replaced them (slow = \"latest\", \"latest-by-key\").",
         recoveries: "corecast_recoveries_total", "Subscribes with a position that was recovered: everything after it was sent.",
         recoveries_failed: "corecast_recoveries_failed_total", "Subscribes with a position that could not be recovered.",
         messages_replayed: "corecast_replayed_messages_total", "Messages sent from histories to new subscribers.",

@@ -43,6 +43,7 @@ impl Hub {
         if !reason.is_of_client() {
             // Messages that were published before still reach it.
             self.audiences.send_parts(slot, port);
+            self.audiences.send_held(slot, port);
         }
         self.audiences.mute(slot);
     }

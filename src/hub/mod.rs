@@ -82,6 +82,10 @@ pub trait Port {
     fn waiting(&self, _slot: Slot) -> usize {
         0
     }
+    /// The connection is subscribed to a channel that conflates: as little as possible should wait in the kernel.
+    fn keep_fresh(&mut self, _slot: Slot) {}
+    /// Messages are held back for the connection: [`Hub::catch_up`] must be called once nothing waits for it.
+    fn hold_back(&mut self, _slot: Slot) {}
     /// Closes a connection that broke a limit. May be called again until [`Hub::disconnect`] returns.
     fn close(&mut self, slot: Slot, reason: CloseReason);
 }
@@ -218,12 +222,14 @@ impl Hub {
 
     /// Sets the rules of channels.
     pub fn set_rules(&mut self, rules: &Arc<Rules>) {
-        self.directory.set_rules(rules, self.limits.history_bytes_max / self.placement.shards());
+        if self.directory.set_rules(rules, self.limits.history_bytes_max / self.placement.shards()) {
+            self.audiences.rules_change();
+        }
     }
 
     /// Whether changed rules remain to be applied to channels.
     pub fn is_changing_rules(&self) -> bool {
-        self.directory.is_changing_rules()
+        self.directory.is_changing_rules() || self.audiences.is_changing_rules()
     }
 
     /// Users that are signed in, of the channels that this shard owns.
@@ -251,6 +257,21 @@ impl Hub {
     /// Number of the connection's replies that wait for an owner, or for an earlier reply.
     pub fn waiting_replies(&self, slot: Slot) -> usize {
         self.audiences.waiting_replies(slot)
+    }
+
+    /// Nothing waits for the connection: sends some of the messages that were held back. Returns whether there are more.
+    pub fn catch_up(&mut self, slot: Slot, port: &mut impl Port) -> bool {
+        self.audiences.catch_up(slot, port)
+    }
+
+    /// Heap bytes of what waits for connections: pages, and messages that are held back.
+    pub fn waiting_bytes(&self) -> usize {
+        self.audiences.pages().used_bytes() + self.audiences.held_bytes()
+    }
+
+    /// Heap bytes of the messages that are held back for a connection; its share of what is held back for many.
+    pub fn held_bytes_of(&self, slot: Slot) -> usize {
+        self.audiences.held_bytes_of(slot)
     }
 
     /// The connection's socket id.
@@ -337,6 +358,8 @@ impl Hub {
     /// Closes the turn's pages, and sends every subscriber its part.
     pub fn end_turn(&mut self, port: &mut impl Port) {
         self.audiences.end_turn(port);
+        self.audiences.change_rules(self.directory.rules(), port);
+        self.counters.messages_conflated = self.audiences.conflated();
         self.laid = Laid::default();
     }
 

@@ -125,7 +125,8 @@ impl Hub {
     /// Whether a subscribe may have a long reply, for which the connection has no room yet. It waits for one such reply at a
     /// time, so that coming back to many channels cannot fill its outbox.
     fn must_wait(&self, slot: Slot, channel: &JsonString<'_>, since: Since, port: &impl Port) -> bool {
-        let may_be_long = matches!(since, Since::Position { .. }) || self.directory.greets(&channel.value);
+        let greets = || self.directory.rules().rule(&channel.value).greets();
+        let may_be_long = matches!(since, Since::Position { .. }) || greets();
         may_be_long && !self.audiences.may_be_welcomed(slot, port.waiting(slot))
     }
 
@@ -169,8 +170,9 @@ impl Hub {
         if self.audiences.wanted(slot) - usize::from(self.user_of(slot).is_some()) >= max {
             return Err(ErrorCode::TooManySubscriptions { max });
         }
-        let is_long = since.is_some() || self.directory.greets(channel.as_str());
-        let mut change = self.audiences.enter(slot, channel, hash, is_long);
+        let rule = self.directory.rules().rule(channel.as_str());
+        let is_long = since.is_some() || rule.greets();
+        let mut change = self.audiences.enter(slot, channel, hash, is_long, rule.slow);
         if since.is_some() || user.is_some() {
             change.wish = Some(Box::new(Wish { since, user }));
         }

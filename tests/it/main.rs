@@ -6,6 +6,7 @@ mod auth;
 mod backpressure;
 mod client_events;
 mod command_line;
+mod conflation;
 mod console;
 mod documentation;
 mod drain;

@@ -3,6 +3,7 @@
 use super::pages::{Chunk, PageId};
 use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
+use crate::config::Slow;
 use crate::hub::Urgency;
 use crate::hub::message::Message;
 use crate::ids::{ConnKey, Slot};
@@ -38,7 +39,7 @@ impl Audiences {
         for kind in Kind::ALL {
             let Some(audience) = self.table.find(channel, hash, kind) else { continue };
             let entry = self.table.get(audience);
-            let subscribers = entry.len();
+            let (subscribers, slow) = (entry.len(), entry.slow());
             if subscribers == 0 {
                 continue;
             }
@@ -53,6 +54,9 @@ impl Audiences {
                 self.cut(audience, position, port);
             }
             let chunk = self.pages.append(page, |out| kind.encode(out, channel, message));
+            if slow != Slow::Disconnect {
+                self.mark(audience, slow, chunk, message);
+            }
             if let Some(position) = excluded {
                 self.table.get_mut(audience).start_at(position, chunk.end);
             }
@@ -90,8 +94,13 @@ impl Audiences {
         let Some(page) = entry.page() else { return };
         let Subscriber { slot, from: start } = entry.subscriber(position);
         let end = self.pages.page_len(page);
-        if start < end {
-            self.emit(slot, audience, Chunk { page, start, end }, Urgency::Soon, port);
+        if start == end {
+            return;
+        }
+        let part = Chunk { page, start, end };
+        match entry.slow() {
+            Slow::Disconnect => self.emit(slot, audience, part, Urgency::Soon, port),
+            _ => self.emit_or_hold(slot, audience, part, Urgency::Soon, port),
         }
     }
 
@@ -102,11 +111,21 @@ impl Audiences {
         };
         let end = self.pages.page_len(page);
         let urgency = if subscribers.len() <= FEW { Urgency::Soon } else { Urgency::Bulk };
+        let conflates = self.table.get(audience).slow() != Slow::Disconnect;
         for subscriber in &mut subscribers {
             let start = std::mem::take(&mut subscriber.from);
-            if start < end {
-                self.emit(subscriber.slot, audience, Chunk { page, start, end }, urgency, port);
+            if start == end {
+                continue;
             }
+            let part = Chunk { page, start, end };
+            if conflates {
+                self.emit_or_hold(subscriber.slot, audience, part, urgency, port);
+            } else {
+                self.emit(subscriber.slot, audience, part, urgency, port);
+            }
+        }
+        if conflates {
+            self.forget_marks(audience);
         }
         self.table.get_mut(audience).put_subscribers(subscribers);
         self.pages.release(page);
@@ -122,7 +141,7 @@ impl Audiences {
 
     /// Whether a chunk must not be sent now: the connection is muted, or the chunk was appended to a reply that is held back.
     #[cold]
-    fn keeps_back(&mut self, slot: Slot, audience: u32, chunk: Chunk, port: &mut impl Port) -> bool {
+    pub(super) fn keeps_back(&mut self, slot: Slot, audience: u32, chunk: Chunk, port: &mut impl Port) -> bool {
         let member = &mut self.members[slot as usize];
         if member.is_muted {
             return true;

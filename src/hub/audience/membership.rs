@@ -3,6 +3,7 @@
 use super::member::{NOT_LIVE, Subscription};
 use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
+use crate::config::Slow;
 use crate::hub::admission::bucket::Rate;
 use crate::hub::mail::{Cause, Change, Membership, Welcome};
 use crate::ids::{ConnKey, Slot};
@@ -26,9 +27,9 @@ impl Audiences {
     }
 
     /// Notes a client's request to enter a channel. [`Audiences::wants`] must be false. `is_long`: whether the reply may be
-    /// long. Returns the change for the owner to count.
-    pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, is_long: bool) -> Change {
-        let audience = self.table.find_or_enter(channel, hash, Kind::Native);
+    /// long. `slow`: of the channel's rule. Returns the change for the owner to count.
+    pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, is_long: bool, slow: Slow) -> Change {
+        let audience = self.table.find_or_enter(channel, hash, Kind::Native, slow);
         if self.members[slot as usize].want(audience) {
             self.table.add_interest(audience);
         }
@@ -41,7 +42,7 @@ impl Audiences {
 
     /// Notes a client's sign-in: its request to enter the channel of a user.
     pub fn sign_in(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Change {
-        let change = self.enter(slot, channel, hash, false);
+        let change = self.enter(slot, channel, hash, false, Slow::Disconnect);
         let membership = match change.membership {
             Membership { cause: Cause::Client { request, .. }, .. } => {
                 Membership { cause: Cause::SignIn { request }, ..change.membership }
@@ -107,6 +108,9 @@ impl Audiences {
         let entry = self.table.get(audience);
         let from = entry.page().map_or(0, |page| self.pages.page_len(page));
         let name = entry.name().clone();
+        if entry.slow() != Slow::Disconnect && !is_muted {
+            port.keep_fresh(member.slot);
+        }
         let position = match is_muted {
             true => NOT_LIVE,
             false => self.table.add(audience, Subscriber { slot: member.slot, from }),
@@ -251,6 +255,7 @@ impl Audiences {
             return false;
         }
         self.cut(audience, position, port);
+        self.drop_held_of(slot, audience);
         if let Some(moved) = self.table.remove(audience, position)
             && let Some(subscription) = self.members[moved as usize].subscription(audience)
         {

@@ -9,6 +9,7 @@
 //! the change for the channel's owner to count. [`Audiences::subscribed`] and [`Audiences::unsubscribed`] apply the owner's
 //! acknowledgement (`membership`).
 
+pub mod conflation;
 mod delivery;
 pub mod lag;
 pub mod member;
@@ -24,6 +25,7 @@ use super::{Port, identity};
 use crate::ids::{ConnKey, SLOTS_RESERVED, ShardId, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::event::{self, Envelope};
+use conflation::Conflation;
 pub use delivery::Delivered;
 use member::Member;
 use pages::Pages;
@@ -73,6 +75,8 @@ pub struct Audiences {
     pages: Pages,
     /// What was encoded for connections that came back in this turn.
     replays: Replays,
+    /// What is held back for connections that are blocked.
+    conflation: Conflation,
     /// Number of `subscribed` replies that are ready but wait behind earlier ones. While it is 0, delivery skips a check.
     held_back: usize,
     /// Number of connections that are muted. While it is 0, delivery skips a check.
@@ -90,6 +94,7 @@ impl Audiences {
             table: Table::default(),
             pages: Pages::default(),
             replays: Replays::default(),
+            conflation: Conflation::default(),
             held_back: 0,
             muted: 0,
             outbox_bytes_max,
@@ -122,6 +127,7 @@ impl Audiences {
         }
         member.is_muted = true;
         self.muted += 1;
+        self.drop_held(slot);
     }
 
     /// Whether the connection of this slot receives no messages. It may have ended, and still have subscriptions.
@@ -244,5 +250,6 @@ impl Audiences {
         }
         assert_eq!((self.table.live(), self.table.interest()), (live, interest));
         assert_eq!((self.held_back, self.muted), (held_back, muted));
+        self.check_lags();
     }
 }

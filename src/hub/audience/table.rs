@@ -2,6 +2,7 @@
 
 use super::Kind;
 use super::pages::{PageId, Pages};
+use crate::config::Slow;
 use crate::ids::Slot;
 use crate::protocol::channel::{Channel, ChannelName};
 use hashbrown::HashTable;
@@ -17,6 +18,7 @@ pub struct Audience {
     /// Number of members that refer to this entry, counted by the owner or not.
     interest: u32,
     kind: Kind,
+    slow: Slow,
     /// The page that holds the turn's messages.
     page: Option<PageId>,
 }
@@ -44,6 +46,17 @@ impl Audience {
     /// The kind of its subscribers.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// What happens to a subscriber that falls behind.
+    pub fn slow(&self) -> Slow {
+        self.slow
+    }
+
+    /// Changes what happens to a subscriber that falls behind. No page is open.
+    pub fn set_slow(&mut self, slow: Slow) {
+        debug_assert!(self.page.is_none(), "messages of a page are conflated, or none");
+        self.slow = slow;
     }
 
     /// Number of subscribers that the owner counts.
@@ -106,14 +119,14 @@ impl Table {
         self.by_name.find(hash, |&index| is_meant(&self.audiences[index as usize])).copied()
     }
 
-    /// The index of an audience, which is added if necessary. The caller must add its interest.
-    pub fn find_or_enter(&mut self, channel: Channel<'_>, hash: u64, kind: Kind) -> u32 {
+    /// The index of an audience, which is added if necessary. The caller must add its interest. `slow`: for a new one.
+    pub fn find_or_enter(&mut self, channel: Channel<'_>, hash: u64, kind: Kind, slow: Slow) -> u32 {
         if let Some(index) = self.find(channel, hash, kind) {
             return index;
         }
         let Table { audiences, by_name, .. } = self;
         let name = channel.into();
-        let entry = Audience { name, hash, subscribers: SmallVec::new(), interest: 0, kind, page: None };
+        let entry = Audience { name, hash, subscribers: SmallVec::new(), interest: 0, kind, slow, page: None };
         let index = audiences.insert(entry) as u32;
         by_name.insert_unique(hash, index, |&index| audiences[index as usize].hash);
         index
@@ -127,6 +140,16 @@ impl Table {
     /// The audience at an index.
     pub fn get_mut(&mut self, index: u32) -> &mut Audience {
         &mut self.audiences[index as usize]
+    }
+
+    /// The audience at an index, if there is one.
+    pub fn find_at(&mut self, index: u32) -> Option<&mut Audience> {
+        self.audiences.get_mut(index as usize)
+    }
+
+    /// One past the highest index.
+    pub fn end(&self) -> u32 {
+        self.audiences.capacity() as u32
     }
 
     /// Adds a subscriber. Returns its position.
@@ -218,8 +241,8 @@ mod tests {
     fn an_audience_is_removed_once_it_has_no_member_and_no_page() {
         let (mut table, mut pages) = (Table::default(), Pages::default());
         let channel = Channel::parse("a").unwrap();
-        let index = table.find_or_enter(channel, 7, Kind::Native);
-        assert_eq!(table.find_or_enter(channel, 7, Kind::Native), index);
+        let index = table.find_or_enter(channel, 7, Kind::Native, Slow::Disconnect);
+        assert_eq!(table.find_or_enter(channel, 7, Kind::Native, Slow::Disconnect), index);
         table.add_interest(index);
         table.forget_if_idle(index);
         assert_eq!(table.find(channel, 7, Kind::Native), Some(index), "a member refers to it");
@@ -244,7 +267,7 @@ mod tests {
     fn channels_with_equal_hashes_are_distinguished() {
         let mut table = Table::default();
         let [a, b] = ["a", "b"].map(|name| Channel::parse(name).unwrap());
-        let [first, second] = [a, b].map(|channel| table.find_or_enter(channel, 7, Kind::Native));
+        let [first, second] = [a, b].map(|channel| table.find_or_enter(channel, 7, Kind::Native, Slow::Disconnect));
         assert_ne!(first, second);
         table.forget_if_idle(first);
         assert_eq!((table.find(a, 7, Kind::Native), table.find(b, 7, Kind::Native)), (None, Some(second)));

@@ -16,7 +16,7 @@ use super::presence::members::Left;
 use super::presence::timers::Timers;
 use crate::api::history::HistoryPage;
 use crate::api::operation::{self, KeptCount};
-use crate::config::{self, OnSubscribe, Rules};
+use crate::config::Rules;
 use crate::hub::admission::bucket::TICKS_PER_S;
 use crate::hub::mail::{Change, Welcome};
 use crate::hub::message::Payload;
@@ -207,10 +207,9 @@ impl Directory {
         }
     }
 
-    /// Whether subscribers of a channel of this name are greeted, or sent a list of members: their reply may be long.
-    pub fn greets(&self, name: &str) -> bool {
-        let rule = self.log.rules.rule(name);
-        rule.on_subscribe != OnSubscribe::Nothing || rule.presence == config::Presence::Members
+    /// The rules of channels.
+    pub fn rules(&self) -> &Rules {
+        &self.log.rules
     }
 
     /// The last offset that was given out, for simulations.
@@ -303,12 +302,14 @@ impl Directory {
     }
 
     /// Changes the rules, and the memory that histories may take. [`Directory::change_rules`] applies them to the existing
-    /// channels.
-    pub fn set_rules(&mut self, rules: &Arc<Rules>, history_bytes_max: usize) {
-        if self.log.set_rules(rules, history_bytes_max) {
+    /// channels. Returns whether the rules differ.
+    pub fn set_rules(&mut self, rules: &Arc<Rules>, history_bytes_max: usize) -> bool {
+        let do_differ = self.log.set_rules(rules, history_bytes_max);
+        if do_differ {
             self.changing = Some(0);
         }
         self.evict();
+        do_differ
     }
 
     /// Applies changed rules to a limited number of channels.

@@ -249,6 +249,14 @@ impl Port for Clients {
         self.output.waiting(slot)
     }
 
+    fn keep_fresh(&mut self, slot: Slot) {
+        self.output.keep_fresh(slot, &self.connections[slot].socket);
+    }
+
+    fn hold_back(&mut self, slot: Slot) {
+        self.output.set_lagging(slot, true);
+    }
+
     fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.departures.ask(slot, reason);
     }

@@ -81,6 +81,10 @@ impl Clients {
             Phase::Open | Phase::Echoing { .. } if pending > limit => {
                 self.close(slot, CloseReason::SlowConsumer { limit, pending }, hub);
             }
+            Phase::Open if pending == 0 && self.output.is_lagging(slot) => {
+                let has_more = hub.catch_up(slot, self);
+                self.output.set_lagging(slot, has_more);
+            }
             Phase::Echoing { .. } => self.echo_written(slot, bytes),
             Phase::Closing { is_answered, .. } if pending == 0 => {
                 if let Some(tls) = Connection::tls(&mut connection.aside)
@@ -103,7 +107,7 @@ impl Clients {
 
     /// Whether the outboxes of this shard keep more memory than their limit.
     pub(super) fn outboxes_exceed(&self, hub: &Hub) -> bool {
-        hub.pages().used_bytes() > self.live.limits.shard_outboxes_bytes_max
+        hub.waiting_bytes() > self.live.limits.shard_outboxes_bytes_max
     }
 
     /// Closes the connections whose outboxes keep the most memory, until the others keep within the limit. Only beyond it are
@@ -113,7 +117,7 @@ impl Clients {
             return;
         }
         let limit = self.live.limits.shard_outboxes_bytes_max;
-        for (pending, slot) in self.output.largest(hub.pages()) {
+        for (pending, slot) in self.output.largest(hub.pages(), |slot| hub.held_bytes_of(slot)) {
             if !self.outboxes_exceed(hub) {
                 return;
             }

@@ -7,11 +7,13 @@ pub mod outbox;
 pub mod write_queue;
 
 use crate::hub::Urgency;
+use crate::hub::audience::conflation::NOTSENT_BYTES;
 use crate::hub::audience::pages::{Chunk, Pages};
 use crate::ids::{SLOTS_RESERVED, Slot};
 use crate::shard::tls::{SCRATCH_BYTES, Session};
 use mio::net::TcpStream;
 use outbox::{Outbox, Written};
+use socket2::SockRef;
 use std::io;
 use write_queue::{Progress, WriteQueue};
 
@@ -51,6 +53,10 @@ impl State {
     const QUEUED_SOON: u8 = 4;
     /// It waits in the queue's lane for bulk.
     const QUEUED_BULK: u8 = 8;
+    /// Messages are held back for it.
+    const LAGGING: u8 = 16;
+    /// The kernel holds little for it.
+    const FRESH: u8 = 32;
     const QUEUED: u8 = State::QUEUED_SOON | State::QUEUED_BULK;
 
     fn has(self, bits: u8) -> bool {
@@ -233,6 +239,28 @@ impl Output {
     }
 }
 
+/// Channels that conflate.
+impl Output {
+    /// Keeps what waits in the kernel short. Without effect where the system does not support it.
+    pub fn keep_fresh(&mut self, slot: Slot, socket: &TcpStream) {
+        let state = &mut self.states[slot as usize];
+        if !state.has(State::FRESH) {
+            state.set(State::FRESH, true);
+            let _ = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_BYTES);
+        }
+    }
+
+    /// Notes whether messages are held back.
+    pub fn set_lagging(&mut self, slot: Slot, is_lagging: bool) {
+        self.states[slot as usize].set(State::LAGGING, is_lagging);
+    }
+
+    /// Whether messages are held back, and are to be sent once nothing else waits.
+    pub fn is_lagging(&self, slot: Slot) -> bool {
+        self.states[slot as usize].has(State::LAGGING)
+    }
+}
+
 /// All connections together.
 impl Output {
     /// Whether no connection waits for a write.
@@ -255,9 +283,10 @@ impl Output {
         self.queue.end()
     }
 
-    /// The connections that something waits for, each with the memory that its outbox keeps. The largest are first.
-    pub fn largest(&self, pages: &Pages) -> Vec<(usize, Slot)> {
-        let kept = self.outboxes.iter().map(|outbox| outbox.kept_bytes(pages)).zip(0..);
+    /// The connections that something waits for, each with the memory that its outbox keeps. The largest are first. `held`:
+    /// memory that a connection takes elsewhere.
+    pub fn largest(&self, pages: &Pages, held: impl Fn(Slot) -> usize) -> Vec<(usize, Slot)> {
+        let kept = self.outboxes.iter().zip(0..).map(|(outbox, slot)| (outbox.kept_bytes(pages) + held(slot), slot));
         let mut largest: Vec<(usize, Slot)> = kept.filter(|(bytes, _)| *bytes > 0).collect();
         largest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         largest

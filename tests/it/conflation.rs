@@ -1,0 +1,241 @@
+//! Conflation: a reader that is blocked gets the newest message of each key, and is not closed.
+
+use crate::harness::{
+    Admin, RawClient, Server, TempDir, eventually, for_shards, opcode, subscribe, subscribed, text_frame, unsubscribe,
+    unsubscribed,
+};
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+use std::collections::BTreeMap;
+
+for_shards!(
+    blocked_readers_end_with_the_last_value_of_every_key,
+    what_is_not_conflated_reaches_a_blocked_reader,
+    a_channel_that_is_left_sends_nothing_more,
+);
+
+const KEYS: usize = 100;
+const KIB: usize = 1024;
+/// `SO_RCVBUF` of a slow reader.
+const RECEIVE_BYTES: usize = 64 * KIB;
+
+const RULES: &str = r#"
+[[channel]]
+match = "prices:*"
+history = 10
+slow = "latest-by-key"
+[[channel]]
+match = "state:*"
+slow = "latest"
+"#;
+
+fn start(shards: usize) -> (Server, TempDir) {
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    std::fs::write(&file, RULES).expect("a temporary file");
+    let options = Server::options(shards).heart(3600, 3600).arg("--config", file.to_str().expect("UTF-8"));
+    // Far below what is published, and below what the kernel would buffer.
+    (options.arg("--outbox-limit", "256KiB").start(), dir)
+}
+
+fn reader(server: &Server, channel: &str) -> RawClient {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(RECEIVE_BYTES).expect("a socket option");
+    socket.connect(&server.address.into()).expect("the server accepts");
+    let mut reader = RawClient::over(socket.into());
+    reader.upgrade();
+    reader.write(&text_frame(&subscribe(channel)));
+    assert!(reader.text().starts_with(r#"{"event":"socket:subscribed""#));
+    reader
+}
+
+/// Publishes `rounds` values of each key, each with its round, while `between` runs once a round.
+fn publish(admin: &mut Admin, channel: &str, rounds: std::ops::Range<usize>, mut between: impl FnMut()) {
+    let padding = "x".repeat(300);
+    for round in rounds {
+        let line = |key| {
+            let data = json!({"key": key, "round": round, "padding": padding});
+            let key = format!("key {key}");
+            json!({"id": 1, "command": "publish", "channel": channel, "event": "price", "data": data, "key": key})
+        };
+        admin.write((0..KEYS).map(|key| format!("{}\n", line(key))).collect::<String>());
+        for _ in 0..KEYS {
+            let reply = admin.line();
+            assert!(reply.starts_with(r#"{"id":1,"ok":true"#), "{reply}");
+        }
+        between();
+    }
+}
+
+/// What a reader has received.
+#[derive(Default)]
+struct Received {
+    bytes: usize,
+    messages: usize,
+    offset: u64,
+    /// By key: the round of its last value.
+    rounds: BTreeMap<u64, u64>,
+}
+
+impl Received {
+    /// Reads messages until every key has its value of `round`. Their offsets grow.
+    fn read_to(&mut self, reader: &mut RawClient, round: usize) {
+        while self.rounds.len() < KEYS || self.rounds.values().any(|&last| last != round as u64) {
+            let text = reader.text();
+            // A frame of this length has 4 bytes of header.
+            self.bytes += 4 + text.len();
+            self.messages += 1;
+            let message: Value = serde_json::from_str(&text).expect("JSON");
+            let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("no number in {message}"));
+            let offset = number(&message["offset"]);
+            assert!(offset > self.offset, "{offset} follows {}", self.offset);
+            self.offset = offset;
+            let (key, round) = (number(&message["data"]["key"]), number(&message["data"]["round"]));
+            let before = self.rounds.insert(key, round);
+            assert!(before.is_none_or(|before| before < round), "round {round} of {key} follows {before:?}");
+        }
+    }
+}
+
+fn stat(admin: &mut Admin, name: &str) -> u64 {
+    admin.ok(json!({"id": 1, "command": "stats"}))["stats"][name].as_u64().expect("a number")
+}
+
+/// 10 MB are published while some readers read nothing. They are not closed. When they resume, what is outdated is less than
+/// 256 KiB, beside what their receive buffers hold. A neighbour that reads gets every value.
+fn blocked_readers_end_with_the_last_value_of_every_key(shards: usize) {
+    const ROUNDS: usize = 300;
+    let (server, _dir) = start(shards);
+    let mut blocked: Vec<RawClient> = (0..2 * shards).map(|_| reader(&server, "prices:a")).collect();
+    let (mut neighbour, mut received) = (reader(&server, "prices:a"), Received::default());
+    let mut admin = Admin::connect(&server);
+    let mut round = 0;
+    publish(&mut admin, "prices:a", 0..ROUNDS, || {
+        received.read_to(&mut neighbour, round);
+        round += 1;
+    });
+    assert_eq!(received.messages, KEYS * ROUNDS);
+
+    let open = admin.ok(json!({"id": 1, "command": "connections"}));
+    assert_eq!(open["connections"].as_array().map(Vec::len), Some(2 * shards + 1), "{open}");
+    let conflated = stat(&mut admin, "messages_conflated");
+    let mut missing = 0;
+    for reader in &mut blocked {
+        let mut received = Received::default();
+        received.read_to(reader, ROUNDS - 1);
+        missing += KEYS * ROUNDS - received.messages;
+        // The kernel doubles SO_RCVBUF.
+        let bytes = received.bytes;
+        assert!(bytes < 256 * KIB + 2 * RECEIVE_BYTES, "{bytes} bytes until every key had its last value");
+    }
+    assert_eq!(conflated, missing as u64, "every message that was not sent is counted");
+
+    // All of them go on.
+    publish(&mut admin, "prices:a", ROUNDS..ROUNDS + 1, || ());
+    for reader in &mut blocked {
+        let text = reader.text();
+        assert!(text.contains(&format!(r#""round":{ROUNDS}"#)), "{text}");
+    }
+}
+
+/// Replies, other channels and client events.
+fn what_is_not_conflated_reaches_a_blocked_reader(shards: usize) {
+    const NOTES: usize = 100;
+    let (server, _dir) = start(shards);
+    let mut reader = reader(&server, "state:a");
+    reader.write(&text_frame(&subscribe("other")));
+    reader.expect(&subscribed("other"));
+    let mut admin = Admin::connect(&server);
+    let state = |number: usize| json!(format!("{number}:{}", "x".repeat(1000)));
+    let mut number = 0;
+    eventually("messages are held back", || {
+        number += 1;
+        admin.publish("state:a", "state", state(number));
+        stat(&mut admin, "messages_conflated") > 0
+    });
+    for note in 0..NOTES {
+        admin.publish("state:a", "client-note", json!(note));
+        admin.publish("other", "note", json!(note));
+        admin.publish("state:a", "state", state(number + note));
+    }
+    reader.write(&text_frame(r#"{"event":"socket:ping","data":{"id":1}}"#));
+
+    let (mut states, mut of_client, mut of_other, mut pongs) = (Vec::new(), 0, 0, 0);
+    let last = state(number + NOTES - 1).to_string();
+    while states.last() != Some(&last) || pongs == 0 {
+        let message: Value = serde_json::from_str(&reader.text()).expect("JSON");
+        match message["event"].as_str() {
+            Some("state") => states.push(message["data"].to_string()),
+            Some("client-note") => {
+                assert_eq!(message["data"], of_client);
+                of_client += 1;
+            }
+            Some("note") => {
+                assert_eq!(message["data"], of_other);
+                of_other += 1;
+            }
+            Some("socket:pong") => pongs += 1,
+            _ => panic!("{message}"),
+        }
+    }
+    assert_eq!((of_client, of_other, pongs), (NOTES, NOTES, 1));
+    assert!(states.len() < number + NOTES, "no state was left out");
+}
+
+/// What is held back of a channel is dropped with the subscription. The other channel's newest message arrives.
+fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
+    let (server, _dir) = start(shards);
+    let mut reader = reader(&server, "state:a");
+    reader.write(&text_frame(&subscribe("state:b")));
+    reader.expect(&subscribed("state:b"));
+    let mut admin = Admin::connect(&server);
+    let padding = "x".repeat(1000);
+    eventually("messages are held back", || {
+        admin.publish("state:a", "a", json!(padding));
+        admin.publish("state:b", "b", json!(padding));
+        stat(&mut admin, "messages_conflated") > 0
+    });
+    admin.publish("state:b", "b", json!("last of b"));
+    admin.publish("state:a", "a", json!("last of a"));
+    reader.write(&text_frame(&unsubscribe("state:a")));
+    eventually("it has left", || admin.subscribers("state:a") == 0);
+    let mut has_left = false;
+    loop {
+        let text = reader.text();
+        assert!(!text.contains("last of a"), "what was held back is sent after the subscription ended");
+        if text == unsubscribed("state:a") {
+            has_left = true;
+        } else if text.contains("last of b") {
+            break;
+        } else {
+            assert!(text.contains(&padding) && !(has_left && text.contains("state:a")), "{text}");
+        }
+    }
+    assert!(has_left);
+    assert_eq!(stat(&mut admin, "closes_slow_consumer"), 0);
+}
+
+/// Beyond 1000 keys a reader that is blocked is treated as on any other channel.
+#[test]
+fn a_blocked_reader_of_too_many_keys_is_closed() {
+    let (server, _dir) = start(1);
+    let mut blocked = reader(&server, "prices:a");
+    let mut admin = Admin::connect(&server);
+    let mut key = 0;
+    eventually("it is closed", || {
+        for _ in 0..100 {
+            key += 1;
+            let line = json!({"id": 1, "command": "publish", "channel": "prices:a", "event": "e", "data": "x".repeat(500), "key": key.to_string()});
+            admin.ok(line);
+        }
+        stat(&mut admin, "closes_slow_consumer") == 1
+    });
+    assert!(key > 1000, "closed after {key} keys");
+    let mut offset = 0;
+    while let Some((opcode::TEXT, payload)) = blocked.try_frame() {
+        let message: Value = serde_json::from_slice(&payload).expect("JSON");
+        let next = message["offset"].as_u64().expect("an offset");
+        assert!(next > offset, "{next} follows {offset}");
+        offset = next;
+    }
+}
