@@ -4,11 +4,12 @@ use super::admission::bucket::Rate;
 use super::channel::presence::user::User;
 use super::mail::{self, Cause, Mail, Membership, Welcome, Wish};
 use super::message::Message;
-use super::{Heard, Hub, Port};
-use crate::config::Limits;
+use super::{ENVELOPE_BYTES, Heard, Hub, Port, REPLAY_SHARE};
+use crate::api::publish::{DATA_BYTES_MAX, EVENT_BYTES_MAX};
+use crate::config::{Limits, OnSubscribe, Presence};
 use crate::ids::Slot;
 use crate::protocol::auth::Failure;
-use crate::protocol::channel::{Channel, Kind};
+use crate::protocol::channel::{Channel, Kind, NAME_BYTES_MAX};
 use crate::protocol::command::{Auth, Command, Since, Unreadable};
 use crate::protocol::event::{self, ErrorCode};
 use crate::protocol::json::JsonString;
@@ -125,9 +126,23 @@ impl Hub {
     /// Whether a subscribe may have a long reply, for which the connection has no room yet. It waits for one such reply at a
     /// time, so that coming back to many channels cannot fill its outbox.
     fn must_wait(&self, slot: Slot, channel: &JsonString<'_>, since: Since, port: &impl Port) -> bool {
-        let greets = || self.directory.rules().rule(&channel.value).greets();
-        let may_be_long = matches!(since, Since::Position { .. }) || greets();
-        may_be_long && !self.audiences.may_be_welcomed(slot, port.waiting(slot))
+        let bytes = self.long_reply_bytes_max(&channel.value, matches!(since, Since::Position { .. }));
+        bytes > 0 && (self.audiences.awaits_welcome(slot) || !self.audiences.has_room(port.waiting(slot), bytes))
+    }
+
+    /// Bytes of a list of members and of messages that may follow the reply to a subscribe. 0: the reply is short.
+    fn long_reply_bytes_max(&self, channel: &str, has_position: bool) -> usize {
+        let (rule, limits) = (self.directory.rules().rule(channel), &self.limits);
+        let members = match rule.presence {
+            Presence::Members => limits.presence_members_max * limits.presence_member_bytes_max(),
+            Presence::Off | Presence::Count => 0,
+        };
+        let messages = match rule.on_subscribe {
+            OnSubscribe::Nothing if !has_position => 0,
+            OnSubscribe::Last => LAST_BYTES_MAX,
+            OnSubscribe::Nothing | OnSubscribe::All => limits.outbox_bytes_max / REPLAY_SHARE,
+        };
+        members + messages
     }
 
     /// Whether the connection's next request may have to wait for an owner: for a reply that may be long, or until its client
@@ -170,9 +185,9 @@ impl Hub {
         if self.audiences.wanted(slot) - usize::from(self.user_of(slot).is_some()) >= max {
             return Err(ErrorCode::TooManySubscriptions { max });
         }
-        let rule = self.directory.rules().rule(channel.as_str());
-        let is_long = since.is_some() || rule.greets();
-        let mut change = self.audiences.enter(slot, channel, hash, is_long, rule.slow);
+        let is_long = self.long_reply_bytes_max(channel.as_str(), since.is_some()) > 0;
+        let slow = self.directory.rules().rule(channel.as_str()).slow;
+        let mut change = self.audiences.enter(slot, channel, hash, is_long, slow);
         if since.is_some() || user.is_some() {
             change.wish = Some(Box::new(Wish { since, user }));
         }
@@ -270,3 +285,6 @@ impl Hub {
 fn may_be_full(name: &str) -> bool {
     Channel::parse(name).is_some_and(|channel| channel.kind() == Kind::Presence)
 }
+
+/// Bytes of the newest message, which is sent whatever its size.
+const LAST_BYTES_MAX: usize = DATA_BYTES_MAX + EVENT_BYTES_MAX + NAME_BYTES_MAX + ENVELOPE_BYTES;

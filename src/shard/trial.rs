@@ -13,6 +13,7 @@
 mod certificates;
 mod outboxes;
 mod peer;
+mod recovery;
 mod run;
 mod session;
 
@@ -113,6 +114,18 @@ impl House {
         shards[shard].poll(events, Some(Duration::ZERO)).expect("a poll");
         shards[shard].work(events, Some(std::mem::take(&mut sleeps[shard]))).expect("a turn");
         had_work || !events.is_empty() || shards[shard].has_work()
+    }
+
+    /// One turn if the shard would not sleep. Returns whether it was awake.
+    pub fn turn_if_awake(&mut self, shard: usize) -> bool {
+        let House { shards, events, .. } = self;
+        let has_work = shards[shard].has_work();
+        shards[shard].poll(events, Some(Duration::ZERO)).expect("a poll");
+        let is_awake = has_work || !events.is_empty();
+        if is_awake {
+            shards[shard].work(events, Some(Duration::ZERO)).expect("a turn");
+        }
+        is_awake
     }
 
     /// Turns until no shard has anything to do.

@@ -26,6 +26,7 @@ mod order;
 mod positions;
 mod presence;
 mod protocol;
+mod reconnect;
 mod reload;
 mod tail;
 mod tls;

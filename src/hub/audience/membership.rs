@@ -66,16 +66,18 @@ impl Audiences {
         audiences.flat_map(slots).map(|(audience, at)| self.table.get(audience).subscriber(at).slot).collect()
     }
 
-    /// Whether the connection may be sent a long reply and messages that follow it: it waits for none, and few bytes wait for
-    /// it.
-    pub fn may_be_welcomed(&self, slot: Slot, bytes: usize) -> bool {
-        bytes <= self.outbox_bytes_max / 4 && !self.awaits_welcome(slot)
+    /// Whether a reply of this many bytes may be added to those that wait for a connection: half of its outbox stays free for
+    /// messages. One for which nothing waits may be sent a reply of any size.
+    pub fn has_room(&self, waiting: usize, bytes: usize) -> bool {
+        waiting == 0 || waiting + bytes <= self.outbox_bytes_max / 2
     }
 
-    /// Whether the connection waits for a long reply, or until other shards have taken what they were told about it.
+    /// Whether the connection's next request with a long reply must wait for other shards: such a reply is under way, or a
+    /// reply under way holds others back, which no outbox counts, or others have to take what they were told about it.
     pub fn awaits_welcome(&self, slot: Slot) -> bool {
         let member = self.members.get(slot as usize);
-        member.and_then(|member| member.replies.as_ref()).is_some_and(|replies| replies.awaits_welcome)
+        let replies = member.and_then(|member| member.replies.as_ref());
+        replies.is_some_and(|replies| replies.awaits_welcome || replies.held_bytes() > 0)
     }
 
     /// Notes a client's request to leave a channel. Returns the change for the owner to count; `None` if the client has not

@@ -270,10 +270,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             self.clients[spy].is_spy = true;
             for channel in 0..self.history.channels.len() {
                 if self.history.channels[channel].is_spied {
-                    self.subscribe(spy, channel, true);
                     // A long reply must have room.
-                    self.rest();
                     self.write(shard, self.clients[spy].key.slot as usize);
+                    self.subscribe(spy, channel, true);
+                    self.rest();
                 }
             }
         }
