@@ -63,8 +63,8 @@ pub struct History {
     floor: u64,
     /// Tick at which messages were removed to free memory, while the channel's limits would still keep them.
     evicted_at: Option<u32>,
-    /// The newest messages within the bounds of a replay, until the next change.
-    snapshot: Option<Arc<[Kept]>>,
+    /// The newest messages within the bounds of a replay, until the next change, and the bytes that the bounds allowed.
+    snapshot: Option<(usize, Arc<[Kept]>)>,
 }
 
 impl History {
@@ -73,9 +73,9 @@ impl History {
         History { limits, kept: VecDeque::new(), bytes: 0, last, floor, evicted_at: None, snapshot: None }
     }
 
-    /// The same history, of which earlier messages may have been removed to free memory.
-    pub fn incomplete(self, now: u32) -> History {
-        History { evicted_at: Some(now), ..self }
+    /// The same history, of which earlier messages may have been removed to free memory, at this tick or before.
+    pub fn incomplete(self, evicted_at: Option<u32>) -> History {
+        History { evicted_at, ..self }
     }
 
     /// Offset of the newest message.
@@ -190,7 +190,8 @@ impl History {
             let within = kept.iter().rev().take(REPLAY_MESSAGES_MAX).take_while(is_within).count();
             kept.range(kept.len() - within.max(1).min(kept.len())..).cloned().collect()
         };
-        snapshot.get_or_insert_with(make).clone()
+        let made = snapshot.take().filter(|(bytes_max, _)| *bytes_max == bounds.bytes_max);
+        snapshot.insert(made.unwrap_or_else(|| (bounds.bytes_max, make()))).1.clone()
     }
 
     /// Whether every message after `since` is kept; without `since`, whether all are kept that the limits would keep.
@@ -303,7 +304,12 @@ mod tests {
         assert_eq!(offsets(history.replay(5, BOUNDS)), None, "the message is larger than a replay");
         assert_eq!(offsets(history.newest(BOUNDS)), Some(vec![6]), "the newest message has no other bound");
         assert_eq!(offsets(history.all(BOUNDS)), None);
-        for offset in 7..1200 {
+        keep(&mut history, 7, 600, 0);
+        let other_limit = Bounds { bytes_max: 500, ..BOUNDS };
+        assert_eq!(offsets(history.replay(6, BOUNDS)), Some(vec![7]));
+        assert_eq!(offsets(history.replay(6, other_limit)), None, "the bounds have changed, the messages have not");
+        assert_eq!(offsets(history.all(BOUNDS)), Some(vec![7]));
+        for offset in 8..1200 {
             keep(&mut history, offset, 0, 0);
         }
         assert_eq!(offsets(history.replay(199, BOUNDS)).map(|offsets| offsets.len()), Some(1000));

@@ -54,8 +54,8 @@ pub struct Log {
     serials: u64,
     /// Tick of the turn, which does not wrap.
     tick: u64,
-    /// Whether a channel was forgotten to free memory.
-    has_forgotten: bool,
+    /// Tick at which a channel with a history was last forgotten to free memory.
+    forgotten_at: Option<u32>,
     /// Channels with something to evict: offset of the newest message when the entry was made, the channel's index and its
     /// serial. An entry with an outdated offset is renewed when it comes up.
     by_age: BinaryHeap<Reverse<(u64, u32, u64)>>,
@@ -107,7 +107,7 @@ impl Log {
             bytes_max: usize::MAX,
             serials: 0,
             tick: 0,
-            has_forgotten: false,
+            forgotten_at: None,
             by_age: BinaryHeap::new(),
             by_expiry: BinaryHeap::new(),
             evicted: 0,
@@ -133,10 +133,9 @@ impl Log {
         if rule.is_plain() {
             return None;
         }
-        let history = rule.history.map(|limits| History::new(limits, self.last, self.watermark));
         // Of a channel that was forgotten, it is not known what was removed.
         let history =
-            history.map(|history| if self.has_forgotten { history.incomplete(self.tick as u32) } else { history });
+            rule.history.map(|limits| History::new(limits, self.last, self.watermark).incomplete(self.forgotten_at));
         self.serials += 1;
         let serial = self.serials;
         let presence = Presence::of(rule.presence);
@@ -190,8 +189,10 @@ impl Log {
     /// The channel is removed.
     pub fn forget(&mut self, memory: &Memory) {
         self.bytes -= memory.history_bytes() + memory.idle_bytes;
-        self.watermark = self.watermark.max(memory.history.as_ref().map_or(0, History::last));
-        self.has_forgotten = true;
+        if let Some(history) = &memory.history {
+            self.watermark = self.watermark.max(history.last());
+            self.forgotten_at = Some(self.now());
+        }
     }
 
     /// Whether histories take more memory than allowed.
