@@ -118,11 +118,6 @@ impl Rule {
         *self == Rule::PLAIN
     }
 
-    /// Whether subscribers are sent messages or a list of members at once: their reply may be long.
-    pub fn greets(&self) -> bool {
-        self.on_subscribe != OnSubscribe::Nothing || self.presence == Presence::Members
-    }
-
     fn of(keys: &Keys) -> Rule {
         let history = History { messages_max: keys.history, bytes_max: keys.history_bytes, ttl_s: keys.history_ttl };
         Rule {
