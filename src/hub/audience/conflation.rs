@@ -1,7 +1,7 @@
 //! Conflation: a connection that is blocked is held back the messages of some channels, and is later sent the newest of each
 //! key instead of all of them.
 //!
-//! A channel conflates if its rule says so (`slow`). A subscriber counts as blocked once [`BLOCKED_BYTES`] wait for it, and
+//! A channel conflates if its rule says so (`slow`). A subscriber counts as blocked once `BLOCKED_BYTES` wait for it, and
 //! until it has taken all that waits and all that was held back. Other channels, replies, presence and client events are sent
 //! as ever. A message that is held back is copied once, for all connections, so that it does not keep its whole page alive.
 
