@@ -288,7 +288,8 @@ impl ErrorCode {
                 text
             }
             ErrorCode::UnknownEvent => {
-                "unknown event: a client may send socket:subscribe, socket:unsubscribe, socket:ping and socket:pong"
+                "unknown event: a client may send socket:subscribe, socket:unsubscribe, socket:signin, socket:ping, socket:pong, \
+                 and client events, whose names begin with client-"
             }
             ErrorCode::RateLimited => {
                 "the rate limit was exceeded and the message was not processed: send it again later, and fewer per second"

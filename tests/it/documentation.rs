@@ -53,6 +53,7 @@ pages! {
     publishing: "docs/publishing.md",
     events: "docs/events.md",
     webhooks: "docs/webhooks.md",
+    channels: "docs/channels.md",
     presence: "docs/presence.md",
     operating: "docs/operating.md",
     troubleshooting: "docs/troubleshooting.md",
