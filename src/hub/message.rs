@@ -1,5 +1,6 @@
 //! A message before it is encoded for subscribers: borrowed from the publisher's line, or shared by letters.
 
+use crate::protocol::channel::Channel;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -17,6 +18,18 @@ pub struct Message<'a> {
     /// Its place in the channel's order, if the channel keeps a history.
     pub offset: Option<NonZeroU64>,
 }
+
+impl Message<'_> {
+    /// At least the bytes of its frame.
+    #[inline]
+    pub fn frame_bytes_max(&self, channel: Channel<'_>) -> usize {
+        let texts = [self.event, self.data.unwrap_or_default(), self.user_id.unwrap_or_default(), channel.as_str()];
+        texts.iter().map(|text| text.len()).sum::<usize>() + ENVELOPE_BYTES_MAX
+    }
+}
+
+/// Bytes of a frame besides texts: the header, names of members, punctuation, the offset.
+const ENVELOPE_BYTES_MAX: usize = 96;
 
 /// A message in letters to other shards and in histories: immutable, one allocation, shared by all that hold it. It has no
 /// offset, because each channel of a publish gives it another.
@@ -104,6 +117,20 @@ const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::event::{self, Envelope};
+
+    #[test]
+    fn a_frame_is_not_longer_than_its_bound() {
+        let [id, data] = [128, 100_000].map(|len| "x".repeat(len));
+        let message =
+            Message { event: "e", data: Some(&data), key: None, user_id: Some(&id), offset: NonZeroU64::new(u64::MAX) };
+        let channel = Channel::parse("c").unwrap();
+        let Message { event, data, user_id, offset, .. } = message;
+        let mut out = Vec::new();
+        event::message(&mut out, &Envelope { channel: Some("c"), event, data, offset, user_id });
+        let bound = message.frame_bytes_max(channel);
+        assert!((out.len()..out.len() + ENVELOPE_BYTES_MAX).contains(&bound), "{bound} for {}", out.len());
+    }
 
     #[test]
     fn a_payload_holds_the_message_that_it_was_made_from() {

@@ -43,9 +43,8 @@ impl Audiences {
             if subscribers == 0 {
                 continue;
             }
-            let len = kind.encoded_len(channel, message);
             let page = match entry.page() {
-                Some(page) if !self.pages.is_full_for(page, len) => page,
+                Some(page) if !self.pages.is_full_for(page, message.frame_bytes_max(channel)) => page,
                 Some(_) => self.turn_page(audience, port),
                 None => self.table.page(audience, &mut self.pages),
             };
@@ -60,6 +59,7 @@ impl Audiences {
             if let Some(position) = excluded {
                 self.table.get_mut(audience).start_at(position, chunk.end);
             }
+            let len = chunk.len();
             delivered.subscribers += subscribers;
             delivered.bytes += len;
             delivered.fan_out_bytes += len * subscribers;

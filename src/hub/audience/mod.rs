@@ -50,13 +50,6 @@ impl Kind {
             Kind::Native => event::message(out, &envelope(channel, message)),
         }
     }
-
-    /// Bytes that [`Kind::encode`] appends.
-    fn encoded_len(self, channel: Channel<'_>, message: &Message<'_>) -> usize {
-        match self {
-            Kind::Native => event::message_len(&envelope(channel, message)),
-        }
-    }
 }
 
 #[inline]
