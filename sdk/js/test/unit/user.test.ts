@@ -42,7 +42,7 @@ test("signs in, and hears what is published to the user", async () => {
   expectTypeOf(user).toExtend<Channel<{ paid: number }>>();
 });
 
-test("what is published to the user reaches nobody before the sign-in", () => {
+test("what is published to the user reaches no connection before its sign-in", () => {
   const { fake, socket } = connected();
   const heard = vi.fn();
   socket.bindGlobal(heard);
