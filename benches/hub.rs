@@ -62,7 +62,7 @@ fn many_channels(c: &mut Criterion) {
     let names: Vec<String> = (0..1000).map(|n| format!("user:{n}")).collect();
     for (slot, name) in (0..).zip(&names) {
         hub.connect(slot, None, &mut port);
-        hub.hear(slot, &request("subscribe", name), &mut port);
+        hub.handle(slot, &request("subscribe", name), &mut port);
     }
     hub.end_turn(&mut port);
     group.throughput(Throughput::Elements(1000));
@@ -89,8 +89,8 @@ fn membership(c: &mut Criterion) {
         group.throughput(Throughput::Elements(2));
         group.bench_function(BenchmarkId::new("subscribe_unsubscribe_beside", subscribers), |bencher| {
             bencher.iter(|| {
-                hub.hear(subscribers, &enter, &mut port);
-                hub.hear(subscribers, &leave, &mut port);
+                hub.handle(subscribers, &enter, &mut port);
+                hub.handle(subscribers, &leave, &mut port);
                 hub.end_turn(&mut port);
             });
         });
@@ -105,7 +105,7 @@ fn survey(c: &mut Criterion) {
     for slot in 0..10_000 {
         hub.connect(slot, None, &mut port);
         (0..100).for_each(|n| {
-            hub.hear(slot, &request("subscribe", &format!("user:{slot}:{n}")), &mut port);
+            hub.handle(slot, &request("subscribe", &format!("user:{slot}:{n}")), &mut port);
         });
         hub.end_turn(&mut port);
     }
@@ -178,7 +178,7 @@ struct Counting {
 }
 
 impl Port for Counting {
-    fn lay(&mut self, pages: &mut Pages, _: Slot, chunk: Chunk, _: Urgency) {
+    fn append(&mut self, pages: &mut Pages, _: Slot, chunk: Chunk, _: Urgency) {
         self.chunks += 1;
         self.bytes += chunk.len() as u64;
         if let Some(kept) = &mut self.kept {
@@ -193,7 +193,7 @@ impl Port for Counting {
         self.mail(to, mail);
     }
     fn ask(&mut self, _: Asker, _: Question) {}
-    fn answer(&mut self, _: Asker, _: Answer) {}
+    fn answer_admin(&mut self, _: Asker, _: Answer) {}
     fn settle(&mut self, _: Asker, _: Settled) {
         self.settled += 1;
     }
@@ -228,7 +228,7 @@ fn subscribe_all(hub: &mut Hub, port: &mut Counting, subscribers: u32) {
     let subscribe = request("subscribe", CHANNEL);
     for slot in 0..subscribers {
         hub.connect(slot, None, port);
-        hub.hear(slot, &subscribe, port);
+        hub.handle(slot, &subscribe, port);
     }
     hub.end_turn(port);
 }

@@ -40,7 +40,7 @@
 //! wheel      → entries that are due (budget): ping, or close
 //! leaving    → close connections that a drain has scheduled (budget)
 //! departures → remove subscriptions of connections that have ended (budget)
-//! lay out    → each audience with new messages: every subscriber is sent a part of the turn's page
+//! fan out    → each audience with new messages: every subscriber is sent a part of the turn's page
 //! ring       → at most one eventfd write for each shard that was sent letters
 //! answer     → the replies to each admin session, in one write
 //! flush      → one write or writev for each connection with new output (budget)

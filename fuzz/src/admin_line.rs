@@ -20,7 +20,7 @@ pub fn check(data: &[u8]) {
     let mut port = Around::default();
     for slot in 0..2 {
         hub.connect(slot, None, &mut port);
-        hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"a"}}"#, &mut port);
+        hub.handle(slot, r#"{"event":"socket:subscribe","data":{"channel":"a"}}"#, &mut port);
     }
     let mut session = LineSession::new(0, 1, 0, 0, false);
     let mut parser = Parser::default();
@@ -125,14 +125,14 @@ impl Around {
                     }
                     _ => Answer::Reply(Err(NO_CONNECTION)),
                 };
-                hub.answer(asker, answer, self);
+                hub.answer_admin(asker, answer, self);
             }
         }
     }
 }
 
 impl Port for Around {
-    fn lay(&mut self, _: &mut Pages, _: Slot, chunk: Chunk, _: Urgency) {
+    fn append(&mut self, _: &mut Pages, _: Slot, chunk: Chunk, _: Urgency) {
         assert!(!chunk.is_empty());
     }
     fn mail(&mut self, _: ShardId, _: Mail) {
@@ -144,7 +144,7 @@ impl Port for Around {
     fn ask(&mut self, asker: Asker, question: Question) {
         self.asks.push((asker, question));
     }
-    fn answer(&mut self, asker: Asker, answer: Answer) {
+    fn answer_admin(&mut self, asker: Asker, answer: Answer) {
         self.answers.push((asker, answer));
     }
     fn settle(&mut self, asker: Asker, settled: Settled) {

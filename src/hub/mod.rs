@@ -61,7 +61,7 @@ use std::sync::Arc;
 /// The effects of a hub, which the shard around it carries out.
 pub trait Port {
     /// Appends `chunk` to the output of a connection. An outbox that keeps the chunk must hold its page.
-    fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency);
+    fn append(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency);
     /// Sends a letter to another shard.
     fn mail(&mut self, to: ShardId, mail: Mail);
     /// Sends a letter to any shard, once the inboxes of the shards `after` have taken all letters sent to them before.
@@ -69,7 +69,7 @@ pub trait Port {
     /// Passes on a question that only the shard can answer, because it owns the sockets.
     fn ask(&mut self, asker: Asker, question: Question);
     /// Passes an answer to an admin session of this shard.
-    fn answer(&mut self, asker: Asker, answer: Answer);
+    fn answer_admin(&mut self, asker: Asker, answer: Answer);
     /// Passes a settled part of a publish to an admin session of this shard.
     fn settle(&mut self, asker: Asker, settled: Settled);
     /// Passes on the verdict of an address's owner about a connection of this shard.
@@ -99,9 +99,9 @@ pub enum Urgency {
     Bulk,
 }
 
-/// The kind of a text message, as far as heartbeats need it.
+/// What became of a text message, as far as the shard must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Handled {
     /// `socket:pong`, the reply to the server's ping.
     Pong,
     /// A request that must wait: it had no effect, and the caller must pass it again before it passes others.
@@ -110,9 +110,9 @@ pub enum Heard {
     Other,
 }
 
-/// Messages laid out since [`Hub::end_turn`].
+/// Output of messages since [`Hub::end_turn`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Laid {
+pub struct TurnOutput {
     /// Bytes of the messages, each counted once: the most that one subscriber receives.
     pub bytes: usize,
     /// Bytes of the messages, counted once per subscriber: the amount to write.
@@ -123,9 +123,9 @@ pub struct Laid {
     pub age_us: u32,
 }
 
-impl Laid {
+impl TurnOutput {
     /// Adds the messages of another turn.
-    pub fn add(&mut self, other: Laid) {
+    pub fn add(&mut self, other: TurnOutput) {
         self.bytes += other.bytes;
         self.fan_out_bytes += other.fan_out_bytes;
         self.bulk_bytes += other.bulk_bytes;
@@ -176,8 +176,8 @@ pub struct Hub {
     turn_us: u32,
     /// Tick of the turn, set by the shard.
     pub now: u32,
-    /// Messages laid out in this turn so far, which count against the shard's budget.
-    pub laid: Laid,
+    /// Output of the messages of this turn so far, which counts against the shard's budget.
+    pub turn_output: TurnOutput,
     /// The shard's counters.
     pub counters: Counters,
 }
@@ -206,7 +206,7 @@ impl Hub {
             limits,
             turn_us: 0,
             now: 0,
-            laid: Laid::default(),
+            turn_output: TurnOutput::default(),
             counters: Counters::default(),
         }
     }
@@ -250,8 +250,8 @@ impl Hub {
     // ---- connections of this shard
 
     /// Sends a connection a frame at once, ahead of replies that wait.
-    pub fn say_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
-        self.audiences.say_now(slot, port, write);
+    pub fn send_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+        self.audiences.send_now(slot, port, write);
     }
 
     /// Number of the connection's replies that wait for an owner, or for an earlier reply.
@@ -360,7 +360,7 @@ impl Hub {
         self.audiences.end_turn(port);
         self.audiences.change_rules(self.directory.rules(), port);
         self.counters.messages_conflated = self.audiences.conflated();
-        self.laid = Laid::default();
+        self.turn_output = TurnOutput::default();
     }
 
     /// The turn's pages, and the pages that outboxes refer to.
@@ -379,7 +379,7 @@ impl Hub {
         self.settle_own(port);
     }
 
-    /// Whether all messages of all shards have been laid out here: no shard publishes after [`Hub::fence`].
+    /// Whether all messages of all shards have been fanned out here: no shard publishes after [`Hub::fence`].
     pub fn is_fenced(&self) -> bool {
         self.fences[Fence::Owners as usize] == self.placement.shards()
     }
@@ -427,8 +427,8 @@ impl Hub {
             Mail::Subscribe(change) => self.count_in(change, port),
             Mail::Unsubscribe(change) => self.count_out(&change, port),
             Mail::Welcomed(member) => self.audiences.welcomed(member),
-            Mail::Refused(membership, code) => self.hear_refusal(membership, code, port),
-            Mail::Subscribed(membership, welcome) => self.hear_acceptance(membership, welcome.as_deref(), port),
+            Mail::Refused(membership, code) => self.on_refused(membership, code, port),
+            Mail::Subscribed(membership, welcome) => self.on_subscribed(membership, welcome.as_deref(), port),
             Mail::Unsubscribed(membership) => {
                 let is_live = self.audiences.unsubscribed(membership, port);
                 self.counters.unsubscribes += u64::from(is_live);
@@ -442,7 +442,7 @@ impl Hub {
             Mail::Disconnect { channel, hash, reason } => self.close_all(&channel, hash, &reason, port),
             Mail::Settled(asker, settled) => port.settle(asker, settled),
             Mail::Ask(asker, question) => self.serve_question(asker, *question, port),
-            Mail::Answer(asker, answer) => port.answer(asker, *answer),
+            Mail::Answer(asker, answer) => port.answer_admin(asker, *answer),
             Mail::Arrive { arrival, now } => {
                 let verdict = self.addresses.arrive(arrival.address, now, &self.limits);
                 self.counters.addresses_forgotten = self.addresses.forgotten;
@@ -483,11 +483,11 @@ mod tests {
 
     #[test]
     fn age_is_that_of_the_oldest_message_and_never_negative() {
-        let mut laid = Laid::default();
-        laid.read_at(1_001, 1_000);
-        assert_eq!(laid.age_us, 0, "another shard's turn began later");
-        laid.read_at(u32::MAX, 499);
-        laid.read_at(100, 499);
-        assert_eq!(laid.age_us, 500);
+        let mut turn_output = TurnOutput::default();
+        turn_output.read_at(1_001, 1_000);
+        assert_eq!(turn_output.age_us, 0, "another shard's turn began later");
+        turn_output.read_at(u32::MAX, 499);
+        turn_output.read_at(100, 499);
+        assert_eq!(turn_output.age_us, 500);
     }
 }

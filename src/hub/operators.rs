@@ -25,7 +25,7 @@ impl Hub {
     }
 
     /// Sends the answer to a question that an admin session of any shard asked of this one.
-    pub fn answer(&mut self, asker: Asker, answer: Answer, port: &mut impl Port) {
+    pub fn answer_admin(&mut self, asker: Asker, answer: Answer, port: &mut impl Port) {
         self.post_answer(asker, answer, port);
         self.settle_own(port);
     }
@@ -86,7 +86,7 @@ impl Hub {
     /// Continues the oldest survey for the busiest channels and addresses, by at most `entries` entries.
     pub fn survey(&mut self, entries: usize, port: &mut impl Port) {
         if let Some((asker, answer)) = self.observers.go_on(&self.directory, &self.addresses, entries) {
-            self.answer(asker, answer, port);
+            self.answer_admin(asker, answer, port);
         }
     }
 

@@ -195,10 +195,10 @@ impl Hub {
             self.counters.deliveries_late += 1;
             return false;
         }
-        self.laid.bytes += delivered.bytes;
-        self.laid.fan_out_bytes += delivered.fan_out_bytes;
-        self.laid.bulk_bytes += delivered.bulk_bytes;
-        self.laid.read_at(read_at, self.turn_us);
+        self.turn_output.bytes += delivered.bytes;
+        self.turn_output.fan_out_bytes += delivered.fan_out_bytes;
+        self.turn_output.bulk_bytes += delivered.bulk_bytes;
+        self.turn_output.read_at(read_at, self.turn_us);
         self.counters.deliveries += delivered.subscribers as u64 - u64::from(delivered.was_excluded);
         delivered.was_excluded
     }

@@ -4,7 +4,7 @@ use super::admission::bucket::Rate;
 use super::channel::presence::user::User;
 use super::mail::{self, Cause, Mail, Membership, Welcome, Wish};
 use super::message::Message;
-use super::{ENVELOPE_BYTES, Heard, Hub, Port, REPLAY_SHARE};
+use super::{ENVELOPE_BYTES, Handled, Hub, Port, REPLAY_SHARE};
 use crate::api::publish::{DATA_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::config::{Limits, OnSubscribe, Presence};
 use crate::ids::Slot;
@@ -31,22 +31,22 @@ impl Hub {
         let id = self.socket_id(slot);
         self.observers.connected(id, address, self.now);
         let (interval, timeout) = (self.limits.heart_interval_s, self.limits.heart_timeout_s);
-        self.audiences.say_now(slot, port, |out| event::connected(out, id, interval, timeout));
+        self.audiences.send_now(slot, port, |out| event::connected(out, id, interval, timeout));
     }
 
     /// Answers a `socket:ping`; `id` is raw JSON.
     pub fn answer_ping(&mut self, slot: Slot, id: &[u8], port: &mut impl Port) {
         self.counters.pings_answered += 1;
-        self.audiences.say(slot, port, |out| event::pong(out, id));
+        self.audiences.answer(slot, port, |out| event::pong(out, id));
     }
 
     /// Handles a text message of a client.
-    pub fn hear(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
+    pub fn handle(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Handled {
         match self.parser.command(text) {
             Ok(Command::Ping { id }) => self.answer_ping(slot, id.as_bytes(), port),
-            Ok(Command::Pong) => return Heard::Pong,
+            Ok(Command::Pong) => return Handled::Pong,
             Ok(Command::Subscribe { channel, since, .. }) if self.must_wait(slot, &channel, since, port) => {
-                return Heard::Later;
+                return Handled::Later;
             }
             Ok(Command::Subscribe { channel, auth, channel_data, since }) => {
                 let subscribed = self.subscribe(slot, &channel, &Proof { auth, channel_data }, since, port);
@@ -55,7 +55,7 @@ impl Hub {
                 }
                 if let Err(code) = subscribed {
                     self.counters.requests_refused += 1;
-                    self.audiences.say(slot, port, |out| event::subscribe_error(out, channel.raw, code));
+                    self.audiences.answer(slot, port, |out| event::subscribe_error(out, channel.raw, code));
                 }
             }
             Ok(Command::Unsubscribe { channel }) => {
@@ -65,40 +65,40 @@ impl Hub {
                 }
                 if let Err(code) = unsubscribed {
                     self.counters.requests_refused += 1;
-                    self.audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
+                    self.audiences.answer(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
                 }
             }
             Ok(Command::SignIn { auth, user_data }) => {
                 if let Err(code) = self.sign_in(slot, &auth, user_data.as_ref(), port) {
                     self.counters.requests_refused += 1;
-                    self.audiences.say(slot, port, |out| event::signin_error(out, code));
+                    self.audiences.answer(slot, port, |out| event::signin_error(out, code));
                 }
             }
-            Ok(Command::ClientEvent { .. }) if self.has_too_many_events(slot) => return Heard::Later,
+            Ok(Command::ClientEvent { .. }) if self.has_too_many_events(slot) => return Handled::Later,
             Ok(Command::ClientEvent { event, channel, data }) => {
                 let message = Message { event: event.raw, data, ..Message::default() };
                 if let Err(code) = self.send_client_event(slot, &channel.value, &message, port) {
                     self.counters.requests_refused += 1;
-                    self.audiences.say(slot, port, |out| event::channel_error(out, channel.raw, code));
+                    self.audiences.answer(slot, port, |out| event::channel_error(out, channel.raw, code));
                 }
             }
             Err(Unreadable::UnknownEvent) => {
                 self.counters.requests_refused += 1;
-                self.audiences.say(slot, port, |out| event::error(out, ErrorCode::UnknownEvent));
+                self.audiences.answer(slot, port, |out| event::error(out, ErrorCode::UnknownEvent));
             }
             Err(Unreadable::Malformed(what)) => {
                 self.counters.requests_refused += 1;
                 let code = ErrorCode::MalformedMessage(what);
-                self.audiences.say(slot, port, |out| event::error(out, code));
+                self.audiences.answer(slot, port, |out| event::error(out, code));
             }
         }
         self.settle_own(port);
-        Heard::Other
+        Handled::Other
     }
 
     /// Refuses a text message that exceeds the client's rate limit. It has no other effect.
     #[cold]
-    pub fn refuse(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Heard {
+    pub fn refuse(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Handled {
         let code = ErrorCode::RateLimited;
         if self.observers.is_watched() {
             self.see_limit(slot, port);
@@ -106,21 +106,21 @@ impl Hub {
         let command = self.parser.command(text);
         let audiences = &mut self.audiences;
         match command {
-            Ok(Command::Pong) => return Heard::Pong,
+            Ok(Command::Pong) => return Handled::Pong,
             Ok(Command::Subscribe { channel, .. }) => {
-                audiences.say(slot, port, |out| event::subscribe_error(out, channel.raw, code));
+                audiences.answer(slot, port, |out| event::subscribe_error(out, channel.raw, code));
             }
             Ok(Command::Unsubscribe { channel }) => {
-                audiences.say(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
+                audiences.answer(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
             }
-            Ok(Command::SignIn { .. }) => audiences.say(slot, port, |out| event::signin_error(out, code)),
+            Ok(Command::SignIn { .. }) => audiences.answer(slot, port, |out| event::signin_error(out, code)),
             Ok(Command::ClientEvent { channel, .. }) => {
-                audiences.say(slot, port, |out| event::channel_error(out, channel.raw, code));
+                audiences.answer(slot, port, |out| event::channel_error(out, channel.raw, code));
             }
-            Ok(Command::Ping { .. }) | Err(_) => audiences.say(slot, port, |out| event::error(out, code)),
+            Ok(Command::Ping { .. }) | Err(_) => audiences.answer(slot, port, |out| event::error(out, code)),
         }
         self.counters.requests_refused += 1;
-        Heard::Other
+        Handled::Other
     }
 
     /// Whether a subscribe may have a long reply, for which the connection has no room yet. It waits for one such reply at a
@@ -241,7 +241,7 @@ impl Hub {
     }
 
     /// The owner of a channel has counted a subscriber.
-    pub(super) fn hear_acceptance(&mut self, membership: Membership, welcome: Option<&Welcome>, port: &mut impl Port) {
+    pub(super) fn on_subscribed(&mut self, membership: Membership, welcome: Option<&Welcome>, port: &mut impl Port) {
         let Some(replayed) = self.audiences.subscribed(membership, welcome, port) else { return };
         if let Cause::SignIn { request } = membership.cause {
             return self.signed_in(membership.member.slot, request, port);
@@ -262,7 +262,7 @@ impl Hub {
     }
 
     /// The owner of a channel has refused a subscribe.
-    pub(super) fn hear_refusal(&mut self, membership: Membership, code: ErrorCode, port: &mut impl Port) {
+    pub(super) fn on_refused(&mut self, membership: Membership, code: ErrorCode, port: &mut impl Port) {
         if let Some(channel) = self.audiences.refused(membership, code, port) {
             self.counters.requests_refused += 1;
             if self.observers.is_watched() {

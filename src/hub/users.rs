@@ -45,7 +45,7 @@ impl Hub {
         match self.users.get(&slot) {
             Some(known) if known.id() != user.id() => return Err(ErrorCode::AlreadySignedIn),
             Some(_) => {
-                self.audiences.say(slot, port, |out| event::signed_in(out, user.id()));
+                self.audiences.answer(slot, port, |out| event::signed_in(out, user.id()));
                 return Ok(());
             }
             None => {}

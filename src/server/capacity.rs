@@ -528,7 +528,7 @@ fn turn_pages_bytes(config: &Config) -> u64 {
 
 /// Messages of one turn to one connection: the budget, and the message that exceeds it.
 fn turn_bytes(outbox_bytes_max: usize) -> usize {
-    PublishBudget::new(outbox_bytes_max).laid_bytes_max + api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX
+    PublishBudget::new(outbox_bytes_max).turn_bytes_max + api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX
 }
 
 /// Replies that wait, and the messages of a channel behind a `subscribed` that waits, up to the outbox limit.

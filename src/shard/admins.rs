@@ -305,7 +305,7 @@ pub(super) struct Serving<'a> {
 impl Serving<'_> {
     /// Whether the turn takes no more requests.
     pub(super) fn is_exhausted(&self, hub: &Hub) -> bool {
-        *self.read_bytes >= self.budget.read_bytes_max || self.budget.is_enough(hub.laid)
+        *self.read_bytes >= self.budget.read_bytes_max || self.budget.is_enough(hub.turn_output)
     }
 }
 
@@ -376,9 +376,9 @@ impl Admin {
                 break;
             }
             let line = self.input[start..end].strip_suffix(b"\r").unwrap_or(&self.input[start..end]);
-            let bulk_bytes = hub.laid.bulk_bytes;
+            let bulk_bytes = hub.turn_output.bulk_bytes;
             self.session.line(line, serving.parser, hub, clients);
-            self.is_bulk |= hub.laid.bulk_bytes > bulk_bytes;
+            self.is_bulk |= hub.turn_output.bulk_bytes > bulk_bytes;
             start = end + 1;
         }
         self.input.drain(..start);

@@ -41,7 +41,7 @@ use crate::api::refusal::NO_CONNECTION;
 use crate::config::Live;
 use crate::hub::identity;
 use crate::hub::mail::{Answer, Mail, Question};
-use crate::hub::{Hub, Identity, Laid};
+use crate::hub::{Hub, Identity, TurnOutput};
 use crate::ids::{Asker, ShardId};
 use crate::metrics::Stats;
 use crate::protocol::close::CloseReason;
@@ -122,8 +122,8 @@ pub struct Shard {
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
     publish_budget: PublishBudget,
-    /// What was laid out since all bulk output was last written.
-    unwritten: Laid,
+    /// Output of messages since all bulk output was last written.
+    unwritten: TurnOutput,
     stopwatch: Stopwatch,
     clock: ShardClock,
     coverage: PollCoverage,
@@ -157,7 +157,7 @@ impl Shard {
             poll,
             buffer: vec![0; READ_BYTES].into(),
             publish_budget: PublishBudget::new(limits.outbox_bytes_max),
-            unwritten: Laid::default(),
+            unwritten: TurnOutput::default(),
             stopwatch: Stopwatch::default(),
             clock: ShardClock::default(),
             coverage: PollCoverage::default(),
@@ -205,7 +205,7 @@ impl Shard {
         let mut reported = 0;
         for event in events.iter() {
             reported += 1;
-            self.handle(event);
+            self.handle_event(event);
         }
         let polls = self.clients.count() / EVENTS_PER_TURN + 1;
         self.coverage.polled(polled_at, reported < EVENTS_PER_TURN, polls);
@@ -232,7 +232,7 @@ impl Shard {
         self.clients.dismiss_due(&mut self.hub);
         self.hub.remove_departed(&mut self.clients);
         self.clients.close_answered(&mut self.hub);
-        self.lay_out();
+        self.fan_out();
         self.write_out()?;
         self.stopwatch.end(self.now_us(), self.clients.output.taken());
         self.hub.counters.turns_over_budget += u64::from(timers_left || self.has_work());
@@ -240,16 +240,16 @@ impl Shard {
     }
 
     /// Every channel touched: each subscriber gets its part of the turn's page.
-    fn lay_out(&mut self) {
-        let laid = self.hub.laid;
+    fn fan_out(&mut self) {
+        let turn_output = self.hub.turn_output;
         self.hub.end_turn(&mut self.clients);
-        if laid.bytes > 0 {
-            self.unwritten.add(laid);
+        if turn_output.bytes > 0 {
+            self.unwritten.add(turn_output);
             let end = self.clients.output.end();
             // Bulk output does not wait for output that is soon.
-            let soon = if laid.fan_out_bytes > laid.bulk_bytes { end.soon } else { 0 };
-            let bulk = if laid.bulk_bytes > 0 { end.bulk } else { 0 };
-            self.stopwatch.laid(laid.age_us, Progress { soon, bulk });
+            let soon = if turn_output.fan_out_bytes > turn_output.bulk_bytes { end.soon } else { 0 };
+            let bulk = if turn_output.bulk_bytes > 0 { end.bulk } else { 0 };
+            self.stopwatch.add(turn_output.age_us, Progress { soon, bulk });
         }
         self.clients.close_broken(&mut self.hub);
     }
@@ -270,7 +270,7 @@ impl Shard {
         self.hub.show(wall_ms, &mut self.clients);
         self.ring()?;
         if !self.clients.output.is_behind() {
-            self.unwritten = Laid::default();
+            self.unwritten = TurnOutput::default();
         }
         Ok(())
     }
@@ -280,7 +280,7 @@ impl Shard {
         self.shared.start.elapsed().as_micros() as u64
     }
 
-    fn handle(&mut self, event: &Event) {
+    fn handle_event(&mut self, event: &Event) {
         match event.token() {
             DOORBELL => {}
             LISTENER => self.listener.iter_mut().for_each(Listener::ready),
@@ -352,7 +352,7 @@ impl Shard {
 
     fn drain_inbox(&mut self) -> io::Result<()> {
         for _ in 0..LETTERS_PER_TURN {
-            if self.publish_budget.is_enough(self.hub.laid) {
+            if self.publish_budget.is_enough(self.hub.turn_output) {
                 break;
             }
             let Some(mail) = self.clients.mesh.receive() else { break };
@@ -388,7 +388,7 @@ impl Shard {
             }
             for (asker, question) in letters.questions {
                 if let Some(answer) = self.consider(asker, question) {
-                    self.hub.answer(asker, answer, &mut self.clients);
+                    self.hub.answer_admin(asker, answer, &mut self.clients);
                 }
             }
         }

@@ -1,14 +1,14 @@
 //! How much published data one turn takes in.
 
-use crate::hub::Laid;
+use crate::hub::TurnOutput;
 
 /// The bounds of a turn's intake, from publishers and from other shards. The rest waits in sockets and inboxes.
 #[derive(Clone, Copy)]
 pub struct PublishBudget {
     /// Bytes of lines that are read from publishers.
     pub read_bytes_max: usize,
-    /// Bytes of messages laid out for one subscriber.
-    pub laid_bytes_max: usize,
+    /// Bytes of messages fanned out to one subscriber.
+    pub turn_bytes_max: usize,
 }
 
 impl PublishBudget {
@@ -16,13 +16,13 @@ impl PublishBudget {
     pub fn new(outbox_bytes_max: usize) -> PublishBudget {
         PublishBudget {
             read_bytes_max: READ_BYTES_MAX,
-            laid_bytes_max: (outbox_bytes_max / 4).clamp(1, READ_BYTES_MAX),
+            turn_bytes_max: (outbox_bytes_max / 4).clamp(1, READ_BYTES_MAX),
         }
     }
 
-    /// Whether this much must be written before more is laid out.
-    pub fn is_enough(self, laid: Laid) -> bool {
-        laid.bytes >= self.laid_bytes_max || laid.fan_out_bytes >= FAN_OUT_BYTES_MAX
+    /// Whether this much must be written before more is fanned out.
+    pub fn is_enough(self, turn_output: TurnOutput) -> bool {
+        turn_output.bytes >= self.turn_bytes_max || turn_output.fan_out_bytes >= FAN_OUT_BYTES_MAX
     }
 }
 

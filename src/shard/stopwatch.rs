@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub struct Stopwatch {
     began_us: u64,
-    /// Messages that turns have laid out and that are not written yet, oldest first.
+    /// Messages that turns have fanned out and that are not written yet, oldest first.
     unwritten: VecDeque<Batch>,
     /// What it has measured.
     pub times: Times,
@@ -28,9 +28,9 @@ impl Stopwatch {
         self.began_us = now_us;
     }
 
-    /// The turn laid out messages for connections that are written to before `until`. `age_us`: how long before this turn the
+    /// The turn fanned out messages to connections that are written to before `until`. `age_us`: how long before this turn the
     /// oldest message was read from its publisher.
-    pub fn laid(&mut self, age_us: u32, until: Progress) {
+    pub fn add(&mut self, age_us: u32, until: Progress) {
         let since_us = self.began_us.saturating_sub(u64::from(age_us));
         if self.unwritten.len() < BATCHES_MAX {
             return self.unwritten.push_back(Batch { since_us, until });
@@ -72,11 +72,11 @@ mod tests {
         let progress = |soon, bulk| Progress { soon, bulk };
         let mut watch = Stopwatch::default();
         watch.begin(1000);
-        watch.laid(0, progress(3, 100));
+        watch.add(0, progress(3, 100));
         watch.end(1100, progress(3, 99));
         assert_eq!(written(&watch), (0, 0));
         watch.begin(1200);
-        watch.laid(500, progress(9, 100));
+        watch.add(500, progress(9, 100));
         watch.end(1300, progress(8, 100));
         assert_eq!(written(&watch), (1, 300), "the second turn's do not hold the first turn's up");
         watch.begin(1400);
@@ -92,8 +92,8 @@ mod tests {
     fn soon_output_is_timed_without_the_bulk_before_it() {
         let mut watch = Stopwatch::default();
         watch.begin(1000);
-        watch.laid(0, Progress { soon: 0, bulk: 100 });
-        watch.laid(0, Progress { soon: 7, bulk: 0 });
+        watch.add(0, Progress { soon: 0, bulk: 100 });
+        watch.add(0, Progress { soon: 7, bulk: 0 });
         watch.end(1200, Progress { soon: 7, bulk: 50 });
         assert_eq!(written(&watch), (1, 200));
         watch.end(1900, Progress { soon: 7, bulk: 100 });
@@ -104,10 +104,10 @@ mod tests {
     fn turns_that_count_as_one_wait_for_all_their_lanes() {
         let mut watch = Stopwatch::default();
         for turn in 1..BATCHES_MAX as u64 {
-            watch.laid(0, Progress { soon: 0, bulk: turn });
+            watch.add(0, Progress { soon: 0, bulk: turn });
         }
-        watch.laid(0, Progress { soon: 7, bulk: 0 });
-        watch.laid(0, Progress { soon: 0, bulk: 1000 });
+        watch.add(0, Progress { soon: 7, bulk: 0 });
+        watch.add(0, Progress { soon: 0, bulk: 1000 });
         watch.end(1, Progress { soon: 6, bulk: 1000 });
         assert_eq!(watch.unwritten.len(), 1);
         watch.end(1, Progress { soon: 7, bulk: 1000 });
@@ -119,7 +119,7 @@ mod tests {
         let mut watch = Stopwatch::default();
         for turn in 1..=2 * BATCHES_MAX as u64 {
             watch.begin(turn);
-            watch.laid(0, Progress { soon: 0, bulk: turn });
+            watch.add(0, Progress { soon: 0, bulk: turn });
         }
         assert_eq!(watch.unwritten.len(), BATCHES_MAX);
         watch.begin(10_000);

@@ -50,7 +50,7 @@ FAULTS = [
      "let was_subscribed = true;"),
     ("a reply does not wait for its place", "audience/replies.rs",
      "        let mut reply = Vec::new();\n        write(&mut reply);\n        replies.push(reply);",
-     "        let _ = replies;\n        self.say_now(slot, port, write);"),
+     "        let _ = replies;\n        self.send_now(slot, port, write);"),
     ("a letter for an earlier connection reaches the next one of its slot", "audience/mod.rs",
      "member.generation = (member.generation + 1)",
      "member.generation = (member.generation + 0)"),

@@ -45,7 +45,7 @@ struct Outboxes {
 }
 
 impl Port for Outboxes {
-    fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
+    fn append(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
         let outbox = &mut self.outboxes[slot as usize];
         if outbox.is_empty() {
             self.dirty.push(slot);
@@ -59,7 +59,7 @@ impl Port for Outboxes {
         unreachable!("there is one shard");
     }
     fn ask(&mut self, _: Asker, _: Question) {}
-    fn answer(&mut self, _: Asker, _: Answer) {}
+    fn answer_admin(&mut self, _: Asker, _: Answer) {}
     fn settle(&mut self, _: Asker, _: Settled) {}
     fn admit(&mut self, _: Arrival, _: Verdict) {}
     fn close(&mut self, _: Slot, _: CloseReason) {}
@@ -91,7 +91,7 @@ impl DataPath {
         path.port.outboxes.resize_with(subscribers, Outbox::default);
         for slot in 0..subscribers as Slot {
             path.hub.connect(slot, None, &mut path.port);
-            path.hub.hear(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut path.port);
+            path.hub.handle(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut path.port);
         }
         path.flush();
         path
@@ -114,7 +114,7 @@ impl DataPath {
                 continue;
             }
             match self.decoder.next(bytes, &mut at, 1 << 16) {
-                Ok(Some(Message::Text(text))) => drop(self.hub.hear(slot, text, &mut self.port)),
+                Ok(Some(Message::Text(text))) => drop(self.hub.handle(slot, text, &mut self.port)),
                 Ok(Some(_)) => {}
                 _ => return,
             }

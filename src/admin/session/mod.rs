@@ -434,9 +434,9 @@ mod tests {
         fn mail_after(&mut self, _: &[ShardId], to: ShardId, mail: Mail) {
             self.0.push((to, mail));
         }
-        fn lay(&mut self, _: &mut Pages, _: Slot, _: Chunk, _: Urgency) {}
+        fn append(&mut self, _: &mut Pages, _: Slot, _: Chunk, _: Urgency) {}
         fn ask(&mut self, _: Asker, _: Question) {}
-        fn answer(&mut self, asker: Asker, answer: Answer) {
+        fn answer_admin(&mut self, asker: Asker, answer: Answer) {
             self.1.push((asker, answer));
         }
         fn settle(&mut self, _: Asker, _: Settled) {}
@@ -478,7 +478,7 @@ mod tests {
         session.line(br#"{"command":"events"}"#, &mut Parser::default(), &mut hub, &mut letters);
         hub.connect(0, None, &mut letters);
         for n in 0..CHANNELS {
-            hub.hear(0, &format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{n}"}}}}"#), &mut letters);
+            hub.handle(0, &format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{n}"}}}}"#), &mut letters);
         }
         hub.set_departures_per_turn(CHANNELS);
         hub.disconnect(0, &CloseReason::ClientGone, &mut letters);

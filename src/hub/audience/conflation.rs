@@ -82,7 +82,7 @@ impl Audiences {
             return;
         }
         if !self.is_lagging(slot) && port.waiting(slot) + part.len() <= self.blocked_bytes() {
-            return port.lay(&mut self.pages, slot, part, urgency);
+            return port.append(&mut self.pages, slot, part, urgency);
         }
         let mut marks = self.conflation.marks.remove(&audience).unwrap_or_default();
         let Marks { list, keys } = &mut marks;
@@ -95,7 +95,7 @@ impl Audiences {
                 let (place, copy) = mark.copy(audience, keys, hasher, chunk, &mut self.pages).clone();
                 self.hold(slot, place, copy, port);
             } else {
-                port.lay(&mut self.pages, slot, chunk, urgency);
+                port.append(&mut self.pages, slot, chunk, urgency);
             }
         }
         self.conflation.marks.insert(audience, marks);
@@ -121,7 +121,7 @@ impl Audiences {
             }
             Err(Full) => {
                 self.send_held(slot, port);
-                port.lay(&mut self.pages, slot, copy, Urgency::Bulk);
+                port.append(&mut self.pages, slot, copy, Urgency::Bulk);
             }
         }
     }
@@ -138,7 +138,7 @@ impl Audiences {
             && let Some(chunk) = lag.pop()
         {
             *held -= 1;
-            port.lay(&mut self.pages, slot, chunk, Urgency::Bulk);
+            port.append(&mut self.pages, slot, chunk, Urgency::Bulk);
             self.pages.release(chunk.page);
             room = room.saturating_sub(chunk.len());
         }
@@ -151,7 +151,7 @@ impl Audiences {
     /// Sends all that was held back.
     pub fn send_held(&mut self, slot: Slot, port: &mut impl Port) {
         for chunk in self.take_held(slot) {
-            port.lay(&mut self.pages, slot, chunk, Urgency::Bulk);
+            port.append(&mut self.pages, slot, chunk, Urgency::Bulk);
             self.pages.release(chunk.page);
         }
     }

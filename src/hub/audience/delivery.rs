@@ -72,7 +72,7 @@ impl Audiences {
     /// Sends the content of the audience's full page, and opens another page.
     #[cold]
     fn turn_page(&mut self, audience: u32, port: &mut impl Port) -> PageId {
-        self.lay_out(audience, port);
+        self.fan_out(audience, port);
         let page = self.pages.open();
         self.table.get_mut(audience).set_page(page);
         page
@@ -105,8 +105,8 @@ impl Audiences {
     }
 
     /// Sends every subscriber its part of the audience's page, and closes the page.
-    pub(super) fn lay_out(&mut self, audience: u32, port: &mut impl Port) {
-        let Some((page, mut subscribers)) = self.table.get_mut(audience).take_for_layout() else {
+    pub(super) fn fan_out(&mut self, audience: u32, port: &mut impl Port) {
+        let Some((page, mut subscribers)) = self.table.get_mut(audience).take_for_fan_out() else {
             return;
         };
         let end = self.pages.page_len(page);
@@ -136,7 +136,7 @@ impl Audiences {
         if self.held_back | self.muted > 0 && self.keeps_back(slot, audience, chunk, port) {
             return;
         }
-        port.lay(&mut self.pages, slot, chunk, urgency);
+        port.append(&mut self.pages, slot, chunk, urgency);
     }
 
     /// Whether a chunk must not be sent now: the connection is muted, or the chunk was appended to a reply that is held back.

@@ -197,9 +197,7 @@ impl Audiences {
             Cause::Client { request, .. } => self.reply(member.slot, request, None, port, write),
             // An ending connection receives only replies to its requests. One that the owner has refused was not subscribed.
             Cause::Admin(_) | Cause::SignIn { .. } | Cause::Left if self.is_muted(member.slot) || !was_subscribed => {}
-            Cause::Admin(_) | Cause::SignIn { .. } | Cause::Left => {
-                self.say_unasked(member.slot, audience, port, write)
-            }
+            Cause::Admin(_) | Cause::SignIn { .. } | Cause::Left => self.notify(member.slot, audience, port, write),
         }
         true
     }

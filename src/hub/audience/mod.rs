@@ -198,7 +198,7 @@ impl Audiences {
     pub fn end_turn(&mut self, port: &mut impl Port) {
         let touched = self.table.take_touched();
         for &audience in &touched {
-            self.lay_out(audience, port);
+            self.fan_out(audience, port);
             self.table.forget_if_idle(audience);
         }
         self.table.give_back(touched);

@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 
 impl Audiences {
     /// Sends the connection a frame at once, ahead of replies that wait.
-    pub fn say_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn send_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         let chunk = self.pages.append_single(write);
-        port.lay(&mut self.pages, slot, chunk, Urgency::Soon);
+        port.append(&mut self.pages, slot, chunk, Urgency::Soon);
     }
 
     /// Answers the request that was just read: at once, or after the replies that wait.
-    pub fn say(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn answer(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(replies) = self.members[slot as usize].replies.as_mut().filter(|replies| !replies.is_empty()) else {
-            return self.say_now(slot, port, write);
+            return self.send_now(slot, port, write);
         };
         let mut reply = Vec::new();
         write(&mut reply);
@@ -24,16 +24,10 @@ impl Audiences {
     }
 
     /// Sends a frame about an audience that does not answer a request. It must not overtake the audience's `subscribed`.
-    pub(super) fn say_unasked(
-        &mut self,
-        slot: Slot,
-        audience: u32,
-        port: &mut impl Port,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub(super) fn notify(&mut self, slot: Slot, audience: u32, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         match self.members[slot as usize].replies.as_mut().and_then(|replies| replies.held(audience)) {
             Some(held) => write(held),
-            None => self.say_now(slot, port, write),
+            None => self.send_now(slot, port, write),
         }
     }
 
@@ -55,14 +49,14 @@ impl Audiences {
             return;
         };
         if replies.len() == 1 && !replies.awaits_welcome {
-            return self.say_now(slot, port, write);
+            return self.send_now(slot, port, write);
         }
         let held_before = replies.held_count();
         let mut reply = Vec::new();
         write(&mut reply);
         replies.fill(request, reply, opens);
         while let Some(ready) = replies.pop_ready() {
-            self.say_now(slot, port, |out| out.extend_from_slice(&ready));
+            self.send_now(slot, port, |out| out.extend_from_slice(&ready));
         }
         self.held_back = self.held_back - held_before + replies.held_count();
         if !replies.is_empty() || replies.awaits_welcome {

@@ -91,11 +91,11 @@ impl Audience {
 
     /// Takes the page and the subscribers, to send each its part. The caller must return the subscribers by
     /// [`Audience::put_subscribers`].
-    pub fn take_for_layout(&mut self) -> Option<(PageId, SmallVec<[Subscriber; 2]>)> {
+    pub fn take_for_fan_out(&mut self) -> Option<(PageId, SmallVec<[Subscriber; 2]>)> {
         Some((self.page.take()?, std::mem::take(&mut self.subscribers)))
     }
 
-    /// See [`Audience::take_for_layout`].
+    /// See [`Audience::take_for_fan_out`].
     pub fn put_subscribers(&mut self, subscribers: SmallVec<[Subscriber; 2]>) {
         self.subscribers = subscribers;
     }
@@ -254,7 +254,7 @@ mod tests {
 
         let touched = table.take_touched();
         assert_eq!(touched, [index], "an audience is listed once per turn");
-        let (page, subscribers) = table.get_mut(index).take_for_layout().expect("it has messages");
+        let (page, subscribers) = table.get_mut(index).take_for_fan_out().expect("it has messages");
         pages.release(page);
         table.get_mut(index).put_subscribers(subscribers);
         table.forget_if_idle(index);

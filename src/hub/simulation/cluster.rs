@@ -16,7 +16,7 @@ use crate::hub::message;
 use crate::hub::observe::best::{Best, BusyChannel};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::outgoing::Outgoing;
-use crate::hub::{Heard, Hub, Identity, Submission};
+use crate::hub::{Handled, Hub, Identity, Submission};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::protocol::auth;
 use crate::protocol::channel::Channel;
@@ -506,7 +506,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             channel: Some(name.clone()),
             detail: refusal.map(String::from),
         });
-        if self.send(client, &text) == Heard::Later {
+        if self.send(client, &text) == Handled::Later {
             // It had no effect. This client does not try again.
             let asking = &mut self.clients[client];
             asking.replies.pop_back();
@@ -605,9 +605,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         });
     }
 
-    fn send(&mut self, client: usize, text: &str) -> Heard {
+    fn send(&mut self, client: usize, text: &str) -> Handled {
         let ConnKey { shard, slot, .. } = self.clients[client].key;
-        self.on(usize::from(shard), |hub, port| hub.hear(slot, text, port))
+        self.on(usize::from(shard), |hub, port| hub.handle(slot, text, port))
     }
 
     // ---- publishers and operators
@@ -853,9 +853,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let mut closed = Vec::new();
         for effect in std::mem::take(&mut self.effects) {
             match effect {
-                Effect::Laid(slot, bytes) => {
+                Effect::Appended(slot, bytes) => {
                     let client = self.shards[shard].wires[slot as usize].client;
-                    let client = client.expect("bytes were laid for a slot without a client");
+                    let client = client.expect("bytes for a slot without a client");
                     self.clients[client].read(&bytes, &self.history);
                 }
                 Effect::Settled(asker, settled) => self.settle(asker.request as usize, settled),
@@ -864,7 +864,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 Effect::Asked(asker, question) => {
                     let answer =
                         self.connections_asked(shard, &question).unwrap_or(Answer::Reply(Ok(api::Reply::Done {})));
-                    self.on(shard, |hub, port| hub.answer(asker, answer, port));
+                    self.on(shard, |hub, port| hub.answer_admin(asker, answer, port));
                 }
                 Effect::Admitted(arrival, verdict) => self.admitted(shard, arrival, verdict),
                 Effect::Closed(slot) => closed.extend(self.shards[shard].wires[slot as usize].client),

@@ -78,7 +78,7 @@ impl Post for Inboxes<'_> {
 
 /// One effect of a hub.
 pub enum Effect {
-    Laid(Slot, Box<[u8]>),
+    Appended(Slot, Box<[u8]>),
     Asked(Asker, Box<Question>),
     Answered(Asker, Box<Answer>),
     Settled(Asker, Settled),
@@ -86,7 +86,7 @@ pub enum Effect {
     Closed(Slot),
 }
 
-/// One connection's output: chunks that are not written yet, each with its bytes at the time it was laid.
+/// One connection's output: chunks that are not written yet, each with its bytes when it was appended.
 #[derive(Default)]
 pub struct Wire {
     /// The client that has the connection now.
@@ -97,8 +97,8 @@ pub struct Wire {
 impl Wire {
     /// Writes one chunk.
     pub fn write(&mut self, pages: &mut Pages) {
-        if let Some((chunk, laid)) = self.queue.pop_front() {
-            assert!(pages.bytes(chunk) == &*laid, "the page of a waiting chunk changed");
+        if let Some((chunk, appended)) = self.queue.pop_front() {
+            assert!(pages.bytes(chunk) == &*appended, "the page of a waiting chunk changed");
             pages.release(chunk.page);
         }
     }
@@ -114,12 +114,12 @@ pub struct TestPort<'a> {
 }
 
 impl Port for TestPort<'_> {
-    fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
-        assert!(!chunk.is_empty(), "an empty chunk was laid");
+    fn append(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
+        assert!(!chunk.is_empty(), "an empty chunk was appended");
         let bytes: Box<[u8]> = pages.bytes(chunk).into();
         pages.hold(chunk.page);
         self.wires[slot as usize].queue.push_back((chunk, bytes.clone()));
-        self.effects.push(Effect::Laid(slot, bytes));
+        self.effects.push(Effect::Appended(slot, bytes));
     }
 
     fn mail(&mut self, to: ShardId, mail: Mail) {
@@ -141,7 +141,7 @@ impl Port for TestPort<'_> {
         self.effects.push(Effect::Asked(asker, Box::new(question)));
     }
 
-    fn answer(&mut self, asker: Asker, answer: Answer) {
+    fn answer_admin(&mut self, asker: Asker, answer: Answer) {
         assert_eq!(asker.shard, self.shard, "an answer reached the wrong shard");
         self.effects.push(Effect::Answered(asker, Box::new(answer)));
     }

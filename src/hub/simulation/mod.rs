@@ -1,5 +1,5 @@
 //! Seeded simulation of whole clusters: one to eight hubs with their clients and publishers on one thread. Letters arrive in
-//! any order that the real mesh can produce. Every frame for a client is checked when it is laid out.
+//! any order that the real mesh can produce. Every frame for a client is checked when it is appended.
 //!
 //! Bytes alone determine a run ([`run`]), so a seed or a fuzzer's input replays it:
 //!

@@ -129,7 +129,7 @@ impl Client {
         }
     }
 
-    /// Checks bytes that were laid for the client: whole frames, each of which must be expected.
+    /// Checks output for the client: whole frames, each of which must be expected.
     pub fn read(&mut self, bytes: &[u8], history: &History) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -300,7 +300,7 @@ impl Client {
         let channel = frame.channel.and_then(|name| history.find(name)).expect("a channel");
         let Some(view) = &mut self.views[channel] else { panic!("{frame:?} was received without a subscription") };
         assert_eq!(frame.offset, None);
-        view.hear(frame.event, frame.data.expect("data"));
+        view.handle(frame.event, frame.data.expect("data"));
     }
 
     fn check_received_until(&self, channel: usize, until: usize, history: &History) {

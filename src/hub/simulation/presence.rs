@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// Of one subscription.
 #[derive(Debug)]
 pub struct View {
-    /// The client's own user, of which it must hear nothing.
+    /// The client's own user, of which it must receive nothing.
     own: Option<String>,
     /// The members, in order of joining.
     pub members: Vec<String>,
@@ -48,7 +48,7 @@ impl View {
     }
 
     /// An event of the channel.
-    pub fn hear(&mut self, event: &str, data: &str) {
+    pub fn handle(&mut self, event: &str, data: &str) {
         if event == "socket:presence" {
             assert_eq!(self.rule, config::Presence::Count);
             let told: Told = serde_json::from_str(data).expect("a count");

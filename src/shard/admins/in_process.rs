@@ -129,10 +129,10 @@ impl Seated {
                 // A session that has become a stream takes no more requests.
                 Ok(_) if self.session.has_begun_stream() => {}
                 Ok(asked) => {
-                    let bulk_bytes = hub.laid.bulk_bytes;
+                    let bulk_bytes = hub.turn_output.bulk_bytes;
                     *serving.read_bytes += asked.bytes;
                     self.session.request((), Ok(asked.command), hub, clients);
-                    self.is_bulk |= hub.laid.bulk_bytes > bulk_bytes;
+                    self.is_bulk |= hub.turn_output.bulk_bytes > bulk_bytes;
                 }
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {

@@ -1,7 +1,7 @@
 //! From frames to requests.
 
 use super::Clients;
-use crate::hub::{Heard, Hub};
+use crate::hub::{Handled, Hub};
 use crate::ids::Slot;
 use crate::protocol::close::{CloseReason, Pace};
 use crate::protocol::heartbeat::Heartbeat;
@@ -48,10 +48,10 @@ impl Clients {
                 Ok(None) => break,
                 Ok(Some(Message::Text(text))) if is_open => {
                     hub.counters.messages_in += 1;
-                    match hub.hear(slot, text, self) {
-                        Heard::Other => {}
-                        Heard::Pong => self.pong(slot),
-                        Heard::Later => break later = Some(text.to_owned()),
+                    match hub.handle(slot, text, self) {
+                        Handled::Other => {}
+                        Handled::Pong => self.pong(slot),
+                        Handled::Later => break later = Some(text.to_owned()),
                     }
                 }
                 Ok(Some(Message::Binary(_))) if is_open => self.close(slot, CloseReason::BinaryMessage, hub),
@@ -72,7 +72,7 @@ impl Clients {
             }
         }
         if let Some(text) = later {
-            self.hear_later(slot, text, hub);
+            self.handle_later(slot, text, hub);
         }
     }
 
@@ -110,7 +110,7 @@ impl Clients {
         }
         hub.counters.messages_rate_limited += 1;
         if let Some(Message::Text(text)) = message
-            && hub.refuse(slot, text, self) == Heard::Pong
+            && hub.refuse(slot, text, self) == Handled::Pong
         {
             self.pong(slot);
         }

@@ -212,7 +212,7 @@ pub struct Ready {
 }
 
 impl Port for Clients {
-    fn lay(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency) {
+    fn append(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, urgency: Urgency) {
         let Clients { output, connections, now, .. } = self;
         output.append(pages, slot, chunk, urgency, || connections[slot].state.is_newcomer(*now));
     }
@@ -229,7 +229,7 @@ impl Port for Clients {
         self.letters.questions.push((asker, question));
     }
 
-    fn answer(&mut self, asker: Asker, answer: Answer) {
+    fn answer_admin(&mut self, asker: Asker, answer: Answer) {
         self.letters.answers.push((asker, answer));
     }
 

@@ -1,7 +1,7 @@
 //! When a connection is read, and what a read brings.
 
 use super::Clients;
-use crate::hub::{Heard, Hub};
+use crate::hub::{Handled, Hub};
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::shard::READ_BYTES;
@@ -56,9 +56,9 @@ impl Clients {
         }
         if let Some(text) = connection.take_request_text()
             && connection.state.phase == Phase::Open
-            && hub.hear(slot, &text, self) == Heard::Later
+            && hub.handle(slot, &text, self) == Handled::Later
         {
-            return self.hear_later(slot, text, hub);
+            return self.handle_later(slot, text, hub);
         }
         let connection = &mut self.connections[slot];
         let mut frames = connection.take_frames();
@@ -82,7 +82,7 @@ impl Clients {
     }
 
     /// Keeps a request until the hub handles it. Nothing is read meanwhile.
-    pub(super) fn hear_later(&mut self, slot: Slot, text: String, hub: &mut Hub) {
+    pub(super) fn handle_later(&mut self, slot: Slot, text: String, hub: &mut Hub) {
         let connection = &mut self.connections[slot];
         connection.aside.get_or_insert_default().request_text = Some(text);
         if hub.awaits_owner(slot) {

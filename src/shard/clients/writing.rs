@@ -159,7 +159,7 @@ mod tests {
         for urgency in [Urgency::Soon, Urgency::Bulk] {
             let page = hub.pages_mut().open();
             let chunk = hub.pages_mut().append(page, |out| out.extend_from_slice(&[0; 100]));
-            (0..peers.len()).for_each(|slot| clients.lay(hub.pages_mut(), slot as Slot, chunk, urgency));
+            (0..peers.len()).for_each(|slot| clients.append(hub.pages_mut(), slot as Slot, chunk, urgency));
             hub.pages_mut().release(page);
         }
         let mut flushes = 0;
@@ -190,7 +190,7 @@ mod tests {
             // Alternating, so that no chunk begins where the one before ends: two calls for all of them.
             for page in pages.into_iter().cycle().take(66) {
                 let chunk = hub.pages_mut().append(page, |out| out.extend_from_slice(&[0; 260]));
-                clients.lay(hub.pages_mut(), slot as Slot, chunk, urgency);
+                clients.append(hub.pages_mut(), slot as Slot, chunk, urgency);
             }
             pages.into_iter().for_each(|page| hub.pages_mut().release(page));
         }

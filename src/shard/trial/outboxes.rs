@@ -84,15 +84,15 @@ fn a_share_of_what_many_wait_for_counts_less_than_what_one_waits_for() {
     const MANY: Slot = 30;
     let (mut house, _peers) = house(MANY as usize + 3);
     let Shard { clients, hub, .. } = &mut house.shards[0];
-    let mut lay = |to: std::ops::Range<Slot>, frames: usize| {
+    let mut append = |to: std::ops::Range<Slot>, frames: usize| {
         let page = hub.pages_mut().open();
         let chunk =
             hub.pages_mut().append(page, |out| (0..frames).for_each(|_| frame::encode_header(out, Opcode::Text, 0)));
         to.for_each(|slot| clients.output.append(hub.pages_mut(), slot, chunk, Urgency::Soon, || false));
         hub.pages_mut().release(page);
     };
-    lay(0..MANY, 250_000);
-    (MANY..MANY + 3).for_each(|slot| lay(slot..slot + 1, 125_000));
+    append(0..MANY, 250_000);
+    (MANY..MANY + 3).for_each(|slot| append(slot..slot + 1, 125_000));
     house.rest();
     let clients = &house.shards[0].clients;
     // 512 KiB that many wait for, and 256 KiB for each of the three.

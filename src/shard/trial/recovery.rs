@@ -33,7 +33,7 @@ fn long_replies_do_not_pile_up_behind_one_that_waits() {
 
 /// Every reply comes from a shard that answers a turn later, and the client sends nothing more that would wake its own.
 #[test]
-fn a_request_that_waits_for_a_reply_is_heard_when_it_comes() {
+fn a_request_that_waits_for_a_reply_is_handled_when_it_comes() {
     let (mut house, mut client) = prepared();
     let names: Vec<String> = (0..16).map(|number| owned_by(&house, 1, &format!("h{number}-"))).collect();
     let mut requests = Vec::new();
