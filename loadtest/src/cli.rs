@@ -20,7 +20,7 @@ use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
 use crate::proof::storm::StormArgs;
 use crate::publisher::NOWHERE;
-use crate::target::{NAMES, Publish, Target};
+use crate::target::{App, Dialect, KEY_PAIR, NAMES, Publish, Target};
 
 /// The load generator of corecast: loads a WebSocket pub/sub server over loopback and measures its speed and its cost.
 ///
@@ -151,9 +151,36 @@ pub struct Common {
     /// Write a page with percentile curves and the rate over time.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
+    /// The application of a server that speaks Pusher's protocol.
+    #[command(flatten)]
+    pub app: AppArgs,
     /// The protocol of a custom server.
     #[command(flatten)]
     pub custom: Custom,
+}
+
+/// The application of a server that speaks Pusher's protocol, and the way to publish to it.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "With Pusher's protocol and signed REST")]
+pub struct AppArgs {
+    /// App ID, in the paths of REST.
+    #[arg(long, default_value = "1", value_name = "ID")]
+    pub app_id: String,
+    /// Key, in the path of the WebSocket and in signatures [default: that of servers started by --start].
+    #[arg(long, default_value = KEY_PAIR.0, hide_default_value = true, value_name = "KEY")]
+    pub app_key: String,
+    /// Secret of the key.
+    #[arg(long, default_value = KEY_PAIR.1, hide_default_value = true, value_name = "SECRET", conflicts_with = "start")]
+    pub app_secret: String,
+    /// Messages in a request of signed REST; above 1 they go to batch_events.
+    #[arg(long, default_value_t = 1, value_name = "MESSAGES", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub batch: u16,
+    /// Requests in flight on each connection of signed REST.
+    #[arg(long, default_value_t = 1, value_name = "REQUESTS", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub pipeline: u16,
+    /// With --target corecast-both: the share of connections that speak Pusher's protocol.
+    #[arg(long, default_value_t = 0.5, value_name = "0 TO 1")]
+    pub pusher_share: f64,
 }
 
 /// The protocol of a server that is not known by name (--target custom).
@@ -360,6 +387,7 @@ impl Common {
     /// The options that proofs have, too.
     pub fn proof(&self) -> ProofArgs {
         ProofArgs {
+            target: self.target.clone(),
             shards: self.shards,
             server_core: self.server_core,
             client_core: self.client_core,
@@ -372,24 +400,33 @@ impl Common {
 
     fn target(&self) -> anyhow::Result<Target> {
         if self.target != "custom" {
-            return Target::named(&self.target).with_context(|| {
+            let app = &self.app;
+            let (id, key, secret) = (app.app_id.clone(), app.app_key.clone(), app.app_secret.clone());
+            let app = App { id, key, secret, pipeline: app.pipeline.into(), batch: app.batch.into() };
+            let mut target = Target::with_app(&self.target, app).with_context(|| {
                 format!("no target is called {}; there are {} and custom", self.target, NAMES.join(", "))
-            });
+            })?;
+            if let Some((share, _)) = &mut target.second {
+                *share = self.app.pusher_share;
+            }
+            return Ok(target);
         }
         let custom = &self.custom;
         let template = custom.publish.replace("\\r", "\r").replace("\\n", "\n");
         Ok(Target {
             name: "custom".into(),
+            dialect: Dialect {
+                path: custom.path.as_str().into(),
+                greeting: custom.greeting.clone(),
+                subscribe: custom.subscribe.as_deref().map(Into::into),
+                subscribed: custom.subscribed.clone(),
+                unsubscribe: Vec::new(),
+                unsubscribed: None,
+                ping: custom.ping.as_deref().map(Into::into),
+                ..Dialect::native()
+            },
+            second: None,
             tls: None,
-            path: custom.path.as_str().into(),
-            greeting: custom.greeting.clone(),
-            subscribe: custom.subscribe.as_deref().map(Into::into),
-            subscribed: custom.subscribed.clone(),
-            unsubscribe: None,
-            unsubscribed: None,
-            ping: custom.ping.as_deref().map(Into::into),
-            binary: false,
-            packed: false,
             publish: match custom.publish_via {
                 Via::WebSocket => Publish::WebSocket { template: template.into() },
                 Via::Http => Publish::Http { path: template.into() },

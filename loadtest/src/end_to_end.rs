@@ -1,16 +1,17 @@
 //! The whole client against the floor, and against a server that sends in small pieces: it must count what was sent.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::engine::{Ended, Handler, Net};
 use crate::floor;
 use crate::measure::Tally;
 use crate::plan::{Flood, Plan, Recover, Scenario};
-use crate::target::Target;
+use crate::target::{App, Target};
 use crate::wire;
 use crate::workers::{self, Controls};
 
@@ -40,16 +41,7 @@ fn every_message_is_delivered_once_and_in_order() {
 
 #[test]
 fn an_open_loop_sends_what_is_due() {
-    let flood = Flood {
-        subscribers: 10,
-        channels: 1,
-        channels_each: 1,
-        window: 1,
-        rate: Some(500.0),
-        size: 64,
-        pingers: 0,
-        ping_every_ns: 0,
-    };
+    let flood = Flood { subscribers: 10, rate: Some(500.0), ..flood() };
     let tally = run(Scenario::Flood(flood), 1);
     check_faultless(&tally);
     assert!(tally.publishes.abs_diff(tally.owed) <= 1 + tally.owed / 20, "{} of {}", tally.publishes, tally.owed);
@@ -58,16 +50,7 @@ fn an_open_loop_sends_what_is_due() {
 /// Latencies count from the time at which a publish was due, so they are those of the server only if it is sent on time.
 #[test]
 fn a_slow_open_loop_sends_on_time() {
-    let flood = Flood {
-        subscribers: 1,
-        channels: 1,
-        channels_each: 1,
-        window: 1,
-        rate: Some(50.0),
-        size: 64,
-        pingers: 0,
-        ping_every_ns: 0,
-    };
+    let flood = Flood { subscribers: 1, rate: Some(50.0), ..flood() };
     // On a busy machine some are late. A timer that does not know when they are due is late with all of them.
     let least = (0..8).map(|_| run(Scenario::Flood(flood.clone()), 1).latencies["late"].quantile(0.0)).min().unwrap();
     assert!(least < 1_000_000, "all publishes are at least {least} ns late");
@@ -75,19 +58,75 @@ fn a_slow_open_loop_sends_on_time() {
 
 #[test]
 fn publishes_without_subscribers_are_complete_when_answered() {
-    let flood = Flood {
+    let flood = Flood { window: 8, ..flood() };
+    let tally = run(Scenario::Flood(flood), 1);
+    assert!(tally.events > 0);
+    assert_eq!(tally.events, tally.publishes);
+}
+
+#[test]
+fn signed_requests_are_answered_on_connections_that_stay_and_on_those_that_do_not() {
+    for (batch, pipeline, requests_each, header) in
+        [(1, 1, MANY, ""), (1, 4, MANY, ""), (10, 1, MANY, ""), (1, 1, 1, CLOSE), (10, 1, 1, CLOSE)]
+    {
+        let (address, requests) = http_server(requests_each, header);
+        let flood = Flood { window: 30, ..flood() };
+        let target = Target::with_app("pusher", App { batch, pipeline, ..App::default() }).unwrap();
+        let tally = measure(target, address, None, Scenario::Flood(flood), 1);
+        assert!(tally.events > 0, "batch {batch}, pipeline {pipeline}, {requests_each} each: {:?}", tally.notes);
+        check_faultless(&tally);
+        let requests = requests.load(SeqCst);
+        let published = tally.published as usize;
+        assert!(requests >= published.div_ceil(batch) && requests <= published, "{requests} for {published}");
+        assert!(batch == 1 || requests < published, "{requests} for {published}");
+    }
+}
+
+const MANY: usize = usize::MAX;
+const CLOSE: &str = "Connection: close\r\n";
+
+/// Answers requests, and closes each connection after so many of them. Returns its address and the number of requests.
+fn http_server(requests_each: usize, header: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, counter) = (BufReader::new(stream.unwrap()), Arc::clone(&counter));
+            std::thread::spawn(move || {
+                for _ in 0..requests_each {
+                    let mut length = 0;
+                    let mut line = String::new();
+                    while line != "\r\n" {
+                        line.clear();
+                        if !stream.read_line(&mut line).is_ok_and(|got| got > 0) {
+                            return;
+                        }
+                        length = line.strip_prefix("Content-Length: ").map_or(length, |it| it.trim().parse().unwrap());
+                    }
+                    stream.read_exact(&mut vec![0; length]).unwrap();
+                    counter.fetch_add(1, SeqCst);
+                    let answer = format!("HTTP/1.1 200 OK\r\n{header}Content-Length: 2\r\n\r\n{{}}");
+                    stream.get_mut().write_all(answer.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    (address, requests)
+}
+
+fn flood() -> Flood {
+    Flood {
         subscribers: 0,
         channels: 1,
         channels_each: 1,
-        window: 8,
+        window: 1,
         rate: None,
         size: 64,
         pingers: 0,
         ping_every_ns: 0,
-    };
-    let tally = run(Scenario::Flood(flood), 1);
-    assert!(tally.events > 0);
-    assert_eq!(tally.events, tally.publishes);
+    }
 }
 
 #[test]
@@ -183,10 +222,22 @@ fn run(scenario: Scenario, threads: usize) -> Tally {
     while !admin.exists() || std::net::TcpStream::connect(address).is_err() {
         std::thread::sleep(Duration::from_millis(1));
     }
+    let tally = measure(Target::named("floor").unwrap(), address, Some(admin.clone()), scenario, threads);
+    let _ = std::fs::remove_file(admin);
+    tally
+}
+
+fn measure(
+    target: Target,
+    address: SocketAddr,
+    admin_socket: Option<PathBuf>,
+    scenario: Scenario,
+    threads: usize,
+) -> Tally {
     let plan = Plan {
-        target: Target::named("floor").unwrap(),
+        target,
         address,
-        admin_socket: Some(admin.clone()),
+        admin_socket,
         publish_to: None,
         // The floor's pongs are all the same, so their ids cannot be checked.
         verify: !matches!(scenario, Scenario::Ping { .. }),
@@ -204,13 +255,11 @@ fn run(scenario: Scenario, threads: usize) -> Tally {
     };
     let controls = Controls::default();
     controls.go.store(true, SeqCst);
-    let tally = loop {
+    loop {
         let tally = workers::run(&plan, None, &controls, |_| {}).unwrap().tally;
         // Once more if a worker stood still for all of the measured time.
         if tally.window_ns.len() == threads {
-            break tally;
+            return tally;
         }
-    };
-    let _ = std::fs::remove_file(admin);
-    tally
+    }
 }

@@ -43,7 +43,7 @@ pub enum Ended {
 }
 
 /// Tokens from here up belong to the scenario: two, and one for each stream of a publisher.
-pub const TOKEN_MIN: usize = usize::MAX - 31;
+pub const TOKEN_MIN: usize = usize::MAX - 511;
 /// Limit of reads from one connection in a turn, so that a connection with endless data does not block the others.
 const READS_MAX: usize = 64;
 /// A connection whose frame is longer is closed.
@@ -69,8 +69,8 @@ pub struct Net {
     tls: Option<Arc<ClientConfig>>,
     address: SocketAddr,
     target: Arc<Target>,
-    /// The upgrade request, and the channel whose path it holds.
-    request: (u32, Vec<u8>),
+    /// The upgrade request, and the path that it asks for.
+    request: (String, Vec<u8>),
     /// The number of the run's first source address.
     source_base: u32,
     started: u32,
@@ -118,7 +118,7 @@ impl Net {
             scratch: Vec::new(),
             tls: target.tls.map(client_config).transpose()?,
             address,
-            request: (0, wire::upgrade_request(&address.to_string(), &target.path_of(0))),
+            request: Default::default(),
             target,
             source_base: fastrand::u32(..SOURCES),
             started: 0,
@@ -172,7 +172,7 @@ impl Net {
         let mut out = Vec::new();
         if self.tls.is_none() {
             // On loopback the connection is established by now, although connect returned EINPROGRESS.
-            let request = self.request(channel);
+            let request = self.request(id, channel);
             match stream.write(request) {
                 Ok(written) => (phase, out) = (Phase::Upgrading, request[written..].to_vec()),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
@@ -185,9 +185,11 @@ impl Net {
     }
 
     /// The upgrade request. Most scenarios have one path for all connections.
-    fn request(&mut self, channel: u32) -> &[u8] {
-        if self.request.0 != channel {
-            self.request = (channel, wire::upgrade_request(&self.address.to_string(), &self.target.path_of(channel)));
+    fn request(&mut self, id: usize, channel: u32) -> &[u8] {
+        let path = self.target.dialect(id).path_of(channel);
+        if self.request.0 != path {
+            let request = wire::upgrade_request(&self.address.to_string(), &path);
+            self.request = (path, request);
         }
         &self.request.1
     }
@@ -330,7 +332,7 @@ impl Net {
         }
         if connection.stream.tcp().peer_addr().is_ok() {
             let channel = connection.channel;
-            let request = self.request(channel).to_vec();
+            let request = self.request(id, channel).to_vec();
             if let Some(connection) = self.connections[id].as_mut() {
                 (connection.phase, connection.out) = (Phase::Upgrading, request);
             }
@@ -410,7 +412,7 @@ impl Net {
                 Upgrade::Refused(why) => return Err(Ended::Refused(why)),
                 Upgrade::Done(head) => at = head,
             }
-            if self.target.greeting.is_some() {
+            if self.target.dialect(id).greeting.is_some() {
                 self.set_phase(id, Phase::Greeting);
             } else {
                 self.opened(id, now, handler);
@@ -423,7 +425,7 @@ impl Net {
             match frame.opcode {
                 0..=wire::BINARY => {
                     if self.phase(id) == Some(Phase::Greeting) {
-                        let greeting = self.target.greeting.as_deref().unwrap_or_default();
+                        let greeting = self.target.dialect(id).greeting.as_deref().unwrap_or_default();
                         if memchr::memmem::find(frame.payload, greeting.as_bytes()).is_some() {
                             handler.greeted(id, frame.payload);
                             self.opened(id, now, handler);
@@ -449,7 +451,13 @@ impl Net {
         if data {
             handler.read_done(self, id, now);
         }
-        ended.map_or(Ok(at), Err)
+        match ended {
+            Some(Ended::Closed(code)) if self.phase(id) == Some(Phase::Greeting) => {
+                let code = code.map_or("without a code".into(), |code| format!("with {code}"));
+                Err(Ended::Refused(format!("closed {code} instead of a greeting")))
+            }
+            ended => ended.map_or(Ok(at), Err),
+        }
     }
 
     fn opened(&mut self, id: usize, now: u64, handler: &mut impl Handler) {

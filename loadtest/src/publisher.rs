@@ -1,6 +1,8 @@
 //! The publisher: sends publishes and counts the answers. Publishes are pipelined through one stream. Signed REST requests are
-//! the exception: they use several keep-alive connections, with one request in flight on each.
+//! the exception: they use several keep-alive connections, with few requests in flight on each. A connection that the server
+//! closes after a response is opened again for the next request.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -10,19 +12,21 @@ use anyhow::{Context, bail, ensure};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Scenario};
 use crate::rest::Signer;
 use crate::stamp;
-use crate::target::{BODY, Publish};
+use crate::target::{BODY, Publish, REST_EVENT};
 use crate::template::{Fill, Template};
 use crate::wire;
 
 /// The streams that publishes are sent through.
 pub struct Publisher {
     lanes: Vec<Lane>,
-    /// Lanes without a request in flight. Only REST requests take one each.
+    /// The lanes that take another request, each as often as it does. Only REST requests count.
     free: Vec<usize>,
     kind: Kind,
+    /// Where the streams are registered: to register those that are opened again.
+    registered: Option<(Registry, Token)>,
     body: Template,
     data_bytes: usize,
     scratch: (Vec<u8>, Vec<u8>, Vec<u8>),
@@ -40,8 +44,15 @@ struct Lane {
     written: usize,
     /// The end of the last read, where the mark of an answer may have been cut.
     tail: Vec<u8>,
-    /// The server closed the stream.
+    /// The server closed the stream, although more was to come.
     is_closed: bool,
+    /// Messages of each REST request in flight.
+    in_flight: VecDeque<u64>,
+    /// The server closes the stream after this many answered requests; it takes no more until it is opened again.
+    held: usize,
+    is_closing: bool,
+    /// The stream has ended.
+    has_ended: bool,
 }
 
 enum Stream {
@@ -53,7 +64,19 @@ enum Kind {
     Lines(Template),
     WebSocket(Template),
     Http { path: Template, host: String },
-    Rest { template: Template, signer: Box<Signer> },
+    Rest(Box<Requests>),
+}
+
+/// REST requests.
+struct Requests {
+    address: SocketAddr,
+    signer: Signer,
+    event: Template,
+    /// Limit of messages in a request.
+    batch: u64,
+    /// The messages of the next request, separated by commas, and their number.
+    events: Vec<u8>,
+    count: u64,
 }
 
 impl Publisher {
@@ -63,6 +86,7 @@ impl Publisher {
         let Plan { target, address, publish_to, .. } = plan;
         let http = publish_to.unwrap_or(*address);
         let dialer = Dialer { deadline: Instant::now() + PATIENCE, is_over };
+        let mut places = 1;
         let (streams, kind) = match &target.publish {
             Publish::Nowhere => bail!("the target {} cannot be published to", target.name),
             Publish::Lines { hello, template } => {
@@ -74,7 +98,7 @@ impl Publisher {
                 (vec![stream], Kind::Lines(template.clone()))
             }
             Publish::WebSocket { template } => {
-                let path = target.path_of(0);
+                let path = target.dialect.path_of(0);
                 let request = String::from_utf8(wire::upgrade_request(&address.to_string(), &path))?;
                 let stream = dialer.tcp(*address, Some(&(request, "\r\n\r\n".into())))?;
                 (vec![Stream::Tcp(stream)], Kind::WebSocket(template.clone()))
@@ -83,20 +107,33 @@ impl Publisher {
                 let stream = Stream::Tcp(dialer.tcp(http, None)?);
                 (vec![stream], Kind::Http { path: path.clone(), host: address.to_string() })
             }
-            Publish::Rest { template, app_id, key, secret } => {
+            Publish::Rest(app) => {
+                let connections = match &plan.scenario {
+                    Scenario::Flood(flood) if flood.rate.is_none() => (flood.window as usize).min(LANES_MAX),
+                    _ => REST_CONNECTIONS,
+                };
                 let connect = |_| Ok(Stream::Tcp(dialer.tcp(http, None)?));
-                let streams = (0..REST_CONNECTIONS).map(connect).collect::<anyhow::Result<_>>()?;
-                let signer = Box::new(Signer::new(http, app_id, key, secret));
-                (streams, Kind::Rest { template: template.clone(), signer })
+                let streams = (0..connections).map(connect).collect::<anyhow::Result<_>>()?;
+                places = app.pipeline;
+                let requests = Requests {
+                    address: http,
+                    signer: Signer::new(http, app),
+                    event: REST_EVENT.into(),
+                    batch: app.batch as u64,
+                    events: Vec::new(),
+                    count: 0,
+                };
+                (streams, Kind::Rest(Box::new(requests)))
             }
         };
         let lanes: Vec<Lane> = streams.into_iter().map(Lane::new).collect();
         Ok(Publisher {
-            free: (0..lanes.len()).collect(),
+            free: (0..lanes.len()).cycle().take(lanes.len() * places).collect(),
             lanes,
             kind,
+            registered: None,
             body: BODY.into(),
-            data_bytes,
+            data_bytes: data_bytes.saturating_sub(target.quoting()),
             scratch: Default::default(),
             input: vec![0; 64 * 1024],
             answered: 0,
@@ -111,20 +148,20 @@ impl Publisher {
 
     /// Registers the streams with an event loop, with `token` and the ones after it: at most [`LANES_MAX`].
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             match &mut lane.stream {
-                Stream::Unix(stream) => stream.register(registry, Token(token.0 + at), interest)?,
-                Stream::Tcp(stream) => stream.register(registry, Token(token.0 + at), interest)?,
+                Stream::Unix(stream) => stream.register(registry, Token(token.0 + at), INTEREST)?,
+                Stream::Tcp(stream) => stream.register(registry, Token(token.0 + at), INTEREST)?,
             }
         }
+        self.registered = Some((registry.try_clone()?, token));
         Ok(())
     }
 
     /// Whether another publish can be pushed now: a lane is free, and not too much is queued.
     pub fn has_room(&self) -> bool {
         match self.kind {
-            Kind::Rest { .. } => !self.free.is_empty(),
+            Kind::Rest(_) => !self.free.is_empty(),
             _ => self.pending() <= PENDING_MAX,
         }
     }
@@ -152,12 +189,40 @@ impl Publisher {
                 out.extend_from_slice(head.as_bytes());
                 out.extend_from_slice(body);
             }
-            Kind::Rest { template, signer } => {
-                template.push(text, fill);
-                let lane = self.free.pop().unwrap_or(0);
-                signer.push_request(&mut self.lanes[lane].out, text);
+            Kind::Rest(requests) => {
+                if requests.count > 0 {
+                    requests.events.push(b',');
+                }
+                requests.event.push(&mut requests.events, fill);
+                requests.count += 1;
+                if requests.count == requests.batch {
+                    self.request();
+                }
             }
         }
+    }
+
+    /// Sends the messages that wait for a request, if a lane is free.
+    fn request(&mut self) {
+        let Kind::Rest(requests) = &mut self.kind else { return };
+        if requests.count == 0 {
+            return;
+        }
+        let Some(at) = self.free.pop() else { return };
+        let lane = &mut self.lanes[at];
+        if lane.has_ended
+            && let Some((registry, token)) = &self.registered
+        {
+            lane.reopen(requests.address, registry, Token(token.0 + at));
+        }
+        if requests.batch > 1 {
+            requests.events.splice(0..0, *br#"{"batch":["#);
+            requests.events.extend_from_slice(b"]}");
+        }
+        requests.signer.push_request(&mut lane.out, &requests.events);
+        lane.in_flight.push_back(requests.count);
+        requests.events.clear();
+        requests.count = 0;
     }
 
     /// Queued bytes that the server has not taken yet.
@@ -172,6 +237,7 @@ impl Publisher {
 
     /// Sends what the streams accept.
     pub fn flush(&mut self) {
+        self.request();
         self.lanes.iter_mut().filter(|lane| !lane.out.is_empty()).for_each(Lane::flush);
     }
 
@@ -179,22 +245,20 @@ impl Publisher {
     pub fn read_answers(&mut self, at: usize) {
         let Some(lane) = self.lanes.get_mut(at) else { return };
         loop {
+            let is_rest = matches!(self.kind, Kind::Rest(_));
             match lane.stream.read(&mut self.input) {
-                Ok(0) => {
-                    lane.is_closed = true;
-                    return;
-                }
-                Ok(got) => {
-                    let (answered, refused) = lane.count(&self.kind, &self.input[..got]);
-                    self.answered += answered;
-                    self.refused += refused;
-                    if answered > 0 && matches!(self.kind, Kind::Rest { .. }) {
-                        self.free.push(at);
-                    }
+                Ok(got) if got > 0 => {
+                    let (answers, refusals) = lane.count(&self.kind, &self.input[..got]);
+                    let (messages, places) = if is_rest { lane.settle(answers) } else { (answers, 0) };
+                    self.free.extend(std::iter::repeat_n(at, places));
+                    self.answered += messages;
+                    self.refused += messages * refusals / answers.max(1);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    lane.is_closed |= error.kind() != ErrorKind::WouldBlock;
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                _ => {
+                    let places = lane.end(is_rest);
+                    self.free.extend(std::iter::repeat_n(at, places));
                     return;
                 }
             }
@@ -204,7 +268,50 @@ impl Publisher {
 
 impl Lane {
     fn new(stream: Stream) -> Lane {
-        Lane { stream, out: Vec::new(), written: 0, tail: Vec::new(), is_closed: false }
+        Lane {
+            stream,
+            out: Vec::new(),
+            written: 0,
+            tail: Vec::new(),
+            is_closed: false,
+            in_flight: VecDeque::new(),
+            held: 0,
+            is_closing: false,
+            has_ended: false,
+        }
+    }
+
+    /// Connects again, after the end of the stream.
+    fn reopen(&mut self, address: SocketAddr, registry: &Registry, token: Token) {
+        let opened = mio::net::TcpStream::connect(address).and_then(|mut stream| {
+            stream.set_nodelay(true)?;
+            stream.register(registry, token, INTEREST)?;
+            Ok(stream)
+        });
+        match opened {
+            Ok(stream) => *self = Lane::new(Stream::Tcp(stream)),
+            Err(_) => self.is_closed = true,
+        }
+    }
+
+    /// Records the end of the stream. Returns how many places for REST requests are free again: those in flight are lost.
+    fn end(&mut self, is_rest: bool) -> usize {
+        self.is_closed |= !is_rest || !self.in_flight.is_empty();
+        self.has_ended = true;
+        self.is_closing = false;
+        let lost = std::mem::take(&mut self.in_flight).len();
+        std::mem::take(&mut self.held) + lost
+    }
+
+    /// Settles answered REST requests. Returns the number of their messages, and how many places for requests are free again.
+    fn settle(&mut self, answers: u64) -> (u64, usize) {
+        let settled = self.in_flight.len().min(answers as usize);
+        let messages = self.in_flight.drain(..settled).sum();
+        if self.is_closing {
+            self.held += settled;
+            return (messages, 0);
+        }
+        (messages, settled)
     }
 
     fn flush(&mut self) {
@@ -243,9 +350,11 @@ impl Lane {
         let (answered, refused) = match kind {
             Kind::Lines(_) => (count(b"\n"), count(b"\"ok\":false")),
             Kind::WebSocket(_) => (0, 0),
-            Kind::Http { .. } | Kind::Rest { .. } => {
+            Kind::Http { .. } | Kind::Rest(_) => {
                 let answered = count(b"HTTP/1.1 ");
-                (answered, answered.saturating_sub(count(b"HTTP/1.1 2")))
+                let refused = answered.saturating_sub(count(b"HTTP/1.1 2"));
+                self.is_closing |= count(b"onnection: close") > 0;
+                (answered, refused)
             }
         };
         self.tail.clear();
@@ -333,9 +442,10 @@ impl Dialer<'_> {
 }
 
 /// Limit of streams of a publisher.
-pub const LANES_MAX: usize = 16;
-/// Keep-alive connections for signed requests.
-const REST_CONNECTIONS: usize = LANES_MAX;
+pub const LANES_MAX: usize = 256;
+/// Connections for signed requests in an open loop. In a closed loop there is one for each publish in flight.
+const REST_CONNECTIONS: usize = 16;
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 /// Limit of queued bytes. Publishes that are due beyond it wait unencoded.
 const PENDING_MAX: usize = 4 << 20;
 /// Bytes kept of a read: at least the length of the longest mark, minus one.

@@ -8,7 +8,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
-/// Signs `POST /apps/ID/events`.
+use crate::target::App;
+
+/// Signs `POST /apps/ID/events`, or `/batch_events`.
 pub struct Signer {
     host: SocketAddr,
     path: String,
@@ -18,9 +20,10 @@ pub struct Signer {
 
 impl Signer {
     /// Signs requests to `host` with a key pair of the server.
-    pub fn new(host: SocketAddr, app_id: &str, key: &str, secret: &str) -> Signer {
-        let mac = Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)");
-        Signer { host, path: format!("/apps/{app_id}/events"), key: key.into(), mac }
+    pub fn new(host: SocketAddr, app: &App) -> Signer {
+        let mac = Hmac::new_from_slice(app.secret.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)");
+        let events = if app.batch > 1 { "batch_events" } else { "events" };
+        Signer { host, path: format!("/apps/{}/{events}", app.id), key: app.key.clone(), mac }
     }
 
     /// Appends a request with this body.
@@ -63,7 +66,8 @@ mod tests {
     #[test]
     fn a_request_is_signed_as_documented() {
         let host = SocketAddr::from(([127, 0, 0, 1], 9001));
-        let signer = Signer::new(host, "3", "278d425bdf160c739803", "7ad3773142a6692b25b8");
+        let (id, key, secret) = ("3".into(), "278d425bdf160c739803".into(), "7ad3773142a6692b25b8".into());
+        let signer = Signer::new(host, &App { id, key, secret, ..App::default() });
         let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
         let head = signer.request(body, 1353088179);
         assert!(head.contains("body_md5=ec365a775a4cd0599faeb73354201b6f&"), "{head}");

@@ -102,9 +102,7 @@ impl Starter {
 
     fn command(&self, name: &str, site: &mut Site) -> anyhow::Result<Command> {
         match name {
-            "corecast" | "corecast-2-shards" | "corecast-rest" | "corecast-tls" | "corecast-tls-resumed" => {
-                self.corecast_command(name, site)
-            }
+            name if name.starts_with("corecast") => self.corecast_command(name, site),
             "floor" | "floor-per-message" => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["peer", name, "--listen", &site.address.to_string(), "--admin-socket"]).arg(&site.admin);
@@ -129,11 +127,14 @@ impl Starter {
             fs::write(&config, &self.rules)?;
             command.arg("--config").arg(config);
         }
-        if name == "corecast-rest" {
+        if name.ends_with("rest") {
             let http = free_address()?;
             site.publish_to = Some(http);
+            command.args(["--http", &http.to_string()]);
+        }
+        if ["rest", "pusher", "both"].iter().any(|part| name.contains(part)) {
             let (key, secret) = KEY_PAIR;
-            command.args(["--http", &http.to_string(), "--key", &format!("{key}:{secret}")]);
+            command.args(["--key", &format!("{key}:{secret}")]);
         }
         if name.starts_with("corecast-tls") {
             let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
@@ -186,6 +187,19 @@ impl Site {
                 let mut command = Command::new("nginx");
                 command.arg("-p").arg(&self.directory).arg("-c").arg(file);
                 command.arg("-e").arg(self.directory.join("error.log"));
+                Ok(command)
+            }
+            "soketi" => {
+                let folder = peers_folder().join("soketi");
+                let server = folder.join("node_modules/@soketi/soketi/bin/server.js");
+                npm_install(&folder, &server)?;
+                let mut command = Command::new("node");
+                command.arg(server).arg("start").env("SOKETI_PORT", &port).envs(SOKETI);
+                let (key, secret) = KEY_PAIR;
+                command.envs([("SOKETI_DEFAULT_APP_KEY", key), ("SOKETI_DEFAULT_APP_SECRET", secret)]);
+                for variable in ["SOKETI_METRICS_SERVER_PORT", "SOKETI_CLUSTER_PORT"] {
+                    command.env(variable, free_address()?.port().to_string());
+                }
                 Ok(command)
             }
             "nats" => {
@@ -330,5 +344,13 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// Settings of soketi: one application, and nothing beyond loopback.
+const SOKETI: [(&str, &str); 5] = [
+    ("SOKETI_HOST", "127.0.0.1"),
+    ("SOKETI_METRICS_HOST", "127.0.0.1"),
+    ("SOKETI_CLUSTER_HOST", "127.0.0.1"),
+    ("SOKETI_CLUSTER_UNICAST_ADDRESSES", "127.0.0.1"),
+    ("SOKETI_DEFAULT_APP_ID", "1"),
+];
 /// The name of corecast's configuration file.
 const CONFIG: &str = "corecast.toml";

@@ -37,7 +37,7 @@ pub struct RowResult {
 }
 
 /// One server in one row.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct ServerResult {
     /// Its name.
     pub name: String,
@@ -53,6 +53,10 @@ pub struct ServerResult {
     pub last_p99_ns: Vec<Option<f64>>,
     /// The subject's divided by this one's, round by round.
     pub last_p99_ratio: Option<Spread>,
+    /// CPU time of an event in the server, in nanoseconds, in each round.
+    pub cpu_ns: Vec<Option<f64>>,
+    /// The subject's divided by this one's, round by round.
+    pub cpu_ratio: Option<Spread>,
     /// Share of the deliveries due in an open loop that were made within the measured time, in each round.
     pub sustained: Vec<f64>,
     /// Messages lost in all rounds.
@@ -74,6 +78,8 @@ impl RowResult {
             client_bound: 0,
             last_p99_ns: Vec::new(),
             last_p99_ratio: None,
+            cpu_ns: Vec::new(),
+            cpu_ratio: None,
             sustained: Vec::new(),
             lost: 0,
             undelivered: 0,
@@ -90,12 +96,13 @@ impl RowResult {
 
     /// Computes medians and ratios, once all rounds are over.
     pub fn summarize(&mut self) {
-        let (subject, p99) = (self.servers[0].values.clone(), self.servers[0].last_p99_ns.clone());
+        let ServerResult { values: subject, last_p99_ns: p99, cpu_ns: cpu, .. } = self.servers[0].clone();
         for server in &mut self.servers {
             let values: Vec<f64> = server.values.iter().flatten().copied().collect();
             server.value = spread(&values);
             server.ratio = ratios(&subject, &server.values);
             server.last_p99_ratio = ratios(&p99, &server.last_p99_ns);
+            server.cpu_ratio = ratios(&cpu, &server.cpu_ns);
         }
     }
 }
@@ -105,6 +112,7 @@ impl ServerResult {
     pub fn take(&mut self, row: &Row, round: usize, measured: anyhow::Result<Report>) {
         self.values.resize(round, None);
         self.last_p99_ns.resize(round, None);
+        self.cpu_ns.resize(round, None);
         let report = match measured {
             Ok(report) => report,
             Err(error) => {
@@ -121,6 +129,7 @@ impl ServerResult {
         self.lost += report.metric("lost") as u64;
         self.undelivered += report.metric("undelivered") as u64;
         self.last_p99_ns.push(report.metrics.get("last.p99").copied());
+        self.cpu_ns.push(report.metrics.get("server_cpu_ns_per_event").copied());
         self.sustained.extend(report.metrics.get("sustained"));
         let missing = report.metric("connected") < report.metric("wanted");
         let warning =

@@ -25,7 +25,8 @@ pub struct Row {
 }
 
 /// The rows that two corecast binaries are compared in unless others are asked for.
-pub const GATED: [&str; 9] = ["w1", "w16", "w256", "chan10k", "ping1", "ping16", "admin", "rest16", "shards2"];
+pub const GATED: [&str; 10] =
+    ["w1", "w16", "w256", "chan10k", "ping1", "ping16", "admin", "rest16", "pusher16", "shards2"];
 
 /// All rows, in the order of the table.
 pub fn rows() -> Vec<Row> {
@@ -51,6 +52,19 @@ fn throughput() -> Vec<Row> {
         Row {
             variant: Some("corecast-rest"),
             ..row("rest16", "1 000 subscribers, 16 signed REST connections", "deliveries/s", flood(1000, 1, 16, None))
+        },
+        Row {
+            variant: Some("corecast-pusher"),
+            ..row(
+                "pusher16",
+                "1 000 subscribers with Pusher's protocol, W=16",
+                "deliveries/s",
+                flood(1000, 1, 16, None),
+            )
+        },
+        Row {
+            variant: Some("corecast-both"),
+            ..row("both16", "1 000 subscribers, half in each dialect, W=16", "deliveries/s", flood(1000, 1, 16, None))
         },
     ]
 }

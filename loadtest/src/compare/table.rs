@@ -65,19 +65,26 @@ fn ratio_text(ratio: Spread) -> String {
 fn details(out: &mut String, row: &RowResult) {
     for server in &row.servers {
         let mut facts = Vec::new();
+        let subject = &row.servers[0].name;
+        let own = |ratio: Option<Spread>| {
+            let ratio = ratio.filter(|_| server.name != *subject);
+            ratio.map_or(String::new(), |ratio| format!(", {subject} ÷ it {}", ratio_text(ratio)))
+        };
         if let Some(sustained) = spread(&server.sustained) {
             facts
                 .push(format!("{:.1} % of the due deliveries made within the measured time", sustained.median * 100.0));
             let p99: Vec<f64> = server.last_p99_ns.iter().flatten().copied().collect();
             if let Some(p99) = spread(&p99) {
-                let own = server.last_p99_ratio.filter(|_| server.name != row.servers[0].name);
-                let ratio =
-                    own.map_or(String::new(), |own| format!(", {} ÷ it {}", row.servers[0].name, ratio_text(own)));
+                let ratio = own(server.last_p99_ratio);
                 facts.push(format!("p99 to the last subscriber {}{ratio}", time(p99.median)));
             }
             facts.push(format!("lost {}", number(server.lost as f64)));
         } else if server.lost > 0 {
             facts.push(format!("lost {}", number(server.lost as f64)));
+        }
+        let cpu: Vec<f64> = server.cpu_ns.iter().flatten().copied().collect();
+        if let Some(cpu) = spread(&cpu).filter(|_| !row.is_less_better) {
+            facts.push(format!("CPU time of each {}{}", time(cpu.median), own(server.cpu_ratio)));
         }
         if server.undelivered > 0 {
             facts.push(format!("of them not delivered 10 s after the end {}", number(server.undelivered as f64)));

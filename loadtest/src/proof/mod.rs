@@ -15,8 +15,8 @@ pub mod storm;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,9 @@ use crate::workers::{self, Controls, Results};
 /// Options of every proof.
 #[derive(Args, Clone)]
 pub struct ProofArgs {
+    /// The dialect of the clients: corecast's own, Pusher's, or half of them each.
+    #[arg(long, default_value = "corecast", value_name = "NAME", value_parser = ["corecast", "corecast-pusher", "corecast-both"])]
+    pub target: String,
     /// Shards of the server.
     #[arg(long, default_value_t = 1)]
     pub shards: usize,
@@ -122,7 +125,7 @@ impl Subject {
             stop: Arc::clone(&stop),
             ..starter
         };
-        Ok(Subject { args: args.clone(), options, server: starter.start("corecast", None, None)?, stop })
+        Ok(Subject { args: args.clone(), options, server: starter.start(&args.target, None, None)?, stop })
     }
 
     /// Fails after Ctrl-C.
@@ -132,8 +135,10 @@ impl Subject {
     }
 
     fn plan(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<Plan> {
+        let is_native = matches!(scenario, Scenario::Recover(_) | Scenario::Presence(_));
+        ensure!(!is_native || self.args.target == "corecast", "these clients speak corecast's own dialect only");
         let mut plan = Plan {
-            target: Target::named("corecast").context("the target corecast")?,
+            target: Target::named(&self.args.target).context("an unknown target")?,
             address: self.server.address,
             admin_socket: None,
             publish_to: None,
@@ -172,18 +177,26 @@ impl Subject {
             controls: Arc::new(Controls::default()),
             events: Arc::default(),
             begun: Arc::default(),
+            end: Arc::default(),
             is_interrupted: Arc::clone(&self.stop),
             thread: None,
         };
-        let (controls, events, begun) =
-            (Arc::clone(&background.controls), Arc::clone(&background.events), Arc::clone(&background.begun));
+        let (controls, end) = (Arc::clone(&background.controls), Arc::clone(&background.end));
+        let (events, begun) = (Arc::clone(&background.events), Arc::clone(&background.begun));
         let bar = (!run.title.is_empty()).then(|| Bar::new(&plan, run.title, self.args.json));
         let body = move || {
-            workers::run(&plan, Some(pid), &controls, |moment| {
+            let results = workers::run(&plan, Some(pid), &controls, |moment| {
                 bar.iter().for_each(|bar| bar.show(moment));
                 events.store(moment.events, SeqCst);
                 begun.store(moment.seconds >= run.warmup_s, SeqCst);
-            })
+            });
+            let text = match &results {
+                Ok(results) => format!("{:?}", results.tally.notes),
+                Err(error) => format!("{error:#}"),
+            };
+            // It is set once.
+            let _ = end.set(text);
+            results
         };
         background.thread = Some(std::thread::spawn(body));
         Ok(background)
@@ -229,6 +242,8 @@ pub struct BackgroundRun {
     /// Events so far.
     pub events: Arc<AtomicU64>,
     begun: Arc<AtomicBool>,
+    /// What is known of its end, once it has ended.
+    end: Arc<OnceLock<String>>,
     is_interrupted: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<Results>>>,
 }
@@ -245,10 +260,15 @@ impl BackgroundRun {
         while !is_done() {
             ensure!(!self.is_interrupted.load(SeqCst), Interrupted);
             ensure!(start.elapsed() < PATIENCE, "a run {or} within {PATIENCE:?}");
-            ensure!(!self.is_finished(), "a run has ended too early");
+            ensure!(!self.is_finished(), "a run has ended too early: {}", self.end());
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// What is known of its end.
+    pub fn end(&self) -> &str {
+        self.end.get().map_or("nothing is known", String::as_str)
     }
 
     /// Whether it has ended.

@@ -3,7 +3,7 @@
 use super::{Findings, ProofArgs, RunOptions, Subject};
 use crate::format::{bytes, number};
 use crate::plan::{Flood, Scenario, connections_per_process};
-use crate::target::Target;
+use crate::target::Dialect;
 use crate::wire;
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -206,11 +206,9 @@ pub fn stop_reading(address: SocketAddr, channel: u32) -> anyhow::Result<TcpStre
     socket.connect(&address.into())?;
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let target = Target::named("corecast").context("the target corecast")?;
+    let dialect = Dialect::native();
     let mut request = wire::upgrade_request(&address.to_string(), "/");
-    if let Some(subscribe) = &target.subscribe {
-        wire::push_masked(&mut request, wire::TEXT, &subscribe.text(channel, 1));
-    }
+    dialect.subscribe.iter().for_each(|subscribe| dialect.push(&mut request, subscribe, channel, 1));
     stream.write_all(&request)?;
     let mut seen = Vec::new();
     while memchr::memmem::find(&seen, b"socket:subscribed").is_none() {

@@ -15,7 +15,6 @@ use crate::measure::{Latency, Tally};
 use crate::plan::Scenario;
 use crate::stamp;
 use crate::track::{Faults, Track};
-use crate::wire;
 use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of the churn.
@@ -24,8 +23,8 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         anyhow::bail!("not a churn");
     };
     let plan = &worker.plan;
-    anyhow::ensure!(plan.target.unsubscribe.is_some(), "{} cannot unsubscribe", plan.target.name);
-    anyhow::ensure!(!plan.target.packed, "{} packs answers and messages into one frame", plan.target.name);
+    anyhow::ensure!(!plan.target.dialect.unsubscribe.is_empty(), "{} cannot unsubscribe", plan.target.name);
+    anyhow::ensure!(!plan.target.dialect.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let publishes = OpenLoop::new(worker, PUBLISHER, rate, size, channels);
@@ -156,9 +155,9 @@ impl Churn<'_> {
         if !self.is_running || !net.is_alive(id) {
             return;
         }
-        let target = &self.worker.plan.target;
+        let dialect = self.worker.plan.target.dialect(id);
         let connection = &mut self.connections[id];
-        let template = match connection.state {
+        let messages = match connection.state {
             State::Free if fastrand::f64() < self.reconnect => {
                 // The main loop opens another connection.
                 self.events += 1;
@@ -169,23 +168,20 @@ impl Churn<'_> {
                 connection.state = State::Subscribing;
                 connection.track = None;
                 connection.stay = if self.publishes.rate > 0.0 { fastrand::u32(..STAY_MAX) } else { 0 };
-                target.subscribe.as_ref()
+                dialect.subscribe.as_slice()
             }
             State::Subscribed => {
                 connection.state = State::Unsubscribing;
-                target.unsubscribe.as_ref()
+                &dialect.unsubscribe
             }
             State::Subscribing | State::Unsubscribing => return,
         };
-        let Some(template) = template else { return };
         connection.asked_ns = now_ns();
-        let mut frame = Vec::new();
-        wire::push_masked(
-            &mut frame,
-            target.opcode(),
-            &template.text(self.worker.plan.first_channel + connection.channel, 1),
-        );
-        net.send(id, &frame);
+        let mut frames = Vec::new();
+        for message in messages {
+            dialect.push(&mut frames, message, self.worker.plan.first_channel + connection.channel, 1);
+        }
+        net.send(id, &frames);
     }
 
     fn message(&mut self, net: &mut Net, id: usize, number: u32, payload: &[u8]) {
@@ -209,14 +205,14 @@ impl Churn<'_> {
     }
 
     fn answer(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
-        let target = &self.worker.plan.target;
+        let dialect = self.worker.plan.target.dialect(id);
         let contains = |mark: &Option<String>| {
             mark.as_ref().is_some_and(|mark| memchr::memmem::find(payload, mark.as_bytes()).is_some())
         };
         let connection = &mut self.connections[id];
         connection.state = match connection.state {
-            State::Subscribing if contains(&target.subscribed) => State::Subscribed,
-            State::Unsubscribing if contains(&target.unsubscribed) => State::Free,
+            State::Subscribing if contains(&dialect.subscribed) => State::Subscribed,
+            State::Unsubscribing if contains(&dialect.unsubscribed) => State::Free,
             _ => {
                 self.tally.invalid += 1;
                 let text = String::from_utf8_lossy(&payload[..payload.len().min(120)]);

@@ -19,16 +19,15 @@ use crate::plan::Flood;
 use crate::publisher::Publisher;
 use crate::ring::Ring;
 use crate::stamp;
-use crate::target::Publish;
+use crate::target::{Publish, Target};
 use crate::track::{Faults, Seen, Track};
-use crate::wire;
 use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of a flood.
 pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
     anyhow::ensure!(
-        flood.channels_each == 1 || plan.target.subscribe.is_some() && !plan.target.packed,
+        flood.channels_each == 1 || plan.target.dialect.subscribe.is_some() && !plan.target.dialect.packed,
         "a connection to {} can subscribe to one channel only",
         plan.target.name
     );
@@ -176,7 +175,8 @@ impl Pace {
 }
 
 /// Pings beside the flood, on a schedule: their latencies count from the time at which each was due.
-struct Pings {
+struct Pings<'a> {
+    target: &'a Target,
     frame: Vec<u8>,
     count: u64,
     first: usize,
@@ -185,15 +185,12 @@ struct Pings {
     sent: u64,
 }
 
-impl Pings {
-    fn new(worker: &Worker, flood: &Flood, count: usize, begun_ns: u64) -> Pings {
-        let mut frame = Vec::new();
-        if let Some(ping) = &worker.plan.target.ping {
-            wire::push_masked(&mut frame, worker.plan.target.opcode(), &ping.text(0, 1));
-        }
-        let count = if frame.is_empty() { 0 } else { count as u64 };
+impl<'a> Pings<'a> {
+    fn new(worker: &'a Worker, flood: &Flood, count: usize, begun_ns: u64) -> Pings<'a> {
+        let target = &worker.plan.target;
+        let count = if target.dialect.ping.is_some() { count as u64 } else { 0 };
         let first = worker.share(flood.subscribers).len();
-        Pings { frame, count, first, every_ns: flood.ping_every_ns, begun_ns, sent: 0 }
+        Pings { target, frame: Vec::new(), count, first, every_ns: flood.ping_every_ns, begun_ns, sent: 0 }
     }
 
     /// When the next ping is due.
@@ -210,6 +207,7 @@ impl Pings {
             self.sent += 1;
             if net.is_alive(self.first + pinger) {
                 handler.pingers[pinger].push_back(due);
+                self.target.push_ping(&mut self.frame, self.first + pinger);
                 net.send(self.first + pinger, &self.frame);
             }
         }
@@ -401,7 +399,7 @@ impl Flooded<'_> {
             }
             return;
         }
-        let mark = self.worker.plan.target.subscribed.as_deref().unwrap_or_default();
+        let mark = self.worker.plan.target.dialect(id).subscribed.as_deref().unwrap_or_default();
         let contains = |mark: &[u8]| memchr::memmem::find(payload, mark).is_some();
         if contains(b"error") {
             self.tally.note(format!("the server said {}", String::from_utf8_lossy(&payload[..payload.len().min(200)])));
@@ -423,7 +421,8 @@ impl Flooded<'_> {
     fn verify(&mut self, number: u32, payload: &[u8]) {
         let channel = format!("c{}", self.worker.plan.first_channel + number % self.stride);
         let is_right = serde_json::from_slice::<serde_json::Value>(payload).is_ok_and(|message| {
-            let data = message["data"].as_str().unwrap_or_default();
+            // In Pusher's protocol a string that was published as a JSON value arrives with its quotes.
+            let data = message["data"].as_str().unwrap_or_default().trim_matches('"');
             message["channel"] == channel.as_str() && data.bytes().skip(stamp::LEN).all(|byte| byte == b'x')
         });
         self.tally.invalid += u64::from(!is_right);
@@ -490,14 +489,12 @@ impl Flooded<'_> {
 
 impl Handler for Flooded<'_> {
     fn opened(&mut self, net: &mut Net, id: usize, _connect_ns: u64) {
-        let subscribe = self.worker.plan.target.subscribe.as_ref();
-        match (self.subscribers.get(id), subscribe) {
+        let dialect = self.worker.plan.target.dialect(id);
+        match (self.subscribers.get(id), &dialect.subscribe) {
             (Some(subscriber), Some(subscribe)) => {
                 let mut frames = Vec::new();
-                let opcode = self.worker.plan.target.opcode();
                 for channel in subscriber.channels(self.stride) {
-                    let text = subscribe.text(self.worker.plan.first_channel + channel, 1);
-                    wire::push_masked(&mut frames, opcode, &text);
+                    dialect.push(&mut frames, subscribe, self.worker.plan.first_channel + channel, 1);
                 }
                 net.send(id, &frames);
             }
@@ -508,7 +505,7 @@ impl Handler for Flooded<'_> {
 
     #[inline]
     fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], now: u64) {
-        if self.worker.plan.target.packed {
+        if self.worker.plan.target.dialect.packed {
             let mut count = 0;
             stamp::all(payload, |number, sent_ns| {
                 self.message(id, number, sent_ns, now);

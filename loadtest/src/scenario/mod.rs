@@ -22,6 +22,7 @@ use crate::engine::{Ended, Handler, Net};
 use crate::measure::Tally;
 use crate::plan::{Plan, Scenario};
 use crate::publisher::Publisher;
+use crate::target::Target;
 use crate::wire;
 use crate::worker::{Phase, Window, Worker};
 
@@ -135,14 +136,14 @@ impl Joining<'_> {
 
     /// Handles an open connection: it subscribes, if there are channels.
     fn opened(&mut self, net: &mut Net, id: usize) {
-        let target = &self.worker.plan.target;
-        match &target.subscribe {
+        let dialect = self.worker.plan.target.dialect(id);
+        match &dialect.subscribe {
             Some(subscribe) if self.channels > 0 => {
                 let start = (self.first + id) * self.each as usize;
                 let mut frames = Vec::new();
                 for at in start..start + self.each as usize {
                     let channel = self.worker.plan.first_channel + (at % self.channels as usize) as u32;
-                    wire::push_masked(&mut frames, target.opcode(), &subscribe.text(channel, 1));
+                    dialect.push(&mut frames, subscribe, channel, 1);
                 }
                 net.send(id, &frames);
                 self.awaited.resize(self.awaited.len().max(id + 1), 0);
@@ -213,33 +214,40 @@ fn drain<H: Handler>(net: &mut Net, handler: &mut H, is_complete: impl Fn(&Net, 
     }
 }
 
-/// Answers the server's own `socket:ping`. Returns whether the message was one.
+/// Answers the server's own `socket:ping` or `pusher:ping`. Returns whether the message was one.
 fn is_heartbeat(net: &mut Net, id: usize, payload: &[u8]) -> bool {
-    if !payload.starts_with(b"{\"event\":\"socket:ping\"") {
+    let Some(event) = payload.strip_prefix(b"{\"event\":\"") else { return false };
+    let pong: &[u8] = if event.starts_with(b"socket:ping\"") {
+        b"{\"event\":\"socket:pong\"}"
+    } else if event.starts_with(b"pusher:ping\"") {
+        b"{\"event\":\"pusher:pong\",\"data\":{}}"
+    } else {
         return false;
-    }
-    let mut pong = Vec::new();
-    wire::push_masked(&mut pong, wire::TEXT, b"{\"event\":\"socket:pong\"}");
-    net.send(id, &pong);
+    };
+    let mut frame = Vec::new();
+    wire::push_masked(&mut frame, wire::TEXT, pong);
+    net.send(id, &frame);
     true
 }
 
 /// The client's side of heartbeats: every connection pings once per interval, spread evenly over it.
-struct Heartbeats {
+struct Heartbeats<'a> {
+    target: &'a Target,
     frame: Vec<u8>,
     interval_ns: u64,
     begun_ns: u64,
     sent: u64,
 }
 
-impl Heartbeats {
-    fn new(plan: &Plan) -> Heartbeats {
-        let mut frame = Vec::new();
-        if let Some(ping) = &plan.target.ping {
-            wire::push_masked(&mut frame, plan.target.opcode(), &ping.text(0, 1));
+impl Heartbeats<'_> {
+    fn new(plan: &Plan) -> Heartbeats<'_> {
+        Heartbeats {
+            target: &plan.target,
+            frame: Vec::new(),
+            interval_ns: plan.heartbeat_ns,
+            begun_ns: now_ns(),
+            sent: 0,
         }
-        let interval_ns = if frame.is_empty() { 0 } else { plan.heartbeat_ns };
-        Heartbeats { frame, interval_ns, begun_ns: now_ns(), sent: 0 }
     }
 
     /// Sends what is due among connections 0 to `count`.
@@ -249,7 +257,9 @@ impl Heartbeats {
         }
         let due = (u128::from(now - self.begun_ns) * count as u128 / u128::from(self.interval_ns)) as u64;
         while self.sent < due {
-            net.send((self.sent % count as u64) as usize, &self.frame);
+            let id = (self.sent % count as u64) as usize;
+            self.target.push_ping(&mut self.frame, id);
+            net.send(id, &self.frame);
             self.sent += 1;
         }
     }

@@ -11,18 +11,19 @@ use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::template::Template;
-use crate::wire;
 use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of the pings.
 pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
     let share = worker.share(connections).len();
-    let ping = plan.target.ping.clone().with_context(|| format!("{} answers no pings", plan.target.name))?;
+    let dialect = &plan.target.dialect;
+    anyhow::ensure!(plan.target.second.is_none(), "the connections that ping must speak one dialect");
+    let ping = dialect.ping.clone().with_context(|| format!("{} answers no pings", plan.target.name))?;
     let mut block = Vec::new();
     let mut ends = vec![0];
     for number in 0..depth {
-        wire::push_masked(&mut block, plan.target.opcode(), &ping.text(0, ID_MIN + number as u64));
+        dialect.push(&mut block, &ping, 0, ID_MIN + number as u64);
         ends.push(block.len());
     }
     let mut handler = Pinged {
@@ -112,7 +113,7 @@ impl Pinged<'_> {
         }
         let mut frames = Vec::new();
         for number in connection.next..connection.next + count as u64 {
-            wire::push_masked(&mut frames, self.worker.plan.target.opcode(), &self.ping.text(0, ID_MIN + number));
+            self.worker.plan.target.dialect.push(&mut frames, &self.ping, 0, ID_MIN + number);
         }
         connection.next += count as u64;
         net.send(id, &frames);
@@ -121,8 +122,10 @@ impl Pinged<'_> {
     fn verify(&mut self, id: usize, payload: &[u8]) {
         let expected = ID_MIN + self.connections[id].expected;
         self.connections[id].expected += 1;
-        let is_right = serde_json::from_slice::<serde_json::Value>(payload)
-            .is_ok_and(|pong| pong["event"] == "socket:pong" && pong["data"]["reply"] == expected);
+        let is_right = serde_json::from_slice::<serde_json::Value>(payload).is_ok_and(|pong| {
+            // Pusher's have no ids.
+            pong["event"] == "pusher:pong" || pong["event"] == "socket:pong" && pong["data"]["reply"] == expected
+        });
         self.tally.invalid += u64::from(!is_right);
     }
 }
@@ -137,7 +140,7 @@ impl Handler for Pinged<'_> {
         if is_heartbeat(net, id, payload) {
             return;
         }
-        if self.worker.plan.target.packed {
+        if self.worker.plan.target.dialect.packed {
             self.arrived += memchr::memmem::find_iter(payload, b"PONG").count();
             return;
         }

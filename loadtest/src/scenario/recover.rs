@@ -161,7 +161,7 @@ impl Recovering<'_> {
 
     fn subscribe(&self, net: &mut Net, id: usize, client: usize) {
         let plan = &self.worker.plan;
-        let Some(subscribe) = &plan.target.subscribe else { return };
+        let Some(subscribe) = &plan.target.dialect.subscribe else { return };
         let mut text = String::from_utf8_lossy(&subscribe.text(plan.first_channel, 1)).into_owned();
         if self.since && self.returned_ns > 0 {
             // Another member of `data`, which ends with the message.
@@ -170,7 +170,7 @@ impl Recovering<'_> {
             text.push_str(&format!(r#","since":{{"epoch":"{}","offset":{offset}}}}}}}"#, self.epoch));
         }
         let mut frame = Vec::new();
-        wire::push_masked(&mut frame, plan.target.opcode(), text.as_bytes());
+        wire::push_masked(&mut frame, wire::TEXT, text.as_bytes());
         net.send(id, &frame);
     }
 
