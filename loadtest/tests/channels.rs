@@ -34,6 +34,13 @@ fn subscribers_recover_what_they_missed() {
 }
 
 #[test]
+fn slow_readers_of_a_keyed_channel_end_with_the_last_values() {
+    // Long enough to fill the readers' outboxes.
+    let numbers = load("conflate -n 20 -k 10 -r 1000 -d 6 --neighbours 10 --expect closed=0 --expect behind=0");
+    assert!(numbers["conflated"].as_f64().unwrap() > 0.0, "{numbers}");
+}
+
+#[test]
 fn views_of_presence_channels_are_right_at_rest() {
     for (shards, processes, grace) in [(1, 2, 1), (2, 1, 0), (4, 1, 1)] {
         let numbers = load(&format!(

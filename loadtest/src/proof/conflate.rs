@@ -95,7 +95,7 @@ fn beside(
     let others = subject.spawn(others, run)?;
     while !others.is_finished() {
         subject.check_interrupted()?;
-        ensure!(!publisher.is_finished(), "the publisher has ended too early");
+        ensure!(!publisher.is_finished(), "the publisher has ended too early: {}", publisher.end());
         for reader in readers.iter_mut().skip(1).step_by(2) {
             reader.read(args.reads / TICKS_PER_S as usize)?;
         }
