@@ -25,7 +25,9 @@ pub use difference::{Change, Difference};
 pub use files::Files;
 pub use kind::Kind;
 pub use options::{OPTIONS, Opt};
-pub use rules::{Explained, History, KeySource, KeyValue, OnSubscribe, Presence, RULES_MAX, Rule, Rules, Slow};
+pub use rules::{
+    Explained, History, KeySource, KeyValue, OnSubscribe, Presence, RULES_MAX, Rule, Rules, Slow, is_cache,
+};
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings, shared_admin_socket};
 pub use webhooks::{WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
 

@@ -98,7 +98,12 @@ pub struct Column {
 impl Column {
     /// Whether it holds a number.
     pub fn is_number(self) -> bool {
-        matches!(self.kind, "u16" | "u32" | "u64" | "usize")
+        matches!(self.kind, "u16" | "u32" | "u64" | "usize" | "Option<u64>")
+    }
+
+    /// Whether some rows may lack it.
+    pub fn is_optional(self) -> bool {
+        self.kind.starts_with("Option<")
     }
 }
 

@@ -132,14 +132,39 @@ pub struct Kept {
     pub data: Option<Box<str>>,
 }
 
-impl Serialize for Kept {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
+/// The newest message that a channel keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// The message.
+    pub message: Kept,
+    /// Seconds for which it is still kept.
+    pub ttl_s: u64,
+}
+
+impl Kept {
+    fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         map.serialize_entry("offset", &self.offset)?;
         map.serialize_entry("event", raw_json(&format!("\"{}\"", self.event))?)?;
         if let Some(data) = &self.data {
             map.serialize_entry("data", raw_json(data)?)?;
         }
+        Ok(())
+    }
+}
+
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.entries(&mut map)?;
+        map.end()
+    }
+}
+
+impl Serialize for Newest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.message.entries(&mut map)?;
+        map.serialize_entry("ttl_s", &self.ttl_s)?;
         map.end()
     }
 }

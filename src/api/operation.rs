@@ -1,7 +1,7 @@
 //! The operations: name, help line and members of each, which shard answers it, and what it answers.
 
 use super::declare::{Column, Declaration, operations, rows};
-use super::history::{Cursor, HistoryPage, MESSAGES_MAX, Since, cursor, since};
+use super::history::{Cursor, HistoryPage, MESSAGES_MAX, Newest, Since, cursor, since};
 use super::member::{Given, Member, Members as Source, Written};
 use super::member::{flag, integer, required, short_text, text, word, words};
 use super::publish::{PUBLISH, Publish, Published, user};
@@ -29,6 +29,8 @@ operations! {
     "channel" Channel {
         /// Name of the channel.
         channel: Box<str> = required(),
+        /// Whether to show the newest message that the channel keeps.
+        newest: bool = flag(),
     }
 
     /// List the connections that are subscribed to one channel
@@ -209,7 +211,7 @@ impl Request {
     pub fn route(&self) -> Result<Route<'_>, Refusal> {
         Ok(match self {
             Request::Ping(_) => Route::Here,
-            Request::Channel(Channel { channel })
+            Request::Channel(Channel { channel, .. })
             | Request::History(History { channel, .. })
             | Request::Members(Members { channel }) => Route::Owner(channel),
             Request::Disconnect(disconnect) => disconnect.route()?,
@@ -307,6 +309,9 @@ pub enum Reply {
         /// `None`: the channel has no history.
         #[serde(skip_serializing_if = "Option::is_none")]
         history: Option<KeptCount>,
+        /// `None`: it was not asked for, or the channel keeps no message.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        newest: Option<Box<Newest>>,
     },
     /// To `history`.
     History(Box<HistoryPage>),
@@ -356,6 +361,9 @@ rows! {
         channel: ChannelName,
         /// Subscribers of all shards.
         subscribers: u64,
+        /// Users that are members, of a presence channel.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        users: Option<u64>,
     })
 
     /// A subscriber of a channel.

@@ -65,6 +65,9 @@ pub enum Command {
         /// Name of the channel
         #[arg(value_name = "CHANNEL")]
         channel: Box<str>,
+        /// Show the newest message that the channel keeps
+        #[arg(long)]
+        newest: bool,
         #[command(flatten)]
         server: Server,
     },
@@ -307,7 +310,7 @@ impl Command {
                 return Ok(Ask { server, request, all });
             }
             Command::Members { channel, server } => (operation::Members { channel }.into(), server),
-            Command::Channel { channel, server } => (operation::Channel { channel }.into(), server),
+            Command::Channel { channel, newest, server } => (operation::Channel { channel, newest }.into(), server),
             Command::Connection { socket_id, server } => (operation::Connection { socket_id }.into(), server),
             Command::Disconnect { socket_id, user, code, reason, server } => {
                 (operation::Disconnect { socket_id, user, code, reason }.into(), server)

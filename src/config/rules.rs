@@ -294,7 +294,8 @@ fn has_defaults(name: &str) -> bool {
     matches!(name.as_bytes().first(), Some(b'c' | b'p')) && (name.starts_with(PRESENCE) || is_cache(name))
 }
 
-fn is_cache(name: &str) -> bool {
+/// Whether a channel of this name keeps its newest message by default.
+pub fn is_cache(name: &str) -> bool {
     CACHE.iter().any(|prefix| name.starts_with(prefix))
 }
 

@@ -196,7 +196,8 @@ fn router(face: Arc<Face>) -> Router {
         .route("/apps/{app_id}/channels", get(rest::channels))
         .route("/apps/{app_id}/channels/{name}", get(rest::channel))
         .route("/apps/{app_id}/channels/{name}/users", get(rest::users))
-        .route("/apps/{app_id}/users/{user_id}/terminate_connections", post(rest::terminate))
+        .route("/apps/{app_id}/users/{*rest}", post(rest::terminate))
+        .route("/users/{*rest}", post(rest::terminate_without_app))
         .merge(console::routes(&face))
         .fallback(unknown)
         .layer(middleware::from_fn(head::check))
@@ -259,11 +260,7 @@ async fn metrics(State(face): State<Arc<Face>>) -> Response {
 }
 
 async fn unknown() -> Response {
-    (
-        StatusCode::NOT_FOUND,
-        "the paths are /live, /ready, /metrics, /console, /publish and /apps/ID/events, batch_events, channels\n",
-    )
-        .into_response()
+    (StatusCode::NOT_FOUND, NO_SUCH_PATH).into_response()
 }
 
 fn unavailable(text: &'static str) -> Response {
@@ -278,6 +275,10 @@ impl IntoResponse for Unavailable {
         })
     }
 }
+
+/// The answer for a path that does not exist.
+const NO_SUCH_PATH: &str =
+    "the paths are /live, /ready, /metrics, /console, /publish and /apps/ID/events, batch_events, channels, users\n";
 
 /// `Content-Type` of answers for programs.
 const JSON: &str = "application/json";

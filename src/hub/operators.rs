@@ -1,6 +1,5 @@
 //! Questions of admin sessions, reports of lifecycle events, and the live tap.
 
-use super::channel::directory::total;
 use super::mail::{Answer, Cause, Change, Fence, Mail, Question};
 use super::observe::Client;
 use super::observe::journal::JOURNAL;
@@ -10,7 +9,7 @@ use crate::api::operation::{ChannelCount, Unsubscribe};
 use crate::api::refusal::NO_SUBSCRIPTION;
 use crate::api::{Reply, Request, Rows};
 use crate::ids::{Asker, ShardId, Slot};
-use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
 use crate::protocol::event::ErrorCode;
 use std::net::SocketAddr;
@@ -32,10 +31,11 @@ impl Hub {
 
     pub(super) fn serve_question(&mut self, asker: Asker, question: Question, port: &mut impl Port) {
         let answer = match question {
-            Question::OfChannel { request: Request::Channel(_), channel, hash } => {
-                let subscribers = total(self.directory.counts(channel.as_channel(), hash));
+            Question::OfChannel { request: Request::Channel(request), channel, hash } => {
                 let history = self.directory.kept(channel.as_channel(), hash);
-                Answer::Reply(Ok(Reply::Channel { count: ChannelCount { channel, subscribers }, history }))
+                let newest = request.newest.then(|| self.directory.newest(channel.as_channel(), hash)).flatten();
+                let count = self.directory.count(&channel, hash);
+                Answer::Reply(Ok(Reply::Channel { count, history, newest: newest.map(Box::new) }))
             }
             Question::OfChannel { request: Request::History(history), channel, hash } => {
                 let page = self.directory.history(channel.as_channel(), hash, &history);
@@ -243,9 +243,8 @@ impl Hub {
     }
 }
 
-fn channel_page((channels, next): (Vec<(ChannelName, u64)>, Option<u32>)) -> Answer {
-    let row = |(channel, subscribers)| ChannelCount { channel, subscribers };
-    Answer::Page { rows: Rows::Channels(channels.into_iter().map(row).collect()), next }
+fn channel_page((channels, next): (Vec<ChannelCount>, Option<u32>)) -> Answer {
+    Answer::Page { rows: Rows::Channels(channels), next }
 }
 
 /// Most channels that one turn reports as vacated: under 1 ms of work. Many clients that leave at once vacate thousands.

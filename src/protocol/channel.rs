@@ -1,5 +1,6 @@
 //! Channel names and kinds.
 
+use crate::config;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -51,6 +52,10 @@ impl<'a> Channel<'a> {
     #[inline]
     pub fn is_of_user(self) -> bool {
         self.0.as_bytes().first() == Some(&b'#')
+    }
+    /// Whether its name gives it a history of one message, which new subscribers receive.
+    pub fn is_cache(self) -> bool {
+        config::is_cache(self.0)
     }
     /// Its kind, which the prefix decides.
     pub fn kind(self) -> Kind {
@@ -112,7 +117,8 @@ pub const RULE: &str = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ 
 const PRIVATE: &str = "private-";
 const ENCRYPTED: &str = "private-encrypted-";
 const PRESENCE: &str = "presence-";
-const USER: &str = "#server-to-user-";
+/// Prefix of the channels of users ([`ChannelName::of_user`]).
+pub const USER: &str = "#server-to-user-";
 
 /// A table, because one look-up per byte takes a tenth of the time of a dozen comparisons.
 const LEGAL: [bool; 256] = {

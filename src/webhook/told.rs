@@ -359,7 +359,7 @@ pub(super) mod tests {
 
     /// The pieces of a snapshot: its channels, and connections with their addresses.
     fn snapshot(number: u64, channels: &[&str], connections: &[(SocketId, &str)]) -> Vec<Sent> {
-        let count = |name: &&str| ChannelCount { channel: channel(name), subscribers: 1 };
+        let count = |name: &&str| ChannelCount { channel: channel(name), subscribers: 1, users: None };
         let info = |(socket_id, address): &(SocketId, &str)| ConnectionInfo {
             socket_id: *socket_id,
             address: address.parse().ok(),

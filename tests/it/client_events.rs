@@ -32,7 +32,7 @@ fn options(shards: usize, folder: &TempDir) -> Options {
 }
 
 #[track_caller]
-fn join(server: &Server, channel: &str, user: Option<&str>) -> Client {
+pub fn join(server: &Server, channel: &str, user: Option<&str>) -> Client {
     let mut client = Client::connect(server);
     let channel_data = user.map(|id| json!({"user_id": id}).to_string());
     let auth = auth(&client.socket_id, channel, channel_data.as_deref());

@@ -28,6 +28,7 @@ mod presence;
 mod protocol;
 mod reconnect;
 mod reload;
+mod rest;
 mod tail;
 mod tls;
 mod top;

@@ -33,7 +33,7 @@ fn signed_in(id: &str) -> String {
 
 /// Connects, and signs in as this user.
 #[track_caller]
-fn connect_as(server: &Server, id: &str) -> Client {
+pub fn connect_as(server: &Server, id: &str) -> Client {
     let mut client = Client::connect(server);
     client.send(&sign_in(&client, &user(id)));
     client.expect(&signed_in(id));

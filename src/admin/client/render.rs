@@ -22,7 +22,7 @@ enum Shape {
     Members(Table),
     Disconnected,
     Connection,
-    List { rows: &'static str, columns: &'static [Column], table: Table },
+    List { rows: &'static str, columns: Vec<Column>, table: Table },
     Done(&'static str),
     Busiest,
     Stats,
@@ -50,7 +50,7 @@ impl Renderer {
             "drain" | "shed" => Shape::Leaving,
             "ping" => Shape::Ping,
             rows => match columns(rows) {
-                Some(columns) => Shape::List { rows, columns, table: Table::of(columns) },
+                Some(columns) => Shape::List { rows, columns: columns.to_vec(), table: Table::of(columns) },
                 None => Shape::Done("done"),
             },
         };
@@ -78,9 +78,14 @@ impl Renderer {
                 Value::Null => writeln!(out, "disconnected"),
                 connections => writeln!(out, "disconnected {}", counted(connections, "connection")),
             },
-            Shape::Channel => writeln!(out, "{}: {}{}", cell(&reply["channel"]), subscribers(reply), kept(reply)),
+            Shape::Channel => channel(reply, out),
             Shape::Connection => describe(reply, out),
             Shape::List { rows, columns, table } => {
+                if !table.begun && entries(reply, rows).next().is_some() {
+                    let is_given = |column: &Column| entries(reply, rows).any(|entry| !entry[column.name].is_null());
+                    columns.retain(|column| !column.is_optional() || is_given(column));
+                    *table = Table::of(columns);
+                }
                 let cells = |entry| columns.iter().map(|column| measured(column.name, entry)).collect();
                 table.print(entries(reply, rows).map(cells).collect(), last, &format!("no {rows}"), out)?;
                 more(reply, last, out)
@@ -96,6 +101,23 @@ impl Renderer {
                 "the server is alive; it answered in {:.3} ms",
                 self.asked.elapsed().as_secs_f64() * 1000.0
             ),
+        }
+    }
+}
+
+/// The counts of one channel, then its newest message.
+fn channel(reply: &Value, out: &mut impl Write) -> io::Result<()> {
+    let users = match &reply["users"] {
+        Value::Null => String::new(),
+        users => format!(", {}", counted(users, "user")),
+    };
+    writeln!(out, "{}: {}{users}{}", cell(&reply["channel"]), subscribers(reply), kept(reply))?;
+    match &reply["newest"] {
+        Value::Null => Ok(()),
+        newest => {
+            let [offset, event, data] = ["offset", "event", "data"].map(|member| cell(&newest[member]));
+            let ttl = newest["ttl_s"].as_u64().map(age).unwrap_or_default();
+            writeln!(out, "newest, kept for {ttl}: {}", [offset, event, data].join("  ").trim_end())
         }
     }
 }
@@ -368,6 +390,26 @@ mod tests {
         check("channel", r#"{"channel":"a","subscribers":0}"#, "a: 0 subscribers\n");
         let kept = r#"{"channel":"a","subscribers":1,"history":{"messages":7,"bytes":4198}}"#;
         check("channel", kept, "a: 1 subscriber, 7 messages kept (4.1 KiB)\n");
+    }
+
+    #[test]
+    fn a_channel_is_shown_with_its_users_and_its_newest_message() {
+        check(
+            "channel",
+            r#"{"channel":"presence-cache-a","subscribers":3,"users":1,"history":{"messages":1,"bytes":100},
+                "newest":{"offset":7,"event":"e","data":{"a":1},"ttl_s":1799}}"#,
+            "presence-cache-a: 3 subscribers, 1 user, 1 message kept (100 B)\nnewest, kept for 29m 59s: 7  e  {\"a\":1}\n",
+        );
+    }
+
+    #[test]
+    fn a_column_that_no_row_has_is_not_shown() {
+        let plain = r#"{"channels":[{"channel":"a","subscribers":1}]}"#;
+        check("channels", plain, "CHANNEL  SUBSCRIBERS\na                  1\n");
+        let presence =
+            r#"{"channels":[{"channel":"a","subscribers":1},{"channel":"presence-a","subscribers":3,"users":2}]}"#;
+        let expected = "CHANNEL     SUBSCRIBERS  USERS\na                     1\npresence-a            3      2\n";
+        check("channels", presence, expected);
     }
 
     #[test]

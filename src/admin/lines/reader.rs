@@ -362,7 +362,7 @@ mod tests {
         );
         check(
             r#"{"id":1,"command":"channel","channel":"user:13"}"#,
-            operation::Channel { channel: "user:13".into() }.into(),
+            operation::Channel { channel: "user:13".into(), newest: false }.into(),
         );
         check(r#"{"id":1,"command":"connections"}"#, Connections::default().into());
         check(

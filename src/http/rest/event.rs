@@ -1,10 +1,11 @@
 //! Converts events of Pusher's libraries to messages that may be published. Pure.
 
 use super::Refused;
-use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
+use super::info::Info;
+use crate::api::publish::{More, check_channel, check_channels, check_data, check_event, check_exclude};
 use crate::api::{Publish, Refusal};
+use crate::protocol::channel::{NAME_BYTES_MAX, USER};
 use crate::protocol::json::{Document, JsonString, Members, Reader, Value};
-use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// The body of `POST /events`, and each element of a batch. Unknown members are ignored, because libraries add some.
@@ -12,8 +13,8 @@ use std::borrow::Cow;
 pub struct Event<'a> {
     /// The event's name.
     pub name: JsonString<'a>,
-    /// The JSON value that subscribers receive: the value in the text of `data`, or `data` itself as a string.
-    pub data: Cow<'a, str>,
+    /// What subscribers receive.
+    pub data: Data<'a>,
     /// The member `channel`, if given.
     pub channel: Option<Cow<'a, str>>,
     /// The member `channels`, if given.
@@ -24,70 +25,73 @@ pub struct Event<'a> {
     pub info: Option<Cow<'a, str>>,
 }
 
+/// The member `data`.
+#[derive(Debug)]
+pub struct Data<'a> {
+    /// The JSON value that subscribers receive: the value in the text of `data`, or `data` itself.
+    pub value: Cow<'a, str>,
+    /// `data` as it was written.
+    pub raw: &'a str,
+}
+
 impl Event<'_> {
-    /// The channels to publish to.
+    /// The channels to publish to. Some may be those of users.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.channel.iter().chain(self.channels.iter().flatten()).map(AsRef::as_ref)
     }
 
-    /// Whether the answer must hold the number of subscribers.
-    pub fn wants_counts(&self) -> Result<bool, Refused> {
-        wants_counts(self.info.as_deref())
+    /// The attributes that the answer must hold.
+    pub fn info(&self) -> Result<Info, Refused> {
+        Info::parse(self.info.as_deref())
     }
 
-    /// The event as a message that may be published. The checks are those of the admin socket.
-    pub fn publish(&self) -> Result<Publish<'static>, Refused> {
-        let channels = match (&self.channel, &self.channels) {
+    /// The event as messages that may be published: one for its channels, and one for its users. The checks are those of
+    /// the admin socket.
+    pub fn messages(&self) -> Result<Vec<Publish<'static>>, Refused> {
+        let (mut channels, mut users) = (Publish::default(), More::default());
+        let mut add = |name: &str| -> Result<(), Refused> {
+            match name.strip_prefix(USER) {
+                Some(id) => users.users.push(Cow::Owned(user(id)?.to_owned())),
+                None => channels.channels.push(Cow::Owned(check_channel(Cow::Borrowed(name))?.into_owned())),
+            }
+            Ok(())
+        };
+        match (&self.channel, &self.channels) {
             (Some(_), Some(_)) => return Err("channel and channels are both given".into()),
             (None, None) => return Err(Refusal::MissingMember("channel").into()),
-            (Some(channel), None) => SmallVec::from_elem(legal(channel)?, 1),
+            (Some(channel), None) => add(channel)?,
             (None, Some(channels)) => {
                 check_channels(channels.len())?;
-                let named = channels.iter().enumerate();
-                let legal = named.map(|(index, name)| legal(name).map_err(|refused| refused.within("channels", index)));
-                legal.collect::<Result<_, _>>()?
+                for (index, name) in channels.iter().enumerate() {
+                    add(name).map_err(|refused| refused.within("channels", index))?;
+                }
             }
         };
         check_event(self.name.raw, &self.name.value)?;
-        check_data(Some(&self.data))?;
-        Ok(Publish {
-            channels,
-            event: self.name.raw.to_owned().into(),
-            data: Some(self.data.to_string().into()),
-            exclude: check_exclude(self.socket_id.as_deref())?,
-            is_list: self.channels.is_some(),
-            ..Publish::default()
-        })
-    }
-}
-
-fn legal(name: &str) -> Result<Cow<'static, str>, Refused> {
-    check_implemented(name)?;
-    Ok(Cow::Owned(check_channel(Cow::Borrowed(name))?.into_owned()))
-}
-
-/// Refuses names that belong to parts of Pusher's API that this server does not have.
-pub fn check_implemented(channel: &str) -> Result<(), Refused> {
-    match channel {
-        name if name.starts_with("presence-") => Err(Refused::NotImplemented(PRESENCE.into())),
-        name if name.starts_with("#server-to-user-") => {
-            Err(Refused::NotImplemented("sendToUser is not implemented: this server knows no users".into()))
+        check_data(Some(self.data.raw))?;
+        let message = |names: Publish<'static>| -> Result<Publish<'static>, Refused> {
+            Ok(Publish {
+                event: self.name.raw.to_owned().into(),
+                data: Some(self.data.value.to_string().into()),
+                exclude: check_exclude(self.socket_id.as_deref())?,
+                is_list: self.channels.is_some(),
+                ..names
+            })
+        };
+        let mut messages = Vec::new();
+        if !channels.channels.is_empty() {
+            messages.push(message(channels)?);
         }
-        _ => Ok(()),
+        if let Some(users) = users.boxed() {
+            messages.push(message(Publish { more: Some(users), ..Publish::default() })?);
+        }
+        Ok(messages)
     }
 }
 
-/// Whether `info`, attributes separated by commas, asks for `subscription_count`, the only attribute of this server.
-pub fn wants_counts(info: Option<&str>) -> Result<bool, Refused> {
-    let mut wants_counts = false;
-    for attribute in info.unwrap_or_default().split(',').filter(|attribute| !attribute.is_empty()) {
-        match attribute {
-            "subscription_count" => wants_counts = true,
-            "user_count" => return Err("info: user_count needs presence channels, which are not implemented".into()),
-            _ => return Err("info: the only attribute is subscription_count".into()),
-        }
-    }
-    Ok(wants_counts)
+/// Checks the id of a user.
+pub fn user(id: &str) -> Result<&str, &'static str> {
+    (1..=NAME_BYTES_MAX).contains(&id.len()).then_some(id).ok_or("the id of a user is 1 to 200 bytes of any text")
 }
 
 /// Reads bodies. Error texts name members, and never quote the data.
@@ -141,7 +145,7 @@ fn event<'a>(document: Document<'_, 'a>, members: Members<'_, 'a>, reader: &mut 
     };
     Ok(Event {
         name: name.and_then(Value::string).ok_or("name must be a string of Unicode text")?,
-        data: published(data.filter(|data| data.is_string()).ok_or("data must be a string")?, reader),
+        data: published(data.ok_or("data is missing")?, reader),
         channel: string(channel, "channel must be a string of Unicode text")?,
         channels,
         socket_id: string(socket_id, "socket_id must be a string of Unicode text")?,
@@ -149,14 +153,14 @@ fn event<'a>(document: Document<'_, 'a>, members: Members<'_, 'a>, reader: &mut 
     })
 }
 
-/// The value in the text of a string if that text is JSON, otherwise the string itself.
-fn published<'a>(data: Value<'a>, reader: &mut Reader) -> Cow<'a, str> {
+/// The value in the text of a string if that text is JSON, otherwise `data` itself.
+fn published<'a>(data: Value<'a>, reader: &mut Reader) -> Data<'a> {
     let held = match data.text() {
         Some(Cow::Borrowed(text)) => reader.read(text).map(|document| Cow::Borrowed(document.value().raw)),
         Some(Cow::Owned(text)) => reader.read(&text).map(|document| Cow::Owned(document.value().raw.to_owned())),
         None => None,
     };
-    held.unwrap_or(Cow::Borrowed(data.raw))
+    Data { value: held.unwrap_or(Cow::Borrowed(data.raw)), raw: data.raw }
 }
 
 /// An optional member, which may also be `null`.
@@ -167,9 +171,6 @@ fn given(member: Option<Value<'_>>) -> Option<Value<'_>> {
 fn string<'a>(member: Option<Value<'a>>, otherwise: &'static str) -> Result<Option<Cow<'a, str>>, &'static str> {
     given(member).map(|value| value.text().ok_or(otherwise)).transpose()
 }
-
-/// The refusal of requests about presence channels.
-pub const PRESENCE: &str = "presence channels are not implemented";
 
 const NOT_JSON: &str = "the body is not valid JSON";
 
@@ -185,11 +186,15 @@ mod tests {
         let (mut bodies, mut parser) = (Bodies::default(), Parser::default());
         let Ok(Command::Publish(expected)) = parser.request(expected.as_bytes()).command else { panic!("{expected}") };
         let expected = expected.into_owned();
-        let publish = bodies.event(event.as_bytes()).expect("an event").publish();
-        assert_eq!(publish, Ok(expected.clone()));
+        let messages = bodies.event(event.as_bytes()).expect("an event").messages();
+        assert_eq!(messages, Ok(vec![expected.clone()]));
         let batch = format!(r#"{{"batch":[{event}, {event} ]}}"#);
         let batch = bodies.batch(batch.as_bytes()).expect("a batch");
-        assert_eq!(batch.iter().map(Event::publish).collect::<Vec<_>>(), [Ok(expected.clone()), Ok(expected)]);
+        let expected = vec![expected];
+        assert_eq!(
+            batch.iter().map(Event::messages).collect::<Result<Vec<_>, _>>(),
+            Ok(vec![expected.clone(), expected])
+        );
     }
 
     #[test]
@@ -213,6 +218,42 @@ mod tests {
         check(r#""\"\\ud83c\"""#, r#""\ud83c""#);
         check(r#""\ud83c""#, r#""\ud83c""#);
         check(r#""\"\ud83c\"""#, r#""\"\ud83c\"""#);
+        // Data that is not a string.
+        for data in ["null", "17", "{\"a\" : [1]}", "[ ]", "true"] {
+            check(data, data);
+        }
+    }
+
+    #[test]
+    fn channels_and_users_are_published_to_separately() {
+        let event = r##"{"name":"e","data":"1","channels":["a","#server-to-user-auth0|7","b","#server-to-user-#"]}"##;
+        let event = Bodies::default().event(event.as_bytes()).expect("an event").messages().expect("legal");
+        let named = |message: &Publish<'_>| [message.channels.join(" "), message.users().join(" ")];
+        assert_eq!(event.iter().map(named).collect::<Vec<_>>(), [["a b", ""], ["", "auth0|7 #"]]);
+        let check = |id: &str, is_legal: bool| {
+            let event = format!(r##"{{"name":"e","data":"1","channel":"#server-to-user-{id}"}}"##);
+            let messages = Bodies::default().event(event.as_bytes()).expect("an event").messages();
+            assert_eq!(messages.map(|messages| messages.len()).ok(), is_legal.then_some(1), "{id}");
+        };
+        check("", false);
+        check(&"é".repeat(100), true);
+        check(&"é".repeat(101), false);
+    }
+
+    #[test]
+    fn data_is_bounded_as_it_is_written() {
+        let check = |data: &str, is_legal: bool| {
+            let event = format!(r#"{{"name":"e","channel":"c","data":{data}}}"#);
+            let messages = Bodies::default().event(event.as_bytes()).expect("an event").messages();
+            assert_eq!(messages.is_ok(), is_legal, "{} bytes", data.len());
+        };
+        let quotes = |count: usize| format!("\"{}\"", r#"\""#.repeat(count));
+        check(&quotes(131_071), true);
+        check(&quotes(131_072), false);
+        // The value is shorter than its text.
+        check(&format!(r#""[{}1]""#, r"\n".repeat(131_072)), false);
+        check(&format!("[{}1]", "\n".repeat(262_141)), true);
+        check(&format!("[{}1]", "\n".repeat(262_142)), false);
     }
 
     #[test]
@@ -245,9 +286,7 @@ mod tests {
         for name in ["", r#""name":1,"#, r#""name":null,"#, r#""name":"\ud83c","#] {
             check(format!(r#"{{{name}"channel":"c","data":"1"}}"#), "name must be a string of Unicode text");
         }
-        for data in ["", r#","data":1"#, r#","data":null"#, r#","data":{}"#] {
-            check(format!(r#"{{"name":"e","channel":"c"{data}}}"#), "data must be a string");
-        }
+        check(r#"{"name":"e","channel":"c"}"#, "data is missing");
         for (member, value) in [("channel", "1"), ("socket_id", r#""\udc00""#), ("info", "[]")] {
             let expected = format!("{member} must be a string of Unicode text");
             check(format!(r#"{{"name":"e","data":"1","{member}":{value}}}"#), &expected);
@@ -264,21 +303,10 @@ mod tests {
             ("{}", "batch must be an array of events"),
             (r#"{"batch":{}}"#, "batch must be an array of events"),
             (r#"{"batch":[1]}"#, "batch[0]: an event must be a JSON object"),
-            (r#"{"batch":[{"name":"e","data":"1"},{"name":"e"}]}"#, "batch[1]: data must be a string"),
+            (r#"{"batch":[{"name":"e","data":"1"},{"name":"e"}]}"#, "batch[1]: data is missing"),
         ] {
             let found = Bodies::default().batch(batch.as_bytes()).expect_err("refused");
             assert_eq!(found, Refused::from(expected), "{batch}");
-        }
-    }
-
-    #[test]
-    fn the_only_attribute_is_the_number_of_subscriptions() {
-        let check = |info, expected: Option<bool>| assert_eq!(wants_counts(info).ok(), expected, "{info:?}");
-        check(None, Some(false));
-        check(Some(""), Some(false));
-        check(Some("subscription_count"), Some(true));
-        for unknown in ["user_count", "subscription_count,cache", "Subscription_count", " subscription_count"] {
-            check(Some(unknown), None);
         }
     }
 }

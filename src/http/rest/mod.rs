@@ -1,31 +1,33 @@
 //! Publishing for backends on other machines with Pusher's HTTP API, so that every Pusher server library works unchanged:
-//! `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels` and `/channels/NAME`.
+//! `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels`, `/channels/NAME` and `/channels/NAME/users`,
+//! `POST /apps/ID/users/USER_ID/terminate_connections`.
 //!
-//! [`signature`] checks the signature, [`repetition`] that it was not used before, and [`event`] reads events. A
-//! request is checked completely, as on the admin socket, before any part of it goes to the shards.
+//! [`signature`] checks the signature, [`repetition`] that it was not used before. [`event`] reads events, [`info`] has the
+//! attributes of channels, [`listing`] the list of all channels. A request is checked completely, as on the admin socket,
+//! before any part of it goes to the shards.
 
 pub mod event;
+pub mod info;
+pub mod listing;
 pub mod repetition;
 pub mod signature;
 
 use super::body::{self, Unread};
 use super::shards::Unavailable;
-use super::{Face, JSON, walk};
-use crate::api::operation::{self, Channels};
-use crate::api::{Publish, Refusal, Reply, Rows};
-use crate::protocol::channel::{self, Channel};
+use super::{Face, JSON, NO_SUCH_PATH};
+use crate::api::operation::{self, Disconnect, Members, PresentUser};
+use crate::api::{Publish, Refusal, Reply};
+use crate::protocol::channel::{self, Channel, Kind};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
-use serde::Serialize;
+use info::Info;
 use serde_json::{Map, Value, json};
 use signature::{Query, Stamp, Unsigned};
-use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,8 +40,8 @@ pub enum Refused {
     Malformed(String),
     /// A limit is exceeded; the text for people.
     TooLarge(String),
-    /// A part of Pusher's API that this server does not have; the text for people.
-    NotImplemented(String),
+    /// The path does not exist.
+    NoSuchPath,
     /// The shards do not accept requests now.
     Unavailable(Unavailable),
 }
@@ -49,18 +51,16 @@ type Answer = Result<Value, Refused>;
 /// `POST /apps/ID/events`
 pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
-        let body = signed_body(&face, &app_id, request).await?;
+        let body = signed_body(&face, Some(&app_id), request).await?;
         let event = face.readers().rest.event(&body)?;
-        let names: Vec<String> = event.names().map(str::to_owned).collect();
-        let wants_counts = event.wants_counts()?;
-        publish(&face, vec![event.publish()?]).await?;
-        if !wants_counts {
+        let info = event.info()?;
+        publish(&face, event.messages()?).await?;
+        if info.is_empty() {
             return Ok(json!({}));
         }
         let mut channels = Map::new();
-        for name in names {
-            let count = subscribers(&face, &name).await?;
-            channels.insert(name, json!({"subscription_count": count}));
+        for name in event.names() {
+            channels.insert(name.to_owned(), attributes(&face, name, info).await?.into());
         }
         Ok(json!({"channels": channels}))
     };
@@ -70,7 +70,7 @@ pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, r
 /// `POST /apps/ID/batch_events`
 pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     let answer = async {
-        let body = signed_body(&face, &app_id, request).await?;
+        let body = signed_body(&face, Some(&app_id), request).await?;
         let batch = face.readers().rest.batch(&body)?;
         if batch.len() > BATCH_MAX {
             return Err(Refused::Malformed(format!("a batch holds at most {BATCH_MAX} events")));
@@ -79,19 +79,18 @@ pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<Stri
         let mut messages = Vec::new();
         for (index, event) in batch.iter().enumerate() {
             let within = |refused: Refused| refused.within("batch", index);
-            let wants_counts = event.wants_counts().map_err(within)?;
-            wanted.push(event.names().next().filter(|_| wants_counts).map(str::to_owned));
-            messages.push(event.publish().map_err(within)?);
+            wanted.push(event.info().map_err(within)?);
+            messages.append(&mut event.messages().map_err(within)?);
         }
         publish(&face, messages).await?;
-        if wanted.iter().all(Option::is_none) {
+        if wanted.iter().all(|info| info.is_empty()) {
             return Ok(json!({}));
         }
         let mut each = Vec::new();
-        for name in wanted {
-            each.push(match name {
-                Some(name) => json!({"subscription_count": subscribers(&face, &name).await?}),
-                None => json!({}),
+        for (event, info) in batch.iter().zip(wanted) {
+            each.push(match event.names().next() {
+                Some(name) if !info.is_empty() => attributes(&face, name, info).await?,
+                _ => Map::new(),
             });
         }
         Ok(json!({"batch": each}))
@@ -103,37 +102,7 @@ pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<Stri
 pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
     // Before the first await, because a request is not `Sync`.
     let query = signed(&face, &app_id, &request);
-    let answer = async {
-        let query = query?;
-        let wants_counts = event::wants_counts(query.get("info"))?;
-        let prefix = query.get("filter_by_prefix").unwrap_or_default();
-        let place = face.listings.clone().try_acquire_owned().map_err(|_| Unavailable::Overloaded)?;
-        let mut channels = BTreeMap::new();
-        // Only one walk through the tables at a time, so that publishers wait for at most one.
-        let _walk = face.walks.acquire().await;
-        let (prefix, limit) = (Some(prefix.into()), Some(walk::PAGE));
-        let mut request = Channels { prefix, limit, after: None };
-        loop {
-            let Reply::Page { rows: Rows::Channels(rows), next } = face.shards()?.ask(request.clone().into()).await??
-            else {
-                return Err(Unavailable::Closed.into());
-            };
-            for row in rows {
-                let listed = Listed { subscription_count: wants_counts.then_some(row.subscribers) };
-                channels.insert(row.channel.as_channel().as_str().to_owned(), listed);
-            }
-            if channels.len() > walk::CHANNELS_MAX {
-                let limit = walk::CHANNELS_MAX;
-                return Err(Refused::TooLarge(format!("over {limit} channels: ask with filter_by_prefix")));
-            }
-            match next {
-                Some(next) => request.after = Some(next.into()),
-                None => break,
-            }
-        }
-        let text = serde_json::to_vec(&Listing { channels }).map_err(|error| Refused::Malformed(error.to_string()))?;
-        Ok(([(CONTENT_TYPE, JSON)], Bytes::from_owner(Unsent { text, _place: place })).into_response())
-    };
+    let answer = async { listing::list(&face, &query?).await };
     answer.await.unwrap_or_else(|refused| respond(&face, Err(refused)))
 }
 
@@ -147,16 +116,13 @@ pub async fn channel(
     let query = signed(&face, &app_id, &request);
     let answer = async {
         let query = query?;
-        let wants_counts = event::wants_counts(query.get("info"))?;
-        event::check_implemented(&name)?;
-        if Channel::parse(&name).is_none() {
-            return Err(Refused::Malformed(channel::RULE.into()));
-        }
-        let count = subscribers(&face, &name).await?;
-        Ok(match wants_counts {
-            true => json!({"occupied": count > 0, "subscription_count": count}),
-            false => json!({"occupied": count > 0}),
-        })
+        let info = Info::parse(query.get("info"))?;
+        let channel = Channel::parse(&name).ok_or(channel::RULE)?;
+        let state = state(&face, channel, info).await?;
+        info.check(channel, &state)?;
+        let mut attributes = info.of(channel, &state);
+        attributes.insert("occupied".into(), (state.count.subscribers > 0).into());
+        Ok(attributes.into())
     };
     respond(&face, answer.await)
 }
@@ -164,31 +130,60 @@ pub async fn channel(
 /// `GET /apps/ID/channels/NAME/users`
 pub async fn users(
     State(face): State<Arc<Face>>,
-    Path((app_id, _)): Path<(String, String)>,
+    Path((app_id, name)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    let answer = signed(&face, &app_id, &request);
-    respond(&face, answer.and_then(|_| Err(Refused::NotImplemented(event::PRESENCE.into()))))
+    let query = signed(&face, &app_id, &request);
+    let answer = async {
+        query?;
+        let channel = Channel::parse(&name).ok_or(channel::RULE)?;
+        if channel.kind() != Kind::Presence {
+            return Err("only presence channels have users".into());
+        }
+        let Reply::Members { members, .. } = face.shards()?.ask(Members { channel: name.into() }.into()).await?? else {
+            return Err(Unavailable::Closed.into());
+        };
+        let user = |user: &PresentUser| json!({"id": &*user.user_id});
+        Ok(json!({"users": members.iter().map(user).collect::<Vec<_>>()}))
+    };
+    respond(&face, answer.await)
 }
 
-/// `POST /apps/ID/users/USER_ID/terminate_connections`
+/// `POST /apps/ID/users/USER_ID/terminate_connections`. The id may contain any character, `/` included.
 pub async fn terminate(
     State(face): State<Arc<Face>>,
-    Path((app_id, _)): Path<(String, String)>,
+    Path((app_id, rest)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    let answer = signed_body(&face, &app_id, request).await;
-    let why = "terminate_connections is not implemented: this server knows no users";
-    respond(&face, answer.and_then(|_| Err(Refused::NotImplemented(why.into()))))
+    respond(&face, end_user(&face, Some(&app_id), &rest, request).await)
+}
+
+/// `POST /users/USER_ID/terminate_connections`: the path that Pusher's library for Python requests and signs.
+pub async fn terminate_without_app(
+    State(face): State<Arc<Face>>,
+    Path(rest): Path<String>,
+    request: Request,
+) -> Response {
+    respond(&face, end_user(&face, None, &rest, request).await)
+}
+
+/// Closes the connections that are signed in as a user. `rest` is what follows `/users/` in the path.
+async fn end_user(face: &Face, app_id: Option<&str>, rest: &str, request: Request) -> Answer {
+    let id = rest.strip_suffix("/terminate_connections").ok_or(Refused::NoSuchPath)?;
+    signed_body(face, app_id, request).await?;
+    let (user, reason) = (Some(event::user(id)?.into()), Some("terminated by the backend".into()));
+    face.shards()?.ask(Disconnect { user, reason, ..Disconnect::default() }.into()).await??;
+    Ok(json!({}))
 }
 
 /// The query of a request whose signature is valid.
 fn signed(face: &Face, app_id: &str, request: &Request<Body>) -> Result<Query, Refused> {
-    stamped(face, app_id, request).map(|(query, _)| query)
+    stamped(face, Some(app_id), request).map(|(query, _)| query)
 }
 
-fn stamped(face: &Face, app_id: &str, request: &Request<Body>) -> Result<(Query, Stamp), Refused> {
-    if app_id != face.app_id {
+/// `app_id`: the app that the path names, if it names one.
+fn stamped(face: &Face, app_id: Option<&str>, request: &Request<Body>) -> Result<(Query, Stamp), Refused> {
+    if app_id.is_some_and(|app_id| app_id != face.app_id) {
         return Err(Refused::OtherApp);
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -199,7 +194,7 @@ fn stamped(face: &Face, app_id: &str, request: &Request<Body>) -> Result<(Query,
 }
 
 /// The body of a request, read only after its signature has been verified. Repetitions are refused.
-async fn signed_body(face: &Face, app_id: &str, request: Request) -> Result<Bytes, Refused> {
+async fn signed_body(face: &Face, app_id: Option<&str>, request: Request) -> Result<Bytes, Refused> {
     let (query, stamp) = stamped(face, app_id, &request)?;
     let body = body::read(request).await.map_err(|unread| match unread {
         Unread::TooLarge => Refused::TooLarge(unread.to_string()),
@@ -220,33 +215,20 @@ async fn publish(face: &Face, messages: Vec<Publish<'static>>) -> Result<(), Ref
     Ok(())
 }
 
-async fn subscribers(face: &Face, name: &str) -> Result<u64, Refused> {
-    match face.shards()?.ask(operation::Channel { channel: name.into() }.into()).await?? {
-        Reply::Channel { count, .. } => Ok(count.subscribers),
-        _ => Err(Unavailable::Closed.into()),
+/// The attributes of a channel that was published to.
+async fn attributes(face: &Face, name: &str, info: Info) -> Result<Map<String, Value>, Refused> {
+    match Channel::parse(name) {
+        Some(channel) => Ok(info.of(channel, &state(face, channel, info).await?)),
+        // A user has none.
+        None => Ok(Map::new()),
     }
 }
 
-#[derive(Serialize)]
-struct Listing {
-    channels: BTreeMap<String, Listed>,
-}
-
-#[derive(Serialize)]
-struct Listed {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscription_count: Option<u64>,
-}
-
-/// A listing that keeps its permit until the kernel has taken its last byte, however slowly the client reads.
-struct Unsent {
-    text: Vec<u8>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Unsent {
-    fn as_ref(&self) -> &[u8] {
-        &self.text
+async fn state(face: &Face, channel: Channel<'_>, info: Info) -> Result<info::State, Refused> {
+    let request = operation::Channel { channel: channel.as_str().into(), newest: info.cache };
+    match face.shards()?.ask(request.into()).await?? {
+        Reply::Channel { count, history, newest } => Ok(info::State { count, has_history: history.is_some(), newest }),
+        _ => Err(Unavailable::Closed.into()),
     }
 }
 
@@ -262,7 +244,7 @@ fn respond(face: &Face, answer: Answer) -> Response {
         Err(Refused::OtherApp) => (StatusCode::NOT_FOUND, "unknown app: --app-id names the only one".into()),
         Err(Refused::Malformed(why)) => (StatusCode::BAD_REQUEST, why),
         Err(Refused::TooLarge(why)) => (StatusCode::PAYLOAD_TOO_LARGE, why),
-        Err(Refused::NotImplemented(what)) => (StatusCode::NOT_IMPLEMENTED, what),
+        Err(Refused::NoSuchPath) => return (StatusCode::NOT_FOUND, NO_SUCH_PATH).into_response(),
     };
     (status, text + "\n").into_response()
 }
@@ -274,7 +256,6 @@ impl Refused {
         match self {
             Refused::Malformed(why) => Refused::Malformed(named(why)),
             Refused::TooLarge(why) => Refused::TooLarge(named(why)),
-            Refused::NotImplemented(what) => Refused::NotImplemented(named(what)),
             other => other,
         }
     }

@@ -5,6 +5,7 @@
 
 use crate::protocol::auth::{Failure, KeyRing};
 use md5::{Digest, Md5};
+use percent_encoding::percent_decode_str;
 use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,18 @@ impl Query {
         Query(pairs)
     }
 
+    /// The text that a client signs: everything but the signature.
+    pub fn signed_text(&self, method: &str, path: &str) -> String {
+        let mut text = format!("{method}\n{path}\n");
+        let mut separator = "";
+        for (name, value) in self.0.iter().filter(|(name, _)| name != "auth_signature") {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{separator}{name}={value}");
+            separator = "&";
+        }
+        text
+    }
+
     /// The value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
@@ -29,7 +42,7 @@ impl Query {
 }
 
 /// Why a request is answered with 401. The text is sent to the client, and reveals nothing secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsigned {
     /// A required parameter is missing.
     Missing(&'static str),
@@ -37,8 +50,15 @@ pub enum Unsigned {
     Version,
     /// `auth_timestamp` is not a number, or is too far from the current time.
     Timestamp,
-    /// The key is unknown, or the signature is wrong.
+    /// The key is unknown, or the signature is not one.
     Signature(Failure),
+    /// The signature is that of another request, or by another secret.
+    WrongSignature {
+        /// The text that must be signed.
+        text: String,
+        /// The signature that was sent.
+        sent: String,
+    },
     /// The body is not the one that was signed.
     Body,
     /// The request was accepted before.
@@ -64,9 +84,11 @@ impl fmt::Display for Unsigned {
             }
             Unsigned::Signature(Failure::UnknownKey) => f.write_str("auth_key is not one of this server's"),
             Unsigned::Signature(Failure::NoKeyConfigured) => f.write_str("this server has no key configured"),
-            Unsigned::Signature(_) => {
-                f.write_str("auth_signature is not that of this method, path and query by the secret of auth_key")
-            }
+            Unsigned::Signature(_) => f.write_str("auth_signature is not 64 hexadecimal digits"),
+            Unsigned::WrongSignature { text, sent } => write!(
+                f,
+                "auth_signature is not that of this request: it must be the HMAC-SHA256 of {text:?} by the secret of auth_key, in hex, and not {sent:?}"
+            ),
             Unsigned::Body => f.write_str("body_md5 is not the MD5 of the body"),
             Unsigned::Repeated => write!(
                 f,
@@ -87,23 +109,31 @@ pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u6
     if timestamp.abs_diff(now_s) > TIMESTAMP_RANGE_S {
         return Err(Unsigned::Timestamp);
     }
-    let mut signed = format!("{method}\n{path}\n");
-    let mut separator = "";
-    for (name, value) in query.0.iter().filter(|(name, _)| name != "auth_signature") {
-        // Writing to a String cannot fail.
-        let _ = write!(signed, "{separator}{name}={value}");
-        separator = "&";
-    }
-    keys.verify_text(key, &signed, signature).map_err(Unsigned::Signature)?;
+    let verify = |path: &str| keys.verify_text(key, &query.signed_text(method, path), signature);
+    // Some libraries sign the path that they send, others the path that was escaped to send it.
+    let verified = verify(path).or_else(|failure| match percent_decode_str(path).decode_utf8() {
+        Ok(decoded) if decoded != path => verify(&decoded),
+        _ => Err(failure),
+    });
+    verified.map_err(|failure| match failure {
+        Failure::WrongSignature => {
+            Unsigned::WrongSignature { text: query.signed_text(method, path), sent: signature.to_owned() }
+        }
+        failure => Unsigned::Signature(failure),
+    })?;
     // The signature is verified, so it has 64 hexadecimal digits. Their case does not matter.
     let half = signature.get(..32).and_then(|half| u128::from_str_radix(half, 16).ok());
     let signature = half.ok_or(Unsigned::Signature(Failure::NotHex))?;
     Ok(Stamp { timestamp_s: timestamp, signature })
 }
 
-/// Checks the body against the verified query.
+/// Checks the body against the verified query. An empty body need not be signed.
 pub fn verify_body(query: &Query, body: &[u8]) -> Result<(), Unsigned> {
-    let expected = query.get("body_md5").ok_or(Unsigned::Missing("body_md5"))?;
+    let expected = match query.get("body_md5") {
+        Some(expected) => expected,
+        None if body.is_empty() => return Ok(()),
+        None => return Err(Unsigned::Missing("body_md5")),
+    };
     let mut hex = String::with_capacity(32);
     for byte in Md5::digest(body) {
         let _ = write!(hex, "{byte:02x}");
@@ -126,6 +156,7 @@ pub const REPETITION_S: u64 = 5;
 mod tests {
     use super::*;
     use crate::config::Key;
+    use crate::protocol::auth;
 
     const BODY: &[u8] = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
     const NOW_S: u64 = 1_353_088_179;
@@ -154,11 +185,17 @@ mod tests {
 
     #[test]
     fn everything_that_is_signed_counts() {
-        let wrong = Err(Unsigned::Signature(Failure::WrongSignature));
-        assert_eq!(check("GET", "/apps/3/events", SIGNED, NOW_S), wrong);
-        assert_eq!(check("POST", "/apps/4/events", SIGNED, NOW_S), wrong);
-        assert_eq!(check("POST", "/apps/3/events", &format!("{SIGNED}&info=x"), NOW_S), wrong);
-        assert_eq!(check("POST", "/apps/3/events", &SIGNED.replace("ec365a", "ec365b"), NOW_S), wrong);
+        for (method, path, query) in [
+            ("GET", "/apps/3/events", SIGNED.to_owned()),
+            ("POST", "/apps/4/events", SIGNED.to_owned()),
+            ("POST", "/apps/3/events", format!("{SIGNED}&info=x")),
+            ("POST", "/apps/3/events", SIGNED.replace("ec365a", "ec365b")),
+        ] {
+            let wrong = check(method, path, &query, NOW_S).expect_err("refused");
+            let text = format!(r"{method}\n{path}\nauth_key=278d425bdf160c739803&auth_timestamp=1353088179&");
+            let is_named = wrong.to_string().contains(&text) && wrong.to_string().contains("da454824c97ba181");
+            assert!(is_named, "{wrong}");
+        }
         for (change, to, expected) in [
             ("auth_key=2", "auth_key=3", Unsigned::Signature(Failure::UnknownKey)),
             ("auth_key", "other", Unsigned::Missing("auth_key")),
@@ -175,6 +212,28 @@ mod tests {
         }
         let query = Query::parse(SIGNED);
         assert_eq!(verify_body(&query, b"other"), Err(Unsigned::Body));
-        assert_eq!(verify_body(&Query::parse(""), b""), Err(Unsigned::Missing("body_md5")));
+        assert_eq!(verify_body(&Query::parse(""), BODY), Err(Unsigned::Missing("body_md5")));
+        assert_eq!(verify_body(&Query::parse(""), b""), Ok(()));
+        assert_eq!(verify_body(&query, b""), Err(Unsigned::Body));
+    }
+
+    #[test]
+    fn a_path_is_signed_as_it_was_sent_or_unescaped() {
+        let key = Key { id: "app".into(), secret: "secret".into() };
+        let ring = KeyRing::new(std::slice::from_ref(&key));
+        let check = |signed: &str, sent: &str, is_valid: bool| {
+            let parameters = format!("auth_key=app&auth_timestamp={NOW_S}&auth_version=1.0");
+            let signature = auth::sign_text(&key, &format!("POST\n{signed}\n{parameters}"));
+            let query = Query::parse(&format!("{parameters}&auth_signature={signature}"));
+            assert_eq!(verify(&ring, "POST", sent, &query, NOW_S).is_ok(), is_valid, "{signed} {sent}");
+        };
+        let sent = "/apps/1/users/auth0%7Ca%20b/terminate_connections";
+        check(sent, sent, true);
+        check("/apps/1/users/auth0|a b/terminate_connections", sent, true);
+        check("/apps/1/users/auth0|a%20b/terminate_connections", sent, false);
+        check("/a", "/a", true);
+        check("/b", "/a", false);
+        check("/%FF", "/%FF", true);
+        check("/x", "/%FF", false);
     }
 }

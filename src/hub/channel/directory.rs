@@ -14,14 +14,14 @@ use super::memory::{Log, Memory};
 use super::presence::Presence;
 use super::presence::members::Left;
 use super::presence::timers::Timers;
-use crate::api::history::HistoryPage;
-use crate::api::operation::{self, KeptCount};
+use crate::api::history::{HistoryPage, Newest};
+use crate::api::operation::{self, ChannelCount, KeptCount};
 use crate::config::Rules;
 use crate::hub::admission::bucket::TICKS_PER_S;
 use crate::hub::mail::{Change, Welcome};
 use crate::hub::message::Payload;
 use crate::ids::{ConnKey, ShardId};
-use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::channel::{Channel, ChannelName, Kind};
 use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -459,6 +459,23 @@ impl Directory {
         }
     }
 
+    /// The newest message that a channel keeps.
+    pub fn newest(&mut self, channel: Channel<'_>, hash: u64) -> Option<Newest> {
+        let index = self.find(channel, hash)?;
+        self.log.newest(self.channels[index as usize].memory.as_mut()?)
+    }
+
+    /// The number of a channel's subscribers, and that of its members.
+    pub fn count(&self, channel: &ChannelName, hash: u64) -> ChannelCount {
+        match self.find(channel.as_channel(), hash) {
+            Some(index) => self.channels[index as usize].count_of_subscribers(),
+            None => {
+                let has_members = channel.as_channel().kind() == Kind::Presence;
+                ChannelCount { channel: channel.clone(), subscribers: 0, users: has_members.then_some(0) }
+            }
+        }
+    }
+
     /// How busy the channel at an index below [`Directory::end`] is; `None` if it is vacant, or the index is free.
     pub fn activity(&self, index: usize) -> Option<Activity<'_>> {
         let entry = self.channels.get(index).filter(|entry| !entry.counts.is_empty() && !entry.is_of_user())?;
@@ -478,14 +495,14 @@ impl Directory {
     /// Up to `limit` channels whose name starts with `prefix`, from index `after` on, and the index of the next page. A channel
     /// that exists from the first page to the last is returned once. A page looks at a bounded number of entries, so it may
     /// hold fewer than `limit` channels.
-    pub fn page(&self, prefix: &str, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
+    pub fn page(&self, prefix: &str, limit: usize, after: u32) -> (Vec<ChannelCount>, Option<u32>) {
         let is_meant =
             |_, entry: &Entry| !entry.counts.is_empty() && entry.name.as_channel().as_str().starts_with(prefix);
         self.page_of(is_meant, limit, after)
     }
 
     /// Like [`Directory::page`], of all channels that are reported as occupied, those held back included.
-    pub fn page_occupied(&self, limit: usize, after: u32) -> (Vec<(ChannelName, u64)>, Option<u32>) {
+    pub fn page_occupied(&self, limit: usize, after: u32) -> (Vec<ChannelCount>, Option<u32>) {
         let is_meant = |index, entry: &Entry| !entry.counts.is_empty() || self.vacant.contains_key(&index);
         self.page_of(is_meant, limit, after)
     }
@@ -495,7 +512,7 @@ impl Directory {
         is_meant: impl Fn(u32, &Entry) -> bool,
         limit: usize,
         after: u32,
-    ) -> (Vec<(ChannelName, u64)>, Option<u32>) {
+    ) -> (Vec<ChannelCount>, Option<u32>) {
         let mut page = Vec::new();
         let end = self.channels.capacity().min(u32::MAX as usize) as u32;
         let stop = end.min(after.saturating_add(SCAN_MAX));
@@ -509,7 +526,7 @@ impl Directory {
             if page.len() == limit {
                 return (page, Some(index));
             }
-            page.push((entry.name.clone(), total(&entry.counts)));
+            page.push(entry.count_of_subscribers());
         }
         (page, (stop < end).then_some(stop))
     }
@@ -539,6 +556,11 @@ impl Entry {
     /// Whether it is the internal channel of a user, which is not listed.
     fn is_of_user(&self) -> bool {
         self.name.as_channel().is_of_user()
+    }
+
+    fn count_of_subscribers(&self) -> ChannelCount {
+        let users = self.memory.as_ref().and_then(|memory| memory.users());
+        ChannelCount { channel: self.name.clone(), subscribers: total(&self.counts), users }
     }
 
     /// Counts a message. The lookup of the subscribers has already loaded this cache line.
@@ -653,7 +675,7 @@ mod tests {
         while let Some(from) = after {
             let (page, next) = directory.page("stay:", 3, from);
             assert!(page.len() <= 3);
-            listed.extend(page.into_iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), count)));
+            listed.extend(page.into_iter().map(|row| (row.channel.as_channel().as_str().to_owned(), row.subscribers)));
             after = next;
             leave(&mut directory, &name(&format!("go:{n}")), HASH, 1, 0);
             join(&mut directory, &name(&format!("late:{n}")), HASH, 1);

@@ -142,6 +142,13 @@ impl History {
         Some(self.limits.ttl_s.saturating_mul(TICKS_PER_S).saturating_sub(age))
     }
 
+    /// The newest message, and the ticks for which it is still kept.
+    pub fn last_kept(&self, now: u32) -> Option<(&Kept, u32)> {
+        let newest = self.kept.back()?;
+        let age = now.wrapping_sub(newest.kept_at);
+        Some((newest, self.limits.ttl_s.saturating_mul(TICKS_PER_S).saturating_sub(age)))
+    }
+
     /// Removes all messages, to free memory. Returns their number.
     pub fn evict(&mut self, now: u32) -> usize {
         self.evicted_at = (!self.kept.is_empty()).then_some(now).or(self.evicted_at);

@@ -11,6 +11,7 @@ use crate::api::history::HistoryPage;
 use crate::api::operation::KeptCount;
 use crate::api::{history, operation};
 use crate::config::{self, OnSubscribe, Rule, Rules};
+use crate::hub::admission::bucket::TICKS_PER_S;
 use crate::hub::mail::{Since, Welcome};
 use crate::hub::message::Payload;
 use crate::ids::ConnKey;
@@ -87,6 +88,14 @@ impl Memory {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Number of users that are members, if the channel has members.
+    pub fn users(&self) -> Option<u64> {
+        match self.presence.as_ref()? {
+            Presence::Members(members) => Some(members.len() as u64),
+            Presence::Count(_) => None,
         }
     }
 
@@ -250,6 +259,13 @@ impl Log {
     pub fn kept(&mut self, memory: &mut Memory) -> Option<KeptCount> {
         self.trim(memory);
         memory.history.as_ref().map(|history| KeptCount { messages: history.len(), bytes: history.bytes() })
+    }
+
+    /// The newest message that a channel keeps.
+    pub fn newest(&mut self, memory: &mut Memory) -> Option<history::Newest> {
+        self.trim(memory);
+        let (kept, ticks) = memory.history.as_ref()?.last_kept(self.now())?;
+        Some(history::Newest { message: kept.shown(), ttl_s: u64::from(ticks / TICKS_PER_S) })
     }
 
     /// A page of a channel's history.

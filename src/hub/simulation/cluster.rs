@@ -799,8 +799,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn ask_count(&mut self, shard: usize, channel: usize, expected: Option<u64>) {
         let topic = &self.history.channels[channel];
-        let (request, name) =
-            (operation::Channel { channel: topic.name.as_str().into() }.into(), Channel::parse(&topic.name));
+        let (request, name) = (
+            operation::Channel { channel: topic.name.as_str().into(), newest: false }.into(),
+            Channel::parse(&topic.name),
+        );
         let question = Question::OfChannel { request, channel: name.unwrap().into(), hash: topic.hash };
         let owner = topic.owner;
         self.ask(shard, owner, About::Count, expected.map(Expected::Count), question);
@@ -1122,7 +1124,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let mut after = Some(0);
             while let Some(from) = after {
                 let (page, next) = shard.hub.directory.page("", 2, from);
-                listed.extend(page.iter().map(|(name, count)| (name.as_channel().as_str().to_owned(), *count)));
+                listed.extend(page.iter().map(|row| (row.channel.as_channel().as_str().to_owned(), row.subscribers)));
                 after = next;
             }
         }

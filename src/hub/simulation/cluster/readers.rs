@@ -157,7 +157,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         for shard in &self.shards {
             let (page, next) = shard.hub.directory.page_occupied(usize::MAX, 0);
             assert!(next.is_none());
-            occupied.extend(page.iter().map(|(name, _)| name.as_channel().as_str().to_owned()));
+            occupied.extend(page.iter().map(|row| row.channel.as_channel().as_str().to_owned()));
         }
         let mut members = BTreeSet::new();
         for shard in &self.shards {
