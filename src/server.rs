@@ -7,6 +7,7 @@ mod listeners;
 pub mod log;
 pub mod machine;
 pub mod signals;
+mod socket_activation;
 mod supervisor;
 mod systemd;
 
@@ -23,7 +24,7 @@ use anyhow::{Context, ensure};
 use capacity::Capacity;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use http_thread::HttpThread;
-use listeners::{AdminSocket, listen, listen_http};
+use listeners::Listeners;
 use log::Log;
 use machine::Machine;
 use mio::{Poll, Waker};
@@ -31,7 +32,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::Calls;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -56,12 +57,11 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
     let machine = Machine { descriptors, ..Machine::look() };
     let live = fit(&config, &machine);
     reserve_descriptors(&config, &machine, &live);
-    let http = config.http.map(listen_http).transpose()?.flatten();
-    let (listeners, address) = listen(config.listen, config.shards)?;
-    let admin = AdminSocket::bind(&config.admin_socket)?;
+    let mut listeners = Listeners::open(&config)?;
+    let (address, http) = (listeners.address, listeners.http.take());
     let polls = (0..config.shards).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>()?;
     let shared = share(&polls, calls.sender, log.lines_dropped)?;
-    let (shards, orders) = build(polls, listeners, &admin, &shared, &live)?;
+    let (shards, orders) = build(polls, &mut listeners, &shared, &live)?;
     let (listener, http_address) = http.unzip();
     let http = HttpThread::start(http_thread::Parts {
         listener,
@@ -130,21 +130,22 @@ fn share(
 /// The shards, and the channel of orders to each.
 fn build(
     polls: Vec<Poll>,
-    listeners: Vec<TcpListener>,
-    admin: &AdminSocket,
+    listeners: &mut Listeners,
     shared: &Arc<Shared>,
     live: &Arc<Live>,
 ) -> anyhow::Result<(Vec<Shard>, Vec<Sender<Order>>)> {
     let (inboxes, receivers): (Vec<_>, Vec<_>) = polls.iter().map(|_| mesh::inbox()).unzip();
     let (mut shards, mut orders) = (Vec::new(), Vec::new());
-    for (me, ((poll, listener), inbox)) in polls.into_iter().zip(listeners).zip(receivers).enumerate() {
+    let clients = std::mem::take(&mut listeners.clients);
+    for (me, ((poll, listener), inbox)) in polls.into_iter().zip(clients).zip(receivers).enumerate() {
         let (order, obeyed) = unbounded();
         orders.push(order);
         let parts = Parts {
             me: me as ShardId,
             poll,
             listener: mio::net::TcpListener::from_std(listener),
-            admin_listener: mio::net::UnixListener::from_std(admin.listener.try_clone()?),
+            origin: listeners.origin,
+            admin_listener: mio::net::UnixListener::from_std(listeners.admin.listener.try_clone()?),
             inbox,
             inboxes: inboxes.clone().into(),
             orders: obeyed,

@@ -1,18 +1,68 @@
 //! The listeners: WebSocket, HTTP and the admin socket.
 
-use crate::config::HttpListener;
+use super::socket_activation::PassedSockets;
+use crate::config::{Config, HttpListener};
+use crate::shard::listener::Origin;
 use anyhow::{Context, bail};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+/// All listeners of a server.
+pub struct Listeners {
+    /// For WebSocket clients: one for each shard.
+    pub clients: Vec<TcpListener>,
+    /// Where these come from.
+    pub origin: Origin,
+    /// Where these listen.
+    pub address: SocketAddr,
+    /// For HTTP, and its address; `None`: HTTP is not served.
+    pub http: Option<(TcpListener, SocketAddr)>,
+    /// The admin socket.
+    pub admin: AdminSocket,
+}
+
+impl Listeners {
+    /// Takes those that the service manager passes, and opens the others.
+    pub fn open(config: &Config) -> anyhow::Result<Listeners> {
+        let passed = PassedSockets::take(config)?;
+        let http = match passed.http {
+            Some(listener) => Some(listener.local_addr().map(|address| (listener, address))?),
+            None => config.http.map(listen_http).transpose()?.flatten(),
+        };
+        let is_shared = passed.clients.len() < config.shards;
+        let (clients, address, origin) = match passed.clients.first().map(TcpListener::local_addr) {
+            Some(address) => (for_shards(passed.clients, config.shards)?, address?, Origin::Passed { is_shared }),
+            None => listen(config.listen, config.shards).map(|(clients, address)| (clients, address, Origin::Own))?,
+        };
+        let admin = match passed.admin {
+            Some(listener) => AdminSocket { listener, file: None },
+            None => AdminSocket::bind(&config.admin_socket)?,
+        };
+        Ok(Listeners { clients, origin, address, http, admin })
+    }
+}
+
+/// A descriptor for each shard of sockets that were passed: each its own socket, or all the same one.
+fn for_shards(mut clients: Vec<TcpListener>, shards: usize) -> io::Result<Vec<TcpListener>> {
+    while clients.len() < shards {
+        clients.push(clients[0].try_clone()?);
+    }
+    // As for those that are opened here.
+    for listener in &clients {
+        SockRef::from(listener).set_tcp_nodelay(true)?;
+        SockRef::from(listener).listen(BACKLOG)?;
+    }
+    Ok(clients)
+}
+
 /// One listener per shard on the same address. With SO_REUSEPORT a second server could share the address unnoticed, so the
 /// address is first bound without it.
-pub fn listen(mut address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
+fn listen(mut address: SocketAddr, shards: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
     let wanted = address;
     let not_had = |error| not_had(error, wanted, format!("cannot listen on {wanted}; --listen chooses another"));
     // A port that the system chooses is free.
@@ -58,7 +108,7 @@ fn not_had(error: io::Error, address: SocketAddr, what: String) -> anyhow::Error
 }
 
 /// The HTTP listener, and its address. If the default address is in use, the server starts without HTTP.
-pub fn listen_http(wanted: HttpListener) -> anyhow::Result<Option<(TcpListener, SocketAddr)>> {
+fn listen_http(wanted: HttpListener) -> anyhow::Result<Option<(TcpListener, SocketAddr)>> {
     let HttpListener { address, is_named } = wanted;
     let listen = || -> std::io::Result<(TcpListener, SocketAddr)> {
         let listener = TcpListener::bind(address)?;
@@ -79,17 +129,17 @@ pub fn listen_http(wanted: HttpListener) -> anyhow::Result<Option<(TcpListener, 
     }
 }
 
-/// The listener of the admin socket; its file is removed on drop.
+/// The listener of the admin socket. On drop its file is removed, if this server created it.
 pub struct AdminSocket {
     /// The listener.
     pub listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
+    /// The file that this server created, and its inode.
+    file: Option<(PathBuf, u64)>,
 }
 
 impl AdminSocket {
     /// Binds it, in place of one that a server has left behind.
-    pub fn bind(path: &Path) -> anyhow::Result<AdminSocket> {
+    fn bind(path: &Path) -> anyhow::Result<AdminSocket> {
         let at = path.display();
         let connected = UnixStream::connect(path).map_err(|error| error.kind());
         match std::fs::symlink_metadata(path).map(|metadata| metadata.file_type().is_socket()) {
@@ -120,15 +170,16 @@ impl AdminSocket {
         socket.bind(&SockAddr::unix(path)?).with_context(bind)?;
         socket.listen(BACKLOG).with_context(bind)?;
         let inode = std::fs::metadata(path).with_context(bind)?.ino();
-        Ok(AdminSocket { listener: std::os::fd::OwnedFd::from(socket).into(), path: path.into(), inode })
+        Ok(AdminSocket { listener: std::os::fd::OwnedFd::from(socket).into(), file: Some((path.into(), inode)) })
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
+        let Some((path, inode)) = &self.file else { return };
         // Unless another server has replaced it.
-        if std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
+        if std::fs::metadata(path).is_ok_and(|metadata| metadata.ino() == *inode) {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -140,7 +191,6 @@ const BACKLOG: i32 = 65_535;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
     use std::net::TcpStream;
 
     #[test]

@@ -1,18 +1,68 @@
-//! Accepting: a few at a time, and not at all for a while when descriptors run out.
+//! Accepting: a few at a time, after other shards where they share the socket, and not at all for a while when descriptors run
+//! out.
 
 use crate::config::Limits;
+use mio::Registry;
 use mio::net::{TcpListener, TcpStream};
 use socket2::SockRef;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A shard's own listener of the shared port.
+/// A shard's listener.
 pub struct Listener {
     socket: TcpListener,
+    origin: Origin,
     /// Whether the backlog may hold connections: epoll reports only the change.
     is_ready: bool,
     pause: Pause,
+    hold_off: HoldOff,
+}
+
+/// Where a shard's listening socket comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The server opened it for this shard alone.
+    Own,
+    /// A service manager passed it, and keeps it open after this server has ended.
+    Passed {
+        /// Whether all shards accept from it.
+        is_shared: bool,
+    },
+}
+
+/// Lets the other shards accept first from a shared socket, while this shard has more than its share of connections. The
+/// kernel wakes every shard for each connection, and the first one to run takes it. Without this, that is nearly always the
+/// same shard while the server is quiet.
+#[derive(Default)]
+struct HoldOff {
+    until_us: Option<u64>,
+    /// Accepted since then.
+    accepted: usize,
+    /// The last answer of [`HoldOff::applies`].
+    is_waiting: bool,
+}
+
+impl HoldOff {
+    /// Whether the shard leaves the next connection to others for now.
+    fn applies(&mut self, has_enough: bool, now_us: u64) -> bool {
+        self.is_waiting = match self.until_us {
+            _ if !has_enough => {
+                *self = HoldOff::default();
+                false
+            }
+            Some(until) if now_us < until => true,
+            Some(_) if self.accepted < HELD_OFF_ACCEPTS => {
+                self.accepted += 1;
+                false
+            }
+            _ => {
+                *self = HoldOff { until_us: Some(now_us + HOLD_OFF.as_micros() as u64), ..HoldOff::default() };
+                true
+            }
+        };
+        self.is_waiting
+    }
 }
 
 /// A pause of accepting, because descriptors ran out.
@@ -57,8 +107,21 @@ pub enum Accepted {
 
 impl Listener {
     /// Around a listening socket that is registered with the shard's poll.
-    pub fn new(socket: TcpListener) -> Listener {
-        Listener { socket, is_ready: true, pause: Pause::default() }
+    pub fn new(socket: TcpListener, origin: Origin) -> Listener {
+        Listener { socket, origin, is_ready: true, pause: Pause::default(), hold_off: HoldOff::default() }
+    }
+
+    /// Where the socket comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Closes this descriptor. The registration is removed first: it would stay while another process holds the socket, and
+    /// wake the shard for each connection.
+    pub fn close(mut self, registry: &Registry) {
+        if let Err(error) = registry.deregister(&mut self.socket) {
+            tracing::warn!(%error, "cannot remove a listener from the poll");
+        }
     }
 
     /// Applies new limits: sockets accepted from now on inherit TCP_USER_TIMEOUT (tcp(7)), the time within which a peer must
@@ -84,6 +147,7 @@ impl Listener {
             Ok((stream, peer)) => Accepted::Stream(stream, peer),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.is_ready = false;
+                self.hold_off = HoldOff::default();
                 Accepted::Nothing
             }
             Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) => {
@@ -94,9 +158,19 @@ impl Listener {
         }
     }
 
+    /// Whether to leave the next connection to other shards for now. `has_enough`: this one has more than its share.
+    pub fn holds_off(&mut self, has_enough: bool, now_us: u64) -> bool {
+        self.is_ready && self.hold_off.applies(has_enough, now_us)
+    }
+
     /// Whether the next turn should accept.
     pub fn has_work(&self, now: u32) -> bool {
-        self.is_ready && self.pause.is_over(now)
+        self.is_ready && self.pause.is_over(now) && !self.hold_off.is_waiting
+    }
+
+    /// How long it leaves connections to other shards.
+    pub fn held_off_for(&self) -> Option<Duration> {
+        (self.is_ready && self.hold_off.is_waiting).then_some(HOLD_OFF)
     }
 
     /// Ticks until accepting resumes, while it pauses.
@@ -107,6 +181,12 @@ impl Listener {
 
 /// How long accepting pauses when descriptors ran out: half a second.
 pub const PAUSE_TICKS: u32 = 5;
+/// How long a shard leaves connections to others. They need about 0.1 ms to wake up and accept.
+const HOLD_OFF: Duration = Duration::from_millis(1);
+/// Connections that a shard accepts after it, if the others have left them: 16 000 a second.
+const HELD_OFF_ACCEPTS: usize = 16;
+/// Connections above the average that are a shard's share still.
+pub const SHARE_SLACK: usize = 16;
 
 // Linux errno(3).
 const ENOMEM: i32 = 12;
@@ -122,7 +202,7 @@ mod tests {
     fn accepted_sockets_inherit_how_long_a_peer_may_leave_bytes_unacknowledged() {
         let socket = TcpListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = socket.local_addr().expect("a bound socket");
-        let mut listener = Listener::new(socket);
+        let mut listener = Listener::new(socket, Origin::Own);
         for (heart_interval_s, heart_timeout_s, seconds) in [(30, 25, 55), (2, 5, 7)] {
             let limits = Limits { heart_interval_s, heart_timeout_s, ..Limits::default() };
             listener.apply(&limits).expect("socket option");
@@ -136,5 +216,21 @@ mod tests {
             let timeout = SockRef::from(&accepted).tcp_user_timeout().expect("socket option");
             assert_eq!(timeout, Some(Duration::from_secs(seconds)));
         }
+    }
+
+    #[test]
+    fn a_shard_with_more_than_its_share_accepts_a_few_after_each_wait() {
+        let mut hold_off = HoldOff::default();
+        assert!(!hold_off.applies(false, 0));
+        for wait in 0..3 {
+            let (begin, end) = (wait * 1000, wait * 1000 + 999);
+            assert!(hold_off.applies(true, begin) && hold_off.applies(true, end), "wait {wait}");
+            assert!(hold_off.is_waiting);
+            for accepted in 0..HELD_OFF_ACCEPTS {
+                assert!(!hold_off.applies(true, end + 1), "wait {wait}, accept {accepted}");
+            }
+        }
+        assert!(!hold_off.applies(false, 2999), "it has its share only");
+        assert!(hold_off.applies(true, 2999), "a new wait");
     }
 }

@@ -55,7 +55,7 @@ use drain::plan::Why;
 use heartbeats::clock::ShardClock;
 use heartbeats::coverage::PollCoverage;
 use heartbeats::wheel::TICK_MS;
-use listener::{Accepted, Listener};
+use listener::{Accepted, Listener, Origin, SHARE_SLACK};
 use mesh::Mesh;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixListener};
@@ -96,8 +96,10 @@ pub struct Parts {
     pub me: ShardId,
     /// Its poll, with which its doorbell is registered under [`DOORBELL`].
     pub poll: Poll,
-    /// Its own listener of the shared port.
+    /// Its listener.
     pub listener: TcpListener,
+    /// Where the listener's socket comes from.
+    pub origin: Origin,
     /// Its handle on the admin listener that all share.
     pub admin_listener: UnixListener,
     /// Its inbox.
@@ -135,7 +137,7 @@ pub struct Shard {
 impl Shard {
     /// A shard that has not turned yet.
     pub fn new(parts: Parts, live: Arc<Live>) -> io::Result<Shard> {
-        let Parts { me, poll, mut listener, mut admin_listener, inbox, inboxes, orders, shared } = parts;
+        let Parts { me, poll, mut listener, origin, mut admin_listener, inbox, inboxes, orders, shared } = parts;
         let shards = inboxes.len();
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut admin_listener, ADMIN_LISTENER, Interest::READABLE)?;
@@ -144,7 +146,7 @@ impl Shard {
         let [a, b, c, d] = identity::derived(shared.seed, &format!("jitter of shard {me}"));
         let random = ahash::RandomState::with_seeds(a, b, c, d);
         let mesh = Mesh::new(me, inbox, inboxes, shared.doorbells.clone());
-        let listener = Listener::new(listener);
+        let listener = Listener::new(listener, origin);
         listener.apply(limits)?;
         let mut hub = Hub::new(Identity { shard: me, shards, seed: shared.seed }, &live.keys, limits.clone());
         hub.set_rules(&live.rules);
@@ -305,7 +307,11 @@ impl Shard {
 
     fn accept(&mut self) {
         let Some(listener) = &mut self.listener else { return };
+        let is_shared = listener.origin() == Origin::Passed { is_shared: true };
         for _ in 0..ACCEPTS_PER_TURN {
+            if is_shared && holds_off(listener, &self.clients, &self.shared) {
+                break;
+            }
             match listener.accept(self.clients.now) {
                 Accepted::Stream(socket, peer) => self.clients.enter(socket, peer, self.poll.registry(), &mut self.hub),
                 Accepted::Nothing => return self.backlog_is_empty(),
@@ -316,6 +322,13 @@ impl Shard {
                 }
                 Accepted::Failed(_) => self.hub.counters.accept_errors += 1,
             }
+        }
+    }
+
+    /// Accepts no more connections.
+    fn close_listener(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.close(self.poll.registry());
         }
     }
 
@@ -462,9 +475,16 @@ impl Shard {
         let admin_accept = self.admins.due_in(self.hub.now);
         let (vacancy, presence) = (self.hub.vacates_in(), self.hub.presence_due_in());
         let due = [heartbeat, accept, admin_accept, stop, self.drain_due_in(), vacancy, presence];
-        let ticks = due.into_iter().flatten().min()?;
-        Some(Duration::from_millis(u64::from(ticks) * TICK_MS))
+        let tick = due.into_iter().flatten().min().map(|ticks| Duration::from_millis(u64::from(ticks) * TICK_MS));
+        let accept = self.listener.as_ref().and_then(Listener::held_off_for);
+        tick.into_iter().chain(accept).min()
     }
+}
+
+/// Whether a shard leaves the next connection on a shared socket to other shards.
+fn holds_off(listener: &mut Listener, clients: &Clients, shared: &Shared) -> bool {
+    let share = shared.accepted.load(Relaxed) / shared.doorbells.len() + SHARE_SLACK;
+    listener.holds_off(clients.count() > share, shared.start.elapsed().as_micros() as u64)
 }
 
 /// Milliseconds since 1970, by the system's clock.

@@ -1,5 +1,5 @@
-//! The stop: publishers are no longer read, a fence goes through all mail, and then all remaining connections are closed, a few
-//! in each turn.
+//! The stop: publishers are no longer read, a fence goes through all mail, upgrades in progress are finished, and then all
+//! remaining connections are closed, a few in each turn.
 
 use super::{Shard, wall_ms};
 use crate::metrics::Stats;
@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering::Acquire;
 /// A stop, step by step.
 pub struct Stopping {
     deadline: u32,
+    /// The tick at which upgrades are no longer waited for.
+    upgrades_until: u32,
     stage: Stage,
 }
 
@@ -26,23 +28,27 @@ enum Stage {
 }
 
 impl Shard {
-    /// Stops accepting and reading publishers, and fences the mail. Once the fence has come back, closes all connections, a few
-    /// in each turn so that consumers of events can keep up.
+    /// Stops accepting and reading publishers, and fences the mail. Once the fence has come back and upgrades are finished, because
+    /// no close frame can be sent before, closes all connections, a few in each turn so that consumers of events can keep up.
     pub(super) fn progress_stop(&mut self) {
         if !self.shared.is_stopping.load(Acquire) {
             return;
         }
         if self.stopping.is_none() {
-            self.listener = None;
+            self.close_listener();
             self.admins.stop_accepting();
             self.hub.fence(&mut self.clients);
-            let deadline = self.clients.now.wrapping_add(ticks(self.shutdown_timeout_ms));
-            self.stopping = Some(Stopping { deadline, stage: Stage::Fencing });
+            let [deadline, upgrades_until] =
+                [self.shutdown_timeout_ms, UPGRADES_TIMEOUT_MS].map(|ms| self.clients.now.wrapping_add(ticks(ms)));
+            self.stopping = Some(Stopping { deadline, upgrades_until, stage: Stage::Fencing });
         }
         let is_quiet = self.hub.is_fenced() && self.clients.mesh.waiting() == 0 && self.admins.is_settled();
-        let (is_late, has_closed) = (self.is_late(), self.has_closed());
+        let (is_late, has_closed, is_upgrading) = (self.is_late(), self.has_closed(), self.clients.is_upgrading());
+        // Measured as for a drain, so that a stall does not count against clients.
+        let read_until = self.coverage.until();
         let Some(stopping) = &mut self.stopping else { return };
-        if stopping.stage == Stage::Fencing && (is_quiet || is_late) {
+        let waits_for_upgrades = is_upgrading && (read_until.wrapping_sub(stopping.upgrades_until) as i32) < 0;
+        if stopping.stage == Stage::Fencing && (is_quiet && !waits_for_upgrades || is_late) {
             stopping.stage = Stage::Closing;
             self.clients.ask_to_leave(Why::Stopped { deadline: stopping.deadline }, usize::MAX, 0);
         } else if has_closed {
@@ -95,6 +101,9 @@ impl Shard {
         Ok(())
     }
 }
+
+/// How long a stop waits for upgrades in progress: as long as a drain.
+const UPGRADES_TIMEOUT_MS: u64 = 500;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ mod session;
 
 use super::clients::READ_AGAIN_BYTES_PER_TURN;
 use super::doorbell::Doorbell;
+use super::listener::Origin;
 use super::orders::{Call, Order};
 use super::output::UNREAD_REPLIES_MAX;
 use super::{DOORBELL, EVENTS_PER_TURN, Parts, READ_BYTES, Shard, Shared, mesh};
@@ -93,6 +94,7 @@ impl House {
                 me: me as u16,
                 poll,
                 listener,
+                origin: Origin::Own,
                 admin_listener: mio::net::UnixListener::from_std(admin.try_clone().expect("a descriptor")),
                 inbox,
                 inboxes: inboxes.clone().into(),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -57,6 +58,8 @@ pub struct Options {
     admin_path: Option<PathBuf>,
     args: Vec<String>,
     env: Vec<(String, PathBuf)>,
+    /// Sockets to pass as a service manager does, with their names.
+    passed: Vec<(Arc<Socket>, String)>,
     leaves_pin: bool,
     is_secure: bool,
     leaves_http: bool,
@@ -76,6 +79,7 @@ impl Server {
             admin_path: None,
             args: Vec::new(),
             env: Vec::new(),
+            passed: Vec::new(),
             leaves_pin: false,
             is_secure: transport::is_over_tls(),
             leaves_http: false,
@@ -196,6 +200,12 @@ impl Options {
         self
     }
 
+    /// Passes it a listening socket, as a service manager does: one or two, since a process is started with its stdin and stdout.
+    pub fn pass(mut self, socket: &Arc<Socket>, name: &str) -> Options {
+        self.passed.push((socket.clone(), name.into()));
+        self
+    }
+
     /// Leaves `--pin` to other sources; otherwise shards are not pinned, so that servers side by side share the cores.
     pub fn without_pin(mut self) -> Options {
         self.leaves_pin = true;
@@ -250,6 +260,20 @@ impl Options {
         command
     }
 
+    /// Starts this command with its stderr piped, and passes it the sockets.
+    fn spawn(&self, command: Command) -> Child {
+        let mut command = match self.passed.len() {
+            0 => command,
+            count => exec_with_sockets(&command, count),
+        };
+        let stdio = |(socket, _): &(Arc<Socket>, String)| Stdio::from(OwnedFd::from(socket.try_clone().expect("fd")));
+        command.stdin(self.passed.first().map_or_else(Stdio::null, stdio));
+        command.stdout(self.passed.get(1).map_or_else(Stdio::null, stdio));
+        let names: Vec<&str> = self.passed.iter().map(|(_, name)| name.as_str()).collect();
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        command.stderr(Stdio::piped()).spawn().expect("the server's binary starts")
+    }
+
     /// Starts the server and waits for its line `listening on ADDR:PORT`.
     pub fn start(self) -> Server {
         let mut dirs = Vec::new();
@@ -263,14 +287,14 @@ impl Options {
         if let Some(pair) = &pair {
             command.arg("--tls-cert").arg(&pair.cert).arg("--tls-key").arg(&pair.key);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the server's binary starts");
+        let line = format!("{command:?}");
+        let mut child = self.spawn(command);
         let stderr = Stderr::drain(child.stderr.take().expect("stderr is piped"));
         let Some(address) = stderr.wait_for_address() else {
             let _ = child.kill();
             let status = child.wait();
             panic!(
-                "no line with `listening on ADDR:PORT` within {LONG:?} from {command:?}\nstatus: {status:?}\nstderr:\n{}",
+                "no line with `listening on ADDR:PORT` within {LONG:?} from {line}\nstatus: {status:?}\nstderr:\n{}",
                 stderr.text()
             );
         };
@@ -284,9 +308,30 @@ impl Options {
     pub fn fail(self) -> (ExitStatus, String) {
         let dir = TempDir::new();
         let admin_path = self.admin_path.clone().unwrap_or_else(|| dir.path().join("admin.sock"));
-        let output = output(self.command(&admin_path), b"");
-        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+        let mut child = self.spawn(self.command(&admin_path));
+        let stderr = Stderr::drain(child.stderr.take().expect("stderr is piped"));
+        let status = wait_child(&mut child);
+        if status.is_none() {
+            let _ = child.kill();
+        }
+        assert!(stderr.wait_for_end());
+        (status.unwrap_or_else(|| panic!("it did not end within {LONG:?}: {}", stderr.text())), stderr.text())
     }
+}
+
+/// The command, in a shell that moves its stdin and stdout to the descriptors of passed sockets (sd_listen_fds(3)).
+fn exec_with_sockets(command: &Command, count: usize) -> Command {
+    let moves = ["exec 3<&0", "exec 3<&0 4<&1"][count - 1];
+    let script = format!("{moves} </dev/null >/dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 /// The binary under test with arguments, without the caller's environment.

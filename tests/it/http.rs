@@ -26,7 +26,11 @@ pub struct Response {
 
 impl Http {
     pub fn connect(server: &Server) -> Http {
-        let stream = TcpStream::connect(server.http()).expect("the HTTP listener accepts");
+        Http::over(TcpStream::connect(server.http()).expect("the HTTP listener accepts"))
+    }
+
+    /// Over a TCP connection already made.
+    pub fn over(stream: TcpStream) -> Http {
         stream.set_read_timeout(Some(LONG)).expect("socket option");
         stream.set_nodelay(true).expect("socket option");
         Http { stream, input: Vec::new() }

@@ -29,6 +29,7 @@ mod protocol;
 mod reconnect;
 mod reload;
 mod rest;
+mod socket_activation;
 mod tail;
 mod tls;
 mod top;

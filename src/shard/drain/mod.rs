@@ -4,7 +4,7 @@
 pub mod plan;
 
 use super::Shard;
-use super::listener::Listener;
+use super::listener::{Listener, Origin};
 use super::orders::Call;
 use crate::shard::heartbeats::wheel::ticks;
 use crossbeam_channel::Sender;
@@ -23,6 +23,10 @@ pub struct Draining {
 impl Shard {
     /// An order to drain. It replaces an earlier one.
     pub(super) fn drain(&mut self, over_ms: u64, begun: Sender<usize>) {
+        if self.listener.as_ref().is_some_and(|listener| listener.origin() != Origin::Own) {
+            // Connections in its backlog wait for the next server.
+            self.close_listener();
+        }
         // Connections in the backlog are accepted, even if the poll has not reported them.
         self.listener.iter_mut().for_each(Listener::ready);
         let accepts_until = self.clients.now.wrapping_add(ticks(BACKLOG_TIMEOUT_MS));
@@ -33,14 +37,15 @@ impl Shard {
     /// Closes the listener once its backlog is empty, then plans the departures, then reports that all connections were asked
     /// to leave. Upgrades in progress are finished first, because no close frame can be sent before.
     pub(super) fn progress_drain(&mut self) {
-        let Some(draining) = &mut self.draining else { return };
+        let Some(draining) = &self.draining else { return };
         // Measured up to the tick by which all input was read, so that a stall does not count against clients.
         if self.coverage.until().wrapping_sub(draining.accepts_until) as i32 >= 0 {
-            self.listener = None;
+            self.close_listener();
         } else if self.listener.is_some() || self.clients.is_upgrading() {
             return;
         }
-        if let Some((over_ms, begun)) = draining.order.take() {
+        let order = self.draining.as_mut().and_then(|draining| draining.order.take());
+        if let Some((over_ms, begun)) = order {
             // Fails only if the supervisor has ended.
             let _ = begun.send(self.clients.ask_to_leave(Why::Drained, usize::MAX, over_ms));
         }
@@ -67,7 +72,7 @@ impl Shard {
     /// connection that arrives between the last accept and the close, and refuses later ones.
     pub(super) fn backlog_is_empty(&mut self) {
         if self.draining.is_some() {
-            self.listener = None;
+            self.close_listener();
         }
     }
 }
