@@ -1,6 +1,7 @@
-"""pusher (https://github.com/pusher/pusher-http-python), unmodified: publishes, lists, signs."""
+"""pusher (https://github.com/pusher/pusher-http-python), unmodified: every method except validate_webhook."""
 
 import asyncio
+import base64
 import json
 import os
 import uuid
@@ -15,7 +16,9 @@ HOST, PORT = os.environ["CORECAST_HTTP"].split(":")
 
 
 def library(app_id="1", secret=SECRET):
-    return pusher.Pusher(app_id=app_id, key=KEY, secret=secret, ssl=False, host=HOST, port=int(PORT))
+    master = base64.b64encode(bytes(32)).decode()
+    return pusher.Pusher(
+        app_id=app_id, key=KEY, secret=secret, ssl=False, host=HOST, port=int(PORT), encryption_master_key_base64=master)
 
 
 class Client:
@@ -30,9 +33,12 @@ class Client:
     async def receive(self):
         return json.loads(await self.socket.recv())
 
+    async def request(self, event, **data):
+        await self.socket.send(json.dumps({"event": event, "data": data}))
+        return await self.receive()
+
     async def subscribe(self, channel, **auth):
-        await self.socket.send(json.dumps({"event": "socket:subscribe", "data": {"channel": channel, **auth}}))
-        reply = await self.receive()
+        reply = await self.request("socket:subscribe", channel=channel, **auth)
         assert reply == {"event": "socket:subscribed", "channel": channel}, reply
 
 
@@ -72,7 +78,52 @@ async def main():
     info = backend.channel_info("python-orders", ["subscription_count"])
     assert info == {"occupied": True, "subscription_count": 2}, info
 
-    refused(PusherBadRequest, backend.trigger, "python-orders", "socket:ping", {})
+    # Channels of all kinds, an encrypted one in a batch, and attributes.
+    room, sealed = "presence-python", "private-encrypted-python"
+    for number, client in enumerate((first, second)):
+        auth = backend.authenticate(room, client.dotted, {"user_id": str(number)})
+        reply = await client.request("socket:subscribe", channel=room, **auth)
+        assert reply["data"]["presence"]["count"] == number + 1, reply
+    assert (await first.receive())["event"] == "socket:member_added"
+    auth = backend.authenticate(sealed, first.dotted)
+    assert auth.pop("shared_secret")
+    await first.subscribe(sealed, **auth)
+    assert backend.trigger(sealed, "secret", {"n": 1}) == {}
+    assert set((await first.receive())["data"]) == {"nonce", "ciphertext"}
+    batch = backend.trigger_batch([
+        {"channel": sealed, "name": "secret", "data": "s"},
+        {"channel": room, "name": "counted", "data": "1", "info": "user_count"},
+    ])
+    assert batch == {"batch": [{}, {"user_count": 2}]}, batch
+    # Channels have no order among them.
+    assert {(await first.receive())["event"] for _ in range(2)} == {"secret", "counted"}
+    assert (await second.receive())["event"] == "counted"
+    backend.trigger("cache-python", "e", "text")
+    info = backend.channel_info("cache-python", ["cache"])
+    assert not info["occupied"] and info["cache"]["data"] == "text", info
+    info = backend.channels_info("presence-python", ["user_count"])
+    assert info == {"channels": {room: {"user_count": 2}}}, info
+    assert backend.channels_info("python-none") == {"channels": {}}
+    info = backend.channel_info(room, ["user_count", "subscription_count"])
+    assert info == {"occupied": True, "user_count": 2, "subscription_count": 2}, info
+    assert backend.users_info(room) == {"users": [{"id": "0"}, {"id": "1"}]}
+
+    # Users.
+    for user in ("42", "user@example.com"):
+        client = await Client().open()
+        signed = backend.authenticate_user(client.dotted, {"id": user})
+        reply = await client.request("socket:signin", **signed)
+        assert reply == {"event": "socket:signed_in", "data": {"user_id": user}}, reply
+        assert backend.send_to_user(user, "note", {"n": 5}) == {}
+        assert await client.receive() == {"event": "note", "data": {"n": 5}}
+        assert backend.terminate_user_connections(user) == {}
+        await client.socket.wait_closed()
+        assert client.socket.close_code == 4000
+
+    for name in ("socket:ping", "pusher:ping", "pusher_internal:x"):
+        refused(PusherBadRequest, backend.trigger, "python-orders", name, {})
+    refused(PusherBadRequest, backend.users_info, "python-orders")
+    refused(PusherBadRequest, backend.channels_info, None, ["user_count"])
     refused(PusherBadAuth, library(secret="other").trigger, "a", "e", {})
     print("pusher (Python): passed")
 
