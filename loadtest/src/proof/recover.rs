@@ -91,7 +91,8 @@ fn measure_round(
 }
 
 fn measure_return(args: &RecoverArgs, since: bool, title: &str, findings: &mut Findings) -> anyhow::Result<Return> {
-    let places = (args.connections + SPARE).to_string();
+    // Connections that were cut off count until the server has noticed.
+    let places = (2 * args.connections + SPARE).to_string();
     // What is published from the cut until the last client is back must be kept.
     let kept = (args.rate * (args.away + KEPT_S)).clamp(1_000.0, 100_000.0) as u32;
     let rules = format!("[[channel]]\nmatch = \"*\"\nhistory = {kept}\nhistory-bytes = \"16MiB\"\n");
@@ -162,6 +163,9 @@ fn report(
         bytes(rss_peak as f64),
         bytes(bound as f64)
     ));
+    for (note, times) in &tally.notes {
+        findings.lines.push(format!("{title}: {note} ({times} ×)"));
+    }
     if since {
         let wanted = args.connections as u64;
         findings.check(recovered == wanted, format!("{title}: {recovered} of {wanted} recovered"));

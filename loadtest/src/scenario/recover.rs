@@ -53,11 +53,14 @@ pub fn work(worker: &Worker, recover: &Recover) -> anyhow::Result<Tally> {
         let go_at = worker.shared.go_at.load(SeqCst);
         if handler.cut_ns > 0 && handler.returned_ns == 0 && now >= handler.cut_ns + recover.away_ns {
             handler.returned_ns = now;
-            for _ in 0..handler.away.len() {
-                net.open(0);
-            }
         } else if handler.cut_ns == 0 && go_at > 0 && now >= go_at {
             handler.cut(&mut net, now);
+        }
+        if handler.returned_ns > 0 {
+            // Those that fail come back again.
+            while net.opening < (OPENING_MAX / plan.workers()).max(1) && net.opening < handler.away.len() {
+                net.open(0);
+            }
         }
         net.turn(&mut handler, Some(Duration::from_millis(1)))?;
         if std::mem::take(&mut handler.is_rung) {
@@ -278,7 +281,7 @@ impl Handler for Recovering<'_> {
         }
     }
 
-    fn closed(&mut self, net: &mut Net, id: usize, why: Ended) {
+    fn closed(&mut self, _net: &mut Net, id: usize, why: Ended) {
         note_ended(&mut self.tally, &why);
         if let Some(client) = self.client_of.get_mut(id).and_then(Option::take) {
             self.clients[client].state = State::Away;
@@ -288,7 +291,6 @@ impl Handler for Recovering<'_> {
             self.settled += 1;
         } else if self.returned_ns > 0 {
             self.tally.count("attempts_failed", 1);
-            net.open(0);
         }
     }
 
@@ -316,6 +318,9 @@ fn offset_of(message: &[u8]) -> Option<u64> {
     name.then(|| std::str::from_utf8(&digits[colon + 1..]).ok()?.parse().ok()).flatten()
 }
 
+/// Limit of connections that are opening, of all workers: half of what a backlog holds by default (net.core.somaxconn). A
+/// connection attempt that finds the backlog full is repeated by the kernel after a second.
+const OPENING_MAX: usize = 2048;
 const TIMER: Token = Token(TOKEN_MIN);
 /// The first of the publisher's tokens.
 const PUBLISHER: Token = Token(TOKEN_MIN + 1);
