@@ -1,7 +1,7 @@
 //! The cost of checking the signature of a private channel. Only ratios within one run are worth quoting.
 
 use corecast::config::Key;
-use corecast::protocol::auth::{KeyRing, sign};
+use corecast::protocol::auth::{Attempt, KeyRing, sign};
 use corecast::protocol::socket_id::SocketId;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -16,9 +16,9 @@ fn verify(c: &mut Criterion) {
     let over_dotted = sign(&key, &socket_id.dotted().to_string(), channel, None);
     let wrong = over_uuid.replace(':', ":00")[..over_uuid.len()].to_owned();
     for (name, auth, verifies) in [("uuid", over_uuid, true), ("dotted", over_dotted, true), ("wrong", wrong, false)] {
-        assert_eq!(ring.verify(&auth, socket_id, channel, None).is_ok(), verifies);
+        assert_eq!(ring.verify(&Attempt::of_channel(socket_id, &auth, channel, None)).is_ok(), verifies);
         c.bench_function(&format!("verify/{name}"), |b| {
-            b.iter(|| ring.verify(black_box(&auth), socket_id, channel, None))
+            b.iter(|| ring.verify(&Attempt::of_channel(socket_id, black_box(&auth), channel, None)))
         });
     }
     c.bench_function("sign", |b| b.iter(|| sign(&key, black_box("1234.1234"), channel, None)));

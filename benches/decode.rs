@@ -2,8 +2,8 @@
 //! verdict on the whole text, the event, and the members as raw spans. Only ratios within one run are worth quoting.
 
 use corecast::admin;
-use corecast::protocol::command::Parser;
 use corecast::protocol::json::scan;
+use corecast::protocol::native::command::Parser;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
 use serde_json::value::RawValue;

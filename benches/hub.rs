@@ -12,6 +12,8 @@ use corecast::hub::{Hub, Identity, Port, Submission, Urgency};
 use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::channel::Channel;
 use corecast::protocol::close::CloseReason;
+use corecast::protocol::dialect::Dialect;
+use corecast::protocol::pusher::data::Text;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -61,7 +63,7 @@ fn many_channels(c: &mut Criterion) {
     let mut port = Counting::default();
     let names: Vec<String> = (0..1000).map(|n| format!("user:{n}")).collect();
     for (slot, name) in (0..).zip(&names) {
-        hub.connect(slot, None, &mut port);
+        hub.connect(slot, Dialect::Native, None, &mut port);
         hub.handle(slot, &request("subscribe", name), &mut port);
     }
     hub.end_turn(&mut port);
@@ -84,7 +86,7 @@ fn membership(c: &mut Criterion) {
         let mut hub = hub(0, 1);
         let mut port = Counting::default();
         subscribe_all(&mut hub, &mut port, subscribers);
-        hub.connect(subscribers, None, &mut port);
+        hub.connect(subscribers, Dialect::Native, None, &mut port);
         let (enter, leave) = (request("subscribe", CHANNEL), request("unsubscribe", CHANNEL));
         group.throughput(Throughput::Elements(2));
         group.bench_function(BenchmarkId::new("subscribe_unsubscribe_beside", subscribers), |bencher| {
@@ -103,7 +105,7 @@ fn survey(c: &mut Criterion) {
     let mut group = quick(c, "survey");
     let (mut hub, mut port) = (hub(0, 1), Counting::default());
     for slot in 0..10_000 {
-        hub.connect(slot, None, &mut port);
+        hub.connect(slot, Dialect::Native, None, &mut port);
         (0..100).for_each(|n| {
             hub.handle(slot, &request("subscribe", &format!("user:{slot}:{n}")), &mut port);
         });
@@ -227,7 +229,7 @@ fn turn(hub: &mut Hub, port: &mut Counting, batch: u64) {
 fn subscribe_all(hub: &mut Hub, port: &mut Counting, subscribers: u32) {
     let subscribe = request("subscribe", CHANNEL);
     for slot in 0..subscribers {
-        hub.connect(slot, None, port);
+        hub.connect(slot, Dialect::Native, None, port);
         hub.handle(slot, &subscribe, port);
     }
     hub.end_turn(port);
@@ -259,6 +261,7 @@ const CHANNEL: &str = "room:1";
 /// The payload of a message that has 128 bytes with its envelope.
 const SUBMISSION: Submission<'_> = Submission {
     message: Message {
+        text: Text::Json,
         event: "order.paid",
         data: Some(r#"{"id":4200001,"total":"129.90","currency":"EUR","note":"0123456789abcdef"}"#),
         key: None,

@@ -27,6 +27,7 @@ pub use kind::Kind;
 pub use options::{OPTIONS, Opt};
 pub use rules::{
     Explained, History, KeySource, KeyValue, OnSubscribe, Presence, RULES_MAX, Rule, Rules, Slow, is_cache,
+    may_take_client_events,
 };
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings, shared_admin_socket};
 pub use webhooks::{WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
@@ -143,6 +144,10 @@ pub struct Limits {
     pub heart_interval_s: u32,
     /// Seconds a heartbeat may take (`heart.timeout`), at least 1.
     pub heart_timeout_s: u32,
+    /// Seconds without a message after which Pusher's clients are told to ping, at least 1.
+    pub activity_timeout_s: u32,
+    /// Whether client events of Pusher's clients are taken on channels whose rule does not mention them.
+    pub pusher_client_events: bool,
     /// Whether the server sends `socket:ping` itself.
     pub server_ping: bool,
     /// Bytes that may wait for one connection.
@@ -205,6 +210,7 @@ impl Config {
                 access: Access {
                     paths: Vec::new(),
                     echo_path: None,
+                    pusher: false,
                     origins: Vec::new(),
                     trusted: Vec::new(),
                     has_proxy_header: false,
@@ -218,6 +224,8 @@ impl Config {
                 limits: Limits {
                     heart_interval_s: 0,
                     heart_timeout_s: 0,
+                    activity_timeout_s: 0,
+                    pusher_client_events: false,
                     server_ping: false,
                     outbox_bytes_max: 0,
                     shard_outboxes_bytes_max: usize::MAX,

@@ -13,13 +13,14 @@ use corecast::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::close::CloseReason;
+use corecast::protocol::dialect::Dialect;
 
 /// The bytes are lines. Panics where a reply is missing, is one too many, or belongs to another request.
 pub fn check(data: &[u8]) {
     let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], Limits::default());
     let mut port = Around::default();
     for slot in 0..2 {
-        hub.connect(slot, None, &mut port);
+        hub.connect(slot, Dialect::Native, None, &mut port);
         hub.handle(slot, r#"{"event":"socket:subscribe","data":{"channel":"a"}}"#, &mut port);
     }
     let mut session = LineSession::new(0, 1, 0, 0, false);

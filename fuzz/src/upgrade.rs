@@ -1,6 +1,6 @@
 //! An upgrade request: judged once, as soon as enough of it has arrived, and later bytes do not change the verdict.
 
-use corecast::config::Access;
+use corecast::config::{Access, Endpoint};
 use corecast::wire::upgrade::{Upgrade, upgrade};
 use std::time::SystemTime;
 
@@ -21,7 +21,8 @@ pub fn check(data: &[u8]) {
         let decision = upgrade(input, &access, is_proxied, SystemTime::UNIX_EPOCH.into(), &mut response);
         let (accepted, refused) = match &decision {
             Upgrade::Partial => (None, None),
-            Upgrade::Accepted { request_len, endpoint, forwarded_for } => {
+            Upgrade::Accepted { request_len, endpoint, target, forwarded_for } => {
+                assert_eq!(target.is_empty(), *endpoint != Endpoint::Pusher);
                 assert!(is_proxied || forwarded_for.is_none(), "an untrusted X-Forwarded-For is used");
                 (Some((*request_len, *endpoint, *forwarded_for)), None)
             }

@@ -11,6 +11,8 @@ pub struct Access {
     pub paths: Vec<String>,
     /// Request path whose messages are echoed.
     pub echo_path: Option<String>,
+    /// Whether `/app/{key}` behind each served path is for Pusher's clients.
+    pub pusher: bool,
     /// Origins that a browser may connect from; empty: all.
     pub origins: Vec<Origin>,
     /// Networks of proxies whose client addresses are trusted. No limit of addresses applies to them.
@@ -34,8 +36,22 @@ impl Access {
         if self.echo_path.as_deref() == Some(path) {
             return Some(Endpoint::Echo);
         }
-        let is_served = self.paths.is_empty() || self.paths.iter().any(|served| served == path);
-        is_served.then_some(Endpoint::Channels)
+        if self.paths.iter().any(|served| served == path) {
+            return Some(Endpoint::Channels);
+        }
+        if self.pusher && self.is_of_pusher(path) {
+            return Some(Endpoint::Pusher);
+        }
+        self.paths.is_empty().then_some(Endpoint::Channels)
+    }
+
+    /// Whether the path is that of a Pusher client, well formed or not.
+    fn is_of_pusher(&self, path: &str) -> bool {
+        if self.paths.is_empty() {
+            return path.split('/').any(|segment| segment == "app");
+        }
+        let rest = |served: &String| path.strip_prefix(served.trim_end_matches('/'))?.strip_prefix("/app");
+        self.paths.iter().filter_map(rest).any(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// Whether a browser may connect from a page of this origin.
@@ -53,8 +69,10 @@ impl Access {
 /// What a request path is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Publish/subscribe.
+    /// Publish/subscribe, in the native dialect.
     Channels,
+    /// Publish/subscribe, in Pusher's dialect.
+    Pusher,
     /// Messages are echoed.
     Echo,
 }

@@ -68,6 +68,12 @@ options! {
         "Serve this request path only (repeatable) [default: every path]";
     "echo-path", "", UrlPath; Maybe live.access.echo_path;
         "Echo messages on this request path [default: none]";
+    "pusher", "on", SWITCH; One live.access.pusher;
+        "Serve Pusher's clients on /app/KEY, behind each --path";
+    "pusher-activity-timeout", "120", Seconds(1, 3600); One live.limits.activity_timeout_s;
+        "Seconds without a message after which Pusher's clients are told to ping";
+    "pusher-client-events", "on", SWITCH; One live.limits.pusher_client_events;
+        "Take client events of Pusher's clients on channels whose rule says nothing";
     "allow-origin", "", Kind::Origin; List live.access.origins;
         "Allow pages of this origin, or of https://*.HOST (repeatable) [default: all]";
     "trust-proxy", "", Network; List live.access.trusted;

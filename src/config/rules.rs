@@ -265,6 +265,11 @@ impl Rules {
         self.tables.iter().find(|table| table.pattern == pattern)
     }
 
+    /// Whether the channel's table says which clients may send client events.
+    pub fn names_client_events(&self, name: &str) -> bool {
+        self.table(name).is_some_and(|(_, table)| table.names_client_events())
+    }
+
     /// The first table whose pattern fits the name, and its index. Names of internal channels have no table.
     fn table(&self, name: &str) -> Option<(usize, &Table)> {
         let mut tables = self.tables.iter().enumerate();
@@ -282,8 +287,7 @@ fn effective(table: Option<&Table>, name: &str) -> Keys {
     if name.starts_with(PRESENCE) {
         keys.presence = Presence::Members;
     }
-    let takes_client_events = name.starts_with(PRESENCE) || name.starts_with(PRIVATE) && !name.starts_with(ENCRYPTED);
-    if !takes_client_events {
+    if !may_take_client_events(name) {
         keys.client_events = ClientEvents::Off;
     }
     keys
@@ -294,7 +298,12 @@ fn has_defaults(name: &str) -> bool {
     matches!(name.as_bytes().first(), Some(b'c' | b'p')) && (name.starts_with(PRESENCE) || is_cache(name))
 }
 
-/// Whether a channel of this name keeps its newest message by default.
+/// Whether the name allows client events.
+pub fn may_take_client_events(name: &str) -> bool {
+    name.starts_with(PRESENCE) || name.starts_with(PRIVATE) && !name.starts_with(ENCRYPTED)
+}
+
+/// Whether the name alone makes a channel keep its newest message.
 pub fn is_cache(name: &str) -> bool {
     CACHE.iter().any(|prefix| name.starts_with(prefix))
 }

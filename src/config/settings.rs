@@ -681,6 +681,8 @@ mod tests {
         let limits = Limits {
             heart_interval_s: 30,
             heart_timeout_s: 25,
+            activity_timeout_s: 120,
+            pusher_client_events: true,
             server_ping: true,
             outbox_bytes_max: 1 << 20,
             shard_outboxes_bytes_max: usize::MAX,
@@ -702,8 +704,9 @@ mod tests {
             client_events_per_second_max: 10,
         };
         assert_eq!((&config.live.limits, &Limits::default()), (&limits, &limits));
-        let Access { paths, echo_path, origins, trusted, has_proxy_header, request_bytes_max } = config.live.access;
-        assert_eq!((paths, echo_path, origins, trusted), (vec![], None, vec![], vec![]));
+        let Access { paths, echo_path, pusher, origins, trusted, has_proxy_header, request_bytes_max } =
+            config.live.access;
+        assert_eq!((paths, echo_path, pusher, origins, trusted), (vec![], None, true, vec![], vec![]));
         assert_eq!((has_proxy_header, request_bytes_max), (false, 8192));
         assert_eq!(config.live.drain_timeout_ms, 0);
         assert_eq!(config.live.shutdown_timeout_ms, 10_000);

@@ -6,10 +6,14 @@ use super::channel::directory::total;
 use super::mail::{ClientEvent, Delivery, Exclusion, Mail};
 use super::message::{Message, Payload};
 use super::{Hub, Port};
+use crate::config::may_take_client_events;
 use crate::ids::{ConnKey, ShardId, Slot};
 use crate::protocol::channel::Channel;
-use crate::protocol::client_event;
+use crate::protocol::client_event::{self, NOT_SUBSCRIBED};
+use crate::protocol::dialect::Dialect;
 use crate::protocol::event::ErrorCode;
+use crate::protocol::json::{JsonString, Value};
+use crate::protocol::pusher::data::{Data, Text};
 use smallvec::SmallVec;
 
 /// What a connection that sends client events needs; others do without.
@@ -29,19 +33,21 @@ impl Hub {
     pub(super) fn send_client_event(
         &mut self,
         slot: Slot,
-        channel: &str,
-        message: &Message<'_>,
+        event: &JsonString<'_>,
+        channel: &JsonString<'_>,
+        data: Option<Value<'_>>,
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
-        let channel = Channel::parse(channel).ok_or(NOT_SUBSCRIBED)?;
+        let dialect = self.audiences.dialect(slot);
+        let channel = Channel::parse(&channel.value).ok_or(NOT_SUBSCRIBED)?;
         let hash = self.hash(channel);
         if !self.audiences.is_subscribed(slot, channel, hash) {
             return Err(NOT_SUBSCRIBED);
         }
-        if !self.directory.takes_client_events(channel.as_str()) {
+        if !self.takes_client_events(channel.as_str(), dialect) {
             return Err(NOT_TAKEN);
         }
-        client_event::check(message.event, message.data)?;
+        client_event::check(event.raw, data.map(|data| data.raw))?;
         let (now, per_second) = (self.now, self.limits.client_events_per_second_max);
         let rate = Rate::without_burst(per_second);
         let sender = self.senders.entry(slot).or_insert_with(|| Sender { bucket: Bucket::full(rate, now), waiting: 0 });
@@ -50,11 +56,27 @@ impl Hub {
         }
         sender.waiting += 1;
         self.counters.client_events += 1;
-        let payload = Payload::new(message, &mut self.scratch);
+        let read;
+        let (data, text) = match (data, dialect) {
+            (Some(data), Dialect::Pusher(_)) => {
+                read = Data::read(data, self.parser.reader());
+                (Some(&*read.value), read.text.as_text())
+            }
+            (data, _) => (data.map(|data| data.raw), Text::Json),
+        };
+        let message = Message { event: event.raw, data, text, ..Message::default() };
+        let payload = Payload::new(&message, &mut self.scratch);
         let (channel, sender, read_at) = (channel.into(), self.audiences.key(slot), self.turn_us);
         let event = ClientEvent { channel, hash, sender, payload, read_at };
         self.post(self.owner(hash), Mail::ClientEvent(Box::new(event)), port);
         Ok(())
+    }
+
+    /// Whether a client may send client events to this channel. Those of Pusher's clients are taken unless a rule says otherwise.
+    fn takes_client_events(&self, channel: &str, dialect: Dialect) -> bool {
+        let rules = self.directory.rules();
+        let is_default = dialect.is_pusher() && self.limits.pusher_client_events && !rules.names_client_events(channel);
+        rules.rule(channel).client_events || is_default && may_take_client_events(channel)
     }
 
     /// As the channel's owner: sends a client event to all subscribers except its sender. On a presence channel it names the
@@ -98,8 +120,6 @@ impl Hub {
     }
 }
 
-const NOT_SUBSCRIBED: ErrorCode =
-    ErrorCode::ClientEventRefused("the connection is not subscribed to the channel: wait for socket:subscribed");
 const NOT_TAKEN: ErrorCode = ErrorCode::ClientEventRefused(
     "the channel takes no client events: a private- or presence- channel does if its rule has client-events = members",
 );

@@ -39,7 +39,7 @@ impl Hub {
         if self.audiences.live_key(slot).is_none() || self.audiences.is_muted(slot) {
             return;
         }
-        self.observers.disconnected(self.socket_id(slot), reason);
+        self.observers.disconnected(self.socket_id(slot), self.audiences.dialect(slot), reason);
         if !reason.is_of_client() {
             // Messages that were published before still reach it.
             self.audiences.send_parts(slot, port);

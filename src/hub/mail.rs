@@ -14,6 +14,7 @@ use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::event::{ErrorCode, Position};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Wish {
     pub since: Option<Since>,
     /// Its user, if the channel has members.
     pub user: Option<Arc<User>>,
+    /// In which it reads the list of members.
+    pub dialect: Dialect,
 }
 
 /// The position of a client that comes back.

@@ -1,6 +1,7 @@
 //! A message before it is encoded for subscribers: borrowed from the publisher's line, or shared by letters.
 
 use crate::protocol::channel::Channel;
+use crate::protocol::pusher::data::{Text, unpadded};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ pub struct Message<'a> {
     pub event: &'a str,
     /// Raw JSON, byte for byte. `null` counts as data.
     pub data: Option<&'a str>,
+    /// The text that Pusher's clients receive for the data.
+    pub text: Text<'a>,
     /// Names the value that the message updates, for channels that conflate by key.
     pub key: Option<&'a str>,
     /// The user whose client event it is, as written between quotes.
@@ -40,7 +43,19 @@ pub struct Payload {
     data_at: u16,
     key: Part,
     user_id: Part,
-    has_data: bool,
+    data: DataIs,
+}
+
+/// What a payload holds as data.
+#[derive(Clone, Copy, Debug)]
+enum DataIs {
+    Absent,
+    /// The value, with [`Text::Json`].
+    Value,
+    /// The value, with [`Text::Content`].
+    String,
+    /// The text of [`Text::Padded`], which contains the value.
+    Padded,
 }
 
 /// Length of an optional part of a payload.
@@ -50,9 +65,15 @@ struct Part(u16);
 impl Payload {
     /// Copies the message. `scratch` is overwritten; it is a parameter so that its memory is reused.
     pub fn new(message: &Message<'_>, scratch: &mut String) -> Payload {
-        let &Message { event, data, key, user_id, offset: _ } = message;
+        let &Message { event, data, text, key, user_id, offset: _ } = message;
+        let (data, data_is) = match (data, text) {
+            (None, _) => ("", DataIs::Absent),
+            (Some(_), Text::Padded(text)) => (text, DataIs::Padded),
+            (Some(data), Text::Content) => (data, DataIs::String),
+            (Some(data), Text::Json) => (data, DataIs::Value),
+        };
         scratch.clear();
-        for part in [event, data.unwrap_or_default(), key.unwrap_or_default(), user_id.unwrap_or_default()] {
+        for part in [event, data, key.unwrap_or_default(), user_id.unwrap_or_default()] {
             scratch.push_str(part);
         }
         let payload = Payload {
@@ -60,7 +81,7 @@ impl Payload {
             data_at: event.len() as u16,
             key: Part::of(key),
             user_id: Part::of(user_id),
-            has_data: data.is_some(),
+            data: data_is,
         };
         if scratch.capacity() > SCRATCH_BYTES_KEPT {
             *scratch = String::new();
@@ -73,7 +94,13 @@ impl Payload {
         let (event, rest) = self.text.split_at(self.data_at.into());
         let (rest, user_id) = self.user_id.split_off(rest);
         let (data, key) = self.key.split_off(rest);
-        Message { event, data: self.has_data.then_some(data), key, user_id, offset }
+        let (data, text) = match self.data {
+            DataIs::Absent => (None, Text::Json),
+            DataIs::Value => (Some(data), Text::Json),
+            DataIs::String => (Some(data), Text::Content),
+            DataIs::Padded => (Some(unpadded(data)), Text::Padded(data)),
+        };
+        Message { event, data, text, key, user_id, offset }
     }
 
     /// Bytes of event, data, key and user id.
@@ -122,8 +149,13 @@ mod tests {
     #[test]
     fn a_frame_is_not_longer_than_its_bound() {
         let [id, data] = [128, 100_000].map(|len| "x".repeat(len));
-        let message =
-            Message { event: "e", data: Some(&data), key: None, user_id: Some(&id), offset: NonZeroU64::new(u64::MAX) };
+        let message = Message {
+            event: "e",
+            data: Some(&data),
+            user_id: Some(&id),
+            offset: NonZeroU64::new(u64::MAX),
+            ..Message::default()
+        };
         let channel = Channel::parse("c").unwrap();
         let Message { event, data, user_id, offset, .. } = message;
         let mut out = Vec::new();
@@ -137,10 +169,17 @@ mod tests {
         let mut scratch = String::new();
         let large = "é".repeat(SCRATCH_BYTES_KEPT);
         for event in ["e", "é", r#"a\"b"#] {
-            for data in [None, Some(""), Some("null"), Some("\"é\""), Some(&large[..])] {
+            for (data, text) in [
+                (None, Text::Json),
+                (Some(""), Text::Json),
+                (Some("null"), Text::Json),
+                (Some("\"é\""), Text::Content),
+                (Some("{ }"), Text::Padded("\n{ } ")),
+                (Some(&large[..]), Text::Json),
+            ] {
                 for (key, user_id) in [(None, None), (Some(""), None), (Some("ké"), Some("")), (None, Some("ü"))] {
                     let offset = NonZeroU64::new(7);
-                    let message = Message { event, data, key, user_id, offset };
+                    let message = Message { event, data, text, key, user_id, offset };
                     assert_eq!(Payload::new(&message, &mut scratch).clone().message(offset), message);
                     assert!(scratch.capacity() <= SCRATCH_BYTES_KEPT, "a large message does not leave a large buffer");
                 }

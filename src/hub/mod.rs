@@ -36,7 +36,7 @@ use crate::metrics::Counters;
 use crate::protocol::auth::KeyRing;
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
-use crate::protocol::command::Parser;
+use crate::protocol::native::command::Parser;
 use crate::protocol::socket_id::SocketId;
 use admission::addresses::{Address, Addresses, Verdict};
 use admission::bucket;
@@ -46,7 +46,6 @@ use audience::pages::{Chunk, Pages};
 use channel::dedupe::Dedupe;
 use channel::directory::Directory;
 use channel::history::Bounds;
-use channel::presence::user::User;
 use client_events::Sender;
 use departures::Departures;
 use identity::Identities;
@@ -57,6 +56,7 @@ pub use publishing::Submission;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use users::SignedIn;
 
 /// The effects of a hub, which the shard around it carries out.
 pub trait Port {
@@ -168,7 +168,7 @@ pub struct Hub {
     scratch: String,
     keys: KeyRing,
     /// The users of connections that have signed in.
-    users: HashMap<Slot, Arc<User>, RandomState>,
+    users: HashMap<Slot, SignedIn, RandomState>,
     /// Connections that have sent client events.
     senders: HashMap<Slot, Sender, RandomState>,
     limits: Limits,
@@ -245,6 +245,11 @@ impl Hub {
     fn replay_bounds(&self, channel: &ChannelName) -> Bounds {
         let envelope_bytes = channel.as_channel().as_str().len() + ENVELOPE_BYTES;
         Bounds { bytes_max: self.limits.outbox_bytes_max / REPLAY_SHARE, envelope_bytes }
+    }
+
+    /// Whether a key pair has this id.
+    pub fn has_key(&self, id: &str) -> bool {
+        self.keys.has_key(id)
     }
 
     // ---- connections of this shard

@@ -11,6 +11,7 @@ use crate::api::{Reply, Request, Rows};
 use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::event::ErrorCode;
 use std::net::SocketAddr;
 
@@ -218,9 +219,9 @@ impl Hub {
     }
 
     /// A connection ends. Called before [`Hub::disconnect`], while the connection still has its socket id.
-    pub fn see_close(&mut self, slot: Slot, address: Option<SocketAddr>, reason: &CloseReason) {
+    pub fn see_close(&mut self, slot: Slot, dialect: Dialect, address: Option<SocketAddr>, reason: &CloseReason) {
         let socket_id = self.audiences.live_key(slot).map(|key| self.identities.socket_id(key));
-        self.observers.see_close(socket_id, address, reason, self.now);
+        self.observers.see_close(socket_id, address, (reason, reason.close_code(dialect)), self.now);
     }
 
     pub(super) fn see_subscribe(&mut self, slot: Slot, name: &str, error: Option<ErrorCode>, port: &impl Port) {

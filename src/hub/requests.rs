@@ -3,16 +3,17 @@
 use super::admission::bucket::Rate;
 use super::channel::presence::user::User;
 use super::mail::{self, Cause, Mail, Membership, Welcome, Wish};
-use super::message::Message;
 use super::{ENVELOPE_BYTES, Handled, Hub, Port, REPLAY_SHARE};
 use crate::api::publish::{DATA_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::config::{Limits, OnSubscribe, Presence};
 use crate::ids::Slot;
-use crate::protocol::auth::Failure;
+use crate::protocol::auth::{Attempt, Failure};
 use crate::protocol::channel::{Channel, Kind, NAME_BYTES_MAX};
-use crate::protocol::command::{Auth, Command, Since, Unreadable};
-use crate::protocol::event::{self, ErrorCode};
+use crate::protocol::command::{Auth, Command, Since};
+use crate::protocol::dialect::Dialect;
+use crate::protocol::event::ErrorCode;
 use crate::protocol::json::JsonString;
+use crate::protocol::socket_id::SocketId;
 use crate::protocol::user::{self, SignedUser};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,39 +24,52 @@ struct Proof<'a> {
     channel_data: Option<JsonString<'a>>,
 }
 
+impl Proof<'_> {
+    fn attempt<'a>(&'a self, id: SocketId, channel: &'a str) -> Option<Attempt<'a>> {
+        let Auth::Text(auth) = &self.auth else { return None };
+        Some(Attempt::of_channel(id, auth, channel, self.channel_data.as_ref().map(|data| &*data.value)))
+    }
+}
+
 impl Hub {
-    /// Opens a connection, and sends it `socket:connected`. `address` is needed only if events are reported
+    /// Opens a connection, and sends it its first message. `address` is needed only if events are reported
     /// ([`Hub::is_listened_to`]) or a tap is open ([`Hub::is_watched`]).
-    pub fn connect(&mut self, slot: Slot, address: Option<SocketAddr>, port: &mut impl Port) {
-        self.audiences.connect(slot, self.now);
+    pub fn connect(&mut self, slot: Slot, dialect: Dialect, address: Option<SocketAddr>, port: &mut impl Port) {
+        self.audiences.connect(slot, dialect, self.now);
         let id = self.socket_id(slot);
         self.observers.connected(id, address, self.now);
-        let (interval, timeout) = (self.limits.heart_interval_s, self.limits.heart_timeout_s);
-        self.audiences.send_now(slot, port, |out| event::connected(out, id, interval, timeout));
+        let limits = &self.limits;
+        self.audiences.send_now(slot, port, |out| dialect.connected(out, id, limits));
     }
 
-    /// Answers a `socket:ping`; `id` is raw JSON.
+    /// Answers a ping; `id` is raw JSON.
     pub fn answer_ping(&mut self, slot: Slot, id: &[u8], port: &mut impl Port) {
         self.counters.pings_answered += 1;
-        self.audiences.answer(slot, port, |out| event::pong(out, id));
+        let dialect = self.audiences.dialect(slot);
+        self.audiences.answer(slot, port, |out| dialect.pong(out, id));
     }
 
     /// Handles a text message of a client.
     pub fn handle(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Handled {
-        match self.parser.command(text) {
+        let dialect = self.audiences.dialect(slot);
+        let mut held = String::new();
+        let command = dialect.read(&mut self.parser, text, &mut held);
+        if command.as_ref().is_ok_and(|command| self.must_wait(slot, command, port)) {
+            return Handled::Later;
+        }
+        match command {
             Ok(Command::Ping { id }) => self.answer_ping(slot, id.as_bytes(), port),
             Ok(Command::Pong) => return Handled::Pong,
-            Ok(Command::Subscribe { channel, since, .. }) if self.must_wait(slot, &channel, since, port) => {
-                return Handled::Later;
-            }
             Ok(Command::Subscribe { channel, auth, channel_data, since }) => {
-                let subscribed = self.subscribe(slot, &channel, &Proof { auth, channel_data }, since, port);
+                let proof = Proof { auth, channel_data };
+                let subscribed = self.subscribe(slot, &channel, &proof, since, port);
                 if self.observers.is_watched() && (subscribed.is_err() || !may_be_full(&channel.value)) {
                     self.see_subscribe(slot, &channel.value, subscribed.err(), port);
                 }
                 if let Err(code) = subscribed {
-                    self.counters.requests_refused += 1;
-                    self.audiences.answer(slot, port, |out| event::subscribe_error(out, channel.raw, code));
+                    let attempt = proof.attempt(self.socket_id(slot), &channel.value);
+                    let attempt = attempt.as_ref();
+                    self.refuse_request(slot, port, |out| dialect.subscribe_error(out, channel.raw, code, attempt));
                 }
             }
             Ok(Command::Unsubscribe { channel }) => {
@@ -64,36 +78,33 @@ impl Hub {
                     self.see_unsubscribe(slot, &channel.value, unsubscribed.err(), port);
                 }
                 if let Err(code) = unsubscribed {
-                    self.counters.requests_refused += 1;
-                    self.audiences.answer(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
+                    self.refuse_request(slot, port, |out| dialect.unsubscribe_error(out, channel.raw, code));
                 }
             }
             Ok(Command::SignIn { auth, user_data }) => {
                 if let Err(code) = self.sign_in(slot, &auth, user_data.as_ref(), port) {
-                    self.counters.requests_refused += 1;
-                    self.audiences.answer(slot, port, |out| event::signin_error(out, code));
+                    let id = self.socket_id(slot);
+                    let attempt = match (&auth, &user_data) {
+                        (Auth::Text(auth), Some(user_data)) => Some(Attempt::of_user(id, auth, &user_data.value)),
+                        _ => None,
+                    };
+                    self.refuse_request(slot, port, |out| dialect.signin_error(out, code, attempt.as_ref()));
                 }
             }
-            Ok(Command::ClientEvent { .. }) if self.has_too_many_events(slot) => return Handled::Later,
             Ok(Command::ClientEvent { event, channel, data }) => {
-                let message = Message { event: event.raw, data, ..Message::default() };
-                if let Err(code) = self.send_client_event(slot, &channel.value, &message, port) {
-                    self.counters.requests_refused += 1;
-                    self.audiences.answer(slot, port, |out| event::channel_error(out, channel.raw, code));
+                if let Err(code) = self.send_client_event(slot, &event, &channel, data, port) {
+                    self.refuse_request(slot, port, |out| dialect.client_event_error(out, channel.raw, code));
                 }
             }
-            Err(Unreadable::UnknownEvent) => {
-                self.counters.requests_refused += 1;
-                self.audiences.answer(slot, port, |out| event::error(out, ErrorCode::UnknownEvent));
-            }
-            Err(Unreadable::Malformed(what)) => {
-                self.counters.requests_refused += 1;
-                let code = ErrorCode::MalformedMessage(what);
-                self.audiences.answer(slot, port, |out| event::error(out, code));
-            }
+            Err(why) => self.refuse_request(slot, port, |out| dialect.unreadable(out, &why)),
         }
         self.settle_own(port);
         Handled::Other
+    }
+
+    fn refuse_request(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
+        self.counters.requests_refused += 1;
+        self.audiences.answer(slot, port, write);
     }
 
     /// Refuses a text message that exceeds the client's rate limit. It has no other effect.
@@ -103,35 +114,60 @@ impl Hub {
         if self.observers.is_watched() {
             self.see_limit(slot, port);
         }
-        let command = self.parser.command(text);
-        let audiences = &mut self.audiences;
-        match command {
+        let dialect = self.audiences.dialect(slot);
+        let mut held = String::new();
+        match dialect.read(&mut self.parser, text, &mut held) {
             Ok(Command::Pong) => return Handled::Pong,
+            // A client of Pusher's would not subscribe again after such a reply.
+            _ if dialect.is_pusher() => self.refuse_request(slot, port, |out| dialect.error(out, code)),
             Ok(Command::Subscribe { channel, .. }) => {
-                audiences.answer(slot, port, |out| event::subscribe_error(out, channel.raw, code));
+                self.refuse_request(slot, port, |out| dialect.subscribe_error(out, channel.raw, code, None));
             }
             Ok(Command::Unsubscribe { channel }) => {
-                audiences.answer(slot, port, |out| event::unsubscribe_error(out, channel.raw, code));
+                self.refuse_request(slot, port, |out| dialect.unsubscribe_error(out, channel.raw, code));
             }
-            Ok(Command::SignIn { .. }) => audiences.answer(slot, port, |out| event::signin_error(out, code)),
+            Ok(Command::SignIn { .. }) => {
+                self.refuse_request(slot, port, |out| dialect.signin_error(out, code, None));
+            }
             Ok(Command::ClientEvent { channel, .. }) => {
-                audiences.answer(slot, port, |out| event::channel_error(out, channel.raw, code));
+                self.refuse_request(slot, port, |out| dialect.client_event_error(out, channel.raw, code));
             }
-            Ok(Command::Ping { .. }) | Err(_) => audiences.answer(slot, port, |out| event::error(out, code)),
+            Ok(Command::Ping { .. }) | Err(_) => self.refuse_request(slot, port, |out| dialect.error(out, code)),
         }
-        self.counters.requests_refused += 1;
         Handled::Other
+    }
+
+    /// Whether a request must wait before it is handled.
+    fn must_wait(&self, slot: Slot, command: &Command<'_>, port: &impl Port) -> bool {
+        match command {
+            Command::Subscribe { .. } | Command::Unsubscribe { .. } | Command::SignIn { .. }
+                if self.awaits_allowance(slot) =>
+            {
+                true
+            }
+            Command::Subscribe { channel, since, .. } => self.lacks_room(slot, channel, *since, port),
+            Command::ClientEvent { .. } => self.has_too_many_events(slot),
+            _ => false,
+        }
+    }
+
+    /// Whether a Pusher client must not subscribe or unsubscribe yet. It is not refused: a client would not try again.
+    fn awaits_allowance(&self, slot: Slot) -> bool {
+        let Some(rate) = self.rate_of_changes().filter(|_| self.audiences.dialect(slot).is_pusher()) else {
+            return false;
+        };
+        !self.audiences.may_change(slot, rate, self.now)
     }
 
     /// Whether a subscribe may have a long reply, for which the connection has no room yet. It waits for one such reply at a
     /// time, so that coming back to many channels cannot fill its outbox.
-    fn must_wait(&self, slot: Slot, channel: &JsonString<'_>, since: Since, port: &impl Port) -> bool {
-        let bytes = self.long_reply_bytes_max(&channel.value, matches!(since, Since::Position { .. }));
+    fn lacks_room(&self, slot: Slot, channel: &JsonString<'_>, since: Since, port: &impl Port) -> bool {
+        let bytes = self.long_reply_bytes_max(slot, &channel.value, matches!(since, Since::Position { .. }));
         bytes > 0 && (self.audiences.awaits_welcome(slot) || !self.audiences.has_room(port.waiting(slot), bytes))
     }
 
     /// Bytes of a list of members and of messages that may follow the reply to a subscribe. 0: the reply is short.
-    fn long_reply_bytes_max(&self, channel: &str, has_position: bool) -> usize {
+    fn long_reply_bytes_max(&self, slot: Slot, channel: &str, has_position: bool) -> usize {
         let (rule, limits) = (self.directory.rules().rule(channel), &self.limits);
         let members = match rule.presence {
             Presence::Members => limits.presence_members_max * limits.presence_member_bytes_max(),
@@ -142,13 +178,14 @@ impl Hub {
             OnSubscribe::Last => LAST_BYTES_MAX,
             OnSubscribe::Nothing | OnSubscribe::All => limits.outbox_bytes_max / REPLAY_SHARE,
         };
-        members + messages
+        // Quotes are escaped.
+        (members + messages) * if self.audiences.dialect(slot).is_pusher() { 2 } else { 1 }
     }
 
     /// Whether the connection's next request may have to wait for an owner: for a reply that may be long, or until its client
-    /// events are taken.
-    pub fn awaits_owner(&self, slot: Slot) -> bool {
-        self.audiences.awaits_welcome(slot) || self.has_too_many_events(slot)
+    /// events are taken. Or for its rate.
+    pub fn awaits(&self, slot: Slot) -> bool {
+        self.audiences.awaits_welcome(slot) || self.has_too_many_events(slot) || self.awaits_allowance(slot)
     }
 
     fn subscribe(
@@ -160,6 +197,10 @@ impl Hub {
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
         self.count_change(slot)?;
+        let dialect = self.audiences.dialect(slot);
+        if let Some(id) = user::id_in_pusher(&channel.value).filter(|_| dialect.is_pusher()) {
+            return self.subscribe_to_user(slot, id, channel, port);
+        }
         let channel = Channel::parse(&channel.value).ok_or(ErrorCode::InvalidChannel)?;
         let since = match since {
             Since::Absent => None,
@@ -185,11 +226,11 @@ impl Hub {
         if self.audiences.wanted(slot) - usize::from(self.user_of(slot).is_some()) >= max {
             return Err(ErrorCode::TooManySubscriptions { max });
         }
-        let is_long = self.long_reply_bytes_max(channel.as_str(), since.is_some()) > 0;
+        let is_long = self.long_reply_bytes_max(slot, channel.as_str(), since.is_some()) > 0;
         let slow = self.directory.rules().rule(channel.as_str()).slow;
         let mut change = self.audiences.enter(slot, channel, hash, is_long, slow);
         if since.is_some() || user.is_some() {
-            change.wish = Some(Box::new(Wish { since, user }));
+            change.wish = Some(Box::new(Wish { since, user, dialect }));
         }
         self.post(self.owner(hash), Mail::Subscribe(change), port);
         Ok(())
@@ -198,12 +239,17 @@ impl Hub {
     /// Counts a subscribe or unsubscribe against the connection's rate. Ten seconds' worth, and never less than the
     /// subscriptions that a connection may have, may come at once: a client subscribes to all of them when it connects.
     pub(super) fn count_change(&mut self, slot: Slot) -> Result<(), ErrorCode> {
-        let Limits { subscribes_per_second_max: per_second, subscriptions_max, .. } = self.limits;
-        if per_second == 0 || self.audiences.take_change(slot, Rate::new(per_second, subscriptions_max), self.now) {
+        let Some(rate) = self.rate_of_changes() else { return Ok(()) };
+        if self.audiences.take_change(slot, rate, self.now) {
             return Ok(());
         }
         self.counters.subscribes_rate_limited += 1;
-        Err(ErrorCode::TooManyChanges { per_second })
+        Err(ErrorCode::TooManyChanges { per_second: self.limits.subscribes_per_second_max })
+    }
+
+    fn rate_of_changes(&self) -> Option<Rate> {
+        let Limits { subscribes_per_second_max: per_second, subscriptions_max, .. } = self.limits;
+        (per_second > 0).then(|| Rate::new(per_second, subscriptions_max))
     }
 
     fn authorize(
@@ -220,13 +266,14 @@ impl Hub {
             }
             Auth::NotString => Err(Failure::NotString),
             Auth::Text(auth) => {
-                self.keys.verify(auth, id, channel.as_str(), channel_data.as_ref().map(|data| &*data.value))
+                let channel_data = channel_data.as_ref().map(|data| &*data.value);
+                self.keys.verify(&Attempt::of_channel(id, auth, channel.as_str(), channel_data))
             }
         };
         verdict.map_err(|failure| {
             self.counters.auth_failures += 1;
             tracing::debug!(socket_id = %id, channel = channel.as_str(), ?failure, "subscription not authorized");
-            ErrorCode::AuthInvalid
+            ErrorCode::AuthInvalid(failure)
         })
     }
 

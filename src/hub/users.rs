@@ -8,15 +8,22 @@ use crate::api::Reply;
 use crate::api::operation::Disconnect;
 use crate::hub::channel::presence::user::User;
 use crate::ids::{Asker, ShardId, Slot};
-use crate::protocol::auth::Failure;
+use crate::protocol::auth::{Attempt, Failure};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
 use crate::protocol::command::Auth;
-use crate::protocol::event::{self, ErrorCode};
+use crate::protocol::event::{ErrorCode, Subscribed};
 use crate::protocol::json::JsonString;
 use crate::protocol::user::{NO_USER_DATA, SignedUser};
 use smallvec::SmallVec;
 use std::sync::Arc;
+
+/// What is known of a connection that has signed in.
+pub(super) struct SignedIn {
+    user: Arc<User>,
+    /// What the backend signed, until a Pusher client is sent it back.
+    user_data: Option<Box<str>>,
+}
 
 impl Hub {
     /// Signs a connection in. The reply follows once the owner of the user's channel counts the connection.
@@ -28,6 +35,7 @@ impl Hub {
         port: &mut impl Port,
     ) -> Result<(), ErrorCode> {
         self.count_change(slot)?;
+        let dialect = self.audiences.dialect(slot);
         let auth = match auth {
             Auth::Absent => return Err(self.not_signed_in(slot, None)),
             Auth::NotString => None,
@@ -36,16 +44,16 @@ impl Hub {
         let user_data = user_data.ok_or(NO_USER_DATA)?;
         let verified = auth.ok_or(Failure::NotString).and_then(|auth| {
             let id = self.socket_id(slot);
-            self.keys.verify_user(auth, id, &user_data.value)
+            self.keys.verify(&Attempt::of_user(id, auth, &user_data.value))
         });
         verified.map_err(|failure| self.not_signed_in(slot, Some(failure)))?;
         let max = self.limits.presence_info_bytes_max;
         let user = SignedUser::of_sign_in(&user_data.value, max, self.parser.reader())?;
         let user = User::new(&user.id, user.info);
         match self.users.get(&slot) {
-            Some(known) if known.id() != user.id() => return Err(ErrorCode::AlreadySignedIn),
+            Some(known) if known.user.id() != user.id() => return Err(ErrorCode::AlreadySignedIn),
             Some(_) => {
-                self.audiences.answer(slot, port, |out| event::signed_in(out, user.id()));
+                self.audiences.answer(slot, port, |out| dialect.signed_in(out, user.id(), &user_data.value));
                 return Ok(());
             }
             None => {}
@@ -53,28 +61,47 @@ impl Hub {
         let channel = ChannelName::of_user(user.id());
         let hash = self.hash(channel.as_channel());
         let change = self.audiences.sign_in(slot, channel.as_channel(), hash);
-        self.users.insert(slot, Arc::new(user));
+        let user_data = dialect.is_pusher().then(|| Box::from(&*user_data.value));
+        self.users.insert(slot, SignedIn { user: Arc::new(user), user_data });
         self.post(self.owner(hash), Mail::Subscribe(change), port);
         Ok(())
     }
 
     /// The owner of the user's channel counts the connection.
     pub(super) fn signed_in(&mut self, slot: Slot, request: u32, port: &mut impl Port) {
-        let Some(user) = self.users.get(&slot).cloned() else { return };
+        let Some(SignedIn { user, user_data }) = self.users.get_mut(&slot) else { return };
         self.counters.sign_ins += 1;
-        self.audiences.reply(slot, request, None, port, |out| event::signed_in(out, user.id()));
+        let (dialect, user_data) = (self.audiences.dialect(slot), user_data.take().unwrap_or_default());
+        self.audiences.reply(slot, request, None, port, |out| dialect.signed_in(out, user.id(), &user_data));
+    }
+
+    /// A Pusher client asks for the channel of a user, whose messages it receives from its sign-in on.
+    pub(super) fn subscribe_to_user(
+        &mut self,
+        slot: Slot,
+        id: &str,
+        channel: &JsonString<'_>,
+        port: &mut impl Port,
+    ) -> Result<(), ErrorCode> {
+        if self.user_of(slot).is_none_or(|user| user.id() != id) {
+            self.counters.auth_failures += 1;
+            return Err(ErrorCode::OtherUser);
+        }
+        let dialect = self.audiences.dialect(slot);
+        self.audiences.answer(slot, port, |out| dialect.subscribed(out, channel.raw, &Subscribed::default()));
+        Ok(())
     }
 
     fn not_signed_in(&mut self, slot: Slot, failure: Option<Failure>) -> ErrorCode {
         self.counters.auth_failures += 1;
         let Some(failure) = failure else { return ErrorCode::SignInAuthRequired };
         tracing::debug!(socket_id = %self.socket_id(slot), ?failure, "sign-in not authorized");
-        ErrorCode::SignInAuthInvalid
+        ErrorCode::SignInAuthInvalid(failure)
     }
 
     /// The user that a connection has signed in as.
     pub(super) fn user_of(&self, slot: Slot) -> Option<&Arc<User>> {
-        self.users.get(&slot)
+        self.users.get(&slot).map(|signed_in| &signed_in.user)
     }
 
     /// As the owner of a user's channel: closes all connections of the user, after the messages that were published before.

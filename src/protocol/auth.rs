@@ -48,24 +48,8 @@ impl KeyRing {
         KeyRing { keys: keys.iter().map(|key| (key.id.as_str().into(), keyed(key))).collect() }
     }
 
-    /// Whether `auth` signs `channel` (and `channel_data`) for `socket_id` in either spelling. Constant time in the
-    /// signature.
-    pub fn verify(
-        &self,
-        auth: &str,
-        socket_id: SocketId,
-        channel: &str,
-        channel_data: Option<&str>,
-    ) -> Result<(), Failure> {
-        self.verify_parts(auth, socket_id, parts(channel, channel_data))
-    }
-
-    /// Whether `auth` signs `user_data` for `socket_id` in either spelling.
-    pub fn verify_user(&self, auth: &str, socket_id: SocketId, user_data: &str) -> Result<(), Failure> {
-        self.verify_parts(auth, socket_id, user_parts(user_data))
-    }
-
-    fn verify_parts(&self, auth: &str, socket_id: SocketId, parts: Parts<'_>) -> Result<(), Failure> {
+    /// Whether the signature is valid for the socket id in either spelling. Constant time in the signature.
+    pub fn verify(&self, &Attempt { socket_id, auth, parts }: &Attempt<'_>) -> Result<(), Failure> {
         if self.keys.is_empty() {
             return Err(Failure::NoKeyConfigured);
         }
@@ -92,6 +76,11 @@ impl KeyRing {
 }
 
 impl KeyRing {
+    /// Whether a key has this id.
+    pub fn has_key(&self, id: &str) -> bool {
+        self.keys.iter().any(|(known, _)| **known == *id)
+    }
+
     /// Whether the ring has a key.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
@@ -112,6 +101,37 @@ impl KeyRing {
         let signature = decode(hex)?;
         let mac = keyed.clone().chain_update(text);
         mac.verify_slice(&signature).map_err(|_| Failure::WrongSignature)
+    }
+}
+
+/// A signature that a client has shown, and what it should sign.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    socket_id: SocketId,
+    /// The signature, as it came.
+    pub auth: &'a str,
+    parts: Parts<'a>,
+}
+
+impl<'a> Attempt<'a> {
+    /// To subscribe to a channel.
+    pub fn of_channel(
+        socket_id: SocketId,
+        auth: &'a str,
+        channel: &'a str,
+        channel_data: Option<&'a str>,
+    ) -> Attempt<'a> {
+        Attempt { socket_id, auth, parts: parts(channel, channel_data) }
+    }
+
+    /// To sign in.
+    pub fn of_user(socket_id: SocketId, auth: &'a str, user_data: &'a str) -> Attempt<'a> {
+        Attempt { socket_id, auth, parts: user_parts(user_data) }
+    }
+
+    /// The string to sign, with the second spelling of the socket id.
+    pub fn signed(&self) -> String {
+        format!("{}{}", self.socket_id.dotted(), self.parts.concat())
     }
 }
 
@@ -210,7 +230,11 @@ mod tests {
 
     #[track_caller]
     fn check(keys: &[Key], auth: &str, channel: &str, channel_data: Option<&str>, expected: Result<(), Failure>) {
-        assert_eq!(KeyRing::new(keys).verify(auth, SOCKET_ID, channel, channel_data), expected, "{auth}");
+        assert_eq!(
+            KeyRing::new(keys).verify(&Attempt::of_channel(SOCKET_ID, auth, channel, channel_data)),
+            expected,
+            "{auth}"
+        );
     }
 
     #[test]
@@ -235,16 +259,25 @@ mod tests {
         let auth = "278d425bdf160c739803:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba";
         assert_eq!(sign_user(&pusher(), "1234.1234", data), auth);
         let ring = KeyRing::new(&[pusher()]);
-        assert_eq!(ring.verify_user(auth, SOCKET_ID, data), Ok(()));
-        assert_eq!(ring.verify_user(&sign_user(&pusher(), &SOCKET_ID.to_string(), data), SOCKET_ID, data), Ok(()));
-        assert_eq!(ring.verify_user(auth, SOCKET_ID, r#"{"id":"12346"}"#), Err(Failure::WrongSignature));
-        assert_eq!(ring.verify_user(auth, SocketId { high: 1, low: 1 }, data), Err(Failure::WrongSignature));
-        assert_eq!(ring.verify_user("k:00", SOCKET_ID, data), Err(Failure::UnknownKey));
+        assert_eq!(ring.verify(&Attempt::of_user(SOCKET_ID, auth, data)), Ok(()));
+        assert_eq!(
+            ring.verify(&Attempt::of_user(SOCKET_ID, &sign_user(&pusher(), &SOCKET_ID.to_string(), data), data)),
+            Ok(())
+        );
+        assert_eq!(ring.verify(&Attempt::of_user(SOCKET_ID, auth, r#"{"id":"12346"}"#)), Err(Failure::WrongSignature));
+        assert_eq!(
+            ring.verify(&Attempt::of_user(SocketId { high: 1, low: 1 }, auth, data)),
+            Err(Failure::WrongSignature)
+        );
+        assert_eq!(ring.verify(&Attempt::of_user(SOCKET_ID, "k:00", data)), Err(Failure::UnknownKey));
         // The signatures of a channel with channel_data and of a sign-in are not interchangeable.
         for channel in ["private-a", "presence-a"] {
-            assert_eq!(ring.verify(auth, SOCKET_ID, channel, Some(data)), Err(Failure::WrongSignature));
+            assert_eq!(
+                ring.verify(&Attempt::of_channel(SOCKET_ID, auth, channel, Some(data))),
+                Err(Failure::WrongSignature)
+            );
             let auth = sign(&pusher(), "1234.1234", channel, Some(data));
-            assert_eq!(ring.verify_user(&auth, SOCKET_ID, data), Err(Failure::WrongSignature));
+            assert_eq!(ring.verify(&Attempt::of_user(SOCKET_ID, &auth, data)), Err(Failure::WrongSignature));
         }
     }
 
@@ -261,7 +294,10 @@ mod tests {
         }
         let upper = SocketId { high: 0xABCD, low: 1 };
         let auth = sign(&pusher(), &upper.to_string().to_uppercase(), "private-a", None);
-        assert_eq!(KeyRing::new(&[pusher()]).verify(&auth, upper, "private-a", None), Err(Failure::WrongSignature));
+        assert_eq!(
+            KeyRing::new(&[pusher()]).verify(&Attempt::of_channel(upper, &auth, "private-a", None)),
+            Err(Failure::WrongSignature)
+        );
     }
 
     #[test]
@@ -313,23 +349,32 @@ mod tests {
     fn a_signature_is_for_one_connection_and_one_channel() {
         let ring = KeyRing::new(&[pusher()]);
         let other = SocketId { high: 1234, low: 1235 };
-        assert_eq!(ring.verify(PUSHER_AUTH, other, "private-foobar", None), Err(Failure::WrongSignature));
-        assert_eq!(ring.verify(PUSHER_AUTH, SOCKET_ID, "private-fooba", None), Err(Failure::WrongSignature));
-        assert_eq!(ring.verify(PUSHER_AUTH, SOCKET_ID, "private-fooba", Some("r")), Err(Failure::WrongSignature));
+        assert_eq!(
+            ring.verify(&Attempt::of_channel(other, PUSHER_AUTH, "private-foobar", None)),
+            Err(Failure::WrongSignature)
+        );
+        assert_eq!(
+            ring.verify(&Attempt::of_channel(SOCKET_ID, PUSHER_AUTH, "private-fooba", None)),
+            Err(Failure::WrongSignature)
+        );
+        assert_eq!(
+            ring.verify(&Attempt::of_channel(SOCKET_ID, PUSHER_AUTH, "private-fooba", Some("r"))),
+            Err(Failure::WrongSignature)
+        );
     }
 
     proptest! {
         #[test]
         fn any_auth_is_judged_without_panic(auth in "\\PC{0,80}|278d425bdf160c739803:([0-9a-f]{64}|\\PC{0,40})") {
             let ring = KeyRing::new(&[pusher()]);
-            prop_assert!(ring.verify(&auth, SOCKET_ID, "private-a", None).is_err());
+            prop_assert!(ring.verify(&Attempt::of_channel(SOCKET_ID, &auth, "private-a", None)).is_err());
         }
 
         #[test]
         fn signatures_verify(high: u64, low: u64, channel in "private-[a-z.]{0,30}", data in prop::option::of(any::<String>())) {
             let id = SocketId { high, low };
             let auth = sign(&pusher(), &id.to_string(), &channel, data.as_deref());
-            prop_assert_eq!(KeyRing::new(&[pusher()]).verify(&auth, id, &channel, data.as_deref()), Ok(()));
+            prop_assert_eq!(KeyRing::new(&[pusher()]).verify(&Attempt::of_channel(id, &auth, &channel, data.as_deref())), Ok(()));
         }
     }
 }

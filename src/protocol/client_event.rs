@@ -13,6 +13,10 @@ pub fn check(event: &str, data: Option<&str>) -> Result<(), ErrorCode> {
     Ok(())
 }
 
+/// The refusal of a client event of a connection that is not subscribed to the channel.
+pub const NOT_SUBSCRIBED: ErrorCode =
+    ErrorCode::ClientEventRefused("the connection is not subscribed to the channel: wait for socket:subscribed");
+
 /// Most bytes of the name.
 const EVENT_BYTES_MAX: usize = 200;
 /// Most bytes of `data`.

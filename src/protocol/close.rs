@@ -1,5 +1,7 @@
 //! Every reason for which a connection ends: close code, text, metric label.
 
+use super::dialect::Dialect;
+use super::pusher::handshake;
 use std::fmt;
 
 /// Why a connection ended, or will end.
@@ -52,6 +54,8 @@ pub enum CloseReason {
     TooOld { retry_after_ms: u32 },
     /// 4100: all outboxes together hold too much, and this one holds the most. `pending`: the memory that it keeps.
     OutboxMemory { limit: usize, pending: usize },
+    /// 4001, 4005 to 4007: the request of a Pusher client was not valid.
+    PusherRefused(handshake::Refusal),
 }
 
 /// The rate limit that a connection exceeded.
@@ -94,6 +98,7 @@ const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "shed", code: Some(1012) },
     Kind { label: "too_old", code: Some(1012) },
     Kind { label: "outbox_memory", code: Some(4100) },
+    Kind { label: "pusher_refused", code: None },
 ];
 
 impl CloseReason {
@@ -104,7 +109,7 @@ impl CloseReason {
     }
 
     /// Number of kinds; `kind()` is less.
-    pub const KINDS: usize = 23;
+    pub const KINDS: usize = 24;
 
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
@@ -132,6 +137,7 @@ impl CloseReason {
             CloseReason::Shed { .. } => 20,
             CloseReason::TooOld { .. } => 21,
             CloseReason::OutboxMemory { .. } => 22,
+            CloseReason::PusherRefused(_) => 23,
         }
     }
 
@@ -147,12 +153,19 @@ impl CloseReason {
     };
 
     /// Close code and text to send; `None`: no frame is sent. A client's close frame without a code is answered with 1000.
-    pub fn frame(&self) -> Option<(u16, String)> {
+    pub fn frame(&self, dialect: Dialect) -> Option<(u16, String)> {
         let text = match self {
             CloseReason::ClientClosed { .. } => String::new(),
+            CloseReason::PongTimeout { timeout_s } if dialect.is_pusher() => {
+                format!("no pong within {timeout_s} s of the ping")
+            }
+            CloseReason::Silent { timeout_s, is_reading: true } if dialect.is_pusher() => {
+                format!("nothing arrived for {timeout_s} s: send pusher:ping")
+            }
+            CloseReason::OverCapacity { .. } if dialect.is_pusher() => "Over capacity".into(),
             _ => self.to_string(),
         };
-        Some((self.code()?, text))
+        Some((self.code(dialect)?, text))
     }
 
     /// Whether the client ended the connection, by leaving or by what it sent.
@@ -176,18 +189,34 @@ impl CloseReason {
 
     /// The code of the close frame that ended the connection, from either side; `None`: no frame, or a frame without a
     /// code.
-    pub fn close_code(&self) -> Option<u16> {
+    pub fn close_code(&self, dialect: Dialect) -> Option<u16> {
         match self {
             CloseReason::ClientClosed { code } => *code,
-            _ => self.code(),
+            _ => self.code(dialect),
         }
     }
 
-    fn code(&self) -> Option<u16> {
-        match self {
-            CloseReason::ClientClosed { code } => Some(code.unwrap_or(1000)),
+    fn code(&self, dialect: Dialect) -> Option<u16> {
+        let code = match self {
+            CloseReason::ClientClosed { code } => return Some(code.unwrap_or(1000)),
             CloseReason::Disconnected { code, .. } => Some(*code),
+            CloseReason::PusherRefused(refusal) => Some(refusal.code()),
             _ => TABLE[self.kind()].code,
+        };
+        if dialect.is_pusher() { code.map(|code| self.pusher_code(code)) } else { code }
+    }
+
+    /// The code for Pusher's clients, which do what its range means: they give up on 4000 to 4099, come back after a second on
+    /// 4100 to 4199, and at once on 4200 to 4299.
+    fn pusher_code(&self, code: u16) -> u16 {
+        match self {
+            // To pusher-js, 4000 means that it must come back over TLS.
+            CloseReason::Disconnected { .. } if code == 4000 => 4009,
+            // The port may be closed for a moment: a client that tries at once would then wait for 15 s.
+            CloseReason::ServerRestarting => 1001,
+            CloseReason::Drained { .. } | CloseReason::Shed { .. } | CloseReason::TooOld { .. } => 4200,
+            CloseReason::OverCapacity { .. } | CloseReason::RateLimited(_) => 4100,
+            _ => code,
         }
     }
 }
@@ -229,6 +258,7 @@ impl fmt::Display for CloseReason {
             CloseReason::TlsFailed => f.write_str("the TLS session failed"),
             CloseReason::AddressConnections { limit } => write!(f, "over {limit} connections from one address"),
             CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second from one address"),
+            CloseReason::PusherRefused(refusal) => refusal.fmt(f),
             CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no valid PROXY header"),
             // Clients parse this text: they wait at least that long.
             CloseReason::Drained { retry_after_ms }
@@ -267,12 +297,13 @@ mod tests {
             CloseReason::Shed { retry_after_ms: u32::MAX },
             CloseReason::TooOld { retry_after_ms: u32::MAX },
             CloseReason::OutboxMemory { limit: usize::MAX, pending: usize::MAX },
+            CloseReason::PusherRefused(handshake::Refusal::UnknownKey("k".repeat(500).into())),
         ]
     }
 
     #[track_caller]
     fn check(reason: CloseReason, frame: Option<(u16, &str)>) {
-        assert_eq!(reason.frame(), frame.map(|(code, text)| (code, text.to_owned())), "{reason:?}");
+        assert_eq!(reason.frame(Dialect::Native), frame.map(|(code, text)| (code, text.to_owned())), "{reason:?}");
     }
 
     #[test]
@@ -324,11 +355,42 @@ mod tests {
     }
 
     #[test]
+    fn pushers_clients_do_what_the_code_means() {
+        let code = |reason: CloseReason| reason.frame(Dialect::Pusher(handshake::Version::V7)).map(|(code, _)| code);
+        let disconnected = |code| CloseReason::Disconnected { code, reason: "banned".into() };
+        for (named, sent) in [(4000, 4009), (4001, 4001), (4199, 4199), (4999, 4999)] {
+            assert_eq!(code(disconnected(named)), Some(sent));
+        }
+        assert_eq!(code(CloseReason::ServerRestarting), Some(1001));
+        for reason in [
+            CloseReason::Drained { retry_after_ms: 1 },
+            CloseReason::Shed { retry_after_ms: 1 },
+            CloseReason::TooOld { retry_after_ms: 1 },
+        ] {
+            assert_eq!(code(reason), Some(4200));
+        }
+        for reason in [
+            CloseReason::SlowConsumer { limit: 1, pending: 2 },
+            CloseReason::OutboxMemory { limit: 1, pending: 2 },
+            CloseReason::OverCapacity { limit: 1 },
+            CloseReason::RateLimited(Pace::Messages { per_second: 1 }),
+        ] {
+            assert_eq!(code(reason), Some(4100));
+        }
+        assert_eq!(code(CloseReason::PongTimeout { timeout_s: 1 }), Some(4201));
+        assert_eq!(code(CloseReason::Silent { timeout_s: 1, is_reading: true }), Some(4202));
+        assert_eq!(code(CloseReason::BinaryMessage), Some(1003));
+        assert_eq!(code(CloseReason::PusherRefused(handshake::Refusal::PathNotFound)), Some(4005));
+        assert_eq!(code(CloseReason::ClientClosed { code: Some(4000) }), Some(4000), "an echo");
+    }
+
+    #[test]
     fn a_close_without_a_code_has_no_close_code() {
-        assert_eq!(CloseReason::ClientClosed { code: None }.close_code(), None);
-        assert_eq!(CloseReason::ClientClosed { code: Some(1001) }.close_code(), Some(1001));
-        assert_eq!(CloseReason::ServerRestarting.close_code(), Some(1012));
-        assert_eq!(CloseReason::ClientGone.close_code(), None);
+        let code = |reason: CloseReason| reason.close_code(Dialect::Native);
+        assert_eq!(code(CloseReason::ClientClosed { code: None }), None);
+        assert_eq!(code(CloseReason::ClientClosed { code: Some(1001) }), Some(1001));
+        assert_eq!(code(CloseReason::ServerRestarting), Some(1012));
+        assert_eq!(code(CloseReason::ClientGone), None);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Messages to clients. Each function appends one whole, unmasked WebSocket text frame to `out`. `channel` arguments
 //! are put between quotes unchanged: they are legal names, or the client's own spelling.
 
+use crate::protocol::auth::Failure;
 use crate::protocol::socket_id::SocketId;
 use crate::protocol::{channel, json};
 use crate::wire::frame::{Opcode, encode_header};
+use std::borrow::Cow;
 use std::io::Write;
 use std::num::NonZeroU64;
 
@@ -15,10 +17,11 @@ pub enum ErrorCode {
     NotSubscribed,
     InvalidChannel,
     AuthRequired,
-    AuthInvalid,
+    AuthInvalid(Failure),
     SignInAuthRequired,
-    SignInAuthInvalid,
+    SignInAuthInvalid(Failure),
     AlreadySignedIn,
+    OtherUser,
     InvalidData(&'static str),
     /// Bytes of `user_info`.
     UserInfoTooLarge {
@@ -217,8 +220,9 @@ impl ErrorCode {
             ErrorCode::NotSubscribed => "not_subscribed",
             ErrorCode::InvalidChannel => "invalid_channel",
             ErrorCode::AuthRequired | ErrorCode::SignInAuthRequired => "auth_required",
-            ErrorCode::AuthInvalid | ErrorCode::SignInAuthInvalid => "auth_invalid",
+            ErrorCode::AuthInvalid(_) | ErrorCode::SignInAuthInvalid(_) => "auth_invalid",
             ErrorCode::AlreadySignedIn => "already_signed_in",
+            ErrorCode::OtherUser => "auth_required",
             ErrorCode::InvalidData(_) | ErrorCode::UserInfoTooLarge { .. } => "invalid_data",
             ErrorCode::MalformedSince => "malformed_since",
             ErrorCode::PresenceFull { .. } => "presence_full",
@@ -230,20 +234,22 @@ impl ErrorCode {
             ErrorCode::Unavailable => "unavailable",
         }
     }
-    /// Appends the text for people, escaped for a JSON string.
-    fn text_into(self, out: &mut Vec<u8>) {
+
+    /// The text for people.
+    pub fn text(self) -> Cow<'static, str> {
         let text = match self {
             ErrorCode::AlreadySubscribed => "the connection is already subscribed to the channel",
             ErrorCode::NotSubscribed => "the connection is not subscribed to the channel",
             ErrorCode::InvalidChannel => channel::RULE,
             ErrorCode::AuthRequired => "auth is missing: a private channel needs a signature from the backend",
-            ErrorCode::AuthInvalid => {
+            ErrorCode::AuthInvalid(_) => {
                 "auth is not a signature of this socket_id, channel and channel_data: request one from the backend"
             }
             ErrorCode::SignInAuthRequired => "auth is missing: a sign-in needs a signature from the backend",
-            ErrorCode::SignInAuthInvalid => {
+            ErrorCode::SignInAuthInvalid(_) => {
                 "auth is not a signature of this socket_id and user_data: request one from the backend"
             }
+            ErrorCode::OtherUser => "the channel is that of a user: sign in as this user first",
             ErrorCode::AlreadySignedIn => {
                 "the connection is signed in as another user: open another connection for this user"
             }
@@ -252,24 +258,21 @@ impl ErrorCode {
                  socket_id, where present, must be the id of an earlier connection: subscribe without since"
             }
             ErrorCode::UserInfoTooLarge { bytes, max } => {
-                let _ = write!(out, "user_info has {bytes} bytes, over the limit of {max}: the backend must sign less");
-                return;
+                return format!("user_info has {bytes} bytes, over the limit of {max}: the backend must sign less")
+                    .into();
             }
             ErrorCode::PresenceFull { max } => {
-                let _ = write!(out, "the channel has {max} members, the limit: subscribe again later");
-                return;
+                return format!("the channel has {max} members, the limit: subscribe again later").into();
             }
             ErrorCode::TooManySubscriptions { max } => {
-                let _ =
-                    write!(out, "the connection has {max} subscriptions, the limit: unsubscribe from a channel first");
-                return;
+                return format!("the connection has {max} subscriptions, the limit: unsubscribe from a channel first")
+                    .into();
             }
             ErrorCode::TooManyChanges { per_second } => {
-                let _ = write!(
-                    out,
+                return format!(
                     "the connection subscribes and unsubscribes more than {per_second} times a second: try again later"
-                );
-                return;
+                )
+                .into();
             }
             ErrorCode::MalformedMessage(text) | ErrorCode::InvalidData(text) | ErrorCode::ClientEventRefused(text) => {
                 text
@@ -283,7 +286,7 @@ impl ErrorCode {
             }
             ErrorCode::Unavailable => "the server cannot process this message now: send it again later",
         };
-        json::escape_into(out, text);
+        text.into()
     }
 }
 
@@ -294,7 +297,7 @@ fn refusal(out: &mut Vec<u8>, event: &str, channel: Option<&str>, code: ErrorCod
             extend(out, &[r#"","channel":""#, channel]);
         }
         extend(out, &[r#"","data":{"error":""#]);
-        code.text_into(out);
+        json::escape_into(out, &code.text());
         extend(out, &[r#"","code":""#, code.code(), r#""}}"#]);
     });
 }
@@ -306,7 +309,7 @@ fn text<const N: usize>(out: &mut Vec<u8>, parts: [&str; N]) {
 }
 
 /// Appends a frame whose payload `write` appends. For rare messages: the payload is moved to make room for the header.
-fn measured(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn measured(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
     let payload_len = out.len() - start;
@@ -435,15 +438,16 @@ mod tests {
             (ErrorCode::NotSubscribed, "not_subscribed"),
             (ErrorCode::InvalidChannel, "invalid_channel"),
             (ErrorCode::AuthRequired, "auth_required"),
-            (ErrorCode::AuthInvalid, "auth_invalid"),
+            (ErrorCode::AuthInvalid(Failure::NoColon), "auth_invalid"),
             (ErrorCode::TooManySubscriptions { max: 128 }, "too_many_subscriptions"),
             (ErrorCode::MalformedMessage("a \"quoted\" \\ text\n"), "malformed_message"),
             (ErrorCode::UnknownEvent, "unknown_event"),
             (ErrorCode::RateLimited, "rate_limited"),
             (ErrorCode::TooManyChanges { per_second: 128 }, "rate_limited"),
             (ErrorCode::SignInAuthRequired, "auth_required"),
-            (ErrorCode::SignInAuthInvalid, "auth_invalid"),
+            (ErrorCode::SignInAuthInvalid(Failure::NoColon), "auth_invalid"),
             (ErrorCode::AlreadySignedIn, "already_signed_in"),
+            (ErrorCode::OtherUser, "auth_required"),
             (ErrorCode::InvalidData("why"), "invalid_data"),
             (ErrorCode::UserInfoTooLarge { bytes: 129, max: 128 }, "invalid_data"),
             (ErrorCode::MalformedSince, "malformed_since"),

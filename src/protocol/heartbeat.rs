@@ -72,7 +72,8 @@ const PING_BYTES_MAX: usize = PING.len() + 20 + PING_END.len();
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::command::{Command, Parser};
+    use crate::protocol::command::Command;
+    use crate::protocol::native::command::Parser;
     use crate::wire::decoder::{Decoder, Message};
     use proptest::prelude::*;
 

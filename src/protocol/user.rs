@@ -1,7 +1,9 @@
 //! Users, as the backend signs them: a member of a presence channel in `channel_data`, and the user of a sign-in in `user_data`.
 
+use crate::protocol::channel::Channel;
 use crate::protocol::event::ErrorCode;
-use crate::protocol::json::{Reader, Value};
+use crate::protocol::json::{Reader, Value, escape_required_into};
+use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
 /// A user. Borrows from the text that the backend signed.
@@ -49,6 +51,18 @@ fn bounded(info: Option<Value<'_>>, max: usize) -> Result<Option<&str>, ErrorCod
         Some(info) if info.len() > max => Err(ErrorCode::UserInfoTooLarge { bytes: info.len(), max }),
         info => Ok(info),
     }
+}
+
+/// The user whose channel a Pusher client names.
+pub fn id_in_pusher(channel: &str) -> Option<&str> {
+    channel.strip_prefix("#server-to-user-")
+}
+
+/// The name by which Pusher's clients know the channel of a user, as it stands between the quotes of a JSON string.
+pub fn channel_in_pusher(channel: Channel<'_>) -> String {
+    let mut name = Vec::with_capacity(channel.as_str().len());
+    escape_required_into(&mut name, &percent_decode_str(channel.as_str()).decode_utf8_lossy());
+    String::from_utf8_lossy(&name).into_owned()
 }
 
 /// Longest id, in bytes.

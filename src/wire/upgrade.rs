@@ -34,6 +34,8 @@ pub enum Upgrade {
         request_len: usize,
         /// The endpoint that its path names.
         endpoint: Endpoint,
+        /// Of [`Endpoint::Pusher`]: the path and the query.
+        target: Box<str>,
         /// The client that the proxies name; only if `is_proxied`.
         forwarded_for: Option<SocketAddr>,
     },
@@ -49,7 +51,7 @@ pub enum Upgrade {
 /// Reads an upgrade request from `input` (everything received so far) and appends the whole HTTP response to `out`.
 /// `is_proxied`: the connection is a trusted proxy's. `date` is the Date header of a refusal.
 ///
-/// RFC 6455 §4.2. Extensions and sub-protocols that a client offers are not negotiated. A call does not parse an
+/// RFC 6455 §4.2. Extensions that a client offers are not negotiated. The only sub-protocol that is chosen is Pusher's. A call does not parse an
 /// incomplete request, but only searches for the empty line that ends it. So a client may send byte by byte.
 pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, date: HttpDate, out: &mut Vec<u8>) -> Upgrade {
     let (head, judged) = match find_head(input, access.request_bytes_max) {
@@ -60,11 +62,15 @@ pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, date: HttpDate, 
     let trusts = |address| access.trusts(address);
     let forwarded_for = if is_proxied { forwarded::client_of_head(&input[head.clone()], trusts) } else { None };
     match judged {
-        Ok((endpoint, accept_key)) => {
+        Ok(Accepted { endpoint, accept_key, target, sub_protocol }) => {
             out.extend_from_slice(SWITCHING_PROTOCOLS);
             out.extend_from_slice(accept_key.as_bytes());
+            if let Some(name) = sub_protocol {
+                out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+                out.extend_from_slice(name.as_bytes());
+            }
             out.extend_from_slice(b"\r\n\r\n");
-            Upgrade::Accepted { request_len: head.end, endpoint, forwarded_for }
+            Upgrade::Accepted { request_len: head.end, endpoint, target, forwarded_for }
         }
         Err(refusal) => {
             refusal.respond(input, out, access, date);
@@ -93,7 +99,15 @@ fn find_head(input: &[u8], limit: usize) -> Result<Option<Range<usize>>, &'stati
     }
 }
 
-fn judge(head: &[u8], access: &Access) -> Result<(Endpoint, String), &'static Refusal> {
+/// A request that is accepted.
+struct Accepted {
+    endpoint: Endpoint,
+    accept_key: String,
+    target: Box<str>,
+    sub_protocol: Option<String>,
+}
+
+fn judge(head: &[u8], access: &Access) -> Result<Accepted, &'static Refusal> {
     match Request::try_parse(head) {
         // The parser accepts a bare line feed as the end of a line, so it may find an earlier end of the request.
         Ok(Some((request_len, _))) if request_len < head.len() => Err(&MALFORMED),
@@ -106,9 +120,9 @@ fn judge(head: &[u8], access: &Access) -> Result<(Endpoint, String), &'static Re
     }
 }
 
-/// The endpoint of a request and its accept key, if it is a WebSocket upgrade for a served path. (tungstenite's own
+/// What a request is for, if it is a WebSocket upgrade for a served path. (tungstenite's own
 /// check reads only the first `Connection` header, but proxies may send several.)
-fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'static Refusal> {
+fn check(request: &Request, access: &Access) -> Result<Accepted, &'static Refusal> {
     let headers = request.headers();
     let has_body = headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
     if has_body || headers.contains_key(header::TRANSFER_ENCODING) {
@@ -133,10 +147,24 @@ fn check(request: &Request, access: &Access) -> Result<(Endpoint, String), &'sta
     if headers.contains_key(header::ORIGIN) && !only(headers, header::ORIGIN).is_some_and(|it| access.admits(it)) {
         return Err(&ORIGIN_NOT_ALLOWED);
     }
-    match only(headers, header::SEC_WEBSOCKET_KEY) {
-        Some(key) if is_key(key) => Ok((endpoint, derive_accept_key(key))),
-        _ => Err(&BAD_KEY),
-    }
+    let key = only(headers, header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key)).ok_or(&BAD_KEY)?;
+    let accept_key = derive_accept_key(key);
+    let (target, sub_protocol) = match endpoint {
+        Endpoint::Channels | Endpoint::Echo => (Box::default(), None),
+        Endpoint::Pusher => (target.path_and_query().map_or("", |it| it.as_str()).into(), pusher_protocol(headers)),
+    };
+    Ok(Accepted { endpoint, accept_key, target, sub_protocol })
+}
+
+/// The first sub-protocol of Pusher's clients that is offered: `pusher-channels-protocol-7`, or with another number.
+fn pusher_protocol(headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok());
+    let offered = lines.flat_map(|line| line.split(',')).map(str::trim);
+    let is_pusher = |name: &&str| {
+        let number = name.strip_prefix("pusher-channels-protocol-");
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    offered.filter(is_pusher).map(str::to_owned).next()
 }
 
 /// The client of a request by the X-Forwarded-For of a trusted proxy; `None`: the header names none.

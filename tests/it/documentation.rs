@@ -55,6 +55,7 @@ pages! {
     webhooks: "docs/webhooks.md",
     channels: "docs/channels.md",
     presence: "docs/presence.md",
+    pusher: "docs/pusher.md",
     operating: "docs/operating.md",
     troubleshooting: "docs/troubleshooting.md",
     sizing: "docs/sizing.md",

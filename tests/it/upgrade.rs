@@ -46,7 +46,7 @@ fn status_of(server: &Server, request: &str) -> (RawClient, String) {
 
 fn upgrade_on_any_path(shards: usize) {
     let server = Server::start(shards);
-    for path in ["/", "/ws", "/app/278d425bdf160c739803?protocol=7&client=js", "/a/b/c%20d/", "/?", "/?a=/b"] {
+    for path in ["/", "/ws", "/apps/1?protocol=7", "/a/b/c%20d/", "/?", "/?a=/b"] {
         let (mut client, status) = status_of(&server, &upgrade_request_for(path));
         assert_eq!(status, "101", "{path}");
         client.expect_connected();

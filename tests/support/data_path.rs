@@ -10,6 +10,7 @@ use corecast::hub::mail::{Answer, Arrival, Mail, Question, Settled};
 use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::close::CloseReason;
+use corecast::protocol::dialect::Dialect;
 use corecast::protocol::heartbeat::Heartbeat;
 use corecast::shard::output::outbox::{Outbox, Written};
 use corecast::wire::decoder::{Decoder, Message};
@@ -90,7 +91,7 @@ impl DataPath {
         };
         path.port.outboxes.resize_with(subscribers, Outbox::default);
         for slot in 0..subscribers as Slot {
-            path.hub.connect(slot, None, &mut path.port);
+            path.hub.connect(slot, Dialect::Native, None, &mut path.port);
             path.hub.handle(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut path.port);
         }
         path.flush();

@@ -101,6 +101,7 @@ fn connected(out: &mut Vec<u8>, socket_id: SocketId, address: Option<SocketAddr>
 mod tests {
     use super::*;
     use crate::protocol::channel::Channel;
+    use crate::protocol::dialect::Dialect;
 
     #[track_caller]
     fn check(what: Happening, expected: &str) {
@@ -139,11 +140,11 @@ mod tests {
             r#"{"number":7,"time_ms":1764100000000,"event":"connected","socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","address":null,"shard":3}"#,
         );
         check(
-            Happening::disconnected(socket_id, &CloseReason::PongTimeout { timeout_s: 5 }),
+            Happening::disconnected(socket_id, Dialect::Native, &CloseReason::PongTimeout { timeout_s: 5 }),
             r#"{"number":7,"time_ms":1764100000000,"event":"disconnected","socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","reason":"pong_timeout","code":4201}"#,
         );
         check(
-            Happening::disconnected(socket_id, &CloseReason::ClientGone),
+            Happening::disconnected(socket_id, Dialect::Native, &CloseReason::ClientGone),
             r#"{"number":7,"time_ms":1764100000000,"event":"disconnected","socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","reason":"client_gone"}"#,
         );
     }

@@ -422,6 +422,7 @@ mod tests {
     use crate::hub::{Identity, Urgency};
     use crate::ids::Slot;
     use crate::protocol::close::CloseReason;
+    use crate::protocol::dialect::Dialect;
 
     /// Keeps letters, and answers to sessions.
     #[derive(Default)]
@@ -476,7 +477,7 @@ mod tests {
         let mut hub = Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], limits);
         let (mut letters, mut session) = (Letters::default(), LineSession::new(0, 1, 0, 0, false));
         session.line(br#"{"command":"events"}"#, &mut Parser::default(), &mut hub, &mut letters);
-        hub.connect(0, None, &mut letters);
+        hub.connect(0, Dialect::Native, None, &mut letters);
         for n in 0..CHANNELS {
             hub.handle(0, &format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{n}"}}}}"#), &mut letters);
         }

@@ -54,6 +54,11 @@ macro_rules! keys {
         },)*];
 
         impl Table {
+    /// Whether it says which clients may send client events.
+    pub fn names_client_events(&self) -> bool {
+        self.client_events.is_some()
+    }
+
             /// Its values, and those of `keys` where it has none.
             pub fn over(&self, keys: Keys) -> Keys {
                 Keys { $($field: self.$field.unwrap_or(keys.$field),)* }

@@ -248,7 +248,7 @@ impl Audiences {
         let Conflation { marks, lags, held, .. } = &self.conflation;
         assert!(marks.is_empty() && lags.values().all(|lag| !lag.is_empty()));
         assert_eq!(*held, lags.values().map(Lag::len).sum::<usize>());
-        assert!(lags.keys().all(|&slot| self.members[slot as usize].is_live && !self.is_muted(slot)));
+        assert!(lags.keys().all(|&slot| self.members[slot as usize].is_live() && !self.is_muted(slot)));
     }
 
     /// Number of messages that are held back for a connection.

@@ -2,7 +2,7 @@
 
 use super::pages::{Chunk, PageId};
 use super::table::Subscriber;
-use super::{Audiences, Kind, Port};
+use super::{Audiences, Port};
 use crate::config::Slow;
 use crate::hub::Urgency;
 use crate::hub::message::Message;
@@ -36,7 +36,10 @@ impl Audiences {
         port: &mut impl Port,
     ) -> Delivered {
         let mut delivered = Delivered::default();
-        for kind in Kind::ALL {
+        for &kind in self.table.kinds() {
+            if !kind.has_word_for(message.event) {
+                continue;
+            }
             let Some(audience) = self.table.find(channel, hash, kind) else { continue };
             let entry = self.table.get(audience);
             let (subscribers, slow) = (entry.len(), entry.slow());
@@ -44,7 +47,7 @@ impl Audiences {
                 continue;
             }
             let page = match entry.page() {
-                Some(page) if !self.pages.is_full_for(page, message.frame_bytes_max(channel)) => page,
+                Some(page) if !self.pages.is_full_for(page, kind.frame_bytes(channel, message)) => page,
                 Some(_) => self.turn_page(audience, port),
                 None => self.table.page(audience, &mut self.pages),
             };

@@ -2,6 +2,7 @@
 
 use super::replies::Replies;
 use crate::hub::admission::bucket::SmallBucket;
+use crate::protocol::dialect::Dialect;
 use std::collections::HashMap;
 use std::ops::Deref;
 
@@ -10,10 +11,10 @@ use std::ops::Deref;
 pub struct Member {
     /// Number of connections that the slot had before this one.
     pub(super) generation: u32,
-    /// Whether the slot has an open connection.
-    pub(super) is_live: bool,
     /// It receives no messages: it is ending, or it has ended and still has subscriptions.
     pub(super) is_muted: bool,
+    /// The dialect of the slot's open connection; `None`: it has none.
+    pub(super) open: Option<Dialect>,
     /// Channels that it is in, or is about to enter or leave.
     pub(super) subscriptions: Subscriptions,
     /// Number of channels whose last request is to enter.
@@ -41,6 +42,11 @@ pub struct Subscription {
 pub(super) const NOT_LIVE: u32 = u32::MAX;
 
 impl Member {
+    /// Whether the slot has an open connection.
+    pub(super) fn is_live(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// The subscription to the audience of this index.
     pub(super) fn subscription(&mut self, audience: u32) -> Option<&mut Subscription> {
         let at = self.subscriptions.find(audience)?;

@@ -3,12 +3,13 @@
 use super::member::{NOT_LIVE, Subscription};
 use super::table::Subscriber;
 use super::{Audiences, Kind, Port};
-use crate::config::Slow;
+use crate::config::{Slow, is_cache};
 use crate::hub::admission::bucket::Rate;
 use crate::hub::mail::{Cause, Change, Membership, Welcome};
 use crate::ids::{ConnKey, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
-use crate::protocol::event::{self, ErrorCode, Subscribed};
+use crate::protocol::event::{ErrorCode, Subscribed};
+use crate::protocol::pusher;
 
 impl Audiences {
     /// Whether the connection's last request for the channel is to enter it.
@@ -21,6 +22,12 @@ impl Audiences {
         self.members[slot as usize].wanted()
     }
 
+    /// Whether a request to enter or leave a channel would be within this rate.
+    pub fn may_change(&self, slot: Slot, rate: Rate, now: u32) -> bool {
+        let mut changes = self.members[slot as usize].changes;
+        changes.take_one(rate, now)
+    }
+
     /// Counts a request to enter or leave a channel. Returns whether it is within this rate.
     pub fn take_change(&mut self, slot: Slot, rate: Rate, now: u32) -> bool {
         self.members[slot as usize].changes.take_one(rate, now)
@@ -29,7 +36,7 @@ impl Audiences {
     /// Notes a client's request to enter a channel. [`Audiences::wants`] must be false. `is_long`: whether the reply may be
     /// long. `slow`: of the channel's rule. Returns the change for the owner to count.
     pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, is_long: bool, slow: Slow) -> Change {
-        let audience = self.table.find_or_enter(channel, hash, Kind::Native, slow);
+        let audience = self.table.find_or_enter(channel, hash, self.kind(slot), slow);
         if self.members[slot as usize].want(audience) {
             self.table.add_interest(audience);
         }
@@ -54,7 +61,7 @@ impl Audiences {
 
     /// Whether the owner counts the connection as a subscriber of the channel.
     pub fn is_subscribed(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> bool {
-        let audience = self.table.find(channel, hash, Kind::Native);
+        let audience = self.table.find(channel, hash, self.kind(slot));
         let member = &mut self.members[slot as usize];
         audience.and_then(|audience| member.subscription(audience)).is_some_and(|subscription| subscription.is_live())
     }
@@ -123,6 +130,8 @@ impl Audiences {
         }
         if let Cause::Client { request, is_long } = cause {
             let opens = (!is_muted).then_some(audience);
+            let dialect = self.dialect(member.slot);
+            let is_miss = dialect.is_pusher() && is_cache_miss(&name, welcome);
             let told = welcome.map_or_else(Subscribed::default, |welcome| Subscribed {
                 position: welcome.position,
                 recovered: welcome.recovered,
@@ -132,7 +141,10 @@ impl Audiences {
                 self.set_wait(member.slot, welcome.is_some_and(|welcome| welcome.waits));
             }
             self.reply(member.slot, request, opens, port, |out| {
-                event::subscribed(out, name.as_channel().as_str(), &told);
+                dialect.subscribed(out, name.as_channel().as_str(), &told);
+                if is_miss {
+                    pusher::event::cache_miss(out, name.as_channel().as_str());
+                }
             });
         }
         let Some(Welcome { replay: Some(replay), recovered, earlier, .. }) = welcome.filter(|_| !is_muted) else {
@@ -166,7 +178,8 @@ impl Audiences {
             if is_long {
                 self.set_wait(member.slot, false);
             }
-            let write = |out: &mut Vec<u8>| event::subscribe_error(out, name.as_channel().as_str(), code);
+            let dialect = self.dialect(member.slot);
+            let write = |out: &mut Vec<u8>| dialect.subscribe_error(out, name.as_channel().as_str(), code, None);
             self.reply(member.slot, request, None, port, write);
         }
         Some(name)
@@ -192,7 +205,8 @@ impl Audiences {
                 self.table.remove_interest(audience);
             }
         }
-        let write = |out: &mut Vec<u8>| event::unsubscribed(out, name.as_channel().as_str());
+        let dialect = self.dialect(member.slot);
+        let write = |out: &mut Vec<u8>| dialect.unsubscribed(out, name.as_channel().as_str());
         match cause {
             Cause::Client { request, .. } => self.reply(member.slot, request, None, port, write),
             // An ending connection receives only replies to its requests. One that the owner has refused was not subscribed.
@@ -229,8 +243,12 @@ impl Audiences {
     }
 
     fn wanted_audience(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Option<u32> {
-        let audience = self.table.find(channel, hash, Kind::Native)?;
+        let audience = self.table.find(channel, hash, self.kind(slot))?;
         self.members[slot as usize].subscription(audience)?.is_wanted.then_some(audience)
+    }
+
+    fn kind(&self, slot: Slot) -> Kind {
+        self.dialect(slot).into()
     }
 
     fn give_up(&mut self, slot: Slot, audience: u32, cause: Cause) -> Change {
@@ -263,4 +281,11 @@ impl Audiences {
         }
         true
     }
+}
+
+/// Whether a channel that is to keep its newest message has none for a new subscriber.
+fn is_cache_miss(channel: &ChannelName, welcome: Option<&Welcome>) -> bool {
+    let Some(welcome) = welcome.filter(|_| is_cache(channel.as_channel().as_str())) else { return false };
+    let is_kept = welcome.position.is_some();
+    is_kept && welcome.replay.as_ref().is_none_or(|replay| replay.messages.len() <= replay.start)
 }

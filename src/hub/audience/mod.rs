@@ -24,7 +24,10 @@ use super::message::Message;
 use super::{Port, identity};
 use crate::ids::{ConnKey, SLOTS_RESERVED, ShardId, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::dialect::Dialect;
 use crate::protocol::event::{self, Envelope};
+use crate::protocol::pusher;
+use crate::protocol::user;
 use conflation::Conflation;
 pub use delivery::Delivered;
 use member::Member;
@@ -38,24 +41,61 @@ use table::Table;
 pub enum Kind {
     /// The native dialect, not compressed.
     Native,
+    /// Pusher's dialect, not compressed.
+    Pusher,
+}
+
+impl From<Dialect> for Kind {
+    fn from(dialect: Dialect) -> Kind {
+        match dialect {
+            Dialect::Native => Kind::Native,
+            Dialect::Pusher(_) => Kind::Pusher,
+        }
+    }
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 1] = [Kind::Native];
+    pub const ALL: [Kind; 2] = [Kind::Native, Kind::Pusher];
+
+    /// Whether subscribers of this kind are sent a message with this event: the server's own events are those of one dialect.
+    fn has_word_for(self, event: &str) -> bool {
+        match self {
+            Kind::Native => !event.starts_with("pusher_internal:"),
+            Kind::Pusher => pusher::event::has_name(event),
+        }
+    }
 
     /// Appends the frame of a message.
+    #[inline]
     fn encode(self, out: &mut Vec<u8>, channel: Channel<'_>, message: &Message<'_>) {
         match self {
-            Kind::Native => event::message(out, &envelope(channel, message)),
+            Kind::Native => {
+                let channel = (!channel.is_of_user()).then(|| channel.as_str());
+                event::message(out, &envelope(channel, message));
+            }
+            Kind::Pusher if channel.is_of_user() => {
+                let name = user::channel_in_pusher(channel);
+                pusher::event::message(out, &envelope(Some(&name), message), message.text);
+            }
+            Kind::Pusher => pusher::event::message(out, &envelope(Some(channel.as_str()), message), message.text),
+        }
+    }
+
+    /// At least the bytes of a message's frame, if its data needs few escapes.
+    #[inline]
+    fn frame_bytes(self, channel: Channel<'_>, message: &Message<'_>) -> usize {
+        let bytes = message.frame_bytes_max(channel);
+        match self {
+            Kind::Native => bytes,
+            Kind::Pusher => 2 * bytes,
         }
     }
 }
 
 #[inline]
-fn envelope<'a>(channel: Channel<'a>, message: &Message<'a>) -> Envelope<'a> {
-    let &Message { event, data, key: _, user_id, offset } = message;
-    let channel = (!channel.is_of_user()).then(|| channel.as_str());
+fn envelope<'a>(channel: Option<&'a str>, message: &Message<'a>) -> Envelope<'a> {
+    let &Message { event, data, text: _, key: _, user_id, offset } = message;
     Envelope { channel, event, data, offset, user_id }
 }
 
@@ -102,12 +142,12 @@ impl Audiences {
     // ---- connections
 
     /// A connection is open. `now`: the tick.
-    pub fn connect(&mut self, slot: Slot, now: u32) {
+    pub fn connect(&mut self, slot: Slot, dialect: Dialect, now: u32) {
         let at = slot as usize;
         if at >= self.members.len() {
             self.members.resize_with(at + 1, Member::default);
         }
-        self.members[at].is_live = true;
+        self.members[at].open = Some(dialect);
         self.members[at].changes = SmallBucket::full(now);
     }
 
@@ -135,7 +175,7 @@ impl Audiences {
         if let Some(replies) = member.replies.take() {
             self.held_back -= replies.held_count();
         }
-        member.is_live = false;
+        member.open = None;
     }
 
     /// The last subscription of an ended connection has been removed: its slot may be used again.
@@ -148,6 +188,11 @@ impl Audiences {
         self.muted -= 1;
     }
 
+    /// The dialect of the open connection that has this slot.
+    pub fn dialect(&self, slot: Slot) -> Dialect {
+        self.members[slot as usize].open.unwrap_or_default()
+    }
+
     /// The connection that has this slot, or had it last.
     pub fn key(&self, slot: Slot) -> ConnKey {
         ConnKey { shard: self.shard, slot, generation: self.members[slot as usize].generation }
@@ -155,7 +200,7 @@ impl Audiences {
 
     /// The open connection that has this slot, if there is one.
     pub fn live_key(&self, slot: Slot) -> Option<ConnKey> {
-        self.members.get(slot as usize).filter(|member| member.is_live).map(|_| self.key(slot))
+        self.members.get(slot as usize).filter(|member| member.is_live()).map(|_| self.key(slot))
     }
 
     /// Whether the connection is open and belongs to this shard.
@@ -230,8 +275,8 @@ impl Audiences {
     pub fn check(&self) {
         let (mut live, mut interest, mut held_back, mut muted) = (0, 0, 0, 0);
         for (slot, member) in self.members.iter().enumerate() {
-            assert!(member.is_live || member.is_muted || member.subscriptions.is_empty());
-            assert!(member.is_live || member.replies.is_none());
+            assert!(member.is_live() || member.is_muted || member.subscriptions.is_empty());
+            assert!(member.is_live() || member.replies.is_none());
             muted += usize::from(member.is_muted);
             interest += member.subscriptions.len();
             held_back += member.replies.as_ref().map_or(0, |replies| replies.held_count());

@@ -110,7 +110,7 @@ impl Run {
     fn frame(&self, kept: &Kept, own: &mut Vec<PageId>, pages: &mut Pages) -> Frame {
         let channel = self.name.as_channel();
         let message: Message<'_> = kept.payload.message(NonZeroU64::new(kept.offset));
-        let len = message.frame_bytes_max(channel);
+        let len = self.kind.frame_bytes(channel, &message);
         let page = match own.last() {
             Some(&page) if !pages.is_full_for(page, len) => page,
             _ => {

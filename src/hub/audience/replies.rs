@@ -10,7 +10,10 @@ impl Audiences {
     /// Sends the connection a frame at once, ahead of replies that wait.
     pub fn send_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         let chunk = self.pages.append_single(write);
-        port.append(&mut self.pages, slot, chunk, Urgency::Soon);
+        // Pusher's clients are not told everything.
+        if !chunk.is_empty() {
+            port.append(&mut self.pages, slot, chunk, Urgency::Soon);
+        }
     }
 
     /// Answers the request that was just read: at once, or after the replies that wait.

@@ -110,6 +110,8 @@ pub struct Table {
     touched: Vec<u32>,
     /// Number of subscribers of all audiences.
     live: usize,
+    /// Number of audiences of Pusher's dialect. While it is 0, no message is looked up for them.
+    of_pusher: usize,
 }
 
 impl Table {
@@ -128,6 +130,7 @@ impl Table {
         let name = channel.into();
         let entry = Audience { name, hash, subscribers: SmallVec::new(), interest: 0, kind, slow, page: None };
         let index = audiences.insert(entry) as u32;
+        self.of_pusher += usize::from(kind == Kind::Pusher);
         by_name.insert_unique(hash, index, |&index| audiences[index as usize].hash);
         index
     }
@@ -191,7 +194,14 @@ impl Table {
         if let Ok(found) = by_name.find_entry(entry.hash, |&other| other == index) {
             found.remove();
         }
-        audiences.remove(index as usize);
+        let removed = audiences.remove(index as usize);
+        self.of_pusher -= usize::from(removed.kind == Kind::Pusher);
+    }
+
+    /// The kinds of the audiences that there are.
+    #[inline]
+    pub fn kinds(&self) -> &'static [Kind] {
+        if self.of_pusher == 0 { &[Kind::Native] } else { &Kind::ALL }
     }
 
     /// The page to append to. The audience's first message of the turn opens it, and marks the audience as touched.

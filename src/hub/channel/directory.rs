@@ -7,6 +7,7 @@
 
 mod members;
 
+use crate::protocol::dialect::Dialect;
 pub use members::{News, Notice, text_of_count};
 
 use super::history::Bounds;
@@ -151,7 +152,8 @@ impl Directory {
             None => since.map(|_| Box::new(Welcome::not_recovered())),
         };
         if entry.memory.is_some()
-            && let Some(presence) = self.presence_text(index, now)
+            && let dialect = wish.as_ref().map_or(Dialect::Native, |wish| wish.dialect)
+            && let Some(presence) = self.presence_text(index, dialect, now)
         {
             welcome.get_or_insert_default().presence = Some(presence);
         }
@@ -539,11 +541,6 @@ impl Directory {
     /// Users that are signed in.
     pub fn users(&self) -> usize {
         self.users
-    }
-
-    /// Whether subscribers of a channel of this name may send client events.
-    pub fn takes_client_events(&self, name: &str) -> bool {
-        self.log.rules.rule(name).client_events
     }
 
     /// Whether none of this shard's channels has a subscriber.

@@ -21,6 +21,7 @@ use crate::api::By;
 use crate::ids::{Asker, ShardId};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::event::ErrorCode;
 use crate::protocol::socket_id::SocketId;
 use ahash::RandomState;
@@ -111,9 +112,9 @@ impl Observers {
     }
 
     /// A connection has ended.
-    pub fn disconnected(&mut self, socket_id: SocketId, reason: &CloseReason) {
+    pub fn disconnected(&mut self, socket_id: SocketId, dialect: Dialect, reason: &CloseReason) {
         if self.reports.is_listening {
-            self.reports.push(Happening::disconnected(socket_id, reason));
+            self.reports.push(Happening::disconnected(socket_id, dialect, reason));
         }
     }
 
@@ -223,10 +224,10 @@ impl Observers {
         &mut self,
         socket_id: Option<SocketId>,
         address: Option<SocketAddr>,
-        reason: &CloseReason,
+        (reason, code): (&CloseReason, Option<u16>),
         now: u32,
     ) {
-        let (kind, code) = (reason.kind() as u8, reason.close_code());
+        let kind = reason.kind() as u8;
         self.see("close", None, address, now, |_| Sight::Close { socket_id, address, kind, code });
     }
 

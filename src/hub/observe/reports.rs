@@ -9,6 +9,7 @@ use crate::config::USER_ID_BYTES_MAX;
 use crate::ids::ShardId;
 use crate::protocol::channel::{ChannelName, NAME_BYTES_MAX};
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::socket_id::SocketId;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,8 +48,8 @@ impl Happening {
     }
 
     /// A connection has ended for this reason.
-    pub fn disconnected(socket_id: SocketId, reason: &CloseReason) -> Happening {
-        Happening::Disconnected { socket_id, kind: reason.kind() as u8, code: reason.close_code() }
+    pub fn disconnected(socket_id: SocketId, dialect: Dialect, reason: &CloseReason) -> Happening {
+        Happening::Disconnected { socket_id, kind: reason.kind() as u8, code: reason.close_code(dialect) }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::ids::{Asker, ConnKey, ShardId, Slot};
 use crate::protocol::auth;
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
 use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -167,6 +168,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let names = &names[..1 + choices.below(names.len())];
         let subscriptions_max = names.len().max(2) - usize::from(choices.one_in(4));
         let limits = Limits {
+            activity_timeout_s: 120,
+            pusher_client_events: true,
             server_ping: false,
             outbox_bytes_max: choices.of(&[700, 1 << 20, 1 << 20, 1 << 20]),
             subscriptions_max,
@@ -394,7 +397,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         assert!(wires[slot].client.replace(number).is_none() && wires[slot].queue.is_empty());
         let channels = self.history.channels.len();
         self.clients.push(Client::new(number, key, socket_id.to_string(), channels));
-        self.on(shard, |hub, port| hub.connect(slot as Slot, None, port));
+        self.on(shard, |hub, port| hub.connect(slot as Slot, Dialect::Native, None, port));
         let hub = &self.shards[shard].hub;
         assert!(hub.is_live(key) && hub.key_of(socket_id) == Some(key));
         number
@@ -1172,7 +1175,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         wanted.sort_unstable();
         live.sort_unstable();
         assert_eq!(live, wanted);
-        assert_eq!((hub.waiting_replies(slot), hub.awaits_owner(slot)), (0, false));
+        assert_eq!((hub.waiting_replies(slot), hub.awaits(slot)), (0, false));
         let (subscriptions, pending) = hub.audiences.subscriptions_of(slot);
         assert_eq!(
             (subscriptions, pending),

@@ -68,6 +68,28 @@ pub fn escape_into(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// Appends `text` escaped for a JSON string: the characters that JSON requires, and no others.
+pub fn escape_required_into(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= b' ' && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[start..at]);
+        start = at + 1;
+        match byte {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            // Writing to a vector cannot fail.
+            _ => drop(write!(out, "\\u{byte:04x}")),
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+}
+
 /// Appends JSON, or the inside of a JSON string, on one line: white space between tokens becomes spaces, and characters
 /// that are [unseen](is_unseen) in a terminal are escaped.
 pub fn show_into(out: &mut Vec<u8>, json: &str) {

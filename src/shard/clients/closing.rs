@@ -5,6 +5,7 @@ use crate::hub::Hub;
 use crate::hub::admission::arrivals::Stage;
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
+use crate::protocol::pusher;
 use crate::shard::connection::Connection;
 use crate::shard::connection::state::Phase;
 use crate::wire::decoder::Violation;
@@ -39,11 +40,11 @@ impl Clients {
             hub.disconnect(slot, &reason, self);
         }
         self.connections.enter_phase(slot, Phase::Closing { reads: true, is_answered: false });
-        self.send_reason(slot, &reason, hub);
+        self.send_reason(slot, &reason, phase == Phase::Open, hub);
     }
 
-    /// Sends the close frame.
-    fn send_reason(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
+    /// Sends the close frame. `was_open`: whether the connection was sent its first message.
+    fn send_reason(&mut self, slot: Slot, reason: &CloseReason, was_open: bool, hub: &mut Hub) {
         if reason.is_slow() {
             let (dropped, can_follow) = self.output.cut_to_frame(hub.pages_mut(), slot);
             hub.counters.outbox_bytes_dropped += dropped as u64;
@@ -53,7 +54,12 @@ impl Clients {
         }
         if let CloseReason::ClientClosed { code: None } = reason {
             self.send(slot, hub, |out| frame::encode_header(out, Opcode::Close, 0));
-        } else if let Some((code, text)) = reason.frame() {
+        } else if let dialect = self.connections[slot].state.dialect
+            && let Some((code, text)) = reason.frame(dialect)
+        {
+            if dialect.announces_close(code, was_open) {
+                self.send(slot, hub, |out| pusher::event::error(out, Some(code), None, &text));
+            }
             self.send(slot, hub, |out| frame::encode_close(out, code, &text));
         }
         self.mark(slot);
@@ -65,7 +71,7 @@ impl Clients {
             let Some(Phase::Answering { is_answered }) = self.connections.phase(slot) else { continue };
             hub.disconnect(slot, &reason, self);
             self.connections.enter_phase(slot, Phase::Closing { reads: false, is_answered });
-            self.send_reason(slot, &reason, hub);
+            self.send_reason(slot, &reason, true, hub);
         }
     }
 
@@ -134,7 +140,8 @@ impl Clients {
         }
         self.departures.count(reason);
         if hub.is_watched() {
-            hub.see_close(slot, self.address(slot), reason);
+            let dialect = self.connections[slot].state.dialect;
+            hub.see_close(slot, dialect, self.address(slot), reason);
         }
         if std::mem::take(&mut self.connections[slot].state.is_admitted) {
             self.admission.give_back();

@@ -17,7 +17,10 @@ use crate::wire::frame::Opcode;
 
 impl Clients {
     /// The upgrade was for the echo path.
-    pub(super) fn open_echo(&mut self, slot: Slot) {
+    pub(super) fn open_echo(&mut self, slot: Slot, hub: &mut Hub) {
+        if !self.admit(slot, hub) {
+            return;
+        }
         self.connections.enter_phase(slot, Phase::Echoing { is_paused: false });
         let silent_at = self.silent_at(slot);
         self.look_at(slot, silent_at);

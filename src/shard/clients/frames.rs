@@ -4,6 +4,7 @@ use super::Clients;
 use crate::hub::{Handled, Hub};
 use crate::ids::Slot;
 use crate::protocol::close::{CloseReason, Pace};
+use crate::protocol::dialect::Dialect;
 use crate::protocol::heartbeat::Heartbeat;
 use crate::shard::connection::state::Phase;
 use crate::shard::rate_limits::{Judgement, RateLimits};
@@ -20,12 +21,14 @@ impl Clients {
         let mut at = 0;
         let mut later = None;
         let is_limited = RateLimits::are_on(&self.live.limits);
+        let is_native = self.connections[slot].state.dialect == Dialect::Native;
         loop {
             let is_open = self.connections[slot].state.phase == Phase::Open;
             if is_open && at < bytes.len() && self.output.holds_requests(slot) {
                 break;
             }
             if is_open
+                && is_native
                 && decoder.is_between_messages()
                 && let Some((heartbeat, frame_len)) = Heartbeat::read(&mut bytes[at..])
             {

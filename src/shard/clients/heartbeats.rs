@@ -4,10 +4,12 @@ use super::{Clients, ticks};
 use crate::hub::Hub;
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::event;
 use crate::shard::connection::state::Phase;
 use crate::shard::drain::plan::lone_wait_ms;
 use crate::shard::heartbeats::Due;
+use crate::wire::frame::Opcode;
 
 impl Clients {
     /// A connection answered the server's ping.
@@ -78,8 +80,13 @@ impl Clients {
                 let state = &mut self.connections[slot].state;
                 state.is_pinged = true;
                 state.ping_at = self.now;
+                let dialect = state.dialect;
                 hub.counters.pings_sent += 1;
-                self.send(slot, hub, event::ping);
+                match dialect {
+                    Dialect::Native => self.send(slot, hub, event::ping),
+                    // Not a message: some clients answer no `pusher:ping`, but all answer a ping frame.
+                    Dialect::Pusher(_) => self.send_frame(slot, Opcode::Ping, b"", hub),
+                }
                 return true;
             }
             Due::PongTimeout => CloseReason::PongTimeout { timeout_s: limits.heart_timeout_s },

@@ -165,7 +165,7 @@ impl Clients {
     pub fn has_work(&self, hub: &Hub) -> bool {
         !self.output.is_idle()
             // Replies may have been written since the last check of the held connections.
-            || self.read_queue.has_work(|slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX && !hub.awaits_owner(slot))
+            || self.read_queue.has_work(|slot| hub.waiting_replies(slot) <= WAITING_REPLIES_MAX && !hub.awaits(slot))
             || self.admission.has_work()
             || self.departures.has_work()
             || hub.has_departures()

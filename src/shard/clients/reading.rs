@@ -85,9 +85,11 @@ impl Clients {
     pub(super) fn handle_later(&mut self, slot: Slot, text: String, hub: &mut Hub) {
         let connection = &mut self.connections[slot];
         connection.aside.get_or_insert_default().request_text = Some(text);
-        if hub.awaits_owner(slot) {
+        if hub.awaits(slot) {
             connection.state.is_unread = true;
             self.read_queue.hold(slot);
+            // Its rate permits more when the clock has gone on.
+            self.heartbeats.look_at(slot, self.now.wrapping_add(1));
         } else {
             self.hold(slot);
         }
@@ -147,6 +149,11 @@ impl Clients {
 
     /// Bytes have arrived.
     pub(super) fn received(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
+        let state = &self.connections[slot].state;
+        if state.is_pinged && state.dialect.is_pusher() && state.phase == Phase::Open {
+            // Whatever Pusher's clients send answers a ping: not all of them answer with a message.
+            self.pong(slot);
+        }
         match self.connections[slot].state.phase {
             Phase::Upgrading => return self.upgrade(slot, bytes, hub),
             Phase::Open | Phase::Closing { reads: true, .. } => self.frames(slot, bytes, hub),

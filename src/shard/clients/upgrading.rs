@@ -13,6 +13,8 @@ use crate::hub::admission::addresses::{Address, Verdict};
 use crate::hub::admission::arrivals::{Source, Stage};
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
+use crate::protocol::pusher::handshake::{self, Version};
 use crate::shard::admission::too_many;
 use crate::shard::connection::state::Phase;
 use crate::wire::proxy::{self, Header};
@@ -133,10 +135,14 @@ impl Clients {
                 refusal.respond(input, &mut response, &self.live.access, SystemTime::now().into());
                 self.refuse(slot, refusal, &response, reason, hub);
             }
-            (Upgrade::Accepted { request_len, endpoint, .. }, _) => {
+            (Upgrade::Accepted { request_len, endpoint, target, .. }, _) => {
                 hub.counters.upgrades += 1;
                 self.output.respond(hub.pages_mut(), slot, &response);
-                self.open(slot, endpoint, hub);
+                match endpoint {
+                    Endpoint::Channels => self.open(slot, hub),
+                    Endpoint::Echo => self.open_echo(slot, hub),
+                    Endpoint::Pusher => self.open_pusher(slot, &target, hub),
+                }
                 // The rest belongs to the first frames. It starts within the bytes of this read, because the request was
                 // incomplete before.
                 let rest = &mut bytes[request_len - earlier..];
@@ -165,15 +171,33 @@ impl Clients {
         self.close(slot, reason, hub);
     }
 
-    fn open(&mut self, slot: Slot, endpoint: Endpoint, hub: &mut Hub) {
+    /// Gives an upgraded connection a place below the limit of connections, or closes it.
+    pub(super) fn admit(&mut self, slot: Slot, hub: &mut Hub) -> bool {
         let limit = self.live.limits.connections_max;
         if !self.admission.admit(limit) {
-            return self.close(slot, CloseReason::OverCapacity { limit }, hub);
+            self.close(slot, CloseReason::OverCapacity { limit }, hub);
+            return false;
         }
         self.connections[slot].state.is_admitted = true;
         self.rate_limits.renew(slot, &self.live.limits, self.now);
-        if endpoint == Endpoint::Echo {
-            return self.open_echo(slot);
+        true
+    }
+
+    /// Opens a connection of a Pusher client, whose request has this path and query.
+    fn open_pusher(&mut self, slot: Slot, target: &str, hub: &mut Hub) {
+        let judged = handshake::version(target, |id| hub.has_key(id));
+        // A refusal is also in the words of the dialect.
+        let version = judged.as_ref().copied().unwrap_or(Version::V7);
+        self.connections[slot].state.dialect = Dialect::Pusher(version);
+        match judged {
+            Ok(_) => self.open(slot, hub),
+            Err(refusal) => self.close(slot, CloseReason::PusherRefused(refusal), hub),
+        }
+    }
+
+    fn open(&mut self, slot: Slot, hub: &mut Hub) {
+        if !self.admit(slot, hub) {
+            return;
         }
         let interval = self.interval_ticks();
         // Somewhere in the second half of the interval, so that clients that connected together are not pinged together.
@@ -182,7 +206,7 @@ impl Clients {
         self.connections[slot].state.ping_at = self.now.wrapping_add(interval - jitter);
         self.look_at_deadline(slot);
         let address = (hub.is_listened_to() || hub.is_watched()).then(|| self.address(slot)).flatten();
-        hub.connect(slot, address, self);
+        hub.connect(slot, self.connections[slot].state.dialect, address, self);
         if tracing::enabled!(tracing::Level::DEBUG) {
             let (address, source) = self.origin(slot);
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), address, source, "open");

@@ -1,5 +1,6 @@
 //! The state of a connection, as plain data.
 
+use crate::protocol::dialect::Dialect;
 use serde::{Deserialize, Serialize};
 
 /// The state of a connection, without its socket and its buffers. Plain data that can be serialized. Ticks are those of the
@@ -15,6 +16,8 @@ pub struct ConnectionState {
     pub ping_at: u32,
     /// Tick at which it was accepted.
     pub accepted_at: u32,
+    /// The dialect that it speaks once it is open.
+    pub dialect: Dialect,
     /// It has a place below the limit of connections.
     pub is_admitted: bool,
     /// A server ping waits for its pong.
@@ -66,6 +69,7 @@ impl ConnectionState {
             received_at: now,
             ping_at: now,
             accepted_at: now,
+            dialect: Dialect::Native,
             is_admitted: false,
             is_pinged: false,
             is_unread: false,

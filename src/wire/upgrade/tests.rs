@@ -115,6 +115,7 @@ fn the_query_does_not_matter_to_the_path() {
     check("/anything", &[], channels);
     check("/live", &["/live"], channels);
     check("/live?x=/y", &["/app", "/live"], channels);
+    check("/app", &["/app", "/live"], channels);
     check("http://a/live?x", &["/live"], channels);
     check("/live/", &["/live"], None);
     check("/", &["/live"], None);
@@ -122,6 +123,55 @@ fn the_query_does_not_matter_to_the_path() {
     check("/echo?case=1", &["/live"], echo);
     check("/echo/", &[], channels);
     check("/echo/", &["/live"], None);
+}
+
+#[test]
+fn pushers_clients_connect_behind_each_served_path() {
+    #[track_caller]
+    fn check(target: &str, paths: &[&str], is_pusher: bool) {
+        for pusher in [true, false] {
+            let access = Access { pusher, ..access(paths, &[]) };
+            let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &access, false, date(), &mut Vec::new());
+            let found = match upgrade {
+                Upgrade::Accepted { endpoint: Endpoint::Pusher, target: found, .. } => Some(found),
+                _ => None,
+            };
+            assert_eq!(found.as_deref(), (is_pusher && pusher).then_some(target), "{target} of {paths:?}");
+        }
+    }
+    for target in ["/app/key?protocol=7", "/app", "/app/", "/app/key/x", "/a/b/app/key", "/app/app"] {
+        check(target, &[], true);
+    }
+    for target in ["/apps/key", "/live", "/", "/xapp/key", "/application"] {
+        check(target, &[], false);
+    }
+    for target in ["/live/app/key", "/live/app", "/live/app/", "/live/app/key/x", "/x/app/key?a=b"] {
+        check(target, &["/live", "/x/"], true);
+    }
+    for target in ["/app/key", "/live/apps/key", "/live/x/app/key", "/livex/app/key", "/live"] {
+        check(target, &["/live"], false);
+    }
+    check("/app/key", &["/"], true);
+    check("/app/key", &["/app"], false);
+    check("/app/app/key", &["/app"], true);
+}
+
+#[test]
+fn the_sub_protocol_of_pushers_clients_is_chosen() {
+    #[track_caller]
+    fn check(target: &str, offered: &str, expected: Option<&str>) {
+        let request = with("/live?token=1", target).replace("chat, superchat", offered);
+        let mut out = Vec::new();
+        upgrade(request.as_bytes(), &Access::default(), false, date(), &mut out);
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.starts_with("HTTP/1.1 101 ") && out.ends_with("\r\n\r\n"), "{out}");
+        assert_eq!(out.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: ")), expected);
+    }
+    let seven = Some("pusher-channels-protocol-7");
+    check("/app/k", "pusher-channels-protocol-7", seven);
+    check("/app/k", "chat\r\nSec-WebSocket-Protocol: x, pusher-channels-protocol-7,y", seven);
+    check("/app/k", "pusher-channels-protocol-, pusher-channels-protocol-7x, chat", None);
+    check("/live", "pusher-channels-protocol-7", None);
 }
 
 #[test]

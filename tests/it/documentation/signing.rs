@@ -59,14 +59,14 @@ for (const [socketId, channel] of {forged}) {{
 #[test]
 fn the_server_accepts_what_an_unchecked_example_would_sign() {
     use corecast::config::Key;
-    use corecast::protocol::auth::{KeyRing, sign};
+    use corecast::protocol::auth::{Attempt, KeyRing, sign};
     use corecast::protocol::socket_id::SocketId;
 
     let key = Key { id: "k".into(), secret: "s".into() };
     let ring = KeyRing::new(std::slice::from_ref(&key));
     let id = SocketId::parse("1234.1234").expect("the second spelling");
     let auth = sign(&key, VICTIM, "private-foobar", None);
-    assert!(ring.verify(&auth, id, "private-victim", Some("private-foobar")).is_ok());
+    assert!(ring.verify(&Attempt::of_channel(id, &auth, "private-victim", Some("private-foobar"))).is_ok());
     let auth = sign(&key, REQUEST, "private-foobar", None);
     let (_, hex) = auth.split_once(':').expect("key:hex");
     assert!(ring.verify_text("k", &format!("{REQUEST}:private-foobar"), hex).is_ok());

@@ -13,6 +13,7 @@ use crate::hub::channel::presence::{Event, Presence};
 use crate::hub::mail::Change;
 use crate::ids::ConnKey;
 use crate::protocol::channel::{Channel, ChannelName};
+use crate::protocol::dialect::Dialect;
 use std::sync::Arc;
 
 /// What subscribers must be told because of a timer.
@@ -66,11 +67,11 @@ impl Directory {
     }
 
     /// The list or the count of the channel as JSON, for the reply of a subscriber that was just counted.
-    pub(super) fn presence_text(&mut self, index: u32, now: u32) -> Option<Arc<str>> {
+    pub(super) fn presence_text(&mut self, index: u32, dialect: Dialect, now: u32) -> Option<Arc<str>> {
         let Directory { channels, timers, .. } = self;
         let entry = channels.get_mut(index as usize)?;
         match entry.memory.as_mut()?.presence.as_mut()? {
-            Presence::Members(members) => Some(members.list()),
+            Presence::Members(members) => Some(members.list(dialect)),
             Presence::Count(count) => {
                 let subscribers = total(&entry.counts);
                 count.joined(index, subscribers, now, timers);

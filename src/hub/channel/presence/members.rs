@@ -4,6 +4,8 @@ use super::Event;
 use super::timers::{Place, Timers};
 use super::user::User;
 use crate::ids::ConnKey;
+use crate::protocol::dialect::Dialect;
+use crate::protocol::pusher;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::hash::Hash;
@@ -21,8 +23,8 @@ pub struct Members {
     leaving: BTreeMap<Place, u64>,
     /// Number of the next user.
     next: u64,
-    /// The list as JSON, until the next change.
-    list: Option<Arc<str>>,
+    /// The list in each dialect, until the next change.
+    lists: [Option<Arc<str>>; 2],
 }
 
 struct Member {
@@ -115,7 +117,7 @@ impl Members {
         }
         self.by_id.remove(user.id());
         shrink(&mut self.by_id);
-        self.list = None;
+        self.lists = [None, None];
         Some(Event::Removed(user))
     }
 
@@ -125,10 +127,17 @@ impl Members {
         self.users.get(number).map(|member| &*member.user)
     }
 
-    /// The list as JSON, for a newcomer's reply: `{"count":1,"members":[{"user_id":"11"}]}`. It is shared until it changes.
-    pub fn list(&mut self) -> Arc<str> {
-        let Members { list, users, .. } = self;
-        list.get_or_insert_with(|| write_list(users)).clone()
+    /// The list as JSON, for a newcomer's reply: `{"count":1,"members":[{"user_id":"11"}]}`, or as Pusher's clients read it. It
+    /// is shared until it changes.
+    pub fn list(&mut self, dialect: Dialect) -> Arc<str> {
+        let Members { lists: [native, of_pusher], users, .. } = self;
+        match dialect {
+            Dialect::Native => native.get_or_insert_with(|| write_list(users)).clone(),
+            Dialect::Pusher(_) => {
+                let users = users.values().map(|Member { user, .. }| (user.escaped_id(), user.info()));
+                of_pusher.get_or_insert_with(|| pusher::event::presence(users).into()).clone()
+            }
+        }
     }
 
     /// The users, and how many connections each has.
@@ -177,7 +186,7 @@ impl Members {
         self.next += 1;
         self.by_id.insert(user.shared_id(), number);
         self.users.insert(number, Member { user, stay: Stay::Connected(1) });
-        self.list = None;
+        self.lists = [None, None];
         number
     }
 

@@ -5,6 +5,7 @@ use super::members::{Full, Left, Members};
 use super::timers::{Due, LEAVING_MAX, Timers};
 use super::user::User;
 use crate::ids::ConnKey;
+use crate::protocol::dialect::Dialect;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,13 +32,13 @@ fn a_user_with_several_connections_is_one_member_with_the_info_of_the_first() {
     let (mut members, mut timers) = (Members::default(), Timers::new(0));
     let events = members.join(connection(1), User::new("11", Some(r#"{"name": "A"}"#)).into(), 9, &mut timers);
     check_ids(&events.expect("room"), &[(true, "11")]);
-    let list = members.list();
+    let list = members.list(Dialect::Native);
     assert_eq!(&*list, r#"{"count":1,"members":[{"user_id":"11","user_info":{"name": "A"}}]}"#);
     assert!(members.join(connection(2), User::new("11", Some("7")).into(), 9, &mut timers).expect("room").is_empty());
-    assert!(std::ptr::eq(&*list, &*members.list()), "newcomers share the list while it does not change");
+    assert!(std::ptr::eq(&*list, &*members.list(Dialect::Native)), "newcomers share the list while it does not change");
     members.join(connection(3), user("12"), 9, &mut timers).expect("room");
     let list = r#"{"count":2,"members":[{"user_id":"11","user_info":{"name": "A"}},{"user_id":"12"}]}"#;
-    assert_eq!(&*members.list(), list);
+    assert_eq!(&*members.list(Dialect::Native), list);
     assert_eq!(members.user_of(connection(2)).map(User::id), Some("11"));
     let connections: Vec<_> = members.iter().map(|(user, connections)| (user.id(), connections)).collect();
     assert_eq!(connections, [("11", 2), ("12", 1)]);
@@ -45,7 +46,7 @@ fn a_user_with_several_connections_is_one_member_with_the_info_of_the_first() {
     assert!(matches!(members.leave(0, connection(1), 0, &mut timers), Left::NotSubscribed));
     let Left::Removed(event) = members.leave(0, connection(2), 0, &mut timers) else { panic!("11 is removed at once") };
     check_ids(&[event], &[(false, "11")]);
-    assert_eq!(&*members.list(), r#"{"count":1,"members":[{"user_id":"12"}]}"#);
+    assert_eq!(&*members.list(Dialect::Native), r#"{"count":1,"members":[{"user_id":"12"}]}"#);
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn a_user_is_removed_after_its_grace_and_not_if_it_returns() {
     let Some(Due::Removal { channel: 5, user, is_early: false }) = timers.next(51) else { panic!("the grace is over") };
     check_ids(&members.remove(user, &mut timers).into_iter().collect::<Vec<_>>(), &[(false, "11")]);
     assert!(members.is_empty() && timers.due_in(51).is_none());
-    assert_eq!(&*members.list(), r#"{"count":0,"members":[]}"#);
+    assert_eq!(&*members.list(Dialect::Native), r#"{"count":0,"members":[]}"#);
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn read_list(members: &mut Members) -> Vec<Seen> {
         user_id: String,
         user_info: Option<Box<serde_json::value::RawValue>>,
     }
-    let list: List = serde_json::from_str(&members.list()).expect("the list is JSON");
+    let list: List = serde_json::from_str(&members.list(Dialect::Native)).expect("the list is JSON");
     assert_eq!(list.count, list.members.len());
     let text = |info: Box<serde_json::value::RawValue>| info.get().to_owned();
     list.members.into_iter().map(|entry| (entry.user_id, entry.user_info.map(text))).collect()

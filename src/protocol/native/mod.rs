@@ -1,0 +1,3 @@
+//! The native dialect: `socket:` events.
+
+pub mod command;
