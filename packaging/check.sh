@@ -60,7 +60,8 @@ for script in packaging/debian/{postinst,prerm,postrm}; do
 done
 if has systemd-analyze systemd; then
     sed "s|/usr/bin/corecast|$bin|" packaging/corecast.service >"$dir/corecast.service"
-    systemd-analyze verify --man=no "$dir/corecast.service" 2>"$dir/said" || fail "unit: $(cat "$dir/said")"
+    cp packaging/examples/corecast.socket "$dir"
+    systemd-analyze verify --man=no "$dir"/corecast.{service,socket} 2>"$dir/said" || fail "unit: $(cat "$dir/said")"
     [ ! -s "$dir/said" ] || fail "unit: $(cat "$dir/said")"
     # The threshold is in tenths; 10.0 is a unit without restrictions.
     systemd-analyze security --offline=true --threshold=20 packaging/corecast.service >"$dir/said" || fail "unit: $(cat "$dir/said")"
