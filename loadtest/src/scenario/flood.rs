@@ -418,12 +418,15 @@ impl Flooded<'_> {
         }
     }
 
-    fn verify(&mut self, number: u32, payload: &[u8]) {
+    fn verify(&mut self, id: usize, number: u32, payload: &[u8]) {
+        let is_quoted = self.worker.plan.target.is_quoted(id);
         let channel = format!("c{}", self.worker.plan.first_channel + number % self.stride);
         let is_right = serde_json::from_slice::<serde_json::Value>(payload).is_ok_and(|message| {
-            // In Pusher's protocol a string that was published as a JSON value arrives with its quotes.
-            let data = message["data"].as_str().unwrap_or_default().trim_matches('"');
-            message["channel"] == channel.as_str() && data.bytes().skip(stamp::LEN).all(|byte| byte == b'x')
+            let text = message["data"].as_str().unwrap_or_default();
+            let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            let data = if is_quoted { inner } else { Some(text) };
+            let is_padded = |data: &str| data.bytes().skip(stamp::LEN).all(|byte| byte == b'x');
+            message["channel"] == channel.as_str() && data.is_some_and(is_padded)
         });
         self.tally.invalid += u64::from(!is_right);
     }
@@ -519,7 +522,7 @@ impl Handler for Flooded<'_> {
         match self.reader.read(payload) {
             Some((number, sent_ns)) if id < self.subscribers.len() => {
                 if self.worker.plan.verify {
-                    self.verify(number, payload);
+                    self.verify(id, number, payload);
                 }
                 self.message(id, number, sent_ns, now);
             }
