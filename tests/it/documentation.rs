@@ -16,7 +16,7 @@
 //! | `json` | the block is one JSON value, or one in each line |
 //! | `LANGUAGE not-run` | the block is not run; its first line is a comment that says why |
 //!
-//! `needs=PROGRAM` or `needs=MODULE` (of `tests/clients`) skips a block and its output, with a message, where that is missing.
+//! `needs=PROGRAM` or `needs=MODULE` (of `tests/clients` or `tests/pusher`) skips a block and its output, with a message, where that is missing.
 //!
 //! A block that signs a `socket_id` is run a second time, with forged inputs that its `sign` must refuse (`signing.rs`).
 //!
@@ -56,6 +56,8 @@ pages! {
     channels: "docs/channels.md",
     presence: "docs/presence.md",
     pusher: "docs/pusher.md",
+    laravel: "docs/laravel.md",
+    migrating: "docs/migrating.md",
     operating: "docs/operating.md",
     troubleshooting: "docs/troubleshooting.md",
     sizing: "docs/sizing.md",

@@ -7,7 +7,7 @@ use crate::harness::{Admin, Client, LONG, Stderr, TempDir};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -50,6 +50,8 @@ impl Runner {
         fs::create_dir(&bin).expect("a directory");
         fs::write(bin.join("corecast"), script).expect("a file");
         fs::set_permissions(bin.join("corecast"), fs::Permissions::from_mode(0o755)).expect("its mode");
+        // Modules that are imported are found beside the page's files, as in a project; those that are required, by NODE_PATH.
+        symlink(root().join(IMPORTED), dir.path().join("node_modules")).expect("a link");
         Runner { dir, ports, server: None, background: None, talk: None, printed: None }
     }
 
@@ -223,7 +225,7 @@ impl Runner {
             .env_clear()
             .env("PATH", format!("{}/bin:{path}", dir.display()))
             .env("LC_ALL", "C.UTF-8")
-            .env("NODE_PATH", root().join("target/clients/node/node_modules"))
+            .env("NODE_PATH", root().join(REQUIRED))
             .env("XDG_RUNTIME_DIR", dir)
             .env("HOME", dir)
             .env("CORECAST_LISTEN", format!("127.0.0.1:{}", self.port()))
@@ -256,7 +258,7 @@ impl Runner {
     pub fn has(&self, name: &str) -> bool {
         let mut command = self.bash(&format!("command -v {name}"));
         let has_program = command.output().is_ok_and(|output| output.status.success());
-        has_program || root().join("target/clients/node/node_modules").join(name).exists()
+        has_program || [REQUIRED, IMPORTED].iter().any(|modules| root().join(modules).join(name).exists())
     }
 
     /// Stops the running programs.
@@ -352,5 +354,9 @@ impl Drop for Running {
 
 /// The ports that pages show: of the server, of its HTTP, and of other listeners.
 const SHOWN_PORTS: [&str; 3] = ["9000", "9001", "8080"];
+/// Where `tests/clients/run.sh` installs modules.
+const REQUIRED: &str = "target/clients/node/node_modules";
+/// Where `tests/pusher/run.sh` installs modules.
+const IMPORTED: &str = "target/pusher/node_modules";
 /// The directory that pages show.
 const SHOWN_DIR: &str = "/run/user/1000";
