@@ -683,6 +683,7 @@ mod tests {
             heart_timeout_s: 25,
             activity_timeout_s: 120,
             pusher_client_events: true,
+            pusher_authorize_within_s: 0,
             server_ping: true,
             outbox_bytes_max: 1 << 20,
             shard_outboxes_bytes_max: usize::MAX,

@@ -284,6 +284,11 @@ impl Hub {
         self.identities.socket_id(self.audiences.key(slot))
     }
 
+    /// Whether the connection has signed in, or has subscribed to a channel that needs a signature.
+    pub fn is_authorized(&self, slot: Slot) -> bool {
+        self.audiences.is_authorized(slot)
+    }
+
     /// The connection that a socket id names, open or closed.
     pub fn key_of(&self, id: SocketId) -> Option<ConnKey> {
         self.identities.key(id).filter(|key| usize::from(key.shard) < self.placement.shards())

@@ -229,6 +229,9 @@ impl Hub {
         let is_long = self.long_reply_bytes_max(slot, channel.as_str(), since.is_some()) > 0;
         let slow = self.directory.rules().rule(channel.as_str()).slow;
         let mut change = self.audiences.enter(slot, channel, hash, is_long, slow);
+        if channel.kind().needs_auth() {
+            self.audiences.authorize(slot);
+        }
         if since.is_some() || user.is_some() {
             change.wish = Some(Box::new(Wish { since, user, dialect }));
         }

@@ -61,6 +61,7 @@ impl Hub {
         let channel = ChannelName::of_user(user.id());
         let hash = self.hash(channel.as_channel());
         let change = self.audiences.sign_in(slot, channel.as_channel(), hash);
+        self.audiences.authorize(slot);
         let user_data = dialect.is_pusher().then(|| Box::from(&*user_data.value));
         self.users.insert(slot, SignedIn { user: Arc::new(user), user_data });
         self.post(self.owner(hash), Mail::Subscribe(change), port);

@@ -56,6 +56,8 @@ pub enum CloseReason {
     OutboxMemory { limit: usize, pending: usize },
     /// 4001, 4005 to 4007: the request of a Pusher client was not valid.
     PusherRefused(handshake::Refusal),
+    /// 4009: a Pusher client neither signed in nor showed a signature in time.
+    NotAuthorized,
 }
 
 /// The rate limit that a connection exceeded.
@@ -99,6 +101,7 @@ const TABLE: [Kind; CloseReason::KINDS] = [
     Kind { label: "too_old", code: Some(1012) },
     Kind { label: "outbox_memory", code: Some(4100) },
     Kind { label: "pusher_refused", code: None },
+    Kind { label: "not_authorized", code: Some(4009) },
 ];
 
 impl CloseReason {
@@ -109,7 +112,7 @@ impl CloseReason {
     }
 
     /// Number of kinds; `kind()` is less.
-    pub const KINDS: usize = 24;
+    pub const KINDS: usize = 25;
 
     /// Index of the kind, for counters.
     pub fn kind(&self) -> usize {
@@ -138,6 +141,7 @@ impl CloseReason {
             CloseReason::TooOld { .. } => 21,
             CloseReason::OutboxMemory { .. } => 22,
             CloseReason::PusherRefused(_) => 23,
+            CloseReason::NotAuthorized => 24,
         }
     }
 
@@ -259,6 +263,7 @@ impl fmt::Display for CloseReason {
             CloseReason::AddressConnections { limit } => write!(f, "over {limit} connections from one address"),
             CloseReason::AddressUpgrades { limit } => write!(f, "over {limit} connections a second from one address"),
             CloseReason::PusherRefused(refusal) => refusal.fmt(f),
+            CloseReason::NotAuthorized => f.write_str("Connection not authorized within timeout"),
             CloseReason::ProxyHeaderMalformed => f.write_str("a trusted proxy sent no valid PROXY header"),
             // Clients parse this text: they wait at least that long.
             CloseReason::Drained { retry_after_ms }
@@ -298,6 +303,7 @@ mod tests {
             CloseReason::TooOld { retry_after_ms: u32::MAX },
             CloseReason::OutboxMemory { limit: usize::MAX, pending: usize::MAX },
             CloseReason::PusherRefused(handshake::Refusal::UnknownKey("k".repeat(500).into())),
+            CloseReason::NotAuthorized,
         ]
     }
 
@@ -380,6 +386,7 @@ mod tests {
         assert_eq!(code(CloseReason::PongTimeout { timeout_s: 1 }), Some(4201));
         assert_eq!(code(CloseReason::Silent { timeout_s: 1, is_reading: true }), Some(4202));
         assert_eq!(code(CloseReason::BinaryMessage), Some(1003));
+        assert_eq!(code(CloseReason::NotAuthorized), Some(4009));
         assert_eq!(code(CloseReason::PusherRefused(handshake::Refusal::PathNotFound)), Some(4005));
         assert_eq!(code(CloseReason::ClientClosed { code: Some(4000) }), Some(4000), "an echo");
     }

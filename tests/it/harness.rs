@@ -533,7 +533,12 @@ impl Client {
 
     /// As [`Client::upgrade`], over a session of the caller's own.
     pub fn upgrade_over(transport: Transport) -> Client {
-        let (socket, _) = tungstenite::client("ws://127.0.0.1/", transport).expect("the server upgrades");
+        Client::upgrade_for("/", transport)
+    }
+
+    /// As [`Client::upgrade_over`], for this path.
+    pub fn upgrade_for(path: &str, transport: Transport) -> Client {
+        let (socket, _) = tungstenite::client(format!("ws://127.0.0.1{path}"), transport).expect("the server upgrades");
         Client { socket, socket_id: String::new() }
     }
 

@@ -3,6 +3,7 @@
 mod abuse;
 mod admin;
 mod auth;
+mod authorization;
 mod backpressure;
 mod client_events;
 mod command_line;
@@ -26,6 +27,7 @@ mod order;
 mod positions;
 mod presence;
 mod protocol;
+mod pusher_peer;
 mod reconnect;
 mod reload;
 mod rest;

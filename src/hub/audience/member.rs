@@ -13,6 +13,8 @@ pub struct Member {
     pub(super) generation: u32,
     /// It receives no messages: it is ending, or it has ended and still has subscriptions.
     pub(super) is_muted: bool,
+    /// It has signed in, or has shown a signature for a channel.
+    pub(super) is_authorized: bool,
     /// The dialect of the slot's open connection; `None`: it has none.
     pub(super) open: Option<Dialect>,
     /// Channels that it is in, or is about to enter or leave.

@@ -148,6 +148,7 @@ impl Audiences {
             self.members.resize_with(at + 1, Member::default);
         }
         self.members[at].open = Some(dialect);
+        self.members[at].is_authorized = false;
         self.members[at].changes = SmallBucket::full(now);
     }
 
@@ -191,6 +192,16 @@ impl Audiences {
     /// The dialect of the open connection that has this slot.
     pub fn dialect(&self, slot: Slot) -> Dialect {
         self.members[slot as usize].open.unwrap_or_default()
+    }
+
+    /// The connection has signed in, or has shown a signature for a channel.
+    pub fn authorize(&mut self, slot: Slot) {
+        self.members[slot as usize].is_authorized = true;
+    }
+
+    /// Whether [`Audiences::authorize`] was called for the connection.
+    pub fn is_authorized(&self, slot: Slot) -> bool {
+        self.members[slot as usize].is_authorized
     }
 
     /// The connection that has this slot, or had it last.

@@ -222,6 +222,7 @@ impl Clients {
         }
         hub.counters.outbox_bytes_dropped += self.output.clear(hub.pages_mut(), slot) as u64;
         self.heartbeats.forget(slot);
+        self.authorization.forget(slot);
         self.leave_address(slot, hub);
         self.admission.release();
     }

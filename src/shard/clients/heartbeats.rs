@@ -58,6 +58,15 @@ impl Clients {
                 return self.retire(slot, hub);
             }
             Phase::Echoing { .. } => return self.echo_expired(slot, until, hub),
+            Phase::Open
+                if (state.is_held || !state.is_unread) && self.authorization.deadline(slot).is_some_and(has_come) =>
+            {
+                self.authorization.forget(slot);
+                if !hub.is_authorized(slot) {
+                    return self.close(slot, CloseReason::NotAuthorized, hub);
+                }
+                until.wrapping_add(1)
+            }
             Phase::Open if state.is_held => return self.held_expired(slot, until, hub),
             // Its bytes wait to be read by this shard, so it is not silent.
             Phase::Open if state.is_unread => until.wrapping_add(1),
@@ -121,12 +130,12 @@ impl Clients {
         self.look_at(slot, deadline);
     }
 
-    /// Arms the entry of a connection for tick `at`, or for an earlier tick at which it reaches its maximum age.
+    /// Arms the entry of a connection for tick `at`, or for an earlier tick at which it reaches its maximum age or must be
+    /// authorized.
     pub(super) fn look_at(&mut self, slot: Slot, at: u32) {
-        let at = match self.retires_at(slot) {
-            Some(retires_at) if (retires_at.wrapping_sub(at) as i32) < 0 => retires_at,
-            _ => at,
-        };
+        let earlier = |at: u32, other: u32| if (other.wrapping_sub(at) as i32) < 0 { other } else { at };
+        let at = self.retires_at(slot).map_or(at, |retires_at| earlier(at, retires_at));
+        let at = self.authorization.deadline(slot).map_or(at, |deadline| earlier(at, deadline));
         self.heartbeats.look_at(slot, at);
     }
 

@@ -46,6 +46,7 @@ use crate::shard::connection::table::Connections;
 use crate::shard::departures::Departures;
 use crate::shard::drain::plan::Plan;
 use crate::shard::heartbeats::Heartbeats;
+use crate::shard::heartbeats::authorization::Authorization;
 use crate::shard::heartbeats::max_age::MaxAge;
 use crate::shard::mesh::Mesh;
 use crate::shard::output::Output;
@@ -74,6 +75,7 @@ pub struct Clients {
     read_queue: ReadQueue,
     heartbeats: Heartbeats,
     max_age: MaxAge,
+    authorization: Authorization,
     admission: Admission,
     rate_limits: RateLimits,
     departures: Departures,
@@ -101,6 +103,7 @@ impl Clients {
             read_queue: ReadQueue::default(),
             heartbeats: Heartbeats::default(),
             max_age: MaxAge::new(live.limits.connection_age_max_s),
+            authorization: Authorization::default(),
             admission: Admission::new(me, shared.accepted.clone(), shared.admitted.clone()),
             rate_limits: RateLimits::default(),
             departures: Departures::default(),
@@ -117,6 +120,9 @@ impl Clients {
     pub fn apply(&mut self, live: Arc<Live>) {
         self.heartbeats.remember(&self.live.limits, &live.limits, self.now);
         self.max_age.apply(live.limits.connection_age_max_s, self.now);
+        if live.limits.pusher_authorize_within_s == 0 {
+            self.authorization.lift();
+        }
         self.rate_limits.reset();
         self.live = live;
     }

@@ -204,6 +204,9 @@ impl Clients {
         let jitter = self.random.hash_one((slot, self.now)) as u32 % (interval / 2 + 1);
         self.connections.enter_phase(slot, Phase::Open);
         self.connections[slot].state.ping_at = self.now.wrapping_add(interval - jitter);
+        if self.connections[slot].state.dialect.is_pusher() {
+            self.authorization.open(slot, self.live.limits.pusher_authorize_within_s, self.now);
+        }
         self.look_at_deadline(slot);
         let address = (hub.is_listened_to() || hub.is_watched()).then(|| self.address(slot)).flatten();
         hub.connect(slot, self.connections[slot].state.dialect, address, self);

@@ -2,6 +2,7 @@
 //!
 //! The wheel holds one entry for each connection. What an entry means is decided here, from the connection's state alone.
 
+pub mod authorization;
 pub mod clock;
 pub mod coverage;
 pub mod max_age;
