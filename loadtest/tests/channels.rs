@@ -1,5 +1,5 @@
-//! Short runs of the scenarios that start a corecast with rules for channels. The corecast is the one that was built beside
-//! the load generator (`cargo test --workspace` builds both).
+//! Short runs of the scenarios that start a corecast, with rules for channels or with Pusher's protocol. The corecast is the
+//! one that was built beside the load generator (`cargo test --workspace` builds both).
 
 use std::process::Command;
 
@@ -49,4 +49,24 @@ fn views_of_presence_channels_are_right_at_rest() {
         ));
         assert!(numbers["joins"].as_f64().unwrap() > 0.0, "{numbers}");
     }
+}
+
+#[test]
+fn subscribers_with_pushers_protocol_miss_nothing() {
+    let expect = "-d 0.4 --warmup 0.1 --expect lost=0 --expect invalid=0 --expect unanswered=0 --expect refused=0";
+    for (target, options) in [
+        ("corecast-pusher", "-c 3 --shards 2 --verify"),
+        ("corecast-pusher-rest", "--batch 10 --pipeline 2"),
+        ("corecast-both", "-c 3 --pusher-share 0.3 --shards 2 --verify"),
+        ("corecast-rest", "--verify"),
+    ] {
+        let numbers = load(&format!("fanout --start --target {target} -n 20 {options} {expect}"));
+        assert!(numbers["metrics"]["events"].as_f64().unwrap() > 0.0, "{numbers}");
+    }
+    for scenario in ["ping -n 10 --depth 4 --verify", "churn -n 10 -r 500 --shards 2"] {
+        load(&format!("{scenario} --start --target corecast-pusher {expect} --expect duplicated=0"));
+    }
+    load("idle --start --target corecast-both -n 20 -c 2 -d 0.5 --warmup 0.1 --heartbeat 0.1 --expect connected>=20");
+    load("connect --start --target corecast-pusher --hold 20 -d 0.5 --warmup 0.1 --expect disconnected=0");
+    load("soak --target corecast-both -d 1");
 }
