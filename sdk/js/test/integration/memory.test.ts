@@ -1,9 +1,7 @@
 /** Channels with history on a real server, over a network that fails. */
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { WebSocket } from "ws";
-import { type Channel, Corecast, type Options } from "../../src/index.js";
-import { CorecastBackend } from "../../src/server.js";
-import { KEY, Network, Server } from "../corecast.js";
+import { expect, test } from "vitest";
+import { type Channel } from "../../src/index.js";
+import { again, backend, client, network, PATIENCE, serve, server } from "./site.js";
 
 const RULES = `
 [[channel]]
@@ -20,32 +18,7 @@ match = "kept:*"
 history = 1000
 `;
 
-/** The machine may be shared. */
-const PATIENCE = { timeout: 20_000 };
-let server: Server;
-let network: Network;
-let backend: CorecastBackend;
-const sockets: Corecast[] = [];
-
-beforeAll(async () => {
-  server = await Server.withRules(RULES);
-  network = await Network.to(server.port);
-  backend = new CorecastBackend({ key: KEY, adminSocket: server.adminSocket });
-});
-afterEach(() => {
-  for (const socket of sockets.splice(0)) socket.disconnect();
-});
-afterAll(async () => {
-  await network?.dispose();
-  await backend?.close();
-  await server?.dispose();
-});
-
-function client(options: Options = {}): Corecast {
-  const socket = new Corecast(network.url, { WebSocket, backOff: { min: 20, max: 100 }, ...options });
-  sockets.push(socket);
-  return socket;
-}
+serve(RULES);
 
 /** What a channel is told: `load`, or the data of each message `n`. */
 function record(channel: Channel): unknown[] {
@@ -65,11 +38,6 @@ async function cut(channel: Channel, meanwhile: () => Promise<unknown>): Promise
   const back = again(channel);
   network.mend();
   await back;
-}
-
-/** The next time that the channel is live. */
-function again(channel: Channel): Promise<unknown> {
-  return new Promise((resolve) => channel.once("socket:subscribed", resolve));
 }
 
 const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => from + n);

@@ -1,9 +1,7 @@
 /** Members on a real server. */
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { WebSocket } from "ws";
-import { type Channel, Corecast, type CorecastError, type Options } from "../../src/index.js";
-import { CorecastBackend } from "../../src/server.js";
-import { KEY, Network, Server } from "../corecast.js";
+import { expect, test } from "vitest";
+import { type CorecastError } from "../../src/index.js";
+import { again, backend, client, ids, network, PATIENCE, serve } from "./site.js";
 
 const RULES = `
 [[channel]]
@@ -14,43 +12,8 @@ history = 100
 match = "counted:*"
 presence = "count"
 `;
-/** The machine may be shared. */
-const PATIENCE = { timeout: 20_000 };
 
-let server: Server;
-let network: Network;
-let backend: CorecastBackend;
-const sockets: Corecast[] = [];
-
-beforeAll(async () => {
-  server = await Server.withRules(RULES, "--presence-members", "3", "--presence-grace", "1");
-  network = await Network.to(server.port);
-  backend = new CorecastBackend({ key: KEY, adminSocket: server.adminSocket });
-});
-afterEach(() => {
-  for (const socket of sockets.splice(0)) socket.disconnect();
-});
-afterAll(async () => {
-  await network?.dispose();
-  await backend?.close();
-  await server?.dispose();
-});
-
-/** A client whose backend signs for this user; with `null` without channel_data. */
-function client(user: string | null, options: Options = {}): Corecast {
-  const auth: Options["auth"] = ({ socketId, channel }) =>
-    channel.startsWith("presence-") && user !== null
-      ? backend.signPresence(socketId, channel, { user_id: user, user_info: { name: `name of ${user}` } })
-      : backend.sign(socketId, channel);
-  const socket = new Corecast(network.url, { WebSocket, backOff: { min: 20, max: 100 }, auth, ...options });
-  sockets.push(socket);
-  return socket;
-}
-
-const ids = (channel: Channel) => channel.members.map(({ user_id }) => user_id);
-
-/** The next time that the channel is live. */
-const again = (channel: Channel) => new Promise((resolve) => channel.once("socket:subscribed", resolve));
+serve(RULES, "--presence-members", "3", "--presence-grace", "1");
 
 test("members see each other come and go, in order of joining", async () => {
   const [ann, bob] = ["ann", "bob"].map((user) => client(user).subscribe("presence-room.a"));

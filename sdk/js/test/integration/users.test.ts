@@ -1,9 +1,7 @@
 /** Client events and users on a real server. */
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { WebSocket } from "ws";
-import { type Channel, Corecast, type CorecastError, type Options } from "../../src/index.js";
-import { CorecastBackend } from "../../src/server.js";
-import { KEY, Network, Server } from "../corecast.js";
+import { expect, test } from "vitest";
+import { type Channel, type CorecastError } from "../../src/index.js";
+import { again, backend, client, ids, network, PATIENCE, serve } from "./site.js";
 
 const RULES = `
 [[channel]]
@@ -15,43 +13,8 @@ client-events = "members"
 match = "private-room.*"
 client-events = "members"
 `;
-/** The machine may be shared. */
-const PATIENCE = { timeout: 20_000 };
 
-let server: Server;
-let network: Network;
-let backend: CorecastBackend;
-const sockets: Corecast[] = [];
-
-beforeAll(async () => {
-  server = await Server.withRules(RULES);
-  network = await Network.to(server.port);
-  backend = new CorecastBackend({ key: KEY, adminSocket: server.adminSocket });
-});
-afterEach(() => {
-  for (const socket of sockets.splice(0)) socket.disconnect();
-});
-afterAll(async () => {
-  await network?.dispose();
-  await backend?.close();
-  await server?.dispose();
-});
-
-/** A client whose backend signs for this user; with `null` without channel_data. */
-function client(user: string | null, options: Options = {}): Corecast {
-  const auth: Options["auth"] = ({ socketId, channel }) =>
-    channel.startsWith("presence-") && user !== null
-      ? backend.signPresence(socketId, channel, { user_id: user, user_info: { name: `name of ${user}` } })
-      : backend.sign(socketId, channel);
-  const socket = new Corecast(network.url, { WebSocket, backOff: { min: 20, max: 100 }, auth, ...options });
-  sockets.push(socket);
-  return socket;
-}
-
-const ids = (channel: Channel) => channel.members.map(({ user_id }) => user_id);
-
-/** The next time that the channel is live. */
-const again = (channel: Channel) => new Promise((resolve) => channel.once("socket:subscribed", resolve));
+serve(RULES);
 
 test("client events reach the others, with the sender's user_id in a presence channel", async () => {
   for (const [name, sender] of [["presence-room.f", "ann"], ["private-room.f", undefined]] as const) {
@@ -88,13 +51,14 @@ test("refused client events are told to the channel, and the connection stays", 
 });
 
 test("a user hears what is published to it, on each of its connections, and again after a cut", async () => {
-  const users = ["12", "12", "13"].map((id) => client(null).signIn(({ socketId }) => backend.signUser(socketId, { id })));
+  const sockets = ["12", "12", "13"].map((id) => ({ id, socket: client() }));
+  const users = sockets.map(({ id, socket }) => socket.signIn(({ socketId }) => backend.signUser(socketId, { id })));
   await Promise.all(users.map(({ subscribed }) => subscribed));
   const heard: unknown[][] = users.map(() => []);
   users.forEach((user, n) => user.bind("paid", (data, message) => heard[n]!.push(data, message.channel)));
   expect(await backend.publishToUser("12", "paid", 1)).toBe(2);
   await expect.poll(() => heard, PATIENCE).toEqual([[1, undefined], [1, undefined], []]);
-  expect(sockets.map(({ userId }) => userId)).toEqual(["12", "12", "13"]);
+  expect(sockets.map(({ socket }) => socket.userId)).toEqual(["12", "12", "13"]);
   network.cut();
   const back = Promise.all(users.map(again));
   network.mend();
@@ -104,7 +68,7 @@ test("a user hears what is published to it, on each of its connections, and agai
 });
 
 test("a presence channel takes its member from the sign-in, also after a cut", async () => {
-  const socket = client(null);
+  const socket = client();
   const user = socket.signIn(({ socketId }) => backend.signUser(socketId, { id: "12", user_info: { name: "Ann" } }));
   const room = socket.subscribe("presence-room.h");
   await Promise.all([user.subscribed, room.subscribed]);
@@ -120,19 +84,19 @@ test.each([
   ["a wrong signature", ({ socketId }: any) => ({ ...backend.signUser(socketId, { id: "12" }), auth: "a:b" }), "auth_invalid"],
   ["no id", ({ socketId }: any) => ({ ...signed(socketId, "{}") }), "invalid_data"],
 ])("a sign-in that is refused: %s", async (_, auth, code) => {
-  const socket = client(null);
+  const socket = client();
   await expect(socket.signIn(auth).subscribed).rejects.toMatchObject({ code });
   expect(socket.state).toBe("connected");
 });
 
 /** Signs any text as the user, as a backend with a mistake would. */
 function signed(socketId: string, user_data: string) {
-  const { auth } = new CorecastBackend({ key: KEY }).signUser(socketId, { id: "x", toJSON: () => JSON.parse(user_data) });
+  const { auth } = backend.signUser(socketId, { id: "x", toJSON: () => JSON.parse(user_data) });
   return { auth, user_data };
 }
 
 test("another user on the same connection is refused; disconnectUser ends the connections of one", async () => {
-  const socket = client(null);
+  const socket = client();
   const sign = (id: string) => ({ socketId }: { socketId: string }) => backend.signUser(socketId, { id });
   const user = socket.signIn(sign("14"));
   await user.subscribed;
