@@ -348,49 +348,25 @@ impl Kinds<'_> {
     /// What clients make the server hold for webhooks.
     fn webhooks(&self) -> Vec<Term> {
         let Kinds { config, connections, webhooks, .. } = *self;
-        let subscriptions_max = config.live.limits.subscriptions_max as u64;
-        let posts =
-            |events: [&str; 2]| webhooks > 0 && events.iter().any(|event| config.live.webhooks.events.contains(event));
+        let posts = |event: &&str| webhooks > 0 && config.live.webhooks.events.contains(event);
+        let posted = |events: [&str; 2], count| if events.iter().any(posts) { count } else { 0 };
+        let subscriptions = connections.saturating_mul(config.live.limits.subscriptions_max as u64);
+        let channels = posted(webhook::CHANNELS, subscriptions);
+        let members = posted(webhook::MEMBERS, subscriptions);
+        let connections = posted(webhook::CONNECTIONS, connections);
+        let view = |kind, count| term(kind, webhooks.saturating_mul(count), in_table(queue::VIEW_BYTES) as u64);
         vec![
             // Twice while a snapshot is read.
-            term(
-                "channels known to webhooks",
-                if posts(webhook::CHANNELS) { connections.saturating_mul(subscriptions_max) } else { 0 },
-                (2 * (in_table(told::SUBJECT_BYTES) + NAME_BYTES_MAX)) as u64,
-            ),
+            term("channels known to webhooks", channels, (2 * (in_table(told::SUBJECT_BYTES) + NAME_BYTES_MAX)) as u64),
             term(
                 "members of channels known to webhooks",
-                if posts(webhook::MEMBERS) { connections.saturating_mul(subscriptions_max) } else { 0 },
+                members,
                 (2 * (in_table(told::SUBJECT_BYTES) + told::MEMBER_BYTES + NAME_BYTES_MAX + USER_ID_BYTES_MAX)) as u64,
             ),
-            term(
-                "connections known to webhooks",
-                if posts(webhook::CONNECTIONS) { connections } else { 0 },
-                (2 * in_table(told::SUBJECT_BYTES)) as u64,
-            ),
-            term(
-                "what each webhook was told of channels",
-                if posts(webhook::CHANNELS) {
-                    webhooks.saturating_mul(connections).saturating_mul(subscriptions_max)
-                } else {
-                    0
-                },
-                in_table(queue::VIEW_BYTES) as u64,
-            ),
-            term(
-                "what each webhook was told of members",
-                if posts(webhook::MEMBERS) {
-                    webhooks.saturating_mul(connections).saturating_mul(subscriptions_max)
-                } else {
-                    0
-                },
-                in_table(queue::VIEW_BYTES) as u64,
-            ),
-            term(
-                "what each webhook was told of connections",
-                if posts(webhook::CONNECTIONS) { webhooks.saturating_mul(connections) } else { 0 },
-                in_table(queue::VIEW_BYTES) as u64,
-            ),
+            term("connections known to webhooks", connections, (2 * in_table(told::SUBJECT_BYTES)) as u64),
+            view("what each webhook was told of channels", channels),
+            view("what each webhook was told of members", members),
+            view("what each webhook was told of connections", connections),
             // With the body of a batch.
             term("a webhook's queue", webhooks, (queue::BYTES_MAX + queue::BATCH_BYTES_MAX) as u64),
         ]
