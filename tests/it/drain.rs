@@ -1,16 +1,13 @@
 //! Draining and shedding: connections are served until they are asked to leave, and they do not all leave at once.
 
 use crate::harness::{
-    Admin, Client, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, opcode,
-    over_tls, text_frame,
+    Admin, Client, RawClient, Server, TempDir, UPGRADE_REQUEST, eventually, for_shards, opcode, over_tls, text_frame,
 };
 use crate::http::Http;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -512,32 +509,6 @@ fn a_reload_changes_the_drain_timeout() {
     wait_ms(&client.expect_close(1012));
     drop(client);
     assert_eq!(server.wait().code(), Some(0));
-}
-
-/// The server asks systemd for the time that a drain takes, so that the unit's own timeout does not end it.
-#[test]
-fn the_service_manager_is_told_how_long_it_takes() {
-    let dir = TempDir::new();
-    let notify = dir.path().join("notify.sock");
-    let manager = UnixDatagram::bind(&notify).expect("a socket");
-    manager.set_read_timeout(Some(LONG)).expect("a timeout");
-    let told = || {
-        let mut bytes = [0; 512];
-        let count = manager.recv(&mut bytes).expect("the server tells the manager");
-        String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
-    };
-    let admin_path = dir.path().join("admin.sock");
-    let mut command =
-        corecast(&["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--pin", "none", "--http", "off"]);
-    command.args(["--drain-timeout", "60", "--shutdown-timeout", "20", "--admin-socket"]).arg(&admin_path);
-    command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stderr(Stdio::null());
-    let mut server = command.spawn().expect("the server's binary starts");
-    assert_eq!(told(), "READY=1");
-    // There are no connections, so the drain ends at once.
-    kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
-    assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=85000000");
-    assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000");
-    assert!(server.wait().expect("a child can be waited for").success());
 }
 
 /// An admin client that sends requests and never reads its replies does not delay the end.

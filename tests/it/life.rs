@@ -1,7 +1,7 @@
 //! Start and stop of the server, and what prevents either.
 
 use crate::harness::{
-    Admin, Client, LONG, RawClient, Server, Stderr, TempDir, assert_error, corecast, eventually, for_shards, output,
+    Admin, Client, RawClient, Server, Stderr, TempDir, assert_error, corecast, eventually, for_shards, output,
     shortened, subscribe, subscribed, text_frame,
 };
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -321,32 +321,6 @@ fn without_threads_the_server_ends_with_an_error_and_not_with_a_panic() {
         return;
     }
     panic!("the server does not start with 16 threads");
-}
-
-/// The notifications for systemd with `Type=notify` (sd_notify(3)).
-#[test]
-fn systemd_is_notified_of_readiness_and_of_the_stop() {
-    let dir = TempDir::new();
-    let notify = dir.path().join("notify.sock");
-    let manager = UnixDatagram::bind(&notify).expect("a socket");
-    manager.set_read_timeout(Some(LONG)).expect("a timeout");
-    let told = || {
-        let mut bytes = [0; 512];
-        let count = manager.recv(&mut bytes).expect("the server tells the manager");
-        String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
-    };
-    let mut command =
-        corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--shards", "1", "--pin", "none"]);
-    command.arg("--admin-socket").arg(dir.path().join("admin.sock")).env("NOTIFY_SOCKET", &notify);
-    let mut server = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's binary starts");
-    assert_eq!(told(), "READY=1");
-    // A server that is ready serves its first client command.
-    let ping = corecast(&["ping", "--admin-socket", dir.path().join("admin.sock").to_str().expect("UTF-8")]);
-    assert!(output(ping, b"").status.success());
-    kill_process(Pid::from_child(&server), Signal::TERM).expect("the server still runs");
-    // The shutdown timeout of 10 s, and 5 s around it.
-    assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=15000000");
-    assert!(server.wait().expect("a child can be waited for").success());
 }
 
 #[test]

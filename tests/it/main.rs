@@ -31,6 +31,7 @@ mod pusher_peer;
 mod reconnect;
 mod reload;
 mod rest;
+mod service_manager;
 mod socket_activation;
 mod tail;
 mod tls;
