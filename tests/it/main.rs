@@ -23,6 +23,7 @@ mod http;
 mod layering;
 mod life;
 mod limits;
+mod notices;
 mod order;
 mod positions;
 mod presence;
