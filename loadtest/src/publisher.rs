@@ -13,9 +13,9 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
 use crate::plan::{Plan, Scenario};
-use crate::rest::Signer;
+use crate::rest::Requests;
 use crate::stamp;
-use crate::target::{BODY, Publish, REST_EVENT};
+use crate::target::{BODY, Publish};
 use crate::template::{Fill, Template};
 use crate::wire;
 
@@ -48,10 +48,11 @@ struct Lane {
     is_closed: bool,
     /// Messages of each REST request in flight.
     in_flight: VecDeque<u64>,
-    /// The server closes the stream after this many answered requests; it takes no more until it is opened again.
-    held: usize,
+    /// The server has said that it closes the stream. It takes no more requests.
     is_closing: bool,
-    /// The stream has ended.
+    /// Requests answered since: their places are free again when the stream has ended.
+    held: usize,
+    /// The stream has ended. The next request opens it again.
     has_ended: bool,
 }
 
@@ -65,18 +66,6 @@ enum Kind {
     WebSocket(Template),
     Http { path: Template, host: String },
     Rest(Box<Requests>),
-}
-
-/// REST requests.
-struct Requests {
-    address: SocketAddr,
-    signer: Signer,
-    event: Template,
-    /// Limit of messages in a request.
-    batch: u64,
-    /// The messages of the next request, separated by commas, and their number.
-    events: Vec<u8>,
-    count: u64,
 }
 
 impl Publisher {
@@ -115,15 +104,7 @@ impl Publisher {
                 let connect = |_| Ok(Stream::Tcp(dialer.tcp(http, None)?));
                 let streams = (0..connections).map(connect).collect::<anyhow::Result<_>>()?;
                 places = app.pipeline;
-                let requests = Requests {
-                    address: http,
-                    signer: Signer::new(http, app),
-                    event: REST_EVENT.into(),
-                    batch: app.batch as u64,
-                    events: Vec::new(),
-                    count: 0,
-                };
-                (streams, Kind::Rest(Box::new(requests)))
+                (streams, Kind::Rest(Box::new(Requests::new(http, app))))
             }
         };
         let lanes: Vec<Lane> = streams.into_iter().map(Lane::new).collect();
@@ -190,12 +171,7 @@ impl Publisher {
                 out.extend_from_slice(body);
             }
             Kind::Rest(requests) => {
-                if requests.count > 0 {
-                    requests.events.push(b',');
-                }
-                requests.event.push(&mut requests.events, fill);
-                requests.count += 1;
-                if requests.count == requests.batch {
+                if requests.add(fill) {
                     self.request();
                 }
             }
@@ -205,24 +181,14 @@ impl Publisher {
     /// Sends the messages that wait for a request, if a lane is free.
     fn request(&mut self) {
         let Kind::Rest(requests) = &mut self.kind else { return };
-        if requests.count == 0 {
-            return;
-        }
-        let Some(at) = self.free.pop() else { return };
+        let Some(at) = self.free.pop_if(|_| !requests.is_empty()) else { return };
         let lane = &mut self.lanes[at];
         if lane.has_ended
             && let Some((registry, token)) = &self.registered
         {
             lane.reopen(requests.address, registry, Token(token.0 + at));
         }
-        if requests.batch > 1 {
-            requests.events.splice(0..0, *br#"{"batch":["#);
-            requests.events.extend_from_slice(b"]}");
-        }
-        requests.signer.push_request(&mut lane.out, &requests.events);
-        lane.in_flight.push_back(requests.count);
-        requests.events.clear();
-        requests.count = 0;
+        lane.in_flight.push_back(requests.push_request(&mut lane.out));
     }
 
     /// Queued bytes that the server has not taken yet.
@@ -275,8 +241,8 @@ impl Lane {
             tail: Vec::new(),
             is_closed: false,
             in_flight: VecDeque::new(),
-            held: 0,
             is_closing: false,
+            held: 0,
             has_ended: false,
         }
     }
@@ -289,7 +255,7 @@ impl Lane {
             Ok(stream)
         });
         match opened {
-            Ok(stream) => *self = Lane::new(Stream::Tcp(stream)),
+            Ok(stream) => *self = Lane { is_closed: self.is_closed, ..Lane::new(Stream::Tcp(stream)) },
             Err(_) => self.is_closed = true,
         }
     }

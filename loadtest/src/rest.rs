@@ -9,9 +9,58 @@ use md5::{Digest, Md5};
 use sha2::Sha256;
 
 use crate::target::App;
+use crate::template::{Fill, Template};
+
+/// Messages on their way into requests: one in each, or a batch.
+pub struct Requests {
+    /// Where the requests go.
+    pub address: SocketAddr,
+    signer: Signer,
+    event: Template,
+    /// Limit of messages in a request.
+    batch: u64,
+    /// The messages of the next request, separated by commas, and their number.
+    events: Vec<u8>,
+    count: u64,
+}
+
+impl Requests {
+    /// No messages yet.
+    pub fn new(address: SocketAddr, app: &App) -> Requests {
+        let event = r#"{"name":"m","channel":"{channel}","data":{data}}"#.into();
+        let signer = Signer::new(address, app);
+        Requests { address, signer, event, batch: app.batch as u64, events: Vec::new(), count: 0 }
+    }
+
+    /// Adds a message to the next request. Returns whether that is full.
+    pub fn add(&mut self, fill: Fill<'_>) -> bool {
+        if self.count > 0 {
+            self.events.push(b',');
+        }
+        self.event.push(&mut self.events, fill);
+        self.count += 1;
+        self.count == self.batch
+    }
+
+    /// Whether there are no messages for a request.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Appends the request. Returns the number of messages in it.
+    pub fn push_request(&mut self, out: &mut Vec<u8>) -> u64 {
+        if self.batch > 1 {
+            self.events.splice(0..0, *br#"{"batch":["#);
+            self.events.extend_from_slice(b"]}");
+        }
+        self.signer.push_request(out, &self.events);
+        self.events.clear();
+        std::mem::take(&mut self.count)
+    }
+}
 
 /// Signs `POST /apps/ID/events`, or `/batch_events`.
-pub struct Signer {
+struct Signer {
     host: SocketAddr,
     path: String,
     key: String,
@@ -20,14 +69,14 @@ pub struct Signer {
 
 impl Signer {
     /// Signs requests to `host` with a key pair of the server.
-    pub fn new(host: SocketAddr, app: &App) -> Signer {
+    fn new(host: SocketAddr, app: &App) -> Signer {
         let mac = Hmac::new_from_slice(app.secret.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)");
         let events = if app.batch > 1 { "batch_events" } else { "events" };
         Signer { host, path: format!("/apps/{}/{events}", app.id), key: app.key.clone(), mac }
     }
 
     /// Appends a request with this body.
-    pub fn push_request(&self, out: &mut Vec<u8>, body: &[u8]) {
+    fn push_request(&self, out: &mut Vec<u8>, body: &[u8]) {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         out.extend_from_slice(self.request(body, now_s).as_bytes());
         out.extend_from_slice(body);

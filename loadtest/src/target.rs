@@ -97,8 +97,6 @@ pub struct App {
 
 /// The message subscribers receive.
 pub const BODY: &str = r#"{"event":"m","channel":"{channel}","data":{data}}"#;
-/// A message in a signed REST request.
-pub const REST_EVENT: &str = r#"{"name":"m","channel":"{channel}","data":{data}}"#;
 
 impl Target {
     /// A target by name, as this program starts it; see [`NAMES`].
