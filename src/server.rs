@@ -120,7 +120,6 @@ fn share(
         is_stopping: AtomicBool::new(false),
         accepted: Arc::default(),
         admitted: Arc::default(),
-        notices: Arc::default(),
         seed,
         start: Instant::now(),
         calls,
