@@ -23,7 +23,6 @@ mod http;
 mod layering;
 mod life;
 mod limits;
-mod notices;
 mod order;
 mod positions;
 mod presence;
