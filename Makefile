@@ -9,10 +9,10 @@ test:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
-	$(MAKE) test-sdk test-clients test-pusher test-console test-ops test-packaging
-	# The last tests are built during the soak.
+	# The last tests are built while others wait for sockets, browsers and clocks.
 	nice -n 19 cargo test --workspace --lib --bins --no-run & build=$$!; \
-	SOAK_SECONDS=60 $(MAKE) soak && wait $$build || { kill $$build 2>/dev/null; exit 1; }
+	{ $(MAKE) test-sdk test-clients test-pusher test-console test-ops test-packaging && \
+	SOAK_SECONDS=60 target/release-test/loadtest soak && wait $$build; } || { kill $$build 2>/dev/null; exit 1; }
 	cargo test --workspace --lib --bins # with debug assertions and overflow checks
 
 # Tests the JavaScript client against the server of the profile release-test.
