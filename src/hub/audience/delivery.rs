@@ -175,7 +175,7 @@ impl Audiences {
     #[cold]
     pub(super) fn keeps_back(&mut self, slot: Slot, audience: u32, chunk: Chunk, port: &mut impl Port) -> bool {
         let member = &mut self.members[slot as usize];
-        if member.is_muted {
+        if member.is_muted() {
             return true;
         }
         let Some(replies) = &mut member.replies else { return false };

@@ -30,7 +30,7 @@ use crate::protocol::pusher;
 use crate::protocol::user;
 use conflation::Conflation;
 pub use delivery::Delivered;
-use member::Member;
+use member::{Member, Standing};
 use pages::Pages;
 use replay::Replays;
 pub use replies::REPLY_BYTES;
@@ -150,7 +150,7 @@ impl Audiences {
             self.members.resize_with(at + 1, Member::default);
         }
         self.members[at].open = Some(dialect);
-        self.members[at].is_authorized = false;
+        self.members[at].standing = Standing::New;
         self.members[at].changes = SmallBucket::full(now);
     }
 
@@ -161,14 +161,14 @@ impl Audiences {
             self.held_back -= replies.held_count();
             replies.drop_messages();
         }
-        member.is_muted = true;
+        member.standing = Standing::Muted;
         self.muted += 1;
         self.drop_held(slot);
     }
 
     /// Whether the connection of this slot receives no messages. It may have ended, and still have subscriptions.
     pub fn is_muted(&self, slot: Slot) -> bool {
-        self.members.get(slot as usize).is_some_and(|member| member.is_muted)
+        self.members.get(slot as usize).is_some_and(|member| member.is_muted())
     }
 
     /// The connection, which is muted, has ended. The caller must remove its subscriptions
@@ -184,8 +184,8 @@ impl Audiences {
     /// The last subscription of an ended connection has been removed: its slot may be used again.
     pub fn forget(&mut self, slot: Slot) {
         let member = &mut self.members[slot as usize];
-        debug_assert!(member.is_muted && member.subscriptions.is_empty());
-        member.is_muted = false;
+        debug_assert!(member.is_muted() && member.subscriptions.is_empty());
+        member.standing = Standing::New;
         // Not before: the owners know the subscriptions by the connection's key.
         member.generation = (member.generation + 1) & ((1 << identity::GENERATION_BITS) - 1);
         self.muted -= 1;
@@ -198,12 +198,15 @@ impl Audiences {
 
     /// The connection has signed in, or has shown a signature for a channel.
     pub fn authorize(&mut self, slot: Slot) {
-        self.members[slot as usize].is_authorized = true;
+        let standing = &mut self.members[slot as usize].standing;
+        if *standing == Standing::New {
+            *standing = Standing::Authorized;
+        }
     }
 
     /// Whether [`Audiences::authorize`] was called for the connection.
     pub fn is_authorized(&self, slot: Slot) -> bool {
-        self.members[slot as usize].is_authorized
+        self.members[slot as usize].standing == Standing::Authorized
     }
 
     /// The connection that has this slot, or had it last.
@@ -288,9 +291,9 @@ impl Audiences {
     pub fn check(&self) {
         let (mut live, mut interest, mut held_back, mut muted) = (0, 0, 0, 0);
         for (slot, member) in self.members.iter().enumerate() {
-            assert!(member.is_live() || member.is_muted || member.subscriptions.is_empty());
+            assert!(member.is_live() || member.is_muted() || member.subscriptions.is_empty());
             assert!(member.is_live() || member.replies.is_none());
-            muted += usize::from(member.is_muted);
+            muted += usize::from(member.is_muted());
             interest += member.subscriptions.len();
             held_back += member.replies.as_ref().map_or(0, |replies| replies.held_count());
             for subscription in member.subscriptions.iter().filter(|subscription| subscription.is_live()) {
