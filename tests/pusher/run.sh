@@ -84,6 +84,6 @@ openssl x509 -req -in "$TMPDIR/request.pem" -CA "$TMPDIR/ca.pem" -CAkey "$TMPDIR
     -extfile <(echo subjectAltName=DNS:localhost) 2>/dev/null
 export TLS_CERT=$TMPDIR/server.pem TLS_KEY=$TMPDIR/request.key NODE_EXTRA_CA_CERTS=$TMPDIR/ca.pem WEBSOCKET_CLIENT_CA_BUNDLE=$TMPDIR/ca.pem
 
-export CORECAST_BIN=$bin PYSHER_TESTS=$here/pysher_tests.py PYTHONDONTWRITEBYTECODE=1
+export CORECAST_BIN=$bin PYSHER_TESTS=$here/pysher_tests.py HELD_SOCKET=$here/held_socket.py PYTHONDONTWRITEBYTECODE=1
 cd "$home"
 timeout 300 node --test --test-concurrency=4 --test-reporter=spec "${tests[@]}"

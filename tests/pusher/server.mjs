@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -14,7 +15,7 @@ export const KEYS = [
   { key: "app-two", secret: "second-for-these-tests-only" },
 ];
 const HOST = "127.0.0.1";
-const { CORECAST_BIN: binary, TLS_CERT: certificate, TLS_KEY: privateKey } = process.env;
+const { CORECAST_BIN: binary, HELD_SOCKET: script, PYTHON: python, TLS_CERT: certificate, TLS_KEY: privateKey } = process.env;
 
 /** Files of this run. */
 export const directory = mkdtempSync(join(tmpdir(), "corecast-pusher-"));
@@ -27,10 +28,24 @@ export function end() {
   rmSync(directory, { recursive: true, force: true });
 }
 
-/** Starts a server, and returns when it listens. `grace`: seconds for which a user may return unnoticed. */
-export async function serve({ shards = 2, tls = false, grace = 0, options = [] } = {}) {
+/** Holds a listening socket, on `port`, for `serve`. */
+export async function hold() {
+  const path = join(directory, `${(started += 1)}.held`);
+  const child = spawn(python, [script, "hold", path], { env: {}, stdio: ["ignore", "pipe", "inherit"] });
+  children.add(child);
+  const [port] = await once(child.stdout, "data");
+  return { port: Number(port), path };
+}
+
+/**
+ * Starts a server, and returns when it listens. `grace`: seconds for which a user may return unnoticed. `held`: the socket that
+ * it accepts from, in place of one of its own.
+ */
+export async function serve({ shards = 2, tls = false, grace = 0, held, options = [] } = {}) {
   const admin = join(directory, `${(started += 1)}.sock`);
-  const child = spawn(binary, [...usual(shards, grace, admin), ...(tls ? ["--tls-cert", certificate, "--tls-key", privateKey] : []), ...options], {
+  const [program, ...before] = held ? [python, script, "run", held.path, binary] : [binary];
+  const args = [...usual(shards, grace, admin), ...(tls ? ["--tls-cert", certificate, "--tls-key", privateKey] : []), ...options];
+  const child = spawn(program, [...before, ...args], {
     env: {},
     stdio: ["ignore", "ignore", "pipe"],
   });
