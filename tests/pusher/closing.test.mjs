@@ -104,25 +104,6 @@ describe("closing", { concurrency: 8 }, () => {
     balancer.close();
     await other.stop("SIGKILL");
   });
-
-  scene("a restart in place: clients are back after a second, without an error", {}, async (stage, server) => {
-    const balancer = await balance(server);
-    stage.port = balancer.port;
-    const clients = await Promise.all(Array.from({ length: 10 }, () => stage.connected()));
-    const [states, errors] = [clients.map(statesOf), clients.map(errorsOf)];
-    const returned = Promise.all(clients.map(back));
-    await server.stop();
-    const next = await serve();
-    balancer.to(next);
-    const times = await returned;
-    ok(Math.min(...times) >= 950, `back after ${Math.min(...times)} ms`);
-    // A refused attempt would have cost 15 s.
-    ok(Math.max(...times) < 15_000, `back after ${Math.max(...times)} ms`);
-    for (const seen of states) equal(seen, ["connecting", "connected"]);
-    for (const box of errors) equal(box.arrived, []);
-    balancer.close();
-    await next.stop("SIGKILL");
-  });
 });
 
 /** A connected client, and how often something has connected to its port for TLS. */

@@ -6,35 +6,21 @@
 # Installs the libraries, in the versions of package-lock.json and requirements.txt, under target/pusher, and the browsers by apt
 # if they are missing. Without Python >= 3.10, Pysher is skipped.
 set -euo pipefail
-[ -z "${CORECAST_BIN:-}" ] || CORECAST_BIN=$(realpath "$CORECAST_BIN")
+# shellcheck source=tests/prepare.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../prepare.sh"
+CORECAST_BIN=$(server_binary)
+export CORECAST_BIN
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
-home=$(realpath -m ../../target/pusher)
-mkdir -p "$home"
+home=$root/target/pusher
 
-bin=
-for place in "${CORECAST_BIN:-}" ../../target/{release-test,release,debug}/corecast; do
-    if [ -n "$place" ] && [ -x "$place" ]; then
-        bin=$(realpath "$place")
-        break
-    fi
-done
-[ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
-
-if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+if ! has_node; then
     echo "SKIPPED: the tests of Pusher clients need node and npm" >&2
     exit 0
 fi
 tests=("$@")
 [ $# -gt 0 ] || tests=(*.test.mjs)
 
-# Installs packages.
-install() {
-    as_root=
-    [ "$(id -u)" = 0 ] || as_root=sudo
-    $as_root apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-}
 missing=()
 for test in "${tests[@]}"; do
     case $test in
@@ -44,27 +30,17 @@ for test in "${tests[@]}"; do
     esac
 done
 command -v openssl >/dev/null || missing+=(openssl)
-[ ${#missing[@]} = 0 ] || install "${missing[@]}"
+[ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 export CHROMIUM_BIN=${CHROMIUM_BIN:-chromium} FIREFOX_BIN=firefox-esr
 for WEBKIT_BIN in /usr/lib/*/webkit*/MiniBrowser; do export WEBKIT_BIN; done
 
-# Keeps what is installed from the same list.
-if python3 -c 'import venv, ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-    if ! cmp -s requirements.txt "$home/venv/installed.txt"; then
-        rm -rf "$home/venv"
-        python3 -m venv "$home/venv"
-        "$home/venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
-        cp requirements.txt "$home/venv/installed.txt"
-    fi
+if has_python; then
+    install_python_packages "$home/venv"
     export PYTHON=$home/venv/bin/python3
 else
     printf '\n*** SKIPPED: Pysher, because python3 >= 3.10 with venv is missing here ***\n\n' >&2
 fi
-if ! cmp -s package-lock.json "$home/installed.json"; then
-    cp package.json package-lock.json "$home"
-    (cd "$home" && npm ci --silent --no-audit --no-fund)
-    cp package-lock.json "$home/installed.json"
-fi
+install_node_modules "$home"
 # Node looks for modules in the directory of the script.
 rm -rf "$home"/*.mjs "$home/suite"
 cp -r ./*.mjs page.html suite ../console/drivers.mjs "$home"
@@ -84,6 +60,6 @@ openssl x509 -req -in "$TMPDIR/request.pem" -CA "$TMPDIR/ca.pem" -CAkey "$TMPDIR
     -extfile <(echo subjectAltName=DNS:localhost) 2>/dev/null
 export TLS_CERT=$TMPDIR/server.pem TLS_KEY=$TMPDIR/request.key NODE_EXTRA_CA_CERTS=$TMPDIR/ca.pem WEBSOCKET_CLIENT_CA_BUNDLE=$TMPDIR/ca.pem
 
-export CORECAST_BIN=$bin PYSHER_TESTS=$here/pysher_tests.py HELD_SOCKET=$here/held_socket.py PYTHONDONTWRITEBYTECODE=1
+export PYSHER_TESTS=$here/pysher_tests.py HELD_SOCKET=$here/held_socket.py PYTHONDONTWRITEBYTECODE=1
 cd "$home"
 timeout 300 node --test --test-concurrency=4 --test-reporter=spec "${tests[@]}"
