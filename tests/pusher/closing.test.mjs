@@ -7,6 +7,9 @@ import { scene } from "./scene.mjs";
 import { end, serve } from "./server.mjs";
 import { equal, errorsOf, ok, once, sleep, subscribed } from "./suite/check.mjs";
 
+/** Long enough for a machine that is held up to authorize in time. */
+const AUTHORIZE_S = 8;
+
 after(end);
 
 /** Closes a client's connection as an operator does. */
@@ -103,6 +106,23 @@ describe("closing", { concurrency: 8 }, () => {
     equal((await other.ask({ command: "channel", channel: stage.name("orders") })).subscribers, 100);
     balancer.close();
     await other.stop("SIGKILL");
+  });
+
+  scene("a connection that authorizes nothing in time is closed for good", { options: ["--pusher-authorize-within", `${AUTHORIZE_S}`] }, async (stage) => {
+    const secret = await stage.connected();
+    await subscribed(secret, stage.name("private-orders"));
+    const user = await stage.signedIn({ id: "ada" });
+    const idle = stage.pusher();
+    const open = stage.pusher();
+    open.subscribe(stage.name("orders"));
+    const ends = [idle, open].map(async (client) => {
+      const errors = errorsOf(client);
+      await once(client.connection, "disconnected");
+      return (await errors.take()).data;
+    });
+    for (const end of ends) equal(await end, { code: 4009, message: "Connection not authorized within timeout" });
+    await sleep(500);
+    equal([secret.connection.state, user.connection.state], ["connected", "connected"]);
   });
 });
 
