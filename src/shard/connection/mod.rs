@@ -72,6 +72,11 @@ impl Connection {
         request
     }
 
+    /// Whether requests that have been read wait to be handled.
+    pub fn has_requests(&self) -> bool {
+        self.aside.as_ref().is_some_and(|aside| aside.request_text.is_some() || !aside.frames.is_empty())
+    }
+
     /// The request that the hub would not handle yet.
     pub fn take_request_text(&mut self) -> Option<String> {
         self.aside.as_mut().and_then(|aside| aside.request_text.take())
