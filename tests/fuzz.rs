@@ -29,6 +29,11 @@ fn decode() {
 }
 
 #[test]
+fn pusher_command() {
+    run("pusher_command", targets::pusher_command::check);
+}
+
+#[test]
 fn values() {
     run("values", targets::values::check);
 }

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod frame;
 pub mod json;
 pub mod proxy_header;
+pub mod pusher_command;
 pub mod upgrade;
 pub mod user;
 pub mod values;

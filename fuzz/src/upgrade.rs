@@ -1,6 +1,10 @@
-//! An upgrade request: judged once, as soon as enough of it has arrived, and later bytes do not change the verdict.
+//! An upgrade request: judged once, as soon as enough of it has arrived, and later bytes do not change the verdict. That of a
+//! Pusher client names a key and a version, or is refused for the first reason.
 
+use super::json;
 use corecast::config::{Access, Endpoint};
+use corecast::protocol::pusher::event;
+use corecast::protocol::pusher::handshake::{Version, version};
 use corecast::wire::upgrade::{Upgrade, upgrade};
 use std::time::SystemTime;
 
@@ -23,6 +27,9 @@ pub fn check(data: &[u8]) {
             Upgrade::Partial => (None, None),
             Upgrade::Accepted { request_len, endpoint, target, forwarded_for } => {
                 assert_eq!(target.is_empty(), *endpoint != Endpoint::Pusher);
+                if *endpoint == Endpoint::Pusher {
+                    check_pusher(input, target, &access.paths);
+                }
                 assert!(is_proxied || forwarded_for.is_none(), "an untrusted X-Forwarded-For is used");
                 (Some((*request_len, *endpoint, *forwarded_for)), None)
             }
@@ -51,6 +58,55 @@ pub fn check(data: &[u8]) {
             assert_eq!(part, whole, "the first {cut} bytes");
         }
     }
+}
+
+/// PUSHER, section 2: `/app/{key}` behind a served prefix, a known key, a version, in this order.
+fn check_pusher(input: &[u8], target: &str, prefixes: &[String]) {
+    let judged = version(target, |key| key == "k-1");
+    let (_, query) = target.split_once('?').unwrap_or((target, ""));
+    let line = input.split(|&byte| byte == b'\n').find(|line| !line.starts_with(b"\r")).unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let Some(path) = line.split(' ').nth(1).filter(|it| it.starts_with('/') && !it.contains('#')) else { return };
+    let path = path.split('?').next().unwrap_or_default();
+    let segments: Vec<&str> = path.split('/').collect();
+    let key = match segments[..] {
+        [ref prefix @ .., "app", key] if !key.is_empty() => {
+            let is_served = |served: &String| served.trim_end_matches('/') == prefix.join("/");
+            (prefixes.is_empty() || prefixes.iter().any(is_served)).then_some(key)
+        }
+        _ => None,
+    };
+    let found = judged.as_ref().map_err(|refusal| refusal.code());
+    match key {
+        None => assert_eq!(found, Err(4005), "{path}"),
+        Some("k-1" | "k%2D1" | "k%2d1") => {
+            let protocol = query.split('&').find_map(|pair| pair.strip_prefix("protocol="));
+            let expected = match protocol {
+                _ if query.contains(['%', '+']) => None,
+                Some("4") => Some(Ok(Version::V4)),
+                Some("5") => Some(Ok(Version::V5)),
+                Some("6") => Some(Ok(Version::V6)),
+                Some("7") => Some(Ok(Version::V7)),
+                Some(text) if text.parse::<i64>().is_ok() => Some(Err(4007)),
+                Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => Some(Err(4007)),
+                Some(_) => Some(Err(4006)),
+                None if query.split('&').any(|pair| pair == "protocol") => Some(Err(4006)),
+                None => Some(Ok(Version::V7)),
+            };
+            assert!(expected.is_none_or(|expected| found.copied() == expected), "{target}: {found:?}");
+        }
+        Some(key) if !key.contains('%') => assert_eq!(found, Err(4001), "{path}"),
+        Some(_) => {}
+    }
+    let Err(refusal) = judged else { return };
+    let text = refusal.to_string();
+    assert!(text.len() <= 123, "a close frame holds no more");
+    let mut out = Vec::new();
+    event::error(&mut out, Some(refusal.code()), None, &text);
+    let at = out.iter().position(|&byte| byte == b'{').expect("an object");
+    let payload = std::str::from_utf8(&out[at..]).expect("text");
+    let data = json::members(json::members(payload).expect("an object")["data"]).expect("an object");
+    assert_eq!((data["code"], json::string(data["message"])), (&*refusal.code().to_string(), Some(text)));
 }
 
 /// A status line, header lines, and a body of the length that they declare, or none in the answer to HEAD.

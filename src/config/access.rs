@@ -39,19 +39,24 @@ impl Access {
         if self.paths.iter().any(|served| served == path) {
             return Some(Endpoint::Channels);
         }
-        if self.pusher && self.is_of_pusher(path) {
+        if self.pusher && self.pusher_path(path).is_some() {
             return Some(Endpoint::Pusher);
         }
         self.paths.is_empty().then_some(Endpoint::Channels)
     }
 
-    /// Whether the path is that of a Pusher client, well formed or not.
-    fn is_of_pusher(&self, path: &str) -> bool {
+    /// The path of a Pusher client, well formed or not, behind the prefix; `None`: it is not one. Without [`Access::paths`],
+    /// `/app/{key}` may follow any prefix.
+    pub fn pusher_path<'a>(&self, path: &'a str) -> Option<&'a str> {
         if self.paths.is_empty() {
-            return path.split('/').any(|segment| segment == "app");
+            let last_two = path.rmatch_indices('/').nth(1).map(|(at, _)| &path[at..]);
+            let is_of_pusher = path.split('/').any(|segment| segment == "app");
+            return last_two.filter(|path| path.starts_with("/app/")).or(is_of_pusher.then_some(path));
         }
-        let rest = |served: &String| path.strip_prefix(served.trim_end_matches('/'))?.strip_prefix("/app");
-        self.paths.iter().filter_map(rest).any(|rest| rest.is_empty() || rest.starts_with('/'))
+        let behind = |served: &String| path.strip_prefix(served.trim_end_matches('/'));
+        let is_of_pusher =
+            |path: &&str| path.strip_prefix("/app").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.paths.iter().filter_map(behind).find(is_of_pusher)
     }
 
     /// Whether a browser may connect from a page of this origin.

@@ -28,30 +28,30 @@ pub enum Refusal {
     VersionUnsupported,
 }
 
-/// Judges the path and the query of a request.
+/// Judges a request: its path behind the prefix, and its query.
 pub fn version(target: &str, has_key: impl Fn(&str) -> bool) -> Result<Version, Refusal> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let key = match path.rsplit_once('/') {
-        Some((before, key)) if before.ends_with("/app") && !key.is_empty() => {
-            percent_decode_str(key).decode_utf8_lossy()
-        }
-        _ => return Err(Refusal::PathNotFound),
-    };
+    let key = path.strip_prefix("/app/").filter(|key| !key.is_empty() && !key.contains('/'));
+    let key = percent_decode_str(key.ok_or(Refusal::PathNotFound)?).decode_utf8_lossy();
     if !has_key(&key) {
         return Err(Refusal::UnknownKey(key.into()));
     }
     match parameter(query, "protocol").as_deref() {
         // Documented as version 1, which no client speaks any more.
         None => Ok(Version::V7),
-        Some(text) => match text.parse::<i64>() {
-            Ok(4) => Ok(Version::V4),
-            Ok(5) => Ok(Version::V5),
-            Ok(6) => Ok(Version::V6),
-            Ok(7) => Ok(Version::V7),
-            Ok(_) => Err(Refusal::VersionUnsupported),
-            Err(_) => Err(Refusal::VersionMalformed),
-        },
+        Some("4") => Ok(Version::V4),
+        Some("5") => Ok(Version::V5),
+        Some("6") => Ok(Version::V6),
+        Some("7") => Ok(Version::V7),
+        Some(text) if is_integer(text) => Err(Refusal::VersionUnsupported),
+        Some(_) => Err(Refusal::VersionMalformed),
     }
+}
+
+/// Of any size.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
@@ -104,20 +104,20 @@ mod tests {
         check("/app/k-1?", Ok(Version::V7));
         check("/app/k-1?protocol=7&client=js&version=8.6.0&flash=false", Ok(Version::V7));
         check("/app/k%2D1?client=java&protocol=5&version=2.4.0", Ok(Version::V5));
-        check("/some/where/app/k-1?protocol=4", Ok(Version::V4));
+        check("/app/k-1?protocol=4", Ok(Version::V4));
         check("/app/k-1?x=protocol=7&protocol=6", Ok(Version::V6));
-        for number in ["3", "8", "99", "-7", "0"] {
+        for number in ["3", "8", "99", "-7", "0", "18446744073709551616"] {
             let unsupported = (4007, "Unsupported protocol version: 4 to 7 are supported");
             check(&format!("/app/k-1?protocol={number}"), Err(unsupported));
         }
-        for text in ["x", "", "7.0", "7x", "%20"] {
+        for text in ["x", "", "7.0", "7x", "%20", "-", "%2B7"] {
             check(&format!("/app/k-1?protocol={text}"), Err((4006, "Invalid version string format")));
         }
     }
 
     #[test]
     fn paths_and_keys_are_judged_first() {
-        for path in ["/app", "/app/", "/app/k-1/", "/app/k-1/x", "/app//k-1", "/x"] {
+        for path in ["/app", "/app/", "/app/k-1/", "/app/k-1/x", "/app//k-1", "/x/app/k-1", "/x"] {
             check(&format!("{path}?protocol=x"), Err((4005, "Path not found")));
         }
         check("/app/nope?protocol=x", Err((4001, "App key nope does not exist")));

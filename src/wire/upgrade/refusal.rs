@@ -16,11 +16,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The body, for people.
+    pub fn text(&self, access: &Access) -> String {
+        self.text.replace("{limit}", &access.request_bytes_max.to_string())
+    }
+
     /// Appends the response to a request, which may be incomplete.
     #[cold]
     pub fn respond(&self, request: &[u8], out: &mut Vec<u8>, access: &Access, date: HttpDate) {
-        let Refusal { status, headers, text, .. } = self;
-        let text = text.replace("{limit}", &access.request_bytes_max.to_string());
+        let Refusal { status, headers, .. } = self;
+        let text = self.text(access);
         let connection = if headers.contains("Upgrade: ") { "close, Upgrade" } else { "close" };
         let head = format!(
             "HTTP/1.1 {status}\r\n\

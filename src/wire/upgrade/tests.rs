@@ -128,7 +128,7 @@ fn the_query_does_not_matter_to_the_path() {
 #[test]
 fn pushers_clients_connect_behind_each_served_path() {
     #[track_caller]
-    fn check(target: &str, paths: &[&str], is_pusher: bool) {
+    fn check(target: &str, paths: &[&str], expected: Option<&str>) {
         for pusher in [true, false] {
             let access = Access { pusher, ..access(paths, &[]) };
             let upgrade = upgrade(with("/live?token=1", target).as_bytes(), &access, false, date(), &mut Vec::new());
@@ -136,24 +136,27 @@ fn pushers_clients_connect_behind_each_served_path() {
                 Upgrade::Accepted { endpoint: Endpoint::Pusher, target: found, .. } => Some(found),
                 _ => None,
             };
-            assert_eq!(found.as_deref(), (is_pusher && pusher).then_some(target), "{target} of {paths:?}");
+            assert_eq!(found.as_deref(), expected.filter(|_| pusher), "{target} of {paths:?}");
         }
     }
-    for target in ["/app/key?protocol=7", "/app", "/app/", "/app/key/x", "/a/b/app/key", "/app/app"] {
-        check(target, &[], true);
+    for target in ["/app/key?protocol=7", "/app", "/app/", "/app/key/x", "/x/app", "/app/app"] {
+        check(target, &[], Some(target));
     }
+    check("/a/b/app/key", &[], Some("/app/key"));
+    check("/app/x/app/key?a=/b", &[], Some("/app/key?a=/b"));
     for target in ["/apps/key", "/live", "/", "/xapp/key", "/application"] {
-        check(target, &[], false);
+        check(target, &[], None);
     }
-    for target in ["/live/app/key", "/live/app", "/live/app/", "/live/app/key/x", "/x/app/key?a=b"] {
-        check(target, &["/live", "/x/"], true);
+    for rest in ["/app/key", "/app", "/app/", "/app/key/x", "/app/x/app/key", "/app/key?a=b"] {
+        check(&format!("/live{rest}"), &["/live", "/x/"], Some(rest));
+        check(&format!("/x{rest}"), &["/live", "/x/"], Some(rest));
     }
     for target in ["/app/key", "/live/apps/key", "/live/x/app/key", "/livex/app/key", "/live"] {
-        check(target, &["/live"], false);
+        check(target, &["/live"], None);
     }
-    check("/app/key", &["/"], true);
-    check("/app/key", &["/app"], false);
-    check("/app/app/key", &["/app"], true);
+    check("/app/key", &["/"], Some("/app/key"));
+    check("/app/key", &["/app"], None);
+    check("/app/app/key", &["/app"], Some("/app/key"));
 }
 
 #[test]
