@@ -15,6 +15,7 @@
 mod admin_letters;
 pub mod admins;
 mod admission;
+mod advice;
 pub mod clients;
 pub mod connection;
 mod departures;
@@ -23,6 +24,7 @@ mod drain;
 pub mod heartbeats;
 pub mod listener;
 pub mod mesh;
+pub mod notices;
 pub mod orders;
 pub mod output;
 pub mod publish_budget;
@@ -60,6 +62,7 @@ use mesh::Mesh;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
+use notices::Notices;
 use orders::{Call, Order};
 use output::write_queue::Progress;
 use publish_budget::PublishBudget;
@@ -80,6 +83,8 @@ pub struct Shared {
     pub accepted: Arc<AtomicUsize>,
     /// Client connections that have a place below the limit.
     pub admitted: Arc<AtomicUsize>,
+    /// When clients that cannot be served were last mentioned in the log.
+    pub notices: Arc<Notices>,
     /// The process's seed: secrets for channel placement, socket ids and jitter are derived from it.
     pub seed: [u64; 4],
     /// When ticks began.

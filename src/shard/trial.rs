@@ -75,6 +75,7 @@ impl House {
             is_stopping: AtomicBool::new(false),
             accepted: Arc::default(),
             admitted: Arc::default(),
+            notices: Arc::default(),
             seed: [1, 2, 3, 4],
             start: Instant::now(),
             calls,
@@ -190,12 +191,13 @@ impl House {
 
     /// Moves the clock on, as if it jumped or the shards stood still.
     pub fn stall(&mut self, time: Duration) {
-        let Shared { doorbells, is_stopping, accepted, admitted, seed, start, calls, .. } = &*self.shared;
+        let Shared { doorbells, is_stopping, accepted, admitted, notices, seed, start, calls, .. } = &*self.shared;
         self.shared = Arc::new(Shared {
             doorbells: doorbells.clone(),
             is_stopping: AtomicBool::new(is_stopping.load(SeqCst)),
             accepted: accepted.clone(),
             admitted: admitted.clone(),
+            notices: notices.clone(),
             seed: *seed,
             start: *start - time,
             calls: calls.clone(),

@@ -57,7 +57,8 @@ impl Clients {
         } else if let dialect = self.connections[slot].state.dialect
             && let Some((code, text)) = reason.frame(dialect)
         {
-            if dialect.announces_close(code, was_open) {
+            let is_echo = matches!(reason, CloseReason::ClientClosed { .. });
+            if !is_echo && dialect.announces_close(code, was_open) {
                 self.send(slot, hub, |out| pusher::event::error(out, Some(code), None, &text));
             }
             self.send(slot, hub, |out| frame::encode_close(out, code, &text));

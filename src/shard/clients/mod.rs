@@ -16,6 +16,7 @@
 //! | `closing` | close handshake, the end, the return of the slot |
 //! | `leaving` | connections that are asked to leave |
 //! | `info` | what operators see of the connections |
+//! | `notices` | what the log says about clients that cannot be served |
 
 pub mod echo;
 
@@ -25,6 +26,7 @@ mod heartbeats;
 mod info;
 mod leaving;
 mod newcomers;
+mod notices;
 mod reading;
 mod tls;
 mod upgrading;
@@ -35,7 +37,7 @@ use crate::hub::admission::addresses::Verdict;
 use crate::hub::audience::pages::{Chunk, Pages};
 use crate::hub::identity::SLOTS_MAX;
 use crate::hub::mail::{Answer, Arrival, Mail, Question, Settled};
-use crate::hub::{Hub, Port, Urgency};
+use crate::hub::{Hub, Notice, Port, Urgency};
 use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::close::CloseReason;
 use crate::shard::Shared;
@@ -49,6 +51,7 @@ use crate::shard::heartbeats::Heartbeats;
 use crate::shard::heartbeats::authorization::Authorization;
 use crate::shard::heartbeats::max_age::MaxAge;
 use crate::shard::mesh::Mesh;
+use crate::shard::notices::Notices;
 use crate::shard::output::Output;
 use crate::shard::rate_limits::RateLimits;
 use crate::shard::read_queue::ReadQueue;
@@ -79,6 +82,7 @@ pub struct Clients {
     admission: Admission,
     rate_limits: RateLimits,
     departures: Departures,
+    notices: Arc<Notices>,
     /// The connections that are asked to leave.
     plan: Option<Plan>,
     /// The mail to other shards.
@@ -107,6 +111,7 @@ impl Clients {
             admission: Admission::new(me, shared.accepted.clone(), shared.admitted.clone()),
             rate_limits: RateLimits::default(),
             departures: Departures::default(),
+            notices: shared.notices.clone(),
             plan: None,
             mesh,
             letters: AdminLetters::default(),
@@ -265,5 +270,9 @@ impl Port for Clients {
 
     fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.departures.ask(slot, reason);
+    }
+
+    fn notice(&mut self, slot: Slot, notice: Notice<'_>) {
+        self.write_notice(slot, notice);
     }
 }

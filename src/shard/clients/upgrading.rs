@@ -137,6 +137,9 @@ impl Clients {
             }
             (Upgrade::Accepted { request_len, endpoint, target, .. }, _) => {
                 hub.counters.upgrades += 1;
+                if endpoint == Endpoint::Channels {
+                    self.note_native(slot, input);
+                }
                 self.output.respond(hub.pages_mut(), slot, &response);
                 match endpoint {
                     Endpoint::Channels => self.open(slot, hub),
@@ -151,6 +154,7 @@ impl Clients {
                 }
             }
             (Upgrade::Refused { refusal, .. }, _) => {
+                self.note_refusal(slot, refusal, input);
                 self.refuse(slot, refusal, &response, CloseReason::UpgradeRefused, hub);
             }
         }
@@ -191,7 +195,10 @@ impl Clients {
         self.connections[slot].state.dialect = Dialect::Pusher(version);
         match judged {
             Ok(_) => self.open(slot, hub),
-            Err(refusal) => self.close(slot, CloseReason::PusherRefused(refusal), hub),
+            Err(refusal) => {
+                self.note_pusher_refusal(slot, &refusal, target);
+                self.close(slot, CloseReason::PusherRefused(refusal), hub);
+            }
         }
     }
 

@@ -105,7 +105,7 @@ impl Heartbeats {
         let silent_at = self.silent_at(state, limits);
         if state.is_pinged {
             state.ping_at.wrapping_add(ticks(u64::from(limits.heart_timeout_s) * 1000))
-        } else if limits.server_ping && (silent_at.wrapping_sub(state.ping_at) as i32) > 0 {
+        } else if is_pinging(state, limits) && (silent_at.wrapping_sub(state.ping_at) as i32) > 0 {
             state.ping_at
         } else {
             silent_at
@@ -119,13 +119,18 @@ impl Heartbeats {
             Due::Nothing
         } else if state.is_pinged {
             Due::PongTimeout
-        } else if limits.server_ping && has_come(state.ping_at) {
+        } else if is_pinging(state, limits) && has_come(state.ping_at) {
             // Even if it was silent for too long: the server pings first.
             Due::Ping
         } else {
             Due::Silent { timeout_s: self.silence_s(state, limits) }
         }
     }
+}
+
+/// Whether the server pings the connection. Pusher's clients are not told how long they may be silent.
+fn is_pinging(state: &ConnectionState, limits: &Limits) -> bool {
+    limits.server_ping || state.dialect.is_pusher()
 }
 
 fn silence_s(limits: &Limits) -> u32 {

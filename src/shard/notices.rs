@@ -1,0 +1,136 @@
+//! Which log lines about clients that cannot be served may be written: one a minute of each kind, for the whole server. So clients
+//! cannot fill the log. The lines themselves are written by `clients/notices.rs`.
+
+use crate::protocol::pusher::handshake;
+use crate::wire::upgrade::{REFUSALS, Refusal};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An upgrade request was refused, for the reason at this index of [`REFUSALS`].
+    Upgrade(usize),
+    /// A Pusher client named another path than `/app/KEY`.
+    PusherPath,
+    /// A Pusher client named a key that is not known.
+    PusherKey,
+    /// A Pusher client named a version that is not spoken.
+    PusherVersion,
+    /// A Pusher client, as it seems, and `--pusher` is off.
+    PusherOff,
+    /// A native connection was sent a message in Pusher's words.
+    PusherOnNative,
+    /// A connection of Pusher's dialect was sent a message in native words.
+    NativeOnPusher,
+    /// The sign-in of a Pusher client was refused.
+    SignIn,
+}
+
+impl Kind {
+    /// Of a refused upgrade.
+    pub fn of_upgrade(refusal: &Refusal) -> Kind {
+        Kind::Upgrade(refusal.kind())
+    }
+
+    /// Of a refused Pusher client.
+    pub fn of_pusher(refusal: &handshake::Refusal) -> Kind {
+        match refusal {
+            handshake::Refusal::PathNotFound => Kind::PusherPath,
+            handshake::Refusal::UnknownKey(_) => Kind::PusherKey,
+            handshake::Refusal::VersionMalformed | handshake::Refusal::VersionUnsupported => Kind::PusherVersion,
+        }
+    }
+
+    fn index(self) -> usize {
+        let own = match self {
+            Kind::Upgrade(refusal) => return refusal,
+            Kind::PusherPath => 0,
+            Kind::PusherKey => 1,
+            Kind::PusherVersion => 2,
+            Kind::PusherOff => 3,
+            Kind::PusherOnNative => 4,
+            Kind::NativeOnPusher => 5,
+            Kind::SignIn => 6,
+        };
+        REFUSALS.len() + own
+    }
+}
+
+/// When a line of each kind was written, for all shards.
+#[derive(Debug)]
+pub struct Notices {
+    start: Instant,
+    kinds: [Throttle; REFUSALS.len() + 7],
+}
+
+/// Of one kind. Read and written only when a client cannot be served.
+#[derive(Debug, Default)]
+struct Throttle {
+    /// Milliseconds at which the last line was written; 0: there was none.
+    said_at_ms: AtomicU64,
+    /// Lines left out since.
+    left_out: AtomicU64,
+}
+
+impl Default for Notices {
+    fn default() -> Notices {
+        Notices { start: Instant::now(), kinds: Default::default() }
+    }
+}
+
+impl Notices {
+    /// Whether a line of this kind may be written; if so, how many were left out before it.
+    pub fn may_say(&self, kind: Kind) -> Option<u64> {
+        self.kinds[kind.index()].may_say(self.start.elapsed().as_millis() as u64)
+    }
+}
+
+impl Throttle {
+    fn may_say(&self, now_ms: u64) -> Option<u64> {
+        let said_at_ms = self.said_at_ms.load(Relaxed);
+        let is_due = said_at_ms == 0 || now_ms >= said_at_ms + PAUSE_MS;
+        // Of two shards, one writes the line.
+        if is_due && self.said_at_ms.compare_exchange(said_at_ms, now_ms.max(1), Relaxed, Relaxed).is_ok() {
+            return Some(self.left_out.swap(0, Relaxed));
+        }
+        self.left_out.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+/// A minute.
+const PAUSE_MS: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_written_once_a_minute_with_the_number_of_those_left_out() {
+        let throttle = Throttle::default();
+        assert_eq!(throttle.may_say(0), Some(0));
+        assert_eq!([1, 30_000, PAUSE_MS].map(|now| throttle.may_say(now)), [None; 3]);
+        assert_eq!(throttle.may_say(PAUSE_MS + 1), Some(3));
+        assert_eq!(throttle.may_say(PAUSE_MS + 2), None);
+        assert_eq!(throttle.may_say(10 * PAUSE_MS), Some(1));
+    }
+
+    #[test]
+    fn kinds_do_not_share_a_throttle() {
+        let notices = Notices::default();
+        let refusals = (0..REFUSALS.len()).map(Kind::Upgrade);
+        let own = [
+            Kind::PusherPath,
+            Kind::PusherKey,
+            Kind::PusherVersion,
+            Kind::PusherOff,
+            Kind::PusherOnNative,
+            Kind::NativeOnPusher,
+            Kind::SignIn,
+        ];
+        for kind in refusals.chain(own) {
+            assert_eq!((notices.may_say(kind), notices.may_say(kind)), (Some(0), None), "{kind:?}");
+        }
+    }
+}
