@@ -120,6 +120,7 @@ fn share(
         is_stopping: AtomicBool::new(false),
         accepted: Arc::default(),
         admitted: Arc::default(),
+        notices: Arc::default(),
         seed,
         start: Instant::now(),
         calls,

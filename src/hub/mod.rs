@@ -88,6 +88,20 @@ pub trait Port {
     fn hold_back(&mut self, _slot: Slot) {}
     /// Closes a connection that broke a limit. May be called again until [`Hub::disconnect`] returns.
     fn close(&mut self, slot: Slot, reason: CloseReason);
+    /// Writes to the log, if it has not said the like a short time ago.
+    fn notice(&mut self, _slot: Slot, _notice: Notice<'_>) {}
+}
+
+/// What the log must say about a message of a client that cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are the words of their variant's sentence
+pub enum Notice<'a> {
+    /// A native connection was sent this event of Pusher's dialect.
+    PusherOnNative { event: &'a str },
+    /// A connection of Pusher's dialect was sent this native event.
+    NativeOnPusher { event: &'a str },
+    /// The sign-in of a Pusher client is refused.
+    SignInRefused { why: &'a str },
 }
 
 /// The priority of output when a turn has more than it can write.
@@ -134,7 +148,6 @@ impl TurnOutput {
 
     /// Adds a message that was read at `read_us`. That can be later than the start of this turn, because letters of other
     /// shards are opened in the middle of a turn.
-    #[inline]
     fn read_at(&mut self, read_us: u32, turn_us: u32) {
         self.age_us = self.age_us.max(bucket::ticks_between(read_us, turn_us));
     }

@@ -3,13 +3,13 @@
 use super::admission::bucket::Rate;
 use super::channel::presence::user::User;
 use super::mail::{self, Cause, Mail, Membership, Welcome, Wish};
-use super::{ENVELOPE_BYTES, Handled, Hub, Port, REPLAY_SHARE};
+use super::{ENVELOPE_BYTES, Handled, Hub, Notice, Port, REPLAY_SHARE};
 use crate::api::publish::{DATA_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::config::{Limits, OnSubscribe, Presence};
 use crate::ids::Slot;
 use crate::protocol::auth::{Attempt, Failure};
 use crate::protocol::channel::{Channel, Kind, NAME_BYTES_MAX};
-use crate::protocol::command::{Auth, Command, Since};
+use crate::protocol::command::{Auth, Command, Since, Unreadable};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::event::ErrorCode;
 use crate::protocol::json::JsonString;
@@ -88,6 +88,9 @@ impl Hub {
                         (Auth::Text(auth), Some(user_data)) => Some(Attempt::of_user(id, auth, &user_data.value)),
                         _ => None,
                     };
+                    if dialect.is_pusher() {
+                        port.notice(slot, Notice::SignInRefused { why: &code.text() });
+                    }
                     self.refuse_request(slot, port, |out| dialect.signin_error(out, code, attempt.as_ref()));
                 }
             }
@@ -96,7 +99,12 @@ impl Hub {
                     self.refuse_request(slot, port, |out| dialect.client_event_error(out, channel.raw, code));
                 }
             }
-            Err(why) => self.refuse_request(slot, port, |out| dialect.unreadable(out, &why)),
+            Err(why) => {
+                if let Some(notice) = of_other_dialect(dialect, &why) {
+                    port.notice(slot, notice);
+                }
+                self.refuse_request(slot, port, |out| dialect.unreadable(out, &why));
+            }
         }
         self.settle_own(port);
         Handled::Other
@@ -328,6 +336,16 @@ impl Hub {
         let change = self.audiences.leave(slot, channel, hash).ok_or(ErrorCode::NotSubscribed)?;
         self.post(self.owner(hash), Mail::Unsubscribe(change), port);
         Ok(())
+    }
+}
+
+/// Whether a message is in the words of the other dialect.
+fn of_other_dialect<'a>(dialect: Dialect, why: &Unreadable<'a>) -> Option<Notice<'a>> {
+    let &Unreadable::UnknownEvent { event } = why else { return None };
+    match dialect {
+        Dialect::Native if event.starts_with("pusher:") => Some(Notice::PusherOnNative { event }),
+        Dialect::Pusher(_) if event.starts_with("socket:") => Some(Notice::NativeOnPusher { event }),
+        _ => None,
     }
 }
 

@@ -328,6 +328,7 @@ mod tests {
             is_stopping: AtomicBool::new(false),
             accepted: Arc::default(),
             admitted: Arc::default(),
+            notices: Arc::default(),
             seed: [0; 4],
             start: Instant::now(),
             calls: sender.clone(),

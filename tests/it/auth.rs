@@ -50,7 +50,7 @@ pub fn auth_of_user(socket_id: &str, user_data: &str) -> String {
     format!("{KEY}:{}", hmac_hex(SECRET, &format!("{socket_id}::user::{user_data}")))
 }
 
-fn auth_by(key: &str, secret: &str, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+pub fn auth_by(key: &str, secret: &str, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let string_to_sign = match channel_data {
         None => format!("{socket_id}:{channel}"),
         Some(data) => format!("{socket_id}:{channel}:{data}"),

@@ -60,7 +60,6 @@ impl Audience {
     }
 
     /// Number of subscribers that the owner counts.
-    #[inline]
     pub fn len(&self) -> usize {
         self.subscribers.len()
     }
@@ -117,7 +116,6 @@ pub struct Table {
 
 impl Table {
     /// The index of an audience, if it exists.
-    #[inline]
     pub fn find(&self, channel: Channel<'_>, hash: u64, kind: Kind) -> Option<u32> {
         let is_meant = |audience: &Audience| audience.name.as_channel() == channel && audience.kind == kind;
         self.by_name.find(hash, |&index| is_meant(&self.audiences[index as usize])).copied()
@@ -138,13 +136,11 @@ impl Table {
     }
 
     /// The audience at an index.
-    #[inline]
     pub fn get(&self, index: u32) -> &Audience {
         &self.audiences[index as usize]
     }
 
     /// The audience at an index.
-    #[inline]
     pub fn get_mut(&mut self, index: u32) -> &mut Audience {
         &mut self.audiences[index as usize]
     }
@@ -202,10 +198,10 @@ impl Table {
         self.of_pusher -= usize::from(removed.kind == Kind::Pusher);
     }
 
-    /// Whether there is an audience of Pusher's dialect.
+    /// The kinds of the audiences that there are.
     #[inline]
-    pub fn has_pusher(&self) -> bool {
-        self.of_pusher > 0
+    pub fn kinds(&self) -> &'static [Kind] {
+        if self.of_pusher == 0 { &[Kind::Native] } else { &Kind::ALL }
     }
 
     /// The page to append to. The audience's first message of the turn opens it, and marks the audience as touched.

@@ -1,0 +1,13 @@
+//! Pusher's dialect, frame by frame: what its clients send, and what they are sent.
+
+mod cache;
+mod client;
+mod client_events;
+mod closing;
+mod delivery;
+mod handshake;
+mod mixed;
+mod presence;
+mod requests;
+mod subscriptions;
+mod users;

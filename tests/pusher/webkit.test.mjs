@@ -1,3 +1,0 @@
-import { browser } from "./browser.mjs";
-
-browser("webkit");
