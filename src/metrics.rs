@@ -7,6 +7,8 @@ pub struct Entry {
     pub name: &'static str,
     /// Its name for Prometheus (by convention: base units, `_total` on counters).
     pub metric: &'static str,
+    /// Value of its label `dialect`, if it has that label. Entries with the same metric are neighbours.
+    pub dialect: Option<&'static str>,
     /// Factor from our unit to that of Prometheus.
     pub scale: u64,
     /// For people.
@@ -14,9 +16,13 @@ pub struct Entry {
 }
 
 /// Declares a table: a struct of integers, and in the same order the name of each in `stats` and for Prometheus, its help,
-/// and its scale if the units differ.
+/// its dialect if the metric is labelled with one, and its scale if the units differ.
 macro_rules! table {
-    ($(#[$meta:meta])* $name:ident { $($field:ident: $metric:literal $(* $scale:literal)?, $help:literal,)* }) => {
+    (@dialect) => { None };
+    (@dialect $dialect:literal) => { Some($dialect) };
+    ($(#[$meta:meta])* $name:ident {
+        $($field:ident: $metric:literal $([$dialect:literal])? $(* $scale:literal)?, $help:literal,)*
+    }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct $name { $(#[doc = $help] pub $field: u64,)* }
@@ -24,7 +30,13 @@ macro_rules! table {
         impl $name {
             /// The table, in the order of declaration.
             pub const ENTRIES: &'static [Entry] = &[
-                $(Entry { name: stringify!($field), metric: $metric, scale: 1 $(* $scale)?, help: $help },)*
+                $(Entry {
+                    name: stringify!($field),
+                    metric: $metric,
+                    dialect: table!(@dialect $($dialect)?),
+                    scale: 1 $(* $scale)?,
+                    help: $help,
+                },)*
             ];
 
             /// Name and value of each, in the order of declaration.
@@ -49,8 +61,12 @@ table! {
         tls_handshakes_resumed: "corecast_tls_handshakes_resumed_total", "TLS handshakes that resumed an earlier session by its ticket.",
         tls_handshakes_failed: "corecast_tls_handshakes_failed_total", "TLS handshakes that failed; the log at level debug says why.",
         upgrades: "corecast_upgrades_total", "Connections upgraded to WebSocket.",
+        upgrades_native: "corecast_dialect_upgrades_total" ["native"], "Connections upgraded to WebSocket, by dialect; those of the echo path have none.",
+        upgrades_pusher: "corecast_dialect_upgrades_total" ["pusher"], "Connections upgraded to WebSocket that speak Pusher's dialect.",
         upgrades_refused: "corecast_upgrades_refused_total", "Upgrade requests answered with an HTTP error.",
         messages_in: "corecast_received_messages_total", "Text messages received from clients, without those on the echo path.",
+        messages_in_native: "corecast_dialect_received_messages_total" ["native"], "Text messages received from clients, by dialect.",
+        messages_in_pusher: "corecast_dialect_received_messages_total" ["pusher"], "Text messages received from Pusher's clients.",
         echo_messages: "corecast_echo_messages_total", "Messages echoed on the echo path.",
         echo_pauses: "corecast_echo_pauses_total", "Times an echo connection was not read because its output waited.",
         messages_rate_limited: "corecast_messages_rate_limited_total", "Messages and control frames refused because their connection exceeded its message or byte rate.",
@@ -107,10 +123,21 @@ table! {
     }
 }
 
+impl Counters {
+    /// Counts a text message of a client. Those of native clients are the others.
+    #[inline]
+    pub fn count_message(&mut self, is_native: bool) {
+        self.messages_in += 1;
+        self.messages_in_pusher += u64::from(!is_native);
+    }
+}
+
 table! {
     /// Gauges of a shard.
     Gauges {
         connections: "corecast_connections", "Open client connections.",
+        connections_native: "corecast_dialect_connections" ["native"], "Open client connections, by dialect; those of the echo path have none.",
+        connections_pusher: "corecast_dialect_connections" ["pusher"], "Open client connections of Pusher's clients.",
         connections_echoing: "corecast_connections_echoing", "Open client connections on the echo path.",
         connections_upgrading: "corecast_connections_upgrading", "Client connections whose upgrade is not finished.",
         newcomers_waiting: "corecast_newcomers_waiting", "Connections of the last second whose upgrade, TLS handshake or first messages wait for their turn.",
@@ -375,8 +402,9 @@ mod tests {
         let counters = Counters::ENTRIES.iter().chain(HttpCounters::ENTRIES);
         assert!(counters.clone().all(|entry| entry.metric.ends_with("_total")));
         assert!(Gauges::ENTRIES.iter().all(|entry| !entry.metric.ends_with("_total")));
-        let mut names: Vec<&str> = counters.chain(Gauges::ENTRIES).map(|entry| entry.metric).collect();
-        assert!(names.iter().all(|name| name.starts_with("corecast_")));
+        let mut names: Vec<(&str, Option<&str>)> =
+            counters.chain(Gauges::ENTRIES).map(|entry| (entry.metric, entry.dialect)).collect();
+        assert!(names.iter().all(|(name, _)| name.starts_with("corecast_")));
         names.sort_unstable();
         let count = names.len();
         names.dedup();

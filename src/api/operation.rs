@@ -373,6 +373,8 @@ rows! {
         /// The client's address, as a trusted proxy names it or else the socket; port 0: the proxy named none.
         #[serde(serialize_with = "address")]
         address: Option<SocketAddr>,
+        /// The dialect that it speaks: `native` or `pusher`.
+        dialect: &'static str,
         /// Seconds since the connection was accepted.
         age_s: u64,
     })
@@ -384,6 +386,8 @@ rows! {
         /// The client's address, as a trusted proxy names it or else the socket; port 0: the proxy named none.
         #[serde(serialize_with = "address")]
         address: Option<SocketAddr>,
+        /// The dialect that it speaks: `native` or `pusher`.
+        dialect: &'static str,
         /// Its shard.
         shard: u16,
         /// Seconds since it was accepted.

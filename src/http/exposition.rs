@@ -19,11 +19,15 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn text(numbers: &Numbers, http: &HttpCounters, webhooks: &WebhookStats, process: &Process) -> String {
     let mut text = Text(String::with_capacity(TEXT_BYTES));
     for (table, kind) in [(Gauges::ENTRIES, "gauge"), (Counters::ENTRIES, "counter")] {
+        let mut before = "";
         for entry in table {
-            text.head(entry.metric, kind, entry.help);
+            if std::mem::replace(&mut before, entry.metric) != entry.metric {
+                text.head(entry.metric, kind, entry.help);
+            }
+            let dialect = entry.dialect.map(|dialect| format!(",dialect=\"{dialect}\"")).unwrap_or_default();
             for (shard, values) in numbers.shards.iter().enumerate() {
-                let value = values.get(entry.name).copied().unwrap_or_default();
-                text.line(format_args!("{}{{shard=\"{shard}\"}} {}", entry.metric, value * entry.scale));
+                let value = values.get(entry.name).copied().unwrap_or_default() * entry.scale;
+                text.line(format_args!("{}{{shard=\"{shard}\"{dialect}}} {value}", entry.metric));
             }
         }
     }
@@ -135,8 +139,13 @@ mod tests {
 
     #[test]
     fn each_kind_of_number_is_written_by_the_format() {
-        let shards =
-            vec![numbers(&[("connections", 2), ("turn_us_to_4", 1), ("turn_us_to_16", 2), ("turn_us_above", 1)])];
+        let shards = vec![numbers(&[
+            ("connections", 2),
+            ("connections_pusher", 1),
+            ("turn_us_to_4", 1),
+            ("turn_us_to_16", 2),
+            ("turn_us_above", 1),
+        ])];
         let stats = numbers(&[("closes_silent", 7), ("closes_client_gone", 1)]);
         let process = Process { start_time_s: 1.5, ..Process::default() };
         let http = HttpCounters { http_requests: 3, ..HttpCounters::default() };
@@ -146,6 +155,8 @@ mod tests {
         for line in [
             "# TYPE corecast_connections gauge",
             "corecast_connections{shard=\"0\"} 2",
+            "# TYPE corecast_dialect_connections gauge",
+            "corecast_dialect_connections{shard=\"0\",dialect=\"native\"} 0\ncorecast_dialect_connections{shard=\"0\",dialect=\"pusher\"} 1",
             "# TYPE corecast_accepts_total counter",
             "corecast_accepts_total{shard=\"0\"} 0",
             "corecast_closes_total{reason=\"client_gone\"} 1\ncorecast_closes_total{reason=\"silent\"} 7",

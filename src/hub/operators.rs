@@ -1,9 +1,9 @@
 //! Questions of admin sessions, reports of lifecycle events, and the live tap.
 
 use super::mail::{Answer, Cause, Change, Fence, Mail, Question};
-use super::observe::Client;
 use super::observe::journal::JOURNAL;
 use super::observe::reports::Report;
+use super::observe::sighting::Client;
 use super::{Hub, Port};
 use crate::api::operation::{ChannelCount, Unsubscribe};
 use crate::api::refusal::NO_SUBSCRIPTION;
@@ -220,8 +220,8 @@ impl Hub {
 
     /// A connection ends. Called before [`Hub::disconnect`], while the connection still has its socket id.
     pub fn see_close(&mut self, slot: Slot, dialect: Dialect, address: Option<SocketAddr>, reason: &CloseReason) {
-        let socket_id = self.audiences.live_key(slot).map(|key| self.identities.socket_id(key));
-        self.observers.see_close(socket_id, address, (reason, reason.close_code(dialect)), self.now);
+        let opened = self.audiences.live_key(slot).map(|key| (self.identities.socket_id(key), dialect));
+        self.observers.see_close(opened, address, (reason, reason.close_code(dialect)), self.now);
     }
 
     pub(super) fn see_subscribe(&mut self, slot: Slot, name: &str, error: Option<ErrorCode>, port: &impl Port) {
@@ -240,7 +240,7 @@ impl Hub {
     }
 
     fn client(&self, slot: Slot, port: &impl Port) -> Client {
-        Client { socket_id: self.socket_id(slot), address: port.address(slot) }
+        Client { socket_id: self.socket_id(slot), address: port.address(slot), dialect: self.audiences.dialect(slot) }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::admission::bucket::Rate;
 use super::channel::presence::user::User;
 use super::mail::{self, Cause, Mail, Membership, Welcome, Wish};
+use super::observe::sighting::Client;
 use super::{ENVELOPE_BYTES, Handled, Hub, Notice, Port, REPLAY_SHARE};
 use crate::api::publish::{DATA_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::config::{Limits, OnSubscribe, Presence};
@@ -37,7 +38,7 @@ impl Hub {
     pub fn connect(&mut self, slot: Slot, dialect: Dialect, address: Option<SocketAddr>, port: &mut impl Port) {
         self.audiences.connect(slot, dialect, self.now);
         let id = self.socket_id(slot);
-        self.observers.connected(id, address, self.now);
+        self.observers.connected(Client { socket_id: id, address, dialect }, self.now);
         let limits = &self.limits;
         self.audiences.send_now(slot, port, |out| dialect.connected(out, id, limits));
     }

@@ -37,6 +37,14 @@ impl Dialect {
 
 /// Replies, and what else one connection is told.
 impl Dialect {
+    /// Its name, for people and for labels of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dialect::Native => "native",
+            Dialect::Pusher(_) => "pusher",
+        }
+    }
+
     /// Whether it is Pusher's.
     pub fn is_pusher(self) -> bool {
         self != Dialect::Native

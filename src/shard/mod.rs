@@ -437,6 +437,7 @@ impl Shard {
         self.hub.counters.mail_sent += sent;
         self.hub.counters.mail_refused += refused;
         self.hub.counters.bytes_encoded = self.clients.output.bytes_encoded();
+        self.hub.counters.messages_in_native = self.hub.counters.messages_in - self.hub.counters.messages_in_pusher;
         let mut gauges = self.clients.gauges(&self.hub);
         let closes = CloseReason::LABELS.into_iter().zip(self.clients.closes()).collect();
         let refusals = REFUSALS.iter().map(|refusal| refusal.why).zip(self.clients.refusals()).collect();

@@ -363,6 +363,7 @@ pub(super) mod tests {
         let info = |(socket_id, address): &(SocketId, &str)| ConnectionInfo {
             socket_id: *socket_id,
             address: address.parse().ok(),
+            dialect: "native",
             shard: 0,
             age_s: 0,
             subscriptions: 0,

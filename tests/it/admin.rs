@@ -623,7 +623,8 @@ fn assert_describes(item: &Value, client: &Client, shards: usize, subscriptions:
     assert_eq!(item["outbox_bytes"], 0, "{item}");
 }
 
-const CONNECTION_MEMBERS: [&str; 6] = ["address", "age_s", "outbox_bytes", "shard", "socket_id", "subscriptions"];
+const CONNECTION_MEMBERS: [&str; 7] =
+    ["address", "age_s", "dialect", "outbox_bytes", "shard", "socket_id", "subscriptions"];
 
 fn members(value: &Value) -> Vec<&str> {
     let mut members: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
@@ -677,7 +678,7 @@ fn subscribers_by_pages(shards: usize) {
         let items = admin_pages(limit);
         assert_eq!(items.len(), 20, "limit {limit}");
         for item in &items {
-            assert_eq!(members(item), ["address", "age_s", "socket_id"], "{item}");
+            assert_eq!(members(item), ["address", "age_s", "dialect", "socket_id"], "{item}");
             assert!(item["age_s"].as_u64().is_some_and(|age| age < 300), "{item}");
         }
     }

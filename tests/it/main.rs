@@ -9,6 +9,7 @@ mod client_events;
 mod command_line;
 mod conflation;
 mod console;
+mod dialects;
 mod documentation;
 mod drain;
 mod echo;

@@ -54,13 +54,15 @@ fn everything_is_shown_in_order(shards: usize) {
     let mut tail = Tail::start(&server, json!({}));
     let mut client = Client::connect(&server);
     let (id, address) = (client.socket_id.clone(), client.address().to_string());
-    tail.expect(json!({"event": "connect", "socket_id": id, "address": address}));
+    tail.expect(json!({"event": "connect", "socket_id": id, "address": address, "dialect": "native"}));
     client.subscribe("room");
-    tail.expect(json!({"event": "subscribe", "socket_id": id, "address": address, "channel": "room", "result": "ok"}));
+    tail.expect(json!({"event": "subscribe", "socket_id": id, "address": address, "dialect": "native", "channel": "room", "result": "ok"}));
     client.send(&crate::harness::subscribe("no name"));
     client.text();
-    tail.expect(json!({"event": "subscribe", "socket_id": id, "address": address, "channel": "no name",
-        "result": "invalid_channel"}));
+    tail.expect(
+        json!({"event": "subscribe", "socket_id": id, "address": address, "dialect": "native", "channel": "no name",
+        "result": "invalid_channel"}),
+    );
     for (event, bytes) in [("e", 7), ("quoted \"name\"", 7)] {
         assert_eq!(admin.publish("room", event, json!([1, 2, 3])), 1);
         client.text();
@@ -68,16 +70,15 @@ fn everything_is_shown_in_order(shards: usize) {
     }
     client.unsubscribe("room");
     tail.expect(
-        json!({"event": "unsubscribe", "socket_id": id, "address": address, "channel": "room", "result": "ok"}),
+        json!({"event": "unsubscribe", "socket_id": id, "address": address, "dialect": "native", "channel": "room", "result": "ok"}),
     );
     while tail_is_silent(&mut client) {}
-    tail.expect(json!({"event": "limit", "socket_id": id, "address": address}));
+    tail.expect(json!({"event": "limit", "socket_id": id, "address": address, "dialect": "native"}));
     admin.ok(json!({"id": 1, "command": "disconnect", "socket_id": id, "code": 4321}));
     loop {
         let line = tail.next();
         if line["event"] != "limit" {
-            let close =
-                json!({"event": "close", "socket_id": id, "address": address, "reason": "disconnected", "code": 4321});
+            let close = json!({"event": "close", "socket_id": id, "address": address, "dialect": "native", "reason": "disconnected", "code": 4321});
             break assert_eq!(line, close);
         }
     }

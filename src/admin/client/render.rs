@@ -467,12 +467,12 @@ mod tests {
     #[test]
     fn connections_are_a_table() {
         let reply = r#"{"connections":[
-            {"socket_id":"ab","address":"127.0.0.1:5","shard":0,"age_s":61,"subscriptions":2,"outbox_bytes":2048},
-            {"socket_id":"cd","address":"[::1]:50000","shard":11,"age_s":90000,"subscriptions":0,"outbox_bytes":0}]}"#;
+            {"socket_id":"ab","address":"127.0.0.1:5","dialect":"native","shard":0,"age_s":61,"subscriptions":2,"outbox_bytes":2048},
+            {"socket_id":"cd","address":"[::1]:50000","dialect":"pusher","shard":11,"age_s":90000,"subscriptions":0,"outbox_bytes":0}]}"#;
         let expected = "\
-SOCKET_ID  ADDRESS      SHARD    AGE  SUBSCRIPTIONS  OUTBOX
-ab         127.0.0.1:5      0  1m 1s              2   2 KiB
-cd         [::1]:50000     11  1d 1h              0     0 B
+SOCKET_ID  ADDRESS      DIALECT  SHARD    AGE  SUBSCRIPTIONS  OUTBOX
+ab         127.0.0.1:5  native       0  1m 1s              2   2 KiB
+cd         [::1]:50000  pusher      11  1d 1h              0     0 B
 ";
         check("connections", reply, expected);
         check("connections", r#"{"connections":[]}"#, "no connections\n");
@@ -480,11 +480,12 @@ cd         [::1]:50000     11  1d 1h              0     0 B
 
     #[test]
     fn a_connection_is_a_list_of_members() {
-        let reply = r#"{"socket_id":"ab","address":"x","shard":1,"age_s":5,"subscriptions":2,"outbox_bytes":0,
+        let reply = r#"{"socket_id":"ab","address":"x","dialect":"pusher","shard":1,"age_s":5,"subscriptions":2,"outbox_bytes":0,
             "channels":["a","b"]}"#;
         let expected = "\
 socket_id      ab
 address        x
+dialect        pusher
 shard          1
 age            5s
 subscriptions  2

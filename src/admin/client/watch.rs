@@ -85,8 +85,20 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
 
 /// A sighting: its time, its kind, and every other member by name.
 fn render_sighting(told: &Value, event: &str, out: &mut impl Write) -> io::Result<()> {
-    let members =
-        ["socket_id", "address", "channel", "name", "bytes", "subscribers", "result", "why", "reason", "code", "data"];
+    let members = [
+        "socket_id",
+        "address",
+        "dialect",
+        "channel",
+        "name",
+        "bytes",
+        "subscribers",
+        "result",
+        "why",
+        "reason",
+        "code",
+        "data",
+    ];
     let shown = members.iter().chain(&["count"]).filter(|member| !told[**member].is_null());
     let shown: Vec<String> = shown.map(|member| format!("{member}={}", value(member, &told[*member]))).collect();
     let time = told["time_ms"].as_u64().map_or("-".into(), time);

@@ -1,9 +1,10 @@
 //! Writes the sightings of a tail as lines. Pure.
 
 use crate::api::value::written;
-use crate::hub::observe::sighting::{Sight, Sighting};
+use crate::hub::observe::sighting::{Client, Sight, Sighting};
 use crate::ids::ShardId;
 use crate::protocol::close::CloseReason;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::json;
 use crate::protocol::socket_id::SocketId;
 use std::io::Write;
@@ -23,17 +24,17 @@ pub fn lines(out: &mut Vec<u8>, shard: ShardId, at_us: u64, time_ms: u64, sighti
 
 fn line(out: &mut Vec<u8>, sight: &Sight) {
     match sight {
-        Sight::Connect { socket_id, address } => client(out, "connect", Some(*socket_id), *address),
+        Sight::Connect { client } => of_client(out, "connect", client),
         Sight::Refuse { address, why } => {
-            client(out, "refuse", None, *address);
+            of(out, "refuse", None, *address);
             let _ = write!(out, r#","why":"{why}""#);
         }
-        Sight::Subscribe { socket_id, address, channel, error } => {
-            client(out, "subscribe", Some(*socket_id), *address);
+        Sight::Subscribe { client, channel, error } => {
+            of_client(out, "subscribe", client);
             result(out, channel, *error);
         }
-        Sight::Unsubscribe { socket_id, address, channel, error } => {
-            client(out, "unsubscribe", Some(*socket_id), *address);
+        Sight::Unsubscribe { client, channel, error } => {
+            of_client(out, "unsubscribe", client);
             result(out, channel, *error);
         }
         Sight::Publish { channel, event, bytes, subscribers, data } => {
@@ -47,26 +48,33 @@ fn line(out: &mut Vec<u8>, sight: &Sight) {
                 out.push(b'"');
             }
         }
-        Sight::Close { socket_id, address, kind, code } => {
-            client(out, "close", *socket_id, *address);
+        Sight::Close { opened, address, kind, code } => {
+            of(out, "close", *opened, *address);
             let reason = CloseReason::LABELS.get(usize::from(*kind)).copied().unwrap_or("unknown");
             let _ = write!(out, r#","reason":"{reason}""#);
             if let Some(code) = code {
                 let _ = write!(out, r#","code":{code}"#);
             }
         }
-        Sight::Limit { socket_id, address } => client(out, "limit", Some(*socket_id), *address),
+        Sight::Limit { client } => of_client(out, "limit", client),
     }
     out.extend_from_slice(b"}\n");
 }
 
-fn client(out: &mut Vec<u8>, event: &str, socket_id: Option<SocketId>, address: Option<SocketAddr>) {
+fn of_client(out: &mut Vec<u8>, event: &str, &Client { socket_id, address, dialect }: &Client) {
+    of(out, event, Some((socket_id, dialect)), address);
+}
+
+fn of(out: &mut Vec<u8>, event: &str, opened: Option<(SocketId, Dialect)>, address: Option<SocketAddr>) {
     let _ = write!(out, r#""event":"{event}""#);
-    if let Some(socket_id) = socket_id {
+    if let Some((socket_id, _)) = opened {
         let _ = write!(out, r#","socket_id":"{socket_id}""#);
     }
     if let Some(address) = address {
         let _ = write!(out, r#","address":"{}""#, written(address));
+    }
+    if let Some((_, dialect)) = opened {
+        let _ = write!(out, r#","dialect":"{}""#, dialect.name());
     }
 }
 
@@ -80,6 +88,7 @@ fn result(out: &mut Vec<u8>, channel: &str, error: Option<&str>) {
 mod tests {
     use super::*;
     use crate::protocol::channel::Channel;
+    use crate::protocol::pusher::handshake::Version;
 
     #[track_caller]
     fn check(sight: Sight, expected: &str) {
@@ -95,18 +104,23 @@ mod tests {
         let socket_id = SocketId { high: 0, low: 1 };
         let id = "00000000-0000-0000-0000-000000000001";
         let address = "192.0.2.7:80".parse().ok();
+        let dialect = Dialect::Pusher(Version::V7);
+        let of_pusher = Client { socket_id, address, dialect };
+        let client = Client { socket_id, address: None, dialect: Dialect::Native };
         check(
-            Sight::Connect { socket_id, address },
-            &format!(r#""event":"connect","socket_id":"{id}","address":"192.0.2.7:80""#),
+            Sight::Connect { client: of_pusher },
+            &format!(r#""event":"connect","socket_id":"{id}","address":"192.0.2.7:80","dialect":"pusher""#),
         );
         check(Sight::Refuse { address: None, why: "bad_method" }, r#""event":"refuse","why":"bad_method""#);
         check(
-            Sight::Subscribe { socket_id, address: None, channel: "a\"b".into(), error: Some("invalid_channel") },
-            &format!(r#""event":"subscribe","socket_id":"{id}","channel":"a\"b","result":"invalid_channel""#),
+            Sight::Subscribe { client, channel: "a\"b".into(), error: Some("invalid_channel") },
+            &format!(
+                r#""event":"subscribe","socket_id":"{id}","dialect":"native","channel":"a\"b","result":"invalid_channel""#
+            ),
         );
         check(
-            Sight::Unsubscribe { socket_id, address: None, channel: "a".into(), error: None },
-            &format!(r#""event":"unsubscribe","socket_id":"{id}","channel":"a","result":"ok""#),
+            Sight::Unsubscribe { client, channel: "a".into(), error: None },
+            &format!(r#""event":"unsubscribe","socket_id":"{id}","dialect":"native","channel":"a","result":"ok""#),
         );
         let channel = Channel::parse("a").expect("legal").into();
         check(
@@ -114,8 +128,10 @@ mod tests {
             r#""event":"publish","channel":"a","name":"\u0065","bytes":9,"subscribers":3,"data":"{\"a\"""#,
         );
         check(
-            Sight::Subscribe { socket_id, address: None, channel: "\u{9b}31m\u{202e}".into(), error: None },
-            &format!(r#""event":"subscribe","socket_id":"{id}","channel":"\u009b31m\u202e","result":"ok""#),
+            Sight::Subscribe { client, channel: "\u{9b}31m\u{202e}".into(), error: None },
+            &format!(
+                r#""event":"subscribe","socket_id":"{id}","dialect":"native","channel":"\u009b31m\u202e","result":"ok""#
+            ),
         );
         let channel = Channel::parse("a").expect("legal").into();
         check(
@@ -123,10 +139,10 @@ mod tests {
             r#""event":"publish","channel":"a","name":"\u009d0;","bytes":3,"subscribers":0,"data":"\u007f""#,
         );
         check(
-            Sight::Close { socket_id: None, address, kind: 8, code: Some(4100) },
+            Sight::Close { opened: None, address, kind: 8, code: Some(4100) },
             r#""event":"close","address":"192.0.2.7:80","reason":"slow_consumer","code":4100"#,
         );
-        check(Sight::Limit { socket_id, address: None }, &format!(r#""event":"limit","socket_id":"{id}""#));
+        check(Sight::Limit { client }, &format!(r#""event":"limit","socket_id":"{id}","dialect":"native""#));
         let mut out = Vec::new();
         lines(&mut out, 0, 0, 7, &[], 5);
         assert_eq!(String::from_utf8_lossy(&out), "{\"time_ms\":7,\"shard\":0,\"event\":\"dropped\",\"count\":5}\n");

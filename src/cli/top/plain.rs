@@ -7,24 +7,7 @@ use std::fmt::Write;
 
 /// The whole view.
 pub fn page(view: &View) -> String {
-    let mut page = String::new();
-    let rates = &view.rates;
-    for (name, value) in [
-        ("connections", count(view.connections)),
-        ("connections upgrading", count(view.connections_upgrading)),
-        ("subscriptions", count(view.subscriptions)),
-        ("channels", count(view.channels_count)),
-        ("outbox", bytes(view.outbox_bytes)),
-        ("mail waiting", count(view.mail_waiting)),
-        ("deliveries/s", rate(rates.deliveries)),
-        ("publishes/s", rate(rates.publishes)),
-        ("sent/s", byte_rate(rates.bytes_out)),
-        ("received/s", rate(rates.messages_in)),
-        ("accepts/s", rate(rates.accepts)),
-        ("closes/s", rate(rates.closes)),
-    ] {
-        line(&mut page, &[(name, -22), (&value, 12)]);
-    }
+    let mut page = levels(view);
     page.push('\n');
     let titles = ["BUSY", "TURN", "P99", "CONNECTIONS", "DELIVERED/S", "PUBLISHED/S", "SENT/S", "OUTBOX", "MAIL"];
     row(&mut page, "SHARD", -6, &titles);
@@ -57,6 +40,38 @@ pub fn page(view: &View) -> String {
     row(&mut page, "ADDRESS", -40, &["CONNECTIONS"]);
     for address in view.addresses.iter().take(ROWS_MAX) {
         row(&mut page, &address.address, -40, &[count(address.connections)]);
+    }
+    page
+}
+
+/// The values of the whole server.
+fn levels(view: &View) -> String {
+    let mut page = String::new();
+    let rates = &view.rates;
+    for (name, value) in [
+        ("connections", count(view.connections)),
+        ("connections of Pusher", count(view.connections_pusher)),
+        ("connections upgrading", count(view.connections_upgrading)),
+        ("subscriptions", count(view.subscriptions)),
+        ("channels", count(view.channels_count)),
+        ("outbox", bytes(view.outbox_bytes)),
+        ("mail waiting", count(view.mail_waiting)),
+        ("users", count(view.users)),
+        ("members", count(view.presence_members)),
+        ("kept messages", bytes(view.history_bytes)),
+        ("deliveries/s", rate(rates.deliveries)),
+        ("publishes/s", rate(rates.publishes)),
+        ("sent/s", byte_rate(rates.bytes_out)),
+        ("received/s", rate(rates.messages_in)),
+        ("accepts/s", rate(rates.accepts)),
+        ("closes/s", rate(rates.closes)),
+        ("client events/s", rate(rates.client_events)),
+        ("recovered/s", rate(rates.recoveries)),
+        ("not recovered/s", rate(rates.recoveries_failed)),
+        ("conflated/s", rate(rates.messages_conflated)),
+        ("evicted/s", rate(rates.histories_evicted)),
+    ] {
+        line(&mut page, &[(name, -22), (&value, 12)]);
     }
     page
 }

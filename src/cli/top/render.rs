@@ -48,9 +48,11 @@ pub fn draw(state: &State, palette: Palette, frame: &mut Frame<'_>) {
     }
     // The table of shards gets a part of the rows; the user scrolls to the other shards.
     let shards = (state.view.shards.len() as u16).clamp(1, (area.height.saturating_sub(20) / 2).max(2));
+    // On a small screen, what not every server uses is left out.
+    let level_rows = if area.height >= TALL { 4 } else { 2 };
     let [title, levels, rates, shard_table, tables, keys] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(2),
+        Constraint::Length(level_rows),
         Constraint::Length(4),
         Constraint::Length(shards + 2),
         Constraint::Min(4),
@@ -102,10 +104,30 @@ impl Screen<'_> {
     fn levels(&self, frame: &mut Frame<'_>, area: Rect) {
         let view = &self.state.view;
         let cells = [
-            [("connections", count(view.connections)), ("accepts/s", rate(view.rates.accepts))],
-            [("subscriptions", count(view.subscriptions)), ("closes/s", rate(view.rates.closes))],
-            [("channels", count(view.channels_count)), ("upgrading", count(view.connections_upgrading))],
-            [("outbox", bytes(view.outbox_bytes)), ("mail waiting", count(view.mail_waiting))],
+            [
+                ("connections", count(view.connections)),
+                ("accepts/s", rate(view.rates.accepts)),
+                ("of Pusher", count(view.connections_pusher)),
+                ("client ev/s", rate(view.rates.client_events)),
+            ],
+            [
+                ("subscriptions", count(view.subscriptions)),
+                ("closes/s", rate(view.rates.closes)),
+                ("users", count(view.users)),
+                ("recovered/s", rate(view.rates.recoveries)),
+            ],
+            [
+                ("channels", count(view.channels_count)),
+                ("upgrading", count(view.connections_upgrading)),
+                ("members", count(view.presence_members)),
+                ("not recov./s", rate(view.rates.recoveries_failed)),
+            ],
+            [
+                ("outbox", bytes(view.outbox_bytes)),
+                ("mail waiting", count(view.mail_waiting)),
+                ("kept", bytes(view.history_bytes)),
+                ("conflated/s", rate(view.rates.messages_conflated)),
+            ],
         ];
         let columns = Layout::horizontal([Constraint::Fill(1); 4]).areas::<4>(area);
         for (column, cells) in columns.into_iter().zip(cells) {
@@ -354,6 +376,8 @@ const HELP: [&str; 18] = [
 
 const WIDTH_MIN: u16 = 60;
 const HEIGHT_MIN: u16 = 16;
+/// From this height on, all levels fit.
+const TALL: u16 = 30;
 /// From this width on, tables fit side by side.
 const WIDE: u16 = 110;
 /// A shard that is busier than this has little capacity left.

@@ -13,11 +13,16 @@ pub struct View {
     /// Time between the two samples.
     pub interval_s: f64,
     pub connections: u64,
+    pub connections_pusher: u64,
     pub connections_upgrading: u64,
     pub subscriptions: u64,
     pub channels_count: u64,
     pub outbox_bytes: u64,
     pub mail_waiting: u64,
+    /// Users that are signed in.
+    pub users: u64,
+    pub presence_members: u64,
+    pub history_bytes: u64,
     pub rates: Rates,
     pub shards: Vec<Shard>,
     /// Reasons that have occurred, those that are most frequent now first.
@@ -35,6 +40,11 @@ pub struct Rates {
     pub messages_in: Rate,
     pub accepts: Rate,
     pub closes: Rate,
+    pub client_events: Rate,
+    pub recoveries: Rate,
+    pub recoveries_failed: Rate,
+    pub messages_conflated: Rate,
+    pub histories_evicted: Rate,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -83,11 +93,15 @@ impl View {
         let mut view = View {
             interval_s,
             connections: now.total.get("connections"),
+            connections_pusher: now.total.get("connections_pusher"),
             connections_upgrading: now.total.get("connections_upgrading"),
             subscriptions: now.total.get("subscriptions"),
             channels_count: now.total.get("channels"),
             outbox_bytes: now.total.get("outbox_bytes"),
             mail_waiting: now.total.get("mail_waiting"),
+            users: now.total.get("users"),
+            presence_members: now.total.get("presence_members"),
+            history_bytes: now.total.get("history_bytes"),
             rates: Rates {
                 publishes: span.rate("publishes"),
                 deliveries: span.rate("deliveries"),
@@ -95,6 +109,11 @@ impl View {
                 messages_in: span.rate("messages_in"),
                 accepts: span.rate("accepts"),
                 closes: None,
+                client_events: span.rate("client_events"),
+                recoveries: span.rate("recoveries"),
+                recoveries_failed: span.rate("recoveries_failed"),
+                messages_conflated: span.rate("messages_conflated"),
+                histories_evicted: span.rate("histories_evicted"),
             },
             shards: Vec::new(),
             closes: closes(&span),
@@ -250,7 +269,9 @@ pub mod tests {
             json!({"connections": 120, "publishes": 3000, "deliveries": 2_050_000, "bytes_out": 305_000_000, "turns": 110,
                 "turn_us_sum": 1_501_000, "turn_us_to_128": 60, "turn_us_to_16384": 50, "turn_us_above": 0,
                 "accepts": 300, "subscriptions": 400, "channels": 7, "outbox_bytes": 1_500_000, "mail_waiting": 3,
-                "messages_in": 14, "connections_upgrading": 2}),
+                "messages_in": 14, "connections_upgrading": 2, "connections_pusher": 40, "users": 12, "presence_members": 9,
+                "history_bytes": 3_000_000, "client_events": 6, "recoveries": 8, "recoveries_failed": 2,
+                "messages_conflated": 100, "histories_evicted": 50}),
             json!({"connections": 95, "turns": 5, "turn_us_sum": 10, "turn_us_to_128": 5, "turn_us_to_16384": 0,
                 "turn_us_above": 0, "closes_client_gone": 44, "closes_slow_consumer": 3, "closes_silent": 0}),
         ]);

@@ -28,7 +28,7 @@ use ahash::RandomState;
 use busiest::Survey;
 use journal::{FOLLOWERS_MAX, Journal};
 use reports::{Happening, Report, Reports};
-use sighting::{Filter, Sight, shortened, shown_channel};
+use sighting::{Client, Filter, Sight, shortened, shown_channel};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -102,12 +102,13 @@ impl Observers {
     // ---- changes of connections and channels
 
     /// A connection was sent `socket:connected`.
-    pub fn connected(&mut self, socket_id: SocketId, address: Option<SocketAddr>, now: u32) {
+    pub fn connected(&mut self, client: Client, now: u32) {
+        let Client { socket_id, address, .. } = client;
         if self.reports.is_listening {
             self.reports.push(Happening::Connected { socket_id, address });
         }
         if self.taps.is_open() {
-            self.see("connect", None, address, now, |_| Sight::Connect { socket_id, address });
+            self.see("connect", None, address, now, |_| Sight::Connect { client });
         }
     }
 
@@ -222,37 +223,34 @@ impl Observers {
     /// A connection ends.
     pub fn see_close(
         &mut self,
-        socket_id: Option<SocketId>,
+        opened: Option<(SocketId, Dialect)>,
         address: Option<SocketAddr>,
         (reason, code): (&CloseReason, Option<u16>),
         now: u32,
     ) {
         let kind = reason.kind() as u8;
-        self.see("close", None, address, now, |_| Sight::Close { socket_id, address, kind, code });
+        self.see("close", None, address, now, |_| Sight::Close { opened, address, kind, code });
     }
 
     /// A client asked to subscribe. `name` is as the client sent it.
     pub fn see_subscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
-        let Client { socket_id, address } = client;
-        self.see("subscribe", Some(name), address, now, |_| {
+        self.see("subscribe", Some(name), client.address, now, |_| {
             let (channel, error) = (shown_channel(name), error.map(ErrorCode::code));
-            Sight::Subscribe { socket_id, address, channel, error }
+            Sight::Subscribe { client, channel, error }
         });
     }
 
     /// A client asked to unsubscribe. `name` is as the client sent it.
     pub fn see_unsubscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
-        let Client { socket_id, address } = client;
-        self.see("unsubscribe", Some(name), address, now, |_| {
+        self.see("unsubscribe", Some(name), client.address, now, |_| {
             let (channel, error) = (shown_channel(name), error.map(ErrorCode::code));
-            Sight::Unsubscribe { socket_id, address, channel, error }
+            Sight::Unsubscribe { client, channel, error }
         });
     }
 
     /// A message of a client was refused because of its rate limit.
     pub fn see_limit(&mut self, client: Client, now: u32) {
-        let Client { socket_id, address } = client;
-        self.see("limit", None, address, now, |_| Sight::Limit { socket_id, address });
+        self.see("limit", None, client.address, now, |_| Sight::Limit { client });
     }
 
     /// A message was sequenced.
@@ -322,15 +320,6 @@ impl Observers {
     pub fn waiting_reports(&self) -> usize {
         self.reports.waiting()
     }
-}
-
-/// The client that a sighting is about.
-#[derive(Clone, Copy)]
-pub struct Client {
-    /// Its socket id.
-    pub socket_id: SocketId,
-    /// Its address, if known.
-    pub address: Option<SocketAddr>,
 }
 
 /// The shard that enforces the limit of taps.

@@ -2,6 +2,7 @@
 
 use crate::config::pattern::matches;
 use crate::protocol::channel::{Channel, ChannelName, NAME_BYTES_MAX};
+use crate::protocol::dialect::Dialect;
 use crate::protocol::socket_id::SocketId;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -11,20 +12,31 @@ use std::net::SocketAddr;
 #[allow(missing_docs)] // the fields are the words of their variant's sentence
 pub enum Sight {
     /// A connection was opened.
-    Connect { socket_id: SocketId, address: Option<SocketAddr> },
+    Connect { client: Client },
     /// An upgrade request was answered with an HTTP error.
     Refuse { address: Option<SocketAddr>, why: &'static str },
     /// A client asked to subscribe. A name that is not legal is shown as the client sent it.
-    Subscribe { socket_id: SocketId, address: Option<SocketAddr>, channel: Box<str>, error: Option<&'static str> },
+    Subscribe { client: Client, channel: Box<str>, error: Option<&'static str> },
     /// A client asked to unsubscribe.
-    Unsubscribe { socket_id: SocketId, address: Option<SocketAddr>, channel: Box<str>, error: Option<&'static str> },
+    Unsubscribe { client: Client, channel: Box<str>, error: Option<&'static str> },
     /// A message was sequenced. `event` is as written between the quotes; `bytes` is the length of the data. `data` holds its
     /// first bytes, if the tap asked for them.
     Publish { channel: ChannelName, event: Box<str>, bytes: usize, subscribers: u64, data: Option<Box<str>> },
-    /// A connection ended.
-    Close { socket_id: Option<SocketId>, address: Option<SocketAddr>, kind: u8, code: Option<u16> },
+    /// A connection ended. `opened`: what it was while it was open.
+    Close { opened: Option<(SocketId, Dialect)>, address: Option<SocketAddr>, kind: u8, code: Option<u16> },
     /// A message was refused because of its client's rate limit.
-    Limit { socket_id: SocketId, address: Option<SocketAddr> },
+    Limit { client: Client },
+}
+
+/// The client that a sighting is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its socket id.
+    pub socket_id: SocketId,
+    /// Its address, if known.
+    pub address: Option<SocketAddr>,
+    /// The dialect that it speaks.
+    pub dialect: Dialect,
 }
 
 /// A sighting with its time.

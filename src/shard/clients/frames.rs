@@ -50,7 +50,7 @@ impl Clients {
             match next {
                 Ok(None) => break,
                 Ok(Some(Message::Text(text))) if is_open => {
-                    hub.counters.messages_in += 1;
+                    hub.counters.count_message(is_native);
                     match hub.handle(slot, text, self) {
                         Handled::Other => {}
                         Handled::Pong => self.pong(slot),

@@ -21,6 +21,7 @@ impl Clients {
         Some(ConnectionInfo {
             socket_id: hub.socket_id(slot),
             address: self.address(slot),
+            dialect: connection.state.dialect.name(),
             shard: self.me,
             age_s: u64::from(self.now.wrapping_sub(connection.state.accepted_at)) * TICK_MS / 1000,
             subscriptions: hub.channels_of(slot).count(),
@@ -67,8 +68,12 @@ impl Clients {
                         .any(|name| name.as_channel().as_str() == &**channel)
                 };
                 let (page, next) = self.scan(limit, after, hub, is_subscriber);
-                let row =
-                    |ConnectionInfo { socket_id, address, age_s, .. }| SubscriberInfo { socket_id, address, age_s };
+                let row = |ConnectionInfo { socket_id, address, dialect, age_s, .. }| SubscriberInfo {
+                    socket_id,
+                    address,
+                    dialect,
+                    age_s,
+                };
                 (Rows::Subscribers(page.into_iter().map(row).collect()), next)
             }
             _ => {
@@ -130,6 +135,8 @@ impl Clients {
             tails: hub.watchers() as u64,
             mail_waiting: self.mesh.waiting() as u64,
             connections: (census.open + census.echoing) as u64,
+            connections_native: (census.open - census.open_pusher) as u64,
+            connections_pusher: census.open_pusher as u64,
             connections_echoing: census.echoing as u64,
             connections_upgrading: census.upgrading as u64,
             connections_closing: census.closing as u64,

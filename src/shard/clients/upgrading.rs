@@ -141,11 +141,7 @@ impl Clients {
                     self.note_native(slot, input);
                 }
                 self.output.respond(hub.pages_mut(), slot, &response);
-                match endpoint {
-                    Endpoint::Channels => self.open(slot, hub),
-                    Endpoint::Echo => self.open_echo(slot, hub),
-                    Endpoint::Pusher => self.open_pusher(slot, &target, hub),
-                }
+                self.enter_endpoint(slot, endpoint, &target, hub);
                 // The rest belongs to the first frames. It starts within the bytes of this read, because the request was
                 // incomplete before.
                 let rest = &mut bytes[request_len - earlier..];
@@ -173,6 +169,21 @@ impl Clients {
         }
         self.output.respond(hub.pages_mut(), slot, response);
         self.close(slot, reason, hub);
+    }
+
+    /// Opens an upgraded connection at the endpoint that its request names.
+    fn enter_endpoint(&mut self, slot: Slot, endpoint: Endpoint, target: &str, hub: &mut Hub) {
+        match endpoint {
+            Endpoint::Channels => {
+                hub.counters.upgrades_native += 1;
+                self.open(slot, hub);
+            }
+            Endpoint::Echo => self.open_echo(slot, hub),
+            Endpoint::Pusher => {
+                hub.counters.upgrades_pusher += 1;
+                self.open_pusher(slot, target, hub);
+            }
+        }
     }
 
     /// Gives an upgraded connection a place below the limit of connections, or closes it.

@@ -1,7 +1,7 @@
 //! The connections of a shard, by slot, and how many are in each phase.
 
 use super::Connection;
-use super::state::Phase;
+use super::state::{ConnectionState, Phase};
 use crate::ids::{SLOTS_RESERVED, Slot};
 use slab::Slab;
 use std::ops::{Index, IndexMut};
@@ -20,6 +20,8 @@ pub struct Census {
     pub upgrading: usize,
     /// [`Phase::Open`].
     pub open: usize,
+    /// Those of them that speak Pusher's dialect.
+    pub open_pusher: usize,
     /// [`Phase::Echoing`].
     pub echoing: usize,
     /// [`Phase::Answering`], [`Phase::Closing`] and [`Phase::Ended`].
@@ -40,7 +42,7 @@ impl Connections {
 
     /// Adds a connection.
     pub fn insert(&mut self, connection: Connection) -> Slot {
-        self.census.enter(connection.state.phase);
+        self.census.enter(&connection.state);
         let slot = self.slab.insert(connection) as Slot;
         self.slots_end = self.slots_end.max(slot + 1);
         slot
@@ -49,7 +51,7 @@ impl Connections {
     /// Frees a slot.
     pub fn remove(&mut self, slot: Slot) -> Option<Connection> {
         let connection = self.slab.try_remove(slot as usize)?;
-        self.census.leave(connection.state.phase);
+        self.census.leave(&connection.state);
         Some(connection)
     }
 
@@ -68,11 +70,12 @@ impl Connections {
         self.get(slot).map(|connection| connection.state.phase)
     }
 
-    /// Moves a connection to another phase.
+    /// Moves a connection to another phase. Its dialect does not change while it is open.
     pub fn enter_phase(&mut self, slot: Slot, phase: Phase) {
-        let connection = &mut self.slab[slot as usize];
-        self.census.leave(std::mem::replace(&mut connection.state.phase, phase));
-        self.census.enter(phase);
+        let state = &mut self.slab[slot as usize].state;
+        self.census.leave(state);
+        state.phase = phase;
+        self.census.enter(state);
     }
 
     /// All connections.
@@ -103,7 +106,7 @@ impl Connections {
     /// Counts the connections in each phase, to check the census.
     pub fn count(&self) -> Census {
         let mut census = Census::default();
-        self.iter().for_each(|(_, connection)| census.enter(connection.state.phase));
+        self.iter().for_each(|(_, connection)| census.enter(&connection.state));
         census
     }
 }
@@ -123,12 +126,14 @@ impl IndexMut<Slot> for Connections {
 }
 
 impl Census {
-    fn enter(&mut self, phase: Phase) {
-        *self.of(phase) += 1;
+    fn enter(&mut self, state: &ConnectionState) {
+        *self.of(state.phase) += 1;
+        self.open_pusher += is_open_pusher(state);
     }
 
-    fn leave(&mut self, phase: Phase) {
-        *self.of(phase) -= 1;
+    fn leave(&mut self, state: &ConnectionState) {
+        *self.of(state.phase) -= 1;
+        self.open_pusher -= is_open_pusher(state);
     }
 
     fn of(&mut self, phase: Phase) -> &mut usize {
@@ -139,6 +144,10 @@ impl Census {
             Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended => &mut self.closing,
         }
     }
+}
+
+fn is_open_pusher(state: &ConnectionState) -> usize {
+    usize::from(state.phase == Phase::Open && state.dialect.is_pusher())
 }
 
 #[cfg(test)]

@@ -47,8 +47,8 @@ export async function load(isMore) {
 }
 
 function row(connection) {
-  const { socket_id, address, shard, age_s, subscriptions, outbox_bytes } = connection;
-  const details = h("tr", { class: "details", hidden: true }, h("td", { colspan: 7 }));
+  const { socket_id, address, dialect, shard, age_s, subscriptions, outbox_bytes } = connection;
+  const details = h("tr", { class: "details", hidden: true }, h("td", { colspan: 8 }));
   const open = h("button", { type: "button", "aria-expanded": "false", "aria-label": `Details of ${socket_id}` }, "Details");
   open.addEventListener("click", () => {
     details.hidden = !details.hidden;
@@ -61,6 +61,7 @@ function row(connection) {
     {},
     h("td", { "data-label": "Socket" }, h("code", {}, socket_id)),
     h("td", { "data-label": "Address" }, address ?? "unknown"),
+    h("td", { "data-label": "Dialect" }, dialect),
     h("td", { "data-label": "Shard", class: "number" }, String(shard)),
     h("td", { "data-label": "Age", class: "number" }, age(age_s)),
     h("td", { "data-label": "Channels", class: "number" }, whole(subscriptions)),

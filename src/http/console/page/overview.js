@@ -13,6 +13,7 @@ const history = [];
 let [first, latest] = [null, null];
 let seconds = 300;
 let charts = [];
+let hasShards = false;
 
 const TILES = [
   ["Connections", ({ stats }) => whole(stats.connections)],
@@ -53,7 +54,7 @@ export function take(answer) {
     history.push(sample(latest, answer, Date.now()));
   }
   if (history.length > HISTORY_MAX) history.shift();
-  if (charts.length === 5 && answer.shards.length > 0) addShards(answer.shards.length);
+  if (!hasShards && answer.shards.length > 0) addShards(answer.shards.length);
   first ??= answer;
   latest = answer;
   draw();
@@ -77,11 +78,15 @@ function lines() {
   const chart = (title, hint, format, series, max) =>
     new Chart({ title, hint, format, max, series: series.map(([name, of]) => ({ name, of })) });
   return [
-    chart("Connections", "Open client connections", short, [["", (at) => at.connections]]),
+    chart("Connections", "Open client connections", short, [
+      ["all", (at) => at.connections],
+      ["of Pusher's clients", (at) => at.ofPusher],
+    ]),
     chart("Deliveries/s", "Messages times their subscribers", short, [["", (at) => at.deliveries]]),
     chart("Messages in/s", "Messages from clients, and published messages", short, [
       ["clients", (at) => at.messagesIn],
       ["published", (at) => at.publishes],
+      ["client events", (at) => at.clientEvents],
     ]),
     chart("Publish → written", "Age of the oldest message of a turn when all of its messages were offered to the kernel", micros, [
       ["p50", (at) => at.writtenP50],
@@ -90,6 +95,17 @@ function lines() {
     chart("Bytes/s", "Read from and written to clients, without the overhead of TLS", bytes, [
       ["in", (at) => at.bytesIn],
       ["out", (at) => at.bytesOut],
+    ]),
+    chart("Members and users", "Members of presence channels, and users that are signed in", short, [
+      ["members", (at) => at.members],
+      ["users", (at) => at.users],
+    ]),
+    chart("Kept messages", "Heap bytes of the messages that channels keep", bytes, [["", (at) => at.kept]]),
+    chart("Recoveries/s", "Clients that came back with a position, and messages that slow readers or histories lost", short, [
+      ["recovered", (at) => at.recovered],
+      ["not recovered", (at) => at.notRecovered],
+      ["conflated", (at) => at.conflated],
+      ["evicted", (at) => at.evicted],
     ]),
   ];
 }
@@ -106,6 +122,7 @@ function addShards(count) {
   const chart = new Chart({ title: "Shards busy", hint: "Share of the time that a shard spends in turns", format: percent, max: 1, series });
   charts.push(chart);
   byId("charts").append(chart.element);
+  hasShards = true;
 }
 
 function shards(now) {

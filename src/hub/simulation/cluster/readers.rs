@@ -138,6 +138,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             connections.push(ConnectionInfo {
                 socket_id: self.shards[shard].hub.socket_id(slot as Slot),
                 address: None,
+                dialect: "native",
                 shard: shard as ShardId,
                 age_s: 0,
                 subscriptions: 0,
