@@ -1,6 +1,6 @@
 # Tests that every change must pass, benches, packages, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-.PHONY: soak test test-long test-sdk test-clients test-console test-ops test-packaging bench instructions lines demo deb package-files
+.PHONY: soak test test-long test-sdk test-clients test-pusher test-console test-ops test-packaging bench instructions lines demo deb package-files
 
 test:
 	cargo fmt --all --check
@@ -9,10 +9,10 @@ test:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
 	cargo test --workspace --profile release-test
-	$(MAKE) test-sdk test-clients test-console test-ops test-packaging
-	# The last tests are built during the soak.
+	# The last tests are built while others wait for sockets, browsers and clocks.
 	nice -n 19 cargo test --workspace --lib --bins --no-run & build=$$!; \
-	SOAK_SECONDS=60 $(MAKE) soak && wait $$build || { kill $$build 2>/dev/null; exit 1; }
+	{ $(MAKE) test-sdk test-clients test-pusher test-console test-ops test-packaging && \
+	SOAK_SECONDS=60 target/release-test/loadtest soak && wait $$build; } || { kill $$build 2>/dev/null; exit 1; }
 	cargo test --workspace --lib --bins # with debug assertions and overflow checks
 
 # Tests the JavaScript client against the server of the profile release-test.
@@ -31,6 +31,10 @@ test-long:
 # Tests other client libraries, and RFC 6455 case by case, against the same binary.
 test-clients:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/clients/run.sh
+
+# Tests Pusher's client libraries, in Node, Python, Chromium, Firefox and WebKit, against the same binary.
+test-pusher:
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/pusher/run.sh
 
 # Tests the console in Chromium, against the same binary.
 test-console:

@@ -14,8 +14,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 command -v valgrind >/dev/null || { apt-get update -q && apt-get install -qy valgrind; } >/dev/null
-# The profile of the tests, so that nothing is built for this alone. A release, linked with LTO, needs somewhat fewer.
-built=$(cargo bench --profile release-test --bench instructions --no-run --quiet --message-format=json-render-diagnostics |
+# The profile and the packages of the tests, so that no library is built for this alone. A release, linked with LTO, needs
+# somewhat fewer.
+built=$(cargo bench --workspace --profile release-test --bench instructions --no-run --quiet --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*instructions-[^"]*\)".*/\1/p')
 # The same path and environment everywhere: both lie on the stack, whose alignment changes the cost of copies.
 directory=$(mktemp -d /tmp/instructions.XXXXXX)
@@ -26,21 +27,23 @@ count() { # work turns
     (cd "$directory" && env -i "$(command -v valgrind)" --tool=callgrind --callgrind-out-file=/dev/null \
         ./instructions "$1" "$2" 2>&1) | sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
-per() { # work turns units-per-turn: instructions of one unit, two decimals
+row() { # name work turns units-per-turn: the name, and the instructions of one unit, with two decimals
     local once twice
-    once=$(count "$1" "$2")
-    twice=$(count "$1" $((2 * $2)))
-    awk -v a="$once" -v b="$twice" -v n="$(($2 * $3))" 'BEGIN { printf "%.2f", (b - a) / n }'
+    once=$(count "$2" "$3") && twice=$(count "$2" $((2 * $3))) && [ "$twice" -gt "$once" ] &&
+        awk -v name="$1" -v a="$once" -v b="$twice" -v n="$(($3 * $4))" 'BEGIN { printf "%s\t%.2f\n", name, (b - a) / n }'
 }
 
+# All at once: counts do not depend on what else runs.
 counts=$(
-    printf 'delivery, 1 publish a turn\t%s\n' "$(per publish-1 50 1000)"
-    printf 'delivery, 256 publishes a turn\t%s\n' "$(per publish-256 10 256000)"
-    printf 'admin line, 0 subscribers\t%s\n' "$(per line-0 50 100)"
-    printf 'admin line, 1 subscriber\t%s\n' "$(per line-1 50 100)"
-    printf 'ping to pong, 1 a read\t%s\n' "$(per ping-1 50 100)"
-    printf 'ping to pong, 16 a read\t%s\n' "$(per ping-16 10 1600)"
+    row 'delivery, 1 publish a turn' publish-1 50 1000 &
+    row 'delivery, 256 publishes a turn' publish-256 10 256000 &
+    row 'admin line, 0 subscribers' line-0 50 100 &
+    row 'admin line, 1 subscriber' line-1 50 100 &
+    row 'ping to pong, 1 a read' ping-1 50 100 &
+    row 'ping to pong, 16 a read' ping-16 10 1600 &
+    wait
 )
+counts=$(sort <<<"$counts")
 stored=benches/instructions.tsv
 if [ "${1:-}" = --store ]; then
     awk -F'\t' -v OFS='\t' 'NR == FNR { count[$1] = $2; next } { $2 = count[$1]; print }' \

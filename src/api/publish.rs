@@ -5,6 +5,7 @@ use super::member::{Given, Member, Written, at_most, text};
 use super::refusal::Refusal;
 use crate::protocol::channel::Channel;
 use crate::protocol::event::reserved_prefix;
+use crate::protocol::pusher::data::OwnedText;
 use crate::protocol::socket_id::SocketId;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -38,13 +39,14 @@ pub struct More<'a> {
     pub dedupe: Option<Cow<'a, str>>,
     /// Names the value that the message updates.
     pub key: Option<Cow<'a, str>>,
+    /// The text that Pusher's clients receive for the data.
+    pub text: OwnedText,
 }
 
 impl<'a> More<'a> {
     /// `None` if there is nothing.
     pub fn boxed(self) -> Option<Box<More<'a>>> {
-        let is_empty = self.users.is_empty() && self.dedupe.is_none() && self.key.is_none();
-        (!is_empty).then(|| Box::new(self))
+        (self != More::default()).then(|| Box::new(self))
     }
 }
 
@@ -61,9 +63,9 @@ impl Publish<'_> {
             data: self.data.map(owned),
             exclude: self.exclude,
             more: self.more.map(|more| {
-                let More { users, dedupe, key } = *more;
+                let More { users, dedupe, key, text } = *more;
                 let users = users.into_iter().map(owned).collect();
-                Box::new(More { users, dedupe: dedupe.map(owned), key: key.map(owned) })
+                Box::new(More { users, dedupe: dedupe.map(owned), key: key.map(owned), text })
             }),
         }
     }

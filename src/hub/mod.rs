@@ -148,6 +148,7 @@ impl TurnOutput {
 
     /// Adds a message that was read at `read_us`. That can be later than the start of this turn, because letters of other
     /// shards are opened in the middle of a turn.
+    #[inline]
     fn read_at(&mut self, read_us: u32, turn_us: u32) {
         self.age_us = self.age_us.max(bucket::ticks_between(read_us, turn_us));
     }

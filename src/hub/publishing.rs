@@ -1,6 +1,7 @@
 //! A publish, from its entry point to the audiences of every shard. There is one path for all entry points and any number of
 //! shards. The channel's owner sequences the message; the [`Audiences`](super::audience) of each shard encode it.
 
+use super::audience::Delivered;
 use super::channel::dedupe::First;
 use super::channel::directory::{Sequenced, total};
 use super::mail::{Delivery, Exclusion, Mail, Publish, Settled};
@@ -9,6 +10,7 @@ use super::{Hub, Port};
 use crate::api::publish::Placed;
 use crate::ids::{Asker, ConnKey, ShardId};
 use crate::protocol::channel::Channel;
+use crate::protocol::pusher;
 use smallvec::SmallVec;
 
 /// What a publisher asks for.
@@ -167,7 +169,12 @@ impl Hub {
         let Delivery { channel, hash, payload, offset, exclude, read_at } = delivery;
         let member = exclude.as_deref().map(|exclusion| exclusion.member);
         let message = payload.message(*offset);
-        let was_excluded = self.deliver((channel.as_channel(), *hash), &message, member, *read_at, port);
+        if pusher::event::is_of_dialect(message.event) {
+            let delivered = self.audiences.deliver_in_pusher((channel.as_channel(), *hash), &message, member, port);
+            return self.count_delivered(delivered);
+        }
+        let channel = (channel.as_channel(), *hash);
+        let was_excluded = self.deliver(channel, &message, member, *read_at, port);
         let Some(&Exclusion { asker: Some(asker), dedupe, .. }) = exclude.as_deref() else { return };
         let settled = Mail::Settled(asker, Settled::new(1, -i64::from(was_excluded)));
         match dedupe.filter(|_| was_excluded) {
@@ -184,22 +191,33 @@ impl Hub {
     /// Delivers a message to the audiences of this shard. Returns whether the excluded connection is a subscriber.
     fn deliver(
         &mut self,
-        (channel, hash): (Channel<'_>, u64),
+        channel: (Channel<'_>, u64),
         message: &Message<'_>,
         exclude: Option<ConnKey>,
         read_at: u32,
         port: &mut impl Port,
     ) -> bool {
-        let delivered = self.audiences.deliver(channel, hash, message, exclude, port);
-        if delivered.subscribers == 0 {
-            self.counters.deliveries_late += 1;
-            return false;
+        let native = self.audiences.deliver(channel, message, exclude, port);
+        self.count_delivered(native);
+        let (mut subscribers, mut was_excluded) = (native.subscribers, native.was_excluded);
+        if self.audiences.has_pusher() {
+            let of_pusher = self.audiences.deliver_in_pusher(channel, message, exclude, port);
+            self.count_delivered(of_pusher);
+            subscribers += of_pusher.subscribers;
+            was_excluded |= of_pusher.was_excluded;
         }
-        self.turn_output.bytes += delivered.bytes;
-        self.turn_output.fan_out_bytes += delivered.fan_out_bytes;
-        self.turn_output.bulk_bytes += delivered.bulk_bytes;
-        self.turn_output.read_at(read_at, self.turn_us);
-        self.counters.deliveries += delivered.subscribers as u64 - u64::from(delivered.was_excluded);
-        delivered.was_excluded
+        match subscribers {
+            0 => self.counters.deliveries_late += 1,
+            _ => self.turn_output.read_at(read_at, self.turn_us),
+        }
+        was_excluded
+    }
+
+    fn count_delivered(&mut self, delivered: Delivered) {
+        let fan_out_bytes = delivered.fan_out_bytes();
+        self.turn_output.bytes += delivered.bytes as usize;
+        self.turn_output.fan_out_bytes += fan_out_bytes;
+        self.turn_output.bulk_bytes += if delivered.is_bulk() { fan_out_bytes } else { 0 };
+        self.counters.deliveries += u64::from(delivered.subscribers) - u64::from(delivered.was_excluded);
     }
 }

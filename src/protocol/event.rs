@@ -185,6 +185,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// The payload, with `end` behind `data`.
+    #[inline]
     fn parts(&self, end: &'a str) -> [&'a str; 7] {
         let (before, channel) = self.channel.map_or(("", ""), |channel| (r#"","channel":""#, channel));
         let (middle, data) = self.data.map_or((r#"""#, ""), |data| (r#"","data":"#, data));
@@ -192,6 +193,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// Appends a message that is not plain.
+    #[inline(never)]
     fn with_end_into(&self, out: &mut Vec<u8>) {
         encode_header(out, Opcode::Text, self.len_with_end());
         extend(out, &self.parts(""));
@@ -303,6 +305,7 @@ fn refusal(out: &mut Vec<u8>, event: &str, channel: Option<&str>, code: ErrorCod
 }
 
 /// Appends a frame with the payload `parts`, concatenated.
+#[inline]
 fn text<const N: usize>(out: &mut Vec<u8>, parts: [&str; N]) {
     encode_header(out, Opcode::Text, len(&parts));
     extend(out, &parts);
@@ -318,12 +321,14 @@ pub(super) fn measured(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out[start..].rotate_right(header_len);
 }
 
+#[inline]
 fn extend(out: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
     }
 }
 
+#[inline]
 fn len(parts: &[&str]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }

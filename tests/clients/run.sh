@@ -5,20 +5,12 @@
 # Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
 # Installs the clients, in the versions of requirements.txt and package-lock.json, under target/clients.
 set -euo pipefail
-[ -z "${CORECAST_BIN:-}" ] || CORECAST_BIN=$(realpath "$CORECAST_BIN")
+# shellcheck source=tests/prepare.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../prepare.sh"
+bin=$(server_binary)
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
-home=$(realpath -m ../../target/clients)
-mkdir -p "$home"
-
-bin=
-for place in "${CORECAST_BIN:-}" ../../target/{release-test,release,debug}/corecast; do
-    if [ -n "$place" ] && [ -x "$place" ]; then
-        bin=$(realpath "$place")
-        break
-    fi
-done
-[ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
+home=$root/target/clients
 
 skipped=0
 skip() { # the clients, the missing program
@@ -26,30 +18,19 @@ skip() { # the clients, the missing program
     skipped=$((skipped + 1))
 }
 
-# Keeps what is installed from the same list.
 scripts=()
 if ! command -v python3 >/dev/null; then
     skip Python python3
-elif ! python3 -c 'import venv, ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+elif ! has_python; then
     skip Python 'python3 >= 3.10 with venv'
 else
-    if ! cmp -s requirements.txt "$home/venv/installed.txt"; then
-        rm -rf "$home/venv"
-        python3 -m venv "$home/venv"
-        "$home/venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
-        cp requirements.txt "$home/venv/installed.txt"
-    fi
+    install_python_packages "$home/venv"
     scripts+=(conformance.py client_websockets.py client_aiohttp.py client_wsproto.py pusher_library.py pusher_webhooks.py)
 fi
-if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+if ! has_node; then
     skip Node 'node or npm'
 else
-    if ! cmp -s package-lock.json "$home/node/installed.json"; then
-        mkdir -p "$home/node"
-        cp package.json package-lock.json "$home/node"
-        (cd "$home/node" && npm ci --silent --no-audit --no-fund)
-        cp package-lock.json "$home/node/installed.json"
-    fi
+    install_node_modules "$home/node"
     # Node looks for modules in the directory of the script.
     cp scenario.mjs client_ws.mjs client_undici.mjs pusher_library.mjs pusher_webhooks.mjs "$home/node"
     scripts+=(client_ws.mjs client_undici.mjs pusher_library.mjs pusher_webhooks.mjs)

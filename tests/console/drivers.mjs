@@ -1,4 +1,4 @@
-// Firefox and WebKit for the tests of the console, by the standard protocols of their own drivers. A browser opens pages;
+// Firefox and WebKit for the tests of the console and of Pusher clients, by the standard protocols of their own drivers. A browser opens pages;
 // a page goes to an address, and runs a function in the page, whose result comes back as JSON.
 
 import { spawn } from "node:child_process";
@@ -31,7 +31,7 @@ export async function firefox() {
     if (answer.type !== "success") throw new Error(`${method}: ${answer.message}`);
     return answer.result;
   };
-  await call("session.new", { capabilities: {} });
+  await call("session.new", { capabilities: { alwaysMatch: { acceptInsecureCerts: true } } });
   const page = async () => {
     const { context } = await call("browsingContext.create", { type: "tab" });
     return {
@@ -76,7 +76,7 @@ export async function webkit() {
   }
   const options = { binary: process.env.WEBKIT_BIN, args: ["--automation"] };
   const page = async () => {
-    const { sessionId } = await call("POST", "/session", { capabilities: { alwaysMatch: { "webkitgtk:browserOptions": options } } });
+    const { sessionId } = await call("POST", "/session", { capabilities: { alwaysMatch: { acceptInsecureCerts: true, "webkitgtk:browserOptions": options } } });
     const session = `/session/${sessionId}`;
     return {
       goto: (url) => call("POST", `${session}/url`, { url }),

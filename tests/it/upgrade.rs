@@ -1,10 +1,11 @@
 //! The HTTP upgrade: which requests are accepted, and how the others are refused.
 
 use crate::harness::{
-    Client, RawClient, Server, UPGRADE_REQUEST, for_shards, shortened, subscribe, subscribed, text_frame, unsubscribe,
-    unsubscribed,
+    Client, RawClient, Server, UPGRADE_REQUEST, for_shards, frame, opcode, shortened, subscribe, subscribed,
+    text_frame, unsubscribe, unsubscribed,
 };
 use crate::protocol::{ping, pong};
+use std::time::Duration;
 
 for_shards!(
     and_over_tls,
@@ -13,6 +14,7 @@ for_shards!(
     upgrade_on_configured_paths_only,
     upgrade_answers_as_rfc_6455_says,
     bad_upgrade_requests_get_http_errors,
+    a_refused_pusher_client_ends_the_stream,
 );
 
 fn requests_in_the_upgrades_own_segment(shards: usize) {
@@ -128,4 +130,18 @@ fn bad_upgrade_requests_get_http_errors(shards: usize) {
         assert!(!rest.starts_with(&[0x81]), "{case}: a frame follows: {}", rest.escape_ascii());
     }
     Client::connect(&server).expect_nothing_before_pong();
+}
+
+/// Firefox loses the message if the end of the stream comes with it.
+fn a_refused_pusher_client_ends_the_stream(shards: usize) {
+    let server = Server::start(shards);
+    let (mut client, status) = status_of(&server, &upgrade_request_for("/app/unknown"));
+    assert_eq!(status, "101");
+    let why = "App key unknown does not exist";
+    client.expect(&format!(r#"{{"event":"pusher:error","data":{{"code":4001,"message":"{why}"}}}}"#));
+    let close = [&4001_u16.to_be_bytes(), why.as_bytes()].concat();
+    assert_eq!(client.frame(), (opcode::CLOSE, close.clone()));
+    assert!(!client.ends_within(Duration::from_millis(300)), "the end follows the close frame at once");
+    client.write(&frame(opcode::CLOSE, &close));
+    assert_eq!(client.rest(), b"");
 }

@@ -9,8 +9,8 @@ use mio::Token;
 
 use super::open_loop::OpenLoop;
 use super::{Setup, conclude, drain, is_heartbeat, note_ended, set_up};
-use crate::clock::{Alarm, now_ns};
-use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
+use crate::clock::now_ns;
+use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::plan::Scenario;
 use crate::stamp;
@@ -27,12 +27,11 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     anyhow::ensure!(!plan.target.dialect.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
-    let publishes = OpenLoop::new(worker, PUBLISHER, rate, size, channels);
+    let publishes = OpenLoop::new(worker, rate, size, channels);
     let mut handler = Churn::new(worker, channels, reconnect, publishes, share);
     set_up(worker, &mut net, &mut handler, share, |_| 0)?;
     handler.tally.connected = net.open as u64;
     handler.publishes.connect(worker, &net, &mut handler.tally)?;
-    let mut alarm = Alarm::new(net.registry(), TIMER)?;
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
@@ -53,16 +52,11 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
         if phase == Phase::Over {
             break;
         }
-        if let Some(due) = handler.publishes.turn(start, now).filter(|due| *due > now) {
-            alarm.set(due, now)?;
-        }
+        handler.publishes.turn(start, now)?;
         while net.open + net.opening < share {
             net.open(0);
         }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
-        if std::mem::take(&mut handler.is_rung) {
-            alarm.acknowledge();
-        }
     }
     handler.is_running = false;
     drain(&mut net, &mut handler, |_, handler| handler.unanswered() == 0 && handler.publishes.is_answered())?;
@@ -105,8 +99,6 @@ struct Churn<'a> {
     deliveries: u64,
     operation: Latency,
     connect: Latency,
-    /// The timer was reported.
-    is_rung: bool,
     tally: Tally,
 }
 
@@ -127,7 +119,6 @@ impl Churn<'_> {
             deliveries: 0,
             operation: Latency::new(),
             connect: Latency::new(),
-            is_rung: false,
             tally: Tally { wanted: wanted as u64, ..Tally::default() },
         }
     }
@@ -268,7 +259,6 @@ impl Handler for Churn<'_> {
 
     fn other(&mut self, _net: &mut Net, token: Token) {
         self.publishes.event(token);
-        self.is_rung |= token == TIMER;
     }
 }
 
@@ -282,8 +272,5 @@ impl Setup for Churn<'_> {
     }
 }
 
-const TIMER: Token = Token(TOKEN_MIN);
-/// The first of the publisher's tokens.
-const PUBLISHER: Token = Token(TOKEN_MIN + 1);
 /// A subscriber unsubscribes after fewer messages than this.
 const STAY_MAX: u32 = 8;

@@ -4,13 +4,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{DRAIN_NS, Setup, conclude, is_heartbeat, note_ended, set_up};
+use super::{DRAIN_NS, Setup, conclude, gather, is_heartbeat, note_ended};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
@@ -22,13 +21,9 @@ use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of the channels.
 pub fn work(worker: &Worker, presence: &Presence) -> anyhow::Result<Tally> {
-    let plan = &worker.plan;
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let mut handler = Presences::new(worker, presence);
     let count = handler.users.len();
-    set_up(worker, &mut net, &mut handler, count, |_| 0)?;
-    handler.tally.connected = net.open as u64;
-    worker.ready(&mut net, &mut handler)?;
+    let mut net = gather(worker, &mut handler, count, |_| 0)?;
 
     let start = worker.shared.start_at.load(SeqCst);
     handler.is_running = true;
@@ -121,7 +116,7 @@ impl Presences<'_> {
             joins: 0,
             joined: Latency::new(),
             added: Latency::new(),
-            tally: Tally { wanted: count as u64, ..Tally::default() },
+            tally: Tally::default(),
         }
     }
 

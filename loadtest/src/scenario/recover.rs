@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::open_loop::OpenLoop;
 use super::{Setup, conclude, drain, is_heartbeat, note_ended, set_up};
-use crate::clock::{Alarm, now_ns};
-use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
+use crate::clock::now_ns;
+use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::plan::Recover;
 use crate::stamp;
@@ -29,7 +29,6 @@ pub fn work(worker: &Worker, recover: &Recover) -> anyhow::Result<Tally> {
     set_up(worker, &mut net, &mut handler, count, |_| 0)?;
     handler.tally.connected = net.open as u64;
     handler.publishes.connect(worker, &net, &mut handler.tally)?;
-    let mut alarm = Alarm::new(net.registry(), TIMER)?;
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
@@ -47,9 +46,7 @@ pub fn work(worker: &Worker, recover: &Recover) -> anyhow::Result<Tally> {
         if phase == Phase::Over {
             break;
         }
-        if let Some(due) = handler.publishes.turn(start, now).filter(|due| *due > now) {
-            alarm.set(due, now)?;
-        }
+        handler.publishes.turn(start, now)?;
         let go_at = worker.shared.go_at.load(SeqCst);
         if handler.cut_ns > 0 && handler.returned_ns == 0 && now >= handler.cut_ns + recover.away_ns {
             handler.returned_ns = now;
@@ -63,9 +60,6 @@ pub fn work(worker: &Worker, recover: &Recover) -> anyhow::Result<Tally> {
             }
         }
         net.turn(&mut handler, Some(Duration::from_millis(1)))?;
-        if std::mem::take(&mut handler.is_rung) {
-            alarm.acknowledge();
-        }
     }
     drain(&mut net, &mut handler, |_, handler| handler.is_drained())?;
     Ok(handler.finish(&net, &window))
@@ -118,8 +112,6 @@ struct Recovering<'a> {
     /// From the return to the last message that was missed.
     caught_up: Latency,
     publishes: OpenLoop,
-    /// The timer was reported.
-    is_rung: bool,
     tally: Tally,
 }
 
@@ -144,8 +136,7 @@ impl Recovering<'_> {
             faults: Faults::default(),
             back: Latency::new(),
             caught_up: Latency::new(),
-            publishes: OpenLoop::new(worker, PUBLISHER, recover.rate, recover.size, 1),
-            is_rung: false,
+            publishes: OpenLoop::new(worker, recover.rate, recover.size, 1),
             tally: Tally { wanted: count as u64, ..Tally::default() },
         }
     }
@@ -296,7 +287,6 @@ impl Handler for Recovering<'_> {
 
     fn other(&mut self, _net: &mut Net, token: Token) {
         self.publishes.event(token);
-        self.is_rung |= token == TIMER;
     }
 }
 
@@ -321,9 +311,6 @@ fn offset_of(message: &[u8]) -> Option<u64> {
 /// Limit of connections that are opening, of all workers: half of what a backlog holds by default (net.core.somaxconn). A
 /// connection attempt that finds the backlog full is repeated by the kernel after a second.
 const OPENING_MAX: usize = 2048;
-const TIMER: Token = Token(TOKEN_MIN);
-/// The first of the publisher's tokens.
-const PUBLISHER: Token = Token(TOKEN_MIN + 1);
 
 #[cfg(test)]
 mod tests {

@@ -114,7 +114,7 @@ fn plain_publish(line: &str) -> Option<Line<'_>> {
         exclude: None,
         more: match (dedupe, key) {
             (None, None) => None,
-            _ => More { dedupe: dedupe.map(Cow::Borrowed), key: key.map(Cow::Borrowed), users: Vec::new() }.boxed(),
+            _ => More { dedupe: dedupe.map(Cow::Borrowed), key: key.map(Cow::Borrowed), ..More::default() }.boxed(),
         },
     };
     Some(Line { id: id.unwrap_or("null"), command: Ok(Command::Publish(publish)) })
@@ -212,6 +212,7 @@ impl<'r, 'a> Object<'r, 'a> {
                 users,
                 dedupe: self.text("dedupe")?.map(check_dedupe).transpose()?,
                 key: self.text("key")?.map(check_key).transpose()?,
+                ..More::default()
             }
             .boxed(),
             ..to

@@ -98,15 +98,16 @@ impl<C: Codec> Session<C> {
     ) -> Result<(), Refusal> {
         let Publish { channels, event, data, .. } = publish;
         let users;
-        let (mut channels, mut key, mut dedupe) = (channels, None, None);
+        let (mut channels, mut dedupe) = (channels, None);
+        let mut message = Message { event, data: data.as_deref(), ..Message::default() };
         if let Some(more) = &publish.more {
-            (key, dedupe) = (more.key.as_deref(), more.dedupe.as_deref());
+            dedupe = more.dedupe.as_deref();
+            (message.key, message.text) = (more.key.as_deref(), more.text.as_text());
             if !more.users.is_empty() {
                 users = user_channels(&more.users);
                 channels = &users;
             }
         }
-        let message = Message { event, data: data.as_deref(), key, ..Message::default() };
         let exclude = publish.exclude.and_then(|id| hub.key_of(id));
         // A channel that is named twice counts once.
         let distinct = || (0..channels.len()).filter(|&at| !channels[..at].contains(&channels[at]));

@@ -6,6 +6,8 @@ use crate::api::publish::{More, check_channel, check_channels, check_data, check
 use crate::api::{Publish, Refusal};
 use crate::protocol::channel::{NAME_BYTES_MAX, USER};
 use crate::protocol::json::{Document, JsonString, Members, Reader, Value};
+use crate::protocol::pusher::data::Data;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// The body of `POST /events`, and each element of a batch. Unknown members are ignored, because libraries add some.
@@ -15,6 +17,8 @@ pub struct Event<'a> {
     pub name: JsonString<'a>,
     /// What subscribers receive.
     pub data: Data<'a>,
+    /// The member `data`, as it was written.
+    pub written: &'a str,
     /// The member `channel`, if given.
     pub channel: Option<Cow<'a, str>>,
     /// The member `channels`, if given.
@@ -23,15 +27,6 @@ pub struct Event<'a> {
     pub socket_id: Option<Cow<'a, str>>,
     /// Attributes to return, separated by commas.
     pub info: Option<Cow<'a, str>>,
-}
-
-/// The member `data`.
-#[derive(Debug)]
-pub struct Data<'a> {
-    /// The JSON value that subscribers receive: the value in the text of `data`, or `data` itself.
-    pub value: Cow<'a, str>,
-    /// `data` as it was written.
-    pub raw: &'a str,
 }
 
 impl Event<'_> {
@@ -48,11 +43,11 @@ impl Event<'_> {
     /// The event as messages that may be published: one for its channels, and one for its users. The checks are those of
     /// the admin socket.
     pub fn messages(&self) -> Result<Vec<Publish<'static>>, Refused> {
-        let (mut channels, mut users) = (Publish::default(), More::default());
+        let (mut channels, mut users) = (SmallVec::new(), Vec::new());
         let mut add = |name: &str| -> Result<(), Refused> {
             match name.strip_prefix(USER) {
-                Some(id) => users.users.push(Cow::Owned(user(id)?.to_owned())),
-                None => channels.channels.push(Cow::Owned(check_channel(Cow::Borrowed(name))?.into_owned())),
+                Some(id) => users.push(Cow::Owned(user(id)?.to_owned())),
+                None => channels.push(Cow::Owned(check_channel(Cow::Borrowed(name))?.into_owned())),
             }
             Ok(())
         };
@@ -68,22 +63,23 @@ impl Event<'_> {
             }
         };
         check_event(self.name.raw, &self.name.value)?;
-        check_data(Some(self.data.raw))?;
-        let message = |names: Publish<'static>| -> Result<Publish<'static>, Refused> {
+        check_data(Some(self.written))?;
+        let message = |channels, users| -> Result<Publish<'static>, Refused> {
             Ok(Publish {
+                channels,
                 event: self.name.raw.to_owned().into(),
                 data: Some(self.data.value.to_string().into()),
                 exclude: check_exclude(self.socket_id.as_deref())?,
                 is_list: self.channels.is_some(),
-                ..names
+                more: More { users, text: self.data.text.clone(), ..More::default() }.boxed(),
             })
         };
         let mut messages = Vec::new();
-        if !channels.channels.is_empty() {
-            messages.push(message(channels)?);
+        if !channels.is_empty() {
+            messages.push(message(channels, Vec::new())?);
         }
-        if let Some(users) = users.boxed() {
-            messages.push(message(Publish { more: Some(users), ..Publish::default() })?);
+        if !users.is_empty() {
+            messages.push(message(SmallVec::new(), users)?);
         }
         Ok(messages)
     }
@@ -143,24 +139,16 @@ fn event<'a>(document: Document<'_, 'a>, members: Members<'_, 'a>, reader: &mut 
         }
         None => None,
     };
+    let data = data.ok_or("data is missing")?;
     Ok(Event {
         name: name.and_then(Value::string).ok_or("name must be a string of Unicode text")?,
-        data: published(data.ok_or("data is missing")?, reader),
+        data: Data::read(data, reader),
+        written: data.raw,
         channel: string(channel, "channel must be a string of Unicode text")?,
         channels,
         socket_id: string(socket_id, "socket_id must be a string of Unicode text")?,
         info: string(info, "info must be a string of Unicode text")?,
     })
-}
-
-/// The value in the text of a string if that text is JSON, otherwise `data` itself.
-fn published<'a>(data: Value<'a>, reader: &mut Reader) -> Data<'a> {
-    let held = match data.text() {
-        Some(Cow::Borrowed(text)) => reader.read(text).map(|document| Cow::Borrowed(document.value().raw)),
-        Some(Cow::Owned(text)) => reader.read(&text).map(|document| Cow::Owned(document.value().raw.to_owned())),
-        None => None,
-    };
-    Data { value: held.unwrap_or(Cow::Borrowed(data.raw)), raw: data.raw }
 }
 
 /// An optional member, which may also be `null`.
@@ -179,22 +167,44 @@ mod tests {
     use super::*;
     use crate::admin::lines::reader::Parser;
     use crate::api::Command;
+    use crate::protocol::pusher::data::OwnedText;
 
-    /// `expected` is the equivalent line of the admin socket.
+    /// `expected` is the equivalent line of the admin socket, which has no text beside the value.
     #[track_caller]
     fn check(event: &str, expected: &str) {
         let (mut bodies, mut parser) = (Bodies::default(), Parser::default());
         let Ok(Command::Publish(expected)) = parser.request(expected.as_bytes()).command else { panic!("{expected}") };
         let expected = expected.into_owned();
-        let messages = bodies.event(event.as_bytes()).expect("an event").messages();
-        assert_eq!(messages, Ok(vec![expected.clone()]));
+        let messages = |event: &Event<'_>| {
+            let mut messages = event.messages().expect("legal");
+            for message in &mut messages {
+                let more = message.more.take().map(|more| More { text: OwnedText::Json, ..*more });
+                message.more = more.and_then(More::boxed);
+            }
+            messages
+        };
+        let event_messages = messages(&bodies.event(event.as_bytes()).expect("an event"));
+        assert_eq!(event_messages, vec![expected.clone()]);
         let batch = format!(r#"{{"batch":[{event}, {event} ]}}"#);
         let batch = bodies.batch(batch.as_bytes()).expect("a batch");
         let expected = vec![expected];
-        assert_eq!(
-            batch.iter().map(Event::messages).collect::<Result<Vec<_>, _>>(),
-            Ok(vec![expected.clone(), expected])
-        );
+        assert_eq!(batch.iter().map(messages).collect::<Vec<_>>(), vec![expected.clone(), expected]);
+    }
+
+    #[test]
+    fn texts_go_along() {
+        let check = |data: &str, expected: OwnedText| {
+            for target in ["c", "#server-to-user-1"] {
+                let event = format!(r#"{{"name":"e","channel":"{target}","data":{data}}}"#);
+                let messages = Bodies::default().event(event.as_bytes()).expect("an event").messages().expect("legal");
+                let text = messages[0].more.as_ref().map(|more| more.text.clone()).unwrap_or_default();
+                assert_eq!(text, expected, "{data}");
+            }
+        };
+        check(r#""hello""#, OwnedText::Content);
+        check(r#""{\"a\": 1}""#, OwnedText::Json);
+        check(r#"" [1]\n""#, OwnedText::Padded(" [1]\n".into()));
+        check("17", OwnedText::Json);
     }
 
     #[test]

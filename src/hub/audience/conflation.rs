@@ -276,7 +276,8 @@ impl Mark {
 
 /// Presence and client events are not states. Only what backends publish has an offset, on channels with a history.
 fn may_be_replaced(message: &Message<'_>) -> bool {
-    message.offset.is_some() || !["socket:", "client-"].iter().any(|prefix| message.event.starts_with(prefix))
+    message.offset.is_some()
+        || !["socket:", "pusher_internal:", "client-"].iter().any(|prefix| message.event.starts_with(prefix))
 }
 
 /// From this many bytes in its outbox on a connection counts as blocked. After a pause a client gets at most 256 KiB of older

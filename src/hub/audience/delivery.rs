@@ -2,74 +2,103 @@
 
 use super::pages::{Chunk, PageId};
 use super::table::Subscriber;
-use super::{Audiences, Port};
+use super::{Audiences, Kind, Port};
 use crate::config::Slow;
 use crate::hub::Urgency;
 use crate::hub::message::Message;
 use crate::ids::{ConnKey, Slot};
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
+use crate::protocol::pusher;
 
-/// The result of delivering a message on this shard.
+/// What delivering a message to one audience has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delivered {
     /// Subscribers, the excluded one included.
-    pub subscribers: usize,
-    /// Bytes of its frames, one per audience.
-    pub bytes: usize,
-    /// Bytes of the frames of all subscribers.
-    pub fan_out_bytes: usize,
-    /// The part of `fan_out_bytes` that is for bulk audiences.
-    pub bulk_bytes: usize,
+    pub subscribers: u32,
+    /// Bytes of the frame.
+    pub bytes: u32,
     /// Whether the excluded connection is a subscriber.
     pub was_excluded: bool,
 }
 
+impl Delivered {
+    /// Bytes of the frames of all subscribers.
+    pub fn fan_out_bytes(self) -> usize {
+        self.bytes as usize * self.subscribers as usize
+    }
+
+    /// Whether the audience is bulk.
+    pub fn is_bulk(self) -> bool {
+        self.subscribers as usize > FEW
+    }
+}
+
 impl Audiences {
-    /// Encodes a message into the turn's page of each audience of the channel, for all subscribers except `exclude`.
+    /// Whether there are subscribers of Pusher's dialect.
+    #[inline]
+    pub fn has_pusher(&self) -> bool {
+        self.table.has_pusher()
+    }
+
+    /// Encodes a message into the turn's page of the channel's native audience, for all subscribers except `exclude`.
     pub fn deliver(
         &mut self,
-        channel: Channel<'_>,
-        hash: u64,
+        channel: (Channel<'_>, u64),
         message: &Message<'_>,
         exclude: Option<ConnKey>,
         port: &mut impl Port,
     ) -> Delivered {
-        let mut delivered = Delivered::default();
-        for &kind in self.table.kinds() {
-            if !kind.has_word_for(message.event) {
-                continue;
-            }
-            let Some(audience) = self.table.find(channel, hash, kind) else { continue };
-            let entry = self.table.get(audience);
-            let (subscribers, slow) = (entry.len(), entry.slow());
-            if subscribers == 0 {
-                continue;
-            }
-            let page = match entry.page() {
-                Some(page) if !self.pages.is_full_for(page, kind.frame_bytes(channel, message)) => page,
-                Some(_) => self.turn_page(audience, port),
-                None => self.table.page(audience, &mut self.pages),
-            };
-            let excluded = exclude.and_then(|member| self.live_position(member, audience));
-            if let Some(position) = excluded {
-                self.cut(audience, position, port);
-            }
-            let chunk = self.pages.append(page, |out| kind.encode(out, channel, message));
-            if slow != Slow::Disconnect {
-                self.mark(audience, slow, chunk, message);
-            }
-            if let Some(position) = excluded {
-                self.table.get_mut(audience).start_at(position, chunk.end);
-            }
-            let len = chunk.len();
-            delivered.subscribers += subscribers;
-            delivered.bytes += len;
-            delivered.fan_out_bytes += len * subscribers;
-            delivered.bulk_bytes += if subscribers > FEW { len * subscribers } else { 0 };
-            delivered.was_excluded |= excluded.is_some();
+        self.deliver_to(Kind::Native, channel, message, exclude, port)
+    }
+
+    /// The same for the audience of Pusher's dialect. Apart, so that each path is optimized for its kind.
+    #[inline(never)]
+    pub fn deliver_in_pusher(
+        &mut self,
+        channel: (Channel<'_>, u64),
+        message: &Message<'_>,
+        exclude: Option<ConnKey>,
+        port: &mut impl Port,
+    ) -> Delivered {
+        match pusher::event::has_name(message.event) {
+            true => self.deliver_to(Kind::Pusher, channel, message, exclude, port),
+            false => Delivered::default(),
         }
-        delivered
+    }
+
+    #[inline(always)]
+    fn deliver_to(
+        &mut self,
+        kind: Kind,
+        (channel, hash): (Channel<'_>, u64),
+        message: &Message<'_>,
+        exclude: Option<ConnKey>,
+        port: &mut impl Port,
+    ) -> Delivered {
+        let Some(audience) = self.table.find(channel, hash, kind) else { return Delivered::default() };
+        let entry = self.table.get(audience);
+        let (subscribers, slow) = (entry.len(), entry.slow());
+        if subscribers == 0 {
+            return Delivered::default();
+        }
+        let page = match entry.page() {
+            Some(page) if !self.pages.is_full_for(page, kind.frame_bytes(channel, message)) => page,
+            Some(_) => self.turn_page(audience, port),
+            None => self.table.page(audience, &mut self.pages),
+        };
+        let excluded = exclude.and_then(|member| self.live_position(member, audience));
+        if let Some(position) = excluded {
+            self.cut(audience, position, port);
+        }
+        let chunk = self.pages.append(page, |out| kind.encode(out, channel, message));
+        if slow != Slow::Disconnect {
+            self.mark(audience, slow, chunk, message);
+        }
+        if let Some(position) = excluded {
+            self.table.get_mut(audience).start_at(position, chunk.end);
+        }
+        Delivered { subscribers: subscribers as u32, bytes: chunk.len() as u32, was_excluded: excluded.is_some() }
     }
 
     /// Sends the content of the audience's full page, and opens another page.
@@ -146,7 +175,7 @@ impl Audiences {
     #[cold]
     pub(super) fn keeps_back(&mut self, slot: Slot, audience: u32, chunk: Chunk, port: &mut impl Port) -> bool {
         let member = &mut self.members[slot as usize];
-        if member.is_muted {
+        if member.is_muted() {
             return true;
         }
         let Some(replies) = &mut member.replies else { return false };

@@ -11,10 +11,8 @@ use std::ops::Deref;
 pub struct Member {
     /// Number of connections that the slot had before this one.
     pub(super) generation: u32,
-    /// It receives no messages: it is ending, or it has ended and still has subscriptions.
-    pub(super) is_muted: bool,
-    /// It has signed in, or has shown a signature for a channel.
-    pub(super) is_authorized: bool,
+    /// Its standing.
+    pub(super) standing: Standing,
     /// The dialect of the slot's open connection; `None`: it has none.
     pub(super) open: Option<Dialect>,
     /// Channels that it is in, or is about to enter or leave.
@@ -25,6 +23,18 @@ pub struct Member {
     pub(super) changes: SmallBucket,
     /// Requests that wait for an owner's acknowledgement, and the replies behind them.
     pub(super) replies: Option<Box<Replies>>,
+}
+
+/// What a connection has shown, or that it is about to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing yet.
+    #[default]
+    New,
+    /// It has signed in, or has shown a signature for a channel.
+    Authorized,
+    /// It receives no messages: it is ending, or it has ended and still has subscriptions.
+    Muted,
 }
 
 /// One channel of one connection.
@@ -47,6 +57,11 @@ impl Member {
     /// Whether the slot has an open connection.
     pub(super) fn is_live(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// Whether it receives no messages.
+    pub(super) fn is_muted(&self) -> bool {
+        self.standing == Standing::Muted
     }
 
     /// The subscription to the audience of this index.

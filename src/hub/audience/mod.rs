@@ -30,7 +30,7 @@ use crate::protocol::pusher;
 use crate::protocol::user;
 use conflation::Conflation;
 pub use delivery::Delivered;
-use member::Member;
+use member::{Member, Standing};
 use pages::Pages;
 use replay::Replays;
 pub use replies::REPLY_BYTES;
@@ -58,27 +58,15 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Kind; 2] = [Kind::Native, Kind::Pusher];
 
-    /// Whether subscribers of this kind are sent a message with this event: the server's own events are those of one dialect.
-    fn has_word_for(self, event: &str) -> bool {
-        match self {
-            Kind::Native => !event.starts_with("pusher_internal:"),
-            Kind::Pusher => pusher::event::has_name(event),
-        }
-    }
-
-    /// Appends the frame of a message.
-    #[inline]
+    /// Appends the frame of a message. Not inlined: it needs fewer instructions then.
+    #[inline(never)]
     fn encode(self, out: &mut Vec<u8>, channel: Channel<'_>, message: &Message<'_>) {
         match self {
             Kind::Native => {
                 let channel = (!channel.is_of_user()).then(|| channel.as_str());
                 event::message(out, &envelope(channel, message));
             }
-            Kind::Pusher if channel.is_of_user() => {
-                let name = user::channel_in_pusher(channel);
-                pusher::event::message(out, &envelope(Some(&name), message), message.text);
-            }
-            Kind::Pusher => pusher::event::message(out, &envelope(Some(channel.as_str()), message), message.text),
+            Kind::Pusher => encode_in_pusher(out, channel, message),
         }
     }
 
@@ -91,6 +79,20 @@ impl Kind {
             Kind::Pusher => 2 * bytes,
         }
     }
+}
+
+/// Apart, so that the native encoding stays small.
+#[inline(never)]
+fn encode_in_pusher(out: &mut Vec<u8>, channel: Channel<'_>, message: &Message<'_>) {
+    let of_user;
+    let name = match channel.is_of_user() {
+        true => {
+            of_user = user::channel_in_pusher(channel);
+            &*of_user
+        }
+        false => channel.as_str(),
+    };
+    pusher::event::message(out, &envelope(Some(name), message), message.text);
 }
 
 #[inline]
@@ -148,7 +150,7 @@ impl Audiences {
             self.members.resize_with(at + 1, Member::default);
         }
         self.members[at].open = Some(dialect);
-        self.members[at].is_authorized = false;
+        self.members[at].standing = Standing::New;
         self.members[at].changes = SmallBucket::full(now);
     }
 
@@ -159,14 +161,14 @@ impl Audiences {
             self.held_back -= replies.held_count();
             replies.drop_messages();
         }
-        member.is_muted = true;
+        member.standing = Standing::Muted;
         self.muted += 1;
         self.drop_held(slot);
     }
 
     /// Whether the connection of this slot receives no messages. It may have ended, and still have subscriptions.
     pub fn is_muted(&self, slot: Slot) -> bool {
-        self.members.get(slot as usize).is_some_and(|member| member.is_muted)
+        self.members.get(slot as usize).is_some_and(|member| member.is_muted())
     }
 
     /// The connection, which is muted, has ended. The caller must remove its subscriptions
@@ -182,8 +184,8 @@ impl Audiences {
     /// The last subscription of an ended connection has been removed: its slot may be used again.
     pub fn forget(&mut self, slot: Slot) {
         let member = &mut self.members[slot as usize];
-        debug_assert!(member.is_muted && member.subscriptions.is_empty());
-        member.is_muted = false;
+        debug_assert!(member.is_muted() && member.subscriptions.is_empty());
+        member.standing = Standing::New;
         // Not before: the owners know the subscriptions by the connection's key.
         member.generation = (member.generation + 1) & ((1 << identity::GENERATION_BITS) - 1);
         self.muted -= 1;
@@ -196,12 +198,15 @@ impl Audiences {
 
     /// The connection has signed in, or has shown a signature for a channel.
     pub fn authorize(&mut self, slot: Slot) {
-        self.members[slot as usize].is_authorized = true;
+        let standing = &mut self.members[slot as usize].standing;
+        if *standing == Standing::New {
+            *standing = Standing::Authorized;
+        }
     }
 
     /// Whether [`Audiences::authorize`] was called for the connection.
     pub fn is_authorized(&self, slot: Slot) -> bool {
-        self.members[slot as usize].is_authorized
+        self.members[slot as usize].standing == Standing::Authorized
     }
 
     /// The connection that has this slot, or had it last.
@@ -286,9 +291,9 @@ impl Audiences {
     pub fn check(&self) {
         let (mut live, mut interest, mut held_back, mut muted) = (0, 0, 0, 0);
         for (slot, member) in self.members.iter().enumerate() {
-            assert!(member.is_live() || member.is_muted || member.subscriptions.is_empty());
+            assert!(member.is_live() || member.is_muted() || member.subscriptions.is_empty());
             assert!(member.is_live() || member.replies.is_none());
-            muted += usize::from(member.is_muted);
+            muted += usize::from(member.is_muted());
             interest += member.subscriptions.len();
             held_back += member.replies.as_ref().map_or(0, |replies| replies.held_count());
             for subscription in member.subscriptions.iter().filter(|subscription| subscription.is_live()) {

@@ -60,6 +60,7 @@ impl Audience {
     }
 
     /// Number of subscribers that the owner counts.
+    #[inline]
     pub fn len(&self) -> usize {
         self.subscribers.len()
     }
@@ -116,6 +117,7 @@ pub struct Table {
 
 impl Table {
     /// The index of an audience, if it exists.
+    #[inline]
     pub fn find(&self, channel: Channel<'_>, hash: u64, kind: Kind) -> Option<u32> {
         let is_meant = |audience: &Audience| audience.name.as_channel() == channel && audience.kind == kind;
         self.by_name.find(hash, |&index| is_meant(&self.audiences[index as usize])).copied()
@@ -136,11 +138,13 @@ impl Table {
     }
 
     /// The audience at an index.
+    #[inline]
     pub fn get(&self, index: u32) -> &Audience {
         &self.audiences[index as usize]
     }
 
     /// The audience at an index.
+    #[inline]
     pub fn get_mut(&mut self, index: u32) -> &mut Audience {
         &mut self.audiences[index as usize]
     }
@@ -198,10 +202,10 @@ impl Table {
         self.of_pusher -= usize::from(removed.kind == Kind::Pusher);
     }
 
-    /// The kinds of the audiences that there are.
+    /// Whether there is an audience of Pusher's dialect.
     #[inline]
-    pub fn kinds(&self) -> &'static [Kind] {
-        if self.of_pusher == 0 { &[Kind::Native] } else { &Kind::ALL }
+    pub fn has_pusher(&self) -> bool {
+        self.of_pusher > 0
     }
 
     /// The page to append to. The audience's first message of the turn opens it, and marks the audience as touched.

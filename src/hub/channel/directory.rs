@@ -581,6 +581,7 @@ fn is_due(since: u32, now: u32) -> bool {
 }
 
 /// Subscribers of all shards.
+#[inline]
 pub fn total(counts: &[(ShardId, u32)]) -> u64 {
     counts.iter().map(|&(_, count)| u64::from(count)).sum()
 }

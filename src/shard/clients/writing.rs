@@ -86,6 +86,7 @@ impl Clients {
                 self.output.set_lagging(slot, has_more);
             }
             Phase::Echoing { .. } => self.echo_written(slot, bytes),
+            Phase::Closing { reads: true, .. } if pending == 0 && connection.state.awaits_answer(self.now) => {}
             Phase::Closing { is_answered, .. } if pending == 0 => {
                 if let Some(tls) = Connection::tls(&mut connection.aside)
                     && !tls.send_close_notify(&mut connection.socket)

@@ -84,6 +84,12 @@ impl ConnectionState {
         self.phase == Phase::Upgrading || now.wrapping_sub(self.accepted_at) < NEWCOMER_TICKS
     }
 
+    /// Whether the stream stays open for the peer's close frame. Firefox loses all messages before a close frame if the end of
+    /// the stream comes with the reply to the upgrade, and Pusher's clients need the one that says why they are refused.
+    pub fn awaits_answer(&self, now: u32) -> bool {
+        self.dialect.is_pusher() && self.is_newcomer(now)
+    }
+
     /// Whether the reason for which it ends has been counted. Only the first one counts.
     pub fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Answering { .. } | Phase::Closing { .. } | Phase::Ended)

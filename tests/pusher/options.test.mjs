@@ -1,0 +1,130 @@
+// Options and rules of the server, as pusher-js sees them.
+
+import { after, describe } from "node:test";
+import { balance } from "./proxy.mjs";
+import { rules, scene } from "./scene.mjs";
+import { end } from "./server.mjs";
+import { equal, errorsOf, keptError, ok, once, Record, sleep, subscribed } from "./suite/check.mjs";
+
+after(end);
+
+async function limitReached(client, name) {
+  const errors = errorsOf(client);
+  const { type, status } = await new Record(client.subscribe(name)).next("pusher:subscription_error");
+  equal([type, status], ["LimitReached", 403]);
+  await keptError(errors, null, /./);
+}
+
+/** Publishes once, which must be next. */
+async function marked(stage, record) {
+  await stage.trigger(record.channel.name, "mark", 1);
+  await record.expect("mark", 1);
+}
+
+describe("options", { concurrency: 8 }, () => {
+  scene("a presence channel that is full refuses users, and not connections", { options: ["--presence-members", "2"] }, async (stage) => {
+    const name = stage.name("presence-full");
+    const first = await subscribed(await stage.member("u1"), name);
+    const second = await subscribed(await stage.member("u2"), name);
+    await limitReached(await stage.member("u3"), name);
+    await subscribed(await stage.member("u1"), name);
+    second.channel.pusher.unsubscribe(name);
+    await first.next("pusher:member_added");
+    await first.next("pusher:member_removed");
+    await subscribed(await stage.member("u3"), name);
+  });
+
+  scene("a connection may have so many subscriptions", { options: ["--max-subscriptions", "2"] }, async (stage) => {
+    const client = await stage.connected();
+    for (const name of ["a", "b"]) await subscribed(client, stage.name(name));
+    await limitReached(client, stage.name("c"));
+    client.unsubscribe(stage.name("a"));
+    await subscribed(client, stage.name("d"));
+  });
+
+  const often = ["--max-subscribes-per-second", "4", "--max-subscriptions", "4"];
+  scene("subscribing too often is slow, and refused never", { options: often }, async (stage) => {
+    const client = await stage.connected();
+    const errors = errorsOf(client);
+    const begun = Date.now();
+    // 40 may come at once.
+    for (let times = 0; times < 23; times += 1) {
+      await once(client.subscribe(stage.name("x")), "pusher:subscription_succeeded");
+      client.unsubscribe(stage.name("x"));
+    }
+    await marked(stage, await subscribed(client, stage.name("x")));
+    ok(Date.now() - begun > 1000, `47 requests within ${Date.now() - begun} ms`);
+    equal(errors.arrived, []);
+  });
+
+  const cached = [{ match: "cache-short-*", "history-ttl": 1 }, { match: "cache-off-*", history: 0 }];
+  scene("a cached event ends, and a rule takes the cache away", { options: rules(...cached) }, async (stage) => {
+    const short = stage.name("cache-short");
+    await stage.trigger(short, "price", 1);
+    await sleep(1500);
+    const record = await subscribed(await stage.connected(), short);
+    await record.expect("pusher:cache_miss", {});
+    const off = stage.name("cache-off");
+    await stage.trigger(off, "price", 1);
+    await marked(stage, await subscribed(await stage.connected(), off));
+  });
+
+  scene("client events are off, and a rule allows them", { options: ["--pusher-client-events", "off", ...rules({ match: "private-talk-*", "client-events": "members" })] }, async (stage) => {
+    const [one, two] = [await stage.connected(), await stage.connected()];
+    for (const [prefix, allowed] of [["private-talk", true], ["private-quiet", false]]) {
+      const [sender, receiver] = [await subscribed(one, stage.name(prefix)), await subscribed(two, stage.name(prefix))];
+      const errors = errorsOf(one);
+      sender.channel.trigger("client-x", 1);
+      if (allowed) await receiver.expect("client-x", 1);
+      else await keptError(errors, null, /./);
+      await marked(stage, receiver);
+    }
+  });
+
+  scene("client events are on, and a rule forbids them", { options: rules({ match: "private-quiet-*", "client-events": "off" }) }, async (stage) => {
+    const client = await stage.connected();
+    const errors = errorsOf(client);
+    const { channel } = await subscribed(client, stage.name("private-quiet"));
+    channel.trigger("client-x", 1);
+    await keptError(errors, null, /./);
+  });
+
+  scene("a user that returns within the grace has not left", { grace: 60 }, async (stage) => {
+    const name = stage.name("presence-room");
+    const watcher = await subscribed(await stage.member("u1"), name);
+    const client = await stage.member("u2");
+    const record = await subscribed(client, name);
+    await watcher.next("pusher:member_added");
+    client.disconnect();
+    client.connect();
+    await record.next("pusher:subscription_succeeded");
+    equal(record.channel.members.count, 2);
+    await marked(stage, watcher);
+  });
+
+  scene("a user that does not return has left after the grace", { grace: 1 }, async (stage) => {
+    const name = stage.name("presence-room");
+    const watcher = await subscribed(await stage.member("u1"), name);
+    await subscribed(await stage.member("u2"), name);
+    await watcher.next("pusher:member_added");
+    const left = Date.now();
+    stage.clients.at(-1).disconnect();
+    await watcher.next("pusher:member_removed");
+    ok(Date.now() - left >= 950, `after ${Date.now() - left} ms`);
+  });
+
+  scene("dead connections are found, and quiet ones stay", { options: ["--heart-interval", "1", "--heart-timeout", "1"] }, async (stage, server) => {
+    const name = stage.name("presence-room");
+    const watcher = await subscribed(await stage.member("u1"), name);
+    const socket = stage.clients[0].connection.socket_id;
+    const balancer = await balance(server);
+    const dead = await stage.member("u2", undefined, { wsPort: balancer.port });
+    await subscribed(dead, name);
+    await watcher.expect("pusher:member_added", { id: "u2", info: {} });
+    balancer.freeze();
+    await watcher.next("pusher:member_removed");
+    await sleep(3000);
+    equal([stage.clients[0].connection.state, stage.clients[0].connection.socket_id], ["connected", socket]);
+    balancer.close();
+  });
+});

@@ -1,0 +1,3 @@
+import { browser } from "./browser.mjs";
+
+browser("webkit");
