@@ -87,6 +87,15 @@ describe("closing", { concurrency: 8 }, () => {
     }
   });
 
+  scene("a message that is too long: the client is back after a second", {}, async (stage) => {
+    const client = await stage.connected();
+    const record = await subscribed(client, stage.name("private-orders"));
+    const returned = back(client);
+    record.channel.trigger("client-x", "x".repeat(65_536));
+    ok((await returned) >= 950, "back before a second");
+    await record.next("pusher:subscription_succeeded");
+  });
+
   scene("a drain: all clients move to another server, one after the other", {}, async (stage, server) => {
     const other = await serve();
     const balancer = await balance(server);

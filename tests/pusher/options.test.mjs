@@ -4,7 +4,7 @@ import { after, describe } from "node:test";
 import { balance } from "./proxy.mjs";
 import { rules, scene } from "./scene.mjs";
 import { end } from "./server.mjs";
-import { equal, errorsOf, keptError, ok, once, Record, sleep, subscribed } from "./suite/check.mjs";
+import { equal, errorsOf, keptError, ok, once, Record, sleep, subscribed, until } from "./suite/check.mjs";
 
 after(end);
 
@@ -40,6 +40,32 @@ describe("options", { concurrency: 8 }, () => {
     await limitReached(client, stage.name("c"));
     client.unsubscribe(stage.name("a"));
     await subscribed(client, stage.name("d"));
+  });
+
+  scene("only paths below a configured one are served", { options: ["--path", "/ws", "--path", "/other"] }, async (stage) => {
+    for (const wsPath of ["/ws", "/other"]) await stage.connected({ wsPath });
+    const client = stage.pusher({ wsPath: "/nowhere" });
+    await sleep(500);
+    equal(client.connection.state, "connecting");
+  });
+
+  const rate = { options: ["--max-messages-per-second", "20"] };
+  scene("messages beyond the rate are refused, and far beyond it end the connection", rate, async (stage) => {
+    const [client, flooding] = [await stage.connected(), await stage.connected()];
+    const [errors, ends] = [errorsOf(client), errorsOf(flooding)];
+    const ping = (to, times) => Array.from({ length: times }, () => to.send_event("pusher:ping", {}));
+    const { socket_id } = client.connection;
+    // 200 may come at once, and as many again before the end.
+    ping(client, 210);
+    await keptError(errors, null, /rate limit/);
+    const returned = once(flooding.connection, "connected");
+    ping(flooding, 1000);
+    await keptError(ends, null, /rate limit/);
+    await returned;
+    await until("the end", () => ends.arrived.some(({ data }) => data?.code === 4100));
+    ping(client, 1);
+    await once(client, "pusher:pong");
+    equal(client.connection.socket_id, socket_id);
   });
 
   const often = ["--max-subscribes-per-second", "4", "--max-subscriptions", "4"];

@@ -157,6 +157,20 @@ export const presence = {
     matches(error, /^Invalid signature: /);
   },
 
+  "a member that an operator unsubscribes has left, and is told nothing": async (stage) => {
+    const name = stage.name("presence-removed");
+    const [one, two] = [await subscribed(await stage.member("u1"), name), await subscribed(await stage.member("u2"), name)];
+    await one.next("pusher:member_added");
+    await stage.admin("unsubscribe", { socket_id: two.channel.pusher.connection.socket_id, channel: name });
+    await one.expect("pusher:member_removed", { id: "u2", info: {} });
+    await stage.trigger(name, "end", {});
+    await one.expect("end", {});
+    const witness = await subscribed(two.channel.pusher, stage.name("orders"));
+    await stage.trigger(witness.channel.name, "end", {});
+    await witness.expect("end", {});
+    two.empty();
+  },
+
   "after a reconnect the members are those that are there": async (stage) => {
     const name = stage.name("presence-back");
     const [one, two] = [await stage.member("u1"), await stage.member("u2")];
