@@ -7,6 +7,7 @@ mod readers;
 use super::choices::Choices;
 use super::mesh::{Effect, Mesh, TestPort, Wire};
 use super::model::{Change, ChannelHistory, Client, History, Message, Position, Reply};
+use super::pusher::Translator;
 use crate::api::operation::{self, Channels, Unsubscribe};
 use crate::api::publish::Placed;
 use crate::api::{self, By, Refusal};
@@ -22,6 +23,7 @@ use crate::protocol::auth;
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
+use crate::protocol::pusher::handshake::Version;
 use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -397,10 +399,22 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         assert!(wires[slot].client.replace(number).is_none() && wires[slot].queue.is_empty());
         let channels = self.history.channels.len();
         self.clients.push(Client::new(number, key, socket_id.to_string(), channels));
-        self.on(shard, |hub, port| hub.connect(slot as Slot, Dialect::Native, None, port));
+        let dialect = self.some_dialect(number);
+        self.on(shard, |hub, port| hub.connect(slot as Slot, dialect, None, port));
         let hub = &self.shards[shard].hub;
         assert!(hub.is_live(key) && hub.key_of(socket_id) == Some(key));
         number
+    }
+
+    /// About every second client is one of Pusher's.
+    fn some_dialect(&mut self, client: usize) -> Dialect {
+        if self.choices.one_in(2) {
+            return Dialect::Native;
+        }
+        let version = self.choices.of(&[Version::V4, Version::V5, Version::V6, Version::V7]);
+        let client = &mut self.clients[client];
+        client.pusher = Some(Translator::new(client.socket_id.clone(), version == Version::V6));
+        Dialect::Pusher(version)
     }
 
     /// The client begins to end. Replies to its requests may still follow.
@@ -470,7 +484,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     }
 
     fn subscribe(&mut self, client: usize, channel: usize, is_signed: bool) {
-        let since = if self.clients[client].is_spy { None } else { self.some_position(channel) };
+        let has_positions = !self.clients[client].is_spy && self.clients[client].pusher.is_none();
+        let since = if has_positions { self.some_position(channel) } else { None };
         let since_text = since.map_or(String::new(), |Position { epoch, offset, earlier }| {
             let earlier = earlier
                 .map_or(String::new(), |earlier| format!(r#","socket_id":"{}""#, self.clients[earlier].socket_id));
@@ -609,8 +624,24 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     }
 
     fn send(&mut self, client: usize, text: &str) -> Handled {
-        let ConnKey { shard, slot, .. } = self.clients[client].key;
-        self.on(usize::from(shard), |hub, port| hub.handle(slot, text, port))
+        let asking = &mut self.clients[client];
+        let ConnKey { shard, slot, .. } = asking.key;
+        let requests = match &mut asking.pusher {
+            None => vec![text.to_owned()],
+            Some(pusher) => pusher.requests(text, asking.replies.back()),
+        };
+        let mut requests = requests.iter();
+        let first = requests.next().expect("a request");
+        let handled = self.on(usize::from(shard), |hub, port| hub.handle(slot, first, port));
+        for text in requests {
+            if !self.clients[client].is_live {
+                // It was too slow.
+                break;
+            }
+            let handled = self.on(usize::from(shard), |hub, port| hub.handle(slot, text, port));
+            assert_eq!(handled, Handled::Other);
+        }
+        handled
     }
 
     // ---- publishers and operators
@@ -752,7 +783,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let shard = self.choices.below(self.shards.len());
         // The client may have ended.
         let client = self.choices.below(self.clients.len());
-        if self.clients[client].is_spy {
+        // One of Pusher's clients is not told when it is unsubscribed.
+        if self.clients[client].is_spy || self.clients[client].pusher.is_some() {
             return;
         }
         let channel = self.choices.below(self.history.channels.len());

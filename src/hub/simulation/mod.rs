@@ -13,6 +13,7 @@ mod cluster;
 mod mesh;
 mod model;
 mod presence;
+mod pusher;
 
 use choices::Choices;
 use cluster::Cluster;

@@ -1,8 +1,9 @@
 //! A client: its requests, the frames that it must receive because of them, and a check of each frame that it receives.
 
-use crate::config::{OnSubscribe, Rule};
+use crate::config::{OnSubscribe, Presence, Rule};
 use crate::hub::message::Payload;
 use crate::hub::simulation::presence::{self, View};
+use crate::hub::simulation::pusher::Translator;
 use crate::ids::ConnKey;
 use std::collections::{HashSet, VecDeque};
 
@@ -63,6 +64,8 @@ pub struct Client {
     pub is_live: bool,
     /// It is ending, and receives only replies to its requests.
     pub is_muted: bool,
+    /// It speaks Pusher's dialect.
+    pub pusher: Option<Translator>,
     is_greeted: bool,
     /// By channel: whether it is subscribed once all requests so far, its own and the operator's, are answered.
     pub wanted: Vec<bool>,
@@ -109,6 +112,19 @@ struct Run {
     greeted: usize,
 }
 
+impl Run {
+    /// Of a client that is not told its position: a greeting may precede the live messages.
+    fn of_pusher(self, topic: &ChannelHistory) -> Run {
+        let from = match topic.rule.on_subscribe {
+            _ if topic.rule.history.is_none() => return self,
+            OnSubscribe::Nothing => return self,
+            OnSubscribe::Last => self.from.saturating_sub(1),
+            OnSubscribe::All => 0,
+        };
+        Run { from, greeted: topic.order.len(), ..self }
+    }
+}
+
 impl Client {
     pub fn new(number: usize, key: ConnKey, socket_id: String, channels: usize) -> Client {
         Client {
@@ -118,6 +134,7 @@ impl Client {
             is_spy: false,
             is_live: true,
             is_muted: false,
+            pusher: None,
             is_greeted: false,
             wanted: vec![false; channels],
             replies: VecDeque::new(),
@@ -135,6 +152,17 @@ impl Client {
         while !rest.is_empty() {
             let (payload, after) = split_frame(rest);
             rest = after;
+            let translated = match &mut self.pusher {
+                None => payload.to_owned(),
+                Some(pusher) => match pusher.message(payload, self.replies.front(), history) {
+                    Some(translated) => translated,
+                    None => {
+                        self.check_miss(payload, history);
+                        continue;
+                    }
+                },
+            };
+            let payload = &*translated;
             let frame = Frame::parse(payload);
             if frame.event == "socket:connected" {
                 assert!(!self.is_greeted, "a second socket:connected");
@@ -184,7 +212,11 @@ impl Client {
                 let told: Told = serde_json::from_str(frame.data.unwrap_or("{}")).expect("what a subscriber is told");
                 assert!(frame.data != Some("{}"), "{frame:?}");
                 let run = self.begin_run(&told, channel, from, since, history);
-                let rule = history.channels[channel].rule.presence;
+                let mut rule = history.channels[channel].rule.presence;
+                if self.pusher.is_some() && rule == Presence::Count {
+                    // Counts are of the native dialect.
+                    rule = Presence::Off;
+                }
                 self.views[channel] = Some(View::new(rule, user, told.presence));
                 let before = self.runs[channel].replace(run);
                 assert!(before.is_none(), "{frame:?}: is subscribed");
@@ -225,6 +257,9 @@ impl Client {
     ) -> Run {
         let topic = &history.channels[channel];
         let live = Run { from, next: topic.order.len(), is_started: false, replayed: 0, earlier: None, greeted: 0 };
+        if self.pusher.is_some() {
+            return live.of_pusher(topic);
+        }
         let Some(limits) = topic.rule.history else {
             let recovered = since.map(|_| false);
             assert_eq!((&told.epoch, told.offset, told.recovered), (&None, None, recovered), "{}", topic.name);
@@ -261,6 +296,16 @@ impl Client {
         let is_kept = newer <= limits.messages_max as usize && !history.forgets;
         assert!(!is_known || !is_kept || topic.rule.on_subscribe != OnSubscribe::Nothing, "{told:?} to {since:?}");
         newcomer
+    }
+
+    /// A channel with a cache has nothing for this newcomer, if the message is `pusher:cache_miss`.
+    fn check_miss(&self, payload: &str, history: &History) {
+        if payload.contains(r#""pusher:cache_miss""#) && !history.forgets {
+            let runs = self.runs.iter().zip(&history.channels);
+            let mut of_channel = runs.filter(|(_, topic)| payload.contains(&format!(r#""channel":"{}""#, topic.name)));
+            let run = of_channel.next().and_then(|(run, _)| run.as_ref()).expect("a subscription");
+            assert!(run.from == 0 && !run.is_started, "{payload}, but there was a message: {run:?}");
+        }
     }
 
     fn check_message(&mut self, frame: &Frame<'_>, history: &History) {
@@ -344,6 +389,11 @@ impl Client {
 impl History {
     fn find(&self, name: &str) -> Option<usize> {
         self.channels.iter().position(|channel| channel.name == name)
+    }
+
+    /// The offset of the published message with this event.
+    pub fn offset_of(&self, event: &str) -> Option<u64> {
+        self.messages[number_of(event)].offset
     }
 
     /// The owner sequences the message: appends it to the channel's order, unless it is a repetition.

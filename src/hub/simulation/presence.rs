@@ -42,6 +42,11 @@ impl View {
         View { own, members, count, rule }
     }
 
+    /// Whether it knows the number of connections.
+    pub fn is_counting(&self) -> bool {
+        self.rule == config::Presence::Count
+    }
+
     /// The client's own user.
     pub fn own(&self) -> &str {
         self.own.as_deref().expect("the channel has members")
