@@ -11,9 +11,9 @@ import "./timers.mjs";
 import { groups } from "./suite/index.mjs";
 import { play } from "./suite/play.mjs";
 
-/** Defines the tests against a server with these options. */
-export function matrix(options) {
-  const setting = { Pusher, Echo, runtime: "node" };
+/** Defines the tests against a server with these options. `older`: an older version of pusher-js, to test in its place. */
+export function matrix(options, older) {
+  const setting = { Pusher: older?.Pusher ?? Pusher, Echo, runtime: "node" };
   let backing;
   before(async () => {
     const server = await serve(options);
@@ -26,12 +26,13 @@ export function matrix(options) {
     end();
   });
   describe("pusher-js and Echo", { concurrency: 8 }, () => {
-    for (const [group, tests] of Object.entries(groups("node"))) {
+    for (const [group, tests] of Object.entries(groups("node", older?.version))) {
       describe(group, { concurrency: 8 }, () => {
         for (const [name, run] of Object.entries(tests)) test(name, () => play(run, setting));
       });
     }
   });
+  if (older) return;
   test("Pysher", { skip: process.env.PYTHON ? false : "Python is missing" }, () => pysher(setting));
 }
 

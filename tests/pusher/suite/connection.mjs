@@ -67,16 +67,6 @@ export const connection = {
     await stage.connected({ wsPath: "/some/prefix" });
   },
 
-  "switchCluster connects with another key, and brings all channels back": async (stage) => {
-    const client = await stage.connected();
-    const record = await subscribed(client, stage.name("switched"));
-    client.switchCluster({ appKey: "app-two", cluster: "" });
-    await record.next("pusher:subscription_succeeded");
-    equal(client.connection.state, "connected");
-    await stage.trigger(record.channel.name, "paid", 1);
-    await record.expect("paid", 1);
-  },
-
   "errors keep the connection": async (stage) => {
     const client = await stage.connected();
     const errors = errorsOf(client);

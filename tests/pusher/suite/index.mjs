@@ -8,10 +8,11 @@ import { connection } from "./connection.mjs";
 import { echoPusher, echoReverb } from "./echo.mjs";
 import { encrypted } from "./encrypted.mjs";
 import { presence } from "./presence.mjs";
+import { since8 } from "./since_8.mjs";
 import { users } from "./users.mjs";
 
-/** The tests that a runtime can run. */
-export function groups(runtime) {
+/** The tests that a runtime can run with pusher-js of this version. */
+export function groups(runtime, version = 8) {
   return {
     connection,
     channels,
@@ -21,6 +22,7 @@ export function groups(runtime) {
     "encrypted channels": encrypted,
     "cache channels": runtime === "node" ? { ...cache, ...cacheUnderLoad } : cache,
     users,
+    ...(version < 8 ? {} : { "since version 8": since8 }),
     "Echo, pusher": echoPusher,
     "Echo, reverb": echoReverb,
   };

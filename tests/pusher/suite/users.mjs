@@ -101,14 +101,6 @@ export const users = {
     equal(client.connection.state, "connected");
   },
 
-  "the backend refuses: pusher-js tells its user": async (stage) => {
-    const client = await stage.connected({ userAuthentication: { endpoint: `${stage.backend}/user`, transport: "ajax" } });
-    const record = new Record(client.user);
-    client.signin();
-    const { type, status } = await record.next("pusher:signin_error");
-    equal([type, status], ["AuthError", 403]);
-  },
-
   "terminated connections are closed for good, those of others stay": async (stage) => {
     const id = stage.name("ada");
     const clients = [await stage.signedIn({ id }), await stage.signedIn({ id })];
