@@ -188,6 +188,8 @@ pub struct Limits {
     pub presence_info_bytes_max: usize,
     /// Client events of one connection in a second, and at once.
     pub client_events_per_second_max: u32,
+    /// Whether the number of a channel's subscribers is told.
+    pub subscription_count: bool,
 }
 
 /// The defaults of [`OPTIONS`].
@@ -248,6 +250,7 @@ impl Config {
                     presence_grace_ms: 0,
                     presence_info_bytes_max: 0,
                     client_events_per_second_max: 0,
+                    subscription_count: false,
                 },
                 connections_named: None,
                 outbox_memory_named: None,

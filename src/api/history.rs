@@ -5,6 +5,7 @@ use super::refusal::Refusal;
 use super::value::raw_json;
 use crate::protocol::event::{OFFSET_MAX, Position};
 use crate::protocol::json::Reader;
+use crate::protocol::pusher::data::OwnedText;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -137,6 +138,8 @@ pub struct Kept {
 pub struct Newest {
     /// The message.
     pub message: Kept,
+    /// How the text that Pusher's clients receive differs from the JSON of its data. Replies do not show it.
+    pub text: OwnedText,
     /// Seconds for which it is still kept.
     pub ttl_s: u64,
 }

@@ -103,6 +103,8 @@ operations! {
         since: Option<u64> = integer(0..=u64::MAX),
         /// The run of the server that the number belongs to.
         epoch: Option<Box<str>> = text(),
+        /// Also these kinds of events, which are not changes.
+        also: Vec<Box<str>> = words(&ALSO),
     }
 
     /// Watch what the server sees and decides, as it happens
@@ -445,6 +447,8 @@ pub fn columns(operation: &str) -> Option<&'static [Column]> {
     COLUMNS.iter().find(|(list, _)| *list == operation).map(|(_, columns)| *columns)
 }
 
+/// The kinds of events that a consumer receives only if it asks for them.
+pub const ALSO: [&str; 3] = ["client_event", "cache_miss", "subscription_count"];
 /// The kinds of sightings of a tail.
 pub const KINDS: [&str; 7] = ["connect", "refuse", "subscribe", "unsubscribe", "publish", "close", "limit"];
 /// Most entries of one reply.

@@ -19,7 +19,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use corecast::admin::client;
 use corecast::api::history::{Cursor, MESSAGES_MAX, Since};
-use corecast::api::operation::{self, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
+use corecast::api::operation::{self, ALSO, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
 use corecast::api::publish::Draft;
 use corecast::api::{Request, Share};
 use corecast::config::{Flags, OPTIONS, Opt};
@@ -175,6 +175,9 @@ Examples:
         /// Run of the server that the number belongs to; for another run, a snapshot comes first
         #[arg(long, value_name = "EPOCH", requires = "since")]
         epoch: Option<Box<str>>,
+        /// Also these kinds of events, separated by commas
+        #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = PossibleValuesParser::new(ALSO).map(Box::<str>::from))]
+        also: Vec<Box<str>>,
         #[command(flatten)]
         server: Server,
     },
@@ -318,7 +321,7 @@ impl Command {
             Command::Unsubscribe { socket_id, channel, server } => {
                 (operation::Unsubscribe { socket_id, channel }.into(), server)
             }
-            Command::Events { since, epoch, server } => (operation::Events { since, epoch }.into(), server),
+            Command::Events { since, epoch, also, server } => (operation::Events { since, epoch, also }.into(), server),
             Command::Busiest { by, limit, server } => (operation::Busiest { by: by.into(), limit }.into(), server),
             Command::Tail(Tail { channel, address, events, sample, rate, data, server }) => {
                 (operation::Tail { channel, address, events, sample, rate, data }.into(), server)

@@ -154,7 +154,7 @@ mod tests {
                 "path" | "echo-path" => "/ws",
                 "allow-origin" => "https://example.com",
                 "trust-proxy" => "10.0.0.0/8",
-                "proxy-protocol" => "on",
+                "proxy-protocol" | "pusher-subscription-count" => "on",
                 "admin-socket" => "/x.sock",
                 "http" | "console" | "pusher" | "pusher-client-events" => "off",
                 "app-id" => "other",

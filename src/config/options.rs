@@ -152,6 +152,8 @@ options! {
         "Bytes of the user_info of a member";
     "client-events-per-second", "10", Count(1, 1_000_000, "client events a second"); One live.limits.client_events_per_second_max;
         "Client events a second of one connection, and at once";
+    "pusher-subscription-count", "off", SWITCH; One live.limits.subscription_count;
+        "Tell how many subscribers a channel has: Pusher's clients, and webhooks";
     "connection-age-max", "0", Seconds(0, 31_536_000); One live.limits.connection_age_max_s;
         "Seconds after which clients must reconnect, spread over a quarter; 0: never";
     "drain-timeout", "0", Millis(0, 3_600_000); One live.drain_timeout_ms;

@@ -703,6 +703,7 @@ mod tests {
             presence_grace_ms: 3000,
             presence_info_bytes_max: 1024,
             client_events_per_second_max: 10,
+            subscription_count: false,
         };
         assert_eq!((&config.live.limits, &Limits::default()), (&limits, &limits));
         let Access { paths, echo_path, pusher, origins, trusted, has_proxy_header, request_bytes_max } =

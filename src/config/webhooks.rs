@@ -46,9 +46,18 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// Events that can be posted, by their names in the stream of events. Those of channels and members are Pusher's, too.
-pub const WEBHOOK_EVENTS: [&str; 6] =
-    ["channel_occupied", "channel_vacated", "member_added", "member_removed", "connected", "disconnected"];
+/// Events that can be posted, by their names in the stream of events. All but the last two are Pusher's, too.
+pub const WEBHOOK_EVENTS: [&str; 9] = [
+    "channel_occupied",
+    "channel_vacated",
+    "member_added",
+    "member_removed",
+    "client_event",
+    "cache_miss",
+    "subscription_count",
+    "connected",
+    "disconnected",
+];
 /// The largest number of webhooks. Each has a queue and a connection.
 pub const WEBHOOKS_MAX: usize = 16;
 

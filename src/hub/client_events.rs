@@ -5,6 +5,7 @@ use super::admission::bucket::{Bucket, Rate};
 use super::channel::directory::total;
 use super::mail::{ClientEvent, Delivery, Exclusion, Mail};
 use super::message::{Message, Payload};
+use super::observe::extras;
 use super::{Hub, Port};
 use crate::config::may_take_client_events;
 use crate::ids::{ConnKey, ShardId, Slot};
@@ -95,6 +96,11 @@ impl Hub {
         if self.observers.is_watched() {
             let subscribers = total(counts).saturating_sub(1);
             self.observers.see_publish(channel.as_channel(), &payload.message(None), subscribers, self.now);
+        }
+        if self.observers.extras().client_events {
+            let (channel, payload) = (channel.clone(), payload.clone());
+            let sender = self.identities.socket_id(sender);
+            self.observers.client_event(extras::ClientEvent { channel, sender, payload });
         }
         for &shard in &shards {
             let exclude =

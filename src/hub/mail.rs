@@ -7,6 +7,7 @@ use crate::hub::channel::history::Replay;
 use crate::hub::channel::presence::user::User;
 use crate::hub::message::Payload;
 use crate::hub::observe::best::{Best, BusyAddress, BusyChannel};
+use crate::hub::observe::extras::Extras;
 use crate::hub::observe::reports::Event;
 use crate::hub::observe::reports::Report;
 use crate::hub::observe::sighting::{Filter, Sighting};
@@ -218,8 +219,8 @@ pub enum Mail {
     Admit(Arrival, Verdict),
     /// To the address's owner: a connection that it counts has ended.
     Depart { address: Address, was_refused: bool },
-    /// From the journal: report lifecycle events from now on.
-    Listen,
+    /// From the journal: report lifecycle events from now on, and these extras.
+    Listen(Extras),
     /// To the journal: this shard reports from here on.
     Listening,
     /// To the journal: lifecycle events of this shard.
@@ -292,7 +293,7 @@ pub enum Question {
     Unsurvey,
     /// To the journal: a new consumer, which has the events up to `since` of the run `epoch`. A consumer inside the process
     /// (`is_own`) does not count towards the limit.
-    Follow { since: Option<u64>, epoch: Option<u64>, is_own: bool },
+    Follow { since: Option<u64>, epoch: Option<u64>, extras: Extras, is_own: bool },
     /// To the journal: the next events for this consumer, as soon as there are any.
     MoreEvents,
     /// To the journal: the consumer has left. Not answered.
@@ -325,8 +326,8 @@ pub enum Answer {
     Following { epoch: u64, number: u64, is_snapshot: bool },
     /// To [`Question::Follow`] and [`Question::Tap`]: the limit is reached.
     TooMany { limit: usize },
-    /// To [`Question::MoreEvents`]: consecutive events, the first of which has this number.
-    Events { number: u64, events: Box<[Event]> },
+    /// To [`Question::MoreEvents`]: the next events, with their numbers.
+    Events { events: Box<[Event]> },
     /// To a consumer, also without a question: its next `missing` events are no longer kept.
     FellBehind { missing: u64 },
     /// To [`Question::MoreEvents`]: all events have been sent, and the server stops.

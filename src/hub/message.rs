@@ -36,7 +36,7 @@ const ENVELOPE_BYTES_MAX: usize = 96;
 
 /// A message in letters to other shards and in histories: immutable, one allocation, shared by all that hold it. It has no
 /// offset, because each channel of a publish gives it another.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// The event, the data, the key and the user id.
     text: Arc<str>,
@@ -47,7 +47,7 @@ pub struct Payload {
 }
 
 /// What a payload holds as data.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DataIs {
     Absent,
     /// The value, with [`Text::Json`].
@@ -59,7 +59,7 @@ enum DataIs {
 }
 
 /// Length of an optional part of a payload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part(u16);
 
 impl Payload {

@@ -202,11 +202,13 @@ impl Hub {
     pub fn new(identity: Identity, keys: &[Key], limits: Limits) -> Hub {
         let Identity { shard, shards, seed } = identity;
         let placement = Placement::new(shard, shards, seed);
+        let mut directory = Directory::new(identity::derived(seed, "epoch of offsets")[0], limits.presence_grace_ms);
+        directory.set_subscription_counts(limits.subscription_count);
         Hub {
             identities: Identities::new(seed),
             audiences: Audiences::new(shard, limits.outbox_bytes_max),
             departures: Departures::default(),
-            directory: Directory::new(identity::derived(seed, "epoch of offsets")[0], limits.presence_grace_ms),
+            directory,
             dedupe: Dedupe::new(placement.hasher(), shards),
             addresses: Addresses::new(placement.hasher()),
             observers: Observers::new(shard, placement.hasher()),
@@ -233,6 +235,7 @@ impl Hub {
         self.audiences.set_outbox_limit(self.limits.outbox_bytes_max);
         self.set_rules(&live.rules);
         self.directory.set_grace(self.limits.presence_grace_ms);
+        self.directory.set_subscription_counts(self.limits.subscription_count);
     }
 
     /// Sets the rules of channels.
@@ -475,7 +478,7 @@ impl Hub {
             }
             Mail::Admit(arrival, verdict) => port.admit(arrival, verdict),
             Mail::Depart { address, was_refused } => self.addresses.depart(address, was_refused),
-            Mail::Listen => self.listen(port),
+            Mail::Listen(extras) => self.listen(extras, port),
             Mail::Listening => self.start_journal(port),
             Mail::Happened(report) => self.take_report(*report, port),
             Mail::Taken => self.observers.report_taken(),

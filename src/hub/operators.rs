@@ -1,6 +1,7 @@
 //! Questions of admin sessions, reports of lifecycle events, and the live tap.
 
 use super::mail::{Answer, Cause, Change, Fence, Mail, Question};
+use super::observe::extras::Extras;
 use super::observe::journal::JOURNAL;
 use super::observe::reports::Report;
 use super::observe::sighting::Client;
@@ -145,8 +146,8 @@ impl Hub {
     }
 
     /// The journal asks for reports from now on.
-    pub(super) fn listen(&mut self, port: &mut impl Port) {
-        self.observers.listen();
+    pub(super) fn listen(&mut self, extras: Extras, port: &mut impl Port) {
+        self.observers.listen(extras);
         self.directory.hold_back();
         self.post(JOURNAL, Mail::Listening, port);
     }
@@ -172,9 +173,13 @@ impl Hub {
     }
 
     fn serve_follower(&mut self, asker: Asker, question: &Question, port: &mut impl Port) {
+        if matches!(question, Question::Unfollow) && self.has_begun_to_stop() {
+            // Shards that have ended take no letters.
+            return self.observers.journal_mut().forget(asker);
+        }
         match self.observers.follow(asker, question, self.placement.shards()) {
-            Ok(true) => self.post_all(|| Mail::Listen, port),
-            Ok(false) => {}
+            Ok(Some(extras)) => self.post_all(|| Mail::Listen(extras), port),
+            Ok(None) => {}
             Err(answer) => self.post_answer(asker, answer, port),
         }
         self.answer_followers(port);

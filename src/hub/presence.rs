@@ -33,11 +33,17 @@ impl Hub {
             self.observers.occupied(&change.channel);
         }
         self.report_members(&change.channel, &events);
+        if self.observers.extras().cache_misses
+            && self.directory.note_cache_miss(change.channel.as_channel(), change.hash, self.now)
+        {
+            self.observers.cache_miss(change.channel.clone());
+        }
         // The next request that makes events waits until the other shards have taken these. So a client cannot fill the
         // backlog of a shard that is busy.
         let waits = others.iter().any(|shard| *shard != self.shard());
         welcome.iter_mut().for_each(|welcome| welcome.waits = waits);
         self.post(member.shard, Mail::Subscribed(change.membership, welcome), port);
+        self.tell_changed_count(&change.channel, change.hash);
         if waits {
             port.mail_after(&others, member.shard, Mail::Welcomed(member));
         }
@@ -53,6 +59,21 @@ impl Hub {
             self.tell_event(&change.channel, change.hash, &event, port);
             self.report_members(&change.channel, &[event]);
         }
+        self.tell_changed_count(&change.channel, change.hash);
+    }
+
+    /// A subscriber of the channel has come or gone: tells the number of subscribers, if it is told now.
+    fn tell_changed_count(&mut self, channel: &ChannelName, hash: u64) {
+        if let Some(count) = self.directory.count_to_tell(channel.as_channel(), hash, self.now) {
+            self.tell_subscription_count(channel, count);
+        }
+    }
+
+    /// Tells backends the number of a channel's subscribers.
+    fn tell_subscription_count(&mut self, channel: &ChannelName, count: u64) {
+        if self.observers.extras().subscription_counts && !self.is_ending() {
+            self.observers.subscription_count(channel.clone(), count);
+        }
     }
 
     /// Tells subscribers what is due: users whose grace has ended, and counts. A limited number in each turn.
@@ -61,6 +82,7 @@ impl Hub {
         while left > 0 || self.directory.has_too_many_leaving() {
             let Some(Notice { channel, hash, what }) = self.directory.next_notice(self.now) else { break };
             match what {
+                News::SubscriptionCount(count) => self.tell_subscription_count(&channel, count),
                 News::Count(count) => self.tell(&channel, hash, "socket:presence", &text_of_count(count), port),
                 News::Removed { event, is_early, is_vacated } => {
                     self.counters.presence_evicted_early += u64::from(is_early);
@@ -110,6 +132,11 @@ impl Hub {
         if !self.is_ending() {
             events.iter().for_each(|event| self.observers.member(channel, event));
         }
+    }
+
+    /// Whether some shard has stopped to read publishers.
+    pub(super) fn has_begun_to_stop(&self) -> bool {
+        self.fences[Fence::Publishers as usize] > 0
     }
 
     /// Whether the server stops, and this shard has sent its last message: the connections are about to be closed. Their users

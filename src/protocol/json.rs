@@ -16,7 +16,7 @@ pub mod scan;
 pub(crate) mod tests;
 mod text;
 
-pub use text::{JsonString, escape_into, escape_required_into, is_unseen, show_into};
+pub use text::{JsonString, escape_into, escape_required_into, is_unseen, show_into, well_formed};
 
 use simd_json::tape::Tape;
 use std::borrow::Cow;

@@ -142,6 +142,7 @@ pub const INBOX_LETTERS: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::observe::extras::Extras;
     use mio::{Poll, Token, Waker};
 
     #[test]
@@ -154,11 +155,11 @@ mod tests {
             .zip(receivers)
             .map(|(me, receiver)| Mesh::new(me, receiver, inboxes.clone().into(), doorbells.clone()))
             .collect();
-        meshes[1].send(0, Mail::Listen);
+        meshes[1].send(0, Mail::Listen(Extras::default()));
         meshes[0].send(0, Mail::Taken);
         meshes[1].send(0, Mail::Listening);
         let received: Vec<Mail> = std::iter::from_fn(|| meshes[0].receive()).collect();
-        assert!(matches!(received[..], [Mail::Listen, Mail::Taken, Mail::Listening]));
+        assert!(matches!(received[..], [Mail::Listen(_), Mail::Taken, Mail::Listening]));
         assert!(!meshes[0].has_mail());
     }
 }

@@ -23,11 +23,11 @@ pub struct Member {
     pub user_id: Arc<str>,
 }
 
-/// A change of a subject.
+/// A change of a subject, or something that happened once.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Which.
-    pub subject: Subject,
+    /// The subject; `None`: it is not a change, so nothing cancels it and it is not told again.
+    pub subject: Option<Subject>,
     /// Whether the channel is occupied, the user a member, or the connection open, from now on.
     pub is_there: bool,
     /// As it stands in a body. Empty: the configuration does not select it, so the URL counts as told.
@@ -35,6 +35,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Something that happened once.
+    pub fn once(text: Arc<str>) -> Event {
+        Event { subject: None, is_there: true, text }
+    }
+
     /// Whether a body contains it.
     pub fn is_sent(&self) -> bool {
         !self.text.is_empty()
@@ -49,7 +54,7 @@ impl Event {
 #[cfg(test)]
 impl From<String> for Event {
     fn from(text: String) -> Event {
-        Event { subject: Subject::Channel(text.as_str().into()), is_there: true, text: text.into() }
+        Event { subject: Some(Subject::Channel(text.as_str().into())), is_there: true, text: text.into() }
     }
 }
 

@@ -14,6 +14,7 @@
 //! too long, is dropped, counted and logged. Once a second such a queue compares what its URL was told with what is known,
 //! and adds the difference. So at rest each URL knows the state of the server.
 
+mod client_event;
 pub mod endpoint;
 pub mod event;
 pub mod http_client;

@@ -238,14 +238,15 @@ impl State {
     /// Adds an event, unless the URL knows. Returns whether there was room. The end of something always finds more room
     /// than its beginning, so a URL that is told of many beginnings is also told of their ends.
     fn add(&mut self, event: Event, present_bytes_max: usize) -> bool {
-        let view = self.views.entry(event.subject.clone()).or_default();
+        let Some(subject) = event.subject.clone() else { return self.add_once(event) };
+        let view = self.views.entry(subject.clone()).or_default();
         let last = view.last.and_then(|last| Some((last, self.waiting.get(&last)?.is_there)));
         let mut is_needed = match last {
             Some((_, is_there)) => is_there != event.is_there,
             None => view.told.differs(event.is_there),
         };
         // The end of a connection carries its reason, and is always sent.
-        let is_cancelled = !matches!(event.subject, Subject::Connection(_));
+        let is_cancelled = !matches!(subject, Subject::Connection(_));
         if let Some((last, _)) = last.filter(|_| is_cancelled && is_needed) {
             view.last = None;
             is_needed = view.told.differs(event.is_there);
@@ -254,16 +255,31 @@ impl State {
         let bytes_max = if event.is_there { present_bytes_max } else { BYTES_MAX };
         let has_room = self.held().1 + cost(&event) <= bytes_max;
         if is_needed && has_room {
-            self.added += 1;
-            self.waiting_bytes += cost(&event);
-            self.waiting_text_bytes += event.body_bytes();
-            self.views.entry(event.subject.clone()).or_default().last = Some(self.added);
-            self.waiting.insert(self.added, event);
+            let number = self.append(event);
+            self.views.entry(subject).or_default().last = Some(number);
             return true;
         }
-        self.forget(&event.subject);
+        self.forget(&subject);
         self.is_behind |= is_needed;
         !is_needed
+    }
+
+    /// Adds an event that is not a change, if there is room. Changes have more.
+    fn add_once(&mut self, event: Event) -> bool {
+        let has_room = self.held().1 + cost(&event) <= ONCE_BYTES_MAX;
+        if has_room {
+            self.append(event);
+        }
+        has_room
+    }
+
+    /// Returns the number of the event.
+    fn append(&mut self, event: Event) -> u64 {
+        self.added += 1;
+        self.waiting_bytes += cost(&event);
+        self.waiting_text_bytes += event.body_bytes();
+        self.waiting.insert(self.added, event);
+        self.added
     }
 
     fn take(&mut self, number: u64) -> Option<Event> {
@@ -288,9 +304,11 @@ impl State {
             && (batch.is_empty() || bytes + event.body_bytes() <= BATCH_BYTES_MAX)
             && let Some(event) = self.take(number)
         {
-            let view = self.views.entry(event.subject.clone()).or_default();
-            view.told = Told::Offered;
-            view.last = view.last.filter(|last| *last != number);
+            if let Some(subject) = &event.subject {
+                let view = self.views.entry(subject.clone()).or_default();
+                view.told = Told::Offered;
+                view.last = view.last.filter(|last| *last != number);
+            }
             bytes += event.body_bytes();
             self.offered_bytes += cost(&event);
             batch.extend(Some(event.text.clone()).filter(|_| event.is_sent()));
@@ -313,8 +331,9 @@ impl State {
         self.offered_bytes = 0;
         let offered = std::mem::take(&mut self.offered);
         for event in &offered {
-            self.views.entry(event.subject.clone()).or_default().told = told(event);
-            self.forget(&event.subject);
+            let Some(subject) = &event.subject else { continue };
+            self.views.entry(subject.clone()).or_default().told = told(event);
+            self.forget(subject);
         }
         offered.iter().filter(|event| event.is_sent()).count()
     }
@@ -362,6 +381,8 @@ const EVENT_BYTES: usize = size_of::<(u64, Event)>() + VIEW_BYTES + 32;
 pub const VIEW_BYTES: usize = size_of::<(Subject, View)>();
 /// Bytes that may wait for one URL: some 40 000 events of channels.
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Beyond these bytes, events that are not changes are dropped: a flood of client events does not delay what holds.
+const ONCE_BYTES_MAX: usize = BYTES_MAX / 4;
 /// Beyond these bytes, channels that are occupied and connections that open are told later, if they last.
 const FRESH_BYTES_MAX: usize = BYTES_MAX / 2;
 /// The same for those that have lasted: churn leaves them room.
@@ -424,11 +445,11 @@ mod tests {
     }
 
     fn occupied(name: &str) -> Event {
-        Event { subject: Subject::Channel(name.into()), is_there: true, text: format!("+{name}").into() }
+        Event { subject: Some(Subject::Channel(name.into())), is_there: true, text: format!("+{name}").into() }
     }
 
     fn vacated(name: &str) -> Event {
-        Event { subject: Subject::Channel(name.into()), is_there: false, text: format!("-{name}").into() }
+        Event { subject: Some(Subject::Channel(name.into())), is_there: false, text: format!("-{name}").into() }
     }
 
     /// The texts of the next batch, which is accepted.
@@ -465,7 +486,7 @@ mod tests {
         run(async |queue| {
             let member = |user_id: &str| {
                 let member = Member { channel: "a".into(), user_id: user_id.into() };
-                Subject::Member(Arc::new(member))
+                Some(Subject::Member(Arc::new(member)))
             };
             for (user_id, is_there) in [("11", true), ("12", true), ("11", false)] {
                 let text = format!("{user_id}{is_there}").into();
@@ -526,7 +547,7 @@ mod tests {
             queue.catch_up(&known);
             let holds = |name: &str| {
                 let state = queue.lock();
-                state.waiting.values().any(|event| event.subject == Subject::Channel(name.into()))
+                state.waiting.values().any(|event| event.subject == Some(Subject::Channel(name.into())))
             };
             assert!(holds("told") && !holds("lasts"));
             (0..10).for_each(|_| known.tick());
@@ -575,6 +596,28 @@ mod tests {
             queue.push(Event { text: "".into(), ..occupied("c") });
             queue.end();
             assert_eq!(queue.batch().await, None);
+        });
+    }
+
+    #[test]
+    fn events_that_are_not_changes_are_sent_each_and_give_way_to_changes() {
+        run(async |queue| {
+            let once = || Event::once("once".into());
+            queue.push(once());
+            queue.push(occupied("a"));
+            queue.push(once());
+            assert_eq!(taken(&queue).await, texts(&["once", "+a", "once"]));
+            let room = ONCE_BYTES_MAX / cost(&once());
+            (0..room + 10).for_each(|_| queue.push(once()));
+            assert_eq!(queue.tally.now().losses[Lost::Full as usize], ("queue_full", 10));
+            assert!(!queue.lock().is_behind, "nothing is told again");
+            queue.push(vacated("a"));
+            queue.push(occupied("b"));
+            assert_eq!(held(&queue).0, room as u64 + 2);
+            queue.batch().await.expect("a batch");
+            queue.lose_offered(Lost::Expired);
+            queue.catch_up(&Known::default());
+            assert_eq!(held(&queue).0, (room - BATCH_EVENTS_MAX) as u64 + 2);
         });
     }
 

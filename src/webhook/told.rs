@@ -3,11 +3,12 @@
 //! Events change sets: adding a known member does nothing, and neither does removing an unknown one. A snapshot replaces the
 //! sets, and the difference is told.
 
+use super::client_event;
 use super::event::{Event, Member, Subject};
 use crate::admin::link::Sent;
 use crate::admin::session::codec::Piece;
 use crate::api::Reply;
-use crate::api::operation::Events;
+use crate::api::operation::{ALSO, Events};
 use crate::api::value::written;
 use crate::hub::observe::reports::Happening;
 use crate::protocol::channel::ChannelName;
@@ -54,12 +55,34 @@ impl Tracked {
         self.events.contains(&event)
     }
 
+    /// An event that is not a change in a body; empty where this kind is not told.
+    fn text_of_extra(&self, what: &Happening) -> Arc<str> {
+        match what {
+            Happening::ClientEvent(event) if self.tells("client_event") => client_event::text(event).into(),
+            Happening::CacheMiss { channel } => {
+                self.text(&Told { name: "cache_miss", channel: channel.as_channel().as_str(), ..Told::default() })
+            }
+            Happening::SubscriptionCount { channel, subscribers } => self.text(&Told {
+                name: "subscription_count",
+                channel: channel.as_channel().as_str(),
+                subscription_count: Some(*subscribers),
+                ..Told::default()
+            }),
+            _ => "".into(),
+        }
+    }
+
     /// The event in a body; empty where this kind is not told.
     fn text(&self, told: &Told<'_>) -> Arc<str> {
         if !self.tells(told.name) {
             return "".into();
         }
         serde_json::to_string(told).expect("texts and numbers are JSON").into()
+    }
+
+    /// What the stream is asked for beside changes.
+    fn extras(&self) -> Vec<Box<str>> {
+        ALSO.into_iter().filter(|event| self.tells(event)).map(Box::from).collect()
     }
 
     /// Whether an event of this kind is told, so that all subjects of the kind have to be known.
@@ -69,7 +92,7 @@ impl Tracked {
 }
 
 impl Known {
-    /// Tells these kinds from now on. Returns whether that needs a snapshot.
+    /// Tells these kinds from now on. Returns whether that needs another stream.
     pub fn track(&mut self, tracked: Tracked) -> bool {
         let old = std::mem::replace(&mut self.tracked, tracked);
         let tracked = &self.tracked;
@@ -79,7 +102,7 @@ impl Known {
         if needs_snapshot || !KINDS.iter().any(|kind| tracked.follows(kind)) {
             self.position = None;
         }
-        needs_snapshot
+        needs_snapshot || tracked.extras() != old.extras()
     }
 
     /// What the next stream is asked for: to continue where the last one ended, or to begin with a snapshot. A stream that
@@ -92,6 +115,7 @@ impl Known {
         Events {
             since: position.map(|position| position.number),
             epoch: position.map(|position| format!("{:016x}", position.epoch).into()),
+            also: self.tracked.extras(),
         }
     }
 
@@ -123,7 +147,7 @@ impl Known {
         let mut told = Told::of(&subject, is_there);
         told.reason = (told.name == DISCONNECTED).then_some("unknown");
         let text = self.tracked.text(&told);
-        Event { subject, is_there, text }
+        Event { subject: Some(subject), is_there, text }
     }
 
     /// Takes an output of the stream, and tells what it adds. The error says why the stream is of no more use.
@@ -162,14 +186,9 @@ impl Known {
                 }
             }
             Piece::SnapshotEnd { .. } => self.reconcile(tell),
-            Piece::Events { number, events } => {
-                if number != position.number + 1 {
-                    let expected = position.number + 1;
-                    self.position = None;
-                    return Err(format!("{number} came where {expected} was next"));
-                }
-                position.number += events.len() as u64;
+            Piece::Events { events } => {
                 for event in &events {
+                    self.advance(event.number)?;
                     self.happened(&event.what, Some(event.time_ms), tell);
                 }
             }
@@ -179,10 +198,29 @@ impl Known {
         Ok(())
     }
 
+    /// The next event has this number. Numbers have gaps where events lie that were not asked for.
+    fn advance(&mut self, number: u64) -> Result<(), String> {
+        let known = self.position.as_ref().map(|position| position.number);
+        match &mut self.position {
+            Some(position) if number > position.number => position.number = number,
+            _ => {
+                self.position = None;
+                return Err(format!("event {number} came after {known:?}"));
+            }
+        }
+        Ok(())
+    }
+
     fn happened(&mut self, what: &Happening, time_ms: Option<u64>, tell: &mut impl FnMut(Event)) {
-        let (subject, is_there) = subject(what);
+        let Some((subject, is_there)) = subject(what) else {
+            return tell(Event::once(self.tracked.text_of_extra(what)));
+        };
         if !self.tracked.follows(kind(&subject)) {
             return;
+        }
+        if let Happening::MemberAdded { channel, .. } = what {
+            // A snapshot may have been asked for its channels before this one was occupied, and for its members after.
+            self.happened(&Happening::Occupied { channel: channel.clone() }, time_ms, tell);
         }
         if is_there && let Some(snapshot) = &mut self.snapshot {
             snapshot.insert(subject.clone());
@@ -204,7 +242,7 @@ impl Known {
             _ => {}
         }
         let text = self.tracked.text(&told);
-        tell(Event { subject, is_there, text });
+        tell(Event { subject: Some(subject), is_there, text });
     }
 
     /// Returns whether it is new.
@@ -226,26 +264,28 @@ impl Known {
     }
 }
 
-fn subject(what: &Happening) -> (Subject, bool) {
+/// The subject of a change, and whether it is there from now on; `None`: it is not a change.
+fn subject(what: &Happening) -> Option<(Subject, bool)> {
     let member = |channel: &ChannelName, user_id: &Arc<str>| {
         Subject::Member(Arc::new(Member { channel: channel.shared(), user_id: user_id.clone() }))
     };
-    match what {
+    Some(match what {
         Happening::Occupied { channel } => (Subject::Channel(channel.shared()), true),
         Happening::Vacated { channel } => (Subject::Channel(channel.shared()), false),
         Happening::MemberAdded { channel, user_id } => (member(channel, user_id), true),
         Happening::MemberRemoved { channel, user_id } => (member(channel, user_id), false),
         Happening::Connected { socket_id, .. } => (Subject::Connection(*socket_id), true),
         Happening::Disconnected { socket_id, .. } => (Subject::Connection(*socket_id), false),
-    }
+        Happening::ClientEvent(_) | Happening::CacheMiss { .. } | Happening::SubscriptionCount { .. } => return None,
+    })
 }
 
 /// An event in a body. Those of channels and members are what Pusher sends, which has no time.
 #[derive(Default, Serialize)]
 struct Told<'a> {
     name: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
+    /// Pusher's library for PHP fails on an event without it.
+    channel: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,6 +297,8 @@ struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     time_ms: Option<u64>,
 }
 
@@ -265,8 +307,8 @@ impl<'a> Told<'a> {
     fn of(subject: &'a Subject, is_there: bool) -> Told<'a> {
         let told = Told { name: kind(subject)[usize::from(!is_there)], ..Told::default() };
         match subject {
-            Subject::Channel(channel) => Told { channel: Some(channel), ..told },
-            Subject::Member(member) => Told { channel: Some(&member.channel), user_id: Some(&member.user_id), ..told },
+            Subject::Channel(channel) => Told { channel, ..told },
+            Subject::Member(member) => Told { channel: &member.channel, user_id: Some(&member.user_id), ..told },
             Subject::Connection(id) => Told { socket_id: Some(*id), ..told },
         }
     }
@@ -331,7 +373,7 @@ pub(super) mod tests {
 
     /// One event.
     pub fn event(number: u64, time_ms: u64, what: Happening) -> Sent {
-        Sent::Piece(Piece::Events { number, events: [reports::Event { time_ms, shard: 0, what }].into() })
+        Sent::Piece(Piece::Events { events: [reports::Event { number, time_ms, shard: 0, what }].into() })
     }
 
     /// A channel has its first subscriber.
@@ -408,7 +450,7 @@ pub(super) mod tests {
         format!(r#"{{"name":"channel_vacated","channel":"{channel}"}}"#)
     }
 
-    const FROM_A_SNAPSHOT: Events = Events { since: None, epoch: None };
+    const FROM_A_SNAPSHOT: Events = Events { since: None, epoch: None, also: Vec::new() };
 
     #[test]
     fn events_are_told_as_pusher_tells_them() {
@@ -460,8 +502,18 @@ pub(super) mod tests {
         };
         let mut told = Vec::new();
         known.each(|event| told.extend(sent(event)));
-        assert_eq!(names(told), [10, 1], "channels, then members");
+        assert_eq!(names(told), [11, 1], "channels, then members");
         assert_eq!(names(open(&mut known, snapshot(90, &[], &[]))), [0, 1], "members, then channels");
+    }
+
+    #[test]
+    fn a_channel_that_became_occupied_within_a_snapshot_comes_before_its_members() {
+        let mut known = known(&["channel_occupied", "channel_vacated", "member_added"]);
+        let mut pieces = snapshot(41, &["b"], &[]);
+        pieces.insert(2, Sent::Piece(Piece::Members { number: 41, members: vec![(channel("room-a"), "11".into())] }));
+        pieces.extend([occupied(42, "room-a"), added(43, "11")]);
+        let member = r#"{"name":"member_added","channel":"room-a","user_id":"11"}"#.to_owned();
+        assert_eq!(open(&mut known, pieces), [told_occupied("b"), told_occupied("room-a"), member]);
     }
 
     #[test]
@@ -478,10 +530,12 @@ pub(super) mod tests {
         assert_eq!(
             open(&mut known, pieces),
             [
-                format!(r#"{{"name":"connected","socket_id":"{early}","address":"[::1]:5"}}"#),
-                format!(r#"{{"name":"connected","socket_id":"{late}","address":"1.2.3.4:5","time_ms":7}}"#),
+                format!(r#"{{"name":"connected","channel":"","socket_id":"{early}","address":"[::1]:5"}}"#),
                 format!(
-                    r#"{{"name":"disconnected","socket_id":"{late}","reason":"slow_consumer","code":4100,"time_ms":8}}"#
+                    r#"{{"name":"connected","channel":"","socket_id":"{late}","address":"1.2.3.4:5","time_ms":7}}"#
+                ),
+                format!(
+                    r#"{{"name":"disconnected","channel":"","socket_id":"{late}","reason":"slow_consumer","code":4100,"time_ms":8}}"#
                 ),
             ]
         );
@@ -493,7 +547,10 @@ pub(super) mod tests {
         assert_eq!(open(&mut known, [occupied(42, "a")]), [told_occupied("a")]);
         let behind = Sent::Piece(Piece::FellBehind { missing: 3 });
         assert_eq!(known.take(behind, |_| panic!()), Err("3 unread events are no longer kept".into()));
-        assert_eq!(known.request(), Events { since: Some(42), epoch: Some("9f3c000000000000".into()) });
+        assert_eq!(
+            known.request(),
+            Events { since: Some(42), epoch: Some("9f3c000000000000".into()), also: Vec::new() }
+        );
         assert_eq!(apply(&mut known, [following(42), occupied(43, "b")]), [told_occupied("b")]);
     }
 
@@ -501,7 +558,7 @@ pub(super) mod tests {
     fn the_difference_to_a_snapshot_is_told() {
         let mut known = known(&WEBHOOK_EVENTS);
         open(&mut known, [occupied(42, "stays"), occupied(43, "goes"), connected(44, 1, id(7), "")]);
-        let gone = format!(r#"{{"name":"disconnected","socket_id":"{}","reason":"unknown"}}"#, id(7));
+        let gone = format!(r#"{{"name":"disconnected","channel":"","socket_id":"{}","reason":"unknown"}}"#, id(7));
         let expected = [told_occupied("comes"), told_vacated("goes"), gone];
         assert_eq!(open(&mut known, snapshot(90, &["stays", "comes"], &[])), expected);
         // Once more: nothing differs.
@@ -519,11 +576,32 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn after_a_gap_a_snapshot_is_asked_for() {
+    fn numbers_grow_and_otherwise_a_snapshot_is_asked_for() {
         let mut known = known(&["channel_occupied"]);
-        open(&mut known, [connected(42, 1, id(1), "")]);
-        assert_eq!(known.take(occupied(44, "a"), |_| panic!()), Err("44 came where 43 was next".into()));
+        let told = open(&mut known, [connected(42, 1, id(1), ""), occupied(45, "a")]);
+        assert_eq!(told, [told_occupied("a")], "what lies between was not asked for");
+        assert_eq!(known.take(occupied(45, "b"), |_| panic!()), Err("event 45 came after Some(45)".into()));
         assert_eq!(known.request(), FROM_A_SNAPSHOT);
+    }
+
+    #[test]
+    fn what_happens_once_is_asked_for_and_told_each_time() {
+        let all = ["channel_occupied", "cache_miss", "subscription_count", "client_event"];
+        let mut known = known(&all);
+        let also = ["client_event", "cache_miss", "subscription_count"].map(Box::from).to_vec();
+        assert_eq!(known.request(), Events { also, ..FROM_A_SNAPSHOT });
+        let miss = |number| event(number, 1, Happening::CacheMiss { channel: channel("cache-a") });
+        let count = Happening::SubscriptionCount { channel: channel("a"), subscribers: 3 };
+        let pieces = [following(41), miss(42), miss(43), event(44, 1, count)];
+        let missed = r#"{"name":"cache_miss","channel":"cache-a"}"#;
+        let counted = r#"{"name":"subscription_count","channel":"a","subscription_count":3}"#;
+        assert_eq!(apply(&mut known, pieces), [missed, missed, counted]);
+        // Another stream is needed, which continues.
+        assert!(known.track(Tracked::of(&["channel_occupied", "cache_miss"])));
+        assert_eq!(known.request().since, Some(44));
+        assert!(!known.track(Tracked::of(&["cache_miss", "channel_occupied"])));
+        assert!(known.track(Tracked::of(&["channel_occupied"])));
+        assert_eq!(known.request().also, []);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Lifecycle events: a consumer receives a snapshot and the events after it, in order and without a gap.
 
-use crate::harness::{Admin, Client, RawClient, Server, eventually, for_shards, opcode, output};
+use crate::client_events::join;
+use crate::harness::{Admin, Client, RawClient, Server, TempDir, eventually, for_shards, opcode, output, subscribe};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,6 +17,7 @@ for_shards!(
     consumers_are_told_that_the_server_stops,
     a_consumer_that_does_not_read_delays_no_other,
     a_consumer_that_leaves_is_removed,
+    events_that_are_not_changes_must_be_asked_for,
     a_consumer_that_ends_its_input_gets_earlier_answers,
     input_of_a_consumer_is_not_read,
     the_number_of_consumers_is_limited,
@@ -376,6 +378,49 @@ fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
     assert_eq!(asleep.admin.try_line(), None);
     drop(awake);
     assert!(server.terminate().success());
+}
+
+fn events_that_are_not_changes_must_be_asked_for(shards: usize) {
+    let dir = TempDir::new();
+    let file = dir.path().join("corecast.toml");
+    std::fs::write(&file, "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n").expect("a file");
+    let options = Server::options(shards).arg("--key", crate::auth::key()).arg("--config", file.display());
+    let server = options.arg("--pusher-subscription-count", "on").start();
+    let mut sender = join(&server, "presence-a", Some("1\"2"));
+    let mut plain = Consumer::ask(&server, json!({"id": 1, "command": "events"}));
+    let also = ["client_event", "cache_miss", "subscription_count"];
+    let mut all = Consumer::ask(&server, json!({"id": 1, "command": "events", "also": also}));
+    for consumer in [&mut plain, &mut all] {
+        while consumer.value()["event"] != "snapshot_end" {}
+    }
+    let event = |consumer: &mut Consumer| {
+        let mut value = consumer.value();
+        let members = value.as_object_mut().expect("an object");
+        assert!(members.remove("time_ms").is_some());
+        (members.remove("number").and_then(|number| number.as_u64()).expect("a number"), value)
+    };
+    sender.send("{\"event\":\"client-\\u0065\",\"channel\":\"presence-a\",\"data\":[1,\n2]}");
+    let expected = json!({
+        "event": "client_event", "channel": "presence-a", "name": "client-e", "data": [1, 2],
+        "socket_id": sender.socket_id, "user_id": "1\"2"
+    });
+    let (first, value) = event(&mut all);
+    assert_eq!(value, expected);
+    sender.subscribe("a");
+    assert_eq!(event(&mut all), (first + 1, json!({"event": "channel_occupied", "channel": "a"})));
+    let count = json!({"event": "subscription_count", "channel": "a", "subscribers": 1});
+    assert_eq!(event(&mut all), (first + 2, count));
+    sender.send(&subscribe("cache-a"));
+    sender.text();
+    let mut of_cache: Vec<Value> = (0..3).map(|_| event(&mut all).1).collect();
+    of_cache.iter_mut().for_each(|value| assert_eq!(value["channel"].take(), "cache-a"));
+    let names: Vec<&Value> = of_cache.iter().map(|value| &value["event"]).collect();
+    assert_eq!(names, ["channel_occupied", "cache_miss", "subscription_count"]);
+    // The other consumer has the same numbers, without those events.
+    assert_eq!(event(&mut plain), (first + 1, json!({"event": "channel_occupied", "channel": "a"})));
+    assert_eq!(event(&mut plain).1, json!({"event": "channel_occupied", "channel": "cache-a"}));
+    let refused = r#"{"id":1,"command":"events","also":["colour"]}"#;
+    Admin::connect(&server).refused(refused, 1.into(), "malformed_request");
 }
 
 fn a_consumer_that_leaves_is_removed(shards: usize) {

@@ -103,7 +103,7 @@ fn cache_channels_have_their_last_message(shards: usize) {
     for name in ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"] {
         let path = format!("/apps/1/channels/{name}");
         assert_eq!(http.answer(&path, &info), json!({"occupied": false, "cache": null}));
-        for text in [r#"{"id":42}"#, "hello", "", "é\n"] {
+        for text in [r#"{"id":42}"#, "hello", "", "é\n", " [1,\n2] ", r#""quoted""#, "17"] {
             assert_eq!(http.published(&json!({"name": "e", "channel": name, "data": text})), json!({}));
             let cached = http.answer(&path, &info);
             assert_eq!(cached["cache"]["data"], text, "{cached}");
@@ -115,8 +115,13 @@ fn cache_channels_have_their_last_message(shards: usize) {
     for name in ["a", "presence-a", "my-cache-a", "cache-off"] {
         http.refused(&format!("/apps/1/channels/{name}"), &info, 400);
     }
-    let newest = Admin::connect(&server).ok(json!({"command": "channel", "channel": "cache-a", "newest": true}));
-    assert_eq!((&newest["newest"]["event"], &newest["newest"]["data"]), (&json!("e"), &json!("é\n")), "{newest}");
+    let mut admin = Admin::connect(&server);
+    let newest = admin.ok(json!({"command": "channel", "channel": "cache-a", "newest": true}));
+    assert_eq!((&newest["newest"]["event"], &newest["newest"]["data"]), (&json!("e"), &json!(17)), "{newest}");
+    for (data, text) in [(json!("text"), r#""text""#), (json!({"a": 1}), r#"{"a":1}"#), (Value::Null, "null")] {
+        admin.publish("cache-a", "e", data);
+        assert_eq!(http.answer("/apps/1/channels/cache-a", &info)["cache"]["data"], text);
+    }
 }
 
 fn attributes_that_a_channel_does_not_have(shards: usize) {

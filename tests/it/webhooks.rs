@@ -1,8 +1,9 @@
 //! Webhooks: the events that a backend is sent, and what happens to them while it does not take them.
 
+use crate::client_events::join;
 use crate::harness::{
-    Admin, Client, LONG, Options, RawClient, Server, TempDir, eventually, for_shards, subscribe, text_frame,
-    unsubscribe,
+    Admin, Client, LONG, Options, RawClient, Server, TempDir, eventually, for_shards, second_spelling, subscribe,
+    text_frame, unsubscribe,
 };
 use crate::http::Http;
 use crate::transport::{Pair, authority};
@@ -27,6 +28,11 @@ for_shards!(
     occupied_and_vacated_channels_are_posted,
     a_page_reload_is_not_posted,
     connections_are_posted_if_configured,
+    members_are_posted_between_their_channel,
+    client_events_are_posted_as_texts,
+    a_cache_miss_is_posted_once_in_three_seconds,
+    subscription_counts_are_posted_if_they_are_on,
+    a_reload_begins_and_ends_what_is_posted,
 );
 
 /// A backend that receives events.
@@ -106,6 +112,13 @@ impl Backend {
         for (name, channel) in expected {
             assert_eq!(self.event(), json!({"name": name, "channel": channel}));
         }
+    }
+
+    /// Expects this event next of this channel; events of others are skipped.
+    #[track_caller]
+    fn expect_of(&self, channel: &str, name: &str) {
+        let event = std::iter::repeat_with(|| self.event()).find(|event| event["channel"] == channel);
+        assert_eq!(event, Some(json!({"name": name, "channel": channel})));
     }
 
     /// Expects the first channel as occupied, possibly repeated because of retries, and then the second.
@@ -233,7 +246,9 @@ fn connections_are_posted_if_configured(shards: usize) {
     assert!(time_ms.as_u64().is_some_and(|time| time > 1_700_000_000_000), "{connected}");
     assert_eq!(
         connected,
-        json!({"name": "connected", "socket_id": client.socket_id, "address": address, "time_ms": time_ms})
+        json!({
+            "name": "connected", "channel": "", "socket_id": client.socket_id, "address": address, "time_ms": time_ms
+        })
     );
     Admin::connect(&server).ok(json!({
         "id": 1, "command": "disconnect", "socket_id": client.socket_id, "code": 4000, "reason": "go"
@@ -242,6 +257,189 @@ fn connections_are_posted_if_configured(shards: usize) {
     let gone = backend.event();
     assert_eq!((&gone["name"], &gone["socket_id"]), (&json!("disconnected"), &json!(client.socket_id)), "{gone}");
     assert_eq!((&gone["reason"], &gone["code"]), (&json!("disconnected"), &json!(4000)), "{gone}");
+    assert_eq!(gone["channel"], "", "{gone}");
+}
+
+/// The same, with the key of [`join`], and client events in private and presence channels.
+fn server_with_events(shards: usize, backend: &Backend, dir: &TempDir, events: &str) -> Options {
+    let file = dir.path().join("corecast.toml");
+    std::fs::write(&file, "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n").expect("a file");
+    let options = server_with_webhooks(shards, &[backend]).arg("--key", crate::auth::key());
+    options.arg("--config", file.display()).arg("--webhook-events", events)
+}
+
+fn members_are_posted_between_their_channel(shards: usize) {
+    let (backend, dir) = (Backend::start(), TempDir::new());
+    let events = "channel_occupied,channel_vacated,member_added,member_removed";
+    let server = server_with_events(shards, &backend, &dir, events).start();
+    let room = "presence-a";
+    let event = |name: &str, user_id: &str| json!({"name": name, "channel": room, "user_id": user_id});
+    let first = join(&server, room, Some("11"));
+    backend.expect(&[(OCCUPIED, room)]);
+    assert_eq!(backend.event(), event("member_added", "11"));
+    let second = join(&server, room, Some("1\"2"));
+    assert_eq!(backend.event(), event("member_added", "1\"2"));
+    // A second connection of a user, and a reload of its page, are not posted.
+    let again = join(&server, room, Some("11"));
+    drop(first);
+    drop(second);
+    let mut admin = Admin::connect(&server);
+    eventually("one connection is left", || admin.subscribers(room) == 1);
+    let second = join(&server, room, Some("1\"2"));
+    drop(again);
+    let removed = Instant::now();
+    assert_eq!(backend.event(), event("member_removed", "11"));
+    assert!(removed.elapsed() > Duration::from_secs(2), "{:?}", removed.elapsed());
+    drop(second);
+    assert_eq!(backend.event(), event("member_removed", "1\"2"));
+    backend.expect(&[(VACATED, room)]);
+}
+
+fn client_events_are_posted_as_texts(shards: usize) {
+    let (backend, dir) = (Backend::start(), TempDir::new());
+    let server = server_with_events(shards, &backend, &dir, "channel_occupied,client_event").start();
+    let (mut sender, mut other) = (join(&server, "private-a", None), join(&server, "private-a", None));
+    backend.expect(&[(OCCUPIED, "private-a")]);
+    let socket_id = second_spelling(&sender.socket_id);
+    for (data, text) in [
+        (r#","data":{"a" : [1.50]}"#, r#"{"a" : [1.50]}"#),
+        (r#","data":"{\"a\":1}""#, r#""{\"a\":1}""#),
+        (r#","data":"hello""#, r#""hello""#),
+        (r#","data":17"#, "17"),
+        (r#","data":null"#, "null"),
+        ("", "null"),
+    ] {
+        sender.send(&format!(r#"{{"event":"client-é\"","channel":"private-a","user_id":"me"{data}}}"#));
+        assert!(other.text().contains("client-é"));
+        let expected = json!({
+            "name": "client_event", "channel": "private-a", "event": "client-é\"", "data": text, "socket_id": socket_id
+        });
+        assert_eq!(backend.event(), expected);
+    }
+    // Only the channel's own subscribers can send, and what is refused is not posted.
+    let mut stranger = Client::connect(&server);
+    stranger.send(r#"{"event":"client-e","channel":"private-a","data":1}"#);
+    assert!(stranger.text().contains("client_event_refused"));
+    let member = join(&server, "presence-a", Some("1\"2"));
+    backend.expect(&[(OCCUPIED, "presence-a")]);
+    let mut member = member;
+    member.send(r#"{"event":"client-e","channel":"presence-a","data":{}}"#);
+    let expected = json!({
+        "name": "client_event", "channel": "presence-a", "event": "client-e", "data": "{}",
+        "socket_id": second_spelling(&member.socket_id), "user_id": "1\"2"
+    });
+    assert_eq!(backend.event(), expected);
+}
+
+fn a_cache_miss_is_posted_once_in_three_seconds(shards: usize) {
+    let (backend, dir) = (Backend::start(), TempDir::new());
+    let server = server_with_events(shards, &backend, &dir, "channel_occupied,cache_miss").start();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    clients[0].subscribe("plain");
+    backend.expect(&[(OCCUPIED, "plain")]);
+    let subscribe = |client: &mut Client, channel: &str| {
+        client.send(&subscribe(channel));
+        assert!(client.text().starts_with(r#"{"event":"socket:subscribed""#));
+    };
+    let begun = Instant::now();
+    clients.iter_mut().for_each(|client| subscribe(client, "cache-a"));
+    let mut admin = Admin::connect(&server);
+    backend.expect(&[(OCCUPIED, "cache-a"), ("cache_miss", "cache-a")]);
+    // A miss of another kind of cache, which follows at once.
+    let _sealed = join(&server, "private-encrypted-cache-a", None);
+    backend.expect(&[(OCCUPIED, "private-encrypted-cache-a"), ("cache_miss", "private-encrypted-cache-a")]);
+    assert!(begun.elapsed() < Duration::from_secs(3), "too slow for this test");
+    // After three seconds it is posted again, unless there is a message.
+    std::thread::sleep(Duration::from_millis(3200).saturating_sub(begun.elapsed()));
+    let mut late = Client::connect(&server);
+    subscribe(&mut late, "cache-a");
+    backend.expect(&[("cache_miss", "cache-a")]);
+    admin.publish("cache-b", "e", json!(1));
+    subscribe(&mut late, "cache-b");
+    late.text();
+    backend.expect(&[(OCCUPIED, "cache-b")]);
+    late.subscribe("last");
+    backend.expect(&[(OCCUPIED, "last")]);
+}
+
+fn subscription_counts_are_posted_if_they_are_on(shards: usize) {
+    let (backend, dir) = (Backend::start(), TempDir::new());
+    let events = "channel_occupied,channel_vacated,subscription_count";
+    let server = server_with_events(shards, &backend, &dir, events).arg("--pusher-subscription-count", "on").start();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    clients[0].subscribe("first");
+    backend.expect(&[(OCCUPIED, "first")]);
+    let count = |channel: &str, count: u64| {
+        let expected = json!({"name": "subscription_count", "channel": channel, "subscription_count": count});
+        let event = std::iter::repeat_with(|| backend.event()).find(|event| event["channel"] == channel);
+        assert_eq!(event, Some(expected));
+    };
+    clients[0].subscribe("a");
+    backend.expect_of("a", OCCUPIED);
+    count("a", 1);
+    for (number, client) in (2..).zip(&mut clients[1..]) {
+        client.subscribe("a");
+        count("a", number);
+    }
+    clients[0].unsubscribe("a");
+    count("a", 2);
+    drop(clients);
+    count("a", 1);
+    count("a", 0);
+    backend.expect_of("a", VACATED);
+    // Presence channels have members instead.
+    let mut member = join(&server, "presence-a", Some("1"));
+    backend.expect_of("presence-a", OCCUPIED);
+    member.subscribe("b");
+    backend.expect_of("b", OCCUPIED);
+    count("b", 1);
+}
+
+fn a_reload_begins_and_ends_what_is_posted(shards: usize) {
+    let (backend, dir) = (Backend::start(), TempDir::new());
+    let file = dir.path().join("corecast.toml");
+    let configure = |events: &str| {
+        let options = format!("webhook = [{:?}]\nwebhook-events = \"channel_occupied{events}\"\n", backend.url());
+        let rules = "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n";
+        std::fs::write(&file, options + rules).expect("a file");
+    };
+    configure("");
+    let options = Server::options(shards).arg("--key", "app:hunter2").arg("--key", crate::auth::key());
+    let server = options.arg("--config", file.display()).start();
+    let mut reader = join(&server, "private-a", None);
+    let mut sender = join(&server, "private-a", None);
+    backend.expect(&[(OCCUPIED, "private-a")]);
+    let mut say = |name: &str| {
+        sender.send(&format!(r#"{{"event":"client-{name}","channel":"private-a"}}"#));
+        assert!(reader.text().contains(name));
+    };
+    say("unheard");
+    configure(",client_event");
+    Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
+    // The stream is asked for again, and nothing says when it is there.
+    let heard = std::iter::repeat_with(|| {
+        say("heard");
+        thread::sleep(Duration::from_millis(150));
+        backend.requests.try_recv().ok()
+    });
+    let events = heard.flatten().next().expect("a request").events();
+    assert!(events.iter().all(|event| event["event"] == "client-heard"), "{events:?}");
+    configure("");
+    Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
+    let mut client = Client::connect(&server);
+    for number in 0.. {
+        // Until the stream no longer has client events, some more may come.
+        let channel = format!("c{number}");
+        say("again");
+        client.subscribe(&channel);
+        let mut said = 0;
+        while backend.event()["channel"] != channel.as_str() {
+            said += 1;
+        }
+        if said == 0 {
+            return;
+        }
+    }
 }
 
 /// Numbers of `/metrics`, by the start of their line.

@@ -59,7 +59,14 @@ fn render(told: &Value, out: &mut impl Write) -> io::Result<()> {
         return render_sighting(told, &event, out);
     }
     let subject = match &*event {
-        "channel_occupied" | "channel_vacated" => text(&told["channel"]),
+        "channel_occupied" | "channel_vacated" | "cache_miss" => text(&told["channel"]),
+        "subscription_count" => format!("{} {}", text(&told["channel"]), text(&told["subscribers"])),
+        "client_event" => {
+            let user = told["user_id"].as_str().map(|id| format!(" as {id}")).unwrap_or_default();
+            let [channel, name, socket_id, data] =
+                ["channel", "name", "socket_id", "data"].map(|what| text(&told[what]));
+            format!("{channel} {name} of {socket_id}{user} {data}")
+        }
         "member_added" | "member_removed" => format!("{} {}", text(&told["channel"]), text(&told["user_id"])),
         "connected" => {
             let address = told["address"].as_str().unwrap_or("an unknown address");
@@ -162,6 +169,14 @@ mod tests {
         check(
             r#"{"number":8,"time_ms":0,"event":"member_added","channel":"presence-a","user_id":"11"}"#,
             "1970-01-01T00:00:00.000Z      8 member_added     presence-a 11\n",
+        );
+        check(
+            r#"{"number":8,"time_ms":0,"event":"subscription_count","channel":"a","subscribers":3}"#,
+            "1970-01-01T00:00:00.000Z      8 subscription_count a 3\n",
+        );
+        check(
+            r#"{"number":8,"time_ms":0,"event":"client_event","channel":"presence-a","name":"client-e","data":{"a":1},"socket_id":"1.2","user_id":"11"}"#,
+            "1970-01-01T00:00:00.000Z      8 client_event     presence-a client-e of 1.2 as 11 {\"a\":1}\n",
         );
         check(
             r#"{"time_ms":7,"shard":1,"event":"subscribe","socket_id":"1.2","address":"192.0.2.7:80","channel":"a","result":"ok"}"#,

@@ -3,12 +3,14 @@
 use crate::api::ConnectionInfo;
 use crate::api::operation::ChannelCount;
 use crate::api::value::written;
+use crate::hub::message::Message;
+use crate::hub::observe::extras::ClientEvent;
 use crate::hub::observe::reports::Event;
 use crate::hub::observe::reports::Happening;
 use crate::ids::ShardId;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
-use crate::protocol::json::escape_into;
+use crate::protocol::json::{escape_into, show_into};
 use crate::protocol::socket_id::SocketId;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -50,14 +52,21 @@ pub fn snapshot_end(out: &mut Vec<u8>, number: u64, [channels, members, connecti
 }
 
 /// One event.
-pub fn event(out: &mut Vec<u8>, number: u64, event: &Event) {
-    let Event { time_ms, shard, what } = event;
+pub fn event(out: &mut Vec<u8>, event: &Event) {
+    let Event { number, time_ms, shard, what } = event;
     let _ = write!(out, r#"{{"number":{number},"time_ms":{time_ms},"#);
     match what {
         Happening::Occupied { channel } => of_channel(out, "channel_occupied", channel),
         Happening::Vacated { channel } => of_channel(out, "channel_vacated", channel),
         Happening::MemberAdded { channel, user_id } => of_member(out, "member_added", channel, user_id),
         Happening::MemberRemoved { channel, user_id } => of_member(out, "member_removed", channel, user_id),
+        Happening::ClientEvent(event) => client_event(out, event),
+        Happening::CacheMiss { channel } => of_channel(out, "cache_miss", channel),
+        Happening::SubscriptionCount { channel, subscribers } => {
+            let channel = channel.as_channel().as_str();
+            let _ =
+                writeln!(out, r#""event":"subscription_count","channel":"{channel}","subscribers":{subscribers}}}"#);
+        }
         Happening::Connected { socket_id, address } => connected(out, *socket_id, *address, *shard),
         Happening::Disconnected { socket_id, kind, code } => {
             let reason = CloseReason::LABELS.get(usize::from(*kind)).copied().unwrap_or("unknown");
@@ -88,6 +97,24 @@ fn of_member(out: &mut Vec<u8>, event: &str, channel: &ChannelName, user_id: &st
     out.extend_from_slice(b"\"}\n");
 }
 
+/// The members of a client event; `name`, `data` and `user_id` are JSON as it was written.
+fn client_event(out: &mut Vec<u8>, event: &ClientEvent) {
+    let ClientEvent { channel, sender, payload } = event;
+    let Message { event, data, user_id, .. } = payload.message(None);
+    let _ = write!(out, r#""event":"client_event","channel":"{}","name":""#, channel.as_channel().as_str());
+    show_into(out, event);
+    out.push(b'"');
+    if let Some(data) = data {
+        out.extend_from_slice(br#","data":"#);
+        show_into(out, data);
+    }
+    let _ = write!(out, r#","socket_id":"{sender}""#);
+    if let Some(user_id) = user_id {
+        let _ = write!(out, r#","user_id":"{user_id}""#);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
 fn connected(out: &mut Vec<u8>, socket_id: SocketId, address: Option<SocketAddr>, shard: ShardId) {
     let _ = write!(out, r#""event":"connected","socket_id":"{socket_id}","address":"#);
     let _ = match address {
@@ -100,13 +127,14 @@ fn connected(out: &mut Vec<u8>, socket_id: SocketId, address: Option<SocketAddr>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::message::Payload;
     use crate::protocol::channel::Channel;
     use crate::protocol::dialect::Dialect;
 
     #[track_caller]
     fn check(what: Happening, expected: &str) {
         let mut line = Vec::new();
-        event(&mut line, 7, &Event { time_ms: 1_764_100_000_000, shard: 3, what });
+        event(&mut line, &Event { number: 7, time_ms: 1_764_100_000_000, shard: 3, what });
         assert_eq!(String::from_utf8_lossy(&line), format!("{expected}\n"));
         serde_json::from_slice::<serde::de::IgnoredAny>(&line).expect("JSON");
     }
@@ -130,6 +158,26 @@ mod tests {
         check(
             Happening::MemberRemoved { channel, user_id: "a\"\n".into() },
             r#"{"number":7,"time_ms":1764100000000,"event":"member_removed","channel":"user:13","user_id":"a\"\n"}"#,
+        );
+        let extra: ChannelName = Channel::parse("private-cache-a").expect("a legal name").into();
+        check(
+            Happening::CacheMiss { channel: extra.clone() },
+            r#"{"number":7,"time_ms":1764100000000,"event":"cache_miss","channel":"private-cache-a"}"#,
+        );
+        check(
+            Happening::SubscriptionCount { channel: extra.clone(), subscribers: 3 },
+            r#"{"number":7,"time_ms":1764100000000,"event":"subscription_count","channel":"private-cache-a","subscribers":3}"#,
+        );
+        let message = Message {
+            event: r#"client-\""#,
+            data: Some("[1,\n\"\\ud83c\"]"),
+            user_id: Some(r"1\n"),
+            ..Message::default()
+        };
+        let payload = Payload::new(&message, &mut String::new());
+        check(
+            Happening::ClientEvent(Box::new(ClientEvent { channel: extra, sender: socket_id, payload })),
+            r#"{"number":7,"time_ms":1764100000000,"event":"client_event","channel":"private-cache-a","name":"client-\"","data":[1, "\ud83c"],"socket_id":"1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6","user_id":"1\n"}"#,
         );
         check(
             Happening::Connected { socket_id, address: Some(([192, 0, 2, 7], 80).into()) },

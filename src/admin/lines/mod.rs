@@ -58,9 +58,7 @@ impl Codec for Lines {
             Piece::SnapshotEnd { number, channels, members, connections } => {
                 events::snapshot_end(output, number, [channels, members, connections]);
             }
-            Piece::Events { number, events } => {
-                (number..).zip(&events).for_each(|(number, event)| events::event(output, number, event));
-            }
+            Piece::Events { events } => events.iter().for_each(|event| events::event(output, event)),
             Piece::FellBehind { missing } => events::too_slow(output, missing),
             Piece::Seen { shard, at_us, time_ms, sightings, dropped } => {
                 sightings::lines(output, shard, at_us, time_ms, &sightings, dropped);

@@ -349,8 +349,13 @@ mod tests {
         check(r#"{"id":1,"command":"events"}"#, Events::default().into());
         check(
             r#"{"id":1,"command":"events","since":41,"epoch":"00000000000000Ff"}"#,
-            Events { since: Some(41), epoch: Some("00000000000000Ff".into()) }.into(),
+            Events { since: Some(41), epoch: Some("00000000000000Ff".into()), also: Vec::new() }.into(),
         );
+        check(
+            r#"{"id":1,"command":"events","also":["cache_miss","client_event"]}"#,
+            Events { also: vec!["cache_miss".into(), "client_event".into()], ..Events::default() }.into(),
+        );
+        check_code(r#"{"id":1,"command":"events","also":["connected"]}"#, "1", MALFORMED);
         check(r#"{"id":1,"command":"busiest"}"#, Busiest::default().into());
         let busiest = Busiest { by: By::Messages, limit: Some(20) };
         check(r#"{"id":1,"command":"busiest","by":"messages","limit":20}"#, busiest.into());

@@ -51,8 +51,8 @@ pub enum Piece {
     Connections { number: u64, connections: Vec<ConnectionInfo> },
     /// The end of the snapshot, with its totals.
     SnapshotEnd { number: u64, channels: u64, members: u64, connections: u64 },
-    /// Consecutive events, the first of which has this number.
-    Events { number: u64, events: Box<[Event]> },
+    /// Events, with their numbers.
+    Events { events: Box<[Event]> },
     /// The last piece: the next `missing` events are no longer kept.
     FellBehind { missing: u64 },
     /// The sightings of a shard, and the number that it dropped. `time_ms` is the time of `at_us`.

@@ -10,6 +10,7 @@ use crate::api::operation::{self, Events};
 use crate::api::{Refusal, Reply};
 use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::TAPS;
+use crate::hub::observe::extras::Extras;
 use crate::hub::observe::follower::{Follower, FollowerUpdate};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::{Hub, Port};
@@ -61,7 +62,7 @@ impl<C: Codec> Session<C> {
     /// The session becomes a stream of lifecycle events.
     pub(super) fn follow(&mut self, tag: C::Tag<'_>, events: &Events, hub: &mut Hub, port: &mut impl Port) {
         let (since, epoch) = position(events);
-        let (follower, question) = Follower::new(since, epoch, self.is_own());
+        let (follower, question) = Follower::new(since, epoch, Extras::named(&events.also), self.is_own());
         self.become_stream(tag, Source::Events { follower, number: 0 }, (JOURNAL, question), hub, port);
     }
 
@@ -205,7 +206,7 @@ impl<C: Codec> Session<C> {
                 self.tell(Piece::Connections { number, connections: connections_page });
                 self.tell(Piece::SnapshotEnd { number, channels, members, connections });
             }
-            Some(FollowerUpdate::Events { number, events }) => self.tell(Piece::Events { number, events }),
+            Some(FollowerUpdate::Events { events }) => self.tell(Piece::Events { events }),
             Some(FollowerUpdate::FellBehind { missing }) => self.tell(Piece::FellBehind { missing }),
         }
     }

@@ -4,6 +4,8 @@ use super::Refused;
 use crate::api::history::Newest;
 use crate::api::operation::ChannelCount;
 use crate::protocol::channel::{Channel, Kind};
+use crate::protocol::json::well_formed;
+use crate::protocol::pusher::data::write_text;
 use serde_json::{Map, Value, json};
 
 /// The attributes that a request asks for.
@@ -79,7 +81,7 @@ impl Info {
             attributes.insert("subscription_count".into(), state.count.subscribers.into());
         }
         if self.cache && state.is_cached(channel) {
-            let cached = |newest: &Newest| json!({"data": text(newest.message.data.as_deref()), "ttl": newest.ttl_s});
+            let cached = |newest: &Newest| json!({"data": text(newest), "ttl": newest.ttl_s});
             attributes.insert("cache".into(), state.newest.as_deref().map_or(Value::Null, cached));
         }
         attributes
@@ -94,9 +96,11 @@ impl State {
 }
 
 /// The data of a message as Pusher's clients receive it: a text.
-fn text(data: Option<&str>) -> String {
-    let data = data.unwrap_or("null");
-    serde_json::from_str(data).unwrap_or_else(|_| data.to_owned())
+fn text(Newest { message, text, .. }: &Newest) -> String {
+    let mut written = vec![b'"'];
+    write_text(&mut written, message.data.as_deref(), text.as_text());
+    written.push(b'"');
+    serde_json::from_str(&well_formed(&String::from_utf8_lossy(&written))).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -104,6 +108,7 @@ mod tests {
     use super::*;
     use crate::api::history::Kept;
     use crate::protocol::channel::ChannelName;
+    use crate::protocol::pusher::data::OwnedText;
 
     fn channel(name: &str) -> Channel<'_> {
         Channel::parse(name).expect("a legal name")
@@ -112,7 +117,8 @@ mod tests {
     fn state(name: &str, cached: Option<&str>) -> State {
         let newest = cached.map(|data| {
             let message = Kept { offset: 7, event: "e".into(), data: Some(data.into()) };
-            Box::new(Newest { message, ttl_s: 1799 })
+            let text = if data.starts_with('"') { OwnedText::Content } else { OwnedText::Json };
+            Box::new(Newest { message, text, ttl_s: 1799 })
         });
         let users = (channel(name).kind() == Kind::Presence).then_some(1);
         let count = ChannelCount { channel: ChannelName::from(channel(name)), subscribers: 2, users };

@@ -15,6 +15,7 @@ use super::memory::{Log, Memory};
 use super::presence::Presence;
 use super::presence::members::Left;
 use super::presence::timers::Timers;
+use super::subscription_count::SubscriptionCounts;
 use crate::api::history::{HistoryPage, Newest};
 use crate::api::operation::{self, ChannelCount, KeptCount};
 use crate::config::Rules;
@@ -45,8 +46,10 @@ pub struct Directory {
     window: u32,
     /// Numbers and bounds the messages that channels keep.
     log: Log,
-    /// What presence channels wait for.
+    /// What channels wait for.
     timers: Timers,
+    /// When subscription counts are told.
+    subscription_counts: SubscriptionCounts,
     /// Entries without subscribers that are not reported as occupied.
     idle: usize,
     /// Entries of users.
@@ -118,6 +121,7 @@ impl Directory {
             window: 0,
             log: Log::new(epoch),
             timers: Timers::new(grace_ms),
+            subscription_counts: SubscriptionCounts::default(),
             idle: 0,
             users: 0,
             changing: None,
@@ -265,6 +269,7 @@ impl Directory {
         let entry = self.channels.remove(index as usize);
         self.users -= usize::from(entry.is_of_user());
         let Entry { hash, memory, .. } = entry;
+        self.subscription_counts.end(index, &mut self.timers);
         if let Ok(found) = self.by_name.find_entry(hash, |&other| other == index) {
             found.remove();
         }
@@ -476,6 +481,30 @@ impl Directory {
                 ChannelCount { channel: channel.clone(), subscribers: 0, users: has_members.then_some(0) }
             }
         }
+    }
+
+    /// Whether subscription counts are told. Presence channels and users have none.
+    pub fn set_subscription_counts(&mut self, is_on: bool) {
+        self.subscription_counts.set(is_on);
+    }
+
+    /// After a subscriber of the channel has come or gone: the number of subscribers, if it is told now.
+    pub fn count_to_tell(&mut self, channel: Channel<'_>, hash: u64, now: u32) -> Option<u64> {
+        if !self.subscription_counts.is_on() || matches!(channel.kind(), Kind::Presence | Kind::User) {
+            return None;
+        }
+        // The last subscriber of a channel without an entry has gone.
+        let Some(index) = self.find(channel, hash) else { return Some(0) };
+        let count = total(&self.channels[index as usize].counts);
+        self.subscription_counts.changed(index, count, now, &mut self.timers).then_some(count)
+    }
+
+    /// After a subscriber of the channel has come: whether it is a cache channel without a message, of which this was not said
+    /// a short time ago.
+    pub fn note_cache_miss(&mut self, channel: Channel<'_>, hash: u64, now: u32) -> bool {
+        let index = if channel.is_cache() { self.find(channel, hash) } else { None };
+        let memory = index.and_then(|index| self.channels[index as usize].memory.as_mut());
+        memory.is_some_and(|memory| memory.note_cache_miss(now))
     }
 
     /// How busy the channel at an index below [`Directory::end`] is; `None` if it is vacant, or the index is free.

@@ -11,7 +11,7 @@ use crate::api::history::HistoryPage;
 use crate::api::operation::KeptCount;
 use crate::api::{history, operation};
 use crate::config::{self, OnSubscribe, Rule, Rules};
-use crate::hub::admission::bucket::TICKS_PER_S;
+use crate::hub::admission::bucket::{TICKS_PER_S, ticks_between};
 use crate::hub::mail::{Since, Welcome};
 use crate::hub::message::Payload;
 use crate::ids::ConnKey;
@@ -37,6 +37,8 @@ pub struct Memory {
     is_aging: bool,
     /// Whether [`Log::by_expiry`] has an entry for it.
     is_timed: bool,
+    /// Tick at which backends were last told that a new subscriber found no message.
+    missed_at: Option<u32>,
 }
 
 /// The log of a shard: it numbers the messages of all channels with a history, and bounds the memory that they take.
@@ -89,6 +91,14 @@ impl Memory {
             }
             _ => {}
         }
+    }
+
+    /// A new subscriber of a cache channel is greeted. Returns whether backends are told that there is no message.
+    pub fn note_cache_miss(&mut self, now: u32) -> bool {
+        let is_empty = self.history.as_ref().is_some_and(History::is_empty);
+        let is_told = is_empty && self.missed_at.is_none_or(|at| ticks_between(at, now) >= MISS_PAUSE_TICKS);
+        self.missed_at = if is_told { Some(now) } else { self.missed_at };
+        is_told
     }
 
     /// Number of users that are members, if the channel has members.
@@ -148,7 +158,16 @@ impl Log {
         self.serials += 1;
         let serial = self.serials;
         let presence = Presence::of(rule.presence);
-        Some(Box::new(Memory { rule, history, presence, serial, idle_bytes: 0, is_aging: false, is_timed: false }))
+        Some(Box::new(Memory {
+            rule,
+            history,
+            presence,
+            serial,
+            idle_bytes: 0,
+            is_aging: false,
+            is_timed: false,
+            missed_at: None,
+        }))
     }
 
     /// Changes the rule of a channel.
@@ -265,7 +284,8 @@ impl Log {
     pub fn newest(&mut self, memory: &mut Memory) -> Option<history::Newest> {
         self.trim(memory);
         let (kept, ticks) = memory.history.as_ref()?.last_kept(self.now())?;
-        Some(history::Newest { message: kept.shown(), ttl_s: u64::from(ticks / TICKS_PER_S) })
+        let text = kept.payload.message(None).text.into();
+        Some(history::Newest { message: kept.shown(), text, ttl_s: u64::from(ticks / TICKS_PER_S) })
     }
 
     /// A page of a channel's history.
@@ -356,3 +376,6 @@ impl Log {
         }
     }
 }
+
+/// For how long backends are not told again that a cache channel has no message.
+const MISS_PAUSE_TICKS: u32 = 3 * TICKS_PER_S;

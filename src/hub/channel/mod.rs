@@ -6,3 +6,4 @@ pub mod directory;
 pub mod history;
 pub mod memory;
 pub mod presence;
+pub mod subscription_count;

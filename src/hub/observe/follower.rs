@@ -7,6 +7,7 @@ use crate::api::operation::ChannelCount;
 use crate::api::operation::Connections;
 use crate::api::{ConnectionInfo, Rows};
 use crate::hub::mail::{Answer, Question};
+use crate::hub::observe::extras::Extras;
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::observe::reports::Event;
 use crate::ids::ShardId;
@@ -54,8 +55,8 @@ pub enum FollowerUpdate {
     Connections(Vec<ConnectionInfo>),
     /// The last page of the snapshot, and the totals of all pages.
     SnapshotEnd { connections_page: Vec<ConnectionInfo>, channels: u64, members: u64, connections: u64 },
-    /// Consecutive events, and the number of the first.
-    Events { number: u64, events: Box<[Event]> },
+    /// The next events.
+    Events { events: Box<[Event]> },
     /// The next `missing` events are no longer kept. This ends the stream.
     FellBehind { missing: u64 },
     /// The server stops. This ends the stream.
@@ -64,10 +65,10 @@ pub enum FollowerUpdate {
 
 impl Follower {
     /// A new consumer, and its first question to the [`JOURNAL`]. It has the events up to `since` of the run `epoch`.
-    pub fn new(since: Option<u64>, epoch: Option<u64>, is_own: bool) -> (Follower, Question) {
+    pub fn new(since: Option<u64>, epoch: Option<u64>, extras: Extras, is_own: bool) -> (Follower, Question) {
         let (stage, after, shard, is_asking) = (Stage::Begins, 0, 0, true);
         let follower = Follower { stage, after, shard, is_asking, channels: 0, members: 0, connections: 0 };
-        (follower, Question::Follow { since, epoch, is_own })
+        (follower, Question::Follow { since, epoch, extras, is_own })
     }
 
     /// The next question and the shard to ask; `None` if a question is open, or the stream has ended.
@@ -119,7 +120,7 @@ impl Follower {
                     _ => FollowerUpdate::Connections(page),
                 })
             }
-            (Stage::Live, Answer::Events { number, events }) => Some(FollowerUpdate::Events { number, events }),
+            (Stage::Live, Answer::Events { events }) => Some(FollowerUpdate::Events { events }),
             (_, Answer::FellBehind { missing }) => self.end(FollowerUpdate::FellBehind { missing }),
             (_, Answer::NoMoreEvents) => self.end(FollowerUpdate::NoMore),
             _ => None,

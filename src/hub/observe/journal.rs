@@ -9,6 +9,9 @@
 //! one. A consumer that does not read costs one entry in a table and does not delay the others. It is ended once its next
 //! event is no longer kept.
 //!
+//! Shards report [`Extras`] only of the kinds that a consumer has asked for, and a consumer receives only what it has asked for.
+//! So the numbers that it sees may have gaps, where events lie that it has not asked for.
+//!
 //! # Consistency of a snapshot
 //!
 //! A snapshot carries the number of the journal's last event at the time of the request. Its pages are gathered later,
@@ -18,6 +21,7 @@
 //! the server.
 
 use crate::hub::mail::Answer;
+use crate::hub::observe::extras::Extras;
 use crate::hub::observe::reports::{Event, Report};
 use crate::ids::{Asker, ShardId};
 use std::collections::VecDeque;
@@ -29,6 +33,10 @@ pub const JOURNAL: ShardId = 0;
 pub struct Journal {
     epoch: u64,
     state: JournalState,
+    /// Letters of shards that are missing: each says that a shard reports what it was asked for last.
+    starting: usize,
+    /// What the shards were asked for beside changes.
+    extras: Extras,
     /// Number of the oldest event that is kept; of the next event if none is kept.
     first: u64,
     events: VecDeque<Event>,
@@ -43,8 +51,6 @@ pub struct Journal {
 enum JournalState {
     /// There has not been a consumer.
     Idle,
-    /// This many shards do not report yet.
-    Starting(usize),
     Running,
     /// All shards have sent their last report.
     Complete,
@@ -52,6 +58,8 @@ enum JournalState {
 
 struct Follower {
     asker: Asker,
+    /// What it receives beside changes.
+    extras: Extras,
     progress: Progress,
 }
 
@@ -70,6 +78,8 @@ impl Journal {
         Journal {
             epoch,
             state: JournalState::Idle,
+            starting: 0,
+            extras: Extras::default(),
             first: FIRST,
             events: VecDeque::new(),
             bytes: 0,
@@ -79,26 +89,28 @@ impl Journal {
         }
     }
 
-    /// Adds a consumer, which has the events up to `since` of the run `epoch`, or none. Returns whether the caller must tell
-    /// the shards to report. The answer is part of a later call of [`Journal::answers`].
-    pub fn follow(&mut self, asker: Asker, since: Option<u64>, epoch: Option<u64>, shards: usize) -> bool {
+    /// Adds a consumer, which has the events up to `since` of the run `epoch`, or none. Returns what the shards must be told to
+    /// report, if that changes. The answer is part of a later call of [`Journal::answers`].
+    pub fn follow(
+        &mut self,
+        asker: Asker,
+        since: Option<u64>,
+        epoch: Option<u64>,
+        extras: Extras,
+        shards: usize,
+    ) -> Option<Extras> {
         let since = since.filter(|_| epoch.is_none_or(|epoch| epoch == self.epoch));
-        self.followers.push(Follower { asker, progress: Progress::Begins { since } });
+        self.followers.push(Follower { asker, extras, progress: Progress::Begins { since } });
         let begins = self.state == JournalState::Idle;
         if begins {
-            self.state = JournalState::Starting(shards);
+            self.state = JournalState::Running;
         }
-        begins
+        self.change_extras(begins, shards)
     }
 
-    /// One more shard reports its events.
+    /// One more shard reports what it was told to.
     pub fn started(&mut self) {
-        if let JournalState::Starting(left) = &mut self.state {
-            *left -= 1;
-            if *left == 0 {
-                self.state = JournalState::Running;
-            }
-        }
+        self.starting = self.starting.saturating_sub(1);
     }
 
     /// The consumer asks for more events.
@@ -110,9 +122,25 @@ impl Journal {
         }
     }
 
-    /// Removes the consumer.
-    pub fn leave(&mut self, asker: Asker) {
+    /// Removes the consumer. Returns what the shards must be told to report, if that changes.
+    pub fn leave(&mut self, asker: Asker, shards: usize) -> Option<Extras> {
+        self.forget(asker);
+        self.change_extras(false, shards)
+    }
+
+    /// Removes the consumer. The shards go on to report what they do.
+    pub fn forget(&mut self, asker: Asker) {
         self.followers.retain(|follower| !follower.is(asker));
+    }
+
+    fn change_extras(&mut self, begins: bool, shards: usize) -> Option<Extras> {
+        let extras = self.followers.iter().fold(Extras::default(), |extras, follower| extras.or(follower.extras));
+        let changes = begins || self.state == JournalState::Running && extras != self.extras;
+        changes.then(|| {
+            self.extras = extras;
+            self.starting += shards;
+            extras
+        })
     }
 
     /// Appends a shard's events. Drops the oldest events beyond the limit of bytes.
@@ -126,7 +154,8 @@ impl Journal {
         }
         for what in happenings {
             self.bytes += size_of::<Event>() + what.heap_bytes();
-            self.events.push_back(Event { time_ms, shard, what });
+            let number = self.number() + 1;
+            self.events.push_back(Event { number, time_ms, shard, what });
         }
         while self.bytes > self.bytes_max
             && let Some(event) = self.events.pop_front()
@@ -139,18 +168,18 @@ impl Journal {
     /// All shards have sent their last report: consumers receive the remaining events, then the end.
     pub fn complete(&mut self) {
         self.state = JournalState::Complete;
+        self.starting = 0;
     }
 
     /// The answers that are ready, with the consumer that each is for.
     pub fn answers(&mut self) -> Vec<(Asker, Answer)> {
         let mut answers = Vec::new();
-        if matches!(self.state, JournalState::Idle | JournalState::Starting(_)) {
-            return answers;
-        }
         let (number, first, is_complete) = (self.number(), self.first, self.state == JournalState::Complete);
+        let has_started = self.starting == 0;
         let Journal { epoch, events, followers, ended_too_slow, .. } = self;
         followers.retain_mut(|follower| {
             let (answer, stays) = match follower.progress {
+                Progress::Begins { .. } if !has_started => return true,
                 Progress::Begins { since } => {
                     let known = since.filter(|since| (first - 1..=number).contains(since));
                     let number = known.unwrap_or(number);
@@ -163,9 +192,16 @@ impl Journal {
                 }
                 Progress::Waits(seen) if seen < number => {
                     let from = (seen + 1 - first) as usize;
-                    let batch: Box<[Event]> = events.iter().skip(from).take(BATCH_EVENTS).cloned().collect();
-                    follower.progress = Progress::Served(seen + batch.len() as u64);
-                    (Answer::Events { number: seen + 1, events: batch }, true)
+                    let (batch, seen) = batch(events.iter().skip(from), follower.extras, seen);
+                    if !batch.is_empty() {
+                        follower.progress = Progress::Served(seen);
+                        (Answer::Events { events: batch }, true)
+                    } else if is_complete {
+                        (Answer::NoMoreEvents, false)
+                    } else {
+                        follower.progress = Progress::Waits(seen);
+                        return true;
+                    }
                 }
                 Progress::Waits(_) if is_complete => (Answer::NoMoreEvents, false),
                 Progress::Served(_) | Progress::Waits(_) => return true,
@@ -192,6 +228,23 @@ impl Journal {
     }
 }
 
+/// The next events for a consumer that has asked for these extras and has `seen` the events before; and the number of the
+/// last event that they cover.
+fn batch<'a>(events: impl Iterator<Item = &'a Event>, extras: Extras, mut seen: u64) -> (Box<[Event]>, u64) {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for event in events {
+        seen = event.number;
+        if event.what.is_for(extras) {
+            bytes += event.what.heap_bytes();
+            batch.push(event.clone());
+        }
+        if batch.len() == BATCH_EVENTS || bytes > BATCH_BYTES {
+            break;
+        }
+    }
+    (batch.into(), seen)
+}
+
 impl Follower {
     /// A session has at most one stream, so its asker identifies the consumer.
     fn is(&self, asker: Asker) -> bool {
@@ -208,15 +261,24 @@ pub const FOLLOWERS_MAX: usize = 64;
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most events of one answer: about 100 KiB of lines.
 const BATCH_EVENTS: usize = 1024;
+/// Heap bytes of events after which an answer ends.
+const BATCH_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::message::{Message, Payload};
+    use crate::hub::observe::extras::ClientEvent;
     use crate::hub::observe::reports::Happening;
+    use crate::protocol::channel::{Channel, ChannelName};
     use crate::protocol::socket_id::SocketId;
 
     fn asker(session: u32) -> Asker {
         Asker { shard: 0, session, generation: 0, request: 0 }
+    }
+
+    fn follow(journal: &mut Journal, session: u32, since: Option<u64>, epoch: Option<u64>) -> Option<Extras> {
+        journal.follow(asker(session), since, epoch, Extras::default(), 2)
     }
 
     fn report(happenings: usize, lost: u64) -> Report {
@@ -233,16 +295,16 @@ mod tests {
             Some((_, Answer::Following { number, is_snapshot, .. })) => {
                 format!("{} at {number}", if is_snapshot { "snapshot" } else { "goes on" })
             }
-            Some((_, Answer::Events { number, events })) => format!("{number} and {} in all", events.len()),
+            Some((_, Answer::Events { events })) => format!("{} and {} in all", events[0].number, events.len()),
             Some((_, other)) => format!("{other:?}"),
         }
     }
 
     fn running() -> Journal {
         let mut journal = Journal::new(5);
-        assert!(journal.follow(asker(1), None, None, 2));
-        assert!(!journal.follow(asker(2), None, None, 2), "shards are told to report once");
-        journal.leave(asker(2));
+        assert_eq!(follow(&mut journal, 1, None, None), Some(Extras::default()));
+        assert_eq!(follow(&mut journal, 2, None, None), None, "shards are told to report once");
+        assert_eq!(journal.leave(asker(2), 2), None);
         journal.started();
         assert_eq!(answer(&mut journal), "nothing", "a shard does not report yet");
         journal.started();
@@ -272,7 +334,7 @@ mod tests {
     #[test]
     fn a_consumer_resumes_after_a_number_that_is_of_this_run_and_kept() {
         let mut journal = running();
-        journal.leave(asker(1));
+        journal.leave(asker(1), 2);
         journal.append(report(3, 0));
         for (since, epoch, expected) in [
             (None, None, "snapshot at 4"),
@@ -284,16 +346,16 @@ mod tests {
             (Some(5), Some(5), "snapshot at 4"),
             (Some(u64::MAX), None, "snapshot at 4"),
         ] {
-            journal.follow(asker(1), since, epoch, 2);
+            follow(&mut journal, 1, since, epoch);
             assert_eq!(answer(&mut journal), expected, "{since:?} {epoch:?}");
-            journal.leave(asker(1));
+            journal.leave(asker(1), 2);
         }
     }
 
     #[test]
     fn the_journal_is_bounded_and_a_consumer_that_falls_behind_is_ended() {
         let mut journal = running();
-        journal.follow(asker(2), None, None, 2);
+        follow(&mut journal, 2, None, None);
         assert_eq!(answer(&mut journal), "snapshot at 1");
         journal.more(asker(2));
         for _ in 0..100 {
@@ -303,8 +365,9 @@ mod tests {
             for (reader, _) in reads.collect::<Vec<_>>() {
                 assert_eq!(reader, asker(2), "the other consumer does not ask");
                 // This consumer would fall behind too: it receives 1024 of every 5000 events.
-                journal.leave(reader);
-                journal.follow(reader, Some(journal.number()), Some(5), 2);
+                journal.leave(reader, 2);
+                let number = journal.number();
+                follow(&mut journal, 2, Some(number), Some(5));
                 assert_eq!(journal.answers().len(), 1);
                 journal.more(reader);
             }
@@ -323,8 +386,59 @@ mod tests {
         journal.append(report(1, 10));
         assert_eq!(journal.number(), 13);
         assert_eq!(answer(&mut journal), "FellBehind { missing: 10 }");
-        journal.follow(asker(1), Some(2), Some(5), 2);
+        follow(&mut journal, 1, Some(2), Some(5));
         assert_eq!(answer(&mut journal), "snapshot at 13");
+    }
+
+    #[test]
+    fn a_consumer_receives_the_extras_that_it_has_asked_for() {
+        let mut journal = running();
+        let misses = Extras { cache_misses: true, ..Extras::default() };
+        assert_eq!(journal.follow(asker(2), None, None, misses, 2), Some(misses));
+        assert_eq!(answer(&mut journal), "nothing", "the shards do not report them yet");
+        (0..2).for_each(|_| journal.started());
+        assert_eq!(answer(&mut journal), "snapshot at 1");
+        let channel: ChannelName = Channel::parse("cache-a").expect("a legal name").into();
+        let happenings = |changes: usize, extras: usize| {
+            let mut report = report(changes, 0);
+            report.happenings.extend((0..extras).map(|_| Happening::CacheMiss { channel: channel.clone() }));
+            report
+        };
+        (1..=2).for_each(|session| journal.more(asker(session)));
+        journal.append(happenings(0, 3));
+        assert_eq!(answer(&mut journal), "2 and 3 in all", "only for the second consumer");
+        journal.append(happenings(1, 1));
+        journal.more(asker(2));
+        let numbers: Vec<(u32, Vec<u64>)> = journal
+            .answers()
+            .into_iter()
+            .map(|(asker, answer)| match answer {
+                Answer::Events { events } => (asker.session, events.iter().map(|event| event.number).collect()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(numbers, [(1, vec![5]), (2, vec![5, 6])]);
+        assert_eq!(journal.leave(asker(2), 2), Some(Extras::default()));
+        assert_eq!(journal.leave(asker(1), 2), None);
+    }
+
+    #[test]
+    fn an_answer_is_bounded_by_bytes() {
+        let mut journal = running();
+        let extras = Extras { client_events: true, ..Extras::default() };
+        journal.follow(asker(2), None, None, extras, 0);
+        assert_eq!(answer(&mut journal), "snapshot at 1");
+        let channel: ChannelName = Channel::parse("private-a").expect("a legal name").into();
+        let data = "1".repeat(10 * 1024);
+        let message = Message { event: "client-e", data: Some(&data), ..Message::default() };
+        let payload = Payload::new(&message, &mut String::new());
+        let event = ClientEvent { channel, sender: SocketId { high: 1, low: 2 }, payload };
+        let what = Happening::ClientEvent(Box::new(event));
+        journal.append(Report { happenings: vec![what; 100], ..report(0, 0) });
+        (1..=2).for_each(|session| journal.more(asker(session)));
+        assert_eq!(answer(&mut journal), "2 and 26 in all");
+        journal.more(asker(2));
+        assert_eq!(answer(&mut journal), "28 and 26 in all");
     }
 
     #[test]

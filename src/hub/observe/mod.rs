@@ -6,6 +6,7 @@
 
 pub mod best;
 pub mod busiest;
+pub mod extras;
 pub mod follower;
 pub mod journal;
 pub mod reports;
@@ -26,6 +27,7 @@ use crate::protocol::event::ErrorCode;
 use crate::protocol::socket_id::SocketId;
 use ahash::RandomState;
 use busiest::Survey;
+use extras::{ClientEvent, Extras};
 use journal::{FOLLOWERS_MAX, Journal};
 use reports::{Happening, Report, Reports};
 use sighting::{Client, Filter, Sight, shortened, shown_channel};
@@ -143,11 +145,33 @@ impl Observers {
         });
     }
 
+    /// What is reported beside changes. Nothing, unless a consumer has asked for it.
+    #[inline]
+    pub fn extras(&self) -> Extras {
+        self.reports.extras
+    }
+
+    /// A client event was sequenced. The caller has checked [`Observers::extras`], here and below.
+    pub fn client_event(&mut self, event: ClientEvent) {
+        self.reports.push_extra(Happening::ClientEvent(Box::new(event)));
+    }
+
+    /// A new subscriber of a cache channel found no message.
+    pub fn cache_miss(&mut self, channel: ChannelName) {
+        self.reports.push_extra(Happening::CacheMiss { channel });
+    }
+
+    /// A channel has as many subscribers.
+    pub fn subscription_count(&mut self, channel: ChannelName, subscribers: u64) {
+        self.reports.push_extra(Happening::SubscriptionCount { channel, subscribers });
+    }
+
     // ---- lifecycle events
 
-    /// Starts to report lifecycle events.
-    pub fn listen(&mut self) {
+    /// Reports lifecycle events from now on, and these extras.
+    pub fn listen(&mut self, extras: Extras) {
         self.reports.is_listening = true;
+        self.reports.extras = extras;
     }
 
     /// The next letter to the journal: see [`Reports::letter`].
@@ -170,18 +194,20 @@ impl Observers {
         &mut self.journal
     }
 
-    /// Serves a question of a consumer. `Err` is the answer; `Ok(true)`: the caller must tell the shards to report. Other
-    /// answers are part of a later call of [`Journal::answers`].
-    pub fn follow(&mut self, asker: Asker, question: &Question, shards: usize) -> Result<bool, Answer> {
+    /// Serves a question of a consumer. `Err` is the answer; `Ok(Some(…))`: the caller must tell the shards to report this.
+    /// Other answers are part of a later call of [`Journal::answers`].
+    pub fn follow(&mut self, asker: Asker, question: &Question, shards: usize) -> Result<Option<Extras>, Answer> {
         match *question {
             Question::Follow { is_own: false, .. } if self.journal.followers() >= FOLLOWERS_MAX => {
                 return Err(Answer::TooMany { limit: FOLLOWERS_MAX });
             }
-            Question::Follow { since, epoch, .. } => return Ok(self.journal.follow(asker, since, epoch, shards)),
-            Question::Unfollow => self.journal.leave(asker),
+            Question::Follow { since, epoch, extras, .. } => {
+                return Ok(self.journal.follow(asker, since, epoch, extras, shards));
+            }
+            Question::Unfollow => return Ok(self.journal.leave(asker, shards)),
             _ => self.journal.more(asker),
         }
-        Ok(false)
+        Ok(None)
     }
 
     // ---- the live tap

@@ -5,6 +5,7 @@
 //! journal gets fewer and larger letters. The number of waiting changes is limited. At the limit all of them are dropped
 //! and reported as lost, and every consumer restarts from a snapshot.
 
+use super::extras::{ClientEvent, Extras};
 use crate::config::USER_ID_BYTES_MAX;
 use crate::ids::ShardId;
 use crate::protocol::channel::{ChannelName, NAME_BYTES_MAX};
@@ -26,6 +27,12 @@ pub enum Happening {
     MemberAdded { channel: ChannelName, user_id: Arc<str> },
     /// A user is no longer a member: its last connection left, and its grace has ended.
     MemberRemoved { channel: ChannelName, user_id: Arc<str> },
+    /// A client event was sequenced.
+    ClientEvent(Box<ClientEvent>),
+    /// A new subscriber of a cache channel found no message.
+    CacheMiss { channel: ChannelName },
+    /// A channel has as many subscribers.
+    SubscriptionCount { channel: ChannelName, subscribers: u64 },
     /// A connection is open. Its address is that of the socket, or the one that a trusted proxy named; port 0: the proxy
     /// named no port.
     Connected { socket_id: SocketId, address: Option<SocketAddr> },
@@ -39,11 +46,28 @@ impl Happening {
     pub fn heap_bytes(&self) -> usize {
         let bytes = |shared: &str| shared.len() + 2 * size_of::<usize>();
         match self {
-            Happening::Occupied { channel } | Happening::Vacated { channel } => bytes(channel.as_channel().as_str()),
+            Happening::Occupied { channel }
+            | Happening::Vacated { channel }
+            | Happening::CacheMiss { channel }
+            | Happening::SubscriptionCount { channel, .. } => bytes(channel.as_channel().as_str()),
+            Happening::ClientEvent(event) => {
+                let name = bytes(event.channel.as_channel().as_str());
+                size_of::<ClientEvent>() + name + event.payload.heap_bytes()
+            }
             Happening::MemberAdded { channel, user_id } | Happening::MemberRemoved { channel, user_id } => {
                 bytes(channel.as_channel().as_str()) + bytes(user_id)
             }
             Happening::Connected { .. } | Happening::Disconnected { .. } => 0,
+        }
+    }
+
+    /// Whether a consumer that asked for these extras receives it.
+    pub fn is_for(&self, extras: Extras) -> bool {
+        match self {
+            Happening::ClientEvent(_) => extras.client_events,
+            Happening::CacheMiss { .. } => extras.cache_misses,
+            Happening::SubscriptionCount { .. } => extras.subscription_counts,
+            _ => true,
         }
     }
 
@@ -66,9 +90,11 @@ pub struct Report {
     pub happenings: Vec<Happening>,
 }
 
-/// One numbered line of the journal.
+/// One line of the journal.
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// Its number.
+    pub number: u64,
     /// Time of the report, milliseconds since 1970.
     pub time_ms: u64,
     /// The shard that reported it.
@@ -81,7 +107,11 @@ pub struct Event {
 pub struct Reports {
     /// Whether the journal has asked for reports.
     pub is_listening: bool,
+    /// What it has asked for beside the changes of channels, members and connections.
+    pub extras: Extras,
     happenings: Vec<Happening>,
+    /// Heap bytes of the waiting extras.
+    extra_bytes: usize,
     pub(super) happenings_max: usize,
     /// Whether the journal has not yet taken the last letter.
     is_under_way: bool,
@@ -97,9 +127,22 @@ impl Reports {
         if self.happenings.len() >= self.happenings_max {
             let dropped = self.happenings.len() as u64;
             self.happenings.clear();
+            self.extra_bytes = 0;
             self.lost += dropped;
             self.lost_total += dropped;
         }
+        self.happenings.push(happening);
+    }
+
+    /// Adds an event that is not a change. It is dropped if many wait, so that it never displaces changes. The caller has
+    /// checked [`Reports::extras`].
+    pub fn push_extra(&mut self, happening: Happening) {
+        let bytes = self.extra_bytes + size_of::<Happening>() + happening.heap_bytes();
+        if bytes > EXTRA_BYTES_MAX || self.happenings.len() >= self.happenings_max / 2 {
+            self.lost_total += 1;
+            return;
+        }
+        self.extra_bytes = bytes;
         self.happenings.push(happening);
     }
 
@@ -110,6 +153,7 @@ impl Reports {
             return None;
         }
         self.is_under_way = true;
+        self.extra_bytes = 0;
         let happenings = std::mem::take(&mut self.happenings);
         Some(Report { shard, time_ms: time_ms(), lost: std::mem::take(&mut self.lost), happenings })
     }
@@ -130,7 +174,9 @@ impl Default for Reports {
     fn default() -> Self {
         Reports {
             is_listening: false,
+            extras: Extras::default(),
             happenings: Vec::new(),
+            extra_bytes: 0,
             happenings_max: HAPPENINGS_MAX,
             is_under_way: false,
             lost: 0,
@@ -141,17 +187,24 @@ impl Default for Reports {
 
 /// Limit of the changes that wait to be reported.
 const HAPPENINGS_MAX: usize = 65_536;
-/// Heap bytes of them: a table with spare capacity, the channels' names and the members' ids.
-pub const HEAP_BYTES_MAX: usize =
-    HAPPENINGS_MAX * (2 * size_of::<Happening>() + NAME_BYTES_MAX + USER_ID_BYTES_MAX + 4 * size_of::<usize>());
+/// Limit of the heap bytes of client events and other extras that wait.
+const EXTRA_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Heap bytes of all of them: a table with spare capacity, the channels' names and the members' ids, and the extras.
+pub const HEAP_BYTES_MAX: usize = EXTRA_BYTES_MAX
+    + HAPPENINGS_MAX * (2 * size_of::<Happening>() + NAME_BYTES_MAX + USER_ID_BYTES_MAX + 4 * size_of::<usize>());
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::message::{Message, Payload};
     use crate::protocol::channel::Channel;
 
+    fn channel(name: &str) -> ChannelName {
+        Channel::parse(name).expect("a legal name").into()
+    }
+
     fn occupied(name: &str) -> Happening {
-        Happening::Occupied { channel: Channel::parse(name).expect("a legal name").into() }
+        Happening::Occupied { channel: channel(name) }
     }
 
     #[test]
@@ -176,5 +229,27 @@ mod tests {
         let letter = reports.letter(0, || 7, false).expect("a letter");
         assert_eq!((letter.lost, letter.happenings.len()), (HAPPENINGS_MAX as u64, 2));
         assert_eq!((reports.lost, reports.lost_total), (0, HAPPENINGS_MAX as u64));
+    }
+
+    #[test]
+    fn extras_are_dropped_before_they_displace_changes() {
+        let mut reports = Reports::default();
+        let extra = |bytes: usize| {
+            let channel = channel("a");
+            let data = "1".repeat(bytes);
+            let message = Message { event: "client-e", data: Some(&data), ..Message::default() };
+            let payload = Payload::new(&message, &mut String::new());
+            Happening::ClientEvent(Box::new(ClientEvent { channel, sender: SocketId { high: 1, low: 2 }, payload }))
+        };
+        (0..5).for_each(|_| reports.push_extra(extra(EXTRA_BYTES_MAX / 4)));
+        assert_eq!((reports.happenings.len(), reports.lost, reports.lost_total), (3, 0, 2));
+        reports.push(occupied("a"));
+        let letter = reports.letter(0, || 7, false).expect("a letter");
+        assert_eq!((letter.lost, letter.happenings.len()), (0, 4));
+        reports.push_extra(extra(EXTRA_BYTES_MAX / 4));
+        assert_eq!((reports.happenings.len(), reports.lost_total), (1, 2), "the letter has made room");
+        (0..HAPPENINGS_MAX).for_each(|_| reports.push_extra(Happening::CacheMiss { channel: channel("a") }));
+        assert!(reports.happenings.len() <= HAPPENINGS_MAX / 2);
+        assert_eq!(reports.lost, 0);
     }
 }

@@ -182,6 +182,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             history_bytes_max: choices.of(&[2000, 1 << 20, 1 << 20]),
             presence_members_max: choices.of(&[1, 2, 3, 100]),
             presence_grace_ms: choices.of(&[0, 1000, 3000]),
+            subscription_count: true,
             ..Limits::default()
         };
         let rules = rules(choices.of(&[2, 5, 1000]));

@@ -293,6 +293,17 @@ proptest! {
     }
 
     #[test]
+    fn a_string_becomes_well_formed_and_otherwise_stays_as_it_is(
+        parts in prop::collection::vec("\\\\u(d83c|df00|dc00|d800|0041|D83C|DF00)|\\\\\\\\|\\\\n|\\\\\"|u|é|00", 0..12),
+    ) {
+        let written = format!("\"{}\"", parts.concat());
+        let text = well_formed(&written);
+        let read = serde_json::from_str::<String>(&written);
+        prop_assert_eq!(read.is_ok(), text == written, "{}", text);
+        prop_assert!(serde_json::from_str::<String>(&text).is_ok(), "{}", text);
+    }
+
+    #[test]
     fn escaped_text_reads_as_the_original(text in any::<String>()) {
         let mut out = vec![b'"'];
         escape_into(&mut out, &text);

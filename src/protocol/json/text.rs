@@ -48,6 +48,33 @@ fn unescape(raw: &str) -> Option<String> {
     Some(value)
 }
 
+/// A JSON string as written, with `\ufffd` in place of each unpaired surrogate. Many JSON readers refuse a text with one.
+pub fn well_formed(written: &str) -> Cow<'_, str> {
+    if !written.contains("\\u") {
+        return Cow::Borrowed(written);
+    }
+    let mut text = String::with_capacity(written.len());
+    let mut rest = written;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        text.push_str(before);
+        let units = code_unit(escape).into_iter().chain(escape.get(6..).and_then(code_unit));
+        let len = match (code_unit(escape), char::decode_utf16(units).next()) {
+            (None, _) => 2,
+            (Some(_), Some(Ok(character))) => 6 * character.len_utf16(),
+            (Some(_), _) => 0,
+        };
+        let (escape, after) = match len {
+            0 => ("\\ufffd", escape.get(6..)),
+            len => (escape.get(..len).unwrap_or(escape), escape.get(len..)),
+        };
+        text.push_str(escape);
+        rest = after.unwrap_or_default();
+    }
+    text.push_str(rest);
+    Cow::Owned(text)
+}
+
 /// The UTF-16 code unit that a leading `\uXXXX` stands for.
 fn code_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;

@@ -38,6 +38,16 @@ pub enum OwnedText {
     Padded(Box<str>),
 }
 
+impl From<Text<'_>> for OwnedText {
+    fn from(text: Text<'_>) -> OwnedText {
+        match text {
+            Text::Json => OwnedText::Json,
+            Text::Content => OwnedText::Content,
+            Text::Padded(text) => OwnedText::Padded(text.into()),
+        }
+    }
+}
+
 impl OwnedText {
     /// The borrowed form.
     pub fn as_text(&self) -> Text<'_> {

@@ -40,6 +40,8 @@ pub enum News {
     },
     /// There are as many connections.
     Count(u64),
+    /// There are as many subscribers, of a channel that is told so every few seconds.
+    SubscriptionCount(u64),
 }
 
 impl Directory {
@@ -86,6 +88,7 @@ impl Directory {
             let (index, what) = match due {
                 Due::Removal { channel, user, is_early } => (channel, self.remove_member(channel, user, is_early, now)),
                 Due::Count { channel } => (channel, self.tell_count(channel)),
+                Due::SubscriptionCount { channel } => (channel, self.tell_subscription_count(channel, now)),
             };
             if let Some((channel, hash, what)) = what {
                 return Some(Notice { channel, hash, what });
@@ -168,6 +171,14 @@ impl Directory {
         let Presence::Count(count) = entry.memory.as_mut()?.presence.as_mut()? else { return None };
         let subscribers = total(&entry.counts);
         count.told(subscribers).then(|| (entry.name.clone(), entry.hash, News::Count(subscribers)))
+    }
+
+    fn tell_subscription_count(&mut self, index: u32, now: u32) -> Option<(ChannelName, u64, News)> {
+        let Directory { channels, timers, subscription_counts, .. } = self;
+        let entry = channels.get(index as usize)?;
+        let count = total(&entry.counts);
+        let is_told = subscription_counts.fired(index, count, now, timers);
+        is_told.then(|| (entry.name.clone(), entry.hash, News::SubscriptionCount(count)))
     }
 
     fn remove_member(&mut self, index: u32, user: u64, is_early: bool, now: u32) -> Option<(ChannelName, u64, News)> {

@@ -1,4 +1,4 @@
-//! What the presence channels of a shard wait for: the end of users' graces, and the next message with a count.
+//! What the channels of a shard wait for: the end of users' graces, and the next message with a count.
 
 use crate::hub::admission::bucket::{TICKS_PER_S, ticks_between};
 use std::collections::BTreeMap;
@@ -9,6 +9,8 @@ pub struct Timers {
     leaving: Queue<(u32, u64)>,
     /// Channels whose subscribers must be told the count.
     counts: Queue<u32>,
+    /// Channels whose subscription count was told a short time ago.
+    subscription_counts: Queue<u32>,
     /// Ticks between the end of a user's last connection and its removal; 0: it is removed at once.
     grace: u32,
 }
@@ -30,6 +32,12 @@ pub enum Due {
         /// Index of the channel.
         channel: u32,
     },
+    /// The subscription count may be told again:
+    /// [`SubscriptionCounts::fired`](crate::hub::channel::subscription_count::SubscriptionCounts::fired).
+    SubscriptionCount {
+        /// Index of the channel.
+        channel: u32,
+    },
 }
 
 /// Names an entry of a queue. Later entries have greater places.
@@ -39,7 +47,12 @@ pub struct Place(u64);
 impl Timers {
     /// No timers. Users are removed `grace_ms` after their last connection.
     pub fn new(grace_ms: u32) -> Timers {
-        Timers { leaving: Queue::default(), counts: Queue::default(), grace: grace_ticks(grace_ms) }
+        Timers {
+            leaving: Queue::default(),
+            counts: Queue::default(),
+            subscription_counts: Queue::default(),
+            grace: grace_ticks(grace_ms),
+        }
     }
 
     /// Changes the grace, also of the users that are in it.
@@ -59,12 +72,20 @@ impl Timers {
         if let Some((channel, user)) = self.leaving.pop(now, after) {
             return Some(Due::Removal { channel, user, is_early });
         }
-        self.counts.pop(now, COUNT_TICKS).map(|channel| Due::Count { channel })
+        if let Some(channel) = self.counts.pop(now, COUNT_TICKS) {
+            return Some(Due::Count { channel });
+        }
+        let channel = self.subscription_counts.pop(now, SUBSCRIPTION_COUNT_TICKS)?;
+        Some(Due::SubscriptionCount { channel })
     }
 
     /// Ticks until something is due.
     pub fn due_in(&self, now: u32) -> Option<u32> {
-        let dues = [self.leaving.due_in(now, self.grace), self.counts.due_in(now, COUNT_TICKS)];
+        let dues = [
+            self.leaving.due_in(now, self.grace),
+            self.counts.due_in(now, COUNT_TICKS),
+            self.subscription_counts.due_in(now, SUBSCRIPTION_COUNT_TICKS),
+        ];
         dues.into_iter().flatten().min()
     }
 
@@ -91,6 +112,16 @@ impl Timers {
     /// The channel needs no message with a count.
     pub(super) fn cancel_count(&mut self, place: Place) {
         self.counts.entries.remove(&place);
+    }
+
+    /// Starts the pause until the channel's subscription count may be told again.
+    pub(in crate::hub::channel) fn ask_subscription_count(&mut self, channel: u32, now: u32) -> Place {
+        self.subscription_counts.push(now, channel)
+    }
+
+    /// Ends the pause.
+    pub(in crate::hub::channel) fn cancel_subscription_count(&mut self, place: Place) {
+        self.subscription_counts.entries.remove(&place);
     }
 }
 
@@ -134,5 +165,7 @@ fn grace_ticks(grace_ms: u32) -> u32 {
 
 /// The same for the pause between two counts of a channel.
 const COUNT_TICKS: u32 = TICKS_PER_S + 1;
+/// The pause between two subscription counts of a channel, likewise.
+const SUBSCRIPTION_COUNT_TICKS: u32 = 5 * TICKS_PER_S + 1;
 /// Most users of a shard that are in their grace. Beyond it the oldest are removed early.
 pub const LEAVING_MAX: usize = 65_536;
