@@ -49,7 +49,9 @@ impl Audiences {
         let messages = &replay.messages[replay.start..];
         let (Some(first), Some(last)) = (messages.first(), messages.last()) else { return 0 };
         let entry = self.table.get(audience);
-        let run = self.replays.runs.remove(&audience).filter(|run| run.name == *entry.name());
+        // Within a turn, the index of an audience that was left may be given to another one.
+        let is_own = |run: &Run| run.name == *entry.name() && run.kind == entry.kind();
+        let run = self.replays.runs.remove(&audience).filter(is_own);
         let mut run =
             run.unwrap_or_else(|| Run { name: entry.name().clone(), kind: entry.kind(), frames: VecDeque::new() });
         run.encode(replay, &mut self.replays.pages, &mut self.pages);

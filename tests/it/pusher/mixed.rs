@@ -2,8 +2,9 @@
 
 use super::client::{Pusher, message, options};
 use crate::client_events::join;
-use crate::harness::{Admin, Client, Server, for_shards};
+use crate::harness::{Admin, Client, Server, eventually, for_shards, subscribe, unsubscribe};
 use crate::http::{Http, signed};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::thread;
@@ -13,6 +14,7 @@ for_shards!(
     publishers_of_all_kinds_have_one_order,
     both_dialects_see_one_list_of_members,
     a_user_may_speak_both_dialects,
+    a_greeting_is_in_the_words_of_its_reader,
 );
 
 /// Connections until each shard has at least two.
@@ -150,8 +152,41 @@ fn a_user_may_speak_both_dialects(shards: usize) {
     watcher.expect(r#"{"event":"client-e","channel":"presence-a","data":"{\"a\": 1}","user_id":"u"}"#);
     drop(pusher);
     let mut admin = Admin::connect(&server);
-    crate::harness::eventually("one has left", || admin.subscribers("presence-a") == 2);
+    eventually("one has left", || admin.subscribers("presence-a") == 2);
     watcher.expect_nothing();
     drop(native);
     watcher.expect(&message("pusher_internal:member_removed", "presence-a", r#"{"user_id":"u"}"#));
+}
+
+/// A native client comes and goes, and one of Pusher's comes, in the same turn of a shard.
+fn a_greeting_is_in_the_words_of_its_reader(shards: usize) {
+    let server = options(shards).start();
+    let mut admin = Admin::connect(&server);
+    admin.publish("cache-a", "e", json!({"a": 1}));
+    for _ in 0..3 {
+        let mut natives: Vec<Client> = (0..4).map(|_| Client::connect(&server)).collect();
+        let mut pushers: Vec<Pusher> = (0..4).map(|_| Pusher::connect(&server)).collect();
+        server.signal(Signal::STOP);
+        eventually("the server is stopped", || server.is_stopped());
+        for client in &mut natives {
+            client.send(&subscribe("cache-a"));
+            client.send(&unsubscribe("cache-a"));
+        }
+        for client in &mut pushers {
+            client.send(&client.subscribe_text("cache-a", None));
+        }
+        server.signal(Signal::CONT);
+        for client in &mut natives {
+            assert!(client.text().starts_with(r#"{"event":"socket:subscribed","channel":"cache-a""#));
+            assert!(client.text().starts_with(r#"{"event":"e","channel":"cache-a","data":{"a":1},"offset":"#));
+            client.expect(&crate::harness::unsubscribed("cache-a"));
+        }
+        for client in &mut pushers {
+            client.expect(&super::client::succeeded("cache-a"));
+            client.expect(&message("e", "cache-a", r#"{"a":1}"#));
+            client.expect_nothing();
+        }
+        drop((natives, pushers));
+        eventually("all have left", || admin.subscribers("cache-a") == 0);
+    }
 }
