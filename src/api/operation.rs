@@ -317,7 +317,8 @@ pub enum Reply {
     },
     /// To `history`.
     History(Box<HistoryPage>),
-    /// To `members`: the number of users, in order of joining.
+    /// To `members`: the users in order of joining, and their number; of a channel whose connections are counted without
+    /// names, the number of connections.
     Members { count: u64, members: Vec<PresentUser> },
     /// To `disconnect` of a user: the number of its connections.
     Disconnected { connections: u64 },

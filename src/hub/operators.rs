@@ -44,8 +44,8 @@ impl Hub {
                 Answer::Reply(Ok(Reply::History(Box::new(page))))
             }
             Question::OfChannel { request: Request::Members(_), channel, hash } => {
-                let members = self.directory.members(channel.as_channel(), hash);
-                Answer::Reply(Ok(Reply::Members { count: members.len() as u64, members }))
+                let (count, members) = self.directory.members(channel.as_channel(), hash);
+                Answer::Reply(Ok(Reply::Members { count, members }))
             }
             Question::OfChannel { request: Request::Disconnect(disconnect), channel, hash } => {
                 return self.disconnect_user(&channel, hash, &disconnect, asker, port);

@@ -72,7 +72,11 @@ impl Renderer {
             Shape::Members(table) => {
                 let cells =
                     |entry: &Value| ["user_id", "connections", "user_info"].map(|member| cell(&entry[member])).to_vec();
-                table.print(entries(reply, "members").map(cells).collect(), last, "no members", out)
+                let none = match &reply["count"] {
+                    count if count.as_u64() > Some(0) => format!("{} without names", counted(count, "connection")),
+                    _ => "no members".into(),
+                };
+                table.print(entries(reply, "members").map(cells).collect(), last, &none, out)
             }
             Shape::Disconnected => match &reply["connections"] {
                 Value::Null => writeln!(out, "disconnected"),
@@ -449,6 +453,7 @@ mod tests {
             "USER_ID  CONNECTIONS  USER_INFO\n11                 2  {\"a\":1}\n12                 1\n",
         );
         check("members", r#"{"count":0,"members":[]}"#, "no members\n");
+        check("members", r#"{"count":1,"members":[]}"#, "1 connection without names\n");
     }
 
     #[test]

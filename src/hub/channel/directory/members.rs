@@ -117,18 +117,24 @@ impl Directory {
         }
     }
 
-    /// The members of a channel, in order of joining.
-    pub fn members(&self, channel: Channel<'_>, hash: u64) -> Vec<PresentUser> {
-        let memory = self.find(channel, hash).and_then(|index| self.channels[index as usize].memory.as_deref());
-        let Some(Presence::Members(members)) = memory.and_then(|memory| memory.presence.as_ref()) else {
-            return Vec::new();
-        };
-        let present = |(user, connections): (&User, u32)| PresentUser {
-            user_id: user.id().into(),
-            user_info: user.info().map(Box::from),
-            connections: connections.into(),
-        };
-        members.iter().map(present).collect()
+    /// The number of a channel's members, and the members in order of joining; or the number of its connections, without
+    /// names, if that is what its subscribers are told.
+    pub fn members(&self, channel: Channel<'_>, hash: u64) -> (u64, Vec<PresentUser>) {
+        let entry = self.find(channel, hash).map(|index| &self.channels[index as usize]);
+        let Some(entry) = entry else { return (0, Vec::new()) };
+        match entry.memory.as_ref().and_then(|memory| memory.presence.as_ref()) {
+            Some(Presence::Members(members)) => {
+                let present = |(user, connections): (&User, u32)| PresentUser {
+                    user_id: user.id().into(),
+                    user_info: user.info().map(Box::from),
+                    connections: connections.into(),
+                };
+                let present: Vec<_> = members.iter().map(present).collect();
+                (present.len() as u64, present)
+            }
+            Some(Presence::Count(_)) => (total(&entry.counts), Vec::new()),
+            None => (0, Vec::new()),
+        }
     }
 
     /// Members of channels from index `after` on: at least `limit` if there are as many, because a channel is not divided;

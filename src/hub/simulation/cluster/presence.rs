@@ -24,7 +24,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.pass(12);
         for (channel, topic) in self.history.channels.iter().enumerate() {
             let name = Channel::parse(&topic.name).unwrap();
-            let members = self.shards[topic.owner].hub.directory.members(name, topic.hash);
+            let (count, members) = self.shards[topic.owner].hub.directory.members(name, topic.hash);
             let ids: Vec<&str> = members.iter().map(|member| &*member.user_id).collect();
             let subscribed = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]);
             let views: Vec<_> =
@@ -33,6 +33,12 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 let mut counting = views.iter().filter(|view| view.is_counting());
                 assert!(counting.all(|view| view.count == views.len() as u64), "{views:?}");
             }
+            let expected = match topic.rule.presence {
+                Presence::Off => 0,
+                Presence::Count => views.len(),
+                Presence::Members => members.len(),
+            };
+            assert_eq!(count, expected as u64, "the count that operators see");
             if topic.rule.presence != Presence::Members {
                 assert!(ids.is_empty());
                 continue;
