@@ -150,6 +150,8 @@ table! {
         channels: "corecast_channels", "Channels with a subscriber on any shard, counted by their owner.",
         users: "corecast_users", "Users who are signed in, counted by the owners of their channels.",
         history_bytes: "corecast_history_bytes", "Heap bytes of the messages that channels keep.",
+        dedupe_bytes: "corecast_dedupe_bytes", "Heap bytes of the values of dedupe that are remembered.",
+        messages_held_back: "corecast_held_back_messages", "Messages held back for slow subscribers (slow = \"latest\", \"latest-by-key\"). Their bytes count in page_bytes.",
         presence_members: "corecast_presence_members", "Members of presence channels, counted by the owner of each channel.",
         addresses: "corecast_addresses", "Addresses whose connections are counted, by their owner.",
         recent_addresses: "corecast_recent_addresses", "Addresses that connected recently, if their connection rate is limited.",

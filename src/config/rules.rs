@@ -183,6 +183,11 @@ impl Rules {
         read.rules
     }
 
+    /// Whether slow readers of any channel are held back messages.
+    pub fn may_conflate(&self) -> bool {
+        self.tables.iter().any(|table| table.over(DEFAULTS).slow != Slow::Disconnect)
+    }
+
     /// The rule of a channel. Costs a compare or two for a name that cannot have one.
     pub fn rule(&self, name: &str) -> Rule {
         if !self.may_apply(name) {

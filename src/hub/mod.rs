@@ -260,6 +260,16 @@ impl Hub {
         self.directory.history_sizes().1
     }
 
+    /// Heap bytes of the values of `dedupe` that are remembered.
+    pub fn dedupe_bytes(&self) -> usize {
+        self.dedupe.bytes()
+    }
+
+    /// Number of messages that are held back for connections that are blocked.
+    pub fn messages_held_back(&self) -> usize {
+        self.audiences.held()
+    }
+
     fn replay_bounds(&self, channel: &ChannelName) -> Bounds {
         let envelope_bytes = channel.as_channel().as_str().len() + ENVELOPE_BYTES;
         Bounds { bytes_max: self.limits.outbox_bytes_max / REPLAY_SHARE, envelope_bytes }

@@ -13,9 +13,11 @@ use crate::http::{body, serving, shards as sessions, walk};
 use crate::hub::admission::addresses;
 use crate::hub::admission::arrivals::{self, Named};
 use crate::hub::audience::REPLY_BYTES;
+use crate::hub::audience::lag;
 use crate::hub::audience::member::{Member, Subscription};
 use crate::hub::audience::pages::{PAGE_BYTES, PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::audience::table::{Audience, Subscriber};
+use crate::hub::channel::dedupe;
 use crate::hub::channel::directory;
 use crate::hub::channel::presence::{members, timers};
 use crate::hub::mail::Mail;
@@ -311,9 +313,9 @@ impl Kinds<'_> {
                 SUBSCRIPTION_BYTES,
             ),
             term(
-                "outboxes, and the pages they keep",
+                "outboxes, what is held back, and their pages",
                 1,
-                outbox_memory.min(connections.saturating_mul(outbox_bytes(config))),
+                outbox_memory.min(connections.saturating_mul(outbox_bytes(config) + held_bytes(config))),
             ),
             // The memory of outboxes is limited at the end of a turn.
             term("what a turn adds to them before that is limited", shards, turn_pages_bytes(config)),
@@ -389,6 +391,7 @@ impl Kinds<'_> {
         let Kinds { config, shards, http, .. } = *self;
         vec![
             term("kept messages of all channels", 1, config.live.limits.history_bytes_max as u64),
+            term("values of dedupe", dedupe::KEYS_MAX as u64, DEDUPE_BYTES),
             term("admin connections", shards * ADMINS_MAX as u64, admin_bytes(config)),
             // The tape of one line at a time.
             term("a shard's parser of lines", shards, (NODE_BYTES * config.live.limits.admin_line_bytes_max) as u64),
@@ -482,6 +485,13 @@ const SUBSCRIPTION_BYTES: u64 = (GROWTH * (size_of::<Subscription>() + size_of::
     + NAME_BYTES_MAX
     + COUNTED_BYTES) as u64;
 
+/// A value of `dedupe`: in a list and in a table, and its texts.
+const DEDUPE_BYTES: u64 = (GROWTH * dedupe::ENTRY_BYTES
+    + in_table(size_of::<u64>())
+    + NAME_BYTES_MAX
+    + COUNTED_BYTES
+    + api::publish::DEDUPE_BYTES_MAX) as u64;
+
 /// A user of a presence channel: its entries, its ID, and its text, which the channel's list repeats. A byte of the ID may
 /// be written as six.
 fn user_bytes(limits: &Limits) -> u64 {
@@ -495,6 +505,12 @@ fn outbox_bytes(config: &Config) -> u64 {
     let waiting = limits.outbox_bytes_max + turn_bytes(limits.outbox_bytes_max);
     let echoed = config.live.access.echo_path.as_ref().map_or(0, |_| echo::waiting_bytes_max(limits));
     (PINNED_FOLD * waiting.max(echoed)) as u64
+}
+
+/// What may be held back for a connection, if any channel conflates: a message for each key.
+fn held_bytes(config: &Config) -> u64 {
+    let message = api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX + NAME_BYTES_MAX + lag::ENTRY_BYTES;
+    if config.live.rules.may_conflate() { (lag::KEYS_MAX * message) as u64 } else { 0 }
 }
 
 /// The pages of a turn, which may be half empty: messages, and the replies to the read that exceeds the limit.
@@ -554,8 +570,9 @@ const BACKLOG_MIN: u64 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Flags, Settings};
+    use crate::config::{Flags, Rules, Settings};
     use crate::server::machine::Memory;
+    use std::sync::Arc;
 
     const MACHINE: Machine = Machine {
         descriptors: 1 << 20,
@@ -608,6 +625,12 @@ mod tests {
         check(&[("echo-path", "/echo"), ("max-message", "16MiB")], 4 * ((1 << 24) + (1 << 16)));
         // All together: as configured, or a quarter of the memory, and not less than 64 MiB.
         assert_eq!(outboxes(&[("outbox-memory", "70MiB")], vast), 70 << 20);
+        // Slow readers of channels that conflate may take all of it, whatever the limit of an outbox.
+        let mut conflating = config(&[("outbox-limit", "64KiB"), ("outbox-memory", "10GiB")]);
+        let total = |config: &Config| find(&Capacity::of(config, &vast).clients, "outboxes").total();
+        assert!(total(&conflating) < 1 << 30);
+        conflating.live.rules = Arc::new(Rules::parse("[[channel]]\nmatch = \"a\"\nslow = \"latest\"\n"));
+        assert_eq!(total(&conflating), 10 << 30);
         let gibibyte = Machine { memory: Some(Memory { bytes: 1 << 30, source: "the test" }), ..MACHINE };
         assert_eq!((outboxes(&[], gibibyte), outboxes(&[], MACHINE)), (1 << 28, 64 << 20));
 
@@ -631,6 +654,9 @@ mod tests {
         assert_eq!(signed("2KiB").each - signed("1KiB").each, 2 * 1024);
         let kept = Capacity::of(&config(&[("history-memory", "3MiB")]), &MACHINE);
         assert_eq!(find(&kept.publishers, "kept messages of all channels").total(), 3 << 20);
+        // For the server, whatever the number of its shards.
+        assert_eq!(find(&kept.publishers, "values of dedupe").count, 65_536);
+        assert!((300..600).contains(&find(&kept.publishers, "values of dedupe").each));
         let limited = Capacity::of(&config(&[("max-upgrades-per-address", "5")]), &MACHINE);
         // The bounds that the table of addresses states.
         assert!((3 << 20..=5 << 20).contains(&find(&limited.idle, "addresses that connected recently").each));

@@ -181,6 +181,11 @@ impl Audiences {
         lag.iter().map(|chunk| self.pages.share_bytes(chunk.page) + lag::ENTRY_BYTES).sum()
     }
 
+    /// Number of messages that are held back for all connections.
+    pub fn held(&self) -> usize {
+        self.conflation.held
+    }
+
     /// Heap bytes of all that is held back, without the pages.
     pub fn held_bytes(&self) -> usize {
         self.conflation.held * lag::ENTRY_BYTES

@@ -25,6 +25,8 @@ pub struct Dedupe {
     /// Number of entries that were removed.
     removed: u64,
     entries_max: usize,
+    /// Heap bytes of names and keys.
+    text_bytes: usize,
     /// Number of keys that were forgotten early, because there were too many.
     pub forgotten: u64,
 }
@@ -46,6 +48,7 @@ impl Dedupe {
             entries: VecDeque::new(),
             removed: 0,
             entries_max: (KEYS_MAX / shards).max(1),
+            text_bytes: 0,
             forgotten: 0,
         }
     }
@@ -80,7 +83,9 @@ impl Dedupe {
             self.forgotten += 1;
         }
         let (hash, number) = (self.hash(channel, key), self.next());
-        self.entries.push_back(Entry { hash, channel: channel.into(), key: key.into(), first, added_at: now });
+        let entry = Entry { hash, channel: channel.into(), key: key.into(), first, added_at: now };
+        self.text_bytes += entry.text_bytes();
+        self.entries.push_back(entry);
         let Dedupe { by_key, entries, removed, .. } = self;
         by_key.insert_unique(hash, number, |&number| entries[(number - *removed) as usize].hash);
     }
@@ -95,6 +100,11 @@ impl Dedupe {
         }
     }
 
+    /// Heap bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.by_key.allocation_size() + self.text_bytes
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -107,6 +117,7 @@ impl Dedupe {
 
     fn remove_oldest(&mut self) {
         let Some(oldest) = self.entries.pop_front() else { return };
+        self.text_bytes -= oldest.text_bytes();
         if let Ok(found) = self.by_key.find_entry(oldest.hash, |&number| number == self.removed) {
             found.remove();
         }
@@ -118,8 +129,18 @@ impl Dedupe {
     }
 }
 
-/// Keys of the server, in equal shares for its shards. A key takes about 200 bytes and the channel's name.
-const KEYS_MAX: usize = 65_536;
+impl Entry {
+    fn text_bytes(&self) -> usize {
+        NAME_COUNT_BYTES + self.channel.as_channel().as_str().len() + self.key.len()
+    }
+}
+
+/// Keys of the server, in equal shares for its shards.
+pub const KEYS_MAX: usize = 65_536;
+/// Bytes of a key in the list of all, without its texts.
+pub const ENTRY_BYTES: usize = size_of::<Entry>();
+/// Bytes before a shared name.
+const NAME_COUNT_BYTES: usize = 2 * size_of::<usize>();
 /// Five minutes.
 const KEPT_TICKS: u32 = 3000;
 
@@ -159,6 +180,21 @@ mod tests {
         [0, 5, 7, 7, 9, 10].into_iter().for_each(|number| dedupe.exclude(number));
         let counts: Vec<i64> = dedupe.entries.iter().map(|entry| entry.first.subscribers).collect();
         assert_eq!((counts, dedupe.next()), (vec![6, 5, 8, 8], 10));
+    }
+
+    #[test]
+    fn memory_grows_with_the_keys_and_is_freed_with_them() {
+        let mut dedupe = dedupe(1);
+        let channel = Channel::parse("a").unwrap();
+        let first = First { subscribers: 0, offset: None };
+        assert_eq!(dedupe.bytes(), 0);
+        (0..100).for_each(|n| dedupe.add(channel, &format!("{n:064}"), first, n));
+        let tables = dedupe.entries.capacity() * ENTRY_BYTES + dedupe.by_key.allocation_size();
+        assert_eq!(dedupe.bytes(), tables + 100 * (16 + 1 + 64));
+        dedupe.expire(KEPT_TICKS + 49);
+        assert_eq!((dedupe.len(), dedupe.bytes()), (50, tables + 50 * (16 + 1 + 64)));
+        dedupe.expire(KEPT_TICKS + 99);
+        assert_eq!(dedupe.bytes(), 0);
     }
 
     proptest! {

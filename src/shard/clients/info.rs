@@ -124,6 +124,8 @@ impl Clients {
             channels: channels as u64,
             users: hub.signed_in_users() as u64,
             history_bytes: hub.history_bytes() as u64,
+            dedupe_bytes: hub.dedupe_bytes() as u64,
+            messages_held_back: hub.messages_held_back() as u64,
             presence_members: hub.counters.presence_joins - hub.counters.presence_leaves,
             addresses: addresses as u64,
             recent_addresses: recent_addresses as u64,
