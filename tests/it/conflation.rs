@@ -4,14 +4,18 @@ use crate::harness::{
     Admin, RawClient, Server, TempDir, eventually, for_shards, opcode, subscribe, subscribed, text_frame, unsubscribe,
     unsubscribed,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
+use std::thread;
 
 for_shards!(
     blocked_readers_end_with_the_last_value_of_every_key,
     what_is_not_conflated_reaches_a_blocked_reader,
     a_channel_that_is_left_sends_nothing_more,
+    what_is_held_back_is_sent_before_the_close_of_a_stop,
+    a_reload_decides_what_happens_to_slow_readers,
 );
 
 const KEYS: usize = 100;
@@ -35,7 +39,7 @@ fn start(shards: usize) -> (Server, TempDir) {
     std::fs::write(&file, RULES).expect("a temporary file");
     let options = Server::options(shards).heart(3600, 3600).arg("--config", file.to_str().expect("UTF-8"));
     // Far below what is published, and below what the kernel would buffer.
-    (options.arg("--outbox-limit", "256KiB").start(), dir)
+    (options.arg("--outbox-limit", "256KiB").arg("--shutdown-timeout", 60).start(), dir)
 }
 
 fn reader(server: &Server, channel: &str) -> RawClient {
@@ -213,6 +217,72 @@ fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
     }
     assert!(has_left);
     assert_eq!(stat(&mut admin, "closes_slow_consumer"), 0);
+}
+
+/// Messages are held back for readers when the server drains, and is then stopped. They get the last value of every key, and
+/// then the close.
+fn what_is_held_back_is_sent_before_the_close_of_a_stop(shards: usize) {
+    const ROUNDS: usize = 50;
+    let (mut server, _dir) = start(shards);
+    let blocked: Vec<RawClient> = (0..2 * shards).map(|_| reader(&server, "prices:a")).collect();
+    let mut admin = Admin::connect(&server);
+    publish(&mut admin, "prices:a", 0..ROUNDS - 1, || ());
+    admin.ok(json!({"id": 1, "command": "drain", "over_ms": 3_600_000}));
+    publish(&mut admin, "prices:a", ROUNDS - 1..ROUNDS, || ());
+    assert!(stat(&mut admin, "messages_held_back") >= blocked.len() as u64);
+    server.signal(Signal::TERM);
+    thread::scope(|scope| {
+        for mut reader in blocked {
+            scope.spawn(move || {
+                let mut received = Received::default();
+                received.read_to(&mut reader, ROUNDS - 1);
+                assert!(received.messages < KEYS * ROUNDS, "nothing was held back");
+                reader.expect_close(1012);
+            });
+        }
+    });
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// Readers that are subscribed when `slow` changes follow the new rule. What is held back is sent in its order.
+fn a_reload_decides_what_happens_to_slow_readers(shards: usize) {
+    const ROUNDS: usize = 10;
+    let (server, dir) = start(shards);
+    let reload = |rules: &str| {
+        std::fs::write(dir.path().join("corecast.toml"), rules).expect("a temporary file");
+        let reply = Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
+        assert_eq!(reply["changes"].as_array().map(Vec::len), Some(1), "{reply}");
+    };
+    let without = RULES.replace("slow = \"latest-by-key\"\n", "");
+    reload(&without);
+    // They subscribe while the channel closes slow readers.
+    let mut blocked: Vec<RawClient> = (0..2 * shards).map(|_| reader(&server, "prices:a")).collect();
+    let mut admin = Admin::connect(&server);
+    reload(RULES);
+    let mut rounds = 0;
+    let mut publish_more = |admin: &mut Admin| {
+        publish(admin, "prices:a", rounds..rounds + ROUNDS, || ());
+        rounds += ROUNDS;
+        rounds
+    };
+    eventually("every value is held back for every reader", || {
+        publish_more(&mut admin);
+        stat(&mut admin, "messages_held_back") == (KEYS * blocked.len()) as u64
+    });
+    let published = publish_more(&mut admin);
+    assert_eq!(stat(&mut admin, "closes_slow_consumer"), 0);
+    reload(&without);
+    eventually("nothing is held back any more", || stat(&mut admin, "messages_held_back") == 0);
+    for reader in &mut blocked {
+        let mut received = Received::default();
+        received.read_to(reader, published - 1);
+        assert!(received.messages < KEYS * published, "nothing was held back");
+    }
+    // And now a reader that takes nothing is closed.
+    eventually("slow readers are closed", || {
+        publish_more(&mut admin);
+        stat(&mut admin, "closes_slow_consumer") == blocked.len() as u64
+    });
 }
 
 /// Beyond 1000 keys a reader that is blocked is treated as on any other channel.

@@ -3,8 +3,9 @@
 use crate::auth::auth;
 use crate::harness::{
     Admin, Client, Options, Server, TempDir, assert_error, corecast, eventually, for_shards, not_subscribed, output,
-    subscribe, unsubscribe, unsubscribed,
+    subscribe, subscribed, unsubscribe, unsubscribed,
 };
+use crate::reload::Configured;
 use serde_json::{Value, json};
 
 for_shards!(
@@ -21,6 +22,8 @@ for_shards!(
     a_channel_with_history_has_both_in_its_reply,
     events_have_a_place_in_the_channels_order,
     counts_are_told_once_a_second,
+    operators_see_the_count,
+    a_reload_decides_whether_counts_are_told,
     operators_see_the_members,
     members_are_events,
 );
@@ -370,6 +373,70 @@ fn counts_are_told_once_a_second(shards: usize) {
     clients[0].subscribe("other");
     clients[1].subscribe("other");
     clients[0].expect_nothing_before_pong();
+}
+
+const COUNTED: &str = "[[channel]]\nmatch = \"room:*\"\npresence = \"count\"\n";
+
+fn told(count: usize) -> String {
+    format!(r#"{{"event":"socket:presence","channel":"room:1","data":{{"count":{count}}}}}"#)
+}
+
+/// Of a channel that only counts: the connections, and no names.
+fn operators_see_the_count(shards: usize) {
+    let configured = Configured::start(shards, COUNTED);
+    let server = &configured.server;
+    let mut admin = Admin::connect(server);
+    let mut check = |channel: &str, count: usize| {
+        let reply = admin.ok(json!({"command": "members", "channel": channel}));
+        assert_eq!(reply, json!({"id": null, "ok": true, "count": count, "members": []}));
+    };
+    check("room:1", 0);
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(server)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(&subscribe("room:1"));
+        let reply = std::iter::repeat_with(|| client.text()).find(|text| text.contains("socket:subscribed"));
+        assert!(reply.is_some_and(|reply| reply.contains(&format!(r#"{{"presence":{{"count":{}}}}}"#, n + 1))));
+        check("room:1", n + 1);
+        client.subscribe("other");
+    }
+    check("other", 0);
+    clients[0].send(&unsubscribe("room:1"));
+    let left = std::iter::repeat_with(|| clients[0].text()).find(|text| *text == unsubscribed("room:1"));
+    assert!(left.is_some());
+    check("room:1", 4);
+    let shown = server.run(&["members", "room:1"]);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "4 connections without names\n");
+}
+
+/// Subscribers that are there are told the count from the reload on, and no longer after the next one.
+fn a_reload_decides_whether_counts_are_told(shards: usize) {
+    let configured = Configured::start(shards, "");
+    let mut clients: Vec<Client> = (0..2 * shards + 1).map(|_| Client::connect(&configured.server)).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("room:1"));
+    let count = clients.len();
+    assert_eq!(configured.changes(COUNTED).len(), 1);
+    clients.iter_mut().for_each(|client| client.expect(&told(count)));
+    let mut late = Client::connect(&configured.server);
+    late.send(&subscribe("room:1"));
+    let data = format!(r#"{{"presence":{{"count":{}}}}}"#, count + 1);
+    late.expect(&format!(r#"{{"event":"socket:subscribed","channel":"room:1","data":{data}}}"#));
+    clients.iter_mut().for_each(|client| client.expect(&told(count + 1)));
+    let mut admin = Admin::connect(&configured.server);
+    let members = |admin: &mut Admin| admin.ok(json!({"command": "members", "channel": "room:1"}))["count"].take();
+    assert_eq!(members(&mut admin), count + 1);
+
+    assert_eq!(configured.changes("").len(), 1);
+    // A reload applies to a channel some turns later.
+    eventually("it is not counted any more", || members(&mut admin) == 0);
+    let mut last = Client::connect(&configured.server);
+    last.send(&subscribe("room:1"));
+    last.expect(&subscribed("room:1"));
+    drop(late);
+    eventually("the end of the connection", || admin.subscribers("room:1") == count as u64 + 1);
+    // Longer than the pause between two counts.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    clients.iter_mut().for_each(Client::expect_nothing_before_pong);
+    last.expect_nothing_before_pong();
 }
 
 fn operators_see_the_members(shards: usize) {
