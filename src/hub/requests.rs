@@ -303,7 +303,7 @@ impl Hub {
     pub(super) fn on_subscribed(&mut self, membership: Membership, welcome: Option<&Welcome>, port: &mut impl Port) {
         let Some(replayed) = self.audiences.subscribed(membership, welcome, port) else { return };
         if let Cause::SignIn { request } = membership.cause {
-            return self.signed_in(membership.member.slot, request, port);
+            return self.signed_in(&membership, request, port);
         }
         self.counters.subscribes += 1;
         self.counters.messages_replayed += replayed as u64;

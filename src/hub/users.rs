@@ -2,7 +2,7 @@
 //! publish to a user and a disconnect of it keep their order, and need no table of users.
 
 use super::channel::directory::total;
-use super::mail::{Answer, Mail};
+use super::mail::{Answer, Mail, Membership};
 use super::{Hub, Port};
 use crate::api::Reply;
 use crate::api::operation::Disconnect;
@@ -68,12 +68,14 @@ impl Hub {
         Ok(())
     }
 
-    /// The owner of the user's channel counts the connection.
-    pub(super) fn signed_in(&mut self, slot: Slot, request: u32, port: &mut impl Port) {
+    /// The owner of the user's channel counts the connection. Messages to the user follow the reply.
+    pub(super) fn signed_in(&mut self, membership: &Membership, request: u32, port: &mut impl Port) {
+        let slot = membership.member.slot;
+        let opens = (!self.audiences.is_muted(slot)).then_some(membership.audience);
         let Some(SignedIn { user, user_data }) = self.users.get_mut(&slot) else { return };
         self.counters.sign_ins += 1;
         let (dialect, user_data) = (self.audiences.dialect(slot), user_data.take().unwrap_or_default());
-        self.audiences.reply(slot, request, None, port, |out| dialect.signed_in(out, user.id(), &user_data));
+        self.audiences.reply(slot, request, opens, port, |out| dialect.signed_in(out, user.id(), &user_data));
     }
 
     /// A Pusher client asks for the channel of a user, whose messages it receives from its sign-in on.
