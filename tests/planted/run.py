@@ -91,6 +91,32 @@ FAULTS = [
     ("subscribers are not told of a new member", "presence.rs",
      "            self.tell_event(&change.channel, change.hash, event, port);\n        }\n        let others",
      "            let _ = event;\n        }\n        let others"),
+    ("keys of messages that are held back are not told apart", "audience/conflation.rs",
+     "message.key.filter(|_| slow == Slow::LatestByKey)",
+     "message.key.filter(|_| slow != slow)"),
+    ("a message overtakes those that are held back", "audience/conflation.rs",
+     "if !self.is_lagging(slot) && port.waiting(slot)",
+     "if port.waiting(slot)"),
+    ("messages are held back for a reader that is not blocked", "audience/conflation.rs",
+     "BLOCKED_BYTES.min(self.outbox_bytes_max / 2)",
+     "BLOCKED_BYTES.min(self.outbox_bytes_max / 2) / 100"),
+    ("a newer message keeps the place of the one that it replaces", "audience/lag.rs",
+     "        let replaced = found.map(|at| self.remove(at));\n",
+     "        if let Some(at) = found {\n"
+     "            return Ok(Some(std::mem::replace(&mut self.entries[at as usize].message, message)));\n        }\n"
+     "        let replaced = None;\n"),
+    ("a client event reaches its sender", "client_events.rs",
+     "(shard == sender.shard).then(",
+     "(shard != shard).then("),
+    ("a client event does not name the user of its sender", "client_events.rs",
+     "match self.directory.user_of(&channel, hash, sender) {",
+     "match self.directory.user_of(&channel, hash, sender).filter(|_| false) {"),
+    ("a message to a user overtakes its signed_in", "users.rs",
+     "let opens = (!self.audiences.is_muted(slot)).then_some(membership.audience);",
+     "let opens = None;"),
+    ("a user that has signed in is another one in presence channels", "requests.rs",
+     "return self.user_of(slot).cloned().ok_or(user::NO_CHANNEL_DATA);",
+     "return self.users.values().next().cloned().ok_or(user::NO_CHANNEL_DATA);"),
 ]
 
 ROOT = subprocess.check_output(["git", "rev-parse", "--show-toplevel"], text=True).strip()

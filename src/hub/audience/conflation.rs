@@ -251,7 +251,8 @@ impl Audiences {
     /// Panics if the lags and their counts disagree.
     pub(super) fn check_lags(&self) {
         let Conflation { marks, lags, held, .. } = &self.conflation;
-        assert!(marks.is_empty() && lags.values().all(|lag| !lag.is_empty()));
+        assert!(marks.keys().all(|&audience| self.table.get(audience).page().is_some()), "a page is closed");
+        assert!(lags.values().all(|lag| !lag.is_empty()));
         assert_eq!(*held, lags.values().map(Lag::len).sum::<usize>());
         assert!(lags.keys().all(|&slot| self.members[slot as usize].is_live() && !self.is_muted(slot)));
     }

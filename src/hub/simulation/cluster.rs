@@ -3,6 +3,9 @@
 mod arrivals;
 mod presence;
 mod readers;
+mod returns;
+mod senders;
+mod slow;
 
 use super::choices::Choices;
 use super::mesh::{Effect, Mesh, TestPort, Wire};
@@ -56,6 +59,8 @@ pub struct Cluster<I> {
     now: u32,
     subscriptions_max: usize,
     clients_max: usize,
+    /// Number of channels that clients name; those of users follow.
+    named: usize,
     /// Most unsettled publishes of a shard's publisher.
     window: usize,
     has_large_messages: bool,
@@ -116,6 +121,9 @@ enum Action {
     Disconnect,
     SendRequests,
     Publish,
+    ClientEvent,
+    SignIn,
+    ComeBack,
     OperatorUnsubscribes,
     Inquire,
     ArriveOrDepart,
@@ -133,11 +141,14 @@ enum Action {
     Rest,
 }
 
-const ACTIONS: [(Action, usize); 19] = [
+const ACTIONS: [(Action, usize); 22] = [
     (Action::Connect, 12),
     (Action::Disconnect, 8),
     (Action::SendRequests, 24),
     (Action::Publish, 24),
+    (Action::ClientEvent, 16),
+    (Action::SignIn, 6),
+    (Action::ComeBack, 4),
     (Action::OperatorUnsubscribes, 4),
     (Action::Inquire, 3),
     (Action::ArriveOrDepart, 12),
@@ -161,11 +172,12 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     pub fn new(mut choices: Choices<I>) -> Cluster<I> {
         let shards = choices.of(&[1, 2, 2, 3, 3, 4, 5, 8]);
         let seed = [1, 2, 3, choices.below(256) as u64];
-        // Those that begin with h, g and cache- keep a history, and so do some of those with presence.
+        // Those that begin with h, g, k and cache- keep a history, and so do some of those with presence.
         let names = choices.of(&[
             ["a", "b:/2", "private-c", "d", "e@e", "private-f"],
             ["h:1", "b:/2", "private-h", "cache-d", "greets", "h:2"],
             ["presence-a", "b:/2", "counted:1", "presence-h", "h:1", "presence-cache-b"],
+            ["latest:1", "keyed:1", "private-c", "keyed:2", "h:1", "presence-a"],
         ]);
         let names = &names[..1 + choices.below(names.len())];
         let subscriptions_max = names.len().max(2) - usize::from(choices.one_in(4));
@@ -183,6 +195,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             presence_members_max: choices.of(&[1, 2, 3, 100]),
             presence_grace_ms: choices.of(&[0, 1000, 3000]),
             subscription_count: true,
+            client_events_per_second_max: 1 << 20,
             ..Limits::default()
         };
         let rules = rules(choices.of(&[2, 5, 1000]));
@@ -223,6 +236,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             now: 0,
             subscriptions_max,
             clients_max: choices.of(&[2, 4, 8, 16]),
+            named: names.len(),
             window: choices.of(&[1, 2, 8, 32]),
             has_large_messages: choices.one_in(8),
             choices,
@@ -243,6 +257,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         for name in names {
             cluster.add_channel(name);
         }
+        if cluster.choices.one_in(2) {
+            cluster.add_users();
+        }
         cluster.place_spies();
         // The journal starts once per run. In many runs it starts first, so that any action can come in between.
         for _ in 0..cluster.choices.of(&[0, 1, 2, 3]) {
@@ -253,7 +270,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn add_channel(&mut self, name: &str) {
         let hub = &self.shards[0].hub;
-        let hash = hub.hash(Channel::parse(name).unwrap());
+        let hash = hub.hash(Channel::of_legal(name));
         let spied_before = self.history.channels.iter().filter(|channel| channel.is_spied).count();
         let channel = ChannelHistory {
             name: name.into(),
@@ -261,7 +278,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             owner: usize::from(hub.owner(hash)),
             needs_auth: name.starts_with("private-") || name.starts_with("presence-"),
             // A spy may not be refused.
-            is_spied: spied_before < self.subscriptions_max && !name.starts_with("presence-") && self.choices.one_in(2),
+            is_spied: spied_before < self.subscriptions_max
+                && !name.starts_with("presence-")
+                && !name.starts_with('#')
+                && self.choices.one_in(2),
             rule: self.rules.rule(name),
             seen: HashSet::new(),
             order: Vec::new(),
@@ -307,6 +327,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             }
             Action::SendRequests => self.send_requests(),
             Action::Publish => self.publish(),
+            Action::ClientEvent => self.send_client_event(),
+            Action::SignIn => self.sign_in(),
+            Action::ComeBack => self.come_back(),
             Action::OperatorUnsubscribes => self.operator_unsubscribes(),
             Action::Inquire => self.inquire(),
             Action::ArriveOrDepart => self.arrive_or_depart(),
@@ -317,11 +340,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.report(shard);
             }
             Action::Deliver => self.deliver_one(),
-            Action::DeliverMany => {
-                for _ in 0..self.choices.below(32) {
-                    self.deliver_one();
-                }
-            }
+            Action::DeliverMany => (0..self.choices.below(32)).for_each(|_| self.deliver_one()),
             Action::EndTurn => {
                 let shard = self.some_shard();
                 self.remove_departed(shard);
@@ -455,7 +474,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         while !wire.queue.is_empty() {
             wire.write(hub.pages_mut());
         }
-        wire.client = None;
+        (wire.client, wire.is_lagging) = (None, false);
         generations[slot as usize] += 1;
         free.push(slot);
         assert!(!hub.is_live(self.clients[client].key));
@@ -471,7 +490,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             if !self.clients[client].is_live || self.shards[usize::from(shard)].hub.waiting_replies(slot) > 24 {
                 return;
             }
-            let channel = self.choices.below(self.history.channels.len());
+            let channel = self.choices.below(self.named);
             match self.choices.below(12) {
                 0..5 => {
                     let is_signed = !self.choices.one_in(3);
@@ -494,8 +513,12 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         });
         self.note_refusals(client);
         let ChannelHistory { name, needs_auth, order, rule, .. } = &self.history.channels[channel];
-        let user = (rule.presence == Presence::Members).then(|| format!("u{}", self.choices.below(4)));
-        let channel_data = user.as_ref().map(|user| format!(r#"{{"user_id":"{user}","user_info":{}}}"#, client % 100));
+        let has_members = rule.presence == Presence::Members;
+        // Without channel_data it is the user that has signed in.
+        let signed_in = self.clients[client].user.filter(|_| has_members && self.choices.one_in(2));
+        let user = signed_in.or_else(|| has_members.then(|| self.choices.below(4))).map(|user| format!("u{user}"));
+        let channel_data = user.as_ref().filter(|_| signed_in.is_none());
+        let channel_data = channel_data.map(|user| format!(r#"{{"user_id":"{user}","user_info":{}}}"#, client % 100));
         let asking = &mut self.clients[client];
         let (mut auth, refusal) = match (needs_auth, is_signed) {
             (false, _) => (String::new(), None),
@@ -509,7 +532,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         if let Some(channel_data) = channel_data {
             auth += &format!(r#","channel_data":{}"#, serde_json::Value::from(channel_data));
         }
-        let wanted = asking.wanted.iter().filter(|&&wanted| wanted).count();
+        let wanted = asking.wanted[..self.named].iter().filter(|&&wanted| wanted).count();
         let refusal = match refusal {
             _ if asking.wanted[channel] => Some("already_subscribed"),
             None if wanted >= self.subscriptions_max => Some("too_many_subscriptions"),
@@ -539,10 +562,17 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     /// A position that some client had, or one that the server has never told.
     fn some_position(&mut self, channel: usize) -> Option<Position> {
         let epoch = self.shards[0].hub.directory.epoch();
-        match self.choices.below(6) {
+        match self.choices.below(7) {
             0 => None,
             1 => Some(Position { epoch: epoch ^ 1, offset: self.choices.below(9) as u64, earlier: None }),
             2 => Some(Position { epoch, offset: self.choices.below(300) as u64, earlier: None }),
+            // One that the publisher of a recent message was told.
+            3 => {
+                let recent = self.history.channels[channel].order.iter().rev().take(8);
+                let offsets: Vec<u64> = recent.filter_map(|&number| self.history.messages[number].offset).collect();
+                let offset = (!offsets.is_empty()).then(|| self.choices.of(&offsets))?;
+                Some(Position { epoch, offset, earlier: None })
+            }
             _ => {
                 let known: Vec<Position> = self.clients.iter().filter_map(|client| client.positions[channel]).collect();
                 let position = (!known.is_empty()).then(|| self.choices.of(&known))?;
@@ -557,7 +587,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let hub = &mut self.shards[usize::from(key.shard)].hub;
         for (topic, wanted) in self.history.channels.iter().zip(wanted) {
             if topic.rule.presence == Presence::Members {
-                *wanted &= *is_live && hub.audiences.wants(key.slot, Channel::parse(&topic.name).unwrap(), topic.hash);
+                *wanted &= *is_live && hub.audiences.wants(key.slot, topic.channel(), topic.hash);
             }
         }
     }
@@ -675,15 +705,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let data = self.some_data();
             // Two messages of one publish to the same channel are two publishes here.
             let dedupe = (expected.is_none() && self.choices.one_in(6)).then(|| self.choices.below(20) as u8);
-            self.history.messages.push(Message {
-                channel,
-                data: data.clone(),
-                exclude: excluded,
-                place: None,
-                offset: None,
-                dedupe,
-                is_repetition: false,
-            });
+            let key = self.choices.of(&[None, None, Some("a"), Some("b"), Some("c")]);
+            let data = data.clone();
+            self.history.messages.push(Message { channel, data, key, exclude: excluded, dedupe, ..Message::default() });
             self.mesh.unaccepted.push(0);
         }
         let asker = self.asker(shard, PUBLISHER, request);
@@ -694,8 +718,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let name = self.history.channels[channel].name.clone();
             let data = self.history.messages[number].data.clone();
             let event = format!("m{number}");
-            let channel = Channel::parse(&name).unwrap();
-            let message = message::Message { event: &event, data: data.as_deref(), ..message::Message::default() };
+            let channel = Channel::of_legal(&name);
+            let key = self.history.messages[number].key;
+            let message = message::Message { event: &event, data: data.as_deref(), key, ..message::Message::default() };
             let dedupe = self.history.messages[number].dedupe.map(|key| key.to_string());
             let submission = Submission { message, exclude, dedupe: dedupe.as_deref() };
             let settled = self.publish_now(shard, number, &submission, channel, asker);
@@ -727,7 +752,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn note_offset(&mut self, number: usize) {
         let message = &mut self.history.messages[number];
         let topic = &self.history.channels[message.channel];
-        if topic.rule.history.is_none() || message.place.is_none() {
+        if topic.rule.history.is_none() || message.place.is_none() || message.is_client_event {
             return;
         }
         let last = self.shards[topic.owner].hub.directory.last_offset();
@@ -788,7 +813,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         if self.clients[client].is_spy || self.clients[client].pusher.is_some() {
             return;
         }
-        let channel = self.choices.below(self.history.channels.len());
+        let channel = self.choices.below(self.named);
         let member = self.clients[client].key;
         let topic = &self.history.channels[channel];
         let request = Unsubscribe { socket_id: "".into(), channel: topic.name.as_str().into() }.into();
@@ -835,11 +860,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn ask_count(&mut self, shard: usize, channel: usize, expected: Option<u64>) {
         let topic = &self.history.channels[channel];
-        let (request, name) = (
-            operation::Channel { channel: topic.name.as_str().into(), newest: false }.into(),
-            Channel::parse(&topic.name),
-        );
-        let question = Question::OfChannel { request, channel: name.unwrap().into(), hash: topic.hash };
+        let request = operation::Channel { channel: topic.name.as_str().into(), newest: false }.into();
+        let question = Question::OfChannel { request, channel: topic.channel().into(), hash: topic.hash };
         let owner = topic.owner;
         self.ask(shard, owner, About::Count, expected.map(Expected::Count), question);
     }
@@ -905,6 +927,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                     self.on(shard, |hub, port| hub.answer_admin(asker, answer, port));
                 }
                 Effect::Admitted(arrival, verdict) => self.admitted(shard, arrival, verdict),
+                Effect::HeldBack(slot, waiting) => self.held_back(shard, slot, waiting),
                 Effect::Closed(slot) => closed.extend(self.shards[shard].wires[slot as usize].client),
             }
         }
@@ -950,6 +973,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.note_offset(number);
                 return self.absorb(to);
             }
+            Mail::ClientEvent(event) => {
+                let number = super::model::message_of(&event.payload).expect("a client event");
+                self.history.sequence(number);
+            }
             Mail::Ask(asker, _) if asker.session == OPERATOR => self.consider(asker.request as usize),
             _ => {}
         }
@@ -966,6 +993,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         while !wires[slot].queue.is_empty() {
             wires[slot].write(hub.pages_mut());
         }
+        self.catch_up(shard, slot);
     }
 
     /// Copies the chunks of slow connections out of pages of which they keep too much alive.
@@ -1086,6 +1114,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             self.on(shard, |hub, port| hub.end_turn(port));
         }
         assert!(self.history.messages.iter().all(|message| message.place.is_some() || message.is_repetition));
+        self.catch_up_all();
         (0..self.clients.len()).for_each(|client| self.note_refusals(client));
         for client in self.clients.iter().filter(|client| client.is_live) {
             assert!(reads_on || client.replies.is_empty(), "the fence overtook an answer");
@@ -1099,6 +1128,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     /// Checks the cluster when nothing is under way: all requests answered, all messages received, all counts exact.
     fn check_at_rest(&mut self) {
+        self.catch_up_all();
         (0..self.clients.len()).for_each(|client| self.note_refusals(client));
         for client in self.clients.iter().filter(|client| client.is_live) {
             assert!(client.is_answered(), "a request was never answered");
@@ -1112,7 +1142,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let sequenced: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes).sum();
         let repeated: u64 = self.shards.iter().map(|shard| shard.hub.counters.publishes_repeated).sum();
         let repetitions = self.history.messages.iter().filter(|message| message.is_repetition).count() as u64;
-        assert_eq!((sequenced + repeated, repeated), (self.history.messages.len() as u64, repetitions));
+        let published = self.history.messages.iter().filter(|message| !message.is_client_event).count() as u64;
+        assert_eq!((sequenced + repeated, repeated), (published, repetitions));
         self.check_presence();
         for client in self.clients.iter().filter(|client| client.is_live) {
             self.check_member(client);
@@ -1148,6 +1179,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let asked = self.inquiries.last().is_none_or(|inquiry| inquiry.is_answered);
         let settled = self.publications.last().is_none_or(|last| last.parts == last.parts_due);
         assert!(asked && settled);
+        self.catch_up_all();
         for client in self.clients.iter().filter(|client| client.is_live) {
             client.check_complete(&self.history);
         }
@@ -1168,7 +1200,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let members = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]);
             members.count() as u64
         };
-        let channels = self.history.channels.iter().enumerate();
+        let channels = self.history.channels[..self.named].iter().enumerate();
         let mut occupied: Vec<_> = channels
             .map(|(channel, topic)| (topic.name.clone(), count(channel)))
             .filter(|&(_, count)| count > 0)
@@ -1186,10 +1218,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 let members = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]).count();
                 // A spy was subscribed before the first message, so all have been counted.
                 let is_counted = topic.is_spied || topic.rule.history.is_some() && !self.history.forgets;
-                let messages = is_counted.then_some(topic.order.len() as u64);
+                let is_published = |number: &&usize| !self.history.messages[**number].is_client_event;
+                let messages = is_counted.then(|| topic.order.iter().filter(is_published).count() as u64);
                 (topic.owner == of && members > 0).then(|| (topic.name.clone(), members as u64, messages))
             };
-            let expected = self.history.channels.iter().enumerate().filter_map(occupied).collect();
+            let expected = self.history.channels[..self.named].iter().enumerate().filter_map(occupied).collect();
             let question = Question::Busiest { by: By::Subscribers, limit: 1000 };
             self.ask(asking, of, About::Busiest, Some(Expected::Busiest(expected)), question);
         }
@@ -1201,7 +1234,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     fn check_member(&self, client: &Client) {
         let ConnKey { shard, slot, .. } = client.key;
         let hub = &self.shards[usize::from(shard)].hub;
-        let channels = self.history.channels.iter().zip(&client.wanted);
+        let channels = self.history.channels[..self.named].iter().zip(&client.wanted);
         let mut wanted: Vec<&str> =
             channels.filter(|(_, wanted)| **wanted).map(|(channel, _)| &*channel.name).collect();
         let mut live: Vec<&str> = hub.channels_of(slot).map(|name| name.as_channel().as_str()).collect();
@@ -1212,7 +1245,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let (subscriptions, pending) = hub.audiences.subscriptions_of(slot);
         assert_eq!(
             (subscriptions, pending),
-            (wanted.len(), 0),
+            (wanted.len() + usize::from(client.user.is_some()), 0),
             "an ended subscription or an acknowledged change is kept"
         );
     }
@@ -1220,7 +1253,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     /// The letters that wait are limited by the publishers' windows.
     fn check_bounds(&mut self) {
         let unsettled: usize = self.shards.iter().map(|shard| shard.unsettled).sum();
-        let bound = unsettled * CHANNELS_MAX * self.shards.len();
+        let bound = unsettled * CHANNELS_MAX * self.shards.len() + self.client_events_max();
         assert!(self.mesh.unaccepted_total <= bound, "{} letters wait", self.mesh.unaccepted_total);
         let shard = self.choices.below(self.shards.len());
         self.shards[shard].hub.audiences.check();
@@ -1298,10 +1331,14 @@ fn rules(history: usize) -> Arc<Rules> {
         |pattern, more| format!("[[channel]]\nmatch = \"{pattern}\"\nhistory = {history}\nhistory-ttl = 60\n{more}\n");
     let text = [
         rule("h:*", ""),
-        rule("private-h", "on-subscribe = \"last\""),
+        rule("private-h", "on-subscribe = \"last\"\nclient-events = \"members\""),
         rule("greets", "on-subscribe = \"all\""),
-        rule("presence-h", ""),
+        rule("presence-h", "client-events = \"members\""),
         "[[channel]]\nmatch = \"counted:*\"\npresence = \"count\"\n".into(),
+        rule("keyed:*", "slow = \"latest-by-key\""),
+        "[[channel]]\nmatch = \"latest:*\"\nslow = \"latest\"\n".into(),
+        "[[channel]]\nmatch = \"private-c\"\nclient-events = \"members\"\n".into(),
+        "[[channel]]\nmatch = \"presence-a\"\nclient-events = \"members\"\n".into(),
     ];
     Arc::new(Rules::parse(&text.concat()))
 }

@@ -83,6 +83,8 @@ pub enum Effect {
     Answered(Asker, Box<Answer>),
     Settled(Asker, Settled),
     Admitted(Arrival, Verdict),
+    /// With the bytes that wait for the connection.
+    HeldBack(Slot, usize),
     Closed(Slot),
 }
 
@@ -91,6 +93,8 @@ pub enum Effect {
 pub struct Wire {
     /// The client that has the connection now.
     pub client: Option<usize>,
+    /// Whether messages are held back for it.
+    pub is_lagging: bool,
     pub queue: VecDeque<(Chunk, Box<[u8]>)>,
 }
 
@@ -157,6 +161,10 @@ impl Port for TestPort<'_> {
 
     fn waiting(&self, slot: Slot) -> usize {
         self.wires[slot as usize].queue.iter().map(|(chunk, _)| chunk.len()).sum()
+    }
+
+    fn hold_back(&mut self, slot: Slot) {
+        self.effects.push(Effect::HeldBack(slot, self.waiting(slot)));
     }
 
     fn close(&mut self, slot: Slot, _: CloseReason) {

@@ -1,10 +1,11 @@
 //! A client: its requests, the frames that it must receive because of them, and a check of each frame that it receives.
 
-use crate::config::{OnSubscribe, Presence, Rule};
+use crate::config::{OnSubscribe, Presence, Rule, Slow};
 use crate::hub::message::Payload;
 use crate::hub::simulation::presence::{self, View};
 use crate::hub::simulation::pusher::Translator;
 use crate::ids::ConnKey;
+use crate::protocol::channel::{Channel, ChannelName};
 use std::collections::{HashSet, VecDeque};
 
 /// All published messages, and each channel's order.
@@ -31,6 +32,7 @@ pub struct ChannelHistory {
     pub order: Vec<usize>,
 }
 
+#[derive(Default)]
 pub struct Message {
     pub channel: usize,
     /// Raw JSON.
@@ -45,6 +47,12 @@ pub struct Message {
     pub dedupe: Option<u8>,
     /// It was repeated, and not sequenced.
     pub is_repetition: bool,
+    /// The value that it updates.
+    pub key: Option<&'static str>,
+    /// A client sent it, which is excluded.
+    pub is_client_event: bool,
+    /// The user of the client that sent it.
+    pub user_id: Option<String>,
 }
 
 /// The position of a client that may come back, as another connection.
@@ -67,6 +75,12 @@ pub struct Client {
     /// It speaks Pusher's dialect.
     pub pusher: Option<Translator>,
     is_greeted: bool,
+    /// Messages are held back for it.
+    pub is_lagging: bool,
+    /// Messages were held back for it before.
+    pub has_lagged: bool,
+    /// The user that it has signed in as.
+    pub user: Option<usize>,
     /// By channel: whether it is subscribed once all requests so far, its own and the operator's, are answered.
     pub wanted: Vec<bool>,
     /// Replies that it must receive next.
@@ -105,6 +119,8 @@ struct Run {
     /// The first place whose message must be received next.
     next: usize,
     is_started: bool,
+    /// Messages before this place may have come before the subscription. Of these, client events are not sent again.
+    live: usize,
     /// Messages before this place are sent again; those that were not for the client of the earlier connection are not.
     replayed: usize,
     earlier: Option<usize>,
@@ -114,14 +130,21 @@ struct Run {
 
 impl Run {
     /// Of a client that is not told its position: a greeting may precede the live messages.
-    fn of_pusher(self, topic: &ChannelHistory) -> Run {
+    fn of_pusher(self, topic: &ChannelHistory, messages: &[Message]) -> Run {
+        let is_kept = |place: &usize| !messages[topic.order[*place]].is_client_event;
         let from = match topic.rule.on_subscribe {
             _ if topic.rule.history.is_none() => return self,
             OnSubscribe::Nothing => return self,
-            OnSubscribe::Last => self.from.saturating_sub(1),
+            OnSubscribe::Last => (0..self.from).rfind(is_kept).unwrap_or(0),
             OnSubscribe::All => 0,
         };
         Run { from, greeted: topic.order.len(), ..self }
+    }
+}
+
+impl ChannelHistory {
+    pub fn channel(&self) -> Channel<'_> {
+        Channel::of_legal(&self.name)
     }
 }
 
@@ -136,6 +159,9 @@ impl Client {
             is_muted: false,
             pusher: None,
             is_greeted: false,
+            is_lagging: false,
+            has_lagged: false,
+            user: None,
             wanted: vec![false; channels],
             replies: VecDeque::new(),
             changes: (0..channels).map(|_| VecDeque::new()).collect(),
@@ -192,16 +218,7 @@ impl Client {
         }
         if let Some(channel) = channel.filter(|_| frame.data.is_some_and(|data| data.ends_with(r#""presence_full"}"#)))
         {
-            let change = self.changes[channel].pop_front();
-            assert!(matches!(change, Some(Change::Subscribe { user: Some(_), .. })), "{frame:?}: {change:?}");
-            let expected = self.replies.pop_front().map(|reply| (reply.event, reply.channel));
-            assert_eq!(expected, Some(("socket:subscribed", frame.channel.map(str::to_owned))));
-            self.is_refused[channel] = true;
-            // It is not told that an operator ended a subscription that it did not have.
-            while let Some(Change::Unsubscribe { is_asked: false, .. }) = self.changes[channel].front() {
-                self.changes[channel].pop_front();
-            }
-            return;
+            return self.check_full(channel, frame);
         }
         let was_asked = match (frame.event, channel) {
             ("socket:subscribed", Some(channel)) => {
@@ -228,12 +245,18 @@ impl Client {
                 };
                 let is_refused = std::mem::take(&mut self.is_refused[channel]);
                 assert!(!is_refused || self.runs[channel].is_none());
-                if !self.is_muted && !is_refused {
+                // What is held back is dropped with the subscription, which may be some time before this reply.
+                let is_dropped = self.has_lagged && history.channels[channel].rule.slow != Slow::Disconnect;
+                if !self.is_muted && !is_refused && !is_dropped {
                     self.check_received_until(channel, until, history);
                 }
                 self.runs[channel] = None;
                 self.views[channel] = None;
                 is_asked
+            }
+            ("socket:signed_in", _) => {
+                self.check_signed_in(frame, history);
+                true
             }
             _ => true,
         };
@@ -246,6 +269,32 @@ impl Client {
         }
     }
 
+    /// The owner has refused a subscribe because the channel has no room for another user.
+    fn check_full(&mut self, channel: usize, frame: &Frame<'_>) {
+        let change = self.changes[channel].pop_front();
+        assert!(matches!(change, Some(Change::Subscribe { user: Some(_), .. })), "{frame:?}: {change:?}");
+        let expected = self.replies.pop_front().map(|reply| (reply.event, reply.channel));
+        assert_eq!(expected, Some(("socket:subscribed", frame.channel.map(str::to_owned))));
+        self.is_refused[channel] = true;
+        // It is not told that an operator ended a subscription that it did not have.
+        while let Some(Change::Unsubscribe { is_asked: false, .. }) = self.changes[channel].front() {
+            self.changes[channel].pop_front();
+        }
+    }
+
+    /// From the first sign-in on, the client is subscribed to the channel of its user.
+    fn check_signed_in(&mut self, frame: &Frame<'_>, history: &History) {
+        let told: SignedIn = serde_json::from_str(frame.data.expect("data")).expect("a user");
+        let channel = history.find(ChannelName::of_user(&told.user_id).as_channel().as_str()).expect("a user");
+        let Some(Change::Subscribe { from, .. }) = self.changes[channel].pop_front() else {
+            assert!(self.runs[channel].is_some(), "{frame:?}: is not signed in");
+            return;
+        };
+        let rule = &history.channels[channel].rule;
+        self.runs[channel] = Some(Run::live(from, history.channels[channel].order.len()));
+        self.views[channel] = Some(View::new(rule.presence, None, None));
+    }
+
     /// The messages that must follow a `socket:subscribed`.
     fn begin_run(
         &mut self,
@@ -256,9 +305,9 @@ impl Client {
         history: &History,
     ) -> Run {
         let topic = &history.channels[channel];
-        let live = Run { from, next: topic.order.len(), is_started: false, replayed: 0, earlier: None, greeted: 0 };
+        let live = Run::live(from, topic.order.len());
         if self.pusher.is_some() {
-            return live.of_pusher(topic);
+            return live.of_pusher(topic, &history.messages);
         }
         let Some(limits) = topic.rule.history else {
             let recovered = since.map(|_| false);
@@ -269,27 +318,28 @@ impl Client {
         let epoch = u64::from_str_radix(epoch, 16).expect("an epoch");
         self.positions[channel] = Some(Position { epoch, offset, earlier: Some(self.number) });
         assert_eq!(told.recovered.is_some(), since.is_some(), "{told:?}");
-        let after = |offset| topic.order.partition_point(|&number| history.messages[number].offset <= Some(offset));
+        let offset_at = |place: &usize| history.messages[topic.order[*place]].offset;
+        // The first message behind a position. Client events between it and the one before may be earlier or later.
+        let after =
+            |since| (0..topic.order.len()).find(|place| offset_at(place) > Some(since)).unwrap_or(topic.order.len());
+        let behind = |since| {
+            let at = (0..topic.order.len()).rfind(|place| offset_at(place).is_some_and(|offset| offset <= since));
+            at.map_or(0, |place| place + 1)
+        };
         let place = after(offset);
         let greeted = match topic.rule.on_subscribe {
             OnSubscribe::Nothing => place,
             OnSubscribe::Last => place + 1,
             OnSubscribe::All => topic.order.len(),
         };
-        let newcomer = Run { from: place, next: place, is_started: true, greeted, ..live };
+        let newcomer = Run { from: behind(offset), next: place, greeted, ..live };
         let Some(since) = since else { return newcomer };
         if told.recovered == Some(true) {
             assert_eq!(since.epoch, epoch, "{told:?}: recovered from another epoch");
             let start = after(since.offset);
             assert!(start <= place, "{told:?}: recovered from the future");
-            return Run {
-                from: start,
-                next: start,
-                is_started: true,
-                replayed: place,
-                earlier: since.earlier,
-                greeted: 0,
-            };
+            let from = behind(since.offset);
+            return Run { from, next: start, replayed: place, earlier: since.earlier, ..live };
         }
         let newer = place.saturating_sub(after(since.offset));
         let is_known = since.epoch == epoch && since.offset <= offset && after(since.offset) > 0;
@@ -313,17 +363,22 @@ impl Client {
         assert!(!self.is_muted, "m{number} was received after the end");
         let message = &history.messages[number];
         let channel = message.channel;
-        assert_eq!(frame.channel, Some(&*history.channels[channel].name));
+        let topic = &history.channels[channel];
+        // A message to a user has no channel.
+        assert_eq!(frame.channel, Some(&*topic.name).filter(|_| !topic.channel().is_of_user()));
+        assert_eq!(frame.user_id, message.user_id.as_deref(), "m{number}: the user");
         assert!(frame.data == message.data.as_deref(), "m{number}: the data changed");
         let Some(place) = message.place else {
             panic!("m{number} was received before it was sequenced");
         };
         let Some(run) = &mut self.runs[channel] else {
-            panic!("m{number} was received without a subscription");
+            panic!("m{number} was received without a subscription to {}", topic.name);
         };
         assert_eq!(frame.offset, message.offset, "m{number}: the offset changed");
-        assert!(place < run.greeted || message.exclude != Some(self.number), "m{number} excludes this client");
-        let is_replayed = place < run.replayed;
+        let is_kept = !message.is_client_event;
+        let is_greeting = is_kept && place < run.greeted;
+        assert!(is_greeting || message.exclude != Some(self.number), "m{number} excludes this client");
+        let is_replayed = is_kept && place < run.replayed;
         assert!(
             !is_replayed || message.exclude.is_none() || message.exclude != run.earlier,
             "m{number} was not for {run:?}"
@@ -358,12 +413,30 @@ impl Client {
     fn check_none_due(&self, channel: usize, from: usize, until: usize, history: &History) {
         for place in from..until {
             let number = history.channels[channel].order[place];
-            let exclude = history.messages[number].exclude;
-            let earlier = self.runs[channel].as_ref().filter(|run| place < run.replayed).and_then(|run| run.earlier);
+            let Message { exclude, is_client_event, .. } = history.messages[number];
+            let run = self.runs[channel].as_ref();
+            let earlier = run.filter(|run| place < run.replayed).and_then(|run| run.earlier);
+            let is_not_kept = is_client_event && run.is_some_and(|run| place < run.live);
             assert!(
-                exclude.is_some() && (exclude == Some(self.number) || exclude == earlier),
-                "m{number}, place {place} of channel {channel}, is missing"
+                exclude.is_some() && (exclude == Some(self.number) || exclude == earlier)
+                    || is_not_kept
+                    || self.is_lagging && self.is_replaced(channel, place, history),
+                "m{number}, place {place} of {}, is missing: {run:?}",
+                history.channels[channel].name
             );
+        }
+    }
+
+    /// Whether a newer message of the same key takes the place of one that is held back for this client.
+    fn is_replaced(&self, channel: usize, place: usize, history: &History) -> bool {
+        let topic = &history.channels[channel];
+        let message = &history.messages[topic.order[place]];
+        let mut newer = topic.order[place + 1..].iter().map(|&number| &history.messages[number]);
+        let is_for_it = |newer: &Message| newer.exclude != Some(self.number);
+        match topic.rule.slow {
+            Slow::Disconnect => false,
+            Slow::Latest => newer.any(is_for_it),
+            Slow::LatestByKey => newer.any(|newer| newer.key == message.key && is_for_it(newer)),
         }
     }
 
@@ -383,6 +456,13 @@ impl Client {
                 self.check_received_until(channel, topic.order.len(), history);
             }
         }
+    }
+}
+
+impl Run {
+    /// Of a subscription without a replay: the messages from `from` to `live` may have come before it.
+    fn live(from: usize, live: usize) -> Run {
+        Run { from, next: live, is_started: false, live, replayed: 0, earlier: None, greeted: 0 }
     }
 }
 
@@ -417,6 +497,14 @@ struct Frame<'a> {
     channel: Option<&'a str>,
     data: Option<&'a str>,
     offset: Option<u64>,
+    user_id: Option<&'a str>,
+}
+
+/// The data of a `socket:signed_in`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignedIn {
+    user_id: String,
 }
 
 /// The data of a `socket:subscribed`.
@@ -438,6 +526,12 @@ impl<'a> Frame<'a> {
         if let Some((name, after)) = rest.strip_prefix(r#","channel":""#).and_then(|rest| rest.split_once('"')) {
             (channel, rest) = (Some(name), after);
         }
+        let mut user_id = None;
+        if let Some((before, id)) = rest.rsplit_once(r#","user_id":""#)
+            && let Some(id) = id.strip_suffix('"')
+        {
+            (rest, user_id) = (before, Some(id));
+        }
         let mut offset = None;
         if let Some((before, digits)) = rest.rsplit_once(r#","offset":"#)
             && let Ok(number) = digits.parse()
@@ -446,7 +540,7 @@ impl<'a> Frame<'a> {
         }
         let data = rest.strip_prefix(r#","data":"#);
         assert!(data.is_some() || rest.is_empty(), "unexpected members: {payload}");
-        Frame { event, channel, data, offset }
+        Frame { event, channel, data, offset, user_id }
     }
 
     fn is(&self, reply: &Reply) -> bool {
@@ -468,6 +562,8 @@ pub fn message_of(payload: &Payload) -> Option<usize> {
 
 fn number_of(event: &str) -> usize {
     event
+        .strip_prefix("client-")
+        .unwrap_or(event)
         .strip_prefix('m')
         .and_then(|digits| digits.parse().ok())
         .unwrap_or_else(|| panic!("{event} is not the event of a published message"))

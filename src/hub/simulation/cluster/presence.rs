@@ -2,7 +2,6 @@
 
 use super::Cluster;
 use crate::config::Presence;
-use crate::protocol::channel::Channel;
 use std::collections::BTreeMap;
 
 impl<I: Iterator<Item = u8>> Cluster<I> {
@@ -23,7 +22,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
         self.pass(12);
         for (channel, topic) in self.history.channels.iter().enumerate() {
-            let name = Channel::parse(&topic.name).unwrap();
+            let name = topic.channel();
             let (count, members) = self.shards[topic.owner].hub.directory.members(name, topic.hash);
             let ids: Vec<&str> = members.iter().map(|member| &*member.user_id).collect();
             let subscribed = self.clients.iter().filter(|client| client.is_live && client.wanted[channel]);

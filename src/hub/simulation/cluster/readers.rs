@@ -182,7 +182,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         }
         let live = self.clients.iter().filter(|client| client.is_live);
         let live: BTreeSet<String> = live.map(|client| client.socket_id.clone()).collect();
-        let subscribed: BTreeSet<String> = (self.history.channels.iter().enumerate())
+        let subscribed: BTreeSet<String> = (self.history.channels[..self.named].iter().enumerate())
             .filter(|(channel, _)| self.clients.iter().any(|client| client.is_live && client.wanted[*channel]))
             .map(|(_, channel)| channel.name.clone())
             .collect();

@@ -1,0 +1,48 @@
+//! Slow readers of channels that conflate: messages are held back for them while output waits, and sent later.
+
+use super::Cluster;
+use crate::ids::{ConnKey, Slot};
+
+impl<I: Iterator<Item = u8>> Cluster<I> {
+    /// Messages are held back for a connection from now on, for which this many bytes wait. It must be blocked.
+    pub(super) fn held_back(&mut self, shard: usize, slot: Slot, waiting: usize) {
+        assert!(waiting >= BLOCKED_BYTES.min(self.limits.outbox_bytes_max / 2), "only {waiting} bytes wait");
+        let wire = &mut self.shards[shard].wires[slot as usize];
+        wire.is_lagging = true;
+        if let Some(client) = wire.client {
+            (self.clients[client].is_lagging, self.clients[client].has_lagged) = (true, true);
+        }
+    }
+
+    /// Nothing waits for a connection: it is sent some of what was held back.
+    pub(super) fn catch_up(&mut self, shard: usize, slot: usize) {
+        if !self.shards[shard].wires[slot].is_lagging {
+            return;
+        }
+        assert!(self.shards[shard].wires[slot].queue.is_empty());
+        let has_more = self.on(shard, |hub, port| hub.catch_up(slot as Slot, port));
+        let wire = &mut self.shards[shard].wires[slot];
+        wire.is_lagging = has_more;
+        if let Some(client) = wire.client {
+            self.clients[client].is_lagging = has_more;
+        }
+    }
+
+    /// All connections read until nothing is held back.
+    pub(super) fn catch_up_all(&mut self) {
+        for shard in 0..self.shards.len() {
+            for slot in 0..self.shards[shard].wires.len() {
+                while self.shards[shard].wires[slot].is_lagging {
+                    self.write(shard, slot);
+                }
+            }
+        }
+        for client in self.clients.iter().filter(|client| client.is_live) {
+            let ConnKey { shard, slot, .. } = client.key;
+            assert_eq!(self.shards[usize::from(shard)].hub.audiences.held_of(slot), 0, "messages are never sent");
+        }
+    }
+}
+
+/// From this many on, or from half of the outbox limit on, a connection counts as blocked.
+const BLOCKED_BYTES: usize = 64 * 1024;
