@@ -79,6 +79,34 @@ fn many_channels(c: &mut Criterion) {
     });
 }
 
+/// Publishes to a channel without and with a history, whose name decides which. Elements are publishes.
+fn history(c: &mut Criterion) {
+    const BATCH: u64 = 256;
+    let mut group = quick(c, "history");
+    for subscribers in [0, 1] {
+        for (name, channel) in [("without", "bench-room"), ("with", "cache-room")] {
+            let mut hub = hub(0, 1);
+            let mut port = Counting::default();
+            let subscribe = request("subscribe", channel);
+            for slot in 0..subscribers {
+                hub.connect(slot, Dialect::Native, None, &mut port);
+                hub.handle(slot, &subscribe, &mut port);
+            }
+            hub.end_turn(&mut port);
+            let channel = Channel::parse(channel).expect("a legal name");
+            group.throughput(Throughput::Elements(BATCH));
+            group.bench_function(BenchmarkId::new(name, format!("{subscribers}_subscribers")), |bencher| {
+                bencher.iter(|| {
+                    for _ in 0..BATCH {
+                        black_box(hub.publish([channel], &SUBMISSION, ASKER, &mut port));
+                    }
+                    hub.end_turn(&mut port);
+                });
+            });
+        }
+    }
+}
+
 /// A client subscribes and unsubscribes on its own shard: two requests, two replies, two letters to the same shard.
 fn membership(c: &mut Criterion) {
     let mut group = quick(c, "membership");
@@ -273,5 +301,5 @@ const SUBMISSION: Submission<'_> = Submission {
 };
 const ASKER: Asker = Asker { shard: 0, session: 0, generation: 0, request: 0 };
 
-criterion_group!(benches, fan_out, fan_out_held, many_channels, membership, disconnect, mail, survey);
+criterion_group!(benches, fan_out, fan_out_held, many_channels, history, membership, disconnect, mail, survey);
 criterion_main!(benches);

@@ -39,6 +39,8 @@ counts=$(
     row 'delivery, 256 publishes a turn' publish-256 10 256000 &
     row 'admin line, 0 subscribers' line-0 50 100 &
     row 'admin line, 1 subscriber' line-1 50 100 &
+    row 'admin line with history, 0 subscribers' kept-0 50 100 &
+    row 'admin line with history, 1 subscriber' kept-1 50 100 &
     row 'ping to pong, 1 a read' ping-1 50 100 &
     row 'ping to pong, 16 a read' ping-16 10 1600 &
     wait

@@ -90,6 +90,20 @@ pub(super) fn hexadecimal<S: Serializer>(epoch: &u64, serializer: S) -> Result<S
     serializer.collect_str(&format_args!("{epoch:016x}"))
 }
 
+/// An epoch as sixteen hexadecimal digits, for texts that are written too often for a formatter.
+pub fn epoch_digits(epoch: u64) -> [u8; 16] {
+    const EACH: u128 = u128::MAX / 0xff;
+    // Spread until each byte holds one digit.
+    let mut digits = u128::from(epoch);
+    digits = (digits | digits << 32) & (u128::MAX / 0xffff_ffff_ffff_ffff * 0xffff_ffff);
+    digits = (digits | digits << 16) & (u128::MAX / 0xffff_ffff * 0xffff);
+    digits = (digits | digits << 8) & (u128::MAX / 0xffff * 0xff);
+    digits = (digits | digits << 4) & (EACH * 0xf);
+    // Those above 9 reach 16 with 6 more.
+    let letters = ((digits + EACH * 6) >> 4) & EACH;
+    (digits + EACH * u128::from(b'0') + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
+}
+
 /// JSON that is serialized as it is.
 pub(super) fn raw_json<E: Error>(json: &str) -> Result<&RawValue, E> {
     serde_json::from_str(json).map_err(E::custom)

@@ -73,8 +73,13 @@ impl Payload {
             (Some(data), Text::Json) => (data, DataIs::Value),
         };
         scratch.clear();
-        for part in [event, data, key.unwrap_or_default(), user_id.unwrap_or_default()] {
-            scratch.push_str(part);
+        scratch.push_str(event);
+        scratch.push_str(data);
+        if let Some(key) = key {
+            scratch.push_str(key);
+        }
+        if let Some(user_id) = user_id {
+            scratch.push_str(user_id);
         }
         let payload = Payload {
             text: scratch.as_str().into(),

@@ -122,9 +122,11 @@ impl Hub {
         if self.observers.is_watched() {
             self.observers.see_publish(channel, message, subscribers, self.now);
         }
-        let numbered = offset.map(|_| Message { offset, ..*message });
-        let message = numbered.as_ref().unwrap_or(message);
-        let was_excluded = has_subscribers_here && self.deliver((channel, hash), message, exclude, read_at, port);
+        let was_excluded = has_subscribers_here && {
+            let numbered = offset.map(|_| Message { offset, ..*message });
+            let message = numbered.as_ref().unwrap_or(message);
+            self.deliver((channel, hash), message, exclude, read_at, port)
+        };
         // If the excluded connection's shard receives the message by letter, it settles its own part.
         let is_settled_here = exclude.is_some_and(|member| !others.contains(&member.shard));
         let mut settled = Settled::new(1 + u32::from(is_settled_here), subscribers as i64 - i64::from(was_excluded));

@@ -195,22 +195,13 @@ impl<'a> Envelope<'a> {
     /// Appends a message that is not plain.
     #[inline(never)]
     fn with_end_into(&self, out: &mut Vec<u8>) {
-        encode_header(out, Opcode::Text, self.len_with_end());
+        let mut digits = itoa::Buffer::new();
+        let [before_offset, offset] = self.offset.map_or([""; 2], |offset| [OFFSET, digits.format(offset.get())]);
+        let [before_id, user_id, after_id] = self.user_id.map_or([""; 3], |user_id| [USER_ID, user_id, r#"""#]);
+        let end = [before_offset, offset, before_id, user_id, after_id, "}"];
+        encode_header(out, Opcode::Text, len(&self.parts("")) + len(&end));
         extend(out, &self.parts(""));
-        if let Some(offset) = self.offset {
-            let _ = write!(out, "{OFFSET}{offset}");
-        }
-        if let Some(user_id) = self.user_id {
-            extend(out, &[USER_ID, user_id, r#"""#]);
-        }
-        out.push(b'}');
-    }
-
-    /// Length of the payload of a message that is not plain.
-    fn len_with_end(&self) -> usize {
-        let offset_len = self.offset.map_or(0, |offset| OFFSET.len() + offset.ilog10() as usize + 1);
-        let user_id_len = self.user_id.map_or(0, |user_id| USER_ID.len() + user_id.len() + 1);
-        len(&self.parts("}")) + offset_len + user_id_len
+        extend(out, &end);
     }
 }
 

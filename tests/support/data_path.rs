@@ -66,7 +66,12 @@ impl Port for Outboxes {
     fn close(&mut self, _: Slot, _: CloseReason) {}
 }
 
-/// A shard with `subscribers` connections, all subscribed to the channel `bench`.
+/// A channel without a rule.
+pub const PLAIN: &str = "bench";
+/// A channel with a history, because of its name: each message replaces the one before.
+pub const KEPT: &str = "cache-b";
+
+/// A shard with `subscribers` connections, all subscribed to one channel.
 pub struct DataPath {
     hub: Hub,
     port: Outboxes,
@@ -79,7 +84,7 @@ pub struct DataPath {
 
 impl DataPath {
     /// A shard with its subscribers.
-    pub fn new(subscribers: usize) -> DataPath {
+    pub fn new(channel: &str, subscribers: usize) -> DataPath {
         let limits = Limits { connections_max: usize::MAX, ..Limits::default() };
         let mut path = DataPath {
             hub: Hub::new(Identity { shard: 0, shards: 1, seed: [1, 2, 3, 4] }, &[], limits),
@@ -90,9 +95,10 @@ impl DataPath {
             sink: Sink::default(),
         };
         path.port.outboxes.resize_with(subscribers, Outbox::default);
+        let subscribe = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{channel}"}}}}"#);
         for slot in 0..subscribers as Slot {
             path.hub.connect(slot, Dialect::Native, None, &mut path.port);
-            path.hub.handle(slot, r#"{"event":"socket:subscribe","data":{"channel":"bench"}}"#, &mut path.port);
+            path.hub.handle(slot, &subscribe, &mut path.port);
         }
         path.flush();
         path
@@ -133,10 +139,10 @@ impl DataPath {
     }
 }
 
-/// An admin line that publishes 128 bytes of data to the channel of every [`DataPath`].
-pub fn publish_line() -> Vec<u8> {
+/// An admin line that publishes 128 bytes of data to the channel.
+pub fn publish_line(channel: &str) -> Vec<u8> {
     let data = "x".repeat(126);
-    format!(r#"{{"id":1,"command":"publish","channel":"bench","event":"m","data":"{data}"}}"#).into_bytes()
+    format!(r#"{{"id":1,"command":"publish","channel":"{channel}","event":"m","data":"{data}"}}"#).into_bytes()
 }
 
 /// A masked client frame with a `socket:ping`.

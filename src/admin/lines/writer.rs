@@ -1,6 +1,7 @@
 //! Writes replies as lines of the admin socket. Pure. Each function appends one line, newline included.
 
 use crate::api::publish::Placed;
+use crate::api::value::epoch_digits;
 use crate::api::{Published, Refusal, Reply};
 use crate::protocol::json;
 use serde::Serialize;
@@ -40,7 +41,10 @@ pub fn published_to_one(out: &mut Vec<u8>, id: &str, subscribers: u64, placed: O
     }
     if let Some(Placed { epoch, offset, is_duplicate }) = placed {
         if let Some(offset) = offset {
-            let _ = write!(out, r#","epoch":"{epoch:016x}","offset":{offset}"#);
+            out.extend_from_slice(br#","epoch":""#);
+            out.extend_from_slice(&epoch_digits(epoch));
+            out.extend_from_slice(br#"","offset":"#);
+            out.extend_from_slice(itoa::Buffer::new().format(offset.get()).as_bytes());
         }
         if is_duplicate {
             out.extend_from_slice(br#","duplicate":true"#);
@@ -141,6 +145,10 @@ mod tests {
         check("1", one(at(7, false)), r#"{"id":1,"ok":true,"subscribers":3,"epoch":"00000000000000ff","offset":7}"#);
         let duplicate = r#"{"id":1,"ok":true,"subscribers":3,"epoch":"00000000000000ff","offset":7,"duplicate":true}"#;
         check("1", one(at(7, true)), duplicate);
+        let placed =
+            Some(Placed { epoch: 0x0123_4567_89ab_cdef, offset: NonZeroU64::new(1234567890), is_duplicate: false });
+        let all_digits = r#"{"id":1,"ok":true,"subscribers":3,"epoch":"0123456789abcdef","offset":1234567890}"#;
+        check("1", one(placed), all_digits);
         check("1", one(at(0, true)), r#"{"id":1,"ok":true,"subscribers":3,"duplicate":true}"#);
         let positions = vec![at(7, false), None, at(9, true), at(0, true)];
         let expected = r#"{"id":1,"ok":true,"subscribers":3,"positions":[{"epoch":"00000000000000ff","offset":7},null,{"epoch":"00000000000000ff","offset":9,"duplicate":true},{"duplicate":true}]}"#;

@@ -132,8 +132,11 @@ impl History {
         if self.kept.is_empty() {
             self.kept = VecDeque::new();
         }
-        let is_over = |at| now.wrapping_sub(at) >= ttl || self.kept.len() >= messages_max as usize;
-        self.evicted_at = self.evicted_at.filter(|&at| !is_over(at));
+        if let Some(at) = self.evicted_at
+            && (now.wrapping_sub(at) >= ttl || self.kept.len() >= messages_max as usize)
+        {
+            self.evicted_at = None;
+        }
     }
 
     /// Ticks until the oldest message is too old; `None`: there is no message.

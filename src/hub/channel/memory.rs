@@ -363,7 +363,15 @@ impl Log {
         self.bytes = self.bytes - before + memory.history_bytes();
     }
 
+    /// Makes the entries that the channel needs and does not have. A publish finds both.
+    #[inline]
     fn queue(&mut self, index: u32, memory: &mut Memory) {
+        if !(memory.is_aging && memory.is_timed) {
+            self.enter(index, memory);
+        }
+    }
+
+    fn enter(&mut self, index: u32, memory: &mut Memory) {
         let Some(history) = &memory.history else { return };
         let has_work = !history.is_empty() || memory.idle_bytes > 0;
         if has_work && !std::mem::replace(&mut memory.is_aging, true) {
