@@ -148,6 +148,8 @@ pub struct Limits {
     pub activity_timeout_s: u32,
     /// Whether client events of Pusher's clients are taken on channels whose rule does not mention them.
     pub pusher_client_events: bool,
+    /// Whether the watchlists of Pusher clients that sign in are served.
+    pub pusher_watchlist: bool,
     /// Seconds within which a Pusher client must sign in, or subscribe to a channel that needs a signature; 0: no limit.
     pub pusher_authorize_within_s: u32,
     /// Whether the server sends `socket:ping` itself.
@@ -230,6 +232,7 @@ impl Config {
                     heart_timeout_s: 0,
                     activity_timeout_s: 0,
                     pusher_client_events: false,
+                    pusher_watchlist: false,
                     pusher_authorize_within_s: 0,
                     server_ping: false,
                     outbox_bytes_max: 0,

@@ -156,7 +156,7 @@ mod tests {
                 "trust-proxy" => "10.0.0.0/8",
                 "proxy-protocol" | "pusher-subscription-count" => "on",
                 "admin-socket" => "/x.sock",
-                "http" | "console" | "pusher" | "pusher-client-events" => "off",
+                "http" | "console" | "pusher" | "pusher-client-events" | "pusher-watchlist" => "off",
                 "app-id" => "other",
                 "shards" => "3",
                 "pin" => "none",

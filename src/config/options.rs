@@ -74,6 +74,8 @@ options! {
         "Seconds without a message after which Pusher's clients are told to ping";
     "pusher-client-events", "on", SWITCH; One live.limits.pusher_client_events;
         "Take client events of Pusher's clients on channels whose rule says nothing";
+    "pusher-watchlist", "on", SWITCH; One live.limits.pusher_watchlist;
+        "Tell Pusher's clients when the users of their watchlists come and go";
     "pusher-authorize-within", "0", Seconds(0, 3600); One live.limits.pusher_authorize_within_s;
         "Seconds in which Pusher's clients must sign in or show a signature; 0: no limit";
     "allow-origin", "", Kind::Origin; List live.access.origins;

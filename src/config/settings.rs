@@ -683,6 +683,7 @@ mod tests {
             heart_timeout_s: 25,
             activity_timeout_s: 120,
             pusher_client_events: true,
+            pusher_watchlist: true,
             pusher_authorize_within_s: 0,
             server_ping: true,
             outbox_bytes_max: 1 << 20,

@@ -73,6 +73,14 @@ impl Hub {
             if self.audiences.has_subscriptions(slot) {
                 break;
             }
+            let watches = self.watchers.watches_of(slot);
+            if watches > 0 {
+                if self.departures.left == 0 {
+                    break;
+                }
+                self.departures.left = self.departures.left.saturating_sub(watches);
+                self.unwatch(slot, port);
+            }
             self.audiences.forget(slot);
             self.departures.queue.pop_front();
         }

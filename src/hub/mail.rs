@@ -207,6 +207,14 @@ pub enum Mail {
     ClientEventTaken(ConnKey),
     /// From the owner of a user's channel: close the connections of this shard that are subscribed to it.
     Disconnect { channel: ChannelName, hash: u64, reason: Box<CloseReason> },
+    /// To the owner of users' channels: connections of this shard watch these users.
+    Watch { shard: ShardId, users: Box<[(ChannelName, u64)]> },
+    /// To the owner: connections of this shard do not watch these users any more.
+    Unwatch { shard: ShardId, users: Box<[(ChannelName, u64)]> },
+    /// From the owner, which was asked: whether these users are online.
+    Watching(Box<[(ChannelName, bool)]>),
+    /// From the owner: whether this user is online has changed.
+    UserIs(ChannelName, bool),
     /// To an admin session's shard: a part of a publish is settled. See [`Settled`].
     Settled(Asker, Settled),
     /// To the shard that can answer the question.

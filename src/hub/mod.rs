@@ -7,7 +7,7 @@
 //! operators and backends ([`observe`]) and the limits per address ([`admission`]).
 //!
 //! [`Hub`] only assembles them: clients' requests (`requests.rs`), publishes (`publishing.rs`), admin sessions
-//! (`operators.rs`), the end of connections (`departures.rs`) and, in this file, the turn and the letters.
+//! (`operators.rs`), watchlists (`watchlist.rs`), the end of connections (`departures.rs`) and, in this file, the turn and the letters.
 
 pub mod admission;
 pub mod audience;
@@ -25,6 +25,7 @@ mod presence;
 mod publishing;
 mod requests;
 mod users;
+mod watchlist;
 
 #[cfg(any(test, fuzzing))]
 pub mod simulation;
@@ -57,6 +58,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use users::SignedIn;
+use watchlist::WATCHES_MAX;
+use watchlist::watched::Watched;
+use watchlist::watchers::Watchers;
 
 /// The effects of a hub, which the shard around it carries out.
 pub trait Port {
@@ -184,6 +188,10 @@ pub struct Hub {
     keys: KeyRing,
     /// The users of connections that have signed in.
     users: HashMap<Slot, SignedIn, RandomState>,
+    /// Connections that watch users.
+    watchers: Watchers,
+    /// Users of the channels that this shard owns, while they are watched.
+    watched: Watched,
     /// Connections that have sent client events.
     senders: HashMap<Slot, Sender, RandomState>,
     limits: Limits,
@@ -219,6 +227,8 @@ impl Hub {
             scratch: String::new(),
             keys: KeyRing::new(keys),
             users: HashMap::default(),
+            watchers: Watchers::new(WATCHES_MAX / shards),
+            watched: Watched::new(limits.presence_grace_ms, limits.pusher_watchlist),
             senders: HashMap::default(),
             limits,
             turn_us: 0,
@@ -235,6 +245,7 @@ impl Hub {
         self.audiences.set_outbox_limit(self.limits.outbox_bytes_max);
         self.set_rules(&live.rules);
         self.directory.set_grace(self.limits.presence_grace_ms);
+        self.watched.set(self.limits.presence_grace_ms, self.limits.pusher_watchlist);
         self.directory.set_subscription_counts(self.limits.subscription_count);
     }
 
@@ -478,6 +489,10 @@ impl Hub {
             Mail::ClientEvent(event) => self.sequence_client_event(*event, port),
             Mail::ClientEventTaken(sender) => self.client_event_taken(sender),
             Mail::Disconnect { channel, hash, reason } => self.close_all(&channel, hash, &reason, port),
+            Mail::Watch { shard, users } => self.count_watch(shard, &users, port),
+            Mail::Unwatch { shard, users } => self.count_unwatch(shard, &users),
+            Mail::Watching(users) => self.hear_of_users(&users, true, port),
+            Mail::UserIs(user, is_online) => self.hear_of_users(&[(user, is_online)], false, port),
             Mail::Settled(asker, settled) => port.settle(asker, settled),
             Mail::Ask(asker, question) => self.serve_question(asker, *question, port),
             Mail::Answer(asker, answer) => port.answer_admin(asker, *answer),

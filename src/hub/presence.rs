@@ -29,8 +29,11 @@ impl Hub {
         let others = if events.is_empty() { SmallVec::new() } else { self.shards_with(&change.channel, change.hash) };
         let bounds = self.replay_bounds(&change.channel);
         let Joined { is_first, mut welcome } = self.directory.join(&change, bounds, self.now);
-        if is_first && !change.channel.as_channel().is_of_user() {
-            self.observers.occupied(&change.channel);
+        if is_first {
+            match change.channel.as_channel().is_of_user() {
+                true => self.user_came(&change.channel, port),
+                false => self.observers.occupied(&change.channel),
+            }
         }
         self.report_members(&change.channel, &events);
         if self.observers.extras().cache_misses
@@ -58,6 +61,11 @@ impl Hub {
         if let Left::Removed(event) = left {
             self.tell_event(&change.channel, change.hash, &event, port);
             self.report_members(&change.channel, &[event]);
+        } else if matches!(left, Left::Remains)
+            && change.channel.as_channel().is_of_user()
+            && self.directory.counts(change.channel.as_channel(), change.hash).is_empty()
+        {
+            self.user_left(&change.channel, port);
         }
         self.tell_changed_count(&change.channel, change.hash);
     }
@@ -95,12 +103,13 @@ impl Hub {
             }
             left = left.saturating_sub(1);
         }
+        self.tell_watchers(port);
         self.settle_own(port);
     }
 
     /// Ticks until the next call of [`Hub::tell_presence`] may have something to tell.
     pub fn presence_due_in(&self) -> Option<u32> {
-        self.directory.notice_due_in(self.now)
+        [self.directory.notice_due_in(self.now), self.watched.due_in(self.now)].into_iter().flatten().min()
     }
 
     fn tell_event(&mut self, channel: &ChannelName, hash: u64, event: &Event, port: &mut impl Port) {
@@ -141,7 +150,7 @@ impl Hub {
 
     /// Whether the server stops, and this shard has sent its last message: the connections are about to be closed. Their users
     /// come back to this server or its successor.
-    fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         self.fences[Fence::Publishers as usize] == self.placement.shards()
     }
 

@@ -76,6 +76,9 @@ impl Hub {
         self.counters.sign_ins += 1;
         let (dialect, user_data) = (self.audiences.dialect(slot), user_data.take().unwrap_or_default());
         self.audiences.reply(slot, request, opens, port, |out| dialect.signed_in(out, user.id(), &user_data));
+        if dialect.is_pusher() {
+            self.watch(slot, &user_data, port);
+        }
     }
 
     /// A Pusher client asks for the channel of a user, whose messages it receives from its sign-in on.

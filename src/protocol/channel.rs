@@ -70,7 +70,7 @@ impl<'a> Channel<'a> {
 }
 
 /// The name of a [`Channel`], owned and shared between the tables of several shards.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelName(Arc<str>);
 
 impl From<Channel<'_>> for ChannelName {

@@ -1,6 +1,6 @@
 //! Users, as the backend signs them: a member of a presence channel in `channel_data`, and the user of a sign-in in `user_data`.
 
-use crate::protocol::channel::Channel;
+use crate::protocol::channel::{Channel, USER};
 use crate::protocol::event::ErrorCode;
 use crate::protocol::json::{Reader, Value, escape_required_into};
 use percent_encoding::percent_decode_str;
@@ -38,6 +38,40 @@ impl<'a> SignedUser<'a> {
     }
 }
 
+/// The users that a signed-in user watches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watchlist {
+    /// At most [`WATCHLIST_MAX`], in their order. What is not the id of a user is left out.
+    pub ids: Vec<String>,
+    /// Whether the list has more entries.
+    pub is_long: bool,
+    /// The number of entries beyond [`WATCHLIST_MAX`].
+    pub left_out: usize,
+}
+
+/// The watchlist in `user_data` that was accepted for a sign-in; `None`: it has none.
+pub fn watchlist(user_data: &str, reader: &mut Reader) -> Option<Watchlist> {
+    if !user_data.contains("watchlist") {
+        return None;
+    }
+    let [list] = members(user_data, ["watchlist"], reader)?;
+    let entries: Vec<Entry> = serde_json::from_str(list?.raw).ok()?;
+    let left_out = entries.len().saturating_sub(WATCHLIST_MAX);
+    let ids = entries.into_iter().take(WATCHLIST_MAX).filter_map(|entry| match entry {
+        Entry::Text(id) => checked(Some(id.into())).map(Cow::into_owned),
+        Entry::Other(_) => None,
+    });
+    Some(Watchlist { ids: ids.collect(), is_long: left_out > 0, left_out })
+}
+
+/// A string, or any other value.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Text(String),
+    Other(serde::de::IgnoredAny),
+}
+
 fn members<'a, const N: usize>(text: &'a str, names: [&str; N], reader: &mut Reader) -> Option<[Option<Value<'a>>; N]> {
     Some(reader.read(text)?.object()?.named(names))
 }
@@ -58,12 +92,20 @@ pub fn id_in_pusher(channel: &str) -> Option<&str> {
     channel.strip_prefix("#server-to-user-")
 }
 
+/// The user whose channel this is.
+pub fn id_of(channel: Channel<'_>) -> Cow<'_, str> {
+    percent_decode_str(channel.as_str().strip_prefix(USER).unwrap_or(channel.as_str())).decode_utf8_lossy()
+}
+
 /// The name by which Pusher's clients know the channel of a user, as it stands between the quotes of a JSON string.
 pub fn channel_in_pusher(channel: Channel<'_>) -> String {
     let mut name = Vec::with_capacity(channel.as_str().len());
     escape_required_into(&mut name, &percent_decode_str(channel.as_str()).decode_utf8_lossy());
     String::from_utf8_lossy(&name).into_owned()
 }
+
+/// Entries of a watchlist that are used.
+pub const WATCHLIST_MAX: usize = 100;
 
 /// Longest id, in bytes.
 pub const USER_ID_BYTES_MAX: usize = 128;
@@ -99,6 +141,28 @@ mod tests {
     fn check_user(user_data: &str, expected: Result<(&str, Option<&str>), ErrorCode>) {
         let expected = expected.map(|(id, info)| SignedUser { id: id.into(), info });
         assert_eq!(SignedUser::of_sign_in(user_data, INFO_MAX, &mut Reader::default()), expected, "{user_data}");
+    }
+
+    #[test]
+    fn a_watchlist_is_its_first_hundred_ids() {
+        let check = |user_data: &str, expected: Option<(&[&str], usize)>| {
+            let list = watchlist(user_data, &mut Reader::default());
+            let found =
+                list.as_ref().map(|list| (list.ids.iter().map(String::as_str).collect::<Vec<_>>(), list.left_out));
+            assert_eq!(found, expected.map(|(ids, left_out)| (ids.to_vec(), left_out)), "{user_data}");
+        };
+        check(r#"{"id":"1"}"#, None);
+        check(r#"{"id":"1","watchlist":5}"#, None);
+        check(r#"{"id":"watchlist"}"#, None);
+        check(r#"{"id":"1","watchlist":[]}"#, Some((&[], 0)));
+        check(r#"{"id":"1","watchlist":["a","\u0062\"",7,null,{"x":[]},"","a"]}"#, Some((&["a", "b\"", "a"], 0)));
+        let ids: Vec<String> = (0..103).map(|n| n.to_string()).collect();
+        let list = format!(r#"{{"watchlist":{ids:?},"id":"1"}}"#);
+        let first: Vec<&str> = ids[..100].iter().map(String::as_str).collect();
+        check(&list, Some((&first, 3)));
+        for id in ["7", "é \"|\\n", "a:b/c", "100%"] {
+            assert_eq!(id_of(crate::protocol::channel::ChannelName::of_user(id).as_channel()), id);
+        }
     }
 
     #[test]

@@ -43,4 +43,5 @@ mod transport;
 mod upgrade;
 mod users;
 mod values;
+mod watchlist;
 mod webhooks;

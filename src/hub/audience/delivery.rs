@@ -190,4 +190,4 @@ impl Audiences {
 }
 
 /// An audience with more subscribers is bulk.
-const FEW: usize = 64;
+pub(super) const FEW: usize = 64;

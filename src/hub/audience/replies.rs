@@ -2,7 +2,9 @@
 
 use super::super::{Port, Urgency};
 use super::Audiences;
+use super::delivery::FEW;
 use crate::ids::Slot;
+use crate::protocol::close::CloseReason;
 use crate::wire::frame;
 use std::collections::VecDeque;
 
@@ -24,6 +26,29 @@ impl Audiences {
         let mut reply = Vec::new();
         write(&mut reply);
         replies.push(reply);
+    }
+
+    /// Sends connections a frame, each after the replies that wait for it. Those that are ending do not get it. Returns the
+    /// number of bytes.
+    pub fn tell(&mut self, slots: &[Slot], port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let chunk = self.pages.append_single(write);
+        let urgency = if slots.len() <= FEW { Urgency::Soon } else { Urgency::Bulk };
+        for &slot in slots {
+            let member = &mut self.members[slot as usize];
+            if !member.is_live() || member.is_muted() {
+                continue;
+            }
+            let Some(replies) = member.replies.as_mut().filter(|replies| !replies.is_empty()) else {
+                port.append(&mut self.pages, slot, chunk, urgency);
+                continue;
+            };
+            replies.push(self.pages.bytes(chunk).to_vec());
+            let pending = replies.held_bytes();
+            if pending > self.outbox_bytes_max {
+                port.close(slot, CloseReason::SlowConsumer { limit: self.outbox_bytes_max, pending });
+            }
+        }
+        slots.len() * self.pages.bytes(chunk).len()
     }
 
     /// Sends a frame about an audience that does not answer a request. It must not overtake the audience's `subscribed`.

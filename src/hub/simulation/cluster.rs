@@ -184,6 +184,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let limits = Limits {
             activity_timeout_s: 120,
             pusher_client_events: true,
+            pusher_watchlist: true,
             server_ping: false,
             outbox_bytes_max: choices.of(&[700, 1 << 20, 1 << 20, 1 << 20]),
             subscriptions_max,

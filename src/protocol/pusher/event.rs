@@ -86,6 +86,27 @@ pub fn signin_success(out: &mut Vec<u8>, user_data: &str) {
     });
 }
 
+/// `pusher_internal:watchlist_events`: users that are online, and users that are not. One of the lists is not empty.
+pub fn watchlist_events(out: &mut Vec<u8>, online: &[&str], offline: &[&str]) {
+    let mut data = br#"{"events":["#.to_vec();
+    for (name, ids) in [("online", online), ("offline", offline)].into_iter().filter(|(_, ids)| !ids.is_empty()) {
+        data.extend_from_slice(if data.ends_with(b"[") { b"" } else { b"," });
+        let _ = write!(data, r#"{{"name":"{name}","user_ids":["#);
+        for (at, id) in ids.iter().enumerate() {
+            data.extend_from_slice(if at > 0 { br#",""# } else { br#"""# });
+            escape_required_into(&mut data, id);
+            data.push(b'"');
+        }
+        data.extend_from_slice(b"]}");
+    }
+    data.extend_from_slice(b"]}");
+    measured(out, |out| {
+        out.extend_from_slice(br#"{"event":"pusher_internal:watchlist_events","data":""#);
+        escape_required_into(out, &String::from_utf8_lossy(&data));
+        out.extend_from_slice(br#""}"#);
+    });
+}
+
 /// A refused request that is not a subscription.
 pub fn request_error(out: &mut Vec<u8>, code: ErrorCode, attempt: Option<&Attempt<'_>>) {
     error(out, None, None, &text_of(code, attempt));
@@ -311,6 +332,22 @@ mod tests {
             |out| unsupported_event(out, r"fo\u006f"),
             &[
                 r#"{"event":"pusher:error","data":{"code":null,"message":"Unsupported event received on socket: 'fo\\u006f'"}}"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn watched_users_are_listed_by_their_state() {
+        check(
+            |out| watchlist_events(out, &["7"], &["8"]),
+            &[
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"online\",\"user_ids\":[\"7\"]},{\"name\":\"offline\",\"user_ids\":[\"8\"]}]}"}"#,
+            ],
+        );
+        check(
+            |out| watchlist_events(out, &[], &["a\"", "b"]),
+            &[
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"offline\",\"user_ids\":[\"a\\\"\",\"b\"]}]}"}"#,
             ],
         );
     }

@@ -123,6 +123,7 @@ impl Clients {
             subscriptions: subscriptions as u64,
             channels: channels as u64,
             users: hub.signed_in_users() as u64,
+            watches: hub.watches() as u64,
             history_bytes: hub.history_bytes() as u64,
             dedupe_bytes: hub.dedupe_bytes() as u64,
             messages_held_back: hub.messages_held_back() as u64,

@@ -20,7 +20,7 @@ fn a_sign_in_echoes_what_the_backend_signed(shards: usize) {
     let server = options(shards).start();
     for user_data in [
         r#"{"id":"7"}"#,
-        r#"{"id":"12345","user_info":{"name":"A"},"watchlist":["1"]}"#,
+        r#"{"id":"12345","user_info":{"name":"A"},"watchlist":[]}"#,
         " {\"user_info\" : [ 1 ], \"id\":\"é\\\"\\n\" }\n",
         r#"{"id":"auth0|7","id":"a@b.example"}"#,
     ] {

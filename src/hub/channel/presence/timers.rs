@@ -126,7 +126,7 @@ impl Timers {
 }
 
 /// Entries that all wait equally long. So they are due in the order in which they were added, also after the time changes.
-struct Queue<T> {
+pub(in crate::hub) struct Queue<T> {
     /// Each with the tick since when it waits.
     entries: BTreeMap<Place, (u32, T)>,
     next: u64,
@@ -139,27 +139,35 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    fn push(&mut self, now: u32, what: T) -> Place {
+    pub(in crate::hub) fn push(&mut self, now: u32, what: T) -> Place {
         let place = Place(self.next);
         self.next += 1;
         self.entries.insert(place, (now, what));
         place
     }
 
+    pub(in crate::hub) fn remove(&mut self, place: Place) {
+        self.entries.remove(&place);
+    }
+
+    pub(in crate::hub) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Takes the first entry, if it has waited for `after` ticks.
-    fn pop(&mut self, now: u32, after: u32) -> Option<T> {
+    pub(in crate::hub) fn pop(&mut self, now: u32, after: u32) -> Option<T> {
         let first = self.entries.first_entry()?;
         (ticks_between(first.get().0, now) >= after).then(|| first.remove().1)
     }
 
-    fn due_in(&self, now: u32, after: u32) -> Option<u32> {
+    pub(in crate::hub) fn due_in(&self, now: u32, after: u32) -> Option<u32> {
         let (since, _) = self.entries.first_key_value()?.1;
         Some(after.saturating_sub(ticks_between(*since, now)))
     }
 }
 
 /// A tick more than the time: a connection can end at any moment of a tick, and the grace is a promise.
-fn grace_ticks(grace_ms: u32) -> u32 {
+pub(in crate::hub) fn grace_ticks(grace_ms: u32) -> u32 {
     if grace_ms == 0 { 0 } else { grace_ms.div_ceil(1000 / TICKS_PER_S) + 1 }
 }
 
