@@ -86,6 +86,7 @@ table! {
         deliveries: "corecast_deliveries_total", "Messages encoded for a subscriber.",
         deliveries_late: "corecast_deliveries_late_total", "Messages that reached a shard after its last subscriber of the channel had left.",
         sign_ins: "corecast_sign_ins_total", "Connections that signed in as a user.",
+        subscription_counts: "corecast_subscription_counts_total", "Times that the subscribers of a channel were told how many they are (pusher-subscription-count).",
         watchlist_events: "corecast_watchlist_events_total", "Frames with users that are online or offline, sent to connections that watch them.",
         watches_refused: "corecast_watches_refused_total", "Users of watchlists that are not watched: over 100 in a list, or too many watches on the server.",
         client_events: "corecast_client_events_total", "Client events sent to the owners of their channels.",

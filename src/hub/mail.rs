@@ -90,6 +90,8 @@ pub struct Welcome {
     pub earlier: Option<ConnKey>,
     /// JSON of the channel's members or their count.
     pub presence: Option<Arc<str>>,
+    /// The number of the channel's subscribers, if it follows for this subscriber alone.
+    pub subscription_count: Option<u64>,
     /// Whether [`Mail::Welcomed`] follows, before which the subscriber makes no more events.
     pub waits: bool,
 }
@@ -199,6 +201,8 @@ pub enum Mail {
     Unsubscribed(Membership),
     /// From the owner: deliver this message to the channel's subscribers on this shard.
     Deliver(Delivery),
+    /// From the owner: deliver this event to the channel's subscribers on this shard that are Pusher's clients.
+    DeliverToPusher(Delivery),
     /// To the owner: the excluded connection is a subscriber. See [`Exclusion::dedupe`].
     Excluded(u64),
     /// To the channel's owner: a client event.

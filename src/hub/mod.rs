@@ -472,6 +472,7 @@ impl Hub {
     fn open(&mut self, mail: Mail, port: &mut impl Port) {
         match mail {
             Mail::Deliver(delivery) => self.deliver_letter(&delivery, port),
+            Mail::DeliverToPusher(delivery) => self.deliver_to_pusher(&delivery, port),
             Mail::Publish(publish) => self.sequence_letter(*publish, port),
             Mail::Subscribe(change) => self.count_in(change, port),
             Mail::Unsubscribe(change) => self.count_out(&change, port),

@@ -4,12 +4,13 @@
 use super::channel::directory::{Joined, News, Notice, text_of_count};
 use super::channel::presence::Event;
 use super::channel::presence::members::Left;
-use super::mail::{Cause, Change, Delivery, Fence, Mail};
+use super::mail::{Cause, Change, Delivery, Fence, Mail, Welcome};
 use super::message::{Message, Payload};
 use super::{Hub, Port};
 use crate::ids::ShardId;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::event::ErrorCode;
+use crate::protocol::pusher::event::{SUBSCRIPTION_COUNT, text_of_subscription_count};
 use smallvec::SmallVec;
 
 impl Hub {
@@ -45,8 +46,15 @@ impl Hub {
         // backlog of a shard that is busy.
         let waits = others.iter().any(|shard| *shard != self.shard());
         welcome.iter_mut().for_each(|welcome| welcome.waits = waits);
+        let count = if self.directory.tells_subscription_counts() {
+            self.count_for_newcomer(&change, &mut welcome)
+        } else {
+            None
+        };
         self.post(member.shard, Mail::Subscribed(change.membership, welcome), port);
-        self.tell_changed_count(&change.channel, change.hash);
+        if let Some(count) = count {
+            self.tell_subscription_count(&change.channel, change.hash, count, port);
+        }
         if waits {
             port.mail_after(&others, member.shard, Mail::Welcomed(member));
         }
@@ -67,21 +75,36 @@ impl Hub {
         {
             self.user_left(&change.channel, port);
         }
-        self.tell_changed_count(&change.channel, change.hash);
-    }
-
-    /// A subscriber of the channel has come or gone: tells the number of subscribers, if it is told now.
-    fn tell_changed_count(&mut self, channel: &ChannelName, hash: u64) {
-        if let Some(count) = self.directory.count_to_tell(channel.as_channel(), hash, self.now) {
-            self.tell_subscription_count(channel, count);
+        if self.directory.tells_subscription_counts()
+            && let Some(count) = self.directory.count_to_tell(change.channel.as_channel(), change.hash, self.now)
+        {
+            self.tell_subscription_count(&change.channel, change.hash, count, port);
         }
     }
 
-    /// Tells backends the number of a channel's subscribers.
-    fn tell_subscription_count(&mut self, channel: &ChannelName, count: u64) {
-        if self.observers.extras().subscription_counts && !self.is_ending() {
+    /// The number of subscribers, if all of them are told now. Otherwise the newcomer alone is told.
+    fn count_for_newcomer(&mut self, change: &Change, welcome: &mut Option<Box<Welcome>>) -> Option<u64> {
+        let (channel, hash) = (change.channel.as_channel(), change.hash);
+        let told = self.directory.count_to_tell(channel, hash, self.now);
+        if told.is_none()
+            && let Some(count) = self.directory.subscription_count(channel, hash)
+        {
+            welcome.get_or_insert_default().subscription_count = Some(count);
+        }
+        told
+    }
+
+    /// Tells the number of a channel's subscribers: to those that are Pusher's clients, and to backends.
+    fn tell_subscription_count(&mut self, channel: &ChannelName, hash: u64, count: u64, port: &mut impl Port) {
+        if self.is_ending() {
+            return;
+        }
+        self.counters.subscription_counts += 1;
+        if self.observers.extras().subscription_counts {
             self.observers.subscription_count(channel.clone(), count);
         }
+        let message = (SUBSCRIPTION_COUNT, &*text_of_subscription_count(count));
+        self.tell_by(Mail::DeliverToPusher, (channel, hash), message, port);
     }
 
     /// Tells subscribers what is due: users whose grace has ended, and counts. A limited number in each turn.
@@ -90,7 +113,7 @@ impl Hub {
         while left > 0 || self.directory.has_too_many_leaving() {
             let Some(Notice { channel, hash, what }) = self.directory.next_notice(self.now) else { break };
             match what {
-                News::SubscriptionCount(count) => self.tell_subscription_count(&channel, count),
+                News::SubscriptionCount(count) => self.tell_subscription_count(&channel, hash, count, port),
                 News::Count(count) => self.tell(&channel, hash, "socket:presence", &text_of_count(count), port),
                 News::Removed { event, is_early, is_vacated } => {
                     self.counters.presence_evicted_early += u64::from(is_early);
@@ -123,6 +146,17 @@ impl Hub {
     /// Sends the subscribers of a channel an event. It is a letter also for this shard, so that it follows the letters that
     /// wait for this hub.
     fn tell(&mut self, channel: &ChannelName, hash: u64, event: &str, data: &str, port: &mut impl Port) {
+        self.tell_by(Mail::Deliver, (channel, hash), (event, data), port);
+    }
+
+    /// The same, with a letter of this kind.
+    fn tell_by(
+        &mut self,
+        mail: fn(Delivery) -> Mail,
+        (channel, hash): (&ChannelName, u64),
+        (event, data): (&str, &str),
+        port: &mut impl Port,
+    ) {
         if self.is_ending() {
             return;
         }
@@ -133,7 +167,7 @@ impl Hub {
             let payload = payload.get_or_insert_with(|| Payload::new(&message, &mut self.scratch)).clone();
             let (channel, read_at) = (channel.clone(), self.turn_us);
             let delivery = Delivery { channel, hash, payload, offset: None, exclude: None, read_at };
-            self.post(shard, Mail::Deliver(delivery), port);
+            self.post(shard, mail(delivery), port);
         }
     }
 

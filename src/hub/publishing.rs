@@ -215,6 +215,16 @@ impl Hub {
         was_excluded
     }
 
+    /// Delivers an event that only Pusher's clients know.
+    pub(super) fn deliver_to_pusher(&mut self, delivery: &Delivery, port: &mut impl Port) {
+        if self.audiences.has_pusher() {
+            let Delivery { channel, hash, payload, .. } = delivery;
+            let channel = (channel.as_channel(), *hash);
+            let delivered = self.audiences.deliver_in_pusher(channel, &payload.message(None), None, port);
+            self.count_delivered(delivered);
+        }
+    }
+
     fn count_delivered(&mut self, delivered: Delivered) {
         let fan_out_bytes = delivered.fan_out_bytes();
         self.turn_output.bytes += delivered.bytes as usize;

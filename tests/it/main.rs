@@ -36,6 +36,7 @@ mod reload;
 mod rest;
 mod service_manager;
 mod socket_activation;
+mod subscription_count;
 mod tail;
 mod tls;
 mod top;

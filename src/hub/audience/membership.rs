@@ -101,7 +101,7 @@ impl Audiences {
         Some(self.give_up(slot, audience, cause))
     }
 
-    /// The owner counts the connection now: it receives the messages from here on, and is sent the reply. Returns whether the
+    /// The owner counts the connection now: it receives the messages from here on, and is sent the reply. Returns the
     /// number of messages that follow the reply; `None` if the connection has ended.
     pub fn subscribed(
         &mut self,
@@ -147,13 +147,19 @@ impl Audiences {
                 }
             });
         }
-        let Some(Welcome { replay: Some(replay), recovered, earlier, .. }) = welcome.filter(|_| !is_muted) else {
-            return Some(0);
-        };
-        // A connection that is greeted as a newcomer receives also what it has published itself.
-        let not_for = [member, earlier.unwrap_or(member)];
-        let not_for = if *recovered == Some(true) { &not_for[..] } else { &[] };
-        Some(self.replay(member.slot, audience, replay, not_for, port))
+        let Some(welcome) = welcome.filter(|_| !is_muted) else { return Some(0) };
+        let mut replayed = 0;
+        if let Welcome { replay: Some(replay), recovered, earlier, .. } = welcome {
+            // A connection that is greeted as a newcomer receives also what it has published itself.
+            let not_for = [member, earlier.unwrap_or(member)];
+            let not_for = if *recovered == Some(true) { &not_for[..] } else { &[] };
+            replayed = self.replay(member.slot, audience, replay, not_for, port);
+        }
+        if let Some(count) = welcome.subscription_count.filter(|_| self.dialect(member.slot).is_pusher()) {
+            let name = name.as_channel().as_str();
+            self.notify(member.slot, audience, port, |out| pusher::event::subscription_count(out, name, count));
+        }
+        Some(replayed)
     }
 
     /// The other shards have taken what they were told about the connection.

@@ -488,6 +488,18 @@ impl Directory {
         self.subscription_counts.set(is_on);
     }
 
+    /// Whether subscription counts are told.
+    #[inline]
+    pub fn tells_subscription_counts(&self) -> bool {
+        self.subscription_counts.is_on()
+    }
+
+    /// The number of subscribers of a channel whose subscribers are told it.
+    pub fn subscription_count(&self, channel: Channel<'_>, hash: u64) -> Option<u64> {
+        let is_told = self.subscription_counts.is_on() && !matches!(channel.kind(), Kind::Presence | Kind::User);
+        is_told.then(|| total(self.counts(channel, hash)))
+    }
+
     /// After a subscriber of the channel has come or gone: the number of subscribers, if it is told now.
     pub fn count_to_tell(&mut self, channel: Channel<'_>, hash: u64, now: u32) -> Option<u64> {
         if !self.subscription_counts.is_on() || matches!(channel.kind(), Kind::Presence | Kind::User) {

@@ -335,6 +335,7 @@ impl Log {
             earlier: since.and_then(|since| since.earlier),
             replay,
             presence: None,
+            subscription_count: None,
             waits: false,
         }))
     }

@@ -184,6 +184,7 @@ impl Client {
                     Some(translated) => translated,
                     None => {
                         self.check_miss(payload, history);
+                        self.check_count(payload, history);
                         continue;
                     }
                 },
@@ -355,6 +356,16 @@ impl Client {
             let mut of_channel = runs.filter(|(_, topic)| payload.contains(&format!(r#""channel":"{}""#, topic.name)));
             let run = of_channel.next().and_then(|(run, _)| run.as_ref()).expect("a subscription");
             assert!(run.from == 0 && !run.is_started, "{payload}, but there was a message: {run:?}");
+        }
+    }
+
+    /// The number of subscribers is told to subscribers alone, if the message is `pusher_internal:subscription_count`.
+    fn check_count(&self, payload: &str, history: &History) {
+        if payload.contains(r#""pusher_internal:subscription_count""#) {
+            assert!(!self.is_muted, "{payload} was received after the end");
+            let runs = self.runs.iter().zip(&history.channels);
+            let mut of_channel = runs.filter(|(_, topic)| payload.contains(&format!(r#""channel":"{}""#, topic.name)));
+            assert!(of_channel.any(|(run, _)| run.is_some()), "{payload} was received without a subscription");
         }
     }
 

@@ -68,6 +68,11 @@ impl Translator {
                 assert_eq!(data, "{}");
                 return None;
             }
+            "pusher_internal:subscription_count" => {
+                assert!(parsed()["subscription_count"].as_u64() > Some(0), "{payload}");
+                assert!(!channel.expect("a channel").starts_with("presence-"), "{payload}");
+                return None;
+            }
             "pusher:subscription_error" | "pusher_internal:subscription_error" => {
                 let refusal = (channel.expect("a channel").to_owned(), parsed());
                 assert!(self.refusal.is_none() || event.starts_with("pusher_internal:"));

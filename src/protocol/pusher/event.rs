@@ -43,6 +43,16 @@ pub fn cache_miss(out: &mut Vec<u8>, channel: &str) {
     of_channel(out, "pusher:cache_miss", channel, "{}");
 }
 
+/// `pusher_internal:subscription_count`, for one subscriber.
+pub fn subscription_count(out: &mut Vec<u8>, channel: &str, count: u64) {
+    of_channel(out, SUBSCRIPTION_COUNT, channel, &text_of_subscription_count(count));
+}
+
+/// The data of a `pusher_internal:subscription_count`.
+pub fn text_of_subscription_count(count: u64) -> String {
+    format!(r#"{{"subscription_count":{count}}}"#)
+}
+
 /// A refused subscription. `pusher:subscription_error` is what pusher-js and Swift understand, `pusher:error` what the other
 /// clients show; those of protocol 5 and earlier wait for `pusher_internal:subscription_error`.
 pub fn subscribe_error(
@@ -270,6 +280,8 @@ fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(QUOTED_BYTES_MAX)]
 }
 
+/// The event that tells how many subscribers a channel has.
+pub const SUBSCRIPTION_COUNT: &str = "pusher_internal:subscription_count";
 const MEMBER_ADDED: &str = "pusher_internal:member_added";
 /// Bytes of a client's text that an error quotes.
 const QUOTED_BYTES_MAX: usize = 1024;
@@ -320,6 +332,10 @@ mod tests {
             &[r#"{"event":"pusher_internal:subscription_succeeded","channel":"news","data":"{}"}"#],
         );
         check(|out| cache_miss(out, "cache-C"), &[r#"{"event":"pusher:cache_miss","channel":"cache-C","data":"{}"}"#]);
+        check(
+            |out| subscription_count(out, "C", 3),
+            &[r#"{"event":"pusher_internal:subscription_count","channel":"C","data":"{\"subscription_count\":3}"}"#],
+        );
         check(
             |out| signin_success(out, r#"{"id":"7"}"#),
             &[r#"{"event":"pusher:signin_success","data":"{\"user_data\":\"{\\\"id\\\":\\\"7\\\"}\"}"}"#],
