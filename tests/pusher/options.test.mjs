@@ -115,6 +115,16 @@ describe("options", { concurrency: 8 }, () => {
     await keptError(errors, null, /./);
   });
 
+  scene("watchlists are off", { options: ["--pusher-watchlist", "off"] }, async (stage) => {
+    const ada = stage.name("ada");
+    const watcher = await stage.signedIn({ id: stage.name("bob"), watchlist: [ada] });
+    const [told, mine] = [new Record(watcher.user.watchlist), new Record(watcher.user)];
+    await stage.signedIn({ id: ada });
+    await stage.do("toUser", stage.name("bob"), "end", 1);
+    await mine.expect("end", 1);
+    told.empty();
+  });
+
   scene("a user that returns within the grace has not left", { grace: 60 }, async (stage) => {
     const name = stage.name("presence-room");
     const watcher = await subscribed(await stage.member("u1"), name);

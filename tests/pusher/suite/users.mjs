@@ -119,4 +119,37 @@ export const users = {
     await until("signed in again", () => clients[0].user.user_data !== null);
     await stage.do("terminate", stage.name("nobody"));
   },
+
+  "watchlists: who is online, who comes and goes": async (stage) => {
+    const [ada, bob, eve] = ["ada", "bob", "eve"].map((name) => stage.name(name));
+    const present = await stage.signedIn({ id: bob });
+    const watcher = await stage.connected({ user: { id: ada, watchlist: [bob, eve] } });
+    const record = new Record(watcher.user.watchlist);
+    watcher.signin();
+    await record.expect("online", { name: "online", user_ids: [bob] });
+    await record.expect("offline", { name: "offline", user_ids: [eve] });
+    const first = await stage.signedIn({ id: eve });
+    await record.expect("online", { name: "online", user_ids: [eve] });
+    const second = await stage.signedIn({ id: eve });
+    first.disconnect();
+    present.disconnect();
+    await record.expect("offline", { name: "offline", user_ids: [bob] });
+    second.disconnect();
+    await record.expect("offline", { name: "offline", user_ids: [eve] });
+    record.empty();
+  },
+
+  "a watchlist of more than a hundred: 4302, and the first hundred": async (stage) => {
+    const ids = Array.from({ length: 101 }, (_, n) => stage.name(`w${n}`));
+    const watcher = await stage.connected({ user: { id: stage.name("ada"), watchlist: ids } });
+    const errors = errorsOf(watcher);
+    const record = new Record(watcher.user.watchlist);
+    watcher.signin();
+    await keptError(errors, 4302, /./);
+    await record.expect("offline", { name: "offline", user_ids: ids.slice(0, 100) });
+    await stage.signedIn({ id: ids[100] });
+    await stage.signedIn({ id: ids[99] });
+    await record.expect("online", { name: "online", user_ids: [ids[99]] });
+    equal(watcher.user.user_data.id, stage.name("ada"));
+  },
 };
