@@ -163,4 +163,37 @@ describe("options", { concurrency: 8 }, () => {
     equal([stage.clients[0].connection.state, stage.clients[0].connection.socket_id], ["connected", socket]);
     balancer.close();
   });
+
+  const counting = { options: ["--pusher-subscription-count", "on"] };
+  scene("subscribers are counted, but those of presence channels", counting, async (stage) => {
+    const name = stage.name("orders");
+    const one = await subscribed(await stage.connected(), name);
+    await one.expect("pusher:subscription_count", { subscription_count: 1 });
+    const two = await subscribed(await stage.connected(), name);
+    for (const record of [one, two]) await record.expect("pusher:subscription_count", { subscription_count: 2 });
+    const three = await subscribed(await stage.connected(), name);
+    for (const record of [one, two, three]) await record.expect("pusher:subscription_count", { subscription_count: 3 });
+    equal(one.channel.subscriptionCount, 3);
+    two.channel.pusher.unsubscribe(name);
+    for (const record of [one, three]) await record.expect("pusher:subscription_count", { subscription_count: 2 });
+    const presence = await subscribed(await stage.member("u1"), stage.name("presence-room"));
+    await marked(stage, presence);
+    const cache = stage.name("cache-orders");
+    await stage.trigger(cache, "price", 1);
+    const cached = await subscribed(await stage.connected(), cache);
+    await cached.expect("price", 1);
+    await cached.expect("pusher:subscription_count", { subscription_count: 1 });
+  });
+
+  scene("beyond a hundred subscribers they are counted every five seconds", counting, async (stage) => {
+    const name = stage.name("crowd");
+    const counts = [];
+    const watcher = await stage.connected();
+    watcher.subscribe(name).bind("pusher:subscription_count", ({ subscription_count }) => counts.push(subscription_count));
+    const begun = Date.now();
+    await Promise.all(Array.from({ length: 110 }, async () => subscribed(await stage.connected(), name)));
+    await until("the last count", () => counts.at(-1) === 111);
+    const often = counts.filter((count) => count > 100).length;
+    ok(often <= (Date.now() - begun) / 5000 + 1, `${often} counts within ${Date.now() - begun} ms`);
+  });
 });
