@@ -638,9 +638,13 @@ fn check_config_prints_what_the_limits_can_cost() {
         (stdout(&output), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (costs, warnings) = check(&["--shards", "1", "--max-connections", "50", "--http", "off"]);
-    for term in
-        ["50 x 1 ", "outboxes, and the pages", "messages partly received", "admin connections", "the kernel's sockets"]
-    {
+    for term in [
+        "50 x 1 ",
+        "outboxes, what is held back",
+        "messages partly received",
+        "admin connections",
+        "the kernel's sockets",
+    ] {
         assert!(costs.contains(term), "{term}: {costs}");
     }
     assert!(
