@@ -28,7 +28,7 @@ pub fn check(data: &[u8]) {
             Upgrade::Accepted { request_len, endpoint, target, forwarded_for } => {
                 assert_eq!(target.is_empty(), *endpoint != Endpoint::Pusher);
                 if *endpoint == Endpoint::Pusher {
-                    check_pusher(input, target, &access.paths);
+                    check_pusher(input, access.pusher_target(target), &access.paths);
                 }
                 assert!(is_proxied || forwarded_for.is_none(), "an untrusted X-Forwarded-For is used");
                 (Some((*request_len, *endpoint, *forwarded_for)), None)
@@ -61,6 +61,7 @@ pub fn check(data: &[u8]) {
 }
 
 /// PUSHER, section 2: `/app/{key}` behind a served prefix, a known key, a version, in this order.
+/// `target`: what follows the prefix.
 fn check_pusher(input: &[u8], target: &str, prefixes: &[String]) {
     let judged = version(target, |key| key == "k-1");
     let (_, query) = target.split_once('?').unwrap_or((target, ""));
@@ -103,8 +104,8 @@ fn check_pusher(input: &[u8], target: &str, prefixes: &[String]) {
     assert!(text.len() <= 123, "a close frame holds no more");
     let mut out = Vec::new();
     event::error(&mut out, Some(refusal.code()), None, &text);
-    let at = out.iter().position(|&byte| byte == b'{').expect("an object");
-    let payload = std::str::from_utf8(&out[at..]).expect("text");
+    let header_len = if out[1] == 126 { 4 } else { 2 };
+    let payload = std::str::from_utf8(&out[header_len..]).expect("text");
     let data = json::members(json::members(payload).expect("an object")["data"]).expect("an object");
     assert_eq!((data["code"], json::string(data["message"])), (&*refusal.code().to_string(), Some(text)));
 }

@@ -59,6 +59,13 @@ impl Access {
         self.paths.iter().filter_map(behind).find(is_of_pusher)
     }
 
+    /// The path behind the prefix, and the query, of the request of a Pusher client.
+    pub fn pusher_target<'a>(&self, target: &'a str) -> &'a str {
+        let path = target.split('?').next().unwrap_or_default();
+        let prefix_len = self.pusher_path(path).map_or(0, |behind| path.len() - behind.len());
+        &target[prefix_len..]
+    }
+
     /// Whether a browser may connect from a page of this origin.
     pub fn admits(&self, origin: &[u8]) -> bool {
         self.origins.is_empty() || self.origins.iter().any(|admitted| admitted.matches(origin))

@@ -34,7 +34,7 @@ pub enum Upgrade {
         request_len: usize,
         /// The endpoint that its path names.
         endpoint: Endpoint,
-        /// Of [`Endpoint::Pusher`]: the path behind its prefix, and the query.
+        /// Of [`Endpoint::Pusher`]: the path and the query.
         target: Box<str>,
         /// The client that the proxies name; only if `is_proxied`.
         forwarded_for: Option<SocketAddr>,
@@ -151,11 +151,7 @@ fn check(request: &Request, access: &Access) -> Result<Accepted, &'static Refusa
     let accept_key = derive_accept_key(key);
     let (target, sub_protocol) = match endpoint {
         Endpoint::Channels | Endpoint::Echo => (Box::default(), None),
-        Endpoint::Pusher => {
-            let path = access.pusher_path(target.path()).unwrap_or_default();
-            let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
-            (format!("{path}{query}").into(), pusher_protocol(headers))
-        }
+        Endpoint::Pusher => (target.path_and_query().map_or("", |it| it.as_str()).into(), pusher_protocol(headers)),
     };
     Ok(Accepted { endpoint, accept_key, target, sub_protocol })
 }
