@@ -229,6 +229,9 @@ impl Audiences {
             let Some(audience) = self.table.find_at(index) else { continue };
             let slow = rules.rule(audience.name().as_channel().as_str()).slow;
             has_stopped |= slow == Slow::Disconnect && audience.slow() != slow;
+            if audience.slow() == Slow::Disconnect && slow != Slow::Disconnect {
+                (0..audience.len() as u32).for_each(|at| port.keep_fresh(audience.subscriber(at).slot));
+            }
             audience.set_slow(slow);
         }
         if has_stopped {
