@@ -41,12 +41,11 @@ fn a_refused_request_is_mentioned_with_what_to_change(shards: usize) {
     refused(&server, "GET /ws HTTP/1.1\r\nHost: a\r\n\r\n");
     expect_line(&server, &["not_an_upgrade", "pass on the headers"]);
     for (path, code, part) in [
-        ("/app/nope?protocol=7", 4001, "must be the ID of a key pair"),
-        ("/app", 4005, "the path ends in /app/KEY"),
-        ("/app/278d425bdf160c739803?protocol=99", 4007, "must be 4, 5, 6 or 7"),
+        ("/ws/app/nope?protocol=7", 4001, "must be the ID of a key pair"),
+        ("/ws/app", 4005, "the path ends in /app/KEY"),
+        ("/ws/app/278d425bdf160c739803?protocol=99", 4007, "must be 4, 5, 6 or 7"),
     ] {
-        // The log shows what follows the served path.
-        let mut client = upgrade(&server, &format!("/ws{path}"));
+        let mut client = upgrade(&server, path);
         assert!(client.text().contains(&code.to_string()));
         client.expect_close(code);
         let line = expect_line(&server, &["Pusher client refused", part]);
