@@ -63,7 +63,7 @@ test("charts move while a publisher runs", async () => {
   const subscriber = await subscribe(server, "charts");
   const { page, errors, close } = await open(server);
   const running = publisher(server, ["charts"], () => 500);
-  await page.waitForFunction(() => document.querySelectorAll(".chart").length === 6);
+  await page.waitForFunction(() => document.querySelectorAll(".chart").length === 9);
   const value = (title) => page.locator(".chart", { hasText: title }).locator(".legend b").first();
   await until("deliveries in the legend", async () => /\d/.test(await value("Deliveries/s").textContent()) && (await value("Deliveries/s").textContent()) !== "0");
   await until("a latency in the legend", async () => /s$/.test(await value("Publish → written").textContent()));
