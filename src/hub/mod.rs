@@ -25,7 +25,7 @@ mod presence;
 mod publishing;
 mod requests;
 mod users;
-mod watchlist;
+pub mod watchlist;
 
 #[cfg(any(test, fuzzing))]
 pub mod simulation;

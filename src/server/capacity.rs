@@ -22,8 +22,10 @@ use crate::hub::channel::directory;
 use crate::hub::channel::presence::{members, timers};
 use crate::hub::mail::Mail;
 use crate::hub::observe::{journal, reports, taps};
+use crate::hub::watchlist::{WATCHES_MAX, watched, watchers};
 use crate::protocol::channel::NAME_BYTES_MAX;
 use crate::protocol::json::NODE_BYTES;
+use crate::protocol::user::WATCHLIST_MAX;
 use crate::shard::admins::ADMINS_MAX;
 use crate::shard::clients::{WAITING_REPLIES_MAX, echo};
 use crate::shard::connection::{Aside, Connection};
@@ -340,6 +342,7 @@ impl Kinds<'_> {
                 },
                 user_bytes(limits),
             ),
+            term("watches of watchlists", watches_max(config, connections), WATCH_BYTES),
             term("the journal of events", 1, (GROWTH * journal::BYTES_MAX) as u64),
             // The tape of one message at a time.
             term("a shard's parser of messages", shards, (NODE_BYTES * limits.message_bytes_max) as u64),
@@ -484,6 +487,20 @@ const SUBSCRIPTION_BYTES: u64 = (GROWTH * (size_of::<Subscription>() + size_of::
     + 2 * in_table(size_of::<u32>())
     + NAME_BYTES_MAX
     + COUNTED_BYTES) as u64;
+
+/// Watches of connections that have signed in, which needs a key pair.
+fn watches_max(config: &Config, connections: u64) -> u64 {
+    let has_watchlists = config.live.limits.pusher_watchlist && config.live.access.pusher;
+    match has_watchlists && !config.live.keys.is_empty() {
+        true => connections.saturating_mul(WATCHLIST_MAX as u64).min(WATCHES_MAX as u64),
+        false => 0,
+    }
+}
+
+/// A watch: at worst of a user that nobody else watches. A byte of the ID may be three of the name of its channel.
+const WATCH_BYTES: u64 = (in_table(watchers::WATCH_BYTES)
+    + in_table(watched::USER_BYTES)
+    + 2 * (NAME_BYTES_MAX + 3 * USER_ID_BYTES_MAX + COUNTED_BYTES)) as u64;
 
 /// A value of `dedupe`: in a list and in a table, and its texts.
 const DEDUPE_BYTES: u64 = (GROWTH * dedupe::ENTRY_BYTES
@@ -646,6 +663,10 @@ mod tests {
         assert_eq!(find(&told.clients, "a webhook's queue").count, 1);
         assert_eq!(find(&few.idle, "addresses that connected recently").total(), 0);
         assert_eq!(find(&few.clients, "users of presence channels").total(), 0);
+        let watches = |given: &[(&str, &str)]| find(&Capacity::of(&config(given), &MACHINE).clients, "watches").count;
+        assert_eq!(watches(&[("key", "a:1")]), 1000 * 100);
+        assert_eq!(watches(&[("key", "a:1"), ("pusher-watchlist", "off")]), 0);
+        assert_eq!(watches(&[]), 0);
         let signed = |info: &str| {
             let given = [("key", "a:1"), ("max-subscriptions", "3"), ("presence-info-max", info)];
             find(&Capacity::of(&config(&given), &MACHINE).clients, "users of presence channels")

@@ -19,6 +19,9 @@ pub struct Watched {
     is_on: bool,
 }
 
+/// Heap bytes of a user that is watched, without the name and the room that a table keeps.
+pub const USER_BYTES: usize = size_of::<(ChannelName, User)>();
+
 /// The shards that watch a user.
 pub type Shards = SmallVec<[ShardId; 8]>;
 
@@ -119,7 +122,7 @@ impl Watched {
     }
 
     /// Whether no user is watched or in its grace.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.leaving.len() == 0
     }

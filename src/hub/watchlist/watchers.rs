@@ -38,6 +38,14 @@ struct User {
     is_online: Option<bool>,
 }
 
+/// Heap bytes of a connection's only watch, of a user that no other connection of the shard watches: without the name and
+/// the room that tables keep.
+pub const WATCH_BYTES: usize = size_of::<(Slot, Watcher)>()
+    + size_of::<u32>()
+    + size_of::<User>()
+    + size_of::<(ChannelName, u32)>()
+    + size_of::<Slot>();
+
 /// The consequence of a letter about a user.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
