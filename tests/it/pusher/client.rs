@@ -120,6 +120,8 @@ impl Pusher {
         let (found, reason) = payload.split_at(2);
         let reason = String::from_utf8(reason.to_vec()).expect("text");
         assert_eq!(u16::from_be_bytes([found[0], found[1]]), code, "{reason}");
+        // The server waits for the answer of a client that has come within the last second.
+        self.raw.write_anyway(&frame(opcode::CLOSE, &payload));
         self.raw.expect_end();
         reason
     }
