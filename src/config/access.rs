@@ -46,11 +46,11 @@ impl Access {
     }
 
     /// The path of a Pusher client, well formed or not, behind the prefix; `None`: it is not one. Without [`Access::paths`],
-    /// `/app/{key}` may follow any prefix.
+    /// `/app/{key}` may follow any prefix, and at most one segment more may follow it.
     pub fn pusher_path<'a>(&self, path: &'a str) -> Option<&'a str> {
         if self.paths.is_empty() {
             let last_two = path.rmatch_indices('/').nth(1).map(|(at, _)| &path[at..]);
-            let is_of_pusher = path.split('/').any(|segment| segment == "app");
+            let is_of_pusher = path.rsplit('/').take(3).any(|segment| segment == "app");
             return last_two.filter(|path| path.starts_with("/app/")).or(is_of_pusher.then_some(path));
         }
         let behind = |served: &String| path.strip_prefix(served.trim_end_matches('/'));

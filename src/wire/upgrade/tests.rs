@@ -145,7 +145,7 @@ fn pushers_clients_connect_behind_each_served_path() {
     }
     check("/a/b/app/key", &[], Some("/app/key"));
     check("/app/x/app/key?a=/b", &[], Some("/app/key?a=/b"));
-    for target in ["/apps/key", "/live", "/", "/xapp/key", "/application"] {
+    for target in ["/apps/key", "/live", "/", "/xapp/key", "/application", "/app/key/x/y", "/my/app/rooms/7/live"] {
         check(target, &[], None);
     }
     for rest in ["/app/key", "/app", "/app/", "/app/key/x", "/app/x/app/key", "/app/key?a=b"] {
