@@ -54,7 +54,6 @@ pub fn presence(args: &PresenceArgs) -> anyhow::Result<bool> {
 fn measure(args: &PresenceArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let (key, secret) = KEY_PAIR;
     let options = [
-        ("--server-ping", "off".to_owned()),
         ("--max-connections", (args.users + SPARE).to_string()),
         ("--presence-members", args.each.to_string()),
         ("--presence-grace", args.grace.to_string()),
