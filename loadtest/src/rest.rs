@@ -42,7 +42,7 @@ impl Requests {
         self.count == self.batch
     }
 
-    /// Whether there are no messages for a request.
+    /// Whether it holds no message, so that no request is sent.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

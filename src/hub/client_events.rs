@@ -129,5 +129,5 @@ impl Hub {
 const NOT_TAKEN: ErrorCode = ErrorCode::ClientEventRefused(
     "the channel takes no client events: a private- or presence- channel does if its rule has client-events = members",
 );
-/// Most client events of one connection that wait for owners before it is no longer read.
+/// Client events of one connection that may wait for owners. With as many, reading from it pauses.
 const WAITING_MAX: u32 = 10;

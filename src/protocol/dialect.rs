@@ -96,7 +96,7 @@ impl Dialect {
         }
     }
 
-    /// The connection is no longer subscribed. Pusher's clients are not told.
+    /// Confirms an unsubscribe. Pusher's protocol has no such message.
     pub fn unsubscribed(self, out: &mut Vec<u8>, channel: &str) {
         if self == Dialect::Native {
             event::unsubscribed(out, channel);

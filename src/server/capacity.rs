@@ -497,7 +497,7 @@ fn watches_max(config: &Config, connections: u64) -> u64 {
     }
 }
 
-/// A watch: at worst of a user that nobody else watches. A byte of the ID may be three of the name of its channel.
+/// A watch, at most: of a user with one watcher. Each byte of the ID may be written as three in the name of its channel.
 const WATCH_BYTES: u64 = (in_table(watchers::WATCH_BYTES)
     + in_table(watched::USER_BYTES)
     + 2 * (NAME_BYTES_MAX + 3 * USER_ID_BYTES_MAX + COUNTED_BYTES)) as u64;

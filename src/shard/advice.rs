@@ -57,7 +57,9 @@ pub fn of_pusher_refusal(refusal: &handshake::Refusal, has_keys: bool) -> &'stat
         handshake::Refusal::UnknownKey(_) if has_keys => {
             "the client's app key must be the ID of a key pair: correct the client, or see --key-file and `corecast reload`"
         }
-        handshake::Refusal::UnknownKey(_) => "there is no key pair: set --key-file, and the ID of a pair in the client",
+        handshake::Refusal::UnknownKey(_) => {
+            "the server has no key pair: set --key-file, and the ID of a pair in the client"
+        }
         handshake::Refusal::VersionMalformed | handshake::Refusal::VersionUnsupported => {
             "protocol in the query must be 4, 5, 6 or 7: use a library of Pusher Channels"
         }

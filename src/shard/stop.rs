@@ -1,4 +1,4 @@
-//! The stop: publishers are no longer read, a fence goes through all mail, upgrades in progress are finished, and then all
+//! The stop: reading from publishers ends, a fence goes through all mail, upgrades in progress are finished, and then all
 //! remaining connections are closed, a few in each turn.
 
 use super::{Shard, wall_ms};

@@ -93,7 +93,7 @@ impl Memory {
         }
     }
 
-    /// A new subscriber of a cache channel is greeted. Returns whether backends are told that there is no message.
+    /// A new subscriber of a cache channel is greeted. Returns whether backends are told of a cache miss.
     pub fn note_cache_miss(&mut self, now: u32) -> bool {
         let is_empty = self.history.as_ref().is_some_and(History::is_empty);
         let is_told = is_empty && self.missed_at.is_none_or(|at| ticks_between(at, now) >= MISS_PAUSE_TICKS);

@@ -185,7 +185,7 @@ impl Cluster {
 }
 
 fn limits(grace_ms: u32) -> Limits {
-    // Hardly any time passes, so nobody has an allowance.
+    // The clock does not advance, so no client regains an allowance.
     Limits { presence_grace_ms: grace_ms, subscribes_per_second_max: 0, ..Limits::default() }
 }
 

@@ -254,7 +254,7 @@ fn kind_and_status(code: ErrorCode) -> (&'static str, u16) {
     }
 }
 
-/// The text of a refusal. A signature that is not valid is shown beside what was to be signed, which is no secret.
+/// The text of a refusal. For an invalid signature it also shows the string to sign, which is not secret.
 fn text_of(code: ErrorCode, attempt: Option<&Attempt<'_>>) -> Cow<'static, str> {
     match (code, attempt) {
         (ErrorCode::AuthInvalid(failure) | ErrorCode::SignInAuthInvalid(failure), Some(attempt)) => {

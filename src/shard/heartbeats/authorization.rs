@@ -34,7 +34,7 @@ impl Authorization {
         }
     }
 
-    /// There is no limit any more.
+    /// The option was turned off: removes all deadlines.
     pub fn lift(&mut self) {
         self.deadlines = HashMap::default();
     }
