@@ -24,8 +24,9 @@ pub struct RecoverArgs {
     /// Publishes per second to the channel.
     #[arg(long, short = 'r', default_value_t = 1_000.0, value_parser = rate)]
     pub rate: f64,
-    /// Bytes of payload, at least 28.
-    #[arg(long, short = 's', default_value_t = 128)]
+    /// Bytes of payload, at least 28. Clients that cannot keep up before the cut miss more messages: two cores carry ten million
+    /// deliveries a second of small ones only.
+    #[arg(long, short = 's', default_value_t = 28)]
     pub size: usize,
     /// Time from the cut to the return, in seconds. A client recovers at most 1 000 messages.
     #[arg(long, default_value_t = 0.25, value_name = "SECONDS")]

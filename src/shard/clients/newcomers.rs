@@ -47,10 +47,10 @@ impl Clients {
     }
 }
 
-/// Upgrades, steps of TLS handshakes, and reads of first messages, of one turn. The most expensive plain one, an upgrade, takes
-/// about 10 us with its write. Ten thousand clients that come back need two each, and while they do, messages go by that they
-/// have to recover: with 24 a turn that was more than a second.
-const NEWCOMERS_PER_TURN: usize = 48;
+/// Upgrades, steps of TLS handshakes, and reads of first messages, of one turn: about 2 ms, as long as the writes of a turn may
+/// take. A client that comes back needs two. While ten thousand do, messages go by that they have to recover: with 24 a turn it
+/// took more than a second, with 192 half of one, and others' messages were as late as with 48.
+const NEWCOMERS_PER_TURN: usize = 192;
 /// Bytes read from newcomers in one turn. With the read that exceeds it, 8 ms in the worst case: empty messages, each answered
 /// with an error.
 const NEWCOMERS_BYTES_PER_TURN: u64 = READ_BYTES as u64;
