@@ -6,119 +6,102 @@
 /// `None` does not decide anything: the text may not be an object, one of its own keys may contain an escape, or `each`
 /// returned `None`.
 pub fn members<'a>(text: &'a str, mut each: impl FnMut(&'a [u8], &'a str) -> Option<()>) -> Option<()> {
-    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0 };
-    scanner.space();
-    scanner.expect(b'{')?;
-    scanner.space();
-    if scanner.peek()? == b'}' {
-        scanner.at += 1;
-    } else {
-        loop {
-            let key = scanner.at + 1;
-            scanner.expect(b'"')?;
-            scanner.run();
-            let key = scanner.bytes.get(key..scanner.at)?;
-            scanner.expect(b'"')?;
-            scanner.colon()?;
-            let value = scanner.at;
-            scanner.value()?;
-            each(key, text.get(value..scanner.at)?)?;
-            scanner.space();
-            match scanner.next()? {
-                b',' => scanner.space(),
-                b'}' => break,
-                _ => return None,
-            }
+    let bytes = text.as_bytes();
+    let scanner = Scanner { bytes };
+    let mut at = scanner.space(scanner.expect(scanner.space(0), b'{')?);
+    if scanner.byte(at)? == b'}' {
+        return scanner.end(at + 1);
+    }
+    loop {
+        let key = scanner.expect(at, b'"')?;
+        let key_end = scanner.run(key);
+        let value = scanner.colon(scanner.expect(key_end, b'"')?)?;
+        let value_end = scanner.value(value)?;
+        each(bytes.get(key..key_end)?, text.get(value..value_end)?)?;
+        at = scanner.space(value_end);
+        match scanner.byte(at)? {
+            b',' => at = scanner.space(at + 1),
+            b'}' => return scanner.end(at + 1),
+            _ => return None,
         }
     }
-    scanner.end()
 }
 
 /// Whether `text` is one JSON value.
 #[cold]
 pub fn is_json(text: &str) -> bool {
-    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0 };
-    scanner.space();
-    scanner.value().and_then(|()| scanner.end()).is_some()
+    let scanner = Scanner { bytes: text.as_bytes() };
+    scanner.value(scanner.space(0)).and_then(|at| scanner.end(at)).is_some()
 }
 
+/// Each method scans from a position, and returns the position after what it scanned. They are passed by value, so that they
+/// stay in registers.
+#[derive(Clone, Copy)]
 struct Scanner<'a> {
     bytes: &'a [u8],
-    at: usize,
 }
 
 impl Scanner<'_> {
     #[inline]
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
+    fn byte(self, at: usize) -> Option<u8> {
+        self.bytes.get(at).copied()
     }
 
     #[inline]
-    fn next(&mut self) -> Option<u8> {
-        let byte = self.peek()?;
-        self.at += 1;
-        Some(byte)
+    fn expect(self, at: usize, byte: u8) -> Option<usize> {
+        (self.byte(at)? == byte).then_some(at + 1)
     }
 
     #[inline]
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.next()? == byte).then_some(())
+    fn space(self, mut at: usize) -> usize {
+        while matches!(self.byte(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            at += 1;
+        }
+        at
     }
 
+    #[inline(always)]
+    fn colon(self, at: usize) -> Option<usize> {
+        Some(self.space(self.expect(self.space(at), b':')?))
+    }
+
+    /// `Some`: the text ends there, after white space.
     #[inline]
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
+    fn end(self, at: usize) -> Option<()> {
+        (self.space(at) == self.bytes.len()).then_some(())
+    }
+
+    #[inline(always)]
+    fn value(self, at: usize) -> Option<usize> {
+        match self.byte(at)? {
+            b'{' | b'[' => self.container(at),
+            _ => self.scalar(at),
         }
     }
 
-    #[inline]
-    fn colon(&mut self) -> Option<()> {
-        self.space();
-        self.expect(b':')?;
-        self.space();
-        Some(())
-    }
-
-    /// Skips white space. Returns whether the text ends there.
-    #[inline]
-    fn end(&mut self) -> Option<()> {
-        self.space();
-        (self.at == self.bytes.len()).then_some(())
-    }
-
-    #[inline]
-    fn value(&mut self) -> Option<()> {
-        match self.peek()? {
-            b'{' | b'[' => self.container(),
-            _ => self.scalar(),
-        }
-    }
-
-    #[inline]
-    fn scalar(&mut self) -> Option<()> {
-        match self.peek()? {
-            b'"' => self.string(),
-            b't' => self.word(b"true"),
-            b'f' => self.word(b"false"),
-            b'n' => self.word(b"null"),
-            _ => self.number(),
+    #[inline(always)]
+    fn scalar(self, at: usize) -> Option<usize> {
+        match self.byte(at)? {
+            b'"' => self.string(at),
+            b't' => self.word(at, b"true"),
+            b'f' => self.word(at, b"false"),
+            b'n' => self.word(at, b"null"),
+            _ => self.number(at),
         }
     }
 
     /// Scans an object or an array. Bits record whether each enclosing container is an object, so nothing recurses.
-    fn container(&mut self) -> Option<()> {
+    fn container(self, mut at: usize) -> Option<usize> {
         // `are_objects` has the innermost containers, up to 64; `outer` has those around them, 64 per entry.
         let (mut are_objects, mut outer) = (0u64, Vec::new());
         let mut depth = 0usize;
         loop {
-            match self.peek()? {
+            match self.byte(at)? {
                 open @ (b'{' | b'[') => {
-                    self.at += 1;
-                    self.space();
+                    at = self.space(at + 1);
                     let is_object = open == b'{';
-                    if self.peek()? == if is_object { b'}' } else { b']' } {
-                        self.at += 1;
+                    if self.byte(at)? == if is_object { b'}' } else { b']' } {
+                        at += 1;
                     } else {
                         if depth > 0 && depth.is_multiple_of(64) {
                             outer.push(are_objects);
@@ -126,32 +109,30 @@ impl Scanner<'_> {
                         are_objects = are_objects << 1 | u64::from(is_object);
                         depth += 1;
                         if is_object {
-                            self.string()?;
-                            self.colon()?;
+                            at = self.colon(self.string(at)?)?;
                         }
                         continue;
                     }
                 }
-                _ => self.scalar()?,
+                _ => at = self.scalar(at)?,
             }
             // A value has ended, and perhaps the containers in which it comes last.
             loop {
                 if depth == 0 {
-                    return Some(());
+                    return Some(at);
                 }
-                self.space();
+                at = self.space(at);
                 let is_object = are_objects & 1 == 1;
-                match self.next()? {
+                match self.byte(at)? {
                     b',' => {
-                        self.space();
+                        at = self.space(at + 1);
                         if is_object {
-                            self.string()?;
-                            self.colon()?;
+                            at = self.colon(self.string(at)?)?;
                         }
                         break;
                     }
-                    b'}' if is_object => {}
-                    b']' if !is_object => {}
+                    b'}' if is_object => at += 1,
+                    b']' if !is_object => at += 1,
                     _ => return None,
                 }
                 are_objects >>= 1;
@@ -163,17 +144,17 @@ impl Scanner<'_> {
         }
     }
 
-    fn string(&mut self) -> Option<()> {
-        self.expect(b'"')?;
+    fn string(self, at: usize) -> Option<usize> {
+        let mut at = self.expect(at, b'"')?;
         loop {
-            self.run();
-            match self.next()? {
-                b'"' => return Some(()),
-                b'\\' => match self.next()? {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+            at = self.run(at);
+            match self.byte(at)? {
+                b'"' => return Some(at + 1),
+                b'\\' => match self.byte(at + 1)? {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => at += 2,
                     b'u' => {
-                        let digits = self.bytes.get(self.at..)?.first_chunk::<4>()?;
-                        digits.iter().all(u8::is_ascii_hexdigit).then(|| self.at += 4)?;
+                        let digits = self.bytes.get(at + 2..)?.first_chunk::<4>()?;
+                        digits.iter().all(u8::is_ascii_hexdigit).then(|| at += 6)?;
                     }
                     _ => return None,
                 },
@@ -182,59 +163,68 @@ impl Scanner<'_> {
         }
     }
 
-    /// Skips to the next quote, backslash or control character: eight bytes at a time at first, then 32.
-    #[inline]
-    fn run(&mut self) {
-        let mut rest = self.bytes.get(self.at..).unwrap_or_default();
+    /// To the next quote, backslash or control character. Names of members are short: they end within the first eight bytes.
+    #[inline(always)]
+    fn run(self, at: usize) -> usize {
+        match self.bytes.get(at..).and_then(<[u8]>::first_chunk) {
+            Some(word) => match special_bytes(u64::from_le_bytes(*word)) {
+                0 => self.long_run(at + 8),
+                special => at + special.trailing_zeros() as usize / 8,
+            },
+            None => self.long_run(at),
+        }
+    }
+
+    /// The same, 32 bytes at a time, then eight.
+    #[inline(never)]
+    fn long_run(self, at: usize) -> usize {
+        let mut rest = self.bytes.get(at..).unwrap_or_default();
+        while let Some((chunk, after)) = rest.split_first_chunk::<32>()
+            && chunk.iter().fold(0, |specials, &byte| specials | is_special(byte)) == 0
+        {
+            rest = after;
+        }
         while let Some((word, after)) = rest.split_first_chunk() {
             let special = special_bytes(u64::from_le_bytes(*word));
             if special != 0 {
-                self.at = self.bytes.len() - rest.len() + special.trailing_zeros() as usize / 8;
-                return;
+                return self.bytes.len() - rest.len() + special.trailing_zeros() as usize / 8;
             }
             rest = after;
-            while let Some((chunk, after)) = rest.split_first_chunk::<32>()
-                && chunk.iter().fold(0, |specials, &byte| specials | is_special(byte)) == 0
-            {
-                rest = after;
-            }
         }
         let end = rest.iter().position(|&byte| is_special(byte) != 0);
-        self.at = self.bytes.len() - rest.len() + end.unwrap_or(rest.len());
+        self.bytes.len() - rest.len() + end.unwrap_or(rest.len())
     }
 
-    fn word(&mut self, word: &[u8]) -> Option<()> {
-        self.bytes.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
+    fn word(self, at: usize, word: &[u8]) -> Option<usize> {
+        self.bytes.get(at..)?.starts_with(word).then_some(at + word.len())
     }
 
-    fn number(&mut self) -> Option<()> {
-        if self.peek()? == b'-' {
-            self.at += 1;
+    fn number(self, mut at: usize) -> Option<usize> {
+        if self.byte(at)? == b'-' {
+            at += 1;
         }
-        match self.peek()? {
-            b'0' => self.at += 1,
-            _ => self.digits()?,
+        at = match self.byte(at)? {
+            b'0' => at + 1,
+            _ => self.digits(at)?,
+        };
+        if self.byte(at) == Some(b'.') {
+            at = self.digits(at + 1)?;
         }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
+        if matches!(self.byte(at), Some(b'e' | b'E')) {
+            let has_sign = matches!(self.byte(at + 1), Some(b'+' | b'-'));
+            at = self.digits(at + 1 + usize::from(has_sign))?;
         }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Some(())
+        Some(at)
     }
 
-    fn digits(&mut self) -> Option<()> {
-        let start = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
+    /// At least one.
+    #[inline]
+    fn digits(self, at: usize) -> Option<usize> {
+        let mut end = at;
+        while self.byte(end).is_some_and(|byte| byte.is_ascii_digit()) {
+            end += 1;
         }
-        (self.at > start).then_some(())
+        (end > at).then_some(end)
     }
 }
 
@@ -356,10 +346,8 @@ mod tests {
                     let mut text = vec![b'x'; len];
                     text[at] = byte;
                     text[len - 1] = b'"';
-                    let mut scanner = Scanner { bytes: &text, at: 0 };
-                    scanner.run();
                     let first = text.iter().position(|&byte| matches!(byte, b'"' | b'\\' | ..0x20));
-                    assert_eq!(Some(scanner.at), first, "{byte} at {at} of {len}");
+                    assert_eq!(Some(Scanner { bytes: &text }.run(0)), first, "{byte} at {at} of {len}");
                 }
             }
         }
