@@ -34,6 +34,8 @@ struct Publication<'a> {
     read_at: u32,
     /// Position of the channel among those of the publish.
     index: u8,
+    /// Whether the message goes to further channels.
+    goes_on: bool,
 }
 
 impl Hub {
@@ -49,7 +51,8 @@ impl Hub {
         let mut settled = Settled::default();
         // Made for the first letter or history, and shared by all.
         let mut payload = None;
-        for (index, channel) in (0..).zip(channels) {
+        let mut channels = (0..).zip(channels).peekable();
+        while let Some((index, channel)) = channels.next() {
             let hash = self.hash(channel);
             let owner = self.owner(hash);
             if owner != self.shard() {
@@ -61,7 +64,8 @@ impl Hub {
                 port.mail(owner, Mail::Publish(Box::new(publish)));
                 continue;
             }
-            let publication = Publication { channel, hash, submission, read_at: self.turn_us, index };
+            let goes_on = channels.peek().is_some();
+            let publication = Publication { channel, hash, submission, read_at: self.turn_us, index, goes_on };
             let part = self.sequence(&publication, asker, &mut payload, port);
             match part.placed {
                 // A sum holds one place.
@@ -75,8 +79,9 @@ impl Hub {
     /// As the channel's owner: sequences a publish of another shard.
     pub(super) fn sequence_letter(&mut self, publish: Publish, port: &mut impl Port) {
         let Publish { channel, hash, payload, exclude, dedupe, asker, read_at, index } = publish;
-        let submission = Submission { message: payload.message(None), exclude, dedupe: dedupe.as_deref() };
-        let publication = Publication { channel: channel.as_channel(), hash, submission: &submission, read_at, index };
+        let submission = &Submission { message: payload.message(None), exclude, dedupe: dedupe.as_deref() };
+        let channel = channel.as_channel();
+        let publication = Publication { channel, hash, submission, read_at, index, goes_on: false };
         let settled = self.sequence(&publication, asker, &mut Some(payload.clone()), port);
         debug_assert_eq!(settled.parts, 0, "the asker is on another shard");
     }
@@ -91,7 +96,7 @@ impl Hub {
         payload: &mut Option<Payload>,
         port: &mut impl Port,
     ) -> Settled {
-        let &Publication { channel, hash, submission, read_at, index } = publication;
+        let &Publication { channel, hash, submission, read_at, index, goes_on } = publication;
         let &Submission { ref message, exclude, dedupe } = submission;
         if let Some(key) = dedupe
             && let Some(first) = self.dedupe.first(channel, key, self.now)
@@ -101,8 +106,12 @@ impl Hub {
         let here = self.shard();
         self.counters.publishes += 1;
         let scratch = &mut self.scratch;
-        let keep = || payload.get_or_insert_with(|| Payload::new(message, scratch)).clone();
-        let Sequenced { name, counts, offset } = self.directory.sequence(channel, hash, exclude, keep);
+        // A history takes the payload, and only what else needs it takes a copy.
+        let keep = || payload.take().unwrap_or_else(|| Payload::new(message, scratch));
+        let Sequenced { name, counts, offset, kept } = self.directory.sequence(channel, hash, exclude, keep);
+        if goes_on && let Some(kept) = kept {
+            *payload = Some(kept.clone());
+        }
         let subscribers = total(counts);
         let mut has_subscribers_here = false;
         let mut others: SmallVec<[ShardId; 8]> = SmallVec::new();
@@ -115,7 +124,8 @@ impl Hub {
             let exclude = exclude.filter(|member| member.shard == shard);
             let first = dedupe.map(|_| self.dedupe.next());
             let exclude = exclude.map(|member| Box::new(Exclusion { member, asker: Some(asker), dedupe: first }));
-            let payload = payload.get_or_insert_with(|| Payload::new(message, &mut self.scratch)).clone();
+            let make = || kept.cloned().unwrap_or_else(|| Payload::new(message, &mut self.scratch));
+            let payload = payload.get_or_insert_with(make).clone();
             let delivery = Delivery { channel: name.clone(), hash, payload, offset, exclude, read_at };
             port.mail(shard, Mail::Deliver(delivery));
         }

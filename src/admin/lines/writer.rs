@@ -41,9 +41,9 @@ pub fn published_to_one(out: &mut Vec<u8>, id: &str, subscribers: u64, placed: O
     }
     if let Some(Placed { epoch, offset, is_duplicate }) = placed {
         if let Some(offset) = offset {
-            out.extend_from_slice(br#","epoch":""#);
-            out.extend_from_slice(&epoch_digits(epoch));
-            out.extend_from_slice(br#"","offset":"#);
+            let mut position = *br#","epoch":"0123456789abcdef","offset":"#;
+            position[10..26].copy_from_slice(&epoch_digits(epoch));
+            out.extend_from_slice(&position);
             out.extend_from_slice(itoa::Buffer::new().format(offset.get()).as_bytes());
         }
         if is_duplicate {

@@ -81,6 +81,8 @@ pub struct Sequenced<'a> {
     pub counts: &'a [(ShardId, u32)],
     /// Its offset, if the channel keeps it.
     pub offset: Option<NonZeroU64>,
+    /// The message, if the channel keeps it.
+    pub kept: Option<&'a Payload>,
 }
 
 /// What the owner answers to a new subscriber.
@@ -429,7 +431,10 @@ impl Directory {
             }
         }
         match self.channels.get(index as usize) {
-            Some(entry) => Sequenced { name: Some(&entry.name), counts: &entry.counts, offset },
+            Some(Entry { name, counts, memory, .. }) => {
+                let kept = offset.and_then(|_| memory.as_ref()?.history.as_ref()?.newest_payload());
+                Sequenced { name: Some(name), counts, offset, kept }
+            }
             // It had no subscribers, and was forgotten to free memory.
             None => Sequenced { offset, ..Sequenced::default() },
         }

@@ -109,6 +109,11 @@ impl History {
         self.trim(now);
     }
 
+    /// The newest message.
+    pub fn newest_payload(&self) -> Option<&Payload> {
+        self.kept.back().map(|kept| &kept.payload)
+    }
+
     /// Changes the limits.
     pub fn set_limits(&mut self, limits: config::History, now: u32) {
         self.limits = limits;
