@@ -11,7 +11,7 @@ export interface Signature {
 export interface AuthRequest {
   socketId: string;
   channel: string;
-  /** Aborted after `authTimeout`, and when the signature is no longer needed because the connection or subscription has ended. */
+  /** Aborted after `authTimeout`, and when the connection or subscription that needs the signature has ended. */
   signal: Signal;
 }
 
@@ -74,7 +74,7 @@ type Sign = (socketId: string, channel: string | undefined, signal: AbortSignal)
 
 /** @internal */
 export interface Signer {
-  /** `signal` is aborted when the signature is no longer needed. */
+  /** `signal` is aborted when the connection or subscription that needs the signature has ended. */
   _sign: Sign;
   /** For error messages. */
   _from: string;

@@ -110,7 +110,7 @@ export function connection(
       message = frame = JSON.parse(text as string);
       isSystem = frame.event.startsWith("socket:"); // throws if the event is not a string
       if (options.parse && !isSystem) message = options.parse(text as string);
-      message.event; // throws if there is no message
+      message.event; // throws if `message` is null or undefined
     } catch {
       return host._emit("error", new CorecastError("malformed_message", `not a message: ${`${text}`.slice(0, 100)}`));
     }

@@ -12,7 +12,7 @@ export class CorecastError extends Error {
      * - `auth_unavailable`: the backend did not answer, or asks to retry. The client retries.
      * - `unsubscribed`: the subscription was ended, by this application or by the server.
      * - `disconnected`: `disconnect()` was called.
-     * - `connect_failed`: there is no connection to the server. See `status`.
+     * - `connect_failed`: the attempt to connect failed. See `status`.
      * - `closed`: the connection was closed or lost. See `closeCode`.
      * - `no_websocket`: the environment has no WebSocket.
      */

@@ -14,7 +14,7 @@ export type ConnectionState =
   | "unavailable"
   /** `disconnect` was called. */
   | "disconnected"
-  /** The server refused for good, or there is no WebSocket: only `connect` tries again. */
+  /** The server refused for good, or the environment has no WebSocket: only `connect` tries again. */
   | "failed";
 
 export interface StateChange {

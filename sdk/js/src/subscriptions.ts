@@ -43,7 +43,7 @@ export function subscriptions(
   let link: Link | undefined;
   /** Time before which the signing backend asked not to be contacted. */
   let signNotBefore = 0;
-  /** Why there is no connection and no attempt to connect. */
+  /** Why the socket is not connected and does not try to connect. */
   let over: CorecastError | undefined;
 
   /** `name`: `undefined` signs in. */
@@ -306,8 +306,8 @@ export function subscriptions(
     },
 
     /**
-     * With `error`: there is no connection and no further attempt. `final`: this also holds for subscriptions that are requested
-     * from now on. Without: the application connects again.
+     * With `error`: the socket is not connected and does not try again. `final`: this also holds for subscriptions that are
+     * requested from now on. Without: the application connects again.
      */
     _giveUp(error?: CorecastError, final?: boolean): void {
       over = final ? error : undefined;

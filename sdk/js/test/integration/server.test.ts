@@ -209,7 +209,7 @@ test("after a restart of the server the client reconnects and signs private chan
     await lost;
     expect(channels.map(({ state }) => state)).toEqual(["subscribing", "subscribing"]);
     const back = channels.map((channel) => channel.subscribed);
-    // Some attempts fail while there is no server.
+    // Some attempts fail while the server is down.
     await expect.poll(() => closes.length, { timeout: 10_000 }).toBeGreaterThan(3);
     expect(closes[0]!.code).toBe(code);
     const bounds = signal === "SIGTERM" ? [50, 100, 200] : [200, 200, 200]; // no connection lived
