@@ -47,11 +47,7 @@ impl Expect {
     pub fn judge(&self, metrics: &BTreeMap<String, f64>) -> Verdict {
         let Some(&value) = metrics.get(&self.metric) else {
             let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            return Verdict::Failed(format!(
-                "{}: there is no such metric; there are {}",
-                self.source,
-                known.join(", ")
-            ));
+            return Verdict::Failed(format!("{}: unknown metric; the report has {}", self.source, known.join(", ")));
         };
         let met = match self.relation {
             Relation::Less => value < self.limit,

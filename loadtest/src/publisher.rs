@@ -421,4 +421,4 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Interval of the checks whether the run is over.
 const SLICE: Duration = Duration::from_millis(200);
 /// The error for a target that is published to by lines, without an address.
-pub const NOWHERE: &str = "there is no address to publish to: give --admin-socket PATH or --publish-to HOST:PORT";
+pub const NOWHERE: &str = "no address to publish to: give --admin-socket PATH or --publish-to HOST:PORT";

@@ -150,7 +150,11 @@ impl Starter {
     pub fn corecast(&self) -> anyhow::Result<PathBuf> {
         let beside = std::env::current_exe()?.with_file_name("corecast");
         let path = self.corecast.clone().unwrap_or(beside);
-        ensure!(path.exists(), "there is no {}: build it (cargo build --release) or give --server-bin", path.display());
+        ensure!(
+            path.exists(),
+            "{} does not exist: build it (cargo build --release) or give --server-bin",
+            path.display()
+        );
         Ok(path)
     }
 }

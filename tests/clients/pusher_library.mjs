@@ -124,7 +124,7 @@ for (const id of ["auth0|a b", "a/b", "user@example.com"]) {
   assert.equal(await one.closed, 4000);
   other.close();
 }
-assert.equal((await pusher.terminateUserConnections("nobody")).status, 200);
+assert.equal((await pusher.terminateUserConnections("absent")).status, 200);
 const query = pusher.createSignedQueryString({ method: "GET", path: "/apps/1/channels" });
 assert.equal((await fetch(`http://${host}:${port}/apps/1/channels?${query}`)).status, 200);
 const event = { name: "posted", channel: "node-orders", data: "{}" };

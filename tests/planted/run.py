@@ -5,7 +5,7 @@
     tests/planted/run.py WORD...    those whose name holds one of the words
 
 Works on the committed tree, in a worktree of its own below target/. Exit status 1 where a fault is not found, or where the
-text that it replaces is no longer in the source: then change the fault, do not drop it.
+source does not contain the text that it replaces: then change the fault, do not drop it.
 """
 
 import os

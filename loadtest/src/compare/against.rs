@@ -23,7 +23,7 @@ use crate::workers::Controls;
 pub fn against(args: &CompareArgs, old: &Path) -> anyhow::Result<bool> {
     let rows = chosen(args, |row| GATED.contains(&row.key));
     let new = Starter { corecast: args.server_bin.clone(), ..Starter::default() }.corecast()?;
-    ensure!(old.is_file(), "there is no binary {} to compare with", old.display());
+    ensure!(old.is_file(), "the binary to compare with, {}, does not exist", old.display());
     let binaries = [new, old.to_path_buf(), old.to_path_buf()];
     let controls = Controls::default();
     crate::stop_on_signal(&controls.stop)?;

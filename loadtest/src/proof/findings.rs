@@ -110,8 +110,8 @@ impl Findings {
         }
     }
 
-    /// Writes the report, whatever the outcome of the proof. Returns whether there is no violation and all expectations are
-    /// met.
+    /// Writes the report, whatever the outcome of the proof. Returns whether the proof has no violation and meets all
+    /// expectations.
     pub fn conclude(mut self, outcome: anyhow::Result<()>, args: &ProofArgs, title: &str) -> anyhow::Result<bool> {
         match outcome {
             Ok(()) => {}

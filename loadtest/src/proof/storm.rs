@@ -71,7 +71,7 @@ fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
         let latencies = &results.tally.latencies;
         p99.insert(
             situation,
-            // NaN, which is within no bound, if there are no samples.
+            // Without samples NaN, which is within no bound.
             [latencies.get("last"), Some(&written)].map(|it| it.map_or(f64::NAN, |it| it.quantile(0.99) as f64)),
         );
         findings.latency(situation, "live", "publish → last subscriber", latencies.get("last"));

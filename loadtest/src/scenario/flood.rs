@@ -119,7 +119,7 @@ struct Pace {
     window: u32,
     published: u32,
     begun_ns: u64,
-    /// There are no subscribers: a publish is complete when it is answered.
+    /// The flood has no subscribers: a publish is complete when it is answered.
     is_answered: bool,
 }
 

@@ -251,7 +251,9 @@ impl Presences<'_> {
     fn compare(&self) -> (u64, Vec<String>) {
         let (mut right, mut wrong) = (0, Vec::new());
         let channels = self.first / self.presence.each..(self.first + self.users.len()).div_ceil(self.presence.each);
-        let Some(admin) = &self.worker.plan.admin_socket else { return (0, vec!["there is no admin socket".into()]) };
+        let Some(admin) = &self.worker.plan.admin_socket else {
+            return (0, vec!["the plan names no admin socket".into()]);
+        };
         let lists = match members::ask(admin, channels) {
             Ok(lists) => lists,
             Err(error) => return (0, vec![format!("{error:#}")]),

@@ -120,7 +120,7 @@ export const authorization = {
     await receives(stage, Object.assign(record, { channel: client.channel(name) }));
   },
 
-  "unknown keys, and what is no signature": async (stage) => {
+  "unknown keys, and what is not a signature": async (stage) => {
     const cases = [
       ["nope:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", /^Invalid key in subscription auth data: 'nope'$/],
       ["app-one:", /./],
@@ -137,7 +137,7 @@ export const authorization = {
     }
   },
 
-  "channels of a user are nobody else's": async (stage) => {
+  "channels of a user are closed to other users": async (stage) => {
     const client = await stage.connected();
     const messages = [];
     client.connection.bind("message", (message) => messages.push(message));

@@ -38,7 +38,7 @@ export const connection = {
     client.disconnect();
     equal(client.connection.state, "disconnected");
     equal(record.channel.subscribed, false);
-    await until("nobody is subscribed", async () => (await stage.admin("channel", { channel: name })).subscribers === 0);
+    await until("the channel has no subscribers", async () => (await stage.admin("channel", { channel: name })).subscribers === 0);
     client.connect();
     await record.next("pusher:subscription_succeeded");
     ok(client.connection.socket_id !== first, "the socket ID is the earlier one's");

@@ -35,7 +35,7 @@ export const presence = {
     await one.expect("pusher:member_added", { id: "u2", info: { name: "Two", tags: [1, "ü"] } });
     again.channel.pusher.disconnect();
     await one.next("pusher:member_removed");
-    // Its own coming and going nobody is told.
+    // A connection is not told of its own user's arrival and departure.
     two.empty();
     again.empty();
   },
@@ -101,7 +101,7 @@ export const presence = {
     await watcher.expect("pusher:member_added", { id: long, info: {} });
   },
 
-  "channel_data that names nobody is refused": async (stage) => {
+  "channel_data that names no user is refused": async (stage) => {
     const bad = ["{}", '{"user_id":""}', '{"user_id":null}', '{"user_id":true}', '{"user_id":{}}', '{"user_id":["1"]}', "5", '"u1"', "[]", "{x", ""];
     const name = stage.name("presence-bad");
     const client = await stage.connected();

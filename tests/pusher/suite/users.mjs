@@ -11,9 +11,9 @@ async function raw(stage, client, user_data, auth) {
 export const users = {
   "signing in, and events to the user": async (stage) => {
     const id = stage.name("ada");
-    const [one, two, stranger] = [await stage.signedIn({ id, user_info: { name: "Ada" } }), await stage.signedIn({ id }), await stage.signedIn({ id: stage.name("eve") })];
+    const [one, two, other] = [await stage.signedIn({ id, user_info: { name: "Ada" } }), await stage.signedIn({ id }), await stage.signedIn({ id: stage.name("eve") })];
     const records = [one, two].map((client) => new Record(client.user));
-    const none = new Record(stranger.user);
+    const none = new Record(other.user);
     for (const data of [{ a: 1 }, "text", 17]) {
       await stage.do("toUser", id, "told", data);
       for (const record of records) await record.expect("told", data);
@@ -77,7 +77,7 @@ export const users = {
     equal(messages.slice(4), [{ event: "told", channel, data: 1 }]);
   },
 
-  "what is not signed, or names nobody, is refused, and the connection stays": async (stage) => {
+  "what is not signed, or names no user, is refused, and the connection stays": async (stage) => {
     const id = stage.name("ada");
     const client = await stage.connected({ user: { id } });
     const errors = errorsOf(client);
@@ -117,7 +117,7 @@ export const users = {
     equal(other.connection.state, "connected");
     clients[0].connect();
     await until("signed in again", () => clients[0].user.user_data !== null);
-    await stage.do("terminate", stage.name("nobody"));
+    await stage.do("terminate", stage.name("absent"));
   },
 
   "watchlists: who is online, who comes and goes": async (stage) => {
