@@ -314,7 +314,7 @@ impl fmt::Debug for Key {
 impl Key {
     /// Reads `ID:SECRET`. The error says what is wrong without the text: it may hold a secret.
     pub(crate) fn parse(text: &str) -> Result<Key, &'static str> {
-        let (id, secret) = text.split_once(':').ok_or("there is no : in it")?;
+        let (id, secret) = text.split_once(':').ok_or("the : between ID and secret is missing")?;
         if id.is_empty() {
             return Err("the ID before the : is empty");
         }

@@ -139,7 +139,7 @@ macro_rules! rows {
                 }
             }
 
-            /// Whether there are no rows.
+            /// Whether the list is empty.
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }

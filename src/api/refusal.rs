@@ -9,7 +9,7 @@ use std::borrow::Cow;
 pub enum Refusal {
     /// What is wrong, for people.
     MalformedRequest(Cow<'static, str>),
-    /// There is no such command; the text lists those that exist.
+    /// The command does not exist; the text lists those that do.
     UnknownCommand(&'static [Declaration]),
     /// The member that is missing.
     MissingMember(&'static str),

@@ -10,8 +10,7 @@ use std::process::ExitCode;
 pub fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
     let keys = gather(&options.keys.flags())?.keys()?;
     let key = keys.first().ok_or(Usage(
-        "there is no key pair to sign with. Give --key ID:SECRET, --key-file PATH, CORECAST_KEY or --config PATH"
-            .into(),
+        "no key pair to sign with: give --key ID:SECRET, --key-file PATH, CORECAST_KEY or --config PATH".into(),
     ))?;
     let (socket_id, channel) = (&options.socket_id, &options.channel);
     if SocketId::parse(socket_id).is_none() {

@@ -568,7 +568,7 @@ impl Publish {
 /// The argument accepts values that begin with a minus, because a number may. Unknown options arrive here too.
 fn data(text: &str) -> Result<Box<str>, String> {
     match client::data(text) {
-        Err(_) if text.starts_with('-') => Err("there is no such option; `corecast publish --help` lists them".into()),
+        Err(_) if text.starts_with('-') => Err("unknown option; `corecast publish --help` lists the options".into()),
         data => data,
     }
 }
@@ -898,7 +898,7 @@ mod tests {
             assert!(parse(&format!("corecast publish c e {refused}")).is_err(), "{refused}");
         }
         let told = parse("corecast publish c e --exlude").err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(told.contains("there is no such option"), "{told}");
+        assert!(told.contains("unknown option"), "{told}");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Origin {
     /// spelling of browsers. The error says what is wrong.
     pub fn parse(text: &str) -> Result<Origin, &'static str> {
         let text = text.to_ascii_lowercase();
-        let (scheme, authority) = text.split_once("://").ok_or("there is no scheme, such as https://")?;
+        let (scheme, authority) = text.split_once("://").ok_or("the scheme, such as https://, is missing")?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         if !is_scheme {
@@ -120,7 +120,7 @@ impl Origin {
         if let Some(host) = authority.strip_prefix("*.") {
             let host = super::host::authority(host, default_port)?;
             if host.starts_with('[') || host.split(':').next().is_some_and(|host| host.parse::<Ipv4Addr>().is_ok()) {
-                return Err("there are no names below an IP address");
+                return Err("an IP address cannot have subdomains");
             }
             return Ok(Origin { start, end: Some(format!(".{host}")) });
         }

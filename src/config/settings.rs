@@ -318,7 +318,7 @@ impl<'a> Check<'a> {
             match read_key_file(path, &self.settings.files) {
                 Ok(read) => {
                     if read.is_empty() {
-                        let note = format!("key-file has no effect: there is no key pair in {}", path.display());
+                        let note = format!("key-file has no effect: no key pair in {}", path.display());
                         self.config.live.notes.push(note);
                     }
                     keys.extend(read);
@@ -412,8 +412,8 @@ impl<'a> Check<'a> {
             ("console-key-file", is_off, "http is off"),
             ("publish-token-file", is_off, "http is off"),
             ("console-key-file", !is_off && !live.console.is_on, "console is off"),
-            ("webhook-events", live.webhooks.urls.is_empty(), "there is no webhook"),
-            ("webhook-retry", live.webhooks.urls.is_empty(), "there is no webhook"),
+            ("webhook-events", live.webhooks.urls.is_empty(), "webhook is not set"),
+            ("webhook-retry", live.webhooks.urls.is_empty(), "webhook is not set"),
             ("max-connections-per-address", per_address > named, "max-connections is smaller"),
             ("presence-info-max", info_max > live.limits.message_bytes_max, "max-message is smaller"),
         ];

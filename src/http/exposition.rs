@@ -1,7 +1,7 @@
 //! Writes numbers in the text format of Prometheus (exposition format 0.0.4). Pure.
 //!
 //! Every number of a shard has the label `shard`, so that a busy shard is visible. Counts by reason are summed over the
-//! shards. There are no labels for channels or addresses, because their number is not bounded.
+//! shards. Channels and addresses are not labels, because their number is not bounded.
 
 use super::process::Process;
 use super::snapshot::Numbers;

@@ -1,7 +1,7 @@
 //! Places limit the HTTP connections. When the general places are taken, the keep-alive connection that was idle
 //! longest loses its place. If none is idle, a new connection gets a reserved place, which serves only health checks.
-//! So an orchestrator does not kill a server for its load. There is no limit per address, because an ingress has a
-//! single address.
+//! So an orchestrator does not kill a server for its load. Connections are not limited per address, because an ingress
+//! has a single address.
 
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;

@@ -197,7 +197,7 @@ pub enum Mail {
     Welcomed(ConnKey),
     /// From the owner: the member is not counted, for this reason.
     Refused(Membership, ErrorCode),
-    /// From the owner: the member is no longer counted, and does not receive the messages that follow this letter.
+    /// From the owner: the member was removed, and does not receive the messages that follow this letter.
     Unsubscribed(Membership),
     /// From the owner: deliver this message to the channel's subscribers on this shard.
     Deliver(Delivery),
@@ -340,7 +340,7 @@ pub enum Answer {
     TooMany { limit: usize },
     /// To [`Question::MoreEvents`]: the next events, with their numbers.
     Events { events: Box<[Event]> },
-    /// To a consumer, also without a question: its next `missing` events are no longer kept.
+    /// To a consumer, also without a question: its next `missing` events were discarded.
     FellBehind { missing: u64 },
     /// To [`Question::MoreEvents`]: all events have been sent, and the server stops.
     NoMoreEvents,

@@ -86,7 +86,7 @@ impl KeyRing {
         !self.keys.is_empty()
     }
 
-    /// `key:hex` as [`sign`] makes it, with the first key; `None`: there is no key.
+    /// `key:hex` as [`sign`] makes it, with the first key; `None` without a key.
     pub fn sign(&self, socket_id: &str, channel: &str, channel_data: Option<&str>) -> Option<String> {
         let (id, keyed) = self.keys.first()?;
         Some(signed(id, keyed.clone(), socket_id, parts(channel, channel_data)))

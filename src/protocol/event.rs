@@ -55,7 +55,7 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// What `socket:subscribed` holds in its `data`. Without any of it, there is no `data`.
+/// What `socket:subscribed` holds in its `data`. Without any of it, `data` is left out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Subscribed<'a> {
     /// The position at which the subscription is live.

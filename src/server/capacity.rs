@@ -332,7 +332,7 @@ impl Kinds<'_> {
                 if self.is_secure { accepted } else { 0 },
                 (GROWTH * (INCOMING_BYTES_MAX + SCRATCH_BYTES)) as u64,
             ),
-            // Without a key pair there are no presence channels. In their grace, users have no subscription.
+            // Without a key pair, presence channels cannot exist. In their grace, users have no subscription.
             term(
                 "users of presence channels, and their lists",
                 if config.live.keys.is_empty() {

@@ -86,7 +86,7 @@ fn available(meminfo: &str) -> Option<u64> {
 fn group_limit(root: &Path, groups: &str) -> Option<u64> {
     let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse().ok();
     smallest(root, groups, "memory", |directory, is_version_2| {
-        // "max" and a missing file mean that there is no limit. Beyond memory.high a process is slowed down until it hardly runs.
+        // "max" and a missing file mean: unlimited. Beyond memory.high a process is slowed down until it hardly runs.
         let files = if is_version_2 { &["memory.max", "memory.high"][..] } else { &["memory.limit_in_bytes"] };
         files.iter().filter_map(|file| number(directory.join(file))).min()
     })
@@ -101,7 +101,7 @@ fn group_quota(root: &Path, groups: &str) -> Option<u64> {
             false => read("cpu.cfs_quota_us")? + " " + &read("cpu.cfs_period_us")?,
         };
         let (quota, period) = text.trim().split_once(char::is_whitespace)?;
-        // "max" and -1 mean that there is no quota.
+        // "max" and -1 mean: unlimited.
         let (quota, period): (u64, u64) = (quota.trim().parse().ok()?, period.trim().parse().ok()?);
         (quota * 1000).checked_div(period)
     })

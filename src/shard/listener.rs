@@ -77,7 +77,7 @@ impl Pause {
         self.until = Some(now.wrapping_add(PAUSE_TICKS));
     }
 
-    /// Whether there is no pause, or its time has passed.
+    /// Whether accepting is not paused, or the time of the pause has passed.
     pub fn is_over(&self, now: u32) -> bool {
         self.until.is_none_or(|until| now.wrapping_sub(until) as i32 >= 0)
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Acquire;
 /// A stop, step by step.
 pub struct Stopping {
     deadline: u32,
-    /// The tick at which upgrades are no longer waited for.
+    /// The tick at which the wait for upgrades ends.
     upgrades_until: u32,
     stage: Stage,
 }

@@ -316,7 +316,7 @@ mod tests {
     fn a_session_is_open_for_as_long_as_there_is_a_url() {
         let (url, events) = backend();
         play(settings(&[]), |stage| {
-            assert!(stage.seats.recv_timeout(Duration::from_millis(50)).is_err(), "there is no URL yet");
+            assert!(stage.seats.recv_timeout(Duration::from_millis(50)).is_err(), "the settings have no URL yet");
             stage.settings.send_replace(settings(&[&url]));
             let mut session = stage.session(None);
             assert!(session.send(vec![following(41), occupied(42, "a")]));

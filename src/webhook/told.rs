@@ -192,7 +192,7 @@ impl Known {
                     self.happened(&event.what, Some(event.time_ms), tell);
                 }
             }
-            Piece::FellBehind { missing } => return Err(format!("{missing} unread events are no longer kept")),
+            Piece::FellBehind { missing } => return Err(format!("{missing} unread events were discarded")),
             Piece::Seen { .. } => {}
         }
         Ok(())
@@ -546,7 +546,7 @@ pub(super) mod tests {
         let mut known = known(&["channel_occupied", "channel_vacated"]);
         assert_eq!(open(&mut known, [occupied(42, "a")]), [told_occupied("a")]);
         let behind = Sent::Piece(Piece::FellBehind { missing: 3 });
-        assert_eq!(known.take(behind, |_| panic!()), Err("3 unread events are no longer kept".into()));
+        assert_eq!(known.take(behind, |_| panic!()), Err("3 unread events were discarded".into()));
         assert_eq!(
             known.request(),
             Events { since: Some(42), epoch: Some("9f3c000000000000".into()), also: Vec::new() }

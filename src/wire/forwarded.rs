@@ -7,7 +7,7 @@ use memchr::memchr;
 use std::net::{IpAddr, SocketAddr};
 
 /// The address that a request came from: the right-most untrusted one, or the left-most one if all are trusted. `None`:
-/// there is no header, or the entry is not an address. `values` are the values of all such headers, in order of
+/// the header is missing, or the entry is not an address. `values` are the values of all such headers, in order of
 /// arrival. The port is 0 if the entry has none.
 pub fn client<'a>(
     values: impl DoubleEndedIterator<Item = &'a [u8]>,

@@ -547,8 +547,8 @@ fn readable_or_weak_secrets_cause_warnings() {
     check(&["--key-file", &write("short", "b:1\n", 0o600)], &["\"b\" is shorter"]);
     check(&["--http", "off", "--console-key-file", &write("idle", long, 0o600)], &["console-key-file has no effect"]);
     let empty = write("empty", "# a:1\n", 0o600);
-    check(&["--key-file", &empty], &["key-file has no effect: there is no key pair"]);
-    check(&["--webhook-retry", "7"], &["webhook-retry has no effect: there is no webhook"]);
+    check(&["--key-file", &empty], &["key-file has no effect: no key pair in"]);
+    check(&["--webhook-retry", "7"], &["webhook-retry has no effect: webhook is not set"]);
     check(
         &["--max-connections", "5", "--max-connections-per-address", "9"],
         &["max-connections-per-address has no effect"],
@@ -656,7 +656,7 @@ fn check_config_prints_what_the_limits_can_cost() {
     let (costs, warnings) = check(&["--shards", "2"]);
     let auto = "2 shards, at most 1640 client connections (max-connections is auto: descriptors allow no more)";
     assert!(costs.contains(auto), "{costs}");
-    assert_eq!(warnings, "", "the limits are automatic, so there is no warning");
+    assert_eq!(warnings, "", "automatic limits cause no warning");
 
     let outboxes = ["--outbox-limit", "1GiB", "--outbox-memory", "900GiB"];
     let (costs, warnings) = check(&[&["--shards", "2", "--max-connections", "100000"][..], &outboxes].concat());

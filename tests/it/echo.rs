@@ -44,7 +44,7 @@ fn check_echo(client: &mut RawClient, opcode: u8, payload: &[u8]) {
     assert!(echoed == payload, "{} bytes came back for {}", echoed.len(), payload.len());
 }
 
-/// Each message comes back with its opcode in one frame. There is no greeting, and requests are not interpreted.
+/// Each message comes back with its opcode in one frame. The server sends no greeting, and does not interpret requests.
 fn every_message_comes_back(shards: usize) {
     let server = echoing(shards).start();
     let mut clients: Vec<RawClient> = (0..2 * shards).map(|_| connect(&server)).collect();

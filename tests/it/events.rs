@@ -337,7 +337,7 @@ fn consumers_are_told_that_the_server_stops(shards: usize) {
     reading.join().expect("no panic");
 }
 
-/// A consumer that never reads does not delay others, nor the stop of the server. Once its next event is no longer kept, it
+/// A consumer that never reads does not delay others, nor the stop of the server. Once its next event has been discarded, it
 /// is sent the reason, and ended.
 fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
     let mut server = Server::options(shards).arg("--max-subscribes-per-second", 0).start();

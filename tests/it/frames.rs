@@ -199,7 +199,7 @@ fn close_is_echoed(shards: usize) {
         client.expect(&subscribed("closing"));
         client.write(&frame(CLOSE, &[code.to_be_bytes().as_slice(), "bye, é".as_bytes()].concat()));
         client.expect_close(code);
-        eventually("the closed connection is no longer a subscriber", || admin.subscribers("closing") == 0);
+        eventually("the closed connection has left the channel", || admin.subscribers("closing") == 0);
     }
     let mut client = RawClient::connect(&server);
     client.write(&frame(CLOSE, b""));

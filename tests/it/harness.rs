@@ -218,7 +218,7 @@ impl Options {
         self
     }
 
-    /// Leaves `--http` to its default; otherwise there is no HTTP unless a test gives an address, so that servers side by side
+    /// Leaves `--http` to its default; otherwise HTTP is off unless a test gives an address, so that servers side by side
     /// do not compete for the default.
     pub fn with_default_http(mut self) -> Options {
         self.leaves_http = true;

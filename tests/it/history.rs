@@ -264,8 +264,8 @@ fn recovery_is_everything_or_nothing(shards: usize) {
         let lost = [start, sent[0].clone(), last.at(last.offset + 1), last.at((1 << 53) - 1), last.at(0)];
         let upper = last.epoch.to_uppercase();
         let upper = if upper == last.epoch { "".into() } else { upper };
-        let strangers = [&*other_epoch, "", "0", "not one of ours", "é\"\n", &upper].map(strange);
-        for since in lost.iter().chain(&strangers) {
+        let unknown = [&*other_epoch, "", "0", "not one of ours", "é\"\n", &upper].map(strange);
+        for since in lost.iter().chain(&unknown) {
             let mut client = Client::connect(&configured.server);
             come_back(&mut client, &name, since, last, false);
             client.expect_nothing_before_pong();
@@ -796,7 +796,7 @@ fn positions_are_those_of_the_list_as_written(shards: usize) {
     assert_eq!((positions.len(), positions[2].get("duplicate")), (4, None));
     Position::of(&positions[2]);
     client.expect_nothing_before_pong();
-    // Without a place there are no positions.
+    // Channels without a history have no positions.
     let plain = admin.ok(json!({"id": 1, "command": "publish", "channels": ["plain", "other"], "event": "e"}));
     assert_eq!(plain, json!({"id": 1, "ok": true, "subscribers": 1}));
 }

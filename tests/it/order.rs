@@ -1,4 +1,4 @@
-//! All subscribers of a channel see one order. Between `subscribed` and `unsubscribed` there are no gaps or duplicates.
+//! All subscribers of a channel see one order. Between `subscribed` and `unsubscribed` it has no gaps or duplicates.
 
 use crate::harness::{
     Admin, Client, RawClient, Server, assert_error, for_shards, frame, opcode, subscribe, subscribed, text_frame,

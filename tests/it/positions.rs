@@ -490,7 +490,7 @@ fn the_command_line_shows_positions_and_histories(shards: usize) {
     );
     text(&["publish", "few:a", "third"]);
     let incomplete = text(&["history", "few:a", "--since", &format!("{epoch}:{}", first - 1)]);
-    assert!(incomplete.contains("\nincomplete: older messages are no longer kept\n"), "{incomplete}");
+    assert!(incomplete.contains("\nincomplete: older messages were discarded\n"), "{incomplete}");
     assert_eq!(text(&["history", "few:a", "--limit", "0"]), format!("position {epoch}:{}\n", last(&mut admin)));
     assert_eq!(text(&["history", "plain"]), "the channel has no history\n");
     assert_eq!(text(&["members", "presence-a"]), "no members\n");

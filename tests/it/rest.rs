@@ -208,7 +208,7 @@ fn the_connections_of_a_user_are_terminated(shards: usize) {
             other.expect_nothing_before_pong();
         }
     }
-    let path = "/apps/1/users/nobody/terminate_connections";
+    let path = "/apps/1/users/absent/terminate_connections";
     let answer = http.post(&signed("POST", path, &[], "{}"), "{}");
     assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
     for (status, path) in [

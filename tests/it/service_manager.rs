@@ -49,7 +49,7 @@ fn systemd_is_told_how_long_a_drain_takes() {
     let manager = Manager::new();
     let mut server = manager.start(Server::options(1).arg("--drain-timeout", 60).arg("--shutdown-timeout", 20));
     assert_eq!(manager.told(), "READY=1");
-    // There are no connections, so the drain ends at once.
+    // Without connections, the drain ends at once.
     server.signal(Signal::TERM);
     assert_eq!(manager.told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=85000000");
     assert_eq!(manager.told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000");

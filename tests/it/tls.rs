@@ -396,7 +396,7 @@ fn a_certificate_is_renewed_under_live_connections() {
 #[test]
 fn an_expiring_certificate_causes_a_warning() {
     let day = Duration::from_secs(24 * 3600);
-    // A limit that every machine can hold, so that there is no other warning.
+    // A limit that every machine can hold, so that it causes no other warning.
     let server = Server::options(2).secure().arg("--max-connections", 50).start();
     assert_eq!(stat(&server, "tls_certificate_days"), 89);
     assert!(!server.stderr().contains("WARN"), "{}", server.stderr());

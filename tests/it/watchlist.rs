@@ -77,7 +77,7 @@ fn a_user_that_is_back_in_time_makes_no_event(shards: usize) {
     expect_events(&mut client, json!([{"name": "online", "user_ids": ["8"]}]));
     drop(first);
     let second = watch(&server, "8", json!([]));
-    // Nobody else of the list comes: what follows is the end of the grace.
+    // No other user of the list comes: what follows is the end of the grace.
     let mut late = watch(&server, "9", json!(["8"]));
     expect_events(&mut late, json!([{"name": "online", "user_ids": ["8"]}]));
     client.expect_silence();

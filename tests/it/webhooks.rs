@@ -317,9 +317,9 @@ fn client_events_are_posted_as_texts(shards: usize) {
         assert_eq!(backend.event(), expected);
     }
     // Only the channel's own subscribers can send, and what is refused is not posted.
-    let mut stranger = Client::connect(&server);
-    stranger.send(r#"{"event":"client-e","channel":"private-a","data":1}"#);
-    assert!(stranger.text().contains("client_event_refused"));
+    let mut outside = Client::connect(&server);
+    outside.send(r#"{"event":"client-e","channel":"private-a","data":1}"#);
+    assert!(outside.text().contains("client_event_refused"));
     let member = join(&server, "presence-a", Some("1\"2"));
     backend.expect(&[(OCCUPIED, "presence-a")]);
     let mut member = member;

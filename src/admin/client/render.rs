@@ -162,7 +162,7 @@ fn published(reply: &Value, out: &mut impl Write) -> io::Result<()> {
 fn history(reply: &Value, out: &mut impl Write) -> io::Result<()> {
     let Some(position) = position(reply) else { return writeln!(out, "the channel has no history") };
     if reply["complete"] == false {
-        writeln!(out, "incomplete: older messages are no longer kept")?;
+        writeln!(out, "incomplete: older messages were discarded")?;
     }
     writeln!(out, "position {position}")
 }
@@ -437,7 +437,7 @@ mod tests {
     fn a_history_ends_with_the_position() {
         let history = r#"{"epoch":"0f","offset":9,"complete":false,"messages":[{"offset":9,"event":"e","data":"{}"}]}"#;
         let expected =
-            "OFFSET  EVENT  DATA\n     9  e      {}\nincomplete: older messages are no longer kept\nposition 0f:9\n";
+            "OFFSET  EVENT  DATA\n     9  e      {}\nincomplete: older messages were discarded\nposition 0f:9\n";
         check("history", history, expected);
         let empty = r#"{"epoch":"0f","offset":9,"complete":true,"messages":[]}"#;
         check("history", empty, "position 0f:9\n");

@@ -83,7 +83,7 @@ pub fn event(out: &mut Vec<u8>, event: &Event) {
 pub fn too_slow(out: &mut Vec<u8>, missing: u64) {
     let _ = writeln!(
         out,
-        r#"{{"event":"error","code":"too_slow","error":"{missing} unread events are no longer kept: read faster, and restart from a snapshot"}}"#
+        r#"{{"event":"error","code":"too_slow","error":"{missing} unread events were discarded: read faster, and restart from a snapshot"}}"#
     );
 }
 

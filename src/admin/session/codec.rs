@@ -53,7 +53,7 @@ pub enum Piece {
     SnapshotEnd { number: u64, channels: u64, members: u64, connections: u64 },
     /// Events, with their numbers.
     Events { events: Box<[Event]> },
-    /// The last piece: the next `missing` events are no longer kept.
+    /// The last piece: the next `missing` events were discarded.
     FellBehind { missing: u64 },
     /// The sightings of a shard, and the number that it dropped. `time_ms` is the time of `at_us`.
     Seen { shard: ShardId, at_us: u64, time_ms: u64, sightings: Vec<Sighting>, dropped: u64 },

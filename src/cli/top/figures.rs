@@ -12,7 +12,7 @@ pub fn count(count: u64) -> String {
     }
 }
 
-/// `0.5`, `12 345`; `-` if there is no value.
+/// `0.5`, `12 345`; `-` without a value.
 pub fn rate(rate: Rate) -> String {
     match rate {
         None => NONE.into(),

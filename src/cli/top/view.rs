@@ -5,7 +5,7 @@ use corecast::api::By;
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// Per second; `None`: there is no earlier sample of this server.
+/// Per second; `None` until this server has been sampled twice.
 pub type Rate = Option<f64>;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -161,7 +161,7 @@ impl Table {
 pub struct Tables {
     /// The file.
     at: String,
-    /// The rules, if there are no problems.
+    /// The rules, if the file has no problems.
     pub rules: Rules,
     /// The line of each table, from 1.
     lines: Vec<usize>,

@@ -116,8 +116,8 @@ pub async fn list(State(face): State<Arc<Face>>, Path(name): Path<String>, RawQu
     respond(walk_pages(&face, operation, &Parameters::of(query)).await)
 }
 
-/// At least `limit` rows, unless the list ends, the walk gets too long or there is no search. `next` is the cursor for
-/// more. The answer may exceed `limit` by the rest of a page, because a cursor cannot point into a page.
+/// At least `limit` rows, unless the list ends or the walk gets too long. Without a search, at most `limit`, and perhaps fewer.
+/// `next` is the cursor for more. The answer may exceed `limit` by the rest of a page, because a cursor cannot point into a page.
 async fn walk_pages(face: &Face, operation: &Declaration, parameters: &Parameters) -> Answer {
     parameters.check(operation, &["contains"])?;
     let limit = integer(Member::of("limit", parameters), 1..=walk::PAGE)?.unwrap_or(LIMIT_DEFAULT);

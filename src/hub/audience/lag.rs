@@ -90,7 +90,7 @@ impl<T> Lag<T> {
         self.entries.len()
     }
 
-    /// Whether there is no message.
+    /// Whether no message is held back.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

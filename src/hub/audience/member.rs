@@ -189,7 +189,7 @@ impl Subscriptions {
     /// Removes the subscription at this place. The last one takes the place. Panics if there is none.
     pub(super) fn swap_remove(&mut self, at: usize) -> Subscription {
         match std::mem::take(&mut self.0) {
-            Held::None => panic!("there is no subscription"),
+            Held::None => panic!("the member has no subscription"),
             Held::One(subscription) => subscription,
             Held::Many(mut many) => {
                 let removed = many.list.swap_remove(at);

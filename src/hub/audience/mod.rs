@@ -271,7 +271,7 @@ impl Audiences {
 /// For simulations.
 #[cfg(any(test, fuzzing))]
 impl Audiences {
-    /// Whether there is no audience.
+    /// Whether the shard has no audiences.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

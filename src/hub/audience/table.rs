@@ -65,7 +65,7 @@ impl Audience {
         self.subscribers.len()
     }
 
-    /// Whether there are no subscribers, so that messages are not encoded.
+    /// Whether the audience has no subscribers, so that messages are not encoded.
     pub fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
     }
@@ -234,7 +234,7 @@ impl Table {
         self.live
     }
 
-    /// Whether there is no audience.
+    /// Whether the table has no audiences.
     #[cfg(any(test, fuzzing))]
     pub fn is_empty(&self) -> bool {
         self.audiences.is_empty()

@@ -144,7 +144,7 @@ impl History {
         }
     }
 
-    /// Ticks until the oldest message is too old; `None`: there is no message.
+    /// Ticks until the oldest message is too old; `None`: the history is empty.
     pub fn expires_in(&self, now: u32) -> Option<u32> {
         let age = now.wrapping_sub(self.kept.front()?.kept_at);
         Some(self.limits.ttl_s.saturating_mul(TICKS_PER_S).saturating_sub(age))

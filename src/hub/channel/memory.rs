@@ -2,7 +2,7 @@
 //!
 //! All histories of a shard share one log, which numbers their messages, and one budget of bytes. Beyond the budget the
 //! channel that was published to longest ago loses its messages. A channel without subscribers and messages is kept, because
-//! clients may come back to its position; under pressure it is forgotten, and its position is no longer recoverable.
+//! clients may come back to its position; under pressure it is forgotten, and recovery from its position fails.
 
 use super::history::{Bounds, History, Kept, Replay};
 use super::presence::Presence;

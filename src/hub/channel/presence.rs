@@ -54,7 +54,7 @@ impl Presence {
 pub enum Event {
     /// A user that was not a member is one now.
     Added(Arc<User>),
-    /// A user is no longer a member.
+    /// A user stopped being a member.
     Removed(Arc<User>),
 }
 

@@ -57,7 +57,7 @@ pub enum FollowerUpdate {
     SnapshotEnd { connections_page: Vec<ConnectionInfo>, channels: u64, members: u64, connections: u64 },
     /// The next events.
     Events { events: Box<[Event]> },
-    /// The next `missing` events are no longer kept. This ends the stream.
+    /// The next `missing` events were discarded. This ends the stream.
     FellBehind { missing: u64 },
     /// The server stops. This ends the stream.
     NoMore,

@@ -7,7 +7,7 @@
 //!
 //! Consumers pull. Each has at most one open question; a question that finds no new event waits in the journal for the next
 //! one. A consumer that does not read costs one entry in a table and does not delay the others. It is ended once its next
-//! event is no longer kept.
+//! event has been discarded.
 //!
 //! Shards report [`Extras`] only of the kinds that a consumer has asked for, and a consumer receives only what it has asked for.
 //! So the numbers that it sees may have gaps, where events lie that it has not asked for.

@@ -25,7 +25,7 @@ pub enum Happening {
     Vacated { channel: ChannelName },
     /// A user became a member of a presence channel.
     MemberAdded { channel: ChannelName, user_id: Arc<str> },
-    /// A user is no longer a member: its last connection left, and its grace has ended.
+    /// A user stopped being a member: its last connection left, and its grace has ended.
     MemberRemoved { channel: ChannelName, user_id: Arc<str> },
     /// A client event was sequenced.
     ClientEvent(Box<ClientEvent>),

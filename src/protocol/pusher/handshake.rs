@@ -123,7 +123,7 @@ mod tests {
         check("/app/nope?protocol=x", Err((4001, "App key nope does not exist")));
         check("/app/K-1", Err((4001, "App key K-1 does not exist")));
         let long = format!("/app/{}", "é".repeat(200));
-        let refusal = version(&long, |_| false).expect_err("there is no key");
+        let refusal = version(&long, |_| false).expect_err("an unknown key");
         assert!(refusal.to_string().len() <= 123);
     }
 }

@@ -195,7 +195,7 @@ impl Clients {
         self.connections.len()
     }
 
-    /// Whether there are no connections.
+    /// Whether the shard has no connections.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }

@@ -166,7 +166,7 @@ impl Clients {
     }
 }
 
-/// Replies of a connection that may wait for owners before it is no longer read.
+/// Replies of a connection that may wait for owners before the shard stops reading from it.
 pub const WAITING_REPLIES_MAX: usize = 256;
 /// Bytes read in one turn from connections that send more than one read takes. 16 to 20 ms in the worst case: empty messages,
 /// each answered with an error.

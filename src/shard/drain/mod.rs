@@ -12,7 +12,7 @@ use plan::Why;
 
 /// A drain, step by step.
 pub struct Draining {
-    /// The tick at which the listener is closed even if connections are in its backlog, and upgrades are no longer waited for.
+    /// The tick at which the listener is closed even if connections are in its backlog, and the wait for upgrades ends.
     accepts_until: u32,
     /// The time in milliseconds, and the channel for the number of connections. Taken once no further connection can come.
     order: Option<(u64, Sender<usize>)>,

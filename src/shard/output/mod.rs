@@ -298,7 +298,7 @@ impl Output {
     }
 }
 
-/// Bytes of replies that may wait for a connection before it is no longer read.
+/// Bytes of replies that may wait for a connection before the shard stops reading from it.
 pub const UNREAD_REPLIES_MAX: usize = 64 * 1024;
 /// Heap bytes for a connection that nothing waits for.
 pub const ENTRY_BYTES: usize = size_of::<Outbox>() + size_of::<State>();

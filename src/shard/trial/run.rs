@@ -52,7 +52,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         Run { choices, house, peers: Vec::new(), publishers, readers: Vec::new(), tls, preface, head }
     }
 
-    /// Takes one step. `false`: there are no more bytes.
+    /// Takes one step. `false`: all bytes have been used.
     pub fn step(&mut self) -> bool {
         let Some(byte) = self.choices.step() else { return false };
         match byte % 64 {

@@ -26,7 +26,7 @@ fn imports_make_no_circles() {
             }
         }
     }
-    wrong.extend(known.iter().map(|circle| format!("take this circle off the list, it is no longer there: {circle}")));
+    wrong.extend(known.iter().map(|circle| format!("take this circle off the list, it has been removed: {circle}")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

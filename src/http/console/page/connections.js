@@ -85,7 +85,7 @@ async function tell(socketId, cell) {
     const list = h("ul", { class: "chips" }, ...names, rest > 0 && h("li", {}, `and ${whole(rest)} more`));
     cell.replaceChildren(channels.length > 0 ? list : "It has no subscriptions.");
   } catch (error) {
-    cell.textContent = error.status === 404 ? "It is no longer connected." : `Request failed: ${error.message}.`;
+    cell.textContent = error.status === 404 ? "It has disconnected." : `Request failed: ${error.message}.`;
   }
 }
 

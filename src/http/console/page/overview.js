@@ -44,7 +44,7 @@ export function start() {
 
 /** Takes an answer of `stats`. */
 export function take(answer) {
-  // A repeated snapshot holds nothing new. An earlier clock means another process, for which there is no history yet.
+  // A repeated snapshot holds nothing new. An earlier clock means another process, whose history starts here.
   if (latest && answer.at_ms === latest.at_ms) return;
   if (latest && (answer.at_ms < latest.at_ms || answer.process.start_time_s > latest.process.start_time_s + 1)) first = latest = null;
   if (latest) {

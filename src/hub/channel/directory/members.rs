@@ -29,7 +29,7 @@ pub struct Notice {
 /// News about the subscribers of a channel.
 #[derive(Debug)]
 pub enum News {
-    /// A user is no longer a member.
+    /// A user stopped being a member.
     Removed {
         /// The user.
         event: Event,

@@ -35,7 +35,7 @@ impl Count {
         count > 0 && self.known.replace(count) != Some(count)
     }
 
-    /// The channel ends, or its subscribers are no longer told.
+    /// The channel ends, or its subscribers stop being told.
     pub fn end(self, timers: &mut Timers) {
         if let Some(timer) = self.timer {
             timers.cancel_count(timer);

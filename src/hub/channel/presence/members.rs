@@ -156,7 +156,7 @@ impl Members {
         self.users.len()
     }
 
-    /// Whether there is no user. Then the channel needs no timer, and may be forgotten.
+    /// Whether the channel has no users. Then it needs no timer, and may be forgotten.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
