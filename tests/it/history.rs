@@ -623,7 +623,9 @@ fn a_reload_gives_trims_and_takes_histories(shards: usize) {
     }
     configured.changes("");
     for name in &all {
-        assert_eq!(admin.publish(name, "e", json!(5)), u64::from(live.contains(name)));
+        let subscribers = u64::from(live.contains(name));
+        eventually("the newcomers have left", || admin.subscribers(name) == subscribers);
+        assert_eq!(admin.publish(name, "e", json!(5)), subscribers);
         if live.contains(name) {
             client.expect(&format!(r#"{{"event":"e","channel":"{name}","data":5}}"#));
         }
