@@ -123,6 +123,10 @@ impl Worker {
 /// The measured time of a worker: the values of its cumulative counters at both ends.
 #[derive(Default)]
 pub struct Window {
+    /// Connections that the scenario wants.
+    pub wanted: u64,
+    /// Connections that were open when setting up ended.
+    pub connected: u64,
     begin: Option<Mark>,
     end: Option<Mark>,
 }
@@ -136,9 +140,26 @@ struct Mark {
 }
 
 impl Window {
-    /// Must be called every turn with the current values of the counters.
+    /// Must be called every turn with the current values of the counters, which it also writes to the live numbers. Returns the
+    /// time, or `None` when the run is over.
+    pub fn turn(&mut self, worker: &Worker, net: &Net, events: u64, publishes: u64) -> Option<u64> {
+        let now = now_ns();
+        let phase = worker.phase(now);
+        self.mark(phase, now, events, publishes);
+        worker.live().connected.store(net.open as u64, Relaxed);
+        worker.live().events.store(events, Relaxed);
+        worker.live().publishes.store(publishes, Relaxed);
+        (phase != Phase::Over).then_some(now)
+    }
+
+    /// Whether the measured time has begun and not ended.
+    pub fn is_open(&self) -> bool {
+        self.begin.is_some() && self.end.is_none()
+    }
+
+    /// Records the counters where `phase` is the first turn of the measured time, or the first after it.
     #[inline]
-    pub fn turn(&mut self, phase: Phase, now: u64, events: u64, publishes: u64) {
+    pub fn mark(&mut self, phase: Phase, now: u64, events: u64, publishes: u64) {
         let wanted = match phase {
             Phase::Measure => &mut self.begin,
             Phase::Over if self.begin.is_some() => &mut self.end,

@@ -1,21 +1,20 @@
 //! Churn: connections subscribe, receive, unsubscribe, and sometimes reconnect, while messages are published. Between
 //! `subscribed` and `unsubscribed` no message may be missing or arrive twice, and none may arrive afterwards.
 
-use std::sync::Arc;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use mio::Token;
 
 use super::open_loop::OpenLoop;
-use super::{Setup, conclude, drain, is_heartbeat, note_ended, set_up};
+use super::{conclude, drain, is_heartbeat, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::plan::Scenario;
 use crate::stamp;
 use crate::track::{Faults, Track};
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the churn.
 pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
@@ -26,11 +25,9 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     anyhow::ensure!(!plan.target.dialect.unsubscribe.is_empty(), "{} cannot unsubscribe", plan.target.name);
     anyhow::ensure!(!plan.target.dialect.packed, "{} packs answers and messages into one frame", plan.target.name);
     let share = worker.share(connections).len();
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let publishes = OpenLoop::new(worker, rate, size, channels);
-    let mut handler = Churn::new(worker, channels, reconnect, publishes, share);
-    set_up(worker, &mut net, &mut handler, share, |_| 0)?;
-    handler.tally.connected = net.open as u64;
+    let mut handler = Churn::new(worker, channels, reconnect, publishes);
+    let (mut net, mut window) = set_up(worker, &mut handler, share, |_| 0, |net, _| net.open)?;
     handler.publishes.connect(worker, &net, &mut handler.tally)?;
     worker.ready(&mut net, &mut handler)?;
 
@@ -39,26 +36,15 @@ pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
     for id in 0..handler.connections.len() {
         handler.next_operation(&mut net, id);
     }
-    let mut window = Window::default();
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        handler.count = phase == Phase::Measure;
-        let published = u64::from(handler.publishes.published);
-        window.turn(phase, now, handler.events, published);
-        worker.live().events.store(handler.events, Relaxed);
-        worker.live().connected.store(net.open as u64, Relaxed);
-        worker.live().publishes.store(published, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    while let Some(now) = window.turn(worker, &net, handler.events, u64::from(handler.publishes.published)) {
+        handler.count = window.is_open();
         handler.publishes.turn(start, now)?;
         while net.open + net.opening < share {
             net.open(0);
         }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
     }
-    handler.is_running = false;
+    (handler.is_running, handler.count) = (false, false);
     drain(&mut net, &mut handler, |_, handler| handler.unanswered() == 0 && handler.publishes.is_answered())?;
     Ok(handler.finish(&net, &window))
 }
@@ -88,7 +74,6 @@ struct Churn<'a> {
     channels: u32,
     reconnect: f64,
     connections: Vec<Connection>,
-    settled: usize,
     is_running: bool,
     publishes: OpenLoop,
     count: bool,
@@ -103,13 +88,12 @@ struct Churn<'a> {
 }
 
 impl Churn<'_> {
-    fn new(worker: &Worker, channels: u32, reconnect: f64, publishes: OpenLoop, wanted: usize) -> Churn<'_> {
+    fn new(worker: &Worker, channels: u32, reconnect: f64, publishes: OpenLoop) -> Churn<'_> {
         Churn {
             worker,
             channels,
             reconnect,
             connections: Vec::new(),
-            settled: 0,
             is_running: false,
             publishes,
             count: false,
@@ -119,7 +103,7 @@ impl Churn<'_> {
             deliveries: 0,
             operation: Latency::new(),
             connect: Latency::new(),
-            tally: Tally { wanted: wanted as u64, ..Tally::default() },
+            tally: Tally::default(),
         }
     }
 
@@ -226,7 +210,6 @@ impl Handler for Churn<'_> {
             self.connections.resize_with(id + 1, Connection::default);
         }
         self.connections[id] = Connection::default();
-        self.settled += 1;
         if self.count {
             self.connect.record(connect_ns, 1);
         }
@@ -250,7 +233,6 @@ impl Handler for Churn<'_> {
     }
 
     fn closed(&mut self, _net: &mut Net, id: usize, why: Ended) {
-        self.settled += usize::from(!self.is_running);
         if let Some(connection) = self.connections.get_mut(id) {
             *connection = Connection::default();
         }
@@ -259,16 +241,6 @@ impl Handler for Churn<'_> {
 
     fn other(&mut self, _net: &mut Net, token: Token) {
         self.publishes.event(token);
-    }
-}
-
-impl Setup for Churn<'_> {
-    fn settled(&self) -> usize {
-        self.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }
 

@@ -2,14 +2,13 @@
 //! connections drop once all are open, and reconnect together.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::{drain, note_ended};
+use super::{conclude, drain, note_ended};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the handshakes.
 pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Tally> {
@@ -32,16 +31,8 @@ pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Ta
 
     let mut window = Window::default();
     handler.storm_begun_ns = now_ns();
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        handler.count = phase == Phase::Measure;
-        window.turn(phase, now, handler.events, 0);
-        worker.live().events.store(handler.events, Relaxed);
-        worker.live().connected.store(net.open as u64, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    while let Some(now) = window.turn(worker, &net, handler.events, 0) {
+        handler.count = window.is_open();
         if hold > 0 && handler.held.len() == hold {
             if handler.count {
                 handler.storm.record(now - handler.storm_begun_ns, 1);
@@ -59,14 +50,12 @@ pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Ta
             net.give_up_opening(5_000_000_000, &mut handler);
         }
     }
+    handler.count = false;
     drain(&mut net, &mut handler, |net, _| net.opening == 0)?;
     net.give_up_opening(0, &mut handler);
-    let mut tally = handler.tally;
-    window.close(&mut tally);
+    let mut tally = conclude(handler.tally, &net, &window);
     tally.connected = handler.events;
     tally.wanted = handler.events + handler.refused;
-    tally.bytes_read = net.bytes_read;
-    tally.reads = net.reads;
     tally.latencies.insert("connect".into(), handler.connect);
     if handler.storm.count() > 0 {
         tally.latencies.insert("all back".into(), handler.storm);

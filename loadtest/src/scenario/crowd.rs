@@ -1,14 +1,14 @@
 //! A crowd: connections, each subscribed to a channel, that all drop and reconnect at once when the run is told to. Measured
 //! is how long that takes, and how many are refused.
 
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::{Joining, Setup, conclude, gather, note_ended};
+use super::{Joining, conclude, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::Worker;
 
 /// Does a worker's share of the crowd.
 pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Result<Tally> {
@@ -22,21 +22,13 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
         back: Latency::new(),
         tally: Tally::default(),
     };
-    let mut net = gather(worker, &mut handler, count, |at| at as u32 % channels.max(1))?;
+    let channel = |at| at as u32 % channels.max(1);
+    let (mut net, mut window) = set_up(worker, &mut handler, count, channel, |_, handler| handler.joining.settled)?;
+    worker.ready(&mut net, &mut handler)?;
 
-    let mut window = Window::default();
     let mut all_back_ns = 0;
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        let settled = handler.joining.settled as u64;
-        window.turn(phase, now, if handler.left_ns > 0 { settled } else { 0 }, 0);
-        worker.live().connected.store(net.open as u64, Relaxed);
-        // The proof waits until all have reconnected.
-        worker.live().events.store(if handler.left_ns > 0 { settled } else { 0 }, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    // The proof waits until all have reconnected.
+    while let Some(now) = window.turn(worker, &net, handler.back(), 0) {
         let go_at = worker.shared.go_at.load(SeqCst);
         if handler.left_ns == 0 && go_at > 0 && now >= go_at {
             handler.left_ns = now;
@@ -45,7 +37,7 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
             // Numbers are reused from the next turn on.
             net.turn(&mut handler, Some(Duration::ZERO))?;
             for at in 0..count {
-                net.open(at as u32 % channels.max(1));
+                net.open(channel(at));
             }
         }
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
@@ -53,8 +45,9 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
             all_back_ns = now_ns() - handler.left_ns;
         }
     }
+    let back = handler.back();
     let mut tally = conclude(handler.tally, &net, &window);
-    tally.events = if handler.left_ns > 0 { handler.joining.settled as u64 } else { 0 };
+    tally.events = back;
     tally.refused = handler.refused;
     let mut all_back = Latency::new();
     if all_back_ns > 0 {
@@ -79,6 +72,13 @@ struct Crowd<'a> {
     tally: Tally,
 }
 
+impl Crowd<'_> {
+    /// Connections that are back.
+    fn back(&self) -> u64 {
+        if self.left_ns > 0 { self.joining.settled as u64 } else { 0 }
+    }
+}
+
 impl Handler for Crowd<'_> {
     fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64) {
         if self.left_ns > 0 {
@@ -94,22 +94,10 @@ impl Handler for Crowd<'_> {
     }
 
     fn closed(&mut self, net: &mut Net, _id: usize, why: Ended) {
-        if self.left_ns == 0 {
-            self.joining.settled += 1;
-        } else {
+        if self.left_ns > 0 {
             self.refused += 1;
             net.open(0);
         }
         note_ended(&mut self.tally, &why);
-    }
-}
-
-impl Setup for Crowd<'_> {
-    fn settled(&self) -> usize {
-        self.joining.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }

@@ -1,33 +1,24 @@
 //! Departures: connections with many subscriptions each, that are all reset at once when the run is told to.
 
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::{Joining, Setup, conclude, gather, note_ended};
+use super::{Joining, conclude, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::Worker;
 
 /// Does a worker's share of a departure.
 pub fn work(worker: &Worker, connections: usize, subscriptions: u32, channels: u32) -> anyhow::Result<Tally> {
     let joining = Joining::new(worker, connections, channels, subscriptions);
     let count = joining.count;
-    let mut handler = Departing { joining, is_running: false, tally: Tally::default() };
-    let mut net = gather(worker, &mut handler, count, |_| 0)?;
-    handler.is_running = true;
-    let mut window = Window::default();
+    let mut handler = Departing { joining, tally: Tally::default() };
+    let (mut net, mut window) = set_up(worker, &mut handler, count, |_| 0, |_, handler| handler.joining.settled)?;
+    worker.ready(&mut net, &mut handler)?;
     let mut reset = Latency::new();
     let mut events = 0;
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        window.turn(phase, now, events, 0);
-        worker.live().connected.store(net.open as u64, Relaxed);
-        worker.live().events.store(events, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    while let Some(now) = window.turn(worker, &net, events, 0) {
         let go_at = worker.shared.go_at.load(SeqCst);
         if events == 0 && go_at > 0 && now >= go_at {
             (0..count).for_each(|id| net.reset(id));
@@ -44,7 +35,6 @@ pub fn work(worker: &Worker, connections: usize, subscriptions: u32, channels: u
 
 struct Departing<'a> {
     joining: Joining<'a>,
-    is_running: bool,
     tally: Tally,
 }
 
@@ -58,17 +48,6 @@ impl Handler for Departing<'_> {
     }
 
     fn closed(&mut self, _net: &mut Net, _id: usize, why: Ended) {
-        self.joining.settled += usize::from(!self.is_running);
         note_ended(&mut self.tally, &why);
-    }
-}
-
-impl Setup for Departing<'_> {
-    fn settled(&self) -> usize {
-        self.joining.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }

@@ -5,13 +5,12 @@
 //! the thread that also receives, so that the publisher takes no time from the server's core.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use mio::Token;
 
-use super::{DRAIN_NS, Heartbeats, SILENCE_NS, Setup, connect_publisher, is_heartbeat, note_ended, set_up};
+use super::{DRAIN_NS, Heartbeats, SILENCE_NS, conclude, connect_publisher, is_heartbeat, note_ended, set_up};
 use crate::clock::{Alarm, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
@@ -37,13 +36,12 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         "{} does not answer publishes: without subscribers there is nothing to measure",
         plan.target.name
     );
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let mut handler = Flooded::new(worker, flood);
     let channels: Vec<u32> = handler.subscribers.iter().map(|subscriber| subscriber.channel).collect();
     let channel = |at: usize| channels.get(at).map_or(0, |channel| plan.first_channel + channel);
     let connections = channels.len() + handler.pingers.len();
-    set_up(worker, &mut net, &mut handler, connections, channel)?;
-    handler.begin(&net);
+    let (mut net, mut window) = set_up(worker, &mut handler, connections, channel, |_, handler| handler.settled)?;
+    handler.begin();
 
     let mut pace = Pace { rate: flood.rate, window: flood.window, published: 0, begun_ns: 0, is_answered };
     if worker.index == 0 {
@@ -53,7 +51,6 @@ pub fn work(worker: &Worker, flood: &Flood) -> anyhow::Result<Tally> {
         }
     }
     worker.ready(&mut net, &mut handler)?;
-    let mut window = Window::default();
     if worker.phase(now_ns()) != Phase::Over {
         run(&mut net, &mut handler, flood, &mut pace, &mut window)?;
     }
@@ -87,7 +84,7 @@ fn run(
             pings.turn(net, handler, now);
             pace.turn(handler, now);
         }
-        window.turn(phase, now, handler.events, u64::from(pace.published));
+        window.mark(phase, now, handler.events, u64::from(pace.published));
         live.events.store(handler.events, Relaxed);
         live.publishes.store(u64::from(pace.published), Relaxed);
         if phase == Phase::Over {
@@ -264,6 +261,7 @@ struct Flooded<'a> {
     stride: u32,
     /// Publishes go through one stream, so that a message that is skipped is lost.
     is_ordered: bool,
+    /// Subscribers that are subscribed, or were refused, and pingers that have been opened.
     settled: usize,
     ring: Ring,
     reader: stamp::Reader,
@@ -289,7 +287,6 @@ impl Flooded<'_> {
     fn new<'a>(worker: &'a Worker, flood: &Flood) -> Flooded<'a> {
         let share = worker.share(flood.subscribers);
         let pingers = worker.share(flood.pingers).len();
-        let wanted = (share.len() + pingers) as u64;
         let room = if flood.rate.is_some() { RING_OPEN } else { (flood.window * 2).max(1024) };
         let channel = |number: usize| (number % flood.channels as usize) as u32;
         Flooded {
@@ -313,13 +310,12 @@ impl Flooded<'_> {
             late: Latency::new(),
             publisher: None,
             is_rung: false,
-            tally: Tally { wanted, ..Tally::default() },
+            tally: Tally::default(),
         }
     }
 
     /// Prepares the ring for the subscribers, once they are set up.
-    fn begin(&mut self, net: &Net) {
-        self.tally.connected = net.open as u64;
+    fn begin(&mut self) {
         for subscriber in self.subscribers.iter().filter(|subscriber| subscriber.is_live) {
             subscriber.channels(self.stride).for_each(|channel| self.ring.subscribe(channel));
         }
@@ -443,9 +439,8 @@ impl Flooded<'_> {
         (all_here && pinged) || silent_ns > SILENCE_NS || now - over_ns > DRAIN_NS
     }
 
-    fn finish(mut self, net: &Net, window: &Window, pace: &Pace) -> Tally {
-        window.close(&mut self.tally);
-        let mut tally = self.tally;
+    fn finish(self, net: &Net, window: &Window, pace: &Pace) -> Tally {
+        let mut tally = conclude(self.tally, net, window);
         if pace.is_answered {
             tally.events = tally.publishes;
         }
@@ -477,8 +472,6 @@ impl Flooded<'_> {
                 tally.note("the server closed the publisher's connection");
             }
         }
-        tally.bytes_read = net.bytes_read;
-        tally.reads = net.reads;
         for (name, latency) in
             [("receipt", self.receipt), ("last", self.last), ("ping", self.ping), ("late", self.late)]
         {
@@ -542,6 +535,7 @@ impl Handler for Flooded<'_> {
         match self.subscribers.get_mut(id) {
             Some(subscriber) if subscriber.is_live => {
                 subscriber.is_live = false;
+                self.settled -= 1;
                 for (channel, track) in subscriber.channels(self.stride).zip(subscriber.tracks()) {
                     self.ring.unsubscribe(channel, track.next());
                 }
@@ -549,9 +543,8 @@ impl Handler for Flooded<'_> {
                     self.worker.advance_front(self.ring.front());
                 }
             }
-            Some(_) => self.settled += 1,
+            Some(_) => {}
             None => {
-                self.settled += 1;
                 if let Some(waiting) = self.pingers.get_mut(id - self.subscribers.len()) {
                     self.tally.unanswered += waiting.len() as u64;
                     waiting.clear();
@@ -567,16 +560,6 @@ impl Handler for Flooded<'_> {
             publisher.read_answers(token.0 - PUBLISHER.0);
         }
         self.is_rung |= token == TIMER;
-    }
-}
-
-impl Setup for Flooded<'_> {
-    fn settled(&self) -> usize {
-        self.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }
 

@@ -1,37 +1,28 @@
 //! Idle connections: the memory of one, and the CPU time of heartbeats.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::{Heartbeats, Joining, Setup, conclude, gather, note_ended};
+use super::{Heartbeats, Joining, conclude, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::Worker;
 
 /// Holds a worker's share of the connections.
 pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
     let joining = Joining::new(worker, connections, channels, 1);
     let count = joining.count;
-    let mut handler = Idle { joining, is_running: false, events: 0, connect: Latency::new(), tally: Tally::default() };
+    let mut handler = Idle { joining, events: 0, connect: Latency::new(), tally: Tally::default() };
     let begun = now_ns();
-    let mut net = gather(worker, &mut handler, count, |at| at as u32 % channels.max(1))?;
+    let channel = |at| at as u32 % channels.max(1);
+    let (mut net, mut window) = set_up(worker, &mut handler, count, channel, |_, handler| handler.joining.settled)?;
+    worker.ready(&mut net, &mut handler)?;
     let took = now_ns() - begun;
     handler.tally.note(format!("{} connections were open after {:.2} s", net.open, took as f64 / 1e9));
 
-    handler.is_running = true;
     let mut heartbeats = Heartbeats::new(plan);
-    let mut window = Window::default();
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        window.turn(phase, now, handler.events, 0);
-        worker.live().events.store(handler.events, Relaxed);
-        worker.live().connected.store(net.open as u64, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    while let Some(now) = window.turn(worker, &net, handler.events, 0) {
         heartbeats.turn(&mut net, count, now);
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
     }
@@ -45,7 +36,6 @@ pub fn work(worker: &Worker, connections: usize, channels: u32) -> anyhow::Resul
 
 struct Idle<'a> {
     joining: Joining<'a>,
-    is_running: bool,
     /// Frames received: pongs, and the server's own heartbeats.
     events: u64,
     connect: Latency,
@@ -64,17 +54,6 @@ impl Handler for Idle<'_> {
     }
 
     fn closed(&mut self, _net: &mut Net, _id: usize, why: Ended) {
-        self.joining.settled += usize::from(!self.is_running);
         note_ended(&mut self.tally, &why);
-    }
-}
-
-impl Setup for Idle<'_> {
-    fn settled(&self) -> usize {
-        self.joining.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }

@@ -43,51 +43,34 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
     }
 }
 
-/// A handler whose connections are opened before the run.
-trait Setup: Handler {
-    /// Connections that are ready, or given up.
-    fn settled(&self) -> usize;
-    /// The tally that receives their number.
-    fn tally(&mut self) -> &mut Tally;
-}
-
-/// Opens a worker's connections, and waits until all workers are ready.
-fn gather(
-    worker: &Worker,
-    handler: &mut impl Setup,
-    count: usize,
-    channel: impl Fn(usize) -> u32,
-) -> anyhow::Result<Net> {
-    let plan = &worker.plan;
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
-    set_up(worker, &mut net, handler, count, channel)?;
-    handler.tally().wanted = count as u64;
-    handler.tally().connected = net.open as u64;
-    worker.ready(&mut net, handler)?;
-    Ok(net)
-}
-
 /// Completes a worker's tally.
 fn conclude(mut tally: Tally, net: &Net, window: &Window) -> Tally {
     window.close(&mut tally);
+    tally.wanted = window.wanted;
+    tally.connected = window.connected;
     tally.bytes_read = net.bytes_read;
     tally.reads = net.reads;
     tally
 }
 
-/// Opens `count` connections and waits until all are settled. `channel` names the channel of each, for targets that
-/// subscribe by path.
-fn set_up(
+/// Opens `count` connections and waits until all are settled: they have ended, or `ready` counts them. `channel` names the
+/// channel of each, for targets that subscribe by path.
+fn set_up<H: Handler>(
     worker: &Worker,
-    net: &mut Net,
-    handler: &mut impl Setup,
+    handler: &mut H,
     count: usize,
     channel: impl Fn(usize) -> u32,
-) -> anyhow::Result<()> {
+    ready: impl Fn(&Net, &H) -> usize,
+) -> anyhow::Result<(Net, Window)> {
+    let mut net = Net::new(worker.plan.address, Arc::new(worker.plan.target.clone()))?;
     let mut started = 0;
     let begun = now_ns();
     let mut progress = (0, begun);
-    while handler.settled() < count {
+    loop {
+        let settled = ready(&net, handler) + started - net.open - net.opening;
+        if settled >= count {
+            break;
+        }
         while started < count && net.opening < IN_FLIGHT {
             net.open(channel(started));
             started += 1;
@@ -95,8 +78,8 @@ fn set_up(
         net.turn(handler, Some(Duration::from_millis(10)))?;
         worker.live().connected.store(net.open as u64, std::sync::atomic::Ordering::Relaxed);
         let now = now_ns();
-        if handler.settled() != progress.0 {
-            progress = (handler.settled(), now);
+        if settled != progress.0 {
+            progress = (settled, now);
         }
         if now - progress.1 > GIVE_UP_NS || now - begun > worker.plan.setup_ns {
             // The server takes no more connections, or does not answer those that are open. Trying the rest would only
@@ -108,7 +91,9 @@ fn set_up(
             break;
         }
     }
-    Ok(())
+    let mut window = Window::default();
+    (window.wanted, window.connected) = (count as u64, net.open as u64);
+    Ok((net, window))
 }
 
 /// A worker's share of connections that each subscribe to some of the channels.

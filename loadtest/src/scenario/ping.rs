@@ -1,17 +1,17 @@
 //! Pings in a closed loop: every connection keeps `depth` of them in flight.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{Setup, conclude, drain, gather, is_heartbeat, note_ended};
+use super::{conclude, drain, is_heartbeat, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::template::Template;
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::Worker;
 
 /// Does a worker's share of the pings.
 pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result<Tally> {
@@ -32,7 +32,6 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
         block,
         ends,
         connections: (0..share).map(|_| Connection::default()).collect(),
-        settled: 0,
         is_running: false,
         is_over: false,
         arrived: 0,
@@ -41,22 +40,15 @@ pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result
         latency: Latency::new(),
         tally: Tally::default(),
     };
-    let mut net = gather(worker, &mut handler, share, |_| 0)?;
+    let (mut net, mut window) = set_up(worker, &mut handler, share, |_| 0, |net, _| net.open)?;
+    worker.ready(&mut net, &mut handler)?;
 
     handler.count_from_ns = worker.shared.start_at.load(SeqCst) + plan.warmup_ns;
     handler.is_running = true;
     for id in 0..share {
         handler.send(&mut net, id, depth, now_ns());
     }
-    let mut window = Window::default();
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        window.turn(phase, now, handler.events, 0);
-        worker.live().events.store(handler.events, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    while window.turn(worker, &net, handler.events, 0).is_some() {
         net.turn(&mut handler, Some(Duration::from_millis(10)))?;
     }
     handler.is_over = true;
@@ -85,7 +77,6 @@ struct Pinged<'a> {
     /// The end of each of them.
     ends: Vec<usize>,
     connections: Vec<Connection>,
-    settled: usize,
     is_running: bool,
     /// Nothing more is sent.
     is_over: bool,
@@ -131,9 +122,7 @@ impl Pinged<'_> {
 }
 
 impl Handler for Pinged<'_> {
-    fn opened(&mut self, _net: &mut Net, _id: usize, _connect_ns: u64) {
-        self.settled += 1;
-    }
+    fn opened(&mut self, _net: &mut Net, _id: usize, _connect_ns: u64) {}
 
     #[inline]
     fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8], _now: u64) {
@@ -180,18 +169,7 @@ impl Handler for Pinged<'_> {
     }
 
     fn closed(&mut self, _net: &mut Net, _id: usize, why: Ended) {
-        self.settled += usize::from(!self.is_running);
         note_ended(&mut self.tally, &why);
-    }
-}
-
-impl Setup for Pinged<'_> {
-    fn settled(&self) -> usize {
-        self.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }
 

@@ -4,12 +4,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{DRAIN_NS, Setup, conclude, gather, is_heartbeat, note_ended};
+use super::{DRAIN_NS, conclude, is_heartbeat, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
@@ -17,27 +17,18 @@ use crate::members::{self, Users, channel_name, user_of, users_of};
 use crate::plan::Presence;
 use crate::target::KEY_PAIR;
 use crate::wire;
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the channels.
 pub fn work(worker: &Worker, presence: &Presence) -> anyhow::Result<Tally> {
     let mut handler = Presences::new(worker, presence);
     let count = handler.users.len();
-    let mut net = gather(worker, &mut handler, count, |_| 0)?;
+    let (mut net, mut window) = set_up(worker, &mut handler, count, |_| 0, |_, handler| handler.settled)?;
+    worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
-    handler.is_running = true;
-    let mut window = Window::default();
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        let changes = handler.joins + handler.departures;
-        window.turn(phase, now, changes, 0);
-        worker.live().events.store(changes, Relaxed);
-        worker.live().connected.store(net.open as u64, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    handler.joins = 0;
+    while let Some(now) = window.turn(worker, &net, handler.joins + handler.departures, 0) {
         handler.come_and_go(&mut net, start, now);
         net.turn(&mut handler, Some(Duration::from_millis(1)))?;
     }
@@ -76,9 +67,8 @@ struct Presences<'a> {
     arriving: Vec<usize>,
     /// By connection: the user.
     user_of: Vec<Option<usize>>,
-    /// Users that are subscribed, or given up, before the run.
+    /// Subscribes that were answered.
     settled: usize,
-    is_running: bool,
     /// When users come back that are away.
     returns: BinaryHeap<Reverse<(u64, usize)>>,
     departures: u64,
@@ -110,7 +100,6 @@ impl Presences<'_> {
             arriving: (0..count).collect(),
             user_of: Vec::new(),
             settled: 0,
-            is_running: false,
             returns: BinaryHeap::new(),
             departures: 0,
             joins: 0,
@@ -192,8 +181,8 @@ impl Presences<'_> {
         it.view = members.unwrap_or_default();
         it.state = State::Here;
         self.joined.record(now.saturating_sub(it.joined_ns), 1);
-        self.settled += usize::from(!self.is_running);
-        self.joins += u64::from(self.is_running);
+        self.settled += 1;
+        self.joins += 1;
         if !is_right {
             self.wrong(format!("u{number} was told that the members are {data}"));
         }
@@ -328,7 +317,7 @@ impl Handler for Presences<'_> {
                 self.users[user].state = State::Away;
             }
             _ => {
-                self.settled += usize::from(!self.is_running);
+                self.settled += 1;
                 self.wrong(format!("the server said {message}"));
             }
         }
@@ -336,21 +325,10 @@ impl Handler for Presences<'_> {
 
     fn closed(&mut self, _net: &mut Net, id: usize, why: Ended) {
         note_ended(&mut self.tally, &why);
-        self.settled += usize::from(!self.is_running);
         let user = self.user_of.get_mut(id).and_then(Option::take).or_else(|| self.arriving.pop());
         if let Some(user) = user {
             (self.users[user].state, self.users[user].connection) = (State::Away, None);
         }
-    }
-}
-
-impl Setup for Presences<'_> {
-    fn settled(&self) -> usize {
-        self.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }
 

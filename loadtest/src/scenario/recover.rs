@@ -2,50 +2,34 @@
 //! while messages are published. With the position of its last message (`since`) a client must get everything that it missed:
 //! from the first message of the run to the last one, nothing is lost and nothing arrives twice.
 
-use std::sync::Arc;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use mio::Token;
 use serde_json::Value;
 
 use super::open_loop::OpenLoop;
-use super::{Setup, conclude, drain, is_heartbeat, note_ended, set_up};
-use crate::clock::now_ns;
+use super::{conclude, drain, is_heartbeat, note_ended, set_up};
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::plan::Recover;
 use crate::stamp;
 use crate::track::{Faults, Track};
 use crate::wire;
-use crate::worker::{Phase, Window, Worker};
+use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the recovery.
 pub fn work(worker: &Worker, recover: &Recover) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
-    let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let mut handler = Recovering::new(worker, recover);
     let count = handler.clients.len();
-    set_up(worker, &mut net, &mut handler, count, |_| 0)?;
-    handler.tally.connected = net.open as u64;
+    let (mut net, mut window) = set_up(worker, &mut handler, count, |_| 0, |_, handler| handler.settled)?;
     handler.publishes.connect(worker, &net, &mut handler.tally)?;
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
-    handler.is_running = true;
-    let mut window = Window::default();
-    loop {
-        let now = now_ns();
-        let phase = worker.phase(now);
-        let published = u64::from(handler.publishes.published);
-        window.turn(phase, now, handler.complete, published);
-        // The proof waits until all are back and have what they missed.
-        worker.live().events.store(handler.complete, Relaxed);
-        worker.live().connected.store(net.open as u64, Relaxed);
-        worker.live().publishes.store(published, Relaxed);
-        if phase == Phase::Over {
-            break;
-        }
+    // The proof waits until all are back and have what they missed.
+    while let Some(now) = window.turn(worker, &net, handler.complete, u64::from(handler.publishes.published)) {
         handler.publishes.turn(start, now)?;
         let go_at = worker.shared.go_at.load(SeqCst);
         if handler.cut_ns > 0 && handler.returned_ns == 0 && now >= handler.cut_ns + recover.away_ns {
@@ -92,9 +76,8 @@ struct Recovering<'a> {
     away: Vec<usize>,
     /// By connection: the client.
     client_of: Vec<Option<usize>>,
-    /// Clients that are subscribed, or given up, before the run.
+    /// Clients that subscribed before the cut, or were refused.
     settled: usize,
-    is_running: bool,
     /// When all lost their connections; 0 before.
     cut_ns: u64,
     /// When they began to come back; 0 before.
@@ -126,7 +109,6 @@ impl Recovering<'_> {
             away: (0..count).collect(),
             client_of: Vec::new(),
             settled: 0,
-            is_running: false,
             cut_ns: 0,
             returned_ns: 0,
             complete: 0,
@@ -137,7 +119,7 @@ impl Recovering<'_> {
             back: Latency::new(),
             caught_up: Latency::new(),
             publishes: OpenLoop::new(worker, recover.rate, recover.size, 1),
-            tally: Tally { wanted: count as u64, ..Tally::default() },
+            tally: Tally::default(),
         }
     }
 
@@ -190,7 +172,7 @@ impl Recovering<'_> {
         let answer: Value = serde_json::from_slice(payload).unwrap_or_default();
         if answer["event"] != "socket:subscribed" {
             self.tally.invalid += 1;
-            self.settled += usize::from(!self.is_running);
+            self.settled += 1;
             let text = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
             return self.tally.note(format!("the server said {text}"));
         }
@@ -278,25 +260,13 @@ impl Handler for Recovering<'_> {
             self.clients[client].state = State::Away;
             self.away.push(client);
         }
-        if !self.is_running {
-            self.settled += 1;
-        } else if self.returned_ns > 0 {
+        if self.returned_ns > 0 {
             self.tally.count("attempts_failed", 1);
         }
     }
 
     fn other(&mut self, _net: &mut Net, token: Token) {
         self.publishes.event(token);
-    }
-}
-
-impl Setup for Recovering<'_> {
-    fn settled(&self) -> usize {
-        self.settled
-    }
-
-    fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
     }
 }
 
