@@ -351,7 +351,7 @@ impl Common {
         let heartbeat = match (self.heartbeat, &scenario) {
             (Some(seconds), _) => seconds,
             // These runs may be longer than the idle timeout of the server.
-            (None, Scenario::Idle { .. } | Scenario::Flood(_)) => 25.0,
+            (None, Scenario::Idle(_) | Scenario::Flood(_)) => 25.0,
             (None, _) => 0.0,
         };
         let mut plan = Plan {

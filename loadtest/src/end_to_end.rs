@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::engine::{Ended, Handler, Net};
 use crate::floor;
 use crate::measure::Tally;
-use crate::plan::{Flood, Plan, Recover, Scenario};
+use crate::plan::{Departure, Flood, Idle, Plan, Recover, Scenario};
 use crate::target::{App, Target};
 use crate::wire;
 use crate::workers::{self, Controls};
@@ -136,9 +136,14 @@ fn every_other_scenario_runs_against_the_floor() {
     assert_eq!(pings.duplicated, 0);
     assert!(run(Scenario::Connect { in_flight: 4, hold: 0 }, 1).events > 0);
     assert!(run(Scenario::Connect { in_flight: 4, hold: 8 }, 1).latencies.contains_key("all back"));
-    assert_eq!(run(Scenario::Idle { connections: 10, channels: 2 }, 1).connected, 10);
-    let depart = run(Scenario::Depart { connections: 10, subscriptions: 4, channels: 8 }, 1);
-    assert_eq!((depart.connected, depart.events), (10, 10));
+    let idle = Idle { connections: 10, channels: 8, each: 4, departure: None };
+    assert_eq!(run(Scenario::Idle(idle.clone()), 1).connected, 10);
+    for departure in [Departure::Reset, Departure::Reconnect] {
+        let tally = run(Scenario::Idle(Idle { departure: Some(departure), ..idle.clone() }), 1);
+        assert_eq!((tally.connected, tally.events, tally.refused), (10, 10, 0));
+        let back = if departure == Departure::Reset { [0, 0] } else { [10, 1] };
+        assert_eq!(["back", "all back"].map(|name| tally.latencies[name].count()), back);
+    }
     for since in [false, true] {
         let recover = Recover { connections: 10, since, away_ns: 50_000_000, rate: 500.0, size: 64 };
         let recover = run(Scenario::Recover(recover), 1);

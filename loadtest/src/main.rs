@@ -55,7 +55,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Parser;
 
 use crate::cli::{Cli, Command, Common, PeerArgs};
-use crate::plan::Scenario;
+use crate::plan::{Idle, Scenario};
 use crate::report::Report;
 use crate::server::Starter;
 use crate::workers::Controls;
@@ -94,7 +94,12 @@ fn command(command: Command) -> anyhow::Result<bool> {
             run(&args.common, "ping", scenario)
         }
         Command::Idle(args) => {
-            let scenario = Scenario::Idle { connections: args.connections, channels: args.channels };
+            let scenario = Scenario::Idle(Idle {
+                connections: args.connections,
+                channels: args.channels,
+                each: 1,
+                departure: None,
+            });
             run(&args.common, "idle", scenario)
         }
         Command::Connect(args) => {

@@ -57,29 +57,8 @@ pub enum Scenario {
         /// Pings in flight on each.
         depth: usize,
     },
-    /// Idle connections.
-    Idle {
-        /// Connections.
-        connections: usize,
-        /// Channels; each connection is subscribed to one. 0 for no subscription.
-        channels: u32,
-    },
-    /// Connections that all drop and reconnect at once when the run is told to.
-    Crowd {
-        /// Connections.
-        connections: usize,
-        /// Channels; each connection is subscribed to one. 0 for no subscription.
-        channels: u32,
-    },
-    /// Connections that are all reset at once when the run is told to.
-    Depart {
-        /// Connections.
-        connections: usize,
-        /// Channels that each is subscribed to.
-        subscriptions: u32,
-        /// Channels of all of them together.
-        channels: u32,
-    },
+    /// Idle connections, which may all depart at once.
+    Idle(Idle),
     /// Subscribers of one channel that are all cut off and come back when the run is told to.
     Recover(Recover),
     /// Users of presence channels that leave and come back.
@@ -128,6 +107,28 @@ pub struct Flood {
     pub ping_every_ns: u64,
 }
 
+/// Parameters of idle connections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Idle {
+    /// Connections.
+    pub connections: usize,
+    /// Channels of all of them together; 0 for no subscription.
+    pub channels: u32,
+    /// Channels of each connection, with consecutive numbers.
+    pub each: u32,
+    /// What happens to all of them at once when the run is told to.
+    pub departure: Option<Departure>,
+}
+
+/// How connections depart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Departure {
+    /// They are reset, and do not come back.
+    Reset,
+    /// They are closed, and reconnect at once.
+    Reconnect,
+}
+
 /// Parameters of a recovery.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Recover {
@@ -158,6 +159,13 @@ pub struct Presence {
     pub grace_ns: u64,
 }
 
+impl Idle {
+    /// The channel of subscription `at` of all of them.
+    pub fn channel_of(&self, at: usize) -> u32 {
+        (at % self.channels.max(1) as usize) as u32
+    }
+}
+
 impl Plan {
     /// Refuses a run that needs more processes, threads or descriptors than are allowed.
     pub fn check(&self) -> anyhow::Result<()> {
@@ -168,13 +176,10 @@ impl Plan {
     pub fn connections(&self) -> usize {
         match &self.scenario {
             Scenario::Flood(flood) => flood.subscribers + flood.pingers,
+            Scenario::Idle(idle) => idle.connections,
             Scenario::Recover(recover) => recover.connections,
             Scenario::Presence(presence) => presence.users,
-            Scenario::Ping { connections, .. }
-            | Scenario::Idle { connections, .. }
-            | Scenario::Crowd { connections, .. }
-            | Scenario::Depart { connections, .. }
-            | Scenario::Churn { connections, .. } => *connections,
+            Scenario::Ping { connections, .. } | Scenario::Churn { connections, .. } => *connections,
             Scenario::Connect { in_flight, hold } => (*in_flight).max(*hold),
         }
     }

@@ -46,9 +46,8 @@ impl Report {
             Scenario::Flood(flood) if flood.subscribers == 0 => ("publishes", "last"),
             Scenario::Flood(_) => ("deliveries", "receipt"),
             Scenario::Ping { .. } => ("pongs", "ping"),
-            Scenario::Idle { .. } => ("frames", "connect"),
-            Scenario::Crowd { .. } | Scenario::Connect { .. } => ("handshakes", "connect"),
-            Scenario::Depart { .. } => ("resets", "reset"),
+            Scenario::Idle(_) => ("frames", "connect"),
+            Scenario::Connect { .. } => ("handshakes", "connect"),
             Scenario::Recover(_) => ("returns", "back"),
             Scenario::Presence(_) => ("changes", "joined"),
             Scenario::Churn { .. } => ("operations", "operation"),
@@ -88,7 +87,7 @@ impl Report {
     fn warn(&mut self, plan: &Plan, results: &Results) {
         let (client, server) = (self.metric("client_busy"), self.metric("server_busy"));
         let tally = &results.tally;
-        let is_closed_loop = !matches!(&plan.scenario, Scenario::Idle { .. });
+        let is_closed_loop = !matches!(&plan.scenario, Scenario::Idle(_));
         if is_closed_loop && client > 0.95 && (results.server.is_none() || server < 0.93) {
             self.is_client_bound = true;
             self.warnings.push(format!(
@@ -253,11 +252,7 @@ fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
         // In a short run of a slow open loop no publish may be due.
         Scenario::Flood(flood) => flood.rate.is_none() || tally.owed > 0 || tally.window_ns.is_empty(),
         // Without heartbeats there is nothing to count.
-        Scenario::Idle { .. }
-        | Scenario::Crowd { .. }
-        | Scenario::Depart { .. }
-        | Scenario::Recover(_)
-        | Scenario::Presence(_) => false,
+        Scenario::Idle(_) | Scenario::Recover(_) | Scenario::Presence(_) => false,
         Scenario::Ping { .. } | Scenario::Connect { .. } | Scenario::Churn { .. } => true,
     };
     if wants_connections && tally.connected == 0 {

@@ -61,7 +61,7 @@ pub struct Results {
 pub struct Controls {
     /// End early.
     pub stop: Arc<AtomicBool>,
-    /// Start what the scenario waits for: a crowd reconnects, a departure begins.
+    /// Start what the scenario waits for: idle connections depart, subscribers are cut off.
     pub go: AtomicBool,
 }
 

@@ -36,7 +36,7 @@ pub fn measure(
     }
     let server = starter.start(name, None, None)?;
     // Idle connections keep themselves alive.
-    let heartbeat_ns = if matches!(row.scenario, Scenario::Idle { .. }) { HEARTBEAT_NS } else { 0 };
+    let heartbeat_ns = if matches!(row.scenario, Scenario::Idle(_)) { HEARTBEAT_NS } else { 0 };
     let mut plan = Plan {
         target,
         address: server.address,

@@ -1,6 +1,6 @@
 //! The rows of a comparison: what is measured, and in what unit.
 
-use crate::plan::{Flood, Scenario};
+use crate::plan::{Flood, Idle, Scenario};
 
 /// One measurement.
 pub struct Row {
@@ -70,7 +70,7 @@ fn throughput() -> Vec<Row> {
 }
 
 fn costs() -> Vec<Row> {
-    let idle = |channels| Scenario::Idle { connections: 15_000, channels };
+    let idle = |channels| Scenario::Idle(Idle { connections: 15_000, channels, each: 1, departure: None });
     let cost = |metric, row| Row { metric, is_less_better: true, ..row };
     let memory =
         |key, title, channels| cost("server_rss_bytes_per_connection", row(key, title, "B each", idle(channels)));

@@ -4,7 +4,7 @@
 use super::{Findings, ProofArgs, RunOptions, Subject, histogram_growth};
 use crate::format::{number, time};
 use crate::measure::Latency;
-use crate::plan::{Flood, Scenario};
+use crate::plan::{Departure, Flood, Idle, Scenario};
 use crate::spread::spread;
 use clap::Args;
 use std::sync::atomic::Ordering::SeqCst;
@@ -97,7 +97,8 @@ fn measure_round(
     gone_s: &mut Vec<f64>,
 ) -> anyhow::Result<()> {
     subject.check_interrupted()?;
-    let DepartArgs { connections, subscriptions, channels, .. } = *args;
+    let DepartArgs { connections, subscriptions: each, channels, .. } = *args;
+    let idle = Idle { connections, channels, each, departure: Some(Departure::Reset) };
     let run = RunOptions {
         title: "",
         first_channel: 0,
@@ -106,7 +107,7 @@ fn measure_round(
         warmup_s: 0.0,
         seconds: PATIENCE_S,
     };
-    let crowd = subject.spawn(Scenario::Depart { connections, subscriptions, channels }, run)?;
+    let crowd = subject.spawn(Scenario::Idle(idle), run)?;
     crowd.wait_until_begun()?;
 
     let beside = RunOptions { first_channel: channels, is_background: false, processes: 1, warmup_s: 0.2, ..run };

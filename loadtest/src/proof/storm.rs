@@ -4,7 +4,7 @@
 use super::{BackgroundRun, Findings, ProofArgs, RunOptions, Subject, bystanders, histogram_growth};
 use crate::format::{number, time};
 use crate::measure::Tally;
-use crate::plan::Scenario;
+use crate::plan::{Departure, Idle, Scenario};
 use crate::procfs;
 use crate::workers::Results;
 use clap::Args;
@@ -150,7 +150,8 @@ impl Crowd {
     /// Starts them, and waits until all are connected.
     fn gather(args: &StormArgs, subject: &Subject) -> anyhow::Result<Crowd> {
         subject.check_interrupted()?;
-        let crowd = Scenario::Crowd { connections: args.connections, channels: args.channels };
+        let (connections, channels) = (args.connections, args.channels);
+        let idle = Idle { connections, channels, each: 1, departure: Some(Departure::Reconnect) };
         let run = RunOptions {
             title: "",
             first_channel: 0,
@@ -159,7 +160,7 @@ impl Crowd {
             warmup_s: 0.0,
             seconds: PATIENCE_S,
         };
-        let crowd = subject.spawn(crowd, run)?;
+        let crowd = subject.spawn(Scenario::Idle(idle), run)?;
         crowd.wait_until_begun()?;
         Ok(Crowd(crowd))
     }

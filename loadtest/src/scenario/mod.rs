@@ -2,8 +2,6 @@
 
 mod churn;
 mod connect;
-mod crowd;
-mod depart;
 mod flood;
 mod idle;
 mod open_loop;
@@ -31,11 +29,7 @@ pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
     match &worker.plan.scenario {
         Scenario::Flood(flood) => flood::work(worker, flood),
         Scenario::Ping { connections, depth } => ping::work(worker, *connections, *depth),
-        Scenario::Idle { connections, channels } => idle::work(worker, *connections, *channels),
-        Scenario::Crowd { connections, channels } => crowd::work(worker, *connections, *channels),
-        Scenario::Depart { connections, subscriptions, channels } => {
-            depart::work(worker, *connections, *subscriptions, *channels)
-        }
+        Scenario::Idle(idle) => idle::work(worker, idle),
         Scenario::Presence(presence) => presence::work(worker, presence),
         Scenario::Recover(recover) => recover::work(worker, recover),
         Scenario::Connect { in_flight, hold } => connect::work(worker, *in_flight, *hold),
@@ -94,58 +88,6 @@ fn set_up<H: Handler>(
     let mut window = Window::default();
     (window.wanted, window.connected) = (count as u64, net.open as u64);
     Ok((net, window))
-}
-
-/// A worker's share of connections that each subscribe to some of the channels.
-struct Joining<'a> {
-    worker: &'a Worker,
-    /// 0 for no subscription.
-    channels: u32,
-    /// Channels of each connection, with consecutive numbers.
-    each: u32,
-    /// Number of the worker's first connection among those of all workers.
-    first: usize,
-    /// Connections of this worker.
-    count: usize,
-    /// Connections that are subscribed, or given up.
-    settled: usize,
-    /// By connection: subscriptions that are not confirmed yet.
-    awaited: Vec<u32>,
-}
-
-impl Joining<'_> {
-    fn new(worker: &Worker, connections: usize, channels: u32, each: u32) -> Joining<'_> {
-        let share = worker.share(connections);
-        Joining { worker, channels, each, first: share.start, count: share.len(), settled: 0, awaited: Vec::new() }
-    }
-
-    /// Handles an open connection: it subscribes, if there are channels.
-    fn opened(&mut self, net: &mut Net, id: usize) {
-        let dialect = self.worker.plan.target.dialect(id);
-        match &dialect.subscribe {
-            Some(subscribe) if self.channels > 0 => {
-                let start = (self.first + id) * self.each as usize;
-                let mut frames = Vec::new();
-                for at in start..start + self.each as usize {
-                    let channel = self.worker.plan.first_channel + (at % self.channels as usize) as u32;
-                    dialect.push(&mut frames, subscribe, channel, 1);
-                }
-                net.send(id, &frames);
-                self.awaited.resize(self.awaited.len().max(id + 1), 0);
-                self.awaited[id] = self.each;
-            }
-            _ => self.settled += 1,
-        }
-    }
-
-    /// Handles a frame; answers heartbeats. Returns whether it confirms the connection's last subscription.
-    fn frame(&mut self, net: &mut Net, id: usize, payload: &[u8]) -> bool {
-        let awaited = self.awaited.get_mut(id).filter(|awaited| **awaited > 0);
-        let Some(awaited) = awaited.filter(|_| !is_heartbeat(net, id, payload)) else { return false };
-        *awaited -= 1;
-        self.settled += usize::from(*awaited == 0);
-        *awaited == 0
-    }
 }
 
 /// Records a connection that has ended.
