@@ -1,6 +1,8 @@
 //! The cost of writing a frame, beside a copy of the finished bytes. Only ratios within one run are worth quoting.
 
-use corecast::protocol::event::{self, Envelope, ErrorCode, Subscribed};
+use corecast::protocol::error_code::ErrorCode;
+use corecast::protocol::event::{Envelope, Subscribed};
+use corecast::protocol::native::event;
 use corecast::protocol::socket_id::SocketId;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;

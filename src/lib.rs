@@ -100,8 +100,8 @@
 //! * [`hub`]: publish/subscribe without input and output. `channel/` is the owner's part, `audience/` the deliverer's.
 //!   `observe/` holds the journal, live taps and surveys; `admission/` the limits per address.
 //! * [`api`]: every operation, declared once: request, limits, reply, help line.
-//! * [`protocol`]: commands, events, channel names, signatures and close codes, in two dialects: the native one, and that of
-//!   Pusher's clients ([`protocol::pusher`]); [`protocol::dialect`] chooses. [`wire`]: frames, upgrades, PROXY headers.
+//! * [`protocol`]: commands, events, channel names, signatures and close codes. `native/` and `pusher/` are its dialects, of
+//!   which [`protocol::dialect`] chooses one. [`wire`]: frames, upgrades, PROXY headers.
 //! * [`ids`], [`config`] and [`metrics`] are used by all of them; [`server`] assembles the process.
 //!
 //! # Layers

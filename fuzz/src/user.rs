@@ -2,7 +2,7 @@
 
 use super::json;
 use corecast::protocol::channel::{Channel, ChannelName};
-use corecast::protocol::event::ErrorCode;
+use corecast::protocol::error_code::ErrorCode;
 use corecast::protocol::json::Reader;
 use corecast::protocol::user::SignedUser;
 

@@ -3,8 +3,8 @@
 use super::member::{Given, Member, Written};
 use super::refusal::Refusal;
 use super::value::raw_json;
-use crate::protocol::event::{OFFSET_MAX, Position};
 use crate::protocol::json::Reader;
+use crate::protocol::position::{OFFSET_MAX, Position};
 use crate::protocol::pusher::data::OwnedText;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};

@@ -4,7 +4,7 @@ use super::member::{Given, Written};
 use crate::config::{self, Difference, Explained, KeySource, KeyValue};
 use crate::metrics;
 use crate::protocol::channel::ChannelName;
-use crate::protocol::event::Position;
+use crate::protocol::position::Position;
 use crate::protocol::socket_id::SocketId;
 use serde::ser::{Error, SerializeMap};
 use serde::{Serialize, Serializer};

@@ -12,7 +12,7 @@ use crate::ids::{ConnKey, ShardId, Slot};
 use crate::protocol::channel::Channel;
 use crate::protocol::client_event::{self, NOT_SUBSCRIBED};
 use crate::protocol::dialect::Dialect;
-use crate::protocol::event::ErrorCode;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::json::{JsonString, Value};
 use crate::protocol::pusher::data::{Data, Text};
 use smallvec::SmallVec;

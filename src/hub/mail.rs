@@ -16,7 +16,8 @@ use crate::metrics::Stats;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
-use crate::protocol::event::{ErrorCode, Position};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::position::Position;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 

@@ -149,7 +149,8 @@ const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::{self, Envelope};
+    use crate::protocol::event::Envelope;
+    use crate::protocol::native::event;
 
     #[test]
     fn a_frame_is_not_longer_than_its_bound() {

@@ -13,7 +13,7 @@ use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::channel::Channel;
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
-use crate::protocol::event::ErrorCode;
+use crate::protocol::error_code::ErrorCode;
 use std::net::SocketAddr;
 
 impl Hub {

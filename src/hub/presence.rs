@@ -9,7 +9,7 @@ use super::message::{Message, Payload};
 use super::{Hub, Port};
 use crate::ids::ShardId;
 use crate::protocol::channel::ChannelName;
-use crate::protocol::event::ErrorCode;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::pusher::event::{SUBSCRIPTION_COUNT, text_of_subscription_count};
 use smallvec::SmallVec;
 

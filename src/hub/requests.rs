@@ -12,7 +12,7 @@ use crate::protocol::auth::{Attempt, Failure};
 use crate::protocol::channel::{Channel, Kind, NAME_BYTES_MAX};
 use crate::protocol::command::{Auth, Command, Since, Unreadable};
 use crate::protocol::dialect::Dialect;
-use crate::protocol::event::ErrorCode;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::json::JsonString;
 use crate::protocol::socket_id::SocketId;
 use crate::protocol::user::{self, SignedUser};

@@ -1,6 +1,6 @@
 //! Client events: messages that a subscriber sends to the other subscribers of a channel.
 
-use crate::protocol::event::ErrorCode;
+use crate::protocol::error_code::ErrorCode;
 
 /// Checks the name and the data of a client event, both as written.
 pub fn check(event: &str, data: Option<&str>) -> Result<(), ErrorCode> {

@@ -60,7 +60,7 @@ pub enum Since {
     Position {
         /// The epoch; `None`: a string that is not an epoch of this server.
         epoch: Option<u64>,
-        /// At most [`OFFSET_MAX`](crate::protocol::event::OFFSET_MAX).
+        /// At most [`OFFSET_MAX`](crate::protocol::position::OFFSET_MAX).
         offset: u64,
         /// The id of the client's earlier connection.
         socket_id: Option<SocketId>,

@@ -2,11 +2,12 @@
 
 use super::auth::Attempt;
 use super::command::{Command, Unreadable};
-use super::event::{self, ErrorCode, Subscribed};
+use super::error_code::ErrorCode;
+use super::event::Subscribed;
 use super::native::command::Parser;
-use super::pusher;
 use super::pusher::handshake::Version;
 use super::socket_id::SocketId;
+use super::{native, pusher};
 use crate::config::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +63,9 @@ impl Dialect {
     /// The first message.
     pub fn connected(self, out: &mut Vec<u8>, socket_id: SocketId, limits: &Limits) {
         match self {
-            Dialect::Native => event::connected(out, socket_id, limits.heart_interval_s, limits.heart_timeout_s),
+            Dialect::Native => {
+                native::event::connected(out, socket_id, limits.heart_interval_s, limits.heart_timeout_s)
+            }
             Dialect::Pusher(_) => pusher::event::connection_established(out, socket_id, limits.activity_timeout_s),
         }
     }
@@ -71,7 +74,7 @@ impl Dialect {
     #[inline]
     pub fn pong(self, out: &mut Vec<u8>, id: &[u8]) {
         match self {
-            Dialect::Native => event::pong(out, id),
+            Dialect::Native => native::event::pong(out, id),
             Dialect::Pusher(_) => pusher::event::pong(out),
         }
     }
@@ -79,7 +82,7 @@ impl Dialect {
     /// The connection is subscribed.
     pub fn subscribed(self, out: &mut Vec<u8>, channel: &str, with: &Subscribed<'_>) {
         match self {
-            Dialect::Native => event::subscribed(out, channel, with),
+            Dialect::Native => native::event::subscribed(out, channel, with),
             Dialect::Pusher(_) => {
                 // Counts are of the native dialect.
                 let members = with.presence.filter(|_| channel.starts_with("presence-"));
@@ -91,7 +94,7 @@ impl Dialect {
     /// A subscribe is refused. `attempt`: the signature, if it is one that is not valid.
     pub fn subscribe_error(self, out: &mut Vec<u8>, channel: &str, code: ErrorCode, attempt: Option<&Attempt<'_>>) {
         match self {
-            Dialect::Native => event::subscribe_error(out, channel, code),
+            Dialect::Native => native::event::subscribe_error(out, channel, code),
             Dialect::Pusher(version) => pusher::event::subscribe_error(out, version, channel, code, attempt),
         }
     }
@@ -99,21 +102,21 @@ impl Dialect {
     /// Confirms an unsubscribe. Pusher's protocol has no such message.
     pub fn unsubscribed(self, out: &mut Vec<u8>, channel: &str) {
         if self == Dialect::Native {
-            event::unsubscribed(out, channel);
+            native::event::unsubscribed(out, channel);
         }
     }
 
     /// An unsubscribe is refused. Pusher's clients are not told.
     pub fn unsubscribe_error(self, out: &mut Vec<u8>, channel: &str, code: ErrorCode) {
         if self == Dialect::Native {
-            event::unsubscribe_error(out, channel, code);
+            native::event::unsubscribe_error(out, channel, code);
         }
     }
 
     /// The connection is signed in. `user_data`: what the backend signed.
     pub fn signed_in(self, out: &mut Vec<u8>, user_id: &str, user_data: &str) {
         match self {
-            Dialect::Native => event::signed_in(out, user_id),
+            Dialect::Native => native::event::signed_in(out, user_id),
             Dialect::Pusher(_) => pusher::event::signin_success(out, user_data),
         }
     }
@@ -121,7 +124,7 @@ impl Dialect {
     /// A sign-in is refused. `attempt`: as in [`Dialect::subscribe_error`].
     pub fn signin_error(self, out: &mut Vec<u8>, code: ErrorCode, attempt: Option<&Attempt<'_>>) {
         match self {
-            Dialect::Native => event::signin_error(out, code),
+            Dialect::Native => native::event::signin_error(out, code),
             Dialect::Pusher(_) => pusher::event::request_error(out, code, attempt),
         }
     }
@@ -129,7 +132,7 @@ impl Dialect {
     /// A client event is refused.
     pub fn client_event_error(self, out: &mut Vec<u8>, channel: &str, code: ErrorCode) {
         match self {
-            Dialect::Native => event::channel_error(out, channel, code),
+            Dialect::Native => native::event::channel_error(out, channel, code),
             Dialect::Pusher(_) => pusher::event::client_event_error(out, channel, code),
         }
     }
@@ -137,8 +140,10 @@ impl Dialect {
     /// A message cannot be read as a request.
     pub fn unreadable(self, out: &mut Vec<u8>, why: &Unreadable<'_>) {
         match (self, why) {
-            (Dialect::Native, Unreadable::UnknownEvent { .. }) => event::error(out, ErrorCode::UnknownEvent),
-            (Dialect::Native, Unreadable::Malformed(what)) => event::error(out, ErrorCode::MalformedMessage(what)),
+            (Dialect::Native, Unreadable::UnknownEvent { .. }) => native::event::error(out, ErrorCode::UnknownEvent),
+            (Dialect::Native, Unreadable::Malformed(what)) => {
+                native::event::error(out, ErrorCode::MalformedMessage(what))
+            }
             (Dialect::Pusher(_), Unreadable::UnknownEvent { event }) => pusher::event::unsupported_event(out, event),
             (Dialect::Pusher(_), Unreadable::Malformed(what)) => pusher::event::error(out, None, None, what),
         }
@@ -147,7 +152,7 @@ impl Dialect {
     /// A message that has another reply if it is handled is refused.
     pub fn error(self, out: &mut Vec<u8>, code: ErrorCode) {
         match self {
-            Dialect::Native => event::error(out, code),
+            Dialect::Native => native::event::error(out, code),
             Dialect::Pusher(_) => pusher::event::request_error(out, code, None),
         }
     }

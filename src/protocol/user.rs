@@ -1,7 +1,7 @@
 //! Users, as the backend signs them: a member of a presence channel in `channel_data`, and the user of a sign-in in `user_data`.
 
 use crate::protocol::channel::{Channel, USER};
-use crate::protocol::event::ErrorCode;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::json::{Reader, Value, escape_required_into};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;

@@ -52,6 +52,16 @@ pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
     }
 }
 
+/// Appends a text frame whose payload `write` appends. For rare messages: the payload is moved to make room for the header.
+pub fn append_text(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    let payload_len = out.len() - start;
+    encode_header(out, Opcode::Text, payload_len);
+    let header_len = out.len() - start - payload_len;
+    out[start..].rotate_right(header_len);
+}
+
 /// Appends a whole close frame; `reason` is cut to 123 bytes at a character boundary.
 pub fn encode_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let reason = &reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)];

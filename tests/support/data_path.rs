@@ -11,7 +11,7 @@ use corecast::hub::{Hub, Identity, Port, Urgency};
 use corecast::ids::{Asker, ShardId, Slot};
 use corecast::protocol::close::CloseReason;
 use corecast::protocol::dialect::Dialect;
-use corecast::protocol::heartbeat::Heartbeat;
+use corecast::protocol::native::heartbeat::Heartbeat;
 use corecast::shard::output::outbox::{Outbox, Written};
 use corecast::wire::decoder::{Decoder, Message};
 use std::io::{self, IoSlice, Write};

@@ -104,7 +104,7 @@ mod tests {
     use crate::config::{Change, Difference};
     use crate::protocol::channel::Channel;
     use crate::protocol::channel::ChannelName;
-    use crate::protocol::event::Position;
+    use crate::protocol::position::Position;
     use std::num::NonZeroU64;
 
     #[track_caller]

@@ -8,7 +8,8 @@ use crate::hub::admission::bucket::Rate;
 use crate::hub::mail::{Cause, Change, Membership, Welcome};
 use crate::ids::{ConnKey, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
-use crate::protocol::event::{ErrorCode, Subscribed};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::event::Subscribed;
 use crate::protocol::pusher;
 
 impl Audiences {

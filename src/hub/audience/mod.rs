@@ -25,9 +25,8 @@ use super::{Port, identity};
 use crate::ids::{ConnKey, SLOTS_RESERVED, ShardId, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::dialect::Dialect;
-use crate::protocol::event::{self, Envelope};
-use crate::protocol::pusher;
-use crate::protocol::user;
+use crate::protocol::event::Envelope;
+use crate::protocol::{native, pusher, user};
 use conflation::Conflation;
 pub use delivery::Delivered;
 use member::{Member, Standing};
@@ -64,7 +63,7 @@ impl Kind {
         match self {
             Kind::Native => {
                 let channel = (!channel.is_of_user()).then(|| channel.as_str());
-                event::message(out, &envelope(channel, message));
+                native::event::message(out, &envelope(channel, message));
             }
             Kind::Pusher => encode_in_pusher(out, channel, message),
         }

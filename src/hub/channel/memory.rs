@@ -15,7 +15,7 @@ use crate::hub::admission::bucket::{TICKS_PER_S, ticks_between};
 use crate::hub::mail::{Since, Welcome};
 use crate::hub::message::Payload;
 use crate::ids::ConnKey;
-use crate::protocol::event::Position;
+use crate::protocol::position::Position;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::num::NonZeroU64;

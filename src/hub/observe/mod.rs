@@ -23,7 +23,7 @@ use crate::ids::{Asker, ShardId};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
-use crate::protocol::event::ErrorCode;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::socket_id::SocketId;
 use ahash::RandomState;
 use busiest::Survey;

@@ -1,8 +1,8 @@
 //! Reads messages in the native dialect: the text of a message becomes a [`Command`].
 
 use crate::protocol::command::{Auth, Command, Since, Unreadable};
-use crate::protocol::event::OFFSET_MAX;
 use crate::protocol::json::{Document, Members, Reader, Value};
+use crate::protocol::position::OFFSET_MAX;
 use crate::protocol::socket_id::SocketId;
 
 /// Reads messages. Owns simd-json's tape and working copy, and reuses them for each message.

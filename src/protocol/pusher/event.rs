@@ -9,17 +9,19 @@ use super::data::{Text, write_text};
 use super::handshake::Version;
 use crate::protocol::auth::{Attempt, Failure};
 use crate::protocol::client_event::NOT_SUBSCRIBED;
-use crate::protocol::event::{Envelope, ErrorCode, measured};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::event::Envelope;
 use crate::protocol::json::escape_required_into;
 use crate::protocol::socket_id::SocketId;
 use crate::protocol::user::NO_CHANNEL_DATA;
+use crate::wire::frame::append_text;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write;
 
 /// `pusher:connection_established`, the first message.
 pub fn connection_established(out: &mut Vec<u8>, socket_id: SocketId, activity_timeout_s: u32) {
-    measured(out, |out| {
+    append_text(out, |out| {
         let socket_id = socket_id.dotted();
         let _ = write!(
             out,
@@ -30,7 +32,7 @@ pub fn connection_established(out: &mut Vec<u8>, socket_id: SocketId, activity_t
 
 /// `pusher:pong`.
 pub fn pong(out: &mut Vec<u8>) {
-    measured(out, |out| out.extend_from_slice(br#"{"event":"pusher:pong","data":"{}"}"#));
+    append_text(out, |out| out.extend_from_slice(br#"{"event":"pusher:pong","data":"{}"}"#));
 }
 
 /// `pusher_internal:subscription_succeeded`. `presence`: the JSON of [`presence`].
@@ -89,7 +91,7 @@ pub fn signin_success(out: &mut Vec<u8>, user_data: &str) {
     let mut data = br#"{"user_data":""#.to_vec();
     escape_required_into(&mut data, user_data);
     data.extend_from_slice(br#""}"#);
-    measured(out, |out| {
+    append_text(out, |out| {
         out.extend_from_slice(br#"{"event":"pusher:signin_success","data":""#);
         escape_required_into(out, &String::from_utf8_lossy(&data));
         out.extend_from_slice(br#""}"#);
@@ -110,7 +112,7 @@ pub fn watchlist_events(out: &mut Vec<u8>, online: &[&str], offline: &[&str]) {
         data.extend_from_slice(b"]}");
     }
     data.extend_from_slice(b"]}");
-    measured(out, |out| {
+    append_text(out, |out| {
         out.extend_from_slice(br#"{"event":"pusher_internal:watchlist_events","data":""#);
         escape_required_into(out, &String::from_utf8_lossy(&data));
         out.extend_from_slice(br#""}"#);
@@ -144,7 +146,7 @@ pub fn unsupported_event(out: &mut Vec<u8>, event: &str) {
 
 /// `pusher:error`. `channel`: as written.
 pub fn error(out: &mut Vec<u8>, code: Option<u16>, channel: Option<&str>, text: &str) {
-    measured(out, |out| {
+    append_text(out, |out| {
         out.extend_from_slice(br#"{"event":"pusher:error","#);
         if let Some(channel) = channel {
             let _ = write!(out, r#""channel":"{channel}","#);
@@ -167,7 +169,7 @@ pub fn message(out: &mut Vec<u8>, envelope: &Envelope<'_>, text: Text<'_>) {
         Some(name) => (name, data.map(|data| of_member(name, data))),
         None => (event, data.map(Cow::Borrowed)),
     };
-    measured(out, |out| {
+    append_text(out, |out| {
         extend(out, &[r#"{"event":""#, event]);
         if let Some(channel) = channel {
             extend(out, &[r#"","channel":""#, channel]);
@@ -228,7 +230,7 @@ pub fn presence<'a>(members: impl Iterator<Item = (&'a str, Option<&'a str>)> + 
 }
 
 fn of_channel(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
-    measured(out, |out| {
+    append_text(out, |out| {
         extend(out, &[r#"{"event":""#, event, r#"","channel":""#, channel, r#"","data":""#]);
         escape_required_into(out, data);
         extend(out, &[r#""}"#]);

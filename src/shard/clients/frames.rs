@@ -5,7 +5,7 @@ use crate::hub::{Handled, Hub};
 use crate::ids::Slot;
 use crate::protocol::close::{CloseReason, Pace};
 use crate::protocol::dialect::Dialect;
-use crate::protocol::heartbeat::Heartbeat;
+use crate::protocol::native::heartbeat::Heartbeat;
 use crate::shard::connection::state::Phase;
 use crate::shard::rate_limits::{Judgement, RateLimits};
 use crate::wire::decoder::{Message, Violation};

@@ -5,7 +5,7 @@ use crate::hub::Hub;
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
-use crate::protocol::event;
+use crate::protocol::native;
 use crate::shard::connection::state::Phase;
 use crate::shard::drain::plan::lone_wait_ms;
 use crate::shard::heartbeats::Due;
@@ -92,7 +92,7 @@ impl Clients {
                 let dialect = state.dialect;
                 hub.counters.pings_sent += 1;
                 match dialect {
-                    Dialect::Native => self.send(slot, hub, event::ping),
+                    Dialect::Native => self.send(slot, hub, native::event::ping),
                     // Not a message: some clients answer no `pusher:ping`, but all answer a ping frame.
                     Dialect::Pusher(_) => self.send_frame(slot, Opcode::Ping, b"", hub),
                 }

@@ -1,6 +1,6 @@
 //! The fast path for heartbeats. It recognises, byte for byte in the frame, the spelling that nearly all clients use.
 //! Nine of ten messages on a quiet connection are heartbeats. The [`Decoder`](crate::wire::decoder::Decoder) and the
-//! [`Parser`](super::native::command::Parser) read every other spelling and incomplete frames, with the same result. A ping
+//! [`Parser`](super::command::Parser) read every other spelling and incomplete frames, with the same result. A ping
 //! with its pong takes 620 instructions on the fast path.
 
 use crate::wire::frame;
