@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareArgs;
 use crate::expect::Expect;
-use crate::plan::{Flood, Plan, SETUP_S, Scenario, processes_for};
+use crate::plan::{Flood, Plan, SETUP_S, Scenario, nanoseconds, processes_for};
 use crate::proof::ProofArgs;
 use crate::proof::conflate::ConflateArgs;
 use crate::proof::depart::DepartArgs;
@@ -347,7 +347,6 @@ impl Common {
             "{} is not a loopback address: this program loads nothing else",
             self.connect
         );
-        let nanoseconds = |seconds: f64| (seconds.clamp(0.0, 1e7) * 1e9) as u64;
         let heartbeat = match (self.heartbeat, &scenario) {
             (Some(seconds), _) => seconds,
             // These runs may be longer than the idle timeout of the server.
@@ -355,14 +354,9 @@ impl Common {
             (None, _) => 0.0,
         };
         let mut plan = Plan {
-            target: self.target()?,
-            address: self.connect,
             admin_socket: self.admin_socket.clone(),
             publish_to: self.publish_to,
-            scenario,
             threads: self.threads,
-            processes: 1,
-            duration_ns: nanoseconds(self.duration),
             warmup_ns: nanoseconds(self.warmup),
             setup_ns: nanoseconds(self.setup),
             verify: self.verify,
@@ -370,7 +364,7 @@ impl Common {
             client_core: self.client_core,
             first_channel: self.first_channel,
             counts_syscalls: self.syscalls,
-            is_background: false,
+            ..Plan::new(self.target()?, self.connect, scenario, nanoseconds(self.duration))
         };
         plan.processes = self.processes.unwrap_or_else(|| processes_for(plan.connections()));
         plan.check()?;
@@ -456,8 +450,7 @@ impl FanoutArgs {
             window: if self.flat_out { WINDOW_FLAT_OUT } else { self.window.max(1) },
             rate: self.rate.filter(|rate| *rate > 0.0),
             size: self.size,
-            pingers: 0,
-            ping_every_ns: 0,
+            ..Flood::default()
         }
     }
 }

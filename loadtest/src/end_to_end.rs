@@ -25,10 +25,9 @@ fn every_message_is_delivered_once_and_in_order() {
             channels,
             channels_each,
             window,
-            rate: None,
-            size: 128,
             pingers: 5,
             ping_every_ns: 5_000_000,
+            ..Flood::default()
         };
         let tally = run(Scenario::Flood(flood), threads);
         check_faultless(&tally);
@@ -41,7 +40,7 @@ fn every_message_is_delivered_once_and_in_order() {
 
 #[test]
 fn an_open_loop_sends_what_is_due() {
-    let flood = Flood { subscribers: 10, rate: Some(500.0), ..flood() };
+    let flood = Flood { subscribers: 10, rate: Some(500.0), ..Flood::default() };
     let tally = run(Scenario::Flood(flood), 1);
     check_faultless(&tally);
     assert!(tally.publishes.abs_diff(tally.owed) <= 1 + tally.owed / 20, "{} of {}", tally.publishes, tally.owed);
@@ -50,7 +49,7 @@ fn an_open_loop_sends_what_is_due() {
 /// Latencies count from the time at which a publish was due, so they are those of the server only if it is sent on time.
 #[test]
 fn a_slow_open_loop_sends_on_time() {
-    let flood = Flood { subscribers: 1, rate: Some(50.0), ..flood() };
+    let flood = Flood { subscribers: 1, rate: Some(50.0), ..Flood::default() };
     // On a busy machine some are late. A timer that does not know when they are due is late with all of them.
     let least = (0..8).map(|_| run(Scenario::Flood(flood.clone()), 1).latencies["late"].quantile(0.0)).min().unwrap();
     assert!(least < 1_000_000, "all publishes are at least {least} ns late");
@@ -58,7 +57,7 @@ fn a_slow_open_loop_sends_on_time() {
 
 #[test]
 fn publishes_without_subscribers_are_complete_when_answered() {
-    let flood = Flood { window: 8, ..flood() };
+    let flood = Flood { window: 8, ..Flood::default() };
     let tally = run(Scenario::Flood(flood), 1);
     assert!(tally.events > 0);
     assert_eq!(tally.events, tally.publishes);
@@ -70,7 +69,7 @@ fn signed_requests_are_answered_on_connections_that_stay_and_on_those_that_do_no
         [(1, 1, MANY, ""), (1, 4, MANY, ""), (10, 1, MANY, ""), (1, 1, 1, CLOSE), (10, 1, 1, CLOSE)]
     {
         let (address, requests) = http_server(requests_each, header);
-        let flood = Flood { window: 30, ..flood() };
+        let flood = Flood { window: 30, ..Flood::default() };
         let target = Target::with_app("pusher", App { batch, pipeline, ..App::default() }).unwrap();
         let tally = measure(target, address, None, Scenario::Flood(flood), 1);
         assert!(tally.events > 0, "batch {batch}, pipeline {pipeline}, {requests_each} each: {:?}", tally.notes);
@@ -114,19 +113,6 @@ fn http_server(requests_each: usize, header: &'static str) -> (SocketAddr, Arc<A
         }
     });
     (address, requests)
-}
-
-fn flood() -> Flood {
-    Flood {
-        subscribers: 0,
-        channels: 1,
-        channels_each: 1,
-        window: 1,
-        rate: None,
-        size: 64,
-        pingers: 0,
-        ping_every_ns: 0,
-    }
 }
 
 #[test]
@@ -240,23 +226,12 @@ fn measure(
     threads: usize,
 ) -> Tally {
     let plan = Plan {
-        target,
-        address,
         admin_socket,
-        publish_to: None,
         // The floor's pongs are all the same, so their ids cannot be checked.
         verify: !matches!(scenario, Scenario::Ping { .. }),
-        scenario,
         threads,
-        processes: 1,
-        duration_ns: 400_000_000,
         warmup_ns: 50_000_000,
-        setup_ns: 60_000_000_000,
-        heartbeat_ns: 0,
-        client_core: None,
-        first_channel: 0,
-        counts_syscalls: false,
-        is_background: false,
+        ..Plan::new(target, address, scenario, 400_000_000)
     };
     let controls = Controls::default();
     controls.go.store(true, SeqCst);

@@ -166,7 +166,45 @@ impl Idle {
     }
 }
 
+impl Default for Flood {
+    /// Publishes to one channel without subscribers, one after the other.
+    fn default() -> Flood {
+        Flood {
+            subscribers: 0,
+            channels: 1,
+            channels_each: 1,
+            window: 1,
+            rate: None,
+            size: 128,
+            pingers: 0,
+            ping_every_ns: 0,
+        }
+    }
+}
+
 impl Plan {
+    /// A run of one thread, without a warm-up.
+    pub fn new(target: Target, address: SocketAddr, scenario: Scenario, duration_ns: u64) -> Plan {
+        Plan {
+            target,
+            address,
+            admin_socket: None,
+            publish_to: None,
+            scenario,
+            threads: 1,
+            processes: 1,
+            duration_ns,
+            warmup_ns: 0,
+            setup_ns: nanoseconds(SETUP_S),
+            verify: false,
+            heartbeat_ns: 0,
+            client_core: None,
+            first_channel: 0,
+            counts_syscalls: false,
+            is_background: false,
+        }
+    }
+
     /// Refuses a run that needs more processes, threads or descriptors than are allowed.
     pub fn check(&self) -> anyhow::Result<()> {
         size(self.connections(), self.processes, self.threads)
@@ -204,6 +242,11 @@ fn size(connections: usize, processes: usize, threads: usize) -> anyhow::Result<
         "{connections} connections in {processes} processes: the limit of a process is {each} (ulimit -Hn); ask for fewer, or use more processes"
     );
     Ok(())
+}
+
+/// Seconds in nanoseconds.
+pub fn nanoseconds(seconds: f64) -> u64 {
+    (seconds.clamp(0.0, 1e7) * 1e9) as u64
 }
 
 /// The number of processes that so many connections need. [`Plan::check`] refuses it if it is too large.

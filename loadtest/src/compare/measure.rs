@@ -4,7 +4,7 @@ use anyhow::{bail, ensure};
 
 use super::CompareArgs;
 use super::rows::Row;
-use crate::plan::{Plan, SETUP_S, Scenario, processes_for};
+use crate::plan::{Plan, Scenario, nanoseconds, processes_for};
 use crate::report::Report;
 use crate::server::Starter;
 use crate::target::{Publish, Target};
@@ -38,22 +38,10 @@ pub fn measure(
     // Idle connections keep themselves alive.
     let heartbeat_ns = if matches!(row.scenario, Scenario::Idle(_)) { HEARTBEAT_NS } else { 0 };
     let mut plan = Plan {
-        target,
-        address: server.address,
-        admin_socket: None,
-        publish_to: None,
-        scenario: row.scenario.clone(),
-        threads: 1,
-        processes: 1,
-        duration_ns: (args.seconds.max(row.seconds_min) * 1e9) as u64,
         warmup_ns: 500_000_000,
-        setup_ns: (SETUP_S * 1e9) as u64,
-        verify: false,
         heartbeat_ns,
         client_core: (!row.is_spread).then_some(args.client_core),
-        first_channel: 0,
-        counts_syscalls: false,
-        is_background: false,
+        ..Plan::new(target, server.address, row.scenario.clone(), nanoseconds(args.seconds.max(row.seconds_min)))
     };
     plan.processes = processes_for(plan.connections());
     server.aim(&mut plan);

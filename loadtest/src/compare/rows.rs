@@ -116,16 +116,7 @@ fn row(key: &'static str, title: &'static str, unit: &'static str, scenario: Sce
 }
 
 fn flood(subscribers: usize, channels: u32, window: u32, rate: Option<f64>) -> Scenario {
-    Scenario::Flood(Flood {
-        subscribers,
-        channels,
-        channels_each: 1,
-        window,
-        rate,
-        size: 128,
-        pingers: 0,
-        ping_every_ns: 0,
-    })
+    Scenario::Flood(Flood { subscribers, channels, window, rate, ..Flood::default() })
 }
 
 fn connect() -> Scenario {

@@ -8,9 +8,9 @@ use clap::Args;
 
 use super::keyed_reader::KeyedReader;
 use super::slow::stop_reading;
-use super::{BackgroundRun, Findings, ProofArgs, RunOptions, Subject, bystanders};
+use super::{BackgroundRun, Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
-use crate::plan::{Flood, Scenario, connections_per_process};
+use crate::plan::{Flood, Plan, Scenario, connections_per_process};
 use crate::target::Publish;
 
 /// Options of `conflate`.
@@ -80,19 +80,10 @@ fn beside(
     readers: &mut [KeyedReader],
     findings: &mut Findings,
 ) -> anyhow::Result<u32> {
-    let run = RunOptions {
-        title: "",
-        first_channel: 0,
-        is_background: false,
-        processes: 1,
-        warmup_s: 0.0,
-        seconds: PATIENCE_S,
-    };
-    let publisher = publish(args, subject, run)?;
+    let publisher = publish(args, subject)?;
     publisher.wait_until_begun()?;
-    let others = bystanders(args.neighbours, 1, 100.0, 20);
-    let run = RunOptions { title: situation, first_channel: 1, warmup_s: 1.0, seconds: args.duration, ..run };
-    let others = subject.spawn(others, run)?;
+    let others = subject.plan(bystanders(args.neighbours, 1, 100.0, 20), args.duration);
+    let others = subject.spawn(situation, Plan { first_channel: 1, warmup_ns: 1_000_000_000, ..others })?;
     while !others.is_finished() {
         subject.check_interrupted()?;
         ensure!(!publisher.is_finished(), "the publisher has ended too early: {}", publisher.end());
@@ -111,23 +102,14 @@ fn beside(
 }
 
 /// Starts the publisher: a run without subscribers, whose channels are the keys of one channel.
-fn publish(args: &ConflateArgs, subject: &Subject, run: RunOptions) -> anyhow::Result<BackgroundRun> {
-    let scenario = Scenario::Flood(Flood {
-        subscribers: 0,
-        channels: args.keys,
-        channels_each: 1,
-        window: 1,
-        rate: Some(args.rate),
-        size: args.size,
-        pingers: 0,
-        ping_every_ns: 0,
-    });
-    let mut plan = subject.plan(scenario, run)?;
+fn publish(args: &ConflateArgs, subject: &Subject) -> anyhow::Result<BackgroundRun> {
+    let flood = Flood { channels: args.keys, rate: Some(args.rate), size: args.size, ..Flood::default() };
+    let mut plan = subject.plan(Scenario::Flood(flood), PATIENCE_S);
     let template = format!(
         "{{\"id\":{{n}},\"command\":\"publish\",\"channel\":\"{CHANNEL}\",\"event\":\"m\",\"data\":{{data}},\"key\":\"{{channel}}\"}}\n"
     );
     plan.target.publish = Publish::Lines { hello: None, template: template.as_str().into() };
-    subject.spawn_plan(plan, run)
+    subject.spawn("", plan)
 }
 
 /// All readers read until they have every last value. Returns the bytes that each of them read for that, beside what its receive

@@ -1,10 +1,10 @@
 //! Departures: many connections with many subscriptions each are reset at once. The pings of a few other connections show how
 //! long that blocks a shard.
 
-use super::{Findings, ProofArgs, RunOptions, Subject, histogram_growth};
+use super::{Findings, ProofArgs, Subject, histogram_growth};
 use crate::format::{number, time};
 use crate::measure::Latency;
-use crate::plan::{Departure, Flood, Idle, Scenario};
+use crate::plan::{Departure, Flood, Idle, Plan, Scenario};
 use crate::spread::spread;
 use clap::Args;
 use std::sync::atomic::Ordering::SeqCst;
@@ -99,21 +99,17 @@ fn measure_round(
     subject.check_interrupted()?;
     let DepartArgs { connections, subscriptions: each, channels, .. } = *args;
     let idle = Idle { connections, channels, each, departure: Some(Departure::Reset) };
-    let run = RunOptions {
-        title: "",
-        first_channel: 0,
-        is_background: true,
-        processes: args.processes,
-        warmup_s: 0.0,
-        seconds: PATIENCE_S,
-    };
-    let crowd = subject.spawn(Scenario::Idle(idle), run)?;
+    let crowd = subject.plan(Scenario::Idle(idle), PATIENCE_S);
+    let crowd = subject.spawn("", Plan { is_background: true, processes: args.processes, ..crowd })?;
     crowd.wait_until_begun()?;
 
-    let beside = RunOptions { first_channel: channels, is_background: false, processes: 1, warmup_s: 0.2, ..run };
-    let quiet = subject.run(bystanders(args), RunOptions { title: "quiet", seconds: args.duration, ..beside })?;
+    let beside = |seconds| {
+        let plan = subject.plan(bystanders(args), seconds);
+        Plan { first_channel: channels, warmup_ns: 200_000_000, ..plan }
+    };
+    let quiet = subject.run("quiet", beside(args.duration))?;
     let before = subject.stats()?;
-    let others = subject.spawn(bystanders(args), RunOptions { title: "departure", ..beside })?;
+    let others = subject.spawn("departure", beside(PATIENCE_S))?;
     others.wait_until_begun()?;
     crowd.controls.go.store(true, SeqCst);
     let begun = Instant::now();
@@ -143,13 +139,10 @@ fn measure_round(
 fn bystanders(args: &DepartArgs) -> Scenario {
     Scenario::Flood(Flood {
         subscribers: LISTENERS,
-        channels: 1,
-        channels_each: 1,
-        window: 1,
         rate: Some(10.0),
-        size: 128,
         pingers: args.pingers,
         ping_every_ns: 10_000_000,
+        ..Flood::default()
     })
 }
 

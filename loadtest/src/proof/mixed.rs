@@ -1,8 +1,8 @@
 //! Fairness: the effect of a flood of one large channel on the pings and small channels of other connections.
 
-use super::{Findings, ProofArgs, RunOptions, Subject, bystanders};
+use super::{Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
-use crate::plan::{Flood, Scenario};
+use crate::plan::{Flood, Plan, Scenario};
 use clap::Args;
 
 /// Options of `mixed`.
@@ -47,44 +47,23 @@ pub fn mixed(args: &MixedArgs) -> anyhow::Result<bool> {
 }
 
 fn measure(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
-    let flood = |window| {
-        Scenario::Flood(Flood {
-            subscribers: args.subscribers,
-            channels: 1,
-            channels_each: 1,
-            window,
-            rate: None,
-            size: 128,
-            pingers: 0,
-            ping_every_ns: 0,
-        })
-    };
     for (situation, window) in [("calm", None), ("flood", Some(args.window)), ("flat out", Some(FLAT_OUT))] {
         let subject = Subject::start(&args.proof, &["--server-ping", "off"], None)?;
-        let background = RunOptions {
-            title: "",
-            first_channel: 0,
-            is_background: true,
-            processes: 1,
-            warmup_s: 0.0,
-            seconds: PATIENCE_S,
-        };
-        let flooding = window.map(|window| subject.spawn(flood(window), background)).transpose()?;
+        let flooding = window.map(|window| {
+            let flood = Flood { subscribers: args.subscribers, window, ..Flood::default() };
+            let plan = subject.plan(Scenario::Flood(flood), PATIENCE_S);
+            subject.spawn("", Plan { is_background: true, ..plan })
+        });
+        let flooding = flooding.transpose()?;
         if let Some(flooding) = &flooding {
             flooding.wait_until_begun()?;
         }
         let others = bystanders(args.listeners, args.listeners as u32, args.rate, args.pingers);
-        let run = RunOptions {
-            title: situation,
-            first_channel: 1,
-            is_background: false,
-            processes: 1,
-            warmup_s: 1.0,
-            seconds: args.duration,
-        };
+        let others = subject.plan(others, args.duration);
+        let others = Plan { first_channel: 1, warmup_ns: 1_000_000_000, ..others };
         let before = subject.stats()?;
         let begun = std::time::Instant::now();
-        let results = subject.run(others, run)?;
+        let results = subject.run(situation, others)?;
         let seconds = begun.elapsed().as_secs_f64();
         let after = subject.stats()?;
         findings.check_faultless(situation, &results);

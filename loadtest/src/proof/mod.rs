@@ -27,7 +27,7 @@ pub use findings::Findings;
 
 use crate::expect::Expect;
 use crate::measure::Latency;
-use crate::plan::{Flood, Plan, SETUP_S, Scenario};
+use crate::plan::{Flood, Plan, Scenario, nanoseconds};
 use crate::procfs;
 use crate::progress::Bar;
 use crate::server::{Server, Starter};
@@ -78,28 +78,12 @@ impl std::error::Error for Interrupted {}
 /// The server under test.
 pub struct Subject {
     args: ProofArgs,
+    target: Target,
     /// Options of `corecast serve`.
     options: Vec<String>,
     server: Server,
     /// Set by Ctrl-C.
     stop: Arc<AtomicBool>,
-}
-
-/// Options in which the runs of a proof differ.
-#[derive(Clone, Copy)]
-pub struct RunOptions {
-    /// The title of the progress bar; empty for no bar.
-    pub title: &'static str,
-    /// Number of the first channel.
-    pub first_channel: u32,
-    /// The run causes load, and must not take CPU time from those that measure.
-    pub is_background: bool,
-    /// Processes that share the connections.
-    pub processes: usize,
-    /// Time before the measured time, in seconds.
-    pub warmup_s: f64,
-    /// Measured time, in seconds.
-    pub seconds: f64,
 }
 
 impl Subject {
@@ -125,7 +109,8 @@ impl Subject {
             stop: Arc::clone(&stop),
             ..starter
         };
-        Ok(Subject { args: args.clone(), options, server: starter.start(&args.target, None, None)?, stop })
+        let target = Target::named(&args.target).context("an unknown target")?;
+        Ok(Subject { args: args.clone(), target, options, server: starter.start(&args.target, None, None)?, stop })
     }
 
     /// Fails after Ctrl-C.
@@ -134,43 +119,23 @@ impl Subject {
         Ok(())
     }
 
-    fn plan(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<Plan> {
-        let is_native = matches!(scenario, Scenario::Recover(_) | Scenario::Presence(_));
-        ensure!(!is_native || self.args.target == "corecast", "these clients speak corecast's own dialect only");
-        let mut plan = Plan {
-            target: Target::named(&self.args.target).context("an unknown target")?,
-            address: self.server.address,
-            admin_socket: None,
-            publish_to: None,
-            scenario,
-            threads: 1,
-            processes: run.processes,
-            duration_ns: (run.seconds * 1e9) as u64,
-            warmup_ns: (run.warmup_s * 1e9) as u64,
-            setup_ns: (SETUP_S * 1e9) as u64,
-            verify: false,
-            heartbeat_ns: 0,
-            client_core: self.args.client_core,
-            first_channel: run.first_channel,
-            counts_syscalls: false,
-            is_background: run.is_background,
-        };
+    /// A run against this server.
+    pub fn plan(&self, scenario: Scenario, seconds: f64) -> Plan {
+        let mut plan = Plan::new(self.target.clone(), self.server.address, scenario, nanoseconds(seconds));
+        plan.client_core = self.args.client_core;
         self.server.aim(&mut plan);
-        Ok(plan)
+        plan
     }
 
-    /// Runs a scenario to its end. All of its connections must have been opened.
-    pub fn run(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<Results> {
-        self.spawn(scenario, run)?.join()
+    /// Runs a plan to its end. All of its connections must have been opened.
+    pub fn run(&self, title: &'static str, plan: Plan) -> anyhow::Result<Results> {
+        self.spawn(title, plan)?.join()
     }
 
-    /// Starts a run beside others.
-    pub fn spawn(&self, scenario: Scenario, run: RunOptions) -> anyhow::Result<BackgroundRun> {
-        self.spawn_plan(self.plan(scenario, run)?, run)
-    }
-
-    /// Starts a run whose plan was changed.
-    fn spawn_plan(&self, plan: Plan, run: RunOptions) -> anyhow::Result<BackgroundRun> {
+    /// Starts a run beside others. The title is that of the progress bar; without one there is no bar.
+    pub fn spawn(&self, title: &'static str, plan: Plan) -> anyhow::Result<BackgroundRun> {
+        let is_native = matches!(plan.scenario, Scenario::Recover(_) | Scenario::Presence(_));
+        ensure!(!is_native || self.args.target == "corecast", "these clients speak corecast's own dialect only");
         plan.check()?;
         let pid = self.server.pid();
         let mut background = BackgroundRun {
@@ -183,12 +148,12 @@ impl Subject {
         };
         let (controls, end) = (Arc::clone(&background.controls), Arc::clone(&background.end));
         let (events, begun) = (Arc::clone(&background.events), Arc::clone(&background.begun));
-        let bar = (!run.title.is_empty()).then(|| Bar::new(&plan, run.title, self.args.json));
+        let bar = (!title.is_empty()).then(|| Bar::new(&plan, title, self.args.json));
         let body = move || {
             let results = workers::run(&plan, Some(pid), &controls, |moment| {
                 bar.iter().for_each(|bar| bar.show(moment));
                 events.store(moment.events, SeqCst);
-                begun.store(moment.seconds >= run.warmup_s, SeqCst);
+                begun.store(moment.seconds >= plan.warmup_ns as f64 / 1e9, SeqCst);
             });
             let text = match &results {
                 Ok(results) => format!("{:?}", results.tally.notes),
@@ -314,12 +279,10 @@ pub fn bystanders(subscribers: usize, channels: u32, rate: f64, pingers: usize) 
     Scenario::Flood(Flood {
         subscribers,
         channels,
-        channels_each: 1,
-        window: 1,
         rate: Some(rate),
-        size: 128,
         pingers,
         ping_every_ns: 20_000_000,
+        ..Flood::default()
     })
 }
 

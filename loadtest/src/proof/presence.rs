@@ -3,9 +3,9 @@
 
 use clap::Args;
 
-use super::{Findings, ProofArgs, RunOptions, Subject};
+use super::{Findings, ProofArgs, Subject};
 use crate::format::{number, percent};
-use crate::plan::{Presence, Scenario};
+use crate::plan::{Plan, Presence, Scenario, nanoseconds};
 use crate::target::KEY_PAIR;
 use crate::workers::Results;
 
@@ -65,18 +65,12 @@ fn measure(args: &PresenceArgs, findings: &mut Findings) -> anyhow::Result<()> {
         users: args.users,
         each: args.each,
         rate: args.rate,
-        away_ns: (args.away.clamp(0.0, 1e6) * 1e9) as u64,
+        away_ns: nanoseconds(args.away),
         grace_ns: args.grace * 1_000_000_000,
     });
-    let run = RunOptions {
-        title: "presence",
-        first_channel: 0,
-        is_background: false,
-        processes: args.processes,
-        warmup_s: 1.0,
-        seconds: args.duration,
-    };
-    let results = subject.run(scenario, run)?;
+    let plan = subject.plan(scenario, args.duration);
+    let plan = Plan { processes: args.processes, warmup_ns: 1_000_000_000, ..plan };
+    let results = subject.run("presence", plan)?;
     findings.check_faultless("presence", &results);
     report(args, &results, findings);
     subject.check_interrupted()

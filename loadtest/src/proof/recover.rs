@@ -7,9 +7,9 @@ use std::time::Instant;
 use clap::Args;
 
 use super::memory_limits::MemoryLimits;
-use super::{Findings, ProofArgs, RunOptions, Subject};
+use super::{Findings, ProofArgs, Subject};
 use crate::format::{bytes, number, time};
-use crate::plan::{Recover, Scenario};
+use crate::plan::{Plan, Recover, Scenario, nanoseconds};
 use crate::workers::Results;
 
 /// Options of `recover`.
@@ -102,19 +102,12 @@ fn measure_return(args: &RecoverArgs, since: bool, title: &str, findings: &mut F
     let scenario = Scenario::Recover(Recover {
         connections: args.connections,
         since,
-        away_ns: (args.away.clamp(0.0, 60.0) * 1e9) as u64,
+        away_ns: nanoseconds(args.away.min(60.0)),
         rate: args.rate,
         size: args.size,
     });
-    let run = RunOptions {
-        title: if since { "since" } else { "plain" },
-        first_channel: 0,
-        is_background: false,
-        processes: args.processes,
-        warmup_s: 0.0,
-        seconds: PATIENCE_S,
-    };
-    let clients = subject.spawn(scenario, run)?;
+    let plan = Plan { processes: args.processes, ..subject.plan(scenario, PATIENCE_S) };
+    let clients = subject.spawn(if since { "since" } else { "plain" }, plan)?;
     let pause = |what| {
         let begun = Instant::now();
         clients.wait_until(what, || begun.elapsed().as_secs_f64() >= args.duration)

@@ -1,8 +1,8 @@
 //! Slow readers: their effect on the latency of their neighbours, and the memory that many of them take.
 
-use super::{Findings, ProofArgs, RunOptions, Subject};
+use super::{Findings, ProofArgs, Subject};
 use crate::format::{bytes, number};
-use crate::plan::{Flood, Scenario, connections_per_process};
+use crate::plan::{Flood, Plan, Scenario, connections_per_process};
 use crate::target::Dialect;
 use crate::wire;
 use anyhow::{Context, ensure};
@@ -47,30 +47,19 @@ pub fn slow(args: &SlowArgs) -> anyhow::Result<bool> {
 
 /// Measures the latency of subscribers without and beside one that has stopped reading.
 fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
-    let scenario = || {
-        Scenario::Flood(Flood {
-            subscribers: args.neighbours,
-            channels: 1,
-            channels_each: 1,
-            window: 1,
-            rate: Some(args.rate),
-            size: 4096,
-            pingers: 20,
-            ping_every_ns: 20_000_000,
-        })
+    let flood = Flood {
+        subscribers: args.neighbours,
+        rate: Some(args.rate),
+        size: 4096,
+        pingers: 20,
+        ping_every_ns: 20_000_000,
+        ..Flood::default()
     };
     for situation in ["alone", "beside one stopped"] {
         // A small limit, so that the reader is blocked, closed and replaced several times.
         let subject = Subject::start(&args.proof, &["--server-ping", "off", "--outbox-limit", "65536"], None)?;
-        let run = RunOptions {
-            title: situation,
-            first_channel: 0,
-            is_background: false,
-            processes: 1,
-            warmup_s: 1.0,
-            seconds: args.duration,
-        };
-        let background = subject.spawn(scenario(), run)?;
+        let plan = subject.plan(Scenario::Flood(flood.clone()), args.duration);
+        let background = subject.spawn(situation, Plan { warmup_ns: 1_000_000_000, ..plan })?;
         let mut stopped = Vec::new();
         if situation != "alone" {
             while !background.is_finished() && !subject.stop.load(SeqCst) {

@@ -4,9 +4,9 @@
 //! descriptors that run out, and a log on a full disk.
 
 use super::slow::stop_reading;
-use super::{BackgroundRun, Findings, ProofArgs, RunOptions, Subject, bystanders};
+use super::{BackgroundRun, Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
-use crate::plan::Scenario;
+use crate::plan::{Plan, Scenario};
 use crate::procfs;
 use crate::wire;
 use anyhow::ensure;
@@ -58,14 +58,6 @@ fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
     faults.all(&subject)?;
     let (_, warm) = settle(&subject)?;
 
-    let run = RunOptions {
-        title: "",
-        first_channel: 0,
-        is_background: false,
-        processes: 1,
-        warmup_s: 0.0,
-        seconds: args.duration,
-    };
     let churn = Scenario::Churn {
         connections: args.connections,
         channels: CHURNED,
@@ -73,8 +65,9 @@ fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
         rate: args.rate,
         size: 128,
     };
-    let churn = subject.spawn(churn, RunOptions { title: "soak", ..run })?;
-    let steady = subject.spawn(bystanders(50, 5, 200.0, 20), RunOptions { first_channel: CHURNED, ..run })?;
+    let churn = subject.spawn("soak", subject.plan(churn, args.duration))?;
+    let steady = subject.plan(bystanders(50, 5, 200.0, 20), args.duration);
+    let steady = subject.spawn("", Plan { first_channel: CHURNED, ..steady })?;
     let start = Instant::now();
     let mut peak = 0;
     while !is_over(&churn, &steady) && !subject.stop.load(SeqCst) && start.elapsed().as_secs_f64() < args.duration {

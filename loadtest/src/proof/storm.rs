@@ -1,10 +1,10 @@
 //! Storms: many clients drop and reconnect at once, from several processes, beside a live fan-out. The storm first hits another
 //! server, which shows how much of its effect on the live fan-out comes from the shared machine.
 
-use super::{BackgroundRun, Findings, ProofArgs, RunOptions, Subject, bystanders, histogram_growth};
+use super::{BackgroundRun, Findings, ProofArgs, Subject, bystanders, histogram_growth};
 use crate::format::{number, time};
 use crate::measure::Tally;
-use crate::plan::{Departure, Idle, Scenario};
+use crate::plan::{Departure, Idle, Plan, Scenario};
 use crate::procfs;
 use crate::workers::Results;
 use clap::Args;
@@ -51,15 +51,10 @@ pub fn storm(args: &StormArgs) -> anyhow::Result<bool> {
 fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let options = ["--server-ping", "off"];
     let subject = Subject::start(&args.proof, &options, None)?;
-    let live = bystanders(args.listeners, 1, args.rate, 20);
-    let run = RunOptions {
-        title: "before",
-        first_channel: args.channels,
-        is_background: false,
-        processes: 1,
+    let live = |seconds| {
+        let plan = subject.plan(bystanders(args.listeners, 1, args.rate, 20), seconds);
         // The server treats connections of the last second as newcomers; these must be older.
-        warmup_s: 1.5,
-        seconds: args.duration,
+        Plan { first_channel: args.channels, warmup_ns: 1_500_000_000, ..plan }
     };
     let mut p99 = BTreeMap::new();
     let mut stats = subject.stats()?;
@@ -81,20 +76,19 @@ fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
         stats = now;
         anyhow::Ok(())
     };
-    note("before", &subject.run(live.clone(), run)?, findings)?;
+    note("before", &subject.run("before", live(args.duration))?, findings)?;
 
     // What the clients of the storm cost the measurement and the server because they share the machine.
     let other = Subject::start(&args.proof, &options, None)?;
     let crowd = Crowd::gather(args, &other)?;
-    let results = crowd.drop_beside(args, &subject, live.clone(), RunOptions { title: "elsewhere", ..run })?;
-    note("elsewhere", &results, findings)?;
+    note("elsewhere", &crowd.drop_beside(args, subject.spawn("elsewhere", live(PATIENCE_S))?)?, findings)?;
     crowd.0.finish()?;
     drop(other);
 
     let crowd = Crowd::gather(args, &subject)?;
     let drops = procfs::listen_drops();
-    note("during", &crowd.drop_beside(args, &subject, live.clone(), RunOptions { title: "during", ..run })?, findings)?;
-    note("after", &subject.run(live, RunOptions { title: "after", ..run })?, findings)?;
+    note("during", &crowd.drop_beside(args, subject.spawn("during", live(PATIENCE_S))?)?, findings)?;
+    note("after", &subject.run("after", live(args.duration))?, findings)?;
     let drops = procfs::listen_drops() - drops;
 
     let results = crowd.0.finish()?;
@@ -152,28 +146,14 @@ impl Crowd {
         subject.check_interrupted()?;
         let (connections, channels) = (args.connections, args.channels);
         let idle = Idle { connections, channels, each: 1, departure: Some(Departure::Reconnect) };
-        let run = RunOptions {
-            title: "",
-            first_channel: 0,
-            is_background: true,
-            processes: args.processes,
-            warmup_s: 0.0,
-            seconds: PATIENCE_S,
-        };
-        let crowd = subject.spawn(Scenario::Idle(idle), run)?;
+        let plan = subject.plan(Scenario::Idle(idle), PATIENCE_S);
+        let crowd = subject.spawn("", Plan { is_background: true, processes: args.processes, ..plan })?;
         crowd.wait_until_begun()?;
         Ok(Crowd(crowd))
     }
 
     /// Lets all drop and reconnect, and measures other connections at the same time.
-    fn drop_beside(
-        &self,
-        args: &StormArgs,
-        subject: &Subject,
-        others: Scenario,
-        run: RunOptions,
-    ) -> anyhow::Result<Results> {
-        let others = subject.spawn(others, RunOptions { seconds: PATIENCE_S, ..run })?;
+    fn drop_beside(&self, args: &StormArgs, others: BackgroundRun) -> anyhow::Result<Results> {
         others.wait_until_begun()?;
         let Crowd(crowd) = self;
         crowd.controls.go.store(true, SeqCst);
