@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareArgs;
 use crate::expect::Expect;
-use crate::plan::{Flood, Plan, SETUP_S, Scenario, nanoseconds, processes_for};
+use crate::plan::{Churn, Connect, Flood, Idle, Ping, Plan, SETUP_S, Scenario, nanoseconds, processes_for};
 use crate::proof::ProofArgs;
 use crate::proof::conflate::ConflateArgs;
 use crate::proof::depart::DepartArgs;
@@ -48,13 +48,13 @@ pub enum Command {
     /// One publisher, many subscribers: deliveries per second, latency to the last subscriber.
     Fanout(FanoutArgs),
     /// Pings in a closed loop: round trips per second.
-    Ping(PingArgs),
+    Ping(RunArgs<Ping>),
     /// Idle connections: memory and CPU time per connection, heartbeats included.
-    Idle(IdleArgs),
+    Idle(RunArgs<Idle>),
     /// Handshakes per second; with --hold, connections that drop and reconnect together.
-    Connect(ConnectArgs),
+    Connect(RunArgs<Connect>),
     /// Subscribe, unsubscribe and reconnect while messages are published; checks for gaps.
-    Churn(ChurnArgs),
+    Churn(RunArgs<Churn>),
     /// Fairness: pings and small channels without and beside a flood of a large channel.
     Mixed(MixedArgs),
     /// Slow readers: the latency of their neighbours, and the memory that they take.
@@ -224,27 +224,12 @@ pub enum Via {
 /// One publisher, many subscribers.
 #[derive(Args)]
 pub struct FanoutArgs {
-    /// Subscribers; number i is subscribed to channel i modulo the number of channels.
-    #[arg(long, short = 'n', default_value_t = 1000)]
-    pub subscribers: usize,
-    /// Channels; publishes take turns over them.
-    #[arg(long, short = 'c', default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=1 << 24))]
-    pub channels: u32,
-    /// Channels of each subscriber: its own and the ones after it.
-    #[arg(long, default_value_t = 1, value_name = "CHANNELS")]
-    pub channels_each: u32,
-    /// Closed loop: publishes in flight, each until its last subscriber has it.
-    #[arg(long, short = 'w', default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
-    pub window: u32,
+    /// The load.
+    #[command(flatten)]
+    pub flood: Flood,
     /// Publish as fast as the server reads, limited only by its backpressure.
     #[arg(long, conflicts_with_all = ["window", "rate"])]
     pub flat_out: bool,
-    /// Open loop: publishes per second. Latencies count from the time at which each was due.
-    #[arg(long, short = 'r')]
-    pub rate: Option<f64>,
-    /// Bytes of payload (the JSON value of `data`), at least 28.
-    #[arg(long, short = 's', default_value_t = 128)]
-    pub size: usize,
     /// Compare with the same run on channels that keep so many messages each, round by round.
     #[arg(long, value_name = "MESSAGES", requires = "start", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub history: Option<u32>,
@@ -256,66 +241,12 @@ pub struct FanoutArgs {
     pub common: Common,
 }
 
-/// Pings in a closed loop.
+/// A load, and the options of every scenario.
 #[derive(Args)]
-pub struct PingArgs {
-    /// Connections.
-    #[arg(long, short = 'n', default_value_t = 1000)]
-    pub connections: usize,
-    /// Pings in flight on each.
-    #[arg(long, default_value_t = 1)]
-    pub depth: usize,
-    /// Options of every scenario.
+pub struct RunArgs<Load: Args> {
+    /// The load.
     #[command(flatten)]
-    pub common: Common,
-}
-
-/// Idle connections.
-#[derive(Args)]
-pub struct IdleArgs {
-    /// Connections.
-    #[arg(long, short = 'n', default_value_t = 15_000)]
-    pub connections: usize,
-    /// Channels; each connection is subscribed to one. 0 for no subscription.
-    #[arg(long, short = 'c', default_value_t = 0)]
-    pub channels: u32,
-    /// Options of every scenario.
-    #[command(flatten)]
-    pub common: Common,
-}
-
-/// Handshakes.
-#[derive(Args)]
-pub struct ConnectArgs {
-    /// Handshakes in flight.
-    #[arg(long, default_value_t = 64)]
-    pub in_flight: usize,
-    /// Connections to hold: they drop when all are open, and reconnect together; 0 to close each at once.
-    #[arg(long, default_value_t = 0)]
-    pub hold: usize,
-    /// Options of every scenario.
-    #[command(flatten)]
-    pub common: Common,
-}
-
-/// Subscribe, unsubscribe, reconnect.
-#[derive(Args)]
-pub struct ChurnArgs {
-    /// Connections.
-    #[arg(long, short = 'n', default_value_t = 200)]
-    pub connections: usize,
-    /// Channels to choose from.
-    #[arg(long, short = 'c', default_value_t = 20)]
-    pub channels: u32,
-    /// Share of operations that are reconnects.
-    #[arg(long, default_value_t = 0.05)]
-    pub reconnect: f64,
-    /// Publishes per second, spread over the channels.
-    #[arg(long, short = 'r', default_value_t = 5_000.0)]
-    pub rate: f64,
-    /// Bytes of payload.
-    #[arg(long, short = 's', default_value_t = 128)]
-    pub size: usize,
+    pub load: Load,
     /// Options of every scenario.
     #[command(flatten)]
     pub common: Common,
@@ -370,7 +301,7 @@ impl Common {
         plan.check()?;
         let publishes = match &plan.scenario {
             Scenario::Flood(_) => true,
-            Scenario::Churn { rate, .. } => *rate > 0.0,
+            Scenario::Churn(churn) => churn.rate > 0.0,
             _ => false,
         };
         let has_way = self.start || self.admin_socket.is_some() || self.publish_to.is_some();
@@ -443,14 +374,13 @@ fn endpoint(text: &str) -> Result<SocketAddr, String> {
 impl FanoutArgs {
     /// The flood these options describe.
     pub fn flood(&self) -> Flood {
+        let channels = self.flood.channels.max(1);
         Flood {
-            subscribers: self.subscribers,
-            channels: self.channels.max(1),
-            channels_each: self.channels_each.clamp(1, self.channels.max(1)),
-            window: if self.flat_out { WINDOW_FLAT_OUT } else { self.window.max(1) },
-            rate: self.rate.filter(|rate| *rate > 0.0),
-            size: self.size,
-            ..Flood::default()
+            channels,
+            channels_each: self.flood.channels_each.clamp(1, channels),
+            window: if self.flat_out { WINDOW_FLAT_OUT } else { self.flood.window },
+            rate: self.flood.rate.filter(|rate| *rate > 0.0),
+            ..self.flood.clone()
         }
     }
 }

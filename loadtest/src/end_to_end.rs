@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::engine::{Ended, Handler, Net};
 use crate::floor;
 use crate::measure::Tally;
-use crate::plan::{Departure, Flood, Idle, Plan, Recover, Scenario};
+use crate::plan::{Churn, Connect, Departure, Flood, Idle, Ping, Plan, Recover, Scenario};
 use crate::target::{App, Target};
 use crate::wire;
 use crate::workers::{self, Controls};
@@ -117,11 +117,11 @@ fn http_server(requests_each: usize, header: &'static str) -> (SocketAddr, Arc<A
 
 #[test]
 fn every_other_scenario_runs_against_the_floor() {
-    let pings = run(Scenario::Ping { connections: 10, depth: 4 }, 1);
+    let pings = run(Scenario::Ping(Ping { connections: 10, depth: 4 }), 1);
     assert!(pings.events > 0 && pings.latencies["ping"].count() > 0);
     assert_eq!(pings.duplicated, 0);
-    assert!(run(Scenario::Connect { in_flight: 4, hold: 0 }, 1).events > 0);
-    assert!(run(Scenario::Connect { in_flight: 4, hold: 8 }, 1).latencies.contains_key("all back"));
+    assert!(run(Scenario::Connect(Connect { in_flight: 4, hold: 0 }), 1).events > 0);
+    assert!(run(Scenario::Connect(Connect { in_flight: 4, hold: 8 }), 1).latencies.contains_key("all back"));
     let idle = Idle { connections: 10, channels: 8, each: 4, departure: None };
     assert_eq!(run(Scenario::Idle(idle.clone()), 1).connected, 10);
     for departure in [Departure::Reset, Departure::Reconnect] {
@@ -131,15 +131,15 @@ fn every_other_scenario_runs_against_the_floor() {
         assert_eq!(["back", "all back"].map(|name| tally.latencies[name].count()), back);
     }
     for since in [false, true] {
-        let recover = Recover { connections: 10, since, away_ns: 50_000_000, rate: 500.0, size: 64 };
+        let recover = Recover { connections: 10, since, away: 0.05, rate: 500.0, size: 64 };
         let recover = run(Scenario::Recover(recover), 1);
         check_faultless(&recover);
         assert_eq!((recover.connected, recover.events), (10, 10));
         // The floor keeps nothing.
         assert_eq!(recover.counts.get("not_recovered").copied().unwrap_or_default(), if since { 10 } else { 0 });
     }
-    let churn = Scenario::Churn { connections: 10, channels: 3, reconnect: 0.1, rate: 2_000.0, size: 64 };
-    let churn = run(churn, 1);
+    let churn = Churn { connections: 10, channels: 3, reconnect: 0.1, rate: 2_000.0, size: 64 };
+    let churn = run(Scenario::Churn(churn), 1);
     assert!(churn.events > 0);
     check_faultless(&churn);
 }
@@ -228,7 +228,7 @@ fn measure(
     let plan = Plan {
         admin_socket,
         // The floor's pongs are all the same, so their ids cannot be checked.
-        verify: !matches!(scenario, Scenario::Ping { .. }),
+        verify: !matches!(scenario, Scenario::Ping(_)),
         threads,
         warmup_ns: 50_000_000,
         ..Plan::new(target, address, scenario, 400_000_000)

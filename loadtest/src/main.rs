@@ -55,7 +55,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Parser;
 
 use crate::cli::{Cli, Command, Common, PeerArgs};
-use crate::plan::{Idle, Scenario};
+use crate::plan::Scenario;
 use crate::report::Report;
 use crate::server::Starter;
 use crate::workers::Controls;
@@ -89,33 +89,10 @@ fn command(command: Command) -> anyhow::Result<bool> {
             Some(kept) => history::fanout(&args, kept),
             None => run(&args.common, "fanout", Scenario::Flood(args.flood())),
         },
-        Command::Ping(args) => {
-            let scenario = Scenario::Ping { connections: args.connections, depth: args.depth.max(1) };
-            run(&args.common, "ping", scenario)
-        }
-        Command::Idle(args) => {
-            let scenario = Scenario::Idle(Idle {
-                connections: args.connections,
-                channels: args.channels,
-                each: 1,
-                departure: None,
-            });
-            run(&args.common, "idle", scenario)
-        }
-        Command::Connect(args) => {
-            let scenario = Scenario::Connect { in_flight: args.in_flight, hold: args.hold };
-            run(&args.common, "connect", scenario)
-        }
-        Command::Churn(args) => {
-            let scenario = Scenario::Churn {
-                connections: args.connections,
-                channels: args.channels.max(1),
-                reconnect: args.reconnect,
-                rate: args.rate,
-                size: args.size,
-            };
-            run(&args.common, "churn", scenario)
-        }
+        Command::Ping(args) => run(&args.common, "ping", Scenario::Ping(args.load)),
+        Command::Idle(args) => run(&args.common, "idle", Scenario::Idle(args.load)),
+        Command::Connect(args) => run(&args.common, "connect", Scenario::Connect(args.load)),
+        Command::Churn(args) => run(&args.common, "churn", Scenario::Churn(args.load)),
         Command::Mixed(args) => proof::mixed::mixed(&args),
         Command::Slow(args) => proof::slow::slow(&args),
         Command::Storm(args) => proof::storm::storm(&args),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
@@ -51,12 +52,7 @@ pub enum Scenario {
     /// Messages published to subscribers, optionally with pings on other connections.
     Flood(Flood),
     /// Pings in a closed loop.
-    Ping {
-        /// Connections.
-        connections: usize,
-        /// Pings in flight on each.
-        depth: usize,
-    },
+    Ping(Ping),
     /// Idle connections, which may all depart at once.
     Idle(Idle),
     /// Subscribers of one channel that are all cut off and come back when the run is told to.
@@ -64,59 +60,65 @@ pub enum Scenario {
     /// Users of presence channels that leave and come back.
     Presence(Presence),
     /// Handshakes.
-    Connect {
-        /// Handshakes in flight.
-        in_flight: usize,
-        /// Connections that drop whenever all of them are open, and reconnect together. 0: every connection is closed as
-        /// soon as it is open.
-        hold: usize,
-    },
+    Connect(Connect),
     /// Connections that subscribe, unsubscribe and reconnect all the time.
-    Churn {
-        /// Connections.
-        connections: usize,
-        /// Channels to choose from.
-        channels: u32,
-        /// Share of operations that are reconnects.
-        reconnect: f64,
-        /// Publishes per second, spread over the channels; 0 for none.
-        rate: f64,
-        /// Bytes of payload.
-        size: usize,
-    },
+    Churn(Churn),
 }
 
-/// Parameters of a flood.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One publisher, many subscribers.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Flood {
-    /// Subscribers; number i is subscribed to channel i modulo `channels`, and to those after it.
+    /// Subscribers; number i is subscribed to channel i modulo the number of channels.
+    #[arg(long, short = 'n', default_value_t = 1000)]
     pub subscribers: usize,
     /// Channels; publishes take turns over them.
+    #[arg(long, short = 'c', default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=1 << 24))]
     pub channels: u32,
-    /// Channels of each subscriber.
+    /// Channels of each subscriber: its own and the ones after it.
+    #[arg(long, default_value_t = 1, value_name = "CHANNELS")]
     pub channels_each: u32,
     /// Closed loop: publishes in flight, each until its last subscriber has it.
+    #[arg(long, short = 'w', default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub window: u32,
-    /// Open loop: publishes per second, independent of deliveries. Takes precedence over `window`.
+    /// Open loop: publishes per second. Latencies count from the time at which each was due.
+    #[arg(long, short = 'r')]
     pub rate: Option<f64>,
-    /// Bytes of payload.
+    /// Bytes of payload (the JSON value of `data`), at least 28.
+    #[arg(long, short = 's', default_value_t = 128)]
     pub size: usize,
     /// Further connections, which send pings.
+    #[arg(skip)]
     pub pingers: usize,
     /// Time between two pings of one of them.
+    #[arg(skip)]
     pub ping_every_ns: u64,
 }
 
-/// Parameters of idle connections.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Pings in a closed loop.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Ping {
+    /// Connections.
+    #[arg(long, short = 'n', default_value_t = 1000)]
+    pub connections: usize,
+    /// Pings in flight on each.
+    #[arg(long, default_value_t = 1)]
+    pub depth: usize,
+}
+
+/// Idle connections.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Idle {
     /// Connections.
+    #[arg(long, short = 'n', default_value_t = 15_000)]
     pub connections: usize,
-    /// Channels of all of them together; 0 for no subscription.
+    /// Channels; each connection is subscribed to one. 0 for no subscription.
+    #[arg(long, short = 'c', default_value_t = 0)]
     pub channels: u32,
     /// Channels of each connection, with consecutive numbers.
+    #[arg(skip = 1u32)]
     pub each: u32,
     /// What happens to all of them at once when the run is told to.
+    #[arg(skip)]
     pub departure: Option<Departure>,
 }
 
@@ -129,34 +131,82 @@ pub enum Departure {
     Reconnect,
 }
 
-/// Parameters of a recovery.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Recover {
+/// Handshakes.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Connect {
+    /// Handshakes in flight.
+    #[arg(long, default_value_t = 64)]
+    pub in_flight: usize,
+    /// Connections to hold: they drop when all are open, and reconnect together; 0 to close each at once.
+    #[arg(long, default_value_t = 0)]
+    pub hold: usize,
+}
+
+/// Subscribe, unsubscribe, reconnect.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Churn {
     /// Connections.
+    #[arg(long, short = 'n', default_value_t = 200)]
     pub connections: usize,
-    /// They come back with the position of their last message.
-    pub since: bool,
-    /// Time from the cut to the return.
-    pub away_ns: u64,
-    /// Publishes per second.
+    /// Channels to choose from.
+    #[arg(long, short = 'c', default_value_t = 20)]
+    pub channels: u32,
+    /// Share of operations that are reconnects.
+    #[arg(long, default_value_t = 0.05)]
+    pub reconnect: f64,
+    /// Publishes per second, spread over the channels.
+    #[arg(long, short = 'r', default_value_t = 5_000.0)]
     pub rate: f64,
     /// Bytes of payload.
+    #[arg(long, short = 's', default_value_t = 128)]
     pub size: usize,
 }
 
-/// Parameters of comings and goings in presence channels.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Subscribers of one channel that are cut off and come back.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Recover {
+    /// Clients, all subscribed to one channel.
+    #[arg(long, short = 'n', default_value_t = 10_000)]
+    pub connections: usize,
+    /// They come back with the position of their last message.
+    #[arg(skip)]
+    pub since: bool,
+    /// Publishes per second to the channel.
+    #[arg(long, short = 'r', default_value_t = 1_000.0, value_parser = rate)]
+    pub rate: f64,
+    /// Bytes of payload, at least 28. Clients that cannot keep up before the cut miss more messages: two cores carry ten million
+    /// deliveries a second of small ones only.
+    #[arg(long, short = 's', default_value_t = 28)]
+    pub size: usize,
+    /// Time from the cut to the return, in seconds. A client recovers at most 1 000 messages.
+    #[arg(long, default_value_t = 0.25, value_name = "SECONDS")]
+    pub away: f64,
+}
+
+/// A rate that an open loop can keep.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if rate > 0.0 && rate <= 1e6 { Ok(rate) } else { Err(format!("{text} is not above 0 and at most 1 000 000")) }
+}
+
+/// Users of presence channels that leave and come back.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Presence {
     /// Users, each with one connection.
+    #[arg(long, short = 'n', default_value_t = 5_000)]
     pub users: usize,
     /// Users of a channel.
+    #[arg(long, short = 'c', default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..=100_000))]
     pub each: usize,
-    /// Departures per second; each is followed by a return.
+    /// Departures per second, and as many returns.
+    #[arg(long, short = 'r', default_value_t = 100.0)]
     pub rate: f64,
-    /// Mean time until the return.
-    pub away_ns: u64,
-    /// The server's grace: a user that returns within it is not removed.
-    pub grace_ns: u64,
+    /// Mean time until a user comes back, in seconds. Below the grace more users return within it.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    pub away: f64,
+    /// The server's --presence-grace, in seconds.
+    #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=5))]
+    pub grace: u64,
 }
 
 impl Idle {
@@ -217,8 +267,9 @@ impl Plan {
             Scenario::Idle(idle) => idle.connections,
             Scenario::Recover(recover) => recover.connections,
             Scenario::Presence(presence) => presence.users,
-            Scenario::Ping { connections, .. } | Scenario::Churn { connections, .. } => *connections,
-            Scenario::Connect { in_flight, hold } => (*in_flight).max(*hold),
+            Scenario::Ping(ping) => ping.connections,
+            Scenario::Connect(connect) => connect.in_flight.max(connect.hold),
+            Scenario::Churn(churn) => churn.connections,
         }
     }
 

@@ -45,12 +45,12 @@ impl Report {
         let (unit, main) = match &plan.scenario {
             Scenario::Flood(flood) if flood.subscribers == 0 => ("publishes", "last"),
             Scenario::Flood(_) => ("deliveries", "receipt"),
-            Scenario::Ping { .. } => ("pongs", "ping"),
+            Scenario::Ping(_) => ("pongs", "ping"),
             Scenario::Idle(_) => ("frames", "connect"),
-            Scenario::Connect { .. } => ("handshakes", "connect"),
+            Scenario::Connect(_) => ("handshakes", "connect"),
             Scenario::Recover(_) => ("returns", "back"),
             Scenario::Presence(_) => ("changes", "joined"),
-            Scenario::Churn { .. } => ("operations", "operation"),
+            Scenario::Churn(_) => ("operations", "operation"),
         };
         let mut metrics = counters(tally);
         load_metrics(plan, tally, &mut metrics);
@@ -253,7 +253,7 @@ fn total_loss(plan: &Plan, tally: &Tally) -> Option<&'static str> {
         Scenario::Flood(flood) => flood.rate.is_none() || tally.owed > 0 || tally.window_ns.is_empty(),
         // Without heartbeats there is nothing to count.
         Scenario::Idle(_) | Scenario::Recover(_) | Scenario::Presence(_) => false,
-        Scenario::Ping { .. } | Scenario::Connect { .. } | Scenario::Churn { .. } => true,
+        Scenario::Ping(_) | Scenario::Connect(_) | Scenario::Churn(_) => true,
     };
     if wants_connections && tally.connected == 0 {
         Some("everything was lost: there was no connection")
@@ -301,7 +301,7 @@ fn counters(tally: &Tally) -> BTreeMap<String, f64> {
 
 /// The numbers of scenarios that publish.
 fn load_metrics(plan: &Plan, tally: &Tally, metrics: &mut BTreeMap<String, f64>) {
-    if let Scenario::Flood(_) | Scenario::Churn { .. } = &plan.scenario {
+    if let Scenario::Flood(_) | Scenario::Churn(_) = &plan.scenario {
         let seconds = tally.window_ns.first().map_or(1.0, |&ns| ns as f64 / 1e9);
         metrics.insert("publish_rate".into(), tally.publishes as f64 / seconds);
     }

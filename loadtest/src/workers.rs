@@ -135,7 +135,7 @@ impl Workers {
                 self.shared.stop.store(true, SeqCst);
             }
         }
-        let wants_connections = self.plan.connections() > 0 && !matches!(self.plan.scenario, Scenario::Connect { .. });
+        let wants_connections = self.plan.connections() > 0 && !matches!(self.plan.scenario, Scenario::Connect(_));
         if wants_connections && self.moment(0).connected == 0 {
             // There is nothing to measure; the report says why.
             self.shared.stop.store(true, SeqCst);

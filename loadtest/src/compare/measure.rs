@@ -22,7 +22,7 @@ pub fn measure(
     let Some(target) = Target::named(name) else { bail!("no server is called {name}") };
     let is_unanswered = matches!(target.publish, Publish::WebSocket { .. });
     match &row.scenario {
-        Scenario::Ping { .. } => ensure!(target.dialect.ping.is_some(), "answers no pings"),
+        Scenario::Ping(_) => ensure!(target.dialect.ping.is_some(), "answers no pings"),
         Scenario::Flood(flood) if flood.subscribers == 0 => ensure!(!is_unanswered, "does not answer publishes"),
         _ => {}
     }

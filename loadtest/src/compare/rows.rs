@@ -1,6 +1,6 @@
 //! The rows of a comparison: what is measured, and in what unit.
 
-use crate::plan::{Flood, Idle, Scenario};
+use crate::plan::{Connect, Flood, Idle, Ping, Scenario};
 
 /// One measurement.
 pub struct Row {
@@ -36,7 +36,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 fn throughput() -> Vec<Row> {
-    let ping = |depth| Scenario::Ping { connections: 1000, depth };
+    let ping = |depth| Scenario::Ping(Ping { connections: 1000, depth });
     vec![
         row("w1", "1 000 subscribers, W=1", "deliveries/s", flood(1000, 1, 1, None)),
         row("w16", "1 000 subscribers, W=16", "deliveries/s", flood(1000, 1, 16, None)),
@@ -120,5 +120,5 @@ fn flood(subscribers: usize, channels: u32, window: u32, rate: Option<f64>) -> S
 }
 
 fn connect() -> Scenario {
-    Scenario::Connect { in_flight: 64, hold: 0 }
+    Scenario::Connect(Connect { in_flight: 64, hold: 0 })
 }

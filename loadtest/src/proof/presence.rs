@@ -5,31 +5,19 @@ use clap::Args;
 
 use super::{Findings, ProofArgs, Subject};
 use crate::format::{number, percent};
-use crate::plan::{Plan, Presence, Scenario, nanoseconds};
+use crate::plan::{Plan, Presence, Scenario};
 use crate::target::KEY_PAIR;
 use crate::workers::Results;
 
 /// Options of `presence`.
 #[derive(Args)]
 pub struct PresenceArgs {
-    /// Users, each with one connection.
-    #[arg(long, short = 'n', default_value_t = 5_000)]
-    pub users: usize,
-    /// Users of a channel.
-    #[arg(long, short = 'c', default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..=100_000))]
-    pub each: usize,
+    /// The users and their load.
+    #[command(flatten)]
+    pub presence: Presence,
     /// Processes that share them.
     #[arg(long, default_value_t = 1)]
     pub processes: usize,
-    /// Departures per second, and as many returns.
-    #[arg(long, short = 'r', default_value_t = 100.0)]
-    pub rate: f64,
-    /// Mean time until a user comes back, in seconds. Below the grace more users return within it.
-    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
-    pub away: f64,
-    /// The server's --presence-grace, in seconds.
-    #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=5))]
-    pub grace: u64,
     /// Measured time, in seconds.
     #[arg(long, short, default_value_t = 60.0, value_name = "SECONDS")]
     pub duration: f64,
@@ -44,9 +32,9 @@ pub fn presence(args: &PresenceArgs) -> anyhow::Result<bool> {
     let outcome = measure(args, &mut findings);
     let title = format!(
         "{} users in presence channels of {}, {} joins and leaves a second",
-        number(args.users as f64),
-        args.each,
-        number(args.rate)
+        number(args.presence.users as f64),
+        args.presence.each,
+        number(args.presence.rate)
     );
     findings.conclude(outcome, &args.proof, &title)
 }
@@ -54,21 +42,14 @@ pub fn presence(args: &PresenceArgs) -> anyhow::Result<bool> {
 fn measure(args: &PresenceArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let (key, secret) = KEY_PAIR;
     let options = [
-        ("--max-connections", (args.users + SPARE).to_string()),
-        ("--presence-members", args.each.to_string()),
-        ("--presence-grace", args.grace.to_string()),
+        ("--max-connections", (args.presence.users + SPARE).to_string()),
+        ("--presence-members", args.presence.each.to_string()),
+        ("--presence-grace", args.presence.grace.to_string()),
         ("--key", format!("{key}:{secret}")),
     ];
     let options: Vec<&str> = options.iter().flat_map(|(name, value)| [*name, value.as_str()]).collect();
     let subject = Subject::start(&args.proof, &options, None)?;
-    let scenario = Scenario::Presence(Presence {
-        users: args.users,
-        each: args.each,
-        rate: args.rate,
-        away_ns: nanoseconds(args.away),
-        grace_ns: args.grace * 1_000_000_000,
-    });
-    let plan = subject.plan(scenario, args.duration);
+    let plan = subject.plan(Scenario::Presence(args.presence.clone()), args.duration);
     let plan = Plan { processes: args.processes, warmup_ns: 1_000_000_000, ..plan };
     let results = subject.run("presence", plan)?;
     findings.check_faultless("presence", &results);
@@ -99,7 +80,7 @@ fn report(args: &PresenceArgs, results: &Results, findings: &mut Findings) {
     let notes: Vec<&str> = tally.notes.keys().map(String::as_str).collect();
     findings
         .check(wrong == 0 && right > 0, format!("{wrong} views are wrong, {right} are right: {}", notes.join("; ")));
-    findings.check(args.rate == 0.0 || joins > 0, "no user came back");
+    findings.check(args.presence.rate == 0.0 || joins > 0, "no user came back");
 }
 
 /// Connections allowed beside the users.

@@ -9,28 +9,18 @@ use clap::Args;
 use super::memory_limits::MemoryLimits;
 use super::{Findings, ProofArgs, Subject};
 use crate::format::{bytes, number, time};
-use crate::plan::{Plan, Recover, Scenario, nanoseconds};
+use crate::plan::{Plan, Recover, Scenario};
 use crate::workers::Results;
 
 /// Options of `recover`.
 #[derive(Args)]
 pub struct RecoverArgs {
-    /// Clients, all subscribed to one channel.
-    #[arg(long, short = 'n', default_value_t = 10_000)]
-    pub connections: usize,
+    /// The clients and their load.
+    #[command(flatten)]
+    pub recover: Recover,
     /// Processes that share them.
     #[arg(long, default_value_t = 2)]
     pub processes: usize,
-    /// Publishes per second to the channel.
-    #[arg(long, short = 'r', default_value_t = 1_000.0, value_parser = rate)]
-    pub rate: f64,
-    /// Bytes of payload, at least 28. Clients that cannot keep up before the cut miss more messages: two cores carry ten million
-    /// deliveries a second of small ones only.
-    #[arg(long, short = 's', default_value_t = 28)]
-    pub size: usize,
-    /// Time from the cut to the return, in seconds. A client recovers at most 1 000 messages.
-    #[arg(long, default_value_t = 0.25, value_name = "SECONDS")]
-    pub away: f64,
     /// Measured time before the cut, and again after all are back, in seconds.
     #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS")]
     pub duration: f64,
@@ -40,12 +30,6 @@ pub struct RecoverArgs {
     /// Options of every proof.
     #[command(flatten)]
     pub proof: ProofArgs,
-}
-
-/// A rate that an open loop can keep.
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if rate > 0.0 && rate <= 1e6 { Ok(rate) } else { Err(format!("{text} is not above 0 and at most 1 000 000")) }
 }
 
 /// Measures both kinds of return, in rounds.
@@ -66,8 +50,8 @@ pub fn recover(args: &RecoverArgs) -> anyhow::Result<bool> {
     }
     let title = format!(
         "{} subscribers of one channel are cut off and come back, {} publishes/s",
-        number(args.connections as f64),
-        number(args.rate)
+        number(args.recover.connections as f64),
+        number(args.recover.rate)
     );
     findings.conclude(outcome, &args.proof, &title)
 }
@@ -93,19 +77,13 @@ fn measure_round(
 
 fn measure_return(args: &RecoverArgs, since: bool, title: &str, findings: &mut Findings) -> anyhow::Result<Return> {
     // Connections that were cut off count until the server has noticed.
-    let places = (2 * args.connections + SPARE).to_string();
+    let places = (2 * args.recover.connections + SPARE).to_string();
     // What is published from the cut until the last client is back must be kept.
-    let kept = (args.rate * (args.away + KEPT_S)).clamp(1_000.0, 100_000.0) as u32;
+    let kept = (args.recover.rate * (args.recover.away + KEPT_S)).clamp(1_000.0, 100_000.0) as u32;
     let rules = format!("[[channel]]\nmatch = \"*\"\nhistory = {kept}\nhistory-bytes = \"16MiB\"\n");
     let subject = Subject::with_rules(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules)?;
     let limits = subject.memory_limits()?;
-    let scenario = Scenario::Recover(Recover {
-        connections: args.connections,
-        since,
-        away_ns: nanoseconds(args.away.min(60.0)),
-        rate: args.rate,
-        size: args.size,
-    });
+    let scenario = Scenario::Recover(Recover { since, ..args.recover.clone() });
     let plan = Plan { processes: args.processes, ..subject.plan(scenario, PATIENCE_S) };
     let clients = subject.spawn(if since { "since" } else { "plain" }, plan)?;
     let pause = |what| {
@@ -115,12 +93,12 @@ fn measure_return(args: &RecoverArgs, since: bool, title: &str, findings: &mut F
     clients.wait_until_begun()?;
     pause("does not go on")?;
     clients.controls.go.store(true, SeqCst);
-    clients.wait_until("is not back", || clients.events.load(SeqCst) >= args.connections as u64)?;
+    clients.wait_until("is not back", || clients.events.load(SeqCst) >= args.recover.connections as u64)?;
     pause("does not go on")?;
     let results = clients.finish()?;
     findings.check_faultless(title, &results);
     let stats = subject.stats()?;
-    let recovered = if since { args.connections as u64 } else { 0 };
+    let recovered = if since { args.recover.connections as u64 } else { 0 };
     for (name, expected) in [("recoveries", recovered), ("recoveries_failed", 0)] {
         let count = stats.get(name).copied().unwrap_or_default();
         findings.check(count == expected, format!("{title}: the server counts {count} {name} instead of {expected}"));
@@ -152,7 +130,7 @@ fn report(
          --check-config",
         number(rate),
         number(recovered as f64),
-        number(count("replayed") as f64 / args.connections.max(1) as f64),
+        number(count("replayed") as f64 / args.recover.connections.max(1) as f64),
         count("attempts_failed"),
         bytes(rss_peak as f64),
         bytes(bound as f64)
@@ -161,7 +139,7 @@ fn report(
         findings.lines.push(format!("{title}: {note} ({times} ×)"));
     }
     if since {
-        let wanted = args.connections as u64;
+        let wanted = args.recover.connections as u64;
         findings.check(recovered == wanted, format!("{title}: {recovered} of {wanted} recovered"));
     }
     findings.number("memory.bound", bound as f64);

@@ -6,7 +6,7 @@
 use super::slow::stop_reading;
 use super::{BackgroundRun, Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
-use crate::plan::{Plan, Scenario};
+use crate::plan::{Churn, Plan, Scenario};
 use crate::procfs;
 use crate::wire;
 use anyhow::ensure;
@@ -58,14 +58,9 @@ fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
     faults.all(&subject)?;
     let (_, warm) = settle(&subject)?;
 
-    let churn = Scenario::Churn {
-        connections: args.connections,
-        channels: CHURNED,
-        reconnect: 0.05,
-        rate: args.rate,
-        size: 128,
-    };
-    let churn = subject.spawn("soak", subject.plan(churn, args.duration))?;
+    let (connections, rate) = (args.connections, args.rate);
+    let churn = Churn { connections, channels: CHURNED, reconnect: 0.05, rate, size: 128 };
+    let churn = subject.spawn("soak", subject.plan(Scenario::Churn(churn), args.duration))?;
     let steady = subject.plan(bystanders(50, 5, 200.0, 20), args.duration);
     let steady = subject.spawn("", Plan { first_channel: CHURNED, ..steady })?;
     let start = Instant::now();

@@ -11,22 +11,18 @@ use super::{conclude, drain, is_heartbeat, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
-use crate::plan::Scenario;
+use crate::plan::Churn;
 use crate::stamp;
 use crate::track::{Faults, Track};
 use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the churn.
-pub fn work(worker: &Worker, scenario: &Scenario) -> anyhow::Result<Tally> {
-    let &Scenario::Churn { connections, channels, reconnect, rate, size } = scenario else {
-        anyhow::bail!("not a churn");
-    };
+pub fn work(worker: &Worker, churn: &Churn) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
     anyhow::ensure!(!plan.target.dialect.unsubscribe.is_empty(), "{} cannot unsubscribe", plan.target.name);
     anyhow::ensure!(!plan.target.dialect.packed, "{} packs answers and messages into one frame", plan.target.name);
-    let share = worker.share(connections).len();
-    let publishes = OpenLoop::new(worker, rate, size, channels);
-    let mut handler = Churn::new(worker, channels, reconnect, publishes);
+    let share = worker.share(churn.connections).len();
+    let mut handler = Churning::new(worker, churn);
     let (mut net, mut window) = set_up(worker, &mut handler, share, |_| 0, |net, _| net.open)?;
     handler.publishes.connect(worker, &net, &mut handler.tally)?;
     worker.ready(&mut net, &mut handler)?;
@@ -69,7 +65,7 @@ enum State {
     Unsubscribing,
 }
 
-struct Churn<'a> {
+struct Churning<'a> {
     worker: &'a Worker,
     channels: u32,
     reconnect: f64,
@@ -87,15 +83,16 @@ struct Churn<'a> {
     tally: Tally,
 }
 
-impl Churn<'_> {
-    fn new(worker: &Worker, channels: u32, reconnect: f64, publishes: OpenLoop) -> Churn<'_> {
-        Churn {
+impl Churning<'_> {
+    fn new<'a>(worker: &'a Worker, churn: &Churn) -> Churning<'a> {
+        let channels = churn.channels.max(1);
+        Churning {
             worker,
             channels,
-            reconnect,
+            reconnect: churn.reconnect,
             connections: Vec::new(),
             is_running: false,
-            publishes,
+            publishes: OpenLoop::new(worker, churn.rate, churn.size, channels),
             count: false,
             reader: stamp::Reader::default(),
             faults: Faults::default(),
@@ -204,7 +201,7 @@ impl Churn<'_> {
     }
 }
 
-impl Handler for Churn<'_> {
+impl Handler for Churning<'_> {
     fn opened(&mut self, net: &mut Net, id: usize, connect_ns: u64) {
         if self.connections.len() <= id {
             self.connections.resize_with(id + 1, Connection::default);

@@ -8,13 +8,14 @@ use super::{conclude, drain, note_ended};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
+use crate::plan::Connect;
 use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the handshakes.
-pub fn work(worker: &Worker, in_flight: usize, hold: usize) -> anyhow::Result<Tally> {
+pub fn work(worker: &Worker, connect: &Connect) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
-    let in_flight = worker.share(in_flight).len().max(1);
-    let hold = worker.share(hold).len();
+    let in_flight = worker.share(connect.in_flight).len().max(1);
+    let hold = worker.share(connect.hold).len();
     let mut net = Net::new(plan.address, Arc::new(plan.target.clone()))?;
     let mut handler = Connecting {
         hold,

@@ -28,12 +28,12 @@ use crate::worker::{Phase, Window, Worker};
 pub fn work(worker: &Worker) -> anyhow::Result<Tally> {
     match &worker.plan.scenario {
         Scenario::Flood(flood) => flood::work(worker, flood),
-        Scenario::Ping { connections, depth } => ping::work(worker, *connections, *depth),
+        Scenario::Ping(ping) => ping::work(worker, ping),
         Scenario::Idle(idle) => idle::work(worker, idle),
         Scenario::Presence(presence) => presence::work(worker, presence),
         Scenario::Recover(recover) => recover::work(worker, recover),
-        Scenario::Connect { in_flight, hold } => connect::work(worker, *in_flight, *hold),
-        Scenario::Churn { .. } => churn::work(worker, &worker.plan.scenario),
+        Scenario::Connect(connect) => connect::work(worker, connect),
+        Scenario::Churn(churn) => churn::work(worker, churn),
     }
 }
 

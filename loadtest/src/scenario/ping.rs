@@ -10,13 +10,15 @@ use super::{conclude, drain, is_heartbeat, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
+use crate::plan::Ping;
 use crate::template::Template;
 use crate::worker::Worker;
 
 /// Does a worker's share of the pings.
-pub fn work(worker: &Worker, connections: usize, depth: usize) -> anyhow::Result<Tally> {
+pub fn work(worker: &Worker, ping: &Ping) -> anyhow::Result<Tally> {
     let plan = &worker.plan;
-    let share = worker.share(connections).len();
+    let share = worker.share(ping.connections).len();
+    let depth = ping.depth.max(1);
     let dialect = &plan.target.dialect;
     anyhow::ensure!(plan.target.second.is_none(), "the connections that ping must speak one dialect");
     let ping = dialect.ping.clone().with_context(|| format!("{} answers no pings", plan.target.name))?;

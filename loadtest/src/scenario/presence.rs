@@ -14,7 +14,7 @@ use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
 use crate::members::{self, Users, channel_name, user_of, users_of};
-use crate::plan::Presence;
+use crate::plan::{Presence, nanoseconds};
 use crate::target::KEY_PAIR;
 use crate::wire;
 use crate::worker::{Window, Worker};
@@ -136,7 +136,7 @@ impl Presences<'_> {
 
     /// A user leaves: it unsubscribes, closes its connection, or resets it.
     fn leave(&mut self, net: &mut Net, user: usize, now: u64) {
-        self.returns.push(Reverse((now + fastrand::u64(..=self.presence.away_ns * 2), user)));
+        self.returns.push(Reverse((now + fastrand::u64(..=2 * nanoseconds(self.presence.away)), user)));
         let channel = channel_name(self.channel_of(user));
         let it = &mut self.users[user];
         it.view.clear();
@@ -226,7 +226,7 @@ impl Presences<'_> {
             let moving =
                 self.users.iter().filter(|it| matches!(it.state, State::Joining | State::Leaving)).count() as u64;
             let (right, wrong) = self.compare();
-            if (moving == 0 && wrong.is_empty()) || now_ns() - begun > self.presence.grace_ns + DRAIN_NS {
+            if (moving == 0 && wrong.is_empty()) || now_ns() - begun > self.presence.grace * 1_000_000_000 + DRAIN_NS {
                 self.tally.unanswered += moving;
                 self.tally.count("views_right", right);
                 self.tally.count("views_wrong", wrong.len() as u64);

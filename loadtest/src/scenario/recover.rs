@@ -12,7 +12,7 @@ use super::open_loop::OpenLoop;
 use super::{conclude, drain, is_heartbeat, note_ended, set_up};
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
-use crate::plan::Recover;
+use crate::plan::{Recover, nanoseconds};
 use crate::stamp;
 use crate::track::{Faults, Track};
 use crate::wire;
@@ -28,11 +28,12 @@ pub fn work(worker: &Worker, recover: &Recover) -> anyhow::Result<Tally> {
     worker.ready(&mut net, &mut handler)?;
 
     let start = worker.shared.start_at.load(SeqCst);
+    let away_ns = nanoseconds(recover.away.min(60.0));
     // The proof waits until all are back and have what they missed.
     while let Some(now) = window.turn(worker, &net, handler.complete, u64::from(handler.publishes.published)) {
         handler.publishes.turn(start, now)?;
         let go_at = worker.shared.go_at.load(SeqCst);
-        if handler.cut_ns > 0 && handler.returned_ns == 0 && now >= handler.cut_ns + recover.away_ns {
+        if handler.cut_ns > 0 && handler.returned_ns == 0 && now >= handler.cut_ns + away_ns {
             handler.returned_ns = now;
         } else if handler.cut_ns == 0 && go_at > 0 && now >= go_at {
             handler.cut(&mut net, now);
