@@ -8,9 +8,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareArgs;
-use crate::expect::Expect;
 use crate::plan::{Churn, Connect, Flood, Idle, Ping, Plan, SETUP_S, Scenario, nanoseconds, processes_for};
-use crate::proof::ProofArgs;
 use crate::proof::conflate::ConflateArgs;
 use crate::proof::depart::DepartArgs;
 use crate::proof::mixed::MixedArgs;
@@ -20,6 +18,8 @@ use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
 use crate::proof::storm::StormArgs;
 use crate::publisher::NOWHERE;
+use crate::report::ReportArgs;
+use crate::server::ServerArgs;
 use crate::target::{App, Dialect, KEY_PAIR, NAMES, Publish, Target};
 
 /// The load generator of corecast: loads a WebSocket pub/sub server over loopback and measures its speed and its cost.
@@ -107,15 +107,9 @@ pub struct Common {
     /// Start the server, and end it afterwards, instead of connecting to a running one.
     #[arg(long)]
     pub start: bool,
-    /// The corecast binary that --start starts [default: the one beside this program].
-    #[arg(long, value_name = "PATH")]
-    pub server_bin: Option<PathBuf>,
-    /// Shards of the corecast that --start starts.
-    #[arg(long, default_value_t = 1)]
-    pub shards: usize,
-    /// The core for the server that --start starts.
-    #[arg(long, value_name = "CORE")]
-    pub server_core: Option<usize>,
+    /// Options of the server that --start starts.
+    #[command(flatten)]
+    pub server: ServerArgs,
     /// The core for the first client thread; further threads take the next ones.
     #[arg(long, value_name = "CORE")]
     pub client_core: Option<usize>,
@@ -140,17 +134,9 @@ pub struct Common {
     /// Interval of the socket:ping that every connection sends, in seconds; 0 for none.
     #[arg(long, value_name = "SECONDS")]
     pub heartbeat: Option<f64>,
-    /// Exit with status 1 unless this holds; repeatable. Metrics: p50, p99, p999, max, rate, connected, ...; of one latency:
-    /// last.p99. Losses: lost, undelivered, unconnected, disconnected, unanswered, refused, unsent, duplicated, reordered,
-    /// invalid. Units: us, ms, s, k, M, %.
-    #[arg(long, value_name = "'p99<5ms'")]
-    pub expect: Vec<Expect>,
-    /// Print the results as JSON instead of a table.
-    #[arg(long)]
-    pub json: bool,
-    /// Write a page with percentile curves and the rate over time.
-    #[arg(long, value_name = "FILE.html")]
-    pub report: Option<PathBuf>,
+    /// Options of the report.
+    #[command(flatten)]
+    pub report: ReportArgs,
     /// The application of a server that speaks Pusher's protocol.
     #[command(flatten)]
     pub app: AppArgs,
@@ -307,20 +293,6 @@ impl Common {
         let has_way = self.start || self.admin_socket.is_some() || self.publish_to.is_some();
         ensure!(has_way || !publishes || !matches!(plan.target.publish, Publish::Lines { .. }), "{NOWHERE}");
         Ok(plan)
-    }
-
-    /// The options that proofs have, too.
-    pub fn proof(&self) -> ProofArgs {
-        ProofArgs {
-            target: self.target.clone(),
-            shards: self.shards,
-            server_core: self.server_core,
-            client_core: self.client_core,
-            server_bin: self.server_bin.clone(),
-            expect: self.expect.clone(),
-            json: self.json,
-            report: self.report.clone(),
-        }
     }
 
     fn target(&self) -> anyhow::Result<Target> {

@@ -20,16 +20,17 @@ pub fn fanout(args: &FanoutArgs, kept: u32) -> anyhow::Result<bool> {
         "{} has no histories: --history needs corecast",
         args.common.target
     );
-    let mut findings = Findings::default();
-    let mut reports = Rounds::new();
-    let outcome = measure(args, kept, &mut findings, &mut reports);
-    for (metric, title, text) in METRICS {
-        let values: Vec<[Option<f64>; 2]> =
-            reports.iter().map(|pair| pair.each_ref().map(|report| report.metrics.get(metric).copied())).collect();
-        findings.comparison(SITUATIONS, metric, title, &values, text);
-    }
     let title = format!("Fan-out to channels that keep {kept} messages, beside channels without history");
-    findings.conclude(outcome, &args.common.proof(), &title)
+    Findings::report(&args.common.report, &title, |findings| {
+        let mut reports = Rounds::new();
+        let outcome = measure(args, kept, findings, &mut reports);
+        for (metric, title, text) in METRICS {
+            let values: Vec<[Option<f64>; 2]> =
+                reports.iter().map(|pair| pair.each_ref().map(|report| report.metrics.get(metric).copied())).collect();
+            findings.comparison(SITUATIONS, metric, title, &values, text);
+        }
+        outcome
+    })
 }
 
 /// The report without history and the one with it, of each complete round.

@@ -114,16 +114,16 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
     drop(server);
 
     let report = Report::new(&plan, name, &results);
-    if let Some(path) = &common.report {
+    if let Some(path) = &common.report.report {
         std::fs::write(path, report.page(&plan).html())?;
     }
-    if common.json {
+    if common.report.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         report.warnings.iter().for_each(|warning| eprintln!("! {warning}"));
     } else {
         print!("{}", report.table());
     }
-    let is_met = expect::all_met(&common.expect, &report.metrics);
+    let is_met = expect::all_met(&common.report.expect, &report.metrics);
     let is_complete = report.metric("failed_workers") == 0.0;
     Ok(is_met && is_complete && report.total_loss.is_none())
 }

@@ -2,16 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 
+use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::chart::Rate;
+use crate::expect::Expect;
 use crate::format::{bytes, number, percent, time};
 use crate::html::Page;
 use crate::measure::{Latency, Tally};
 use crate::plan::{Plan, Scenario};
 use crate::workers::{Moment, Results};
+
+/// Options of a report.
+#[derive(Args, Clone)]
+pub struct ReportArgs {
+    /// Exit with status 1 unless this holds; repeatable. The metrics are those of --json: p50, p99, p999, max, rate, connected, ...;
+    /// of one latency: last.p99. Losses: lost, undelivered, unconnected, disconnected, unanswered, refused, unsent, duplicated,
+    /// reordered, invalid. Units: us, ms, s, k, M, %.
+    #[arg(long, value_name = "'p99<5ms'")]
+    pub expect: Vec<Expect>,
+    /// Print the results as JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Write a page with the results and percentile curves.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+}
 
 /// The results of one run.
 #[derive(Serialize)]

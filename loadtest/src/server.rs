@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use clap::Args;
 
 use crate::affinity;
 use crate::plan::Plan;
@@ -31,6 +32,33 @@ pub struct Server {
     pub config: Option<PathBuf>,
     /// The folder of its files.
     directory: PathBuf,
+}
+
+/// Options of a corecast that is started.
+#[derive(Args, Clone)]
+pub struct ServerArgs {
+    /// The corecast binary that is started [default: the one beside this program].
+    #[arg(long, value_name = "PATH")]
+    pub server_bin: Option<PathBuf>,
+    /// Shards of the corecast that is started.
+    #[arg(long, default_value_t = 1)]
+    pub shards: usize,
+    /// The core for the server that is started [default: its own choice].
+    #[arg(long, value_name = "CORE")]
+    pub server_core: Option<usize>,
+}
+
+impl ServerArgs {
+    /// Starts servers as the options say.
+    pub fn starter(&self, stop: &Arc<AtomicBool>) -> Starter {
+        Starter {
+            core: self.server_core,
+            shards: self.shards,
+            corecast: self.server_bin.clone(),
+            stop: Arc::clone(stop),
+            ..Starter::default()
+        }
+    }
 }
 
 /// How to start servers.

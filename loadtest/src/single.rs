@@ -1,7 +1,5 @@
 //! One run as the command line describes it, with the server that it starts for it.
 
-use std::sync::Arc;
-
 use crate::cli::Common;
 use crate::plan::{Plan, Scenario};
 use crate::progress::Bar;
@@ -21,20 +19,13 @@ pub fn run(
     let mut pid = common.server_pid;
     let mut server = None;
     if common.start {
-        let starter = Starter {
-            stop: Arc::clone(&controls.stop),
-            core: common.server_core,
-            shards: common.shards,
-            corecast: common.server_bin.clone(),
-            rules: rules.into(),
-            ..Starter::default()
-        };
+        let starter = Starter { rules: rules.into(), ..common.server.starter(&controls.stop) };
         let started = starter.start(&common.target, None, None)?;
         started.aim(&mut plan);
         pid = Some(started.pid());
         server = Some(started);
     }
-    let bar = Bar::new(&plan, title, common.json);
+    let bar = Bar::new(&plan, title, common.report.json);
     let results = workers::run(&plan, pid, controls, |moment| bar.show(moment))?;
     Ok((plan, results, server))
 }

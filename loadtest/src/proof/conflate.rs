@@ -44,15 +44,13 @@ pub struct ConflateArgs {
 
 /// Measures the neighbours alone and beside slow readers, and checks what these end with.
 pub fn conflate(args: &ConflateArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let outcome = measure(args, &mut findings);
     let title = format!(
         "{} slow readers of a channel with {} keys, {} publishes/s",
         number(args.readers as f64),
         args.keys,
         number(args.rate)
     );
-    findings.conclude(outcome, &args.proof, &title)
+    Findings::report(&args.proof.report, &title, |findings| measure(args, findings))
 }
 
 fn measure(args: &ConflateArgs, findings: &mut Findings) -> anyhow::Result<()> {
@@ -60,7 +58,7 @@ fn measure(args: &ConflateArgs, findings: &mut Findings) -> anyhow::Result<()> {
     ensure!(args.readers <= most, "{} slow readers: the limit is {most} (ulimit -Hn)", args.readers);
     let places = (args.readers + args.neighbours + SPARE).to_string();
     let rules = format!("[[channel]]\nmatch = \"{CHANNEL}\"\nslow = \"latest-by-key\"\n");
-    let subject = Subject::with_rules(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules)?;
+    let subject = Subject::start(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules, None)?;
     beside(args, &subject, "alone", &mut [], findings)?;
 
     let connect = |_| Ok(KeyedReader::new(stop_reading(subject.server.address, 0)?, args.keys)?);

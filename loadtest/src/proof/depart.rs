@@ -41,28 +41,21 @@ pub struct DepartArgs {
 
 /// Measures the pings before and during each departure.
 pub fn depart(args: &DepartArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let outcome = measure(args, &mut findings);
     let title = format!(
         "{} connections with {} subscriptions each are reset at once",
         number(args.connections as f64),
         args.subscriptions
     );
-    findings.conclude(outcome, &args.proof, &title)
+    Findings::report(&args.proof.report, &title, |findings| measure(args, findings))
 }
 
 fn measure(args: &DepartArgs, findings: &mut Findings) -> anyhow::Result<()> {
-    let subject = Subject::start(&args.proof, &["--server-ping", "off"], None)?;
+    let subject = Subject::start(&args.proof, &["--server-ping", "off"], "", None)?;
     // The values of all rounds, by situation.
     let mut rounds: [Vec<Latency>; 2] = Default::default();
     let mut gone_s = Vec::new();
-    let mut outcome = Ok(());
-    for round in 1..=args.rounds {
-        outcome = measure_round(args, &subject, round, findings, &mut rounds, &mut gone_s);
-        if outcome.is_err() {
-            break;
-        }
-    }
+    let outcome = (1..=args.rounds)
+        .try_for_each(|round| measure_round(args, &subject, round, findings, &mut rounds, &mut gone_s));
     for (situation, latencies) in ["quiet", "departure"].into_iter().zip(&rounds) {
         for (suffix, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
             let values: Vec<f64> = latencies.iter().map(|latency| latency.quantile(share) as f64).collect();

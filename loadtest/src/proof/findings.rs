@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Interrupted, ProofArgs};
+use super::Interrupted;
 use crate::expect::all_met;
 use crate::format::time;
 use crate::html::Page;
 use crate::measure::Latency;
-use crate::report::curve;
+use crate::report::{ReportArgs, curve};
 use crate::spread::{ratios, spread};
 use crate::workers::Results;
 
@@ -110,18 +110,27 @@ impl Findings {
         }
     }
 
-    /// Writes the report, whatever the outcome of the proof. Returns whether the proof has no violation and meets all
-    /// expectations.
-    pub fn conclude(mut self, outcome: anyhow::Result<()>, args: &ProofArgs, title: &str) -> anyhow::Result<bool> {
-        match outcome {
+    /// Reports what a proof finds, whatever its outcome. Returns whether there is no violation and all expectations are met.
+    pub fn report(
+        args: &ReportArgs,
+        title: &str,
+        proof: impl FnOnce(&mut Findings) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let mut findings = Findings::default();
+        match proof(&mut findings) {
             Ok(()) => {}
             Err(error) if error.is::<Interrupted>() => {
-                self.lines.push("interrupted: these are the results so far".into());
+                findings.lines.push("interrupted: these are the results so far".into());
             }
             // The results so far are still reported.
-            Err(error) if !self.metrics.is_empty() => self.violations.push(format!("{error:#}")),
+            Err(error) if !findings.metrics.is_empty() => findings.violations.push(format!("{error:#}")),
             Err(error) => return Err(error),
         }
+        findings.write(args, title)?;
+        Ok(all_met(&args.expect, &findings.metrics) && findings.violations.is_empty())
+    }
+
+    fn write(&self, args: &ReportArgs, title: &str) -> anyhow::Result<()> {
         if let Some(path) = &args.report {
             std::fs::write(path, self.page(title).html())?;
         }
@@ -142,7 +151,7 @@ impl Findings {
             self.lines.iter().for_each(|line| println!("  {line}"));
         }
         self.violations.iter().for_each(|violation| eprintln!("✗ {violation}"));
-        Ok(all_met(&args.expect, &self.metrics) && self.violations.is_empty())
+        Ok(())
     }
 
     fn page(&self, title: &str) -> Page<'_> {

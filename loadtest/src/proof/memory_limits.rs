@@ -5,7 +5,6 @@ use std::process::Command;
 use anyhow::Context;
 
 use super::Subject;
-use crate::server::Starter;
 
 /// The sums, in bytes.
 pub struct MemoryLimits {
@@ -20,9 +19,9 @@ pub struct MemoryLimits {
 impl Subject {
     /// Asks the server's binary about the options and the rules that the server runs with.
     pub fn memory_limits(&self) -> anyhow::Result<MemoryLimits> {
-        let starter = Starter { corecast: self.args.server_bin.clone(), ..Starter::default() };
-        let mut command = Command::new(starter.corecast()?);
-        command.args(["serve", "--check-config", "--shards", &self.args.shards.max(1).to_string()]);
+        let server = &self.args.server;
+        let mut command = Command::new(server.starter(&self.stop).corecast()?);
+        command.args(["serve", "--check-config", "--shards", &server.shards.max(1).to_string()]);
         command.args(&self.options);
         if let Some(config) = &self.server.config {
             command.arg("--config").arg(config);

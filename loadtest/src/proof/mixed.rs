@@ -34,21 +34,23 @@ pub struct MixedArgs {
 /// Measures the other connections without a flood, beside a flood that waits for its deliveries, and beside one that does
 /// not.
 pub fn mixed(args: &MixedArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let outcome = measure(args, &mut findings);
     let title = format!(
         "Fairness: {} pingers and {} small channels beside a channel with {} subscribers, {}",
         args.pingers,
         args.listeners,
         args.subscribers,
-        if args.proof.shards == 1 { "1 shard".to_owned() } else { format!("{} shards", args.proof.shards) }
+        if args.proof.server.shards == 1 {
+            "1 shard".to_owned()
+        } else {
+            format!("{} shards", args.proof.server.shards)
+        }
     );
-    findings.conclude(outcome, &args.proof, &title)
+    Findings::report(&args.proof.report, &title, |findings| measure(args, findings))
 }
 
 fn measure(args: &MixedArgs, findings: &mut Findings) -> anyhow::Result<()> {
     for (situation, window) in [("calm", None), ("flood", Some(args.window)), ("flat out", Some(FLAT_OUT))] {
-        let subject = Subject::start(&args.proof, &["--server-ping", "off"], None)?;
+        let subject = Subject::start(&args.proof, &["--server-ping", "off"], "", None)?;
         let flooding = window.map(|window| {
             let flood = Flood { subscribers: args.subscribers, window, ..Flood::default() };
             let plan = subject.plan(Scenario::Flood(flood), PATIENCE_S);

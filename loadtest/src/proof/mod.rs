@@ -25,12 +25,12 @@ use clap::Args;
 
 pub use findings::Findings;
 
-use crate::expect::Expect;
 use crate::measure::Latency;
 use crate::plan::{Flood, Plan, Scenario, nanoseconds};
 use crate::procfs;
 use crate::progress::Bar;
-use crate::server::{Server, Starter};
+use crate::report::ReportArgs;
+use crate::server::{Server, ServerArgs, Starter};
 use crate::target::Target;
 use crate::workers::{self, Controls, Results};
 
@@ -40,27 +40,15 @@ pub struct ProofArgs {
     /// The dialect of the clients: corecast's own, Pusher's, or half of them each.
     #[arg(long, default_value = "corecast", value_name = "NAME", value_parser = ["corecast", "corecast-pusher", "corecast-both"])]
     pub target: String,
-    /// Shards of the server.
-    #[arg(long, default_value_t = 1)]
-    pub shards: usize,
-    /// The core for the server [default: its own choice].
-    #[arg(long, value_name = "CORE")]
-    pub server_core: Option<usize>,
+    /// Options of the server.
+    #[command(flatten)]
+    pub server: ServerArgs,
     /// The core for the clients [default: any].
     #[arg(long, value_name = "CORE")]
     pub client_core: Option<usize>,
-    /// The corecast binary [default: the one beside this program].
-    #[arg(long, value_name = "PATH")]
-    pub server_bin: Option<PathBuf>,
-    /// Exit with status 1 unless this holds; repeatable. The names are those of --json.
-    #[arg(long, value_name = "'flood.ping.p99<50ms'")]
-    pub expect: Vec<Expect>,
-    /// Print the numbers as JSON instead of a table.
-    #[arg(long)]
-    pub json: bool,
-    /// Write a page with the table and percentile curves.
-    #[arg(long, value_name = "FILE.html")]
-    pub report: Option<PathBuf>,
+    /// Options of the report.
+    #[command(flatten)]
+    pub report: ReportArgs,
 }
 
 /// The error of a proof that was interrupted by Ctrl-C. The report shows what was measured until then.
@@ -87,30 +75,16 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Starts the server with further options of `corecast serve`.
-    pub fn start(args: &ProofArgs, options: &[&str], log: Option<PathBuf>) -> anyhow::Result<Subject> {
-        Subject::launch(args, options, Starter { log, ..Starter::default() })
-    }
-
-    /// Starts the server with further options and with rules for channels, as its configuration file has them.
-    pub fn with_rules(args: &ProofArgs, options: &[&str], rules: &str) -> anyhow::Result<Subject> {
-        Subject::launch(args, options, Starter { rules: rules.into(), ..Starter::default() })
-    }
-
-    fn launch(args: &ProofArgs, options: &[&str], starter: Starter) -> anyhow::Result<Subject> {
+    /// Starts the server with further options of `corecast serve`, and with rules for channels, as its configuration file has
+    /// them. The log goes to a temporary file unless another is given.
+    pub fn start(args: &ProofArgs, options: &[&str], rules: &str, log: Option<PathBuf>) -> anyhow::Result<Subject> {
         let stop = Arc::new(AtomicBool::new(false));
         crate::stop_on_signal(&stop)?;
-        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let starter = Starter {
-            core: args.server_core,
-            shards: args.shards,
-            corecast: args.server_bin.clone(),
-            options: options.clone(),
-            stop: Arc::clone(&stop),
-            ..starter
-        };
         let target = Target::named(&args.target).context("an unknown target")?;
-        Ok(Subject { args: args.clone(), target, options, server: starter.start(&args.target, None, None)?, stop })
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let starter = Starter { options: options.clone(), rules: rules.into(), log, ..args.server.starter(&stop) };
+        let server = starter.start(&args.target, None, None)?;
+        Ok(Subject { args: args.clone(), target, options, server, stop })
     }
 
     /// Fails after Ctrl-C.
@@ -148,7 +122,7 @@ impl Subject {
         };
         let (controls, end) = (Arc::clone(&background.controls), Arc::clone(&background.end));
         let (events, begun) = (Arc::clone(&background.events), Arc::clone(&background.begun));
-        let bar = (!title.is_empty()).then(|| Bar::new(&plan, title, self.args.json));
+        let bar = (!title.is_empty()).then(|| Bar::new(&plan, title, self.args.report.json));
         let body = move || {
             let results = workers::run(&plan, Some(pid), &controls, |moment| {
                 bar.iter().for_each(|bar| bar.show(moment));

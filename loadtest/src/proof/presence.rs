@@ -28,15 +28,13 @@ pub struct PresenceArgs {
 
 /// Lets users come and go, and compares their views at rest.
 pub fn presence(args: &PresenceArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let outcome = measure(args, &mut findings);
     let title = format!(
         "{} users in presence channels of {}, {} joins and leaves a second",
         number(args.presence.users as f64),
         args.presence.each,
         number(args.presence.rate)
     );
-    findings.conclude(outcome, &args.proof, &title)
+    Findings::report(&args.proof.report, &title, |findings| measure(args, findings))
 }
 
 fn measure(args: &PresenceArgs, findings: &mut Findings) -> anyhow::Result<()> {
@@ -48,7 +46,7 @@ fn measure(args: &PresenceArgs, findings: &mut Findings) -> anyhow::Result<()> {
         ("--key", format!("{key}:{secret}")),
     ];
     let options: Vec<&str> = options.iter().flat_map(|(name, value)| [*name, value.as_str()]).collect();
-    let subject = Subject::start(&args.proof, &options, None)?;
+    let subject = Subject::start(&args.proof, &options, "", None)?;
     let plan = subject.plan(Scenario::Presence(args.presence.clone()), args.duration);
     let plan = Plan { processes: args.processes, warmup_ns: 1_000_000_000, ..plan };
     let results = subject.run("presence", plan)?;

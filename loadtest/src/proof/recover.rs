@@ -34,26 +34,21 @@ pub struct RecoverArgs {
 
 /// Measures both kinds of return, in rounds.
 pub fn recover(args: &RecoverArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let mut rounds: Vec<[Return; 2]> = Vec::new();
-    let mut outcome = Ok(());
-    for round in 1..=args.rounds {
-        outcome = measure_round(args, round, &mut findings, &mut rounds);
-        if outcome.is_err() {
-            break;
-        }
-    }
-    for (name, title, value, text) in FIGURES {
-        let values: Vec<[Option<f64>; 2]> =
-            rounds.iter().map(|round| round.each_ref().map(|it| Some(value(it)))).collect();
-        findings.comparison(["plain", "since"], name, title, &values, text);
-    }
     let title = format!(
         "{} subscribers of one channel are cut off and come back, {} publishes/s",
         number(args.recover.connections as f64),
         number(args.recover.rate)
     );
-    findings.conclude(outcome, &args.proof, &title)
+    Findings::report(&args.proof.report, &title, |findings| {
+        let mut rounds: Vec<[Return; 2]> = Vec::new();
+        let outcome = (1..=args.rounds).try_for_each(|round| measure_round(args, round, findings, &mut rounds));
+        for (name, title, value, text) in FIGURES {
+            let values: Vec<[Option<f64>; 2]> =
+                rounds.iter().map(|round| round.each_ref().map(|it| Some(value(it)))).collect();
+            findings.comparison(["plain", "since"], name, title, &values, text);
+        }
+        outcome
+    })
 }
 
 /// A return: times until all clients were subscribed, and until all had what they missed, in nanoseconds.
@@ -81,7 +76,7 @@ fn measure_return(args: &RecoverArgs, since: bool, title: &str, findings: &mut F
     // What is published from the cut until the last client is back must be kept.
     let kept = (args.recover.rate * (args.recover.away + KEPT_S)).clamp(1_000.0, 100_000.0) as u32;
     let rules = format!("[[channel]]\nmatch = \"*\"\nhistory = {kept}\nhistory-bytes = \"16MiB\"\n");
-    let subject = Subject::with_rules(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules)?;
+    let subject = Subject::start(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules, None)?;
     let limits = subject.memory_limits()?;
     let scenario = Scenario::Recover(Recover { since, ..args.recover.clone() });
     let plan = Plan { processes: args.processes, ..subject.plan(scenario, PATIENCE_S) };

@@ -40,9 +40,10 @@ pub struct SlowArgs {
 
 /// Both proofs, one after the other.
 pub fn slow(args: &SlowArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let outcome = neighbours(args, &mut findings).and_then(|()| memory(args, &mut findings));
-    findings.conclude(outcome, &args.proof, "Readers that stop reading")
+    Findings::report(&args.proof.report, "Readers that stop reading", |findings| {
+        neighbours(args, findings)?;
+        memory(args, findings)
+    })
 }
 
 /// Measures the latency of subscribers without and beside one that has stopped reading.
@@ -57,7 +58,7 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     };
     for situation in ["alone", "beside one stopped"] {
         // A small limit, so that the reader is blocked, closed and replaced several times.
-        let subject = Subject::start(&args.proof, &["--server-ping", "off", "--outbox-limit", "65536"], None)?;
+        let subject = Subject::start(&args.proof, &["--server-ping", "off", "--outbox-limit", "65536"], "", None)?;
         let plan = subject.plan(Scenario::Flood(flood.clone()), args.duration);
         let background = subject.spawn(situation, Plan { warmup_ns: 1_000_000_000, ..plan })?;
         let mut stopped = Vec::new();
@@ -97,7 +98,7 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let limit = args.outbox_limit.to_string();
     let places = (args.stopped + SPARE).to_string();
     let options = ["--server-ping", "off", "--outbox-limit", &limit, "--max-connections", &places];
-    let subject = Subject::start(&args.proof, &options, None)?;
+    let subject = Subject::start(&args.proof, &options, "", None)?;
     let limits = subject.memory_limits()?;
     let bound = limits.clients;
     // A first few, so that memory that is allocated once is not counted.

@@ -43,15 +43,15 @@ pub struct SoakArgs {
 
 /// Runs the load and the faults, and checks the counters.
 pub fn soak(args: &SoakArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let outcome = measure(args, &mut findings);
-    findings.conclude(outcome, &args.proof, "Soak with faults; the server's log goes to a full disk")
+    Findings::report(&args.proof.report, "Soak with faults; the server's log goes to a full disk", |findings| {
+        measure(args, findings)
+    })
 }
 
 fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let options = ["--log", "debug", "--heart-interval", "5", "--heart-timeout", "5", "--outbox-limit", "131072"];
     let full_disk = "/dev/full".into();
-    let mut subject = Subject::start(&args.proof, &options, Some(full_disk))?;
+    let mut subject = Subject::start(&args.proof, &options, "", Some(full_disk))?;
     let mut faults = Faults::default();
 
     // Warm-up: every fault once.

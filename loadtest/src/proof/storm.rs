@@ -43,14 +43,14 @@ pub struct StormArgs {
 
 /// Measures the live fan-out before, during and after the storm, and the storm itself.
 pub fn storm(args: &StormArgs) -> anyhow::Result<bool> {
-    let mut findings = Findings::default();
-    let outcome = measure(args, &mut findings);
-    findings.conclude(outcome, &args.proof, "Clients drop and reconnect at once beside a live fan-out")
+    Findings::report(&args.proof.report, "Clients drop and reconnect at once beside a live fan-out", |findings| {
+        measure(args, findings)
+    })
 }
 
 fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let options = ["--server-ping", "off"];
-    let subject = Subject::start(&args.proof, &options, None)?;
+    let subject = Subject::start(&args.proof, &options, "", None)?;
     let live = |seconds| {
         let plan = subject.plan(bystanders(args.listeners, 1, args.rate, 20), seconds);
         // The server treats connections of the last second as newcomers; these must be older.
@@ -79,7 +79,7 @@ fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
     note("before", &subject.run("before", live(args.duration))?, findings)?;
 
     // What the clients of the storm cost the measurement and the server because they share the machine.
-    let other = Subject::start(&args.proof, &options, None)?;
+    let other = Subject::start(&args.proof, &options, "", None)?;
     let crowd = Crowd::gather(args, &other)?;
     note("elsewhere", &crowd.drop_beside(args, subject.spawn("elsewhere", live(PATIENCE_S))?)?, findings)?;
     crowd.0.finish()?;
