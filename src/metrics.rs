@@ -127,7 +127,7 @@ table! {
 }
 
 impl Counters {
-    /// Counts a text message of a client. Those of native clients are the others.
+    /// Counts a text message of a client. Native messages are the total without Pusher's.
     #[inline]
     pub fn count_message(&mut self, is_native: bool) {
         self.messages_in += 1;

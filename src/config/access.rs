@@ -45,8 +45,8 @@ impl Access {
         self.paths.is_empty().then_some(Endpoint::Channels)
     }
 
-    /// The path of a Pusher client, well formed or not, behind the prefix; `None`: it is not one. Without [`Access::paths`],
-    /// `/app/{key}` may follow any prefix, and at most one segment more may follow it.
+    /// The path of a Pusher client behind the prefix, well formed or not; `None`: the path is not that of a Pusher client.
+    /// Without [`Access::paths`], `/app/{key}` may follow any prefix, and at most one more segment may follow it.
     pub fn pusher_path<'a>(&self, path: &'a str) -> Option<&'a str> {
         if self.paths.is_empty() {
             let last_two = path.rmatch_indices('/').nth(1).map(|(at, _)| &path[at..]);

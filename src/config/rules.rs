@@ -183,7 +183,7 @@ impl Rules {
         read.rules
     }
 
-    /// Whether slow readers of any channel are held back messages.
+    /// Whether any channel holds messages back for slow readers.
     pub fn may_conflate(&self) -> bool {
         self.tables.iter().any(|table| table.over(DEFAULTS).slow != Slow::Disconnect)
     }

@@ -17,15 +17,15 @@ use crate::protocol::json::{JsonString, Value};
 use crate::protocol::pusher::data::{Data, Text};
 use smallvec::SmallVec;
 
-/// What a connection that sends client events needs; others do without.
+/// The state of a connection that has sent client events.
 pub(super) struct Sender {
     bucket: Bucket,
-    /// Events that their owners have not taken.
+    /// Events that the owners of their channels have not taken yet.
     waiting: u32,
 }
 
 impl Hub {
-    /// Whether the connection's client events wait for owners, and no other one may be read.
+    /// Whether so many client events of the connection wait for owners that its next one may not be read.
     pub(super) fn has_too_many_events(&self, slot: Slot) -> bool {
         self.senders.get(&slot).is_some_and(|sender| sender.waiting >= WAITING_MAX)
     }
@@ -73,7 +73,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether a client may send client events to this channel. Those of Pusher's clients are taken unless a rule says otherwise.
+    /// Whether a client may send client events to this channel. From Pusher's clients they are taken
+    /// unless a rule says otherwise.
     fn takes_client_events(&self, channel: &str, dialect: Dialect) -> bool {
         let rules = self.directory.rules();
         let is_default = dialect.is_pusher() && self.limits.pusher_client_events && !rules.names_client_events(channel);

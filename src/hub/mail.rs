@@ -214,7 +214,7 @@ pub enum Mail {
     Disconnect { channel: ChannelName, hash: u64, reason: Box<CloseReason> },
     /// To the owner of users' channels: connections of this shard watch these users.
     Watch { shard: ShardId, users: Box<[(ChannelName, u64)]> },
-    /// To the owner: connections of this shard do not watch these users any more.
+    /// To the owner: the last connections of this shard that watched these users have ended.
     Unwatch { shard: ShardId, users: Box<[(ChannelName, u64)]> },
     /// From the owner, which was asked: whether these users are online.
     Watching(Box<[(ChannelName, bool)]>),

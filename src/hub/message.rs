@@ -23,7 +23,7 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// At least the bytes of its frame.
+    /// An upper bound of the bytes of its frame.
     #[inline]
     pub fn frame_bytes_max(&self, channel: Channel<'_>) -> usize {
         let texts = [self.event, self.data.unwrap_or_default(), self.user_id.unwrap_or_default(), channel.as_str()];

@@ -92,17 +92,17 @@ pub trait Port {
     fn hold_back(&mut self, _slot: Slot) {}
     /// Closes a connection that broke a limit. May be called again until [`Hub::disconnect`] returns.
     fn close(&mut self, slot: Slot, reason: CloseReason);
-    /// Writes to the log, if it has not said the like a short time ago.
+    /// Writes a notice to the log, unless a similar one was written a short time ago.
     fn notice(&mut self, _slot: Slot, _notice: Notice<'_>) {}
 }
 
 /// What the log must say about a message of a client that cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 pub enum Notice<'a> {
-    /// A native connection was sent this event of Pusher's dialect.
+    /// A client sent this event of Pusher's dialect on a native connection.
     PusherOnNative { event: &'a str },
-    /// A connection of Pusher's dialect was sent this native event.
+    /// A client sent this native event on a connection of Pusher's dialect.
     NativeOnPusher { event: &'a str },
     /// The sign-in of a Pusher client is refused.
     SignInRefused { why: &'a str },

@@ -177,7 +177,7 @@ impl Hub {
         }
     }
 
-    /// Whether some shard has stopped to read publishers.
+    /// Whether a shard has stopped reading from publishers.
     pub(super) fn has_begun_to_stop(&self) -> bool {
         self.fences[Fence::Publishers as usize] > 0
     }

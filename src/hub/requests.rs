@@ -127,7 +127,7 @@ impl Hub {
         let mut held = String::new();
         match dialect.read(&mut self.parser, text, &mut held) {
             Ok(Command::Pong) => return Handled::Pong,
-            // A client of Pusher's would not subscribe again after such a reply.
+            // Pusher's clients would not subscribe again after such a reply.
             _ if dialect.is_pusher() => self.refuse_request(slot, port, |out| dialect.error(out, code)),
             Ok(Command::Subscribe { channel, .. }) => {
                 self.refuse_request(slot, port, |out| dialect.subscribe_error(out, channel.raw, code, None));
@@ -160,7 +160,7 @@ impl Hub {
         }
     }
 
-    /// Whether a Pusher client must not subscribe or unsubscribe yet. It is not refused: a client would not try again.
+    /// Whether a Pusher client must not subscribe or unsubscribe yet. It is not refused, because it would not try again.
     fn awaits_allowance(&self, slot: Slot) -> bool {
         let Some(rate) = self.rate_of_changes().filter(|_| self.audiences.dialect(slot).is_pusher()) else {
             return false;
@@ -191,8 +191,8 @@ impl Hub {
         (members + messages) * if self.audiences.dialect(slot).is_pusher() { 2 } else { 1 }
     }
 
-    /// Whether the connection's next request may have to wait for an owner: for a reply that may be long, or until its client
-    /// events are taken. Or for its rate.
+    /// Whether the connection's next request may have to wait: for a long reply of an owner, until owners have taken its client
+    /// events, or for its rate limit.
     pub fn awaits(&self, slot: Slot) -> bool {
         self.audiences.awaits_welcome(slot) || self.has_too_many_events(slot) || self.awaits_allowance(slot)
     }
@@ -231,7 +231,7 @@ impl Hub {
             _ => None,
         };
         let max = self.limits.subscriptions_max;
-        // The channel of its user is not a subscription.
+        // The channel of its user does not count as a subscription.
         if self.audiences.wanted(slot) - usize::from(self.user_of(slot).is_some()) >= max {
             return Err(ErrorCode::TooManySubscriptions { max });
         }

@@ -1,5 +1,5 @@
-//! Users: connections that have signed in. A user is an internal channel, to which its connections are subscribed. So a
-//! publish to a user and a disconnect of it keep their order, and need no table of users.
+//! Users: connections that have signed in. A user is an internal channel to which its connections are subscribed. So a
+//! publish to the user and its disconnect keep their order, and the server needs no table of users.
 
 use super::channel::directory::total;
 use super::mail::{Answer, Mail, Membership};
@@ -82,7 +82,7 @@ impl Hub {
         }
     }
 
-    /// A Pusher client asks for the channel of a user, whose messages it receives from its sign-in on.
+    /// A Pusher client subscribes to the channel of its user. It already receives the messages, since its sign-in.
     pub(super) fn subscribe_to_user(
         &mut self,
         slot: Slot,
@@ -111,8 +111,8 @@ impl Hub {
         self.users.get(&slot).map(|signed_in| &signed_in.user)
     }
 
-    /// As the owner of a user's channel: closes all connections of the user, after the messages that were published before.
-    /// Answers their number.
+    /// As the owner of a user's channel: closes all connections of the user, after what was published to it before. Answers
+    /// their number.
     pub(super) fn disconnect_user(
         &mut self,
         channel: &ChannelName,

@@ -1,10 +1,10 @@
-//! Watchlists: a Pusher client that signs in may name users, and is told which of them are online, and when that changes.
+//! Watchlists: a Pusher client that signs in may name users. It is told which of them are online, and each change.
 //!
 //! A user is online while a connection is signed in as it, and for the grace after the last one has ended. The owner of the
-//! user's channel knows that ([`watched`]), and which shards have connections that watch the user. A shard knows its own
-//! connections and their lists ([`watchers`]). It asks an owner only about users that none of its connections watches yet.
+//! user's channel knows this, and which shards have connections that watch the user ([`watched`]). A shard knows the lists of
+//! its own connections ([`watchers`]). It asks an owner only about users that none of its connections watches yet.
 //!
-//! Letters from an owner to a shard arrive in their order, so the last one that names a user is right. A connection is told
+//! Letters from an owner to a shard arrive in order, so the latest one about a user is right. A connection is told
 //! of changes only after its first frame, which is written from what the shard knows once every owner has answered.
 
 pub mod watched;
@@ -25,7 +25,7 @@ use watchers::Heard;
 /// Users, with the hashes of their channels' names.
 pub type Users = Vec<(ChannelName, u64)>;
 
-/// A connection of this shard.
+/// As the shard of the connections that watch.
 impl Hub {
     /// A Pusher client has signed in with this `user_data`: notes its watchlist, if it has one.
     pub(super) fn watch(&mut self, slot: Slot, user_data: &str, port: &mut impl Port) {
@@ -52,7 +52,7 @@ impl Hub {
         }
     }
 
-    /// A connection that has ended watches no more.
+    /// A connection has ended, and with it its watches.
     pub(super) fn unwatch(&mut self, slot: Slot, port: &mut impl Port) {
         let users = self.watchers.remove(slot);
         let shard = self.shard();
@@ -61,7 +61,7 @@ impl Hub {
         }
     }
 
-    /// Owners have answered, or a user has come or gone.
+    /// Owners have answered (`is_answer`), or a user has come or gone.
     pub(super) fn hear_of_users(&mut self, users: &[(ChannelName, bool)], is_answer: bool, port: &mut impl Port) {
         for (user, is_online) in users {
             match self.watchers.hear(user, *is_online, is_answer) {
@@ -109,7 +109,7 @@ impl Hub {
     }
 }
 
-/// The owner of users' channels.
+/// As the owner of users' channels.
 impl Hub {
     /// Connections of a shard watch these users, which none of its connections did before.
     pub(super) fn count_watch(&mut self, shard: ShardId, users: &[(ChannelName, u64)], port: &mut impl Port) {
@@ -163,7 +163,7 @@ impl Hub {
 /// The code of `pusher:error` for a watchlist that is too long.
 const WATCHLIST_LIMIT: u16 = 4302;
 const TOO_LONG: &str = "The watchlist has more than 100 users: only the first 100 are watched";
-const TOO_MANY: &str = "The server watches as many users as it may: some of the watchlist are not watched";
+const TOO_MANY: &str = "The server has reached its limit of watches: some users of the watchlist are not watched";
 /// Most users whose grace ends in one turn.
 const USERS_PER_TURN: usize = 1024;
 /// Most watches of the whole server. Each shard has an equal share.

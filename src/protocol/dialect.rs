@@ -1,4 +1,4 @@
-//! The dialects: what a connection is told, in the words that its client understands.
+//! The dialects: reads and writes messages in the words of a connection's client.
 
 use super::auth::Attempt;
 use super::command::{Command, Unreadable};
@@ -51,8 +51,8 @@ impl Dialect {
         self != Dialect::Native
     }
 
-    /// Whether a message must precede a close frame with this code, because the client does not look at the frame: those of
-    /// protocol 6 and earlier. All clients wait for a first message. `was_open`: whether it was sent.
+    /// Whether a message must precede a close frame with this code, because the client ignores the frame: clients of protocol 6
+    /// and earlier do, and all clients until their first message. `was_open`: whether that was sent.
     pub fn announces_close(self, code: u16, was_open: bool) -> bool {
         match self {
             Dialect::Native => false,
@@ -91,7 +91,7 @@ impl Dialect {
         }
     }
 
-    /// A subscribe is refused. `attempt`: the signature, if it is one that is not valid.
+    /// A subscribe is refused. `attempt`: the signature, if it is not valid.
     pub fn subscribe_error(self, out: &mut Vec<u8>, channel: &str, code: ErrorCode, attempt: Option<&Attempt<'_>>) {
         match self {
             Dialect::Native => native::event::subscribe_error(out, channel, code),
@@ -149,7 +149,7 @@ impl Dialect {
         }
     }
 
-    /// A message that has another reply if it is handled is refused.
+    /// A message is refused without being handled, for its rate for example.
     pub fn error(self, out: &mut Vec<u8>, code: ErrorCode) {
         match self {
             Dialect::Native => native::event::error(out, code),

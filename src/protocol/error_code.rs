@@ -78,7 +78,7 @@ impl ErrorCode {
             ErrorCode::SignInAuthInvalid(_) => {
                 "auth is not a signature of this socket_id and user_data: request one from the backend"
             }
-            ErrorCode::OtherUser => "the channel is that of a user: sign in as this user first",
+            ErrorCode::OtherUser => "the channel belongs to a user: sign in as that user first",
             ErrorCode::AlreadySignedIn => {
                 "the connection is signed in as another user: open another connection for this user"
             }

@@ -41,7 +41,7 @@ impl<'a> SignedUser<'a> {
 /// The users that a signed-in user watches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watchlist {
-    /// At most [`WATCHLIST_MAX`], in their order. What is not the id of a user is left out.
+    /// At most [`WATCHLIST_MAX`], in their order. Elements that are not the id of a user are left out.
     pub ids: Vec<String>,
     /// Whether the list has more entries.
     pub is_long: bool,

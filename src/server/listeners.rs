@@ -52,7 +52,7 @@ fn for_shards(mut clients: Vec<TcpListener>, shards: usize) -> io::Result<Vec<Tc
     while clients.len() < shards {
         clients.push(clients[0].try_clone()?);
     }
-    // As for those that are opened here.
+    // As the server does for sockets that it opens.
     for listener in &clients {
         SockRef::from(listener).set_tcp_nodelay(true)?;
         SockRef::from(listener).listen(BACKLOG)?;

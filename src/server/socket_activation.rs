@@ -23,10 +23,10 @@ pub struct PassedSockets {
 }
 
 impl PassedSockets {
-    /// Takes what the service manager has passed to this process. Called once, because it removes the variables that say so.
+    /// Takes the sockets that the service manager has passed to this process. Called once: it removes the environment variables.
     ///
     /// # Errors
-    /// A socket that no option accounts for, or that does not fit its option.
+    /// A socket belongs to none of the options, or does not fit its option.
     pub fn take(config: &Config) -> anyhow::Result<PassedSockets> {
         let mut passed = PassedSockets::default();
         let sockets = received()?;
@@ -60,7 +60,7 @@ impl PassedSockets {
         Ok(())
     }
 
-    /// Logs each option that was not passed a socket, or another one than it says.
+    /// Logs which options use a passed socket, and warns of those whose value differs from it.
     fn log(&self, config: &Config) {
         let http = config.http.map(|http| http.address);
         let tcp = [("listen", self.clients.first(), Some(config.listen)), ("http", self.http.as_ref(), http)];
@@ -102,7 +102,7 @@ enum Purpose {
 
 /// A socket that was passed.
 struct Socket {
-    /// Its name, by `FileDescriptorName=` of its unit.
+    /// Its name: `FileDescriptorName=` of its unit.
     name: String,
     listener: Listener,
     address: Address,
@@ -117,12 +117,12 @@ enum Listener {
 #[derive(Debug)]
 enum Address {
     Tcp(SocketAddr),
-    /// `None`: it has no path.
+    /// `None`: the socket has no path.
     Unix(Option<PathBuf>),
 }
 
 impl Socket {
-    /// For messages.
+    /// The socket in error texts.
     fn label(&self) -> String {
         match &self.address {
             Address::Tcp(address) => format!("{:?} at {address}", self.name),
@@ -132,7 +132,7 @@ impl Socket {
     }
 }
 
-/// What a socket serves: by its name, otherwise by its address.
+/// What a socket serves, by its name, or else by its address.
 fn purpose(name: &str, address: &Address, config: &Config) -> anyhow::Result<Purpose> {
     Ok(match (name, address) {
         ("clients", _) => Purpose::Clients,
@@ -148,17 +148,17 @@ fn purpose(name: &str, address: &Address, config: &Config) -> anyhow::Result<Pur
     })
 }
 
-/// One socket serves all shards, or each shard has its own of the same address.
+/// Checks that one socket serves all shards, or that each shard has its own, all with the same address.
 fn check_shards(clients: &[TcpListener], shards: usize) -> anyhow::Result<()> {
     ensure!(
         clients.len() <= 1 || clients.len() == shards,
-        "the service manager passed {} sockets for clients, and there are {shards} shards; pass one, or one for each shard",
+        "the service manager passed {} sockets for clients, and the server has {shards} shards; pass one, or one for each shard",
         clients.len()
     );
     let addresses = clients.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
     if let Some(other) = addresses.iter().find(|address| **address != addresses[0]) {
         bail!(
-            "the service manager passed sockets for clients at {} and {other}; there is one address: ListenStream=PORT accepts IPv4 \
+            "the service manager passed sockets for clients at {} and {other}; all must have one address: ListenStream=PORT accepts IPv4 \
              and IPv6",
             addresses[0]
         );
@@ -166,7 +166,7 @@ fn check_shards(clients: &[TcpListener], shards: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// systemd's default for the mode of a socket lets every user of the machine publish.
+/// Warns of a mode that lets every user of the machine publish. It is systemd's default.
 fn warn_if_open_to_all(address: &Address) {
     let Address::Unix(Some(path)) = address else { return };
     if fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o002 != 0) {
@@ -177,12 +177,12 @@ fn warn_if_open_to_all(address: &Address) {
     }
 }
 
-/// The sockets that were passed to this process, which are all listening.
+/// The sockets that were passed to this process. All of them listen.
 fn received() -> anyhow::Result<Vec<Socket>> {
     let Ok(pid) = env::var("LISTEN_PID") else { return Ok(Vec::new()) };
     if pid != std::process::id().to_string() {
         tracing::warn!(
-            "LISTEN_PID is {pid}, and this process is {}: sockets are passed to another one; a script must start corecast with exec",
+            "LISTEN_PID is {pid}, but this process is {}: the sockets are for another process; a script must start corecast with exec",
             std::process::id()
         );
         return Ok(Vec::new());
@@ -212,7 +212,7 @@ fn receive(passed: &mut ListenFd, index: usize, name: &str) -> anyhow::Result<So
     Ok(Socket { name: name.into(), listener, address })
 }
 
-/// Checks that a socket listens.
+/// Checks that a socket listens, and makes it non-blocking.
 fn prepare(socket: SockRef<'_>) -> anyhow::Result<()> {
     ensure!(socket.is_listener()?, "it does not listen; Accept= must be off");
     Ok(socket.set_nonblocking(true)?)
@@ -222,7 +222,7 @@ fn path_of(listener: &UnixListener) -> Option<PathBuf> {
     Some(listener.local_addr().ok()?.as_pathname()?.to_owned())
 }
 
-/// Descriptors are passed from this one on.
+/// The first descriptor that is passed.
 const FIRST_DESCRIPTOR: usize = 3;
 
 #[cfg(test)]
@@ -258,7 +258,7 @@ mod tests {
         assert!(check_shards(&[listener()], 4).is_ok());
         assert!(check_shards(&twice(), 2).is_ok());
         let said = |clients: &[TcpListener], shards| check_shards(clients, shards).expect_err("refused").to_string();
-        assert!(said(&twice(), 4).contains("2 sockets for clients, and there are 4 shards"));
-        assert!(said(&[listener(), listener()], 2).contains("there is one address"));
+        assert!(said(&twice(), 4).contains("2 sockets for clients, and the server has 4 shards"));
+        assert!(said(&[listener(), listener()], 2).contains("all must have one address"));
     }
 }

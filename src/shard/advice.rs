@@ -1,11 +1,11 @@
-//! What a request that cannot be served looks like, and what to change. For the log; pure.
+//! Describes requests that cannot be served, and says what to change. For the log. Pure.
 
 use crate::config::Access;
 use crate::protocol::pusher::handshake;
 use crate::wire::upgrade::Refusal;
 use std::borrow::Cow;
 
-/// A request for people: its method and its path, without the query, which may hold secrets.
+/// A short description of a request: its method and path. The query may hold secrets and is left out.
 pub fn looks(request: &[u8]) -> Cow<'_, str> {
     match form(request) {
         Form::Tls => "a TLS handshake".into(),
@@ -23,7 +23,7 @@ pub fn looks(request: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// What to change so that a request like this is served.
+/// What to change so that such a request is served.
 pub fn of_refusal(refusal: &Refusal, request: &[u8], access: &Access) -> Cow<'static, str> {
     let path = path(request);
     match refusal.why {
@@ -48,11 +48,11 @@ pub fn of_refusal(refusal: &Refusal, request: &[u8], access: &Access) -> Cow<'st
     }
 }
 
-/// What to change so that a Pusher client is served. `has_keys`: whether there are key pairs.
+/// What to change so that a Pusher client is served. `has_keys`: whether the server has key pairs.
 pub fn of_pusher_refusal(refusal: &handshake::Refusal, has_keys: bool) -> &'static str {
     match refusal {
         handshake::Refusal::PathNotFound => {
-            "the path ends in /app/KEY: check the client's key and wsPath, and what a proxy in front makes of the path"
+            "the path must end in /app/KEY: check the client's key and wsPath, and whether a proxy in front changes the path"
         }
         handshake::Refusal::UnknownKey(_) if has_keys => {
             "the client's app key must be the ID of a key pair: correct the client, or see --key-file and `corecast reload`"
@@ -71,7 +71,7 @@ pub fn is_of_pusher(request: &[u8]) -> bool {
     has_app(path(request))
 }
 
-/// The beginning of a text of the client.
+/// The beginning of a client's text.
 pub fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
@@ -139,9 +139,9 @@ const HTTP: &str = "this port is for WebSocket clients: health checks, metrics a
 const PUSHER_OFF: &str = "this looks like a Pusher client: --pusher on serves Pusher's clients";
 const NOT_AN_UPGRADE: &str = "this port is for WebSocket clients: HTTP is on --http. A proxy in front must pass on the headers \
                               Upgrade and Connection";
-/// Bytes of a client's text in a line.
+/// Most bytes of a client's text in a line.
 const TEXT_BYTES_MAX: usize = 200;
-/// Paths in a line.
+/// Most paths in a line.
 const PATHS_MAX: usize = 5;
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub enum Origin {
 #[derive(Default)]
 struct HoldOff {
     until_us: Option<u64>,
-    /// Accepted since then.
+    /// Connections accepted since then.
     accepted: usize,
     /// The last answer of [`HoldOff::applies`].
     is_waiting: bool,
@@ -185,7 +185,7 @@ pub const PAUSE_TICKS: u32 = 5;
 const HOLD_OFF: Duration = Duration::from_millis(1);
 /// Connections that a shard accepts after it, if the others have left them: 16 000 a second.
 const HELD_OFF_ACCEPTS: usize = 16;
-/// Connections above the average that are a shard's share still.
+/// Connections above the average that still count as a shard's share.
 pub const SHARE_SLACK: usize = 16;
 
 // Linux errno(3).

@@ -1,5 +1,5 @@
-//! Which log lines about clients that cannot be served may be written: one a minute of each kind, for the whole server. So clients
-//! cannot fill the log. The lines themselves are written by `clients/notices.rs`.
+//! Limits the log lines about clients that cannot be served to one a minute of each kind, for the whole server, so that clients
+//! cannot fill the log. `clients/notices.rs` writes the lines.
 
 use crate::protocol::pusher::handshake;
 use crate::wire::upgrade::{REFUSALS, Refusal};
@@ -13,27 +13,27 @@ pub enum Kind {
     Upgrade(usize),
     /// A Pusher client named another path than `/app/KEY`.
     PusherPath,
-    /// A Pusher client named a key that is not known.
+    /// A Pusher client named an unknown key.
     PusherKey,
-    /// A Pusher client named a version that is not spoken.
+    /// A Pusher client named a version that is not supported.
     PusherVersion,
-    /// A Pusher client, as it seems, and `--pusher` is off.
+    /// A request looks like that of a Pusher client, and `--pusher` is off.
     PusherOff,
-    /// A native connection was sent a message in Pusher's words.
+    /// A client sent a message of Pusher's dialect on a native connection.
     PusherOnNative,
-    /// A connection of Pusher's dialect was sent a message in native words.
+    /// A client sent a message of the native dialect on a connection of Pusher's.
     NativeOnPusher,
     /// The sign-in of a Pusher client was refused.
     SignIn,
 }
 
 impl Kind {
-    /// Of a refused upgrade.
+    /// The kind for a refused upgrade.
     pub fn of_upgrade(refusal: &Refusal) -> Kind {
         Kind::Upgrade(refusal.kind())
     }
 
-    /// Of a refused Pusher client.
+    /// The kind for a refused Pusher client.
     pub fn of_pusher(refusal: &handshake::Refusal) -> Kind {
         match refusal {
             handshake::Refusal::PathNotFound => Kind::PusherPath,
@@ -57,19 +57,19 @@ impl Kind {
     }
 }
 
-/// When a line of each kind was written, for all shards.
+/// When the last line of each kind was written, on any shard.
 #[derive(Debug)]
 pub struct Notices {
     start: Instant,
     kinds: [Throttle; REFUSALS.len() + 7],
 }
 
-/// Of one kind. Read and written only when a client cannot be served.
+/// The lines of one kind. Shards touch it only when a client cannot be served.
 #[derive(Debug, Default)]
 struct Throttle {
-    /// Milliseconds at which the last line was written; 0: there was none.
+    /// When the last line was written, in milliseconds since the start; 0: never.
     said_at_ms: AtomicU64,
-    /// Lines left out since.
+    /// Lines left out since then.
     left_out: AtomicU64,
 }
 
@@ -90,7 +90,7 @@ impl Throttle {
     fn may_say(&self, now_ms: u64) -> Option<u64> {
         let said_at_ms = self.said_at_ms.load(Relaxed);
         let is_due = said_at_ms == 0 || now_ms >= said_at_ms + PAUSE_MS;
-        // Of two shards, one writes the line.
+        // If two shards are due at once, one of them writes the line.
         if is_due && self.said_at_ms.compare_exchange(said_at_ms, now_ms.max(1), Relaxed, Relaxed).is_ok() {
             return Some(self.left_out.swap(0, Relaxed));
         }
@@ -99,7 +99,7 @@ impl Throttle {
     }
 }
 
-/// A minute.
+/// Time between two lines of a kind.
 const PAUSE_MS: u64 = 60_000;
 
 #[cfg(test)]

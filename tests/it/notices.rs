@@ -42,7 +42,7 @@ fn a_refused_request_is_mentioned_with_what_to_change(shards: usize) {
     expect_line(&server, &["not_an_upgrade", "pass on the headers"]);
     for (path, code, part) in [
         ("/ws/app/nope?protocol=7", 4001, "must be the ID of a key pair"),
-        ("/ws/app", 4005, "the path ends in /app/KEY"),
+        ("/ws/app", 4005, "the path must end in /app/KEY"),
         ("/ws/app/278d425bdf160c739803?protocol=99", 4007, "must be 4, 5, 6 or 7"),
     ] {
         let mut client = upgrade(&server, path);

@@ -195,7 +195,7 @@ fn each_shard_can_have_a_socket_of_its_own() {
     let options = |shards| Server::options(shards).pass(&first, "clients").pass(&second, "clients");
     check_spread(&options(2).arg("--http", "127.0.0.1:0").start());
     let (status, said) = options(4).fail();
-    assert!(!status.success() && said.contains("2 sockets for clients, and there are 4 shards"), "{said}");
+    assert!(!status.success() && said.contains("2 sockets for clients, and the server has 4 shards"), "{said}");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn sockets_that_fit_no_option_are_refused() {
 #[test]
 fn sockets_of_another_process_are_left_alone() {
     let server = Server::options(1).env("LISTEN_PID", Path::new("1")).env("LISTEN_FDS", Path::new("1")).start();
-    assert!(server.stderr().contains("LISTEN_PID is 1, and this process is "));
+    assert!(server.stderr().contains("LISTEN_PID is 1, but this process is "));
     Client::connect(&server);
 }
 

@@ -48,7 +48,7 @@ pub fn draw(state: &State, palette: Palette, frame: &mut Frame<'_>) {
     }
     // The table of shards gets a part of the rows; the user scrolls to the other shards.
     let shards = (state.view.shards.len() as u16).clamp(1, (area.height.saturating_sub(20) / 2).max(2));
-    // On a small screen, what not every server uses is left out.
+    // A small screen leaves out the levels that only some servers use.
     let level_rows = if area.height >= TALL { 4 } else { 2 };
     let [title, levels, rates, shard_table, tables, keys] = Layout::vertical([
         Constraint::Length(1),

@@ -1,4 +1,4 @@
-//! Converts events of Pusher's libraries to messages that may be published. Pure.
+//! Converts events from Pusher's libraries to messages to publish. Pure.
 
 use super::Refused;
 use super::info::Info;
@@ -17,7 +17,7 @@ pub struct Event<'a> {
     pub name: JsonString<'a>,
     /// What subscribers receive.
     pub data: Data<'a>,
-    /// The member `data`, as it was written.
+    /// The member `data`, as written.
     pub written: &'a str,
     /// The member `channel`, if given.
     pub channel: Option<Cow<'a, str>>,
@@ -30,7 +30,7 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// The channels to publish to. Some may be those of users.
+    /// The channels to publish to, those of users included.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.channel.iter().chain(self.channels.iter().flatten()).map(AsRef::as_ref)
     }
@@ -40,8 +40,8 @@ impl Event<'_> {
         Info::parse(self.info.as_deref())
     }
 
-    /// The event as messages that may be published: one for its channels, and one for its users. The checks are those of
-    /// the admin socket.
+    /// The event as messages to publish: one for its channels, and one for its users. The checks are those of the admin
+    /// socket.
     pub fn messages(&self) -> Result<Vec<Publish<'static>>, Refused> {
         let (mut channels, mut users) = (SmallVec::new(), Vec::new());
         let mut add = |name: &str| -> Result<(), Refused> {
@@ -94,7 +94,7 @@ pub fn user(id: &str) -> Result<&str, &'static str> {
 #[derive(Default)]
 pub struct Bodies {
     body: Reader,
-    /// Checks whether the text of `data` is JSON.
+    /// Reads the text of `data`, which may be JSON.
     data: Reader,
 }
 

@@ -1,4 +1,4 @@
-//! The attributes of channels that answers hold: `info` in requests.
+//! The attributes of channels in answers: `info` in requests.
 
 use super::Refused;
 use crate::api::history::Newest;
@@ -11,15 +11,15 @@ use serde_json::{Map, Value, json};
 /// The attributes that a request asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Info {
-    /// Users that are members. Presence channels have it.
+    /// Number of users that are members. Only presence channels have it.
     pub user_count: bool,
-    /// Connections that are subscribed. All channels have it.
+    /// Number of subscribed connections. All channels have it.
     pub subscription_count: bool,
-    /// The cached message. Cache channels have it.
+    /// The cached message. Only cache channels have it.
     pub cache: bool,
 }
 
-/// What is known of one channel.
+/// The state of one channel.
 pub struct State {
     /// Its subscribers and its users.
     pub count: ChannelCount,
@@ -44,15 +44,17 @@ impl Info {
         Ok(info)
     }
 
-    /// Whether it asks for nothing.
+    /// Whether no attribute is asked for.
     pub fn is_empty(self) -> bool {
         self == Info::default()
     }
 
-    /// Refuses attributes that not all channels whose names start with `prefix` have.
+    /// Refuses attributes that some channels with this prefix do not have.
     pub fn check_list(self, prefix: &str) -> Result<(), Refused> {
         match self {
-            Info { cache: true, .. } => Err("info: a list has no cache: ask for one channel".into()),
+            Info { cache: true, .. } => {
+                Err("info: cache is an attribute of single channels: ask for one channel".into())
+            }
             Info { user_count: true, .. } if !prefix.starts_with("presence-") => {
                 Err("info: user_count needs a filter_by_prefix that starts with presence-".into())
             }
@@ -89,7 +91,7 @@ impl Info {
 }
 
 impl State {
-    /// A channel whose rule takes its history away is an ordinary channel.
+    /// A cache channel whose rule turns its history off is an ordinary channel.
     fn is_cached(&self, channel: Channel<'_>) -> bool {
         channel.is_cache() && self.has_history
     }

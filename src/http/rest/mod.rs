@@ -2,8 +2,8 @@
 //! `POST /apps/ID/events` and `/batch_events`, `GET /apps/ID/channels`, `/channels/NAME` and `/channels/NAME/users`,
 //! `POST /apps/ID/users/USER_ID/terminate_connections`.
 //!
-//! [`signature`] checks the signature, [`repetition`] that it was not used before. [`event`] reads events, [`info`] has the
-//! attributes of channels, [`listing`] the list of all channels. A request is checked completely, as on the admin socket,
+//! [`signature`] checks the signature, and [`repetition`] that it was not used before. [`event`] reads events, [`info`] answers
+//! attributes of channels, and [`listing`] the list of all channels. A request is checked completely, as on the admin socket,
 //! before any part of it goes to the shards.
 
 pub mod event;
@@ -219,7 +219,7 @@ async fn publish(face: &Face, messages: Vec<Publish<'static>>) -> Result<(), Ref
 async fn attributes(face: &Face, name: &str, info: Info) -> Result<Map<String, Value>, Refused> {
     match Channel::parse(name) {
         Some(channel) => Ok(info.of(channel, &state(face, channel, info).await?)),
-        // A user has none.
+        // A user has no attributes.
         None => Ok(Map::new()),
     }
 }
@@ -241,7 +241,7 @@ fn respond(face: &Face, answer: Answer) -> Response {
             tracing::debug!(%why, "the signature of a request over HTTP is not valid");
             (StatusCode::UNAUTHORIZED, why.to_string())
         }
-        Err(Refused::OtherApp) => (StatusCode::NOT_FOUND, "unknown app: --app-id names the only one".into()),
+        Err(Refused::OtherApp) => (StatusCode::NOT_FOUND, "unknown app: --app-id sets the ID of the only one".into()),
         Err(Refused::Malformed(why)) => (StatusCode::BAD_REQUEST, why),
         Err(Refused::TooLarge(why)) => (StatusCode::PAYLOAD_TOO_LARGE, why),
         Err(Refused::NoSuchPath) => return (StatusCode::NOT_FOUND, NO_SUCH_PATH).into_response(),
@@ -282,5 +282,5 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// Most events of one batch. The limit is Pusher's.
+/// Most events of one batch, as at Pusher.
 const BATCH_MAX: usize = 10;

@@ -50,9 +50,9 @@ pub enum Unsigned {
     Version,
     /// `auth_timestamp` is not a number, or is too far from the current time.
     Timestamp,
-    /// The key is unknown, or the signature is not one.
+    /// The key is unknown, or the signature is not 64 hexadecimal digits.
     Signature(Failure),
-    /// The signature is that of another request, or by another secret.
+    /// The signature is that of another request, or was made with another secret.
     WrongSignature {
         /// The text that must be signed.
         text: String,
@@ -110,7 +110,7 @@ pub fn verify(keys: &KeyRing, method: &str, path: &str, query: &Query, now_s: u6
         return Err(Unsigned::Timestamp);
     }
     let verify = |path: &str| keys.verify_text(key, &query.signed_text(method, path), signature);
-    // Some libraries sign the path that they send, others the path that was escaped to send it.
+    // Some libraries sign the escaped path that they send, others the path before it was escaped.
     let verified = verify(path).or_else(|failure| match percent_decode_str(path).decode_utf8() {
         Ok(decoded) if decoded != path => verify(&decoded),
         _ => Err(failure),
@@ -149,7 +149,7 @@ pub fn now_s() -> u64 {
 
 /// Largest difference between the clocks of backend and server.
 pub const TIMESTAMP_RANGE_S: u64 = 600;
-/// Age of `auth_timestamp` from which a repetition is refused.
+/// Age of `auth_timestamp` from which on a repetition is refused.
 pub const REPETITION_S: u64 = 5;
 
 #[cfg(test)]

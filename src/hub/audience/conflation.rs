@@ -1,9 +1,10 @@
-//! Conflation: a connection that is blocked is held back the messages of some channels, and is later sent the newest of each
-//! key instead of all of them.
+//! Conflation: while a connection is blocked, the messages of some channels are held back for it. Later it is sent the newest
+//! of each key instead of all of them.
 //!
 //! A channel conflates if its rule says so (`slow`). A subscriber counts as blocked once `BLOCKED_BYTES` wait for it, and
-//! until it has taken all that waits and all that was held back. Other channels, replies, presence and client events are sent
-//! as ever. A message that is held back is copied once, for all connections, so that it does not keep its whole page alive.
+//! until it has taken all that waits and all that was held back. Other channels, replies, presence and client events are not
+//! held back. A message is copied when it is first held back, once for all connections, so that it does not keep its whole page
+//! alive.
 
 use super::lag::{self, Full, Lag, Place};
 use super::pages::{Chunk, Pages};
@@ -15,19 +16,19 @@ use crate::ids::Slot;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What is held back, and what can be.
+/// The messages that are held back, and those on open pages, which may be.
 #[derive(Default)]
 pub(super) struct Conflation {
     /// By audience that conflates: the messages on its page.
     marks: HashMap<u32, Marks, ahash::RandomState>,
-    /// By connection that is blocked. None of them is empty.
+    /// By blocked connection: what is held back for it, which is never empty.
     lags: HashMap<Slot, Lag<Chunk>, ahash::RandomState>,
     hasher: ahash::RandomState,
     /// Number of messages in all lags.
     held: usize,
     /// Number of messages that were dropped for a newer one, or because their subscriber left the channel.
     dropped: u64,
-    /// The audience at which a change of the rules goes on.
+    /// While changed rules are being applied: the next audience.
     changing: Option<u32>,
 }
 
@@ -41,11 +42,11 @@ struct Marks {
 struct Mark {
     start: u32,
     end: u32,
-    /// Where its key is in [`Marks::keys`]; `None`: it has none.
+    /// The place of its key in [`Marks::keys`]; `None`: it has no key.
     key: Option<(u32, u32)>,
     /// Whether a newer message may replace it.
     is_conflated: bool,
-    /// Its place in a lag, and its copy. Made for the first connection that it is held back for.
+    /// Its place in a lag, and its copy. Made when it is first held back.
     copy: Option<(Place, Chunk)>,
 }
 
@@ -69,7 +70,7 @@ impl Audiences {
         marks.list.iter().flat_map(|mark| &mark.copy).for_each(|(_, copy)| self.pages.release(copy.page));
     }
 
-    /// Sends a connection a part of the page of an audience that conflates, or holds it back.
+    /// Sends a connection a part of the page of an audience that conflates, or holds the part back.
     pub(super) fn emit_or_hold(
         &mut self,
         slot: Slot,
@@ -161,7 +162,7 @@ impl Audiences {
         self.take_held(slot).for_each(|chunk| self.pages.release(chunk.page));
     }
 
-    /// Drops what was held back of an audience that the connection leaves.
+    /// Drops the messages of an audience that the connection leaves.
     pub(super) fn drop_held_of(&mut self, slot: Slot, audience: u32) {
         let Conflation { lags, held, dropped, .. } = &mut self.conflation;
         let Some(lag) = lags.get_mut(&slot) else { return };
@@ -206,7 +207,7 @@ impl Audiences {
         self.conflation.lags.contains_key(&slot)
     }
 
-    /// Below the limit of the outbox, so that a connection is held back messages before it is closed.
+    /// Below the limit of the outbox, so that messages are held back before the connection is closed.
     fn blocked_bytes(&self) -> usize {
         BLOCKED_BYTES.min(self.outbox_bytes_max / 2)
     }
@@ -235,7 +236,7 @@ impl Audiences {
             audience.set_slow(slow);
         }
         if has_stopped {
-            // What is sent from now on must not overtake what is held back.
+            // New messages must not overtake those that are held back.
             let slots: Vec<Slot> = self.conflation.lags.keys().copied().collect();
             slots.into_iter().for_each(|slot| self.send_held(slot, port));
         }
@@ -283,13 +284,14 @@ impl Mark {
     }
 }
 
-/// Presence and client events are not states. Only what backends publish has an offset, on channels with a history.
+/// Whether a newer message makes this one obsolete. Presence and client events are changes, not states. An offset shows that
+/// a backend published the message, whatever its event is named.
 fn may_be_replaced(message: &Message<'_>) -> bool {
     message.offset.is_some()
         || !["socket:", "pusher_internal:", "client-"].iter().any(|prefix| message.event.starts_with(prefix))
 }
 
-/// From this many bytes in its outbox on a connection counts as blocked. After a pause a client gets at most 256 KiB of older
+/// Bytes in its outbox from which on a connection counts as blocked. After a pause a client gets at most 256 KiB of older
 /// messages: these, about twice as many in the kernel ([`NOTSENT_BYTES`]), and what its own receive buffer holds.
 const BLOCKED_BYTES: usize = 64 * 1024;
 /// Bytes that the kernel should hold unsent for a subscriber of a channel that conflates. Without a limit it holds megabytes.

@@ -11,7 +11,6 @@ use std::ops::Deref;
 pub struct Member {
     /// Number of connections that the slot had before this one.
     pub(super) generation: u32,
-    /// Its standing.
     pub(super) standing: Standing,
     /// The dialect of the slot's open connection; `None`: it has none.
     pub(super) open: Option<Dialect>,
@@ -25,10 +24,10 @@ pub struct Member {
     pub(super) replies: Option<Box<Replies>>,
 }
 
-/// What a connection has shown, or that it is about to end.
+/// Whether a connection is authorized, and whether it still receives messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing yet.
+    /// It has shown no signature.
     #[default]
     New,
     /// It has signed in, or has shown a signature for a channel.

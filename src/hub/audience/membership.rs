@@ -80,8 +80,8 @@ impl Audiences {
         waiting == 0 || waiting + bytes <= self.outbox_bytes_max / 2
     }
 
-    /// Whether the connection's next request with a long reply must wait for other shards: such a reply is under way, or a
-    /// reply under way holds others back, which no outbox counts, or others have to take what they were told about it.
+    /// Whether the connection's next request with a long reply must wait: such a reply is under way, replies that no outbox
+    /// counts wait behind one, or other shards have not yet taken what they were told about the last one.
     pub fn awaits_welcome(&self, slot: Slot) -> bool {
         let member = self.members.get(slot as usize);
         let replies = member.and_then(|member| member.replies.as_ref());
@@ -151,7 +151,7 @@ impl Audiences {
         let Some(welcome) = welcome.filter(|_| !is_muted) else { return Some(0) };
         let mut replayed = 0;
         if let Welcome { replay: Some(replay), recovered, earlier, .. } = welcome {
-            // A connection that is greeted as a newcomer receives also what it has published itself.
+            // A connection that is greeted as a newcomer also receives what it has published itself.
             let not_for = [member, earlier.unwrap_or(member)];
             let not_for = if *recovered == Some(true) { &not_for[..] } else { &[] };
             replayed = self.replay(member.slot, audience, replay, not_for, port);
@@ -290,7 +290,7 @@ impl Audiences {
     }
 }
 
-/// Whether a channel that is to keep its newest message has none for a new subscriber.
+/// Whether a channel that keeps its newest message has none for a new subscriber.
 fn is_cache_miss(channel: &ChannelName, welcome: Option<&Welcome>) -> bool {
     let Some(welcome) = welcome.filter(|_| is_cache(channel.as_channel().as_str())) else { return false };
     let is_kept = welcome.position.is_some();

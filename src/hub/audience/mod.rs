@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// At least the bytes of a message's frame, if its data needs few escapes.
+    /// An upper bound of the bytes of a message's frame, if its data needs few escapes.
     #[inline]
     fn frame_bytes(self, channel: Channel<'_>, message: &Message<'_>) -> usize {
         let bytes = message.frame_bytes_max(channel);

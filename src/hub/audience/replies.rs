@@ -12,7 +12,7 @@ impl Audiences {
     /// Sends the connection a frame at once, ahead of replies that wait.
     pub fn send_now(&mut self, slot: Slot, port: &mut impl Port, write: impl FnOnce(&mut Vec<u8>)) {
         let chunk = self.pages.append_single(write);
-        // Pusher's clients are not told everything.
+        // Empty if Pusher's dialect has no such message.
         if !chunk.is_empty() {
             port.append(&mut self.pages, slot, chunk, Urgency::Soon);
         }

@@ -55,7 +55,7 @@ impl Audience {
 
     /// Changes what happens to a subscriber that falls behind. No page is open.
     pub fn set_slow(&mut self, slow: Slow) {
-        debug_assert!(self.page.is_none(), "messages of a page are conflated, or none");
+        debug_assert!(self.page.is_none(), "either all messages of a page may be held back, or none");
         self.slow = slow;
     }
 

@@ -33,7 +33,7 @@ pub const JOURNAL: ShardId = 0;
 pub struct Journal {
     epoch: u64,
     state: JournalState,
-    /// Letters of shards that are missing: each says that a shard reports what it was asked for last.
+    /// Shards that have not confirmed yet that they report what they were last asked for.
     starting: usize,
     /// What the shards were asked for beside changes.
     extras: Extras,
@@ -128,7 +128,7 @@ impl Journal {
         self.change_extras(false, shards)
     }
 
-    /// Removes the consumer. The shards go on to report what they do.
+    /// Removes the consumer. What the shards report does not change.
     pub fn forget(&mut self, asker: Asker) {
         self.followers.retain(|follower| !follower.is(asker));
     }

@@ -161,7 +161,7 @@ impl Observers {
         self.reports.push_extra(Happening::CacheMiss { channel });
     }
 
-    /// A channel has as many subscribers.
+    /// The number of a channel's subscribers is told.
     pub fn subscription_count(&mut self, channel: ChannelName, subscribers: u64) {
         self.reports.push_extra(Happening::SubscriptionCount { channel, subscribers });
     }

@@ -31,7 +31,7 @@ pub enum Happening {
     ClientEvent(Box<ClientEvent>),
     /// A new subscriber of a cache channel found no message.
     CacheMiss { channel: ChannelName },
-    /// A channel has as many subscribers.
+    /// The number of a channel's subscribers was told.
     SubscriptionCount { channel: ChannelName, subscribers: u64 },
     /// A connection is open. Its address is that of the socket, or the one that a trusted proxy named; port 0: the proxy
     /// named no port.

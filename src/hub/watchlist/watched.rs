@@ -15,7 +15,7 @@ pub struct Watched {
     leaving: Queue<ChannelName>,
     /// Ticks of the grace.
     grace: u32,
-    /// Whether users that are not watched have a grace, too: they may be watched meanwhile.
+    /// Whether watchlists are served. Then users that are not watched have a grace, too: a connection may begin to watch them.
     is_on: bool,
 }
 
@@ -62,7 +62,7 @@ impl Watched {
         user.state != State::Offline
     }
 
-    /// A shard does not watch a user any more.
+    /// A shard stops watching a user.
     pub fn unwatch(&mut self, shard: ShardId, user: &ChannelName) {
         let Some(entry) = self.users.get_mut(user) else { return };
         entry.shards.retain(|watching| *watching != shard);

@@ -24,7 +24,7 @@ pub struct Watchers {
 struct Watcher {
     /// Indexes of the users, in the order of its list.
     users: Box<[u32]>,
-    /// How many of them no owner has answered for.
+    /// Users whose owners have not answered yet.
     unanswered: u32,
 }
 
@@ -32,14 +32,14 @@ struct Watcher {
 struct User {
     name: ChannelName,
     hash: u64,
-    /// In an order that depends on nothing but what happened before.
+    /// The hasher is not seeded, so that simulations can be replayed.
     watchers: HashSet<Slot, BuildHasherDefault<AHasher>>,
     /// Whether it is online; `None`: its owner has not answered.
     is_online: Option<bool>,
 }
 
-/// Heap bytes of a connection's only watch, of a user that no other connection of the shard watches: without the name and
-/// the room that tables keep.
+/// Heap bytes of a watch at most: the only one of its connection, and the only one of its user on the shard. Without the name
+/// and the spare room of tables.
 pub const WATCH_BYTES: usize = size_of::<(Slot, Watcher)>()
     + size_of::<u32>()
     + size_of::<User>()
@@ -49,7 +49,7 @@ pub const WATCH_BYTES: usize = size_of::<(Slot, Watcher)>()
 /// The consequence of a letter about a user.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// None.
+    /// Nothing has to be sent.
     Nothing,
     /// These connections can be sent their first frame.
     Ready(Vec<Slot>),
@@ -96,7 +96,7 @@ impl Watchers {
         (asked, left_out)
     }
 
-    /// Whether all owners have answered for the users of a connection, which has some.
+    /// Whether a connection watches users, and the owners of all of them have answered.
     pub fn is_ready(&self, slot: Slot) -> bool {
         self.by_slot.get(&slot).is_some_and(|watcher| watcher.unanswered == 0)
     }
@@ -110,13 +110,13 @@ impl Watchers {
         (names(online), names(offline))
     }
 
-    /// The owner of a user says whether it is online: because it was asked (`is_answer`), or because that has changed.
+    /// The owner of a user tells whether it is online: it was asked (`is_answer`), or this has changed.
     pub fn hear(&mut self, user: &ChannelName, is_online: bool, is_answer: bool) -> Heard {
         let Watchers { by_slot, users, by_name, .. } = self;
         let Some(&index) = by_name.get(user) else { return Heard::Nothing };
         let User { watchers, is_online: known, .. } = &mut users[index as usize];
         match *known {
-            // The answer is on its way, and knows better.
+            // The answer is on its way, and is newer.
             None if !is_answer => Heard::Nothing,
             None => {
                 *known = Some(is_online);
@@ -144,7 +144,7 @@ impl Watchers {
         self.by_slot.get(&slot).map_or(0, |watcher| watcher.users.len())
     }
 
-    /// A connection has ended. Returns the users that no connection watches any more.
+    /// A connection has ended. Returns the users that it was the last one to watch.
     pub fn remove(&mut self, slot: Slot) -> Users {
         let Some(watcher) = self.by_slot.remove(&slot) else { return Users::new() };
         let mut unwatched = Users::new();
@@ -162,7 +162,7 @@ impl Watchers {
             }
         }
         if self.by_slot.is_empty() {
-            // A burst leaves no memory behind.
+            // Frees the memory after a burst.
             *self = Watchers::new(self.watches_max);
         }
         unwatched

@@ -1,4 +1,4 @@
-//! `data` in Pusher's dialect: a text, in a JSON string. A message is a JSON value, so there is a rule for each direction.
+//! `data` in Pusher's dialect: a text, in a JSON string. A message is a JSON value, so each direction has a rule.
 //!
 //! * To subscribers: the text is the JSON of the value, unless the message came as a text ([`Text`]).
 //! * From Pusher's libraries: if the text is JSON, the message is the value that it holds. Otherwise it is the text itself, as a

@@ -1,8 +1,8 @@
 //! Messages to Pusher's clients. Each function appends whole, unmasked WebSocket text frames to `out`. `channel` arguments
 //! are put between quotes unchanged: they are legal names, or the client's own spelling.
 //!
-//! The clients need three things. `data` is a JSON string, except in `pusher:error`, where it is an object. No member is
-//! `null` but `code`. The `code` of an error that does not close the connection is `null` or at least 4300: some clients
+//! The clients need three things. `data` is a JSON string, except in `pusher:error`, where it is an object. Only `code` may be
+//! `null`. The `code` of an error that does not close the connection is `null` or at least 4300: some clients
 //! reconnect, or give up, when they read another one.
 
 use super::data::{Text, write_text};
@@ -124,7 +124,7 @@ pub fn request_error(out: &mut Vec<u8>, code: ErrorCode, attempt: Option<&Attemp
     error(out, None, None, &text_of(code, attempt));
 }
 
-/// A client event that was not sent on.
+/// A refused client event.
 pub fn client_event_error(out: &mut Vec<u8>, channel: &str, code: ErrorCode) {
     match code {
         ErrorCode::RateLimited => {
@@ -139,7 +139,7 @@ pub fn client_event_error(out: &mut Vec<u8>, channel: &str, code: ErrorCode) {
     }
 }
 
-/// A message whose event no client may send. `event`: as written.
+/// A message with an event that clients may not send. `event`: as written.
 pub fn unsupported_event(out: &mut Vec<u8>, event: &str) {
     error(out, None, None, &format!("Unsupported event received on socket: '{}'", shortened(event)));
 }
@@ -162,7 +162,7 @@ pub fn error(out: &mut Vec<u8>, code: Option<u16>, channel: Option<&str>, text: 
     });
 }
 
-/// A message of a channel, or a change that its subscribers are told. `text`: see [`Text`].
+/// A message of a channel, or a change of its members. `text`: see [`Text`].
 pub fn message(out: &mut Vec<u8>, envelope: &Envelope<'_>, text: Text<'_>) {
     let &Envelope { channel, event, data, offset: _, user_id } = envelope;
     let (event, data) = match system_name(event) {
@@ -188,7 +188,7 @@ pub fn is_of_dialect(event: &str) -> bool {
     event.starts_with("pusher_internal:")
 }
 
-/// Whether this dialect has a word for an event.
+/// Whether this dialect has a name for an event.
 pub fn has_name(event: &str) -> bool {
     !event.starts_with("socket:") || system_name(event).is_some()
 }
@@ -204,7 +204,7 @@ fn system_name(event: &str) -> Option<&'static str> {
 
 /// The data of a change of members. Clients expect a `user_info` where a member is added.
 fn of_member<'a>(name: &str, data: &'a str) -> Cow<'a, str> {
-    // No id contains these characters: in an id, the quote behind the comma is escaped.
+    // An id cannot contain these characters, because its quotes are escaped.
     match data.strip_suffix('}') {
         Some(without_end) if name == MEMBER_ADDED && !data.contains(r#"","user_info":"#) => {
             format!(r#"{without_end},"user_info":{{}}}}"#).into()

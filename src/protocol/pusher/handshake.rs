@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 
-/// The version of the protocol that a client speaks. Clients of the first three need some messages in addition.
+/// The version of the protocol that a client speaks. Clients of versions 4 to 6 need additional messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Version {
@@ -37,7 +37,7 @@ pub fn version(target: &str, has_key: impl Fn(&str) -> bool) -> Result<Version, 
         return Err(Refusal::UnknownKey(key.into()));
     }
     match parameter(query, "protocol").as_deref() {
-        // Documented as version 1, which no client speaks any more.
+        // Pusher documents this as version 1, which is out of use.
         None => Ok(Version::V7),
         Some("4") => Ok(Version::V4),
         Some("5") => Ok(Version::V5),
@@ -48,7 +48,7 @@ pub fn version(target: &str, has_key: impl Fn(&str) -> bool) -> Result<Version, 
     }
 }
 
-/// Of any size.
+/// Whether it is an integer of any size.
 fn is_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())

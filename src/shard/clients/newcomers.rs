@@ -37,7 +37,7 @@ impl Clients {
             return false;
         };
         if connection.has_requests() {
-            // They are first, and what the socket has follows them.
+            // They come before what the socket holds.
             self.read_queue.push(slot);
             return false;
         }
@@ -47,9 +47,9 @@ impl Clients {
     }
 }
 
-/// Upgrades, steps of TLS handshakes, and reads of first messages, of one turn: about 2 ms, as long as the writes of a turn may
-/// take. A client that comes back needs two. While ten thousand do, messages go by that they have to recover: with 24 a turn it
-/// took more than a second, with 192 half of one, and others' messages were as late as with 48.
+/// Upgrades, steps of TLS handshakes, and reads of first messages in one turn: about 2 ms, as long as the writes of a turn may
+/// take. A client that comes back needs two of them. Meanwhile messages pass that it must recover. Ten thousand clients took more
+/// than a second to come back with 24 a turn, and half a second with 192. Other clients' messages were as late as with 48.
 const NEWCOMERS_PER_TURN: usize = 192;
 /// Bytes read from newcomers in one turn. With the read that exceeds it, 8 ms in the worst case: empty messages, each answered
 /// with an error.

@@ -41,7 +41,7 @@ impl Clients {
         );
     }
 
-    /// A request was upgraded to the native dialect.
+    /// A request was upgraded to the native dialect: notes it if it looks like that of a Pusher client.
     pub(super) fn note_native(&self, slot: Slot, request: &[u8]) {
         if self.live.access.pusher || !advice::is_of_pusher(request) {
             return;
@@ -54,7 +54,7 @@ impl Clients {
             source,
             request = ?advice::looks(request),
             left_out = shown(left_out),
-            "this looks like a Pusher client, and is served in the native dialect: --pusher on serves Pusher's clients"
+            "this looks like a Pusher client, but is served in the native dialect: --pusher on serves Pusher's clients"
         );
     }
 

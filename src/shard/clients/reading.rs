@@ -88,7 +88,7 @@ impl Clients {
         if hub.awaits(slot) {
             connection.state.is_unread = true;
             self.read_queue.hold(slot);
-            // Its rate permits more when the clock has gone on.
+            // Its rate limit may permit more at the next tick.
             self.heartbeats.look_at(slot, self.now.wrapping_add(1));
         } else {
             self.hold(slot);
@@ -151,7 +151,7 @@ impl Clients {
     pub(super) fn received(&mut self, slot: Slot, bytes: &mut [u8], hub: &mut Hub) {
         let state = &self.connections[slot].state;
         if state.is_pinged && state.dialect.is_pusher() && state.phase == Phase::Open {
-            // Whatever Pusher's clients send answers a ping: not all of them answer with a message.
+            // Any bytes from a Pusher client count as a pong, because some of these clients answer with no message.
             self.pong(slot);
         }
         match self.connections[slot].state.phase {

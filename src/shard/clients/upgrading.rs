@@ -201,7 +201,7 @@ impl Clients {
     /// Opens a connection of a Pusher client, whose request has this path and query.
     fn open_pusher(&mut self, slot: Slot, target: &str, hub: &mut Hub) {
         let judged = handshake::version(self.live.access.pusher_target(target), |id| hub.has_key(id));
-        // A refusal is also in the words of the dialect.
+        // A refusal is also sent in this dialect.
         let version = judged.as_ref().copied().unwrap_or(Version::V7);
         self.connections[slot].state.dialect = Dialect::Pusher(version);
         match judged {

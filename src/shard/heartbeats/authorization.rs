@@ -1,5 +1,5 @@
-//! The time within which a connection must be authorized: the deadlines of the connections that are not known to be yet. Without
-//! such a limit there are none.
+//! The time within which a connection must be authorized: the deadlines of connections that are not known to be yet. Without
+//! such a limit, connections have no deadline.
 
 use super::wheel::ticks;
 use crate::ids::Slot;

@@ -138,7 +138,7 @@ fn only_the_user_may_subscribe_to_its_channel(shards: usize) {
         let (mut client, mut other) = (Pusher::speaking(&server, version), Pusher::speaking(&server, version));
         other.sign_in(r#"{"id":"8"}"#);
         let name = "#server-to-user-7";
-        let why = "the channel is that of a user: sign in as this user first";
+        let why = "the channel belongs to a user: sign in as that user first";
         for client in [&mut client, &mut other] {
             let channel = Value::from(name);
             for auth in [

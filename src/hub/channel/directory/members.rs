@@ -38,9 +38,9 @@ pub enum News {
         /// Whether the channel is vacant from now on, and reported as that.
         is_vacated: bool,
     },
-    /// There are as many connections.
+    /// The number of connections.
     Count(u64),
-    /// There are as many subscribers, of a channel that is told so every few seconds.
+    /// The number of subscribers, on a channel that is told it every few seconds.
     SubscriptionCount(u64),
 }
 
