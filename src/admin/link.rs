@@ -105,7 +105,7 @@ impl Link {
         self.requests.as_ref().is_some_and(|requests| requests.send(asked).is_ok())
     }
 
-    /// Wakes the shard, because there are requests, or there is room for output.
+    /// Wakes the shard for new requests, or for room for its output.
     pub fn ring(&self) {
         (self.bell)();
     }

@@ -44,7 +44,7 @@ pub struct More<'a> {
 }
 
 impl<'a> More<'a> {
-    /// `None` if there is nothing.
+    /// `None` if all members are absent.
     pub fn boxed(self) -> Option<Box<More<'a>>> {
         (self != More::default()).then(|| Box::new(self))
     }

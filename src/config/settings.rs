@@ -362,7 +362,7 @@ impl<'a> Check<'a> {
                 true => "`corecast keygen >> FILE` adds one to the key file",
                 false => "`corecast keygen` makes one; add it with --key-file or --key",
             };
-            wrong.push(format!("webhooks are signed with a key pair and there is none ({remedy})"));
+            wrong.push(format!("webhooks are signed with a key pair, and none is set ({remedy})"));
         }
         wrong.iter().for_each(|wrong| self.refuse("webhook", wrong));
     }

@@ -70,7 +70,7 @@ pub struct Wish {
 /// The position of a client that comes back.
 #[derive(Clone, Copy, Debug)]
 pub struct Since {
-    /// The epoch of the offset; `None`: not one of ours.
+    /// The epoch of the offset; `None`: another server's.
     pub epoch: Option<u64>,
     /// The offset of the last message that the client has.
     pub offset: u64,

@@ -15,7 +15,7 @@ pub struct AdminLetters {
 }
 
 impl AdminLetters {
-    /// Whether there are none.
+    /// Whether all lists are empty.
     pub fn is_empty(&self) -> bool {
         self.questions.is_empty() && self.answers.is_empty() && self.settled.is_empty()
     }

@@ -110,7 +110,7 @@ impl House {
         House { shards, addresses, shared, orders, live, events, calls: called, sleeps }
     }
 
-    /// One turn, without sleep. Returns whether there was anything to do, or is.
+    /// One turn, without sleep. Returns whether it found or left work.
     pub fn turn(&mut self, shard: usize) -> bool {
         let House { shards, events, sleeps, .. } = self;
         let had_work = shards[shard].has_work();

@@ -100,14 +100,14 @@ fn body(batch: &[Arc<str>], now_ms: u64) -> String {
     body
 }
 
-/// After so many failures in a row: a second, and twice as long each time, up to a minute; of that a random part from the
-/// half to the whole, so that servers that failed together do not come again together.
+/// The pause before the next attempt: a second after the first failure in a row, doubled with each further one, at most a
+/// minute. It is shortened at random, by up to a half, so that servers that failed together do not retry together.
 fn pause(failures: u32, random: u64) -> Duration {
     let whole_ms = (PAUSE_MS_MIN << failures.saturating_sub(1).min(16)).min(PAUSE_MS_MAX);
     Duration::from_millis(whole_ms / 2 + random % (whole_ms / 2 + 1))
 }
 
-/// Any number will do where the system has none.
+/// A random number, or 0 if the system cannot provide one. The pauses are then the shortest, which does no harm.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_default()
 }
@@ -116,7 +116,7 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// From the start of one batch to that of the next, unless that one is whole before: what happens meanwhile goes together.
+/// Time between the starts of two batches, so that events are collected. A full batch is sent at once.
 const PACE: Duration = Duration::from_millis(100);
 const PAUSE_MS_MIN: u64 = 1000;
 const PAUSE_MS_MAX: u64 = 60_000;

@@ -45,7 +45,7 @@ use told::{Known, Tracked};
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     webhooks: Webhooks,
-    /// Signs; the configuration has one where there is a URL.
+    /// Signs the requests. Configurations with a URL have a key.
     key: Option<Key>,
 }
 
@@ -96,7 +96,7 @@ struct Teller {
     tally: Tally,
     known: Known,
     stream: Option<Stream>,
-    /// When another stream is asked for, where there is none.
+    /// When to ask for another stream, while none is open.
     reopen_at: Instant,
     warnings: Seldom,
     endpoints: Vec<Endpoint>,

@@ -18,16 +18,16 @@ use tokio::time::{Instant, timeout_at};
 pub struct Queue {
     /// For the log.
     pub url: WebhookUrl,
-    /// Where it counts.
+    /// The counters of the URL.
     pub tally: Tally,
     state: Mutex<State>,
-    /// For the task that takes.
+    /// Wakes the task that takes batches.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// By their order.
+    /// Events that wait, in their order.
     waiting: BTreeMap<u64, Event>,
     /// Events that have been added so far.
     added: u64,
@@ -235,8 +235,8 @@ impl State {
         (self.waiting.len() + self.offered.len(), self.waiting_bytes + self.offered_bytes)
     }
 
-    /// Adds an event, unless the URL knows. Returns whether there was room. The end of something always finds more room
-    /// than its beginning, so a URL that is told of many beginnings is also told of their ends.
+    /// Adds an event, unless the URL already knows the state. Returns whether there was room. Ends may take more room than
+    /// beginnings, so a URL that was told of many beginnings is also told of their ends.
     fn add(&mut self, event: Event, present_bytes_max: usize) -> bool {
         let Some(subject) = event.subject.clone() else { return self.add_once(event) };
         let view = self.views.entry(subject.clone()).or_default();
@@ -264,7 +264,7 @@ impl State {
         !is_needed
     }
 
-    /// Adds an event that is not a change, if there is room. Changes have more.
+    /// Adds an event that is not a change, if there is room. Changes may take more room.
     fn add_once(&mut self, event: Event) -> bool {
         let has_room = self.held().1 + cost(&event) <= ONCE_BYTES_MAX;
         if has_room {
@@ -338,7 +338,7 @@ impl State {
         offered.iter().filter(|event| event.is_sent()).count()
     }
 
-    /// The ends come first; then, as far as there is room, what the URL was not told of.
+    /// Adds the difference between what the URL was told and what is known: first the ends, then the rest while there is room.
     fn catch_up(&mut self, known: &Known) {
         self.is_behind = self.views.values().any(|view| view.told == Told::Offered);
         let differs = |(subject, view): (&Subject, &View)| {
@@ -381,13 +381,13 @@ const EVENT_BYTES: usize = size_of::<(u64, Event)>() + VIEW_BYTES + 32;
 pub const VIEW_BYTES: usize = size_of::<(Subject, View)>();
 /// Bytes that may wait for one URL: some 40 000 events of channels.
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Beyond these bytes, events that are not changes are dropped: a flood of client events does not delay what holds.
+/// Beyond these bytes, events that are not changes are dropped: a flood of client events does not delay changes.
 const ONCE_BYTES_MAX: usize = BYTES_MAX / 4;
 /// Beyond these bytes, channels that are occupied and connections that open are told later, if they last.
 const FRESH_BYTES_MAX: usize = BYTES_MAX / 2;
-/// The same for those that have lasted: churn leaves them room.
+/// The same for those that have lasted, so that short-lived ones leave room for them.
 const LASTING_BYTES_MAX: usize = BYTES_MAX / 4 * 3;
-/// Events of one comparison that the URL may already know something of: more than there is room for.
+/// Most events that one comparison adds about subjects that the URL was told of: more than the queue has room for.
 const CAUGHT_UP_MAX: usize = BYTES_MAX / EVENT_BYTES;
 /// Events of one request.
 pub const BATCH_EVENTS_MAX: usize = 1000;

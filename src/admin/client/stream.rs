@@ -44,7 +44,7 @@ pub struct Summary {
 /// Lines that were not published: their number, and the first of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// How many there are.
+    /// Number of refused lines.
     pub count: u64,
     /// Line numbers, counted from 1, and the reasons.
     pub first: Vec<(u64, String)>,

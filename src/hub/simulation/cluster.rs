@@ -427,7 +427,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         number
     }
 
-    /// About every second client is one of Pusher's.
+    /// About every second client speaks Pusher's dialect.
     fn some_dialect(&mut self, client: usize) -> Dialect {
         if self.choices.one_in(2) {
             return Dialect::Native;
@@ -567,7 +567,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             0 => None,
             1 => Some(Position { epoch: epoch ^ 1, offset: self.choices.below(9) as u64, earlier: None }),
             2 => Some(Position { epoch, offset: self.choices.below(300) as u64, earlier: None }),
-            // One that the publisher of a recent message was told.
+            // The position of a recent message, as its publisher was told it.
             3 => {
                 let recent = self.history.channels[channel].order.iter().rev().take(8);
                 let offsets: Vec<u64> = recent.filter_map(|&number| self.history.messages[number].offset).collect();
@@ -810,7 +810,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let shard = self.choices.below(self.shards.len());
         // The client may have ended.
         let client = self.choices.below(self.clients.len());
-        // One of Pusher's clients is not told when it is unsubscribed.
+        // Pusher's clients are not told when they are unsubscribed.
         if self.clients[client].is_spy || self.clients[client].pusher.is_some() {
             return;
         }

@@ -83,7 +83,7 @@ pub enum Effect {
     Answered(Asker, Box<Answer>),
     Settled(Asker, Settled),
     Admitted(Arrival, Verdict),
-    /// With the bytes that wait for the connection.
+    /// Messages are held back for the connection, for which this many bytes wait.
     HeldBack(Slot, usize),
     Closed(Slot),
 }

@@ -83,12 +83,12 @@ impl Connections {
         self.slab.iter().map(|(slot, connection)| (slot as Slot, connection))
     }
 
-    /// How many there are.
+    /// Number of connections.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether there are none.
+    /// Whether the table has no connections.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }

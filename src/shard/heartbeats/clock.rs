@@ -16,7 +16,7 @@ impl ShardClock {
     /// The monotonic clock stands at tick `monotonic`, after a poll with this timeout. Returns the tick of this clock.
     pub fn advance(&mut self, monotonic: u32, timeout: Option<Duration>) -> u32 {
         let passed = monotonic.wrapping_sub(std::mem::replace(&mut self.monotonic, monotonic));
-        // Without a timeout, the shard has no connection whose time could be measured.
+        // The poll has no timeout only if the shard has no connection whose time counts.
         let counted_max = timeout.map_or(u32::MAX, |timeout| ticks(timeout.as_millis() as u64) + TURN_TICKS_MAX);
         self.now = self.now.wrapping_add(passed.min(counted_max));
         self.now

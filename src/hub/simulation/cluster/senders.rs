@@ -60,7 +60,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let ConnKey { shard, slot, .. } = self.clients[client].key;
         let topic = &self.history.channels[channel];
         let has_members = topic.rule.presence == Presence::Members;
-        // As which user it is subscribed is known if nothing is under way.
+        // The user as which it is subscribed is known only if no change is under way.
         let is_clear = !has_members || self.clients[client].changes[channel].is_empty();
         // Without a rule an option decides for Pusher's clients.
         let is_clear = is_clear && (topic.rule.client_events || self.clients[client].pusher.is_none());
@@ -110,5 +110,5 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
 /// Users of presence channels have these ids, too.
 const USERS: [&str; 2] = ["u0", "u1"];
-/// Of one connection.
+/// Client events of one connection that may wait for owners.
 const EVENTS_WAITING_MAX: usize = 10;
