@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 /// One expectation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Expect {
     source: String,
     metric: String,
@@ -12,51 +12,23 @@ pub struct Expect {
     limit: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relation {
-    Less,
-    AtMost,
-    More,
-    AtLeast,
-    Equal,
-}
+type Relation = fn(&f64, &f64) -> bool;
 
 /// Judges all expectations, and writes those that failed to stderr.
 pub fn all_met(expected: &[Expect], metrics: &BTreeMap<String, f64>) -> bool {
-    let mut is_met = true;
-    for expect in expected {
-        if let Verdict::Failed(why) = expect.judge(metrics) {
-            eprintln!("✗ expected {why}");
-            is_met = false;
-        }
-    }
-    is_met
-}
-
-/// The result of an expectation.
-#[derive(Debug, PartialEq)]
-pub enum Verdict {
-    /// It holds.
-    Met,
-    /// It does not hold, for this reason.
-    Failed(String),
+    let failures: Vec<String> = expected.iter().filter_map(|expect| expect.failure(metrics)).collect();
+    failures.iter().for_each(|why| eprintln!("✗ expected {why}"));
+    failures.is_empty()
 }
 
 impl Expect {
-    /// Compares with the measured values. Times are in nanoseconds.
-    pub fn judge(&self, metrics: &BTreeMap<String, f64>) -> Verdict {
-        let Some(&value) = metrics.get(&self.metric) else {
+    /// Compares with the measured values. Returns why it does not hold. Times are in nanoseconds.
+    fn failure(&self, metrics: &BTreeMap<String, f64>) -> Option<String> {
+        let Some(value) = metrics.get(&self.metric) else {
             let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            return Verdict::Failed(format!("{}: unknown metric; the report has {}", self.source, known.join(", ")));
+            return Some(format!("{}: there is no such metric; there are {}", self.source, known.join(", ")));
         };
-        let met = match self.relation {
-            Relation::Less => value < self.limit,
-            Relation::AtMost => value <= self.limit,
-            Relation::More => value > self.limit,
-            Relation::AtLeast => value >= self.limit,
-            Relation::Equal => value == self.limit,
-        };
-        if met { Verdict::Met } else { Verdict::Failed(format!("{}: measured {value}", self.source)) }
+        (!(self.relation)(value, &self.limit)).then(|| format!("{}: measured {value}", self.source))
     }
 }
 
@@ -65,16 +37,8 @@ impl FromStr for Expect {
 
     fn from_str(source: &str) -> Result<Expect, String> {
         let text: String = source.chars().filter(|c| !c.is_whitespace()).collect();
-        let at = text.find(['<', '>', '=']).ok_or("an expectation looks like p99<5ms, lost=0 or rate>=1000000")?;
-        let (metric, rest) = text.split_at(at);
-        let (relation, value) = match rest.as_bytes() {
-            [b'<', b'=', ..] => (Relation::AtMost, &rest[2..]),
-            [b'>', b'=', ..] => (Relation::AtLeast, &rest[2..]),
-            [b'=', b'=', ..] => (Relation::Equal, &rest[2..]),
-            [b'<', ..] => (Relation::Less, &rest[1..]),
-            [b'>', ..] => (Relation::More, &rest[1..]),
-            _ => (Relation::Equal, &rest[1..]),
-        };
+        let split = RELATIONS.iter().find_map(|&(sign, relation)| Some((text.split_once(sign)?, relation)));
+        let ((metric, value), relation) = split.ok_or("an expectation looks like p99<5ms, lost=0 or rate>=1000000")?;
         if metric.is_empty() {
             return Err(format!("{source}: the metric is missing"));
         }
@@ -82,6 +46,10 @@ impl FromStr for Expect {
         Ok(Expect { source: source.into(), metric: metric.into(), relation, limit })
     }
 }
+
+/// The relations; of two that begin alike the longer comes first.
+const RELATIONS: [(&str, Relation); 6] =
+    [("<=", f64::le), (">=", f64::ge), ("==", f64::eq), ("<", f64::lt), (">", f64::gt), ("=", f64::eq)];
 
 /// A number with an optional unit: ns, us, ms, s (to nanoseconds), k, M, G, %.
 fn quantity(text: &str) -> Option<f64> {
@@ -107,8 +75,8 @@ mod tests {
 
     fn check(expect: &str, met: bool) {
         let metrics = BTreeMap::from([("p99".into(), 4e6), ("lost".into(), 0.0), ("rate".into(), 2e6)]);
-        let verdict = expect.parse::<Expect>().unwrap().judge(&metrics);
-        assert_eq!(verdict == Verdict::Met, met, "{expect}: {verdict:?}");
+        let failure = expect.parse::<Expect>().unwrap().failure(&metrics);
+        assert_eq!(failure.is_none(), met, "{expect}: {failure:?}");
     }
 
     #[test]
