@@ -1,4 +1,6 @@
-//! Numbers, times and sizes as text.
+//! Numbers, times, sizes and tables as text.
+
+use comfy_table::{CellAlignment, Table, presets};
 
 /// 1 234 567, or with decimals below 10.
 pub fn number(value: f64) -> String {
@@ -48,6 +50,18 @@ pub fn bytes(value: f64) -> String {
         size if size < 1e7 => format!("{:.1} KB", value / 1e3),
         _ => format!("{:.1} MB", value / 1e6),
     }
+}
+
+/// A table with a border. The columns from number `numbers` on are aligned to the right.
+pub fn table(head: Vec<String>, rows: Vec<Vec<String>>, numbers: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(head);
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(numbers) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 /// Text with the characters escaped that HTML and SVG reserve.

@@ -5,12 +5,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::chart::Rate;
 use crate::expect::Expect;
-use crate::format::{bytes, number, percent, time};
+use crate::format::{bytes, number, percent, table, time};
 use crate::html::Page;
 use crate::measure::{Latency, Tally};
 use crate::plan::{Plan, Scenario};
@@ -165,21 +164,11 @@ impl Report {
     /// The report as a table.
     pub fn table(&self) -> String {
         let mut out = String::new();
-        let mut summary = Table::new();
-        summary.load_style(presets::UTF8_BORDERS_ONLY);
-        summary.set_header(vec![format!("{} · {}", self.scenario, self.target), String::new()]);
-        for (name, text) in self.lines() {
-            summary.add_row(vec![name, text]);
-        }
-        align_numbers(&mut summary);
-        let _ = writeln!(out, "{summary}");
+        let head = vec![format!("{} · {}", self.scenario, self.target), String::new()];
+        let rows = self.lines().into_iter().map(|(name, text)| vec![name, text]).collect();
+        let _ = writeln!(out, "{}", table(head, rows, 1));
         if !self.curves.is_empty() {
-            let mut table = Table::new();
-            table.load_style(presets::UTF8_BORDERS_ONLY);
-            table.set_header(LATENCY_HEAD);
-            table.add_rows(self.latency_rows());
-            align_numbers(&mut table);
-            let _ = writeln!(out, "{table}");
+            let _ = writeln!(out, "{}", table(latency_head(), self.latency_rows(), 1));
         }
         for note in &self.notes {
             let _ = writeln!(out, "  {note}");
@@ -221,7 +210,7 @@ impl Report {
             title: format!("{} · {}", self.scenario, self.target),
             tiles,
             warnings: &self.warnings,
-            latencies: (LATENCY_HEAD.map(str::to_owned).to_vec(), self.latency_rows()),
+            latencies: (latency_head(), self.latency_rows()),
             curves: self.curves.iter().map(|(name, curve)| (latency_name(name).to_owned(), &curve[..])).collect(),
             rate: Some(Rate { unit: self.unit, points, count_from_s: plan.warmup_ns as f64 / 1e9 }),
             facts: self.lines(),
@@ -413,10 +402,6 @@ fn note_text(note: &str, count: u64) -> String {
     if count == 1 { note.into() } else { format!("{note} ({count} ×)") }
 }
 
-fn align_numbers(table: &mut Table) {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+fn latency_head() -> Vec<String> {
+    ["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned).to_vec()
 }
-
-const LATENCY_HEAD: [&str; 8] = ["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"];

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::ensure;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::measure::measure;
 use super::rows::{GATED, Row};
 use super::{CompareArgs, chosen, progress_bar};
-use crate::format::number;
+use crate::format::{number, table as grid};
 use crate::machine;
 use crate::server::Starter;
 use crate::spread::{Spread, ratios, spread};
@@ -150,17 +149,14 @@ impl Measured {
 }
 
 fn table(results: &[Measured]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["", "unit", "new", "old", "old again", "new : old", "old again : old", ""]);
-    for result in results {
+    let row = |result: &Measured| {
         let value = |at: usize| {
             let values: Vec<f64> = result.values[at].iter().flatten().copied().collect();
             cell(spread(&values), number)
         };
         let unit = if result.is_less_better { format!("{} (less is better)", result.unit) } else { result.unit.into() };
         let speed = |at| cell(result.speed(at), |ratio| format!("{ratio:.3}"));
-        table.add_row([
+        vec![
             format!("{}: {}", result.key, result.title),
             unit,
             value(NEW),
@@ -169,13 +165,13 @@ fn table(results: &[Measured]) -> String {
             speed(NEW),
             speed(OLD_AGAIN),
             result.verdict().into(),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(2).take(5) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+        ]
+    };
+    let head = ["", "unit", "new", "old", "old again", "new : old", "old again : old", ""].map(str::to_owned);
+    let rows = results.iter().map(row).collect();
     let mut out = format!(
-        "{table}\nThe ratios are speeds within a round, above 1 is faster. A row fails below {TOLERATED} of the control, old again : old.\n"
+        "{}\nThe ratios are speeds within a round, above 1 is faster. A row fails below {TOLERATED} of the control, old again : old.\n",
+        grid(head.to_vec(), rows, 2)
     );
     if let [Some(rest), Some(admin)] =
         ["rest16", "w16"].map(|key| results.iter().find(|result| result.key == key).map(|result| &result.values[NEW]))

@@ -2,54 +2,36 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::result::{Comparison, RowResult, ServerResult};
-use crate::format::{escape, number, time};
+use crate::format::{escape, number, table as grid, time};
 use crate::spread::{Spread, spread};
 
 /// The table: the subject's values, and their ratios to those of each peer.
 pub fn table(comparison: &Comparison) -> String {
     let mut out = format!("{}\n{} rounds; loadtest {}\n", comparison.machine, comparison.rounds, comparison.command);
-    let mut ratios = grid(&[comparison.subject.as_str(), "unit"], comparison);
-    let mut values = grid(&[comparison.subject.as_str(), "unit"], comparison);
+    let mut head = vec![String::new(), comparison.subject.clone(), "unit".into()];
+    let peers = comparison.rows.first().map_or(&[][..], |row| &row.servers[1..]);
+    head.extend(peers.iter().map(|server| server.name.clone()));
+    let (mut ratios, mut values) = (Vec::new(), Vec::new());
     for row in &comparison.rows {
         let subject = row.servers[0].value.map_or("–".into(), |value| number(value.median));
         let unit = if row.is_less_better { format!("{} (less is better)", row.unit) } else { row.unit.into() };
-        let head = [row.title.to_owned(), mark(subject, &row.servers[0]), unit];
-        let mut cells = head.to_vec();
+        let own = [row.title.to_owned(), mark(subject, &row.servers[0]), unit];
+        let mut cells = own.to_vec();
         cells.extend(row.servers[1..].iter().map(|server| mark(server.ratio.map_or("–".into(), ratio_text), server)));
-        ratios.add_row(cells);
-        let mut cells = head.to_vec();
+        ratios.push(cells);
+        let mut cells = own.to_vec();
         let value = |server: &ServerResult| server.value.map_or("–".into(), |value| number(value.median));
         cells.extend(row.servers[1..].iter().map(|server| mark(value(server), server)));
-        values.add_row(cells);
+        values.push(cells);
     }
-    align(&mut ratios);
-    align(&mut values);
+    let (ratios, values) = (grid(head.clone(), ratios, 1), grid(head, values, 1));
     let _ = writeln!(out, "\n{} ÷ peer, within a round: median (least–most)\n{ratios}", comparison.subject);
     let _ = writeln!(out, "\nMedians\n{values}");
     for row in &comparison.rows {
         details(&mut out, row);
     }
     out
-}
-
-fn grid(head: &[&str], comparison: &Comparison) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    let peers = comparison.rows.first().map_or(&[][..], |row| &row.servers[1..]);
-    let mut header = vec![String::new()];
-    header.extend(head.iter().map(|text| (*text).to_owned()));
-    header.extend(peers.iter().map(|server| server.name.clone()));
-    table.set_header(header);
-    table
-}
-
-fn align(table: &mut Table) {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }
 
 /// Adds a star if the client was the bottleneck in half of the rounds, so that the server could have done more.

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::Interrupted;
 use crate::expect::all_met;
-use crate::format::time;
+use crate::format::{table, time};
 use crate::html::Page;
 use crate::measure::Latency;
 use crate::report::{ReportArgs, curve};
@@ -139,14 +137,7 @@ impl Findings {
         } else {
             println!("{title}");
             if !self.rows.is_empty() {
-                let mut table = Table::new();
-                table.load_style(presets::UTF8_BORDERS_ONLY);
-                table.set_header(HEAD);
-                table.add_rows(&self.rows);
-                for column in table.column_iter_mut().skip(2) {
-                    column.set_cell_alignment(CellAlignment::Right);
-                }
-                println!("{table}");
+                println!("{}", table(head(), self.rows.clone(), 2));
             }
             self.lines.iter().for_each(|line| println!("  {line}"));
         }
@@ -158,7 +149,7 @@ impl Findings {
         Page {
             title: title.into(),
             warnings: &self.violations,
-            latencies: (HEAD.map(str::to_owned).to_vec(), self.rows.clone()),
+            latencies: (head(), self.rows.clone()),
             curves: self.curves.iter().map(|(name, curve)| (name.clone(), &curve[..])).collect(),
             notes: &self.lines,
             metrics: Some(&self.metrics),
@@ -167,4 +158,6 @@ impl Findings {
     }
 }
 
-const HEAD: [&str; 7] = ["latency", "situation", "count", "p50", "p99", "p99.9", "max"];
+fn head() -> Vec<String> {
+    ["latency", "situation", "count", "p50", "p99", "p99.9", "max"].map(str::to_owned).to_vec()
+}
