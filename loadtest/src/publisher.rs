@@ -39,7 +39,7 @@ pub struct Publisher {
 
 /// One stream.
 struct Lane {
-    stream: Stream,
+    stream: Box<dyn Stream>,
     out: Vec<u8>,
     written: usize,
     /// The end of the last read, where the mark of an answer may have been cut.
@@ -56,10 +56,11 @@ struct Lane {
     has_ended: bool,
 }
 
-enum Stream {
-    Unix(mio::net::UnixStream),
-    Tcp(mio::net::TcpStream),
-}
+/// A Unix or TCP stream.
+trait Stream: Read + Write + Source {}
+
+impl Stream for mio::net::UnixStream {}
+impl Stream for mio::net::TcpStream {}
 
 enum Kind {
     Lines(Template),
@@ -76,12 +77,11 @@ impl Publisher {
         let http = publish_to.unwrap_or(*address);
         let dialer = Dialer { deadline: Instant::now() + PATIENCE, is_over };
         let mut places = 1;
-        let (streams, kind) = match &target.publish {
-            Publish::Nowhere => bail!("the target {} cannot be published to", target.name),
+        let (streams, kind): (Vec<Box<dyn Stream>>, Kind) = match &target.publish {
             Publish::Lines { hello, template } => {
                 let stream = match (&plan.admin_socket, publish_to) {
-                    (Some(path), _) => Stream::Unix(dialer.unix(path)?),
-                    (None, Some(address)) => Stream::Tcp(dialer.tcp(*address, hello.as_ref())?),
+                    (Some(path), _) => dialer.unix(path)?,
+                    (None, Some(address)) => dialer.tcp(*address, hello.as_ref())?,
                     (None, None) => bail!(NOWHERE),
                 };
                 (vec![stream], Kind::Lines(template.clone()))
@@ -90,10 +90,10 @@ impl Publisher {
                 let path = target.dialect.path_of(0);
                 let request = String::from_utf8(wire::upgrade_request(&address.to_string(), &path))?;
                 let stream = dialer.tcp(*address, Some(&(request, "\r\n\r\n".into())))?;
-                (vec![Stream::Tcp(stream)], Kind::WebSocket(template.clone()))
+                (vec![stream], Kind::WebSocket(template.clone()))
             }
             Publish::Http { path } => {
-                let stream = Stream::Tcp(dialer.tcp(http, None)?);
+                let stream = dialer.tcp(http, None)?;
                 (vec![stream], Kind::Http { path: path.clone(), host: address.to_string() })
             }
             Publish::Rest(app) => {
@@ -101,8 +101,7 @@ impl Publisher {
                     Scenario::Flood(flood) if flood.rate.is_none() => (flood.window as usize).min(LANES_MAX),
                     _ => REST_CONNECTIONS,
                 };
-                let connect = |_| Ok(Stream::Tcp(dialer.tcp(http, None)?));
-                let streams = (0..connections).map(connect).collect::<anyhow::Result<_>>()?;
+                let streams = (0..connections).map(|_| dialer.tcp(http, None)).collect::<anyhow::Result<_>>()?;
                 places = app.pipeline;
                 (streams, Kind::Rest(Box::new(Requests::new(http, app))))
             }
@@ -130,10 +129,7 @@ impl Publisher {
     /// Registers the streams with an event loop, with `token` and the ones after it: at most [`LANES_MAX`].
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         for (at, lane) in self.lanes.iter_mut().enumerate() {
-            match &mut lane.stream {
-                Stream::Unix(stream) => stream.register(registry, Token(token.0 + at), INTEREST)?,
-                Stream::Tcp(stream) => stream.register(registry, Token(token.0 + at), INTEREST)?,
-            }
+            lane.stream.register(registry, Token(token.0 + at), INTEREST)?;
         }
         self.registered = Some((registry.try_clone()?, token));
         Ok(())
@@ -233,7 +229,7 @@ impl Publisher {
 }
 
 impl Lane {
-    fn new(stream: Stream) -> Lane {
+    fn new(stream: Box<dyn Stream>) -> Lane {
         Lane {
             stream,
             out: Vec::new(),
@@ -255,7 +251,7 @@ impl Lane {
             Ok(stream)
         });
         match opened {
-            Ok(stream) => *self = Lane { is_closed: self.is_closed, ..Lane::new(Stream::Tcp(stream)) },
+            Ok(stream) => *self = Lane { is_closed: self.is_closed, ..Lane::new(Box::new(stream)) },
             Err(_) => self.is_closed = true,
         }
     }
@@ -329,28 +325,6 @@ impl Lane {
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.read(buffer),
-            Stream::Tcp(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.write(bytes),
-            Stream::Tcp(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Connects within a deadline.
 struct Dialer<'a> {
     deadline: Instant,
@@ -358,11 +332,11 @@ struct Dialer<'a> {
 }
 
 impl Dialer<'_> {
-    fn unix(&self, path: &Path) -> anyhow::Result<mio::net::UnixStream> {
+    fn unix(&self, path: &Path) -> anyhow::Result<Box<dyn Stream>> {
         let what = || format!("cannot publish through {}", path.display());
         loop {
             match mio::net::UnixStream::connect(path) {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(Box::new(stream)),
                 // The server's backlog is full.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.check().with_context(what)?,
                 Err(error) => return Err(error).with_context(what),
@@ -371,7 +345,7 @@ impl Dialer<'_> {
         }
     }
 
-    fn tcp(&self, address: SocketAddr, hello: Option<&(String, String)>) -> anyhow::Result<mio::net::TcpStream> {
+    fn tcp(&self, address: SocketAddr, hello: Option<&(String, String)>) -> anyhow::Result<Box<dyn Stream>> {
         let what = || format!("cannot connect the publisher to {address}");
         let mut stream = loop {
             match TcpStream::connect_timeout(&address, SLICE * 5) {
@@ -397,7 +371,7 @@ impl Dialer<'_> {
             }
         }
         stream.set_nonblocking(true)?;
-        Ok(mio::net::TcpStream::from_std(stream))
+        Ok(Box::new(mio::net::TcpStream::from_std(stream)))
     }
 
     fn check(&self) -> anyhow::Result<()> {

@@ -57,8 +57,6 @@ pub enum Tls {
 /// How messages are published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Publish {
-    /// Not at all.
-    Nowhere,
     /// As lines on a Unix or TCP stream; each is answered with a line.
     Lines {
         /// The first message, and the end of its answer.
