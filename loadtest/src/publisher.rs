@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
+use crate::measure::Tally;
 use crate::plan::{Plan, Scenario};
 use crate::rest::Requests;
 use crate::stamp;
@@ -34,7 +35,7 @@ pub struct Publisher {
     /// Publishes answered.
     pub answered: u64,
     /// Publishes refused.
-    pub refused: u64,
+    refused: u64,
 }
 
 /// One stream.
@@ -187,14 +188,28 @@ impl Publisher {
         lane.in_flight.push_back(requests.push_request(&mut lane.out));
     }
 
+    /// How many of so many publishes wait for their answer.
+    fn unanswered(&self, published: u32) -> u64 {
+        if self.is_answered() { u64::from(published).saturating_sub(self.answered) } else { 0 }
+    }
+
+    /// Whether so many publishes have been sent, and answered by a server that answers them.
+    pub fn is_done(&self, published: u32) -> bool {
+        self.unanswered(published) == 0 && self.pending() == 0
+    }
+
+    /// Adds the refused and unanswered ones of so many publishes to a tally.
+    pub fn conclude(&self, published: u32, tally: &mut Tally) {
+        tally.refused += self.refused;
+        tally.unanswered += self.unanswered(published);
+        if self.lanes.iter().any(|lane| lane.is_closed) {
+            tally.note("the server closed the publisher's connection");
+        }
+    }
+
     /// Queued bytes that the server has not taken yet.
     pub fn pending(&self) -> usize {
         self.lanes.iter().map(|lane| lane.out.len() - lane.written).sum()
-    }
-
-    /// Whether the server has closed one of the streams.
-    pub fn is_closed(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.is_closed)
     }
 
     /// Sends what the streams accept.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::{DRAIN_NS, Heartbeats, SILENCE_NS, conclude, connect_publisher, is_heartbeat, note_ended, set_up};
+use super::{DRAIN_NS, Pings, SILENCE_NS, conclude, connect_publisher, is_heartbeat, note_ended, set_up};
 use crate::clock::{Alarm, now_ns};
 use crate::engine::{Ended, Handler, Net, TOKEN_MIN};
 use crate::measure::{Latency, Tally};
@@ -18,7 +18,7 @@ use crate::plan::Flood;
 use crate::publisher::Publisher;
 use crate::ring::Ring;
 use crate::stamp;
-use crate::target::{Publish, Target};
+use crate::target::Publish;
 use crate::track::{Faults, Seen, Track};
 use crate::worker::{Phase, Window, Worker};
 
@@ -70,10 +70,12 @@ fn run(
     handler.count_from_ns = start + worker.plan.warmup_ns;
     handler.count_to_ns = handler.count_from_ns + worker.plan.duration_ns;
     pace.begun_ns = start;
-    let mut pings = Pings::new(worker, flood, handler.pingers.len(), start);
-    let mut heartbeats = Heartbeats::new(&worker.plan);
+    let subscribers = handler.subscribers.len();
+    let connections = subscribers + handler.pingers.len();
+    let target = &worker.plan.target;
+    let mut pings = Pings::new(target, subscribers..connections, flood.ping_every_ns, start);
+    let mut heartbeats = Pings::new(target, 0..connections, worker.plan.heartbeat_ns, now_ns());
     let mut alarm = Alarm::new(net.registry(), TIMER)?;
-    let connections = handler.subscribers.len() + handler.pingers.len();
     let live = worker.live();
     let mut over_ns = 0;
     loop {
@@ -81,7 +83,7 @@ fn run(
         let phase = worker.phase(now);
         if over_ns == 0 {
             // Once more at the end, so that everything that was due by then is sent, unless the server does not read.
-            pings.turn(net, handler, now);
+            pings.turn(net, now, |pinger, due| handler.pingers[pinger].push_back(due));
             pace.turn(handler, now);
         }
         window.mark(phase, now, handler.events, u64::from(pace.published));
@@ -96,7 +98,7 @@ fn run(
                 return Ok(());
             }
         }
-        heartbeats.turn(net, connections, now);
+        heartbeats.turn(net, now, |_, _| {});
         if let Some(publisher) = &mut handler.publisher {
             publisher.flush();
         }
@@ -168,46 +170,6 @@ impl Pace {
             }
         }
         handler.publisher = Some(publisher);
-    }
-}
-
-/// Pings beside the flood, on a schedule: their latencies count from the time at which each was due.
-struct Pings<'a> {
-    target: &'a Target,
-    frame: Vec<u8>,
-    count: u64,
-    first: usize,
-    every_ns: u64,
-    begun_ns: u64,
-    sent: u64,
-}
-
-impl<'a> Pings<'a> {
-    fn new(worker: &'a Worker, flood: &Flood, count: usize, begun_ns: u64) -> Pings<'a> {
-        let target = &worker.plan.target;
-        let count = if target.dialect.ping.is_some() { count as u64 } else { 0 };
-        let first = worker.share(flood.subscribers).len();
-        Pings { target, frame: Vec::new(), count, first, every_ns: flood.ping_every_ns, begun_ns, sent: 0 }
-    }
-
-    /// When the next ping is due.
-    fn next_due_ns(&self) -> Option<u64> {
-        let due = || self.begun_ns + (self.sent as f64 * self.every_ns as f64 / self.count as f64) as u64;
-        (self.count > 0).then(due)
-    }
-
-    fn turn(&mut self, net: &mut Net, handler: &mut Flooded, now: u64) {
-        while let Some(due) = self.next_due_ns()
-            && due <= now
-        {
-            let pinger = (self.sent % self.count) as usize;
-            self.sent += 1;
-            if net.is_alive(self.first + pinger) {
-                handler.pingers[pinger].push_back(due);
-                self.target.push_ping(&mut self.frame, self.first + pinger);
-                net.send(self.first + pinger, &self.frame);
-            }
-        }
     }
 }
 
@@ -430,8 +392,7 @@ impl Flooded<'_> {
     fn is_drained(&self, now: u64, over_ns: u64, pace: &Pace) -> bool {
         let silent_ns = now - self.last_message_ns.max(over_ns);
         let all_here = self.publisher.as_ref().is_some_and(|publisher| {
-            publisher.pending() == 0
-                && (!publisher.is_answered() || publisher.answered >= u64::from(pace.published))
+            publisher.is_done(pace.published)
                 && (pace.is_answered || self.ring.front() >= pace.published)
                 && self.worker.plan.workers() == 1
         });
@@ -464,13 +425,7 @@ impl Flooded<'_> {
             }
         }
         if let Some(publisher) = &self.publisher {
-            tally.refused = publisher.refused;
-            if publisher.is_answered() {
-                tally.unanswered += u64::from(pace.published).saturating_sub(publisher.answered);
-            }
-            if publisher.is_closed() {
-                tally.note("the server closed the publisher's connection");
-            }
+            publisher.conclude(pace.published, &mut tally);
         }
         for (name, latency) in
             [("receipt", self.receipt), ("last", self.last), ("ping", self.ping), ("late", self.late)]

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::{Heartbeats, conclude, is_heartbeat, note_ended, set_up};
+use super::{Pings, conclude, is_heartbeat, note_ended, set_up};
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::{Latency, Tally};
@@ -36,7 +36,7 @@ pub fn work(worker: &Worker, idle: &Idle) -> anyhow::Result<Tally> {
     let took = now_ns() - begun;
     handler.tally.note(format!("{} connections were open after {:.2} s", net.open, took as f64 / 1e9));
 
-    let mut heartbeats = Heartbeats::new(&worker.plan);
+    let mut heartbeats = Pings::new(&worker.plan.target, 0..count, worker.plan.heartbeat_ns, now_ns());
     while let Some(now) = window.turn(worker, &net, handler.events(), 0) {
         let go_at = worker.shared.go_at.load(SeqCst);
         if let Some(departure) = idle.departure
@@ -45,7 +45,7 @@ pub fn work(worker: &Worker, idle: &Idle) -> anyhow::Result<Tally> {
         {
             handler.depart(&mut net, departure)?;
         }
-        heartbeats.turn(&mut net, count, now);
+        heartbeats.turn(&mut net, now, |_, _| {});
         let pause_ns = go_at.checked_sub(now).map_or(PAUSE_NS, |until_go| until_go.min(PAUSE_NS));
         net.turn(&mut handler, Some(Duration::from_nanos(pause_ns)))?;
     }

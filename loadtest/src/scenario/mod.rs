@@ -9,6 +9,7 @@ mod ping;
 mod presence;
 mod recover;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use mio::Token;
 use crate::clock::now_ns;
 use crate::engine::{Ended, Handler, Net};
 use crate::measure::Tally;
-use crate::plan::{Plan, Scenario};
+use crate::plan::Scenario;
 use crate::publisher::Publisher;
 use crate::target::Target;
 use crate::wire;
@@ -157,37 +158,41 @@ fn is_heartbeat(net: &mut Net, id: usize, payload: &[u8]) -> bool {
     true
 }
 
-/// The client's side of heartbeats: every connection pings once per interval, spread evenly over it.
-struct Heartbeats<'a> {
+/// Pings on some connections in turn: each pings once per interval, spread evenly over it.
+struct Pings<'a> {
     target: &'a Target,
     frame: Vec<u8>,
-    interval_ns: u64,
+    connections: Range<usize>,
+    every_ns: u64,
     begun_ns: u64,
-    sent: u64,
+    sent: usize,
 }
 
-impl Heartbeats<'_> {
-    fn new(plan: &Plan) -> Heartbeats<'_> {
-        Heartbeats {
-            target: &plan.target,
-            frame: Vec::new(),
-            interval_ns: plan.heartbeat_ns,
-            begun_ns: now_ns(),
-            sent: 0,
-        }
+impl Pings<'_> {
+    fn new(target: &Target, connections: Range<usize>, every_ns: u64, begun_ns: u64) -> Pings<'_> {
+        Pings { target, frame: Vec::new(), connections, every_ns, begun_ns, sent: 0 }
     }
 
-    /// Sends what is due among connections 0 to `count`.
-    fn turn(&mut self, net: &mut Net, count: usize, now: u64) {
-        if self.interval_ns == 0 || count == 0 {
-            return;
-        }
-        let due = (u128::from(now - self.begun_ns) * count as u128 / u128::from(self.interval_ns)) as u64;
-        while self.sent < due {
-            let id = (self.sent % count as u64) as usize;
-            self.target.push_ping(&mut self.frame, id);
-            net.send(id, &self.frame);
+    /// When the next ping is due.
+    fn next_due_ns(&self) -> Option<u64> {
+        let is_pinging = self.target.dialect.ping.is_some() && self.every_ns > 0 && !self.connections.is_empty();
+        let slot_ns = self.every_ns as f64 / self.connections.len() as f64;
+        is_pinging.then(|| self.begun_ns + (self.sent as f64 * slot_ns) as u64)
+    }
+
+    /// Sends what is due. Calls `each` with the number of the connection among these, and the time at which its ping was due.
+    fn turn(&mut self, net: &mut Net, now: u64, mut each: impl FnMut(usize, u64)) {
+        while let Some(due) = self.next_due_ns()
+            && due <= now
+        {
+            let at = self.sent % self.connections.len();
+            let id = self.connections.start + at;
             self.sent += 1;
+            if net.is_alive(id) {
+                each(at, due);
+                self.target.push_ping(&mut self.frame, id);
+                net.send(id, &self.frame);
+            }
         }
     }
 }

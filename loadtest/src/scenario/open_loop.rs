@@ -71,21 +71,12 @@ impl OpenLoop {
 
     /// Whether every publish has been sent, and answered by a server that answers them.
     pub fn is_answered(&self) -> bool {
-        self.unanswered() == 0 && self.publisher.as_ref().is_none_or(|publisher| publisher.pending() == 0)
-    }
-
-    fn unanswered(&self) -> u64 {
-        let answers = self.publisher.as_ref().filter(|publisher| publisher.is_answered());
-        answers.map_or(0, |publisher| u64::from(self.published).saturating_sub(publisher.answered))
+        self.publisher.as_ref().is_none_or(|publisher| publisher.is_done(self.published))
     }
 
     /// Adds the refused and unanswered publishes to a tally.
     pub fn conclude(&self, tally: &mut Tally) {
-        tally.refused += self.publisher.as_ref().map_or(0, |publisher| publisher.refused);
-        tally.unanswered += self.unanswered();
-        if self.publisher.as_ref().is_some_and(Publisher::is_closed) {
-            tally.note("the server closed the publisher's connection");
-        }
+        self.publisher.iter().for_each(|publisher| publisher.conclude(self.published, tally));
     }
 }
 
