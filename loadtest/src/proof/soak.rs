@@ -4,7 +4,7 @@
 //! descriptors that run out, and a log on a full disk.
 
 use super::slow::stop_reading;
-use super::{BackgroundRun, Findings, ProofArgs, Subject, bystanders};
+use super::{Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
 use crate::plan::{Churn, Plan, Scenario};
 use crate::procfs;
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
 use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
@@ -65,16 +65,15 @@ fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let steady = subject.spawn("", Plan { first_channel: CHURNED, ..steady })?;
     let start = Instant::now();
     let mut peak = 0;
-    while !is_over(&churn, &steady) && !subject.stop.load(SeqCst) && start.elapsed().as_secs_f64() < args.duration {
+    let is_over = || churn.is_finished() || steady.is_finished() || subject.stop.load(SeqCst);
+    while !is_over() && start.elapsed().as_secs_f64() < args.duration {
         faults.all(&subject)?;
-        ensure!(subject.is_alive()?, "the server has ended after {:?}: {}", start.elapsed(), faults.summary());
+        ensure!(subject.stats().is_ok(), "the server has ended after {:?}: {}", start.elapsed(), faults.summary());
         peak = peak.max(subject.usage().rss_bytes);
     }
     let (churn, steady) = (churn.join()?, steady.join()?);
-    for (run, results) in [("churn", &churn), ("steady", &steady)] {
-        findings.check_faultless(run, results);
-        findings.check(results.tally.undelivered == 0, format!("{run}: {} undelivered", results.tally.undelivered));
-    }
+    findings.check_faultless("churn", &churn);
+    findings.check_faultless("steady", &steady);
     findings.latency("steady", "last", "publish → last subscriber", steady.tally.latencies.get("last"));
     findings.latency("steady", "ping", "ping → pong", steady.tally.latencies.get("ping"));
     findings.latency("churn", "operation", "subscribe, unsubscribe", churn.tally.latencies.get("operation"));
@@ -93,10 +92,6 @@ fn measure(args: &SoakArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let status = subject.terminate()?;
     findings.check(status == Some(0), format!("the server ended with {status:?} instead of 0"));
     subject.check_interrupted()
-}
-
-fn is_over(churn: &BackgroundRun, steady: &BackgroundRun) -> bool {
-    churn.is_finished() || steady.is_finished()
 }
 
 /// Checks the counters after all clients have disconnected.
@@ -168,152 +163,143 @@ fn settle(subject: &Subject) -> anyhow::Result<(BTreeMap<String, u64>, Held)> {
     }
 }
 
-/// The faults so far, and the processes to be killed next.
-#[derive(Default)]
-struct Faults {
-    victims: Vec<Child>,
-    killed: u64,
-    half_frames: u64,
-    resets: u64,
-    half_lines: u64,
-    stopped: u64,
-    exhausted: u64,
-}
+/// A process of churning clients, killed in the middle of their work.
+struct Victim(Child);
 
-impl Faults {
-    /// Causes each fault once; takes about half a second.
-    fn all(&mut self, subject: &Subject) -> anyhow::Result<()> {
-        self.victims.push(self.start_victim(subject)?);
-        let address = subject.server.address;
-        for round in 0..20u32 {
-            self.half_frame(address, round)?;
-            self.reset(address, round)?;
-        }
-        self.half_line(subject)?;
-        self.stop_reading(subject)?;
-        self.exhaust(subject)?;
-        for mut victim in self.victims.drain(..) {
-            std::thread::sleep(Duration::from_millis(200));
-            // SIGKILL, in the middle of the work of its connections.
-            victim.kill()?;
-            victim.wait()?;
-            self.killed += 1;
-        }
-        Ok(())
-    }
-
-    /// Starts a process of churning clients, to be killed.
-    fn start_victim(&self, subject: &Subject) -> anyhow::Result<Child> {
+impl Victim {
+    fn start(subject: &Subject) -> anyhow::Result<Victim> {
         let admin = subject.server.admin_socket.clone().unwrap_or_default();
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["churn", "--connect", &subject.server.address.to_string(), "--admin-socket"]).arg(admin);
         command.args(["--connections", "50", "--channels", "7", "--rate", "500", "--duration", "60"]);
         command.args(["--first-channel", &VICTIMS.to_string()]);
-        Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+        Ok(Victim(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
     }
+}
 
-    /// Sends a part of a frame or of an upgrade request, and closes.
-    fn half_frame(&mut self, address: SocketAddr, round: u32) -> anyhow::Result<()> {
-        let mut bytes = wire::upgrade_request(&address.to_string(), "/");
-        let head = bytes.len();
-        wire::push_masked(&mut bytes, wire::TEXT, br#"{"event":"socket:subscribe","data":{"channel":"half"}}"#);
-        let cut = match round % 3 {
-            0 => head / 2,
-            _ => head + (round as usize * 3) % (bytes.len() - head),
-        };
-        let mut stream = TcpStream::connect(address)?;
-        stream.write_all(&bytes[..cut])?;
-        self.half_frames += 1;
-        Ok(())
+impl Drop for Victim {
+    fn drop(&mut self) {
+        // SIGKILL.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
+}
 
-    /// Resets the connection of a subscriber (SO_LINGER 0), half of the time with unread data.
-    fn reset(&mut self, address: SocketAddr, round: u32) -> anyhow::Result<()> {
-        let mut stream = stop_reading(address, CHURNED + round % 5)?;
-        if round.is_multiple_of(2) {
-            stream.set_read_timeout(Some(Duration::from_millis(5)))?;
-            let _ = stream.read(&mut [0; 64]);
+/// The faults so far.
+#[derive(Default)]
+struct Faults {
+    rounds: u64,
+    /// Times out of descriptors.
+    exhausted: u64,
+}
+
+impl Faults {
+    /// Causes each fault once, some of them several times; takes about half a second.
+    fn all(&mut self, subject: &Subject) -> anyhow::Result<()> {
+        let victim = Victim::start(subject)?;
+        for number in 0..EACH {
+            half_frame(subject, number)?;
+            reset(subject, number)?;
         }
-        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        self.resets += 1;
-        Ok(())
-    }
-
-    /// Closes an admin connection in the middle of a line, with publishes and replies in flight.
-    fn half_line(&mut self, subject: &Subject) -> anyhow::Result<()> {
-        let Some(path) = &subject.server.admin_socket else { return Ok(()) };
-        let mut admin = UnixStream::connect(path)?;
-        let line = br#"{"id":1,"command":"publish","channel":"unheard","event":"m","data":"half a line"}"#;
-        for _ in 0..50 {
-            admin.write_all(line)?;
-            admin.write_all(b"\n")?;
-        }
-        admin.write_all(&line[..line.len() / 2])?;
-        self.half_lines += 1;
-        Ok(())
-    }
-
-    /// Stops reading on a subscribed connection until the server closes it.
-    fn stop_reading(&mut self, subject: &Subject) -> anyhow::Result<()> {
-        let Some(path) = &subject.server.admin_socket else { return Ok(()) };
-        let _reader = stop_reading(subject.server.address, STOPPED)?;
-        let mut admin = UnixStream::connect(path)?;
-        let data = "x".repeat(100_000);
-        let line = format!(
-            "{{\"id\":1,\"command\":\"publish\",\"channel\":\"c{STOPPED}\",\"event\":\"m\",\"data\":\"{data}\"}}\n"
-        );
-        let before = subject.stats()?["closes_slow_consumer"];
-        let start = Instant::now();
-        while subject.stats()?["closes_slow_consumer"] == before {
-            (0..10).try_for_each(|_| {
-                admin.write_all(line.as_bytes())?;
-                admin.read(&mut [0; 4096]).map(drop)
-            })?;
-            ensure!(start.elapsed() < Duration::from_secs(20), "a stopped reader is still open after 20 s");
-        }
-        self.stopped += 1;
-        Ok(())
-    }
-
-    /// Lets descriptors run out. Clients that connect then wait, and are accepted afterwards.
-    fn exhaust(&mut self, subject: &Subject) -> anyhow::Result<()> {
-        let pid = Pid::from_raw(subject.server.pid() as i32);
-        let was = getrlimit(Resource::Nofile);
-        let mut low = was;
-        low.current = Some(procfs::descriptors(subject.server.pid()) + 2);
-        prlimit(pid, Resource::Nofile, low)?;
-        let errors = accept_errors(subject);
-        let waiting = (0..20).map(|_| TcpStream::connect(subject.server.address)).collect::<Result<Vec<_>, _>>()?;
-        let start = Instant::now();
-        // The server counts the error when it answers again, for which it needs a free descriptor.
-        std::thread::sleep(Duration::from_millis(100));
-        prlimit(pid, Resource::Nofile, was)?;
-        for mut stream in waiting {
-            stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-            stream.write_all(&wire::upgrade_request(&subject.server.address.to_string(), "/"))?;
-            ensure!(stream.read(&mut [0; 64])? > 0, "a client that connected without free descriptors was refused");
-        }
-        ensure!(start.elapsed() < Duration::from_secs(20), "accepting did not resume within 20 s");
-        self.exhausted += accept_errors(subject).saturating_sub(errors);
+        half_line(subject)?;
+        stop_until_closed(subject)?;
+        self.exhausted += exhaust(subject)?;
+        std::thread::sleep(Duration::from_millis(200));
+        drop(victim);
+        self.rounds += 1;
         Ok(())
     }
 
     fn summary(&self) -> String {
+        let (rounds, often) = (self.rounds, self.rounds * u64::from(EACH));
         format!(
-            "{} client processes killed, {} half-sent frames and requests, {} resets, {} admin connections closed in mid-line, \
-             {} stopped readers, {} times out of descriptors",
-            self.killed, self.half_frames, self.resets, self.half_lines, self.stopped, self.exhausted
+            "{rounds} client processes killed, {often} half-sent frames and requests, {often} resets, {rounds} admin connections \
+             closed in mid-line, {rounds} stopped readers, {} times out of descriptors",
+            self.exhausted
         )
     }
 }
 
-impl Drop for Faults {
-    fn drop(&mut self) {
-        for victim in &mut self.victims {
-            let _ = victim.kill();
-            let _ = victim.wait();
-        }
+/// Sends a part of a frame or of an upgrade request, and closes.
+fn half_frame(subject: &Subject, number: u32) -> anyhow::Result<()> {
+    let address = subject.server.address;
+    let mut bytes = wire::upgrade_request(&address.to_string(), "/");
+    let head = bytes.len();
+    wire::push_masked(&mut bytes, wire::TEXT, br#"{"event":"socket:subscribe","data":{"channel":"half"}}"#);
+    let cut = match number % 3 {
+        0 => head / 2,
+        _ => head + (number as usize * 3) % (bytes.len() - head),
+    };
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(&bytes[..cut])?;
+    Ok(())
+}
+
+/// Resets the connection of a subscriber (SO_LINGER 0), half of the time with unread data.
+fn reset(subject: &Subject, number: u32) -> anyhow::Result<()> {
+    let mut stream = stop_reading(subject.server.address, CHURNED + number % 5)?;
+    if number.is_multiple_of(2) {
+        stream.set_read_timeout(Some(Duration::from_millis(5)))?;
+        let _ = stream.read(&mut [0; 64]);
     }
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    Ok(())
+}
+
+/// Closes an admin connection in the middle of a line, with publishes and replies in flight.
+fn half_line(subject: &Subject) -> anyhow::Result<()> {
+    let Some(path) = &subject.server.admin_socket else { return Ok(()) };
+    let mut admin = UnixStream::connect(path)?;
+    let line = br#"{"id":1,"command":"publish","channel":"unheard","event":"m","data":"half a line"}"#;
+    for _ in 0..50 {
+        admin.write_all(line)?;
+        admin.write_all(b"\n")?;
+    }
+    admin.write_all(&line[..line.len() / 2])?;
+    Ok(())
+}
+
+/// Stops reading on a subscribed connection until the server closes it.
+fn stop_until_closed(subject: &Subject) -> anyhow::Result<()> {
+    let Some(path) = &subject.server.admin_socket else { return Ok(()) };
+    let _reader = stop_reading(subject.server.address, STOPPED)?;
+    let mut admin = UnixStream::connect(path)?;
+    let data = "x".repeat(100_000);
+    let line = format!(
+        "{{\"id\":1,\"command\":\"publish\",\"channel\":\"c{STOPPED}\",\"event\":\"m\",\"data\":\"{data}\"}}\n"
+    );
+    let before = subject.stats()?["closes_slow_consumer"];
+    let start = Instant::now();
+    while subject.stats()?["closes_slow_consumer"] == before {
+        (0..10).try_for_each(|_| {
+            admin.write_all(line.as_bytes())?;
+            admin.read(&mut [0; 4096]).map(drop)
+        })?;
+        ensure!(start.elapsed() < Duration::from_secs(20), "a stopped reader is still open after 20 s");
+    }
+    Ok(())
+}
+
+/// Lets descriptors run out. Clients that connect then wait, and are accepted afterwards. Returns how often they ran out.
+fn exhaust(subject: &Subject) -> anyhow::Result<u64> {
+    let pid = Pid::from_raw(subject.server.pid() as i32);
+    let was = getrlimit(Resource::Nofile);
+    let mut low = was;
+    low.current = Some(procfs::descriptors(subject.server.pid()) + 2);
+    prlimit(pid, Resource::Nofile, low)?;
+    let errors = accept_errors(subject);
+    let waiting = (0..20).map(|_| TcpStream::connect(subject.server.address)).collect::<Result<Vec<_>, _>>()?;
+    let start = Instant::now();
+    // The server counts the error when it answers again, for which it needs a free descriptor.
+    std::thread::sleep(Duration::from_millis(100));
+    prlimit(pid, Resource::Nofile, was)?;
+    for mut stream in waiting {
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(&wire::upgrade_request(&subject.server.address.to_string(), "/"))?;
+        ensure!(stream.read(&mut [0; 64])? > 0, "a client that connected without free descriptors was refused");
+    }
+    ensure!(start.elapsed() < Duration::from_secs(20), "accepting did not resume within 20 s");
+    Ok(accept_errors(subject).saturating_sub(errors))
 }
 
 fn accept_errors(subject: &Subject) -> u64 {
@@ -321,10 +307,6 @@ fn accept_errors(subject: &Subject) -> u64 {
 }
 
 impl Subject {
-    fn is_alive(&self) -> anyhow::Result<bool> {
-        Ok(self.stats().is_ok())
-    }
-
     /// Sends SIGTERM. Returns the exit status of the server.
     fn terminate(&mut self) -> anyhow::Result<Option<i32>> {
         if let Some(pid) = Pid::from_raw(self.server.pid() as i32) {
@@ -334,6 +316,8 @@ impl Subject {
     }
 }
 
+/// Half-sent frames, and resets, in a round of faults.
+const EACH: u32 = 20;
 /// Channels of the churn. Those of the steady load have the numbers after them.
 const CHURNED: u32 = 20;
 /// The first channel of the killed processes.
