@@ -50,7 +50,7 @@ mod workers;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::Parser;
 
@@ -153,5 +153,6 @@ fn peer(args: &PeerArgs) -> anyhow::Result<()> {
     if let Some(address) = server.publish_to {
         eprintln!("publish to {address}");
     }
-    server.wait(&stop)
+    server.wait(|| stop.load(Relaxed))?;
+    Ok(())
 }

@@ -1,17 +1,12 @@
 //! Users of presence channels: their names, their signed subscribes, and what the server says about them.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::ensure;
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
-use sha2::Sha256;
 
-use crate::rest::hex;
+use crate::rest::{mac_of, sign};
+use crate::server::Admin;
 
 /// The numbers of users.
 pub type Users = BTreeSet<usize>;
@@ -40,25 +35,18 @@ pub fn users_of(members: &Value) -> Option<Users> {
 pub fn subscribe(key: (&str, &str), socket_id: &str, channel: usize, user: usize) -> String {
     let channel = channel_name(channel);
     let channel_data = format!(r#"{{"user_id":"{}","user_info":{{"name":"User {user}"}}}}"#, user_id(user));
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.1.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)");
-    mac.update(format!("{socket_id}:{channel}:{channel_data}").as_bytes());
-    let auth = format!("{}:{}", key.0, hex(&mac.finalize().into_bytes()));
+    let auth = format!("{}:{}", key.0, sign(&mac_of(key.1), &format!("{socket_id}:{channel}:{channel_data}")));
     let data = serde_json::json!({ "channel": channel, "auth": auth, "channel_data": channel_data });
     serde_json::json!({ "event": "socket:subscribe", "data": data }).to_string()
 }
 
 /// Asks the server for the members of channels. Each user must have one connection.
 pub fn ask(admin: &Path, channels: impl Iterator<Item = usize>) -> anyhow::Result<Vec<(usize, Users)>> {
-    let mut stream = UnixStream::connect(admin)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut replies = BufReader::new(stream.try_clone()?);
+    let mut admin = Admin::connect(admin)?;
     let mut lists = Vec::new();
     for channel in channels {
-        let line = serde_json::json!({ "id": channel, "command": "members", "channel": channel_name(channel) });
-        stream.write_all(format!("{line}\n").as_bytes())?;
-        let mut reply = String::new();
-        ensure!(replies.read_line(&mut reply)? > 0, "the server closed the admin connection");
-        let reply: Value = serde_json::from_str(&reply)?;
+        let command = serde_json::json!({ "id": channel, "command": "members", "channel": channel_name(channel) });
+        let reply = admin.ask(&command.to_string())?;
         let members = users_of(&reply["members"]);
         let rows = reply["members"].as_array().map_or(&[][..], Vec::as_slice);
         let is_single = rows.iter().all(|member| member["connections"] == 1);
@@ -71,9 +59,6 @@ pub fn ask(admin: &Path, channels: impl Iterator<Item = usize>) -> anyhow::Resul
     }
     Ok(lists)
 }
-
-/// Time limit of a reply.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

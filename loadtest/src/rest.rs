@@ -70,9 +70,8 @@ struct Signer {
 impl Signer {
     /// Signs requests to `host` with a key pair of the server.
     fn new(host: SocketAddr, app: &App) -> Signer {
-        let mac = Hmac::new_from_slice(app.secret.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)");
         let events = if app.batch > 1 { "batch_events" } else { "events" };
-        Signer { host, path: format!("/apps/{}/{events}", app.id), key: app.key.clone(), mac }
+        Signer { host, path: format!("/apps/{}/{events}", app.id), key: app.key.clone(), mac: mac_of(&app.secret) }
     }
 
     /// Appends a request with this body.
@@ -87,9 +86,7 @@ impl Signer {
         let Signer { host, path, key, mac } = self;
         let md5 = hex(&Md5::digest(body));
         let query = format!("auth_key={key}&auth_timestamp={now_s}&auth_version=1.0&body_md5={md5}");
-        let mut mac = mac.clone();
-        mac.update(format!("POST\n{path}\n{query}").as_bytes());
-        let signature = hex(&mac.finalize().into_bytes());
+        let signature = sign(mac, &format!("POST\n{path}\n{query}"));
         format!(
             "POST {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: {host}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -98,8 +95,18 @@ impl Signer {
     }
 }
 
+/// What signs with a secret.
+pub fn mac_of(secret: &str) -> Hmac<Sha256> {
+    Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of every length (RFC 2104)")
+}
+
+/// The signature of a text, in hexadecimal digits.
+pub fn sign(mac: &Hmac<Sha256>, text: &str) -> String {
+    hex(&mac.clone().chain_update(text).finalize().into_bytes())
+}
+
 /// Bytes in hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String does not fail.
         let _ = write!(text, "{byte:02x}");

@@ -7,13 +7,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use serde_json::Value;
 
 use crate::affinity;
 use crate::plan::Plan;
@@ -270,36 +271,26 @@ impl Server {
         plan.publish_to = self.publish_to;
     }
 
+    /// A connection to the admin socket.
+    pub fn admin(&self) -> anyhow::Result<Admin> {
+        Admin::connect(self.admin_socket.as_deref().context("no admin socket")?)
+    }
+
     /// The counters and gauges of a corecast, by name.
     pub fn stats(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let path = self.admin_socket.as_deref().context("no admin socket")?;
-        let mut admin = UnixStream::connect(path)?;
-        admin.set_read_timeout(Some(Duration::from_secs(20)))?;
-        admin.write_all(b"{\"id\":1,\"command\":\"stats\"}\n")?;
-        let mut line = String::new();
-        BufReader::new(admin).read_line(&mut line)?;
-        let reply: serde_json::Value = serde_json::from_str(&line)?;
+        let reply = self.admin()?.ask(r#"{"id":1,"command":"stats"}"#)?;
         Ok(serde_json::from_value(reply["stats"].clone())?)
     }
 
-    /// Waits until the server ends by itself, or until `stop` is set.
-    pub fn wait(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
-        while self.child.try_wait()?.is_none() && !stop.load(Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    }
-
-    /// Waits until the server ends by itself. Returns its exit status.
-    pub fn status(&mut self) -> anyhow::Result<Option<i32>> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.code());
+    /// Waits until the server ends by itself. Returns its exit status, or `None` if it runs when `is_over`.
+    pub fn wait(&mut self, is_over: impl Fn() -> bool) -> std::io::Result<Option<ExitStatus>> {
+        loop {
+            let status = self.child.try_wait()?;
+            if status.is_some() || is_over() {
+                return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        bail!("the server does not end")
     }
 
     fn wait_until_ready(&mut self, name: &str, stop: &AtomicBool) -> anyhow::Result<()> {
@@ -330,15 +321,32 @@ impl Drop for Server {
             let pid = rustix::process::Pid::from_child(&self.child);
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        for _ in 0..100 {
-            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let _ = self.wait(|| Instant::now() > deadline);
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A connection to the admin socket of a corecast.
+pub struct Admin(BufReader<UnixStream>);
+
+impl Admin {
+    /// Connects.
+    pub fn connect(path: &Path) -> anyhow::Result<Admin> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Admin(BufReader::new(stream)))
+    }
+
+    /// Sends a command, and returns the reply.
+    pub fn ask(&mut self, command: &str) -> anyhow::Result<Value> {
+        self.0.get_mut().write_all(format!("{command}\n").as_bytes())?;
+        let mut reply = String::new();
+        ensure!(self.0.read_line(&mut reply)? > 0, "the server closed the admin connection");
+        Ok(serde_json::from_str(&reply)?)
     }
 }
 
@@ -384,5 +392,7 @@ const SOKETI: [(&str, &str); 5] = [
     ("SOKETI_CLUSTER_UNICAST_ADDRESSES", "127.0.0.1"),
     ("SOKETI_DEFAULT_APP_ID", "1"),
 ];
+/// Time limit of a reply on the admin socket.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// The name of corecast's configuration file.
 const CONFIG: &str = "corecast.toml";

@@ -5,13 +5,12 @@ use crate::format::{bytes, number};
 use crate::plan::{Flood, Plan, Scenario, connections_per_process};
 use crate::target::Dialect;
 use crate::wire;
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -64,7 +63,7 @@ fn neighbours(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
         let mut stopped = Vec::new();
         if situation != "alone" {
             while !background.is_finished() && !subject.stop.load(SeqCst) {
-                if stopped.len() as u64 <= closed_so_far(&subject)? {
+                if stopped.len() as u64 <= subject.stats()?["closes_slow_consumer"] {
                     stopped.push(stop_reading(subject.server.address, 0)?);
                 }
                 std::thread::sleep(Duration::from_millis(100));
@@ -152,10 +151,6 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn closed_so_far(subject: &Subject) -> anyhow::Result<u64> {
-    Ok(subject.stats()?["closes_slow_consumer"])
-}
-
 /// Every reader that stopped must have been closed, and no other.
 fn check_closed(findings: &mut Findings, stopped: usize, closed: u64) {
     findings.check(stopped > 0, "no reader stopped");
@@ -165,10 +160,7 @@ fn check_closed(findings: &mut Findings, stopped: usize, closed: u64) {
 /// Publishes to the first channels in turn until so many slow consumers have been closed, or for a minute. Returns the
 /// server's counters.
 fn fill(subject: &Subject, channels: usize, stopped: usize) -> anyhow::Result<BTreeMap<String, u64>> {
-    let mut admin = UnixStream::connect(subject.server.admin_socket.as_deref().context("no admin socket")?)?;
-    admin.set_read_timeout(Some(PATIENCE))?;
-    admin.set_write_timeout(Some(PATIENCE))?;
-    let mut replies = BufReader::new(admin.try_clone()?);
+    let mut admin = subject.server.admin()?;
     let names: Vec<String> = (0..channels).map(|channel| format!("\"c{channel}\"")).collect();
     let data = "x".repeat(16 * 1024);
     let start = Instant::now();
@@ -181,10 +173,7 @@ fn fill(subject: &Subject, channels: usize, stopped: usize) -> anyhow::Result<BT
         for names in names.chunks(100) {
             let names = names.join(",");
             let line = format!(r#"{{"id":1,"command":"publish","channels":[{names}],"event":"m","data":"{data}"}}"#);
-            admin.write_all(line.as_bytes())?;
-            admin.write_all(b"\n")?;
-            let mut reply = String::new();
-            ensure!(replies.read_line(&mut reply)? > 0, "the server closed the publisher's connection");
+            admin.ask(&line)?;
         }
     }
 }

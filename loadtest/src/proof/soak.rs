@@ -9,7 +9,7 @@ use crate::format::{bytes, number};
 use crate::plan::{Churn, Plan, Scenario};
 use crate::procfs;
 use crate::wire;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
 use socket2::SockRef;
@@ -261,20 +261,17 @@ fn half_line(subject: &Subject) -> anyhow::Result<()> {
 
 /// Stops reading on a subscribed connection until the server closes it.
 fn stop_until_closed(subject: &Subject) -> anyhow::Result<()> {
-    let Some(path) = &subject.server.admin_socket else { return Ok(()) };
     let _reader = stop_reading(subject.server.address, STOPPED)?;
-    let mut admin = UnixStream::connect(path)?;
+    let mut admin = subject.server.admin()?;
     let data = "x".repeat(100_000);
-    let line = format!(
-        "{{\"id\":1,\"command\":\"publish\",\"channel\":\"c{STOPPED}\",\"event\":\"m\",\"data\":\"{data}\"}}\n"
-    );
+    let line =
+        format!("{{\"id\":1,\"command\":\"publish\",\"channel\":\"c{STOPPED}\",\"event\":\"m\",\"data\":\"{data}\"}}");
     let before = subject.stats()?["closes_slow_consumer"];
     let start = Instant::now();
     while subject.stats()?["closes_slow_consumer"] == before {
-        (0..10).try_for_each(|_| {
-            admin.write_all(line.as_bytes())?;
-            admin.read(&mut [0; 4096]).map(drop)
-        })?;
+        for _ in 0..10 {
+            admin.ask(&line)?;
+        }
         ensure!(start.elapsed() < Duration::from_secs(20), "a stopped reader is still open after 20 s");
     }
     Ok(())
@@ -312,7 +309,9 @@ impl Subject {
         if let Some(pid) = Pid::from_raw(self.server.pid() as i32) {
             kill_process(pid, Signal::TERM)?;
         }
-        self.server.status()
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let status = self.server.wait(|| Instant::now() > deadline)?;
+        Ok(status.context("the server does not end")?.code())
     }
 }
 
