@@ -134,6 +134,20 @@ impl Tally {
         self.awaited.clear();
     }
 
+    /// The number of each kind of fault and loss.
+    pub fn faults(&self) -> [(u64, &'static str); 8] {
+        [
+            (self.skipped, "messages lost"),
+            (self.undelivered, "messages not delivered at the end"),
+            (self.unanswered, "requests without an answer"),
+            (self.duplicated, "messages arrived twice"),
+            (self.reordered, "messages out of order"),
+            (self.invalid, "messages were not as published"),
+            (self.disconnected, "connections closed by the server"),
+            (self.refused, "publishes refused"),
+        ]
+    }
+
     /// Messages that were published for a subscription and never arrived.
     pub fn lost(&self) -> u64 {
         self.skipped + self.undelivered
@@ -162,9 +176,7 @@ impl Tally {
         self.skipped += other.skipped;
         self.undelivered += other.undelivered;
         self.unanswered += other.unanswered;
-        for (next, count) in other.awaited {
-            *self.awaited.entry(next).or_default() += count;
-        }
+        add_all(&mut self.awaited, other.awaited);
         self.stride = self.stride.max(other.stride);
         self.published = self.published.max(other.published);
         self.duplicated += other.duplicated;
@@ -180,12 +192,8 @@ impl Tally {
                 None => drop(self.latencies.insert(name, latency)),
             }
         }
-        for (name, count) in other.counts {
-            *self.counts.entry(name).or_default() += count;
-        }
-        for (note, count) in other.notes {
-            *self.notes.entry(note).or_default() += count;
-        }
+        add_all(&mut self.counts, other.counts);
+        add_all(&mut self.notes, other.notes);
     }
 
     /// Measured seconds: the mean over workers.
@@ -198,6 +206,12 @@ impl Tally {
     pub fn busy(&self) -> f64 {
         let shares = self.cpu_ns.iter().zip(&self.window_ns).map(|(&cpu, &wall)| cpu as f64 / wall.max(1) as f64);
         shares.fold(0.0, f64::max)
+    }
+}
+
+fn add_all<K: Ord>(sums: &mut BTreeMap<K, u64>, other: BTreeMap<K, u64>) {
+    for (key, count) in other {
+        *sums.entry(key).or_default() += count;
     }
 }
 

@@ -133,20 +133,8 @@ impl Report {
                 self.metric("sustained") * 100.0
             ));
         }
-        for (count, what) in [
-            (tally.skipped, "messages were lost, although later ones arrived"),
-            (
-                tally.undelivered,
-                "messages were lost: they had not arrived 10 s after the end, or after 1.5 s of silence",
-            ),
-            (tally.unanswered, "requests were not answered"),
-            (tally.failed_workers, "workers failed"),
-            (tally.duplicated, "messages arrived twice"),
-            (tally.reordered, "messages arrived out of order"),
-            (tally.invalid, "messages were not as published"),
-            (tally.refused, "publishes were refused"),
-            (tally.disconnected, "connections were closed by the server"),
-        ] {
+        let failed = (tally.failed_workers, "workers failed");
+        for (count, what) in tally.faults().into_iter().chain([failed]) {
             if count > 0 {
                 self.warnings.push(format!("{count} {what}"));
             }

@@ -11,6 +11,7 @@ use crate::clock::{now_ns, thread_cpu_ns};
 use crate::engine::{Handler, Net};
 use crate::measure::Tally;
 use crate::plan::Plan;
+use crate::workers::Moment;
 
 /// State that the workers of one process share.
 pub struct Shared {
@@ -28,6 +29,42 @@ pub struct Shared {
     pub publisher: OnceLock<mio::Waker>,
     /// The socket to the first process, if this is another.
     pub upstream: Option<Mutex<UnixStream>>,
+}
+
+impl Shared {
+    /// Records that all messages below `front` have reached a worker's subscribers, and wakes the publisher.
+    pub fn advance(&self, worker: usize, front: u32) {
+        self.fronts[worker].store(front, SeqCst);
+        if let Some(waker) = self.publisher.get() {
+            let _ = waker.wake();
+        }
+    }
+
+    /// Sends a line to the first process, if this is another.
+    pub fn report(&self, line: &str) {
+        if let Some(upstream) = &self.upstream
+            && let Ok(mut upstream) = upstream.lock()
+        {
+            let _ = upstream.write_all(line.as_bytes());
+        }
+    }
+
+    /// The sum of the live numbers. `start` is the beginning of the warm-up, 0 before it is known.
+    pub fn moment(&self, start: u64) -> Moment {
+        let sum = |what: fn(&Live) -> &AtomicU64| self.live.iter().map(|live| what(live).load(Relaxed)).sum();
+        Moment {
+            seconds: if start == 0 { -1.0 } else { (now_ns() as f64 - start as f64) / 1e9 },
+            connected: sum(|live| &live.connected),
+            events: sum(|live| &live.events),
+            publishes: sum(|live| &live.publishes),
+            rss_bytes: 0,
+        }
+    }
+
+    /// Whether all workers have set up their connections.
+    pub fn is_ready(&self) -> bool {
+        self.live.iter().all(|live| live.ready.load(SeqCst))
+    }
 }
 
 /// Numbers for the progress bar.
@@ -107,15 +144,9 @@ impl Worker {
 
     /// Reports that all messages below `front` have reached this worker's subscribers, and wakes the publisher.
     pub fn advance_front(&self, front: u32) {
-        self.shared.fronts[self.index].store(front, SeqCst);
-        if let Some(waker) = self.shared.publisher.get() {
-            let _ = waker.wake();
-        }
-        if let Some(upstream) = &self.shared.upstream {
-            let line = format!("front {} {front}\n", self.index);
-            if let Ok(mut upstream) = upstream.lock() {
-                let _ = upstream.write_all(line.as_bytes());
-            }
+        self.shared.advance(self.index, front);
+        if self.shared.upstream.is_some() {
+            self.shared.report(&format!("front {} {front}\n", self.index));
         }
     }
 }

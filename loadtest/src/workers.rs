@@ -128,15 +128,15 @@ impl Workers {
     /// Waits until all workers are ready, and starts the warm-up.
     fn set_up(&mut self, controls: &Controls, watch: &mut impl FnMut(Moment)) {
         let deadline = now_ns() + self.plan.setup_ns + SETUP_SPARE_NS;
-        while !self.shared.live.iter().all(|live| live.ready.load(SeqCst)) && !self.is_over(controls) {
+        while !self.shared.is_ready() && !self.is_over(controls) {
             std::thread::sleep(Duration::from_millis(5));
-            watch(self.moment(0));
+            watch(self.shared.moment(0));
             if now_ns() > deadline {
                 self.shared.stop.store(true, SeqCst);
             }
         }
         let wants_connections = self.plan.connections() > 0 && !matches!(self.plan.scenario, Scenario::Connect(_));
-        if wants_connections && self.moment(0).connected == 0 {
+        if wants_connections && self.shared.moment(0).connected == 0 {
             // There is nothing to measure; the report says why.
             self.shared.stop.store(true, SeqCst);
         }
@@ -178,7 +178,7 @@ impl Workers {
                 self.tell(&format!("go {at}"));
             }
             if now >= next {
-                let moment = Moment { rss_bytes: procfs::rss_bytes(&family), ..self.moment(start) };
+                let moment = Moment { rss_bytes: procfs::rss_bytes(&family), ..self.shared.moment(start) };
                 watch(moment);
                 measured.timeline.push(moment);
                 next += 100_000_000;
@@ -224,18 +224,6 @@ impl Workers {
             let _ = writeln!(remote.stream, "{line}");
         }
     }
-
-    /// The sum of the live numbers. `start` is the beginning of the warm-up, 0 before it is known.
-    fn moment(&self, start: u64) -> Moment {
-        let sum = |what: fn(&Live) -> &AtomicU64| self.shared.live.iter().map(|live| what(live).load(Relaxed)).sum();
-        Moment {
-            seconds: if start == 0 { -1.0 } else { (now_ns() as f64 - start as f64) / 1e9 },
-            connected: sum(|live| &live.connected),
-            events: sum(|live| &live.events),
-            publishes: sum(|live| &live.publishes),
-            rss_bytes: 0,
-        }
-    }
 }
 
 /// The main function of a further process. Its standard input is a socket to the first one.
@@ -263,10 +251,9 @@ pub fn child() -> anyhow::Result<()> {
     });
     while !threads.iter().all(JoinHandle::is_finished) {
         std::thread::sleep(Duration::from_millis(50));
-        let sum = |what: fn(&Live) -> &AtomicU64| -> u64 { shared.live.iter().map(|l| what(l).load(Relaxed)).sum() };
-        let ready = shared.live.iter().all(|live| live.ready.load(SeqCst));
-        let (connected, events, publishes) = (sum(|l| &l.connected), sum(|l| &l.events), sum(|l| &l.publishes));
-        shared.report(&format!("live {connected} {events} {publishes} {}\n", u8::from(ready)));
+        let ready = u8::from(shared.is_ready());
+        let Moment { connected, events, publishes, .. } = shared.moment(0);
+        shared.report(&format!("live {connected} {events} {publishes} {ready}\n"));
     }
     let mut tally = Tally::default();
     for thread in threads {
@@ -326,10 +313,7 @@ impl Remote {
                 match word {
                     "front" => {
                         if let [worker, front] = numbers().collect::<Vec<_>>()[..] {
-                            shared.fronts[worker as usize].store(front as u32, SeqCst);
-                            if let Some(waker) = shared.publisher.get() {
-                                let _ = waker.wake();
-                            }
+                            shared.advance(worker as usize, front as u32);
                         }
                     }
                     "live" => {
@@ -376,14 +360,6 @@ impl Shared {
             fronts: (0..plan.workers()).map(|_| AtomicU32::new(0)).collect(),
             publisher: OnceLock::new(),
             upstream: upstream.map(Mutex::new),
-        }
-    }
-
-    fn report(&self, line: &str) {
-        if let Some(upstream) = &self.upstream
-            && let Ok(mut upstream) = upstream.lock()
-        {
-            let _ = upstream.write_all(line.as_bytes());
         }
     }
 }

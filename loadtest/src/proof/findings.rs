@@ -91,17 +91,7 @@ impl Findings {
 
     /// Adds a violation for each kind of fault or loss in a run.
     pub fn check_faultless(&mut self, run: &str, results: &Results) {
-        let tally = &results.tally;
-        for (count, what) in [
-            (tally.skipped, "messages lost"),
-            (tally.undelivered, "messages not delivered at the end"),
-            (tally.unanswered, "requests without an answer"),
-            (tally.duplicated, "messages arrived twice"),
-            (tally.reordered, "messages out of order"),
-            (tally.invalid, "messages were not as published"),
-            (tally.disconnected, "connections closed by the server"),
-            (tally.refused, "publishes refused"),
-        ] {
+        for (count, what) in results.tally.faults() {
             let name = format!("{run} {what}").replace(' ', "_");
             self.number(&name, count as f64);
             self.check(count == 0, format!("{run}: {count} {what}"));
