@@ -7,7 +7,8 @@
 //! operators and backends ([`observe`]) and the limits per address ([`admission`]).
 //!
 //! [`Hub`] only assembles them: clients' requests (`requests.rs`), publishes (`publishing.rs`), admin sessions
-//! (`operators.rs`), watchlists (`watchlist.rs`), the end of connections (`departures.rs`) and, in this file, the turn and the letters.
+//! (`operators.rs`), watchlists (`watchlist.rs`), the end of connections (`departures.rs`) and, in this file, the turn and the
+//! letters.
 
 pub mod admission;
 pub mod audience;

@@ -277,7 +277,6 @@ impl Members for Parameters {
     }
 }
 
-/// Asks the shards.
 async fn ask(face: &Face, request: api::Request) -> Result<Reply, Refused> {
     Ok(face.shards()?.ask(request).await??)
 }

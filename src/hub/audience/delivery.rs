@@ -35,7 +35,7 @@ impl Delivered {
 }
 
 impl Audiences {
-    /// Whether there are subscribers of Pusher's dialect.
+    /// Whether the channel has subscribers of Pusher's dialect.
     #[inline]
     pub fn has_pusher(&self) -> bool {
         self.table.has_pusher()

@@ -1,4 +1,4 @@
-//! What is held back for a connection that is blocked: of each key of each audience the newest message.
+//! The messages that are held back for a blocked connection: the newest one of each key of each audience.
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -35,7 +35,7 @@ pub struct Place {
     pub hash: u64,
 }
 
-/// There are [`KEYS_MAX`] other keys.
+/// The key is new, and the connection already has [`KEYS_MAX`] keys.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -49,7 +49,7 @@ impl<T> Lag<T> {
     /// Adds a message at the end. Returns the one that it replaces.
     ///
     /// # Errors
-    /// If the key is new and there are [`KEYS_MAX`]. Then nothing changes.
+    /// [`Full`]. Then nothing changes.
     pub fn put(&mut self, place: Place, message: T) -> Result<Option<T>, Full> {
         let Place { audience, hash, .. } = place;
         let is_same = |other: &Place| other.audience == audience && other.key == place.key;

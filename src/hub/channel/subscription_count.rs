@@ -1,5 +1,5 @@
-//! When the number of a channel's subscribers is told: to backends, and to subscribers whose protocol has such an event. At
-//! each change up to [`EACH_MAX`] subscribers, beyond that at most once in some seconds while it changes.
+//! Decides when the number of a channel's subscribers is told, to backends and to subscribers whose protocol has such an event:
+//! at each change up to [`EACH_MAX`] subscribers, above that at most every few seconds.
 
 use super::presence::timers::{Place, Timers};
 use ahash::RandomState;

@@ -1,5 +1,6 @@
 //! The state of one consumer of lifecycle events: its next question, and what an answer means. For a snapshot it asks all
-//! shards page by page: first for the channels, then for the members of presence channels, then for the connections. After that it keeps asking the journal for more.
+//! shards page by page: first for the channels, then for the members of presence channels, then for the connections. After that
+//! it keeps asking the journal for more.
 //!
 //! At most one question is open, and the next is asked once there is room for its answer. So a slow reader receives slowly.
 
@@ -43,7 +44,7 @@ enum Stage {
 
 /// What a consumer is sent because of an answer.
 #[derive(Debug)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 pub enum FollowerUpdate {
     /// The events after `number` follow. If it `is_snapshot`, the state at that number comes first.
     Following { epoch: u64, number: u64, is_snapshot: bool },

@@ -10,7 +10,7 @@
 //! event has been discarded.
 //!
 //! Shards report [`Extras`] only of the kinds that a consumer has asked for, and a consumer receives only what it has asked for.
-//! So the numbers that it sees may have gaps, where events lie that it has not asked for.
+//! So the numbers that it sees have gaps where it has not asked for an event.
 //!
 //! # Consistency of a snapshot
 //!

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// A change that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 pub enum Happening {
     /// A channel has its first subscriber.
     Occupied { channel: ChannelName },

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 /// An action of a client or a decision of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 pub enum Sight {
     /// A connection was opened.
     Connect { client: Client },

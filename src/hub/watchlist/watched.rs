@@ -13,7 +13,7 @@ pub struct Watched {
     users: HashMap<ChannelName, User, RandomState>,
     /// Users in their grace, in the order in which they left.
     leaving: Queue<ChannelName>,
-    /// Ticks of the grace.
+    /// In ticks.
     grace: u32,
     /// Whether watchlists are served. Then users that are not watched have a grace, too: a connection may begin to watch them.
     is_on: bool,

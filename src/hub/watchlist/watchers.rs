@@ -20,7 +20,7 @@ pub struct Watchers {
     watches_max: usize,
 }
 
-/// A connection.
+/// A connection that watches users.
 struct Watcher {
     /// Indexes of the users, in the order of its list.
     users: Box<[u32]>,

@@ -93,7 +93,7 @@ impl Clients {
                 hub.counters.pings_sent += 1;
                 match dialect {
                     Dialect::Native => self.send(slot, hub, native::event::ping),
-                    // Not a message: some clients answer no `pusher:ping`, but all answer a ping frame.
+                    // A ping frame, because some clients do not answer `pusher:ping`.
                     Dialect::Pusher(_) => self.send_frame(slot, Opcode::Ping, b"", hub),
                 }
                 return true;
