@@ -72,7 +72,7 @@ fn many_channels(c: &mut Criterion) {
         bencher.iter(|| {
             for name in &names {
                 let channel = Channel::parse(name).expect("a legal name");
-                black_box(hub.publish([channel], &SUBMISSION, ASKER, &mut port));
+                black_box(hub.publish(&[channel], &SUBMISSION, ASKER, &mut port));
             }
             hub.end_turn(&mut port);
         });
@@ -98,7 +98,7 @@ fn history(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, format!("{subscribers}_subscribers")), |bencher| {
                 bencher.iter(|| {
                     for _ in 0..BATCH {
-                        black_box(hub.publish([channel], &SUBMISSION, ASKER, &mut port));
+                        black_box(hub.publish(&[channel], &SUBMISSION, ASKER, &mut port));
                     }
                     hub.end_turn(&mut port);
                 });
@@ -249,7 +249,7 @@ fn exchange(hubs: &mut [Hub; 2], ports: &mut [Counting; 2]) {
 fn turn(hub: &mut Hub, port: &mut Counting, batch: u64) {
     let asker = Asker { shard: port.shard, ..ASKER };
     for _ in 0..batch {
-        black_box(hub.publish([channel()], &SUBMISSION, asker, port));
+        black_box(hub.publish(&[channel()], &SUBMISSION, asker, port));
     }
     hub.end_turn(port);
 }

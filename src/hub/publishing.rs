@@ -41,9 +41,9 @@ struct Publication<'a> {
 impl Hub {
     /// Publishes a message to each of the channels, at most 256. Returns the parts of the answer that are settled at once;
     /// [`Port::settle`] is called for the others.
-    pub fn publish<'a>(
+    pub fn publish(
         &mut self,
-        channels: impl IntoIterator<Item = Channel<'a>>,
+        channels: &[Channel<'_>],
         submission: &Submission<'_>,
         asker: Asker,
         port: &mut impl Port,
@@ -51,8 +51,8 @@ impl Hub {
         let mut settled = Settled::default();
         // Made for the first letter or history, and shared by all.
         let mut payload = None;
-        let mut channels = (0..).zip(channels).peekable();
-        while let Some((index, channel)) = channels.next() {
+        for (index, &channel) in channels.iter().enumerate() {
+            let (index, goes_on) = (index as u8, index + 1 < channels.len());
             let hash = self.hash(channel);
             let owner = self.owner(hash);
             if owner != self.shard() {
@@ -64,7 +64,6 @@ impl Hub {
                 port.mail(owner, Mail::Publish(Box::new(publish)));
                 continue;
             }
-            let goes_on = channels.peek().is_some();
             let publication = Publication { channel, hash, submission, read_at: self.turn_us, index, goes_on };
             let part = self.sequence(&publication, asker, &mut payload, port);
             match part.placed {

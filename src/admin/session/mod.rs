@@ -152,7 +152,7 @@ impl<C: Codec> Session<C> {
     ) {
         hub.counters.admin_requests += 1;
         let refused = match command {
-            Ok(Command::Publish(publish)) => self.publish(tag, &publish, hub, port),
+            Ok(Command::Publish(ref publish)) => self.publish(tag, publish, hub, port),
             Ok(Command::Request(request)) => self.route(tag, request, hub, port),
             Err(refusal) => Err(refusal),
         };

@@ -88,6 +88,12 @@ fn user_channels<'a>(ids: &[Cow<'a, str>]) -> SmallVec<[Cow<'a, str>; 1]> {
     ids.iter().map(|id| ChannelName::of_user(id).as_channel().as_str().to_owned().into()).collect()
 }
 
+/// The channels. One that is named twice counts once.
+fn distinct<'a>(channels: &'a [Cow<'_, str>]) -> Vec<Channel<'a>> {
+    let is_first = |at: &usize| !channels[..*at].contains(&channels[*at]);
+    (0..channels.len()).filter(is_first).map(|at| Channel::of_legal(&channels[at])).collect()
+}
+
 impl<C: Codec> Session<C> {
     pub(super) fn publish(
         &mut self,
@@ -109,15 +115,22 @@ impl<C: Codec> Session<C> {
             }
         }
         let exclude = publish.exclude.and_then(|id| hub.key_of(id));
-        // A channel that is named twice counts once.
-        let distinct = || (0..channels.len()).filter(|&at| !channels[..at].contains(&channels[at]));
-        let count = if channels.len() == 1 { 1 } else { distinct().count() };
-        let parts = count as u32 * if exclude.is_some() { 2 } else { 1 };
-        let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * count;
+        let (one, several);
+        let distinct = match &channels[..] {
+            [only] => {
+                one = Channel::of_legal(only);
+                std::slice::from_ref(&one)
+            }
+            _ => {
+                several = distinct(channels);
+                &several
+            }
+        };
+        let parts = distinct.len() as u32 * if exclude.is_some() { 2 } else { 1 };
+        let bytes = (event.len() + message.data.map_or(0, str::len) + OVERHEAD_BYTES) * distinct.len();
         let asker = self.asker();
         let submission = Submission { message, exclude, dedupe };
-        let names = distinct().map(|at| Channel::of_legal(&channels[at]));
-        let settled = hub.publish(names, &submission, asker, port);
+        let settled = hub.publish(distinct, &submission, asker, port);
         let is_plain = !publish.is_list || settled.placed.is_none();
         if self.waiting.is_empty() && settled.parts == parts && is_plain {
             C::published(&mut self.output, tag, settled.subscribers as u64, settled.placed);

@@ -743,7 +743,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let Shard { hub, outgoing, wires, .. } = &mut self.shards[shard];
         let mut port =
             TestPort { shard: shard as ShardId, mesh: &mut self.mesh, outgoing, wires, effects: &mut self.effects };
-        let settled = hub.publish([channel], submission, asker, &mut port);
+        let settled = hub.publish(&[channel], submission, asker, &mut port);
         self.note_offset(number);
         self.absorb(shard);
         settled

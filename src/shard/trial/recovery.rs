@@ -70,7 +70,7 @@ fn publish(house: &mut House, shard: u16, name: &str, bytes: usize) -> String {
     let submission = Submission { message, ..Submission::default() };
     let asker = Asker { shard, session: 0, generation: 0, request: 0 };
     let Shard { hub, clients, .. } = &mut house.shards[usize::from(shard)];
-    let placed = hub.publish([Channel::parse(name).expect("a name")], &submission, asker, clients).placed;
+    let placed = hub.publish(&[Channel::parse(name).expect("a name")], &submission, asker, clients).placed;
     let Placed { epoch, offset, .. } = placed.expect("a position: the channel keeps a history");
     let before = offset.expect("an offset").get() - 1;
     format!(r#"{{"epoch":"{epoch:016x}","offset":{before}}}"#)
