@@ -79,11 +79,11 @@ impl LineSession {
     /// Handles one line, without its newline.
     pub fn line(&mut self, line: &[u8], parser: &mut Parser, hub: &mut Hub, port: &mut impl Port) {
         let request = parser.request(line);
-        self.request(request.id, request.command, hub, port);
+        self.request(request.id, &request.command, hub, port);
     }
 
     /// Refuses a line over the limit. This is the last reply before the connection is closed.
     pub fn line_too_long(&mut self, limit: usize, hub: &mut Hub, port: &mut impl Port) {
-        self.request("null", Err(Refusal::TooLarge { what: "bytes of line", limit }), hub, port);
+        self.request("null", &Err(Refusal::TooLarge { what: "bytes of line", limit }), hub, port);
     }
 }

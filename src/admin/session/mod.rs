@@ -142,19 +142,19 @@ impl<C: Codec> Session<C> {
         self.waiting.is_empty()
     }
 
-    /// Handles one request.
+    /// Handles one request. Publishes are many and large: they are not moved.
     pub fn request(
         &mut self,
         tag: C::Tag<'_>,
-        command: Result<Command<'_>, Refusal>,
+        command: &Result<Command<'_>, Refusal>,
         hub: &mut Hub,
         port: &mut impl Port,
     ) {
         hub.counters.admin_requests += 1;
         let refused = match command {
-            Ok(Command::Publish(ref publish)) => self.publish(tag, publish, hub, port),
-            Ok(Command::Request(request)) => self.route(tag, request, hub, port),
-            Err(refusal) => Err(refusal),
+            Ok(Command::Publish(publish)) => self.publish(tag, publish, hub, port),
+            Ok(Command::Request(request)) => self.route(tag, request.clone(), hub, port),
+            Err(refusal) => Err(refusal.clone()),
         };
         if let Err(refusal) = refused {
             hub.counters.admin_errors += 1;

@@ -131,7 +131,7 @@ impl Seated {
                 Ok(asked) => {
                     let bulk_bytes = hub.turn_output.bulk_bytes;
                     *serving.read_bytes += asked.bytes;
-                    self.session.request((), Ok(asked.command), hub, clients);
+                    self.session.request((), &Ok(asked.command), hub, clients);
                     self.is_bulk |= hub.turn_output.bulk_bytes > bulk_bytes;
                 }
                 Err(TryRecvError::Empty) => return,
