@@ -37,7 +37,7 @@ pub struct RowResult {
 }
 
 /// One server in one row.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Default, Serialize)]
 pub struct ServerResult {
     /// Its name.
     pub name: String,
@@ -70,21 +70,7 @@ pub struct ServerResult {
 impl RowResult {
     /// No values yet.
     pub fn new(row: &Row, names: &[String]) -> RowResult {
-        let server = |name: &String| ServerResult {
-            name: name.clone(),
-            values: Vec::new(),
-            value: None,
-            ratio: None,
-            client_bound: 0,
-            last_p99_ns: Vec::new(),
-            last_p99_ratio: None,
-            cpu_ns: Vec::new(),
-            cpu_ratio: None,
-            sustained: Vec::new(),
-            lost: 0,
-            undelivered: 0,
-            trouble: Vec::new(),
-        };
+        let server = |name: &String| ServerResult { name: name.clone(), ..ServerResult::default() };
         RowResult {
             key: row.key,
             title: row.title,
