@@ -111,6 +111,20 @@ pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
+/// The payload of the first of the server's frames, which must be text, and the bytes behind that frame (RFC 6455 §5.2). For
+/// tests: it does not share code with what they test.
+#[cfg(any(test, fuzzing))]
+pub fn split_text(bytes: &[u8]) -> (&str, &[u8]) {
+    assert_eq!(bytes[0], 0x81, "not a text frame");
+    let (len, header) = match bytes[1] {
+        126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+        127 => (u64::from_be_bytes(bytes[2..10].try_into().unwrap()) as usize, 10),
+        len => (usize::from(len), 2),
+    };
+    let (frame, rest) = bytes.split_at(header + len);
+    (std::str::from_utf8(&frame[header..]).unwrap(), rest)
+}
+
 /// Longest payload of a control frame, RFC 6455 §5.5.
 pub(super) const CONTROL_BYTES_MAX: usize = 125;
 

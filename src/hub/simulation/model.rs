@@ -6,6 +6,7 @@ use crate::hub::simulation::presence::{self, View};
 use crate::hub::simulation::pusher::Translator;
 use crate::ids::ConnKey;
 use crate::protocol::channel::{Channel, ChannelName};
+use crate::wire::frame::split_text;
 use std::collections::{HashSet, VecDeque};
 
 /// All published messages, and each channel's order.
@@ -176,7 +177,7 @@ impl Client {
     pub fn read(&mut self, bytes: &[u8], history: &History) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let (payload, after) = split_frame(rest);
+            let (payload, after) = split_text(rest);
             rest = after;
             let translated = match &mut self.pusher {
                 None => payload.to_owned(),
@@ -578,16 +579,4 @@ fn number_of(event: &str) -> usize {
         .strip_prefix('m')
         .and_then(|digits| digits.parse().ok())
         .unwrap_or_else(|| panic!("{event} is not the event of a published message"))
-}
-
-/// The payload of the first frame, an unmasked text frame (RFC 6455 §5.2), and the bytes behind it.
-fn split_frame(bytes: &[u8]) -> (&str, &[u8]) {
-    assert_eq!(bytes[0], 0x81, "not a text frame");
-    let (len, header) = match bytes[1] {
-        126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
-        127 => (u64::from_be_bytes(bytes[2..10].try_into().unwrap()) as usize, 10),
-        len => (usize::from(len), 2),
-    };
-    let (frame, rest) = bytes.split_at(header + len);
-    (std::str::from_utf8(&frame[header..]).unwrap(), rest)
 }

@@ -12,6 +12,7 @@ use crate::protocol::auth;
 use crate::protocol::close::CloseReason;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::pusher::handshake::Version;
+use crate::wire::frame::split_text;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,11 +28,10 @@ impl Port for World {
     fn append(&mut self, pages: &mut Pages, slot: Slot, chunk: Chunk, _: Urgency) {
         let mut bytes = pages.bytes(chunk);
         while !bytes.is_empty() {
-            let len = crate::wire::frame::frame_len(bytes).expect("a whole frame");
-            let start = if bytes[1] == 126 { 4 } else { 2 };
-            let value = serde_json::from_slice(&bytes[start..len]).expect("JSON");
+            let (text, rest) = split_text(bytes);
+            let value = serde_json::from_str(text).expect("JSON");
             self.frames.entry((self.from, slot)).or_default().push(value);
-            bytes = &bytes[len..];
+            bytes = rest;
         }
     }
     fn mail(&mut self, to: ShardId, mail: Mail) {

@@ -165,21 +165,17 @@ mod tests {
     use super::*;
     use crate::protocol::auth::Failure;
     use crate::protocol::position::OFFSET_MAX;
+    use crate::wire::frame::split_text;
     use proptest::prelude::*;
     use std::num::NonZeroU64;
 
     const SOCKET_ID: SocketId = SocketId { high: 0x1ba1_b6cb_0127_48f8, low: 0xb5a5_9fd7_9a7c_68a6 };
 
-    /// The payload of the only frame in `frame`, read independently of the code under test.
+    /// The payload of the only frame in `frame`.
     fn payload(frame: &[u8]) -> &str {
-        assert_eq!(frame[0], 0x81, "final text frame");
-        let (header_len, payload_len) = match frame[1] {
-            126 => (4, u64::from(u16::from_be_bytes(frame[2..4].try_into().unwrap()))),
-            127 => (10, u64::from_be_bytes(frame[2..10].try_into().unwrap())),
-            len => (2, u64::from(len)),
-        };
-        assert_eq!(payload_len, (frame.len() - header_len) as u64, "the length is wrong, or the frame is masked");
-        std::str::from_utf8(&frame[header_len..]).unwrap()
+        let (payload, rest) = split_text(frame);
+        assert!(rest.is_empty(), "more than one frame");
+        payload
     }
 
     fn envelope<'a>(channel: &'a str, event: &'a str, data: Option<&'a str>) -> Envelope<'a> {

@@ -291,23 +291,16 @@ const QUOTED_BYTES_MAX: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::frame_len;
+    use crate::wire::frame::split_text;
 
     /// The payloads of the frames in `out`, each valid JSON.
-    fn payloads(mut out: &[u8]) -> Vec<String> {
+    fn payloads(mut out: &[u8]) -> Vec<&str> {
         let mut payloads = Vec::new();
         while !out.is_empty() {
-            let len = frame_len(out).expect("a whole frame");
-            let header_len = match out[1] {
-                126 => 4,
-                127 => 10,
-                _ => 2,
-            };
-            assert_eq!(out[0], 0x81, "a final text frame");
-            let payload = String::from_utf8(out[header_len..len].to_vec()).unwrap();
-            serde_json::from_str::<serde::de::IgnoredAny>(&payload).unwrap();
+            let (payload, rest) = split_text(out);
+            serde_json::from_str::<serde::de::IgnoredAny>(payload).unwrap();
             payloads.push(payload);
-            out = &out[len..];
+            out = rest;
         }
         payloads
     }
