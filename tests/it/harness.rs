@@ -840,10 +840,7 @@ impl RawClient {
     /// The next frame, which is text.
     #[track_caller]
     pub fn text(&mut self) -> String {
-        let (opcode, payload) = self.frame();
-        let text = String::from_utf8_lossy(&payload).into_owned();
-        assert_eq!(opcode, opcode::TEXT, "opcode of {text}");
-        text
+        text_of(self.frame())
     }
 
     /// The next frame is exactly this text.
@@ -930,6 +927,14 @@ pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 /// A masked final text frame.
 pub fn text_frame(text: &str) -> Vec<u8> {
     frame(opcode::TEXT, text.as_bytes())
+}
+
+/// The payload of a frame, opcode and payload, which must be text.
+#[track_caller]
+pub fn text_of((opcode, payload): (u8, Vec<u8>)) -> String {
+    let text = String::from_utf8_lossy(&payload).into_owned();
+    assert_eq!(opcode, opcode::TEXT, "opcode of {text}");
+    text
 }
 
 /// A frame whose first byte is given, masked or not.

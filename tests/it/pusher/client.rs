@@ -1,13 +1,26 @@
 //! A client that sends and reads the frames of Pusher's dialect as they are.
 
 use crate::auth;
-use crate::harness::{Options, RawClient, Server, frame, opcode, text_frame};
+use crate::harness::{Client, Options, RawClient, Server, frame, opcode, text_frame, text_of};
 use serde_json::{Value, json};
 
 /// A connection that has read its first message.
 pub struct Pusher {
     pub raw: RawClient,
     pub socket_id: String,
+}
+
+/// A subscriber of channel `a` in Pusher's dialect, and one in corecast's own.
+pub fn in_both_dialects(server: &Server) -> (Pusher, Client) {
+    let (mut client, mut native) = (Pusher::connect(server), Client::connect(server));
+    client.subscribe("a");
+    native.subscribe("a");
+    (client, native)
+}
+
+/// Event `e` of channel `a` with this raw JSON as data.
+pub fn event_of_a(data: &str) -> String {
+    format!(r#"{{"event":"e","channel":"a","data":{data}}}"#)
 }
 
 /// A server with HTTP, the key of signed requests, and that of [`auth::auth`]. Clients that a test does not read are not closed.
@@ -83,10 +96,7 @@ impl Pusher {
     /// The next message.
     #[track_caller]
     pub fn text(&mut self) -> String {
-        let (opcode, payload) = self.frame();
-        let text = String::from_utf8_lossy(&payload).into_owned();
-        assert_eq!(opcode, opcode::TEXT, "opcode of {text}");
-        text
+        text_of(self.frame())
     }
 
     /// The next message is exactly this text.

@@ -1,6 +1,6 @@
 //! Values, names and sizes, from every publisher to the subscribers of both dialects.
 
-use super::client::{Pusher, message, options};
+use super::client::{Pusher, event_of_a, in_both_dialects, message, options};
 use crate::harness::{Admin, Client, eventually, for_shards};
 use crate::http::Http;
 use serde_json::{Value, json};
@@ -16,16 +16,9 @@ for_shards!(
     a_connection_is_excluded_by_either_spelling,
 );
 
-/// A frame with this raw JSON as data.
-fn frame(data: &str) -> String {
-    format!(r#"{{"event":"e","channel":"a","data":{data}}}"#)
-}
-
 fn values_of_operators_arrive_as_their_json(shards: usize) {
     let server = options(shards).start();
-    let (mut client, mut native) = (Pusher::connect(&server), Client::connect(&server));
-    client.subscribe("a");
-    native.subscribe("a");
+    let (mut client, mut native) = in_both_dialects(&server);
     let mut admin = Admin::connect(&server);
     for (value, data) in [
         (r#"{"a":1}"#, r#""{\"a\":1}""#),
@@ -42,11 +35,11 @@ fn values_of_operators_arrive_as_their_json(shards: usize) {
     ] {
         let reply = admin.ask(&format!(r#"{{"command":"publish","channel":"a","event":"e","data":{value}}}"#));
         assert!(reply.contains(r#""subscribers":2"#), "{reply}");
-        client.expect(&frame(data));
-        native.expect(&frame(value));
+        client.expect(&event_of_a(data));
+        native.expect(&event_of_a(value));
     }
     admin.ok(json!({"command": "publish", "channel": "a", "event": "e"}));
-    client.expect(&frame(r#""null""#));
+    client.expect(&event_of_a(r#""null""#));
     native.expect(r#"{"event":"e","channel":"a"}"#);
     client.expect_nothing();
 }
@@ -116,17 +109,15 @@ fn ciphertexts_arrive_as_they_came(shards: usize) {
 
 fn a_message_may_be_twice_as_long_as_its_value(shards: usize) {
     let server = options(shards).arg("--outbox-limit", "2MiB").start();
-    let (mut client, mut native) = (Pusher::connect(&server), Client::connect(&server));
-    client.subscribe("a");
-    native.subscribe("a");
+    let (mut client, mut native) = in_both_dialects(&server);
     // 256 KiB, as written.
     let value = format!("\"{}\"", r#"\""#.repeat(131_071));
     let mut admin = Admin::connect(&server);
     let reply = admin.ask(&format!(r#"{{"command":"publish","channel":"a","event":"e","data":{value}}}"#));
     assert!(reply.contains(r#""subscribers":2"#), "{reply}");
     let data = format!(r#""\"{}\"""#, r#"\\\""#.repeat(131_071));
-    assert!(client.text() == frame(&data), "the value in a string");
-    assert!(native.text() == frame(&value), "the value");
+    assert!(client.text() == event_of_a(&data), "the value in a string");
+    assert!(native.text() == event_of_a(&value), "the value");
 
     let event = |quotes: usize| json!({"name": "e", "channel": "a", "data": "\"".repeat(quotes)}).to_string();
     assert_eq!(Http::connect(&server).publish(&event(131_072)).status, 413);

@@ -1,6 +1,6 @@
 //! Texts of backends: subscribers of this dialect receive them as they came, and native ones receive the value.
 
-use super::client::{Pusher, options};
+use super::client::{Pusher, event_of_a, in_both_dialects, options};
 use crate::harness::{Client, for_shards};
 use crate::http::Http;
 use serde_json::{Value, json};
@@ -12,16 +12,9 @@ for_shards!(
     a_text_of_quotes_is_not_escaped_twice,
 );
 
-/// A frame with this raw JSON as data.
-fn frame(data: &str) -> String {
-    format!(r#"{{"event":"e","channel":"a","data":{data}}}"#)
-}
-
 fn texts_of_backends_arrive_as_they_came(shards: usize) {
     let server = options(shards).start();
-    let (mut client, mut native) = (Pusher::connect(&server), Client::connect(&server));
-    client.subscribe("a");
-    native.subscribe("a");
+    let (mut client, mut native) = in_both_dialects(&server);
     let mut http = Http::connect(&server);
     for (data, text, value) in [
         (r#""{\"a\":1}""#, r#""{\"a\":1}""#, r#"{"a":1}"#),
@@ -39,12 +32,12 @@ fn texts_of_backends_arrive_as_they_came(shards: usize) {
     ] {
         let event = format!(r#"{{"name":"e","channel":"a","data":{data}}}"#);
         assert_eq!(http.publish(&event).status, 200, "{event}");
-        client.expect(&frame(text));
-        native.expect(&frame(value));
+        client.expect(&event_of_a(text));
+        native.expect(&event_of_a(value));
         let batch = format!(r#"{{"batch":[{event}]}}"#);
         assert_eq!(http.publish_batch(&batch).status, 200, "{batch}");
-        client.expect(&frame(text));
-        native.expect(&frame(value));
+        client.expect(&event_of_a(text));
+        native.expect(&event_of_a(value));
     }
 }
 
@@ -74,12 +67,10 @@ fn an_event_is_kept_as_it_came(shards: usize) {
 
 fn a_text_of_quotes_is_not_escaped_twice(shards: usize) {
     let server = options(shards).start();
-    let (mut client, mut native) = (Pusher::connect(&server), Client::connect(&server));
-    client.subscribe("a");
-    native.subscribe("a");
+    let (mut client, mut native) = in_both_dialects(&server);
     let event = json!({"name": "e", "channel": "a", "data": "\"".repeat(131_071)}).to_string();
     assert_eq!(Http::connect(&server).publish(&event).status, 200);
-    let data = frame(&format!("\"{}\"", r#"\""#.repeat(131_071)));
+    let data = event_of_a(&format!("\"{}\"", r#"\""#.repeat(131_071)));
     assert!(client.text() == data, "the text as it came");
     assert!(native.text() == data, "it is not JSON");
 }
