@@ -13,45 +13,18 @@ mod targets;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 
-#[test]
-fn frame() {
-    run("frame", targets::frame::check);
+macro_rules! test_targets {
+    ($($target:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $target() {
+                run(stringify!($target), targets::$target::check);
+            }
+        )*
+    };
 }
 
-#[test]
-fn upgrade() {
-    run("upgrade", targets::upgrade::check);
-}
-
-#[test]
-fn decode() {
-    run("decode", targets::decode::check);
-}
-
-#[test]
-fn pusher_command() {
-    run("pusher_command", targets::pusher_command::check);
-}
-
-#[test]
-fn values() {
-    run("values", targets::values::check);
-}
-
-#[test]
-fn user() {
-    run("user", targets::user::check);
-}
-
-#[test]
-fn admin_line() {
-    run("admin_line", targets::admin_line::check);
-}
-
-#[test]
-fn proxy_header() {
-    run("proxy_header", targets::proxy_header::check);
-}
+test_targets!(frame, upgrade, decode, pusher_command, values, user, admin_line, proxy_header);
 
 fn run(target: &str, check: fn(&[u8])) {
     let corpus = corpus(target);

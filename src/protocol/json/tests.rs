@@ -67,6 +67,11 @@ fn written_string() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..4).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
 }
 
+/// A string without escapes.
+pub(crate) fn plain(text: &str) -> JsonString<'_> {
+    JsonString { raw: text, value: Cow::Borrowed(text) }
+}
+
 /// `text` with a range of characters replaced.
 pub(crate) fn mutated(text: &str, at: usize, len: usize, with: &str) -> String {
     let mut chars: Vec<char> = text.chars().collect();

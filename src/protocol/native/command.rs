@@ -108,17 +108,13 @@ const NO_ID: Unreadable<'_> = Unreadable::Malformed("data.id must be a number or
 mod tests {
     use super::*;
     use crate::protocol::json::JsonString;
-    use crate::protocol::json::tests::{mutated, serde_says_json, slips, written_json};
+    use crate::protocol::json::tests::{mutated, plain, serde_says_json, slips, written_json};
     use proptest::prelude::*;
     use std::borrow::Cow;
 
     #[track_caller]
     fn check(text: &str, expected: Result<Command<'_>, Unreadable<'_>>) {
         assert_eq!(Parser::default().command(text), expected, "{text}");
-    }
-
-    fn plain(text: &str) -> JsonString<'_> {
-        JsonString { raw: text, value: Cow::Borrowed(text) }
     }
 
     fn subscribe<'a>(

@@ -81,17 +81,13 @@ const NO_CHANNEL_BESIDE: Unreadable<'_> =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::json::tests::{mutated, slips};
+    use crate::protocol::json::tests::{mutated, plain, slips};
     use proptest::prelude::*;
 
     #[track_caller]
     fn check(text: &str, expected: Result<Command<'_>, Unreadable<'_>>) {
         let (mut reader, mut held) = (Reader::default(), String::new());
         assert_eq!(command(&mut reader, text, &mut held), expected, "{text}");
-    }
-
-    fn plain(text: &str) -> JsonString<'_> {
-        JsonString { raw: text, value: Cow::Borrowed(text) }
     }
 
     fn subscribe<'a>(channel: &'a str, auth: Option<&'a str>, channel_data: Option<&'a str>) -> Command<'a> {
