@@ -1,7 +1,6 @@
 /** Channels with history on a real server, over a network that fails. */
 import { expect, test } from "vitest";
-import { type Channel } from "../../src/index.js";
-import { again, backend, client, network, PATIENCE, serve, server } from "./site.js";
+import { backend, client, cut, PATIENCE, record, serve, server } from "./site.js";
 
 const RULES = `
 [[channel]]
@@ -20,24 +19,8 @@ history = 1000
 
 serve(RULES);
 
-/** What a channel is told: `load`, or the data of each message `n`. */
-function record(channel: Channel): unknown[] {
-  const seen: unknown[] = [];
-  channel.bind("socket:load", () => seen.push("load")).bind("n", (n) => seen.push(n));
-  return seen;
-}
-
 async function publish(channel: string, ...numbers: number[]): Promise<void> {
   await Promise.all(numbers.map((n) => backend.publish(channel, "n", n)));
-}
-
-/** The network is cut, and mended after `meanwhile`. */
-async function cut(channel: Channel, meanwhile: () => Promise<unknown>): Promise<void> {
-  network.cut();
-  await meanwhile();
-  const back = again(channel);
-  network.mend();
-  await back;
 }
 
 const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => from + n);
@@ -50,7 +33,7 @@ test("what was published while the network was cut arrives after it, once, in or
   await channel.subscribed;
   await publish("kept:a", ...numbers(0, 50));
   await expect.poll(() => seen.length, PATIENCE).toBe(51);
-  await cut(channel, () => publish("kept:a", ...numbers(50, 200)));
+  await cut([channel], () => publish("kept:a", ...numbers(50, 200)));
   await publish("kept:a", ...numbers(200, 210));
   await expect.poll(() => seen.length, PATIENCE).toBe(211);
   expect([seen, recovered]).toEqual([["load", ...numbers(0, 210)], [false, true]]);
@@ -76,11 +59,7 @@ test("under load, cut again and again: nothing is missing, nothing is double", a
   for (let round = 0; round < 5; round += 1) {
     const until = published + 40;
     await expect.poll(() => published, PATIENCE).toBeGreaterThan(until);
-    network.cut();
-    await expect.poll(() => published, PATIENCE).toBeGreaterThan(until + 40);
-    const back = Promise.all(channels.map(again));
-    network.mend();
-    await back;
+    await cut(channels, () => expect.poll(() => published, PATIENCE).toBeGreaterThan(until + 40));
   }
   done = true;
   await publishing;
@@ -94,7 +73,7 @@ test("more was published than is kept: nothing is replayed, and the application 
   await channel.subscribed;
   await publish("short:a", 0);
   await expect.poll(() => seen.length, PATIENCE).toBe(2);
-  await cut(channel, () => publish("short:a", ...numbers(1, 8)));
+  await cut([channel], () => publish("short:a", ...numbers(1, 8)));
   await publish("short:a", 8);
   await expect.poll(() => seen.length, PATIENCE).toBe(4);
   expect(seen).toEqual(["load", 0, "load", 8]);
@@ -121,7 +100,7 @@ test("what this client caused itself is left out of the replay", async () => {
   const seen = record(channel);
   await channel.subscribed;
   const { socketId } = socket;
-  await cut(channel, async () => {
+  await cut([channel], async () => {
     await backend.publish("kept:e", "n", 0, { exclude: socketId! });
     await backend.publish("kept:e", "n", 1);
   });
@@ -160,7 +139,7 @@ test("a channel without history: a load after each cut", async () => {
   const channel = client().subscribe("plain");
   const seen = record(channel);
   await channel.subscribed;
-  await cut(channel, () => publish("plain", 0));
+  await cut([channel], () => publish("plain", 0));
   await publish("plain", 1);
   await expect.poll(() => seen.length, PATIENCE).toBe(3);
   expect([seen, channel.position]).toEqual([["load", "load", 1], undefined]);
@@ -171,7 +150,7 @@ test("the newest message greets a subscriber, and comes once", async () => {
   const channel = client().subscribe("last:a");
   const seen = record(channel);
   await expect.poll(() => seen.length, PATIENCE).toBe(2);
-  await cut(channel, () => publish("last:a", 2));
+  await cut([channel], () => publish("last:a", 2));
   await expect.poll(() => seen.length, PATIENCE).toBe(3);
   expect(seen).toEqual(["load", 1, 2]);
 });
@@ -181,7 +160,7 @@ test("a hundred channels are recovered on one connection", async () => {
   const channels = numbers(0, 100).map((n) => socket.subscribe(`kept:many.${n}`));
   const seen = channels.map(record);
   await Promise.all(channels.map(({ subscribed }) => subscribed));
-  await cut(channels[0]!, () => Promise.all(channels.map(({ name }) => publish(name, 0, 1, 2))));
+  await cut(channels, () => Promise.all(channels.map(({ name }) => publish(name, 0, 1, 2))));
   await expect.poll(() => seen.every(({ length }) => length === 4), PATIENCE).toBe(true);
   for (const one of seen) expect(one).toEqual(["load", 0, 1, 2]);
 });

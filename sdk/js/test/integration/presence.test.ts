@@ -1,7 +1,7 @@
 /** Members on a real server. */
 import { expect, test } from "vitest";
 import { type CorecastError } from "../../src/index.js";
-import { again, backend, client, ids, network, PATIENCE, serve } from "./site.js";
+import { backend, client, cut, ids, PATIENCE, record, serve } from "./site.js";
 
 const RULES = `
 [[channel]]
@@ -51,14 +51,9 @@ test("a user with two connections is one member", async () => {
 
 test("after a cut the members are those of now, and what was missed is recovered", async () => {
   const [ann, bob] = ["ann", "bob"].map((user) => client(user).subscribe("presence-room.c"));
-  const seen: unknown[] = [];
-  ann!.bind("socket:load", () => seen.push("load")).bind("n", (n) => seen.push(n));
+  const seen = record(ann!);
   await Promise.all([ann!.subscribed, bob!.subscribed]);
-  network.cut();
-  await backend.publish("presence-room.c", "n", 1);
-  const back = Promise.all([again(ann!), again(bob!)]);
-  network.mend();
-  await back;
+  await cut([ann!, bob!], () => backend.publish("presence-room.c", "n", 1));
   await expect.poll(() => seen, PATIENCE).toEqual(["load", 1]);
   expect([ids(ann!).sort(), ids(bob!).sort()]).toEqual(Array(2).fill(["ann", "bob"]));
 });

@@ -9,7 +9,7 @@ import { KEY, Network, Server } from "../corecast.js";
 export const PATIENCE = { timeout: 20_000 };
 
 export let server: Server;
-export let network: Network;
+let network: Network;
 export let backend: CorecastBackend;
 const sockets: Corecast[] = [];
 
@@ -44,4 +44,20 @@ export function client(user: string | null = null, options: Options = {}): Corec
 export const ids = (channel: Channel) => channel.members.map(({ user_id }) => user_id);
 
 /** The next time that the channel is live. */
-export const again = (channel: Channel) => new Promise((resolve) => channel.once("socket:subscribed", resolve));
+const again = (channel: Channel) => new Promise((resolve) => channel.once("socket:subscribed", resolve));
+
+/** The network is cut, and mended after `meanwhile`. Ends when the channels are live again. */
+export async function cut(channels: Channel[], meanwhile: () => PromiseLike<unknown> = async () => {}): Promise<void> {
+  network.cut();
+  await meanwhile();
+  const back = Promise.all(channels.map(again));
+  network.mend();
+  await back;
+}
+
+/** What a channel is told: `load`, or the data of each message `n`. */
+export function record(channel: Channel): unknown[] {
+  const seen: unknown[] = [];
+  channel.bind("socket:load", () => seen.push("load")).bind("n", (n) => seen.push(n));
+  return seen;
+}

@@ -1,7 +1,7 @@
 /** Client events and users on a real server. */
 import { expect, test } from "vitest";
 import { type Channel, type CorecastError } from "../../src/index.js";
-import { again, backend, client, ids, network, PATIENCE, serve } from "./site.js";
+import { backend, client, cut, ids, PATIENCE, serve } from "./site.js";
 
 const RULES = `
 [[channel]]
@@ -59,10 +59,7 @@ test("a user hears what is published to it, on each of its connections, and agai
   expect(await backend.publishToUser("12", "paid", 1)).toBe(2);
   await expect.poll(() => heard, PATIENCE).toEqual([[1, undefined], [1, undefined], []]);
   expect(sockets.map(({ socket }) => socket.userId)).toEqual(["12", "12", "13"]);
-  network.cut();
-  const back = Promise.all(users.map(again));
-  network.mend();
-  await back;
+  await cut(users);
   expect(await backend.publishToUser(["12", "13"], "paid", 2)).toBe(3);
   await expect.poll(() => heard.map(([first, , second]) => [first, second]), PATIENCE).toEqual([[1, 2], [1, 2], [2, undefined]]);
 });
@@ -73,10 +70,7 @@ test("a presence channel takes its member from the sign-in, also after a cut", a
   const room = socket.subscribe("presence-room.h");
   await Promise.all([user.subscribed, room.subscribed]);
   expect(room.members).toEqual([{ user_id: "12", user_info: { name: "Ann" } }]);
-  network.cut();
-  const back = again(room);
-  network.mend();
-  await back;
+  await cut([room]);
   expect([ids(room), socket.userId]).toEqual([["12"], "12"]);
 });
 
