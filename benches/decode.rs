@@ -2,8 +2,9 @@
 //! verdict on the whole text, the event, and the members as raw spans. Only ratios within one run are worth quoting.
 
 use corecast::admin;
+use corecast::protocol::json::Reader;
 use corecast::protocol::json::scan;
-use corecast::protocol::native::command::Parser;
+use corecast::protocol::native::command::command;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -19,9 +20,9 @@ fn messages(c: &mut Criterion) {
     for (name, text) in [("ping", PING), ("subscribe", SUBSCRIBE), ("beyond_64_bits", BEYOND_64_BITS)] {
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Bytes(text.len() as u64));
-        let mut parser = Parser::default();
-        assert!(parser.command(text).is_ok());
-        group.bench_function("corecast", |b| b.iter(|| parser.command(black_box(text)).is_ok()));
+        let mut reader = Reader::default();
+        assert!(command(&mut reader, text).is_ok());
+        group.bench_function("corecast", |b| b.iter(|| command(&mut reader, black_box(text)).is_ok()));
         assert!(by_serde_json(text).is_some());
         group.bench_function("serde_json", |b| b.iter(|| by_serde_json(black_box(text)).is_some()));
         assert!(by_scanner(text).is_some());

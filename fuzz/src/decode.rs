@@ -2,17 +2,18 @@
 
 use super::json;
 use corecast::protocol::command::{Auth, Command, Since, Unreadable};
-use corecast::protocol::native::command::Parser;
+use corecast::protocol::json::Reader;
+use corecast::protocol::native::command::command;
 use corecast::protocol::socket_id::SocketId;
 
 /// Panics where they differ.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let mut parser = Parser::default();
-    let found = parser.command(text);
+    let mut reader = Reader::default();
+    let found = command(&mut reader, text);
     let is_called_malformed_json = matches!(found, Err(Unreadable::Malformed(why)) if why.contains("not valid JSON"));
     assert_eq!(is_called_malformed_json, !json::is_json(text), "{found:?}");
-    assert_eq!(parser.command(text), found, "the parser kept something of the message");
+    assert_eq!(command(&mut reader, text), found, "the reader kept something of the message");
     if is_called_malformed_json {
         return;
     }

@@ -60,7 +60,7 @@ impl Hub {
         let read;
         let (data, text) = match (data, dialect) {
             (Some(data), Dialect::Pusher(_)) => {
-                read = Data::read(data, self.parser.reader());
+                read = Data::read(data, &mut self.reader);
                 (Some(&*read.value), read.text.as_text())
             }
             (data, _) => (data.map(|data| data.raw), Text::Json),

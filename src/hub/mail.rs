@@ -105,7 +105,7 @@ impl Welcome {
 }
 
 /// What caused a change of membership.
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 #[derive(Clone, Copy, Debug)]
 pub enum Cause {
     /// The client's request, by its number. If its reply may be long, the connection makes no other such request before it.
@@ -184,7 +184,7 @@ pub struct ClientEvent {
 
 /// One letter. Letters from one shard to another arrive in the order in which they were sent.
 #[derive(Debug)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 pub enum Mail {
     /// To the owner: count this member as a subscriber.
     Subscribe(Change),
@@ -288,7 +288,7 @@ impl Settled {
 
 /// A question of an admin session to a shard.
 #[derive(Debug)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 pub enum Question {
     /// A request that concerns one channel; asked of its owner.
     OfChannel { request: Request, channel: ChannelName, hash: u64 },
@@ -325,7 +325,7 @@ pub enum Question {
 
 /// A shard's answer to a [`Question`].
 #[derive(Debug)]
-#[allow(missing_docs)] // the fields are the words of their variant's sentence
+#[allow(missing_docs)] // the variants' sentences explain the fields
 pub enum Answer {
     /// To [`Question::OfChannel`], [`Question::OfConnection`] and [`Question::Operate`].
     Reply(Result<Reply, Refusal>),

@@ -38,7 +38,7 @@ use crate::metrics::Counters;
 use crate::protocol::auth::KeyRing;
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
-use crate::protocol::native::command::Parser;
+use crate::protocol::json::Reader;
 use crate::protocol::socket_id::SocketId;
 use admission::addresses::{Address, Addresses, Verdict};
 use admission::bucket;
@@ -183,7 +183,8 @@ pub struct Hub {
     own_mail: VecDeque<Mail>,
     /// By [`Fence`]: number of shards that have sent it.
     fences: [usize; 3],
-    parser: Parser,
+    /// Reads the JSON of clients' messages.
+    reader: Reader,
     /// Buffer for building payloads.
     scratch: String,
     keys: KeyRing,
@@ -224,7 +225,7 @@ impl Hub {
             placement,
             own_mail: VecDeque::new(),
             fences: [0; 3],
-            parser: Parser::default(),
+            reader: Reader::default(),
             scratch: String::new(),
             keys: KeyRing::new(keys),
             users: HashMap::default(),

@@ -54,7 +54,7 @@ impl Hub {
     pub fn handle(&mut self, slot: Slot, text: &str, port: &mut impl Port) -> Handled {
         let dialect = self.audiences.dialect(slot);
         let mut held = String::new();
-        let command = dialect.read(&mut self.parser, text, &mut held);
+        let command = dialect.read(&mut self.reader, text, &mut held);
         if command.as_ref().is_ok_and(|command| self.must_wait(slot, command, port)) {
             return Handled::Later;
         }
@@ -125,7 +125,7 @@ impl Hub {
         }
         let dialect = self.audiences.dialect(slot);
         let mut held = String::new();
-        match dialect.read(&mut self.parser, text, &mut held) {
+        match dialect.read(&mut self.reader, text, &mut held) {
             Ok(Command::Pong) => return Handled::Pong,
             // Pusher's clients would not subscribe again after such a reply.
             _ if dialect.is_pusher() => self.refuse_request(slot, port, |out| dialect.error(out, code)),
@@ -295,7 +295,7 @@ impl Hub {
             return self.user_of(slot).cloned().ok_or(user::NO_CHANNEL_DATA);
         };
         let info_bytes_max = self.limits.presence_info_bytes_max;
-        let user = SignedUser::of_member(&channel_data.value, info_bytes_max, self.parser.reader())?;
+        let user = SignedUser::of_member(&channel_data.value, info_bytes_max, &mut self.reader)?;
         Ok(Arc::new(User::new(&user.id, user.info)))
     }
 

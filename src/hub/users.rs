@@ -49,7 +49,7 @@ impl Hub {
         });
         verified.map_err(|failure| self.not_signed_in(slot, Some(failure)))?;
         let max = self.limits.presence_info_bytes_max;
-        let user = SignedUser::of_sign_in(&user_data.value, max, self.parser.reader())?;
+        let user = SignedUser::of_sign_in(&user_data.value, max, &mut self.reader)?;
         let user = User::new(&user.id, user.info);
         match self.users.get(&slot) {
             Some(known) if known.user.id() != user.id() => return Err(ErrorCode::AlreadySignedIn),

@@ -32,7 +32,7 @@ impl Hub {
         if !self.limits.pusher_watchlist || self.audiences.is_muted(slot) {
             return;
         }
-        let Some(list) = user::watchlist(user_data, self.parser.reader()) else { return };
+        let Some(list) = user::watchlist(user_data, &mut self.reader) else { return };
         let names = list.ids.iter().map(|id| ChannelName::of_user(id));
         let users: Users = names.map(|name| (name.clone(), self.placement.hash(name.as_channel()))).collect();
         let (asked, left_out) = self.watchers.add(slot, users);

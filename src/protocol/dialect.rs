@@ -4,7 +4,7 @@ use super::auth::Attempt;
 use super::command::{Command, Unreadable};
 use super::error_code::ErrorCode;
 use super::event::Subscribed;
-use super::native::command::Parser;
+use super::json::Reader;
 use super::pusher::handshake::Version;
 use super::socket_id::SocketId;
 use super::{native, pusher};
@@ -25,13 +25,13 @@ impl Dialect {
     /// Reads a message of a client. `held` must be kept for as long as the command, which may borrow from it.
     pub fn read<'a>(
         self,
-        parser: &mut Parser,
+        reader: &mut Reader,
         text: &'a str,
         held: &'a mut String,
     ) -> Result<Command<'a>, Unreadable<'a>> {
         match self {
-            Dialect::Native => parser.command(text),
-            Dialect::Pusher(_) => pusher::command::command(parser.reader(), text, held),
+            Dialect::Native => native::command::command(reader, text),
+            Dialect::Pusher(_) => pusher::command::command(reader, text, held),
         }
     }
 }

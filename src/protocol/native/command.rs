@@ -5,61 +5,48 @@ use crate::protocol::json::{Document, Members, Reader, Value};
 use crate::protocol::position::OFFSET_MAX;
 use crate::protocol::socket_id::SocketId;
 
-/// Reads messages. Owns simd-json's tape and working copy, and reuses them for each message.
-#[derive(Default)]
-pub struct Parser {
-    reader: Reader,
-}
-
-impl Parser {
-    /// Its reader, for the texts inside a command: a command borrows from its message alone.
-    pub fn reader(&mut self) -> &mut Reader {
-        &mut self.reader
-    }
-
-    /// Reads a message in the native dialect.
-    pub fn command<'a>(&mut self, text: &'a str) -> Result<Command<'a>, Unreadable<'a>> {
-        let document = self.reader.read(text).ok_or(NOT_JSON)?;
-        let [event, data] = document.object().ok_or(NOT_OBJECT)?.named(["event", "data"]);
-        let data = data.and_then(|data| document.members(data));
-        let event = event.and_then(Value::string).ok_or(NO_EVENT)?;
-        match &*event.value {
-            "socket:subscribe" => {
-                let [channel, auth, channel_data, since] = named(data, ["channel", "auth", "channel_data", "since"]);
-                let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
-                let channel_data = channel_data.map(Value::string);
-                let auth = match (auth.map(Value::text), &channel_data) {
-                    (None, _) => Auth::Absent,
-                    (Some(None), _) | (_, Some(None)) => Auth::NotString,
-                    (Some(Some(auth)), _) => Auth::Text(auth),
-                };
-                let since = since.map_or(Since::Absent, |since| position(document, since).unwrap_or(Since::Malformed));
-                Ok(Command::Subscribe { channel, auth, channel_data: channel_data.flatten(), since })
-            }
-            "socket:unsubscribe" => {
-                let [channel] = named(data, ["channel"]);
-                let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
-                Ok(Command::Unsubscribe { channel })
-            }
-            "socket:ping" => {
-                let [id] = named(data, ["id"]);
-                let id = id.filter(|id| is_ping_id(*id)).ok_or(NO_ID)?.raw;
-                Ok(Command::Ping { id })
-            }
-            "socket:pong" => Ok(Command::Pong),
-            "socket:signin" => {
-                let [auth, user_data] = named(data, ["auth", "user_data"]);
-                let auth = auth.map_or(Auth::Absent, |auth| auth.text().map_or(Auth::NotString, Auth::Text));
-                Ok(Command::SignIn { auth, user_data: user_data.and_then(Value::string) })
-            }
-            name if name.starts_with("client-") => {
-                // Read again, so that other messages are not searched for more members.
-                let [channel, data] = named(document.object(), ["channel", "data"]);
-                let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL_BESIDE)?;
-                Ok(Command::ClientEvent { event, channel, data })
-            }
-            _ => Err(Unreadable::UnknownEvent { event: event.raw }),
+/// Reads a client's message.
+pub fn command<'a>(reader: &mut Reader, text: &'a str) -> Result<Command<'a>, Unreadable<'a>> {
+    let document = reader.read(text).ok_or(NOT_JSON)?;
+    let [event, data] = document.object().ok_or(NOT_OBJECT)?.named(["event", "data"]);
+    let data = data.and_then(|data| document.members(data));
+    let event = event.and_then(Value::string).ok_or(NO_EVENT)?;
+    match &*event.value {
+        "socket:subscribe" => {
+            let [channel, auth, channel_data, since] = named(data, ["channel", "auth", "channel_data", "since"]);
+            let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
+            let channel_data = channel_data.map(Value::string);
+            let auth = match (auth.map(Value::text), &channel_data) {
+                (None, _) => Auth::Absent,
+                (Some(None), _) | (_, Some(None)) => Auth::NotString,
+                (Some(Some(auth)), _) => Auth::Text(auth),
+            };
+            let since = since.map_or(Since::Absent, |since| position(document, since).unwrap_or(Since::Malformed));
+            Ok(Command::Subscribe { channel, auth, channel_data: channel_data.flatten(), since })
         }
+        "socket:unsubscribe" => {
+            let [channel] = named(data, ["channel"]);
+            let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
+            Ok(Command::Unsubscribe { channel })
+        }
+        "socket:ping" => {
+            let [id] = named(data, ["id"]);
+            let id = id.filter(|id| is_ping_id(*id)).ok_or(NO_ID)?.raw;
+            Ok(Command::Ping { id })
+        }
+        "socket:pong" => Ok(Command::Pong),
+        "socket:signin" => {
+            let [auth, user_data] = named(data, ["auth", "user_data"]);
+            let auth = auth.map_or(Auth::Absent, |auth| auth.text().map_or(Auth::NotString, Auth::Text));
+            Ok(Command::SignIn { auth, user_data: user_data.and_then(Value::string) })
+        }
+        name if name.starts_with("client-") => {
+            // Read again, so that other messages are not searched for more members.
+            let [channel, data] = named(document.object(), ["channel", "data"]);
+            let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL_BESIDE)?;
+            Ok(Command::ClientEvent { event, channel, data })
+        }
+        _ => Err(Unreadable::UnknownEvent { event: event.raw }),
     }
 }
 
@@ -114,7 +101,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Result<Command<'_>, Unreadable<'_>>) {
-        assert_eq!(Parser::default().command(text), expected, "{text}");
+        assert_eq!(command(&mut Reader::default(), text), expected, "{text}");
     }
 
     fn subscribe<'a>(
@@ -164,7 +151,7 @@ mod tests {
         };
         check(text, Ok(expected));
         let Ok(Command::Unsubscribe { channel }) =
-            Parser::default().command(r#"{"event":"socket:unsubscribe","data":{"channel":"a"}}"#)
+            command(&mut Reader::default(), r#"{"event":"socket:unsubscribe","data":{"channel":"a"}}"#)
         else {
             panic!("not an unsubscribe")
         };
@@ -230,8 +217,8 @@ mod tests {
     fn a_client_event_has_its_channel_beside_it() {
         let check = |rest: &str, event, data| {
             let text = format!(r#"{{{rest},"channel":"private-a"}}"#);
-            let mut parser = Parser::default();
-            let Ok(Command::ClientEvent { event: name, channel, data: found }) = parser.command(&text) else {
+            let mut reader = Reader::default();
+            let Ok(Command::ClientEvent { event: name, channel, data: found }) = command(&mut reader, &text) else {
                 panic!("{text}")
             };
             assert_eq!((name, channel, found.map(|data| data.raw)), (event, plain("private-a"), data));
@@ -434,14 +421,13 @@ mod tests {
             slips in prop::collection::vec(slips(), 0..3),
         ) {
             let text = slips.iter().fold(text, |text, (at, len, with)| mutated(&text, *at, *len, with));
-            let mut parser = Parser::default();
-            prop_assert_eq!(parser.command(&text) != Err(NOT_JSON), serde_says_json(&text), "{:?}", text);
+            prop_assert_eq!(command(&mut Reader::default(), &text) != Err(NOT_JSON), serde_says_json(&text), "{:?}", text);
         }
 
         #[test]
         fn it_reads_the_same_as_serde_json(text in nearly_commands()) {
-            let mut parser = Parser::default();
-            let Ok(command) = parser.command(&text) else { return Ok(()) };
+            let mut reader = Reader::default();
+            let Ok(command) = command(&mut reader, &text) else { return Ok(()) };
             #[derive(serde::Deserialize)]
             struct Message<'a> {
                 #[serde(borrow)]

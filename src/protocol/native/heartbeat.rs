@@ -1,6 +1,6 @@
 //! The fast path for heartbeats. It recognises, byte for byte in the frame, the spelling that nearly all clients use.
 //! Nine of ten messages on a quiet connection are heartbeats. The [`Decoder`](crate::wire::decoder::Decoder) and the
-//! [`Parser`](super::command::Parser) read every other spelling and incomplete frames, with the same result. A ping
+//! [parser](super::command) read every other spelling and incomplete frames, with the same result. A ping
 //! with its pong takes 620 instructions on the fast path.
 
 use crate::wire::frame;
@@ -73,7 +73,8 @@ const PING_BYTES_MAX: usize = PING.len() + 20 + PING_END.len();
 mod tests {
     use super::*;
     use crate::protocol::command::Command;
-    use crate::protocol::native::command::Parser;
+    use crate::protocol::json::Reader;
+    use crate::protocol::native::command::command;
     use crate::wire::decoder::{Decoder, Message};
     use proptest::prelude::*;
 
@@ -88,7 +89,7 @@ mod tests {
 
     /// The result of the parser; `None`: not a heartbeat.
     fn by_parser(text: &str) -> Option<Option<String>> {
-        match Parser::default().command(text) {
+        match command(&mut Reader::default(), text) {
             Ok(Command::Ping { id }) => Some(Some(id.into())),
             Ok(Command::Pong) => Some(None),
             _ => None,
