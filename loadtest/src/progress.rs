@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::format::number;
 use crate::plan::Plan;
-use crate::workers::Moment;
+use crate::worker::Moment;
 
 /// A bar for one run, removed when dropped.
 pub struct Bar {

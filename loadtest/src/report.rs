@@ -13,7 +13,8 @@ use crate::format::{bytes, number, percent, table, time};
 use crate::html::Page;
 use crate::measure::{Latency, Tally};
 use crate::plan::{Plan, Scenario};
-use crate::workers::{Moment, Results};
+use crate::worker::Moment;
+use crate::workers::Results;
 
 /// Options of a report.
 #[derive(Args, Clone)]

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::clock::{now_ns, thread_cpu_ns};
 use crate::engine::{Handler, Net};
 use crate::measure::Tally;
 use crate::plan::Plan;
-use crate::workers::Moment;
 
 /// State that the workers of one process share.
 pub struct Shared {
@@ -65,6 +66,21 @@ impl Shared {
     pub fn is_ready(&self) -> bool {
         self.live.iter().all(|live| live.ready.load(SeqCst))
     }
+}
+
+/// A moment of a run, for the progress bar and the timeline.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Moment {
+    /// Seconds since the warm-up began; negative before.
+    pub seconds: f64,
+    /// Connections open.
+    pub connected: u64,
+    /// Events so far.
+    pub events: u64,
+    /// Publishes so far.
+    pub publishes: u64,
+    /// Resident memory of the server.
+    pub rss_bytes: u64,
 }
 
 /// Numbers for the progress bar.

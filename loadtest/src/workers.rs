@@ -15,30 +15,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use serde::Serialize;
 
 use crate::clock::now_ns;
 use crate::measure::Tally;
 use crate::plan::{Plan, Scenario};
 use crate::procfs::{self, Usage};
 use crate::syscalls::Counting;
-use crate::worker::{Live, Shared, Worker};
+use crate::worker::{Live, Moment, Shared, Worker};
 use crate::{affinity, scenario};
-
-/// A moment of a run, for the progress bar and the timeline.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Moment {
-    /// Seconds since the warm-up began; negative before.
-    pub seconds: f64,
-    /// Connections open.
-    pub connected: u64,
-    /// Events so far.
-    pub events: u64,
-    /// Publishes so far.
-    pub publishes: u64,
-    /// Resident memory of the server.
-    pub rss_bytes: u64,
-}
 
 /// The results of a run.
 pub struct Results {
