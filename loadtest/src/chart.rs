@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::format::{escape, short, time};
+use crate::format::{short, time};
+use crate::svg::{line, text};
 
 /// A rate over time.
 pub struct Rate<'a> {
@@ -71,59 +72,34 @@ struct Label {
 fn chart(lines: &[Line], across: &[Label], up: &[Label], shaded: Option<f64>) -> String {
     let (x, y) = (|at: f64| LEFT + at.clamp(0.0, 1.0) * WIDTH, |at: f64| TOP + (1.0 - at.clamp(0.0, 1.0)) * HEIGHT);
     let names = if lines.len() > 1 { lines } else { &[] };
-    let height = TOP + HEIGHT + 30.0 + LEGEND * names.len().div_ceil(2) as f64;
+    let height = BOTTOM + 30.0 + LEGEND * names.len().div_ceil(2) as f64;
     let mut out = format!("<svg viewBox=\"0 0 {} {height}\" role=\"img\">", LEFT + WIDTH + 28.0);
     if let Some(to) = shaded.filter(|to| *to > 0.0) {
-        let _ = write!(
-            out,
-            "<rect class=\"shade\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{HEIGHT}\"/>\
-             <text class=\"label\" x=\"{}\" y=\"{}\">warm-up</text>",
-            x(to) - LEFT,
-            LEFT + 6.0,
-            TOP + HEIGHT - 8.0
-        );
+        let width = x(to) - LEFT;
+        let _ =
+            write!(out, "<rect class=\"shade\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{HEIGHT}\"/>");
+        text(&mut out, "label", "start", (LEFT + 6.0, BOTTOM - 8.0), "warm-up");
     }
     for label in up {
-        let _ = write!(
-            out,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{1:.1}\" y2=\"{1:.1}\"/>\
-             <text class=\"label\" text-anchor=\"end\" x=\"{2}\" y=\"{3:.1}\">{4}</text>",
-            LEFT + WIDTH,
-            y(label.at),
-            LEFT - 8.0,
-            y(label.at) + 4.0,
-            label.text
-        );
+        let y = y(label.at);
+        line(&mut out, "grid", (LEFT, y), (LEFT + WIDTH, y));
+        text(&mut out, "label", "end", (LEFT - 8.0, y + 4.0), &label.text);
     }
     for label in across {
-        let _ = write!(
-            out,
-            "<line class=\"grid\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{TOP}\" y2=\"{1}\"/>\
-             <text class=\"label\" text-anchor=\"{2}\" x=\"{0:.1}\" y=\"{3}\">{4}</text>",
-            x(label.at),
-            TOP + HEIGHT,
-            if label.at > 0.95 { "end" } else { "middle" },
-            TOP + HEIGHT + 18.0,
-            label.text
-        );
+        let x = x(label.at);
+        line(&mut out, "grid", (x, TOP), (x, BOTTOM));
+        text(&mut out, "label", if label.at > 0.95 { "end" } else { "middle" }, (x, BOTTOM + 18.0), &label.text);
     }
+    let class = |number: usize| format!("line c{}", number % COLOURS);
     for (number, line) in lines.iter().enumerate() {
         let path: Vec<String> = line.points.iter().map(|&(px, py)| format!("{:.1},{:.1}", x(px), y(py))).collect();
-        let _ = write!(out, "<polyline class=\"line c{}\" points=\"{}\"/>", number % COLOURS, path.join(" "));
+        let _ = write!(out, "<polyline class=\"{}\" points=\"{}\"/>", class(number), path.join(" "));
     }
-    for (number, line) in names.iter().enumerate() {
-        let at = LEFT + WIDTH / 2.0 * (number % 2) as f64;
-        let row = TOP + HEIGHT + 42.0 + LEGEND * (number / 2) as f64;
-        let _ = write!(
-            out,
-            "<line class=\"line c{}\" x1=\"{at}\" x2=\"{}\" y1=\"{row}\" y2=\"{row}\"/>\
-             <text class=\"label\" x=\"{}\" y=\"{}\">{}</text>",
-            number % COLOURS,
-            at + 24.0,
-            at + 32.0,
-            row + 4.0,
-            escape(&line.name)
-        );
+    for (number, Line { name, .. }) in names.iter().enumerate() {
+        let x = LEFT + WIDTH / 2.0 * (number % 2) as f64;
+        let y = BOTTOM + 42.0 + LEGEND * (number / 2) as f64;
+        line(&mut out, &class(number), (x, y), (x + 24.0, y));
+        text(&mut out, "label", "start", (x + 32.0, y + 4.0), name);
     }
     out.push_str("</svg>");
     out
@@ -146,6 +122,7 @@ const LEFT: f64 = 74.0;
 const TOP: f64 = 8.0;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 250.0;
+const BOTTOM: f64 = TOP + HEIGHT;
 const LEGEND: f64 = 20.0;
 
 #[cfg(test)]

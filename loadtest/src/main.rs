@@ -40,6 +40,7 @@ mod single;
 mod spread;
 mod stamp;
 mod stream;
+mod svg;
 mod syscalls;
 mod target;
 mod template;

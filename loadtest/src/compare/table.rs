@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::result::{Comparison, RowResult, ServerResult};
-use crate::format::{escape, number, table as grid, time};
+use crate::format::{number, table as grid, time};
 use crate::spread::{Spread, spread};
+use crate::svg::{line, text};
 
 /// The table: the subject's values, and their ratios to those of each peer.
 pub fn table(comparison: &Comparison) -> String {
@@ -82,7 +83,6 @@ fn details(out: &mut String, row: &RowResult) {
 }
 
 /// The chart: for each row and peer the ratio's median and extremes, on a logarithmic scale around 1.
-#[expect(clippy::too_many_lines, reason = "draws from top to bottom")]
 pub fn chart(comparison: &Comparison) -> String {
     let peers = comparison.rows.first().map_or(0, |row| row.servers.len().saturating_sub(1));
     let spreads = || comparison.rows.iter().flat_map(|row| &row.servers[1..]).filter_map(|server| server.ratio);
@@ -94,25 +94,18 @@ pub fn chart(comparison: &Comparison) -> String {
     let total = LEFT + WIDTH + 130.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {total} {height}\" font-family=\"system-ui,sans-serif\">\
-         <style>{STYLE}</style><rect class=\"back\" width=\"100%\" height=\"100%\"/>\
-         <text class=\"title\" x=\"16\" y=\"26\">{} ÷ peer: median and range of {} rounds, one core each</text>\
-         <text class=\"soft\" x=\"16\" y=\"44\">{}</text>",
-        escape(&comparison.subject),
-        comparison.rounds,
-        escape(&comparison.machine)
+         <style>{STYLE}</style><rect class=\"back\" width=\"100%\" height=\"100%\"/>"
     );
+    let title =
+        format!("{} ÷ peer: median and range of {} rounds, one core each", comparison.subject, comparison.rounds);
+    text(&mut out, "title", "start", (16.0, 26.0), &title);
+    text(&mut out, "soft", "start", (16.0, 44.0), &comparison.machine);
     for power in low as i32..=high as i32 {
         let ratio = 2f64.powi(power);
         let label = if power < 0 { format!("1/{}", 2f64.powi(-power)) } else { format!("{ratio}×") };
         let class = if power == 0 { "one" } else { "grid" };
-        let _ = write!(
-            out,
-            "<line class=\"{class}\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{TOP}\" y2=\"{1}\"/>\
-             <text class=\"soft\" text-anchor=\"middle\" x=\"{0:.1}\" y=\"{2}\">{label}</text>",
-            x(ratio),
-            height - 24.0,
-            height - 8.0
-        );
+        line(&mut out, class, (x(ratio), TOP), (x(ratio), height - 24.0));
+        text(&mut out, "soft", "middle", (x(ratio), height - 8.0), &label);
     }
     let mut y = TOP;
     for row in &comparison.rows {
@@ -120,34 +113,22 @@ pub fn chart(comparison: &Comparison) -> String {
         let subject =
             row.servers[0].value.map_or(String::new(), |value| format!(": {} {}", number(value.median), row.unit));
         let title = format!("{}{subject}{less}", row.title);
-        let _ = write!(out, "<text class=\"row\" x=\"16\" y=\"{}\">{}</text>", y + 14.0, escape(&title));
+        text(&mut out, "row", "start", (16.0, y + 14.0), &title);
         y += 20.0;
         for (number, server) in row.servers[1..].iter().enumerate() {
             let middle = y + STEP / 2.0;
-            let _ = write!(
-                out,
-                "<text class=\"soft\" text-anchor=\"end\" x=\"{}\" y=\"{}\">{}</text>",
-                LEFT - 10.0,
-                middle + 4.0,
-                escape(&server.name)
-            );
-            if let Some(ratio) = server.ratio {
-                let _ = write!(
-                    out,
-                    "<line class=\"range c{0}\" x1=\"{1:.1}\" x2=\"{2:.1}\" y1=\"{middle}\" y2=\"{middle}\"/>\
-                     <circle class=\"dot c{0}\" cx=\"{3:.1}\" cy=\"{middle}\" r=\"4.5\"/>\
-                     <text class=\"soft\" x=\"{4:.1}\" y=\"{5}\">{6:.2}</text>",
-                    number % 7,
-                    x(ratio.min),
-                    x(ratio.max),
-                    x(ratio.median),
-                    x(ratio.max) + 9.0,
-                    middle + 4.0,
-                    ratio.median
-                );
-            } else {
-                let _ = write!(out, "<text class=\"soft\" x=\"{LEFT}\" y=\"{}\">–</text>", middle + 4.0);
-            }
+            text(&mut out, "soft", "end", (LEFT - 10.0, middle + 4.0), &server.name);
+            let (at, label) = match server.ratio {
+                Some(ratio) => {
+                    let colour = number % 7;
+                    line(&mut out, &format!("range c{colour}"), (x(ratio.min), middle), (x(ratio.max), middle));
+                    let dot = x(ratio.median);
+                    let _ = write!(out, "<circle class=\"dot c{colour}\" cx=\"{dot:.1}\" cy=\"{middle}\" r=\"4.5\"/>");
+                    (x(ratio.max) + 9.0, format!("{:.2}", ratio.median))
+                }
+                None => (LEFT, "–".into()),
+            };
+            text(&mut out, "soft", "start", (at, middle + 4.0), &label);
             y += STEP;
         }
         y += 6.0;
