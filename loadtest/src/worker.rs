@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::{now_ns, thread_cpu_ns};
 use crate::engine::{Handler, Net};
@@ -41,12 +41,13 @@ impl Shared {
         }
     }
 
-    /// Sends a line to the first process, if this is another.
-    pub fn report(&self, line: &str) {
+    /// Tells the first process, if this is another.
+    pub fn tell_first(&self, word: &Word) {
         if let Some(upstream) = &self.upstream
             && let Ok(mut upstream) = upstream.lock()
+            && let Ok(line) = serde_json::to_string(word)
         {
-            let _ = upstream.write_all(line.as_bytes());
+            let _ = upstream.write_all(format!("{line}\n").as_bytes());
         }
     }
 
@@ -69,7 +70,7 @@ impl Shared {
 }
 
 /// A moment of a run, for the progress bar and the timeline.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Moment {
     /// Seconds since the warm-up began; negative before.
     pub seconds: f64,
@@ -83,6 +84,17 @@ pub struct Moment {
     pub rss_bytes: u64,
 }
 
+/// What a further process tells the first one, as a line of JSON.
+#[derive(Serialize, Deserialize)]
+pub enum Word {
+    /// All messages below a number have reached this worker's subscribers.
+    Front(usize, u32),
+    /// Its live numbers, and whether it has set up its connections.
+    Live(Moment, bool),
+    /// Its results.
+    Tally(Box<Tally>),
+}
+
 /// Numbers for the progress bar.
 #[derive(Default)]
 pub struct Live {
@@ -94,6 +106,16 @@ pub struct Live {
     pub publishes: AtomicU64,
     /// Setting up has ended.
     pub ready: AtomicBool,
+}
+
+impl Live {
+    /// Takes the numbers of a further process.
+    pub fn set(&self, now: Moment, is_ready: bool) {
+        self.connected.store(now.connected, Relaxed);
+        self.events.store(now.events, Relaxed);
+        self.publishes.store(now.publishes, Relaxed);
+        self.ready.store(is_ready, SeqCst);
+    }
 }
 
 /// One thread of a run.
@@ -161,9 +183,7 @@ impl Worker {
     /// Reports that all messages below `front` have reached this worker's subscribers, and wakes the publisher.
     pub fn advance_front(&self, front: u32) {
         self.shared.advance(self.index, front);
-        if self.shared.upstream.is_some() {
-            self.shared.report(&format!("front {} {front}\n", self.index));
-        }
+        self.shared.tell_first(&Word::Front(self.index, front));
     }
 }
 

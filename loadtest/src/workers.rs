@@ -21,7 +21,7 @@ use crate::measure::Tally;
 use crate::plan::{Plan, Scenario};
 use crate::procfs::{self, Usage};
 use crate::syscalls::Counting;
-use crate::worker::{Live, Moment, Shared, Worker};
+use crate::worker::{Live, Moment, Shared, Word, Worker};
 use crate::{affinity, scenario};
 
 /// The results of a run.
@@ -235,15 +235,13 @@ pub fn child() -> anyhow::Result<()> {
     });
     while !threads.iter().all(JoinHandle::is_finished) {
         std::thread::sleep(Duration::from_millis(50));
-        let ready = u8::from(shared.is_ready());
-        let Moment { connected, events, publishes, .. } = shared.moment(0);
-        shared.report(&format!("live {connected} {events} {publishes} {ready}\n"));
+        shared.tell_first(&Word::Live(shared.moment(0), shared.is_ready()));
     }
     let mut tally = Tally::default();
     for thread in threads {
         tally.add(thread.join().map_err(|_| anyhow!("a worker panicked"))??);
     }
-    shared.report(&format!("tally {}\n", serde_json::to_string(&tally)?));
+    shared.tell_first(&Word::Tally(Box::new(tally)));
     Ok(())
 }
 
@@ -291,25 +289,10 @@ impl Remote {
         let (shared, live) = (Arc::clone(shared), plan.threads + number - 1);
         let reader = std::thread::spawn(move || {
             for line in lines {
-                let line = line?;
-                let (word, rest) = line.split_once(' ').unwrap_or_default();
-                let numbers = || rest.split(' ').filter_map(|word| word.parse::<u64>().ok());
-                match word {
-                    "front" => {
-                        if let [worker, front] = numbers().collect::<Vec<_>>()[..] {
-                            shared.advance(worker as usize, front as u32);
-                        }
-                    }
-                    "live" => {
-                        if let [connected, events, publishes, ready] = numbers().collect::<Vec<_>>()[..] {
-                            let live = &shared.live[live];
-                            live.connected.store(connected, Relaxed);
-                            live.events.store(events, Relaxed);
-                            live.publishes.store(publishes, Relaxed);
-                            live.ready.store(ready == 1, SeqCst);
-                        }
-                    }
-                    _ => return Ok(serde_json::from_str(rest)?),
+                match serde_json::from_str(&line?)? {
+                    Word::Front(worker, front) => shared.advance(worker, front),
+                    Word::Live(now, is_ready) => shared.live[live].set(now, is_ready),
+                    Word::Tally(tally) => return Ok(*tally),
                 }
             }
             // The run must not wait for it.
