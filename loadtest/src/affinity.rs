@@ -33,10 +33,7 @@ pub fn on_core<T: Send>(core: Option<usize>, body: impl FnOnce() -> T + Send) ->
             }
             body()
         });
-        match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

@@ -228,6 +228,13 @@ impl Net {
         }
     }
 
+    /// Sends a text message.
+    pub fn send_text(&mut self, id: usize, text: &[u8]) {
+        let mut frame = Vec::new();
+        wire::push_masked(&mut frame, wire::TEXT, text);
+        self.send(id, &frame);
+    }
+
     /// Closes a connection without a call to the handler.
     pub fn close(&mut self, id: usize) {
         if let Some(connection) = self.connections.get_mut(id).and_then(Option::take) {

@@ -22,7 +22,6 @@ use crate::measure::Tally;
 use crate::plan::Scenario;
 use crate::publisher::Publisher;
 use crate::target::Target;
-use crate::wire;
 use crate::worker::{Phase, Window, Worker};
 
 /// Does a worker's share of its plan.
@@ -152,9 +151,7 @@ fn is_heartbeat(net: &mut Net, id: usize, payload: &[u8]) -> bool {
     } else {
         return false;
     };
-    let mut frame = Vec::new();
-    wire::push_masked(&mut frame, wire::TEXT, pong);
-    net.send(id, &frame);
+    net.send_text(id, pong);
     true
 }
 

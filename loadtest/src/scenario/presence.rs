@@ -16,7 +16,6 @@ use crate::measure::{Latency, Tally};
 use crate::members::{self, Users, channel_name, user_of, users_of};
 use crate::plan::{Presence, nanoseconds};
 use crate::target::KEY_PAIR;
-use crate::wire;
 use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the channels.
@@ -144,7 +143,7 @@ impl Presences<'_> {
         if fastrand::bool() {
             it.state = State::Leaving;
             let text = format!(r#"{{"event":"socket:unsubscribe","data":{{"channel":"{channel}"}}}}"#);
-            return send(net, id, &text);
+            return net.send_text(id, text.as_bytes());
         }
         (it.state, it.connection, self.user_of[id]) = (State::Away, None, None);
         if fastrand::bool() { net.close(id) } else { net.reset(id) }
@@ -169,7 +168,8 @@ impl Presences<'_> {
         let channel = self.channel_of(user);
         let it = &mut self.users[user];
         (it.state, it.joined_ns) = (State::Joining, now);
-        send(net, id, &members::subscribe(KEY_PAIR, &it.socket_id, channel, self.first + user));
+        let text = members::subscribe(KEY_PAIR, &it.socket_id, channel, self.first + user);
+        net.send_text(id, text.as_bytes());
     }
 
     fn subscribed(&mut self, user: usize, data: &Value, now: u64) {
@@ -279,12 +279,6 @@ impl Presences<'_> {
         tally.latencies.insert("added".into(), self.added);
         tally
     }
-}
-
-fn send(net: &mut Net, id: usize, text: &str) {
-    let mut frame = Vec::new();
-    wire::push_masked(&mut frame, wire::TEXT, text.as_bytes());
-    net.send(id, &frame);
 }
 
 impl Handler for Presences<'_> {

@@ -15,7 +15,6 @@ use crate::measure::{Latency, Tally};
 use crate::plan::{Recover, nanoseconds};
 use crate::stamp;
 use crate::track::{Faults, Track};
-use crate::wire;
 use crate::worker::{Window, Worker};
 
 /// Does a worker's share of the recovery.
@@ -146,9 +145,7 @@ impl Recovering<'_> {
             let offset = self.clients[client].position;
             text.push_str(&format!(r#","since":{{"epoch":"{}","offset":{offset}}}}}}}"#, self.epoch));
         }
-        let mut frame = Vec::new();
-        wire::push_masked(&mut frame, wire::TEXT, text.as_bytes());
-        net.send(id, &frame);
+        net.send_text(id, text.as_bytes());
     }
 
     fn message(&mut self, client: usize, number: u32, payload: &[u8], now: u64) {
