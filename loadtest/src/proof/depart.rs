@@ -7,7 +7,6 @@ use crate::measure::Latency;
 use crate::plan::{Departure, Flood, Idle, Plan, Scenario};
 use crate::spread::spread;
 use clap::Args;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Options of `depart`.
@@ -104,7 +103,7 @@ fn measure_round(
     let before = subject.stats()?;
     let others = subject.spawn("departure", beside(PATIENCE_S))?;
     others.wait_until_begun()?;
-    crowd.controls.go.store(true, SeqCst);
+    crowd.go();
     let begun = Instant::now();
     let mut after = subject.stats()?;
     while after["subscriptions"] > LISTENERS as u64 || after["connections"] > (LISTENERS + args.pingers) as u64 {

@@ -112,33 +112,25 @@ impl Subject {
         ensure!(!is_native || self.args.target == "corecast", "these clients speak corecast's own dialect only");
         plan.check()?;
         let pid = self.server.pid();
-        let mut background = BackgroundRun {
-            controls: Arc::new(Controls::default()),
-            events: Arc::default(),
-            begun: Arc::default(),
-            end: Arc::default(),
-            is_interrupted: Arc::clone(&self.stop),
-            thread: None,
-        };
-        let (controls, end) = (Arc::clone(&background.controls), Arc::clone(&background.end));
-        let (events, begun) = (Arc::clone(&background.events), Arc::clone(&background.begun));
         let bar = (!title.is_empty()).then(|| Bar::new(&plan, title, self.args.report.json));
+        let state = Arc::new(RunState::default());
+        let shown = Arc::clone(&state);
         let body = move || {
-            let results = workers::run(&plan, Some(pid), &controls, |moment| {
+            let results = workers::run(&plan, Some(pid), &shown.controls, |moment| {
                 bar.iter().for_each(|bar| bar.show(moment));
-                events.store(moment.events, SeqCst);
-                begun.store(moment.seconds >= plan.warmup_ns as f64 / 1e9, SeqCst);
+                shown.events.store(moment.events, SeqCst);
+                shown.begun.store(moment.seconds >= plan.warmup_ns as f64 / 1e9, SeqCst);
             });
             let text = match &results {
                 Ok(results) => format!("{:?}", results.tally.notes),
                 Err(error) => format!("{error:#}"),
             };
             // It is set once.
-            let _ = end.set(text);
+            let _ = shown.end.set(text);
             results
         };
-        background.thread = Some(std::thread::spawn(body));
-        Ok(background)
+        let thread = Some(std::thread::spawn(body));
+        Ok(BackgroundRun { state, is_interrupted: Arc::clone(&self.stop), thread })
     }
 
     /// The server's counters and gauges, by name.
@@ -176,21 +168,37 @@ fn histogram_growth(name: &str, before: &BTreeMap<String, u64>, now: &BTreeMap<S
 
 /// A run beside others.
 pub struct BackgroundRun {
-    /// Flags that control it.
-    pub controls: Arc<Controls>,
-    /// Events so far.
-    pub events: Arc<AtomicU64>,
-    begun: Arc<AtomicBool>,
-    /// What is known of its end, once it has ended.
-    end: Arc<OnceLock<String>>,
+    state: Arc<RunState>,
     is_interrupted: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<Results>>>,
+}
+
+/// What a run shares with the thread that it runs on.
+#[derive(Default)]
+struct RunState {
+    controls: Controls,
+    /// Events so far.
+    events: AtomicU64,
+    begun: AtomicBool,
+    /// What is known of its end, once it has ended.
+    end: OnceLock<String>,
 }
 
 impl BackgroundRun {
     /// Waits until its measured time has begun.
     pub fn wait_until_begun(&self) -> anyhow::Result<()> {
-        self.wait_until("does not begin", || self.begun.load(SeqCst))
+        self.wait_until("does not begin", || self.state.begun.load(SeqCst))
+    }
+
+    /// Starts what its scenario waits for, and waits until it has counted so many events.
+    pub fn go_until(&self, events: usize, or: &str) -> anyhow::Result<()> {
+        self.go();
+        self.wait_until(or, || self.state.events.load(SeqCst) >= events as u64)
+    }
+
+    /// Starts what its scenario waits for.
+    pub fn go(&self) {
+        self.state.controls.go.store(true, SeqCst);
     }
 
     /// Waits for a condition that this run brings about.
@@ -207,7 +215,7 @@ impl BackgroundRun {
 
     /// What is known of its end.
     pub fn end(&self) -> &str {
-        self.end.get().map_or("nothing is known", String::as_str)
+        self.state.end.get().map_or("nothing is known", String::as_str)
     }
 
     /// Whether it has ended.
@@ -217,7 +225,7 @@ impl BackgroundRun {
 
     /// Ends it.
     pub fn finish(self) -> anyhow::Result<Results> {
-        self.controls.stop.store(true, SeqCst);
+        self.state.controls.stop.store(true, SeqCst);
         self.join()
     }
 
@@ -226,7 +234,7 @@ impl BackgroundRun {
         let thread = self.thread.take().context("joined twice")?;
         while !thread.is_finished() {
             if self.is_interrupted.load(SeqCst) {
-                self.controls.stop.store(true, SeqCst);
+                self.state.controls.stop.store(true, SeqCst);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -240,7 +248,7 @@ impl BackgroundRun {
 
 impl Drop for BackgroundRun {
     fn drop(&mut self) {
-        self.controls.stop.store(true, SeqCst);
+        self.state.controls.stop.store(true, SeqCst);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

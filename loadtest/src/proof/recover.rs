@@ -1,7 +1,6 @@
 //! Recovery: many subscribers of one channel are cut off at once and come back while messages are published. They come back
 //! without a position, and then, to a new server, with the position of their last message. With it nothing may be missing.
 
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use clap::Args;
@@ -87,8 +86,7 @@ fn measure_return(args: &RecoverArgs, since: bool, title: &str, findings: &mut F
     };
     clients.wait_until_begun()?;
     pause("does not go on")?;
-    clients.controls.go.store(true, SeqCst);
-    clients.wait_until("is not back", || clients.events.load(SeqCst) >= args.recover.connections as u64)?;
+    clients.go_until(args.recover.connections, "is not back")?;
     pause("does not go on")?;
     let results = clients.finish()?;
     findings.check_faultless(title, &results);

@@ -9,7 +9,6 @@ use crate::procfs;
 use crate::workers::Results;
 use clap::Args;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::SeqCst;
 
 /// Options of `storm`.
 #[derive(Args)]
@@ -80,18 +79,18 @@ fn measure(args: &StormArgs, findings: &mut Findings) -> anyhow::Result<()> {
 
     // What the clients of the storm cost the measurement and the server because they share the machine.
     let other = Subject::start(&args.proof, &options, "", None)?;
-    let crowd = Crowd::gather(args, &other)?;
-    note("elsewhere", &crowd.drop_beside(args, subject.spawn("elsewhere", live(PATIENCE_S))?)?, findings)?;
-    crowd.0.finish()?;
+    let crowd = gather(args, &other)?;
+    note("elsewhere", &drop_beside(&crowd, args, subject.spawn("elsewhere", live(PATIENCE_S))?)?, findings)?;
+    crowd.finish()?;
     drop(other);
 
-    let crowd = Crowd::gather(args, &subject)?;
+    let crowd = gather(args, &subject)?;
     let drops = procfs::listen_drops();
-    note("during", &crowd.drop_beside(args, subject.spawn("during", live(PATIENCE_S))?)?, findings)?;
+    note("during", &drop_beside(&crowd, args, subject.spawn("during", live(PATIENCE_S))?)?, findings)?;
     note("after", &subject.run("after", live(args.duration))?, findings)?;
     let drops = procfs::listen_drops() - drops;
 
-    let results = crowd.0.finish()?;
+    let results = crowd.finish()?;
     let accept_errors = stats.get("accept_errors").copied().unwrap_or_default();
     judge_slowdown(args, findings, p99["before"], p99["during"]);
     report_storm(args, findings, &results.tally, drops, accept_errors);
@@ -137,29 +136,22 @@ fn judge_slowdown(args: &StormArgs, findings: &mut Findings, before: [f64; 2], d
     );
 }
 
-/// The clients that drop and reconnect.
-struct Crowd(BackgroundRun);
+/// Starts the clients that drop and reconnect, and waits until all are connected.
+fn gather(args: &StormArgs, subject: &Subject) -> anyhow::Result<BackgroundRun> {
+    subject.check_interrupted()?;
+    let (connections, channels) = (args.connections, args.channels);
+    let idle = Idle { connections, channels, each: 1, departure: Some(Departure::Reconnect) };
+    let plan = subject.plan(Scenario::Idle(idle), PATIENCE_S);
+    let crowd = subject.spawn("", Plan { is_background: true, processes: args.processes, ..plan })?;
+    crowd.wait_until_begun()?;
+    Ok(crowd)
+}
 
-impl Crowd {
-    /// Starts them, and waits until all are connected.
-    fn gather(args: &StormArgs, subject: &Subject) -> anyhow::Result<Crowd> {
-        subject.check_interrupted()?;
-        let (connections, channels) = (args.connections, args.channels);
-        let idle = Idle { connections, channels, each: 1, departure: Some(Departure::Reconnect) };
-        let plan = subject.plan(Scenario::Idle(idle), PATIENCE_S);
-        let crowd = subject.spawn("", Plan { is_background: true, processes: args.processes, ..plan })?;
-        crowd.wait_until_begun()?;
-        Ok(Crowd(crowd))
-    }
-
-    /// Lets all drop and reconnect, and measures other connections at the same time.
-    fn drop_beside(&self, args: &StormArgs, others: BackgroundRun) -> anyhow::Result<Results> {
-        others.wait_until_begun()?;
-        let Crowd(crowd) = self;
-        crowd.controls.go.store(true, SeqCst);
-        crowd.wait_until("does not reconnect", || crowd.events.load(SeqCst) >= args.connections as u64)?;
-        others.finish()
-    }
+/// Lets the crowd drop and reconnect, and measures other connections at the same time.
+fn drop_beside(crowd: &BackgroundRun, args: &StormArgs, others: BackgroundRun) -> anyhow::Result<Results> {
+    others.wait_until_begun()?;
+    crowd.go_until(args.connections, "does not reconnect")?;
+    others.finish()
 }
 
 /// Below this the load generator and the server disturb each other more than the storm does.
