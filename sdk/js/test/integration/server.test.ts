@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, expect, onTestFinished, test, vi } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { once } from "node:events";
 import { createServer, type RequestListener, type Server as HttpServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -6,27 +6,12 @@ import { WebSocket } from "ws";
 import { type ConnectionState, Corecast, type Options } from "../../src/index.js";
 import { CorecastBackend } from "../../src/server.js";
 import { freePort, KEY, Server } from "../corecast.js";
+import { backend, serve, server, track } from "./site.js";
 
-let server: Server;
-let backend: CorecastBackend;
-const sockets: Corecast[] = [];
-
-beforeAll(async () => {
-  server = await Server.start("--heart-interval", "1", "--heart-timeout", "1", "--max-subscriptions", "8");
-  backend = new CorecastBackend({ key: KEY, adminSocket: server.adminSocket });
-});
-afterEach(() => {
-  for (const socket of sockets.splice(0)) socket.disconnect();
-});
-afterAll(async () => {
-  await backend?.close();
-  await server?.dispose();
-});
+serve("", "--heart-interval", "1", "--heart-timeout", "1", "--max-subscriptions", "8");
 
 function client(options: Options = {}): Corecast {
-  const socket = new Corecast(server.url, { WebSocket, backOff: { min: 50, max: 200 }, connectTimeout: 1_000, ...options });
-  sockets.push(socket);
-  return socket;
+  return track(new Corecast(server.url, { WebSocket, backOff: { min: 50, max: 200 }, connectTimeout: 1_000, ...options }));
 }
 
 function reached(socket: Corecast, state: ConnectionState): Promise<void> {
@@ -48,8 +33,7 @@ test("10 000 messages arrive, in order, once", async () => {
     await publisher.close();
     await own.dispose();
   });
-  const socket = new Corecast(own.url, { WebSocket });
-  sockets.push(socket);
+  const socket = track(new Corecast(own.url, { WebSocket }));
   const channel = socket.subscribe<{ n: number }>("flood");
   const seen: number[] = [];
   const all = new Promise<void>((resolve) => channel.bind("n", (n) => seen.push(n) === 10_000 && resolve()));
@@ -107,8 +91,7 @@ async function application(answer: RequestListener): Promise<{ url: string; http
 
 test("a refused connection tells its cause", async () => {
   const cause = async (url: string) => {
-    const socket = new Corecast(url, { WebSocket });
-    sockets.push(socket);
+    const socket = track(new Corecast(url, { WebSocket }));
     const error = await new Promise((resolve) => socket.on("closed", resolve));
     expect(socket.lastError).toBe(error);
     return error;
@@ -237,8 +220,7 @@ test("after shed and drain the client reconnects when the wait that it was told 
   }
   const own = await Server.start("--http", "off");
   onTestFinished(() => own.dispose());
-  const socket = new Corecast(own.url, { WebSocket: Observed, backOff: { min: 50, max: 200 } });
-  sockets.push(socket);
+  const socket = track(new Corecast(own.url, { WebSocket: Observed, backOff: { min: 50, max: 200 } }));
   const channel = socket.subscribe("a");
   await channel.subscribed;
   const heard: unknown[] = [];

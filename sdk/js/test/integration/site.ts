@@ -36,7 +36,11 @@ export function client(user: string | null = null, options: Options = {}): Corec
     channel.startsWith("presence-") && user !== null
       ? backend.signPresence(socketId, channel, { user_id: user, user_info: { name: `name of ${user}` } })
       : backend.sign(socketId, channel);
-  const socket = new Corecast(network.url, { WebSocket, backOff: { min: 20, max: 100 }, auth, ...options });
+  return track(new Corecast(network.url, { WebSocket, backOff: { min: 20, max: 100 }, auth, ...options }));
+}
+
+/** Disconnects a client after the test. */
+export function track(socket: Corecast): Corecast {
   sockets.push(socket);
   return socket;
 }
