@@ -13,7 +13,9 @@ pub fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
         "no key pair to sign with: give --key ID:SECRET, --key-file PATH, CORECAST_KEY or --config PATH".into(),
     ))?;
     let (socket_id, channel) = (&options.socket_id, &options.channel);
-    if SocketId::parse(socket_id).is_none() {
+    // An upper-case UUID names the connection, too, but the server verifies the signature over its own spelling.
+    let signed_id = socket_id.to_ascii_lowercase();
+    if SocketId::parse(&signed_id).is_none() {
         let text = "is not a socket_id: a UUID, or two numbers joined by a dot, as in socket:connected";
         return Err(Usage(format!("{socket_id:?} {text}")).into());
     }
@@ -24,7 +26,7 @@ pub fn sign(options: &Sign) -> anyhow::Result<ExitCode> {
             return Err(Usage(format!("{channel:?} is not a channel: {RULE}")).into());
         }
     }
-    print(&(auth::sign(key, socket_id, channel, options.channel_data.as_deref()) + "\n"))?;
+    print(&(auth::sign(key, &signed_id, channel, options.channel_data.as_deref()) + "\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -607,7 +607,7 @@ fn sample(text: &str) -> Result<u32, String> {
 
 #[derive(Args)]
 pub struct Sign {
-    /// The connection, as socket:connected names it; signed as it is written
+    /// The connection, as socket:connected names it, in either spelling
     pub socket_id: String,
     /// The private channel
     pub channel: String,

@@ -6,6 +6,7 @@ use corecast::hub::channel::presence::user::User;
 use corecast::protocol::auth;
 use corecast::protocol::channel::{Channel, Kind};
 use corecast::protocol::json;
+use corecast::protocol::socket_id::SocketId;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -43,7 +44,7 @@ pub fn run(
             "socket:connected" => {
                 let interval = frame["data"]["heart"]["interval"].as_u64().unwrap_or(120).max(1);
                 heartbeat = Some(Heartbeat::new(Duration::from_secs(interval)));
-                let id = frame["data"]["socket_id"].as_str().unwrap_or_default();
+                let id = socket_id(&frame["data"]["socket_id"])?;
                 for channel in channels {
                     let data = request(channel, id, key, member);
                     send(&mut socket, &json!({ "event": "socket:subscribe", "data": data }))?;
@@ -65,6 +66,15 @@ pub fn run(
     }
     let _ = socket.close(None);
     Ok(())
+}
+
+/// The id that the server gave to this connection. Another text could make a signature valid for another channel or for an HTTP
+/// request, and the server may be one that does not have the key.
+fn socket_id(value: &Value) -> anyhow::Result<&str> {
+    let id = value.as_str().filter(|id| SocketId::parse(id).is_some());
+    id.with_context(|| {
+        format!("the server names {value} as the socket_id, which is not a UUID or two numbers joined by a dot")
+    })
 }
 
 /// The data of a subscribe.

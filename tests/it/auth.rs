@@ -7,6 +7,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use std::fmt::Write;
+use std::net::TcpListener;
+use std::thread;
+use tungstenite::protocol::Message;
 
 for_shards!(
     a_signature_over_either_spelling_is_accepted,
@@ -117,6 +120,41 @@ fn sign_refuses_inputs_that_are_part_of_another_signed_text() {
         let signed = output(corecast(&["sign", socket_id, channel, "--key", &key]), b"");
         assert!(!signed.status.success() && signed.stdout.is_empty(), "{signed:?}");
     }
+}
+
+/// The server may be a false one: `subscribe` sends its signature to it.
+#[test]
+fn subscribe_signs_for_the_socket_id_of_a_connection_only() {
+    let key = format!("{KEY}:{SECRET}");
+    for socket_id in [
+        "1234.1234:private-victim",
+        "POST\n/apps/1/events\nauth_key=k&auth_timestamp=1&auth_version=1.0&body_md5=0&z=",
+        "",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("ws://{}", listener.local_addr().expect("its address"));
+        let server = thread::spawn(move || {
+            let mut client = tungstenite::accept(listener.accept().expect("a client").0).expect("an upgrade");
+            let data = json!({"socket_id": socket_id, "heart": {"interval": 30, "timeout": 25}});
+            client.send(Message::text(json!({"event": "socket:connected", "data": data}).to_string())).expect("sent");
+            client.read().map_or(None, |message| message.into_text().ok())
+        });
+        let refused = output(corecast(&["subscribe", "private-mine", "--key", &key, "--url", &url]), b"");
+        assert!(!refused.status.success(), "{refused:?}");
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert!(stderr.contains("is not a UUID"), "{stderr}");
+        assert_eq!(server.join().expect("no panic"), None, "a signature was sent");
+    }
+}
+
+/// The command line takes a socket_id in upper case, as the admin socket does.
+#[test]
+fn sign_signs_the_spelling_that_the_server_verifies() {
+    let key = format!("{KEY}:{SECRET}");
+    let id = "1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6";
+    let signed = |id: &str| output(corecast(&["sign", id, CHANNEL, "--key", &key]), b"").stdout;
+    assert_eq!(signed(&id.to_uppercase()), signed(id));
+    assert_eq!(String::from_utf8_lossy(&signed(id)).trim_end(), auth(id, CHANNEL, None));
 }
 
 #[test]

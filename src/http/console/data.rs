@@ -217,6 +217,7 @@ pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
         let body = json_body(request).await?;
         let [socket_id, channel, channel_data] = strings(&body, ["socket_id", "channel", "channel_data"])?;
         let (socket_id, channel) = socket_id.zip(channel).ok_or(malformed("socket_id and channel are required"))?;
+        let socket_id = socket_id.to_ascii_lowercase();
         if SocketId::parse(&socket_id).is_none() {
             return Err(malformed("socket_id is not a socket_id"));
         }
