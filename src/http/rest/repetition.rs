@@ -1,26 +1,32 @@
 //! Remembers the signatures of accepted POST requests, so that a captured request cannot be repeated. Pure.
 
 use super::signature::{REPETITION_S, Stamp, TIMESTAMP_RANGE_S, Unsigned};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-/// Signatures whose timestamps are still valid, oldest timestamp first.
+/// Signatures whose timestamps are still valid, oldest timestamp first, and when each was used first.
 #[derive(Default)]
-pub struct Seen(BTreeSet<Stamp>);
+pub struct Seen(BTreeMap<Stamp, u64>);
 
 impl Seen {
     /// Remembers a request whose signature is valid. Returns whether an older one had to be forgotten before it expired.
     ///
     /// # Errors
-    /// [`Unsigned::Repeated`]: the signature was used before, and its timestamp is at least [`REPETITION_S`] old.
-    /// Before that it may be another request: libraries sign whole seconds, so equal publishes within a second have the
-    /// same signature.
+    /// [`Unsigned::Repeated`]: the signature was used before, and its timestamp or its first use is at least
+    /// [`REPETITION_S`] old. Before that it may be another request: libraries sign whole seconds, so equal publishes within
+    /// a second have the same signature. The first use counts because the backend's clock may be ahead.
     pub fn admit(&mut self, stamp: Stamp, now_s: u64) -> Result<bool, Unsigned> {
-        while self.0.first().is_some_and(|oldest| oldest.timestamp_s + TIMESTAMP_RANGE_S < now_s) {
+        while self.0.first_key_value().is_some_and(|(oldest, _)| oldest.timestamp_s + TIMESTAMP_RANGE_S < now_s) {
             self.0.pop_first();
         }
-        let is_new = self.0.insert(stamp);
-        if !is_new && now_s >= stamp.timestamp_s + REPETITION_S {
-            return Err(Unsigned::Repeated);
+        match self.0.entry(stamp) {
+            Entry::Occupied(first_s) if now_s >= stamp.timestamp_s.min(*first_s.get()) + REPETITION_S => {
+                return Err(Unsigned::Repeated);
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => {
+                place.insert(now_s);
+            }
         }
         let is_full = self.0.len() > SIGNATURES_MAX;
         if is_full {
@@ -30,7 +36,7 @@ impl Seen {
     }
 }
 
-/// Most signatures that are remembered: about 10 MiB, or ten minutes at 430 requests per second.
+/// Most signatures that are remembered: about 13 MiB, or ten minutes at 430 requests per second.
 const SIGNATURES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
@@ -46,7 +52,7 @@ mod tests {
     #[test]
     fn a_repetition_is_refused_once_its_timestamp_is_old() {
         let mut seen = Seen::default();
-        for now_s in [NOW_S - 600, NOW_S, NOW_S + 4] {
+        for now_s in [NOW_S, NOW_S + 4] {
             assert_eq!(seen.admit(stamp(NOW_S, 1), now_s), Ok(false));
         }
         for now_s in [NOW_S + 5, NOW_S + 600] {
@@ -54,6 +60,17 @@ mod tests {
         }
         assert_eq!(seen.admit(stamp(NOW_S, 2), NOW_S + 5), Ok(false), "another signature");
         assert_eq!(seen.admit(stamp(NOW_S, 2), NOW_S + 5), Err(Unsigned::Repeated));
+    }
+
+    #[test]
+    fn a_timestamp_in_the_future_does_not_prolong_the_time_for_repetitions() {
+        let mut seen = Seen::default();
+        for now_s in [NOW_S - 600, NOW_S - 596] {
+            assert_eq!(seen.admit(stamp(NOW_S, 1), now_s), Ok(false));
+        }
+        for now_s in [NOW_S - 595, NOW_S, NOW_S + 600] {
+            assert_eq!(seen.admit(stamp(NOW_S, 1), now_s), Err(Unsigned::Repeated));
+        }
     }
 
     #[test]
@@ -75,6 +92,6 @@ mod tests {
         assert_eq!(seen.admit(stamp(NOW_S - 6, 0), NOW_S), Err(Unsigned::Repeated));
         assert_eq!(seen.admit(stamp(NOW_S, 0), NOW_S), Ok(true));
         assert_eq!(seen.0.len(), SIGNATURES_MAX);
-        assert_eq!(seen.0.first(), Some(&stamp(NOW_S, 0)));
+        assert_eq!(seen.0.first_key_value(), Some((&stamp(NOW_S, 0), &NOW_S)));
     }
 }

@@ -92,7 +92,7 @@ impl fmt::Display for Unsigned {
             Unsigned::Body => f.write_str("body_md5 is not the MD5 of the body"),
             Unsigned::Repeated => write!(
                 f,
-                "this signature was used before and its auth_timestamp is {REPETITION_S} s old or older: sign each request anew"
+                "this signature was used before, and its auth_timestamp or its first use is {REPETITION_S} s old or older: sign each request anew"
             ),
         }
     }
