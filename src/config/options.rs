@@ -161,7 +161,7 @@ options! {
     "drain-timeout", "0", Millis(0, 3_600_000); One live.drain_timeout_ms;
         "Seconds over which SIGTERM closes connections; 0: all at once";
     // With the server's 5 s on top it is below Kubernetes' 30 s and systemd's 90 s. Docker kills after 10 s: --stop-timeout.
-    "shutdown-timeout", "10", DEADLINE; One live.shutdown_timeout_ms;
+    "shutdown-timeout", "8", DEADLINE; One live.shutdown_timeout_ms;
         "Seconds that a shutdown may take to deliver what was accepted";
     "log", "info", LEVELS; One live.log;
         "How much to log, on stderr";

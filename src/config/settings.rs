@@ -712,7 +712,7 @@ mod tests {
         assert_eq!((paths, echo_path, pusher, origins, trusted), (vec![], None, true, vec![], vec![]));
         assert_eq!((has_proxy_header, request_bytes_max), (false, 8192));
         assert_eq!(config.live.drain_timeout_ms, 0);
-        assert_eq!(config.live.shutdown_timeout_ms, 10_000);
+        assert_eq!(config.live.shutdown_timeout_ms, 8_000);
         assert_eq!(config.live.log, tracing::level_filters::LevelFilter::INFO);
     }
 

@@ -38,8 +38,8 @@ fn systemd_is_notified_of_readiness_and_of_the_stop() {
     // A server that is ready serves its first client command.
     assert!(server.run(&["ping"]).status.success());
     server.signal(Signal::TERM);
-    // The shutdown timeout of 10 s, and 5 s around it.
-    assert_eq!(manager.told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=15000000");
+    // The shutdown timeout of 8 s, and 5 s around it.
+    assert_eq!(manager.told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=13000000");
     assert!(server.wait().success());
 }
 
