@@ -315,6 +315,9 @@ impl Key {
     /// Reads `ID:SECRET`. The error says what is wrong without the text: it may hold a secret.
     pub(crate) fn parse(text: &str) -> Result<Key, &'static str> {
         let (id, secret) = text.split_once(':').ok_or("the : between ID and secret is missing")?;
+        if ['"', '\''].iter().any(|&quote| id.starts_with(quote) && secret.ends_with(quote)) {
+            return Err("the pair is in quotes, which would be a part of it");
+        }
         if id.is_empty() {
             return Err("the ID before the : is empty");
         }

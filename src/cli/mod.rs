@@ -578,7 +578,7 @@ pub struct Tail {
     /// Only channels whose names match; * stands for any text
     #[arg(long, value_name = "PATTERN")]
     channel: Option<Box<str>>,
-    /// Only clients of this network
+    /// Only clients of this network or address, which may have a port
     #[arg(long, value_name = "CIDR")]
     address: Option<Box<str>>,
     /// Only these: connect, refuse, subscribe, unsubscribe, publish, close, limit

@@ -160,11 +160,12 @@ impl std::fmt::Display for Origin {
 pub fn network(text: &str) -> Option<IpNet> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     let mapped = match network {
-        IpNet::V6(network) if network.prefix_len() >= 96 => network.addr().to_ipv4_mapped(),
-        _ => None,
+        IpNet::V6(network) => network.addr().to_ipv4_mapped(),
+        IpNet::V4(_) => None,
     };
     match mapped {
-        Some(address) => Some(Ipv4Net::new(address, network.prefix_len() - 96).ok()?.trunc().into()),
+        // A prefix below 96 means more than the IPv4 addresses, as which mapped ones are looked up.
+        Some(address) => Some(Ipv4Net::new(address, network.prefix_len().checked_sub(96)?).ok()?.trunc().into()),
         None => Some(network.trunc()),
     }
 }
@@ -274,7 +275,9 @@ mod tests {
         {
             assert!(network(text).is_some_and(|it| it.to_string() == canonical), "{text}");
         }
-        for text in ["", "fe80::1%2", "[::1]", "127.0.0.1:1", "10.0.0.0/33", "10.0.0/8", "localhost"] {
+        for text in
+            ["", "fe80::1%2", "[::1]", "127.0.0.1:1", "10.0.0.0/33", "10.0.0/8", "localhost", "::ffff:10.0.0.0/90"]
+        {
             assert_eq!(network(text), None, "{text}");
         }
     }

@@ -407,6 +407,7 @@ impl<'a> Check<'a> {
         let named = live.connections_named.unwrap_or(usize::MAX);
         let per_address = live.limits.connections_per_address_max.unwrap_or(0) as usize;
         let info_max = live.limits.presence_info_bytes_max;
+        let posts_counts = !live.webhooks.urls.is_empty() && live.webhooks.events.contains(&"subscription_count");
         let no_effect = [
             ("app-id", is_off, "http is off"),
             ("console-key-file", is_off, "http is off"),
@@ -414,6 +415,11 @@ impl<'a> Check<'a> {
             ("console-key-file", !is_off && !live.console.is_on, "console is off"),
             ("webhook-events", live.webhooks.urls.is_empty(), "webhook is not set"),
             ("webhook-retry", live.webhooks.urls.is_empty(), "webhook is not set"),
+            ("pusher-activity-timeout", !live.access.pusher, "pusher is off"),
+            ("pusher-client-events", !live.access.pusher, "pusher is off"),
+            ("pusher-watchlist", !live.access.pusher, "pusher is off"),
+            ("pusher-authorize-within", !live.access.pusher, "pusher is off"),
+            ("pusher-subscription-count", !live.access.pusher && !posts_counts, "pusher is off"),
             ("max-connections-per-address", per_address > named, "max-connections is smaller"),
             ("presence-info-max", info_max > live.limits.message_bytes_max, "max-message is smaller"),
         ];
@@ -422,7 +428,9 @@ impl<'a> Check<'a> {
             let is_changed = option.show(&self.config) != option.show(&defaults);
             (is_idle && is_changed).then(|| format!("{name} has no effect: {why}"))
         });
-        let notes: Vec<String> = notes.chain(self.settings.files.take_notes()).collect();
+        let uncounted = (posts_counts && !live.limits.subscription_count)
+            .then(|| "webhook-events: subscription_count has no effect: pusher-subscription-count is off".into());
+        let notes: Vec<String> = notes.chain(uncounted).chain(self.settings.files.take_notes()).collect();
         self.config.live.notes.extend(notes);
     }
 

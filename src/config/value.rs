@@ -4,7 +4,7 @@ use super::access::{self, Origin};
 use super::kind::Kind;
 use super::{HttpListener, Key, Pin, REDACTED, WEBHOOK_EVENTS, WebhookUrl};
 use ipnet::IpNet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use toml::Value;
 use tracing::level_filters::LevelFilter;
@@ -188,6 +188,20 @@ impl Scalar for Pin {
     }
 }
 
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_multicast() || address.ip() == Ipv4Addr::BROADCAST => {
+            Err(format!("{}: no connection arrives at a multicast or broadcast address", refused(text)))
+        }
+        Ok(address) => Ok(address),
+        Err(_) if text.contains('%') => Err(format!(
+            "{}: a zone is the number of its interface, as in [fe80::1%2]:9000 (`ip link` shows the numbers)",
+            refused(text)
+        )),
+        Err(_) => Err(refused(text)),
+    }
+}
+
 /// Values that are shown as they display themselves.
 macro_rules! texts {
     ($($type:ty: $read:expr;)*) => {$(
@@ -206,13 +220,7 @@ macro_rules! texts {
 
 texts! {
     String: |text, kind| if kind.accepts(text) { Ok(text.to_owned()) } else { Err(refused(text)) };
-    SocketAddr: |text, _| text.parse().map_err(|_| match text.contains('%') {
-        true => format!(
-            "{}: a zone is the number of its interface, as in [fe80::1%2]:9000 (`ip link` shows the numbers)",
-            refused(text)
-        ),
-        false => refused(text),
-    });
+    SocketAddr: |text, _| socket_address(text);
     LevelFilter: |text, kind| String::read(text, kind)?.parse().map_err(|_| refused(text));
     Origin: |text, _| Origin::parse(text).map_err(|why| format!("{}: {why}", refused(text)));
     IpNet: |text, _| access::network(text).ok_or_else(|| refused(text));

@@ -556,6 +556,34 @@ fn readable_or_weak_secrets_cause_warnings() {
     check(&["--webhook-retry", "300", "--http", "off", "--app-id", "1"], &[]);
 }
 
+/// Options that need another one say so.
+#[test]
+fn options_of_features_that_are_off_cause_warnings() {
+    let check = |options: &[&str], expected: &[&str]| {
+        let (stderr, status) = checked(options, &[]);
+        assert_eq!(status, Some(0), "{options:?}: {stderr}");
+        let said: Vec<&str> = stderr.lines().map(|line| line.trim_start_matches("warning: ")).collect();
+        assert_eq!(said, expected, "{options:?}");
+    };
+    for (option, value) in [
+        ("pusher-activity-timeout", "60"),
+        ("pusher-client-events", "off"),
+        ("pusher-watchlist", "off"),
+        ("pusher-authorize-within", "5"),
+        ("pusher-subscription-count", "on"),
+    ] {
+        let option_name = format!("--{option}");
+        check(&[&option_name, value], &[]);
+        check(&["--pusher", "off", &option_name, value], &[&format!("{option} has no effect: pusher is off")]);
+    }
+    let counts =
+        ["--key", "a:0123456789abcdef", "--webhook", "http://localhost/", "--webhook-events", "subscription_count"];
+    check(&counts, &["webhook-events: subscription_count has no effect: pusher-subscription-count is off"]);
+    let on = ["--pusher-subscription-count", "on"];
+    check(&[&counts[..], &on].concat(), &[]);
+    check(&[&counts[..], &on, &["--pusher", "off"]].concat(), &[]);
+}
+
 /// A byte-order mark at the start of a file is not part of its first key.
 #[test]
 fn files_may_begin_with_a_byte_order_mark() {
@@ -586,8 +614,14 @@ fn values_that_can_never_match_are_refused() {
         ("allow-origin", "https://*.127.0.0.1", "IP address"),
         ("trust-proxy", "fe80::1%2", "without a port or zone"),
         ("trust-proxy", "10.0.0.1:80", "without a port or zone"),
+        ("trust-proxy", "::ffff:10.0.0.0/90", "without a port or zone"),
+        ("listen", "224.0.0.1:9000", "multicast or broadcast"),
+        ("listen", "255.255.255.255:9000", "multicast or broadcast"),
+        ("http", "[ff02::1]:9001", "multicast or broadcast"),
         ("key", "\u{feff}a:0123456789abcdef", "not ASCII"),
         ("key", "a:0123456789abcdef\u{200b}", "invisible"),
+        ("key", "\"a:0123456789abcdef\"", "in quotes"),
+        ("key", "'a:0123456789abcdef'", "in quotes"),
         ("webhook", "http://[fe80::1%25eth0]/", "http or https URL"),
     ];
     for (option, value, said) in refused {

@@ -7,6 +7,7 @@ use crate::hub::observe::TAPS;
 use crate::hub::observe::sighting::Filter;
 use crate::ids::ShardId;
 use ipnet::IpNet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The shards of a tail, and whether they have been asked.
@@ -85,9 +86,11 @@ pub fn filter(tail: &operation::Tail) -> Result<Filter, Refusal> {
     })
 }
 
-/// A network in CIDR notation, or an address.
+/// A network in CIDR notation, or an address as lists of connections show it: with a port, which is not compared.
 fn network(text: &str) -> Result<IpNet, Refusal> {
-    config::network(text).ok_or_else(|| Refusal::malformed("address must be an IP address or a network"))
+    let of_connection = || Some(text.parse::<SocketAddr>().ok()?.ip().to_canonical().into());
+    let network = config::network(text).or_else(of_connection);
+    network.ok_or_else(|| Refusal::malformed("address must be an IP address, with or without a port, or a network"))
 }
 
 /// Limit of sightings per second and shard if none is given.
@@ -101,9 +104,14 @@ mod tests {
     fn a_request_becomes_a_filter() {
         let all = Filter { kinds: 127, channel: None, network: None, sample: 1, rate: RATE, data_bytes: 0 };
         assert_eq!(filter(&operation::Tail::default()), Ok(all.clone()));
-        for (address, network) in
-            [("10.0.0.0/8", "10.0.0.0/8"), ("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::1", "::1/128")]
-        {
+        for (address, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::1", "::1/128"),
+            ("10.0.0.7:4000", "10.0.0.7/32"),
+            ("[::1]:4000", "::1/128"),
+            ("[::ffff:10.0.0.7]:4000", "10.0.0.7/32"),
+        ] {
             let tail = operation::Tail { address: Some(address.into()), ..operation::Tail::default() };
             assert_eq!(filter(&tail), Ok(Filter { network: network.parse().ok(), ..all.clone() }));
         }
