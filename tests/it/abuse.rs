@@ -76,10 +76,7 @@ fn connections_of_an_address_are_limited(shards: usize) {
 /// counted, and the limit is as it was.
 fn places_are_given_back_however_connections_end(shards: usize) {
     const PLACES: usize = 4;
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "handshake-timeout = 0.5\n").expect("a file");
-    let options = behind_proxy(shards).arg("--config", file.display());
+    let options = behind_proxy(shards).config("handshake-timeout = 0.5\n");
     let server = options.arg("--max-connections-per-address", PLACES).start();
     let mut admin = Admin::connect(&server);
     let addresses = ["203.0.113.7", "203.0.113.8", "2001:db8::1", "2001:db8:0:1::1"];
@@ -115,7 +112,7 @@ fn places_are_given_back_however_connections_end(shards: usize) {
     let closes: u64 = members.filter(|(name, _)| name.starts_with("closes_")).filter_map(|(_, n)| n.as_u64()).sum();
     assert_eq!(stats["accepts"], closes, "{stats}");
     // From here on no handshake times out, however slow this machine is.
-    std::fs::write(&file, "").expect("a file");
+    server.write_config("");
     admin.ok(json!({"id": 1, "command": "reload"}));
     for address in addresses {
         let _inside: Vec<RawClient> = (0..PLACES).map(|_| enter(&server, address)).collect();
@@ -449,11 +446,7 @@ fn subscribes_beyond_the_rate_are_refused(shards: usize) {
 
 /// A client subscribes to all of its channels when it connects. A reload changes the rate of open connections, too.
 fn all_subscriptions_may_be_made_at_once(shards: usize) {
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    let write = |rate: usize| std::fs::write(&file, format!("max-subscribes-per-second = {rate}\n")).expect("a file");
-    write(1);
-    let server = Server::options(shards).heart(3600, 3600).arg("--config", file.display()).start();
+    let server = Server::options(shards).heart(3600, 3600).config("max-subscribes-per-second = 1\n").start();
     let mut client = RawClient::connect(&server);
     let name = |n: usize| format!("channel-{n}");
     client.write(&(0..128).flat_map(|n| text_frame(&subscribe(&name(n)))).collect::<Vec<u8>>());
@@ -462,7 +455,7 @@ fn all_subscriptions_may_be_made_at_once(shards: usize) {
     let replies: Vec<String> = (0..200).map(|_| client.text()).collect();
     assert!(replies.iter().any(|reply| reply.contains("rate_limited")), "refused requests count");
 
-    write(0);
+    server.write_config("max-subscribes-per-second = 0\n");
     Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
     client.write(&text_frame(&unsubscribe("none")).repeat(200));
     (0..200).for_each(|_| client.expect(&not_subscribed("none")));
@@ -524,11 +517,8 @@ fn bytes_beyond_the_rate_are_refused_and_then_the_connection_closed() {
 /// A reload changes the limits and rules for new connections, in every shard.
 #[test]
 fn a_reload_changes_which_clients_may_connect() {
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    let write = |text: &str| std::fs::write(&file, text).expect("a file");
-    write("max-connections-per-address = 2\nallow-origin = [\"https://a.example\", \"http://example.com\"]\n");
-    let server = behind_proxy(4).arg("--config", file.display()).start();
+    let text = "max-connections-per-address = 2\nallow-origin = [\"https://a.example\", \"http://example.com\"]\n";
+    let server = behind_proxy(4).config(text).start();
     let mut admin = Admin::connect(&server);
     let from = |origin: &str| {
         let mut client = tcp_for(&server, "203.0.113.9");
@@ -539,7 +529,9 @@ fn a_reload_changes_which_clients_may_connect() {
     assert_eq!(status_for(&server, "203.0.113.7"), "429");
     assert_eq!((from("a.example"), from("b.example")), ("101".into(), "403".into()));
 
-    write("max-connections-per-address = 20\nallow-origin = [\"https://b.example\", \"http://example.com\"]\n");
+    server.write_config(
+        "max-connections-per-address = 20\nallow-origin = [\"https://b.example\", \"http://example.com\"]\n",
+    );
     admin.ok(json!({"id": 1, "command": "reload"}));
     inside.extend((0..18).map(|_| enter(&server, "203.0.113.7")));
     assert_eq!(status_for(&server, "203.0.113.7"), "429");
@@ -547,7 +539,7 @@ fn a_reload_changes_which_clients_may_connect() {
 
     // Rates change too, also for an existing connection.
     let mut client = enter(&server, "203.0.113.8");
-    write("max-connections-per-address = 20\nmax-messages-per-second = 1\n");
+    server.write_config("max-connections-per-address = 20\nmax-messages-per-second = 1\n");
     admin.ok(json!({"id": 1, "command": "reload"}));
     client.write(&text_frame(&unsubscribe("a")).repeat(11));
     let codes: Vec<Value> =
@@ -557,7 +549,7 @@ fn a_reload_changes_which_clients_may_connect() {
     drop(client);
 
     // Existing connections stay, even if a lower limit has room for fewer.
-    write("max-connections-per-address = 1\n");
+    server.write_config("max-connections-per-address = 1\n");
     admin.ok(json!({"id": 1, "command": "reload"}));
     assert_eq!(status_for(&server, "203.0.113.7"), "429");
     for client in &mut inside {

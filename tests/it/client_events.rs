@@ -1,7 +1,7 @@
 //! Client events: which channels take them, who receives them, and their limits.
 
 use crate::auth::{self, auth};
-use crate::harness::{Admin, Client, Options, Server, TempDir, assert_error, for_shards, subscribe, subscribed};
+use crate::harness::{Admin, Client, Options, Server, assert_error, for_shards, subscribe, subscribed};
 use serde_json::json;
 
 for_shards!(
@@ -14,8 +14,7 @@ for_shards!(
 );
 
 /// A server whose private channels take client events; `private-quiet` does not.
-fn options(shards: usize, folder: &TempDir) -> Options {
-    let file = folder.path().join("corecast.toml");
+fn options(shards: usize) -> Options {
     let tables = r#"
         [[channel]]
         match = "private-quiet"
@@ -27,8 +26,7 @@ fn options(shards: usize, folder: &TempDir) -> Options {
         match = "*"
         client-events = "members"
     "#;
-    std::fs::write(&file, tables).expect("the file");
-    Server::options(shards).arg("--key", auth::key()).arg("--config", file.display())
+    Server::options(shards).arg("--key", auth::key()).config(tables)
 }
 
 #[track_caller]
@@ -47,8 +45,7 @@ pub fn join(server: &Server, channel: &str, user: Option<&str>) -> Client {
 }
 
 fn the_other_subscribers_receive_a_client_event(shards: usize) {
-    let folder = TempDir::new();
-    let server = options(shards, &folder).start();
+    let server = options(shards).start();
     let mut clients: Vec<Client> = (0..6).map(|_| join(&server, "private-room", None)).collect();
     for (n, data) in ["1", r#"{"a" : "\u00e9", "b":1e999}"#, "null", r#""\ud83c""#].iter().enumerate() {
         clients[n]
@@ -66,8 +63,7 @@ fn the_other_subscribers_receive_a_client_event(shards: usize) {
 }
 
 fn on_a_presence_channel_it_names_the_user(shards: usize) {
-    let folder = TempDir::new();
-    let server = options(shards, &folder).start();
+    let server = options(shards).start();
     let mut first = join(&server, "presence-room", Some("a\"b"));
     let mut second = join(&server, "presence-room", Some("12"));
     assert!(first.text().contains("socket:member_added"));
@@ -78,8 +74,7 @@ fn on_a_presence_channel_it_names_the_user(shards: usize) {
 }
 
 fn it_is_refused_where_it_is_not_allowed(shards: usize) {
-    let folder = TempDir::new();
-    let server = options(shards, &folder).start();
+    let server = options(shards).start();
     let mut client = join(&server, "private-quiet", None);
     client.subscribe("public");
     for (channel, code) in [
@@ -100,8 +95,7 @@ fn it_is_refused_where_it_is_not_allowed(shards: usize) {
 }
 
 fn it_is_limited_in_rate_and_size(shards: usize) {
-    let folder = TempDir::new();
-    let server = options(shards, &folder).arg("--client-events-per-second", "1").start();
+    let server = options(shards).arg("--client-events-per-second", "1").start();
     let (mut sender, mut other) = (join(&server, "private-room", None), join(&server, "private-room", None));
     let send = |client: &mut Client, event: &str, len: usize| {
         let data = "x".repeat(len);
@@ -131,8 +125,7 @@ fn it_is_limited_in_rate_and_size(shards: usize) {
 }
 
 fn it_has_a_place_in_the_order_and_no_offset(shards: usize) {
-    let folder = TempDir::new();
-    let server = options(shards, &folder).start();
+    let server = options(shards).start();
     let (mut sender, mut other) = (join(&server, "private-history", None), join(&server, "private-history", None));
     sender.send(r#"{"event":"client-e","channel":"private-history","data":1}"#);
     other.expect(r#"{"event":"client-e","channel":"private-history","data":1}"#);

@@ -1,7 +1,7 @@
 //! Conflation: a reader that is blocked gets the newest message of each key, and is not closed.
 
 use crate::harness::{
-    Admin, RawClient, Server, TempDir, eventually, for_shards, opcode, subscribe, subscribed, text_frame, unsubscribe,
+    Admin, RawClient, Server, eventually, for_shards, opcode, subscribe, subscribed, text_frame, unsubscribe,
     unsubscribed,
 };
 use rustix::process::Signal;
@@ -33,13 +33,10 @@ match = "state:*"
 slow = "latest"
 "#;
 
-fn start(shards: usize) -> (Server, TempDir) {
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, RULES).expect("a temporary file");
-    let options = Server::options(shards).heart(3600, 3600).arg("--config", file.to_str().expect("UTF-8"));
+fn start(shards: usize) -> Server {
+    let options = Server::options(shards).heart(3600, 3600).config(RULES);
     // Far below what is published, and below what the kernel would buffer.
-    (options.arg("--outbox-limit", "256KiB").arg("--shutdown-timeout", 60).start(), dir)
+    options.arg("--outbox-limit", "256KiB").arg("--shutdown-timeout", 60).start()
 }
 
 fn reader(server: &Server, channel: &str) -> RawClient {
@@ -109,7 +106,7 @@ fn stat(admin: &mut Admin, name: &str) -> u64 {
 /// 256 KiB, beside what their receive buffers hold. A neighbour that reads gets every value.
 fn blocked_readers_end_with_the_last_value_of_every_key(shards: usize) {
     const ROUNDS: usize = 300;
-    let (server, _dir) = start(shards);
+    let server = start(shards);
     let mut blocked: Vec<RawClient> = (0..2 * shards).map(|_| reader(&server, "prices:a")).collect();
     let (mut neighbour, mut received) = (reader(&server, "prices:a"), Received::default());
     let mut admin = Admin::connect(&server);
@@ -145,7 +142,7 @@ fn blocked_readers_end_with_the_last_value_of_every_key(shards: usize) {
 /// Replies, other channels and client events.
 fn what_is_not_conflated_reaches_a_blocked_reader(shards: usize) {
     const NOTES: usize = 100;
-    let (server, _dir) = start(shards);
+    let server = start(shards);
     let mut reader = reader(&server, "state:a");
     reader.write(&text_frame(&subscribe("other")));
     reader.expect(&subscribed("other"));
@@ -188,7 +185,7 @@ fn what_is_not_conflated_reaches_a_blocked_reader(shards: usize) {
 
 /// What is held back of a channel is dropped with the subscription. The other channel's newest message arrives.
 fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
-    let (server, _dir) = start(shards);
+    let server = start(shards);
     let mut reader = reader(&server, "state:a");
     reader.write(&text_frame(&subscribe("state:b")));
     reader.expect(&subscribed("state:b"));
@@ -223,7 +220,7 @@ fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
 /// then the close.
 fn what_is_held_back_is_sent_before_the_close_of_a_stop(shards: usize) {
     const ROUNDS: usize = 50;
-    let (mut server, _dir) = start(shards);
+    let mut server = start(shards);
     let blocked: Vec<RawClient> = (0..2 * shards).map(|_| reader(&server, "prices:a")).collect();
     let mut admin = Admin::connect(&server);
     publish(&mut admin, "prices:a", 0..ROUNDS - 1, || ());
@@ -247,9 +244,9 @@ fn what_is_held_back_is_sent_before_the_close_of_a_stop(shards: usize) {
 /// Readers that are subscribed when `slow` changes follow the new rule. What is held back is sent in its order.
 fn a_reload_decides_what_happens_to_slow_readers(shards: usize) {
     const ROUNDS: usize = 10;
-    let (server, dir) = start(shards);
+    let server = start(shards);
     let reload = |rules: &str| {
-        std::fs::write(dir.path().join("corecast.toml"), rules).expect("a temporary file");
+        server.write_config(rules);
         let reply = Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
         assert_eq!(reply["changes"].as_array().map(Vec::len), Some(1), "{reply}");
     };
@@ -288,7 +285,7 @@ fn a_reload_decides_what_happens_to_slow_readers(shards: usize) {
 /// Beyond 1000 keys a reader that is blocked is treated as on any other channel.
 #[test]
 fn a_blocked_reader_of_too_many_keys_is_closed() {
-    let (server, _dir) = start(1);
+    let server = start(1);
     let mut blocked = reader(&server, "prices:a");
     let mut admin = Admin::connect(&server);
     let mut key = 0;

@@ -440,10 +440,7 @@ fn beyond_loopback_it_needs_a_token_too() {
 #[test]
 fn a_reload_turns_the_console_on_and_off() {
     let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    let write = |text: &str| std::fs::write(&file, text).expect("a temporary file");
-    write("console = false");
-    let server = Server::options(1).arg("--http", "127.0.0.1:0").arg("--config", file.display()).start();
+    let server = Server::options(1).arg("--http", "127.0.0.1:0").config("console = false").start();
     let mut http = Http::connect(&server);
     let answer = http.console("GET", "", LOCAL, "");
     assert_eq!(answer.status, 404);
@@ -451,13 +448,13 @@ fn a_reload_turns_the_console_on_and_off() {
     assert_eq!(http.console("GET", "/api/stats", LOCAL, "").refused(404), "no_console");
     assert_eq!(http.exchange("x").refused(404), "no_console");
 
-    write("");
+    server.write_config("");
     assert!(server.run(&["reload"]).status.success());
     let (mut page, unused) = (Page::open(&server), link(&server, false));
     assert_eq!(page.get("stats").status, 200);
 
     let key = key_file(&dir, KEY);
-    write(&format!("console-key-file = {key:?}"));
+    server.write_config(format!("console-key-file = {key:?}"));
     let reloaded = server.run(&["reload"]);
     assert!(reloaded.status.success());
     assert!(String::from_utf8_lossy(&reloaded.stdout).contains("console-key-file"), "{reloaded:?}");
@@ -468,7 +465,7 @@ fn a_reload_turns_the_console_on_and_off() {
     assert_eq!(Page::with(&server, "another-access-key-for-tests").get("stats").status, 200);
 
     for text in ["console = false", ""] {
-        write(text);
+        server.write_config(text);
         assert!(server.run(&["reload"]).status.success());
     }
     assert_eq!(page.get("stats").refused(401), "token_invalid", "turning it off ends all sessions");
@@ -637,10 +634,8 @@ fn subscribers_are_listed_and_unknown_parameters_refused() {
 }
 
 fn a_channel_is_shown_with_its_rule(shards: usize) {
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "[[channel]]\nmatch = \"prices:*\"\nhistory = 7\n").expect("a temporary file");
-    let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--config", file.display()).start();
+    let options = Server::options(shards).config("[[channel]]\nmatch = \"prices:*\"\nhistory = 7\n");
+    let server = options.arg("--http", "127.0.0.1:0").start();
     let mut client = Client::connect(&server);
     client.subscribe("plain");
     let mut page = Page::open(&server);

@@ -1,7 +1,7 @@
 //! Draining and shedding: connections are served until they are asked to leave, and they do not all leave at once.
 
 use crate::harness::{
-    Admin, Client, RawClient, Server, TempDir, UPGRADE_REQUEST, eventually, for_shards, opcode, over_tls, text_frame,
+    Admin, Client, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, opcode, over_tls, text_frame,
 };
 use crate::http::Http;
 use rustix::process::Signal;
@@ -410,10 +410,7 @@ fn a_shed_while_shedding_is_a_new_plan_and_a_drain_ends_it(shards: usize) {
 /// Each somewhere in its fourth second, or in the first one after a reload.
 fn connections_are_closed_before_they_are_too_old(shards: usize) {
     const CLIENTS: usize = 40;
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "connection-age-max = 4\n").expect("a file");
-    let options = Server::options(shards).arg("--config", file.display()).arg("--echo-path", "/echo");
+    let options = Server::options(shards).config("connection-age-max = 4\n").arg("--echo-path", "/echo");
     let server = options.heart(1, 5).arg("--server-ping", "on").start();
     let mut admin = Admin::connect(&server);
     let since = Instant::now();
@@ -444,7 +441,7 @@ fn connections_are_closed_before_they_are_too_old(shards: usize) {
     echoing.expect_close(1012);
     assert_eq!(stats(&mut admin)["closes_too_old"], CLIENTS as u64 + 1);
 
-    std::fs::write(&file, "connection-age-max = 0\n").expect("a file");
+    server.write_config("connection-age-max = 0\n");
     admin.ok(json!({"id": 1, "command": "reload"}));
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(&server)).collect();
     // They are older than the limit that comes into force now.
@@ -457,7 +454,7 @@ fn connections_are_closed_before_they_are_too_old(shards: usize) {
         is_old(&admin.ok(json!({"id": 1, "command": "connection", "socket_id": socket_id}))["age_s"])
     });
     assert_eq!(stats(&mut admin)["closes_too_old"], CLIENTS as u64 + 1);
-    std::fs::write(&file, "connection-age-max = 1\n").expect("a file");
+    server.write_config("connection-age-max = 1\n");
     let reply = admin.ok(json!({"id": 1, "command": "reload"}));
     assert_eq!(reply["changes"], json!([{"option": "connection-age-max", "old": "0", "new": "1"}]));
     all_ends(clients);
@@ -497,11 +494,8 @@ fn the_address_is_free_while_draining() {
 
 #[test]
 fn a_reload_changes_the_drain_timeout() {
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "drain-timeout = 3600\n").expect("a file");
-    let mut server = Server::options(1).arg("--config", file.display()).start();
-    std::fs::write(&file, "drain-timeout = 0.2\n").expect("a file");
+    let mut server = Server::options(1).config("drain-timeout = 3600\n").start();
+    server.write_config("drain-timeout = 0.2\n");
     let reply = Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
     assert_eq!(reply["changes"], json!([{"option": "drain-timeout", "old": "3600", "new": "0.2"}]));
     let mut client = Client::connect(&server);

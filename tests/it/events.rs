@@ -1,7 +1,7 @@
 //! Lifecycle events: a consumer receives a snapshot and the events after it, in order and without a gap.
 
 use crate::client_events::join;
-use crate::harness::{Admin, Client, RawClient, Server, TempDir, eventually, for_shards, opcode, output, subscribe};
+use crate::harness::{Admin, Client, RawClient, Server, eventually, for_shards, opcode, output, subscribe};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -381,11 +381,8 @@ fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
 }
 
 fn events_that_are_not_changes_must_be_asked_for(shards: usize) {
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n").expect("a file");
-    let options = Server::options(shards).arg("--key", crate::auth::key()).arg("--config", file.display());
-    let server = options.arg("--pusher-subscription-count", "on").start();
+    let options = Server::options(shards).config("[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n");
+    let server = options.arg("--key", crate::auth::key()).arg("--pusher-subscription-count", "on").start();
     let mut sender = join(&server, "presence-a", Some("1\"2"));
     let mut plain = Consumer::ask(&server, json!({"id": 1, "command": "events"}));
     let also = ["client_event", "cache_miss", "subscription_count"];

@@ -45,6 +45,8 @@ pub struct Server {
     stderr: Arc<Stderr>,
     pub address: SocketAddr,
     pub admin_path: PathBuf,
+    /// Its configuration file, if it was given a text for one.
+    config: Option<PathBuf>,
     /// Its certificate and key, if it speaks TLS.
     pub pair: Option<Pair>,
     dirs: Vec<TempDir>,
@@ -57,6 +59,8 @@ pub struct Options {
     listen: String,
     admin_path: Option<PathBuf>,
     args: Vec<String>,
+    /// The text of its configuration file.
+    config: Option<String>,
     env: Vec<(String, PathBuf)>,
     /// Sockets to pass as a service manager does, with their names.
     passed: Vec<(Arc<Socket>, String)>,
@@ -78,6 +82,7 @@ impl Server {
             listen: "127.0.0.1:0".into(),
             admin_path: None,
             args: Vec::new(),
+            config: None,
             env: Vec::new(),
             passed: Vec::new(),
             leaves_pin: false,
@@ -101,6 +106,11 @@ impl Server {
         socket.set_reuse_port(true).expect("socket option");
         socket.bind(&self.address.into()).expect("a port that is shared");
         socket
+    }
+
+    /// Replaces the text of its configuration file.
+    pub fn write_config(&self, text: impl AsRef<str>) {
+        std::fs::write(self.config.as_ref().expect("a configuration file"), text.as_ref()).expect("a temporary file");
     }
 
     /// What the server has written to stderr so far.
@@ -194,6 +204,12 @@ impl Options {
         self
     }
 
+    /// Gives it a configuration file with this text, which [`Server::write_config`] replaces.
+    pub fn config(mut self, text: impl Into<String>) -> Options {
+        self.config = Some(text.into());
+        self
+    }
+
     /// Sets a variable of its environment.
     pub fn env(mut self, name: &str, value: &Path) -> Options {
         self.env.push((name.into(), value.into()));
@@ -283,6 +299,12 @@ impl Options {
         };
         let admin_path = self.admin_path.clone().unwrap_or_else(|| directory().join("admin.sock"));
         let mut command = self.command(&admin_path);
+        let config = self.config.as_ref().map(|text| (directory().join("corecast.toml"), text));
+        if let Some((path, text)) = &config {
+            std::fs::write(path, text).expect("a temporary file");
+            command.arg("--config").arg(path);
+        }
+        let config = config.map(|(path, _)| path);
         let pair = self.is_secure.then(|| Pair::make(&directory()));
         if let Some(pair) = &pair {
             command.arg("--tls-cert").arg(&pair.cert).arg("--tls-key").arg(&pair.key);
@@ -301,7 +323,7 @@ impl Options {
         if pair.is_some() {
             transport::speaks_tls(address);
         }
-        Server { child, stderr, address, admin_path, pair, dirs }
+        Server { child, stderr, address, admin_path, config, pair, dirs }
     }
 
     /// Runs a server that is expected to end by itself at once: its exit status and stderr.

@@ -2,8 +2,8 @@
 
 use crate::auth::auth;
 use crate::harness::{
-    Admin, Client, Options, Server, TempDir, assert_error, corecast, eventually, for_shards, not_subscribed, output,
-    subscribe, subscribed, unsubscribe, unsubscribed,
+    Admin, Client, Options, Server, assert_error, corecast, eventually, for_shards, not_subscribed, output, subscribe,
+    subscribed, unsubscribe, unsubscribed,
 };
 use crate::reload::Configured;
 use serde_json::{Value, json};
@@ -340,10 +340,7 @@ fn events_have_a_place_in_the_channels_order(shards: usize) {
 }
 
 fn counts_are_told_once_a_second(shards: usize) {
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "[[channel]]\nmatch = \"room:*\"\npresence = \"count\"\n").expect("a file");
-    let server = Server::options(shards).arg("--config", file.display()).start();
+    let server = Server::options(shards).config("[[channel]]\nmatch = \"room:*\"\npresence = \"count\"\n").start();
     let reply = |count: usize| {
         let data = format!(r#"{{"presence":{{"count":{count}}}}}"#);
         format!(r#"{{"event":"socket:subscribed","channel":"room:1","data":{data}}}"#)

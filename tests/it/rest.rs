@@ -2,7 +2,7 @@
 
 use crate::auth;
 use crate::client_events::join;
-use crate::harness::{Admin, Client, Options, Server, TempDir, eventually, for_shards, second_spelling};
+use crate::harness::{Admin, Client, Options, Server, eventually, for_shards, second_spelling};
 use crate::http::{Http, hmac_hex, md5_hex, now_s, signed};
 use crate::users::connect_as;
 use serde_json::{Value, json};
@@ -94,10 +94,7 @@ fn presence_channels_have_users(shards: usize) {
 }
 
 fn cache_channels_have_their_last_message(shards: usize) {
-    let folder = TempDir::new();
-    let file = folder.path().join("corecast.toml");
-    std::fs::write(&file, "[[channel]]\nmatch = \"cache-off\"\nhistory = 0\n").expect("the file");
-    let server = options(shards).arg("--config", file.display()).start();
+    let server = options(shards).config("[[channel]]\nmatch = \"cache-off\"\nhistory = 0\n").start();
     let mut http = Http::connect(&server);
     let info = [("info", "cache")];
     for name in ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"] {

@@ -261,17 +261,15 @@ fn connections_are_posted_if_configured(shards: usize) {
 }
 
 /// The same, with the key of [`join`], and client events in private and presence channels.
-fn server_with_events(shards: usize, backend: &Backend, dir: &TempDir, events: &str) -> Options {
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n").expect("a file");
+fn server_with_events(shards: usize, backend: &Backend, events: &str) -> Options {
     let options = server_with_webhooks(shards, &[backend]).arg("--key", crate::auth::key());
-    options.arg("--config", file.display()).arg("--webhook-events", events)
+    options.config("[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n").arg("--webhook-events", events)
 }
 
 fn members_are_posted_between_their_channel(shards: usize) {
-    let (backend, dir) = (Backend::start(), TempDir::new());
+    let backend = Backend::start();
     let events = "channel_occupied,channel_vacated,member_added,member_removed";
-    let server = server_with_events(shards, &backend, &dir, events).start();
+    let server = server_with_events(shards, &backend, events).start();
     let room = "presence-a";
     let event = |name: &str, user_id: &str| json!({"name": name, "channel": room, "user_id": user_id});
     let first = join(&server, room, Some("11"));
@@ -296,8 +294,8 @@ fn members_are_posted_between_their_channel(shards: usize) {
 }
 
 fn client_events_are_posted_as_texts(shards: usize) {
-    let (backend, dir) = (Backend::start(), TempDir::new());
-    let server = server_with_events(shards, &backend, &dir, "channel_occupied,client_event").start();
+    let backend = Backend::start();
+    let server = server_with_events(shards, &backend, "channel_occupied,client_event").start();
     let (mut sender, mut other) = (join(&server, "private-a", None), join(&server, "private-a", None));
     backend.expect(&[(OCCUPIED, "private-a")]);
     let socket_id = second_spelling(&sender.socket_id);
@@ -332,8 +330,8 @@ fn client_events_are_posted_as_texts(shards: usize) {
 }
 
 fn a_cache_miss_is_posted_once_in_three_seconds(shards: usize) {
-    let (backend, dir) = (Backend::start(), TempDir::new());
-    let server = server_with_events(shards, &backend, &dir, "channel_occupied,cache_miss").start();
+    let backend = Backend::start();
+    let server = server_with_events(shards, &backend, "channel_occupied,cache_miss").start();
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
     clients[0].subscribe("plain");
     backend.expect(&[(OCCUPIED, "plain")]);
@@ -363,9 +361,9 @@ fn a_cache_miss_is_posted_once_in_three_seconds(shards: usize) {
 }
 
 fn subscription_counts_are_posted_if_they_are_on(shards: usize) {
-    let (backend, dir) = (Backend::start(), TempDir::new());
+    let backend = Backend::start();
     let events = "channel_occupied,channel_vacated,subscription_count";
-    let server = server_with_events(shards, &backend, &dir, events).arg("--pusher-subscription-count", "on").start();
+    let server = server_with_events(shards, &backend, events).arg("--pusher-subscription-count", "on").start();
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
     clients[0].subscribe("first");
     backend.expect(&[(OCCUPIED, "first")]);
@@ -396,16 +394,14 @@ fn subscription_counts_are_posted_if_they_are_on(shards: usize) {
 }
 
 fn a_reload_begins_and_ends_what_is_posted(shards: usize) {
-    let (backend, dir) = (Backend::start(), TempDir::new());
-    let file = dir.path().join("corecast.toml");
-    let configure = |events: &str| {
+    let backend = Backend::start();
+    let config = |events: &str| {
         let options = format!("webhook = [{:?}]\nwebhook-events = \"channel_occupied{events}\"\n", backend.url());
         let rules = "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n";
-        std::fs::write(&file, options + rules).expect("a file");
+        options + rules
     };
-    configure("");
     let options = Server::options(shards).arg("--key", "app:hunter2").arg("--key", crate::auth::key());
-    let server = options.arg("--config", file.display()).start();
+    let server = options.config(config("")).start();
     let mut reader = join(&server, "private-a", None);
     let mut sender = join(&server, "private-a", None);
     backend.expect(&[(OCCUPIED, "private-a")]);
@@ -414,7 +410,7 @@ fn a_reload_begins_and_ends_what_is_posted(shards: usize) {
         assert!(reader.text().contains(name));
     };
     say("unheard");
-    configure(",client_event");
+    server.write_config(config(",client_event"));
     Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
     // The stream is asked for again, and nothing says when it is there.
     let heard = std::iter::repeat_with(|| {
@@ -424,7 +420,7 @@ fn a_reload_begins_and_ends_what_is_posted(shards: usize) {
     });
     let events = heard.flatten().next().expect("a request").events();
     assert!(events.iter().all(|event| event["event"] == "client-heard"), "{events:?}");
-    configure("");
+    server.write_config(config(""));
     Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
     let mut client = Client::connect(&server);
     for number in 0.. {
@@ -653,15 +649,12 @@ fn a_reload_changes_the_urls_and_the_key() {
 #[test]
 fn the_limit_of_consumers_does_not_exclude_webhooks() {
     let backend = Backend::start();
-    let dir = TempDir::new();
-    let file = dir.path().join("corecast.toml");
-    std::fs::write(&file, "key = [\"app:hunter2\"]\n").expect("a file");
-    let server = Server::options(1).arg("--config", file.display()).start();
+    let server = Server::options(1).config("key = [\"app:hunter2\"]\n").start();
     let mut client = Client::connect(&server);
     client.subscribe("a");
     let mut consumers: Vec<Admin> = (0..64).map(|_| Admin::connect(&server)).collect();
     consumers.iter_mut().for_each(|consumer| _ = consumer.ok(json!({"id": 1, "command": "events"})));
-    std::fs::write(&file, format!("key = [\"app:hunter2\"]\nwebhook = [{:?}]\n", backend.url())).expect("a file");
+    server.write_config(format!("key = [\"app:hunter2\"]\nwebhook = [{:?}]\n", backend.url()));
     Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
     backend.expect(&[(OCCUPIED, "a")]);
     Admin::connect(&server).refused(r#"{"id":1,"command":"events"}"#, 1.into(), "too_many");

@@ -1,7 +1,7 @@
 //! Cache channels: the last published event follows the success, exactly once and before live events.
 
 use super::client::{Pusher, message, options, succeeded};
-use crate::harness::{Admin, Client, TempDir, eventually, for_shards};
+use crate::harness::{Admin, Client, eventually, for_shards};
 use crate::http::Http;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,8 +84,6 @@ fn only_what_the_server_publishes_is_kept(shards: usize) {
 }
 
 fn a_rule_changes_what_a_channel_keeps(shards: usize) {
-    let folder = TempDir::new();
-    let file = folder.path().join("corecast.toml");
     let tables = r#"
         [[channel]]
         match = "cache-off"
@@ -100,8 +98,7 @@ fn a_rule_changes_what_a_channel_keeps(shards: usize) {
         history = 2
         on-subscribe = "all"
     "#;
-    std::fs::write(&file, tables).expect("the file");
-    let server = options(shards).arg("--config", file.display()).start();
+    let server = options(shards).config(tables).start();
     let mut admin = Admin::connect(&server);
     let enter = |channel: &str| {
         let mut client = Pusher::connect(&server);

@@ -2,7 +2,7 @@
 
 use super::client::{Pusher, error, message, options};
 use crate::client_events::join;
-use crate::harness::{Admin, Client, Options, TempDir, for_shards};
+use crate::harness::{Admin, Client, for_shards};
 use serde_json::{Value, json};
 
 for_shards!(
@@ -15,13 +15,6 @@ for_shards!(
     events_over_the_rate_are_dropped_with_4301,
     events_of_a_sender_keep_their_order,
 );
-
-/// A server with this configuration file. The rules of a channel are those of the first table that fits.
-fn with_rules(shards: usize, folder: &TempDir, tables: &str) -> Options {
-    let file = folder.path().join("corecast.toml");
-    std::fs::write(&file, tables).expect("the file");
-    options(shards).arg("--config", file.display())
-}
 
 fn all_others_receive_an_event_with_a_text(shards: usize) {
     let server = options(shards).start();
@@ -69,9 +62,8 @@ fn on_a_presence_channel_an_event_names_its_user(shards: usize) {
 }
 
 fn events_cross_between_the_dialects(shards: usize) {
-    let folder = TempDir::new();
     let tables = "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n";
-    let server = with_rules(shards, &folder, tables).start();
+    let server = options(shards).config(tables).start();
     for channel in ["private-a", "presence-a"] {
         let user = |name: &'static str| channel.starts_with("presence-").then_some(name);
         let mut native = join(&server, channel, user("n"));
@@ -138,7 +130,6 @@ fn events_are_refused_without_closing(shards: usize) {
 }
 
 fn a_rule_or_an_option_forbids_them(shards: usize) {
-    let folder = TempDir::new();
     let tables = "[[channel]]\nmatch = \"private-quiet\"\nclient-events = \"off\"\n\
                   [[channel]]\nmatch = \"private-kept\"\nhistory = 10\n";
     let check = |server: &crate::harness::Server, channel: &str, is_taken: bool| {
@@ -153,12 +144,12 @@ fn a_rule_or_an_option_forbids_them(shards: usize) {
         client.expect_nothing();
         other.expect_nothing();
     };
-    let server = with_rules(shards, &folder, tables).start();
+    let server = options(shards).config(tables).start();
     check(&server, "private-quiet", false);
     check(&server, "private-kept", true);
     check(&server, "private-other", true);
     let on = format!("{tables}[[channel]]\nmatch = \"private-on\"\nclient-events = \"members\"\n");
-    let server = with_rules(shards, &folder, &on).arg("--pusher-client-events", "off").start();
+    let server = options(shards).config(on).arg("--pusher-client-events", "off").start();
     check(&server, "private-other", false);
     check(&server, "private-kept", false);
     check(&server, "private-on", true);

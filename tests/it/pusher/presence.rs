@@ -273,10 +273,7 @@ fn a_member_sees_nothing_of_itself(shards: usize) {
 }
 
 fn a_public_count_is_not_told(shards: usize) {
-    let folder = crate::harness::TempDir::new();
-    let file = folder.path().join("corecast.toml");
-    std::fs::write(&file, "[[channel]]\nmatch = \"counted\"\npresence = \"count\"\n").expect("the file");
-    let server = options(shards).arg("--config", file.display()).start();
+    let server = options(shards).config("[[channel]]\nmatch = \"counted\"\npresence = \"count\"\n").start();
     let mut client = Pusher::connect(&server);
     client.subscribe("counted");
     let mut native = crate::harness::Client::connect(&server);
