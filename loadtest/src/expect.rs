@@ -26,7 +26,7 @@ impl Expect {
     fn failure(&self, metrics: &BTreeMap<String, f64>) -> Option<String> {
         let Some(value) = metrics.get(&self.metric) else {
             let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            return Some(format!("{}: there is no such metric; there are {}", self.source, known.join(", ")));
+            return Some(format!("{}: unknown metric; the report has {}", self.source, known.join(", ")));
         };
         (!(self.relation)(value, &self.limit)).then(|| format!("{}: measured {value}", self.source))
     }

@@ -98,7 +98,8 @@ impl Findings {
         }
     }
 
-    /// Reports what a proof finds, whatever its outcome. Returns whether there is no violation and all expectations are met.
+    /// Reports what a proof finds, whatever its outcome. Returns whether the proof has no violation and meets all
+    /// expectations.
     pub fn report(
         args: &ReportArgs,
         title: &str,

@@ -106,7 +106,7 @@ impl Subject {
         self.spawn(title, plan)?.join()
     }
 
-    /// Starts a run beside others. The title is that of the progress bar; without one there is no bar.
+    /// Starts a run beside others. The title is that of the progress bar; without one the run has no bar.
     pub fn spawn(&self, title: &'static str, plan: Plan) -> anyhow::Result<BackgroundRun> {
         let is_native = matches!(plan.scenario, Scenario::Recover(_) | Scenario::Presence(_));
         ensure!(!is_native || self.args.target == "corecast", "these clients speak corecast's own dialect only");

@@ -74,7 +74,7 @@ struct Waiting<'a> {
     first: usize,
     /// Connections of this worker.
     count: usize,
-    /// Connections that are subscribed, or open if there are no channels.
+    /// Connections that are subscribed, or open if the plan has no channels.
     settled: usize,
     /// By connection: subscriptions that are not confirmed yet.
     awaited: Vec<u32>,
