@@ -79,8 +79,8 @@
 //! 2. Exactly one reply for each request, in the order of the connection's requests, also if the connection ends right after
 //!    its requests.
 //! 3. No lock and no shared mutable state between shards, except inboxes, doorbells, two counts of connections, and the
-//!    times of the last log lines about clients that cannot be served. TLS
-//!    handshakes read the key of session tickets, which rustls changes every six hours.
+//!    times of the last log lines about clients that cannot be served. TLS handshakes read the key of session tickets, which
+//!    rustls changes every six hours.
 //! 4. After warm-up, no allocation per delivery; no buffer for an idle connection.
 //! 5. Everything that can grow has a limit, a counter and a defined behaviour at the limit. Arrivals and departures have a
 //!    budget in each turn.

@@ -4,10 +4,10 @@ use crate::protocol::json::{JsonString, Value};
 use crate::protocol::socket_id::SocketId;
 use std::borrow::Cow;
 
-/// A client's message, read. Fields borrow from the message.
+/// A client's message, read. Fields borrow from the message. Members are those of either dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// `socket:subscribe`
+    /// Subscribe to a channel.
     Subscribe {
         /// `data.channel`; any string, legality not yet checked.
         channel: JsonString<'a>,
@@ -16,22 +16,22 @@ pub enum Command<'a> {
         /// `data.channel_data`; `None`: it is absent or not a string. If it is not a string, `auth` is
         /// [`Auth::NotString`].
         channel_data: Option<JsonString<'a>>,
-        /// `data.since`.
+        /// `data.since`. Only the native dialect has it.
         since: Since,
     },
-    /// `socket:unsubscribe`
+    /// Leave a channel.
     Unsubscribe {
         /// `data.channel`; any string.
         channel: JsonString<'a>,
     },
-    /// `socket:ping`
+    /// Answer with a pong.
     Ping {
-        /// `data.id` exactly as written, with its quotes if it is a string.
+        /// `data.id` exactly as written, with its quotes if it is a string. Empty in Pusher's dialect.
         id: &'a str,
     },
-    /// `socket:pong`
+    /// The answer to the server's ping.
     Pong,
-    /// `socket:signin`
+    /// Sign in as a user.
     SignIn {
         /// `data.auth`.
         auth: Auth<'a>,
