@@ -1,3 +1,5 @@
+import { TIMER_MAX_MS } from "./retry.js";
+
 export type Timer = ReturnType<typeof setTimeout> | undefined;
 
 /** Milliseconds of a monotonic clock. */
@@ -12,7 +14,8 @@ export function deadline(ms: number, expired: () => void): () => void {
   let timer: Timer;
   const wait = (ms: number, again: boolean) => {
     const due = now() + ms;
-    timer = setTimeout(() => (again && now() - due > LATE_MS ? wait(Math.min(ms, GRACE_MS), false) : expired()), ms);
+    const late = () => again && now() - due > LATE_MS;
+    timer = setTimeout(() => (late() ? wait(Math.min(ms, GRACE_MS), false) : expired()), Math.min(ms, TIMER_MAX_MS));
   };
   wait(ms, true);
   return () => clearTimeout(timer);

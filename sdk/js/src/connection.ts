@@ -3,7 +3,7 @@ import { type Deferred, deferred } from "./deferred.js";
 import { CorecastError } from "./errors.js";
 import { type Heart, type Heartbeat, heartbeat } from "./heartbeat.js";
 import type { ConnectionState, Debug, Options, WebSocketLike } from "./options.js";
-import { type BackOff, backOff, earliest, Verdict, verdict } from "./retry.js";
+import { type BackOff, backOff, earliest, TIMER_MAX_MS, Verdict, verdict } from "./retry.js";
 import type { Frame, Subscriptions } from "./subscriptions.js";
 import { watchEnvironment } from "./wake.js";
 
@@ -226,7 +226,7 @@ export function connection(
   }
 
   function trying(): void {
-    unavailableTimer ??= setTimeout(() => enter("unavailable"), options.unavailableAfter ?? 10_000);
+    unavailableTimer ??= setTimeout(() => enter("unavailable"), Math.min(options.unavailableAfter ?? 10_000, TIMER_MAX_MS));
     if (state !== "unavailable") enter("connecting");
   }
 

@@ -37,7 +37,7 @@ export interface BackOff {
 
 /** Full jitter: a random wait below a bound that doubles with each failure, so that many clients reconnect spread out. */
 export function backOff(failures: number, { min, max }: BackOff): number {
-  return Math.random() * Math.min(max, min * 2 ** failures);
+  return Math.random() * Math.min(max, min * 2 ** failures, TIMER_MAX_MS / 2);
 }
 
 /** Milliseconds for which the server asks not to be contacted. The back-off is added to it. */

@@ -4,7 +4,7 @@ import { connect, type Socket } from "node:net";
 import type { Signature, UserSignature } from "./auth.js";
 import type { Position } from "./channel.js";
 import { CorecastError } from "./errors.js";
-import { type BackOff, backOff } from "./retry.js";
+import { type BackOff, backOff, TIMER_MAX_MS } from "./retry.js";
 
 export type { Signature, UserSignature } from "./auth.js";
 export type { Position } from "./channel.js";
@@ -216,7 +216,7 @@ export class CorecastBackend {
         if (at >= 0) this.#waiting.splice(at, 1); // else it keeps its place in the order of the replies
         settle(request);
         reject(new CorecastError("timeout", `no reply within ${timeout} ms`));
-      }, timeout);
+      }, Math.min(timeout, TIMER_MAX_MS));
       this.#waiting.push(request);
       this.#connect();
       this.#flushSoon();

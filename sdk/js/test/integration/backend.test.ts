@@ -28,6 +28,12 @@ test("signs only a socket_id, a private channel and a string", () => {
   expect(sign("k", "s", UUID, "private-a", "")).toHaveProperty("channel_data", "");
 });
 
+test("a request may take any time", async () => {
+  const backend = new CorecastBackend({ adminSocket: server.adminSocket, timeout: Infinity });
+  expect(await backend.publish("a", "e")).toBe(0);
+  await backend.close();
+});
+
 test("signs members of presence channels, and users: the vectors of the protocol", () => {
   const backend = new CorecastBackend({ key: KEY });
   const channel_data = '{"user_id":10,"user_info":{"name":"Mr. Channels"}}';

@@ -440,3 +440,28 @@ describe("in a browser", () => {
     expect(fake.sockets).toHaveLength(1);
   });
 });
+
+/** setTimeout fires at once if its delay is longer than 2^31 - 1 ms. */
+test("times may be endless", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(0.999);
+  const fake = new Fake();
+  const socket = fake.client({
+    auth: () => new Promise(() => {}),
+    authTimeout: Infinity,
+    connectTimeout: Infinity,
+    unavailableAfter: Infinity,
+    backOff: { min: 2 ** 32, max: Infinity },
+  });
+  vi.advanceTimersByTime(3_600_000);
+  expect([socket.state, fake.sockets.length]).toEqual(["connecting", 1]);
+  fake.last.connected("s1", { interval: 2 ** 32, timeout: 2 ** 32 });
+  const channel = socket.subscribe("private-a");
+  const retried = vi.fn();
+  channel.bind("socket:subscribe.error", retried);
+  await vi.advanceTimersByTimeAsync(3_600_000);
+  expect([socket.state, channel.state, retried.mock.calls.length]).toEqual(["connected", "subscribing", 0]);
+  fake.last.end(1006);
+  vi.advanceTimersByTime(3_600_000);
+  expect([socket.state, fake.sockets.length]).toEqual(["connecting", 1]);
+  socket.disconnect();
+});
