@@ -220,10 +220,10 @@ fn check_text<'a>(
     }
 }
 
-/// Checks the socket_id of the excluded connection.
-pub fn check_exclude(text: Option<&str>) -> Result<Option<SocketId>, Refusal> {
-    let id = |text| SocketId::parse(text).ok_or(Refusal::malformed("exclude is not a socket_id"));
-    text.map(id).transpose()
+/// Checks the socket_id of the excluded connection, which the member `name` holds.
+pub fn check_exclude(text: Option<&str>, name: &str) -> Result<Option<SocketId>, Refusal> {
+    let wrong = || Refusal::malformed(format!("{name} is neither a UUID nor two numbers joined by a dot"));
+    text.map(|text| SocketId::parse(text).ok_or_else(wrong)).transpose()
 }
 
 /// `publish` as a client writes it. The server checks it.

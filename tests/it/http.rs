@@ -439,6 +439,7 @@ fn a_refusal_names_the_element_of_a_list() {
         (r#"{"name":"e","channels":["a","b",7],"data":"1"}"#, 400, "batch[1]: channels[2]: "),
         (r#"{"name":"e","channels":["a","a b"],"data":"1"}"#, 400, "batch[1]: channels[1]: a channel name "),
         (r#"{"name":"e","channel":"a","data":"1","info":"colour"}"#, 400, "batch[1]: info: "),
+        (r#"{"name":"e","channel":"a","data":"1","socket_id":"1"}"#, 400, "batch[1]: socket_id "),
         (
             r##"{"name":"e","channels":["a","#server-to-user-"],"data":"1"}"##,
             400,

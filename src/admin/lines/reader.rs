@@ -207,7 +207,7 @@ impl<'r, 'a> Object<'r, 'a> {
         Ok(Publish {
             event: Cow::Borrowed(event.raw),
             data: data.map(Cow::Borrowed),
-            exclude: check_exclude(exclude.as_deref())?,
+            exclude: check_exclude(exclude.as_deref(), "exclude")?,
             more: More {
                 users,
                 dedupe: self.text("dedupe")?.map(check_dedupe).transpose()?,

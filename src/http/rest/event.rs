@@ -69,7 +69,7 @@ impl Event<'_> {
                 channels,
                 event: self.name.raw.to_owned().into(),
                 data: Some(self.data.value.to_string().into()),
-                exclude: check_exclude(self.socket_id.as_deref())?,
+                exclude: check_exclude(self.socket_id.as_deref(), "socket_id")?,
                 is_list: self.channels.is_some(),
                 more: More { users, text: self.data.text.clone(), ..More::default() }.boxed(),
             })
