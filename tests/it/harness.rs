@@ -108,9 +108,19 @@ impl Server {
         socket
     }
 
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        self.config.as_deref().expect("a configuration file")
+    }
+
+    /// The directory of its configuration file.
+    pub fn config_dir(&self) -> &Path {
+        self.config().parent().expect("the file's directory")
+    }
+
     /// Replaces the text of its configuration file.
     pub fn write_config(&self, text: impl AsRef<str>) {
-        std::fs::write(self.config.as_ref().expect("a configuration file"), text.as_ref()).expect("a temporary file");
+        std::fs::write(self.config(), text.as_ref()).expect("a temporary file");
     }
 
     /// What the server has written to stderr so far.

@@ -2,9 +2,8 @@
 
 use crate::auth::{self, auth};
 use crate::harness::{
-    Admin, Client, Options, Server, assert_error, eventually, for_shards, over_tls, second_spelling, subscribe,
+    Admin, Client, Server, assert_error, eventually, for_shards, over_tls, second_spelling, subscribe,
 };
-use crate::reload::Configured;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -93,8 +92,9 @@ impl Position {
     }
 }
 
-fn configured(shards: usize, options: impl FnOnce(Options) -> Options) -> Configured {
-    Configured::start_with(RULES, |file| options(Server::options(shards)).arg("--config", file.display()))
+/// A server with these rules.
+fn start(shards: usize) -> Server {
+    Server::options(shards).config(RULES).start()
 }
 
 /// Names with this beginning: so many that every shard owns some.
@@ -167,11 +167,10 @@ fn stat(admin: &mut Admin, name: &str) -> u64 {
 fn rules_and_names_decide_what_a_channel_keeps(shards: usize) {
     let rules = "[[channel]]\nmatch = \"h:plain*\"\n[[channel]]\nmatch = \"h*\"\nhistory = 5\n\
                  [[channel]]\nmatch = \"cache-not*\"\nhistory = 0\n";
-    let with_key = |options: Options| options.arg("--key", format!("{}:{}", auth::KEY, auth::SECRET));
-    let options = with_key(Server::options(shards));
-    let configured = Configured::start_with(rules, |file| options.arg("--config", file.display()));
-    let mut admin = Admin::connect(&configured.server);
-    let mut client = Client::connect(&configured.server);
+    let options = Server::options(shards).config(rules);
+    let server = options.arg("--key", format!("{}:{}", auth::KEY, auth::SECRET)).start();
+    let mut admin = Admin::connect(&server);
+    let mut client = Client::connect(&server);
     // As ever, byte for byte.
     for plain in ["a", "h:plain", "cache-not", "cache", "Cache-a", "my-cache-a", "a-cache-"] {
         client.subscribe(plain);
@@ -190,7 +189,7 @@ fn rules_and_names_decide_what_a_channel_keeps(shards: usize) {
         let auth = |client: &Client| auth(&client.socket_id, name, None);
         publish(&mut admin, name, json!(1));
         let kept = publish(&mut admin, name, json!(2));
-        let mut newcomer = Client::connect(&configured.server);
+        let mut newcomer = Client::connect(&server);
         let auth = auth(&newcomer);
         newcomer.send(&json!({"event": "socket:subscribe", "data": {"channel": name, "auth": auth}}).to_string());
         newcomer.expect(&subscribed_with(name, &kept.at(kept.offset - 1).told(None)));
@@ -200,9 +199,9 @@ fn rules_and_names_decide_what_a_channel_keeps(shards: usize) {
 }
 
 fn offsets_grow_and_name_one_message_each(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admins: Vec<Admin> = (0..4).map(|_| Admin::connect(&configured.server)).collect();
-    let mut client = Client::connect(&configured.server);
+    let server = start(shards);
+    let mut admins: Vec<Admin> = (0..4).map(|_| Admin::connect(&server)).collect();
+    let mut client = Client::connect(&server);
     let names: Vec<String> = names("h").collect();
     let mut last: BTreeMap<&str, Position> = names.iter().map(|name| (&**name, enter(&mut client, name))).collect();
     assert_eq!(last.values().map(|position| &position.epoch).collect::<std::collections::BTreeSet<_>>().len(), 1);
@@ -214,7 +213,7 @@ fn offsets_grow_and_name_one_message_each(shards: usize) {
         last.insert(name, position);
     }
     // A newcomer is told the offset of the newest message, and so is a reader of the history.
-    let mut other = Client::connect(&configured.server);
+    let mut other = Client::connect(&server);
     for (name, position) in last {
         assert_eq!(enter(&mut other, name), position);
         assert_eq!(Position::of(&history(&mut admins[0], name, json!({"limit": 0}))), position);
@@ -222,10 +221,10 @@ fn offsets_grow_and_name_one_message_each(shards: usize) {
 }
 
 fn a_client_that_comes_back_misses_nothing(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     for name in names("h") {
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         let start = enter(&mut client, &name);
         let first = publish(&mut admin, &name, json!("first"));
         client.expect(&message(&name, "\"first\"", first.offset));
@@ -234,12 +233,12 @@ fn a_client_that_comes_back_misses_nothing(shards: usize) {
         let last = &missed[2];
         // From the last message that it has, from the beginning, and from the newest.
         for (since, from) in [(&first, 0), (last, 3), (&missed[1], 2)] {
-            let mut client = Client::connect(&configured.server);
+            let mut client = Client::connect(&server);
             come_back(&mut client, &name, since, last, true);
             expect_numbers(&mut client, &name, &missed, from..3);
             client.expect_nothing_before_pong();
         }
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         come_back(&mut client, &name, &start, last, true);
         client.expect(&message(&name, "\"first\"", first.offset));
         expect_numbers(&mut client, &name, &missed, 0..3);
@@ -252,10 +251,10 @@ fn a_client_that_comes_back_misses_nothing(shards: usize) {
 }
 
 fn recovery_is_everything_or_nothing(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     for name in names("short") {
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         let start = enter(&mut client, &name);
         let sent: Vec<Position> = (0..5).map(|number| publish(&mut admin, &name, json!(number))).collect();
         let last = &sent[4];
@@ -266,12 +265,12 @@ fn recovery_is_everything_or_nothing(shards: usize) {
         let upper = if upper == last.epoch { "".into() } else { upper };
         let unknown = [&*other_epoch, "", "0", "not one of ours", "é\"\n", &upper].map(strange);
         for since in lost.iter().chain(&unknown) {
-            let mut client = Client::connect(&configured.server);
+            let mut client = Client::connect(&server);
             come_back(&mut client, &name, since, last, false);
             client.expect_nothing_before_pong();
         }
         // The last position from which everything is kept.
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         come_back(&mut client, &name, &sent[1], last, true);
         expect_numbers(&mut client, &name, &sent, 2..5);
         client.expect_nothing_before_pong();
@@ -284,8 +283,8 @@ fn recovery_is_everything_or_nothing(shards: usize) {
 }
 
 fn malformed_positions_are_refused(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut client = Client::connect(&configured.server);
+    let server = start(shards);
+    let mut client = Client::connect(&server);
     let malformed = [
         "null",
         "1",
@@ -332,10 +331,10 @@ fn malformed_positions_are_refused(shards: usize) {
 }
 
 fn what_was_not_for_the_earlier_connection_is_left_out(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     for name in names("h") {
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         let start = enter(&mut client, &name);
         let earlier = [client.socket_id.clone(), second_spelling(&client.socket_id)];
         client.close(1000);
@@ -349,7 +348,7 @@ fn what_was_not_for_the_earlier_connection_is_left_out(shards: usize) {
         let cases = [(None, true), (Some(&earlier[0]), false), (Some(&earlier[1]), false)];
         let unknown = "00000000-0000-0000-0000-000000000001".to_owned();
         for (socket_id, is_sent) in cases.into_iter().chain([(Some(&unknown), true)]) {
-            let mut client = Client::connect(&configured.server);
+            let mut client = Client::connect(&server);
             let mut since = start.since();
             if let Some(socket_id) = socket_id {
                 since["socket_id"] = json!(socket_id);
@@ -389,12 +388,12 @@ fn expect_replay(client: &mut Client, channel: &str, since: &Position, data: &st
 }
 
 fn a_replay_is_bounded_by_number(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     let sent = publish_many(&mut admin, "long", "", 1001);
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     expect_replay(&mut client, "long", &sent[0], "", &sent[1..]);
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     come_back(&mut client, "long", &sent[0].at(sent[0].offset - 1), &sent[1000], false);
     client.expect_nothing_before_pong();
 }
@@ -402,13 +401,13 @@ fn a_replay_is_bounded_by_number(shards: usize) {
 fn a_replay_is_bounded_by_bytes(shards: usize) {
     // A quarter of the outbox limit, 1 MiB.
     const QUARTER: usize = 256 * 1024;
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     let data = "x".repeat(QUARTER / 5 - 200);
     let sent = publish_many(&mut admin, "long", &data, 7);
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     expect_replay(&mut client, "long", &sent[1], &data, &sent[2..]);
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     come_back(&mut client, "long", &sent[0], &sent[6], false);
     client.expect_nothing_before_pong();
     // What is left out of a replay counts towards its bounds.
@@ -417,22 +416,22 @@ fn a_replay_is_bounded_by_bytes(shards: usize) {
     let last = Position::of(&admin.ok(excluded));
     let mut since = sent[1].since();
     since["socket_id"] = json!("1234.1234");
-    client = Client::connect(&configured.server);
+    client = Client::connect(&server);
     client.send(&subscribe_since("long", &since));
     client.expect(&subscribed_with("long", &last.told(Some(false))));
     // A message larger than a replay.
     let large = "x".repeat(QUARTER - 20);
     let sent = publish_many(&mut admin, "long:large", &large, 1);
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     come_back(&mut client, "long:large", &sent[0].at(sent[0].offset - 1), &sent[0], false);
     client.expect_nothing_before_pong();
 }
 
 fn newcomers_are_greeted(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     for (name, kept) in names("last").map(|name| (name, 1)).chain(names("all").map(|name| (name, 4))) {
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         let empty = enter(&mut client, &name);
         client.expect_nothing_before_pong();
         let sent: Vec<Position> = (0..4).map(|number| publish(&mut admin, &name, json!(number))).collect();
@@ -444,22 +443,22 @@ fn newcomers_are_greeted(shards: usize) {
             expect_numbers(client, &name, &sent, greeting.clone());
             client.expect_nothing_before_pong();
         };
-        let mut newcomer = Client::connect(&configured.server);
+        let mut newcomer = Client::connect(&server);
         newcomer.send(&subscribe(&name));
         greet(&mut newcomer, &position.told(None));
         // A client that takes the reply's position as its own receives the greeting after a reconnect, too.
-        let mut early = Client::connect(&configured.server);
+        let mut early = Client::connect(&server);
         early.send(&subscribe_since(&name, &position.since()));
         greet(&mut early, &sent[3].told(Some(true)));
         // One that was not recovered is greeted as a newcomer is.
-        let mut lost = Client::connect(&configured.server);
+        let mut lost = Client::connect(&server);
         lost.send(&subscribe_since(&name, &Position { epoch: "other".into(), offset: 1 }.since()));
         greet(&mut lost, &position.told(Some(false)));
         // One that was recovered is not greeted.
-        let mut current = Client::connect(&configured.server);
+        let mut current = Client::connect(&server);
         come_back(&mut current, &name, &sent[3], &sent[3], true);
         current.expect_nothing_before_pong();
-        let mut oldest = Client::connect(&configured.server);
+        let mut oldest = Client::connect(&server);
         come_back(&mut oldest, &name, &empty, &sent[3], true);
         expect_numbers(&mut oldest, &name, &sent, 0..4);
         oldest.expect_nothing_before_pong();
@@ -467,10 +466,10 @@ fn newcomers_are_greeted(shards: usize) {
 }
 
 fn a_greeting_is_bounded_too(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     let greeted = |channel: &str, data: &str, sent: &[Position]| {
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         client.send(&subscribe(channel));
         client.expect(&subscribed_with(channel, &sent[0].at(sent[0].offset - 1).told(None)));
         sent.iter().for_each(|position| client.expect(&message(channel, json!(data), position.offset)));
@@ -486,15 +485,15 @@ fn a_greeting_is_bounded_too(shards: usize) {
     let sent = publish_many(&mut admin, "last:large", &large, 1);
     greeted("last:large", &large, &sent);
     let sent = publish_many(&mut admin, "all:larger", &large, 1);
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     assert_eq!(enter(&mut client, "all:larger"), sent[0]);
     client.expect_nothing_before_pong();
 }
 
 fn messages_expire(shards: usize) {
     let rules = "[[channel]]\nmatch = \"h*\"\nhistory = 9\nhistory-ttl = 1\n";
-    let configured = Configured::start(shards, rules);
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config(rules).start();
+    let mut admin = Admin::connect(&server);
     let sent: Vec<(String, Position)> =
         names("h").map(|name| (name.clone(), publish(&mut admin, &name, json!(1)))).collect();
     for (name, position) in sent {
@@ -502,9 +501,9 @@ fn messages_expire(shards: usize) {
             history(&mut admin, &name, json!({}))["messages"].as_array().expect("a list").is_empty()
         });
         assert_eq!(history(&mut admin, &name, json!({}))["complete"], true, "the rule keeps no more");
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         come_back(&mut client, &name, &position, &position, true);
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         come_back(&mut client, &name, &position.at(position.offset - 1), &position, false);
     }
     eventually("their memory is freed", || {
@@ -519,8 +518,8 @@ fn messages_expire(shards: usize) {
 
 fn a_channel_keeps_so_many_bytes(shards: usize) {
     let rules = "[[channel]]\nmatch = \"h*\"\nhistory = 1000\nhistory-bytes = \"16KiB\"\n";
-    let configured = Configured::start(shards, rules);
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config(rules).start();
+    let mut admin = Admin::connect(&server);
     let sent = publish_many(&mut admin, "h", &"x".repeat(1000), 100);
     let reply = admin.ok(json!({"id": 1, "command": "channel", "channel": "h"}));
     let (messages, bytes) = (&reply["history"]["messages"], &reply["history"]["bytes"]);
@@ -539,13 +538,13 @@ fn a_channel_keeps_so_many_bytes(shards: usize) {
     let large = publish_many(&mut admin, "h", &"x".repeat(17_000), 1);
     let page = history(&mut admin, "h", json!({}));
     assert_eq!((Position::of(&page), &page["messages"]), (large[0].clone(), &json!([])));
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     come_back(&mut client, "h", &sent[99], &large[0], false);
 }
 
 fn beyond_the_memory_histories_are_evicted(shards: usize) {
-    let configured = configured(shards, |options| options.arg("--history-memory", "64KiB"));
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config(RULES).arg("--history-memory", "64KiB").start();
+    let mut admin = Admin::connect(&server);
     let data = "x".repeat(2000);
     let mut sent = BTreeMap::new();
     for number in 0..100 {
@@ -560,7 +559,7 @@ fn beyond_the_memory_histories_are_evicted(shards: usize) {
     for (number, sent) in &sent {
         let name = format!("h:{number}");
         let page = history(&mut admin, &name, json!({}));
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         client.send(&subscribe_since(&name, &sent[0].since()));
         let reply: Value = serde_json::from_str(&client.text()).expect("JSON");
         let is_recovered = reply["data"]["recovered"].as_bool().expect("a bool");
@@ -579,27 +578,27 @@ fn beyond_the_memory_histories_are_evicted(shards: usize) {
     // An evicted channel keeps what comes next.
     let start = Position::of(&history(&mut admin, "h:0", json!({"limit": 0})));
     let next = publish_many(&mut admin, "h:0", &data, 1);
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     expect_replay(&mut client, "h:0", &start, &data, &next);
 }
 
 fn a_reload_gives_trims_and_takes_histories(shards: usize) {
     let rule = |history: usize| format!("[[channel]]\nmatch = \"r*\"\nhistory = {history}\n");
-    let configured = Configured::start(shards, "");
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config("").start();
+    let mut admin = Admin::connect(&server);
     // Half of the channels have a subscriber throughout.
-    let mut client = Client::connect(&configured.server);
+    let mut client = Client::connect(&server);
     let live: Vec<String> = names("r:live").collect();
     let all: Vec<String> = live.iter().cloned().chain(names("r:idle")).collect();
     live.iter().for_each(|name| client.subscribe(name));
     let come_back_to = |name: &str, since: &Position| {
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         client.send(&subscribe_since(name, &since.since()));
         let reply: Value = serde_json::from_str(&client.text()).expect("JSON");
         assert_eq!(reply["event"], "socket:subscribed", "{reply}");
         (client, reply["data"].clone())
     };
-    configured.changes(&rule(10));
+    server.changes(&rule(10));
     let mut sent: BTreeMap<&str, Vec<Position>> = BTreeMap::new();
     for name in &all {
         let start = Position::of(&history(&mut admin, name, json!({"limit": 0})));
@@ -612,7 +611,7 @@ fn a_reload_gives_trims_and_takes_histories(shards: usize) {
         expect_numbers(&mut newcomer, name, &positions, 0..5);
         sent.insert(name, positions);
     }
-    configured.changes(&rule(2));
+    server.changes(&rule(2));
     for name in &all {
         let sent = &sent[&**name];
         let (_, data) = come_back_to(name, &sent[1]);
@@ -621,7 +620,7 @@ fn a_reload_gives_trims_and_takes_histories(shards: usize) {
         assert_eq!(data["recovered"], true);
         expect_numbers(&mut newcomer, name, sent, 3..5);
     }
-    configured.changes("");
+    server.changes("");
     for name in &all {
         let subscribers = u64::from(live.contains(name));
         eventually("the newcomers have left", || admin.subscribers(name) == subscribers);
@@ -633,7 +632,7 @@ fn a_reload_gives_trims_and_takes_histories(shards: usize) {
         assert_eq!(data, json!({"recovered": false}));
     }
     eventually("the memory is freed", || stat(&mut admin, "history_bytes") == 0);
-    configured.changes(&rule(10));
+    server.changes(&rule(10));
     for name in &all {
         // What was published without a history is missing.
         let (mut newcomer, data) = come_back_to(name, &sent[&**name][4]);
@@ -649,15 +648,15 @@ fn a_reload_gives_trims_and_takes_histories(shards: usize) {
 }
 
 fn a_restart_ends_the_epoch(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     let sent: Vec<(String, Position)> =
         names("last").map(|name| (name.clone(), publish(&mut admin, &name, json!(1)))).collect();
-    drop(configured);
-    let configured = self::configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    drop(server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     for (name, since) in sent {
-        let mut client = Client::connect(&configured.server);
+        let mut client = Client::connect(&server);
         client.send(&subscribe_since(&name, &since.since()));
         let reply: Value = serde_json::from_str(&client.text()).expect("JSON");
         let position = Position::of(&reply["data"]);
@@ -669,10 +668,10 @@ fn a_restart_ends_the_epoch(shards: usize) {
 }
 
 fn a_repetition_is_answered_and_not_sent(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
-    let mut other = Admin::connect(&configured.server);
-    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&configured.server)).collect();
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
+    let mut other = Admin::connect(&server);
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&server)).collect();
     for name in names("h").chain(names("plain")) {
         let has_history = name.starts_with('h');
         for client in &mut clients {
@@ -723,13 +722,13 @@ fn a_repetition_is_answered_and_not_sent(shards: usize) {
 }
 
 fn of_racing_repetitions_one_is_sent(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut client = Client::connect(&configured.server);
+    let server = start(shards);
+    let mut client = Client::connect(&server);
     let names: Vec<String> = names("h").collect();
     names.iter().for_each(|name| _ = enter(&mut client, name));
     let answers: Vec<Value> = std::thread::scope(|scope| {
         let publish = |number: usize| {
-            let (names, server) = (&names, &configured.server);
+            let (names, server) = (&names, &server);
             scope.spawn(move || {
                 let mut admin = Admin::connect(server);
                 let request = |name| {
@@ -755,9 +754,9 @@ fn of_racing_repetitions_one_is_sent(shards: usize) {
 }
 
 fn positions_are_those_of_the_list_as_written(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
-    let mut client = Client::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
+    let mut client = Client::connect(&server);
     let names: Vec<String> = names("h").collect();
     let starts: Vec<Position> = names.iter().map(|name| enter(&mut client, name)).collect();
     client.subscribe("plain");
@@ -791,7 +790,7 @@ fn positions_are_those_of_the_list_as_written(shards: usize) {
     // Each place has its own `duplicate`; the one channel that is new to the key gets the message.
     let mut repeated = request;
     repeated["channels"] = json!([names[0], "plain", "h:new", names[0]]);
-    let answer = Admin::connect(&configured.server).ok(repeated);
+    let answer = Admin::connect(&server).ok(repeated);
     let positions = answer["positions"].as_array().expect("a list");
     let first = json!({"epoch": starts[0].epoch, "offset": received[&names[0]], "duplicate": true});
     assert_eq!((&positions[0], &positions[1], &positions[3]), (&first, &json!({"duplicate": true}), &first));
@@ -804,8 +803,8 @@ fn positions_are_those_of_the_list_as_written(shards: usize) {
 }
 
 fn a_history_is_read_in_pages(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     for name in names("h") {
         let start = Position::of(&history(&mut admin, &name, json!({})));
         let sent: Vec<u64> = (0..10).map(|number| publish(&mut admin, &name, json!({"n": number})).offset).collect();
@@ -848,8 +847,8 @@ fn a_history_is_read_in_pages(shards: usize) {
 }
 
 fn what_a_page_of_a_history_holds_is_bounded(shards: usize) {
-    let configured = configured(shards, |options| options);
-    let mut admin = Admin::connect(&configured.server);
+    let server = start(shards);
+    let mut admin = Admin::connect(&server);
     // Channels without a history have no position.
     let plain = history(&mut admin, "plain", json!({}));
     assert_eq!(plain, json!({"id": 1, "ok": true, "complete": true, "messages": []}));

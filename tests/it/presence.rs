@@ -5,7 +5,6 @@ use crate::harness::{
     Admin, Client, Options, Server, assert_error, corecast, eventually, for_shards, not_subscribed, output, subscribe,
     subscribed, unsubscribe, unsubscribed,
 };
-use crate::reload::Configured;
 use serde_json::{Value, json};
 
 for_shards!(
@@ -380,15 +379,14 @@ fn told(count: usize) -> String {
 
 /// Of a channel that only counts: the connections, and no names.
 fn operators_see_the_count(shards: usize) {
-    let configured = Configured::start(shards, COUNTED);
-    let server = &configured.server;
-    let mut admin = Admin::connect(server);
+    let server = Server::options(shards).config(COUNTED).start();
+    let mut admin = Admin::connect(&server);
     let mut check = |channel: &str, count: usize| {
         let reply = admin.ok(json!({"command": "members", "channel": channel}));
         assert_eq!(reply, json!({"id": null, "ok": true, "count": count, "members": []}));
     };
     check("room:1", 0);
-    let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(server)).collect();
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(&server)).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.send(&subscribe("room:1"));
         let reply = std::iter::repeat_with(|| client.text()).find(|text| text.contains("socket:subscribed"));
@@ -407,25 +405,25 @@ fn operators_see_the_count(shards: usize) {
 
 /// Subscribers that are there are told the count from the reload on, and no longer after the next one.
 fn a_reload_decides_whether_counts_are_told(shards: usize) {
-    let configured = Configured::start(shards, "");
-    let mut clients: Vec<Client> = (0..2 * shards + 1).map(|_| Client::connect(&configured.server)).collect();
+    let server = Server::options(shards).config("").start();
+    let mut clients: Vec<Client> = (0..2 * shards + 1).map(|_| Client::connect(&server)).collect();
     clients.iter_mut().for_each(|client| client.subscribe("room:1"));
     let count = clients.len();
-    assert_eq!(configured.changes(COUNTED).len(), 1);
+    assert_eq!(server.changes(COUNTED).len(), 1);
     clients.iter_mut().for_each(|client| client.expect(&told(count)));
-    let mut late = Client::connect(&configured.server);
+    let mut late = Client::connect(&server);
     late.send(&subscribe("room:1"));
     let data = format!(r#"{{"presence":{{"count":{}}}}}"#, count + 1);
     late.expect(&format!(r#"{{"event":"socket:subscribed","channel":"room:1","data":{data}}}"#));
     clients.iter_mut().for_each(|client| client.expect(&told(count + 1)));
-    let mut admin = Admin::connect(&configured.server);
+    let mut admin = Admin::connect(&server);
     let members = |admin: &mut Admin| admin.ok(json!({"command": "members", "channel": "room:1"}))["count"].take();
     assert_eq!(members(&mut admin), count + 1);
 
-    assert_eq!(configured.changes("").len(), 1);
+    assert_eq!(server.changes("").len(), 1);
     // A reload applies to a channel some turns later.
     eventually("it is not counted any more", || members(&mut admin) == 0);
-    let mut last = Client::connect(&configured.server);
+    let mut last = Client::connect(&server);
     last.send(&subscribe("room:1"));
     last.expect(&subscribed("room:1"));
     drop(late);

@@ -1,7 +1,6 @@
 //! Clients that come back: with many channels at once, slowly, and by the hundred while messages are published.
 
-use crate::harness::{Admin, Client, Options, RawClient, Server, for_shards, subscribe, text_frame};
-use crate::reload::Configured;
+use crate::harness::{Admin, Client, RawClient, Server, for_shards, subscribe, text_frame};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,10 +15,6 @@ for_shards!(
 
 /// As many as a connection may subscribe to.
 const CHANNELS: usize = 128;
-
-fn configured(rules: &str, options: Options) -> Configured {
-    Configured::start_with(rules, |file| options.arg("--config", file.display()))
-}
 
 /// The text of a subscribe, from a position if there is one.
 fn request(channel: &str, since: Option<&Value>) -> String {
@@ -65,8 +60,8 @@ fn subscribe_to_all(mut client: RawClient, since: &[Option<Value>], recovered: &
 fn coming_back_to_many_large_channels_is_recovered(shards: usize) {
     const LEN: usize = 200 * 1024;
     let rules = "[[channel]]\nmatch = \"h*\"\nhistory = 10\nhistory-bytes = \"1MiB\"\n";
-    let configured = configured(rules, Server::options(shards));
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config(rules).start();
+    let mut admin = Admin::connect(&server);
     let data = json!("x".repeat(LEN));
     let positions: Vec<Option<Value>> = (0..CHANNELS)
         .map(|number| {
@@ -77,7 +72,7 @@ fn coming_back_to_many_large_channels_is_recovered(shards: usize) {
         })
         .collect();
     for pause in [0, 10].map(Duration::from_millis) {
-        let client = RawClient::tcp_with_small_buffer(&configured.server);
+        let client = RawClient::tcp_with_small_buffer(&server);
         subscribe_to_all(client, &positions, &json!(true), LEN, pause);
     }
     let stats = admin.ok(json!({"id": 1, "command": "stats"}))["stats"].take();
@@ -89,12 +84,12 @@ fn coming_back_to_many_large_channels_is_recovered(shards: usize) {
 fn greetings_larger_than_half_of_the_outbox_close_nothing(shards: usize) {
     const LEN: usize = 100_000;
     let rules = "[[channel]]\nmatch = \"h*\"\nhistory = 10\non-subscribe = \"last\"\n";
-    let configured = configured(rules, Server::options(shards).arg("--outbox-limit", "128KiB"));
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config(rules).arg("--outbox-limit", "128KiB").start();
+    let mut admin = Admin::connect(&server);
     let data = json!("x".repeat(LEN));
     (0..CHANNELS).for_each(|number| _ = publish(&mut admin, &format!("h:{number}"), &data));
     for pause in [0, 10].map(Duration::from_millis) {
-        let client = RawClient::tcp_with_small_buffer(&configured.server);
+        let client = RawClient::tcp_with_small_buffer(&server);
         subscribe_to_all(client, &vec![None; CHANNELS], &Value::Null, LEN, pause);
     }
 }
@@ -108,12 +103,12 @@ const STORM_ROUNDS: usize = 4;
 /// part of the channel's messages, which count up: nothing is missing, nothing comes twice.
 fn a_storm_of_clients_misses_nothing(shards: usize) {
     let rules = "[[channel]]\nmatch = \"s*\"\nhistory = 900\n";
-    let configured = configured(rules, Server::options(shards));
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config(rules).start();
+    let mut admin = Admin::connect(&server);
     let coming = AtomicUsize::new(STORM_THREADS);
     thread::scope(|scope| {
         for thread in 0..STORM_THREADS {
-            let (server, coming) = (&configured.server, &coming);
+            let (server, coming) = (&server, &coming);
             scope.spawn(move || {
                 // Also if it panics: the publisher must end.
                 let _done = Done(coming);

@@ -1,14 +1,13 @@
 //! Reloads: a running server takes another configuration as a whole, or not at all.
 
 use crate::harness::{
-    Admin, Client, Options, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, frame,
-    opcode, output, subscribe, text_frame,
+    Admin, Client, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, frame, opcode,
+    output, subscribe, text_frame,
 };
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use tungstenite::protocol::Message;
 
 for_shards!(
@@ -19,8 +18,8 @@ for_shards!(
 );
 
 fn rules_change_without_a_restart(shards: usize) {
-    let configured = Configured::start(shards, "");
-    let mut admin = Admin::connect(&configured.server);
+    let server = Server::options(shards).config("").start();
+    let mut admin = Admin::connect(&server);
     let mut rule = |channel: &str| {
         let mut reply = admin.ok(json!({"id": 1, "command": "rule", "channel": channel}));
         let keys = reply["keys"].take();
@@ -32,56 +31,32 @@ fn rules_change_without_a_restart(shards: usize) {
     assert_eq!(rule("a1"), (none.clone(), plain.clone()));
     let first = "[[channel]]\nmatch = \"b\"\n[[channel]]\nmatch = \"a*\"\nhistory = 7\n";
     let expected = ["channel: none → match = \"b\"", "channel: none → match = \"a*\", history = 7"];
-    assert_eq!(configured.changes(first), expected);
+    assert_eq!(server.changes(first), expected);
     let second = json!({"id": 1, "ok": true, "channel": "a1", "rule": 2, "match": "a*", "keys": null});
     let kept = json!({"key": "history", "value": 7, "source": "rule"});
     assert_eq!(rule("a1"), (second.clone(), kept.clone()));
-    let reply = configured.reload(&first.replace("7", "-7"));
+    let reply = server.reload(&first.replace("7", "-7"));
     assert_eq!((&reply["ok"], &reply["code"]), (&json!(false), &json!("invalid_configuration")), "{reply}");
     for part in ["table 2", "match \\\"a*\\\"", "line 5", "history", "\\\"-7\\\"", "0 to 100000 messages"] {
         assert!(reply["error"].to_string().contains(part), "{part:?} is not in {reply}");
     }
     assert_eq!(rule("a1"), (second, kept));
-    assert_eq!(configured.changes("").len(), 2);
+    assert_eq!(server.changes("").len(), 2);
     assert_eq!(rule("a1"), (none, plain));
     let refused = admin.request(json!({"id": 1, "command": "rule", "channel": "#a"}));
     assert_eq!(refused["code"], "invalid_channel");
     let refused = admin.request(json!({"id": 1, "command": "rule"}));
     assert_eq!(refused["code"], "missing_member");
-    let shown = configured.server.run(&["rule", "cache-a"]);
+    let shown = server.run(&["rule", "cache-a"]);
     assert!(String::from_utf8_lossy(&shown.stdout).starts_with("cache-a: no [[channel]] table fits"), "{shown:?}");
 }
 
-/// A configuration file, and a server that reads it.
-pub struct Configured {
-    pub server: Server,
-    file: PathBuf,
-    dir: TempDir,
-}
-
-impl Configured {
-    pub fn start(shards: usize, text: &str) -> Configured {
-        Configured::start_with(text, |file| Server::options(shards).arg("--config", file.display()))
-    }
-
-    pub fn start_with(text: &str, options: impl FnOnce(&PathBuf) -> Options) -> Configured {
-        let dir = TempDir::new();
-        let file = dir.path().join("corecast.toml");
-        std::fs::write(&file, text).expect("a file");
-        let server = options(&file).start();
-        Configured { server, file, dir }
-    }
-
-    /// Puts another text in the file's place.
-    fn write(&self, text: &str) {
-        std::fs::write(&self.file, text).expect("a file");
-    }
-
-    /// The reply to `reload`.
+impl Server {
+    /// The reply to `reload`, with another text in its configuration file.
     #[track_caller]
     pub fn reload(&self, text: &str) -> Value {
-        self.write(text);
-        Admin::connect(&self.server).request(json!({"id": 1, "command": "reload"}))
+        self.write_config(text);
+        Admin::connect(self).request(json!({"id": 1, "command": "reload"}))
     }
 
     /// Reloads; the changes as `option: old → new`.
@@ -103,35 +78,33 @@ fn listed(changes: &Value) -> Vec<String> {
 }
 
 fn changes_are_reported_and_apply_in_every_shard(shards: usize) {
-    let configured = Configured::start(shards, "max-subscriptions = 2\n");
+    let server = Server::options(shards).config("max-subscriptions = 2\n").start();
     // Enough that every shard has some.
-    let mut clients: Vec<Client> = (0..4 * shards).map(|_| Client::connect(&configured.server)).collect();
+    let mut clients: Vec<Client> = (0..4 * shards).map(|_| Client::connect(&server)).collect();
     for client in &mut clients {
         client.subscribe("a");
         client.subscribe("b");
     }
-    assert_eq!(configured.changes("max-subscriptions = 3\n"), ["max-subscriptions: 2 → 3"]);
+    assert_eq!(server.changes("max-subscriptions = 3\n"), ["max-subscriptions: 2 → 3"]);
     // The reply promises that the new limit applies on every shard.
     for client in &mut clients {
         client.subscribe("c");
     }
-    assert_eq!(configured.changes("max-subscriptions = 1\n"), ["max-subscriptions: 3 → 1"]);
+    assert_eq!(server.changes("max-subscriptions = 1\n"), ["max-subscriptions: 3 → 1"]);
     for client in &mut clients {
         // Existing subscriptions stay, a further one is refused.
         client.send(&subscribe("d"));
         assert!(client.text().contains("too_many_subscriptions"));
     }
-    assert_eq!(Admin::connect(&configured.server).publish("c", "e", json!(1)), clients.len() as u64);
-    assert_eq!(configured.changes("max-subscriptions = 1\n"), Vec::<String>::new());
+    assert_eq!(Admin::connect(&server).publish("c", "e", json!(1)), clients.len() as u64);
+    assert_eq!(server.changes("max-subscriptions = 1\n"), Vec::<String>::new());
 }
 
 fn keys_are_rotated_under_a_live_subscription(shards: usize) {
-    let configured = Configured::start_with("", |file| {
-        let keys = file.with_file_name("keys");
-        std::fs::write(&keys, "old:1\n").expect("a file");
-        Server::options(shards).arg("--config", file.display()).arg("--key-file", keys.display())
-    });
-    let server = &configured.server;
+    let dir = TempDir::new();
+    let file = dir.path().join("keys");
+    std::fs::write(&file, "old:1\n").expect("a file");
+    let server = Server::options(shards).config("").arg("--key-file", file.display()).start();
     let sign = |client: &Client, key: &str| {
         let signed = output(corecast(&["sign", &client.socket_id, "private-c", "--key", key]), b"");
         let auth = String::from_utf8_lossy(&signed.stdout).trim_end().to_owned();
@@ -139,27 +112,27 @@ fn keys_are_rotated_under_a_live_subscription(shards: usize) {
     };
     let live = r#"{"event":"socket:subscribed","channel":"private-c"}"#;
     let rotate = |keys: &str| {
-        std::fs::write(configured.dir.path().join("keys"), keys).expect("a file");
-        configured.changes("")
+        std::fs::write(&file, keys).expect("a file");
+        server.changes("")
     };
-    let mut early = Client::connect(server);
+    let mut early = Client::connect(&server);
     early.send(&sign(&early, "old:1"));
     early.expect(live);
 
     assert_eq!(rotate("old:1\nnew:2\n"), ["key: old → old, new"]);
     for key in ["old:1", "new:2"] {
-        let mut client = Client::connect(server);
+        let mut client = Client::connect(&server);
         client.send(&sign(&client, key));
         client.expect(live);
     }
     assert_eq!(rotate("new:2\n"), ["key: old, new → new"]);
-    let mut late = Client::connect(server);
+    let mut late = Client::connect(&server);
     late.send(&sign(&late, "old:1"));
     assert!(late.text().contains("auth_invalid"));
     late.send(&sign(&late, "new:2"));
     late.expect(live);
     // An existing subscription stays and receives every message.
-    Admin::connect(server).publish("private-c", "e", json!(1));
+    Admin::connect(&server).publish("private-c", "e", json!(1));
     early.expect(r#"{"event":"e","channel":"private-c","data":1}"#);
 
     assert_eq!(rotate("new:3\n"), ["key: new → new (another secret)"]);
@@ -168,43 +141,43 @@ fn keys_are_rotated_under_a_live_subscription(shards: usize) {
 }
 
 fn an_invalid_configuration_changes_nothing(shards: usize) {
-    let configured = Configured::start(shards, "max-subscriptions = 1\n");
-    let mut client = Client::connect(&configured.server);
+    let server = Server::options(shards).config("max-subscriptions = 1\n").start();
+    let mut client = Client::connect(&server);
     client.subscribe("a");
     let mut check = |text: &str, said: &[&str]| {
-        let reply = configured.reload(text);
+        let reply = server.reload(text);
         assert_eq!((&reply["ok"], &reply["code"]), (&json!(false), &json!("invalid_configuration")), "{reply}");
         let error = reply["error"].as_str().expect("a text");
         for part in said {
             assert!(error.contains(part), "{part:?} is not in {error:?}");
-            eventually("it is logged too", || configured.server.stderr().contains(part));
+            eventually("it is logged too", || server.stderr().contains(part));
         }
         client.send(&subscribe("b"));
         assert!(client.text().contains("too_many_subscriptions"));
     };
-    let file = configured.file.display().to_string();
+    let file = server.config().display().to_string();
     check("max-subscriptions = 2\n\noutbox-limit = 1\n", &[&file, "line 3", "outbox-limit", "4096"]);
     check("max-subscriptions = 2\nmax-message = \n", &[&file, "line 2", "is not valid TOML"]);
     check("max-subscriptions = 2\nmax-subscription = 3\n", &[&file, "line 2", "Did you mean max-subscriptions?"]);
     check("max-subscriptions = 2\nkey-file = \"/none/such\"\n", &["/none/such"]);
-    let keys = configured.dir.path().join("keys");
+    let keys = server.config_dir().join("keys");
     std::fs::write(&keys, "a:hunter2\nhunter2\n").expect("a file");
     check(&format!("max-subscriptions = 2\nkey-file = {keys:?}\n"), &["line 2", &keys.display().to_string()]);
-    assert!(!configured.server.stderr().contains("hunter2"));
+    assert!(!server.stderr().contains("hunter2"));
 
-    std::fs::remove_file(&configured.file).expect("it was there");
-    let reply = Admin::connect(&configured.server).request(json!({"id": 1, "command": "reload"}));
+    std::fs::remove_file(server.config()).expect("it was there");
+    let reply = Admin::connect(&server).request(json!({"id": 1, "command": "reload"}));
     assert_eq!(reply["code"], "invalid_configuration", "{reply}");
     assert!(reply["error"].as_str().expect("a text").contains(&file), "{reply}");
-    assert_eq!(configured.changes("max-subscriptions = 2\n"), ["max-subscriptions: 1 → 2"]);
+    assert_eq!(server.changes("max-subscriptions = 2\n"), ["max-subscriptions: 1 → 2"]);
     client.subscribe("b");
 }
 
 /// A FIFO would hold up the reload, and with it a stop, until a writer comes.
 #[test]
 fn a_reload_reads_regular_files_only() {
-    let mut configured = Configured::start(1, "");
-    let path = |name: &str| configured.dir.path().join(name);
+    let mut server = Server::options(1).config("").start();
+    let path = |name: &str| server.config_dir().join(name);
     let (fifo, to_fifo, keys, to_keys) = (path("fifo"), path("to-fifo"), path("keys"), path("to-keys"));
     mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).expect("a FIFO");
     std::fs::write(&keys, "a:0123456789abcdef\n").expect("a file");
@@ -212,49 +185,48 @@ fn a_reload_reads_regular_files_only() {
     symlink(&keys, &to_keys).expect("a link");
     for refused in [&fifo, &to_fifo, &path("."), &"/dev/zero".into()] {
         for option in ["key-file", "console-key-file"] {
-            let reply = configured.reload(&format!("{option} = {refused:?}\n"));
+            let reply = server.reload(&format!("{option} = {refused:?}\n"));
             assert_eq!(reply["code"], "invalid_configuration", "{reply}");
             assert!(reply["error"].as_str().expect("a text").contains("it is not a regular file"), "{reply}");
         }
     }
-    assert_eq!(configured.changes(&format!("key-file = {to_keys:?}\n")), ["key: none → a"]);
-    std::fs::remove_file(&configured.file).expect("it was there");
-    mkfifoat(CWD, &configured.file, Mode::RUSR | Mode::WUSR).expect("a FIFO");
-    configured.server.signal(Signal::HUP);
-    assert_eq!(configured.server.terminate().code(), Some(0));
+    assert_eq!(server.changes(&format!("key-file = {to_keys:?}\n")), ["key: none → a"]);
+    std::fs::remove_file(server.config()).expect("it was there");
+    mkfifoat(CWD, server.config(), Mode::RUSR | Mode::WUSR).expect("a FIFO");
+    server.signal(Signal::HUP);
+    assert_eq!(server.terminate().code(), Some(0));
 }
 
 /// A table that grows while connections are accepted delays a shard.
 #[test]
 fn the_descriptor_table_is_allocated_for_all_connections_at_once() {
-    let configured = Configured::start(2, "max-connections = 3000\n");
-    let places = || configured.server.descriptor_places();
+    let server = Server::options(2).config("max-connections = 3000\n").start();
+    let places = || server.descriptor_places();
     assert!((3000..6000).contains(&places()), "{}", places());
-    configured.changes("max-connections = 6000\n");
+    server.changes("max-connections = 6000\n");
     assert!(places() >= 6000, "{}", places());
 }
 
 #[test]
 fn sighup_reloads_and_changes_the_log_level() {
-    let configured = Configured::start(2, "log = \"warn\"\n");
-    let server = &configured.server;
-    configured.write("log = \"debug\"\n");
+    let server = Server::options(2).config("log = \"warn\"\n").start();
+    server.write_config("log = \"debug\"\n");
     server.signal(Signal::HUP);
     eventually("the change is logged", || server.stderr().contains("log: warn → debug"));
     // The level debug logs every close.
-    Client::connect(server).close(1000);
+    Client::connect(&server).close(1000);
     eventually("a close is logged", || server.stderr().contains("ClientClosed"));
-    configured.write("log = \"off\"\nmax-subscriptions = 7\n");
+    server.write_config("log = \"off\"\nmax-subscriptions = 7\n");
     server.signal(Signal::HUP);
     eventually("the configuration has been read", || {
-        let reply = Admin::connect(server).request(json!({"id": 1, "command": "reload"}));
+        let reply = Admin::connect(&server).request(json!({"id": 1, "command": "reload"}));
         reply["changes"] == json!([])
     });
     let logged = server.stderr();
     assert!(!logged.contains("max-subscriptions: "), "{logged}");
-    Client::connect(server).close(1000);
+    Client::connect(&server).close(1000);
     eventually("the close is counted", || {
-        let stats = Admin::connect(server).request(json!({"id": 1, "command": "stats"}));
+        let stats = Admin::connect(&server).request(json!({"id": 1, "command": "stats"}));
         stats["stats"]["closes_client_closed"] == 2
     });
     assert_eq!(server.stderr(), logged);
@@ -262,25 +234,21 @@ fn sighup_reloads_and_changes_the_log_level() {
 
 #[test]
 fn options_that_need_a_restart_are_reported_and_the_others_apply() {
-    let configured = Configured::start_with("", |file| {
-        Server::options(1).arg("--config", file.display()).arg("--max-message", 1000)
-    });
+    let server = Server::options(1).config("").arg("--max-message", 1000).start();
     let text = "pin = \"auto\"\nlisten = \"127.0.0.1:1\"\nmax-subscriptions = 1\nmax-message = 2000\n";
     // The flags of the start still win over the file.
-    assert_eq!(configured.changes(text), ["max-subscriptions: 128 → 1"]);
+    assert_eq!(server.changes(text), ["max-subscriptions: 128 → 1"]);
 
-    let configured =
-        Configured::start_with("", |file| Server::options(2).without_pin().arg("--config", file.display()));
+    let server = Server::options(2).config("").without_pin().start();
     for _ in 0..2 {
-        let reply = configured.reload("pin = \"none\"\nmax-subscriptions = 1\n");
+        let reply = server.reload("pin = \"none\"\nmax-subscriptions = 1\n");
         assert_eq!(listed(&reply["restart"]), ["pin: auto → none"], "{reply}");
     }
-    let server = &configured.server;
     let output = server.run(&["reload"]);
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(stdout.contains("pin: auto → none needs a restart"), "{stdout}");
-    let mut client = Client::connect(server);
+    let mut client = Client::connect(&server);
     client.subscribe("a");
     client.send(&subscribe("b"));
     assert!(client.text().contains("too_many_subscriptions"));
@@ -289,9 +257,9 @@ fn options_that_need_a_restart_are_reported_and_the_others_apply() {
 
 #[test]
 fn concurrent_reloads_report_a_change_once() {
-    let configured = Configured::start(2, "");
-    configured.write("max-subscriptions = 5\n");
-    let mut admins: Vec<Admin> = (0..8).map(|_| Admin::connect(&configured.server)).collect();
+    let server = Server::options(2).config("").start();
+    server.write_config("max-subscriptions = 5\n");
+    let mut admins: Vec<Admin> = (0..8).map(|_| Admin::connect(&server)).collect();
     for admin in &mut admins {
         admin.send(r#"{"id":1,"command":"reload"}"#);
         admin.send(r#"{"id":2,"command":"reload"}"#);
@@ -311,15 +279,15 @@ fn concurrent_reloads_report_a_change_once() {
 /// A client that was told a long heartbeat interval is not closed by a reload that shortens it.
 #[test]
 fn a_connection_keeps_the_heartbeat_that_it_was_told() {
-    let configured = Configured::start(1, "heart-interval = 60\nheart-timeout = 60\n");
-    let mut early = RawClient::connect(&configured.server);
+    let server = Server::options(1).config("heart-interval = 60\nheart-timeout = 60\n").start();
+    let mut early = RawClient::connect(&server);
     assert_eq!(
-        configured.changes("heart-interval = 1\nheart-timeout = 1\n"),
+        server.changes("heart-interval = 1\nheart-timeout = 1\n"),
         ["heart-interval: 60 → 1", "heart-timeout: 60 → 1"]
     );
     // Time is counted in ticks of 100 ms, and a connection of the reload's own tick counts as early.
     std::thread::sleep(std::time::Duration::from_millis(250));
-    let mut late = RawClient::tcp(&configured.server);
+    let mut late = RawClient::tcp(&server);
     let connected = late.upgrade();
     assert_eq!(connected["data"]["heart"], json!({"interval": 1, "timeout": 1}));
     late.expect_close(4202);
@@ -329,24 +297,23 @@ fn a_connection_keeps_the_heartbeat_that_it_was_told() {
 
 #[test]
 fn limits_apply_from_the_next_use_on() {
-    let configured = Configured::start(1, "");
-    let server = &configured.server;
-    let mut open = RawClient::connect(server);
+    let server = Server::options(1).config("").start();
+    let mut open = RawClient::connect(&server);
     let text =
         "path = [\"/ws\"]\nmax-message = 200\nmax-connections = 1\nadmin-line-limit = 1024\nhandshake-timeout = 1\n";
-    let changes = configured.changes(text);
+    let changes = server.changes(text);
     assert_eq!(changes.len(), 5, "{changes:?}");
     // The next upgrade.
-    let mut refused = RawClient::tcp(server);
+    let mut refused = RawClient::tcp(&server);
     refused.write(UPGRADE_REQUEST.as_bytes());
     assert!(refused.head().starts_with("HTTP/1.1 404"));
-    RawClient::tcp(server).expect_end();
-    let mut second = RawClient::tcp(server);
+    RawClient::tcp(&server).expect_end();
+    let mut second = RawClient::tcp(&server);
     second.write(UPGRADE_REQUEST.replace("/chat", "/ws").as_bytes());
     assert!(second.head().starts_with("HTTP/1.1 101"));
     second.expect_close(4101);
     // The next admin line.
-    let mut admin = Admin::connect(server);
+    let mut admin = Admin::connect(&server);
     admin.refused(&"x".repeat(1025), Value::Null, "too_large");
     // The next message.
     open.write(&frame(opcode::TEXT, &[b' '; 201]));
@@ -355,16 +322,16 @@ fn limits_apply_from_the_next_use_on() {
 
 #[test]
 fn without_a_number_max_connections_is_what_the_machine_holds() {
-    let configured = Configured::start(1, "max-connections = 1\n");
-    let _one = Client::connect(&configured.server);
-    let mut second = RawClient::tcp(&configured.server);
+    let server = Server::options(1).config("max-connections = 1\n").start();
+    let _one = Client::connect(&server);
+    let mut second = RawClient::tcp(&server);
     second.write(UPGRADE_REQUEST.as_bytes());
     assert!(second.head().starts_with("HTTP/1.1 101"));
     second.expect_close(4101);
-    assert_eq!(configured.changes(""), ["max-connections: 1 → auto"]);
-    let _more: Vec<Client> = (0..3).map(|_| Client::connect(&configured.server)).collect();
-    assert_eq!(configured.changes("max-connections = \"auto\"\n"), [""; 0]);
-    let log = || configured.server.stderr();
+    assert_eq!(server.changes(""), ["max-connections: 1 → auto"]);
+    let _more: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    assert_eq!(server.changes("max-connections = \"auto\"\n"), [""; 0]);
+    let log = || server.stderr();
     eventually("both reloads are in the log", || log().matches("configuration reloaded").count() == 2);
     assert!(!log().contains("WARN"), "{}", log());
 }
@@ -372,12 +339,12 @@ fn without_a_number_max_connections_is_what_the_machine_holds() {
 /// A connection beyond a lower outbox limit is closed at the next write.
 #[test]
 fn a_lower_outbox_limit_closes_connections_beyond_it() {
-    let configured = Configured::start(1, "outbox-limit = \"1GiB\"\n");
-    let mut slow = RawClient::tcp_with_small_buffer(&configured.server);
+    let server = Server::options(1).config("outbox-limit = \"1GiB\"\n").start();
+    let mut slow = RawClient::tcp_with_small_buffer(&server);
     slow.upgrade();
     slow.write(&text_frame(&subscribe("c")));
     slow.text();
-    let mut admin = Admin::connect(&configured.server);
+    let mut admin = Admin::connect(&server);
     let outbox = |admin: &mut Admin| {
         let reply = admin.ok(json!({"id": 1, "command": "stats"}));
         (reply["stats"]["outbox_bytes"].as_u64(), reply["stats"]["closes_slow_consumer"].as_u64())
@@ -389,7 +356,7 @@ fn a_lower_outbox_limit_closes_connections_beyond_it() {
     });
     // 42 members fit into half of that.
     let expected = ["outbox-limit: 1073741824 → 100000", "presence-members: 100 → 42"];
-    assert_eq!(configured.changes("outbox-limit = 100000\n"), expected);
+    assert_eq!(server.changes("outbox-limit = 100000\n"), expected);
     assert_eq!(outbox(&mut admin).1, Some(0), "nothing was written yet");
     admin.publish("c", "e", json!(1));
     eventually("it is closed", || outbox(&mut admin).1 == Some(1));
@@ -399,14 +366,14 @@ fn a_lower_outbox_limit_closes_connections_beyond_it() {
 /// Reloads during a stream of publishes.
 #[test]
 fn deliveries_have_no_gap_during_a_reload() {
-    let configured = Configured::start(2, "");
-    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&configured.server)).collect();
+    let server = Server::options(2).config("").start();
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&server)).collect();
     clients.iter_mut().for_each(|client| client.subscribe("c"));
-    let mut admin = Admin::connect(&configured.server);
+    let mut admin = Admin::connect(&server);
     for n in 0..200 {
         admin.send(&json!({"id": n, "command": "publish", "channel": "c", "event": "e", "data": n}).to_string());
         if n % 20 == 0 {
-            assert_eq!(configured.changes(&format!("max-subscriptions = {}\n", 10 + n)).len(), 1);
+            assert_eq!(server.changes(&format!("max-subscriptions = {}\n", 10 + n)).len(), 1);
         }
     }
     for client in &mut clients {
