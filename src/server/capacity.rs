@@ -15,7 +15,7 @@ use crate::hub::admission::arrivals::{self, Named};
 use crate::hub::audience::REPLY_BYTES;
 use crate::hub::audience::lag;
 use crate::hub::audience::member::{Member, Subscription};
-use crate::hub::audience::pages::{PAGE_BYTES, PINNED_FOLD, POOL_BYTES_MAX};
+use crate::hub::audience::pages::{self, PAGE_BYTES, PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::audience::table::{Audience, Subscriber};
 use crate::hub::channel::dedupe;
 use crate::hub::channel::directory;
@@ -526,7 +526,8 @@ fn outbox_bytes(config: &Config) -> u64 {
 
 /// What may be held back for a connection, if any channel conflates: a message for each key.
 fn held_bytes(config: &Config) -> u64 {
-    let message = api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX + NAME_BYTES_MAX + lag::ENTRY_BYTES;
+    let texts = api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX + NAME_BYTES_MAX;
+    let message = texts + lag::ENTRY_BYTES + pages::ENTRY_BYTES + lag::KEY_BYTES_MAX;
     if config.live.rules.may_conflate() { (lag::KEYS_MAX * message) as u64 } else { 0 }
 }
 

@@ -11,6 +11,7 @@
 //! ```
 
 mod certificates;
+mod conflation;
 mod outboxes;
 mod peer;
 mod recovery;

@@ -7,7 +7,7 @@
 //! alive.
 
 use super::lag::{self, Full, Lag, Place};
-use super::pages::{Chunk, Pages};
+use super::pages::{self, Chunk, Pages};
 use super::{Audiences, Port};
 use crate::config::{Rules, Slow};
 use crate::hub::Urgency;
@@ -279,7 +279,10 @@ impl Mark {
         self.copy.get_or_insert_with(|| {
             let key = self.key.map(|(start, end)| &keys[start as usize..end as usize]);
             let hash = hasher.hash_one((audience, key));
-            (Place { audience, key: key.map(Arc::from), hash }, pages.copy(chunk))
+            let place = Place { audience, key: key.map(Arc::from), hash };
+            // A copy can be small, so that what belongs to it must count.
+            let beside = pages::ENTRY_BYTES + place.key_bytes();
+            (place, pages.copy_with(chunk, beside as u16))
         })
     }
 }

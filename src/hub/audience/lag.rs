@@ -1,5 +1,6 @@
 //! The messages that are held back for a blocked connection: the newest one of each key of each audience.
 
+use crate::api;
 use hashbrown::HashTable;
 use slab::Slab;
 use std::sync::Arc;
@@ -33,6 +34,13 @@ pub struct Place {
     pub key: Option<Arc<str>>,
     /// Hash of both.
     pub hash: u64,
+}
+
+impl Place {
+    /// Heap bytes of the key.
+    pub fn key_bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, |key| ARC_BYTES + key.len())
+    }
 }
 
 /// The key is new, and the connection already has [`KEYS_MAX`] keys.
@@ -114,6 +122,10 @@ impl<T> Lag<T> {
 
 /// Most keys, of all channels of a connection.
 pub const KEYS_MAX: usize = 1000;
+/// Heap bytes of the longest key, which all connections share.
+pub const KEY_BYTES_MAX: usize = ARC_BYTES + api::publish::KEY_BYTES_MAX;
+/// Of the counts in front of a key.
+const ARC_BYTES: usize = 2 * size_of::<usize>();
 /// Heap bytes of a message that is held back, besides its frame and its key, which all connections share. Tables may have
 /// doubled.
 pub const ENTRY_BYTES: usize = 2 * (size_of::<Entry<super::pages::Chunk>>() + size_of::<u32>() + 1);

@@ -35,6 +35,8 @@ impl Chunk {
 struct Page {
     data: Vec<u8>,
     references: u32,
+    /// Heap bytes that live as long as the page, besides its data.
+    beside: u16,
     /// It holds what one connection each is sent: replies, and no messages of channels.
     is_single: bool,
 }
@@ -45,7 +47,7 @@ pub struct Pages {
     pages: Slab<Page>,
     pool: Vec<Vec<u8>>,
     pool_bytes: usize,
-    /// Capacity of all pages, pooled or in use.
+    /// Capacity of all pages, pooled or in use, and what lives beside them.
     held_bytes: usize,
     /// Result of the last [`Pages::gather`].
     gathered: Vec<u8>,
@@ -67,7 +69,7 @@ impl Pages {
                 data
             }
         };
-        self.pages.insert(Page { data, references: 1, is_single: false }) as PageId
+        self.pages.insert(Page { data, references: 1, beside: 0, is_single: false }) as PageId
     }
 
     /// Lets `write` append to the page. Returns the chunk of the appended bytes. Bytes that a chunk may cover never change.
@@ -142,7 +144,8 @@ impl Pages {
         if entry.references > 0 {
             return;
         }
-        let mut data = self.pages.remove(page as usize).data;
+        let Page { mut data, beside, .. } = self.pages.remove(page as usize);
+        self.held_bytes -= usize::from(beside);
         let poolable = (PAGE_BYTES_MIN..=2 * PAGE_BYTES).contains(&data.capacity());
         if poolable && self.pool_bytes + data.capacity() <= POOL_BYTES_MAX {
             data.clear();
@@ -155,11 +158,16 @@ impl Pages {
 
     /// Copies `chunk` into a page of exactly its size, with one reference. The caller keeps its reference to the original.
     pub fn copy(&mut self, chunk: Chunk) -> Chunk {
+        self.copy_with(chunk, 0)
+    }
+
+    /// The same, and counts `beside` heap bytes that are kept as long as the copy.
+    pub fn copy_with(&mut self, chunk: Chunk, beside: u16) -> Chunk {
         let data = self.bytes(chunk).to_vec();
-        self.held_bytes += data.capacity();
+        self.held_bytes += data.capacity() + usize::from(beside);
         let end = data.len() as u32;
         let is_single = self.is_single(chunk.page);
-        let page = self.pages.insert(Page { data, references: 1, is_single }) as PageId;
+        let page = self.pages.insert(Page { data, references: 1, beside, is_single }) as PageId;
         Chunk { page, start: 0, end }
     }
 
@@ -202,13 +210,14 @@ impl Pages {
 
     /// The part of the page's heap bytes that one of its references keeps alive.
     pub fn share_bytes(&self, page: PageId) -> usize {
-        let Page { data, references, .. } = &self.pages[page as usize];
-        data.capacity() / *references as usize
+        let Page { data, references, beside, .. } = &self.pages[page as usize];
+        (data.capacity() + usize::from(*beside)) / *references as usize
     }
 
     /// Heap bytes of the pages in use and in the pool.
     pub fn held_bytes(&self) -> usize {
-        let walked = || self.pages.iter().map(|(_, page)| page.data.capacity()).sum::<usize>() + self.pool_bytes;
+        let bytes = |page: &Page| page.data.capacity() + usize::from(page.beside);
+        let walked = || self.pages.iter().map(|(_, page)| bytes(page)).sum::<usize>() + self.pool_bytes;
         debug_assert_eq!(self.held_bytes, walked());
         self.held_bytes
     }
@@ -219,6 +228,8 @@ pub const PAGE_BYTES: usize = 64 * 1024;
 /// Initial capacity of a page, and the smallest page that the pool keeps. So a turn with one short message allocates
 /// nothing, and a slow reader keeps little memory alive for it.
 const PAGE_BYTES_MIN: usize = 1024;
+/// Heap bytes of a page besides its data. They count only for copies of single messages, which may be as small.
+pub const ENTRY_BYTES: usize = 2 * size_of::<Page>();
 /// Waiting output keeps at most this many times its bytes alive. It is 2, because a page grows by doubling.
 pub const PINNED_FOLD: usize = 2;
 /// Limit of the pool.
