@@ -42,7 +42,7 @@ impl Audiences {
                 port.append(&mut self.pages, slot, chunk, urgency);
                 continue;
             };
-            replies.push(self.pages.bytes(chunk).to_vec());
+            replies.tell(self.pages.bytes(chunk).to_vec());
             let pending = replies.held_bytes();
             if pending > self.outbox_bytes_max {
                 port.close(slot, CloseReason::SlowConsumer { limit: self.outbox_bytes_max, pending });
@@ -131,6 +131,8 @@ enum Reply {
         /// The audience whose `subscribed` this is. The audience's next messages are appended to it.
         opens: Option<u32>,
     },
+    /// Whole frames that answer no request, to be sent once no earlier reply waits.
+    Told(Vec<u8>),
 }
 
 impl Replies {
@@ -152,6 +154,11 @@ impl Replies {
         self.queue.push_back(Reply::Ready { bytes, opens: None });
     }
 
+    /// Appends frames that answer no request.
+    pub fn tell(&mut self, bytes: Vec<u8>) {
+        self.queue.push_back(Reply::Told(bytes));
+    }
+
     /// The `subscribed` of this audience that is held back, if there is one. The audience's next messages are appended to it,
     /// not to a later reply, because the channel's `unsubscribed` may wait in between.
     pub fn held(&mut self, audience: u32) -> Option<&mut Vec<u8>> {
@@ -161,13 +168,19 @@ impl Replies {
         })
     }
 
-    /// Drops the messages that were appended to `subscribed` replies. Later ones are not appended.
+    /// Drops what answers no request: messages that were appended to `subscribed` replies, and what the connection is told.
+    /// Later messages are not appended.
     pub fn drop_messages(&mut self) {
         for reply in &mut self.queue {
-            if let Reply::Ready { bytes, opens } = reply
-                && opens.take().is_some()
-            {
-                bytes.truncate(frame::frame_len(bytes).unwrap_or(bytes.len()));
+            match reply {
+                Reply::Ready { bytes, opens } => {
+                    if opens.take().is_some() {
+                        bytes.truncate(frame::frame_len(bytes).unwrap_or(bytes.len()));
+                    }
+                }
+                // Its place remains, because requests are numbered by it.
+                Reply::Told(bytes) => bytes.clear(),
+                Reply::Waiting => {}
             }
         }
     }
@@ -181,12 +194,12 @@ impl Replies {
     /// The first reply, if it is ready.
     pub fn pop_ready(&mut self) -> Option<Vec<u8>> {
         match self.queue.pop_front()? {
-            Reply::Ready { bytes, .. } => {
+            Reply::Ready { bytes, .. } | Reply::Told(bytes) => {
                 self.first = self.first.wrapping_add(1);
                 Some(bytes)
             }
-            waiting => {
-                self.queue.push_front(waiting);
+            Reply::Waiting => {
+                self.queue.push_front(Reply::Waiting);
                 None
             }
         }
@@ -205,7 +218,7 @@ impl Replies {
     /// Bytes that are held back.
     pub fn held_bytes(&self) -> usize {
         let bytes = |reply: &Reply| match reply {
-            Reply::Ready { bytes, .. } => bytes.len(),
+            Reply::Ready { bytes, .. } | Reply::Told(bytes) => bytes.len(),
             Reply::Waiting => 0,
         };
         self.queue.iter().map(bytes).sum()
@@ -268,6 +281,21 @@ mod tests {
         replies.fill(first, "first".into(), None);
         check_sent(&mut replies, &["first", "subscribed message", "unsubscribed", "pong"]);
         assert_eq!(replies.held_count(), 0);
+    }
+
+    #[test]
+    fn what_answers_no_request_is_dropped_at_the_end() {
+        let mut replies = Replies::default();
+        let (first, second) = (replies.reserve(), replies.reserve());
+        replies.tell("told".into());
+        replies.push("pong".into());
+        let last = replies.reserve();
+        replies.drop_messages();
+        assert_eq!(replies.held_bytes(), "pong".len());
+        for (request, reply) in [(last, "last"), (first, "first"), (second, "second")] {
+            replies.fill(request, reply.into(), None);
+        }
+        check_sent(&mut replies, &["first", "second", "", "pong", "last"]);
     }
 
     #[test]
