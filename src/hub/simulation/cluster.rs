@@ -9,13 +9,13 @@ mod slow;
 
 use super::choices::Choices;
 use super::mesh::{Effect, Mesh, TestPort, Wire};
-use super::model::{Change, ChannelHistory, Client, History, Message, Position, Reply};
+use super::model::{Change, ChannelHistory, Client, Entry, History, Message, Position, Reply};
 use super::pusher::Translator;
 use crate::api::operation::{self, Channels, Unsubscribe};
 use crate::api::publish::Placed;
 use crate::api::{self, By, Refusal};
 use crate::config::{Key, Limits, Presence, Rules};
-use crate::hub::mail::{Answer, Mail, Question, Settled};
+use crate::hub::mail::{self, Answer, Cause, Mail, Question, Settled};
 use crate::hub::message;
 use crate::hub::observe::best::{Best, BusyChannel};
 use crate::hub::observe::journal::JOURNAL;
@@ -513,7 +513,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             format!(r#","since":{{"epoch":"{epoch:016x}","offset":{offset}{earlier}}}"#)
         });
         self.note_refusals(client);
-        let ChannelHistory { name, needs_auth, order, rule, .. } = &self.history.channels[channel];
+        let ChannelHistory { name, needs_auth, rule, .. } = &self.history.channels[channel];
         let has_members = rule.presence == Presence::Members;
         // Without channel_data it is the user that has signed in.
         let signed_in = self.clients[client].user.filter(|_| has_members && self.choices.one_in(2));
@@ -542,13 +542,16 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let text = format!(r#"{{"event":"socket:subscribe","data":{{"channel":"{name}"{auth}{since_text}}}}}"#);
         if refusal.is_none() {
             asking.wanted[channel] = true;
-            asking.changes[channel].push_back(Change::Subscribe { from: order.len(), since, user });
+            asking.changes[channel].push_back(Change::Subscribe { since, user, entry: None });
         }
         asking.replies.push_back(Reply {
             event: refusal.map_or("socket:subscribed", |_| "socket:subscribe.error"),
             channel: Some(name.clone()),
             detail: refusal.map(String::from),
         });
+        if refusal.is_none() {
+            self.enter_own(client, channel);
+        }
         if self.send(client, &text) == Handled::Later {
             // It had no effect. This client does not try again.
             let asking = &mut self.clients[client];
@@ -595,13 +598,15 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     fn unsubscribe(&mut self, client: usize, channel: usize) {
         self.note_refusals(client);
-        let ChannelHistory { name, order, .. } = &self.history.channels[channel];
+        let ChannelHistory { name, order, owner, .. } = &self.history.channels[channel];
         let asking = &mut self.clients[client];
         let refusal = (!asking.wanted[channel]).then_some("not_subscribed");
         let text = format!(r#"{{"event":"socket:unsubscribe","data":{{"channel":"{name}"}}}}"#);
         if refusal.is_none() {
             asking.wanted[channel] = false;
-            asking.changes[channel].push_back(Change::Unsubscribe { until: order.len(), is_asked: true });
+            let until = order.len();
+            let end = (*owner == usize::from(asking.key.shard)).then_some(until);
+            asking.changes[channel].push_back(Change::Unsubscribe { until, is_asked: true, end });
         }
         asking.replies.push_back(Reply {
             event: refusal.map_or("socket:unsubscribed", |_| "socket:unsubscribe.error"),
@@ -832,8 +837,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let is_subscribed = member.is_live && member.wanted[channel];
         if is_subscribed {
             member.wanted[channel] = false;
-            member.changes[channel]
-                .push_back(Change::Unsubscribe { until: self.history.channels[channel].order.len(), is_asked: false });
+            let until = self.history.channels[channel].order.len();
+            member.changes[channel].push_back(Change::Unsubscribe { until, is_asked: false, end: None });
         }
         let expected = if is_subscribed { Expected::Done } else { Expected::NotFound };
         self.inquiries[inquiry].expected = Some(expected);
@@ -979,9 +984,46 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
                 self.history.sequence(number);
             }
             Mail::Ask(asker, _) if asker.session == OPERATOR => self.consider(asker.request as usize),
+            Mail::Subscribe(change) => {
+                if let Some((client, channel)) = self.concerned(change) {
+                    self.enter(client, channel);
+                }
+            }
+            Mail::Unsubscribe(change) if matches!(change.membership.cause, Cause::Client { .. }) => {
+                if let Some((client, channel)) = self.concerned(change) {
+                    self.clients[client].leaves(channel, self.history.channels[channel].order.len());
+                }
+            }
             _ => {}
         }
         self.on(to, |hub, port| hub.receive(mail, port));
+    }
+
+    /// The client that a letter to an owner is about, if it is connected, and the channel.
+    fn concerned(&self, change: &mail::Change) -> Option<(usize, usize)> {
+        let is_of = |client: &Client| client.is_live && client.key == change.membership.member;
+        let client = self.clients.iter().position(is_of)?;
+        let channels = &self.history.channels;
+        Some((client, channels.iter().position(|topic| topic.channel() == change.channel.as_channel())?))
+    }
+
+    /// A client subscribes to a channel, which its own shard decides at once if it is the owner.
+    fn enter_own(&mut self, client: usize, channel: usize) {
+        if self.history.channels[channel].owner == usize::from(self.clients[client].key.shard) {
+            self.enter(client, channel);
+        }
+    }
+
+    /// The owner of a channel is about to decide about a subscribe of a client.
+    fn enter(&mut self, client: usize, channel: usize) {
+        let topic = &self.history.channels[channel];
+        let (_, members) = self.shards[topic.owner].hub.directory.members(topic.channel(), topic.hash);
+        let is_new = |user: &str| members.iter().all(|member| *member.user_id != *user);
+        // Users in their grace make room.
+        let surplus = (members.len() + 1).saturating_sub(self.limits.presence_members_max);
+        let leaving = members.iter().filter(|member| member.connections == 0).count();
+        let is_full = self.clients[client].enters_as(channel).is_some_and(is_new) && leaving < surplus;
+        self.clients[client].enters(channel, Entry { at: topic.order.len(), is_full });
     }
 
     fn retry(&mut self, shard: usize) {

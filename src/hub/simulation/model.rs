@@ -1,13 +1,14 @@
 //! A client: its requests, the frames that it must receive because of them, and a check of each frame that it receives.
 
 use crate::config::{OnSubscribe, Presence, Rule, Slow};
+use crate::hub::channel::history::REPLAY_MESSAGES_MAX;
 use crate::hub::message::Payload;
 use crate::hub::simulation::presence::{self, View};
-use crate::hub::simulation::pusher::Translator;
+use crate::hub::simulation::pusher::{self, Translator};
 use crate::ids::ConnKey;
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::wire::frame::split_text;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// All published messages, and each channel's order.
 #[derive(Default)]
@@ -82,6 +83,9 @@ pub struct Client {
     pub has_lagged: bool,
     /// The user that it has signed in as.
     pub user: Option<usize>,
+    /// The users that it watches, and which of them are online, once it was told.
+    pub watchlist: &'static [&'static str],
+    pub watched: BTreeMap<String, bool>,
     /// By channel: whether it is subscribed once all requests so far, its own and the operator's, are answered.
     pub wanted: Vec<bool>,
     /// Replies that it must receive next.
@@ -108,10 +112,19 @@ pub struct Reply {
 
 #[derive(Debug)]
 pub enum Change {
-    /// No message before this place may arrive, except those after the position. `user`: as whom it subscribes.
-    Subscribe { from: usize, since: Option<Position>, user: Option<String> },
-    /// Every message before this place must arrive.
-    Unsubscribe { until: usize, is_asked: bool },
+    /// `user`: as whom it subscribes. `entry`: set once the owner has decided.
+    Subscribe { since: Option<Position>, user: Option<String>, entry: Option<Entry> },
+    /// Every message before this place must arrive. `end`: the place from which on none may, once the owner has decided.
+    Unsubscribe { until: usize, is_asked: bool, end: Option<usize> },
+}
+
+/// What the owner decides about a subscribe.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Messages from this place on are for the client.
+    pub at: usize,
+    /// The channel has no room for its user.
+    pub is_full: bool,
 }
 
 #[derive(Debug)]
@@ -120,27 +133,13 @@ struct Run {
     /// The first place whose message must be received next.
     next: usize,
     is_started: bool,
-    /// Messages before this place may have come before the subscription. Of these, client events are not sent again.
+    /// Messages before this place came before the subscription. Of these, client events are not sent again.
     live: usize,
     /// Messages before this place are sent again; those that were not for the client of the earlier connection are not.
     replayed: usize,
     earlier: Option<usize>,
     /// Messages before this place may greet a newcomer, which then receives also those that were not for it.
     greeted: usize,
-}
-
-impl Run {
-    /// Of a client that is not told its position: a greeting may precede the live messages.
-    fn of_pusher(self, topic: &ChannelHistory, messages: &[Message]) -> Run {
-        let is_kept = |place: &usize| !messages[topic.order[*place]].is_client_event;
-        let from = match topic.rule.on_subscribe {
-            _ if topic.rule.history.is_none() => return self,
-            OnSubscribe::Nothing => return self,
-            OnSubscribe::Last => (0..self.from).rfind(is_kept).unwrap_or(0),
-            OnSubscribe::All => 0,
-        };
-        Run { from, greeted: topic.order.len(), ..self }
-    }
 }
 
 impl ChannelHistory {
@@ -163,6 +162,8 @@ impl Client {
             is_lagging: false,
             has_lagged: false,
             user: None,
+            watchlist: &[],
+            watched: BTreeMap::new(),
             wanted: vec![false; channels],
             replies: VecDeque::new(),
             changes: (0..channels).map(|_| VecDeque::new()).collect(),
@@ -186,6 +187,7 @@ impl Client {
                     None => {
                         self.check_miss(payload, history);
                         self.check_count(payload, history);
+                        self.check_watched(payload);
                         continue;
                     }
                 },
@@ -224,13 +226,15 @@ impl Client {
         }
         let was_asked = match (frame.event, channel) {
             ("socket:subscribed", Some(channel)) => {
-                let Some(Change::Subscribe { from, since, user }) = self.changes[channel].pop_front() else {
+                let Some(Change::Subscribe { since, user, entry }) = self.changes[channel].pop_front() else {
                     panic!("{frame:?}: nothing to subscribe");
                 };
+                let Entry { at, is_full } = entry.expect("the owner was asked");
+                assert!(!is_full, "{frame:?}: the channel has no room for {user:?}");
                 self.is_refused[channel] = false;
                 let told: Told = serde_json::from_str(frame.data.unwrap_or("{}")).expect("what a subscriber is told");
                 assert!(frame.data != Some("{}"), "{frame:?}");
-                let run = self.begin_run(&told, channel, from, since, history);
+                let run = self.begin_run(&told, channel, at, since, history);
                 let mut rule = history.channels[channel].rule.presence;
                 if self.pusher.is_some() && rule == Presence::Count {
                     // Counts are of the native dialect.
@@ -241,21 +245,7 @@ impl Client {
                 assert!(before.is_none(), "{frame:?}: is subscribed");
                 true
             }
-            ("socket:unsubscribed", Some(channel)) => {
-                let Some(Change::Unsubscribe { until, is_asked }) = self.changes[channel].pop_front() else {
-                    panic!("{frame:?}: nothing to unsubscribe");
-                };
-                let is_refused = std::mem::take(&mut self.is_refused[channel]);
-                assert!(!is_refused || self.runs[channel].is_none());
-                // What is held back is dropped with the subscription, which may be some time before this reply.
-                let is_dropped = self.has_lagged && history.channels[channel].rule.slow != Slow::Disconnect;
-                if !self.is_muted && !is_refused && !is_dropped {
-                    self.check_received_until(channel, until, history);
-                }
-                self.runs[channel] = None;
-                self.views[channel] = None;
-                is_asked
-            }
+            ("socket:unsubscribed", Some(channel)) => self.check_unsubscribed(channel, frame, history),
             ("socket:signed_in", _) => {
                 self.check_signed_in(frame, history);
                 true
@@ -271,10 +261,33 @@ impl Client {
         }
     }
 
+    /// Returns whether the client asked for it.
+    fn check_unsubscribed(&mut self, channel: usize, frame: &Frame<'_>, history: &History) -> bool {
+        let Some(Change::Unsubscribe { until, is_asked, end }) = self.changes[channel].pop_front() else {
+            panic!("{frame:?}: nothing to unsubscribe");
+        };
+        assert!(!is_asked || end.is_some(), "{frame:?}: the owner was not asked");
+        if let (Some(end), Some(run)) = (end, &self.runs[channel]) {
+            assert!(!run.is_started || run.next <= end, "{frame:?}: a message came after {end}: {run:?}");
+        }
+        let until = end.unwrap_or(until);
+        let is_refused = std::mem::take(&mut self.is_refused[channel]);
+        assert!(!is_refused || self.runs[channel].is_none());
+        // What is held back is dropped with the subscription, which may be some time before this reply.
+        let is_dropped = self.has_lagged && history.channels[channel].rule.slow != Slow::Disconnect;
+        if !self.is_muted && !is_refused && !is_dropped {
+            self.check_received_until(channel, until, history);
+        }
+        self.runs[channel] = None;
+        self.views[channel] = None;
+        is_asked
+    }
+
     /// The owner has refused a subscribe because the channel has no room for another user.
     fn check_full(&mut self, channel: usize, frame: &Frame<'_>) {
         let change = self.changes[channel].pop_front();
-        assert!(matches!(change, Some(Change::Subscribe { user: Some(_), .. })), "{frame:?}: {change:?}");
+        let is_full = |change: &Change| matches!(change, Change::Subscribe { entry: Some(entry), .. } if entry.is_full);
+        assert!(change.as_ref().is_some_and(is_full), "{frame:?}: the channel has room: {change:?}");
         let expected = self.replies.pop_front().map(|reply| (reply.event, reply.channel));
         assert_eq!(expected, Some(("socket:subscribed", frame.channel.map(str::to_owned))));
         self.is_refused[channel] = true;
@@ -288,66 +301,57 @@ impl Client {
     fn check_signed_in(&mut self, frame: &Frame<'_>, history: &History) {
         let told: SignedIn = serde_json::from_str(frame.data.expect("data")).expect("a user");
         let channel = history.find(ChannelName::of_user(&told.user_id).as_channel().as_str()).expect("a user");
-        let Some(Change::Subscribe { from, .. }) = self.changes[channel].pop_front() else {
+        let Some(Change::Subscribe { entry, .. }) = self.changes[channel].pop_front() else {
             assert!(self.runs[channel].is_some(), "{frame:?}: is not signed in");
             return;
         };
         let rule = &history.channels[channel].rule;
-        self.runs[channel] = Some(Run::live(from, history.channels[channel].order.len()));
+        self.runs[channel] = Some(Run::live(entry.expect("the owner was asked").at));
         self.views[channel] = Some(View::new(rule.presence, None, None));
     }
 
-    /// The messages that must follow a `socket:subscribed`.
-    fn begin_run(
-        &mut self,
-        told: &Told,
-        channel: usize,
-        from: usize,
-        since: Option<Position>,
-        history: &History,
-    ) -> Run {
+    /// The messages that must follow a `socket:subscribed`, of which those from the place `at` on are live.
+    fn begin_run(&mut self, told: &Told, channel: usize, at: usize, since: Option<Position>, history: &History) -> Run {
         let topic = &history.channels[channel];
-        let live = Run::live(from, topic.order.len());
-        if self.pusher.is_some() {
-            return live.of_pusher(topic, &history.messages);
-        }
+        let live = Run::live(at);
         let Some(limits) = topic.rule.history else {
             let recovered = since.map(|_| false);
             assert_eq!((&told.epoch, told.offset, told.recovered), (&None, None, recovered), "{}", topic.name);
             return live;
         };
+        let kept = history.kept_before(topic, at);
+        let greeting = kept.len().saturating_sub(greeting_max(&topic.rule));
+        if self.pusher.is_some() {
+            // It is not told whether older messages are still kept.
+            let Some(&(from, _)) = kept.get(greeting) else { return live };
+            return Run { from, next: if history.forgets { at } else { from }, greeted: at, ..live };
+        }
         let (Some(epoch), Some(offset)) = (&told.epoch, told.offset) else { panic!("{told:?}: no position") };
         let epoch = u64::from_str_radix(epoch, 16).expect("an epoch");
         self.positions[channel] = Some(Position { epoch, offset, earlier: Some(self.number) });
         assert_eq!(told.recovered.is_some(), since.is_some(), "{told:?}");
-        let offset_at = |place: &usize| history.messages[topic.order[*place]].offset;
-        // The first message behind a position. Client events between it and the one before may be earlier or later.
-        let after =
-            |since| (0..topic.order.len()).find(|place| offset_at(place) > Some(since)).unwrap_or(topic.order.len());
-        let behind = |since| {
-            let at = (0..topic.order.len()).rfind(|place| offset_at(place).is_some_and(|offset| offset <= since));
-            at.map_or(0, |place| place + 1)
-        };
-        let place = after(offset);
-        let greeted = match topic.rule.on_subscribe {
-            OnSubscribe::Nothing => place,
-            OnSubscribe::Last => place + 1,
-            OnSubscribe::All => topic.order.len(),
-        };
-        let newcomer = Run { from: behind(offset), next: place, greeted, ..live };
-        let Some(since) = since else { return newcomer };
-        if told.recovered == Some(true) {
-            assert_eq!(since.epoch, epoch, "{told:?}: recovered from another epoch");
-            let start = after(since.offset);
-            assert!(start <= place, "{told:?}: recovered from the future");
-            let from = behind(since.offset);
-            return Run { from, next: start, replayed: place, earlier: since.earlier, ..live };
+        let place_of = |index: usize| kept.get(index).map_or(at, |&(place, _)| place);
+        let last = kept.last().filter(|_| !history.forgets).map_or(offset, |&(_, offset)| offset);
+        if let Some(since) = since {
+            let older = kept.partition_point(|&(_, offset)| offset <= since.offset);
+            let may_recover = since.epoch == epoch
+                && since.offset <= last
+                && kept.len() - older <= REPLAY_MESSAGES_MAX.min(limits.messages_max as usize);
+            if told.recovered == Some(true) {
+                assert!(may_recover && offset == last, "{told:?} to {since:?}: {kept:?}");
+                let from = place_of(older);
+                return Run { from, next: from, replayed: at, earlier: since.earlier, ..live };
+            }
+            // Whether the channel existed at a position before its first message is not known here.
+            let must_recover = may_recover && older > 0 && !history.forgets;
+            assert!(!must_recover, "{told:?} to {since:?}: {kept:?}");
         }
-        let newer = place.saturating_sub(after(since.offset));
-        let is_known = since.epoch == epoch && since.offset <= offset && after(since.offset) > 0;
-        let is_kept = newer <= limits.messages_max as usize && !history.forgets;
-        assert!(!is_known || !is_kept || topic.rule.on_subscribe != OnSubscribe::Nothing, "{told:?} to {since:?}");
-        newcomer
+        let from = place_of(kept.partition_point(|&(_, kept)| kept <= offset));
+        if !history.forgets {
+            let position = kept.get(greeting).map_or(last, |&(_, offset)| offset - 1);
+            assert_eq!((from, offset), (place_of(greeting), position), "{told:?}: {kept:?}");
+        }
+        Run { from, next: from, greeted: at, ..live }
     }
 
     /// A channel with a cache has nothing for this newcomer, if the message is `pusher:cache_miss`.
@@ -356,7 +360,7 @@ impl Client {
             let runs = self.runs.iter().zip(&history.channels);
             let mut of_channel = runs.filter(|(_, topic)| payload.contains(&format!(r#""channel":"{}""#, topic.name)));
             let run = of_channel.next().and_then(|(run, _)| run.as_ref()).expect("a subscription");
-            assert!(run.from == 0 && !run.is_started, "{payload}, but there was a message: {run:?}");
+            assert!(run.greeted == 0 && !run.is_started, "{payload}, but there was a message: {run:?}");
         }
     }
 
@@ -395,6 +399,7 @@ impl Client {
             !is_replayed || message.exclude.is_none() || message.exclude != run.earlier,
             "m{number} was not for {run:?}"
         );
+        assert!(is_kept || place >= run.live, "m{number}, a client event, came before {run:?}");
         let at_least = if run.is_started { run.next } else { run.from };
         assert!(place >= at_least, "m{number}, place {place}, was received twice or too early: {run:?}");
         let due = run.next;
@@ -452,6 +457,47 @@ impl Client {
         }
     }
 
+    /// The owner has decided about the oldest subscribe that it was not asked about before.
+    pub fn enters(&mut self, channel: usize, entry: Entry) {
+        let mut entries = self.changes[channel].iter_mut().filter_map(|change| match change {
+            Change::Subscribe { entry: entry @ None, .. } => Some(entry),
+            _ => None,
+        });
+        *entries.next().expect("a subscribe") = Some(entry);
+    }
+
+    /// The same for an unsubscribe.
+    pub fn leaves(&mut self, channel: usize, at: usize) {
+        let mut ends = self.changes[channel].iter_mut().filter_map(|change| match change {
+            Change::Unsubscribe { end: end @ None, is_asked: true, .. } => Some(end),
+            _ => None,
+        });
+        *ends.next().expect("an unsubscribe") = Some(at);
+    }
+
+    /// The user of the oldest subscribe that the owner was not asked about.
+    pub fn enters_as(&self, channel: usize) -> Option<&str> {
+        let mut users = self.changes[channel].iter().filter_map(|change| match change {
+            Change::Subscribe { entry: None, user, .. } => Some(user),
+            _ => None,
+        });
+        users.next().and_then(Option::as_deref)
+    }
+
+    /// What it is told about the users of its watchlist, if the message is `pusher_internal:watchlist_events`: first of each
+    /// user, then of changes alone.
+    fn check_watched(&mut self, payload: &str) {
+        let Some(told) = pusher::watched(payload) else { return };
+        assert!(!self.is_muted, "{payload} was received after the end");
+        let is_first = self.watched.is_empty();
+        assert!(!is_first || told.len() == self.watchlist.len(), "{payload}");
+        for (id, is_online) in told {
+            assert!(self.watchlist.contains(&&*id), "{payload}");
+            let before = self.watched.insert(id, is_online);
+            assert_eq!(before, (!is_first).then_some(!is_online), "{payload} is not a change");
+        }
+    }
+
     /// Whether all requests are answered.
     pub fn is_answered(&self) -> bool {
         self.replies.is_empty() && self.changes.iter().all(VecDeque::is_empty)
@@ -472,15 +518,21 @@ impl Client {
 }
 
 impl Run {
-    /// Of a subscription without a replay: the messages from `from` to `live` may have come before it.
-    fn live(from: usize, live: usize) -> Run {
-        Run { from, next: live, is_started: false, live, replayed: 0, earlier: None, greeted: 0 }
+    /// Of a subscription without a replay, from this place on.
+    fn live(at: usize) -> Run {
+        Run { from: at, next: at, is_started: false, live: at, replayed: 0, earlier: None, greeted: 0 }
     }
 }
 
 impl History {
     fn find(&self, name: &str) -> Option<usize> {
         self.channels.iter().position(|channel| channel.name == name)
+    }
+
+    /// Place and offset of each message before a place that backends have published.
+    fn kept_before(&self, topic: &ChannelHistory, at: usize) -> Vec<(usize, u64)> {
+        let places = topic.order[..at].iter().enumerate();
+        places.filter_map(|(place, &number)| Some((place, self.messages[number].offset?))).collect()
     }
 
     /// The offset of the published message with this event.
@@ -564,6 +616,15 @@ impl<'a> Frame<'a> {
             text.strip_suffix('"')?.rsplit_once(r#""code":""#).map(|(_, code)| code)
         });
         self.event == reply.event && self.channel == reply.channel.as_deref() && detail == reply.detail.as_deref()
+    }
+}
+
+/// Most messages that a newcomer is sent.
+fn greeting_max(rule: &Rule) -> usize {
+    match rule.on_subscribe {
+        OnSubscribe::Nothing => 0,
+        OnSubscribe::Last => 1,
+        OnSubscribe::All => rule.history.map_or(0, |limits| REPLAY_MESSAGES_MAX.min(limits.messages_max as usize)),
     }
 }
 

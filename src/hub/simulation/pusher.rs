@@ -73,6 +73,7 @@ impl Translator {
                 assert!(!channel.expect("a channel").starts_with("presence-"), "{payload}");
                 return None;
             }
+            "pusher_internal:watchlist_events" => return None,
             "pusher:subscription_error" | "pusher_internal:subscription_error" => {
                 let refusal = (channel.expect("a channel").to_owned(), parsed());
                 assert!(self.refusal.is_none() || event.starts_with("pusher_internal:"));
@@ -129,6 +130,32 @@ impl Translator {
             _ => refused("socket:error", None, code),
         }
     }
+}
+
+/// The users of `pusher_internal:watchlist_events`, and whether each is online; `None`: it is another message.
+pub fn watched(payload: &str) -> Option<Vec<(String, bool)>> {
+    let message: Value = serde_json::from_str(payload).expect("JSON");
+    (message["event"] == "pusher_internal:watchlist_events").then(|| {
+        let told: Watched = serde_json::from_str(message["data"].as_str().expect("text")).expect("events");
+        let of_event = |event: WatchedEvent| {
+            assert!(["online", "offline"].contains(&&*event.name) && !event.user_ids.is_empty(), "{payload}");
+            event.user_ids.into_iter().map(move |id| (id, event.name == "online"))
+        };
+        told.events.into_iter().flat_map(of_event).collect()
+    })
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watched {
+    events: Vec<WatchedEvent>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WatchedEvent {
+    name: String,
+    user_ids: Vec<String>,
 }
 
 /// The native frame that is this reply.

@@ -21,6 +21,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             return;
         }
         self.pass(12);
+        self.check_watchers();
         for (channel, topic) in self.history.channels.iter().enumerate() {
             let name = topic.channel();
             let (count, members) = self.shards[topic.owner].hub.directory.members(name, topic.hash);

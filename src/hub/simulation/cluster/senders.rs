@@ -26,8 +26,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             return;
         }
         let is_signed = !self.choices.one_in(6);
+        let watchlist = self.choices.of(&WATCHLISTS);
+        let list = if watchlist.is_empty() { String::new() } else { format!(r#","watchlist":{watchlist:?}"#) };
+        let user_data = format!(r#"{{"id":"{}","user_info":{}{list}}}"#, USERS[user], client % 100);
         let asking = &mut self.clients[client];
-        let user_data = format!(r#"{{"id":"{}","user_info":{}}}"#, USERS[user], client % 100);
         let auth = match is_signed {
             true => auth::sign_user(&self.keys[0], &asking.socket_id, &user_data),
             false => format!("key:{:064}", 7),
@@ -37,20 +39,42 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             Some(known) if known != user => Some("already_signed_in"),
             _ => None,
         };
-        if refusal.is_none() && asking.user.is_none() {
+        let is_first = refusal.is_none() && asking.user.is_none();
+        if is_first {
             asking.user = Some(user);
             asking.wanted[channel] = true;
-            let from = self.history.channels[channel].order.len();
-            asking.changes[channel].push_back(Change::Subscribe { from, since: None, user: None });
+            asking.changes[channel].push_back(Change::Subscribe { since: None, user: None, entry: None });
+            if asking.pusher.is_some() {
+                asking.watchlist = watchlist;
+            }
         }
         asking.replies.push_back(Reply {
             event: refusal.map_or("socket:signed_in", |_| "socket:signin.error"),
             channel: None,
             detail: refusal.map(String::from),
         });
+        if is_first {
+            self.enter_own(client, channel);
+        }
         let data = serde_json::json!({"auth": auth, "user_data": user_data});
         let handled = self.send(client, &format!(r#"{{"event":"socket:signin","data":{data}}}"#));
         assert_eq!(handled, Handled::Other);
+    }
+
+    /// At rest, a second after the last change: clients know which users of their watchlists are online.
+    pub(super) fn check_watchers(&self) {
+        let is_signed_in = |id: &str| {
+            let mut signed_in = self.clients.iter().filter(|client| client.is_live).filter_map(|client| client.user);
+            signed_in.any(|user| USERS[user] == id)
+        };
+        for client in self.clients.iter().filter(|client| client.is_live) {
+            for &id in client.watchlist {
+                let is_online = *client.watched.get(id).expect("it was told of each user");
+                // The user may be in its grace.
+                let is_right = is_online == is_signed_in(id) || is_online && self.limits.presence_grace_ms > 1000;
+                assert!(is_right, "client {} takes {id} for online: {is_online}", client.number);
+            }
+        }
     }
 
     /// A client sends a message to the other subscribers of a channel.
@@ -110,5 +134,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
 /// Users of presence channels have these ids, too.
 const USERS: [&str; 2] = ["u0", "u1"];
+/// No client signs in as the last one.
+const WATCHLISTS: [&[&str]; 3] = [&[], &["u1"], &["u0", "u1", "u9"]];
 /// Client events of one connection that may wait for owners.
 const EVENTS_WAITING_MAX: usize = 10;
