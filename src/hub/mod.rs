@@ -394,6 +394,7 @@ impl Hub {
         self.departures.begin_turn();
         self.observers.set_clock(now_us);
         self.directory.set_clock(now_us);
+        self.directory.forget_snapshots();
         self.directory.expire();
         self.dedupe.expire(self.now);
         self.directory.change_rules(self.now);

@@ -10,7 +10,7 @@ mod members;
 use crate::protocol::dialect::Dialect;
 pub use members::{News, Notice, text_of_count};
 
-use super::history::Bounds;
+use super::history::{Bounds, History};
 use super::memory::{Log, Memory};
 use super::presence::Presence;
 use super::presence::members::Left;
@@ -153,7 +153,7 @@ impl Directory {
         let mut welcome = match &mut entry.memory {
             Some(memory) => {
                 log.wake(memory);
-                log.welcome(memory, since, bounds)
+                log.welcome(index, memory, since, bounds)
             }
             None => since.map(|_| Box::new(Welcome::not_recovered())),
         };
@@ -307,6 +307,15 @@ impl Directory {
             if let Some(memory) = memory.filter(|memory| memory.is(serial)) {
                 self.log.expire(index, memory);
             }
+        }
+    }
+
+    /// A turn has ended: frees what replays had made ready for others.
+    pub fn forget_snapshots(&mut self) {
+        for (index, serial) in self.log.take_snapshots() {
+            let memory = self.channels.get_mut(index as usize).and_then(|entry| entry.memory.as_mut());
+            let history = memory.filter(|memory| memory.is(serial)).and_then(|memory| memory.history.as_mut());
+            history.into_iter().for_each(History::forget_snapshot);
         }
     }
 
@@ -655,6 +664,7 @@ const VACANCIES_KEPT: usize = 1024;
 mod tests {
     use super::*;
     use crate::hub::mail::{Cause, Membership};
+    use crate::hub::message::Message;
 
     fn name(text: &str) -> ChannelName {
         Channel::parse(text).unwrap().into()
@@ -705,6 +715,37 @@ mod tests {
         assert_eq!(directory.len(), 1, "a channel without subscribers has no entry");
         leave(&mut directory, &b, HASH, 3, 0);
         assert!(directory.is_empty());
+    }
+
+    /// A channel may have been removed before the end of the turn, and another one may have its index.
+    #[test]
+    fn messages_are_ready_for_other_replays_until_the_end_of_the_turn() {
+        let mut directory = Directory::new(1, 0);
+        let rules = Rules::parse("[[channel]]\nmatch = \"*\"\nhistory = 9\non-subscribe = \"all\"\n");
+        directory.set_rules(&Arc::new(rules), 1 << 20);
+        let [a, b] = ["a", "b"].map(name);
+        let payload = || Payload::new(&Message { event: "e", ..Message::default() }, &mut String::new());
+        let replayed = |directory: &mut Directory, channel: &ChannelName| {
+            let welcome = directory.join(&change(channel, HASH, 0), BOUNDS, 0).welcome.expect("a position");
+            welcome.replay.expect("a greeting").messages
+        };
+        for channel in [&a, &b] {
+            directory.sequence(channel.as_channel(), HASH, None, payload);
+        }
+        let [first, second] = [(); 2].map(|()| replayed(&mut directory, &a));
+        assert!(Arc::ptr_eq(&first, &second), "the second newcomer of a turn costs a copy");
+        let of_b = replayed(&mut directory, &b);
+        assert_eq!([&first, &of_b].map(Arc::strong_count), [3, 2]);
+        directory.forget_snapshots();
+        assert_eq!([&first, &of_b].map(Arc::strong_count), [2, 1]);
+
+        let of_b = replayed(&mut directory, &b);
+        leave(&mut directory, &b, HASH, 0, 0);
+        leave(&mut directory, &b, HASH, 0, 0);
+        directory.set_rules(&Arc::default(), 1 << 20);
+        directory.change_rules(0);
+        assert_eq!(Arc::strong_count(&of_b), 1, "the history is gone");
+        directory.forget_snapshots();
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub struct History {
     floor: u64,
     /// Tick at which messages were removed to free memory, while the channel's limits would still keep them.
     evicted_at: Option<u32>,
-    /// The newest messages within the bounds of a replay, until the next change, and the bytes that the bounds allowed.
+    /// The newest messages within the bounds of a replay, and the bytes that the bounds allowed. For the other replays of the
+    /// turn, until the next change.
     snapshot: Option<(usize, Arc<[Kept]>)>,
 }
 
@@ -155,6 +156,16 @@ impl History {
         let newest = self.kept.back()?;
         let age = now.wrapping_sub(newest.kept_at);
         Some((newest, self.limits.ttl_s.saturating_mul(TICKS_PER_S).saturating_sub(age)))
+    }
+
+    /// Whether messages are ready for other replays.
+    pub fn has_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// Frees them. [`History::bytes`] does not count them, so they must not outlive the turn.
+    pub fn forget_snapshot(&mut self) {
+        self.snapshot = None;
     }
 
     /// Removes all messages, to free memory. Returns their number.

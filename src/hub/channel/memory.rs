@@ -64,6 +64,8 @@ pub struct Log {
     by_age: BinaryHeap<Reverse<(u64, u32, u64)>>,
     /// Channels with messages: the tick at which the oldest becomes too old, likewise.
     by_expiry: BinaryHeap<Reverse<(u64, u32, u64)>>,
+    /// Channels with messages that are ready for other replays of the turn: index and serial.
+    snapshots: Vec<(u32, u64)>,
     /// Number of messages that were removed to free memory.
     pub evicted: u64,
 }
@@ -129,6 +131,7 @@ impl Log {
             forgotten_at: None,
             by_age: BinaryHeap::new(),
             by_expiry: BinaryHeap::new(),
+            snapshots: Vec::new(),
             evicted: 0,
         }
     }
@@ -309,11 +312,18 @@ impl Log {
     }
 
     /// What a subscriber is told at this point of the channel's order; `None`: nothing.
-    pub fn welcome(&mut self, memory: &mut Memory, since: Option<Since>, bounds: Bounds) -> Option<Box<Welcome>> {
+    pub fn welcome(
+        &mut self,
+        index: u32,
+        memory: &mut Memory,
+        since: Option<Since>,
+        bounds: Bounds,
+    ) -> Option<Box<Welcome>> {
         self.trim(memory);
         let Some(history) = &mut memory.history else {
             return since.map(|_| Box::new(Welcome::not_recovered()));
         };
+        let had_snapshot = history.has_snapshot();
         let mut offset = history.last();
         let recovered = since.filter(|since| since.epoch == Some(self.epoch));
         let recovered = recovered.and_then(|since| history.replay(since.offset, bounds));
@@ -329,6 +339,9 @@ impl Log {
             }
             greeting
         });
+        if history.has_snapshot() && !had_snapshot {
+            self.snapshots.push((index, memory.serial));
+        }
         Some(Box::new(Welcome {
             position: Some(Position { epoch: self.epoch, offset }),
             recovered: since.map(|_| is_recovered),
@@ -338,6 +351,11 @@ impl Log {
             subscription_count: None,
             waits: false,
         }))
+    }
+
+    /// The channels whose messages are ready for other replays of a turn: index and serial.
+    pub fn take_snapshots(&mut self) -> Vec<(u32, u64)> {
+        std::mem::take(&mut self.snapshots)
     }
 
     /// Sets the time of the turn, in ticks.
