@@ -50,107 +50,49 @@ impl Refusal {
     }
 }
 
-/// All refusals.
-pub const REFUSALS: [&Refusal; 14] = [
-    &MALFORMED,
-    &BODY,
-    &BAD_HOST,
-    &BAD_KEY,
-    &ORIGIN_NOT_ALLOWED,
-    &PATH_NOT_SERVED,
-    &METHOD_NOT_GET,
-    &NOT_AN_UPGRADE,
-    &WEBSOCKET_VERSION,
-    &TOO_MANY_CONNECTIONS,
-    &TOO_MANY_UPGRADES,
-    &TOO_LARGE,
-    &TOO_MANY_HEADERS,
-    &HTTP_VERSION,
-];
+/// Declares the refusals: name, [`Refusal::why`], status, further header lines, and the text of the body.
+macro_rules! refusals {
+    ($($(#[$about:meta])* $visible:vis $name:ident: $why:literal, $status:literal, $headers:literal, $text:literal;)*) => {
+        $(
+            $(#[$about])*
+            $visible const $name: Refusal =
+                Refusal { why: $why, status: $status, headers: $headers, text: concat!($text, "\n") };
+        )*
 
-pub(super) const MALFORMED: Refusal = Refusal {
-    why: "malformed_request",
-    status: "400 Bad Request",
-    headers: "",
-    text: "This is not an HTTP/1.1 request. For TLS, connect through the proxy that terminates it.\n",
-};
-pub(super) const BODY: Refusal = Refusal {
-    why: "request_body",
-    status: "400 Bad Request",
-    headers: "",
-    text: "A WebSocket upgrade request has no body.\n",
-};
-pub(super) const BAD_HOST: Refusal = Refusal {
-    why: "bad_host",
-    status: "400 Bad Request",
-    headers: "",
-    text: "A request needs exactly one Host header, with a host and perhaps a port.\n",
-};
-pub(super) const BAD_KEY: Refusal = Refusal {
-    why: "bad_key",
-    status: "400 Bad Request",
-    headers: "",
-    text: "A WebSocket upgrade needs one Sec-WebSocket-Key: 16 bytes in base64.\n",
-};
-pub(super) const ORIGIN_NOT_ALLOWED: Refusal = Refusal {
-    why: "origin_not_allowed",
-    status: "403 Forbidden",
-    headers: "",
-    text: "Pages of this origin may not connect to this server.\n",
-};
-pub(super) const PATH_NOT_SERVED: Refusal = Refusal {
-    why: "path_not_served",
-    status: "404 Not Found",
-    headers: "",
-    text: "This path is not a WebSocket endpoint.\n",
-};
-pub(super) const METHOD_NOT_GET: Refusal = Refusal {
-    why: "method_not_get",
-    status: "405 Method Not Allowed",
-    headers: "Allow: GET\r\n",
-    text: "This is a WebSocket endpoint: the method must be GET.\n",
-};
-pub(super) const NOT_AN_UPGRADE: Refusal = Refusal {
-    why: "not_an_upgrade",
-    status: "426 Upgrade Required",
-    headers: "Upgrade: websocket\r\n",
-    text: "This is a WebSocket endpoint: connect with a WebSocket client.\n",
-};
-pub(super) const WEBSOCKET_VERSION: Refusal = Refusal {
-    why: "websocket_version",
-    status: "426 Upgrade Required",
-    headers: "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-    text: "This server supports only version 13 of the WebSocket protocol.\n",
-};
-/// The address has the maximum number of connections.
-pub const TOO_MANY_CONNECTIONS: Refusal = Refusal {
-    why: "address_connections",
-    status: "429 Too Many Requests",
-    headers: "Retry-After: 10\r\n",
-    text: "There are too many connections from your address: close some, or try again later.\n",
-};
-/// The address exceeds the rate of new connections.
-pub const TOO_MANY_UPGRADES: Refusal = Refusal {
-    why: "address_upgrades",
-    status: "429 Too Many Requests",
-    headers: "Retry-After: 1\r\n",
-    text: "Your address connects too often: try again later.\n",
-};
-pub(super) const TOO_LARGE: Refusal = Refusal {
-    why: "request_too_large",
-    status: "431 Request Header Fields Too Large",
-    headers: "",
-    text: "The request line and headers are over {limit} bytes.\n",
-};
-pub(super) const TOO_MANY_HEADERS: Refusal = Refusal {
-    why: "too_many_headers",
-    status: "431 Request Header Fields Too Large",
-    headers: "",
-    text: "The request has more than 124 headers.\n",
-};
-pub(super) const HTTP_VERSION: Refusal = Refusal {
-    why: "http_version",
-    status: "505 HTTP Version Not Supported",
-    headers: "",
-    text: "A WebSocket upgrade needs HTTP/1.1.\n",
-};
+        /// All refusals.
+        pub const REFUSALS: [&Refusal; [$($why),*].len()] = [$(&$name),*];
+    };
+}
+
+refusals! {
+    pub(super) MALFORMED: "malformed_request", "400 Bad Request", "",
+        "This is not an HTTP/1.1 request. For TLS, connect through the proxy that terminates it.";
+    pub(super) BODY: "request_body", "400 Bad Request", "",
+        "A WebSocket upgrade request has no body.";
+    pub(super) BAD_HOST: "bad_host", "400 Bad Request", "",
+        "A request needs exactly one Host header, with a host and perhaps a port.";
+    pub(super) BAD_KEY: "bad_key", "400 Bad Request", "",
+        "A WebSocket upgrade needs one Sec-WebSocket-Key: 16 bytes in base64.";
+    pub(super) ORIGIN_NOT_ALLOWED: "origin_not_allowed", "403 Forbidden", "",
+        "Pages of this origin may not connect to this server.";
+    pub(super) PATH_NOT_SERVED: "path_not_served", "404 Not Found", "",
+        "This path is not a WebSocket endpoint.";
+    pub(super) METHOD_NOT_GET: "method_not_get", "405 Method Not Allowed", "Allow: GET\r\n",
+        "This is a WebSocket endpoint: the method must be GET.";
+    pub(super) NOT_AN_UPGRADE: "not_an_upgrade", "426 Upgrade Required", "Upgrade: websocket\r\n",
+        "This is a WebSocket endpoint: connect with a WebSocket client.";
+    pub(super) WEBSOCKET_VERSION: "websocket_version", "426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+        "This server supports only version 13 of the WebSocket protocol.";
+    /// The address has the maximum number of connections.
+    pub TOO_MANY_CONNECTIONS: "address_connections", "429 Too Many Requests", "Retry-After: 10\r\n",
+        "There are too many connections from your address: close some, or try again later.";
+    /// The address exceeds the rate of new connections.
+    pub TOO_MANY_UPGRADES: "address_upgrades", "429 Too Many Requests", "Retry-After: 1\r\n",
+        "Your address connects too often: try again later.";
+    pub(super) TOO_LARGE: "request_too_large", "431 Request Header Fields Too Large", "",
+        "The request line and headers are over {limit} bytes.";
+    pub(super) TOO_MANY_HEADERS: "too_many_headers", "431 Request Header Fields Too Large", "",
+        "The request has more than 124 headers.";
+    pub(super) HTTP_VERSION: "http_version", "505 HTTP Version Not Supported", "",
+        "A WebSocket upgrade needs HTTP/1.1.";
+}
