@@ -4,60 +4,98 @@ use super::dialect::Dialect;
 use super::pusher::handshake;
 use std::fmt;
 
-/// Why a connection ended, or will end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum CloseReason {
+/// Declares the reasons. Each has a metric label, and the code of the close frame that the server sends; `None`: it sends no
+/// frame, or the reason holds the code.
+macro_rules! reasons {
+    ($(
+        $(#[$about:meta])*
+        $reason:ident $({ $($field:ident: $type:ty),* })? $(($inner:ty))? = $label:literal, $code:expr;
+    )*) => {
+        /// Why a connection ended, or will end.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum CloseReason {
+            $($(#[$about])* $reason $({ $($field: $type),* })? $(($inner))?,)*
+        }
+
+        enum Kind {
+            $($reason,)*
+        }
+
+        impl CloseReason {
+            /// Number of kinds; `kind()` is less.
+            pub const KINDS: usize = CloseReason::LABELS.len();
+
+            /// Metric label of each kind, by index.
+            pub const LABELS: [&'static str; [$($label),*].len()] = [$($label),*];
+
+            /// Index of the kind, for counters.
+            pub fn kind(&self) -> usize {
+                match self {
+                    $(CloseReason::$reason { .. } => Kind::$reason as usize,)*
+                }
+            }
+
+            fn code_of_kind(&self) -> Option<u16> {
+                match self {
+                    $(CloseReason::$reason { .. } => $code,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// The client sent a close frame; its code is echoed.
-    ClientClosed { code: Option<u16> },
+    ClientClosed { code: Option<u16> } = "client_closed", None;
     /// The TCP connection ended or was reset without a close frame.
-    ClientGone,
+    ClientGone = "client_gone", None;
     /// 1012: the server is stopping.
-    ServerRestarting,
+    ServerRestarting = "server_restarting", Some(1012);
     /// 1002
-    ProtocolError(&'static str),
+    ProtocolError(&'static str) = "protocol_error", Some(1002);
     /// 1003
-    BinaryMessage,
+    BinaryMessage = "binary_message", Some(1003);
     /// 1007
-    InvalidUtf8,
+    InvalidUtf8 = "invalid_utf8", Some(1007);
     /// 1009
-    MessageTooBig { limit: usize },
+    MessageTooBig { limit: usize } = "message_too_big", Some(1009);
     /// 4000–4999, at the request of an admin session.
-    Disconnected { code: u16, reason: Box<str> },
+    Disconnected { code: u16, reason: Box<str> } = "disconnected", None;
     /// 4100: "outbox over N bytes (M bytes pending)"
-    SlowConsumer { limit: usize, pending: usize },
+    SlowConsumer { limit: usize, pending: usize } = "slow_consumer", Some(4100);
     /// 4101
-    OverCapacity { limit: usize },
+    OverCapacity { limit: usize } = "over_capacity", Some(4101);
     /// 4102
-    RateLimited(Pace),
+    RateLimited(Pace) = "rate_limited", Some(4102);
     /// 4201
-    PongTimeout { timeout_s: u32 },
+    PongTimeout { timeout_s: u32 } = "pong_timeout", Some(4201);
     /// 4202
-    Silent { timeout_s: u32, is_reading: bool },
+    Silent { timeout_s: u32, is_reading: bool } = "silent", Some(4202);
     /// The upgrade was not finished in time; no frame.
-    HandshakeTimeout,
+    HandshakeTimeout = "handshake_timeout", None;
     /// The upgrade was refused with an HTTP error; no frame.
-    UpgradeRefused,
+    UpgradeRefused = "upgrade_refused", None;
     /// The TLS session or its handshake failed; an alert, no frame.
-    TlsFailed,
+    TlsFailed = "tls_failed", None;
     /// Its address has too many connections: HTTP 429, or no answer.
-    AddressConnections { limit: u32 },
+    AddressConnections { limit: u32 } = "address_connections", None;
     /// Its address connects too often: HTTP 429, or no answer.
-    AddressUpgrades { limit: u32 },
+    AddressUpgrades { limit: u32 } = "address_upgrades", None;
     /// A trusted proxy did not send a valid PROXY header; no frame.
-    ProxyHeaderMalformed,
+    ProxyHeaderMalformed = "proxy_header_malformed", None;
     /// 1012: the server is being drained.
-    Drained { retry_after_ms: u32 },
+    Drained { retry_after_ms: u32 } = "drained", Some(1012);
     /// 1012: the operator sheds connections.
-    Shed { retry_after_ms: u32 },
+    Shed { retry_after_ms: u32 } = "shed", Some(1012);
     /// 1012: the connection has reached its maximum age.
-    TooOld { retry_after_ms: u32 },
+    TooOld { retry_after_ms: u32 } = "too_old", Some(1012);
     /// 4100: all outboxes together hold too much, and this one holds the most. `pending`: the memory that it keeps.
-    OutboxMemory { limit: usize, pending: usize },
+    OutboxMemory { limit: usize, pending: usize } = "outbox_memory", Some(4100);
     /// 4001, 4005 to 4007: the request of a Pusher client was not valid.
-    PusherRefused(handshake::Refusal),
+    PusherRefused(handshake::Refusal) = "pusher_refused", None;
     /// 4009: a Pusher client neither signed in nor showed a signature in time.
-    NotAuthorized,
+    NotAuthorized = "not_authorized", Some(4009);
 }
 
 /// The rate limit that a connection exceeded.
@@ -68,93 +106,12 @@ pub enum Pace {
     Bytes { per_second: u32 },
 }
 
-/// One kind of reason: a line of [`TABLE`].
-struct Kind {
-    label: &'static str,
-    /// The code of the close frame that the server sends; `None`: it sends no frame, or the reason holds the code.
-    code: Option<u16>,
-}
-
-/// By [`CloseReason::kind`]. The wire, the log and the metric use this table.
-const TABLE: [Kind; CloseReason::KINDS] = [
-    Kind { label: "client_closed", code: None },
-    Kind { label: "client_gone", code: None },
-    Kind { label: "server_restarting", code: Some(1012) },
-    Kind { label: "protocol_error", code: Some(1002) },
-    Kind { label: "binary_message", code: Some(1003) },
-    Kind { label: "invalid_utf8", code: Some(1007) },
-    Kind { label: "message_too_big", code: Some(1009) },
-    Kind { label: "disconnected", code: None },
-    Kind { label: "slow_consumer", code: Some(4100) },
-    Kind { label: "over_capacity", code: Some(4101) },
-    Kind { label: "rate_limited", code: Some(4102) },
-    Kind { label: "pong_timeout", code: Some(4201) },
-    Kind { label: "silent", code: Some(4202) },
-    Kind { label: "handshake_timeout", code: None },
-    Kind { label: "upgrade_refused", code: None },
-    Kind { label: "tls_failed", code: None },
-    Kind { label: "address_connections", code: None },
-    Kind { label: "address_upgrades", code: None },
-    Kind { label: "proxy_header_malformed", code: None },
-    Kind { label: "drained", code: Some(1012) },
-    Kind { label: "shed", code: Some(1012) },
-    Kind { label: "too_old", code: Some(1012) },
-    Kind { label: "outbox_memory", code: Some(4100) },
-    Kind { label: "pusher_refused", code: None },
-    Kind { label: "not_authorized", code: Some(4009) },
-];
-
 impl CloseReason {
     /// An operator closes the connection.
     pub fn by_operator(code: Option<u16>, reason: Option<&str>) -> CloseReason {
         let reason = reason.unwrap_or("disconnected by the server's operator").into();
         CloseReason::Disconnected { code: code.unwrap_or(4000), reason }
     }
-
-    /// Number of kinds; `kind()` is less.
-    pub const KINDS: usize = 25;
-
-    /// Index of the kind, for counters.
-    pub fn kind(&self) -> usize {
-        match self {
-            CloseReason::ClientClosed { .. } => 0,
-            CloseReason::ClientGone => 1,
-            CloseReason::ServerRestarting => 2,
-            CloseReason::ProtocolError(_) => 3,
-            CloseReason::BinaryMessage => 4,
-            CloseReason::InvalidUtf8 => 5,
-            CloseReason::MessageTooBig { .. } => 6,
-            CloseReason::Disconnected { .. } => 7,
-            CloseReason::SlowConsumer { .. } => 8,
-            CloseReason::OverCapacity { .. } => 9,
-            CloseReason::RateLimited(_) => 10,
-            CloseReason::PongTimeout { .. } => 11,
-            CloseReason::Silent { .. } => 12,
-            CloseReason::HandshakeTimeout => 13,
-            CloseReason::UpgradeRefused => 14,
-            CloseReason::TlsFailed => 15,
-            CloseReason::AddressConnections { .. } => 16,
-            CloseReason::AddressUpgrades { .. } => 17,
-            CloseReason::ProxyHeaderMalformed => 18,
-            CloseReason::Drained { .. } => 19,
-            CloseReason::Shed { .. } => 20,
-            CloseReason::TooOld { .. } => 21,
-            CloseReason::OutboxMemory { .. } => 22,
-            CloseReason::PusherRefused(_) => 23,
-            CloseReason::NotAuthorized => 24,
-        }
-    }
-
-    /// Metric label of each kind, by index.
-    pub const LABELS: [&'static str; Self::KINDS] = {
-        let mut labels = [""; Self::KINDS];
-        let mut kind = 0;
-        while kind < Self::KINDS {
-            labels[kind] = TABLE[kind].label;
-            kind += 1;
-        }
-        labels
-    };
 
     /// Close code and text to send; `None`: no frame is sent. A client's close frame without a code is answered with 1000.
     pub fn frame(&self, dialect: Dialect) -> Option<(u16, String)> {
@@ -205,7 +162,7 @@ impl CloseReason {
             CloseReason::ClientClosed { code } => return Some(code.unwrap_or(1000)),
             CloseReason::Disconnected { code, .. } => Some(*code),
             CloseReason::PusherRefused(refusal) => Some(refusal.code()),
-            _ => TABLE[self.kind()].code,
+            _ => self.code_of_kind(),
         };
         if dialect.is_pusher() { code.map(|code| self.pusher_code(code)) } else { code }
     }
