@@ -26,7 +26,7 @@ pub use files::Files;
 pub use kind::Kind;
 pub use options::{OPTIONS, Opt};
 pub use rules::{
-    Explained, History, KeySource, KeyValue, OnSubscribe, Presence, RULES_MAX, Rule, Rules, Slow, is_cache,
+    Explained, ExplainedKey, History, KeySource, OnSubscribe, Presence, RULES_MAX, Rule, Rules, Slow, is_cache,
     may_take_client_events,
 };
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings, shared_admin_socket};

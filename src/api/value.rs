@@ -1,7 +1,6 @@
 //! Values of members and replies, and their JSON forms.
 
 use super::member::{Given, Written};
-use crate::config::{self, Difference, Explained, KeySource, KeyValue};
 use crate::metrics;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::position::Position;
@@ -140,61 +139,5 @@ impl Serialize for SocketId {
 impl Serialize for metrics::Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.values())
-    }
-}
-
-impl Serialize for Explained {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Key<'a> {
-            key: &'a str,
-            value: Value<'a>,
-            source: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            why: Option<&'a str>,
-        }
-        #[derive(Serialize)]
-        #[serde(untagged)]
-        enum Value<'a> {
-            Number(i64),
-            Word(&'a str),
-        }
-        let keys = self.keys.iter().map(|(key, value, source)| {
-            let (source, why) = match source {
-                KeySource::Table => ("rule", None),
-                KeySource::Name => ("name", None),
-                KeySource::Fixed(why) => ("fixed", Some(*why)),
-            };
-            let value = match value {
-                KeyValue::Number(number) => Value::Number(*number),
-                KeyValue::Word(word) => Value::Word(word),
-            };
-            Key { key, value, source, why }
-        });
-        let mut map = serializer.serialize_map(None)?;
-        if let Some((number, pattern)) = &self.table {
-            map.serialize_entry("rule", number)?;
-            map.serialize_entry("match", pattern)?;
-        }
-        map.serialize_entry("keys", &keys.collect::<Vec<_>>())?;
-        map.end()
-    }
-}
-
-impl Serialize for Difference {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Change<'a> {
-            option: &'a str,
-            old: &'a str,
-            new: &'a str,
-        }
-        fn of(changes: &[config::Change]) -> Vec<Change<'_>> {
-            changes.iter().map(|change| Change { option: change.option, old: &change.old, new: &change.new }).collect()
-        }
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("changes", &of(&self.changes))?;
-        map.serialize_entry("restart", &of(&self.restart))?;
-        map.end()
     }
 }

@@ -2,10 +2,11 @@
 
 use super::value::{listed, plain};
 use super::{Certificate, Config, Key, OPTIONS, Opt};
+use serde::Serialize;
 use std::sync::Arc;
 
 /// An option whose value differs between two configurations. Holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// Its name; for the pairs of `key` and `key-file` together, `key`; for a table, `channel`.
     pub option: &'static str,
@@ -16,7 +17,7 @@ pub struct Change {
 }
 
 /// What a reload changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// In force now.
     pub changes: Vec<Change>,

@@ -6,7 +6,8 @@ mod table;
 use super::bytes;
 use super::kind::Kind;
 use super::pattern;
-use super::value::{Scalar, listed, plain, refused};
+use super::value::{Scalar, listed, refused};
+use serde::Serialize;
 use std::collections::HashSet;
 use table::{DEFAULTS, KEYS, Keys, Table};
 use toml::Value;
@@ -137,29 +138,39 @@ pub struct Rules {
 }
 
 /// Which rule a channel has, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explained {
     /// The rule.
+    #[serde(skip)]
     pub rule: Rule,
-    /// The number of the table that holds, from 1, and its `match`; `None`: no table fits the name.
-    pub table: Option<(usize, String)>,
-    /// Name, value and source of every key.
-    pub keys: Vec<(&'static str, KeyValue, KeySource)>,
+    /// The number of the table that holds, from 1; `None`: no table fits the name.
+    #[serde(rename = "rule", skip_serializing_if = "Option::is_none")]
+    pub table: Option<usize>,
+    /// Its `match`.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// Every key.
+    pub keys: Vec<ExplainedKey>,
 }
 
-/// The value of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyValue {
-    /// A number.
-    Number(i64),
-    /// A word.
-    Word(String),
+/// A key of a channel's rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExplainedKey {
+    /// Its name.
+    pub key: &'static str,
+    /// Its value, a number or a word.
+    pub value: Value,
+    /// Where the value comes from.
+    #[serde(flatten)]
+    pub source: KeySource,
 }
 
 /// Where the value of a key comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "source", content = "why", rename_all = "lowercase")]
 pub enum KeySource {
     /// The table that holds.
+    #[serde(rename = "rule")]
     Table,
     /// The default of the channel's name.
     Name,
@@ -210,15 +221,12 @@ impl Rules {
                 None if (key.value)(&defaults) == value => KeySource::Name,
                 _ => KeySource::Fixed(key.fixed),
             };
-            let value = match value {
-                Value::Integer(number) => KeyValue::Number(number),
-                word => KeyValue::Word(plain(Some(word))),
-            };
-            (key.name, value, source)
+            ExplainedKey { key: key.name, value, source }
         });
         Explained {
             rule: Rule::of(&keys),
-            table: table.map(|(at, table)| (at + 1, table.pattern.clone())),
+            table: table.map(|(at, _)| at + 1),
+            pattern: given.map(|table| table.pattern.clone()),
             keys: explained.collect(),
         }
     }
@@ -433,16 +441,16 @@ mod tests {
         let rules = rules(text);
         let check = |name: &str, table: Option<usize>, expected: &[(&str, &str, Option<KeySource>)]| {
             let explained = rules.explain(name);
-            assert_eq!(explained.table.as_ref().map(|(number, _)| *number), table, "{name}");
+            assert_eq!(explained.table, table, "{name}");
             assert_eq!(explained.rule, rules.rule(name));
             assert_eq!(explained.keys.len(), KEYS.len());
             for (key, value, source) in expected {
-                let found = explained.keys.iter().find(|(name, ..)| name == key).expect("every key");
-                let expected = value.parse().map_or_else(|_| KeyValue::Word((*value).into()), KeyValue::Number);
-                assert_eq!(found.1, expected, "{name} {key}");
+                let found = explained.keys.iter().find(|found| found.key == *key).expect("every key");
+                let expected = value.parse().map_or_else(|_| Value::String((*value).into()), Value::Integer);
+                assert_eq!(found.value, expected, "{name} {key}");
                 match source {
-                    Some(source) => assert_eq!(found.2, *source, "{name} {key}"),
-                    None => assert!(matches!(found.2, KeySource::Fixed(why) if !why.is_empty()), "{found:?}"),
+                    Some(source) => assert_eq!(found.source, *source, "{name} {key}"),
+                    None => assert!(matches!(found.source, KeySource::Fixed(why) if !why.is_empty()), "{found:?}"),
                 }
             }
         };
@@ -464,7 +472,7 @@ mod tests {
         );
         check("presence-a", Some(2), &[("presence", "members", None), ("client-events", "members", table)]);
         check("#a-b", None, &[("presence", "off", name)]);
-        assert_eq!(rules.explain("a-b").table, Some((2, "*-*".into())));
+        assert_eq!(rules.explain("a-b").pattern.as_deref(), Some("*-*"));
     }
 
     #[test]
