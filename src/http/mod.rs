@@ -20,6 +20,7 @@ pub mod head;
 pub mod places;
 pub mod process;
 pub mod publish;
+pub mod reply;
 pub mod rest;
 pub mod serving;
 pub mod shards;

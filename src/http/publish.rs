@@ -4,31 +4,22 @@
 //! Access needs the token of `--publish-token-file`. This HTTP listener has no TLS, so it accepts a token only from
 //! loopback, and not through a proxy on this machine.
 
+use super::Face;
 use super::bearer::{self, Digest};
-use super::body::{self, Unread};
+use super::body;
+use super::reply::{Refused, uncached};
 use super::serving::Peer;
 use super::shards::Unavailable;
-use super::{Face, JSON};
+use crate::admin::lines::reader::Line;
 use crate::admin::lines::writer;
 use crate::api::publish::PUBLISH;
-use crate::api::{Command, Published, Refusal};
+use crate::api::{Command, Published};
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, RETRY_AFTER, VIA, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use std::borrow::Cow;
+use axum::http::header::{FORWARDED, VIA};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// Why a request is refused.
-#[derive(Debug)]
-struct Refused {
-    status: StatusCode,
-    /// The code, for programs.
-    code: &'static str,
-    /// The text, for people.
-    error: Cow<'static, str>,
-}
 
 /// `POST /publish`
 pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Response {
@@ -42,16 +33,11 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
         Ok(body) => body,
         Err(unread) => return respond("null", Err(unread.into())),
     };
-    let (id, command) = {
-        let line = face.readers().members.body(&PUBLISH, &body);
-        (line.id, line.command)
-    };
+    let Line { id, command } = face.readers().members.body(&PUBLISH, &body);
     let answer = async {
-        let publish = match command? {
-            Command::Publish(publish) => publish.into_owned(),
-            Command::Request(_) => return Err(Unavailable::Closed.into()),
-        };
-        let published = face.shards()?.publish(publish).await??;
+        let Command::Publish(publish) = command? else { return Err(unavailable(Unavailable::Closed)) };
+        let shards = face.shards().map_err(unavailable)?;
+        let published = shards.publish(publish.into_owned()).await.map_err(unavailable)??;
         face.count(|counters| counters.http_publishes += 1);
         Ok(published)
     };
@@ -96,58 +82,23 @@ fn respond(id: &str, answer: Result<Published, Refused>) -> Response {
             status
         }
     };
-    let mut response = (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], line).into_response();
-    let more = match status {
-        StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, "1")),
-        _ => None,
-    };
-    response.headers_mut().extend(more.map(|(name, value)| (name, HeaderValue::from_static(value))));
-    response
+    uncached(status, line)
 }
 
-impl Refused {
-    fn new(status: StatusCode, code: &'static str, error: impl Into<Cow<'static, str>>) -> Refused {
-        Refused { status, code, error: error.into() }
-    }
-}
-
-impl From<Unread> for Refused {
-    fn from(unread: Unread) -> Refused {
-        match unread {
-            Unread::TooLarge => Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", unread.to_string()),
-            Unread::Broken => Refused::new(StatusCode::BAD_REQUEST, "malformed_request", unread.to_string()),
+fn unavailable(why: Unavailable) -> Refused {
+    match why {
+        Unavailable::Overloaded => {
+            Refused::new(StatusCode::TOO_MANY_REQUESTS, "unavailable", "too many requests are outstanding")
         }
-    }
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Refused {
-        let status = match refusal {
-            _ if refusal.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Refused::new(status, refusal.code(), refusal.text().into_owned())
-    }
-}
-
-impl From<Unavailable> for Refused {
-    fn from(unavailable: Unavailable) -> Refused {
-        match unavailable {
-            Unavailable::Overloaded => {
-                Refused::new(StatusCode::TOO_MANY_REQUESTS, "unavailable", "too many requests are outstanding")
-            }
-            Unavailable::Closed => {
-                Refused::new(StatusCode::SERVICE_UNAVAILABLE, "going_down", "the server is going down")
-            }
-        }
+        Unavailable::Closed => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "going_down", "the server is going down"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderName;
+    use axum::http::header::RETRY_AFTER;
+    use axum::http::{HeaderName, HeaderValue};
 
     #[test]
     fn the_token_is_accepted_from_loopback_only() {
@@ -174,8 +125,8 @@ mod tests {
 
     #[test]
     fn an_overload_is_429_and_a_stop_is_503() {
-        let check = |unavailable: Unavailable, status: u16| {
-            let response = respond("7", Err(unavailable.into()));
+        let check = |why: Unavailable, status: u16| {
+            let response = respond("7", Err(unavailable(why)));
             assert_eq!(
                 (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
                 (status, &HeaderValue::from_static("1"))

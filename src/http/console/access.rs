@@ -10,8 +10,9 @@
 
 use super::super::Face;
 use super::super::bearer::{self, Digest};
+use super::super::reply::Refused;
 use super::super::serving::Peer;
-use super::data::{self, Refused};
+use super::data::Shown;
 use super::tokens::{Rights, Tokens};
 use crate::config::Console;
 use crate::hub::admission::addresses::Address;
@@ -135,7 +136,7 @@ pub async fn exchange(State(face): State<Arc<Face>>, request: Request) -> Respon
     match face.guard.exchange(&face.held().door, request.headers(), from, Instant::now()) {
         Ok((token, rights)) => {
             tracing::info!(%from, ?rights, "a session of the console has begun");
-            data::respond(Ok(json!({"token": token})))
+            Shown(json!({"token": token})).into_response()
         }
         Err(refused) => refuse(&face, from, refused),
     }

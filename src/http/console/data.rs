@@ -4,8 +4,9 @@
 //! at most 32 pages: a search through a million entries returns a cursor. Every refusal is `{"code":"…","error":"…"}`,
 //! with the codes of the admin socket.
 
-use super::super::body::{self, Unread};
+use super::super::body;
 use super::super::process::Process;
+use super::super::reply::{Refused, uncached};
 use super::super::serving::Peer;
 use super::super::shards::Unavailable;
 use super::super::{Face, JSON, walk};
@@ -20,25 +21,23 @@ use crate::protocol::json::Reader;
 use crate::protocol::socket_id::SocketId;
 use axum::Extension;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::field;
 
-/// Why a request is refused.
-#[derive(Debug)]
-pub struct Refused {
-    status: StatusCode,
-    /// The code, for programs.
-    pub code: &'static str,
-    /// The text, for people.
-    error: Cow<'static, str>,
-}
+type Answer = Result<Shown, Refused>;
 
-type Answer = Result<Value, Refused>;
+/// The answer to a request.
+pub struct Shown(pub Value);
+
+impl IntoResponse for Shown {
+    fn into_response(self) -> Response {
+        uncached(StatusCode::OK, self.0.to_string())
+    }
+}
 
 /// `GET /info`: values that rarely change. `origin` is the page's origin; the answer says whether the server would let it
 /// connect.
@@ -46,74 +45,64 @@ pub async fn info(
     State(face): State<Arc<Face>>,
     Extension(rights): Extension<Rights>,
     RawQuery(query): RawQuery,
-) -> Response {
-    let answer = async {
-        let shards = face.numbers().await?.shards.len();
-        let held = face.held();
-        let parameters = Parameters::of(query);
-        let may_connect = parameters.get("origin").is_none_or(|origin| held.access.admits(origin.as_bytes()));
-        let path = held.access.paths.first().map_or("/", String::as_str);
-        Ok(json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "shards": shards,
-            "start_time_s": Process::now(face.started).start_time_s,
-            "websocket": {"port": face.listen.port(), "is_tls": held.is_tls, "path": path, "may_connect": may_connect},
-            "can_sign": held.keys.has_keys(),
-            "read_only": rights == Rights::Read,
-        }))
-    };
-    respond(answer.await)
+) -> Answer {
+    let shards = face.numbers().await?.shards.len();
+    let held = face.held();
+    let parameters = Parameters::of(query);
+    let may_connect = parameters.get("origin").is_none_or(|origin| held.access.admits(origin.as_bytes()));
+    let path = held.access.paths.first().map_or("/", String::as_str);
+    Ok(Shown(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "shards": shards,
+        "start_time_s": Process::now(face.started).start_time_s,
+        "websocket": {"port": face.listen.port(), "is_tls": held.is_tls, "path": path, "may_connect": may_connect},
+        "can_sign": held.keys.has_keys(),
+        "read_only": rights == Rights::Read,
+    })))
 }
 
 /// `GET /stats`: all totals, some numbers of each shard, and the process. `at_ms` is the time of the numbers, by a
 /// monotonic clock. A rate is the difference of two answers, divided by the time between them.
-pub async fn stats(State(face): State<Arc<Face>>) -> Response {
-    let answer = async {
-        let numbers = face.numbers().await?;
-        let shard = |values: &std::collections::HashMap<String, u64>| -> Map<String, Value> {
-            SHARD_NUMBERS.iter().map(|name| ((*name).into(), values.get(*name).copied().unwrap_or(0).into())).collect()
-        };
-        let Process { start_time_s, resident_bytes, cpu_s, open_fds, max_fds } = Process::now(face.started);
-        Ok(json!({
-            "at_ms": numbers.taken.saturating_duration_since(face.begun).as_millis() as u64,
-            "stats": numbers.stats,
-            "shards": numbers.shards.iter().map(shard).collect::<Vec<_>>(),
-            "process": {
-                "start_time_s": start_time_s,
-                "resident_bytes": resident_bytes,
-                "cpu_s": cpu_s,
-                "open_fds": open_fds,
-                "max_fds": max_fds,
-            },
-        }))
+pub async fn stats(State(face): State<Arc<Face>>) -> Answer {
+    let numbers = face.numbers().await?;
+    let shard = |values: &std::collections::HashMap<String, u64>| -> Map<String, Value> {
+        SHARD_NUMBERS.iter().map(|name| ((*name).into(), values.get(*name).copied().unwrap_or(0).into())).collect()
     };
-    respond(answer.await)
+    let Process { start_time_s, resident_bytes, cpu_s, open_fds, max_fds } = Process::now(face.started);
+    Ok(Shown(json!({
+        "at_ms": numbers.taken.saturating_duration_since(face.begun).as_millis() as u64,
+        "stats": numbers.stats,
+        "shards": numbers.shards.iter().map(shard).collect::<Vec<_>>(),
+        "process": {
+            "start_time_s": start_time_s,
+            "resident_bytes": resident_bytes,
+            "cpu_s": cpu_s,
+            "open_fds": open_fds,
+            "max_fds": max_fds,
+        },
+    })))
 }
 
 /// `GET /busiest`: `at_ms` is the time of the report, by the clock of [`stats`]. `messages` never decreases while a
 /// channel is in use.
-pub async fn busiest(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
-    let answer = async {
-        let parameters = Parameters::of(query);
-        parameters.check(declaration("busiest")?, &[])?;
-        let request = api::Request::read("busiest", &parameters)?;
-        // A survey walks the shards' tables too, so it waits for its turn.
-        let _walk = face.walks.acquire().await;
-        let mut reply = object(&ask(&face, request).await?);
-        reply.insert("at_ms".into(), (face.begun.elapsed().as_millis() as u64).into());
-        Ok(Value::Object(reply))
-    };
-    respond(answer.await)
+pub async fn busiest(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Answer {
+    let parameters = Parameters::of(query);
+    parameters.check(declaration("busiest")?, &[])?;
+    let request = api::Request::read("busiest", &parameters)?;
+    // A survey walks the shards' tables too, so it waits for its turn.
+    let _walk = face.walks.acquire().await;
+    let mut reply = object(&ask(&face, request).await?);
+    reply.insert("at_ms".into(), (face.begun.elapsed().as_millis() as u64).into());
+    Ok(Shown(Value::Object(reply)))
 }
 
 /// `GET /LIST`: a list of the admin socket, with its members as parameters. `contains` searches the texts of each row,
 /// ignoring case.
-pub async fn list(State(face): State<Arc<Face>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
-    let Ok(operation) = declaration(&name) else { return unknown().await.into_response() };
-    if columns(operation.name).is_none() {
-        return unknown().await.into_response();
+pub async fn list(State(face): State<Arc<Face>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Answer {
+    match declaration(&name).ok().filter(|operation| columns(operation.name).is_some()) {
+        Some(operation) => walk_pages(&face, operation, &Parameters::of(query)).await,
+        None => Err(unknown().await),
     }
-    respond(walk_pages(&face, operation, &Parameters::of(query)).await)
 }
 
 /// At least `limit` rows, unless the list ends or the walk gets too long. Without a search, at most `limit`, and perhaps fewer.
@@ -141,7 +130,7 @@ async fn walk_pages(face: &Face, operation: &Declaration, parameters: &Parameter
             break;
         }
     }
-    Ok(json!({operation.name: rows, "next": after, "searched": searched}))
+    Ok(Shown(json!({operation.name: rows, "next": after, "searched": searched})))
 }
 
 fn is_wanted(row: &Value, contains: &str) -> bool {
@@ -150,87 +139,76 @@ fn is_wanted(row: &Value, contains: &str) -> bool {
 }
 
 /// `GET /channel`: one channel: its subscribers, what it keeps, its rule, its position, and its members.
-pub async fn channel(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Response {
-    let answer = async {
-        let parameters = Parameters::of(query);
-        parameters.check(declaration("channel")?, &[])?;
-        let mut shown = object(&ask(&face, api::Request::read("channel", &parameters)?).await?);
-        for (name, operation) in [("rule", "rule"), ("position", "history"), ("members", "members")] {
-            // A history of no messages is a position.
-            let request = api::Request::read(operation, &parameters.page(0, None))?;
-            shown.insert(name.into(), Value::Object(object(&ask(&face, request).await?)));
-        }
-        Ok(Value::Object(shown))
-    };
-    respond(answer.await)
+pub async fn channel(State(face): State<Arc<Face>>, RawQuery(query): RawQuery) -> Answer {
+    let parameters = Parameters::of(query);
+    parameters.check(declaration("channel")?, &[])?;
+    let mut shown = object(&ask(&face, api::Request::read("channel", &parameters)?).await?);
+    for (name, operation) in [("rule", "rule"), ("position", "history"), ("members", "members")] {
+        // A history of no messages is a position.
+        let request = api::Request::read(operation, &parameters.page(0, None))?;
+        shown.insert(name.into(), Value::Object(object(&ask(&face, request).await?)));
+    }
+    Ok(Shown(Value::Object(shown)))
 }
 
 /// `GET /connections/SOCKET_ID`: one connection and its channels.
-pub async fn connection(State(face): State<Arc<Face>>, Path(socket_id): Path<String>) -> Response {
-    let reply = ask(&face, Connection { socket_id: socket_id.into() }.into()).await;
-    respond(reply.map(|reply| Value::Object(object(&reply))))
+pub async fn connection(State(face): State<Arc<Face>>, Path(socket_id): Path<String>) -> Answer {
+    let reply = ask(&face, Connection { socket_id: socket_id.into() }.into()).await?;
+    Ok(Shown(Value::Object(object(&reply))))
 }
 
 /// `POST /disconnect`: the members of the admin command.
-pub async fn disconnect(State(face): State<Arc<Face>>, request: Request) -> Response {
+pub async fn disconnect(State(face): State<Arc<Face>>, request: Request) -> Answer {
     let from = peer(&request);
-    let answer = async {
-        let body = json_body(request).await?;
-        let command = face.readers().members.members(declaration("disconnect")?, &body)?;
-        let Command::Request(request) = command else { return Err(Unavailable::Closed.into()) };
-        let reply = ask(&face, request.clone()).await?;
-        if let api::Request::Disconnect(Disconnect { socket_id, user, .. }) = request {
-            let (socket_id, user) = (socket_id.map(field::display), user.map(field::debug));
-            tracing::info!(from, socket_id, user, "disconnected over the console");
-        }
-        Ok(Value::Object(object(&reply)))
-    };
-    respond(answer.await)
+    let body = json_body(request).await?;
+    let command = face.readers().members.members(declaration("disconnect")?, &body)?;
+    let Command::Request(request) = command else { return Err(Unavailable::Closed.into()) };
+    let reply = ask(&face, request.clone()).await?;
+    if let api::Request::Disconnect(Disconnect { socket_id, user, .. }) = request {
+        let (socket_id, user) = (socket_id.map(field::display), user.map(field::debug));
+        tracing::info!(from, socket_id, user, "disconnected over the console");
+    }
+    Ok(Shown(Value::Object(object(&reply))))
 }
 
 /// `POST /publish`: the members of the admin command.
-pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Response {
+pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Answer {
     let from = peer(&request);
-    let answer = async {
-        let body = json_body(request).await?;
-        let publish = match face.readers().members.members(&PUBLISH, &body)? {
-            Command::Publish(publish) => publish.into_owned(),
-            Command::Request(_) => return Err(Unavailable::Closed.into()),
-        };
-        // Channel names are legal here, but a user or an event may have any name.
-        let channels = (!publish.channels.is_empty()).then(|| field::display(publish.channels.join(" ")));
-        let users = (!publish.users().is_empty()).then(|| field::debug(publish.users().join(" ")));
-        // Checked above, so it can be put between quotes as it was written.
-        let event: String = serde_json::from_str(&format!("\"{}\"", publish.event)).unwrap_or_default();
-        let published = face.shards()?.publish(publish).await??;
-        tracing::info!(from, channel = channels, user = users, ?event, "published over the console");
-        face.count(|counters| counters.http_publishes += 1);
-        Ok(json!(published))
+    let body = json_body(request).await?;
+    let publish = match face.readers().members.members(&PUBLISH, &body)? {
+        Command::Publish(publish) => publish.into_owned(),
+        Command::Request(_) => return Err(Unavailable::Closed.into()),
     };
-    respond(answer.await)
+    // Channel names are legal here, but a user or an event may have any name.
+    let channels = (!publish.channels.is_empty()).then(|| field::display(publish.channels.join(" ")));
+    let users = (!publish.users().is_empty()).then(|| field::debug(publish.users().join(" ")));
+    // Checked above, so it can be put between quotes as it was written.
+    let event: String = serde_json::from_str(&format!("\"{}\"", publish.event)).unwrap_or_default();
+    let published = face.shards()?.publish(publish).await??;
+    tracing::info!(from, channel = channels, user = users, ?event, "published over the console");
+    face.count(|counters| counters.http_publishes += 1);
+    Ok(Shown(json!(published)))
 }
 
 /// `POST /sign`: the signature that a connection needs for a private or presence channel, by the server's first key.
-pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Response {
+pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Answer {
     let from = peer(&request);
-    let answer = async {
-        let body = json_body(request).await?;
-        let [socket_id, channel, channel_data] = strings(&body, ["socket_id", "channel", "channel_data"])?;
-        let (socket_id, channel) = socket_id.zip(channel).ok_or(malformed("socket_id and channel are required"))?;
-        let socket_id = socket_id.to_ascii_lowercase();
-        if SocketId::parse(&socket_id).is_none() {
-            return Err(malformed("socket_id is not a socket_id"));
-        }
-        if Channel::parse(&channel).is_none() {
-            return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_channel", channel::RULE));
-        }
-        let why = "the server has no key to sign with: --key or --key-file adds one";
-        let auth = face.held().keys.sign(&socket_id, &channel, channel_data.as_deref());
-        let auth = auth.ok_or(Refused::new(StatusCode::CONFLICT, "no_key", why))?;
-        tracing::info!(from, %socket_id, %channel, "signed over the console");
-        Ok(json!({"auth": auth}))
-    };
-    respond(answer.await)
+    let body = json_body(request).await?;
+    let [socket_id, channel, channel_data] = strings(&body, ["socket_id", "channel", "channel_data"])?;
+    let (socket_id, channel) =
+        socket_id.zip(channel).ok_or(Refused::malformed("socket_id and channel are required"))?;
+    let socket_id = socket_id.to_ascii_lowercase();
+    if SocketId::parse(&socket_id).is_none() {
+        return Err(Refused::malformed("socket_id is not a socket_id"));
+    }
+    if Channel::parse(&channel).is_none() {
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_channel", channel::RULE));
+    }
+    let why = "the server has no key to sign with: --key or --key-file adds one";
+    let auth = face.held().keys.sign(&socket_id, &channel, channel_data.as_deref());
+    let auth = auth.ok_or(Refused::new(StatusCode::CONFLICT, "no_key", why))?;
+    tracing::info!(from, %socket_id, %channel, "signed over the console");
+    Ok(Shown(json!({"auth": auth})))
 }
 
 /// Any other path.
@@ -297,22 +275,20 @@ async fn json_body(request: Request) -> Result<hyper::body::Bytes, Refused> {
         let why = "the body has to be application/json";
         return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", why));
     }
-    body::read(request).await.map_err(|unread| match unread {
-        Unread::TooLarge => Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", unread.to_string()),
-        Unread::Broken => malformed(unread.to_string()),
-    })
+    Ok(body::read(request).await?)
 }
 
 /// The string members of a body.
 fn strings<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Option<String>; N], Refused> {
-    let text = std::str::from_utf8(body).map_err(|_| malformed("the body is not valid UTF-8"))?;
+    let text = std::str::from_utf8(body).map_err(|_| Refused::malformed("the body is not valid UTF-8"))?;
     let mut reader = Reader::default();
-    let document = reader.read(text).ok_or(malformed("the body is not valid JSON"))?;
-    let found = document.object().ok_or(malformed("the body is not a JSON object"))?.named(names);
+    let document = reader.read(text).ok_or(Refused::malformed("the body is not valid JSON"))?;
+    let found = document.object().ok_or(Refused::malformed("the body is not a JSON object"))?.named(names);
     let mut texts = [const { None }; N];
     for ((name, value), text) in names.iter().zip(found).zip(&mut texts) {
         let Some(value) = value else { continue };
-        let value = value.text().ok_or_else(|| malformed(format!("{name} must be a string of Unicode text")))?;
+        let value =
+            value.text().ok_or_else(|| Refused::malformed(format!("{name} must be a string of Unicode text")))?;
         *text = Some(value.into_owned());
     }
     Ok(texts)
@@ -320,36 +296,6 @@ fn strings<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Option<Stri
 
 fn peer(request: &Request) -> String {
     request.extensions().get::<Peer>().map(|peer| peer.0.to_string()).unwrap_or_default()
-}
-
-fn malformed(why: impl Into<Cow<'static, str>>) -> Refused {
-    Refused::new(StatusCode::BAD_REQUEST, "malformed_request", why)
-}
-
-/// The response with this answer.
-pub fn respond(answer: Answer) -> Response {
-    match answer {
-        Ok(value) => ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], value.to_string()).into_response(),
-        Err(refused) => refused.into_response(),
-    }
-}
-
-impl Refused {
-    /// A refusal with this status and code.
-    pub fn new(status: StatusCode, code: &'static str, error: impl Into<Cow<'static, str>>) -> Refused {
-        Refused { status, code, error: error.into() }
-    }
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Refused {
-        let status = match refusal {
-            Refusal::NotFound(_) => StatusCode::NOT_FOUND,
-            _ if refusal.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Refused::new(status, refusal.code(), refusal.text().into_owned())
-    }
 }
 
 impl From<Unavailable> for Refused {
@@ -365,15 +311,7 @@ impl From<Unavailable> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let Refused { status, code, error } = self;
-        let body = json!({"code": code, "error": error}).to_string();
-        let mut response = (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], body).into_response();
-        let more = match status {
-            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some((RETRY_AFTER, "1")),
-            _ => None,
-        };
-        response.headers_mut().extend(more.map(|(name, value)| (name, HeaderValue::from_static(value))));
-        response
+        uncached(status, json!({"code": code, "error": error}).to_string())
     }
 }
 

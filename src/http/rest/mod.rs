@@ -46,64 +46,70 @@ pub enum Refused {
     Unavailable(Unavailable),
 }
 
-type Answer = Result<Value, Refused>;
+type Answer = Result<Json, Refused>;
+
+/// The answer to a request.
+pub struct Json(Value);
+
+impl IntoResponse for Json {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, JSON)], self.0.to_string()).into_response()
+    }
+}
 
 /// `POST /apps/ID/events`
-pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
-    let answer = async {
-        let body = signed_body(&face, Some(&app_id), request).await?;
-        let event = face.readers().rest.event(&body)?;
-        let info = event.info()?;
-        publish(&face, event.messages()?).await?;
-        if info.is_empty() {
-            return Ok(json!({}));
-        }
-        let mut channels = Map::new();
-        for name in event.names() {
-            channels.insert(name.to_owned(), attributes(&face, name, info).await?.into());
-        }
-        Ok(json!({"channels": channels}))
-    };
-    respond(&face, answer.await)
+pub async fn events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Answer {
+    let body = signed_body(&face, Some(&app_id), request).await?;
+    let event = face.readers().rest.event(&body)?;
+    let info = event.info()?;
+    publish(&face, event.messages()?).await?;
+    if info.is_empty() {
+        return Ok(Json(json!({})));
+    }
+    let mut channels = Map::new();
+    for name in event.names() {
+        channels.insert(name.to_owned(), attributes(&face, name, info).await?.into());
+    }
+    Ok(Json(json!({"channels": channels})))
 }
 
 /// `POST /apps/ID/batch_events`
-pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
-    let answer = async {
-        let body = signed_body(&face, Some(&app_id), request).await?;
-        let batch = face.readers().rest.batch(&body)?;
-        if batch.len() > BATCH_MAX {
-            return Err(Refused::Malformed(format!("a batch holds at most {BATCH_MAX} events")));
-        }
-        let mut wanted = Vec::new();
-        let mut messages = Vec::new();
-        for (index, event) in batch.iter().enumerate() {
-            let within = |refused: Refused| refused.within("batch", index);
-            wanted.push(event.info().map_err(within)?);
-            messages.append(&mut event.messages().map_err(within)?);
-        }
-        publish(&face, messages).await?;
-        if wanted.iter().all(|info| info.is_empty()) {
-            return Ok(json!({}));
-        }
-        let mut each = Vec::new();
-        for (event, info) in batch.iter().zip(wanted) {
-            each.push(match event.names().next() {
-                Some(name) if !info.is_empty() => attributes(&face, name, info).await?,
-                _ => Map::new(),
-            });
-        }
-        Ok(json!({"batch": each}))
-    };
-    respond(&face, answer.await)
+pub async fn batch_events(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Answer {
+    let body = signed_body(&face, Some(&app_id), request).await?;
+    let batch = face.readers().rest.batch(&body)?;
+    if batch.len() > BATCH_MAX {
+        return Err(Refused::Malformed(format!("a batch holds at most {BATCH_MAX} events")));
+    }
+    let mut wanted = Vec::new();
+    let mut messages = Vec::new();
+    for (index, event) in batch.iter().enumerate() {
+        let within = |refused: Refused| refused.within("batch", index);
+        wanted.push(event.info().map_err(within)?);
+        messages.append(&mut event.messages().map_err(within)?);
+    }
+    publish(&face, messages).await?;
+    if wanted.iter().all(|info| info.is_empty()) {
+        return Ok(Json(json!({})));
+    }
+    let mut each = Vec::new();
+    for (event, info) in batch.iter().zip(wanted) {
+        each.push(match event.names().next() {
+            Some(name) if !info.is_empty() => attributes(&face, name, info).await?,
+            _ => Map::new(),
+        });
+    }
+    Ok(Json(json!({"batch": each})))
 }
 
 /// `GET /apps/ID/channels`
-pub async fn channels(State(face): State<Arc<Face>>, Path(app_id): Path<String>, request: Request) -> Response {
+pub async fn channels(
+    State(face): State<Arc<Face>>,
+    Path(app_id): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
     // Before the first await, because a request is not `Sync`.
-    let query = signed(&face, &app_id, &request);
-    let answer = async { listing::list(&face, &query?).await };
-    answer.await.unwrap_or_else(|refused| respond(&face, Err(refused)))
+    let query = signed(&face, &app_id, &request)?;
+    listing::list(&face, &query).await
 }
 
 /// `GET /apps/ID/channels/NAME`
@@ -111,20 +117,16 @@ pub async fn channel(
     State(face): State<Arc<Face>>,
     Path((app_id, name)): Path<(String, String)>,
     request: Request,
-) -> Response {
+) -> Answer {
     // Before the first await, because a request is not `Sync`.
-    let query = signed(&face, &app_id, &request);
-    let answer = async {
-        let query = query?;
-        let info = Info::parse(query.get("info"))?;
-        let channel = Channel::parse(&name).ok_or(channel::RULE)?;
-        let state = state(&face, channel, info).await?;
-        info.check(channel, &state)?;
-        let mut attributes = info.of(channel, &state);
-        attributes.insert("occupied".into(), (state.count.subscribers > 0).into());
-        Ok(attributes.into())
-    };
-    respond(&face, answer.await)
+    let query = signed(&face, &app_id, &request)?;
+    let info = Info::parse(query.get("info"))?;
+    let channel = Channel::parse(&name).ok_or(channel::RULE)?;
+    let state = state(&face, channel, info).await?;
+    info.check(channel, &state)?;
+    let mut attributes = info.of(channel, &state);
+    attributes.insert("occupied".into(), (state.count.subscribers > 0).into());
+    Ok(Json(attributes.into()))
 }
 
 /// `GET /apps/ID/channels/NAME/users`
@@ -132,21 +134,17 @@ pub async fn users(
     State(face): State<Arc<Face>>,
     Path((app_id, name)): Path<(String, String)>,
     request: Request,
-) -> Response {
-    let query = signed(&face, &app_id, &request);
-    let answer = async {
-        query?;
-        let channel = Channel::parse(&name).ok_or(channel::RULE)?;
-        if channel.kind() != Kind::Presence {
-            return Err("only presence channels have users".into());
-        }
-        let Reply::Members { members, .. } = face.shards()?.ask(Members { channel: name.into() }.into()).await?? else {
-            return Err(Unavailable::Closed.into());
-        };
-        let user = |user: &PresentUser| json!({"id": &*user.user_id});
-        Ok(json!({"users": members.iter().map(user).collect::<Vec<_>>()}))
+) -> Answer {
+    signed(&face, &app_id, &request)?;
+    let channel = Channel::parse(&name).ok_or(channel::RULE)?;
+    if channel.kind() != Kind::Presence {
+        return Err("only presence channels have users".into());
+    }
+    let Reply::Members { members, .. } = face.shards()?.ask(Members { channel: name.into() }.into()).await?? else {
+        return Err(Unavailable::Closed.into());
     };
-    respond(&face, answer.await)
+    let user = |user: &PresentUser| json!({"id": &*user.user_id});
+    Ok(Json(json!({"users": members.iter().map(user).collect::<Vec<_>>()})))
 }
 
 /// `POST /apps/ID/users/USER_ID/terminate_connections`. The id may contain any character, `/` included.
@@ -154,8 +152,8 @@ pub async fn terminate(
     State(face): State<Arc<Face>>,
     Path((app_id, rest)): Path<(String, String)>,
     request: Request,
-) -> Response {
-    respond(&face, end_user(&face, Some(&app_id), &rest, request).await)
+) -> Answer {
+    end_user(&face, Some(&app_id), &rest, request).await
 }
 
 /// `POST /users/USER_ID/terminate_connections`: the path that Pusher's library for Python requests and signs.
@@ -163,8 +161,8 @@ pub async fn terminate_without_app(
     State(face): State<Arc<Face>>,
     Path(rest): Path<String>,
     request: Request,
-) -> Response {
-    respond(&face, end_user(&face, None, &rest, request).await)
+) -> Answer {
+    end_user(&face, None, &rest, request).await
 }
 
 /// Closes the connections that are signed in as a user. `rest` is what follows `/users/` in the path.
@@ -173,7 +171,7 @@ async fn end_user(face: &Face, app_id: Option<&str>, rest: &str, request: Reques
     signed_body(face, app_id, request).await?;
     let (user, reason) = (Some(event::user(id)?.into()), Some("terminated by the backend".into()));
     face.shards()?.ask(Disconnect { user, reason, ..Disconnect::default() }.into()).await??;
-    Ok(json!({}))
+    Ok(Json(json!({})))
 }
 
 /// The query of a request whose signature is valid.
@@ -190,7 +188,7 @@ fn stamped(face: &Face, app_id: Option<&str>, request: &Request<Body>) -> Result
     let held = face.held();
     let now_s = signature::now_s();
     let stamp = signature::verify(&held.keys, request.method().as_str(), request.uri().path(), &query, now_s);
-    Ok((query, stamp.map_err(Refused::Unsigned)?))
+    Ok((query, stamp.map_err(|why| unsigned(face, why))?))
 }
 
 /// The body of a request, read only after its signature has been verified. Repetitions are refused.
@@ -200,9 +198,9 @@ async fn signed_body(face: &Face, app_id: Option<&str>, request: Request) -> Res
         Unread::TooLarge => Refused::TooLarge(unread.to_string()),
         Unread::Broken => Refused::Malformed(unread.to_string()),
     })?;
-    signature::verify_body(&query, &body).map_err(Refused::Unsigned)?;
+    signature::verify_body(&query, &body).map_err(|why| unsigned(face, why))?;
     let admitted = face.seen.lock().unwrap_or_else(PoisonError::into_inner).admit(stamp, signature::now_s());
-    let has_forgotten = admitted.map_err(Refused::Unsigned)?;
+    let has_forgotten = admitted.map_err(|why| unsigned(face, why))?;
     face.count(|counters| counters.http_signatures_forgotten += u64::from(has_forgotten));
     Ok(body)
 }
@@ -232,21 +230,25 @@ async fn state(face: &Face, channel: Channel<'_>, info: Info) -> Result<info::St
     }
 }
 
-fn respond(face: &Face, answer: Answer) -> Response {
-    let (status, text) = match answer {
-        Ok(value) => return ([(CONTENT_TYPE, JSON)], value.to_string()).into_response(),
-        Err(Refused::Unavailable(unavailable)) => return unavailable.into_response(),
-        Err(Refused::Unsigned(why)) => {
-            face.count(|counters| counters.http_auth_failures += 1);
-            tracing::debug!(%why, "the signature of a request over HTTP is not valid");
-            (StatusCode::UNAUTHORIZED, why.to_string())
-        }
-        Err(Refused::OtherApp) => (StatusCode::NOT_FOUND, "unknown app: --app-id sets the ID of the only one".into()),
-        Err(Refused::Malformed(why)) => (StatusCode::BAD_REQUEST, why),
-        Err(Refused::TooLarge(why)) => (StatusCode::PAYLOAD_TOO_LARGE, why),
-        Err(Refused::NoSuchPath) => return (StatusCode::NOT_FOUND, NO_SUCH_PATH).into_response(),
-    };
-    (status, text + "\n").into_response()
+/// Counts and logs a request without a valid signature.
+fn unsigned(face: &Face, why: Unsigned) -> Refused {
+    face.count(|counters| counters.http_auth_failures += 1);
+    tracing::debug!(%why, "the signature of a request over HTTP is not valid");
+    Refused::Unsigned(why)
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, text) = match self {
+            Refused::Unavailable(unavailable) => return unavailable.into_response(),
+            Refused::Unsigned(why) => (StatusCode::UNAUTHORIZED, why.to_string()),
+            Refused::OtherApp => (StatusCode::NOT_FOUND, "unknown app: --app-id sets the ID of the only one".into()),
+            Refused::Malformed(why) => (StatusCode::BAD_REQUEST, why),
+            Refused::TooLarge(why) => (StatusCode::PAYLOAD_TOO_LARGE, why),
+            Refused::NoSuchPath => return (StatusCode::NOT_FOUND, NO_SUCH_PATH).into_response(),
+        };
+        (status, text + "\n").into_response()
+    }
 }
 
 impl Refused {
