@@ -54,7 +54,8 @@ fn check_stream(begun: &str, session: &mut LineSession, hub: &mut Hub, port: &mu
         assert!(json::members(line).is_some_and(|members| members.contains_key("event")), "{line}");
     }
     session.leave(hub, port);
-    assert_eq!((hub.journal_sizes().0, hub.watchers()), (0, 0), "a consumer that left is kept");
+    let gauges = hub.gauges();
+    assert_eq!((gauges.event_consumers, gauges.tails), (0, 0), "a consumer that left is kept");
 }
 
 fn check_reply(line: &[u8], reply: &str) {

@@ -34,7 +34,7 @@ pub mod simulation;
 use crate::api::Reply;
 use crate::config::{Key, Limits, Live, Rules};
 use crate::ids::{Asker, ConnKey, ShardId, Slot};
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Gauges};
 use crate::protocol::auth::KeyRing;
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::close::CloseReason;
@@ -263,26 +263,6 @@ impl Hub {
         self.directory.is_changing_rules() || self.audiences.is_changing_rules()
     }
 
-    /// Users that are signed in, of the channels that this shard owns.
-    pub fn signed_in_users(&self) -> usize {
-        self.directory.users()
-    }
-
-    /// Heap bytes of the messages that channels keep.
-    pub fn history_bytes(&self) -> usize {
-        self.directory.history_sizes().1
-    }
-
-    /// Heap bytes of the values of `dedupe` that are remembered.
-    pub fn dedupe_bytes(&self) -> usize {
-        self.dedupe.bytes()
-    }
-
-    /// Number of messages that are held back for connections that are blocked.
-    pub fn messages_held_back(&self) -> usize {
-        self.audiences.held()
-    }
-
     fn replay_bounds(&self, channel: &ChannelName) -> Bounds {
         let envelope_bytes = channel.as_channel().as_str().len() + ENVELOPE_BYTES;
         Bounds { bytes_max: self.limits.outbox_bytes_max / REPLAY_SHARE, envelope_bytes }
@@ -381,11 +361,6 @@ impl Hub {
         self.addresses.forget(now);
     }
 
-    /// Numbers of addresses with a connection, and of addresses whose rate is tracked.
-    pub fn address_sizes(&self) -> (usize, usize) {
-        self.addresses.sizes()
-    }
-
     // ---- the turn
 
     /// Begins a turn. `now_us`: microseconds of the clock that all shards share.
@@ -436,9 +411,27 @@ impl Hub {
         self.fences[Fence::Owners as usize] == self.placement.shards()
     }
 
-    /// Numbers of subscriptions and of owned channels, for the gauges.
-    pub fn sizes(&self) -> (usize, usize) {
-        (self.audiences.subscriptions(), self.directory.len())
+    /// The gauges of what this shard's hub holds.
+    pub fn gauges(&self) -> Gauges {
+        let (addresses, recent_addresses) = self.addresses.sizes();
+        let journal = self.observers.journal();
+        Gauges {
+            subscriptions: self.audiences.subscriptions() as u64,
+            channels: self.directory.len() as u64,
+            users: self.directory.users() as u64,
+            watches: self.watchers.watches() as u64,
+            history_bytes: self.directory.history_sizes().1 as u64,
+            dedupe_bytes: self.dedupe.bytes() as u64,
+            messages_held_back: self.audiences.held() as u64,
+            presence_members: self.counters.presence_joins - self.counters.presence_leaves,
+            addresses: addresses as u64,
+            recent_addresses: recent_addresses as u64,
+            page_bytes: self.audiences.pages().held_bytes() as u64,
+            event_consumers: journal.followers() as u64,
+            event_journal_bytes: journal.bytes() as u64,
+            tails: self.observers.taps() as u64,
+            ..Gauges::default()
+        }
     }
 
     // ---- mail

@@ -139,10 +139,9 @@ impl Hub {
         self.directory.due_in(self.now)
     }
 
-    /// Numbers of the journal's consumers and bytes, if this shard keeps the journal.
-    pub fn journal_sizes(&self) -> (usize, usize) {
-        let journal = self.observers.journal();
-        (journal.followers(), journal.bytes())
+    /// Whether this shard keeps the journal, and it has consumers.
+    pub fn has_event_consumers(&self) -> bool {
+        self.observers.journal().followers() > 0
     }
 
     /// The journal asks for reports from now on.
@@ -197,11 +196,6 @@ impl Hub {
     /// Whether a tap is open.
     pub fn is_watched(&self) -> bool {
         self.observers.is_watched()
-    }
-
-    /// Open taps of the server; 0 except in the shard that enforces their limit.
-    pub fn watchers(&self) -> usize {
-        self.observers.taps()
     }
 
     /// Sends the taps the sightings since the last call. Called at the end of each turn; costs one branch without taps.

@@ -95,11 +95,6 @@ impl Hub {
         self.turn_output.fan_out_bytes += bytes;
     }
 
-    /// Watches of the connections of this shard.
-    pub fn watches(&self) -> usize {
-        self.watchers.watches()
-    }
-
     fn by_owner(&self, users: Users) -> BTreeMap<ShardId, Users> {
         let mut by_owner = BTreeMap::<ShardId, Users>::new();
         for (name, hash) in users {

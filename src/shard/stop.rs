@@ -74,7 +74,7 @@ impl Shard {
         let is_done = self.clients.is_empty()
             && self.admins.is_written(self.clients.now)
             // If this shard keeps the journal, it must still deliver the last events to their consumers.
-            && self.hub.journal_sizes().0 == 0
+            && !self.hub.has_event_consumers()
             && self.clients.mesh.waiting() == 0
             // An order with an answer may have come together with the stop.
             && self.orders.is_empty();

@@ -296,7 +296,7 @@ fn a_client_that_breaks_tls_while_its_address_awaits_a_verdict_is_removed() {
         (0..4).for_each(|_| _ = house.turn(0));
         assert!(house.shards[0].clients.is_empty(), "127.0.0.{host}");
         house.rest();
-        assert!(house.shards.iter().all(|shard| shard.hub.address_sizes().0 == 0));
+        assert!(house.shards.iter().all(|shard| shard.hub.gauges().addresses == 0));
     }
 }
 
@@ -320,7 +320,7 @@ fn many_resets_at_once_do_not_make_a_turn_long() {
         client.write_all(&requests).expect("room");
         house.rest();
     }
-    let sizes = |house: &House| house.shards[0].hub.sizes().0;
+    let sizes = |house: &House| house.shards[0].hub.gauges().subscriptions as usize;
     assert_eq!(sizes(&house), 20_000);
     for client in clients {
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket option");
@@ -344,7 +344,7 @@ fn many_resets_at_once_do_not_make_a_turn_long() {
         }
     }
     house.rest();
-    assert!(house.shards[0].clients.is_empty() && house.shards[0].hub.address_sizes().0 == 0);
+    assert!(house.shards[0].clients.is_empty() && house.shards[0].hub.gauges().addresses == 0);
 }
 
 /// A client that sends requests and reads no reply.

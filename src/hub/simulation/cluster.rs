@@ -390,7 +390,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             assert!(shard.hub.directory.is_empty(), "a channel without subscribers is kept");
             assert!(shard.hub.audiences.is_empty(), "an audience without members is kept");
             assert_eq!(shard.hub.pages().held_count(), 0, "a page is still referred to");
-            assert_eq!(shard.hub.sizes(), (0, 0));
+            let gauges = shard.hub.gauges();
+            assert_eq!((gauges.subscriptions, gauges.channels), (0, 0));
         }
     }
 

@@ -220,7 +220,7 @@ fn every_client_knows_who_is_online_in_every_order_of_letters() {
         }
         cluster.rest();
         for hub in &cluster.hubs {
-            assert!(hub.watches() == 0 && hub.watched.is_empty(), "seed {seed}: something is left");
+            assert!(hub.watchers.watches() == 0 && hub.watched.is_empty(), "seed {seed}: something is left");
             assert_eq!(hub.presence_due_in(), None);
         }
     }
@@ -268,14 +268,14 @@ fn the_number_of_watches_is_limited_and_they_are_given_back() {
     let found: [Vec<Value>; 2] = [errors(&cluster, first), errors(&cluster, second)];
     assert_eq!(found, [vec![], vec![json!(4302)]]);
     assert_eq!(cluster.events(&cluster.clients[second]), [[ids(&["1"]), vec![]]]);
-    assert_eq!((cluster.hubs[0].watches(), cluster.hubs[0].counters.watches_refused), (3, 1));
+    assert_eq!((cluster.hubs[0].watchers.watches(), cluster.hubs[0].counters.watches_refused), (3, 1));
     cluster.leave(first);
-    assert_eq!(cluster.hubs[0].watches(), 1);
+    assert_eq!(cluster.hubs[0].watchers.watches(), 1);
     let long: Vec<String> = (0..101).map(|n| format!("u{n}")).collect();
     let third = cluster.sign_in(0, "3", &long);
     let found: Vec<Value> = errors(&cluster, third);
     assert_eq!(found, [json!(4302)], "once, whatever the reasons");
-    assert_eq!((cluster.hubs[0].watches(), cluster.hubs[0].counters.watches_refused), (3, 1 + 99));
+    assert_eq!((cluster.hubs[0].watchers.watches(), cluster.hubs[0].counters.watches_refused), (3, 1 + 99));
 }
 
 #[test]
@@ -286,5 +286,5 @@ fn a_list_that_is_empty_or_off_makes_no_frame() {
     let mut cluster = Cluster::new(1, &Limits { pusher_watchlist: false, ..limits(0) });
     let client = cluster.sign_in(0, "1", &ids(&["1"]));
     cluster.rest();
-    assert_eq!((cluster.events(&cluster.clients[client]).len(), cluster.hubs[0].watches()), (0, 0));
+    assert_eq!((cluster.events(&cluster.clients[client]).len(), cluster.hubs[0].watchers.watches()), (0, 0));
 }

@@ -110,9 +110,6 @@ impl Clients {
 
     /// Current sums, from running totals: they are read every second, and a walk of a million connections takes time.
     pub fn gauges(&self, hub: &Hub) -> Gauges {
-        let (subscriptions, channels) = hub.sizes();
-        let (addresses, recent_addresses) = hub.address_sizes();
-        let (event_consumers, event_journal_bytes) = hub.journal_sizes();
         let census = self.connections.census();
         debug_assert_eq!(census, self.connections.count());
         debug_assert_eq!(
@@ -120,22 +117,8 @@ impl Clients {
             self.connections.iter().map(|(slot, _)| self.output.waiting(slot) as u64).sum::<u64>()
         );
         Gauges {
-            subscriptions: subscriptions as u64,
-            channels: channels as u64,
-            users: hub.signed_in_users() as u64,
-            watches: hub.watches() as u64,
-            history_bytes: hub.history_bytes() as u64,
-            dedupe_bytes: hub.dedupe_bytes() as u64,
-            messages_held_back: hub.messages_held_back() as u64,
-            presence_members: hub.counters.presence_joins - hub.counters.presence_leaves,
-            addresses: addresses as u64,
-            recent_addresses: recent_addresses as u64,
-            page_bytes: hub.pages().held_bytes() as u64,
             connections_leaving: self.leaving() as u64,
-            event_consumers: event_consumers as u64,
-            event_journal_bytes: event_journal_bytes as u64,
             newcomers_waiting: (self.read_queue.newcomers() + self.admission.judged()) as u64,
-            tails: hub.watchers() as u64,
             mail_waiting: self.mesh.waiting() as u64,
             connections: (census.open + census.echoing) as u64,
             connections_native: (census.open - census.open_pusher) as u64,
@@ -144,7 +127,7 @@ impl Clients {
             connections_upgrading: census.upgrading as u64,
             connections_closing: census.closing as u64,
             outbox_bytes: self.outbox_bytes(hub),
-            ..Gauges::default()
+            ..hub.gauges()
         }
     }
 

@@ -40,14 +40,14 @@ fn drained() -> (Duration, Vec<String>) {
         (0..KEYS).for_each(|key| publish(&mut house, Some(&key.to_string()), value));
     }
     // And the last message without a key.
-    assert_eq!(house.shards[0].hub.messages_held_back(), READERS * (KEYS + 1));
+    assert_eq!(house.shards[0].hub.gauges().messages_held_back as usize, READERS * (KEYS + 1));
     let begun_at = Instant::now();
     let (begun, _counts) = bounded(1);
     house.order(0, Order::Drain { over_ms: 0, begun });
     while house.shards[0].clients.count_open() > 0 {
         house.turn(0);
     }
-    assert_eq!(house.shards[0].hub.messages_held_back(), 0);
+    assert_eq!(house.shards[0].hub.gauges().messages_held_back as usize, 0);
     let received = readers.iter_mut().map(|reader| read_to_end(&mut house, reader)).collect();
     (begun_at.elapsed(), received)
 }
@@ -97,7 +97,7 @@ fn blocked() -> (House, Vec<TcpStream>) {
     for _ in 0..100 {
         publish(&mut house, None, &filler);
     }
-    assert_eq!(house.shards[0].hub.messages_held_back(), READERS);
+    assert_eq!(house.shards[0].hub.gauges().messages_held_back as usize, READERS);
     (house, readers)
 }
 

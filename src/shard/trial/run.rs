@@ -107,8 +107,8 @@ impl<I: Iterator<Item = u8>> Run<I> {
         let House { shards, shared, .. } = &mut self.house;
         assert_eq!((shared.accepted.load(SeqCst), shared.admitted.load(SeqCst)), (0, 0));
         for shard in shards {
-            assert_eq!(shard.hub.sizes(), (0, 0));
-            assert_eq!(shard.hub.address_sizes().0, 0);
+            let gauges = shard.hub.gauges();
+            assert_eq!((gauges.subscriptions, gauges.channels, gauges.addresses), (0, 0, 0));
         }
     }
 
