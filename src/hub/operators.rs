@@ -223,14 +223,16 @@ impl Hub {
         self.observers.see_close(opened, address, (reason, reason.close_code(dialect)), self.now);
     }
 
-    pub(super) fn see_subscribe(&mut self, slot: Slot, name: &str, error: Option<ErrorCode>, port: &impl Port) {
+    pub(super) fn see_request(
+        &mut self,
+        kind: &'static str,
+        slot: Slot,
+        name: &str,
+        error: Option<ErrorCode>,
+        port: &impl Port,
+    ) {
         let client = self.client(slot, port);
-        self.observers.see_subscribe(client, name, error, self.now);
-    }
-
-    pub(super) fn see_unsubscribe(&mut self, slot: Slot, name: &str, error: Option<ErrorCode>, port: &impl Port) {
-        let client = self.client(slot, port);
-        self.observers.see_unsubscribe(client, name, error, self.now);
+        self.observers.see_request(kind, client, name, error, self.now);
     }
 
     pub(super) fn see_limit(&mut self, slot: Slot, port: &impl Port) {

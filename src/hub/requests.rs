@@ -65,7 +65,7 @@ impl Hub {
                 let proof = Proof { auth, channel_data };
                 let subscribed = self.subscribe(slot, &channel, &proof, since, port);
                 if self.observers.is_watched() && (subscribed.is_err() || !may_be_full(&channel.value)) {
-                    self.see_subscribe(slot, &channel.value, subscribed.err(), port);
+                    self.see_request("subscribe", slot, &channel.value, subscribed.err(), port);
                 }
                 if let Err(code) = subscribed {
                     let attempt = proof.attempt(self.socket_id(slot), &channel.value);
@@ -76,7 +76,7 @@ impl Hub {
             Ok(Command::Unsubscribe { channel }) => {
                 let unsubscribed = self.unsubscribe(slot, &channel, port);
                 if self.observers.is_watched() {
-                    self.see_unsubscribe(slot, &channel.value, unsubscribed.err(), port);
+                    self.see_request("unsubscribe", slot, &channel.value, unsubscribed.err(), port);
                 }
                 if let Err(code) = unsubscribed {
                     self.refuse_request(slot, port, |out| dialect.unsubscribe_error(out, channel.raw, code));
@@ -315,7 +315,7 @@ impl Hub {
         if self.observers.is_watched() {
             let name = self.audiences.name(membership.audience).clone();
             if may_be_full(name.as_channel().as_str()) {
-                self.see_subscribe(membership.member.slot, name.as_channel().as_str(), None, port);
+                self.see_request("subscribe", membership.member.slot, name.as_channel().as_str(), None, port);
             }
         }
     }
@@ -325,7 +325,7 @@ impl Hub {
         if let Some(channel) = self.audiences.refused(membership, code, port) {
             self.counters.requests_refused += 1;
             if self.observers.is_watched() {
-                self.see_subscribe(membership.member.slot, channel.as_channel().as_str(), Some(code), port);
+                self.see_request("subscribe", membership.member.slot, channel.as_channel().as_str(), Some(code), port);
             }
         }
     }

@@ -29,13 +29,11 @@ fn line(out: &mut Vec<u8>, sight: &Sight) {
             of(out, "refuse", None, *address);
             let _ = write!(out, r#","why":"{why}""#);
         }
-        Sight::Subscribe { client, channel, error } => {
-            of_client(out, "subscribe", client);
-            result(out, channel, *error);
-        }
-        Sight::Unsubscribe { client, channel, error } => {
-            of_client(out, "unsubscribe", client);
-            result(out, channel, *error);
+        Sight::Request { kind, client, channel, error } => {
+            of_client(out, kind, client);
+            out.extend_from_slice(br#","channel":""#);
+            json::escape_into(out, channel);
+            let _ = write!(out, r#"","result":"{}""#, error.unwrap_or("ok"));
         }
         Sight::Publish { channel, event, bytes, subscribers, data } => {
             let _ = write!(out, r#""event":"publish","channel":"{}","name":""#, channel.as_channel().as_str());
@@ -78,12 +76,6 @@ fn of(out: &mut Vec<u8>, event: &str, opened: Option<(SocketId, Dialect)>, addre
     }
 }
 
-fn result(out: &mut Vec<u8>, channel: &str, error: Option<&str>) {
-    out.extend_from_slice(br#","channel":""#);
-    json::escape_into(out, channel);
-    let _ = write!(out, r#"","result":"{}""#, error.unwrap_or("ok"));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,13 +105,13 @@ mod tests {
         );
         check(Sight::Refuse { address: None, why: "bad_method" }, r#""event":"refuse","why":"bad_method""#);
         check(
-            Sight::Subscribe { client, channel: "a\"b".into(), error: Some("invalid_channel") },
+            Sight::Request { kind: "subscribe", client, channel: "a\"b".into(), error: Some("invalid_channel") },
             &format!(
                 r#""event":"subscribe","socket_id":"{id}","dialect":"native","channel":"a\"b","result":"invalid_channel""#
             ),
         );
         check(
-            Sight::Unsubscribe { client, channel: "a".into(), error: None },
+            Sight::Request { kind: "unsubscribe", client, channel: "a".into(), error: None },
             &format!(r#""event":"unsubscribe","socket_id":"{id}","dialect":"native","channel":"a","result":"ok""#),
         );
         let channel = Channel::parse("a").expect("legal").into();
@@ -128,7 +120,7 @@ mod tests {
             r#""event":"publish","channel":"a","name":"\u0065","bytes":9,"subscribers":3,"data":"{\"a\"""#,
         );
         check(
-            Sight::Subscribe { client, channel: "\u{9b}31m\u{202e}".into(), error: None },
+            Sight::Request { kind: "subscribe", client, channel: "\u{9b}31m\u{202e}".into(), error: None },
             &format!(
                 r#""event":"subscribe","socket_id":"{id}","dialect":"native","channel":"\u009b31m\u202e","result":"ok""#
             ),

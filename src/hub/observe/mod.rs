@@ -258,19 +258,11 @@ impl Observers {
         self.see("close", None, address, now, |_| Sight::Close { opened, address, kind, code });
     }
 
-    /// A client asked to subscribe. `name` is as the client sent it.
-    pub fn see_subscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
-        self.see("subscribe", Some(name), client.address, now, |_| {
+    /// A client asked to subscribe or to unsubscribe, as `kind` says. `name` is as the client sent it.
+    pub fn see_request(&mut self, kind: &'static str, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
+        self.see(kind, Some(name), client.address, now, |_| {
             let (channel, error) = (shown_channel(name), error.map(ErrorCode::code));
-            Sight::Subscribe { client, channel, error }
-        });
-    }
-
-    /// A client asked to unsubscribe. `name` is as the client sent it.
-    pub fn see_unsubscribe(&mut self, client: Client, name: &str, error: Option<ErrorCode>, now: u32) {
-        self.see("unsubscribe", Some(name), client.address, now, |_| {
-            let (channel, error) = (shown_channel(name), error.map(ErrorCode::code));
-            Sight::Unsubscribe { client, channel, error }
+            Sight::Request { kind, client, channel, error }
         });
     }
 

@@ -15,10 +15,8 @@ pub enum Sight {
     Connect { client: Client },
     /// An upgrade request was answered with an HTTP error.
     Refuse { address: Option<SocketAddr>, why: &'static str },
-    /// A client asked to subscribe. A name that is not legal is shown as the client sent it.
-    Subscribe { client: Client, channel: Box<str>, error: Option<&'static str> },
-    /// A client asked to unsubscribe.
-    Unsubscribe { client: Client, channel: Box<str>, error: Option<&'static str> },
+    /// A client asked to subscribe or to unsubscribe, as `kind` says. A name that is not legal is shown as the client sent it.
+    Request { kind: &'static str, client: Client, channel: Box<str>, error: Option<&'static str> },
     /// A message was sequenced. `event` is as written between the quotes; `bytes` is the length of the data. `data` holds its
     /// first bytes, if the tap asked for them.
     Publish { channel: ChannelName, event: Box<str>, bytes: usize, subscribers: u64, data: Option<Box<str>> },
