@@ -21,7 +21,7 @@ use corecast::admin::client;
 use corecast::api::history::{Cursor, MESSAGES_MAX, Since};
 use corecast::api::operation::{self, ALSO, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
 use corecast::api::publish::Draft;
-use corecast::api::{Request, Share};
+use corecast::api::{By, Request, Share};
 use corecast::config::{Flags, OPTIONS, Opt};
 use dial::Trust;
 use std::path::PathBuf;
@@ -55,9 +55,7 @@ pub enum Command {
         #[arg(long)]
         prefix: Option<Box<str>>,
         #[command(flatten)]
-        page: Paging,
-        #[command(flatten)]
-        server: Server,
+        list: List,
     },
 
     #[command(about = about("channel"))]
@@ -77,9 +75,7 @@ pub enum Command {
         /// Name of the channel
         channel: Box<str>,
         #[command(flatten)]
-        page: Paging,
-        #[command(flatten)]
-        server: Server,
+        list: List,
     },
 
     #[command(about = about("history"), after_help = HISTORY_AFTER)]
@@ -106,21 +102,11 @@ pub enum Command {
     },
 
     #[command(about = about("members"))]
-    Members {
-        /// Name of the channel
-        channel: Box<str>,
-        #[command(flatten)]
-        server: Server,
-    },
+    Members(OfChannel),
 
     #[command(about = about("connections"))]
     #[command(after_help = "Examples:\n  corecast connections --limit 50\n  corecast connections --all --json")]
-    Connections {
-        #[command(flatten)]
-        page: Paging,
-        #[command(flatten)]
-        server: Server,
-    },
+    Connections(List),
 
     #[command(about = about("connection"))]
     Connection {
@@ -186,7 +172,7 @@ Examples:
     #[command(after_help = "Example:\n  corecast busiest --by messages --limit 5")]
     Busiest {
         /// Rank channels by subscribers, or by messages in the last seconds
-        #[arg(long, value_enum, default_value_t = By::Subscribers)]
+        #[arg(long, value_parser = by(), default_value = "subscribers")]
         by: By,
         /// Number of entries in each list [default: 20]
         #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -209,25 +195,14 @@ Examples:
 
     #[command(about = about("rule"))]
     #[command(after_help = "Example:\n  corecast rule prices:eur")]
-    Rule {
-        /// Name of the channel
-        channel: Box<str>,
-        #[command(flatten)]
-        server: Server,
-    },
+    Rule(OfChannel),
 
     #[command(about = about("stats"))]
-    Stats {
-        #[command(flatten)]
-        server: Server,
-    },
+    Stats(Server),
 
     #[command(about = about("reload"))]
     #[command(after_help = RELOAD_AFTER)]
-    Reload {
-        #[command(flatten)]
-        server: Server,
-    },
+    Reload(Server),
 
     #[command(about = about("drain"))]
     #[command(after_help = leaving::DRAIN_AFTER)]
@@ -253,10 +228,7 @@ Examples:
     },
 
     #[command(about = about("ping"))]
-    Ping {
-        #[command(flatten)]
-        server: Server,
-    },
+    Ping(Server),
 
     /// Subscribe to channels and print each message on a line
     #[command(after_help = SUBSCRIBE_AFTER)]
@@ -298,13 +270,13 @@ impl Command {
     #[allow(clippy::result_large_err, reason = "called once")]
     pub fn ask(self) -> Result<Ask, Command> {
         let (request, server): (Request, Server) = match self {
-            Command::Channels { prefix, page: Paging { limit, after, all }, server } => {
+            Command::Channels { prefix, list: List { limit, after, all, server } } => {
                 return Ok(Ask { server, request: operation::Channels { prefix, limit, after }.into(), all });
             }
-            Command::Subscribers { channel, page: Paging { limit, after, all }, server } => {
+            Command::Subscribers { channel, list: List { limit, after, all, server } } => {
                 return Ok(Ask { server, request: operation::Subscribers { channel, limit, after }.into(), all });
             }
-            Command::Connections { page: Paging { limit, after, all }, server } => {
+            Command::Connections(List { limit, after, all, server }) => {
                 return Ok(Ask { server, request: operation::Connections { limit, after }.into(), all });
             }
             Command::History { channel, since, limit, reverse, after, all, server } => {
@@ -312,7 +284,7 @@ impl Command {
                 let request = operation::History { channel, since, limit, reverse, after }.into();
                 return Ok(Ask { server, request, all });
             }
-            Command::Members { channel, server } => (operation::Members { channel }.into(), server),
+            Command::Members(OfChannel { channel, server }) => (operation::Members { channel }.into(), server),
             Command::Channel { channel, newest, server } => (operation::Channel { channel, newest }.into(), server),
             Command::Connection { socket_id, server } => (operation::Connection { socket_id }.into(), server),
             Command::Disconnect { socket_id, user, code, reason, server } => {
@@ -322,16 +294,16 @@ impl Command {
                 (operation::Unsubscribe { socket_id, channel }.into(), server)
             }
             Command::Events { since, epoch, also, server } => (operation::Events { since, epoch, also }.into(), server),
-            Command::Busiest { by, limit, server } => (operation::Busiest { by: by.into(), limit }.into(), server),
+            Command::Busiest { by, limit, server } => (operation::Busiest { by, limit }.into(), server),
             Command::Tail(Tail { channel, address, events, sample, rate, data, server }) => {
                 (operation::Tail { channel, address, events, sample, rate, data }.into(), server)
             }
-            Command::Rule { channel, server } => (operation::Rule { channel }.into(), server),
-            Command::Stats { server } => (operation::Stats {}.into(), server),
-            Command::Reload { server } => (operation::Reload {}.into(), server),
+            Command::Rule(OfChannel { channel, server }) => (operation::Rule { channel }.into(), server),
+            Command::Stats(server) => (operation::Stats {}.into(), server),
+            Command::Reload(server) => (operation::Reload {}.into(), server),
             Command::Drain { over, server } => (operation::Drain { over_ms: Some(over) }.into(), server),
             Command::Shed { share, over, server } => (Shed::of(share, over).into(), server),
-            Command::Ping { server } => (operation::Ping {}.into(), server),
+            Command::Ping(server) => (operation::Ping {}.into(), server),
             other => return Err(other),
         };
         Ok(Ask { server, request, all: false })
@@ -422,8 +394,17 @@ fn flags<const N: usize>(given: [(&str, &[String]); N]) -> Flags {
     given.map(|(name, values)| (name.to_owned(), values.to_vec())).collect()
 }
 
+/// A request about one channel.
 #[derive(Args)]
-pub struct Paging {
+pub struct OfChannel {
+    /// Name of the channel
+    channel: Box<str>,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Args)]
+pub struct List {
     /// Number of entries (with --all: of each page)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
@@ -433,6 +414,8 @@ pub struct Paging {
     /// Print all pages
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    server: Server,
 }
 
 fn messages(text: &str) -> Result<usize, String> {
@@ -495,20 +478,10 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What makes a channel busy.
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub enum By {
-    Subscribers,
-    Messages,
-}
-
-impl From<By> for corecast::api::By {
-    fn from(by: By) -> corecast::api::By {
-        match by {
-            By::Subscribers => corecast::api::By::Subscribers,
-            By::Messages => corecast::api::By::Messages,
-        }
-    }
+/// Reads the words of [`By`].
+fn by() -> impl TypedValueParser<Value = By> {
+    let meant = |word: String| By::WORDS.into_iter().find_map(|(known, by)| (known == word).then_some(by));
+    PossibleValuesParser::new(By::WORDS.map(|(word, _)| word)).map(move |word| meant(word).unwrap_or_default())
 }
 
 #[derive(Args)]
