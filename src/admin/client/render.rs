@@ -11,57 +11,32 @@ use std::time::Instant;
 
 /// Renders the replies to one request, page by page.
 pub struct Renderer {
-    shape: Shape,
+    command: &'static str,
+    /// Of a list that the API declares.
+    columns: Vec<Column>,
+    /// Of a reply with rows.
+    table: Table,
     asked: Instant,
-}
-
-enum Shape {
-    Published,
-    Channel,
-    History(Table),
-    Members(Table),
-    Disconnected,
-    Connection,
-    List { rows: &'static str, columns: Vec<Column>, table: Table },
-    Done(&'static str),
-    Busiest,
-    Stats,
-    Rule,
-    Reloaded,
-    Leaving,
-    Ping,
 }
 
 impl Renderer {
     /// A renderer for the replies to this command.
     pub fn new(command: &'static str) -> Renderer {
-        let shape = match command {
-            "publish" => Shape::Published,
-            "channel" => Shape::Channel,
-            "connection" => Shape::Connection,
-            "history" => Shape::History(Table::new(&[("OFFSET", Right), ("EVENT", Left), ("DATA", Left)])),
-            "members" => Shape::Members(Table::new(&[("USER_ID", Left), ("CONNECTIONS", Right), ("USER_INFO", Left)])),
-            "disconnect" => Shape::Disconnected,
-            "unsubscribe" => Shape::Done("unsubscribed"),
-            "busiest" => Shape::Busiest,
-            "stats" => Shape::Stats,
-            "rule" => Shape::Rule,
-            "reload" => Shape::Reloaded,
-            "drain" | "shed" => Shape::Leaving,
-            "ping" => Shape::Ping,
-            rows => match columns(rows) {
-                Some(columns) => Shape::List { rows, columns: columns.to_vec(), table: Table::of(columns) },
-                None => Shape::Done("done"),
-            },
+        let columns = columns(command).unwrap_or_default().to_vec();
+        let table = match command {
+            "history" => Table::new(&[("OFFSET", Right), ("EVENT", Left), ("DATA", Left)]),
+            "members" => Table::new(&[("USER_ID", Left), ("CONNECTIONS", Right), ("USER_INFO", Left)]),
+            _ => Table::of(&columns),
         };
-        Renderer { shape, asked: Instant::now() }
+        Renderer { command, columns, table, asked: Instant::now() }
     }
 
     /// Prints one reply; `last`: no other reply follows.
     pub fn reply(&mut self, reply: &Value, last: bool, out: &mut impl Write) -> io::Result<()> {
-        match &mut self.shape {
-            Shape::Published => published(reply, out),
-            Shape::History(table) => {
+        let Renderer { command, columns, table, asked } = self;
+        match *command {
+            "publish" => published(reply, out),
+            "history" => {
                 let cells = |entry: &Value| ["offset", "event", "data"].map(|member| cell(&entry[member])).to_vec();
                 table.print(entries(reply, "messages").map(cells).collect(), false, "", out)?;
                 if last {
@@ -69,7 +44,7 @@ impl Renderer {
                 }
                 more(reply, last, out)
             }
-            Shape::Members(table) => {
+            "members" => {
                 let cells =
                     |entry: &Value| ["user_id", "connections", "user_info"].map(|member| cell(&entry[member])).to_vec();
                 let none = match &reply["count"] {
@@ -78,13 +53,23 @@ impl Renderer {
                 };
                 table.print(entries(reply, "members").map(cells).collect(), last, &none, out)
             }
-            Shape::Disconnected => match &reply["connections"] {
+            "disconnect" => match &reply["connections"] {
                 Value::Null => writeln!(out, "disconnected"),
                 connections => writeln!(out, "disconnected {}", counted(connections, "connection")),
             },
-            Shape::Channel => channel(reply, out),
-            Shape::Connection => describe(reply, out),
-            Shape::List { rows, columns, table } => {
+            "unsubscribe" => writeln!(out, "unsubscribed"),
+            "channel" => channel(reply, out),
+            "connection" => describe(reply, out),
+            "busiest" => busiest(reply, out),
+            "stats" => stats(reply, out),
+            "rule" => rule(reply, out),
+            "reload" => reloaded(reply, out),
+            "drain" | "shed" => leaving(reply, out),
+            "ping" => {
+                let ms = asked.elapsed().as_secs_f64() * 1000.0;
+                writeln!(out, "the server is alive; it answered in {ms:.3} ms")
+            }
+            rows if !columns.is_empty() => {
                 if !table.begun && entries(reply, rows).next().is_some() {
                     let is_given = |column: &Column| entries(reply, rows).any(|entry| !entry[column.name].is_null());
                     columns.retain(|column| !column.is_optional() || is_given(column));
@@ -94,17 +79,7 @@ impl Renderer {
                 table.print(entries(reply, rows).map(cells).collect(), last, &format!("no {rows}"), out)?;
                 more(reply, last, out)
             }
-            Shape::Done(what) => writeln!(out, "{what}"),
-            Shape::Busiest => busiest(reply, out),
-            Shape::Stats => stats(reply, out),
-            Shape::Rule => rule(reply, out),
-            Shape::Reloaded => reloaded(reply, out),
-            Shape::Leaving => leaving(reply, out),
-            Shape::Ping => writeln!(
-                out,
-                "the server is alive; it answered in {:.3} ms",
-                self.asked.elapsed().as_secs_f64() * 1000.0
-            ),
+            _ => writeln!(out, "done"),
         }
     }
 }
