@@ -282,33 +282,27 @@ impl<'a> Check<'a> {
         None
     }
 
+    /// The key in the file of an option; `None`: there is no file, or the option is refused.
+    fn access_key(&mut self, option: &str, path: Option<PathBuf>) -> Option<AccessKey> {
+        let loaded = AccessKey::load(&path?, &self.settings.files);
+        loaded.map_err(|why| self.refuse(option, &why)).ok()
+    }
+
     fn console(&mut self) {
-        let Some(path) = &self.config.live.files.console_key else {
-            return;
-        };
-        match AccessKey::load(path, &self.settings.files) {
-            Ok(key) => self.config.live.console.key = Some(key),
-            Err(why) => self.refuse("console-key-file", &why),
-        }
+        let path = self.config.live.files.console_key.clone();
+        self.config.live.console.key = self.access_key("console-key-file", path);
     }
 
     /// A signing key is not a token: processes that hold only the token must not be able to sign.
     fn publish_token(&mut self) {
-        let Some(path) = &self.config.live.files.publish_token else {
-            return;
-        };
-        let loaded = AccessKey::load(path, &self.settings.files).and_then(|token| {
-            let is_token =
-                |key: &&Key| token.secret == key.secret || token.secret == format!("{}:{}", key.id, key.secret);
-            match self.config.live.keys.iter().find(is_token) {
-                Some(key) => Err(format!("{} holds the signing key {:?}; make another", path.display(), key.id)),
-                None => Ok(token),
-            }
-        });
-        match loaded {
-            Ok(token) => self.config.live.publish_token = Some(token),
-            Err(why) => self.refuse("publish-token-file", &why),
+        let path = self.config.live.files.publish_token.clone();
+        let Some(token) = self.access_key("publish-token-file", path) else { return };
+        let is_token = |key: &&Key| token.secret == key.secret || token.secret == format!("{}:{}", key.id, key.secret);
+        if let Some(key) = self.config.live.keys.iter().find(is_token) {
+            let why = format!("{} holds the signing key {:?}; make another", token.path.display(), key.id);
+            return self.refuse("publish-token-file", &why);
         }
+        self.config.live.publish_token = Some(token);
     }
 
     /// The pairs of `key`, then those of `key-file`.
