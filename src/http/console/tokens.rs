@@ -27,7 +27,7 @@ pub struct Tokens {
     made: u64,
     links: Table,
     sessions: Table,
-    counts: Counts,
+    counts: HttpCounters,
 }
 
 /// Tokens of one kind, the oldest first. They all have the same lifetime, so it is also the first to expire.
@@ -43,13 +43,6 @@ struct Entry {
     expires: Instant,
 }
 
-#[derive(Default)]
-struct Counts {
-    links: u64,
-    sessions: u64,
-    dropped: u64,
-}
-
 impl Tokens {
     /// No tokens. `seed` is the random seed of the process.
     pub fn new(seed: [u64; 4]) -> Tokens {
@@ -60,15 +53,15 @@ impl Tokens {
             made: 0,
             links: Table::new(LINK_LIFETIME, LINKS_MAX),
             sessions: Table::new(SESSION_LIFETIME, SESSIONS_MAX),
-            counts: Counts::default(),
+            counts: HttpCounters::default(),
         }
     }
 
     /// The token of a new link.
     pub fn link(&mut self, rights: Rights, now: Instant) -> String {
         let token = self.make();
-        self.counts.links += 1;
-        self.counts.dropped += u64::from(self.links.add(&token, rights, now));
+        self.counts.console_links += 1;
+        self.counts.console_tokens_dropped += u64::from(self.links.add(&token, rights, now));
         token
     }
 
@@ -77,8 +70,8 @@ impl Tokens {
         let at = self.links.find(link, now)?;
         let rights = self.links.entries.remove(at)?.rights;
         let token = self.make();
-        self.counts.sessions += 1;
-        self.counts.dropped += u64::from(self.sessions.add(&token, rights, now));
+        self.counts.console_sessions += 1;
+        self.counts.console_tokens_dropped += u64::from(self.sessions.add(&token, rights, now));
         Some((token, rights))
     }
 
@@ -94,11 +87,9 @@ impl Tokens {
         self.sessions.entries.clear();
     }
 
-    /// Writes its counts into those of the HTTP listener.
+    /// Adds its counts to those of the HTTP listener.
     pub fn count(&self, counters: &mut HttpCounters) {
-        counters.console_links = self.counts.links;
-        counters.console_sessions = self.counts.sessions;
-        counters.console_tokens_dropped = self.counts.dropped;
+        counters.add(&self.counts);
     }
 
     /// 256 bits that nothing but the process's seed determines, in hexadecimal digits.
