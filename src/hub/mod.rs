@@ -414,7 +414,7 @@ impl Hub {
     /// The gauges of what this shard's hub holds.
     pub fn gauges(&self) -> Gauges {
         let (addresses, recent_addresses) = self.addresses.sizes();
-        let journal = self.observers.journal();
+        let journal = &self.observers.journal;
         Gauges {
             subscriptions: self.audiences.subscriptions() as u64,
             channels: self.directory.len() as u64,
@@ -503,7 +503,7 @@ impl Hub {
             Mail::Listen(extras) => self.listen(extras, port),
             Mail::Listening => self.start_journal(port),
             Mail::Happened(report) => self.take_report(*report, port),
-            Mail::Taken => self.observers.report_taken(),
+            Mail::Taken => self.observers.reports.taken(),
             Mail::Fence(fence) => self.pass_fence(fence, port),
         }
     }

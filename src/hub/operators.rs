@@ -65,8 +65,8 @@ impl Hub {
             Question::Busiest { by, limit } => return self.observers.survey(asker, by, limit),
             Question::Unsurvey => return self.observers.cancel_surveys(asker),
             Question::Tap { filter } => self.observers.tap(asker, filter),
-            Question::MoreSeen => return self.observers.tap_more(asker),
-            Question::Untap => return self.observers.untap(asker),
+            Question::MoreSeen => return self.observers.taps.more(asker),
+            Question::Untap => return self.observers.taps.close(asker),
             Question::OfConnection { request: Request::Unsubscribe(Unsubscribe { channel, .. }), member } => {
                 let channel = Channel::parse(&channel).filter(|_| self.is_live(member));
                 match channel.and_then(|channel| self.expel(member.slot, channel, Cause::Admin(asker))) {
@@ -94,14 +94,14 @@ impl Hub {
 
     /// Whether a survey is under way.
     pub fn is_surveying(&self) -> bool {
-        self.observers.is_surveying()
+        !self.observers.surveys.is_empty()
     }
 
     // ---- lifecycle events
 
     /// Whether this shard reports lifecycle events.
     pub fn is_listened_to(&self) -> bool {
-        self.observers.is_listening()
+        self.observers.reports.is_listening
     }
 
     /// Reports the lifecycle events since the last call to the journal, including channels that have now been vacant for long
@@ -131,7 +131,7 @@ impl Hub {
             self.post(JOURNAL, Mail::Happened(Box::new(report)), port);
             self.settle_own(port);
         }
-        self.counters.events_lost = self.observers.counts().events_lost;
+        self.counters.events_lost = self.observers.reports.lost_total;
     }
 
     /// Ticks until the next vacant channel is reported, unless it gets a subscriber before.
@@ -141,7 +141,7 @@ impl Hub {
 
     /// Whether this shard keeps the journal, and it has consumers.
     pub fn has_event_consumers(&self) -> bool {
-        self.observers.journal().followers() > 0
+        self.observers.journal.followers() > 0
     }
 
     /// The journal asks for reports from now on.
@@ -153,7 +153,7 @@ impl Hub {
 
     /// As the journal: one more shard reports.
     pub(super) fn start_journal(&mut self, port: &mut impl Port) {
-        self.observers.journal_mut().started();
+        self.observers.journal.started();
         self.answer_followers(port);
     }
 
@@ -161,20 +161,20 @@ impl Hub {
     pub(super) fn take_report(&mut self, report: Report, port: &mut impl Port) {
         self.counters.events += report.happenings.len() as u64;
         self.post(report.shard, Mail::Taken, port);
-        self.observers.journal_mut().append(report);
+        self.observers.journal.append(report);
         self.answer_followers(port);
     }
 
     /// As the journal: all shards have sent their last report.
     pub(super) fn complete_journal(&mut self, port: &mut impl Port) {
-        self.observers.journal_mut().complete();
+        self.observers.journal.complete();
         self.answer_followers(port);
     }
 
     fn serve_follower(&mut self, asker: Asker, question: &Question, port: &mut impl Port) {
         if matches!(question, Question::Unfollow) && self.has_begun_to_stop() {
             // Shards that have ended take no letters.
-            return self.observers.journal_mut().forget(asker);
+            return self.observers.journal.forget(asker);
         }
         match self.observers.follow(asker, question, self.placement.shards()) {
             Ok(Some(extras)) => self.post_all(|| Mail::Listen(extras), port),
@@ -185,10 +185,10 @@ impl Hub {
     }
 
     fn answer_followers(&mut self, port: &mut impl Port) {
-        for (asker, answer) in self.observers.journal_mut().answers() {
+        for (asker, answer) in self.observers.journal.answers() {
             self.post_answer(asker, answer, port);
         }
-        self.counters.event_consumers_too_slow = self.observers.counts().consumers_too_slow;
+        self.counters.event_consumers_too_slow = self.observers.journal.ended_too_slow;
     }
 
     // ---- the live tap
@@ -207,8 +207,8 @@ impl Hub {
         for (asker, answer) in self.observers.sightings(time_ms) {
             self.post_answer(asker, answer, port);
         }
-        let counts = self.observers.counts();
-        (self.counters.sightings, self.counters.sightings_dropped) = (counts.sightings, counts.sightings_dropped);
+        self.counters.sightings = self.observers.taps.shown;
+        self.counters.sightings_dropped = self.observers.taps.dropped;
         self.settle_own(port);
     }
 

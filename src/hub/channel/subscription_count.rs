@@ -56,13 +56,13 @@ impl SubscriptionCounts {
     /// The channel is removed.
     pub fn end(&mut self, channel: u32, timers: &mut Timers) {
         if let Some(pause) = self.paused.remove(&channel) {
-            timers.cancel_subscription_count(pause.timer);
+            timers.subscription_counts.remove(pause.timer);
         }
     }
 
     fn pause(&mut self, channel: u32, count: u64, now: u32, timers: &mut Timers) {
         if count > EACH_MAX {
-            let timer = timers.ask_subscription_count(channel, now);
+            let timer = timers.subscription_counts.push(now, channel);
             self.paused.insert(channel, Pause { timer, has_changed: false });
         }
     }

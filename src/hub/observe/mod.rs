@@ -40,27 +40,15 @@ use taps::{TAPS_MAX, Taps};
 pub struct Observers {
     shard: ShardId,
     /// Lifecycle events that this shard has yet to report to the journal.
-    reports: Reports,
-    taps: Taps,
+    pub(super) reports: Reports,
+    pub(super) taps: Taps,
     /// Used only in the shard [`journal::JOURNAL`].
-    journal: Journal,
+    pub(super) journal: Journal,
     /// Surveys for the busiest channels and addresses, oldest first. Bounded by the requests that admin sessions may have
     /// open.
-    surveys: VecDeque<Survey>,
+    pub(super) surveys: VecDeque<Survey>,
     /// Time of the turn, in microseconds. It does not wrap, because a sighting may wait for hours.
     clock_us: u64,
-}
-
-/// Totals since the start, for the metrics.
-pub struct Counts {
-    /// Lifecycle events dropped before the journal took them.
-    pub events_lost: u64,
-    /// Consumers of lifecycle events ended because their next event was no longer kept.
-    pub consumers_too_slow: u64,
-    /// Sightings queued for taps.
-    pub sightings: u64,
-    /// Sightings dropped because a tap was over its rate or had too many waiting.
-    pub sightings_dropped: u64,
 }
 
 impl Observers {
@@ -81,24 +69,9 @@ impl Observers {
         self.clock_us = now_us;
     }
 
-    /// Whether lifecycle events are reported.
-    pub fn is_listening(&self) -> bool {
-        self.reports.is_listening
-    }
-
     /// Whether a tap is open.
     pub fn is_watched(&self) -> bool {
         self.taps.is_open()
-    }
-
-    /// Totals since the start.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            events_lost: self.reports.lost_total,
-            consumers_too_slow: self.journal.ended_too_slow,
-            sightings: self.taps.shown,
-            sightings_dropped: self.taps.dropped,
-        }
     }
 
     // ---- changes of connections and channels
@@ -179,21 +152,6 @@ impl Observers {
         self.reports.letter(self.shard, time_ms, is_last)
     }
 
-    /// The journal has taken the letter.
-    pub fn report_taken(&mut self) {
-        self.reports.taken();
-    }
-
-    /// The journal. Empty in shards other than [`journal::JOURNAL`].
-    pub fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    /// Like [`Observers::journal`].
-    pub fn journal_mut(&mut self) -> &mut Journal {
-        &mut self.journal
-    }
-
     /// Serves a question of a consumer. `Err` is the answer; `Ok(Some(…))`: the caller must tell the shards to report this.
     /// Other answers are part of a later call of [`Journal::answers`].
     pub fn follow(&mut self, asker: Asker, question: &Question, shards: usize) -> Result<Option<Extras>, Answer> {
@@ -219,16 +177,6 @@ impl Observers {
         }
         self.taps.open(asker, filter);
         Answer::Tapped
-    }
-
-    /// A tap asks for more sightings.
-    pub fn tap_more(&mut self, asker: Asker) {
-        self.taps.more(asker);
-    }
-
-    /// Closes a tap.
-    pub fn untap(&mut self, asker: Asker) {
-        self.taps.close(asker);
     }
 
     /// Open taps of the server. Only the shard [`TAPS`] reports them; the others return 0.
@@ -304,11 +252,6 @@ impl Observers {
     /// Cancels the session's surveys.
     pub fn cancel_surveys(&mut self, asker: Asker) {
         self.surveys.retain(|survey| !survey.is_for(asker));
-    }
-
-    /// Whether a survey is under way.
-    pub fn is_surveying(&self) -> bool {
-        !self.surveys.is_empty()
     }
 
     /// Continues the oldest survey by at most `entries` entries. Returns its answer once it is complete.

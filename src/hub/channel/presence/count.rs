@@ -25,7 +25,7 @@ impl Count {
     /// There are now `count` connections, because one has left or because the subscribers are told from now on.
     pub fn changed(&mut self, channel: u32, count: u64, now: u32, timers: &mut Timers) {
         if self.known != Some(count) && count > 0 && self.timer.is_none() {
-            self.timer = Some(timers.ask_count(channel, now));
+            self.timer = Some(timers.counts.push(now, channel));
         }
     }
 
@@ -38,7 +38,7 @@ impl Count {
     /// The channel ends, or its subscribers stop being told.
     pub fn end(self, timers: &mut Timers) {
         if let Some(timer) = self.timer {
-            timers.cancel_count(timer);
+            timers.counts.remove(timer);
         }
     }
 }

@@ -112,7 +112,7 @@ impl Members {
     pub fn remove(&mut self, number: u64, timers: &mut Timers) -> Option<Event> {
         let Member { user, stay } = self.users.remove(&number)?;
         if let Stay::Leaving(place) = stay {
-            timers.end_grace(place);
+            timers.leaving.remove(place);
             self.leaving.remove(&place);
         }
         self.by_id.remove(user.id());
@@ -175,7 +175,7 @@ impl Members {
             Stay::Connected(connections) => *connections += 1,
             &mut Stay::Leaving(place) => {
                 *stay = Stay::Connected(1);
-                timers.end_grace(place);
+                timers.leaving.remove(place);
                 self.leaving.remove(&place);
             }
         }

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 /// The timers of all channels that a shard owns. A channel is named by its index in the directory.
 pub struct Timers {
     /// Users without connections, in the order in which they left: channel, and number of the user in it.
-    leaving: Queue<(u32, u64)>,
+    pub(super) leaving: Queue<(u32, u64)>,
     /// Channels whose subscribers must be told the count.
-    counts: Queue<u32>,
+    pub(super) counts: Queue<u32>,
     /// Channels whose subscription count was told a short time ago.
-    subscription_counts: Queue<u32>,
+    pub(in crate::hub::channel) subscription_counts: Queue<u32>,
     /// Ticks between the end of a user's last connection and its removal; 0: it is removed at once.
     grace: u32,
 }
@@ -97,31 +97,6 @@ impl Timers {
     /// Starts the grace of a user; `None`: there is none, and the user is to be removed at once.
     pub(super) fn start_grace(&mut self, channel: u32, user: u64, now: u32) -> Option<Place> {
         (self.grace > 0).then(|| self.leaving.push(now, (channel, user)))
-    }
-
-    /// Ends the grace of a user, because it is back or is removed.
-    pub(super) fn end_grace(&mut self, place: Place) {
-        self.leaving.entries.remove(&place);
-    }
-
-    /// Asks for the channel's next message with a count.
-    pub(super) fn ask_count(&mut self, channel: u32, now: u32) -> Place {
-        self.counts.push(now, channel)
-    }
-
-    /// The channel needs no message with a count.
-    pub(super) fn cancel_count(&mut self, place: Place) {
-        self.counts.entries.remove(&place);
-    }
-
-    /// Starts the pause until the channel's subscription count may be told again.
-    pub(in crate::hub::channel) fn ask_subscription_count(&mut self, channel: u32, now: u32) -> Place {
-        self.subscription_counts.push(now, channel)
-    }
-
-    /// Ends the pause.
-    pub(in crate::hub::channel) fn cancel_subscription_count(&mut self, place: Place) {
-        self.subscription_counts.entries.remove(&place);
     }
 }
 

@@ -190,7 +190,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         for reader in self.open_readers().map(|reader| &self.readers[reader]) {
             // The last events may be some that it has not asked for.
             let asks_for_all = reader.extras != Extras::default();
-            let number = self.shards[0].hub.observers.journal().number();
+            let number = self.shards[0].hub.observers.journal.number();
             assert!(reader.number == number || !asks_for_all, "an event has not reached the consumer");
             assert_eq!(reader.channels, occupied);
             assert_eq!(reader.connections, live);
@@ -218,10 +218,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let Reader { is_gone, follower, connections, .. } = &self.readers[reader];
             assert!(*is_gone && follower.is_over(), "a consumer has not ended");
             // A consumer that fell behind has ended before.
-            let was_served = self.readers[reader].number == self.shards[0].hub.observers.journal().number();
+            let was_served = self.readers[reader].number == self.shards[0].hub.observers.journal.number();
             assert!(!was_served || connections.is_empty(), "a disconnect was not reported");
         }
-        assert_eq!(self.shards[0].hub.observers.journal().followers(), 0);
+        assert_eq!(self.shards[0].hub.observers.journal.followers(), 0);
     }
 
     /// Reports and reads until no event is left.
