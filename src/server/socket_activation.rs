@@ -62,32 +62,29 @@ impl PassedSockets {
 
     /// Logs which options use a passed socket, and warns of those whose value differs from it.
     fn log(&self, config: &Config) {
-        let http = config.http.map(|http| http.address);
-        let tcp = [("listen", self.clients.first(), Some(config.listen)), ("http", self.http.as_ref(), http)];
-        for (option, passed, configured) in tcp {
-            let Some(configured) = configured else { continue };
-            match passed.and_then(|listener| listener.local_addr().ok()) {
-                Some(address) if address == configured => {
-                    tracing::info!("--{option}: the service manager's socket {address}")
-                }
-                Some(address) => {
-                    tracing::warn!(
-                        "--{option} {configured} is not used: the service manager's socket for it is {address}"
-                    );
-                }
-                None => tracing::info!("--{option}: no socket was passed; the server opens {configured} itself"),
-            }
-        }
-        let path = config.admin_socket.display();
-        match self.admin.as_ref().and_then(path_of) {
-            Some(at) if at == config.admin_socket => {
-                tracing::info!("--admin-socket: the service manager's socket {path}")
-            }
-            Some(at) => tracing::warn!(
-                "--admin-socket {path} is not used: the service manager's socket for it is {}",
-                at.display()
+        let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).ok();
+        let path = |path: PathBuf| path.display().to_string();
+        let http = config.http.map(|http| http.address.to_string());
+        for (option, passed, configured, makes) in [
+            ("listen", self.clients.first().and_then(address), Some(config.listen.to_string()), "opens"),
+            ("http", self.http.as_ref().and_then(address), http, "opens"),
+            (
+                "admin-socket",
+                self.admin.as_ref().and_then(path_of).map(path),
+                Some(path(config.admin_socket.clone())),
+                "creates",
             ),
-            None => tracing::info!("--admin-socket: no socket was passed; the server creates {path} itself"),
+        ] {
+            let Some(configured) = configured else { continue };
+            match passed {
+                Some(passed) if passed == configured => {
+                    tracing::info!("--{option}: the service manager's socket {passed}");
+                }
+                Some(passed) => tracing::warn!(
+                    "--{option} {configured} is not used: the service manager's socket for it is {passed}"
+                ),
+                None => tracing::info!("--{option}: no socket was passed; the server {makes} {configured} itself"),
+            }
         }
     }
 }
