@@ -2,7 +2,7 @@
 
 use crate::config::Limits;
 use crate::hub::admission::addresses::{Address, Excess, Verdict};
-use crate::hub::admission::arrivals::{Arrivals, Named, Source, Stage};
+use crate::hub::admission::arrivals::{Arrivals, Named, Source};
 use crate::hub::mail::Arrival;
 use crate::ids::{ShardId, Slot};
 use crate::protocol::close::CloseReason;
@@ -20,11 +20,12 @@ pub struct Admission {
     accepted: Arc<AtomicUsize>,
     /// Client connections of all shards that have a place below the limit.
     admitted: Arc<AtomicUsize>,
-    arrivals: Arrivals,
+    /// Where connections come from, and the places of their addresses.
+    pub arrivals: Arrivals,
     /// What the owners of addresses decided about connections that arrived.
     verdicts: Vec<(Arrival, Verdict)>,
     /// Upgrades whose request waited for a verdict that has come.
-    judged: VecDeque<Slot>,
+    pub judged: VecDeque<Slot>,
     /// Upgrade requests refused, by [`Refusal::kind`].
     refusals: [u64; REFUSALS.len()],
     /// When the last log line about an address over a limit was written.
@@ -76,21 +77,6 @@ impl Admission {
 
 /// Where connections come from, and the places of their addresses.
 impl Admission {
-    /// The stage of a connection on its way to a place.
-    pub fn stage(&self, slot: Slot) -> Stage {
-        self.arrivals.of(slot)
-    }
-
-    /// Sets the stage of a connection.
-    pub fn set_stage(&mut self, slot: Slot, stage: Stage) {
-        self.arrivals.set(slot, stage);
-    }
-
-    /// Notes that the owner of the connection's address is asked.
-    pub fn ask(&mut self, slot: Slot, address: Address) {
-        self.arrivals.ask(slot, address);
-    }
-
     /// Adds the verdict of an owner.
     pub fn push_verdict(&mut self, arrival: Arrival, verdict: Verdict) {
         self.verdicts.push((arrival, verdict));
@@ -103,35 +89,10 @@ impl Admission {
         Some((arrival, verdict, is_awaited))
     }
 
-    /// Queues an upgrade whose request waited for the verdict that has come.
-    pub fn push_judged(&mut self, slot: Slot) {
-        self.judged.push_back(slot);
-    }
-
-    /// The next upgrade that can go on.
-    pub fn pop_judged(&mut self) -> Option<Slot> {
-        self.judged.pop_front()
-    }
-
-    /// How many upgrades can go on.
-    pub fn judged(&self) -> usize {
-        self.judged.len()
-    }
-
-    /// The connection has ended. If the owner of its address counts it, returns the address and whether it counts as refused.
-    pub fn leave(&mut self, slot: Slot) -> Option<(Address, bool)> {
-        self.arrivals.leave(slot)
-    }
-
     /// Notes the address that a trusted proxy reports for the connection.
     pub fn name(&mut self, slot: Slot, address: SocketAddr, by: Source) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         self.arrivals.name(slot, Named { address, by });
-    }
-
-    /// The address of a connection as a trusted proxy reports it.
-    pub fn named(&self, slot: Slot) -> Option<Named> {
-        self.arrivals.named(slot)
     }
 
     /// Whether the next turn has work that the poll does not report.

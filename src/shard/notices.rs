@@ -6,54 +6,38 @@ use crate::wire::upgrade::{REFUSALS, Refusal};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// What a line is about.
+/// What a line is about: the reason for which an upgrade is refused, by its index in [`REFUSALS`], or one of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// An upgrade request was refused, for the reason at this index of [`REFUSALS`].
-    Upgrade(usize),
-    /// A Pusher client named another path than `/app/KEY`.
-    PusherPath,
-    /// A Pusher client named an unknown key.
-    PusherKey,
-    /// A Pusher client named a version that is not supported.
-    PusherVersion,
-    /// A request looks like that of a Pusher client, and `--pusher` is off.
-    PusherOff,
-    /// A client sent a message of Pusher's dialect on a native connection.
-    PusherOnNative,
-    /// A client sent a message of the native dialect on a connection of Pusher's.
-    NativeOnPusher,
-    /// The sign-in of a Pusher client was refused.
-    SignIn,
-}
+pub struct Kind(usize);
 
 impl Kind {
+    /// A Pusher client named another path than `/app/KEY`.
+    pub const PUSHER_PATH: Kind = Kind(REFUSALS.len());
+    /// A Pusher client named an unknown key.
+    pub const PUSHER_KEY: Kind = Kind(REFUSALS.len() + 1);
+    /// A Pusher client named a version that is not supported.
+    pub const PUSHER_VERSION: Kind = Kind(REFUSALS.len() + 2);
+    /// A request looks like that of a Pusher client, and `--pusher` is off.
+    pub const PUSHER_OFF: Kind = Kind(REFUSALS.len() + 3);
+    /// A client sent a message of Pusher's dialect on a native connection.
+    pub const PUSHER_ON_NATIVE: Kind = Kind(REFUSALS.len() + 4);
+    /// A client sent a message of the native dialect on a connection of Pusher's.
+    pub const NATIVE_ON_PUSHER: Kind = Kind(REFUSALS.len() + 5);
+    /// The sign-in of a Pusher client was refused.
+    pub const SIGN_IN: Kind = Kind(REFUSALS.len() + 6);
+
     /// The kind for a refused upgrade.
     pub fn of_upgrade(refusal: &Refusal) -> Kind {
-        Kind::Upgrade(refusal.kind())
+        Kind(refusal.kind())
     }
 
     /// The kind for a refused Pusher client.
     pub fn of_pusher(refusal: &handshake::Refusal) -> Kind {
         match refusal {
-            handshake::Refusal::PathNotFound => Kind::PusherPath,
-            handshake::Refusal::UnknownKey(_) => Kind::PusherKey,
-            handshake::Refusal::VersionMalformed | handshake::Refusal::VersionUnsupported => Kind::PusherVersion,
+            handshake::Refusal::PathNotFound => Kind::PUSHER_PATH,
+            handshake::Refusal::UnknownKey(_) => Kind::PUSHER_KEY,
+            handshake::Refusal::VersionMalformed | handshake::Refusal::VersionUnsupported => Kind::PUSHER_VERSION,
         }
-    }
-
-    fn index(self) -> usize {
-        let own = match self {
-            Kind::Upgrade(refusal) => return refusal,
-            Kind::PusherPath => 0,
-            Kind::PusherKey => 1,
-            Kind::PusherVersion => 2,
-            Kind::PusherOff => 3,
-            Kind::PusherOnNative => 4,
-            Kind::NativeOnPusher => 5,
-            Kind::SignIn => 6,
-        };
-        REFUSALS.len() + own
     }
 }
 
@@ -61,7 +45,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Notices {
     start: Instant,
-    kinds: [Throttle; REFUSALS.len() + 7],
+    kinds: [Throttle; Kind::SIGN_IN.0 + 1],
 }
 
 /// The lines of one kind. Shards touch it only when a client cannot be served.
@@ -82,7 +66,7 @@ impl Default for Notices {
 impl Notices {
     /// Whether a line of this kind may be written; if so, how many were left out before it.
     pub fn may_say(&self, kind: Kind) -> Option<u64> {
-        self.kinds[kind.index()].may_say(self.start.elapsed().as_millis() as u64)
+        self.kinds[kind.0].may_say(self.start.elapsed().as_millis() as u64)
     }
 }
 
@@ -119,15 +103,15 @@ mod tests {
     #[test]
     fn kinds_do_not_share_a_throttle() {
         let notices = Notices::default();
-        let refusals = (0..REFUSALS.len()).map(Kind::Upgrade);
+        let refusals = (0..REFUSALS.len()).map(Kind);
         let own = [
-            Kind::PusherPath,
-            Kind::PusherKey,
-            Kind::PusherVersion,
-            Kind::PusherOff,
-            Kind::PusherOnNative,
-            Kind::NativeOnPusher,
-            Kind::SignIn,
+            Kind::PUSHER_PATH,
+            Kind::PUSHER_KEY,
+            Kind::PUSHER_VERSION,
+            Kind::PUSHER_OFF,
+            Kind::PUSHER_ON_NATIVE,
+            Kind::NATIVE_ON_PUSHER,
+            Kind::SIGN_IN,
         ];
         for kind in refusals.chain(own) {
             assert_eq!((notices.may_say(kind), notices.may_say(kind)), (Some(0), None), "{kind:?}");

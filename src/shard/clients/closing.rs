@@ -148,13 +148,13 @@ impl Clients {
             self.admission.give_back();
         }
         // A refused connection counts until it is gone, because refused connections of an address are limited too.
-        if !matches!(self.admission.stage(slot), Stage::Refused(_)) {
+        if !matches!(self.admission.arrivals.of(slot), Stage::Refused(_)) {
             self.leave_address(slot, hub);
         }
     }
 
     fn leave_address(&mut self, slot: Slot, hub: &mut Hub) {
-        if let Some((address, was_refused)) = self.admission.leave(slot) {
+        if let Some((address, was_refused)) = self.admission.arrivals.leave(slot) {
             hub.depart(address, was_refused, self);
         }
     }

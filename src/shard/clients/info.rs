@@ -31,7 +31,7 @@ impl Clients {
 
     /// Where a connection comes from, as far as that is known.
     pub(super) fn address(&self, slot: Slot) -> Option<SocketAddr> {
-        match self.admission.named(slot) {
+        match self.admission.arrivals.named(slot) {
             Some(named) => Some(named.address),
             None => self.connections.get(slot)?.socket.peer_addr().ok(),
         }
@@ -39,7 +39,7 @@ impl Clients {
 
     /// Where a connection comes from and how that is known, for the log.
     pub(super) fn origin(&self, slot: Slot) -> (Option<String>, &'static str) {
-        let source = self.admission.named(slot).map_or(Source::Peer, |named| named.by);
+        let source = self.admission.arrivals.named(slot).map_or(Source::Peer, |named| named.by);
         (self.address(slot).map(written), source.name())
     }
 
@@ -118,7 +118,7 @@ impl Clients {
         );
         Gauges {
             connections_leaving: self.leaving() as u64,
-            newcomers_waiting: (self.read_queue.newcomers() + self.admission.judged()) as u64,
+            newcomers_waiting: (self.read_queue.newcomers() + self.admission.judged.len()) as u64,
             mail_waiting: self.mesh.waiting() as u64,
             connections: (census.open + census.echoing) as u64,
             connections_native: (census.open - census.open_pusher) as u64,

@@ -13,7 +13,7 @@ impl Clients {
         let (mut flights, mut reads) = (0, self.read_queue.newcomers());
         let bytes_end = hub.counters.bytes_in + NEWCOMERS_BYTES_PER_TURN;
         for _ in 0..NEWCOMERS_PER_TURN {
-            let slot = if let Some(slot) = self.admission.pop_judged() {
+            let slot = if let Some(slot) = self.admission.judged.pop_front() {
                 self.upgrade_judged(slot, hub);
                 slot
             } else if reads > 0

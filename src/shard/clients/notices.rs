@@ -46,7 +46,7 @@ impl Clients {
         if self.live.access.pusher || !advice::is_of_pusher(request) {
             return;
         }
-        let Some(left_out) = self.notices.may_say(Kind::PusherOff) else { return };
+        let Some(left_out) = self.notices.may_say(Kind::PUSHER_OFF) else { return };
         let (address, source) = self.origin(slot);
         tracing::info!(
             shard = self.me,
@@ -61,9 +61,9 @@ impl Clients {
     /// A client's message cannot be served.
     pub(super) fn write_notice(&self, slot: Slot, notice: Notice<'_>) {
         let kind = match notice {
-            Notice::PusherOnNative { .. } => Kind::PusherOnNative,
-            Notice::NativeOnPusher { .. } => Kind::NativeOnPusher,
-            Notice::SignInRefused { .. } => Kind::SignIn,
+            Notice::PusherOnNative { .. } => Kind::PUSHER_ON_NATIVE,
+            Notice::NativeOnPusher { .. } => Kind::NATIVE_ON_PUSHER,
+            Notice::SignInRefused { .. } => Kind::SIGN_IN,
         };
         let Some(left_out) = self.notices.may_say(kind) else { return };
         let (address, source) = self.origin(slot);

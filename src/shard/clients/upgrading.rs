@@ -29,16 +29,16 @@ impl Clients {
         if !self.live.access.trusts(peer.ip()) {
             self.seek_place(slot, peer.ip(), hub);
         } else if self.live.access.has_proxy_header {
-            self.admission.set_stage(slot, Stage::BehindHeader);
+            self.admission.arrivals.set(slot, Stage::BehindHeader);
         } else {
-            self.admission.set_stage(slot, Stage::BehindRequest);
+            self.admission.arrivals.set(slot, Stage::BehindRequest);
         }
     }
 
     /// Whether the connection may be read now: not before its PROXY header has come, and not while its request waits for the
     /// owner of its address.
     pub(super) fn may_read(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
-        match self.admission.stage(slot) {
+        match self.admission.arrivals.of(slot) {
             Stage::BehindHeader => self.read_header(slot, hub, buffer),
             Stage::Asked => {
                 let connection = &mut self.connections[slot];
@@ -82,11 +82,11 @@ impl Clients {
                 hub.counters.bytes_in += len as u64;
                 // X-Forwarded-For is trusted only if the header names a trusted proxy. Behind a header without an address, the
                 // client itself may have sent it.
-                self.admission.set_stage(slot, Stage::None);
+                self.admission.arrivals.set(slot, Stage::None);
                 if let Some(address) = source {
                     self.admission.name(slot, address, Source::ProxyProtocol);
                     match self.live.access.trusts(address.ip()) {
-                        true => self.admission.set_stage(slot, Stage::BehindRequest),
+                        true => self.admission.arrivals.set(slot, Stage::BehindRequest),
                         false => self.seek_place(slot, address.ip(), hub),
                     }
                 }
@@ -107,7 +107,7 @@ impl Clients {
         let input = if earlier > 0 { &request } else { &*bytes };
         let mut response = std::mem::take(&mut self.response);
         response.clear();
-        let stage = self.admission.stage(slot);
+        let stage = self.admission.arrivals.of(slot);
         let upgrade = match stage {
             // Read as soon as the verdict has come.
             Stage::Asked => Upgrade::Partial,
@@ -124,7 +124,7 @@ impl Clients {
         {
             self.forwarded(slot, *forwarded_for, hub);
         }
-        match (upgrade, self.admission.stage(slot)) {
+        match (upgrade, self.admission.arrivals.of(slot)) {
             (Upgrade::Partial, _) | (_, Stage::Asked) => {
                 let request = if earlier > 0 { request } else { bytes.to_vec() };
                 self.connections[slot].aside.get_or_insert_default().request = request;
@@ -236,7 +236,7 @@ impl Clients {
 
     /// A request came from a trusted proxy, with or without the address of its client.
     fn forwarded(&mut self, slot: Slot, forwarded_for: Option<SocketAddr>, hub: &mut Hub) {
-        self.admission.set_stage(slot, Stage::None);
+        self.admission.arrivals.set(slot, Stage::None);
         if let Some(address) = forwarded_for {
             self.admission.name(slot, address, Source::ForwardedFor);
             self.seek_place(slot, address.ip(), hub);
@@ -246,10 +246,10 @@ impl Clients {
     /// The address is known: asks its owner for a place, if the address needs one.
     fn seek_place(&mut self, slot: Slot, address: IpAddr, hub: &mut Hub) {
         if self.live.access.trusts(address) || !self.live.limits.counts_address(address) {
-            return self.admission.set_stage(slot, Stage::None);
+            return self.admission.arrivals.set(slot, Stage::None);
         }
         let address = Address::of(address);
-        self.admission.ask(slot, address);
+        self.admission.arrivals.ask(slot, address);
         hub.arrive(address, slot, hub.now, self);
     }
 
@@ -277,7 +277,7 @@ impl Clients {
         }
         let connection = &self.connections[slot];
         if connection.state.phase == Phase::Upgrading && connection.has_request() {
-            self.admission.push_judged(slot);
+            self.admission.judged.push_back(slot);
         }
     }
 
