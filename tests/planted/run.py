@@ -116,7 +116,7 @@ FAULTS = [
      "let opens = None;"),
     ("a user that has signed in is another one in presence channels", "requests.rs",
      "return self.user_of(slot).cloned().ok_or(user::NO_CHANNEL_DATA);",
-     "return self.users.values().next().cloned().ok_or(user::NO_CHANNEL_DATA);"),
+     "return self.users.keys().next().and_then(|&it| self.user_of(it)).cloned().ok_or(user::NO_CHANNEL_DATA);"),
 ]
 
 ROOT = subprocess.check_output(["git", "rev-parse", "--show-toplevel"], text=True).strip()

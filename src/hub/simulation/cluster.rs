@@ -135,13 +135,14 @@ enum Action {
     EndTurn,
     Retry,
     Write,
+    FallBehind,
     Compact,
     Turn,
     Wait,
     Rest,
 }
 
-const ACTIONS: [(Action, usize); 22] = [
+const ACTIONS: [(Action, usize); 23] = [
     (Action::Connect, 12),
     (Action::Disconnect, 8),
     (Action::SendRequests, 24),
@@ -160,6 +161,7 @@ const ACTIONS: [(Action, usize); 22] = [
     (Action::EndTurn, 16),
     (Action::Retry, 12),
     (Action::Write, 12),
+    (Action::FallBehind, 4),
     (Action::Compact, 3),
     (Action::Turn, 12),
     (Action::Wait, 2),
@@ -186,7 +188,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             pusher_client_events: true,
             pusher_watchlist: true,
             server_ping: false,
-            outbox_bytes_max: choices.of(&[700, 1 << 20, 1 << 20, 1 << 20]),
+            outbox_bytes_max: choices.of(match names[0] {
+                // Messages are held back from half of it on.
+                "latest:1" => &[700, 1500, 3000, 1 << 20],
+                _ => &[700, 1 << 20, 1 << 20, 1 << 20],
+            }),
             subscriptions_max,
             // Runs last longer than an allowance, and hardly any time passes.
             subscribes_per_second_max: 0,
@@ -353,9 +359,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             }
             Action::Write => {
                 let shard = self.some_shard();
-                let slot = self.choices.below(self.shards[shard].wires.len());
-                self.write(shard, slot);
+                self.write_something(shard);
             }
+            Action::FallBehind => self.fall_behind(),
             Action::Compact => self.compact(),
             Action::Turn => self.turn(),
             Action::Wait => self.wait(),
@@ -1033,11 +1039,16 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
     }
 
     fn write(&mut self, shard: usize, slot: usize) {
+        self.write_some(shard, slot, usize::MAX);
+    }
+
+    pub(super) fn write_some(&mut self, shard: usize, slot: usize, chunks: usize) {
         let Shard { hub, wires, .. } = &mut self.shards[shard];
-        while !wires[slot].queue.is_empty() {
-            wires[slot].write(hub.pages_mut());
+        let wire = &mut wires[slot];
+        (0..chunks.min(wire.queue.len())).for_each(|_| wire.write(hub.pages_mut()));
+        if wire.queue.is_empty() {
+            self.catch_up(shard, slot);
         }
-        self.catch_up(shard, slot);
     }
 
     /// Copies the chunks of slow connections out of pages of which they keep too much alive.

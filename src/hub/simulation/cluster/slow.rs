@@ -1,6 +1,7 @@
 //! Slow readers of channels that conflate: messages are held back for them while output waits, and sent later.
 
 use super::Cluster;
+use crate::config::Slow;
 use crate::ids::{ConnKey, Slot};
 
 impl<I: Iterator<Item = u8>> Cluster<I> {
@@ -12,6 +13,38 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         if let Some(client) = wire.client {
             (self.clients[client].is_lagging, self.clients[client].has_lagged) = (true, true);
         }
+    }
+
+    /// Messages of a channel that conflates are published while its subscribers read little of them.
+    pub(super) fn fall_behind(&mut self) {
+        let is_meant = |channel: &usize| self.history.channels[*channel].rule.slow != Slow::Disconnect;
+        let conflating: Vec<usize> = (0..self.named).filter(is_meant).collect();
+        if conflating.is_empty() {
+            return;
+        }
+        let channel = self.choices.of(&conflating);
+        let owner = self.history.channels[channel].owner;
+        for _ in 0..4 + self.choices.below(12) {
+            if !self.shards[owner].is_fenced && self.shards[owner].unsettled < self.window {
+                self.publish_to(owner, &[channel], None, None);
+            }
+            match self.choices.below(4) {
+                0 | 1 => self.on(owner, |hub, port| hub.end_turn(port)),
+                2 => self.write_something(owner),
+                _ => self.deliver_one(),
+            }
+        }
+    }
+
+    /// The kernel takes the output of some connection, often only a part of it.
+    pub(super) fn write_something(&mut self, shard: usize) {
+        let wires = &self.shards[shard].wires;
+        let lagging: Vec<usize> = (0..wires.len()).filter(|&slot| wires[slot].is_lagging).collect();
+        let slots = wires.len();
+        // Messages are held back for few.
+        let slot = if lagging.is_empty() { self.choices.below(slots) } else { self.choices.of(&lagging) };
+        let chunks = self.choices.of(&[1, 2, 5, usize::MAX, usize::MAX]);
+        self.write_some(shard, slot, chunks);
     }
 
     /// Nothing waits for a connection: it is sent some of what was held back.
