@@ -150,8 +150,11 @@ fn what_is_not_conflated_reaches_a_blocked_reader(shards: usize) {
     let state = |number: usize| json!(format!("{number}:{}", "x".repeat(1000)));
     let mut number = 0;
     eventually("messages are held back", || {
-        number += 1;
-        admin.publish("state:a", "state", state(number));
+        // Many for each look, because the kernel's buffers are filled first.
+        for _ in 0..50 {
+            number += 1;
+            admin.publish("state:a", "state", state(number));
+        }
         stat(&mut admin, "messages_conflated") > 0
     });
     for note in 0..NOTES {
@@ -192,8 +195,10 @@ fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
     let mut admin = Admin::connect(&server);
     let padding = "x".repeat(1000);
     eventually("messages are held back", || {
-        admin.publish("state:a", "a", json!(padding));
-        admin.publish("state:b", "b", json!(padding));
+        for _ in 0..25 {
+            admin.publish("state:a", "a", json!(padding));
+            admin.publish("state:b", "b", json!(padding));
+        }
         stat(&mut admin, "messages_conflated") > 0
     });
     admin.publish("state:b", "b", json!("last of b"));

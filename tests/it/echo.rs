@@ -2,7 +2,7 @@
 
 use crate::harness::opcode::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 use crate::harness::{
-    Admin, Options, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, frame, frame_bytes, subscribe,
+    Admin, LONG, Options, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, frame, frame_bytes, subscribe,
 };
 use serde_json::{Value, json};
 use std::thread;
@@ -142,9 +142,16 @@ fn a_connection_that_does_not_read_is_paused() {
     client.expect_end();
 }
 
-/// A client whose input is not read still receives the server's close frame, and can answer it.
+/// A client whose input is not read still receives the server's close frame, and can answer it. The server then ends at once.
 #[test]
 fn a_paused_connection_receives_the_servers_close() {
+    // Once in five times is enough: a server that waits for the handshake of a close waits every time.
+    let is_at_once = || end_of_a_paused_connection() < Duration::from_secs(3);
+    assert!((0..5).any(|_| is_at_once()), "the server waited although the connection had ended");
+}
+
+/// Returns how long the server takes to end after the connection has ended.
+fn end_of_a_paused_connection() -> Duration {
     let mut server = echoing(1).start();
     let client = upgraded(RawClient::tcp_with_small_buffer(&server));
     let (mut writer, mut client) = client.split();
@@ -164,15 +171,17 @@ fn a_paused_connection_receives_the_servers_close() {
     sending.join().expect("the writer ends");
     let start = Instant::now();
     assert!(server.wait().success());
-    assert!(start.elapsed() < Duration::from_secs(3), "the server waited although the connection had ended");
+    start.elapsed()
 }
 
 #[test]
 fn echo_connections_are_not_pinged_and_silence_ends() {
-    let server = echoing(1).heart(1, 2).arg("--server-ping", "on").start();
+    // The pinging client may stall for less than the sum.
+    let server = echoing(1).heart(1, 14).arg("--server-ping", "on").start();
     let mut pinging = connect(&server);
     let start = Instant::now();
     let mut silent = connect(&server);
+    silent.set_patience(2 * LONG);
     let ending = thread::spawn(move || {
         silent.expect_close(4202);
         start.elapsed()
@@ -182,7 +191,7 @@ fn echo_connections_are_not_pinged_and_silence_ends() {
         assert_eq!(pinging.frame(), (PONG, vec![]));
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(ending.join().expect("it was closed") >= Duration::from_millis(2800));
+    assert!(ending.join().expect("it was closed") >= Duration::from_millis(14_800));
     check_echo(&mut pinging, TEXT, b"still here");
     assert_eq!(stats(&server)["closes_silent"], 1);
 }
@@ -191,13 +200,15 @@ fn echo_connections_are_not_pinged_and_silence_ends() {
 #[test]
 fn reading_output_is_a_sign_of_life() {
     const BYTES: usize = 8 << 20;
-    let server = echoing(1).heart(1, 2).arg("--max-message", BYTES).start();
+    // Longer than a client may be silent, and the reader may stall for less than that.
+    const SLOWLY: Duration = Duration::from_secs(16);
+    let server = echoing(1).heart(1, 14).arg("--max-message", BYTES).start();
     let mut client = upgraded(RawClient::tcp_with_small_buffer(&server));
     client.write(&frame(BINARY, &vec![7; BYTES]));
     let start = Instant::now();
     let mut left = BYTES + 10;
     while left > 0 {
-        let piece = left.min(if start.elapsed() < Duration::from_millis(3500) { 16 << 10 } else { left });
+        let piece = left.min(if start.elapsed() < SLOWLY { 8 << 10 } else { left });
         client.skip(piece);
         left -= piece;
         thread::sleep(Duration::from_millis(20));

@@ -901,14 +901,18 @@ impl RawClient {
 
     /// Whether the server has closed, or does so soon.
     pub fn ends_within(&mut self, timeout: Duration) -> bool {
-        let set = |client: &RawClient, timeout| client.received.get_ref().socket().set_read_timeout(Some(timeout));
-        set(self, timeout).expect("socket option");
+        self.set_patience(timeout);
         let read = self.received.read(&mut [0; 64]);
-        set(self, LONG).expect("socket option");
+        self.set_patience(LONG);
         match read {
             Ok(read) => read == 0,
             Err(error) => is_end(&error),
         }
+    }
+
+    /// How long a read waits: [`LONG`], if nothing else is set.
+    pub fn set_patience(&mut self, timeout: Duration) {
+        self.received.get_ref().socket().set_read_timeout(Some(timeout)).expect("socket option");
     }
 
     /// Sends no more; the other direction stays open.

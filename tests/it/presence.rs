@@ -127,19 +127,22 @@ fn a_user_with_several_connections_is_one_member(shards: usize) {
 }
 
 fn a_user_is_removed_after_its_grace(shards: usize) {
-    let server = options(shards).arg("--presence-grace", "0.3").start();
-    let mut watcher = join(&server, "watcher", 1);
-    let mut client = join(&server, "11", 2);
+    let server = &options(shards).config("presence-grace = 3600\n").start();
+    let mut watcher = join(server, "watcher", 1);
+    let mut client = join(server, "11", 2);
     watcher.expect(&added(&user("11")));
     client.unsubscribe(ROOM);
     // It is still a member.
-    let other = join(&server, "12", 3);
+    let other = join(server, "12", 3);
     watcher.expect(&added(&user("12")));
+    watcher.expect_nothing_before_pong();
+    // Applies also to users that have left.
+    server.changes("presence-grace = 0.3\n");
     watcher.expect(&removed("11"));
     drop(other);
     watcher.expect(&removed("12"));
     client.expect_nothing_before_pong();
-    assert_eq!((stat(&server, "presence_leaves"), stat(&server, "presence_members")), (2, 1));
+    assert_eq!((stat(server, "presence_leaves"), stat(server, "presence_members")), (2, 1));
     client.send(&data(&client, ROOM, &user("11")));
     client.expect(&welcome(&[&user("watcher"), &user("11")]));
 }

