@@ -406,7 +406,7 @@ const PENDING_MAX: usize = 4 << 20;
 /// Bytes kept of a read: at least the length of the longest mark, minus one.
 const TAIL: usize = 16;
 /// Time limit for connecting.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Interval of the checks whether the run is over.
 const SLICE: Duration = Duration::from_millis(200);
 /// The error for a target that is published to by lines, without an address.

@@ -297,7 +297,8 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
             ensure!(!stop.load(Relaxed), "interrupted while {name} was starting");
-            let admin = self.admin_socket.as_ref().is_none_or(|path| path.exists());
+            // The path exists some time before the server listens there.
+            let admin = self.admin_socket.as_ref().is_none_or(|path| UnixStream::connect(path).is_ok());
             let lines = self.publish_to.is_none_or(|address| TcpStream::connect(address).is_ok());
             if admin && lines && TcpStream::connect(self.address).is_ok() {
                 return Ok(());

@@ -197,8 +197,8 @@ impl Pings<'_> {
 /// Limit of connections that are opening: enough to keep a server busy, few enough for any backlog.
 const IN_FLIGHT: usize = 128;
 /// When no connection has become ready for this long, the rest is given up.
-const GIVE_UP_NS: u64 = 5_000_000_000;
+const GIVE_UP_NS: u64 = 15_000_000_000;
 /// After this long without a message, missing messages are lost.
-const SILENCE_NS: u64 = 1_500_000_000;
+const SILENCE_NS: u64 = 5_000_000_000;
 /// Limit of the drain after a run.
 const DRAIN_NS: u64 = 10_000_000_000;
