@@ -128,7 +128,7 @@ static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 /// With this many such threads no further file is read.
 const ABANDONED_MAX: usize = 8;
 /// For all files of a configuration together.
-const TIME_MAX: Duration = Duration::from_secs(5);
+const TIME_MAX: Duration = Duration::from_secs(10);
 /// Of one file.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -190,7 +190,7 @@ mod tests {
     fn a_fifo_without_a_writer_fails_at_the_deadline() {
         let fifo = Temporary::fifo("silent");
         let files = Files { deadline: Instant::now() + Duration::from_millis(20), ..Files::at_start() };
-        refused(&files, &fifo.0, "not read within 5s");
+        refused(&files, &fifo.0, "not read within 10s");
         // Lets the thread end.
         drop(OpenOptions::new().write(true).open(&fifo.0));
     }
