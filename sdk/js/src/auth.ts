@@ -91,7 +91,7 @@ export function signer(auth: Auth | UserAuth): Signer {
     };
   }
   const options = typeof auth === "string" ? { endpoint: auth } : auth;
-  return { _from: options.endpoint, _sign: signByEndpoint(options) };
+  return { _from: text(options?.endpoint, "auth"), _sign: signByEndpoint(options) };
 }
 
 /** With `batch`, all channels that are requested in one turn of the event loop share one HTTP request. */
@@ -169,6 +169,12 @@ function signature(body: any, channel: string | undefined, from: string, status?
 
 function refused(message: string, status?: number): CorecastError {
   return new CorecastError("auth_refused", message, undefined, status);
+}
+
+/** @internal Throws at once: with a value that is not a string a request would never end. */
+export function text(value: string, what: string): string {
+  if (typeof value !== "string") throw new TypeError(`${what} must be a string, not ${value}`);
+  return value;
 }
 
 /** The UUID's two 64-bit halves in decimal, joined by a dot (docs/protocol.md, the two spellings of a socket_id). */

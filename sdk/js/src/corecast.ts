@@ -1,4 +1,4 @@
-import { decimalSocketId, signer, type UserAuth } from "./auth.js";
+import { decimalSocketId, signer, text, type UserAuth } from "./auth.js";
 import type { Channel, Message } from "./channel.js";
 import { type Connection, connection } from "./connection.js";
 import { Emitter } from "./emitter.js";
@@ -78,7 +78,7 @@ export class Corecast extends Emitter<SocketEvents> {
     name: string,
     options: SubscribeOptions = {},
   ): Channel<Events, Info> {
-    return this.#subscriptions._subscribe(checked(name), options.since);
+    return this.#subscriptions._subscribe(text(name, "a channel"), options.since);
   }
 
   /**
@@ -91,12 +91,12 @@ export class Corecast extends Emitter<SocketEvents> {
 
   /** Releases all references to a channel. Resolves when the server has confirmed the end of the subscription. */
   unsubscribe(name: string): Promise<void> {
-    return this.#subscriptions._unsubscribe(checked(name));
+    return this.#subscriptions._unsubscribe(text(name, "a channel"));
   }
 
   /** The oldest reference to a channel. This does not count as a reference. */
   channel<Events extends object = Record<string, any>>(name: string): Channel<Events> | undefined {
-    return this.#subscriptions._get(checked(name));
+    return this.#subscriptions._get(text(name, "a channel"));
   }
 
   /** The oldest reference to each channel. */
@@ -116,11 +116,6 @@ export class Corecast extends Emitter<SocketEvents> {
     return this;
   }
 
-}
-
-function checked(name: string): string {
-  if (typeof name !== "string") throw new TypeError(`the name of a channel must be a string, not ${name}`);
-  return name;
 }
 
 function webSocketUrl(url: string): string {

@@ -1,5 +1,5 @@
 import { expect, expectTypeOf, test, vi } from "vitest";
-import { type Channel, CorecastError } from "../../src/index.js";
+import { type Channel, Corecast, CorecastError } from "../../src/index.js";
 import { Fake } from "./fake.js";
 
 function connected() {
@@ -112,6 +112,13 @@ test.each([undefined, null, 7, {}, ["a"], Symbol("a")])("the name of a channel m
     expect(() => (socket as any)[method](name), method).toThrow(TypeError);
   }
   expect([server.sent, socket.channels()]).toEqual([[], []]);
+});
+
+test.each([undefined, null, 7, {}, ["a"], { endpoint: 7 }])("auth must name an endpoint, not %o", (auth: any) => {
+  const { socket, server } = connected();
+  expect(() => socket.signIn(auth)).toThrow(TypeError);
+  if (auth) expect(() => new Corecast("ws://fake", { auth, autoConnect: false })).toThrow(TypeError);
+  expect(server.sent).toEqual([]);
 });
 
 test.each([undefined, null, "x", {}])("a handler must be a function, not %o", (handler: any) => {
