@@ -114,6 +114,7 @@ export function connection(
     } catch {
       return host._emit("error", new CorecastError("malformed_message", `not a message: ${`${text}`.slice(0, 100)}`));
     }
+    subscriptions._before(frame);
     if (isSystem) system(frame);
     else subscriptions._message(frame, message);
   }
@@ -208,7 +209,7 @@ export function connection(
     } else {
       const least = earliest(kind, reason);
       notBefore = now() + least;
-      log(`${error.message}; next attempt in ${Math.round(least + wait)} ms`);
+      log(`${error.message}; retries in ${Math.round(least + wait)} ms`);
       retryTimer = setTimeout(retry, least + wait);
       forget(blamed ? error : undefined);
       if (stopWatching) trying(); // a handler may have called disconnect

@@ -58,14 +58,13 @@ export function cancel(slot: Slot): void {
   slot._stopSigning = slot._timer = slot._gapTimer = undefined;
 }
 
-/** The subscription is live: takes its position and members from the reply. */
-export function begin(slot: Slot, socketId: string, data: any): void {
+/** The subscription is live: takes its position and members from the reply. Returns the position if it was recovered. */
+export function begin(slot: Slot, socketId: string, data: any): Position | undefined {
   const position = slot._position;
   // If the position is not the one that was sent, the request was made for references that have been released.
   slot._recovered = position && position === slot._since && data?.recovered && data.epoch === position.epoch;
-  if (slot._recovered) position!.socket_id = socketId;
-  else moveTo(slot, socketId, data);
   slot._presence = { members: [], ...data?.presence };
+  return slot._recovered ? position : moveTo(slot, socketId, data);
 }
 
 /** A message of a live subscription. `then` is called after the handlers of the channel. */
@@ -99,7 +98,7 @@ export function presence(slot: Slot, event: string, data: any): void {
 }
 
 /** Another position; none if `data` has none. */
-export function moveTo(slot: Slot, socket_id: string | undefined, data: any): void {
+export function moveTo(slot: Slot, socket_id: string | undefined, data: any): undefined {
   slot._position = data?.epoch && { epoch: data.epoch, offset: data.offset, socket_id };
 }
 

@@ -41,6 +41,11 @@ export function subscriptions(
   /** Requests without a reply, in order, which is the order of the replies. `undefined`: a ping. */
   let inFlight: (Slot | undefined)[] = [];
   let link: Link | undefined;
+  /**
+   * Gets each frame after a subscribe. What was missed follows the reply at once, so that a frame without an offset or with a
+   * later one shows that all has arrived. Messages of the earlier connection itself are not among it.
+   */
+  let recovering: ((frame: Frame) => unknown) | undefined;
   /** Time before which the signing backend asked not to be contacted. */
   let signNotBefore = 0;
   /** Why the socket is not connected and does not try to connect. */
@@ -243,7 +248,9 @@ export function subscriptions(
       slot._wire = Wire.Subscribed;
       slot._failures = 0;
       slot._signedAgain = false;
-      begin(slot, link!._socketId, data);
+      const position = begin(slot, link!._socketId, data);
+      recovering = ({ offset }) =>
+        position && position === slot._position && (offset! <= data.offset || moveTo(slot, link!._socketId, data));
     } else {
       free(slot);
       if (slot._wanted) refused(slot, error);
@@ -293,7 +300,7 @@ export function subscriptions(
 
     /** The connection is gone, with everything the server knew. `blame`: its cause, if that was a request in flight. */
     _lost(blame?: CorecastError): void {
-      link = undefined;
+      link = recovering = undefined;
       inFlight = [];
       const failed: Slot[] = [];
       for (const slot of slots.values()) {
@@ -324,6 +331,8 @@ export function subscriptions(
       const at = inFlight.indexOf(undefined);
       if (at >= 0) inFlight.splice(at, 1);
     },
+
+    _before: (frame: Frame): unknown => recovering?.(frame),
 
     /** A published message: `message` as the application reads it. */
     _message({ channel, offset }: Frame, message: Message): void {

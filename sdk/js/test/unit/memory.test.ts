@@ -48,10 +48,30 @@ test("the position follows the messages, and a reconnect asks for what follows i
   const next = reconnect(fake, "s2");
   expect(since(next)).toEqual([{ epoch: "e", offset: 9, socket_id: "s1" }]);
   next.say("socket:subscribed", at("e", 11, { recovered: true }));
-  expect(channel.position).toEqual({ epoch: "e", offset: 9, socket_id: "s2" });
+  expect(channel.position).toEqual({ epoch: "e", offset: 9, socket_id: "s1" });
   for (const n of [10, 11, 14]) next.say(...message(n));
   expect(seen).toEqual(["load", 7, "of a client", 9, 10, 11, 14]);
   expect(since(reconnect(fake, "s3"))).toEqual([{ epoch: "e", offset: 14, socket_id: "s2" }]);
+});
+
+test("the id of the earlier connection is sent until all that was missed has arrived", () => {
+  const { fake, socket, server } = connected();
+  const channel = socket.subscribe("a");
+  const seen = record(channel);
+  server.say("socket:subscribed", at("e", 5));
+  const second = reconnect(fake, "s2");
+  second.say("socket:subscribed", at("e", 8, { recovered: true }));
+  second.say(...message(6)); // and the connection ends before 7
+  const third = reconnect(fake, "s3");
+  expect(since(third)).toEqual([{ epoch: "e", offset: 6, socket_id: "s1" }]);
+  third.say("socket:subscribed", at("e", 8, { recovered: true }));
+  third.say(...message(7)); // 8 was published with `exclude` of s1
+  expect(channel.position).toEqual({ epoch: "e", offset: 7, socket_id: "s1" });
+  third.say("socket:ping");
+  expect(channel.position).toEqual({ epoch: "e", offset: 8, socket_id: "s3" });
+  third.say(...message(9));
+  expect(channel.position).toEqual({ epoch: "e", offset: 9, socket_id: "s3" });
+  expect(seen).toEqual(["load", 6, 7, 9]);
 });
 
 test("a message at or below the position is dropped, also for bindGlobal; a message without an offset is not", () => {

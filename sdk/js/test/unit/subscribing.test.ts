@@ -201,7 +201,7 @@ test("debug logs messages, states and waits, and can be switched", () => {
     '← {"event":"socket:connected","data":{"socket_id":"s1"}}',
     "connecting → connected",
     '→ {"event":"socket:subscribe","data":{"channel":"a"}}',
-    expect.stringMatching(/^closed with 1012; next attempt in \d+ ms$/),
+    expect.stringMatching(/^closed with 1012; retries in \d+ ms$/),
     "connected → connecting",
   ]);
   socket.debug = false;
