@@ -87,7 +87,7 @@ export function subscriptions(
 
   function release(slot: Slot, channel: Channel<any>): Promise<void> {
     channel._silence();
-    channel._ended("unsubscribed", new CorecastError("unsubscribed", `unsubscribe was called for ${channel.name}`));
+    channel._ended("unsubscribed", new CorecastError("unsubscribed", "unsubscribe was called"));
     slot._channels = slot._channels.filter((other) => other !== channel);
     if (slot._channels[0]) return Promise.resolve();
     slot._wanted = false;
