@@ -1,8 +1,8 @@
 # Tests that every change must pass, benches, packages, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-# Threads for tests/it. They wait for clocks, servers and clients nine tenths of the time, so one for each of two cores leaves both
-# idle. More would not end sooner than the longest tests, and would delay each other.
-IT_THREADS = 6
+# Tests wait for clocks, servers and clients nine tenths of the time, so a thread for each of two cores leaves both idle. More than
+# six would not end sooner than the longest tests, and would delay each other.
+TEST_THREADS = 6
 
 .PHONY: soak test test-long test-sdk test-clients test-pusher test-console test-ops test-packaging bench instructions lines demo deb package-files
 
@@ -12,8 +12,7 @@ test:
 	cargo rustc --lib --profile check -- --cfg fuzzing -D warnings # for the fuzz target hub_actions
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 	benches/instructions.sh
-	cargo test --workspace --profile release-test --lib --bins --test '[!i]*'
-	cargo test --workspace --profile release-test --test it -- --test-threads $(IT_THREADS)
+	cargo test --workspace --profile release-test -- --test-threads $(TEST_THREADS)
 	# The last tests are built while others wait for sockets, browsers and clocks.
 	nice -n 19 cargo test --workspace --lib --bins --no-run & build=$$!; \
 	{ $(MAKE) test-sdk test-clients test-pusher test-console test-ops test-packaging && \

@@ -256,7 +256,7 @@ impl Disconnect {
             (Some(socket_id), None) => Ok(Route::Connection(socket_id)),
             (None, Some(user)) => Ok(Route::User(user)),
             (Some(_), Some(_)) => Err(Refusal::malformed("socket_id and user are both given")),
-            (None, None) => Err(Refusal::MissingMember("socket_id")),
+            (None, None) => Err(Refusal::MissingMember("socket_id or user")),
         }
     }
 }
