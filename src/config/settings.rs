@@ -282,7 +282,7 @@ impl<'a> Check<'a> {
         None
     }
 
-    /// The key in the file of an option; `None`: there is no file, or the option is refused.
+    /// Reads the key file of an option. `None`: the option names no file, or its file is refused.
     fn access_key(&mut self, option: &str, path: Option<PathBuf>) -> Option<AccessKey> {
         let loaded = AccessKey::load(&path?, &self.settings.files);
         loaded.map_err(|why| self.refuse(option, &why)).ok()

@@ -189,7 +189,7 @@ fn server_socket_ping(shards: usize) {
 fn client_socket_pong(shards: usize) {
     let server = Server::options(shards).heart(1, 15).arg("--server-ping", "on").start();
     let mut client = Client::connect(&server);
-    // Without a pong there is no second ping, and a reply to a pong would show here.
+    // The server sends the next ping after the pong only, and a reply to a pong would show here.
     for _ in 0..3 {
         client.expect(r#"{"event":"socket:ping"}"#);
         client.send(r#"{"event":"socket:pong"}"#);

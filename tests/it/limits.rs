@@ -423,7 +423,7 @@ fn a_missing_pong_closes_with_4201(shards: usize) {
 }
 
 fn pongs_keep_a_connection(shards: usize) {
-    // Without a pong there is no second ping.
+    // The server sends the next ping after the pong only.
     let server = Server::options(shards).heart(1, 15).arg("--server-ping", "on").start();
     let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
     for _ in 0..4 {
