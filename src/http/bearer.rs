@@ -18,12 +18,13 @@ impl Digest {
     }
 }
 
-/// The token of the only `Authorization` header. The scheme's case does not matter (RFC 9110 §11.1).
+/// The token of the only `Authorization` header. The scheme's case does not matter, and neither does the number of spaces behind
+/// it (RFC 9110 §11.4).
 pub fn token(headers: &HeaderMap) -> Option<&[u8]> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else { return None };
     let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii_start())
 }
 
 #[cfg(test)]
@@ -48,7 +49,7 @@ mod tests {
             assert_eq!(token(&headers), expected.map(str::as_bytes), "{given:?}");
         };
         check(&["Bearer x"], Some("x"));
-        check(&["bearer x y"], Some("x y"));
+        check(&["bearer   x y"], Some("x y"));
         check(&[], None);
         check(&["Bearer"], None);
         check(&["Basic x:yzzzzzz"], None);

@@ -2,7 +2,7 @@
 
 use crate::wire::host;
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -27,15 +27,28 @@ fn fault(version: Version, headers: &HeaderMap) -> Option<(StatusCode, &'static 
         (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     };
-    (!is_decoded).then_some((StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked\n"))
+    if !is_decoded {
+        return Some((StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked\n"));
+    }
+    // A list, which may have empty elements (RFC 9110 §5.6.1).
+    let is_plain = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    let mut codings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|list| list.as_bytes().split(|&byte| byte == b','));
+    let is_encoded = codings.any(|coding| !is_plain(coding.trim_ascii()));
+    is_encoded.then_some((
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "a body with a Content-Encoding is not decoded: send it as it is\n",
+    ))
 }
 
-/// For every path: refuses a head that is not valid (RFC 9112 §3.2, §6.1), and closes its connection.
+/// For every path: refuses a head that is not valid (RFC 9112 §3.2, §6.1), or a body in another form (RFC 9110 §8.4), and
+/// closes the connection.
 pub async fn check(request: Request, next: Next) -> Response {
     match fault(request.version(), request.headers()) {
         Some(fault) => {
             let mut response = fault.into_response();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             response
         }
         None => next.run(request).await,
@@ -91,5 +104,17 @@ mod tests {
         }
         let two = [(HOST, "a"), (TRANSFER_ENCODING, "gzip"), (TRANSFER_ENCODING, "chunked")];
         check(Version::HTTP_11, &two, Some(501));
+    }
+
+    #[test]
+    fn a_body_has_no_content_coding() {
+        for coding in ["identity", "Identity", "", " , identity,"] {
+            check(Version::HTTP_11, &[(HOST, "a"), (CONTENT_ENCODING, coding)], None);
+        }
+        for coding in ["gzip", "br", "identity, gzip", "x"] {
+            check(Version::HTTP_11, &[(HOST, "a"), (CONTENT_ENCODING, coding)], Some(415));
+        }
+        let two = [(HOST, "a"), (CONTENT_ENCODING, "identity"), (CONTENT_ENCODING, "deflate")];
+        check(Version::HTTP_11, &two, Some(415));
     }
 }
