@@ -220,8 +220,8 @@ fn check_text<'a>(
     }
 }
 
-/// Checks the socket_id of the excluded connection, which the member `name` holds.
-pub fn check_exclude(text: Option<&str>, name: &str) -> Result<Option<SocketId>, Refusal> {
+/// Checks an optional socket_id, which the member `name` holds.
+pub fn check_socket_id(text: Option<&str>, name: &str) -> Result<Option<SocketId>, Refusal> {
     let wrong = || Refusal::malformed(format!("{name} is neither a UUID nor two numbers joined by a dot"));
     text.map(|text| SocketId::parse(text).ok_or_else(wrong)).transpose()
 }

@@ -120,7 +120,8 @@ impl Text {
         number("process_start_time_seconds", "gauge", start, Some(start_time_s));
         let memory = resident_bytes.map(|bytes| bytes as f64);
         number("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", memory);
-        number("process_cpu_seconds_total", "counter", "CPU time of the process, user and system, in seconds.", cpu_s);
+        let cpu = "CPU time of the process, user and system, in seconds.";
+        number("process_cpu_seconds_total", "counter", cpu, Some(cpu_s));
         number("process_open_fds", "gauge", "Open file descriptors.", open_fds.map(|count| count as f64));
         number("process_max_fds", "gauge", "The limit of open file descriptors.", max_fds.map(|count| count as f64));
     }

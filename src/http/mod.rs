@@ -233,31 +233,26 @@ async fn live() -> Response {
 }
 
 /// Whether new connections may be sent here: every shard answers, and the server is not draining.
-async fn ready(State(face): State<Arc<Face>>) -> Response {
+async fn ready(State(face): State<Arc<Face>>) -> Result<Response, Unavailable> {
     let phase = *face.phase.borrow();
-    match phase {
-        Phase::Starting => return unavailable("starting\n"),
-        Phase::Serving => {}
-        Phase::Draining => return unavailable("draining\n"),
-        Phase::Stopping | Phase::Ended => return unavailable("stopping\n"),
-    }
-    match face.numbers().await {
-        Ok(_) => ([(CACHE_CONTROL, "no-store")], "ready\n").into_response(),
-        Err(error) => error.into_response(),
-    }
+    Ok(match phase {
+        Phase::Starting => unavailable("starting\n"),
+        Phase::Serving => {
+            face.numbers().await?;
+            ([(CACHE_CONTROL, "no-store")], "ready\n").into_response()
+        }
+        Phase::Draining => unavailable("draining\n"),
+        Phase::Stopping | Phase::Ended => unavailable("stopping\n"),
+    })
 }
 
 /// The numbers for Prometheus.
-async fn metrics(State(face): State<Arc<Face>>) -> Response {
-    match face.numbers().await {
-        Ok(numbers) => {
-            let mut http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            face.guard.tokens().count(&mut http);
-            let text = exposition::text(&numbers, &http, &(face.webhooks)(), &Process::now(face.started));
-            ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
-        }
-        Err(error) => error.into_response(),
-    }
+async fn metrics(State(face): State<Arc<Face>>) -> Result<impl IntoResponse, Unavailable> {
+    let numbers = face.numbers().await?;
+    let mut http = face.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    face.guard.tokens().count(&mut http);
+    let text = exposition::text(&numbers, &http, &(face.webhooks)(), &Process::now(face.started));
+    Ok(([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text))
 }
 
 async fn unknown() -> Response {

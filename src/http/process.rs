@@ -4,7 +4,7 @@ use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The numbers of the process; `None`: the system does not provide it.
+/// The numbers of the process; `None`: the system does not provide one.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
     /// Start time in seconds since the Unix epoch.
@@ -12,7 +12,7 @@ pub struct Process {
     /// Bytes of resident memory.
     pub resident_bytes: Option<u64>,
     /// User and system time of all threads in seconds.
-    pub cpu_s: Option<f64>,
+    pub cpu_s: f64,
     /// Number of open descriptors.
     pub open_fds: Option<u64>,
     /// Limit of open descriptors.
@@ -26,7 +26,7 @@ impl Process {
         Process {
             start_time_s: started.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64(),
             resident_bytes: resident_bytes(),
-            cpu_s: Some(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9),
+            cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
             open_fds: open_fds(),
             max_fds: getrlimit(Resource::Nofile).current,
         }
@@ -53,7 +53,7 @@ mod tests {
     fn the_system_tells() {
         let process = Process::now(SystemTime::now());
         assert!(process.resident_bytes.is_some_and(|bytes| bytes > 100_000), "{process:?}");
-        assert!(process.cpu_s.is_some_and(|seconds| seconds > 0.0), "{process:?}");
+        assert!(process.cpu_s > 0.0, "{process:?}");
         assert!(process.max_fds.is_some(), "{process:?}");
     }
 }

@@ -35,9 +35,8 @@ pub async fn publish(State(face): State<Arc<Face>>, request: Request) -> Respons
     };
     let Line { id, command } = face.readers().members.body(&PUBLISH, &body);
     let answer = async {
-        let Command::Publish(publish) = command? else { return Err(unavailable(Unavailable::Closed)) };
-        let shards = face.shards().map_err(unavailable)?;
-        let published = shards.publish(publish.into_owned()).await.map_err(unavailable)??;
+        let Command::Publish(publish) = command? else { return Err(Unavailable::Closed.into()) };
+        let published = face.shards()?.publish(publish.into_owned()).await??;
         face.count(|counters| counters.http_publishes += 1);
         Ok(published)
     };
@@ -85,15 +84,6 @@ fn respond(id: &str, answer: Result<Published, Refused>) -> Response {
     uncached(status, line)
 }
 
-fn unavailable(why: Unavailable) -> Refused {
-    match why {
-        Unavailable::Overloaded => {
-            Refused::new(StatusCode::TOO_MANY_REQUESTS, "unavailable", "too many requests are outstanding")
-        }
-        Unavailable::Closed => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "going_down", "the server is going down"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,7 +116,7 @@ mod tests {
     #[test]
     fn an_overload_is_429_and_a_stop_is_503() {
         let check = |why: Unavailable, status: u16| {
-            let response = respond("7", Err(unavailable(why)));
+            let response = respond("7", Err(why.into()));
             assert_eq!(
                 (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
                 (status, &HeaderValue::from_static("1"))

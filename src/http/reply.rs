@@ -3,6 +3,7 @@
 
 use super::JSON;
 use super::body::Unread;
+use super::shards::Unavailable;
 use crate::api::Refusal;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -46,10 +47,22 @@ impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
         let status = match refusal {
             Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+            Refusal::GoingDown => StatusCode::SERVICE_UNAVAILABLE,
             _ if refusal.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         };
         Refused::new(status, refusal.code(), refusal.text().into_owned())
+    }
+}
+
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Refused {
+        match unavailable {
+            Unavailable::Overloaded => {
+                Refused::new(StatusCode::TOO_MANY_REQUESTS, "unavailable", "too many requests are outstanding")
+            }
+            Unavailable::Closed => Refusal::GoingDown.into(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::api::member::{Given, Members};
 use crate::api::operation::declaration;
 use crate::api::publish::{DATA_BYTES_MAX, DEDUPE_BYTES_MAX, EVENT_BYTES_MAX, KEY_BYTES_MAX, PUBLISH};
 use crate::api::publish::{More, check_dedupe, check_key, check_user, check_users};
-use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_exclude};
+use crate::api::publish::{check_channel, check_channels, check_data, check_event, check_socket_id};
 use crate::api::{Command, Publish, Refusal, Request};
 use crate::protocol::channel::Channel;
 use crate::protocol::event::reserved_prefix;
@@ -207,7 +207,7 @@ impl<'r, 'a> Object<'r, 'a> {
         Ok(Publish {
             event: Cow::Borrowed(event.raw),
             data: data.map(Cow::Borrowed),
-            exclude: check_exclude(exclude.as_deref(), "exclude")?,
+            exclude: check_socket_id(exclude.as_deref(), "exclude")?,
             more: More {
                 users,
                 dedupe: self.text("dedupe")?.map(check_dedupe).transpose()?,

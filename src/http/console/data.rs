@@ -14,11 +14,10 @@ use super::tokens::Rights;
 use crate::api::declare::Declaration;
 use crate::api::member::{Given, Member, Members, integer};
 use crate::api::operation::{Connection, Disconnect, columns, declaration};
-use crate::api::publish::PUBLISH;
+use crate::api::publish::{PUBLISH, check_socket_id};
 use crate::api::{self, Command, Refusal, Reply};
-use crate::protocol::channel::{self, Channel};
+use crate::protocol::channel::Channel;
 use crate::protocol::json::Reader;
-use crate::protocol::socket_id::SocketId;
 use axum::Extension;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
@@ -195,15 +194,11 @@ pub async fn sign(State(face): State<Arc<Face>>, request: Request) -> Answer {
     let from = peer(&request);
     let body = json_body(request).await?;
     let [socket_id, channel, channel_data] = strings(&body, ["socket_id", "channel", "channel_data"])?;
-    let (socket_id, channel) =
-        socket_id.zip(channel).ok_or(Refused::malformed("socket_id and channel are required"))?;
-    let socket_id = socket_id.to_ascii_lowercase();
-    if SocketId::parse(&socket_id).is_none() {
-        return Err(Refused::malformed("socket_id is not a socket_id"));
-    }
-    if Channel::parse(&channel).is_none() {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_channel", channel::RULE));
-    }
+    // Signatures are verified over the server's own spelling of a UUID.
+    let socket_id = socket_id.ok_or(Refusal::MissingMember("socket_id"))?.to_ascii_lowercase();
+    let channel = channel.ok_or(Refusal::MissingMember("channel"))?;
+    check_socket_id(Some(&socket_id), "socket_id")?;
+    Channel::parse(&channel).ok_or(Refusal::InvalidChannel)?;
     let why = "the server has no key to sign with: --key or --key-file adds one";
     let auth = face.held().keys.sign(&socket_id, &channel, channel_data.as_deref());
     let auth = auth.ok_or(Refused::new(StatusCode::CONFLICT, "no_key", why))?;
@@ -296,16 +291,6 @@ fn strings<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Option<Stri
 
 fn peer(request: &Request) -> String {
     request.extensions().get::<Peer>().map(|peer| peer.0.to_string()).unwrap_or_default()
-}
-
-impl From<Unavailable> for Refused {
-    fn from(unavailable: Unavailable) -> Refused {
-        let error = match unavailable {
-            Unavailable::Overloaded => "too many requests are outstanding",
-            Unavailable::Closed => "the server is stopping",
-        };
-        Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error)
-    }
 }
 
 impl IntoResponse for Refused {

@@ -2,7 +2,7 @@
 
 use super::Refused;
 use super::info::Info;
-use crate::api::publish::{More, check_channel, check_channels, check_data, check_event, check_exclude};
+use crate::api::publish::{More, check_channel, check_channels, check_data, check_event, check_socket_id};
 use crate::api::{Publish, Refusal};
 use crate::protocol::channel::{NAME_BYTES_MAX, USER};
 use crate::protocol::json::{Document, JsonString, Members, Reader, Value};
@@ -69,7 +69,7 @@ impl Event<'_> {
                 channels,
                 event: self.name.raw.to_owned().into(),
                 data: Some(self.data.value.to_string().into()),
-                exclude: check_exclude(self.socket_id.as_deref(), "socket_id")?,
+                exclude: check_socket_id(self.socket_id.as_deref(), "socket_id")?,
                 is_list: self.channels.is_some(),
                 more: More { users, text: self.data.text.clone(), ..More::default() }.boxed(),
             })
