@@ -160,7 +160,7 @@ export function connection(
     });
     awaited?._resolve(data.socket_id);
     awaited = undefined;
-    enter("connected");
+    if (heart) enter("connected"); // the application's auth function may have called disconnect
   }
 
   /** Returns whether the connection is open. */

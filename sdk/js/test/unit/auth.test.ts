@@ -249,6 +249,19 @@ test.each([
   }
 });
 
+test("a function may disconnect", () => {
+  const fake = new Fake();
+  const socket = fake.client({
+    auth: () => {
+      socket.disconnect();
+      return null;
+    },
+  });
+  socket.subscribe("private-a");
+  fake.last.connected(UUID);
+  expect([socket.state, socket.socketId]).toEqual(["disconnected", undefined]);
+});
+
 test("disconnect aborts the signal of a function", async () => {
   let signal: AbortSignal | undefined;
   const { socket } = await subscribed((request) => ((signal = request.signal), new Promise(() => {})), "private-a");
