@@ -87,7 +87,7 @@ export function signer(auth: Auth | UserAuth): Signer {
     return {
       _from,
       _sign: async (socketId, channel, signal) =>
-        signature(await (auth as Function)({ socketId, channel, signal }), channel, `${_from}, for ${channel ?? "the user"}`),
+        signature(await (auth as Function)({ socketId, channel, signal }), channel, _from),
     };
   }
   const options = typeof auth === "string" ? { endpoint: auth } : auth;
@@ -96,37 +96,37 @@ export function signer(auth: Auth | UserAuth): Signer {
 
 /** With `batch`, all channels that are requested in one turn of the event loop share one HTTP request. */
 function signByEndpoint(options: AuthEndpoint): Sign {
-  let due: { socketId: string; channels: string[]; signals: AbortSignal[]; answer: Promise<Answer> } | undefined;
-  return async (socketId, channel, signal) => {
+  let due: { _socketId: string; _channels: string[]; _signals: AbortSignal[]; _answer: Promise<Answer> } | undefined;
+  return async (_socketId, channel, signal) => {
     if (!options.batch || channel === undefined) {
-      const { body, from, status } = await post(options, socketId, channel, signal);
-      return signature(body, channel, from, status);
+      const { _body, _from, _status } = await post(options, _socketId, channel, signal);
+      return signature(_body, channel, _from, _status);
     }
-    if (due?.socketId !== socketId) {
+    if (due?._socketId !== _socketId) {
       const abort = new AbortController();
-      const channels: string[] = [];
-      const signals: AbortSignal[] = [];
-      const answer = Promise.resolve().then(() => {
-        if (due?.channels === channels) due = undefined;
-        const aborted = () => signals.every(({ aborted }) => aborted) && abort.abort();
-        for (const signal of signals) signal.addEventListener("abort", aborted);
+      const _channels: string[] = [];
+      const _signals: AbortSignal[] = [];
+      const _answer = Promise.resolve().then(() => {
+        if (due?._channels === _channels) due = undefined;
+        const aborted = () => _signals.every(({ aborted }) => aborted) && abort.abort();
+        for (const signal of _signals) signal.addEventListener("abort", aborted);
         aborted();
-        return post(options, socketId, channels, abort.signal);
+        return post(options, _socketId, _channels, abort.signal);
       });
-      due = { socketId, channels, signals, answer };
+      due = { _socketId, _channels, _signals, _answer };
     }
-    due.channels.push(channel);
-    due.signals.push(signal);
-    const { body, from, status } = await due.answer;
-    return signature(body?.[channel], channel, `${from}, for ${channel}`, status);
+    due._channels.push(channel);
+    due._signals.push(signal);
+    const { _body, _from, _status } = await due._answer;
+    return signature(_body?.[channel], channel, _from, _status);
   };
 }
 
 /** The JSON of a successful response, and where it came from. */
 interface Answer {
-  body: any;
-  from: string;
-  status: number;
+  _body: any;
+  _from: string;
+  _status: number;
 }
 
 /** `channel`: several for a batch, `undefined` for the user. */
@@ -139,32 +139,36 @@ async function post(
   const { endpoint, headers, params, credentials } = options;
   const form = new URLSearchParams(params);
   form.append("socket_id", options.socketId === "decimal" ? decimalSocketId(socketId) : socketId);
-  if (typeof channel === "string") form.append("channel_name", channel);
-  else for (const name of channel ?? []) form.append("channel_name[]", name);
-  const init = { method: "POST", body: form, signal, credentials, headers: typeof headers === "function" ? await headers() : headers };
+  for (const name of [channel ?? []].flat()) form.append(name === channel ? "channel_name" : "channel_name[]", name);
   const failed = (error: any) => {
     throw new Error(`${endpoint}: ${error?.message ?? error}`);
   };
-  const response = await fetch(endpoint, init as RequestInit).catch(failed);
-  const { status } = response;
-  const from = `${endpoint} answered ${status}` + (response.redirected ? ` after a redirect to ${response.url}` : "");
+  const response = await fetch(endpoint, {
+    method: "POST",
+    body: form,
+    signal,
+    credentials,
+    headers: typeof headers === "function" ? await headers() : headers,
+  } as RequestInit).catch(failed);
+  const { status: _status } = response;
+  const _from = `${endpoint} answered ${_status}` + (response.redirected ? ` after a redirect to ${response.url}` : "");
   if (response.ok) {
     const text = await response.text().catch(failed);
     try {
-      return { body: JSON.parse(text), from, status };
+      return { _body: JSON.parse(text), _from, _status };
     } catch {
-      throw refused(`${from} without JSON: ${text.slice(0, 100) || "an empty body"}`, status);
+      throw refused(`${_from} without JSON: ${text.slice(0, 100) || "an empty body"}`, _status);
     }
   }
   const wait = retryAfter(response.headers.get("retry-after"));
-  if (wait === undefined && !PASSING.test(`${status}`)) throw refused(from, status);
-  throw Object.assign(new Error(from), { status, retryAfter: wait });
+  if (wait === undefined && !PASSING.test(`${_status}`)) throw refused(_from, _status);
+  throw Object.assign(new Error(_from), { status: _status, retryAfter: wait });
 }
 
 function signature(body: any, channel: string | undefined, from: string, status?: number): AnySignature {
   const { auth, channel_data = "", user_data = channel, error } = body ?? {};
   if ([auth, channel_data, user_data].every((text) => typeof text === "string")) return body;
-  throw refused(error ? `${error}` : `no signature: ${from}`, status);
+  throw refused(error ? `${error}` : `no signature: ${from}, for ${channel ?? "the user"}`, status);
 }
 
 function refused(message: string, status?: number): CorecastError {

@@ -36,13 +36,15 @@ export function connection(
   /** Connections in a row that did not last for `livedAfter`. */
   let failures = 0;
   /** When `socket:connected` arrived. */
-  let connectedAt: number | undefined;
+  let connectedAt = 0;
   /** Time before which the server asked not to be contacted. */
   let notBefore = 0;
   /** The previous connection was closed because of a mistake of the client. */
   let blamed = false;
   /** What `connect` returned while there was no connection. */
   let awaited: Deferred<string> | undefined;
+
+  const webSocket = () => options.WebSocket ?? (globalThis.WebSocket as Options["WebSocket"]);
 
   function start(): void {
     if (stopWatching) return;
@@ -77,14 +79,9 @@ export function connection(
     if (failed) host._emit("closed", error);
   }
 
-  function webSocket(): Options["WebSocket"] {
-    return options.WebSocket ?? (globalThis.WebSocket as Options["WebSocket"]);
-  }
-
   function open(): void {
     clearTimeout(retryTimer);
     const opened = (ws = new (webSocket()!)(host.url));
-    connectedAt = undefined;
     let cause: string | undefined;
     opened.onmessage = ({ data }) => {
       if (opened === ws) receive(data);
@@ -102,7 +99,7 @@ export function connection(
   }
 
   function receive(text: unknown): void {
-    if (host.debug) log(`← ${text}`);
+    log(`← ${text}`);
     let frame: Frame;
     let message: any;
     let isSystem: boolean;
@@ -140,7 +137,7 @@ export function connection(
   }
 
   function connected(data: { socket_id: string; heart?: Heart } | undefined): void {
-    if (connectedAt !== undefined || typeof data?.socket_id !== "string") return;
+    if (heart || typeof data?.socket_id !== "string") return;
     stopConnectTimer?.();
     stopUnavailableTimer();
     connectedAt = now();
@@ -156,7 +153,7 @@ export function connection(
     subscriptions._connected({
       _socketId: socketId,
       _send: send,
-      _pong: () => heart?._pong(),
+      _pong: heart._pong,
     });
     awaited?._resolve(data.socket_id);
     awaited = undefined;
@@ -192,12 +189,12 @@ export function connection(
 
   function lost(code: number, reason: string, cause = `closed with ${code}`): void {
     const error =
-      code === ABNORMAL && connectedAt === undefined
+      code === ABNORMAL && !heart
         ? new CorecastError("connect_failed", `${host.url}: ${cause}`, code, status(cause))
         : new CorecastError("closed", reason || cause, code);
     const kind = verdict(code);
     const again = blamed;
-    if (now() - connectedAt! >= (options.livedAfter ?? 5_000)) failures = 0;
+    if (heart && now() - connectedAt >= (options.livedAfter ?? 5_000)) failures = 0;
     // A second "at once" in a row backs off: otherwise client and server would spin.
     const wait = kind === Verdict.AtOnce && failures === 0 ? 0 : backOff(failures, bounds);
     failures += 1;
@@ -271,7 +268,7 @@ export function connection(
     _start: start,
 
     _connect(): Promise<string> {
-      if (socketId !== undefined) return Promise.resolve(socketId);
+      if (socketId) return Promise.resolve(socketId);
       const { _promise } = (awaited ??= deferred());
       try {
         start();
@@ -291,8 +288,7 @@ export function connection(
 
 /** The HTTP status in the error message of the package `ws`. */
 function status(message: string): number | undefined {
-  const found = /server response: (\d+)/.exec(message);
-  return found ? +found[1]! : undefined;
+  return Number(/server response: (\d+)/.exec(message)?.[1]) || undefined;
 }
 
 const CONNECTING = 0;

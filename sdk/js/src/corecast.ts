@@ -29,8 +29,7 @@ export class Corecast extends Emitter<SocketEvents> {
     const { auth, authTimeout = 10_000, autoConnect = true, debug = false } = options;
     this.debug = debug;
     const bounds = { min: 500, max: 20_000, ...options.backOff };
-    const published = (message: Message) => this.#messages._emit(message.event, message.data, message);
-    this.#subscriptions = subscriptions(auth ? signer(auth) : undefined, authTimeout, bounds, published);
+    this.#subscriptions = subscriptions(auth ? signer(auth) : undefined, authTimeout, bounds, this.#messages);
     this.#connection = connection(this, options, bounds, this.#subscriptions);
     if (autoConnect) this.#connection._start();
   }

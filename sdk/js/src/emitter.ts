@@ -12,7 +12,7 @@ export class Emitter<Events extends object, Message = undefined> {
 
   /** Calls `handler` for each `event`. */
   bind<Name extends keyof Events & string>(event: Name, handler: (data: Events[Name], message: Message) => void): this {
-    return this.#set(event, [...this.#of(event), callable(handler)]);
+    return this.#add(event, handler);
   }
 
   /** The same as `bind`. */
@@ -34,7 +34,7 @@ export class Emitter<Events extends object, Message = undefined> {
 
   /** Calls `handler` for every event, including those that start with `socket:`. */
   bindAll(handler: (event: string, data: any, message: Message) => void): this {
-    return this.#set(undefined, [...this.#of(undefined), callable(handler)]);
+    return this.#add(undefined, handler);
   }
 
   /** Removes one handler of an event, all handlers of an event, or, without arguments, all handlers. */
@@ -56,8 +56,8 @@ export class Emitter<Events extends object, Message = undefined> {
 
   /** @internal */
   _emit(event: string, data?: unknown, message?: Message | undefined): void {
-    for (const handler of this.#of(event)) this.#call(() => handler(data, message));
-    for (const handler of this.#of(undefined)) this.#call(() => handler(event, data, message));
+    this.#call(event, data, message);
+    this.#call(undefined, event, data, message);
   }
 
   /** @internal No handler is called from now on, including for an event that is being emitted. */
@@ -67,6 +67,10 @@ export class Emitter<Events extends object, Message = undefined> {
 
   #of(event: string | undefined): readonly Handler[] {
     return this.#handlers.get(event) ?? [];
+  }
+
+  #add(event: string | undefined, handler: Handler): this {
+    return this.#set(event, [...this.#of(event), callable(handler)]);
   }
 
   #set(event: string | undefined, handlers: readonly Handler[]): this {
@@ -79,14 +83,15 @@ export class Emitter<Events extends object, Message = undefined> {
     return this.#set(event, this.#of(event).filter((bound) => handler && bound !== handler && bound._of !== handler));
   }
 
-  #call(handler: () => void): void {
-    if (this.#silent) return;
-    try {
-      handler();
-    } catch (error) {
-      setTimeout(() => {
-        throw error;
-      });
+  #call(event: string | undefined, ...told: unknown[]): void {
+    for (const handler of this.#of(event)) {
+      try {
+        if (!this.#silent) handler(...told);
+      } catch (error) {
+        setTimeout(() => {
+          throw error;
+        });
+      }
     }
   }
 }

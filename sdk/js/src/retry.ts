@@ -11,10 +11,10 @@ export enum Verdict {
 }
 
 export function verdict(closeCode: number): Verdict {
-  if (closeCode >= 4000 && closeCode < 4300) {
-    return closeCode < 4100 ? Verdict.Never : closeCode < 4200 ? Verdict.Later : Verdict.AtOnce;
-  }
-  return [1002, 1003, 1007, 1009].includes(closeCode) ? Verdict.Mend : Verdict.BackOff;
+  return (
+    [Verdict.Never, Verdict.Later, Verdict.AtOnce][Math.floor(closeCode / 100) - 40] ??
+    ([1002, 1003, 1007, 1009].includes(closeCode) ? Verdict.Mend : Verdict.BackOff)
+  );
 }
 
 /**

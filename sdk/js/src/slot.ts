@@ -2,6 +2,7 @@ import type { Signer } from "./auth.js";
 import type { Channel, Member, Message, Position, Shared } from "./channel.js";
 import type { Timer } from "./clock.js";
 import type { Deferred } from "./deferred.js";
+import type { Emitter } from "./emitter.js";
 
 /** What this connection has of a channel. */
 export enum Wire {
@@ -39,7 +40,7 @@ export interface Slot extends Shared {
 
 /** Calls `visit` for each reference, including those that it removes. */
 export function each<T>(slot: Slot, visit: (channel: Channel<any>) => T): T[] {
-  return [...slot._channels].map(visit);
+  return slot._channels.map(visit);
 }
 
 export function emit(slot: Slot, event: string, data?: unknown, message?: Message): void {
@@ -67,12 +68,13 @@ export function begin(slot: Slot, socketId: string, data: any): Position | undef
   return slot._recovered ? position : moveTo(slot, socketId, data);
 }
 
-/** A message of a live subscription. `then` is called after the handlers of the channel. */
-export function deliver(slot: Slot, offset: number | undefined, message: Message, then: (message: Message) => void): void {
+/** A message of a live subscription. The handlers of `all` are called after those of the channel. */
+export function deliver(slot: Slot, offset: number | undefined, message: Message, all: Emitter<any, Message>): void {
   const position = slot._position;
   if (position && offset! <= position.offset) return;
-  emit(slot, message.event, message.data, message);
-  then(message);
+  const { event, data } = message;
+  emit(slot, event, data, message);
+  all._emit(event, data, message);
   // A handler may have taken a later message, and a message that is not kept has no offset.
   if (position && offset! > position.offset) position.offset = offset!;
 }

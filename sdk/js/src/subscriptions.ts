@@ -2,6 +2,7 @@ import type { Signature, Signer } from "./auth.js";
 import { Channel, type Message, type Position } from "./channel.js";
 import { deadline, now } from "./clock.js";
 import { deferred } from "./deferred.js";
+import type { Emitter } from "./emitter.js";
 import { CorecastError } from "./errors.js";
 import { backOff, type BackOff, bounded, FULL, passes } from "./retry.js";
 import { begin, cancel, deliver, each, emit, gap, isLive, moveTo, presence, type Slot, Wire } from "./slot.js";
@@ -35,7 +36,7 @@ export function subscriptions(
   signer: Signer | undefined,
   signTimeout: number,
   bounds: BackOff,
-  published: (message: Message) => void,
+  all: Emitter<any, Message>,
 ) {
   const slots = new Map<string | undefined, Slot>();
   /** Requests without a reply, in order, which is the order of the replies. `undefined`: a ping. */
@@ -55,9 +56,15 @@ export function subscriptions(
   function subscribe(name: string | undefined, since?: Position | null, userSigner?: Signer): Channel<any> {
     let slot = slots.get(name)!;
     if (!slot) {
-      slot = { _name: name, _channels: [], _wire: Wire.Idle, _failures: 0, _presence: { members: [] } } as any;
-      slot._release = (channel) => release(slot, channel);
-      slot._trigger = (event, data) => name !== undefined && link!._send(event, data, name);
+      slot = {
+        _name: name,
+        _channels: [],
+        _wire: Wire.Idle,
+        _failures: 0,
+        _presence: { members: [] },
+        _release: (channel) => release(slot, channel),
+        _trigger: (event, data) => name !== undefined && link!._send(event, data, name),
+      };
       slots.set(name, slot);
     }
     slot._signer = userSigner;
@@ -107,13 +114,13 @@ export function subscriptions(
     if (_wanted && _wire === Wire.Subscribed) {
       return void each(slot, (channel) => channel.state === "subscribing" && channel._subscribed());
     }
-    if (!link || slot._timer !== undefined) return;
+    if (!link || slot._timer) return;
     if (!_wanted) {
       if (_wire === Wire.Subscribed) leave(slot);
     } else if (_wire === Wire.Idle) {
       const user = slots.get(undefined);
       // The signature may count on the user: the server must know it first.
-      if (user !== slot && user?._wanted && user._wire !== Wire.Subscribed && _name!.startsWith("presence-")) return;
+      if (user?._wanted && !isLive(user) && _name?.startsWith("presence-")) return;
       const by = slot._signer ?? (/^(private|presence)-/.test(_name!) ? signer : undefined);
       if (!by) join(slot);
       else if (now() < signNotBefore) driveAfter(slot, signNotBefore - now());
@@ -220,7 +227,7 @@ export function subscriptions(
     emit(slot, "socket:subscribe.error", error);
   }
 
-  function later(slot: Slot, error?: CorecastError, least = RETRY_MIN_MS): void {
+  function later(slot: Slot, error?: CorecastError, least = 0): void {
     driveAfter(slot, Math.max(least, RETRY_MIN_MS) + backOff(slot._failures++, bounds));
     if (error) emit(slot, "socket:subscribe.error", error);
   }
@@ -228,7 +235,7 @@ export function subscriptions(
   /** One subscription less: a channel that was refused because there were too many is requested now. */
   function placeFreed(): void {
     for (const slot of slots.values()) {
-      if (!slot._full || slot._timer === undefined) continue;
+      if (!slot._full || !slot._timer) continue;
       cancel(slot);
       return drive(slot);
     }
@@ -337,7 +344,7 @@ export function subscriptions(
     /** A published message: `message` as the application reads it. */
     _message({ channel, offset }: Frame, message: Message): void {
       const slot = slots.get(channel);
-      if (isLive(slot)) deliver(slot, offset, message, published);
+      if (isLive(slot)) deliver(slot, offset, message, all);
     },
 
     /** A system event that concerns a subscription. */
@@ -372,9 +379,9 @@ export function subscriptions(
       } else if (slot) {
         joined(slot, undefined, error);
         left(slot, error);
-      } else if (inFlight.length > 0) {
+      } else {
         inFlight.shift();
-        link!._pong();
+        link?._pong();
       }
       return !!slot;
     },
