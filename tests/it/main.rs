@@ -24,6 +24,7 @@ mod http;
 mod layering;
 mod life;
 mod limits;
+mod monitoring;
 mod notices;
 mod order;
 mod positions;
