@@ -110,11 +110,8 @@ impl Hub {
             let delivery = Delivery { channel, hash, payload, offset: None, exclude, read_at };
             self.post(shard, Mail::Deliver(delivery), port);
         }
-        if sender.shard == self.shard() {
-            return self.client_event_taken(sender);
-        }
         // Backpressure: the sender is read again once all shards have taken its events.
-        port.mail_after(&shards, sender.shard, Mail::ClientEventTaken(sender));
+        self.post_after(&shards, sender.shard, Mail::ClientEventTaken(sender), port);
     }
 
     /// All shards have taken a client event of this connection.

@@ -28,6 +28,8 @@ mod requests;
 mod users;
 pub mod watchlist;
 
+#[cfg(test)]
+mod backpressure;
 #[cfg(any(test, fuzzing))]
 pub mod simulation;
 
@@ -447,6 +449,15 @@ impl Hub {
         } else {
             port.mail(to, mail);
         }
+    }
+
+    /// Sends a letter to a shard once the shards `after` have taken all letters sent to them before.
+    fn post_after(&mut self, after: &[ShardId], to: ShardId, mail: Mail, port: &mut impl Port) {
+        let here = self.shard();
+        if to == here && after.iter().all(|shard| *shard == here) {
+            return self.own_mail.push_back(mail);
+        }
+        port.mail_after(after, to, mail);
     }
 
     fn post_all(&mut self, mail: impl Fn() -> Mail, port: &mut impl Port) {

@@ -129,10 +129,7 @@ impl Hub {
             self.post(shard, Mail::Disconnect { channel: channel.clone(), hash, reason: Box::new(reason) }, port);
         }
         let answer = Answer::Reply(Ok(Reply::Disconnected { connections }));
-        if asker.shard == self.shard() {
-            return self.post_answer(asker, answer, port);
-        }
-        port.mail_after(&shards, asker.shard, Mail::Answer(asker, Box::new(answer)));
+        self.post_after(&shards, asker.shard, Mail::Answer(asker, Box::new(answer)), port);
     }
 
     /// Closes the connections of this shard that are subscribed to a user's channel.
