@@ -13,9 +13,10 @@ use crate::wire::decoder::Decoder;
 use mio::net::TcpStream;
 use state::ConnectionState;
 
-/// 40 bytes; [`crate::shard::output::Output`] adds 33, the hub's [`crate::hub::audience::member::Member`] 40, a subscription 8 in the
-/// channel's list, the wheel 8. Everything larger is behind a pointer that is null while the connection is idle. Where its
-/// address is counted, [`crate::hub::admission::arrivals::Arrivals`] adds 9, and the owner 16 for each address.
+/// 40 bytes; [`Output`](crate::shard::output::Output) adds 33, the hub's [`Member`](crate::hub::audience::member::Member) 40, a
+/// subscription 8 in the channel's list, the wheel 8. Everything larger is behind a pointer that is null while the connection is
+/// idle. Where its address is counted, [`Arrivals`](crate::hub::admission::arrivals::Arrivals) adds 9, and the owner 16 for each
+/// address.
 pub struct Connection {
     /// The socket.
     pub socket: TcpStream,
@@ -64,12 +65,7 @@ impl Connection {
 
     /// What has arrived of the upgrade request so far.
     pub fn take_request(&mut self) -> Vec<u8> {
-        let Some(aside) = &mut self.aside else { return Vec::new() };
-        let request = std::mem::take(&mut aside.request);
-        if aside.tls.is_none() {
-            self.aside = None;
-        }
-        request
+        self.take(|aside| std::mem::take(&mut aside.request))
     }
 
     /// Whether requests that have been read wait to be handled.
@@ -79,21 +75,27 @@ impl Connection {
 
     /// The request that the hub would not handle yet.
     pub fn take_request_text(&mut self) -> Option<String> {
-        self.aside.as_mut().and_then(|aside| aside.request_text.take())
+        self.take(|aside| aside.request_text.take())
     }
 
     /// The frames that waited while the connection was held.
     pub fn take_frames(&mut self) -> Vec<u8> {
-        match &mut self.aside {
-            Some(aside) if !aside.frames.is_empty() => {
-                let frames = std::mem::take(&mut aside.frames);
-                if aside.tls.is_none() {
-                    self.aside = None;
-                }
-                frames
-            }
-            _ => Vec::new(),
+        self.take(|aside| std::mem::take(&mut aside.frames))
+    }
+
+    fn take<T: Default>(&mut self, part: impl FnOnce(&mut Aside) -> T) -> T {
+        let Some(aside) = &mut self.aside else { return T::default() };
+        let taken = part(aside);
+        if aside.is_empty() {
+            self.aside = None;
         }
+        taken
+    }
+}
+
+impl Aside {
+    fn is_empty(&self) -> bool {
+        self.tls.is_none() && self.request.is_empty() && self.request_text.is_none() && self.frames.is_empty()
     }
 }
 
@@ -111,6 +113,21 @@ mod tests {
     enum Entry {
         Vacant(usize),
         Occupied(Connection),
+    }
+
+    #[test]
+    fn what_was_kept_aside_leaves_no_memory_behind() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
+        let mut connection = Connection::new(socket, 0);
+        let aside = connection.aside.get_or_insert_default();
+        (aside.request_text, aside.frames, aside.request) = (Some("text".into()), b"frames".into(), b"GET".into());
+        assert_eq!(connection.take_request(), b"GET");
+        assert_eq!(connection.take_frames(), b"frames");
+        assert!(connection.has_requests() && !connection.has_request());
+        assert_eq!(connection.take_request_text().as_deref(), Some("text"));
+        assert!(connection.aside.is_none());
+        assert_eq!((connection.take_request_text(), connection.take_frames()), (None, Vec::new()));
     }
 
     /// The heap bytes of an idle connection that is subscribed to one channel. An allocation is counted by the bytes asked for.
