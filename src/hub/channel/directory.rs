@@ -631,6 +631,7 @@ impl Entry {
     }
 }
 
+/// Whether a channel that is vacant since a tick is reported as that.
 fn is_due(since: u32, now: u32) -> bool {
     now.wrapping_sub(since) >= HELD_BACK_TICKS
 }

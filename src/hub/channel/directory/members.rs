@@ -3,7 +3,7 @@
 //! A channel with a member keeps its entry, also without subscribers. Backends are told first that its last member was
 //! removed and then that it was vacated.
 
-use super::{Directory, HELD_BACK_TICKS, SCAN_MAX, total};
+use super::{Directory, SCAN_MAX, is_due, total};
 use crate::api::operation::PresentUser;
 use crate::hub::channel::memory::Memory;
 use crate::hub::channel::presence::members::{Full, Left, Members};
@@ -194,9 +194,7 @@ impl Directory {
         let is_last = entry.counts.is_empty() && !self.has_members(index);
         let mut is_vacated = false;
         if is_last {
-            self.vacant.remove(&index);
-            // It has had no subscriber for as long as its last member was in its grace.
-            let is_over = !is_early && self.timers.grace_ticks() >= HELD_BACK_TICKS;
+            let is_over = self.vacant.remove(&index).is_some_and(|since| is_due(since, now));
             is_vacated = self.holds_back && is_over;
             match is_over {
                 true => self.idle(index),

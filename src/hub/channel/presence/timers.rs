@@ -60,11 +60,6 @@ impl Timers {
         self.grace = grace_ticks(grace_ms);
     }
 
-    /// The grace.
-    pub fn grace_ticks(&self) -> u32 {
-        self.grace
-    }
-
     /// Something that is due at tick `now`, taken off the timers. To be called until it returns `None`.
     pub fn next(&mut self, now: u32) -> Option<Due> {
         let is_early = self.leaving.entries.len() > LEAVING_MAX && self.leaving.due_in(now, self.grace) != Some(0);
