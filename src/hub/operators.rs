@@ -1,6 +1,6 @@
 //! Questions of admin sessions, reports of lifecycle events, and the live tap.
 
-use super::mail::{Answer, Cause, Change, Fence, Mail, Question};
+use super::mail::{Answer, Fence, Mail, Question};
 use super::observe::extras::Extras;
 use super::observe::journal::JOURNAL;
 use super::observe::reports::Report;
@@ -69,7 +69,8 @@ impl Hub {
             Question::Untap => return self.observers.taps.close(asker),
             Question::OfConnection { request: Request::Unsubscribe(Unsubscribe { channel, .. }), member } => {
                 let channel = Channel::parse(&channel).filter(|_| self.is_live(member));
-                match channel.and_then(|channel| self.expel(member.slot, channel, Cause::Admin(asker))) {
+                let expel = |channel| self.audiences.expel(member.slot, channel, self.placement.hash(channel), asker);
+                match channel.and_then(expel) {
                     Some(change) => return self.post(self.owner(change.hash), Mail::Unsubscribe(change), port),
                     None => Answer::Reply(Err(NO_SUBSCRIPTION)),
                 }
@@ -77,12 +78,6 @@ impl Hub {
             other => return port.ask(asker, other),
         };
         self.post_answer(asker, answer, port);
-    }
-
-    /// Removes a connection from a channel. Returns the change for the owner to count; `None` if it is not subscribed.
-    fn expel(&mut self, slot: Slot, channel: Channel<'_>, cause: Cause) -> Option<Change> {
-        let hash = self.hash(channel);
-        self.audiences.expel(slot, channel, hash, cause)
     }
 
     /// Continues the oldest survey for the busiest channels and addresses, by at most `entries` entries.

@@ -10,7 +10,6 @@ use super::{Hub, Port};
 use crate::api::publish::Placed;
 use crate::ids::{Asker, ConnKey, ShardId};
 use crate::protocol::channel::Channel;
-use crate::protocol::pusher;
 use smallvec::SmallVec;
 
 /// What a publisher asks for.
@@ -180,10 +179,6 @@ impl Hub {
         let Delivery { channel, hash, payload, offset, exclude, read_at } = delivery;
         let member = exclude.as_deref().map(|exclusion| exclusion.member);
         let message = payload.message(*offset);
-        if pusher::event::is_of_dialect(message.event) {
-            let delivered = self.audiences.deliver_in_pusher((channel.as_channel(), *hash), &message, member, port);
-            return self.count_delivered(delivered);
-        }
         let channel = (channel.as_channel(), *hash);
         let was_excluded = self.deliver(channel, &message, member, *read_at, port);
         let Some(&Exclusion { asker: Some(asker), dedupe, .. }) = exclude.as_deref() else { return };

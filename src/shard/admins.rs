@@ -13,7 +13,7 @@ use crate::hub::mail::{Answer, Settled};
 use crate::ids::{Asker, ShardId};
 use crate::shard::clients::{Clients, ticks};
 use crate::shard::listener::Pause;
-use crate::shard::publish_budget::PublishBudget;
+use crate::shard::publish_budget::{PublishBudget, READ_BYTES_MAX};
 use in_process::InProcess;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -97,7 +97,7 @@ impl Admins {
     }
 
     /// Accepts waiting connections. All shards share the listener, so another may have been faster.
-    pub fn accept(&mut self, registry: &Registry, first_token: usize, hub: &mut Hub) {
+    pub fn accept(&mut self, registry: &Registry, hub: &mut Hub) {
         if !self.pause.is_over(hub.now) {
             return;
         }
@@ -110,7 +110,7 @@ impl Admins {
                     hub.counters.admin_accepts += 1;
                     let slot = self.connections.vacant_key();
                     let interest = Interest::READABLE | Interest::WRITABLE;
-                    let registered = registry.register(&mut socket, Token(first_token + slot), interest);
+                    let registered = registry.register(&mut socket, Token(FIRST_TOKEN + slot), interest);
                     if self.connections.len() >= ADMINS_MAX || registered.is_err() {
                         hub.counters.admin_refused += 1;
                         refuse(&mut socket);
@@ -143,8 +143,8 @@ impl Admins {
 
     /// Serves this connection on this shard, bypassing the listener.
     #[cfg(test)]
-    pub fn adopt_socket(&mut self, mut socket: UnixStream, registry: &Registry, first_token: usize) {
-        let token = Token(first_token + self.connections.vacant_key());
+    pub fn adopt_socket(&mut self, mut socket: UnixStream, registry: &Registry) {
+        let token = Token(FIRST_TOKEN + self.connections.vacant_key());
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE).expect("a poll");
         self.enter(socket);
     }
@@ -305,7 +305,7 @@ pub(super) struct Serving<'a> {
 impl Serving<'_> {
     /// Whether the turn takes no more requests.
     pub(super) fn is_exhausted(&self, hub: &Hub) -> bool {
-        *self.read_bytes >= self.budget.read_bytes_max || self.budget.is_enough(hub.turn_output)
+        *self.read_bytes >= READ_BYTES_MAX || self.budget.is_enough(hub.turn_output)
     }
 }
 
@@ -452,6 +452,8 @@ fn refuse(socket: &mut UnixStream) {
     let _ = socket.write(&line);
 }
 
+/// Tokens below are slots of clients, from here on of admin connections.
+pub const FIRST_TOKEN: usize = 1 << 32;
 /// Admin connections of a shard.
 pub const ADMINS_MAX: usize = 1024;
 /// Streams that are served in one turn.
@@ -485,7 +487,7 @@ mod tests {
         hub.now = u32::MAX;
         for (passed, expected) in [(0, 1), (0, 1), (PAUSE_TICKS - 1, 1), (1, 2), (0, 2)] {
             hub.now = hub.now.wrapping_add(passed);
-            admins.accept(poll.registry(), 1, &mut hub);
+            admins.accept(poll.registry(), &mut hub);
             assert_eq!(hub.counters.accept_errors, expected);
         }
     }

@@ -218,7 +218,7 @@ impl Shard {
         self.coverage.polled(polled_at, reported < EVENTS_PER_TURN, polls);
         self.clients.read_rest(&mut self.hub, &mut self.buffer);
         self.accept();
-        self.admins.accept(self.poll.registry(), FIRST_ADMIN, &mut self.hub);
+        self.admins.accept(self.poll.registry(), &mut self.hub);
         // In every turn, even if it takes no mail: while the ring that ended the poll is not cleared, further rings wake
         // nothing.
         self.clients.mesh.look();
@@ -292,10 +292,10 @@ impl Shard {
             DOORBELL => {}
             LISTENER => self.listener.iter_mut().for_each(Listener::ready),
             ADMIN_LISTENER => self.admins.listener_ready(),
-            Token(token @ FIRST_ADMIN..) => {
+            Token(token @ admins::FIRST_TOKEN..) => {
                 let is_eof_near = event.is_read_closed();
                 let reads = event.is_readable() || is_eof_near;
-                self.admins.ready(token - FIRST_ADMIN, reads, is_eof_near, event.is_writable());
+                self.admins.ready(token - admins::FIRST_TOKEN, reads, is_eof_near, event.is_writable());
             }
             Token(token) => {
                 let (is_eof_near, is_error) = (event.is_read_closed(), event.is_error());
@@ -502,8 +502,6 @@ fn wall_ms() -> u64 {
 pub const DOORBELL: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
 const ADMIN_LISTENER: Token = Token(usize::MAX - 2);
-/// Tokens below are slots of clients, from here on of admin connections.
-const FIRST_ADMIN: usize = 1 << 32;
 
 /// The read buffer that all connections share: a client's share of a turn.
 pub const READ_BYTES: usize = 64 * 1024;

@@ -51,8 +51,8 @@ pub enum Upgrade {
 /// Reads an upgrade request from `input` (everything received so far) and appends the whole HTTP response to `out`.
 /// `is_proxied`: the connection is a trusted proxy's. `date` is the Date header of a refusal.
 ///
-/// RFC 6455 §4.2. Extensions that a client offers are not negotiated. The only sub-protocol that is chosen is Pusher's. A call does not parse an
-/// incomplete request, but only searches for the empty line that ends it. So a client may send byte by byte.
+/// RFC 6455 §4.2. Extensions that a client offers are not negotiated. The only sub-protocol that is chosen is Pusher's. A call
+/// does not parse an incomplete request, but only searches for the empty line that ends it. So a client may send byte by byte.
 pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, date: HttpDate, out: &mut Vec<u8>) -> Upgrade {
     let (head, judged) = match find_head(input, access.request_bytes_max) {
         Ok(None) => return Upgrade::Partial,

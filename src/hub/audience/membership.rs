@@ -6,7 +6,7 @@ use super::{Audiences, Kind, Port};
 use crate::config::{Slow, is_cache};
 use crate::hub::admission::bucket::Rate;
 use crate::hub::mail::{Cause, Change, Membership, Welcome};
-use crate::ids::{ConnKey, Slot};
+use crate::ids::{Asker, ConnKey, Slot};
 use crate::protocol::channel::{Channel, ChannelName};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::event::Subscribed;
@@ -37,27 +37,26 @@ impl Audiences {
     /// Notes a client's request to enter a channel. [`Audiences::wants`] must be false. `is_long`: whether the reply may be
     /// long. `slow`: of the channel's rule. Returns the change for the owner to count.
     pub fn enter(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, is_long: bool, slow: Slow) -> Change {
-        let audience = self.table.find_or_enter(channel, hash, self.kind(slot), slow);
-        if self.members[slot as usize].want(audience) {
-            self.table.add_interest(audience);
+        let (audience, request) = self.want(slot, channel, hash, slow);
+        if is_long {
+            self.set_wait(slot, true);
         }
-        let cause = Cause::Client { request: self.reserve(slot), is_long };
-        if let Some(replies) = self.members[slot as usize].replies.as_mut().filter(|_| is_long) {
-            replies.awaits_welcome = true;
-        }
-        self.change(slot, audience, cause)
+        self.change(slot, audience, Cause::Client { request, is_long })
     }
 
     /// Notes a client's sign-in: its request to enter the channel of a user.
     pub fn sign_in(&mut self, slot: Slot, channel: Channel<'_>, hash: u64) -> Change {
-        let change = self.enter(slot, channel, hash, false, Slow::Disconnect);
-        let membership = match change.membership {
-            Membership { cause: Cause::Client { request, .. }, .. } => {
-                Membership { cause: Cause::SignIn { request }, ..change.membership }
-            }
-            other => other,
-        };
-        Change { membership, ..change }
+        let (audience, request) = self.want(slot, channel, hash, Slow::Disconnect);
+        self.change(slot, audience, Cause::SignIn { request })
+    }
+
+    /// Notes a request to enter a channel. Returns the audience and the place of the reply.
+    fn want(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, slow: Slow) -> (u32, u32) {
+        let audience = self.table.find_or_enter(channel, hash, self.kind(slot), slow);
+        if self.members[slot as usize].want(audience) {
+            self.table.add_interest(audience);
+        }
+        (audience, self.reserve(slot))
     }
 
     /// Whether the owner counts the connection as a subscriber of the channel.
@@ -96,10 +95,10 @@ impl Audiences {
         Some(self.give_up(slot, audience, cause))
     }
 
-    /// Like [`Audiences::leave`], for a `cause` that is not a request of the client.
-    pub fn expel(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, cause: Cause) -> Option<Change> {
+    /// Like [`Audiences::leave`], for the request of an admin session.
+    pub fn expel(&mut self, slot: Slot, channel: Channel<'_>, hash: u64, asker: Asker) -> Option<Change> {
         let audience = self.wanted_audience(slot, channel, hash)?;
-        Some(self.give_up(slot, audience, cause))
+        Some(self.give_up(slot, audience, Cause::Admin(asker)))
     }
 
     /// The owner counts the connection now: it receives the messages from here on, and is sent the reply. Returns the
@@ -217,8 +216,8 @@ impl Audiences {
         match cause {
             Cause::Client { request, .. } => self.reply(member.slot, request, None, port, write),
             // An ending connection receives only replies to its requests. One that the owner has refused was not subscribed.
-            Cause::Admin(_) | Cause::SignIn { .. } | Cause::Left if self.is_muted(member.slot) || !was_subscribed => {}
-            Cause::Admin(_) | Cause::SignIn { .. } | Cause::Left => self.notify(member.slot, audience, port, write),
+            _ if self.is_muted(member.slot) || !was_subscribed => {}
+            _ => self.notify(member.slot, audience, port, write),
         }
         true
     }

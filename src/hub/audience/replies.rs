@@ -64,7 +64,8 @@ impl Audiences {
         self.members[slot as usize].replies.get_or_insert_default().reserve()
     }
 
-    /// Fills a reserved place, and sends the replies that no longer wait. `opens`: the audience whose messages must follow the reply.
+    /// Fills a reserved place, and sends the replies that no longer wait. `opens`: the audience whose messages must follow the
+    /// reply.
     pub fn reply(
         &mut self,
         slot: Slot,

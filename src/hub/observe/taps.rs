@@ -6,6 +6,7 @@
 
 use super::sighting::{Filter, Sight, Sighting};
 use crate::api::operation::{KINDS, SHOWN_BYTES_MAX};
+use crate::hub::admission::bucket::TICKS_PER_S;
 use crate::hub::mail::Answer;
 use crate::ids::{Asker, ShardId};
 use crate::protocol::channel::NAME_BYTES_MAX;
@@ -130,7 +131,7 @@ impl Tap {
 
     /// Whether the limits allow one more sighting.
     fn has_room(&mut self, now: u32) -> bool {
-        let second = now / TICKS_PER_SECOND;
+        let second = now / TICKS_PER_S;
         if self.second != second {
             (self.second, self.taken) = (second, 0);
         }
@@ -146,7 +147,6 @@ const WAITING_MAX: usize = 2048;
 /// Most heap bytes of them: each has a channel's name, an event's name, and data.
 pub const WAITING_BYTES_MAX: usize =
     WAITING_MAX * (2 * size_of::<Sighting>() + NAME_BYTES_MAX + 2 * SHOWN_BYTES_MAX as usize);
-const TICKS_PER_SECOND: u32 = 10;
 
 #[cfg(test)]
 mod tests {

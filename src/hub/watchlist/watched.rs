@@ -71,9 +71,6 @@ impl Watched {
 
     /// The first connection has signed in as a user. Returns the shards that must be told.
     pub fn came(&mut self, user: &ChannelName) -> Shards {
-        if self.users.is_empty() {
-            return Shards::new();
-        }
         let Some(entry) = self.users.get_mut(user) else { return Shards::new() };
         match std::mem::replace(&mut entry.state, State::Online) {
             State::Offline => entry.shards.clone(),

@@ -183,11 +183,6 @@ pub fn message(out: &mut Vec<u8>, envelope: &Envelope<'_>, text: Text<'_>) {
     });
 }
 
-/// Whether an event is one of the server's own that only this dialect has.
-pub fn is_of_dialect(event: &str) -> bool {
-    event.starts_with("pusher_internal:")
-}
-
 /// Whether this dialect has a name for an event.
 pub fn has_name(event: &str) -> bool {
     !event.starts_with("socket:") || system_name(event).is_some()

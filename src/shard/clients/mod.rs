@@ -132,7 +132,7 @@ impl Clients {
         self.live = live;
     }
 
-    /// Sets the TLS configuration of connections that are accepted from now on. Others keep theirs.
+    /// The TLS certificate of connections that are accepted from now on. Others keep theirs.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.live.certificate.as_deref()
     }

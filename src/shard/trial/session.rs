@@ -2,7 +2,7 @@
 
 use super::House;
 use super::peer::CHANNELS;
-use crate::shard::{FIRST_ADMIN, Shard};
+use crate::shard::Shard;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -21,7 +21,7 @@ impl Session {
         ours.set_nonblocking(true).expect("a socket option");
         theirs.set_nonblocking(true).expect("a socket option");
         let Shard { admins, poll, .. } = &mut house.shards[shard];
-        admins.adopt_socket(mio::net::UnixStream::from_std(theirs), poll.registry(), FIRST_ADMIN);
+        admins.adopt_socket(mio::net::UnixStream::from_std(theirs), poll.registry());
         Session { socket: ours, to_send: VecDeque::new(), inbound: Vec::new(), has_ended: false }
     }
 

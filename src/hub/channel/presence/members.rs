@@ -221,7 +221,6 @@ fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V, ahash::RandomState>) {
     }
 }
 
-/// Bytes of a list that are not members, with a count of ten digits.
 /// Bytes of a user with one connection in the tables, without its texts.
 pub const USER_BYTES: usize = size_of::<(u64, Member)>()
     + size_of::<(Arc<str>, u64)>()
@@ -229,4 +228,5 @@ pub const USER_BYTES: usize = size_of::<(u64, Member)>()
     + size_of::<(Place, u64)>()
     + size_of::<User>();
 
+/// Bytes of a list that are not members, with a count of ten digits.
 const LIST_BYTES: usize = r#"{"count":0123456789,"members":[]}"#.len();
