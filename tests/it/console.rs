@@ -37,15 +37,15 @@ impl Page {
     }
 
     fn opened(server: &Server, read_only: bool) -> Page {
-        let mut http = Http::connect(server);
-        let exchanged = http.exchange(&link(server, read_only));
+        let link = link(server, read_only);
+        let exchanged = connect(server).exchange(&link);
         assert_eq!(exchanged.status, 200, "{}", exchanged.body);
         Page::with(server, exchanged.json()["token"].as_str().expect("a token"))
     }
 
     /// A page with this token or key.
     fn with(server: &Server, token: &str) -> Page {
-        Page { http: Http::connect(server), head: format!("{LOCAL}{}", bearer(token)) }
+        Page { http: connect(server), head: format!("{LOCAL}{}", bearer(token)) }
     }
 
     fn get(&mut self, path: &str) -> Response {
@@ -83,6 +83,13 @@ impl Response {
         assert!(!refusal["error"].as_str().expect("error").is_empty());
         refusal["code"].as_str().expect("code").to_owned()
     }
+}
+
+/// A connection that stays open until a request: the server closes those that send nothing for 5 s after they are accepted.
+fn connect(server: &Server) -> Http {
+    let mut http = Http::connect(server);
+    assert_eq!(http.get("/live").status, 200);
+    http
 }
 
 fn start() -> Server {
@@ -144,7 +151,7 @@ fn without_a_token_nothing_is_answered() {
         }
     }
     // As nginx's proxy_pass sends a request.
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     http.write(&format!("GET /console/api/stats HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"));
     assert_eq!(http.response().refused(401), "token_required");
     assert_eq!(Page::open(&server).asked("connections")["connections"], json!([]));
@@ -154,7 +161,7 @@ for_shards!(a_link_opens_the_console_once, a_channel_is_shown_with_its_rule, mem
 
 fn a_link_opens_the_console_once(shards: usize) {
     let server = Server::options(shards).arg("--http", "127.0.0.1:0").arg("--key", "app:hunter2").start();
-    let (link, mut http) = (link(&server, false), Http::connect(&server));
+    let (link, mut http) = (link(&server, false), connect(&server));
     assert_eq!(Page::with(&server, &link).get("stats").refused(401), "token_invalid", "a link is not a session");
     assert_eq!(
         http.console("GET", "/api/token", &format!("{LOCAL}{}", bearer(&link)), "").refused(405),
@@ -191,7 +198,7 @@ fn a_read_only_session_has_get_alone() {
     for path in ["publish", "disconnect", "sign", "stats", "x"] {
         let body = json!({"channel": "a", "event": "e", "socket_id": client.socket_id});
         // An unread body ends the connection.
-        page.http = Http::connect(&server);
+        page.http = connect(&server);
         assert_eq!(page.tell(path, &body).refused(403), "read_only", "{path}");
     }
     for method in ["PUT", "DELETE", "OPTIONS"] {
@@ -207,7 +214,7 @@ fn the_last_64_links_work() {
     let mut admin = Admin::connect(&server);
     let tokens: Vec<Value> =
         (0..65).map(|id| admin.ok(json!({"id": id, "command": "console_token"}))["token"].clone()).collect();
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     assert_eq!(http.exchange(tokens[0].as_str().expect("a token")).refused(401), "token_invalid");
     assert_eq!(http.exchange(tokens[1].as_str().expect("a token")).status, 200);
     assert_eq!(metric(&server, "corecast_console_tokens_dropped_total"), 1);
@@ -278,7 +285,7 @@ fn a_restart_ends_links_and_sessions() {
 #[test]
 fn the_page_and_its_files_hold_the_browser_to_a_policy() {
     let server = start();
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     let page = http.console("GET", "", "Host: x\r\n", "");
     assert_eq!(page.status, 200);
     let mut files = vec![String::new()];
@@ -355,7 +362,7 @@ fn a_configured_key_opens_the_console_too() {
     let dir = TempDir::new();
     let file = key_file(&dir, KEY);
     let server = Server::options(1).arg("--http", "127.0.0.1:0").arg("--console-key-file", file.display()).start();
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     assert_eq!(http.console("GET", "", "Host: x\r\n", "").status, 200, "the page itself needs no key");
     let host = "Host: ops.example.com\r\n";
     for path in ["info", "stats", "channels", "connections", "connections/x", "nothing"] {
@@ -409,7 +416,7 @@ fn wrong_keys_behind_a_trusted_proxy_count_for_the_client() {
         http.console("GET", "/api/stats", &with("another-key-of-some-length", client), "").status
     };
     let server = start("127.0.0.1");
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     assert!((0..100).all(|client| guess(&mut http, client) == 401));
     assert!((0..100).any(|_| guess(&mut http, 1) == 429));
     let action = json!({"channel": "a", "event": "e"}).to_string();
@@ -417,14 +424,14 @@ fn wrong_keys_behind_a_trusted_proxy_count_for_the_client() {
     eventually("the log names the client's address", || server.stderr().contains("192.0.2.200"));
 
     let server = start("198.51.100.7");
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     assert!((0..100).any(|client| guess(&mut http, client) == 429), "an untrusted peer can choose its address");
 }
 
 #[test]
 fn beyond_loopback_it_needs_a_token_too() {
     let server = Server::options(1).arg("--http", "0.0.0.0:0").start();
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     assert_eq!(http.console("GET", "", "Host: x\r\n", "").status, 200);
     assert_eq!(http.console("GET", "/api/stats", LOCAL, "").refused(401), "token_required");
     let printed = server.run(&["console"]);
@@ -441,7 +448,7 @@ fn beyond_loopback_it_needs_a_token_too() {
 fn a_reload_turns_the_console_on_and_off() {
     let dir = TempDir::new();
     let server = Server::options(1).arg("--http", "127.0.0.1:0").config("console = false").start();
-    let mut http = Http::connect(&server);
+    let mut http = connect(&server);
     let answer = http.console("GET", "", LOCAL, "");
     assert_eq!(answer.status, 404);
     assert!(answer.body.contains("--console on"), "{}", answer.body);
@@ -735,12 +742,16 @@ fn the_console_signs_for_private_channels() {
     let key = corecast::config::Key { id: "app".into(), secret: "hunter2".into() };
     let auth = corecast::protocol::auth::sign(&key, &client.socket_id, "presence-a", Some(user));
     assert_eq!(page.tell("sign", &present).json()["auth"], auth);
+    // The server verifies signatures over its own spelling of a UUID.
+    let shouted = json!({"socket_id": client.socket_id.to_uppercase(), "channel": "private-a"});
+    assert_eq!(page.tell("sign", &shouted).json()["auth"], signed.json()["auth"]);
     for (body, code) in [
         (json!({"socket_id": "x", "channel": "private-a"}), "malformed_request"),
         (json!({"socket_id": "1.1:private-victim", "channel": "private-a"}), "malformed_request"),
         (json!({"socket_id": "POST\n/apps/1/events\nauth_key=k&z=", "channel": "private-a"}), "malformed_request"),
         (json!({"socket_id": client.socket_id, "channel": "private-a:b"}), "invalid_channel"),
-        (json!({"channel": "private-a"}), "malformed_request"),
+        (json!({"channel": "private-a"}), "missing_member"),
+        (json!({"socket_id": client.socket_id}), "missing_member"),
         (json!({"socket_id": client.socket_id, "channel": "private-a", "channel_data": 1}), "malformed_request"),
     ] {
         assert_eq!(page.tell("sign", &body).refused(400), code, "{body}");

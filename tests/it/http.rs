@@ -393,6 +393,30 @@ fn an_unread_body_is_answered_with_connection_close() {
 }
 
 #[test]
+fn an_encoded_body_is_refused_and_publishes_nothing() {
+    let dir = TempDir::new();
+    let server = with_token(Server::options(1).arg("--key", "app:hunter2"), &dir).arg("--http", "127.0.0.1:0").start();
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let rest = signed("POST", "/apps/1/events", &[], r#"{"name":"e","channel":"a","data":"1"}"#);
+    for (path, body) in
+        [(&*rest, r#"{"name":"e","channel":"a","data":"1"}"#), ("/publish", r#"{"channel":"a","event":"e","data":1}"#)]
+    {
+        for (coding, status) in [("gzip", 415), ("identity", 200)] {
+            let (mut http, length) = (Http::connect(&server), body.len());
+            let head =
+                format!("Authorization: Bearer {TOKEN}\r\nContent-Encoding: {coding}\r\nContent-Length: {length}");
+            http.write(&format!("POST {path} HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{body}"));
+            let answer = http.response();
+            assert_eq!(answer.status, status, "{path}: {}", answer.body);
+            assert_eq!(answer.head.contains("accept-encoding: identity"), status == 415, "{}", answer.head);
+        }
+        client.expect(r#"{"event":"e","channel":"a","data":1}"#);
+    }
+    client.expect_nothing_before_pong();
+}
+
+#[test]
 fn a_body_beyond_the_limit_is_not_read() {
     let server = start_with_key();
     let body = "x".repeat(1024 * 1024 + 1);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// A terminal of 80×24 in which the command runs, and all output so far.
+/// A terminal of 80×24 in which the command runs, and its output behind the last expected text.
 struct Terminal {
     command: Child,
     keys: File,
@@ -51,12 +51,13 @@ impl Terminal {
         Terminal { command, keys, tty, sent, is_over, reader }
     }
 
-    /// Waits until the output since the last call contains this text.
+    /// Waits until the output behind the last expected text contains this text. Only changes of the screen are written, so
+    /// what follows the text must not be lost.
     fn expect(&self, text: &str) {
-        let mut seen = String::new();
         eventually(&format!("{text:?} is on the screen"), || {
-            seen += &std::mem::take(&mut *self.sent.lock().expect("no panic"));
-            seen.contains(text)
+            let mut sent = self.sent.lock().expect("no panic");
+            let end = sent.find(text).map(|at| at + text.len());
+            end.map(|end| sent.drain(..end)).is_some()
         });
     }
 
