@@ -133,6 +133,32 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<String>> {
     text.lines().filter(|line| line.starts_with("| ")).map(cells)
 }
 
+/// A row that stands alone is shown as text.
+#[test]
+fn each_table_has_a_head_and_rows_of_its_width() {
+    let mut count = 0;
+    for page in [PAGES, &["sdk/js/README.md", "loadtest/README.md", "benches/NOTES.md"]].concat() {
+        let text = read(page);
+        let mut is_code = false;
+        let mut table: Vec<&str> = Vec::new();
+        for line in text.lines().chain([""]) {
+            is_code ^= line.trim_start().starts_with("```");
+            if !is_code && line.trim_start().starts_with('|') {
+                table.push(line);
+                continue;
+            }
+            let widths = table.iter().map(|row| row.replace("\\|", "").matches('|').count());
+            if let [head, ..] = table[..] {
+                assert!(table.len() > 2 && table[1].trim_start().starts_with("|--"), "{page}: no head above {head}");
+                assert_eq!(widths.clone().min(), widths.max(), "{page}: the rows of {head} differ in width");
+                count += 1;
+            }
+            table.clear();
+        }
+    }
+    assert!(count > 60, "only {count} tables");
+}
+
 #[test]
 fn defaults_are_those_of_the_manual() {
     let page = read("docs/configuration.md");
