@@ -119,7 +119,7 @@ impl Kind {
             Kind::Network => "a network such as 10.0.0.0/8 or fd00::/8, or one IP address without a port or zone".into(),
             Kind::KeyPair => "ID:SECRET, neither of them empty, no spaces, no : in the ID".into(),
             Kind::WebhookUrl => {
-                "an http or https URL such as https://example.com/hooks, without a user name, a password and a fragment"
+                "an http or https URL such as https://example.com/hooks, without a user name, password or fragment"
                     .into()
             }
             Kind::Pattern => {

@@ -10,6 +10,7 @@ use super::{CONNECTIONS_AUTO_MAX, Config, Key, Live, WEBHOOKS_MAX, bytes};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -398,6 +399,8 @@ impl<'a> Check<'a> {
     fn notes(&mut self) {
         let Config { http, live, .. } = &self.config;
         let (is_off, defaults) = (http.is_none(), Config::of_defaults());
+        let is_local = |ip: IpAddr| ip.is_unspecified() || ip.to_canonical().is_loopback();
+        let is_remote = http.is_some_and(|http| !is_local(http.address.ip()));
         let named = live.connections_named.unwrap_or(usize::MAX);
         let per_address = live.limits.connections_per_address_max.unwrap_or(0) as usize;
         let info_max = live.limits.presence_info_bytes_max;
@@ -406,6 +409,7 @@ impl<'a> Check<'a> {
             ("app-id", is_off, "http is off"),
             ("console-key-file", is_off, "http is off"),
             ("publish-token-file", is_off, "http is off"),
+            ("publish-token-file", is_remote, "http is an address that this machine does not reach over loopback"),
             ("console-key-file", !is_off && !live.console.is_on, "console is off"),
             ("webhook-events", live.webhooks.urls.is_empty(), "webhook is not set"),
             ("webhook-retry", live.webhooks.urls.is_empty(), "webhook is not set"),

@@ -546,6 +546,13 @@ fn readable_or_weak_secrets_cause_warnings() {
     check(&["--key", "a:0123456789abcde"], &["\"a\" is shorter than 16 bytes"]);
     check(&["--key-file", &write("short", "b:1\n", 0o600)], &["\"b\" is shorter"]);
     check(&["--http", "off", "--console-key-file", &write("idle", long, 0o600)], &["console-key-file has no effect"]);
+    let token = write("token", long, 0o600);
+    let served_at = |http: &str, expected: &[&str]| check(&["--http", http, "--publish-token-file", &token], expected);
+    served_at("10.0.0.7:9001", &["publish-token-file has no effect: http is an address"]);
+    served_at("[2001:db8::7]:9001", &["publish-token-file has no effect: http is an address"]);
+    for local in ["127.0.0.9:9001", "[::1]:9001", "[::ffff:127.0.0.1]:9001", "0.0.0.0:9001", "[::]:9001"] {
+        served_at(local, &[]);
+    }
     let empty = write("empty", "# a:1\n", 0o600);
     check(&["--key-file", &empty], &["key-file has no effect: no key pair in"]);
     check(&["--webhook-retry", "7"], &["webhook-retry has no effect: webhook is not set"]);
