@@ -26,8 +26,8 @@ pub use files::Files;
 pub use kind::Kind;
 pub use options::{OPTIONS, Opt};
 pub use rules::{
-    Explained, ExplainedKey, History, KeySource, OnSubscribe, Presence, RULES_MAX, Rule, Rules, Slow, is_cache,
-    may_take_client_events,
+    ENCRYPTED, Explained, ExplainedKey, History, KeySource, OnSubscribe, PRESENCE, PRIVATE, Presence, RULES_MAX, Rule,
+    Rules, Slow, is_cache, may_take_client_events,
 };
 pub use settings::{CONFIG_ENV, Flags, Invalid, Settings, shared_admin_socket};
 pub use webhooks::{WEBHOOK_EVENTS, WEBHOOKS_MAX, WebhookUrl, Webhooks};
@@ -301,7 +301,7 @@ impl Limits {
     }
 }
 
-/// Longest `user_id`, in bytes.
+/// Longest id of a user, in bytes, unescaped.
 pub const USER_ID_BYTES_MAX: usize = 128;
 
 /// The secret stays out of logs, panics and test output.

@@ -3,6 +3,7 @@
 use super::declare::Declaration;
 use super::member::{Given, Member, Written, at_most, text};
 use super::refusal::Refusal;
+use crate::config::USER_ID_BYTES_MAX;
 use crate::protocol::channel::Channel;
 use crate::protocol::event::reserved_prefix;
 use crate::protocol::pusher::data::OwnedText;
@@ -181,7 +182,7 @@ pub fn check_channels(count: usize) -> Result<(), Refusal> {
 
 /// Checks the id of a user.
 pub fn check_user(id: Cow<'_, str>) -> Result<Cow<'_, str>, Refusal> {
-    check_text(id, "user", "bytes of user", USER_BYTES_MAX)
+    check_text(id, "user", "bytes of user", USER_ID_BYTES_MAX)
 }
 
 /// An optional id of a user.
@@ -282,8 +283,6 @@ pub const PUBLISH: Declaration = Declaration {
 pub const CHANNELS_MAX: usize = 100;
 /// Most users of one publish.
 pub const USERS_MAX: usize = 100;
-/// Most bytes of a user's id, unescaped.
-pub const USER_BYTES_MAX: usize = 128;
 /// Most bytes of `dedupe`, unescaped.
 pub const DEDUPE_BYTES_MAX: usize = 64;
 /// Most bytes of `key`, unescaped.

@@ -321,9 +321,12 @@ pub fn is_cache(name: &str) -> bool {
     CACHE.iter().any(|prefix| name.starts_with(prefix))
 }
 
-const PRESENCE: &str = "presence-";
-const PRIVATE: &str = "private-";
-const ENCRYPTED: &str = "private-encrypted-";
+/// Prefix of presence channels.
+pub const PRESENCE: &str = "presence-";
+/// Prefix of private channels.
+pub const PRIVATE: &str = "private-";
+/// Prefix of private channels whose messages are encrypted.
+pub const ENCRYPTED: &str = "private-encrypted-";
 /// Prefixes of channels that keep their newest message.
 const CACHE: [&str; 4] = ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"];
 

@@ -1,6 +1,6 @@
 //! Channel names and kinds.
 
-use crate::config;
+use crate::config::{self, ENCRYPTED, PRESENCE, PRIVATE};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -39,24 +39,29 @@ impl<'a> Channel<'a> {
             && !(Channel(name).kind().needs_auth() && bytes.contains(&b':'));
         is_legal.then_some(Channel(name))
     }
+
     /// A name that was checked before.
     pub fn of_legal(name: &'a str) -> Channel<'a> {
         debug_assert!(Channel::parse(name).is_some() || Channel(name).is_of_user());
         Channel(name)
     }
+
     /// The name.
     pub fn as_str(self) -> &'a str {
         self.0
     }
+
     /// Whether it is the internal channel of a user. No other name begins with `#`.
     #[inline]
     pub fn is_of_user(self) -> bool {
         self.0.as_bytes().first() == Some(&b'#')
     }
+
     /// Whether its name gives it a history of one message, which new subscribers receive.
     pub fn is_cache(self) -> bool {
         config::is_cache(self.0)
     }
+
     /// Its kind, which the prefix decides.
     pub fn kind(self) -> Kind {
         match self.0 {
@@ -114,9 +119,6 @@ pub const NAME_BYTES_MAX: usize = 200;
 pub const RULE: &str = "a channel name is 1 to 200 bytes of A-Z a-z 0-9 _ - = @ , . ; : / \
                         (no : after private- or presence-)";
 
-const PRIVATE: &str = "private-";
-const ENCRYPTED: &str = "private-encrypted-";
-const PRESENCE: &str = "presence-";
 /// Prefix of the channels of users ([`ChannelName::of_user`]).
 pub const USER: &str = "#server-to-user-";
 

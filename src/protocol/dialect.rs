@@ -8,7 +8,7 @@ use super::json::Reader;
 use super::pusher::handshake::Version;
 use super::socket_id::SocketId;
 use super::{native, pusher};
-use crate::config::Limits;
+use crate::config::{Limits, PRESENCE};
 use serde::{Deserialize, Serialize};
 
 /// The dialect that a connection speaks, for life.
@@ -85,7 +85,7 @@ impl Dialect {
             Dialect::Native => native::event::subscribed(out, channel, with),
             Dialect::Pusher(_) => {
                 // Counts are of the native dialect.
-                let members = with.presence.filter(|_| channel.starts_with("presence-"));
+                let members = with.presence.filter(|_| channel.starts_with(PRESENCE));
                 pusher::event::subscription_succeeded(out, channel, members);
             }
         }

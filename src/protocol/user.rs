@@ -1,5 +1,6 @@
 //! Users, as the backend signs them: a member of a presence channel in `channel_data`, and the user of a sign-in in `user_data`.
 
+use crate::config::USER_ID_BYTES_MAX;
 use crate::protocol::channel::{Channel, USER};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::json::{Reader, Value, escape_required_into};
@@ -89,7 +90,7 @@ fn bounded(info: Option<Value<'_>>, max: usize) -> Result<Option<&str>, ErrorCod
 
 /// The user whose channel a Pusher client names.
 pub fn id_in_pusher(channel: &str) -> Option<&str> {
-    channel.strip_prefix("#server-to-user-")
+    channel.strip_prefix(USER)
 }
 
 /// The user whose channel this is.
@@ -106,9 +107,6 @@ pub fn channel_in_pusher(channel: Channel<'_>) -> String {
 
 /// Entries of a watchlist that are used.
 pub const WATCHLIST_MAX: usize = 100;
-
-/// Longest id, in bytes.
-pub const USER_ID_BYTES_MAX: usize = 128;
 
 /// The refusal of a subscribe without `channel_data`.
 pub const NO_CHANNEL_DATA: ErrorCode =

@@ -54,11 +54,6 @@ macro_rules! keys {
         },)*];
 
         impl Table {
-    /// Whether it says which clients may send client events.
-    pub fn names_client_events(&self) -> bool {
-        self.client_events.is_some()
-    }
-
             /// Its values, and those of `keys` where it has none.
             pub fn over(&self, keys: Keys) -> Keys {
                 Keys { $($field: self.$field.unwrap_or(keys.$field),)* }
@@ -108,6 +103,11 @@ impl Table {
         let keys = KEYS.iter().filter_map(|key| Some((key.name, (key.given)(self)?)));
         let first = ("match", Value::String(self.pattern.clone()));
         std::iter::once(first).chain(keys).map(|(name, value)| format!("{name} = {value}"))
+    }
+
+    /// Whether it says which clients may send client events.
+    pub fn names_client_events(&self) -> bool {
+        self.client_events.is_some()
     }
 
     /// The most messages that a channel keeps. Names with a cache prefix keep one by default.

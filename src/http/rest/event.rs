@@ -85,7 +85,10 @@ impl Event<'_> {
     }
 }
 
-/// Checks the id of a user.
+/// Checks the id of a user, which may be longer here than elsewhere. A user whose id is longer than [`USER_ID_BYTES_MAX`] cannot
+/// sign in, so it has no connections.
+///
+/// [`USER_ID_BYTES_MAX`]: crate::config::USER_ID_BYTES_MAX
 pub fn user(id: &str) -> Result<&str, &'static str> {
     (1..=NAME_BYTES_MAX).contains(&id.len()).then_some(id).ok_or("the id of a user is 1 to 200 bytes of any text")
 }

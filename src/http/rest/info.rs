@@ -3,6 +3,7 @@
 use super::Refused;
 use crate::api::history::Newest;
 use crate::api::operation::ChannelCount;
+use crate::config::PRESENCE;
 use crate::protocol::channel::{Channel, Kind};
 use crate::protocol::json::well_formed;
 use crate::protocol::pusher::data::write_text;
@@ -55,7 +56,7 @@ impl Info {
             Info { cache: true, .. } => {
                 Err("info: cache is an attribute of single channels: ask for one channel".into())
             }
-            Info { user_count: true, .. } if !prefix.starts_with("presence-") => {
+            Info { user_count: true, .. } if !prefix.starts_with(PRESENCE) => {
                 Err("info: user_count needs a filter_by_prefix that starts with presence-".into())
             }
             _ => Ok(()),
