@@ -36,9 +36,9 @@ impl Hub {
         let names = list.ids.iter().map(|id| ChannelName::of_user(id));
         let users: Users = names.map(|name| (name.clone(), self.placement.hash(name.as_channel()))).collect();
         let (asked, left_out) = self.watchers.add(slot, users);
-        if list.is_long || left_out > 0 {
+        if list.left_out + left_out > 0 {
             self.counters.watches_refused += (list.left_out + left_out) as u64;
-            let text = if list.is_long { TOO_LONG } else { TOO_MANY };
+            let text = if list.left_out > 0 { TOO_LONG } else { TOO_MANY };
             self.audiences.answer(slot, port, |out| {
                 pusher::event::error(out, Some(WATCHLIST_LIMIT), None, text);
             });

@@ -44,8 +44,6 @@ impl<'a> SignedUser<'a> {
 pub struct Watchlist {
     /// At most [`WATCHLIST_MAX`], in their order. Elements that are not the id of a user are left out.
     pub ids: Vec<String>,
-    /// Whether the list has more entries.
-    pub is_long: bool,
     /// The number of entries beyond [`WATCHLIST_MAX`].
     pub left_out: usize,
 }
@@ -55,22 +53,11 @@ pub fn watchlist(user_data: &str, reader: &mut Reader) -> Option<Watchlist> {
     if !user_data.contains("watchlist") {
         return None;
     }
-    let [list] = members(user_data, ["watchlist"], reader)?;
-    let entries: Vec<Entry> = serde_json::from_str(list?.raw).ok()?;
-    let left_out = entries.len().saturating_sub(WATCHLIST_MAX);
-    let ids = entries.into_iter().take(WATCHLIST_MAX).filter_map(|entry| match entry {
-        Entry::Text(id) => checked(Some(id.into())).map(Cow::into_owned),
-        Entry::Other(_) => None,
-    });
-    Some(Watchlist { ids: ids.collect(), is_long: left_out > 0, left_out })
-}
-
-/// A string, or any other value.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Entry {
-    Text(String),
-    Other(serde::de::IgnoredAny),
+    let document = reader.read(user_data)?;
+    let [list] = document.object()?.named(["watchlist"]);
+    let mut entries = document.elements(list?)?;
+    let ids = entries.by_ref().take(WATCHLIST_MAX).filter_map(|entry| checked(entry.text()).map(Cow::into_owned));
+    Some(Watchlist { ids: ids.collect(), left_out: entries.count() })
 }
 
 fn members<'a, const N: usize>(text: &'a str, names: [&str; N], reader: &mut Reader) -> Option<[Option<Value<'a>>; N]> {
@@ -154,6 +141,8 @@ mod tests {
         check(r#"{"id":"watchlist"}"#, None);
         check(r#"{"id":"1","watchlist":[]}"#, Some((&[], 0)));
         check(r#"{"id":"1","watchlist":["a","\u0062\"",7,null,{"x":[]},"","a"]}"#, Some((&["a", "b\"", "a"], 0)));
+        check(r#"{"watchlist":["a","\ud83c",1e999,"b"]}"#, Some((&["a", "b"], 0)));
+        check(&format!(r#"{{"watchlist":["a",{}{}]}}"#, "[".repeat(200), "]".repeat(200)), Some((&["a"], 0)));
         let ids: Vec<String> = (0..103).map(|n| n.to_string()).collect();
         let list = format!(r#"{{"watchlist":{ids:?},"id":"1"}}"#);
         let first: Vec<&str> = ids[..100].iter().map(String::as_str).collect();
