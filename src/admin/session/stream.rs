@@ -15,6 +15,7 @@ use crate::hub::observe::follower::{Follower, FollowerUpdate};
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ShardId};
+use crate::protocol::position::read_epoch;
 
 /// The stream that a session has become.
 pub(super) struct Stream {
@@ -215,12 +216,29 @@ impl<C: Codec> Session<C> {
 /// The consumer's position: it has the events up to this number, of this run of the server. With an epoch that no
 /// server has assigned, it has none.
 fn position(events: &Events) -> (Option<u64>, Option<u64>) {
-    let epoch = events.epoch.as_deref().map(|epoch| u64::from_str_radix(epoch, 16));
-    match epoch.transpose() {
-        Ok(epoch) => (events.since, epoch),
-        Err(_) => (None, None),
+    match events.epoch.as_deref().map(read_epoch) {
+        Some(None) => (None, None),
+        epoch => (events.since, epoch.flatten()),
     }
 }
 
 /// Bytes of a stream that may wait to be sent before the stream stops asking for more.
 const STREAM_BYTES_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_no_server_has_assigned_has_no_position() {
+        let check = |epoch: Option<&str>, expected| {
+            let events = Events { since: Some(41), epoch: epoch.map(Box::from), also: Vec::new() };
+            assert_eq!(position(&events), expected, "{epoch:?}");
+        };
+        check(None, (Some(41), None));
+        check(Some("00000000000000ff"), (Some(41), Some(255)));
+        for other in ["", "ff", "+0000000000000ff", "00000000000000FF"] {
+            check(Some(other), (None, None));
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::protocol::command::{Auth, Command, Since, Unreadable};
 use crate::protocol::json::{Document, Members, Reader, Value};
-use crate::protocol::position::OFFSET_MAX;
+use crate::protocol::position::{OFFSET_MAX, read_epoch};
 use crate::protocol::socket_id::SocketId;
 
 /// Reads a client's message.
@@ -57,7 +57,7 @@ fn named<'a, const N: usize>(data: Option<Members<'_, 'a>>, names: [&str; N]) ->
 /// A position to recover from; `None`: it has another shape. Unknown members are ignored.
 fn position(document: Document<'_, '_>, since: Value<'_>) -> Option<Since> {
     let [epoch, offset, socket_id] = document.members(since)?.named(["epoch", "offset", "socket_id"]);
-    let epoch = epoch.filter(|epoch| epoch.is_string())?.text().and_then(|text| epoch_of(&text));
+    let epoch = epoch.filter(|epoch| epoch.is_string())?.text().and_then(|text| read_epoch(&text));
     // Digits alone: `-0`, `1.0` and `1e3` are not read as integers.
     let offset = offset?.raw.parse().ok().filter(|offset| *offset <= OFFSET_MAX)?;
     let socket_id = match socket_id {
@@ -65,12 +65,6 @@ fn position(document: Document<'_, '_>, since: Value<'_>) -> Option<Since> {
         None => None,
     };
     Some(Since::Position { epoch, offset, socket_id })
-}
-
-/// Reads an epoch as the server writes it: 16 hexadecimal digits in lower case.
-fn epoch_of(text: &str) -> Option<u64> {
-    let is_epoch = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if is_epoch { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
 fn is_ping_id(id: Value<'_>) -> bool {
