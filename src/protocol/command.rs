@@ -78,6 +78,21 @@ pub enum Auth<'a> {
     Text(Cow<'a, str>),
 }
 
+impl<'a> Auth<'a> {
+    /// Reads the member.
+    pub fn read(auth: Option<Value<'a>>) -> Auth<'a> {
+        auth.map_or(Auth::Absent, |auth| auth.text().map_or(Auth::NotString, Auth::Text))
+    }
+
+    /// Beside a `channel_data`, which is `Some(None)` if it is not a string.
+    pub fn beside(self, channel_data: &Option<Option<JsonString<'_>>>) -> Auth<'a> {
+        match (self, channel_data) {
+            (Auth::Text(_), Some(None)) => Auth::NotString,
+            (auth, _) => auth,
+        }
+    }
+}
+
 /// Why a message is answered with `socket:error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable<'a> {
@@ -89,3 +104,15 @@ pub enum Unreadable<'a> {
         event: &'a str,
     },
 }
+
+/// The message is not JSON.
+pub const NOT_JSON: Unreadable<'_> = Unreadable::Malformed("the message is not valid JSON");
+/// It is another value than an object.
+pub const NOT_OBJECT: Unreadable<'_> = Unreadable::Malformed("the message must be a JSON object");
+/// It has no event.
+pub const NO_EVENT: Unreadable<'_> = Unreadable::Malformed("event must be a string of Unicode text");
+/// A request has no channel.
+pub const NO_CHANNEL: Unreadable<'_> = Unreadable::Malformed("data.channel must be a string of Unicode text");
+/// A client event has no channel.
+pub const NO_CHANNEL_BESIDE: Unreadable<'_> =
+    Unreadable::Malformed("channel, beside event, must be a string of Unicode text: the channel of the client event");

@@ -1,6 +1,7 @@
 //! Reads messages in the native dialect: the text of a message becomes a [`Command`].
 
 use crate::protocol::command::{Auth, Command, Since, Unreadable};
+use crate::protocol::command::{NO_CHANNEL, NO_CHANNEL_BESIDE, NO_EVENT, NOT_JSON, NOT_OBJECT};
 use crate::protocol::json::{Document, Members, Reader, Value};
 use crate::protocol::position::{OFFSET_MAX, read_epoch};
 use crate::protocol::socket_id::SocketId;
@@ -16,11 +17,7 @@ pub fn command<'a>(reader: &mut Reader, text: &'a str) -> Result<Command<'a>, Un
             let [channel, auth, channel_data, since] = named(data, ["channel", "auth", "channel_data", "since"]);
             let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
             let channel_data = channel_data.map(Value::string);
-            let auth = match (auth.map(Value::text), &channel_data) {
-                (None, _) => Auth::Absent,
-                (Some(None), _) | (_, Some(None)) => Auth::NotString,
-                (Some(Some(auth)), _) => Auth::Text(auth),
-            };
+            let auth = Auth::read(auth).beside(&channel_data);
             let since = since.map_or(Since::Absent, |since| position(document, since).unwrap_or(Since::Malformed));
             Ok(Command::Subscribe { channel, auth, channel_data: channel_data.flatten(), since })
         }
@@ -37,8 +34,7 @@ pub fn command<'a>(reader: &mut Reader, text: &'a str) -> Result<Command<'a>, Un
         "socket:pong" => Ok(Command::Pong),
         "socket:signin" => {
             let [auth, user_data] = named(data, ["auth", "user_data"]);
-            let auth = auth.map_or(Auth::Absent, |auth| auth.text().map_or(Auth::NotString, Auth::Text));
-            Ok(Command::SignIn { auth, user_data: user_data.and_then(Value::string) })
+            Ok(Command::SignIn { auth: Auth::read(auth), user_data: user_data.and_then(Value::string) })
         }
         name if name.starts_with("client-") => {
             // Read again, so that other messages are not searched for more members.
@@ -77,12 +73,6 @@ fn is_ping_id(id: Value<'_>) -> bool {
 /// Longest `id` of a `socket:ping`, as written, without its quotes.
 const PING_ID_BYTES_MAX: usize = 64;
 
-const NOT_JSON: Unreadable<'_> = Unreadable::Malformed("the message is not valid JSON");
-const NOT_OBJECT: Unreadable<'_> = Unreadable::Malformed("the message must be a JSON object");
-const NO_EVENT: Unreadable<'_> = Unreadable::Malformed("event must be a string of Unicode text");
-const NO_CHANNEL: Unreadable<'_> = Unreadable::Malformed("data.channel must be a string of Unicode text");
-const NO_CHANNEL_BESIDE: Unreadable<'_> =
-    Unreadable::Malformed("channel, beside event, must be a string of Unicode text: the channel of the client event");
 const NO_ID: Unreadable<'_> = Unreadable::Malformed("data.id must be a number or a string of at most 64 bytes");
 
 #[cfg(test)]

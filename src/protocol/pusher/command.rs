@@ -1,7 +1,8 @@
 //! Reads the messages of Pusher's clients: the text of a message becomes a [`Command`].
 
 use crate::protocol::command::{Auth, Command, Since, Unreadable};
-use crate::protocol::json::{JsonString, Members, Reader, Value};
+use crate::protocol::command::{NO_CHANNEL, NO_CHANNEL_BESIDE, NO_EVENT, NOT_JSON, NOT_OBJECT};
+use crate::protocol::json::{Members, Reader, Value};
 use std::borrow::Cow;
 
 /// Reads a client's message. `data` may be an object, or a string that holds one; `held` keeps the latter alive.
@@ -42,10 +43,7 @@ fn subscribe<'a>(data: Members<'_, 'a>) -> Result<Command<'a>, Unreadable<'a>> {
     let [channel, auth, channel_data] = data.named(["channel", "auth", "channel_data"]);
     let channel = channel.and_then(Value::string).ok_or(NO_CHANNEL)?;
     let channel_data = given(channel_data).map(Value::string);
-    let auth = match (auth_of(auth), &channel_data) {
-        (_, Some(None)) => Auth::NotString,
-        (auth, _) => auth,
-    };
+    let auth = Auth::read(given(auth)).beside(&channel_data);
     Ok(Command::Subscribe { channel, auth, channel_data: channel_data.flatten(), since: Since::Absent })
 }
 
@@ -56,13 +54,7 @@ fn unsubscribe<'a>(data: Members<'_, 'a>) -> Result<Command<'a>, Unreadable<'a>>
 
 fn sign_in<'a>(data: Members<'_, 'a>) -> Result<Command<'a>, Unreadable<'a>> {
     let [auth, user_data] = data.named(["auth", "user_data"]);
-    Ok(Command::SignIn { auth: auth_of(auth), user_data: user_data.and_then(Value::string) })
-}
-
-fn auth_of(auth: Option<Value<'_>>) -> Auth<'_> {
-    given(auth).map_or(Auth::Absent, |auth| {
-        auth.string().map_or(Auth::NotString, |JsonString { value, .. }| Auth::Text(value))
-    })
+    Ok(Command::SignIn { auth: Auth::read(given(auth)), user_data: user_data.and_then(Value::string) })
 }
 
 /// An optional member, for which `null` counts as absent.
@@ -70,13 +62,7 @@ fn given(member: Option<Value<'_>>) -> Option<Value<'_>> {
     member.filter(|value| value.raw != "null")
 }
 
-const NOT_JSON: Unreadable<'_> = Unreadable::Malformed("The message is not valid JSON");
-const NOT_OBJECT: Unreadable<'_> = Unreadable::Malformed("The message must be a JSON object");
-const NO_EVENT: Unreadable<'_> = Unreadable::Malformed("event must be a string of Unicode text");
 const NO_DATA: Unreadable<'_> = Unreadable::Malformed("data must be a JSON object, or a string that holds one");
-const NO_CHANNEL: Unreadable<'_> = Unreadable::Malformed("data.channel must be a string of Unicode text");
-const NO_CHANNEL_BESIDE: Unreadable<'_> =
-    Unreadable::Malformed("channel, beside event, must be a string of Unicode text: the channel of the client event");
 
 #[cfg(test)]
 mod tests {
@@ -122,6 +108,11 @@ mod tests {
                 channel_data: None,
                 since: Since::Absent,
             }),
+        );
+        // The same in both dialects.
+        check(
+            r#"{"event":"pusher:subscribe","data":{"channel":"private-a","channel_data":7}}"#,
+            Ok(subscribe("private-a", None, None)),
         );
     }
 
