@@ -2,7 +2,7 @@
 //! long that blocks a shard.
 
 use super::{Findings, ProofArgs, Subject, histogram_growth};
-use crate::format::{number, time};
+use crate::format::number;
 use crate::measure::Latency;
 use crate::plan::{Departure, Flood, Idle, Plan, Scenario};
 use crate::spread::spread;
@@ -56,19 +56,7 @@ fn measure(args: &DepartArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let outcome = (1..=args.rounds)
         .try_for_each(|round| measure_round(args, &subject, round, findings, &mut rounds, &mut gone_s));
     for (situation, latencies) in ["quiet", "departure"].into_iter().zip(&rounds) {
-        for (suffix, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
-            let values: Vec<f64> = latencies.iter().map(|latency| latency.quantile(share) as f64).collect();
-            if let Some(values) = spread(&values) {
-                findings.number(&format!("{situation}.ping.{suffix}"), values.median);
-                findings.lines.push(format!(
-                    "{situation}: ping → pong {suffix}, median (least–most) of {} rounds: {} ({}–{})",
-                    values.count,
-                    time(values.median),
-                    time(values.min),
-                    time(values.max)
-                ));
-            }
-        }
+        findings.latency_spread(situation, "ping", "ping → pong", latencies);
     }
     if let Some(gone) = spread(&gone_s) {
         findings.number("gone", gone.median * 1e9);

@@ -48,6 +48,26 @@ impl Findings {
         self.metrics.insert(name.into(), value);
     }
 
+    /// Adds a value of all rounds: its median as the number, and a line. Without values it adds nothing.
+    pub fn spread(&mut self, name: &str, title: &str, values: &[f64], text: fn(f64) -> String) {
+        let Some(values) = spread(values) else { return };
+        self.number(name, values.median);
+        let of_rounds = match values.count {
+            1 => String::new(),
+            count => format!(" ({}–{}), median of {count} rounds", text(values.min), text(values.max)),
+        };
+        self.lines.push(format!("{title}: {}{of_rounds}", text(values.median)));
+    }
+
+    /// Adds the latencies of all rounds: the medians of their percentiles.
+    pub fn latency_spread(&mut self, situation: &str, name: &str, title: &str, rounds: &[Latency]) {
+        for (suffix, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
+            let values: Vec<f64> = rounds.iter().map(|latency| latency.quantile(share) as f64).collect();
+            let number = format!("{situation}.{name}.{suffix}").replace(' ', "_");
+            self.spread(&number, &format!("{situation}: {title} {suffix}"), &values, time);
+        }
+    }
+
     /// Adds a comparison of two situations: the median of each, the median of the ratios within a round (the second value
     /// divided by the first), that of the differences, and a line.
     pub fn comparison(
