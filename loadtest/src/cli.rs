@@ -17,6 +17,7 @@ use crate::proof::recover::RecoverArgs;
 use crate::proof::slow::SlowArgs;
 use crate::proof::soak::SoakArgs;
 use crate::proof::storm::StormArgs;
+use crate::proof::unread::UnreadArgs;
 use crate::publisher::NOWHERE;
 use crate::report::ReportArgs;
 use crate::server::ServerArgs;
@@ -32,6 +33,7 @@ use crate::target::{App, Dialect, KEY_PAIR, NAMES, Publish, Target};
 ///   loadtest compare --peers floor,bun --only w1,w16 --rounds 3
 ///   loadtest compare --against old/corecast --rounds 5 --seconds 1
 ///   loadtest depart -n 12000 --expect 'departure.ping.p999<5ms'
+///   loadtest unread -n 1500 --expect 'unlimited.memory.each<256k'
 ///   loadtest fanout --start --history 100 --expect 'ratio.rate>0.95'
 ///   loadtest recover -n 10000 --expect 'ratio.caught_up<=2'
 #[derive(Parser)]
@@ -59,6 +61,8 @@ pub enum Command {
     Mixed(MixedArgs),
     /// Slow readers: the latency of their neighbours, and the memory that they take.
     Slow(SlowArgs),
+    /// Clients that send requests and read no reply: the memory that they take, and pings of others.
+    Unread(UnreadArgs),
     /// Many clients drop and reconnect at once, beside a live fan-out.
     Storm(StormArgs),
     /// Many connections are reset at once: the latency of pings on other connections.

@@ -96,6 +96,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Churn(args) => run(&args.common, "churn", Scenario::Churn(args.load)),
         Command::Mixed(args) => proof::mixed::mixed(&args),
         Command::Slow(args) => proof::slow::slow(&args),
+        Command::Unread(args) => proof::unread::unread(&args),
         Command::Storm(args) => proof::storm::storm(&args),
         Command::Depart(args) => proof::depart::depart(&args),
         Command::Presence(args) => proof::presence::presence(&args),

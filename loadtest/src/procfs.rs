@@ -52,6 +52,14 @@ pub fn listen_drops() -> u64 {
     fields.find(|(name, _)| *name == "ListenDrops").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
+/// Memory of the buffers of all TCP sockets of this machine, in bytes. `None` if the kernel does not tell.
+pub fn tcp_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/net/sockstat").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let pages: u64 = line.split_ascii_whitespace().skip_while(|&word| word != "mem").nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// `pid` and its descendants.
 pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];

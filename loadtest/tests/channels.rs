@@ -1,5 +1,5 @@
-//! Short runs of the scenarios that start a corecast, with rules for channels or with Pusher's protocol. The corecast is the
-//! one that was built beside the load generator (`cargo test --workspace` builds both).
+//! Short runs of the scenarios that start a corecast, with rules for channels, with Pusher's protocol, or with clients that
+//! read no reply. The corecast is the one that was built beside the load generator (`cargo test --workspace` builds both).
 
 use std::process::Command;
 
@@ -46,6 +46,17 @@ fn slow_readers_of_a_keyed_channel_end_with_the_last_values() {
     // Long enough to fill the readers' outboxes.
     let numbers = load("conflate -n 20 -k 10 -r 1000 -d 6 --neighbours 10 --expect closed=0 --expect behind=0");
     assert!(numbers["conflated"].as_f64().unwrap() > 0.0, "{numbers}");
+}
+
+#[test]
+fn replies_that_are_not_read_take_little_memory() {
+    // 64 KiB of replies and the last one. A server that reads on keeps eight times as much in the first case, and closes the
+    // connections in the second.
+    let numbers = load(
+        "unread -n 30 -d 0.5 --resumed 10 --pingers 5 --rounds 1 --expect limited.waiting.each<80k --expect unlimited.closed=0 \
+         --expect unlimited.waiting.each<80k --expect limited.resumed.missing=0",
+    );
+    assert!(numbers["unlimited.resumed.replies"].as_f64().unwrap() > 0.0, "{numbers}");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn resume(subject: &Subject, readers: &mut [KeyedReader], published: u32) -> any
     let mut beside = Vec::new();
     let mut behind: Vec<(&mut KeyedReader, u64)> = Vec::new();
     for reader in readers {
-        let held = reader.bytes + reader.waiting()?;
+        let held = reader.socket.bytes + reader.socket.waiting()?;
         behind.push((reader, held));
     }
     let begun = Instant::now();
@@ -129,9 +129,9 @@ fn resume(subject: &Subject, readers: &mut [KeyedReader], published: u32) -> any
         behind.retain(|(reader, held)| {
             let is_done = reader.missing(published) == 0;
             if is_done {
-                beside.push(reader.bytes.saturating_sub(*held));
+                beside.push(reader.socket.bytes.saturating_sub(*held));
             }
-            !is_done && !reader.is_closed
+            !is_done && !reader.socket.is_closed
         });
         if got == 0 {
             std::thread::sleep(Duration::from_millis(5));
@@ -150,7 +150,7 @@ fn report(
 ) -> anyhow::Result<()> {
     let stats = subject.stats()?;
     let stat = |name: &str| stats.get(name).copied().unwrap_or_default();
-    let closed = readers.iter().filter(|reader| reader.is_closed).count();
+    let closed = readers.iter().filter(|reader| reader.socket.is_closed).count();
     let behind = readers.iter().filter(|reader| reader.missing(published) > 0).count();
     let out_of_order: u64 = readers.iter().map(|reader| reader.out_of_order).sum();
     let received: u64 = readers.iter().map(|reader| reader.received).sum();

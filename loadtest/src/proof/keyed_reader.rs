@@ -1,16 +1,15 @@
 //! A subscriber of a conflated channel that reads when it is told to, and keeps the last message of each key.
 
-use std::io::{ErrorKind, Read};
+use std::io;
 use std::net::TcpStream;
 
+use super::frame_reader::FrameReader;
 use crate::stamp;
-use crate::wire;
 
 /// Number n of the publishes has the key n modulo the number of keys.
 pub struct KeyedReader {
-    stream: TcpStream,
-    /// The beginning of a frame whose rest was not read.
-    rest: Vec<u8>,
+    /// The socket.
+    pub socket: FrameReader,
     stamps: stamp::Reader,
     /// By key: the number of its last message.
     last: Vec<Option<u32>>,
@@ -19,66 +18,31 @@ pub struct KeyedReader {
     pub received: u64,
     /// Messages that arrived after a later one, or twice.
     pub out_of_order: u64,
-    /// Bytes read so far.
-    pub bytes: u64,
-    /// The server closed the connection.
-    pub is_closed: bool,
 }
 
 impl KeyedReader {
     /// A reader that is subscribed and has received no message.
-    pub fn new(stream: TcpStream, keys: u32) -> std::io::Result<KeyedReader> {
-        stream.set_nonblocking(true)?;
+    pub fn new(stream: TcpStream, keys: u32) -> io::Result<KeyedReader> {
         Ok(KeyedReader {
-            stream,
-            rest: Vec::new(),
+            socket: FrameReader::new(stream)?,
             stamps: stamp::Reader::default(),
             last: vec![None; keys as usize],
             newest: None,
             received: 0,
             out_of_order: 0,
-            bytes: 0,
-            is_closed: false,
         })
     }
 
-    /// Bytes that wait in the receive buffer.
-    pub fn waiting(&self) -> std::io::Result<u64> {
-        Ok(rustix::io::ioctl_fionread(&self.stream)?)
-    }
-
     /// Reads at most `limit` bytes, without waiting. Returns how many.
-    pub fn read(&mut self, limit: usize) -> std::io::Result<usize> {
-        let start = self.rest.len();
-        self.rest.resize(start + limit, 0);
-        let result = self.stream.read(&mut self.rest[start..]);
-        let got = *result.as_ref().unwrap_or(&0);
-        self.rest.truncate(start + got);
-        match result {
-            Ok(0) if limit > 0 => self.is_closed = true,
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => self.is_closed = true,
-            Err(error) => return Err(error),
-        }
-        self.bytes += got as u64;
-        self.take_frames();
-        Ok(got)
-    }
-
-    fn take_frames(&mut self) {
-        let mut at = 0;
-        while let Some(frame) = wire::next_frame(&self.rest[at..]) {
-            at += frame.len;
-            self.is_closed |= frame.opcode == wire::CLOSE;
-            let Some((number, _)) = self.stamps.read(frame.payload) else { continue };
+    pub fn read(&mut self, limit: usize) -> io::Result<usize> {
+        self.socket.read(limit, |frame| {
+            let Some((number, _)) = self.stamps.read(frame.payload) else { return };
             let key = number as usize % self.last.len();
             self.last[key] = self.last[key].max(Some(number));
             self.out_of_order += u64::from(self.newest >= Some(number));
             self.newest = self.newest.max(Some(number));
             self.received += 1;
-        }
-        self.rest.drain(..at);
+        })
     }
 
     /// Keys whose last value is missing, of so many publishes.
@@ -92,6 +56,7 @@ impl KeyedReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire;
     use std::io::Write;
     use std::net::TcpListener;
 
@@ -106,9 +71,9 @@ mod tests {
                 let (mut payload, mut frame) = (Vec::new(), Vec::new());
                 stamp::push_payload(&mut payload, number, 0, 64);
                 wire::push_unmasked(&mut frame, wire::TEXT, &payload);
-                let target = reader.bytes + frame.len() as u64;
+                let target = reader.socket.bytes + frame.len() as u64;
                 server.write_all(&frame).unwrap();
-                while reader.bytes < target {
+                while reader.socket.bytes < target {
                     // Some bytes at a time, so that frames are cut.
                     reader.read(7).unwrap();
                 }
@@ -119,11 +84,14 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|published| reader.missing(published)), [3, 2, 1, 0, 1, 2, 3]);
         // Of 0 to 9, message 9 is the last of key 0, 7 that of key 1 and 8 that of key 2.
         send(&mut reader, &[4, 7, 8, 9]);
-        assert_eq!((reader.missing(10), reader.received, reader.out_of_order, reader.is_closed), (0, 7, 0, false));
+        assert_eq!(
+            (reader.missing(10), reader.received, reader.out_of_order, reader.socket.is_closed),
+            (0, 7, 0, false)
+        );
         send(&mut reader, &[9, 5]);
         assert_eq!((reader.missing(10), reader.out_of_order), (0, 2));
         drop(server);
-        while !reader.is_closed {
+        while !reader.socket.is_closed {
             reader.read(7).unwrap();
         }
     }

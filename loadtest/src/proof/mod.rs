@@ -4,14 +4,17 @@
 pub mod conflate;
 pub mod depart;
 mod findings;
+mod frame_reader;
 mod keyed_reader;
 mod memory_limits;
+mod memory_peak;
 pub mod mixed;
 pub mod presence;
 pub mod recover;
 pub mod slow;
 pub mod soak;
 pub mod storm;
+pub mod unread;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

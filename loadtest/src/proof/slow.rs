@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Options of `slow`.
@@ -102,52 +102,36 @@ fn memory(args: &SlowArgs, findings: &mut Findings) -> anyhow::Result<()> {
     let bound = limits.clients;
     // A first few, so that memory that is allocated once is not counted.
     drop((0..SPARE as u32).map(|n| stop_reading(subject.server.address, n)).collect::<Result<Vec<_>, _>>()?);
-    let before = subject.usage().anon_bytes;
+    let before = subject.memory();
     let readers = (0..args.stopped as u32)
         .map(|channel| stop_reading(subject.server.address, channel))
         .collect::<anyhow::Result<Vec<_>>>()?;
 
-    let (peak, is_done) = (AtomicU64::new(0), AtomicBool::new(false));
-    let stats = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_done.load(SeqCst) {
-                peak.fetch_max(subject.usage().anon_bytes, SeqCst);
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        });
-        let filled = fill(&subject, args.stopped, args.stopped);
-        is_done.store(true, SeqCst);
-        filled
-    })?;
+    let (stats, peak) = subject.peak_during(|| fill(&subject, args.stopped, args.stopped))?;
     drop(readers);
-    let start = Instant::now();
-    let peak = peak.into_inner();
-    let allowed = before + peak.saturating_sub(before) / 100 * KEPT_PERCENT + SLACK;
-    while subject.usage().anon_bytes > allowed && start.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let after = subject.usage().anon_bytes;
+    let release = subject.wait_until_released(before, peak);
+    let after = release.after;
 
-    findings.number("memory.before", before as f64);
-    findings.number("memory.peak", peak as f64);
-    findings.number("memory.after", after as f64);
+    findings.number("memory.before", before.anon as f64);
+    findings.number("memory.peak", peak.anon as f64);
+    findings.number("memory.after", after.anon as f64);
     findings.number("memory.bound", bound as f64);
     findings.lines.push(format!(
         "{} stopped at once, each on a channel of its own: memory {} before, {} at its peak (at most {} by --check-config), {} \
          after {:.1} s; {} closed with 4100, {} dropped",
         number(args.stopped as f64),
-        bytes(before as f64),
-        bytes(peak as f64),
+        bytes(before.anon as f64),
+        bytes(peak.anon as f64),
         bytes(bound as f64),
-        bytes(after as f64),
-        start.elapsed().as_secs_f64(),
+        bytes(after.anon as f64),
+        release.seconds,
         stats["closes_slow_consumer"],
         bytes(stats["outbox_bytes_dropped"] as f64),
     ));
     findings.lines.push(format!("at these limits, as the server prints it: {}", limits.lines.join("; ")));
     check_closed(findings, args.stopped, stats["closes_slow_consumer"]);
-    findings.check(peak <= bound, format!("the peak of {peak} bytes is beyond the printed {bound}"));
-    findings.check(after <= allowed, format!("{after} bytes are left of a peak of {peak}, {before} before"));
+    findings.check(peak.anon <= bound, format!("the peak of {} bytes is beyond the printed {bound}", peak.anon));
+    findings.check_released(before, peak, &release);
     Ok(())
 }
 
@@ -180,11 +164,7 @@ fn fill(subject: &Subject, channels: usize, stopped: usize) -> anyhow::Result<BT
 
 /// A connection that subscribes and then stops reading, with the smallest receive buffer that the kernel allows.
 pub fn stop_reading(address: SocketAddr, channel: u32) -> anyhow::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_recv_buffer_size(4096)?;
-    socket.connect(&address.into())?;
-    let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut stream = connect_small(address, None)?;
     let dialect = Dialect::native();
     let mut request = wire::upgrade_request(&address.to_string(), "/");
     dialect.subscribe.iter().for_each(|subscribe| dialect.push(&mut request, subscribe, channel, 1));
@@ -199,14 +179,21 @@ pub fn stop_reading(address: SocketAddr, channel: u32) -> anyhow::Result<TcpStre
     Ok(stream)
 }
 
+/// A connection with the smallest receive buffer that the kernel allows, and with segments of at most `segment` bytes.
+pub fn connect_small(address: SocketAddr, segment: Option<u32>) -> anyhow::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_recv_buffer_size(4096)?;
+    segment.map_or(Ok(()), |bytes| socket.set_tcp_mss(bytes))?;
+    socket.connect(&address.into())?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(stream)
+}
+
 /// Time limit of filling the outboxes.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections allowed beside the stopped readers.
 const SPARE: usize = 16;
-/// Share of the grown memory that may remain: the records of the allocator.
-const KEPT_PERCENT: u64 = 2;
-/// Memory that may remain beside that: the pool of pages, the parsers' buffers, grown tables.
-const SLACK: u64 = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
