@@ -1,23 +1,17 @@
 #!/usr/bin/env bash
 # Checks the alert rules and /metrics with promtool. tests/it/monitoring.rs checks that the metrics of the rules and of the
 # dashboard exist.
-# Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
+# Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or the release or debug one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tests/prepare.sh
 
 command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; } >/dev/null 2>&1 || true
 if ! command -v promtool >/dev/null; then
     printf '\n*** SKIPPED: ops/check.sh, because promtool is missing here (Debian: apt-get install prometheus) ***\n\n' >&2
     exit 0
 fi
-bin=
-for place in "${CORECAST_BIN:-}" target/{release-test,release,debug}/corecast; do
-    if [ -n "$place" ] && [ -x "$place" ]; then
-        bin=$place
-        break
-    fi
-done
-[ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
+bin=$(server_binary)
 
 promtool check rules ops/alerts.yml
 

@@ -1,18 +1,12 @@
 #!/usr/bin/env bash
 # Checks the contents of the packages, without an optimized build: every asset of the Debian package exists, man pages and
 # completion scripts are valid and know every command, and linters accept the unit and the Dockerfile.
-# Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or target/release/corecast, or the debug one.
+# Needs the server's binary: CORECAST_BIN, or target/release-test/corecast, or the release or debug one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tests/prepare.sh
 
-bin=
-for place in "${CORECAST_BIN:-}" target/{release-test,release,debug}/corecast; do
-    if [ -n "$place" ] && [ -x "$place" ]; then
-        bin=$(realpath "$place")
-        break
-    fi
-done
-[ -n "$bin" ] || { echo "no corecast binary: run cargo build, or say where it is in CORECAST_BIN" >&2; exit 1; }
+bin=$(server_binary)
 dir=$(mktemp -d)
 trap 'rm -r "$dir"' EXIT
 

@@ -33,12 +33,12 @@ has_python() {
 }
 
 # Installs the modules of package-lock.json, unless they are those of the same list.
-install_node_modules() { # where to
-    if ! cmp -s package-lock.json "$1/installed.json"; then
+install_node_modules() { # where to; `.` is here
+    if ! cmp -s package-lock.json "$1/node_modules/.installed.json"; then
         mkdir -p "$1"
-        cp package.json package-lock.json "$1"
-        (cd "$1" && npm ci --silent --no-audit --no-fund)
-        cp package-lock.json "$1/installed.json"
+        [ "$1" = . ] || cp package.json package-lock.json "$1"
+        (cd "$1" && npm ci --loglevel=error --no-audit --no-fund >/dev/null)
+        cp package-lock.json "$1/node_modules/.installed.json"
     fi
 }
 
