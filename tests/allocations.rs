@@ -55,4 +55,6 @@ fn no_allocation_per_ping() {
         }
         path.flush();
     });
+    let pong = r#"{"event":"socket:pong","data":{"reply":1}}"#;
+    assert!(path.sink.bytes > 100 * pong.len() * (WARM_UP + TURNS), "not every ping was answered");
 }
