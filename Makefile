@@ -1,7 +1,7 @@
 # Tests that every change must pass, benches, packages, and a demonstration. Needs a Rust toolchain with rustfmt and clippy.
 
-# Tests wait for clocks, servers and clients nine tenths of the time, so a thread for each of two cores leaves both idle. More than
-# six would not end sooner than the longest tests, and would delay each other.
+# Tests wait for clocks, servers and clients nine tenths of the time, so one thread a core leaves the cores idle. More than six
+# threads end no sooner, because the longest tests decide, and delay each other's tests.
 TEST_THREADS = 6
 
 .PHONY: soak test test-long test-sdk test-clients test-pusher test-console test-ops test-packaging bench instructions lines demo deb package-files
