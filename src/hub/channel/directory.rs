@@ -664,7 +664,8 @@ const VACANCIES_KEPT: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::mail::{Cause, Membership};
+    use crate::hub::channel::presence::user::User;
+    use crate::hub::mail::{Cause, Membership, Wish};
     use crate::hub::message::Message;
 
     fn name(text: &str) -> ChannelName {
@@ -802,6 +803,28 @@ mod tests {
         assert!(directory.is_empty());
         assert_eq!([29, 29].map(|now| directory.vacate(now)), [Some(a), Some(b)], "ticks wrap");
         assert_eq!(directory.page_occupied(9, 0), (Vec::new(), None));
+    }
+
+    #[test]
+    fn a_channel_without_subscribers_for_long_is_vacated_with_its_last_member() {
+        for (removed_at, is_vacated) in [(29, false), (30, true)] {
+            let mut directory = Directory::new(1, 1000);
+            directory.hold_back();
+            let channel = name("presence-a");
+            let wish = Wish { since: None, user: Some(User::new("11", None).into()), dialect: Dialect::Native };
+            let change = Change { wish: Some(Box::new(wish)), ..change(&channel, HASH, 0) };
+            assert_eq!(directory.admit(&change, 9).map(|events| events.len()), Ok(1));
+            directory.join(&change, BOUNDS, 0);
+            directory.leave(&change, 0);
+            let notice = directory.next_notice(removed_at).expect("its grace is over");
+            assert!(
+                matches!(notice.what, News::Removed { is_vacated: is, .. } if is == is_vacated),
+                "{:?}",
+                notice.what
+            );
+            let later = directory.vacate(removed_at + HELD_BACK_TICKS);
+            assert_eq!(later, (!is_vacated).then_some(channel));
+        }
     }
 
     #[test]
