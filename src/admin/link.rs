@@ -11,8 +11,9 @@
 //! [`Outlet`] has no room.
 
 use super::session::Session;
-use super::session::codec::{Codec, Piece};
+use super::session::codec::Codec;
 use crate::api::{Command, Refusal, Reply};
+use crate::hub::observe::piece::Piece;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use std::sync::Arc;
 

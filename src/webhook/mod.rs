@@ -224,8 +224,8 @@ mod tests {
     use super::told::tests::{following, occupied};
     use super::*;
     use crate::admin::link::{self, Seat};
-    use crate::admin::session::codec::Piece;
     use crate::api::{Command, Request};
+    use crate::hub::observe::piece::Piece;
     use crossbeam_channel::TryRecvError;
     use std::io::Write;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -6,10 +6,10 @@
 use super::client_event;
 use super::event::{Event, Member, Subject};
 use crate::admin::link::Sent;
-use crate::admin::session::codec::Piece;
 use crate::api::Reply;
 use crate::api::operation::{ALSO, Events};
 use crate::api::value::written;
+use crate::hub::observe::piece::Piece;
 use crate::hub::observe::reports::Happening;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;

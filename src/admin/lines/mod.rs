@@ -5,10 +5,11 @@ pub mod reader;
 pub mod sightings;
 pub mod writer;
 
-use super::session::codec::{Codec, Piece};
+use super::session::codec::Codec;
 use super::session::{self, Session};
 use crate::api::publish::Placed;
 use crate::api::{Refusal, Reply};
+use crate::hub::observe::piece::Piece;
 use crate::hub::{Hub, Port};
 use reader::Parser;
 

@@ -3,7 +3,7 @@
 //!
 //! A stream asks for its next piece only while little output waits to be sent.
 
-use super::codec::{Codec, Piece};
+use super::codec::Codec;
 use super::tail::{self, Tail};
 use super::{Session, State};
 use crate::api::operation::{self, Events};
@@ -11,8 +11,9 @@ use crate::api::{Refusal, Reply};
 use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::TAPS;
 use crate::hub::observe::extras::Extras;
-use crate::hub::observe::follower::{Follower, FollowerUpdate};
+use crate::hub::observe::follower::{Follower, Update};
 use crate::hub::observe::journal::JOURNAL;
+use crate::hub::observe::piece::Piece;
 use crate::hub::{Hub, Port};
 use crate::ids::{Asker, ShardId};
 use crate::protocol::position::read_epoch;
@@ -26,8 +27,8 @@ pub(super) struct Stream {
 }
 
 enum Source {
-    /// Lifecycle events; `number` is that of the snapshot.
-    Events { follower: Follower, number: u64 },
+    /// Lifecycle events.
+    Events(Follower),
     /// Sightings: what the server sees and decides.
     Sightings(Tail),
 }
@@ -46,14 +47,14 @@ impl Stream {
     /// Whether there is a question to ask.
     fn is_ready(&self) -> bool {
         match &self.of {
-            Source::Events { follower, .. } => follower.is_ready(),
+            Source::Events(follower) => follower.is_ready(),
             Source::Sightings(tail) => self.has_begun && tail.is_ready(),
         }
     }
 
     fn ask(&mut self) -> Option<(ShardId, Question)> {
         match &mut self.of {
-            Source::Events { follower, .. } => follower.ask(),
+            Source::Events(follower) => follower.ask(),
             Source::Sightings(tail) => tail.ask(),
         }
     }
@@ -64,7 +65,7 @@ impl<C: Codec> Session<C> {
     pub(super) fn follow(&mut self, tag: C::Tag<'_>, events: &Events, hub: &mut Hub, port: &mut impl Port) {
         let (since, epoch) = position(events);
         let (follower, question) = Follower::new(since, epoch, Extras::named(&events.also), self.is_own());
-        self.become_stream(tag, Source::Events { follower, number: 0 }, (JOURNAL, question), hub, port);
+        self.become_stream(tag, Source::Events(follower), (JOURNAL, question), hub, port);
     }
 
     /// The session becomes a stream of sightings.
@@ -134,7 +135,7 @@ impl<C: Codec> Session<C> {
 
     fn follower(&self) -> Option<&Follower> {
         match &self.stream.as_ref()?.of {
-            Source::Events { follower, .. } => Some(follower),
+            Source::Events(follower) => Some(follower),
             Source::Sightings(_) => None,
         }
     }
@@ -143,7 +144,7 @@ impl<C: Codec> Session<C> {
     pub(super) fn leave_stream(&mut self, hub: &mut Hub, port: &mut impl Port) {
         match self.stream.take() {
             None => {}
-            Some(Stream { asker, of: Source::Events { .. }, .. }) => hub.ask(JOURNAL, asker, Question::Unfollow, port),
+            Some(Stream { asker, of: Source::Events(_), .. }) => hub.ask(JOURNAL, asker, Question::Unfollow, port),
             Some(Stream { asker, of: Source::Sightings(tail), .. }) => {
                 tail.shards().for_each(|shard| hub.ask(shard, asker, Question::Untap, port));
             }
@@ -157,20 +158,20 @@ impl<C: Codec> Session<C> {
         match (&mut stream.of, answer) {
             (of, Answer::TooMany { limit }) => {
                 let what = match of {
-                    Source::Events { .. } => "consumers of events",
+                    Source::Events(_) => "consumers of events",
                     Source::Sightings(_) => "tails",
                 };
                 self.stream = None;
                 hub.counters.admin_errors += 1;
                 self.finish(asker, Err(Refusal::TooMany { what, limit }));
             }
-            (Source::Events { follower, number: snapshot }, answer) => {
-                let told = follower.take_answer(answer, shards);
-                if let Some(FollowerUpdate::Following { number, .. }) = told {
-                    (*snapshot, stream.has_begun) = (number, true);
+            (Source::Events(follower), answer) => {
+                let Update { begins, pieces } = follower.take_answer(answer, shards);
+                if let Some((epoch, number)) = begins {
+                    stream.has_begun = true;
+                    self.finish(asker, Ok(Reply::Following { epoch, number }));
                 }
-                let snapshot = *snapshot;
-                self.take_update(asker, snapshot, told);
+                pieces.into_iter().for_each(|piece| self.tell(piece));
             }
             (Source::Sightings(tail), Answer::Tapped) => {
                 let has_begun = tail.begin();
@@ -187,28 +188,6 @@ impl<C: Codec> Session<C> {
                 self.tell(Piece::Seen { shard, at_us, time_ms, sightings, dropped });
             }
             (Source::Sightings(_), _) => {}
-        }
-    }
-
-    /// `number`: the number of the snapshot.
-    fn take_update(&mut self, asker: Asker, number: u64, told: Option<FollowerUpdate>) {
-        match told {
-            None | Some(FollowerUpdate::NoMore) => {}
-            Some(FollowerUpdate::Following { epoch, number, is_snapshot }) => {
-                self.finish(asker, Ok(Reply::Following { epoch, number }));
-                if is_snapshot {
-                    self.tell(Piece::Snapshot { number });
-                }
-            }
-            Some(FollowerUpdate::Channels(channels)) => self.tell(Piece::Channels { number, channels }),
-            Some(FollowerUpdate::Members(members)) => self.tell(Piece::Members { number, members }),
-            Some(FollowerUpdate::Connections(connections)) => self.tell(Piece::Connections { number, connections }),
-            Some(FollowerUpdate::SnapshotEnd { connections_page, channels, members, connections }) => {
-                self.tell(Piece::Connections { number, connections: connections_page });
-                self.tell(Piece::SnapshotEnd { number, channels, members, connections });
-            }
-            Some(FollowerUpdate::Events { events }) => self.tell(Piece::Events { events }),
-            Some(FollowerUpdate::FellBehind { missing }) => self.tell(Piece::FellBehind { missing }),
         }
     }
 }

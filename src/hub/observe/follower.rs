@@ -4,16 +4,13 @@
 //!
 //! At most one question is open, and the next is asked once there is room for its answer. So a slow reader receives slowly.
 
-use crate::api::operation::ChannelCount;
+use crate::api::Rows;
 use crate::api::operation::Connections;
-use crate::api::{ConnectionInfo, Rows};
 use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::extras::Extras;
 use crate::hub::observe::journal::JOURNAL;
-use crate::hub::observe::reports::Event;
+use crate::hub::observe::piece::Piece;
 use crate::ids::ShardId;
-use crate::protocol::channel::ChannelName;
-use std::sync::Arc;
 
 /// One consumer: its stage, and its position in the snapshot.
 pub struct Follower {
@@ -24,6 +21,8 @@ pub struct Follower {
     shard: ShardId,
     /// Whether a question is open.
     is_asking: bool,
+    /// Number of the snapshot.
+    number: u64,
     /// Channels in the snapshot so far.
     channels: u64,
     /// Members of channels in the snapshot so far.
@@ -44,31 +43,26 @@ enum Stage {
 
 /// What a consumer is sent because of an answer.
 #[derive(Debug)]
-#[allow(missing_docs)] // the variants' sentences explain the fields
-pub enum FollowerUpdate {
-    /// The events after `number` follow. If it `is_snapshot`, the state at that number comes first.
-    Following { epoch: u64, number: u64, is_snapshot: bool },
-    /// A page of the snapshot's channels.
-    Channels(Vec<ChannelCount>),
-    /// A page of the snapshot's members of channels: channel and user id.
-    Members(Vec<(ChannelName, Arc<str>)>),
-    /// A page of the snapshot's connections.
-    Connections(Vec<ConnectionInfo>),
-    /// The last page of the snapshot, and the totals of all pages.
-    SnapshotEnd { connections_page: Vec<ConnectionInfo>, channels: u64, members: u64, connections: u64 },
-    /// The next events.
-    Events { events: Box<[Event]> },
-    /// The next `missing` events were discarded. This ends the stream.
-    FellBehind { missing: u64 },
-    /// The server stops. This ends the stream.
-    NoMore,
+pub struct Update {
+    /// The reply to its request: the epoch, and the number of the last event before those that follow.
+    pub begins: Option<(u64, u64)>,
+    /// What follows the reply.
+    pub pieces: Vec<Piece>,
 }
 
 impl Follower {
     /// A new consumer, and its first question to the [`JOURNAL`]. It has the events up to `since` of the run `epoch`.
     pub fn new(since: Option<u64>, epoch: Option<u64>, extras: Extras, is_own: bool) -> (Follower, Question) {
-        let (stage, after, shard, is_asking) = (Stage::Begins, 0, 0, true);
-        let follower = Follower { stage, after, shard, is_asking, channels: 0, members: 0, connections: 0 };
+        let follower = Follower {
+            stage: Stage::Begins,
+            after: 0,
+            shard: 0,
+            is_asking: true,
+            number: 0,
+            channels: 0,
+            members: 0,
+            connections: 0,
+        };
         (follower, Question::Follow { since, epoch, extras, is_own })
     }
 
@@ -93,39 +87,48 @@ impl Follower {
     }
 
     /// Takes the answer to the open question.
-    pub fn take_answer(&mut self, answer: Answer, shards: usize) -> Option<FollowerUpdate> {
+    pub fn take_answer(&mut self, answer: Answer, shards: usize) -> Update {
         self.is_asking = false;
-        match (self.stage, answer) {
+        let number = self.number;
+        let pieces = match (self.stage, answer) {
             (Stage::Begins, Answer::Following { epoch, number, is_snapshot }) => {
+                self.number = number;
                 self.stage = if is_snapshot { Stage::Channels } else { Stage::Live };
-                Some(FollowerUpdate::Following { epoch, number, is_snapshot })
+                let pieces = if is_snapshot { vec![Piece::Snapshot { number }] } else { Vec::new() };
+                return Update { begins: Some((epoch, number)), pieces };
             }
             (Stage::Channels, Answer::Page { rows: Rows::Channels(channels), next }) => {
                 self.channels += channels.len() as u64;
                 self.turn(next, shards, Stage::Members);
-                Some(FollowerUpdate::Channels(channels))
+                vec![Piece::Channels { number, channels }]
             }
             (Stage::Members, Answer::Members { members, next }) => {
                 self.members += members.len() as u64;
                 self.turn(next, shards, Stage::Connections);
-                Some(FollowerUpdate::Members(members))
+                vec![Piece::Members { number, members }]
             }
-            (Stage::Connections, Answer::Page { rows: Rows::Connections(page), next }) => {
-                self.connections += page.len() as u64;
+            (Stage::Connections, Answer::Page { rows: Rows::Connections(connections), next }) => {
+                self.connections += connections.len() as u64;
                 self.turn(next, shards, Stage::Live);
-                let Follower { channels, members, connections, .. } = *self;
-                Some(match self.stage {
-                    Stage::Live => {
-                        FollowerUpdate::SnapshotEnd { connections_page: page, channels, members, connections }
-                    }
-                    _ => FollowerUpdate::Connections(page),
-                })
+                let mut pieces = vec![Piece::Connections { number, connections }];
+                if self.is_live() {
+                    let Follower { channels, members, connections, .. } = *self;
+                    pieces.push(Piece::SnapshotEnd { number, channels, members, connections });
+                }
+                pieces
             }
-            (Stage::Live, Answer::Events { events }) => Some(FollowerUpdate::Events { events }),
-            (_, Answer::FellBehind { missing }) => self.end(FollowerUpdate::FellBehind { missing }),
-            (_, Answer::NoMoreEvents) => self.end(FollowerUpdate::NoMore),
-            _ => None,
-        }
+            (Stage::Live, Answer::Events { events }) => vec![Piece::Events { events }],
+            (_, Answer::FellBehind { missing }) => {
+                self.stage = Stage::Over;
+                vec![Piece::FellBehind { missing }]
+            }
+            (_, Answer::NoMoreEvents) => {
+                self.stage = Stage::Over;
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        Update { begins: None, pieces }
     }
 
     /// Whether the snapshot is complete: all further questions are for events.
@@ -147,11 +150,6 @@ impl Follower {
         if usize::from(self.shard) == shards {
             (self.shard, self.stage) = (0, then);
         }
-    }
-
-    fn end(&mut self, update: FollowerUpdate) -> Option<FollowerUpdate> {
-        self.stage = Stage::Over;
-        Some(update)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod busiest;
 pub mod extras;
 pub mod follower;
 pub mod journal;
+pub mod piece;
 pub mod reports;
 pub mod sighting;
 pub mod taps;

@@ -4,8 +4,9 @@ use super::{Cluster, READER};
 use crate::api::{ConnectionInfo, Request, Rows};
 use crate::hub::mail::{Answer, Question};
 use crate::hub::observe::extras::Extras;
-use crate::hub::observe::follower::{Follower, FollowerUpdate};
+use crate::hub::observe::follower::{Follower, Update};
 use crate::hub::observe::journal::JOURNAL;
+use crate::hub::observe::piece::Piece;
 use crate::hub::observe::reports::Happening;
 use crate::ids::{Asker, ShardId, Slot};
 use crate::protocol::channel::ChannelName;
@@ -98,41 +99,16 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         if reader.is_gone {
             return;
         }
-        match reader.follower.take_answer(answer, shards) {
-            None => {}
-            Some(FollowerUpdate::Following { epoch, number, is_snapshot }) => {
-                assert!(reader.epoch.is_none_or(|known| known == epoch), "the epoch changed within one run");
-                assert!(number >= reader.number && (is_snapshot || number == reader.number));
-                (reader.epoch, reader.number) = (Some(epoch), number);
-                if is_snapshot {
-                    reader.channels.clear();
-                    reader.members.clear();
-                    reader.connections.clear();
-                }
-            }
-            Some(FollowerUpdate::Channels(page)) => {
-                reader.channels.extend(page.iter().map(|count| count.channel.as_channel().as_str().to_owned()));
-            }
-            Some(FollowerUpdate::Members(page)) => {
-                reader.members.extend(page.iter().map(|(channel, user_id)| member(channel, user_id)));
-            }
-            Some(FollowerUpdate::Connections(page) | FollowerUpdate::SnapshotEnd { connections_page: page, .. }) => {
-                reader.connections.extend(page.iter().map(|connection| connection.socket_id.to_string()));
-            }
-            Some(FollowerUpdate::Events { events }) => {
-                assert!(!events.is_empty());
-                for event in &events {
-                    // Only events that were not asked for are left out.
-                    let is_next = event.number == reader.number + 1;
-                    let may_miss = reader.extras == Extras::default() && event.number > reader.number;
-                    assert!(is_next || may_miss, "{event:?} came after {}", reader.number);
-                    reader.number = event.number;
-                    reader.apply(&event.what);
-                }
-            }
-            // A later consumer may resume from its state.
-            Some(FollowerUpdate::FellBehind { .. } | FollowerUpdate::NoMore) => reader.is_gone = true,
+        let Update { begins, pieces } = reader.follower.take_answer(answer, shards);
+        if let Some((epoch, number)) = begins {
+            assert!(reader.epoch.is_none_or(|known| known == epoch), "the epoch changed within one run");
+            let is_snapshot = matches!(pieces[..], [Piece::Snapshot { .. }]);
+            assert!(number >= reader.number && (is_snapshot || number == reader.number));
+            (reader.epoch, reader.number) = (Some(epoch), number);
         }
+        pieces.into_iter().for_each(|piece| reader.take(piece));
+        // A later consumer may resume from its state.
+        reader.is_gone = reader.follower.is_over();
         if self.are_readers_eager {
             self.ask_on(asker.request as usize);
         }
@@ -248,6 +224,38 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 }
 
 impl Reader {
+    fn take(&mut self, piece: Piece) {
+        match piece {
+            Piece::Snapshot { .. } => {
+                self.channels.clear();
+                self.members.clear();
+                self.connections.clear();
+            }
+            Piece::Channels { channels, .. } => {
+                self.channels.extend(channels.iter().map(|count| count.channel.as_channel().as_str().to_owned()));
+            }
+            Piece::Members { members, .. } => {
+                self.members.extend(members.iter().map(|(channel, user_id)| member(channel, user_id)));
+            }
+            Piece::Connections { connections, .. } => {
+                self.connections.extend(connections.iter().map(|connection| connection.socket_id.to_string()));
+            }
+            Piece::Events { events } => {
+                assert!(!events.is_empty());
+                for event in &events {
+                    // Only events that were not asked for are left out.
+                    let is_next = event.number == self.number + 1;
+                    let may_miss = self.extras == Extras::default() && event.number > self.number;
+                    assert!(is_next || may_miss, "{event:?} came after {}", self.number);
+                    self.number = event.number;
+                    self.apply(&event.what);
+                }
+            }
+            Piece::SnapshotEnd { .. } | Piece::FellBehind { .. } => {}
+            Piece::Seen { .. } => panic!("{piece:?} is not an event"),
+        }
+    }
+
     fn apply(&mut self, what: &Happening) {
         assert!(what.is_for(self.extras), "{what:?} was not asked for");
         let (known, name, exists) = match what {
