@@ -53,7 +53,7 @@ fn decode(c: &mut Criterion) {
                 input.copy_from_slice(black_box(&read));
                 let mut at = 0;
                 let mut text_bytes = 0;
-                while let Some(message) = decoder.next(input, &mut at, 1 << 20).unwrap() {
+                while let Some(message) = decoder.next(input, &mut at, 1 << 20, &mut 0).unwrap() {
                     let Message::Text(text) = message else { panic!("{message:?}") };
                     text_bytes += text.len();
                 }
@@ -82,7 +82,7 @@ fn decode(c: &mut Criterion) {
                 let mut text_bytes = 0;
                 for piece in [head, tail] {
                     let mut at = 0;
-                    while let Some(message) = decoder.next(piece, &mut at, 1 << 20).unwrap() {
+                    while let Some(message) = decoder.next(piece, &mut at, 1 << 20, &mut 0).unwrap() {
                         let Message::Text(text) = message else { panic!("{message:?}") };
                         text_bytes += text.len();
                     }

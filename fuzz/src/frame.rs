@@ -39,7 +39,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Outco
         arrived += piece.len();
         let mut at = 0;
         loop {
-            match decoder.next(&mut piece, &mut at, limit) {
+            match decoder.next(&mut piece, &mut at, limit, &mut 0) {
                 Ok(None) => break,
                 Ok(Some(message)) => {
                     assert_eq!(outcome.violation, None, "a message after a violation");

@@ -32,20 +32,11 @@ impl Decoder {
     ///
     /// A message over `message_bytes_max`, the sum of its fragments, is refused when a header shows its length. The
     /// division of the stream into inputs does not change the result: faults are found in the order of the bytes.
+    ///
+    /// Adds to `frames` the number of data frames that have become whole: each fragment of a message as it arrives, and no
+    /// control frame.
     #[inline]
     pub fn next<'a>(
-        &'a mut self,
-        input: &'a mut [u8],
-        at: &mut usize,
-        message_bytes_max: usize,
-    ) -> Result<Option<Message<'a>>, Violation> {
-        self.next_counted(input, at, message_bytes_max, &mut 0)
-    }
-
-    /// As [`Decoder::next`]. Adds to `frames` the number of data frames that have become whole: each fragment of a message as
-    /// it arrives, and no control frame.
-    #[inline]
-    pub fn next_counted<'a>(
         &'a mut self,
         input: &'a mut [u8],
         at: &mut usize,

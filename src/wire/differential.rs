@@ -62,7 +62,7 @@ proptest! {
             for (at, &byte) in frame.iter().enumerate() {
                 arrived += usize::from(at >= header);
                 let mut byte = [byte];
-                let outcome = decoder.next(&mut byte, &mut 0, MESSAGE_BYTES_MAX);
+                let outcome = decoder.next(&mut byte, &mut 0, MESSAGE_BYTES_MAX, &mut 0);
                 if at >= header && invalid_at == Some(arrived - 1) {
                     prop_assert_eq!(outcome, Err(Violation::InvalidUtf8));
                     return Ok(());
@@ -71,7 +71,7 @@ proptest! {
             }
             let mut between = between.clone();
             let mut at = 0;
-            while decoder.next(&mut between, &mut at, MESSAGE_BYTES_MAX).expect("control frames are legal").is_some() {}
+            while decoder.next(&mut between, &mut at, MESSAGE_BYTES_MAX, &mut 0).expect("control frames are legal").is_some() {}
         }
         prop_assert_eq!(invalid_at, None);
     }
@@ -154,7 +154,7 @@ fn decode(pieces: &[&[u8]]) -> Outcome {
         let mut input = piece.to_vec();
         let mut at = 0;
         loop {
-            let message = match decoder.next(&mut input, &mut at, MESSAGE_BYTES_MAX) {
+            let message = match decoder.next(&mut input, &mut at, MESSAGE_BYTES_MAX, &mut 0) {
                 Ok(None) => break,
                 Ok(Some(message)) => message,
                 Err(violation) => {

@@ -120,7 +120,7 @@ impl DataPath {
                 }
                 continue;
             }
-            match self.decoder.next(bytes, &mut at, 1 << 16) {
+            match self.decoder.next(bytes, &mut at, 1 << 16, &mut 0) {
                 Ok(Some(Message::Text(text))) => drop(self.hub.handle(slot, text, &mut self.port)),
                 Ok(Some(_)) => {}
                 _ => return,

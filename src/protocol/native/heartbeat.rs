@@ -167,7 +167,7 @@ mod tests {
                 prop_assert_eq!((Some(said), len), (expected, input.len()));
             } else {
                 let mut decoder = Decoder::default();
-                let message = decoder.next(&mut input, &mut 0, 1000);
+                let message = decoder.next(&mut input, &mut 0, 1000, &mut 0);
                 prop_assert_eq!(message, Ok(Some(Message::Text(&text))));
             }
         }

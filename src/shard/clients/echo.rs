@@ -32,7 +32,7 @@ impl Clients {
         let is_limited = RateLimits::are_on(&self.live.limits);
         loop {
             let mut frames = 0;
-            let next = decoder.next_counted(bytes, &mut at, self.live.limits.message_bytes_max, &mut frames);
+            let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max, &mut frames);
             if is_limited && self.is_too_fast(slot, frames, &next, hub) {
                 return;
             }

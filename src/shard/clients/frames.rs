@@ -8,7 +8,7 @@ use crate::protocol::dialect::Dialect;
 use crate::protocol::native::heartbeat::Heartbeat;
 use crate::shard::connection::state::Phase;
 use crate::shard::rate_limits::{Judgement, RateLimits};
-use crate::wire::decoder::{Message, Violation};
+use crate::wire::decoder::{Decoder, Message, Violation};
 use crate::wire::frame::{self, Opcode};
 
 /// What the decoder returns.
@@ -30,20 +30,13 @@ impl Clients {
             if is_open
                 && is_native
                 && decoder.is_between_messages()
-                && let Some((heartbeat, frame_len)) = Heartbeat::read(&mut bytes[at..])
+                && let Some(frame_len) = self.heartbeat(slot, &mut bytes[at..], is_limited, hub)
             {
                 at += frame_len;
-                if !is_limited || !self.is_too_fast(slot, 1, &Ok(Some(Message::Text(heartbeat.text()))), hub) {
-                    hub.counters.messages_in += 1;
-                    match heartbeat.ping_id() {
-                        Some(id) => hub.answer_ping(slot, id, self),
-                        None => self.pong(slot),
-                    }
-                }
                 continue;
             }
             let mut frames = 0;
-            let next = decoder.next_counted(bytes, &mut at, self.live.limits.message_bytes_max, &mut frames);
+            let next = decoder.next(bytes, &mut at, self.live.limits.message_bytes_max, &mut frames);
             if is_limited && is_open && self.is_too_fast(slot, frames, &next, hub) {
                 continue;
             }
@@ -64,12 +57,32 @@ impl Clients {
                 Err(violation) => return self.fail(slot, violation, hub),
             }
         }
+        self.keep_rest(slot, decoder, &bytes[at..], later, hub);
+    }
+
+    /// Handles a heartbeat of the native dialect at the start of `bytes`. Returns the length of its frame; `None`: there is none.
+    #[inline]
+    fn heartbeat(&mut self, slot: Slot, bytes: &mut [u8], is_limited: bool, hub: &mut Hub) -> Option<usize> {
+        let (heartbeat, frame_len) = Heartbeat::read(bytes)?;
+        if !is_limited || !self.is_too_fast(slot, 1, &Ok(Some(Message::Text(heartbeat.text()))), hub) {
+            hub.counters.messages_in += 1;
+            match heartbeat.ping_id() {
+                Some(id) => hub.answer_ping(slot, id, self),
+                None => self.pong(slot),
+            }
+        }
+        Some(frame_len)
+    }
+
+    /// Keeps what was not decoded: a part of a message, the frames of `rest`, and the request that the hub handles `later`.
+    #[inline]
+    fn keep_rest(&mut self, slot: Slot, decoder: Decoder, rest: &[u8], later: Option<String>, hub: &mut Hub) {
         let connection = &mut self.connections[slot];
         if matches!(connection.state.phase, Phase::Open | Phase::Closing { reads: true, .. }) {
             connection.decoder = decoder;
         }
-        if at < bytes.len() && connection.state.phase == Phase::Open {
-            connection.aside.get_or_insert_default().frames = bytes[at..].to_vec();
+        if !rest.is_empty() && connection.state.phase == Phase::Open {
+            connection.aside.get_or_insert_default().frames = rest.to_vec();
             if later.is_none() {
                 self.hold(slot);
             }

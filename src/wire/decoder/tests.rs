@@ -25,7 +25,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, mut held: impl FnMut(u
         let mut input = piece.to_vec();
         let mut at = 0;
         loop {
-            match decoder.next(&mut input, &mut at, MAX) {
+            match decoder.next(&mut input, &mut at, MAX, &mut 0) {
                 Ok(Some(message)) => seen.push(format!("{message:?}")),
                 Ok(None) => break,
                 Err(violation) => seen.push(format!("{violation:?}")),
@@ -74,7 +74,7 @@ fn data_frames_are_counted_as_they_become_whole() {
         let (mut decoder, mut frames) = (Decoder::default(), 0);
         for bytes in input.concat().chunks(piece) {
             let (mut bytes, mut at) = (bytes.to_vec(), 0);
-            while decoder.next_counted(&mut bytes, &mut at, MAX, &mut frames).unwrap().is_some() {}
+            while decoder.next(&mut bytes, &mut at, MAX, &mut frames).unwrap().is_some() {}
         }
         assert_eq!(frames, 7, "in pieces of {piece} bytes");
     }
@@ -193,6 +193,6 @@ fn memory_grows_with_the_bytes_that_arrive_not_with_the_claimed_length() {
     let mut input = frame(0x82, [7; 900]);
     input.truncate(18);
     let mut at = 0;
-    assert_eq!(decoder.next(&mut input, &mut at, MAX), Ok(None));
+    assert_eq!(decoder.next(&mut input, &mut at, MAX, &mut 0), Ok(None));
     assert!((1..200).contains(&decoder.held_bytes()), "{} bytes held", decoder.held_bytes());
 }
