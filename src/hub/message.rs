@@ -120,7 +120,7 @@ impl Payload {
 
     /// Heap bytes, which all holders share.
     pub fn heap_bytes(&self) -> usize {
-        2 * size_of::<usize>() + self.text.len()
+        allocated(2 * size_of::<usize>() + self.text.len())
     }
 }
 
@@ -141,6 +141,11 @@ impl Part {
             }
         }
     }
+}
+
+/// Bytes that jemalloc takes for an allocation: it has four sizes to each doubling, at least 16 bytes apart.
+fn allocated(bytes: usize) -> usize {
+    bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(16))
 }
 
 /// Capacity that the scratch buffer keeps between messages.
@@ -192,5 +197,15 @@ mod tests {
             }
         }
         assert_eq!(size_of::<Payload>(), 24);
+    }
+
+    /// The size classes of jemalloc(3).
+    #[test]
+    fn an_allocation_takes_as_much_as_its_size_class() {
+        let classes =
+            [16, 32, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 14_336, 16_384, 20_480, 65_536, 81_920];
+        for class in classes {
+            assert_eq!((allocated(class - 15), allocated(class)), (class, class));
+        }
     }
 }

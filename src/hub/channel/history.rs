@@ -106,6 +106,10 @@ impl History {
         self.snapshot = None;
         let kept = Kept { offset, exclude, kept_at: now, payload };
         self.bytes += kept.bytes();
+        if self.kept.len() == self.kept.capacity() {
+            // Doubling would leave more room, which is not counted.
+            self.kept.reserve_exact((self.kept.len() / 4).max(1));
+        }
         self.kept.push_back(kept);
         self.trim(now);
     }
@@ -135,8 +139,8 @@ impl History {
             self.kept.pop_front();
             self.snapshot = None;
         }
-        if self.kept.is_empty() {
-            self.kept = VecDeque::new();
+        if self.kept.len() <= self.kept.capacity() / 4 {
+            self.kept.shrink_to_fit();
         }
         if let Some(at) = self.evicted_at
             && (now.wrapping_sub(at) >= ttl || self.kept.len() >= messages_max as usize)
@@ -354,6 +358,26 @@ mod tests {
         history.trim(590);
         assert_eq!((history.len(), history.expires_in(590)), (1, Some(10)));
         assert_eq!((offsets(history.replay(0, BOUNDS)), offsets(history.replay(1, BOUNDS))), (None, Some(vec![2])));
+    }
+
+    #[test]
+    fn the_list_has_little_room_that_is_not_counted() {
+        for messages_max in [1, 7, 1000] {
+            let mut history = History::new(config::History { messages_max, ..LIMITS }, 0, 0);
+            let check = |history: &History, at: u64| {
+                let (len, room) = (history.len(), history.kept.capacity());
+                assert!(room <= len + len / 4 + 1, "room for {room} of {messages_max}, and {len} messages after {at}");
+                assert_eq!(history.bytes(), len * (size_of::<Kept>() + 128));
+            };
+            for offset in 1..=2000 {
+                keep(&mut history, offset, 100, offset as u32 / 10);
+                check(&history, offset);
+            }
+            history.trim(600 + 198);
+            assert!(history.kept.capacity() <= 4 * history.len(), "messages that expire leave their room behind");
+            history.trim(600 + 200);
+            assert_eq!((history.bytes(), history.kept.capacity()), (0, 0));
+        }
     }
 
     #[test]
