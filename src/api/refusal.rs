@@ -106,7 +106,13 @@ impl Refusal {
             Refusal::MissingMember(name) => format!("{name} is missing").into(),
             Refusal::InvalidChannel => channel::RULE.into(),
             Refusal::ReservedEvent(prefix) => format!("event names starting with {prefix} are reserved").into(),
-            Refusal::TooLarge { what, limit } => format!("over the limit of {limit} {what}: send less at once").into(),
+            Refusal::TooLarge { what, limit } => {
+                let remedy = match *what {
+                    "bytes of line" | "bytes of data" | "channels" | "users" => "send less at once",
+                    _ => "use a shorter one",
+                };
+                format!("over the limit of {limit} {what}: {remedy}").into()
+            }
             Refusal::TooMany { what, limit } => {
                 format!("there are already {limit} {what}, the limit: end one first").into()
             }

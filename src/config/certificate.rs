@@ -76,12 +76,14 @@ impl Certificate {
     pub fn warning(&self, now: SystemTime) -> Option<String> {
         let path = self.path.display();
         match self.days_left(now) {
-            days if days < 0 => Some(format!(
-                "the certificate in {path} expired {} days ago, and clients refuse it; renew it, then reload",
-                -days - 1
-            )),
+            days if days < 0 => {
+                let ago = in_days(-days - 1);
+                Some(format!(
+                    "the certificate in {path} expired {ago} ago, and clients refuse it; renew it, then reload"
+                ))
+            }
             days if days < WARNING_DAYS => {
-                Some(format!("the certificate in {path} expires in {days} days; renew it, then reload"))
+                Some(format!("the certificate in {path} expires in {}; renew it, then reload", in_days(days)))
             }
             _ => None,
         }
@@ -171,6 +173,11 @@ fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     Some(UNIX_EPOCH + certificate.tbs_certificate.validity.not_after.to_unix_duration())
 }
 
+fn in_days(count: i64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} day{plural}")
+}
+
 /// From this many days before a certificate expires, warnings are logged.
 pub const WARNING_DAYS: i64 = 14;
 /// How often a running server checks whether a warning is due.
@@ -201,6 +208,7 @@ mod tests {
         check(0, 100, None);
         check(86 * 24, 14, None);
         check(86 * 24 + 1, 13, Some("cert.pem expires in 13 days"));
+        check(98 * 24 + 1, 1, Some("expires in 1 day;"));
         check(100 * 24 - 1, 0, Some("expires in 0 days"));
         check(100 * 24 + 1, -1, Some("cert.pem expired 0 days ago"));
         check(103 * 24 + 1, -4, Some("expired 3 days ago"));

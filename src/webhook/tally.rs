@@ -10,7 +10,7 @@ pub struct Tally(Arc<Mutex<WebhookStats>>);
 /// Why an event is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// Its queue was full, and it was the oldest event.
+    /// Its queue was full.
     Full,
     /// It was offered for as long as the configuration says.
     Expired,

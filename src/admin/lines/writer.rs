@@ -231,6 +231,8 @@ mod tests {
         check(Refusal::MissingMember("event"), "missing_member", "event is missing");
         let error = "over the limit of 262144 bytes of data: send less at once";
         check(Refusal::TooLarge { what: "bytes of data", limit: 262_144 }, "too_large", error);
+        let error = "over the limit of 123 bytes of reason: use a shorter one";
+        check(Refusal::TooLarge { what: "bytes of reason", limit: 123 }, "too_large", error);
         let error = "there are already 64 consumers of events, the limit: end one first";
         check(Refusal::TooMany { what: "consumers of events", limit: 64 }, "too_many", error);
         let error = "unknown command; the commands are publish, channels, channel, subscribers, history, members, connections, \
