@@ -79,7 +79,7 @@ table! {
         subscribes_rate_limited: "corecast_subscribes_rate_limited_total", "Subscribes and unsubscribes refused because their connection exceeded its rate.",
         unsubscribes: "corecast_unsubscribes_total", "Subscriptions ended by a request of the client or an operator.",
         requests_refused: "corecast_requests_refused_total", "Client requests answered with an error event.",
-        auth_failures: "corecast_auth_failures_total", "Subscriptions to private channels refused without a valid signature.",
+        auth_failures: "corecast_auth_failures_total", "Subscribes and sign-ins refused without a valid signature.",
         pings_sent: "corecast_pings_sent_total", "Heartbeats sent to clients.",
         pings_answered: "corecast_pings_answered_total", "Client heartbeats answered.",
         publishes: "corecast_publishes_total", "Messages sequenced by this shard as the owner of their channel.",
@@ -151,7 +151,7 @@ table! {
         admin_connections: "corecast_admin_connections", "Open admin connections.",
         subscriptions: "corecast_subscriptions", "Live subscriptions.",
         channels: "corecast_channels", "Channels with a subscriber on any shard, counted by their owner.",
-        users: "corecast_users", "Users who are signed in, counted by the owners of their channels.",
+        users: "corecast_users", "Users that are signed in, counted by the owners of their channels.",
         watches: "corecast_watches", "Users that connections watch (pusher-watchlist); each connection counts.",
         history_bytes: "corecast_history_bytes", "Heap bytes of the messages that channels keep.",
         dedupe_bytes: "corecast_dedupe_bytes", "Heap bytes of the values of dedupe that are remembered.",
@@ -174,6 +174,7 @@ table! {
         http_accepts: "corecast_http_accepts_total", "HTTP connections accepted.",
         http_refused: "corecast_http_refused_total", "HTTP connections refused: too many were open.",
         http_evicted: "corecast_http_evicted_total", "HTTP connections closed because a new connection needed their place.",
+        http_heads_overdue: "corecast_http_heads_overdue_total", "HTTP connections closed because their first head did not arrive in time.",
         http_accept_errors: "corecast_http_accept_errors_total", "Accepts of the HTTP listener that failed.",
         http_requests: "corecast_http_requests_total", "HTTP requests.",
         http_client_errors: "corecast_http_client_errors_total", "HTTP requests answered with a status of 400 to 499.",
@@ -405,11 +406,12 @@ mod tests {
 
     #[test]
     fn metrics_are_named_by_the_convention_and_once() {
-        let counters = Counters::ENTRIES.iter().chain(HttpCounters::ENTRIES);
+        let counters = Counters::ENTRIES.iter().chain(HttpCounters::ENTRIES).chain(WebhookCounters::ENTRIES);
+        let gauges = Gauges::ENTRIES.iter().chain(WebhookGauges::ENTRIES);
         assert!(counters.clone().all(|entry| entry.metric.ends_with("_total")));
-        assert!(Gauges::ENTRIES.iter().all(|entry| !entry.metric.ends_with("_total")));
+        assert!(gauges.clone().all(|entry| !entry.metric.ends_with("_total")));
         let mut names: Vec<(&str, Option<&str>)> =
-            counters.chain(Gauges::ENTRIES).map(|entry| (entry.metric, entry.dialect)).collect();
+            counters.chain(gauges).map(|entry| (entry.metric, entry.dialect)).collect();
         assert!(names.iter().all(|(name, _)| name.starts_with("corecast_")));
         names.sort_unstable();
         let count = names.len();

@@ -107,7 +107,13 @@ async fn connection(
     tokio::select! {
         // Polled first: a request that has arrived is served even if a deadline has passed.
         biased;
-        _ = &mut connection => {
+        served = &mut connection => {
+            // hyper answers a head that it cannot read.
+            let is_refused = u64::from(served.is_err_and(|error| error.is_parse()));
+            face.count(|counters| {
+                counters.http_requests += is_refused;
+                counters.http_client_errors += is_refused;
+            });
             place.end();
             let stream = connection.into_parts().io.into_inner();
             tokio::select! {
@@ -118,7 +124,10 @@ async fn connection(
             return place;
         }
         () = place.evicted() => {}
-        () = first_head_is_overdue(&place) => return place,
+        () = first_head_is_overdue(&place) => {
+            face.count(|counters| counters.http_heads_overdue += 1);
+            return place;
+        }
         () = &mut server_ends => {}
     }
     if !place.awaits_first_head() {

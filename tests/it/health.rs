@@ -72,6 +72,7 @@ fn a_first_head_is_due_soon_and_the_next_one_late() {
         assert!(matches!(end, Ok(0)), "{end:?} after {begun:?}");
     }
     assert_eq!(idle.get("/live").status, 200, "an idle connection stays longer than those that never sent a head");
+    assert!(idle.get("/metrics").body.contains("\ncorecast_http_heads_overdue_total 2\n"));
 }
 
 #[test]

@@ -164,6 +164,11 @@ fn heads_are_bounded() {
     let mut http = Http::connect(&server);
     http.write("no HTTP at all\r\n\r\n");
     assert_eq!(http.response().status, 400);
+    let counted = |name: &str, count: u64| format!("\ncorecast_http_{name}_total {count}\n");
+    let expected = [counted("requests", 4), counted("client_errors", 3)];
+    let mut http = Http::connect(&server);
+    let metrics = http.get("/metrics").body;
+    assert!(expected.iter().all(|line| metrics.contains(line)), "{metrics}");
 }
 
 #[test]
