@@ -1,7 +1,7 @@
 //! `corecast console`: a link that opens the console, once.
 
 use super::Console;
-use super::process::{gather, print};
+use super::process::print;
 use anyhow::{Context, ensure};
 use corecast::admin::client::Client;
 use corecast::api::operation::ConsoleToken;
@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 
 pub fn run(options: &Console) -> anyhow::Result<ExitCode> {
     let Console { open, read_only, server } = options;
-    let mut client = Client::connect(&gather(&server.flags())?.admin_socket()?)?;
+    let mut client = Client::connect(&server.socket.path()?)?;
     let request = ConsoleToken { read_only: *read_only }.into();
     if server.json {
         client.run(&request, false, true, &mut io::stdout())?;

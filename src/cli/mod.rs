@@ -19,10 +19,10 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use corecast::admin::client;
 use corecast::api::history::{Cursor, MESSAGES_MAX, Since};
-use corecast::api::operation::{self, ALSO, KINDS, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
+use corecast::api::operation::{self, ALSO, KINDS, PAGE_MAX, RATE_MAX, SHOWN_BYTES_MAX, Shed, declaration};
 use corecast::api::publish::Draft;
 use corecast::api::{By, Request, Share};
-use corecast::config::{Flags, OPTIONS, Opt};
+use corecast::config::{Flags, Invalid, OPTIONS, Opt};
 use dial::Trust;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub enum Command {
         #[arg(long, value_name = "EPOCH:OFFSET")]
         since: Option<Since>,
         /// Number of messages (with --all: of each page); 0: only the channel's position [default: 1000]
-        #[arg(long, value_name = "N", value_parser = messages)]
+        #[arg(long, value_name = "N", value_parser = within::<0, MESSAGES_MAX>)]
         limit: Option<usize>,
         /// Newest first
         #[arg(long)]
@@ -175,7 +175,7 @@ Examples:
         #[arg(long, value_parser = by(), default_value = "subscribers")]
         by: By,
         /// Number of entries in each list [default: 20]
-        #[arg(long, value_name = "N", value_parser = at_least_one)]
+        #[arg(long, value_name = "N", value_parser = within::<1, PAGE_MAX>)]
         limit: Option<usize>,
         #[command(flatten)]
         server: Server,
@@ -373,19 +373,28 @@ fn arg(option: &'static Opt) -> Arg {
 /// Which server, and how to show what it says.
 #[derive(Args)]
 pub struct Server {
-    /// The server's admin socket [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]
-    #[arg(long, value_name = "PATH")]
-    admin_socket: Option<String>,
-    #[arg(long, value_name = "PATH", help = CONFIG_HELP)]
-    config: Option<String>,
+    #[command(flatten)]
+    pub socket: Socket,
     /// Print the server's reply lines as they are
     #[arg(long)]
     pub json: bool,
 }
 
-impl Server {
-    pub fn flags(&self) -> Flags {
-        flags([("admin-socket", self.admin_socket.as_slice()), ("config", self.config.as_slice())])
+/// Which server.
+#[derive(Args)]
+pub struct Socket {
+    /// The server's admin socket [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<String>,
+    #[arg(long, value_name = "PATH", help = CONFIG_HELP)]
+    config: Option<String>,
+}
+
+impl Socket {
+    /// Its path, by the flags, the environment and the configuration file.
+    pub fn path(&self) -> Result<PathBuf, Invalid> {
+        let given = [("admin-socket", self.admin_socket.as_slice()), ("config", self.config.as_slice())];
+        process::gather(&flags(given))?.admin_socket()
     }
 }
 
@@ -406,7 +415,7 @@ pub struct OfChannel {
 #[derive(Args)]
 pub struct List {
     /// Number of entries (with --all: of each page)
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = within::<1, PAGE_MAX>)]
     limit: Option<usize>,
     /// Start where the previous page ended
     #[arg(long, value_name = "CURSOR")]
@@ -418,16 +427,10 @@ pub struct List {
     server: Server,
 }
 
-fn messages(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| *number <= MESSAGES_MAX);
-    number.ok_or_else(|| format!("must be a whole number from 0 to {MESSAGES_MAX}"))
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("must be a whole number, 1 or more".into()),
-    }
+/// Parses a whole number.
+fn within<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
 }
 
 #[derive(Args)]
@@ -453,18 +456,11 @@ pub struct Top {
     /// With --once: as JSON
     #[arg(long, requires = "once")]
     json: bool,
-    /// The server's admin socket [default: $XDG_RUNTIME_DIR/corecast.sock, else /tmp/corecast-UID.sock]
-    #[arg(long, value_name = "PATH")]
-    admin_socket: Option<String>,
-    #[arg(long, value_name = "PATH", help = CONFIG_HELP)]
-    config: Option<String>,
+    #[command(flatten)]
+    pub socket: Socket,
 }
 
 impl Top {
-    pub fn flags(&self) -> Flags {
-        flags([("admin-socket", self.admin_socket.as_slice()), ("config", self.config.as_slice())])
-    }
-
     pub fn options(&self) -> top::Options {
         top::Options { interval: self.interval, is_once: self.once, is_json: self.json }
     }
@@ -632,8 +628,7 @@ impl Subscribe {
     pub fn member(&self) -> Result<Option<String>, clap::Error> {
         let Some(user_id) = &self.user_id else { return Ok(None) };
         let member = subscribe::member(user_id, self.user_info.as_deref()).ok_or_else(|| {
-            Cli::command()
-                .error(clap::error::ErrorKind::ValueValidation, "--user-info is not valid JSON; a string needs quotes")
+            Cli::command().error(ErrorKind::ValueValidation, "--user-info is not valid JSON; a string needs quotes")
         })?;
         Ok(Some(member))
     }
@@ -925,7 +920,13 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_usage_errors() {
-        for refused in ["disconnect 1.2 --code 3999", "disconnect 1.2 --code 5000", "channels --limit 0"] {
+        for refused in [
+            "disconnect 1.2 --code 3999",
+            "disconnect 1.2 --code 5000",
+            "channels --limit 0",
+            "channels --limit 1001",
+            "busiest --limit 1001",
+        ] {
             let Err(error) = parse(&format!("corecast {refused}")) else {
                 panic!("{refused}");
             };

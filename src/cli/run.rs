@@ -35,7 +35,7 @@ pub fn run(calls: Option<anyhow::Result<Calls>>) -> ExitCode {
 }
 
 fn ask(Ask { server, request, all }: &Ask) -> anyhow::Result<ExitCode> {
-    let path = gather(&server.flags())?.admin_socket()?;
+    let path = server.socket.path()?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut client = Client::connect(&path)?;
     match request.route() {
@@ -46,7 +46,7 @@ fn ask(Ask { server, request, all }: &Ask) -> anyhow::Result<ExitCode> {
 }
 
 fn publish(publish: Publish) -> anyhow::Result<ExitCode> {
-    let path = gather(&publish.server.flags())?.admin_socket()?;
+    let path = publish.server.socket.path()?;
     let is_json = publish.server.json;
     let message = publish.message().unwrap_or_else(|error| error.exit());
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -69,7 +69,7 @@ fn listen(options: &Subscribe) -> anyhow::Result<ExitCode> {
 }
 
 fn watch(options: &Top) -> anyhow::Result<ExitCode> {
-    top::run(&gather(&options.flags())?.admin_socket()?, &options.options())
+    top::run(&options.socket.path()?, &options.options())
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
