@@ -30,7 +30,7 @@ fn pages_connect_from_the_origins_allowed() {
     for refused in ["Origin: https://example.com.evil.net\r\n", "Origin: https://example.org\r\n", "Origin: null\r\n"] {
         assert_eq!(status(&server, &request("/", refused)), "403", "{refused}");
     }
-    let stats = stats(&mut Admin::connect(&server));
+    let stats = server.stats();
     assert_eq!((&stats["upgrades_refused_origin_not_allowed"], &stats["upgrades_refused"]), (&json!(3), &json!(3)));
 }
 
@@ -41,7 +41,7 @@ fn requests_have_a_path_and_a_size() {
     assert_eq!(status(&server, &request("/live?a=b", "")), "101");
     assert_eq!(status(&server, &request("/other", "")), "404");
     assert_eq!(status(&server, &request("/live", &format!("Cookie: {}\r\n", "x".repeat(512)))), "431");
-    let stats = stats(&mut Admin::connect(&server));
+    let stats = server.stats();
     for why in ["path_not_served", "request_too_large"] {
         assert_eq!(stats[format!("upgrades_refused_{why}")], 1, "{why}");
     }
@@ -66,8 +66,8 @@ fn connections_of_an_address_are_limited(shards: usize) {
         inside.pop();
         eventually("the place is free again", || status_for(&server, sources[1]) == "101");
     }
-    eventually("no connection is counted any more", || stats(&mut admin)["addresses"] == 0);
-    let stats = stats(&mut admin);
+    eventually("no connection is counted any more", || admin.stats()["addresses"] == 0);
+    let stats = admin.stats();
     assert_eq!(stats["closes_address_connections"], stats["upgrades_refused_address_connections"]);
     eventually("the log says so", || server.stderr().contains("refusing connections of an address"));
 }
@@ -103,11 +103,11 @@ fn places_are_given_back_however_connections_end(shards: usize) {
     }
     drop(kept);
     eventually("no connection is counted any more", || {
-        let stats = stats(&mut admin);
+        let stats = admin.stats();
         let held = ["addresses", "connections", "connections_upgrading", "connections_closing"];
         held.into_iter().all(|name| stats[name] == 0)
     });
-    let stats = stats(&mut admin);
+    let stats = admin.stats();
     let members = stats.as_object().expect("an object").iter();
     let closes: u64 = members.filter(|(name, _)| name.starts_with("closes_")).filter_map(|(_, n)| n.as_u64()).sum();
     assert_eq!(stats["accepts"], closes, "{stats}");
@@ -131,7 +131,7 @@ fn clients_on_this_machine_are_limited_by_a_number() {
         let server =
             Server::options(2).arg("--max-connections", 10).arg("--max-connections-per-address", limit).start();
         let _inside: Vec<RawClient> = (0..10).map(|_| RawClient::connect(&server)).collect();
-        assert_eq!(stats(&mut Admin::connect(&server))["addresses"], 0);
+        assert_eq!(server.stats()["addresses"], 0);
     }
 }
 
@@ -143,8 +143,8 @@ fn a_flood_from_one_address_is_dropped() {
     let _inside = enter(&server, "203.0.113.7");
     let flood: Vec<RawClient> = (0..50).map(|_| tcp_for(&server, "203.0.113.7")).collect();
     // One has a place, and 16 may wait for their refusal: they have not sent a request yet.
-    eventually("the others are dropped", || stats(&mut admin)["address_drops"] == 34);
-    let stats = stats(&mut admin);
+    eventually("the others are dropped", || admin.stats()["address_drops"] == 34);
+    let stats = admin.stats();
     assert_eq!((&stats["closes_address_connections"], &stats["connections_upgrading"]), (&json!(34), &json!(16)));
     let ended = flood.into_iter().filter_map(|mut client| client.ends_within(Duration::from_millis(1)).then_some(()));
     assert_eq!(ended.count(), 34);
@@ -158,7 +158,7 @@ fn the_rate_of_new_connections_of_an_address_is_limited() {
     assert!(statuses[10..].iter().any(|status| status == "429"), "{statuses:?}");
     // The rate of this address is remembered for five seconds.
     (0..5).for_each(|_| drop(enter(&server, "203.0.113.8")));
-    let stats = stats(&mut Admin::connect(&server));
+    let stats = server.stats();
     assert_eq!(stats["closes_address_upgrades"], stats["upgrades_refused_address_upgrades"]);
     assert!(stats["recent_addresses"] == 2, "{stats}");
 }
@@ -259,7 +259,7 @@ fn refused_requests_are_those_of_the_client_behind_the_proxy(shards: usize) {
     let mut lines = logged.lines().filter(|line| line.contains("upgrade refused"));
     assert!(lines.all(|line| line.contains("address=\"203.0.113.7\" source=\"X-Forwarded-For\"")), "{logged}");
     assert_eq!(from("/live", "203.0.113.8"), "101", "other clients of the proxy are not limited");
-    eventually("no address is counted any more", || stats(&mut Admin::connect(&server))["addresses"] == 0);
+    eventually("no address is counted any more", || server.stats()["addresses"] == 0);
 }
 
 /// A client beyond its rate learns nothing but that, whatever it asks for.
@@ -320,7 +320,7 @@ fn a_proxy_header_comes_before_tls() {
 
         let mut client = RawClient::over(TcpStream::connect(server.address).expect("the server accepts"));
         assert!(!client.write_anyway(request("/", "").as_bytes()), "a ClientHello is not a PROXY header");
-        assert_eq!(stats(&mut admin)["closes_proxy_header_malformed"], 1);
+        assert_eq!(admin.stats()["closes_proxy_header_malformed"], 1);
     });
 }
 
@@ -349,7 +349,7 @@ fn a_proxy_header_comes_first_and_whole() {
     half.write(b"PROXY TCP4 203");
     half.finish_writing();
     half.expect_end();
-    let stats = stats(&mut Admin::connect(&server));
+    let stats = server.stats();
     assert_eq!((&stats["closes_proxy_header_malformed"], &stats["upgrades_refused"]), (&json!(4), &json!(0)));
 }
 
@@ -365,7 +365,7 @@ fn a_client_that_sends_byte_by_byte_is_dropped_at_the_handshake_deadline() {
         });
     }
     let mut admin = Admin::connect(&server);
-    let stats = stats(&mut admin);
+    let stats = admin.stats();
     assert_eq!(stats["closes_handshake_timeout"], 2);
     assert_eq!((&stats["addresses"], &stats["connections_upgrading"]), (&json!(0), &json!(0)));
 }
@@ -396,8 +396,8 @@ fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     assert_eq!((opcode, &payload[..2]), (opcode::CLOSE, &4102u16.to_be_bytes()[..]));
     assert_eq!(&payload[2..], b"over 1 messages a second for too long: send fewer");
     let mut admin = Admin::connect(&server);
-    eventually("it is counted", || stats(&mut admin)["closes_rate_limited"] == 1);
-    assert!(stats(&mut admin)["messages_rate_limited"].as_u64() >= Some(6));
+    eventually("it is counted", || admin.stats()["closes_rate_limited"] == 1);
+    assert!(admin.stat("messages_rate_limited") >= 6);
     RawClient::connect(&server).write(&ping(0));
 }
 
@@ -429,7 +429,7 @@ fn subscribes_beyond_the_rate_are_refused(shards: usize) {
     }
     // Five a second were not refused, in the time that this took.
     assert!(refused > 0 && refused <= 350, "{refused}");
-    let counted = stats(&mut Admin::connect(&server));
+    let counted = server.stats();
     assert_eq!(counted["subscribes_rate_limited"], refused);
     assert_eq!((&counted["messages_rate_limited"], &counted["closes_rate_limited"]), (&json!(0), &json!(0)));
 
@@ -511,7 +511,7 @@ fn bytes_beyond_the_rate_are_refused_and_then_the_connection_closed() {
     }
     client.expect_close(4102);
     let mut admin = Admin::connect(&server);
-    eventually("both are counted", || stats(&mut admin)["closes_rate_limited"] == 2);
+    eventually("both are counted", || admin.stats()["closes_rate_limited"] == 2);
 }
 
 /// A reload changes the limits and rules for new connections, in every shard.
@@ -557,7 +557,7 @@ fn a_reload_changes_which_clients_may_connect() {
         client.expect(&subscribed("a"));
     }
     drop(inside);
-    eventually("no connection is counted any more", || stats(&mut admin)["addresses"] == 0);
+    eventually("no connection is counted any more", || admin.stats()["addresses"] == 0);
     let _inside = enter(&server, "203.0.113.7");
     assert_eq!(status_for(&server, "203.0.113.7"), "429");
 }
@@ -608,8 +608,4 @@ fn status(server: &Server, request: &str) -> String {
     let mut client = RawClient::tcp(server);
     client.write(request.as_bytes());
     client.head().split(' ').nth(1).unwrap_or_default().to_owned()
-}
-
-fn stats(admin: &mut Admin) -> Value {
-    admin.ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
 }

@@ -866,8 +866,8 @@ fn stats_of_the_server_and_each_shard(shards: usize) {
         assert_eq!(members(object), names, "the same names everywhere: {reply}");
         assert!(object.as_object().expect("an object").values().all(Value::is_number), "{reply}");
     }
-    let again = admin.ok(json!({"id": 1, "command": "stats"}));
-    assert_eq!(members(&again["stats"]), names, "names stay the same");
+    let again = admin.stats();
+    assert_eq!(members(&again), names, "names stay the same");
 }
 
 /// The totals that a shard keeps, beside each connection asked one by one.
@@ -879,7 +879,7 @@ fn gauges_equal_the_sum_of_the_listing(shards: usize) {
             let items = pages(admin, &json!({"id": 1, "command": "connections"}), "connections", 1000);
             let sum = |member: &str| items.iter().map(|item| item[member].as_u64().expect("a number")).sum::<u64>();
             let listed = [items.len() as u64, upgrading, 0, sum("subscriptions"), sum("outbox_bytes")];
-            let stats = &admin.ok(json!({"id": 1, "command": "stats"}))["stats"];
+            let stats = admin.stats();
             let names =
                 ["connections", "connections_upgrading", "connections_closing", "subscriptions", "outbox_bytes"];
             names.map(|name| stats[name].as_u64().expect("a number")) == listed
@@ -904,7 +904,7 @@ fn gauges_equal_the_sum_of_the_listing(shards: usize) {
     check(&mut admin, 1);
     drop((half, slow, clients));
     check(&mut admin, 0);
-    assert_eq!(admin.ok(json!({"id": 1, "command": "stats"}))["stats"]["outbox_bytes"], 0);
+    assert_eq!(admin.stats()["outbox_bytes"], 0);
 }
 
 fn bad_lines_are_answered_and_the_next_is_read(shards: usize) {

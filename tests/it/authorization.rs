@@ -1,8 +1,7 @@
 //! The time within which Pusher's clients must be authorized.
 
-use crate::harness::{Admin, Client, for_shards};
+use crate::harness::{Client, for_shards};
 use crate::pusher_peer::{Pusher, connect, options};
-use serde_json::json;
 
 for_shards!(and_over_tls, anonymous_connections_of_pushers_clients_are_closed);
 
@@ -27,6 +26,6 @@ fn anonymous_connections_of_pushers_clients_are_closed(shards: usize) {
     signed_in.expect_silence();
     subscribed.expect_silence();
     native.expect_nothing_before_pong();
-    let stats = Admin::connect(&server).ok(json!({"command": "stats"}));
-    assert_eq!(stats["stats"]["closes_not_authorized"], 4);
+    let stats = server.stats();
+    assert_eq!(stats["closes_not_authorized"], 4);
 }

@@ -98,10 +98,6 @@ impl Received {
     }
 }
 
-fn stat(admin: &mut Admin, name: &str) -> u64 {
-    admin.ok(json!({"id": 1, "command": "stats"}))["stats"][name].as_u64().expect("a number")
-}
-
 /// 10 MB are published while some readers read nothing. They are not closed. When they resume, what is outdated is less than
 /// 256 KiB, beside what their receive buffers hold. A neighbour that reads gets every value.
 fn blocked_readers_end_with_the_last_value_of_every_key(shards: usize) {
@@ -119,7 +115,7 @@ fn blocked_readers_end_with_the_last_value_of_every_key(shards: usize) {
 
     let open = admin.ok(json!({"id": 1, "command": "connections"}));
     assert_eq!(open["connections"].as_array().map(Vec::len), Some(2 * shards + 1), "{open}");
-    let conflated = stat(&mut admin, "messages_conflated");
+    let conflated = admin.stat("messages_conflated");
     let mut missing = 0;
     for reader in &mut blocked {
         let mut received = Received::default();
@@ -155,7 +151,7 @@ fn what_is_not_conflated_reaches_a_blocked_reader(shards: usize) {
             number += 1;
             admin.publish("state:a", "state", state(number));
         }
-        stat(&mut admin, "messages_conflated") > 0
+        admin.stat("messages_conflated") > 0
     });
     for note in 0..NOTES {
         admin.publish("state:a", "client-note", json!(note));
@@ -199,7 +195,7 @@ fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
             admin.publish("state:a", "a", json!(padding));
             admin.publish("state:b", "b", json!(padding));
         }
-        stat(&mut admin, "messages_conflated") > 0
+        admin.stat("messages_conflated") > 0
     });
     admin.publish("state:b", "b", json!("last of b"));
     admin.publish("state:a", "a", json!("last of a"));
@@ -218,7 +214,7 @@ fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
         }
     }
     assert!(has_left);
-    assert_eq!(stat(&mut admin, "closes_slow_consumer"), 0);
+    assert_eq!(admin.stat("closes_slow_consumer"), 0);
 }
 
 /// Messages are held back for readers when the server drains, and is then stopped. They get the last value of every key, and
@@ -231,7 +227,7 @@ fn what_is_held_back_is_sent_before_the_close_of_a_stop(shards: usize) {
     publish(&mut admin, "prices:a", 0..ROUNDS - 1, || ());
     admin.ok(json!({"id": 1, "command": "drain", "over_ms": 3_600_000}));
     publish(&mut admin, "prices:a", ROUNDS - 1..ROUNDS, || ());
-    assert!(stat(&mut admin, "messages_held_back") >= blocked.len() as u64);
+    assert!(admin.stat("messages_held_back") >= blocked.len() as u64);
     server.signal(Signal::TERM);
     thread::scope(|scope| {
         for mut reader in blocked {
@@ -269,12 +265,12 @@ fn a_reload_decides_what_happens_to_slow_readers(shards: usize) {
     };
     eventually("every value is held back for every reader", || {
         publish_more(&mut admin);
-        stat(&mut admin, "messages_held_back") == (KEYS * blocked.len()) as u64
+        admin.stat("messages_held_back") == (KEYS * blocked.len()) as u64
     });
     let published = publish_more(&mut admin);
-    assert_eq!(stat(&mut admin, "closes_slow_consumer"), 0);
+    assert_eq!(admin.stat("closes_slow_consumer"), 0);
     reload(&without);
-    eventually("nothing is held back any more", || stat(&mut admin, "messages_held_back") == 0);
+    eventually("nothing is held back any more", || admin.stat("messages_held_back") == 0);
     for reader in &mut blocked {
         let mut received = Received::default();
         received.read_to(reader, published - 1);
@@ -283,7 +279,7 @@ fn a_reload_decides_what_happens_to_slow_readers(shards: usize) {
     // And now a reader that takes nothing is closed.
     eventually("slow readers are closed", || {
         publish_more(&mut admin);
-        stat(&mut admin, "closes_slow_consumer") == blocked.len() as u64
+        admin.stat("closes_slow_consumer") == blocked.len() as u64
     });
 }
 
@@ -300,7 +296,7 @@ fn a_blocked_reader_of_too_many_keys_is_closed() {
             let line = json!({"id": 1, "command": "publish", "channel": "prices:a", "event": "e", "data": "x".repeat(500), "key": key.to_string()});
             admin.ok(line);
         }
-        stat(&mut admin, "closes_slow_consumer") == 1
+        admin.stat("closes_slow_consumer") == 1
     });
     assert!(key > 1000, "closed after {key} keys");
     let mut offset = 0;

@@ -1,7 +1,7 @@
 //! The console: access, the answer of each path, and names that hostile clients choose.
 
 use crate::harness::{Admin, Client, LONG, RawClient, Server, TempDir, eventually, for_shards, output};
-use crate::http::{Http, Response};
+use crate::http::{Http, Response, metric};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -112,12 +112,6 @@ fn link(server: &Server, read_only: bool) -> String {
     let reply = Admin::connect(server).ok(request);
     assert_eq!(reply["url"], format!("http://{}/console", server.http()));
     reply["token"].as_str().expect("a token").to_owned()
-}
-
-fn metric(server: &Server, name: &str) -> u64 {
-    let metrics = Http::connect(server).get("/metrics").body;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    value.unwrap_or_else(|| panic!("no {name}"))
 }
 
 /// A proxy on this machine makes every client local, and nginx sends the upstream's name as `Host` by default.

@@ -29,8 +29,8 @@ fn connections_are_listed_and_counted_by_dialect(shards: usize) {
     let socket_id = &of_pusher[0].socket_id;
     assert_eq!(admin.ok(json!({"command": "connection", "socket_id": socket_id}))["dialect"], "pusher");
     let numbers = |admin: &mut Admin| -> Vec<u64> {
-        let stats = admin.ok(json!({"command": "stats"}));
-        let number = |name: &&str| stats["stats"][*name].as_u64().expect("a number");
+        let stats = admin.stats();
+        let number = |name: &&str| stats[*name].as_u64().expect("a number");
         NAMES.iter().map(number).collect()
     };
     assert_eq!(numbers(&mut admin), [1, 2, 1, 2, 1, 2]);

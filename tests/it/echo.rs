@@ -4,7 +4,7 @@ use crate::harness::opcode::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 use crate::harness::{
     Admin, LONG, Options, RawClient, Server, UPGRADE_REQUEST, eventually, for_shards, frame, frame_bytes, subscribe,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,10 +32,6 @@ fn request(path: &str) -> String {
     UPGRADE_REQUEST.replace("/chat", path)
 }
 
-fn stats(server: &Server) -> Value {
-    Admin::connect(server).ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
-}
-
 #[track_caller]
 fn check_echo(client: &mut RawClient, opcode: u8, payload: &[u8]) {
     client.write(&frame(opcode, payload));
@@ -59,7 +55,7 @@ fn every_message_comes_back(shards: usize) {
         client.write(&[frame_bytes(CONTINUATION, b"", true), frame(CONTINUATION, "言".as_bytes())].concat());
         client.expect("语言");
     }
-    let stats = stats(&server);
+    let stats = server.stats();
     assert_eq!(stats["connections"], 2 * shards);
     assert_eq!(stats["connections_echoing"], 2 * shards);
     assert_eq!(stats["echo_messages"], 2 * shards * 16);
@@ -129,8 +125,8 @@ fn a_connection_that_does_not_read_is_paused() {
         }
         writer
     });
-    eventually("the connection is paused", || stats(&server)["echo_pauses"].as_u64() > Some(0));
-    let waiting = stats(&server)["outbox_bytes"].as_u64();
+    eventually("the connection is paused", || server.stat("echo_pauses") > 0);
+    let waiting = server.stats()["outbox_bytes"].as_u64();
     assert!(waiting <= Some(2 * 64 * 1024), "{waiting:?} bytes wait for one connection");
     // Other connections are not affected.
     check_echo(&mut connect(&server), TEXT, b"me");
@@ -156,7 +152,7 @@ fn end_of_a_paused_connection() -> Duration {
     let client = upgraded(RawClient::tcp_with_small_buffer(&server));
     let (mut writer, mut client) = client.split();
     let sending = thread::spawn(move || while writer.write_anyway(&frame(TEXT, &[b'x'; 60_000])) {});
-    eventually("the connection is paused", || stats(&server)["echo_pauses"].as_u64() > Some(0));
+    eventually("the connection is paused", || server.stat("echo_pauses") > 0);
     server.signal(rustix::process::Signal::TERM);
     loop {
         let (opcode, payload) = client.frame();
@@ -193,7 +189,7 @@ fn echo_connections_are_not_pinged_and_silence_ends() {
     }
     assert!(ending.join().expect("it was closed") >= Duration::from_millis(14_800));
     check_echo(&mut pinging, TEXT, b"still here");
-    assert_eq!(stats(&server)["closes_silent"], 1);
+    assert_eq!(server.stats()["closes_silent"], 1);
 }
 
 /// A client that reads its output, however slowly, is not silent, although the server does not read from it meanwhile.

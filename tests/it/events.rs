@@ -123,10 +123,6 @@ impl Consumer {
     }
 }
 
-fn stat(admin: &mut Admin, name: &str) -> u64 {
-    admin.ok(json!({"id": 1, "command": "stats"}))["stats"][name].as_u64().expect("a number")
-}
-
 fn a_snapshot_then_everything_in_order(shards: usize) {
     let server = Server::start(shards);
     let mut early = Client::connect(&server);
@@ -181,7 +177,7 @@ fn a_channel_is_vacated_only_if_no_subscriber_returns(shards: usize) {
         json!([{"channel": "fence", "subscribers": 1}]),
         "the other channel has no subscribers"
     );
-    assert_eq!(stat(&mut admin, "channels"), 1);
+    assert_eq!(admin.stat("channels"), 1);
     consumer.expect(json!({"event": "channel_vacated", "channel": "page"}));
     client.subscribe("page");
     consumer.expect(json!({"event": "channel_occupied", "channel": "page"}));
@@ -286,7 +282,7 @@ fn snapshot_and_events_agree_with_the_listings(shards: usize) {
     let ids: BTreeSet<String> = clients.iter().map(|client| client.socket_id.clone()).collect();
     let mut admin = Admin::connect(&server);
     eventually("connections that left are gone", || {
-        let gone = |admin: &mut Admin| stat(admin, "connections") == clients.len() as u64;
+        let gone = |admin: &mut Admin| admin.stat("connections") == clients.len() as u64;
         gone(&mut admin)
     });
     let mut listed = BTreeSet::new();
@@ -349,10 +345,10 @@ fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
     let mut admin = Admin::connect(&server);
     let mut client = Client::connect(&server);
     // Each occupied channel is an event. Its name has the maximum length, so that the journal is soon full.
-    let before = stat(&mut admin, "event_consumers");
+    let before = admin.stat("event_consumers");
     assert_eq!(before, 2);
     let mut n = 0u64;
-    while stat(&mut admin, "event_consumers_too_slow") == 0 {
+    while admin.stat("event_consumers_too_slow") == 0 {
         for _ in 0..500 {
             let name = format!("{n:0>200}");
             client.send(&crate::harness::subscribe(&name));
@@ -367,8 +363,8 @@ fn a_consumer_that_does_not_read_delays_no_other(shards: usize) {
         }
         assert!(n < 300_000, "the journal is bounded");
     }
-    assert_eq!(stat(&mut admin, "event_consumers"), 1);
-    assert!(stat(&mut admin, "event_journal_bytes") <= 16 << 20);
+    assert_eq!(admin.stat("event_consumers"), 1);
+    assert!(admin.stat("event_journal_bytes") <= 16 << 20);
     let last = loop {
         let line = asleep.value();
         if line["event"] == "error" {
@@ -427,10 +423,10 @@ fn a_consumer_that_leaves_is_removed(shards: usize) {
     let server = Server::start(shards);
     let mut admin = Admin::connect(&server);
     let consumers: Vec<Consumer> = (0..5).map(|_| Consumer::start(&server)).collect();
-    assert_eq!(stat(&mut admin, "event_consumers"), 5);
+    assert_eq!(admin.stat("event_consumers"), 5);
     drop(consumers);
-    eventually("consumers that left are removed without an event", || stat(&mut admin, "event_consumers") == 0);
-    eventually("their connections are closed", || stat(&mut admin, "admin_connections") == 1);
+    eventually("consumers that left are removed without an event", || admin.stat("event_consumers") == 0);
+    eventually("their connections are closed", || admin.stat("admin_connections") == 1);
 }
 
 /// The end of a consumer's input ends its stream, but requests before it are still answered.
@@ -451,7 +447,7 @@ fn a_consumer_that_ends_its_input_gets_earlier_answers(shards: usize) {
         assert!(ids.iter().copied().eq(0..=21), "{ids:?}");
     }
     let mut admin = Admin::connect(&server);
-    eventually("the consumers are removed", || stat(&mut admin, "event_consumers") == 0);
+    eventually("the consumers are removed", || admin.stat("event_consumers") == 0);
 }
 
 fn input_of_a_consumer_is_not_read(shards: usize) {
@@ -509,7 +505,7 @@ fn the_command_prints_a_line_per_event(shards: usize) {
     command.arg(&server.admin_path);
     let reading = std::thread::spawn(move || output(command, b""));
     let mut admin = Admin::connect(&server);
-    eventually("the command has started", || stat(&mut admin, "event_consumers") == 2);
+    eventually("the command has started", || admin.stat("event_consumers") == 2);
     assert!(server.terminate().success());
     let mut rest = String::new();
     out.read_to_string(&mut rest).expect("the rest");

@@ -91,6 +91,18 @@ impl Server {
         }
     }
 
+    /// Its counters and gauges, of all shards together.
+    #[track_caller]
+    pub fn stats(&self) -> Value {
+        Admin::connect(self).stats()
+    }
+
+    /// One of them.
+    #[track_caller]
+    pub fn stat(&self, name: &str) -> u64 {
+        Admin::connect(self).stat(name)
+    }
+
     /// The address of its HTTP listener.
     pub fn http(&self) -> SocketAddr {
         let stderr = self.stderr();
@@ -1115,6 +1127,18 @@ impl Admin {
     pub fn publish(&mut self, channel: &str, event: &str, data: Value) -> u64 {
         let reply = self.ok(json!({"id": 1, "command": "publish", "channel": channel, "event": event, "data": data}));
         reply["subscribers"].as_u64().unwrap_or_else(|| panic!("no subscribers in {reply}"))
+    }
+
+    /// The counters and gauges, of all shards together.
+    #[track_caller]
+    pub fn stats(&mut self) -> Value {
+        self.ok(json!({"id": 1, "command": "stats"}))["stats"].take()
+    }
+
+    /// One of them.
+    #[track_caller]
+    pub fn stat(&mut self, name: &str) -> u64 {
+        self.stats()[name].as_u64().unwrap_or_else(|| panic!("no {name} in the stats"))
     }
 
     /// `subscribers` of a channel.

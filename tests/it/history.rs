@@ -160,10 +160,6 @@ fn history(admin: &mut Admin, channel: &str, members: Value) -> Value {
     admin.ok(request)
 }
 
-fn stat(admin: &mut Admin, name: &str) -> u64 {
-    admin.ok(json!({"id": 1, "command": "stats"}))["stats"][name].as_u64().expect(name)
-}
-
 fn rules_and_names_decide_what_a_channel_keeps(shards: usize) {
     let rules = "[[channel]]\nmatch = \"h:plain*\"\n[[channel]]\nmatch = \"h*\"\nhistory = 5\n\
                  [[channel]]\nmatch = \"cache-not*\"\nhistory = 0\n";
@@ -245,9 +241,9 @@ fn a_client_that_comes_back_misses_nothing(shards: usize) {
         let live = publish(&mut admin, &name, json!("live"));
         client.expect(&message(&name, "\"live\"", live.offset));
     }
-    assert_eq!(stat(&mut admin, "recoveries"), 4 * 12);
-    assert_eq!(stat(&mut admin, "messages_replayed"), (3 + 1 + 4) * 12);
-    assert_eq!(stat(&mut admin, "recoveries_failed"), 0);
+    assert_eq!(admin.stat("recoveries"), 4 * 12);
+    assert_eq!(admin.stat("messages_replayed"), (3 + 1 + 4) * 12);
+    assert_eq!(admin.stat("recoveries_failed"), 0);
 }
 
 fn recovery_is_everything_or_nothing(shards: usize) {
@@ -278,8 +274,8 @@ fn recovery_is_everything_or_nothing(shards: usize) {
         client.send(&subscribe_since(&plain, &last.since()));
         client.expect(&subscribed_with(&plain, r#"{"recovered":false}"#));
     }
-    assert_eq!(stat(&mut admin, "recoveries"), 12);
-    assert_eq!(stat(&mut admin, "recoveries_failed"), 12 * 12);
+    assert_eq!(admin.stat("recoveries"), 12);
+    assert_eq!(admin.stat("recoveries_failed"), 12 * 12);
 }
 
 fn malformed_positions_are_refused(shards: usize) {
@@ -551,10 +547,10 @@ fn beyond_the_memory_histories_are_evicted(shards: usize) {
         let name = format!("h:{number}");
         sent.insert(number, publish_many(&mut admin, &name, &data, 2));
     }
-    let evicted = stat(&mut admin, "histories_evicted");
+    let evicted = admin.stat("histories_evicted");
     // 200 messages of more than 2 000 bytes, of which 64 KiB are kept.
     assert!((168..200).contains(&evicted), "{evicted}");
-    assert!(stat(&mut admin, "history_bytes") <= 64 * 1024);
+    assert!(admin.stat("history_bytes") <= 64 * 1024);
     let (mut recovered, mut lost) = (Vec::new(), Vec::new());
     // All of them stay: a channel that loses its last subscriber takes memory, so that others are evicted.
     let mut clients = Vec::new();
@@ -634,7 +630,7 @@ fn a_reload_gives_trims_and_takes_histories(shards: usize) {
         let (_, data) = come_back_to(name, &sent[&**name][4]);
         assert_eq!(data, json!({"recovered": false}));
     }
-    eventually("the memory is freed", || stat(&mut admin, "history_bytes") == 0);
+    eventually("the memory is freed", || admin.stat("history_bytes") == 0);
     server.changes(&rule(10));
     for name in &all {
         // What was published without a history is missing.
@@ -715,7 +711,7 @@ fn a_repetition_is_answered_and_not_sent(shards: usize) {
             client.expect_nothing_before_pong();
         }
     }
-    assert_eq!(stat(&mut admin, "publishes_repeated"), 24 * 4);
+    assert_eq!(admin.stat("publishes_repeated"), 24 * 4);
     for (dedupe, code) in
         [(json!("x".repeat(65)), "too_large"), (json!(1), "malformed_request"), (json!(""), "malformed_request")]
     {

@@ -114,8 +114,8 @@ fn lists_are_walked_as_they_are_read() {
     let list = "{\"id\":1,\"command\":\"connections\",\"limit\":1000}\n";
     let asking = thread::spawn(move || writer.write_all(list.repeat(REQUESTS).as_bytes()).map(|()| writer));
     let mut admin = Admin::connect(&server);
-    eventually("the session is not read", || stats(&mut admin)["admin_pauses"].as_u64() > Some(0));
-    let requests = stats(&mut admin)["admin_requests"].as_u64();
+    eventually("the session is not read", || admin.stat("admin_pauses") > 0);
+    let requests = admin.stats()["admin_requests"].as_u64();
     assert!(requests < Some(500), "{requests:?} requests were read, although no reply was read");
 
     let mut line = String::new();
@@ -145,7 +145,7 @@ fn a_burst_of_connections_fills_every_place() {
     drop(storm);
     let mut admin = Admin::connect(&server);
     eventually("the places are free again", || {
-        let stats = stats(&mut admin);
+        let stats = admin.stats();
         stats["connections"] == 0 && stats["connections_closing"] == 0
     });
     let _inside: Vec<RawClient> = (0..PLACES).map(|_| RawClient::connect(&server)).collect();
@@ -170,7 +170,7 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
         written += CLIENTS / 6 + clients.len();
     }
     let mut admin = Admin::connect(&server);
-    eventually("every message is read", || stats(&mut admin)["messages_in"] == written);
+    eventually("every message is read", || admin.stats()["messages_in"] == written);
     server.signal(Signal::STOP);
     // What is written while threads still run may be read before the stall, and the stall is longer than the silence allowed.
     eventually("all threads stand still", || server.is_stopped());
@@ -179,7 +179,7 @@ fn a_stall_of_the_server_is_not_the_clients_silence() {
     server.signal(Signal::CONT);
     // Some turns later.
     RawClient::connect(&server);
-    let stats = stats(&mut admin);
+    let stats = admin.stats();
     assert_eq!(stats["closes_silent"], 0);
     assert_eq!(stats["subscriptions"], CLIENTS);
 }
@@ -198,7 +198,7 @@ fn half_closed_clients_get_what_waits_for_them() {
         }
         slow.finish_writing();
         let ends = if is_disconnected { "closes_disconnected" } else { "closes_client_gone" };
-        eventually("the server has seen the end", || stats(&mut admin)[ends] == 1);
+        eventually("the server has seen the end", || admin.stats()[ends] == 1);
         thread::sleep(Duration::from_millis(200));
         for _ in 0..published {
             assert_eq!(slow.frame().0, opcode::TEXT);
@@ -273,12 +273,12 @@ fn every_ending_is_counted_once(shards: usize) {
         admin.publish(&channel, "e", json!("x".repeat(20_000)));
     }
     eventually("all connections have gone", || {
-        let stats = stats(&mut admin);
+        let stats = admin.stats();
         let count = |name: &str| stats[name].as_u64().expect("a number");
         let held = ["connections", "connections_upgrading", "connections_closing", "subscriptions", "channels"];
         held.into_iter().all(|name| count(name) == 0)
     });
-    let stats = stats(&mut admin);
+    let stats = admin.stats();
     let members = stats.as_object().expect("an object").iter();
     let closes = members.filter(|(name, _)| name.starts_with("closes_")).map(|(_, count)| count.as_u64()).sum();
     assert_eq!((stats["accepts"].as_u64(), closes), (Some(CLIENTS as u64), Some(CLIENTS as u64)), "{stats}");
@@ -319,15 +319,11 @@ fn publish_until_blocked(admin: &mut Admin, client: &mut RawClient, bytes: u64) 
     client.write(&text_frame(&subscribe("blocked")));
     client.expect(&subscribed("blocked"));
     let mut published = 0;
-    while stats(admin)["outbox_bytes"].as_u64() < Some(bytes) {
+    while admin.stat("outbox_bytes") < bytes {
         admin.publish("blocked", "e", json!("x".repeat(100_000)));
         published += 1;
     }
     published
-}
-
-fn stats(admin: &mut Admin) -> Value {
-    admin.ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
 }
 
 fn raise_descriptors() {

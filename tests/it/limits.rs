@@ -24,10 +24,6 @@ for_shards!(
     pongs_keep_a_connection,
 );
 
-fn stats(admin: &mut Admin) -> Value {
-    admin.ok(json!({"id": 1, "command": "stats"}))["stats"].clone()
-}
-
 /// The sum of the counters of slow consumers.
 fn slow_consumers(stats: &Value) -> f64 {
     let counters: Vec<f64> = stats
@@ -53,7 +49,7 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
     for other in &mut others {
         other.subscribe("c");
     }
-    assert_eq!(slow_consumers(&stats(&mut admin)), 0.0);
+    assert_eq!(slow_consumers(&admin.stats()), 0.0);
 
     // All others get every message before, during and after.
     let padding = "x".repeat(BYTES);
@@ -80,7 +76,7 @@ fn a_subscriber_that_does_not_read_is_closed_and_counted(shards: usize) {
     for _ in 0..10 {
         assert_eq!(publish(&mut admin, &mut others), 4);
     }
-    let counted = stats(&mut admin);
+    let counted = admin.stats();
     assert!(slow_consumers(&counted) > 0.0, "{counted}");
 
     // What arrived before has no gap. The close frame arrives if the socket had room for it.
@@ -129,12 +125,12 @@ fn outboxes_together_are_limited(shards: usize) {
         admin.ok(publish);
         admin.publish("read", "e", json!(1));
         assert_eq!(reader.text(), r#"{"event":"e","channel":"read","data":1}"#);
-        let stats = stats(&mut admin);
+        let stats = admin.stats();
         // Beyond the limit: what a turn adds, and the pool of pages.
         assert!(stats["page_bytes"].as_u64() < Some(memory + 8 * MIB * shards as u64), "{stats}");
         stats["closes_outbox_memory"].as_u64() > Some(2)
     });
-    let counted = stats(&mut admin);
+    let counted = admin.stats();
     assert_eq!(counted["closes_slow_consumer"], 0);
     assert!(counted["connections"].as_u64() > Some(3 * shards as u64), "more are closed than necessary: {counted}");
     let open = admin.ok(json!({"id": 1, "command": "connections"}))["connections"].clone();
@@ -163,12 +159,12 @@ fn requests_wait_while_their_replies_are_not_read(shards: usize) {
     // Each reply to `stats` is a turn in which the server could have read requests.
     let mut unchanged = (0, 0);
     while unchanged.1 < 50 {
-        let stats = stats(&mut admin);
+        let stats = admin.stats();
         assert_eq!(slow_consumers(&stats), 0.0);
         let read = stats["messages_in"].as_u64().expect("a number");
         unchanged = (read, if read > 0 && read == unchanged.0 { unchanged.1 + 1 } else { 0 });
     }
-    let waiting = stats(&mut admin)["outbox_bytes"].as_u64().expect("a number");
+    let waiting = admin.stat("outbox_bytes");
     assert!(waiting > 64 << 10 && waiting < 256 << 10, "{waiting} bytes after {} requests", unchanged.0);
     for _ in 0..REQUESTS {
         assert_error(&reader.text(), "socket:error", None, "malformed_message");
@@ -185,7 +181,7 @@ fn connections_that_are_reset_together_leave_over_several_turns() {
     let mut clients: Vec<RawClient> = (0..80).map(|_| RawClient::connect(&server)).collect();
     let requests: Vec<u8> = (0..128).flat_map(|n| text_frame(&subscribe(&format!("c{n}")))).collect();
     clients.iter_mut().for_each(|client| client.write(&requests));
-    eventually("everything is subscribed", || stats(&mut admin)["subscriptions"] == SUBSCRIPTIONS);
+    eventually("everything is subscribed", || admin.stats()["subscriptions"] == SUBSCRIPTIONS);
     // Connections of the last second wait for each other.
     eventually("they are two seconds old", || {
         let listed = admin.ok(json!({"id": 1, "command": "connections"}));
@@ -201,7 +197,7 @@ fn connections_that_are_reset_together_leave_over_several_turns() {
     let answer: Value = serde_json::from_str(&admin.line()).expect("JSON");
     let left = answer["stats"]["subscriptions"].as_u64().expect("a number");
     assert!(left > 0, "no subscription is left after one turn");
-    eventually("all subscriptions are removed", || stats(&mut admin)["subscriptions"] == 0);
+    eventually("all subscriptions are removed", || admin.stats()["subscriptions"] == 0);
 }
 
 /// A subscription costs the same however many the connection has. Measured in CPU time, which does not pass in a stall.

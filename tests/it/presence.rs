@@ -75,11 +75,6 @@ fn join(server: &Server, id: &str, count: usize) -> Client {
     client
 }
 
-fn stat(server: &Server, name: &str) -> u64 {
-    let stats = Admin::connect(server).ok(json!({"command": "stats"}));
-    stats["stats"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stats}"))
-}
-
 fn a_newcomer_is_sent_the_list_and_the_others_an_event(shards: usize) {
     let server = options(shards).start();
     let mut clients: Vec<Client> = Vec::new();
@@ -100,7 +95,7 @@ fn a_newcomer_is_sent_the_list_and_the_others_an_event(shards: usize) {
         clients.push(client);
     }
     clients.iter_mut().for_each(Client::expect_nothing_before_pong);
-    assert_eq!((stat(&server, "presence_joins"), stat(&server, "presence_members")), (4, 4));
+    assert_eq!((server.stat("presence_joins"), server.stat("presence_members")), (4, 4));
 }
 
 fn a_user_with_several_connections_is_one_member(shards: usize) {
@@ -142,7 +137,7 @@ fn a_user_is_removed_after_its_grace(shards: usize) {
     drop(other);
     watcher.expect(&removed("12"));
     client.expect_nothing_before_pong();
-    assert_eq!((stat(server, "presence_leaves"), stat(server, "presence_members")), (2, 1));
+    assert_eq!((server.stat("presence_leaves"), server.stat("presence_members")), (2, 1));
     client.send(&data(&client, ROOM, &user("11")));
     client.expect(&welcome(&[&user("watcher"), &user("11")]));
 }
@@ -160,7 +155,7 @@ fn a_user_that_returns_within_its_grace_is_not_removed(shards: usize) {
         eventually("the end of the connection", left);
     }
     watcher.expect_nothing_before_pong();
-    assert_eq!((stat(&server, "presence_joins"), stat(&server, "presence_leaves")), (2, 0));
+    assert_eq!((server.stat("presence_joins"), server.stat("presence_leaves")), (2, 0));
 }
 
 fn without_a_grace_a_user_is_removed_at_once(shards: usize) {
@@ -191,7 +186,7 @@ fn a_full_channel_refuses_new_users(shards: usize) {
     third.send(&data(&third, other, &user("13")));
     third.expect(&welcome(&[&user("13")]).replace(ROOM, other));
     [first, second].iter_mut().for_each(Client::expect_nothing_before_pong);
-    assert_eq!((stat(&server, "presence_full"), stat(&server, "presence_evicted_early")), (1, 0));
+    assert_eq!((server.stat("presence_full"), server.stat("presence_evicted_early")), (1, 0));
 }
 
 fn a_user_in_its_grace_makes_room(shards: usize) {
@@ -213,7 +208,7 @@ fn a_user_in_its_grace_makes_room(shards: usize) {
     // A user in its grace gets in.
     join(&server, "11", 3);
     watcher.expect_nothing_before_pong();
-    assert_eq!((stat(&server, "presence_full"), stat(&server, "presence_evicted_early")), (0, 1));
+    assert_eq!((server.stat("presence_full"), server.stat("presence_evicted_early")), (0, 1));
 }
 
 fn a_refused_subscriber_is_not_counted(shards: usize) {
@@ -239,7 +234,7 @@ fn a_refused_subscriber_is_not_counted(shards: usize) {
     assert_error(&refused.text(), "socket:subscribe.error", Some(ROOM), "presence_full");
     drop((refused, ask(&server, &user("12"))));
     drop(client);
-    eventually("the end of all connections but one", || stat(&server, "connections") == 1);
+    eventually("the end of all connections but one", || server.stat("connections") == 1);
     assert_eq!(Admin::connect(&server).subscribers(ROOM), 1);
     member.unsubscribe(ROOM);
     join(&server, "12", 1);

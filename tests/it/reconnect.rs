@@ -75,7 +75,7 @@ fn coming_back_to_many_large_channels_is_recovered(shards: usize) {
         let client = RawClient::tcp_with_small_buffer(&server);
         subscribe_to_all(client, &positions, &json!(true), LEN, pause);
     }
-    let stats = admin.ok(json!({"id": 1, "command": "stats"}))["stats"].take();
+    let stats = admin.stats();
     assert_eq!((&stats["recoveries"], &stats["recoveries_failed"]), (&json!(2 * CHANNELS), &json!(0)));
     assert_eq!(stats["closes_slow_consumer"], 0);
 }
@@ -123,7 +123,7 @@ fn a_storm_of_clients_misses_nothing(shards: usize) {
             thread::sleep(Duration::from_millis(5));
         }
     });
-    let stats = admin.ok(json!({"id": 1, "command": "stats"}))["stats"].take();
+    let stats = admin.stats();
     let count = |name: &str| stats[name].as_u64().expect(name);
     assert_eq!(count("recoveries") + count("recoveries_failed"), (STORM_THREADS * STORM_CLIENTS * STORM_ROUNDS) as u64);
     assert!(count("recoveries") > count("recoveries_failed") && count("messages_replayed") > 0, "{stats}");

@@ -346,8 +346,8 @@ fn a_lower_outbox_limit_closes_connections_beyond_it() {
     slow.text();
     let mut admin = Admin::connect(&server);
     let outbox = |admin: &mut Admin| {
-        let reply = admin.ok(json!({"id": 1, "command": "stats"}));
-        (reply["stats"]["outbox_bytes"].as_u64(), reply["stats"]["closes_slow_consumer"].as_u64())
+        let stats = admin.stats();
+        (stats["outbox_bytes"].as_u64(), stats["closes_slow_consumer"].as_u64())
     };
     let large = "x".repeat(100_000);
     eventually("a megabyte waits", || {

@@ -135,8 +135,8 @@ fn another_server_on_the_same_socket_gets_those_that_drain(shards: usize) {
     let mut clients: Vec<Client> = (0..40).map(|_| Client::connect_to(address)).collect();
     let mut admin = Admin::connect(&second);
     let mut served = || {
-        let stats = admin.ok(json!({"id": 1, "command": "stats"}));
-        stats["stats"]["connections"].as_u64().expect("a number") as usize
+        let stats = admin.stats();
+        stats["connections"].as_u64().expect("a number") as usize
     };
     let before = served();
     begin_drain(&first);

@@ -44,8 +44,8 @@ fn every_subscriber_is_told_each_change(shards: usize) {
     native.unsubscribe("news");
     clients.iter_mut().for_each(|client| expect_count(client, "news", 4));
     native.expect_nothing_before_pong();
-    let stats = Admin::connect(&server).ok(json!({"command": "stats"}));
-    assert_eq!(stats["stats"]["subscription_counts"], 10);
+    let stats = server.stats();
+    assert_eq!(stats["subscription_counts"], 10);
 }
 
 fn the_cached_event_precedes_the_count(shards: usize) {
@@ -95,6 +95,6 @@ fn presence_channels_and_servers_without_the_option_tell_nothing(shards: usize) 
     let mut client = connect(&server);
     client.join("news");
     client.expect_silence();
-    let stats = Admin::connect(&server).ok(json!({"command": "stats"}));
-    assert_eq!((&stats["stats"]["subscription_counts"], &stats["stats"]["deliveries_late"]), (&json!(0), &json!(0)));
+    let stats = server.stats();
+    assert_eq!((&stats["subscription_counts"], &stats["deliveries_late"]), (&json!(0), &json!(0)));
 }

@@ -44,10 +44,6 @@ impl Tail {
     }
 }
 
-fn stat(admin: &mut Admin, name: &str) -> u64 {
-    admin.ok(json!({"id": 1, "command": "stats"}))["stats"][name].as_u64().expect("a number")
-}
-
 fn everything_is_shown_in_order(shards: usize) {
     let server = Server::options(shards).arg("--max-messages-per-second", 1).start();
     let mut admin = Admin::connect(&server);
@@ -150,7 +146,7 @@ fn sightings_beyond_a_limit_are_counted(shards: usize) {
     }
     assert_eq!(shown + dropped, PUBLISHED);
     assert!(shown >= 10 && dropped > 0, "{shown} shown, {dropped} dropped");
-    assert_eq!((stat(&mut admin, "sightings"), stat(&mut admin, "sightings_dropped")), (shown, dropped));
+    assert_eq!((admin.stat("sightings"), admin.stat("sightings_dropped")), (shown, dropped));
 }
 
 fn data_is_shown_only_on_request(shards: usize) {
@@ -175,9 +171,9 @@ fn the_number_of_tails_is_limited(shards: usize) {
     let mut tails: Vec<Tail> = (0..16).map(|_| Tail::start(&server, json!({}))).collect();
     let mut admin = Admin::connect(&server);
     admin.refused(r#"{"id":1,"command":"tail"}"#, 1.into(), "too_many");
-    assert_eq!(stat(&mut admin, "tails"), 16);
+    assert_eq!(admin.stat("tails"), 16);
     tails.truncate(3);
-    eventually("the tails are removed", || stat(&mut admin, "tails") == 3);
+    eventually("the tails are removed", || admin.stat("tails") == 3);
     admin.ok(json!({"id": 1, "command": "tail"}));
 }
 
@@ -189,11 +185,11 @@ fn a_tail_whose_reader_has_left_is_removed(shards: usize) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
     let mut out = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut admin = Admin::connect(&server);
-    eventually("the tail is open", || stat(&mut admin, "tails") == 1);
+    eventually("the tail is open", || admin.stat("tails") == 1);
     let mut publishing = Admin::connect(&server);
     eventually("every shard sends sightings", || {
         publishing.publish("room", "order.paid", json!(7));
-        stat(&mut admin, "sightings") > 0
+        admin.stat("sightings") > 0
     });
     let mut line = String::new();
     out.read_line(&mut line).expect("a line");
@@ -203,12 +199,12 @@ fn a_tail_whose_reader_has_left_is_removed(shards: usize) {
     drop(out);
     eventually("the next line finds the reader gone", || {
         publishing.publish("room", "order.paid", json!(7));
-        stat(&mut admin, "tails") == 0
+        admin.stat("tails") == 0
     });
     assert!(!child.wait().expect("a child").success());
-    let before = stat(&mut admin, "sightings");
+    let before = admin.stat("sightings");
     publishing.publish("room", "order.paid", json!(7));
-    assert_eq!(stat(&mut admin, "sightings"), before, "no tail is open");
+    assert_eq!(admin.stat("sightings"), before, "no tail is open");
 }
 
 fn a_tail_does_not_delay_the_shutdown(shards: usize) {

@@ -12,7 +12,7 @@ use rustls::crypto::ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_S
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, ConnectionTrafficSecrets, HandshakeKind};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -34,8 +34,8 @@ fn both_versions_and_http_1_1_are_negotiated() {
     let mut config = client_config(rustls::ALL_VERSIONS);
     config.alpn_protocols = vec![b"h2".to_vec()];
     connect(&server, &config.into()).expect_refusal("NoApplicationProtocol");
-    eventually("the failed handshake is counted", || stat(&server, "tls_handshakes_failed") == 1);
-    assert_eq!(stat(&server, "tls_handshakes"), 2);
+    eventually("the failed handshake is counted", || server.stat("tls_handshakes_failed") == 1);
+    assert_eq!(server.stat("tls_handshakes"), 2);
 }
 
 /// A client that reconnects resumes its session on every shard, because the shards share the key of tickets.
@@ -82,8 +82,8 @@ fn bytes_that_are_not_a_handshake_are_refused() {
         let said = rest(&mut client);
         assert!(said.is_empty() || said[0] == 21 || said[0] == 22, "{what}: an alert, not {said:?}");
         failed += 1;
-        eventually(what, || stat(&server, "tls_handshakes_failed") == failed);
-        assert_eq!(stat(&server, "closes_tls_failed"), failed, "{what}");
+        eventually(what, || server.stat("tls_handshakes_failed") == failed);
+        assert_eq!(server.stat("closes_tls_failed"), failed, "{what}");
         eventually(what, || {
             let log = server.stderr();
             log.lines().filter(|line| line.contains("TLS failed")).nth(failed as usize - 1).is_some_and(|line| {
@@ -95,7 +95,7 @@ fn bytes_that_are_not_a_handshake_are_refused() {
     // Other clients are not affected.
     let mut client = Client::connect(&server);
     client.expect_nothing_before_pong();
-    assert_eq!(stat(&server, "tls_handshakes"), 1);
+    assert_eq!(server.stat("tls_handshakes"), 1);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn tls_to_a_plain_port_is_refused() {
     client.write_all(&client_hello()).expect("taken");
     let said = rest(&mut client);
     assert!(said.starts_with(b"HTTP/1.1 400 "), "{}", shortened(&String::from_utf8_lossy(&said)));
-    eventually("the refused upgrade is counted", || stat(&server, "closes_upgrade_refused") == 1);
+    eventually("the refused upgrade is counted", || server.stat("closes_upgrade_refused") == 1);
 }
 
 /// One handshake deadline covers everything before the upgrade is complete, at whichever step the client stops.
@@ -128,15 +128,15 @@ fn an_incomplete_handshake_times_out() {
         rest(client);
     }
     silent.expect_end();
-    eventually("the timeouts are counted", || stat(&server, "closes_handshake_timeout") == 6);
-    assert_eq!((stat(&server, "closes_tls_failed"), stat(&server, "connections_upgrading")), (0, 0));
+    eventually("the timeouts are counted", || server.stat("closes_handshake_timeout") == 6);
+    assert_eq!((server.stat("closes_tls_failed"), server.stat("connections_upgrading")), (0, 0));
     // A client that disconnects before the deadline counts as gone.
     let server = Server::options(1).secure().start();
     let mut client = plain(&server);
     client.write_all(&hello[..7]).expect("taken");
     drop(client);
-    eventually("the disconnect is counted", || stat(&server, "closes_client_gone") == 1);
-    assert_eq!((stat(&server, "closes_tls_failed"), stat(&server, "connections_upgrading")), (0, 0));
+    eventually("the disconnect is counted", || server.stat("closes_client_gone") == 1);
+    assert_eq!((server.stat("closes_tls_failed"), server.stat("connections_upgrading")), (0, 0));
 }
 
 /// Records may arrive in pieces of any size, or several in one piece.
@@ -198,8 +198,8 @@ fn a_client_may_end_with_and_without_close_notify() {
     client.write(&text_frame(&subscribe("c")));
     client.expect(&subscribed("c"));
     client.transport().socket().shutdown(Shutdown::Both).expect("open");
-    eventually("the disconnects are counted", || stat(&server, "closes_client_gone") == 3);
-    assert_eq!((stat(&server, "subscriptions"), stat(&server, "closes_tls_failed")), (0, 0));
+    eventually("the disconnects are counted", || server.stat("closes_client_gone") == 3);
+    assert_eq!((server.stat("subscriptions"), server.stat("closes_tls_failed")), (0, 0));
 }
 
 /// A session that fails after its handshake ends the connection, and the hub removes its subscriptions.
@@ -214,9 +214,9 @@ fn a_record_that_was_tampered_with_ends_the_connection() {
     socket.write_all(&[0x5A; 32]).expect("taken");
     let error = client.transport().read(&mut [0; 64]).expect_err("an alert");
     assert!(error.to_string().contains("BadRecordMac"), "{error}");
-    eventually("the failed session is counted", || stat(&server, "closes_tls_failed") == 1);
-    eventually("its subscription is removed", || stat(&server, "subscriptions") == 0);
-    assert_eq!(stat(&server, "tls_handshakes_failed"), 0);
+    eventually("the failed session is counted", || server.stat("closes_tls_failed") == 1);
+    eventually("its subscription is removed", || server.stat("subscriptions") == 0);
+    assert_eq!(server.stat("tls_handshakes_failed"), 0);
 }
 
 /// RFC 5246 §7.4.1.1: the first attempt is refused with a warning; a client that repeats it is disconnected.
@@ -259,10 +259,10 @@ fn renegotiation_is_refused() {
     let mut alert = [0; 5 + 2 + 16];
     socket.read_exact(&mut alert).expect("a warning");
     assert_eq!(alert[0], 21, "an alert: {alert:?}");
-    assert_eq!((stat(&server, "connections_upgrading"), stat(&server, "closes_tls_failed")), (1, 0));
+    assert_eq!((server.stat("connections_upgrading"), server.stat("closes_tls_failed")), (1, 0));
     renegotiate(&mut socket);
     assert!(rest(&mut socket).first().is_none_or(|kind| *kind == 21));
-    eventually("the client is disconnected", || stat(&server, "closes_tls_failed") == 1);
+    eventually("the client is disconnected", || server.stat("closes_tls_failed") == 1);
 }
 
 /// Output that the kernel does not take yet waits, encrypted or not, and is later sent completely and in order.
@@ -277,15 +277,15 @@ fn a_blocked_write_goes_on() {
     // Sizes below and above that of a record.
     let data = |n: usize| format!("{n} {}", "x".repeat(1 + n % 50 * 1999));
     let mut published = 0;
-    while stat(&server, "outbox_bytes") < 200_000 {
+    while server.stat("outbox_bytes") < 200_000 {
         assert_eq!(admin.publish("c", "e", json!(data(published))), 1);
         published += 1;
     }
     for n in 0..published {
         client.expect(&format!(r#"{{"event":"e","channel":"c","data":"{}"}}"#, data(n)));
     }
-    eventually("nothing waits", || stat(&server, "outbox_bytes") == 0);
-    assert!(stat(&server, "writes_blocked") > 0);
+    eventually("nothing waits", || server.stat("outbox_bytes") == 0);
+    assert!(server.stat("writes_blocked") > 0);
 }
 
 /// A client that does not read is closed at its outbox limit, as without TLS, and receives everything sent until then.
@@ -298,7 +298,7 @@ fn a_slow_reader_is_closed_at_its_limit() {
     client.expect(&subscribed("c"));
     let mut admin = Admin::connect(&server);
     let mut published = 0;
-    while stat(&server, "closes_slow_consumer") == 0 {
+    while server.stat("closes_slow_consumer") == 0 {
         let data = format!("{published} {}", "x".repeat(8000));
         admin.publish("c", "e", json!(data));
         published += 1;
@@ -338,10 +338,10 @@ fn many_handshakes_at_once_are_finished() {
         assert_eq!(record[0], 22);
     }
     let clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
-    assert_eq!(stat(&server, "tls_handshakes"), 1 + clients.len() as u64);
+    assert_eq!(server.stat("tls_handshakes"), 1 + clients.len() as u64);
     drop(storm);
-    eventually("the disconnects are counted", || stat(&server, "closes_client_gone") == CLIENTS as u64);
-    assert_eq!(stat(&server, "newcomers_waiting"), 0);
+    eventually("the disconnects are counted", || server.stat("closes_client_gone") == CLIENTS as u64);
+    assert_eq!(server.stat("newcomers_waiting"), 0);
 }
 
 /// New connections get the new certificate, old ones continue. A certificate and key that do not match change nothing.
@@ -398,13 +398,13 @@ fn an_expiring_certificate_causes_a_warning() {
     let day = Duration::from_secs(24 * 3600);
     // A limit that every machine can hold, so that it causes no other warning.
     let server = Server::options(2).secure().arg("--max-connections", 50).start();
-    assert_eq!(stat(&server, "tls_certificate_days"), 89);
+    assert_eq!(server.stat("tls_certificate_days"), 89);
     assert!(!server.stderr().contains("WARN"), "{}", server.stderr());
 
     let pair = server.pair.as_ref().expect("a pair");
     Pair::expiring(pair.cert.parent().expect("a directory"), 5 * day + day / 2);
     Admin::connect(&server).ok(json!({"id": 1, "command": "reload"}));
-    assert_eq!(stat(&server, "tls_certificate_days"), 5);
+    assert_eq!(server.stat("tls_certificate_days"), 5);
     let warning = format!("the certificate in {} expires in 5 days; renew it, then reload", pair.cert.display());
     eventually("it is logged", || server.stderr().contains(&warning));
 
@@ -413,7 +413,7 @@ fn an_expiring_certificate_causes_a_warning() {
     let checked = output(check, b"");
     assert!(checked.status.success());
     assert_eq!(String::from_utf8_lossy(&checked.stderr), format!("warning: {warning}\n"));
-    assert_eq!(stat(&Server::start(1), "tls_certificate_days"), 0);
+    assert_eq!(Server::start(1).stat("tls_certificate_days"), 0);
 }
 
 #[test]
@@ -482,11 +482,6 @@ fn rest(socket: &mut TcpStream) -> Vec<u8> {
         Err(error) => panic!("waiting for the end of the connection: {error}"),
     }
     rest
-}
-
-fn stat(server: &Server, name: &str) -> u64 {
-    let stats: Value = Admin::connect(server).ok(json!({"id": 1, "command": "stats"}));
-    stats["stats"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stats}"))
 }
 
 impl RawClient {

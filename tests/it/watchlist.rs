@@ -1,6 +1,6 @@
 //! Watchlists of Pusher's clients: who of them is online, and who comes and goes.
 
-use crate::harness::{Admin, Client, Server, for_shards};
+use crate::harness::{Client, Server, for_shards};
 use crate::pusher_peer::{Pusher, connect, options};
 use crate::users::connect_as;
 use serde_json::{Value, json};
@@ -53,9 +53,9 @@ fn a_client_is_told_who_is_online_and_each_change(shards: usize) {
     drop(second);
     in_turn(json!([{"name": "offline", "user_ids": ["8"]}]));
     watchers.iter_mut().for_each(|client| client.expect_silence());
-    let stats = Admin::connect(&server).ok(json!({"command": "stats"}));
-    assert_eq!(stats["stats"]["watches"], 18, "{}", stats["stats"]);
-    assert_eq!(stats["stats"]["watchlist_events"], 6 * 6 + 1);
+    let stats = server.stats();
+    assert_eq!(stats["watches"], 18, "{}", stats);
+    assert_eq!(stats["watchlist_events"], 6 * 6 + 1);
 }
 
 fn a_list_of_more_than_a_hundred_is_cut(shards: usize) {

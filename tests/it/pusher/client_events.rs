@@ -2,7 +2,7 @@
 
 use super::client::{Pusher, error, message, options};
 use crate::client_events::join;
-use crate::harness::{Admin, Client, for_shards};
+use crate::harness::{Client, for_shards};
 use serde_json::{Value, json};
 
 for_shards!(
@@ -38,8 +38,8 @@ fn all_others_receive_an_event_with_a_text(shards: usize) {
     });
     clients.iter_mut().for_each(Pusher::expect_nothing);
     // It is neither kept nor counted as a publish.
-    let reply = Admin::connect(&server).ok(json!({"command": "stats"}));
-    assert_eq!((&reply["stats"]["client_events"], &reply["stats"]["publishes"]), (&json!(7), &json!(0)));
+    let stats = server.stats();
+    assert_eq!((&stats["client_events"], &stats["publishes"]), (&json!(7), &json!(0)));
 }
 
 fn on_a_presence_channel_an_event_names_its_user(shards: usize) {

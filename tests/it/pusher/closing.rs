@@ -289,8 +289,8 @@ fn a_reader_that_is_too_slow_comes_back_later(shards: usize) {
         }
         assert!(next < sent, "{next} of {sent} arrived");
     }
-    let reply = admin.ok(json!({"command": "stats"}));
-    assert_eq!(reply["stats"]["closes_slow_consumer"], 2);
+    let stats = admin.stats();
+    assert_eq!(stats["closes_slow_consumer"], 2);
 }
 
 fn a_reader_of_no_replies_is_silent(shards: usize) {
@@ -308,7 +308,7 @@ fn a_reader_of_no_replies_is_silent(shards: usize) {
     let mut admin = Admin::connect(&server);
     let mut stats: Value = json!(null);
     eventually("it is closed", || {
-        stats = admin.ok(json!({"command": "stats"}))["stats"].take();
+        stats = admin.stats();
         // The kernel gives up after the same time.
         stats["closes_silent"] == 1 || stats["closes_client_gone"] == 1
     });
