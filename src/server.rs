@@ -232,10 +232,8 @@ fn announce(config: &Config, machine: &Machine, live: &Live, address: SocketAddr
     if let Some(address) = http {
         tracing::info!(%address, "HTTP: health, metrics, publishing");
     }
-    // Scripts wait for this line at any log level. The server starts even if it cannot be written.
-    let _ = writeln!(
-        std::io::stderr(),
-        "corecast {} listening on {address} ({} shard{}, {}, admin socket {}, http {})",
+    let line = format!(
+        "corecast {} listening on {address} ({} shard{}, {}, admin socket {}, http {})\n",
         env!("CARGO_PKG_VERSION"),
         config.shards,
         if config.shards == 1 { "" } else { "s" },
@@ -243,6 +241,9 @@ fn announce(config: &Config, machine: &Machine, live: &Live, address: SocketAddr
         config.admin_socket.display(),
         http.map_or("off".into(), |address| address.to_string()),
     );
+    // Scripts wait for this line at any log level. One write, so that none of them reads a part of it, and no other line comes in
+    // between. The server starts even if it cannot be written.
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Logs what the limits can cost, and what the machine cannot hold.

@@ -1,17 +1,18 @@
 //! Each subcommand as a process against a running server: text without `--json`, JSON with it.
 
 use crate::harness::{
-    Admin, Client, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, output, shortened,
-    unsubscribed,
+    Admin, Client, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, output,
+    shortened, unsubscribed,
 };
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::Output;
 use std::thread;
 
@@ -758,4 +759,22 @@ fn keygen_makes_new_keys() {
     let second = stdout(&output(corecast(&["keygen"]), b""));
     assert!(first.trim().len() >= 32, "{first:?} is too short for a key and a secret");
     assert_ne!(first, second);
+}
+
+/// Each write to a datagram socket is a message.
+#[test]
+fn the_line_that_scripts_wait_for_is_written_at_once() {
+    let dir = TempDir::new();
+    let admin_socket = dir.path().join("admin.sock");
+    let (read, stderr) = UnixDatagram::pair().expect("a socket pair");
+    read.set_read_timeout(Some(LONG)).expect("socket option");
+    let mut command = corecast(&["serve", "--listen", "127.0.0.1:0", "--http", "off", "--shards", "1", "--log", "off"]);
+    let mut child =
+        command.arg("--admin-socket").arg(admin_socket).stderr(OwnedFd::from(stderr)).spawn().expect("a server");
+    let mut line = [0; 1024];
+    let len = read.recv(&mut line);
+    child.kill().expect("it runs");
+    child.wait().expect("it has ended");
+    let line = std::str::from_utf8(&line[..len.expect("a line")]).expect("text");
+    assert!(line.starts_with("corecast ") && line.ends_with("http off)\n"), "{line:?}");
 }

@@ -37,10 +37,13 @@ try {
     ...["serve", "--listen", "127.0.0.1:0", "--http", "off", "--admin-socket", join(directory, "admin"), "--shards", "1"],
     ...["--pin", "none", "--heart-interval", "10", "--heart-timeout", "5", "--server-ping", "off"],
   ]);
-  let log = "";
-  server.stderr.on("data", (text) => (log += text));
-  while (!/listening on \S+/.test(log)) await once(server.stderr, "data");
-  const url = `ws://${/listening on (127\.0\.0\.1:\d+)/.exec(log)[1]}`;
+  const url = await new Promise((resolve) => {
+    let log = "";
+    server.stderr.on("data", (text) => {
+      const address = /listening on (\S+) /.exec((log += text))?.[1];
+      if (address) resolve(`ws://${address}`);
+    });
+  });
 
   const http = createServer(async (request, response) => {
     if (request.method === "POST") {

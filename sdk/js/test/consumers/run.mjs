@@ -134,7 +134,7 @@ let log = "";
 const address = await new Promise((resolve, reject) => {
   server.stderr.on("data", (text) => {
     log += text;
-    const found = /listening on (127\.0\.0\.1:\d+)/.exec(log);
+    const found = /listening on (\S+) /.exec(log);
     if (found) resolve(found[1]);
   });
   server.once("exit", () => reject(new Error(log)));
