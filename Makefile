@@ -21,8 +21,7 @@ test:
 
 # Tests the JavaScript client against the server of the profile release-test.
 test-sdk:
-	@if command -v node npm >/dev/null; then CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh; \
-	else echo "SKIPPED: the tests of sdk/js need node and npm" >&2; fi
+	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh
 
 # Tests that `test` leaves out because they are long or download much: faults planted in the hub, which its simulation must
 # find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24;
