@@ -5,7 +5,7 @@ import { after, describe } from "node:test";
 import { balance } from "./proxy.mjs";
 import { scene } from "./scene.mjs";
 import { end, serve } from "./server.mjs";
-import { equal, errorsOf, ok, once, sleep, subscribed } from "./suite/check.mjs";
+import { equal, errorsOf, ok, once, sleep, statesOf, subscribed } from "./suite/check.mjs";
 
 /** Long enough for a machine that is held up to authorize in time. */
 const AUTHORIZE_S = 8;
@@ -15,13 +15,6 @@ after(end);
 /** Closes a client's connection as an operator does. */
 function close(stage, client, members) {
   return stage.admin("disconnect", { socket_id: client.connection.socket_id, ...members });
-}
-
-/** The states of a client, from now on. */
-function statesOf(client) {
-  const states = [];
-  client.connection.bind("state_change", ({ current }) => states.push(current));
-  return states;
 }
 
 /** Resolves when the client is connected again, with how long that took. */

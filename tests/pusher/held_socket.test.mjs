@@ -3,7 +3,7 @@
 import { after, describe } from "node:test";
 import { scene } from "./scene.mjs";
 import { end, hold, serve } from "./server.mjs";
-import { equal, errorsOf, ok, once, sleep, subscribed } from "./suite/check.mjs";
+import { equal, errorsOf, ok, once, sleep, statesOf, subscribed } from "./suite/check.mjs";
 
 /** What pusher-js waits after a refused connection. */
 const REFUSED_MS = 15_000;
@@ -13,13 +13,6 @@ const AWAY_MS = 3000;
 const BACK = ["connecting", "connected"];
 
 after(end);
-
-/** The states of a client, from now on. */
-function statesOf(client) {
-  const states = [];
-  client.connection.bind("state_change", ({ current }) => states.push(current));
-  return states;
-}
 
 /** Resolves when all clients are connected again, with how long that took the last one. */
 async function allBack(clients) {

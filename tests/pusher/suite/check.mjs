@@ -113,6 +113,13 @@ export function errorsOf(client) {
   return box;
 }
 
+/** The states of a client, from now on. */
+export function statesOf(client) {
+  const states = [];
+  client.connection.bind("state_change", ({ current }) => states.push(current));
+  return states;
+}
+
 /** The next error must be one that keeps the connection: this code, and a message that fits. */
 export async function keptError(errors, code, pattern) {
   const { type, data } = await errors.take("an error");
