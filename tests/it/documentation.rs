@@ -125,6 +125,19 @@ fn pages_name_every_close_alert_option_and_command() {
     assert!(missing.is_empty(), "no page shows the commands {missing:?}");
 }
 
+#[test]
+fn pages_name_every_error_code() {
+    for (source, page) in
+        [("src/protocol/error_code.rs", "docs/protocol.md"), ("src/api/refusal.rs", "docs/publishing.md")]
+    {
+        let source = read(source);
+        let (_, function) = source.split_once("pub fn code(").expect("the function");
+        let lines = function.lines().take_while(|line| *line != "    }");
+        let codes = lines.filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
+        check_names(page, codes.map(|code| format!("`{code}`")));
+    }
+}
+
 /// The cells of each table row of a page.
 fn rows(text: &str) -> impl Iterator<Item = Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
