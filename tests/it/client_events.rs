@@ -1,4 +1,4 @@
-//! Client events: which channels take them, who receives them, and their limits.
+//! Client events: which channels take them, which connections receive them, and their limits.
 
 use crate::auth::{self, auth};
 use crate::harness::{Admin, Client, Options, Server, assert_error, for_shards, subscribe, subscribed};

@@ -1,4 +1,4 @@
-//! Watchlists of Pusher's clients: who of them is online, and who comes and goes.
+//! Watchlists of Pusher's clients: which of their users are online, and each change.
 
 use crate::harness::{Client, Server, for_shards};
 use crate::pusher_peer::{Pusher, connect, options};

@@ -1,4 +1,4 @@
-//! Client events: who receives them, what they hold, and their refusals.
+//! Client events: which connections receive them, what they hold, and their refusals.
 
 use super::client::{Pusher, error, message, options};
 use crate::client_events::join;
