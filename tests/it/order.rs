@@ -44,8 +44,8 @@ struct Stage<'a> {
 }
 
 fn all_subscribers_see_one_order(shards: usize) {
-    let seed = std::env::var("IT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5EED_u64);
-    eprintln!("IT_SEED={seed} replays the subscribers' choices");
+    let seed = std::env::var("CORECAST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5EED_u64);
+    eprintln!("CORECAST_SEED={seed} replays the subscribers' choices");
     let server = Server::start(shards);
     let stage = Stage { address: server.address, admin_path: &server.admin_path, churning: AtomicUsize::new(CHURNERS) };
     let mut admin = Admin::connect(&server);
