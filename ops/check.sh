@@ -14,6 +14,10 @@ fi
 bin=$(server_binary)
 
 promtool check rules ops/alerts.yml
+promtool test rules ops/alerts-test.yml
+for alert in $(sed -n 's/.*- alert: //p' ops/alerts.yml); do
+    grep -q "alertname=\"$alert\"" ops/alerts-test.yml || { echo "ops/alerts-test.yml does not test $alert" >&2; exit 1; }
+done
 
 dir=$(mktemp -d)
 env -i "$bin" serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --shards 2 --pin none --admin-socket "$dir/admin.sock" --log warn 2>"$dir/log" &
