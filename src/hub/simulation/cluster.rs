@@ -3,6 +3,7 @@
 mod arrivals;
 mod presence;
 mod readers;
+mod reloads;
 mod returns;
 mod senders;
 mod slow;
@@ -139,6 +140,7 @@ enum Action {
     Compact,
     Turn,
     Wait,
+    Reload,
     Rest,
 }
 
@@ -261,6 +263,10 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             cluster.actions.extend(std::iter::repeat_n(action, weight));
         }
         cluster.actions.push(Action::Turn);
+        // In few runs, because less is known of histories afterwards.
+        if cluster.choices.one_in(8) {
+            cluster.actions.extend([Action::Reload; 2]);
+        }
         for name in names {
             cluster.add_channel(name);
         }
@@ -365,6 +371,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             Action::Compact => self.compact(),
             Action::Turn => self.turn(),
             Action::Wait => self.wait(),
+            Action::Reload => self.reload(),
             Action::Rest => {
                 self.rest();
                 self.check_at_rest();
