@@ -109,13 +109,8 @@ impl Payload {
     }
 
     /// Bytes of event, data, key and user id.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.text.len()
-    }
-
-    /// Whether all of them are empty.
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
     }
 
     /// Heap bytes, which all holders share.

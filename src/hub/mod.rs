@@ -419,7 +419,7 @@ impl Hub {
         let journal = &self.observers.journal;
         Gauges {
             subscriptions: self.audiences.subscriptions() as u64,
-            channels: self.directory.len() as u64,
+            channels: self.directory.occupied() as u64,
             users: self.directory.users() as u64,
             watches: self.watchers.watches() as u64,
             history_bytes: self.directory.history_sizes().1 as u64,

@@ -105,16 +105,6 @@ impl Dedupe {
         self.entries.capacity() * size_of::<Entry>() + self.by_key.allocation_size() + self.text_bytes
     }
 
-    /// Number of keys.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether no key is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     fn remove_oldest(&mut self) {
         let Some(oldest) = self.entries.pop_front() else { return };
         self.text_bytes -= oldest.text_bytes();
@@ -163,7 +153,7 @@ mod tests {
         assert_eq!((dedupe.first(b, "k", 0), dedupe.first(a, "K", 0)), (None, None));
         assert_eq!(dedupe.first(a, "k", KEPT_TICKS - 12), Some(first));
         assert_eq!(dedupe.first(a, "k", KEPT_TICKS - 11), None);
-        assert_eq!(dedupe.len(), 0);
+        assert_eq!(dedupe.entries.len(), 0);
     }
 
     #[test]
@@ -175,7 +165,7 @@ mod tests {
             dedupe.add(channel, &n.to_string(), first(n), 0);
         }
         let known: Vec<i64> = (0..10).filter(|n| dedupe.first(channel, &n.to_string(), 0) == Some(first(*n))).collect();
-        assert_eq!((known, dedupe.len(), dedupe.forgotten), (vec![6, 7, 8, 9], 4, 6));
+        assert_eq!((known, dedupe.entries.len(), dedupe.forgotten), (vec![6, 7, 8, 9], 4, 6));
         // Their numbers remain. One that was forgotten, or is not given out yet, names no key.
         [0, 5, 7, 7, 9, 10].into_iter().for_each(|number| dedupe.exclude(number));
         let counts: Vec<i64> = dedupe.entries.iter().map(|entry| entry.first.subscribers).collect();
@@ -192,7 +182,7 @@ mod tests {
         let tables = dedupe.entries.capacity() * ENTRY_BYTES + dedupe.by_key.allocation_size();
         assert_eq!(dedupe.bytes(), tables + 100 * (16 + 1 + 64));
         dedupe.expire(KEPT_TICKS + 49);
-        assert_eq!((dedupe.len(), dedupe.bytes()), (50, tables + 50 * (16 + 1 + 64)));
+        assert_eq!((dedupe.entries.len(), dedupe.bytes()), (50, tables + 50 * (16 + 1 + 64)));
         dedupe.expire(KEPT_TICKS + 99);
         assert_eq!(dedupe.bytes(), 0);
     }

@@ -223,7 +223,7 @@ impl Directory {
     /// The last offset that was given out, for simulations.
     #[cfg(any(test, fuzzing))]
     pub fn last_offset(&self) -> u64 {
-        self.log.last_offset()
+        self.log.last
     }
 
     /// Identifies the offsets of this run.
@@ -589,18 +589,13 @@ impl Directory {
     }
 
     /// Channels with a subscriber on any shard.
-    pub fn len(&self) -> usize {
+    pub fn occupied(&self) -> usize {
         self.channels.len() - self.vacant.len() - self.idle - self.users
     }
 
     /// Users that are signed in.
     pub fn users(&self) -> usize {
         self.users
-    }
-
-    /// Whether none of this shard's channels has a subscriber.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -714,9 +709,9 @@ mod tests {
         check_counts(&directory, "a", &[(3, 1)]);
         leave(&mut directory, &a, HASH, 3, 0);
         check_counts(&directory, "a", &[]);
-        assert_eq!(directory.len(), 1, "a channel without subscribers has no entry");
+        assert_eq!(directory.occupied(), 1, "a channel without subscribers has no entry");
         leave(&mut directory, &b, HASH, 3, 0);
-        assert!(directory.is_empty());
+        assert_eq!(directory.occupied(), 0);
     }
 
     /// A channel may have been removed before the end of the turn, and another one may have its index.
@@ -789,7 +784,7 @@ mod tests {
         leave(&mut directory, &a, HASH, 1, 10);
         check_counts(&directory, "a", &[]);
         assert_eq!(
-            (directory.len(), directory.page("", 9, 0).0.len(), directory.page_occupied(9, 0).0.len()),
+            (directory.occupied(), directory.page("", 9, 0).0.len(), directory.page_occupied(9, 0).0.len()),
             (1, 1, 2)
         );
         assert_eq!((directory.due_in(10), directory.vacate(39)), (Some(30), None));
@@ -800,7 +795,7 @@ mod tests {
         assert!(join(&mut directory, &a, HASH, 2), "the channel was vacated");
         leave(&mut directory, &a, HASH, 2, u32::MAX);
         leave(&mut directory, &b, HASH, 0, u32::MAX);
-        assert!(directory.is_empty());
+        assert_eq!(directory.occupied(), 0);
         assert_eq!([29, 29].map(|now| directory.vacate(now)), [Some(a), Some(b)], "ticks wrap");
         assert_eq!(directory.page_occupied(9, 0), (Vec::new(), None));
     }

@@ -214,7 +214,7 @@ impl History {
         let make = || {
             let mut bytes = 0;
             let is_within = |kept: &&Kept| {
-                bytes += kept.payload.len() + bounds.envelope_bytes;
+                bytes += kept.payload.bytes() + bounds.envelope_bytes;
                 bytes <= bounds.bytes_max
             };
             let within = kept.iter().rev().take(REPLAY_MESSAGES_MAX).take_while(is_within).count();
@@ -240,7 +240,7 @@ impl History {
         let mut bytes = 0;
         let mut has_more = false;
         let mut add = |kept: &Kept| {
-            bytes += kept.payload.len();
+            bytes += kept.payload.bytes();
             has_more = messages.len() == limit || (bytes > bytes_max && !messages.is_empty());
             if !has_more {
                 messages.push(kept.clone());
@@ -269,7 +269,7 @@ impl Kept {
     }
 
     fn fits(&self, bounds: Bounds) -> bool {
-        self.payload.len() + bounds.envelope_bytes <= bounds.bytes_max
+        self.payload.bytes() + bounds.envelope_bytes <= bounds.bytes_max
     }
 }
 

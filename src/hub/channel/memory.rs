@@ -48,7 +48,7 @@ pub struct Log {
     /// Identifies the numbers of this run.
     pub epoch: u64,
     /// The last offset that was given out.
-    last: u64,
+    pub(super) last: u64,
     /// The greatest position of any channel that was forgotten. A new channel cannot tell positions below from its own.
     watermark: u64,
     /// Heap bytes of all messages, and of channels without subscribers.
@@ -361,11 +361,6 @@ impl Log {
     /// Sets the time of the turn, in ticks.
     pub fn set_tick(&mut self, tick: u64) {
         self.tick = tick;
-    }
-
-    /// The last offset that was given out.
-    pub fn last_offset(&self) -> u64 {
-        self.last
     }
 
     /// Heap bytes of all histories.
