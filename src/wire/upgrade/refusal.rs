@@ -39,7 +39,7 @@ impl Refusal {
         );
         out.extend_from_slice(head.as_bytes());
         // The response to HEAD gives the length of the body, but has no body.
-        if !request.starts_with(b"HEAD ") {
+        if !request.trim_ascii_start().starts_with(b"HEAD ") {
             out.extend_from_slice(text.as_bytes());
         }
     }
