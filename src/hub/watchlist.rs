@@ -20,7 +20,7 @@ use crate::protocol::channel::ChannelName;
 use crate::protocol::pusher;
 use crate::protocol::user;
 use std::collections::BTreeMap;
-use watchers::Heard;
+use watchers::Consequence;
 
 /// Users, with the hashes of their channels' names.
 pub type Users = Vec<(ChannelName, u64)>;
@@ -62,12 +62,12 @@ impl Hub {
     }
 
     /// Owners have answered (`is_answer`), or a user has come or gone.
-    pub(super) fn hear_of_users(&mut self, users: &[(ChannelName, bool)], is_answer: bool, port: &mut impl Port) {
+    pub(super) fn update_users(&mut self, users: &[(ChannelName, bool)], is_answer: bool, port: &mut impl Port) {
         for (user, is_online) in users {
-            match self.watchers.hear(user, *is_online, is_answer) {
-                Heard::Nothing => {}
-                Heard::Ready(slots) => slots.into_iter().for_each(|slot| self.send_first_frame(slot, port)),
-                Heard::Changed(slots) => {
+            match self.watchers.set_online(user, *is_online, is_answer) {
+                Consequence::Nothing => {}
+                Consequence::Ready(slots) => slots.into_iter().for_each(|slot| self.send_first_frame(slot, port)),
+                Consequence::Changed(slots) => {
                     let id = user::id_of(user.as_channel());
                     let id = [&*id];
                     let (online, offline) = if *is_online { (&id[..], &[][..]) } else { (&[][..], &id[..]) };

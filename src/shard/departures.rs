@@ -1,5 +1,5 @@
-//! Connections on their way out: to be closed, still owed replies, or ended with a slot to be freed. Also counts why
-//! connections ended.
+//! Connections on their way out: to be closed, waiting for their last replies, or ended with a slot to be freed. Also counts
+//! why connections ended.
 
 use crate::ids::Slot;
 use crate::protocol::close::CloseReason;
@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 pub struct Departures {
     /// Connections that the hub wants closed.
     broken: Vec<(Slot, CloseReason)>,
-    /// Connections that are still owed replies, and why they end.
-    owed: Vec<(Slot, CloseReason)>,
+    /// Connections whose last replies have not come, and why they end.
+    answering: Vec<(Slot, CloseReason)>,
     /// Connections that have ended, whose slots are not freed yet.
     ended: VecDeque<Slot>,
     /// Connections that ended or are ending, by [`CloseReason::kind`].
@@ -19,7 +19,12 @@ pub struct Departures {
 
 impl Default for Departures {
     fn default() -> Departures {
-        Departures { broken: Vec::new(), owed: Vec::new(), ended: VecDeque::new(), closes: [0; CloseReason::KINDS] }
+        Departures {
+            broken: Vec::new(),
+            answering: Vec::new(),
+            ended: VecDeque::new(),
+            closes: [0; CloseReason::KINDS],
+        }
     }
 }
 
@@ -34,20 +39,20 @@ impl Departures {
         self.broken.pop()
     }
 
-    /// A connection ends once the replies that it is owed have come.
-    pub fn owe(&mut self, slot: Slot, reason: CloseReason) {
-        self.owed.push((slot, reason));
+    /// A connection ends once its last replies have come.
+    pub fn push_answering(&mut self, slot: Slot, reason: CloseReason) {
+        self.answering.push((slot, reason));
     }
 
     /// The next connection for which `is_answered` reports that its replies have come.
     pub fn pop_answered(&mut self, is_answered: impl Fn(Slot) -> bool) -> Option<(Slot, CloseReason)> {
-        let at = self.owed.iter().position(|(slot, _)| is_answered(*slot))?;
-        Some(self.owed.swap_remove(at))
+        let at = self.answering.iter().position(|(slot, _)| is_answered(*slot))?;
+        Some(self.answering.swap_remove(at))
     }
 
-    /// Removes a connection from those that are owed replies, because it has ended.
-    pub fn forgive(&mut self, slot: Slot) -> Option<CloseReason> {
-        self.pop_answered(|owed| owed == slot).map(|(_, reason)| reason)
+    /// Removes a connection from those that wait for replies, because it has ended.
+    pub fn remove_answering(&mut self, slot: Slot) -> Option<CloseReason> {
+        self.pop_answered(|answering| answering == slot).map(|(_, reason)| reason)
     }
 
     /// A connection has ended: its slot is to be freed.

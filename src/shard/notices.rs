@@ -52,7 +52,7 @@ pub struct Notices {
 #[derive(Debug, Default)]
 struct Throttle {
     /// When the last line was written, in milliseconds since the start; 0: never.
-    said_at_ms: AtomicU64,
+    written_at_ms: AtomicU64,
     /// Lines left out since then.
     left_out: AtomicU64,
 }
@@ -65,17 +65,17 @@ impl Default for Notices {
 
 impl Notices {
     /// Whether a line of this kind may be written; if so, how many were left out before it.
-    pub fn may_say(&self, kind: Kind) -> Option<u64> {
-        self.kinds[kind.0].may_say(self.start.elapsed().as_millis() as u64)
+    pub fn may_write(&self, kind: Kind) -> Option<u64> {
+        self.kinds[kind.0].may_write(self.start.elapsed().as_millis() as u64)
     }
 }
 
 impl Throttle {
-    fn may_say(&self, now_ms: u64) -> Option<u64> {
-        let said_at_ms = self.said_at_ms.load(Relaxed);
-        let is_due = said_at_ms == 0 || now_ms >= said_at_ms + PAUSE_MS;
+    fn may_write(&self, now_ms: u64) -> Option<u64> {
+        let written_at_ms = self.written_at_ms.load(Relaxed);
+        let is_due = written_at_ms == 0 || now_ms >= written_at_ms + PAUSE_MS;
         // If two shards are due at once, one of them writes the line.
-        if is_due && self.said_at_ms.compare_exchange(said_at_ms, now_ms.max(1), Relaxed, Relaxed).is_ok() {
+        if is_due && self.written_at_ms.compare_exchange(written_at_ms, now_ms.max(1), Relaxed, Relaxed).is_ok() {
             return Some(self.left_out.swap(0, Relaxed));
         }
         self.left_out.fetch_add(1, Relaxed);
@@ -93,11 +93,11 @@ mod tests {
     #[test]
     fn a_line_is_written_once_a_minute_with_the_number_of_those_left_out() {
         let throttle = Throttle::default();
-        assert_eq!(throttle.may_say(0), Some(0));
-        assert_eq!([1, 30_000, PAUSE_MS].map(|now| throttle.may_say(now)), [None; 3]);
-        assert_eq!(throttle.may_say(PAUSE_MS + 1), Some(3));
-        assert_eq!(throttle.may_say(PAUSE_MS + 2), None);
-        assert_eq!(throttle.may_say(10 * PAUSE_MS), Some(1));
+        assert_eq!(throttle.may_write(0), Some(0));
+        assert_eq!([1, 30_000, PAUSE_MS].map(|now| throttle.may_write(now)), [None; 3]);
+        assert_eq!(throttle.may_write(PAUSE_MS + 1), Some(3));
+        assert_eq!(throttle.may_write(PAUSE_MS + 2), None);
+        assert_eq!(throttle.may_write(10 * PAUSE_MS), Some(1));
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
             Kind::SIGN_IN,
         ];
         for kind in refusals.chain(own) {
-            assert_eq!((notices.may_say(kind), notices.may_say(kind)), (Some(0), None), "{kind:?}");
+            assert_eq!((notices.may_write(kind), notices.may_write(kind)), (Some(0), None), "{kind:?}");
         }
     }
 }

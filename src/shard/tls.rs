@@ -23,8 +23,8 @@ pub struct Session {
     /// The session failed: only `outgoing` is still sent.
     has_failed: bool,
     /// Input is discarded: the session failed, or one side has said that it sends no more.
-    is_deaf: bool,
-    has_said_end: bool,
+    discards_input: bool,
+    has_sent_close_notify: bool,
 }
 
 /// The result of a read.
@@ -60,8 +60,8 @@ impl Session {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             has_failed: false,
-            is_deaf: false,
-            has_said_end: false,
+            discards_input: false,
+            has_sent_close_notify: false,
         })
     }
 
@@ -93,13 +93,13 @@ impl Session {
         let held = self.incoming.len();
         let bytes = socket.read(&mut buffer[held..])?;
         let is_full = held + bytes == buffer.len();
-        if bytes == 0 || self.is_deaf {
+        if bytes == 0 || self.discards_input {
             return Ok(Arrival { bytes, is_full, progress: Progress::Going });
         }
         buffer[..held].copy_from_slice(&self.incoming);
         let progress = self.process(&mut buffer[..held + bytes], plain);
         self.has_failed = matches!(progress, Progress::Failed(_));
-        self.is_deaf = !matches!(progress, Progress::Going);
+        self.discards_input = !matches!(progress, Progress::Going);
         Ok(Arrival { bytes, is_full, progress })
     }
 
@@ -198,10 +198,10 @@ impl Session {
         Ok((written, taken, calls))
     }
 
-    /// Says once that nothing more is sent (close_notify). After that, input is discarded, because rustls must not be made to
-    /// send an alert. Returns whether all of it was written; if not, the poll reports when the socket has room.
+    /// Sends close_notify, once: nothing more is sent. After that, input is discarded, because rustls must not be made to send
+    /// an alert. Returns whether all of it was written; if not, the poll reports when the socket has room.
     pub fn send_close_notify(&mut self, socket: &mut TcpStream) -> bool {
-        if !std::mem::replace(&mut self.has_said_end, true)
+        if !std::mem::replace(&mut self.has_sent_close_notify, true)
             && !self.has_failed
             && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
                 self.tls.process_tls_records(&mut self.incoming).state
@@ -209,7 +209,7 @@ impl Session {
             let mut alert = [0; 64];
             let len = traffic.queue_close_notify(&mut alert).unwrap_or(0);
             self.outgoing.extend_from_slice(&alert[..len]);
-            self.is_deaf = true;
+            self.discards_input = true;
         }
         // A socket that is broken has nothing to wait for.
         self.flush(socket, &mut 0).unwrap_or(true)

@@ -48,7 +48,7 @@ pub const WATCH_BYTES: usize = size_of::<(Slot, Watcher)>()
 
 /// The consequence of a letter about a user.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Consequence {
     /// Nothing has to be sent.
     Nothing,
     /// These connections can be sent their first frame.
@@ -111,13 +111,13 @@ impl Watchers {
     }
 
     /// The owner of a user tells whether it is online: it was asked (`is_answer`), or this has changed.
-    pub fn hear(&mut self, user: &ChannelName, is_online: bool, is_answer: bool) -> Heard {
+    pub fn set_online(&mut self, user: &ChannelName, is_online: bool, is_answer: bool) -> Consequence {
         let Watchers { by_slot, users, by_name, .. } = self;
-        let Some(&index) = by_name.get(user) else { return Heard::Nothing };
+        let Some(&index) = by_name.get(user) else { return Consequence::Nothing };
         let User { watchers, is_online: known, .. } = &mut users[index as usize];
         match *known {
             // The answer is on its way, and is newer.
-            None if !is_answer => Heard::Nothing,
+            None if !is_answer => Consequence::Nothing,
             None => {
                 *known = Some(is_online);
                 let mut ready = Vec::new();
@@ -128,13 +128,13 @@ impl Watchers {
                         ready.push(slot);
                     }
                 }
-                Heard::Ready(ready)
+                Consequence::Ready(ready)
             }
-            Some(known) if known == is_online => Heard::Nothing,
+            Some(known) if known == is_online => Consequence::Nothing,
             Some(_) => {
                 *known = Some(is_online);
                 let was_told = |slot: &&Slot| by_slot.get(*slot).is_some_and(|watcher| watcher.unanswered == 0);
-                Heard::Changed(watchers.iter().filter(was_told).copied().collect())
+                Consequence::Changed(watchers.iter().filter(was_told).copied().collect())
             }
         }
     }

@@ -12,8 +12,7 @@ use crate::wire::decoder::Violation;
 use crate::wire::frame::{self, Opcode};
 
 impl Clients {
-    /// Begins the close handshake. Output that already waits, and replies that the connection is owed, go out before the close
-    /// frame.
+    /// Begins the close handshake. Output that already waits, and replies to earlier requests, go out before the close frame.
     pub fn close(&mut self, slot: Slot, reason: CloseReason, hub: &mut Hub) {
         let Some(phase) = self.connections.phase(slot) else {
             return;
@@ -32,10 +31,10 @@ impl Clients {
         self.drop_at(slot, self.now.wrapping_add(ticks(CLOSE_TIMEOUT_MS)));
         if phase == Phase::Open {
             tracing::debug!(shard = self.me, slot, socket_id = %hub.socket_id(slot), ?reason, "closing");
-            if owes_replies(slot, &reason, hub) {
+            if awaits_replies(slot, &reason, hub) {
                 hub.mute(slot, &reason, self);
                 self.connections.enter_phase(slot, Phase::Answering { is_answered: false });
-                return self.departures.owe(slot, reason);
+                return self.departures.push_answering(slot, reason);
             }
             hub.disconnect(slot, &reason, self);
         }
@@ -66,7 +65,7 @@ impl Clients {
         self.mark(slot);
     }
 
-    /// Sends the close frames of connections whose last owed replies have come.
+    /// Sends the close frames of connections whose last replies have come.
     pub fn close_answered(&mut self, hub: &mut Hub) {
         while let Some((slot, reason)) = self.departures.pop_answered(|slot| hub.waiting_replies(slot) == 0) {
             let Some(Phase::Answering { is_answered }) = self.connections.phase(slot) else { continue };
@@ -111,8 +110,8 @@ impl Clients {
         }
     }
 
-    /// The peer sends no more, or is treated as if it did not. Pending output of an upgraded connection, and the replies that
-    /// it is owed, are still offered to the socket.
+    /// The peer sends no more, or is treated as if it did not. Pending output of an upgraded connection, and replies that have
+    /// yet to come, are still offered to the socket.
     pub(super) fn end(&mut self, slot: Slot, reason: &CloseReason, hub: &mut Hub) {
         match self.connections.phase(slot) {
             None => return,
@@ -171,7 +170,7 @@ impl Clients {
             None | Some(Phase::Ended) => return,
             Some(Phase::Open) => hub.disconnect(slot, &CloseReason::ClientGone, self),
             Some(Phase::Answering { .. }) => {
-                if let Some(reason) = self.departures.forgive(slot) {
+                if let Some(reason) = self.departures.remove_answering(slot) {
                     hub.disconnect(slot, &reason, self);
                 }
             }
@@ -229,9 +228,9 @@ impl Clients {
     }
 }
 
-/// Whether other shards still owe replies to a connection that ends for this reason, and it must get them. A slow consumer gets
+/// Whether a connection that ends for this reason must get replies that have yet to come from other shards. A slow consumer gets
 /// none.
-fn owes_replies(slot: Slot, reason: &CloseReason, hub: &Hub) -> bool {
+fn awaits_replies(slot: Slot, reason: &CloseReason, hub: &Hub) -> bool {
     !reason.is_slow() && *reason != CloseReason::TlsFailed && hub.waiting_replies(slot) > 0
 }
 

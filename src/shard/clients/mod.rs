@@ -143,10 +143,10 @@ impl Clients {
         let limit = self.live.limits.connections_max;
         let token = Token(self.connections.vacant_slot());
         // Connections beyond the limit get a reply after their upgrade; those far beyond it are dropped.
-        let is_hopeless = self.admission.accept(limit) || token.0 >= SLOTS_MAX;
+        let is_far_beyond = self.admission.accept(limit) || token.0 >= SLOTS_MAX;
         // Both at once, and never again: edge-triggered, so that writability costs nothing until a write is blocked.
         let registered = registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
-        if is_hopeless || registered.is_err() {
+        if is_far_beyond || registered.is_err() {
             self.admission.release();
             return self.departures.count(&CloseReason::OverCapacity { limit });
         }

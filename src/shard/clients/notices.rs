@@ -11,7 +11,7 @@ use crate::wire::upgrade::Refusal;
 impl Clients {
     /// A request was refused with an HTTP error.
     pub(super) fn note_refusal(&self, slot: Slot, refusal: &Refusal, request: &[u8]) {
-        let Some(left_out) = self.notices.may_say(Kind::of_upgrade(refusal)) else { return };
+        let Some(left_out) = self.notices.may_write(Kind::of_upgrade(refusal)) else { return };
         let (address, source) = self.origin(slot);
         tracing::info!(
             shard = self.me,
@@ -27,7 +27,7 @@ impl Clients {
 
     /// The request of a Pusher client was refused, after its upgrade.
     pub(super) fn note_pusher_refusal(&self, slot: Slot, refusal: &handshake::Refusal, target: &str) {
-        let Some(left_out) = self.notices.may_say(Kind::of_pusher(refusal)) else { return };
+        let Some(left_out) = self.notices.may_write(Kind::of_pusher(refusal)) else { return };
         let (address, source) = self.origin(slot);
         tracing::info!(
             shard = self.me,
@@ -46,7 +46,7 @@ impl Clients {
         if self.live.access.pusher || !advice::is_of_pusher(request) {
             return;
         }
-        let Some(left_out) = self.notices.may_say(Kind::PUSHER_OFF) else { return };
+        let Some(left_out) = self.notices.may_write(Kind::PUSHER_OFF) else { return };
         let (address, source) = self.origin(slot);
         tracing::info!(
             shard = self.me,
@@ -65,7 +65,7 @@ impl Clients {
             Notice::NativeOnPusher { .. } => Kind::NATIVE_ON_PUSHER,
             Notice::SignInRefused { .. } => Kind::SIGN_IN,
         };
-        let Some(left_out) = self.notices.may_say(kind) else { return };
+        let Some(left_out) = self.notices.may_write(kind) else { return };
         let (address, source) = self.origin(slot);
         let (shard, left_out) = (self.me, shown(left_out));
         match notice {

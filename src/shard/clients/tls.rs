@@ -32,9 +32,9 @@ impl Clients {
     pub(super) fn read_tls(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8]) -> bool {
         let mut plain = std::mem::take(&mut self.decrypted);
         plain.clear();
-        let has_flown = self.decrypt(slot, hub, buffer, &mut plain);
+        let made_flight = self.decrypt(slot, hub, buffer, &mut plain);
         self.decrypted = plain;
-        has_flown
+        made_flight
     }
 
     fn decrypt(&mut self, slot: Slot, hub: &mut Hub, buffer: &mut [u8], plain: &mut Vec<u8>) -> bool {

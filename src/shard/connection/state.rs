@@ -44,7 +44,7 @@ pub enum Phase {
         /// It is not read until its output is written.
         is_paused: bool,
     },
-    /// It is ending, and other shards still owe it replies. Its close frame follows them. Input is discarded.
+    /// It is ending, and waits for replies of other shards. Its close frame follows them. Input is discarded.
     Answering {
         /// The peer's close frame, or its end of the stream, has come.
         is_answered: bool,
