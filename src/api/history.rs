@@ -48,7 +48,9 @@ impl FromStr for Since {
     fn from_str(text: &str) -> Result<Since, String> {
         let (epoch, offset) = text.rsplit_once(':').ok_or("must be EPOCH:OFFSET")?;
         match offset.parse() {
-            Ok(offset) if offset <= OFFSET_MAX => Ok(Since { epoch: epoch.into(), offset }),
+            Ok(number) if number <= OFFSET_MAX && !offset.starts_with('+') => {
+                Ok(Since { epoch: epoch.into(), offset: number })
+            }
             _ => Err(format!("OFFSET must be an integer from 0 to {OFFSET_MAX}")),
         }
     }
@@ -192,7 +194,7 @@ mod tests {
             let Some(Given::Json(json)) = since.written() else { panic!("{text}") };
             assert_eq!(Since::read(&json), Some(since));
         }
-        for text in ["", "7", "a:", "a:-1", "a:1.0", "a:9007199254740992"] {
+        for text in ["", "7", "a:", "a:-1", "a:+1", "a:1.0", "a:9007199254740992"] {
             assert!(text.parse::<Since>().is_err(), "{text}");
         }
     }

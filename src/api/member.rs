@@ -77,14 +77,14 @@ pub fn short_text(member: Member<'_>, bytes_max: usize, what: &'static str) -> R
     Ok(text)
 }
 
-/// An optional integer. It is read as written: `4e3` and `4000.0` are refused.
+/// An optional integer. It is read as written: `4e3`, `4000.0` and `+4000` are refused.
 pub fn integer<T>(member: Member<'_>, range: RangeInclusive<T>) -> Result<Option<T>, Refusal>
 where
     T: FromStr + PartialOrd + Display,
 {
     let number = match &member.given {
         None => return Ok(None),
-        Some(Given::Number(digits) | Given::Word(digits)) => digits.parse().ok(),
+        Some(Given::Number(digits) | Given::Word(digits)) if !digits.starts_with('+') => digits.parse().ok(),
         Some(_) => None,
     };
     match number.filter(|number| range.contains(number)) {

@@ -520,14 +520,14 @@ fn channels_are_listed_and_searched() {
     let next = first["next"].as_str().expect("there are more");
     let rest = page.asked(&format!("channels?after={next}"));
     assert_eq!((names(&rest).len(), &rest["next"]), (11, &Value::Null));
-    assert_eq!(names(&page.asked("channels?limit=7")).len(), 7);
+    assert_eq!(names(&page.asked("channels?limit=x&limit=7")).len(), 7);
     assert_eq!(names(&page.asked("channels?prefix=room:1&limit=100")).len(), 10);
     let found = page.asked("channels?contains=NEEDLE/IN%3Bh");
     assert_eq!(found["channels"], json!([{"channel": "Needle/in;hay", "subscribers": 1}]));
     assert_eq!(found["searched"], 61);
     assert_eq!(names(&page.asked("channels?contains=room:1&prefix=room:")).len(), 10);
     assert_eq!(names(&page.asked("channels?contains=%3Cscript%3E")), [""; 0]);
-    for query in ["limit=0", "limit=1001", "limit=x", "after=x", "after=9-0"] {
+    for query in ["limit=0", "limit=1001", "limit=x", "limit=%2B7", "after=x", "after=9-0"] {
         let refused = page.get(&format!("channels?{query}"));
         assert_eq!(refused.refused(400), "malformed_request", "{query}");
     }

@@ -216,7 +216,7 @@ pub async fn wrong_method() -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "that path takes another method")
 }
 
-/// The query of a request. If several parameters have the same name, the first one counts.
+/// The query of a request. If several parameters have the same name, the last one counts.
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
@@ -225,7 +225,7 @@ impl Parameters {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+        self.0.iter().rfind(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
     /// Refuses parameters that are neither members of the operation nor `more`.
@@ -239,9 +239,8 @@ impl Parameters {
 
     /// The same check for the parameters of a page.
     fn page(&self, limit: usize, after: Option<&str>) -> Parameters {
-        let kept = self.0.iter().filter(|(name, _)| name != "limit" && name != "after").cloned();
         let after = after.map(|after| ("after".to_owned(), after.to_owned()));
-        Parameters(kept.chain([("limit".to_owned(), limit.to_string())]).chain(after).collect())
+        Parameters(self.0.iter().cloned().chain([("limit".to_owned(), limit.to_string())]).chain(after).collect())
     }
 }
 

@@ -42,7 +42,6 @@ export function sample(before, after, time) {
       turn_us: turns > 0 ? (now.turn_us_sum - then.turn_us_sum) / turns : null,
     };
   });
-  const cpu = [before.process.cpu_s, after.process.cpu_s];
   return {
     time,
     connections: after.stats.connections,
@@ -62,7 +61,7 @@ export function sample(before, after, time) {
     bytesOut: rate("bytes_out"),
     writtenP50: quantile(before.stats, after.stats, "written", 0.5),
     writtenP99: quantile(before.stats, after.stats, "written", 0.99),
-    cpu: cpu.includes(null) ? null : Math.max(0, (cpu[1] - cpu[0]) / seconds),
+    cpu: Math.max(0, (after.process.cpu_s - before.process.cpu_s) / seconds),
     shards,
   };
 }

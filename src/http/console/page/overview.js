@@ -23,7 +23,7 @@ const TILES = [
   ["Publishes/s", (_, now) => short(now?.publishes)],
   ["Until written, p99", () => micros(lastKnown("writtenP99"))],
   ["Memory", ({ process }) => bytes(process.resident_bytes)],
-  ["CPU", (_, now) => (now?.cpu === undefined ? "–" : percent(now.cpu))],
+  ["CPU", (_, now) => percent(now?.cpu)],
 ];
 const tiles = TILES.map(([name]) => ({ value: h("b", {}, "–"), name }));
 
