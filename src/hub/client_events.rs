@@ -8,14 +8,13 @@ use super::message::{Message, Payload};
 use super::observe::extras;
 use super::{Hub, Port};
 use crate::config::may_take_client_events;
-use crate::ids::{ConnKey, ShardId, Slot};
+use crate::ids::{ConnKey, Slot};
 use crate::protocol::channel::Channel;
 use crate::protocol::client_event::{self, NOT_SUBSCRIBED};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::json::{JsonString, Value};
 use crate::protocol::pusher::data::{Data, Text};
-use smallvec::SmallVec;
 
 /// The state of a connection that has sent client events.
 pub(super) struct Sender {
@@ -92,10 +91,9 @@ impl Hub {
             }
             None => payload,
         };
-        let counts = self.directory.counts(channel.as_channel(), hash);
-        let shards: SmallVec<[ShardId; 8]> = counts.iter().map(|(shard, _)| *shard).collect();
+        let shards = self.shards_with(&channel, hash);
         if self.observers.is_watched() {
-            let subscribers = total(counts).saturating_sub(1);
+            let subscribers = total(self.directory.counts(channel.as_channel(), hash)).saturating_sub(1);
             self.observers.see_publish(channel.as_channel(), &payload.message(None), subscribers, self.now);
         }
         if self.observers.extras().client_events {

@@ -188,7 +188,8 @@ impl Hub {
         self.fences[Fence::Publishers as usize] == self.placement.shards()
     }
 
-    fn shards_with(&self, channel: &ChannelName, hash: u64) -> SmallVec<[ShardId; 8]> {
+    /// The shards with subscribers of a channel that this shard owns.
+    pub(super) fn shards_with(&self, channel: &ChannelName, hash: u64) -> SmallVec<[ShardId; 8]> {
         self.directory.counts(channel.as_channel(), hash).iter().map(|(shard, _)| *shard).collect()
     }
 }

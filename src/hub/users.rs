@@ -7,7 +7,7 @@ use super::{Hub, Port};
 use crate::api::Reply;
 use crate::api::operation::Disconnect;
 use crate::hub::channel::presence::user::User;
-use crate::ids::{Asker, ShardId, Slot};
+use crate::ids::{Asker, Slot};
 use crate::protocol::auth::{Attempt, Failure};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
@@ -16,7 +16,6 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::event::Subscribed;
 use crate::protocol::json::JsonString;
 use crate::protocol::user::{NO_USER_DATA, SignedUser};
-use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// What is known of a connection that has signed in.
@@ -121,9 +120,8 @@ impl Hub {
         asker: Asker,
         port: &mut impl Port,
     ) {
-        let counts = self.directory.counts(channel.as_channel(), hash);
-        let connections = total(counts);
-        let shards: SmallVec<[ShardId; 8]> = counts.iter().map(|(shard, _)| *shard).collect();
+        let connections = total(self.directory.counts(channel.as_channel(), hash));
+        let shards = self.shards_with(channel, hash);
         for &shard in &shards {
             let reason = CloseReason::by_operator(*code, reason.as_deref());
             self.post(shard, Mail::Disconnect { channel: channel.clone(), hash, reason: Box::new(reason) }, port);
