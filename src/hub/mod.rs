@@ -223,7 +223,7 @@ impl Hub {
             directory,
             dedupe: Dedupe::new(placement.hasher(), shards),
             addresses: Addresses::new(placement.hasher()),
-            observers: Observers::new(shard, placement.hasher()),
+            observers: Observers::new(shard, shards, placement.hasher()),
             placement,
             own_mail: VecDeque::new(),
             fences: [0; 3],
@@ -359,8 +359,8 @@ impl Hub {
     }
 
     /// Drops the state of a few addresses that have not connected recently.
-    pub fn forget_addresses(&mut self, now: u32) {
-        self.addresses.forget(now);
+    pub fn forget_addresses(&mut self) {
+        self.addresses.forget(self.now);
     }
 
     // ---- the turn

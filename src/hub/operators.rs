@@ -171,7 +171,7 @@ impl Hub {
             // Shards that have ended take no letters.
             return self.observers.journal.forget(asker);
         }
-        match self.observers.follow(asker, question, self.placement.shards()) {
+        match self.observers.follow(asker, question) {
             Ok(Some(extras)) => self.post_all(|| Mail::Listen(extras), port),
             Ok(None) => {}
             Err(answer) => self.post_answer(asker, answer, port),

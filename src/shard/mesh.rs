@@ -16,7 +16,6 @@ pub fn inbox() -> (Sender<Mail>, Receiver<Mail>) {
 
 /// One shard's place in the mesh.
 pub struct Mesh {
-    me: ShardId,
     inbox: Receiver<Mail>,
     outgoing: Outgoing,
     wire: Wire,
@@ -44,7 +43,7 @@ impl Mesh {
         let peers = inboxes.len();
         let mailed = vec![false; peers].into();
         let wire = Wire { me, inboxes, doorbells, mailed, own: VecDeque::new(), taken: 0, sent: 0, refused: 0 };
-        Mesh { me, inbox, outgoing: Outgoing::new(peers), wire }
+        Mesh { inbox, outgoing: Outgoing::new(peers), wire }
     }
 
     /// Sends behind the letters that wait for the same peer.
@@ -59,7 +58,7 @@ impl Mesh {
 
     /// Call this before the inbox is drained: a shard that mails from now on rings again.
     pub fn look(&self) {
-        self.wire.doorbells[usize::from(self.me)].look();
+        self.wire.doorbells[usize::from(self.wire.me)].look();
     }
 
     /// The next letter.
@@ -80,14 +79,12 @@ impl Mesh {
 
     /// There is room in the inbox: wakes the shards that found none.
     pub fn call_refused(&mut self) -> io::Result<()> {
-        self.wire.doorbells[usize::from(self.me)].call_refused(&self.wire.doorbells)
+        self.wire.doorbells[usize::from(self.wire.me)].call_refused(&self.wire.doorbells)
     }
 
     /// Offers the backlog again.
     pub fn retry(&mut self) {
-        if self.outgoing.waiting() > 0 {
-            self.outgoing.retry(&mut self.wire);
-        }
+        self.outgoing.retry(&mut self.wire);
     }
 
     /// Wakes each peer that was mailed since the last call. Returns how many system calls that took.

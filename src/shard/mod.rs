@@ -272,7 +272,7 @@ impl Shard {
         self.clients.reap(&mut self.hub);
         // Mail from the flush and the reaping: about connections that they closed, and the channels that those left.
         self.hub.end_turn(&mut self.clients);
-        self.hub.forget_addresses(self.hub.now);
+        self.hub.forget_addresses();
         self.hub.report(wall_ms, &mut self.clients);
         self.hub.show(wall_ms, &mut self.clients);
         self.ring()?;

@@ -64,8 +64,9 @@ impl<C: Codec> Session<C> {
     /// The session becomes a stream of lifecycle events.
     pub(super) fn follow(&mut self, tag: C::Tag<'_>, events: &Events, hub: &mut Hub, port: &mut impl Port) {
         let (since, epoch) = position(events);
-        let (follower, question) = Follower::new(since, epoch, Extras::named(&events.also), self.is_own());
-        self.become_stream(tag, Source::Events(follower), (JOURNAL, question), hub, port);
+        let extras = Extras::named(&events.also);
+        let question = Question::Follow { since, epoch, extras, is_own: self.is_own() };
+        self.become_stream(tag, Source::Events(Follower::new(self.shards)), (JOURNAL, question), hub, port);
     }
 
     /// The session becomes a stream of sightings.
@@ -152,7 +153,6 @@ impl<C: Codec> Session<C> {
     }
 
     pub(super) fn take_stream_answer(&mut self, answer: Answer, hub: &mut Hub, port: &mut impl Port) {
-        let shards = self.shards;
         let Some(stream) = &mut self.stream else { return };
         let asker = stream.asker;
         match (&mut stream.of, answer) {
@@ -166,7 +166,7 @@ impl<C: Codec> Session<C> {
                 self.finish(asker, Err(Refusal::TooMany { what, limit }));
             }
             (Source::Events(follower), answer) => {
-                let Update { begins, pieces } = follower.take_answer(answer, shards);
+                let Update { begins, pieces } = follower.take_answer(answer);
                 if let Some((epoch, number)) = begins {
                     stream.has_begun = true;
                     self.finish(asker, Ok(Reply::Following { epoch, number }));

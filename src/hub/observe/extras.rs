@@ -28,8 +28,8 @@ pub struct ClientEvent {
 
 impl Extras {
     /// The kinds of these names, which are those of [`ALSO`](crate::api::operation::ALSO).
-    pub fn named<T: AsRef<str>>(names: &[T]) -> Extras {
-        let has = |name: &str| names.iter().any(|given| given.as_ref() == name);
+    pub fn named(names: &[Box<str>]) -> Extras {
+        let has = |name: &str| names.iter().any(|given| **given == *name);
         Extras {
             client_events: has("client_event"),
             cache_misses: has("cache_miss"),

@@ -7,7 +7,6 @@
 use crate::api::Rows;
 use crate::api::operation::Connections;
 use crate::hub::mail::{Answer, Question};
-use crate::hub::observe::extras::Extras;
 use crate::hub::observe::journal::JOURNAL;
 use crate::hub::observe::piece::Piece;
 use crate::ids::ShardId;
@@ -19,6 +18,8 @@ pub struct Follower {
     after: u32,
     /// The shard that is asked for pages.
     shard: ShardId,
+    /// Number of shards.
+    shards: usize,
     /// Whether a question is open.
     is_asking: bool,
     /// Number of the snapshot.
@@ -51,19 +52,19 @@ pub struct Update {
 }
 
 impl Follower {
-    /// A new consumer, and its first question to the [`JOURNAL`]. It has the events up to `since` of the run `epoch`.
-    pub fn new(since: Option<u64>, epoch: Option<u64>, extras: Extras, is_own: bool) -> (Follower, Question) {
-        let follower = Follower {
+    /// A new consumer, whose request was sent to the [`JOURNAL`] as [`Question::Follow`].
+    pub fn new(shards: usize) -> Follower {
+        Follower {
             stage: Stage::Begins,
             after: 0,
             shard: 0,
+            shards,
             is_asking: true,
             number: 0,
             channels: 0,
             members: 0,
             connections: 0,
-        };
-        (follower, Question::Follow { since, epoch, extras, is_own })
+        }
     }
 
     /// The next question and the shard to ask; `None` if a question is open, or the stream has ended.
@@ -87,7 +88,7 @@ impl Follower {
     }
 
     /// Takes the answer to the open question.
-    pub fn take_answer(&mut self, answer: Answer, shards: usize) -> Update {
+    pub fn take_answer(&mut self, answer: Answer) -> Update {
         self.is_asking = false;
         let number = self.number;
         let pieces = match (self.stage, answer) {
@@ -99,17 +100,17 @@ impl Follower {
             }
             (Stage::Channels, Answer::Page { rows: Rows::Channels(channels), next }) => {
                 self.channels += channels.len() as u64;
-                self.turn(next, shards, Stage::Members);
+                self.turn(next, Stage::Members);
                 vec![Piece::Channels { number, channels }]
             }
             (Stage::Members, Answer::Members { members, next }) => {
                 self.members += members.len() as u64;
-                self.turn(next, shards, Stage::Connections);
+                self.turn(next, Stage::Connections);
                 vec![Piece::Members { number, members }]
             }
             (Stage::Connections, Answer::Page { rows: Rows::Connections(connections), next }) => {
                 self.connections += connections.len() as u64;
-                self.turn(next, shards, Stage::Live);
+                self.turn(next, Stage::Live);
                 let mut pieces = vec![Piece::Connections { number, connections }];
                 if self.is_live() {
                     let Follower { channels, members, connections, .. } = *self;
@@ -142,12 +143,12 @@ impl Follower {
     }
 
     /// Moves to the next page: of the same shard, of the next shard, or of the stage `then`.
-    fn turn(&mut self, next: Option<u32>, shards: usize, then: Stage) {
+    fn turn(&mut self, next: Option<u32>, then: Stage) {
         self.after = next.unwrap_or(0);
         if next.is_none() {
             self.shard += 1;
         }
-        if usize::from(self.shard) == shards {
+        if usize::from(self.shard) == self.shards {
             (self.shard, self.stage) = (0, then);
         }
     }

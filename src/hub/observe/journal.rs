@@ -32,6 +32,8 @@ pub const JOURNAL: ShardId = 0;
 /// The latest events and their consumers.
 pub struct Journal {
     epoch: u64,
+    /// Number of shards that report.
+    shards: usize,
     state: JournalState,
     /// Shards that have not confirmed yet that they report what they were last asked for.
     starting: usize,
@@ -73,10 +75,11 @@ enum Progress {
 }
 
 impl Journal {
-    /// An empty journal. `epoch` distinguishes one run of the server from another.
-    pub fn new(epoch: u64) -> Journal {
+    /// An empty journal of this many shards. `epoch` distinguishes one run of the server from another.
+    pub fn new(epoch: u64, shards: usize) -> Journal {
         Journal {
             epoch,
+            shards,
             state: JournalState::Idle,
             starting: 0,
             extras: Extras::default(),
@@ -91,21 +94,14 @@ impl Journal {
 
     /// Adds a consumer, which has the events up to `since` of the run `epoch`, or none. Returns what the shards must be told to
     /// report, if that changes. The answer is part of a later call of [`Journal::answers`].
-    pub fn follow(
-        &mut self,
-        asker: Asker,
-        since: Option<u64>,
-        epoch: Option<u64>,
-        extras: Extras,
-        shards: usize,
-    ) -> Option<Extras> {
+    pub fn follow(&mut self, asker: Asker, since: Option<u64>, epoch: Option<u64>, extras: Extras) -> Option<Extras> {
         let since = since.filter(|_| epoch.is_none_or(|epoch| epoch == self.epoch));
         self.followers.push(Follower { asker, extras, progress: Progress::Begins { since } });
         let begins = self.state == JournalState::Idle;
         if begins {
             self.state = JournalState::Running;
         }
-        self.change_extras(begins, shards)
+        self.change_extras(begins)
     }
 
     /// One more shard reports what it was told to.
@@ -123,9 +119,9 @@ impl Journal {
     }
 
     /// Removes the consumer. Returns what the shards must be told to report, if that changes.
-    pub fn leave(&mut self, asker: Asker, shards: usize) -> Option<Extras> {
+    pub fn leave(&mut self, asker: Asker) -> Option<Extras> {
         self.forget(asker);
-        self.change_extras(false, shards)
+        self.change_extras(false)
     }
 
     /// Removes the consumer. What the shards report does not change.
@@ -133,12 +129,12 @@ impl Journal {
         self.followers.retain(|follower| !follower.is(asker));
     }
 
-    fn change_extras(&mut self, begins: bool, shards: usize) -> Option<Extras> {
+    fn change_extras(&mut self, begins: bool) -> Option<Extras> {
         let extras = self.followers.iter().fold(Extras::default(), |extras, follower| extras.or(follower.extras));
         let changes = begins || self.state == JournalState::Running && extras != self.extras;
         changes.then(|| {
             self.extras = extras;
-            self.starting += shards;
+            self.starting += self.shards;
             extras
         })
     }
@@ -278,7 +274,7 @@ mod tests {
     }
 
     fn follow(journal: &mut Journal, session: u32, since: Option<u64>, epoch: Option<u64>) -> Option<Extras> {
-        journal.follow(asker(session), since, epoch, Extras::default(), 2)
+        journal.follow(asker(session), since, epoch, Extras::default())
     }
 
     fn report(happenings: usize, lost: u64) -> Report {
@@ -301,10 +297,10 @@ mod tests {
     }
 
     fn running() -> Journal {
-        let mut journal = Journal::new(5);
+        let mut journal = Journal::new(5, 2);
         assert_eq!(follow(&mut journal, 1, None, None), Some(Extras::default()));
         assert_eq!(follow(&mut journal, 2, None, None), None, "shards are told to report once");
-        assert_eq!(journal.leave(asker(2), 2), None);
+        assert_eq!(journal.leave(asker(2)), None);
         journal.started();
         assert_eq!(answer(&mut journal), "nothing", "a shard does not report yet");
         journal.started();
@@ -334,7 +330,7 @@ mod tests {
     #[test]
     fn a_consumer_resumes_after_a_number_that_is_of_this_run_and_kept() {
         let mut journal = running();
-        journal.leave(asker(1), 2);
+        journal.leave(asker(1));
         journal.append(report(3, 0));
         for (since, epoch, expected) in [
             (None, None, "snapshot at 4"),
@@ -348,7 +344,7 @@ mod tests {
         ] {
             follow(&mut journal, 1, since, epoch);
             assert_eq!(answer(&mut journal), expected, "{since:?} {epoch:?}");
-            journal.leave(asker(1), 2);
+            journal.leave(asker(1));
         }
     }
 
@@ -365,7 +361,7 @@ mod tests {
             for (reader, _) in reads.collect::<Vec<_>>() {
                 assert_eq!(reader, asker(2), "the other consumer does not ask");
                 // This consumer would fall behind too: it receives 1024 of every 5000 events.
-                journal.leave(reader, 2);
+                journal.leave(reader);
                 let number = journal.number();
                 follow(&mut journal, 2, Some(number), Some(5));
                 assert_eq!(journal.answers().len(), 1);
@@ -394,7 +390,7 @@ mod tests {
     fn a_consumer_receives_the_extras_that_it_has_asked_for() {
         let mut journal = running();
         let misses = Extras { cache_misses: true, ..Extras::default() };
-        assert_eq!(journal.follow(asker(2), None, None, misses, 2), Some(misses));
+        assert_eq!(journal.follow(asker(2), None, None, misses), Some(misses));
         assert_eq!(answer(&mut journal), "nothing", "the shards do not report them yet");
         (0..2).for_each(|_| journal.started());
         assert_eq!(answer(&mut journal), "snapshot at 1");
@@ -418,15 +414,16 @@ mod tests {
             })
             .collect();
         assert_eq!(numbers, [(1, vec![5]), (2, vec![5, 6])]);
-        assert_eq!(journal.leave(asker(2), 2), Some(Extras::default()));
-        assert_eq!(journal.leave(asker(1), 2), None);
+        assert_eq!(journal.leave(asker(2)), Some(Extras::default()));
+        assert_eq!(journal.leave(asker(1)), None);
     }
 
     #[test]
     fn an_answer_is_bounded_by_bytes() {
         let mut journal = running();
         let extras = Extras { client_events: true, ..Extras::default() };
-        journal.follow(asker(2), None, None, extras, 0);
+        journal.follow(asker(2), None, None, extras);
+        (0..2).for_each(|_| journal.started());
         assert_eq!(answer(&mut journal), "snapshot at 1");
         let channel: ChannelName = Channel::parse("private-a").expect("a legal name").into();
         let data = "1".repeat(10 * 1024);

@@ -54,12 +54,12 @@ pub struct Observers {
 
 impl Observers {
     /// No observers. `hasher` provides the journal's epoch, which distinguishes one run of the server from another.
-    pub fn new(shard: ShardId, hasher: RandomState) -> Observers {
+    pub fn new(shard: ShardId, shards: usize, hasher: RandomState) -> Observers {
         Observers {
             shard,
             reports: Reports::default(),
             taps: Taps::default(),
-            journal: Journal::new(hasher.hash_one("epoch")),
+            journal: Journal::new(hasher.hash_one("epoch"), shards),
             surveys: VecDeque::new(),
             clock_us: 0,
         }
@@ -155,15 +155,15 @@ impl Observers {
 
     /// Serves a question of a consumer. `Err` is the answer; `Ok(Some(…))`: the caller must tell the shards to report this.
     /// Other answers are part of a later call of [`Journal::answers`].
-    pub fn follow(&mut self, asker: Asker, question: &Question, shards: usize) -> Result<Option<Extras>, Answer> {
+    pub fn follow(&mut self, asker: Asker, question: &Question) -> Result<Option<Extras>, Answer> {
         match *question {
             Question::Follow { is_own: false, .. } if self.journal.followers() >= FOLLOWERS_MAX => {
                 return Err(Answer::TooMany { limit: FOLLOWERS_MAX });
             }
             Question::Follow { since, epoch, extras, .. } => {
-                return Ok(self.journal.follow(asker, since, epoch, extras, shards));
+                return Ok(self.journal.follow(asker, since, epoch, extras));
             }
-            Question::Unfollow => return Ok(self.journal.leave(asker, shards)),
+            Question::Unfollow => return Ok(self.journal.leave(asker)),
             _ => self.journal.more(asker),
         }
         Ok(None)

@@ -59,7 +59,8 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         // Every other consumer asks for all events.
         let asks = self.readers.len().is_multiple_of(2);
         let extras = Extras { client_events: asks, cache_misses: asks, subscription_counts: asks };
-        let (follower, question) = Follower::new(earlier.map(|_| number), epoch, extras, false);
+        let follower = Follower::new(self.shards.len());
+        let question = Question::Follow { since: earlier.map(|_| number), epoch, extras, is_own: false };
         let last_events = BTreeMap::new();
         let is_gone = false;
         let reader =
@@ -94,12 +95,11 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 
     /// Takes an answer for a consumer, which may be gone.
     pub(super) fn take_answer(&mut self, asker: Asker, answer: Answer) {
-        let shards = self.shards.len();
         let reader = &mut self.readers[asker.request as usize];
         if reader.is_gone {
             return;
         }
-        let Update { begins, pieces } = reader.follower.take_answer(answer, shards);
+        let Update { begins, pieces } = reader.follower.take_answer(answer);
         if let Some((epoch, number)) = begins {
             assert!(reader.epoch.is_none_or(|known| known == epoch), "the epoch changed within one run");
             let is_snapshot = matches!(pieces[..], [Piece::Snapshot { .. }]);
