@@ -269,6 +269,13 @@ test("disconnect aborts the signal of a function", async () => {
   expect(signal!.aborted).toBe(true);
 });
 
+test("batch: the request for channels that are left at once is aborted", async () => {
+  const { socket } = await subscribed({ endpoint: "/auth", batch: true });
+  void socket.subscribe("private-a").unsubscribe();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(requests.map(({ init }) => init.signal!.aborted)).toEqual([true]);
+});
+
 test("batch: one channel that is left does not abort the request of the others", async () => {
   let answer: (response: Response) => void;
   respond = () => new Promise((resolve) => (answer = resolve));

@@ -280,6 +280,24 @@ test.each(["ws://fake", "wss://fake:1/a?b=c", "WS://fake", new URL("wss://fake/"
   socket.disconnect();
 });
 
+test("a handler of a channel that fails with the connection may disconnect", () => {
+  const { fake, socket } = client();
+  socket.subscribe("a").bind("socket:subscribe.error", () => socket.disconnect());
+  fake.last.connected();
+  fake.last.end(1009);
+  expect([socket.state, waited(fake), vi.getTimerCount()]).toEqual(["disconnected", undefined, 0]);
+});
+
+test("a second socket:connected changes nothing", () => {
+  const { fake, socket } = client();
+  fake.last.connected("s1", { interval: 10, timeout: 5 });
+  fake.last.connected("s2", { interval: 1, timeout: 1 });
+  vi.advanceTimersByTime(9_999);
+  expect([socket.socketId, fake.last.sent]).toEqual(["s1", []]);
+  socket.disconnect();
+  expect(vi.getTimerCount()).toBe(0);
+});
+
 test("a subscribe after the server refused for good is rejected at once, and connect takes it along", async () => {
   const { fake, socket } = closed(4000, "go away");
   const channel = socket.subscribe("a");
