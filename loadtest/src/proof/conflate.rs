@@ -82,13 +82,20 @@ fn beside(
     publisher.wait_until_begun()?;
     let others = subject.plan(bystanders(args.neighbours, 1, 100.0, 20), args.duration);
     let others = subject.spawn(situation, Plan { first_channel: 1, warmup_ns: 1_000_000_000, ..others })?;
+    let mut reading: Vec<&mut KeyedReader> = readers.iter_mut().skip(1).step_by(2).collect();
+    let begun = Instant::now();
+    let mut reads = 0;
     while !others.is_finished() {
         subject.check_interrupted()?;
         ensure!(!publisher.is_finished(), "the publisher has ended too early: {}", publisher.end());
-        for reader in readers.iter_mut().skip(1).step_by(2) {
-            reader.read(args.reads / TICKS_PER_S as usize)?;
+        // Evenly: readers that all read at the same moment would disturb the neighbours' clients on the same machine.
+        let due = (begun.elapsed().as_secs_f64() * READS_PER_S as f64 * reading.len() as f64) as usize;
+        for number in reads..due {
+            let at = number % reading.len();
+            reading[at].read(args.reads / READS_PER_S)?;
         }
-        std::thread::sleep(Duration::from_millis(1000 / TICKS_PER_S));
+        reads = due;
+        std::thread::sleep(Duration::from_millis(1));
     }
     let results = others.join()?;
     findings.check_faultless(situation, &results);
@@ -192,8 +199,8 @@ fn report(
 
 /// The name of the channel of the readers: number 0.
 const CHANNEL: &str = "c0";
-/// How often in a second the readers that read a little do so.
-const TICKS_PER_S: u64 = 10;
+/// How often in a second each of the readers that read a little does so.
+const READS_PER_S: usize = 10;
 /// Bytes of one read after the pause.
 const CHUNK: usize = 4096;
 /// Bytes that the server and the kernel may hold for a reader, beside its receive buffer.
