@@ -13,9 +13,8 @@ use crate::http::{body, serving, shards as sessions, walk};
 use crate::hub::admission::addresses;
 use crate::hub::admission::arrivals::{self, Named};
 use crate::hub::audience::REPLY_BYTES;
-use crate::hub::audience::lag;
 use crate::hub::audience::member::{Member, Subscription};
-use crate::hub::audience::pages::{self, PAGE_BYTES, PINNED_FOLD, POOL_BYTES_MAX};
+use crate::hub::audience::pages::{PAGE_BYTES, PINNED_FOLD, POOL_BYTES_MAX};
 use crate::hub::audience::table::{Audience, Subscriber};
 use crate::hub::channel::dedupe;
 use crate::hub::channel::directory;
@@ -317,7 +316,11 @@ impl Kinds<'_> {
             term(
                 "outboxes, what is held back, and their pages",
                 1,
-                outbox_memory.min(connections.saturating_mul(outbox_bytes(config) + held_bytes(config))),
+                if config.live.rules.may_conflate() {
+                    outbox_memory // what is held back has no other limit
+                } else {
+                    outbox_memory.min(connections.saturating_mul(outbox_bytes(config)))
+                },
             ),
             // The memory of outboxes is limited at the end of a turn.
             term("what a turn adds to them before that is limited", shards, turn_pages_bytes(config)),
@@ -522,13 +525,6 @@ fn outbox_bytes(config: &Config) -> u64 {
     let waiting = limits.outbox_bytes_max + turn_bytes(limits.outbox_bytes_max);
     let echoed = config.live.access.echo_path.as_ref().map_or(0, |_| echo::waiting_bytes_max(limits));
     (PINNED_FOLD * waiting.max(echoed)) as u64
-}
-
-/// What may be held back for a connection, if any channel conflates: a message for each key.
-fn held_bytes(config: &Config) -> u64 {
-    let texts = api::publish::DATA_BYTES_MAX + api::publish::EVENT_BYTES_MAX + NAME_BYTES_MAX;
-    let message = texts + lag::ENTRY_BYTES + pages::ENTRY_BYTES + lag::KEY_BYTES_MAX;
-    if config.live.rules.may_conflate() { (lag::KEYS_MAX * message) as u64 } else { 0 }
 }
 
 /// The pages of a turn, which may be half empty: messages, and the replies to the read that exceeds the limit.

@@ -14,6 +14,7 @@ for_shards!(
     blocked_readers_end_with_the_last_value_of_every_key,
     what_is_not_conflated_reaches_a_blocked_reader,
     a_channel_that_is_left_sends_nothing_more,
+    a_busy_channel_does_not_keep_another_from_being_sent,
     what_is_held_back_is_sent_before_the_close_of_a_stop,
     a_reload_decides_what_happens_to_slow_readers,
 );
@@ -215,6 +216,34 @@ fn a_channel_that_is_left_sends_nothing_more(shards: usize) {
     }
     assert!(has_left);
     assert_eq!(admin.stat("closes_slow_consumer"), 0);
+}
+
+/// A reader of two channels is blocked. While it reads, there is always more of the first one than it is sent at a time.
+fn a_busy_channel_does_not_keep_another_from_being_sent(shards: usize) {
+    let server = start(shards);
+    let mut reader = reader(&server, "prices:busy");
+    reader.write(&text_frame(&subscribe("prices:quiet")));
+    assert!(reader.text().contains("prices:quiet"));
+    let mut admin = Admin::connect(&server);
+    let padding = "x".repeat(1000);
+    let mut number = 0;
+    let mut publish = |admin: &mut Admin| {
+        number += 1;
+        let key = (number % 200).to_string();
+        let line =
+            json!({"id": 1, "command": "publish", "channel": "prices:busy", "event": "e", "data": padding, "key": key});
+        admin.ok(line);
+    };
+    eventually("messages are held back", || {
+        (0..100).for_each(|_| publish(&mut admin));
+        admin.stat("messages_conflated") > 0
+    });
+    admin.publish("prices:quiet", "e", json!("the only one"));
+    let reads = (0..3000).take_while(|_| {
+        (0..3).for_each(|_| publish(&mut admin));
+        !reader.text().contains("the only one")
+    });
+    assert!(reads.count() < 3000, "it is never sent");
 }
 
 /// Messages are held back for readers when the server drains, and is then stopped. They get the last value of every key, and

@@ -132,7 +132,11 @@ impl Audiences {
         let part = Chunk { page, start, end };
         match entry.slow() {
             Slow::Disconnect => self.emit(slot, audience, part, Urgency::Soon, port),
-            _ => self.emit_or_hold(slot, audience, part, Urgency::Soon, port),
+            _ => {
+                let mut log = self.take_log(audience);
+                self.emit_or_hold(slot, (audience, &mut log), part, Urgency::Soon, port);
+                self.put_log(audience, log, false, port);
+            }
         }
     }
 
@@ -143,21 +147,20 @@ impl Audiences {
         };
         let end = self.pages.page_len(page);
         let urgency = if subscribers.len() <= FEW { Urgency::Soon } else { Urgency::Bulk };
-        let conflates = self.table.get(audience).slow() != Slow::Disconnect;
+        let mut log = (self.table.get(audience).slow() != Slow::Disconnect).then(|| self.take_log(audience));
         for subscriber in &mut subscribers {
             let start = std::mem::take(&mut subscriber.from);
             if start == end {
                 continue;
             }
             let part = Chunk { page, start, end };
-            if conflates {
-                self.emit_or_hold(subscriber.slot, audience, part, urgency, port);
-            } else {
-                self.emit(subscriber.slot, audience, part, urgency, port);
+            match &mut log {
+                Some(log) => self.emit_or_hold(subscriber.slot, (audience, log), part, urgency, port),
+                None => self.emit(subscriber.slot, audience, part, urgency, port),
             }
         }
-        if conflates {
-            self.forget_marks(audience);
+        if let Some(log) = log {
+            self.put_log(audience, log, true, port);
         }
         self.table.get_mut(audience).put_subscribers(subscribers);
         self.pages.release(page);

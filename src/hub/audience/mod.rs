@@ -9,9 +9,10 @@
 //! the change for the channel's owner to count. [`Audiences::subscribed`] and [`Audiences::unsubscribed`] apply the owner's
 //! acknowledgement (`membership`).
 
+mod compacted_log;
 pub mod conflation;
 mod delivery;
-pub mod lag;
+
 pub mod member;
 mod membership;
 pub mod pages;

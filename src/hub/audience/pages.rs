@@ -41,6 +41,12 @@ struct Page {
     is_single: bool,
 }
 
+impl Page {
+    fn bytes(&self) -> usize {
+        self.data.capacity() + usize::from(self.beside)
+    }
+}
+
 /// The pages of one shard, and the pool that they return to.
 #[derive(Default)]
 pub struct Pages {
@@ -208,16 +214,19 @@ impl Pages {
         self.held_bytes - self.pool_bytes
     }
 
+    /// Heap bytes of a page, and of what lives beside it.
+    pub fn page_bytes(&self, page: PageId) -> usize {
+        self.pages[page as usize].bytes()
+    }
+
     /// The part of the page's heap bytes that one of its references keeps alive.
     pub fn share_bytes(&self, page: PageId) -> usize {
-        let Page { data, references, beside, .. } = &self.pages[page as usize];
-        (data.capacity() + usize::from(*beside)) / *references as usize
+        self.page_bytes(page) / self.pages[page as usize].references as usize
     }
 
     /// Heap bytes of the pages in use and in the pool.
     pub fn held_bytes(&self) -> usize {
-        let bytes = |page: &Page| page.data.capacity() + usize::from(page.beside);
-        let walked = || self.pages.iter().map(|(_, page)| bytes(page)).sum::<usize>() + self.pool_bytes;
+        let walked = || self.pages.iter().map(|(_, page)| page.bytes()).sum::<usize>() + self.pool_bytes;
         debug_assert_eq!(self.held_bytes, walked());
         self.held_bytes
     }

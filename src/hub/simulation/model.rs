@@ -79,8 +79,8 @@ pub struct Client {
     is_greeted: bool,
     /// Messages are held back for it.
     pub is_lagging: bool,
-    /// Messages were held back for it before.
-    pub has_lagged: bool,
+    /// The number of the first message after it last had what was held back; 0: nothing ever was.
+    pub caught_up_at: usize,
     /// The user that it has signed in as.
     pub user: Option<usize>,
     /// The users that it watches, and which of them are online, once it was told.
@@ -160,7 +160,7 @@ impl Client {
             pusher: None,
             is_greeted: false,
             is_lagging: false,
-            has_lagged: false,
+            caught_up_at: 0,
             user: None,
             watchlist: &[],
             watched: BTreeMap::new(),
@@ -274,7 +274,8 @@ impl Client {
         let is_refused = std::mem::take(&mut self.is_refused[channel]);
         assert!(!is_refused || self.runs[channel].is_none());
         // What is held back is dropped with the subscription, which may be some time before this reply.
-        let is_dropped = self.has_lagged && history.channels[channel].rule.slow != Slow::Disconnect;
+        let has_lagged = self.is_lagging || self.caught_up_at > 0;
+        let is_dropped = has_lagged && history.channels[channel].rule.slow != Slow::Disconnect;
         if !self.is_muted && !is_refused && !is_dropped {
             self.check_received_until(channel, until, history);
         }
@@ -437,23 +438,26 @@ impl Client {
             assert!(
                 exclude.is_some() && (exclude == Some(self.number) || exclude == earlier)
                     || is_not_kept
-                    || self.is_lagging && self.is_replaced(channel, place, history),
+                    || self.is_replaced(channel, place, history),
                 "m{number}, place {place} of {}, is missing: {run:?}",
                 history.channels[channel].name
             );
         }
     }
 
-    /// Whether a newer message of the same key takes the place of one that is held back for this client.
+    /// Whether a message may have been held back for this client, and a newer one of the same key has taken its place. The newer
+    /// one need not arrive: the client may be excluded from it.
     fn is_replaced(&self, channel: usize, place: usize, history: &History) -> bool {
         let topic = &history.channels[channel];
-        let message = &history.messages[topic.order[place]];
+        let number = topic.order[place];
+        if !self.is_lagging && number >= self.caught_up_at {
+            return false;
+        }
         let mut newer = topic.order[place + 1..].iter().map(|&number| &history.messages[number]);
-        let is_for_it = |newer: &Message| newer.exclude != Some(self.number);
         match topic.rule.slow {
             Slow::Disconnect => false,
-            Slow::Latest => newer.any(is_for_it),
-            Slow::LatestByKey => newer.any(|newer| newer.key == message.key && is_for_it(newer)),
+            Slow::Latest => newer.next().is_some(),
+            Slow::LatestByKey => newer.any(|newer| newer.key == history.messages[number].key),
         }
     }
 

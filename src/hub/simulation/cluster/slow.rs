@@ -11,7 +11,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let wire = &mut self.shards[shard].wires[slot as usize];
         wire.is_lagging = true;
         if let Some(client) = wire.client {
-            (self.clients[client].is_lagging, self.clients[client].has_lagged) = (true, true);
+            self.clients[client].is_lagging = true;
         }
     }
 
@@ -57,7 +57,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let wire = &mut self.shards[shard].wires[slot];
         wire.is_lagging = has_more;
         if let Some(client) = wire.client {
-            self.clients[client].is_lagging = has_more;
+            let client = &mut self.clients[client];
+            client.is_lagging = has_more;
+            client.caught_up_at = self.history.messages.len();
         }
     }
 
