@@ -208,6 +208,7 @@ impl Shard {
         self.hub.now = (now_us / (TICK_MS * 1000)) as u32;
         let now = self.clock.advance(self.hub.now, timeout);
         let polled_at = std::mem::replace(&mut self.clients.now, now);
+        self.clients.begin_reads(&self.hub);
 
         let mut reported = 0;
         for event in events.iter() {

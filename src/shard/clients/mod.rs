@@ -63,7 +63,7 @@ use std::sync::Arc;
 
 pub use crate::shard::heartbeats::wheel::ticks;
 pub use leaving::DISMISSALS_PER_TURN;
-pub use reading::{READ_AGAIN_BYTES_PER_TURN, WAITING_REPLIES_MAX};
+pub use reading::{READ_AGAIN_BYTES_PER_TURN, SHORT_READ_BYTES, WAITING_REPLIES_MAX};
 
 /// The connections, and what waits to be done for them in this turn.
 pub struct Clients {
@@ -76,6 +76,10 @@ pub struct Clients {
     /// What the connections are sent.
     pub output: Output,
     read_queue: ReadQueue,
+    /// Once the shard has read so many bytes, a connection that the poll reports is read in part.
+    full_reads_until: u64,
+    /// Bytes of frames that were handled later than they were read, because their connection was held.
+    bytes_resumed: u64,
     heartbeats: Heartbeats,
     max_age: MaxAge,
     authorization: Authorization,
@@ -105,6 +109,8 @@ impl Clients {
             connections: Connections::default(),
             output: Output::default(),
             read_queue: ReadQueue::default(),
+            full_reads_until: 0,
+            bytes_resumed: 0,
             heartbeats: Heartbeats::default(),
             max_age: MaxAge::new(live.limits.connection_age_max_s),
             authorization: Authorization::default(),
@@ -168,7 +174,9 @@ impl Clients {
             self.mark(slot);
         }
         if ready.reads {
-            self.read(slot, hub, buffer);
+            let is_full_read = hub.counters.bytes_in < self.full_reads_until;
+            let len = if is_full_read { buffer.len() } else { SHORT_READ_BYTES };
+            self.read(slot, hub, &mut buffer[..len]);
         }
     }
 

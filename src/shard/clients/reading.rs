@@ -10,12 +10,17 @@ use crate::shard::rate_limits::RateLimits;
 use std::io::{ErrorKind, Read};
 
 impl Clients {
+    /// Renews the budget of the connections that the poll reports.
+    pub fn begin_reads(&mut self, hub: &Hub) {
+        self.full_reads_until = hub.counters.bytes_in + FULL_READS_BYTES_PER_TURN;
+    }
+
     /// Reads again what earlier turns left in sockets, and the connections that were held, up to the turn's budget.
     pub fn read_rest(&mut self, hub: &mut Hub, buffer: &mut [u8]) {
         self.read_queue.release_held();
-        let bytes_end = hub.counters.bytes_in + READ_AGAIN_BYTES_PER_TURN;
+        let bytes_end = hub.counters.bytes_in + self.bytes_resumed + READ_AGAIN_BYTES_PER_TURN;
         for _ in 0..self.read_queue.len() {
-            if hub.counters.bytes_in >= bytes_end || self.outboxes_exceed(hub) {
+            if hub.counters.bytes_in + self.bytes_resumed >= bytes_end || self.outboxes_exceed(hub) {
                 return;
             }
             let Some(slot) = self.read_queue.pop() else { break };
@@ -66,7 +71,10 @@ impl Clients {
             // The socket may have more, even if these frames are held again.
             connection.state.is_unread = true;
             self.read_queue.push(slot);
-            return self.frames(slot, &mut frames, hub);
+            self.frames(slot, &mut frames, hub);
+            let left = self.connections.get_mut(slot).map_or(0, |connection| connection.frames_len());
+            self.bytes_resumed += (frames.len() - left) as u64;
+            return;
         }
         if self.echo_pauses(slot) {
             self.connections[slot].state.is_unread = true;
@@ -168,6 +176,57 @@ impl Clients {
 
 /// Replies of a connection that may wait for owners before the shard stops reading from it.
 pub const WAITING_REPLIES_MAX: usize = 256;
+/// Bytes read in one turn in full from connections that the poll reports.
+const FULL_READS_BYTES_PER_TURN: u64 = READ_AGAIN_BYTES_PER_TURN;
+/// Bytes read from each of the others, which is enough for most messages. A thousand connections that send as much as they can then
+/// make a turn of about 20 ms, not of several hundred.
+pub const SHORT_READ_BYTES: usize = 1024;
 /// Bytes read in one turn from connections that send more than one read takes. 16 to 20 ms in the worst case: empty messages,
 /// each answered with an error.
 pub const READ_AGAIN_BYTES_PER_TURN: u64 = 4 * READ_BYTES as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Shard;
+    use crate::shard::output::UNREAD_REPLIES_MAX;
+    use crate::shard::trial::House;
+    use socket2::SockRef;
+    use std::io::Write;
+    use std::time::Duration;
+
+    /// They hold thousands of requests each, which were read before, and take all of their replies at once.
+    #[test]
+    fn connections_that_go_on_share_the_budget_of_a_turn() {
+        const CLIENTS: Slot = 120;
+        let mut house = House::new(1, |_| ());
+        let mut peers = house.connect(0, CLIENTS as usize);
+        house.pass(Duration::from_secs(2));
+        // Empty messages: the reply is 17 times as long.
+        let requests = [0x81, 0x80, 0, 0, 0, 0].repeat(3_000);
+        for (slot, peer) in (0..).zip(&mut peers) {
+            let socket = &house.shards[0].clients.connections[slot].socket;
+            SockRef::from(socket).set_send_buffer_size(4096).expect("a socket option");
+            SockRef::from(&*peer).set_recv_buffer_size(4096).expect("a socket option");
+            peer.write_all(&requests).expect("room");
+        }
+        house.rest();
+        let Shard { clients, hub, buffer, .. } = &mut house.shards[0];
+        let mut handled = 0;
+        while (0..CLIENTS).any(|slot| clients.connections[slot].frames_len() > 0) {
+            for slot in 0..CLIENTS {
+                clients.output.clear(hub.pages_mut(), slot);
+                if clients.connections[slot].state.is_held {
+                    clients.release(slot, 1);
+                }
+            }
+            let before = hub.counters.requests_refused;
+            clients.read_rest(hub, buffer);
+            let now = hub.counters.requests_refused - before;
+            assert!(now * 6 <= READ_AGAIN_BYTES_PER_TURN + UNREAD_REPLIES_MAX as u64, "{now} requests in a turn");
+            assert!(now > 0, "no request is handled");
+            handled += now;
+        }
+        assert!(handled > u64::from(CLIENTS) * 1_000, "only {handled} requests waited");
+    }
+}

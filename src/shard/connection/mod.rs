@@ -83,6 +83,11 @@ impl Connection {
         self.take(|aside| std::mem::take(&mut aside.frames))
     }
 
+    /// Bytes of the frames that wait.
+    pub fn frames_len(&self) -> usize {
+        self.aside.as_ref().map_or(0, |aside| aside.frames.len())
+    }
+
     fn take<T: Default>(&mut self, part: impl FnOnce(&mut Aside) -> T) -> T {
         let Some(aside) = &mut self.aside else { return T::default() };
         let taken = part(aside);

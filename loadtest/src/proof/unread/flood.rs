@@ -22,6 +22,7 @@ pub struct Flood {
 pub fn flood(args: &UnreadArgs, subject: &Subject, limit: Option<u64>) -> anyhow::Result<(Vec<UnreadClient>, Flood)> {
     let requests = Requests::new();
     let mut clients = connect(subject, args.connections)?;
+    std::thread::sleep(SETTLED);
     send(args, subject, &requests, &mut clients, limit)?;
     let stats = at_rest(subject)?;
     let sent = clients.iter().map(|client| requests.whole(client.sent)).sum();
@@ -138,6 +139,8 @@ fn resume(
     Ok(found)
 }
 
+/// The server reads from connections that were accepted within the last second after all others. So that is no longer the case.
+pub const SETTLED: Duration = Duration::from_millis(1_500);
 /// The server is at rest when it has refused nothing for so long.
 const REST: Duration = Duration::from_millis(300);
 /// Time limit of waiting for rest, and for the next reply.

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use self::flood::{Flood, connect, flood};
+use self::flood::{Flood, SETTLED, connect, flood};
 use super::memory_peak::{Memory, Release};
 use super::{Findings, ProofArgs, Subject, bystanders};
 use crate::format::number;
@@ -91,7 +91,8 @@ fn measure(
 ) -> anyhow::Result<Outcome> {
     let places = (args.connections + args.pingers + SPARE).to_string();
     let subject = Subject::start(&args.proof, &["--server-ping", "off", "--max-connections", &places], "", None)?;
-    let plan = |seconds| Plan { warmup_ns: 200_000_000, ..subject.plan(bystanders(1, 1, 10.0, args.pingers), seconds) };
+    let warmup_ns = SETTLED.as_nanos() as u64;
+    let plan = |seconds| Plan { warmup_ns, ..subject.plan(bystanders(1, 1, 10.0, args.pingers), seconds) };
     let alone = subject.run(case, plan(args.duration))?;
     // A first few, so that memory that is allocated once is not counted.
     drop(connect(&subject, SPARE / 2)?);
