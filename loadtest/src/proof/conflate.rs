@@ -34,7 +34,7 @@ pub struct ConflateArgs {
     /// Subscribers of another channel, the neighbours.
     #[arg(long, default_value_t = 100)]
     pub neighbours: usize,
-    /// Measured time of each of the two situations, in seconds. It must be long enough to fill the outboxes.
+    /// Measured time of each of the three situations, in seconds. It must be long enough to fill the outboxes.
     #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS")]
     pub duration: f64,
     /// Options of every proof.
@@ -42,7 +42,8 @@ pub struct ConflateArgs {
     pub proof: ProofArgs,
 }
 
-/// Measures the neighbours alone and beside slow readers, and checks what these end with.
+/// Measures the neighbours alone, beside slow readers of another server, and beside slow readers of their own. Checks what the
+/// latter end with.
 pub fn conflate(args: &ConflateArgs) -> anyhow::Result<bool> {
     let title = format!(
         "{} slow readers of a channel with {} keys, {} publishes/s",
@@ -58,27 +59,37 @@ fn measure(args: &ConflateArgs, findings: &mut Findings) -> anyhow::Result<()> {
     ensure!(args.readers <= most, "{} slow readers: the limit is {most} (ulimit -Hn)", args.readers);
     let places = (args.readers + args.neighbours + SPARE).to_string();
     let rules = format!("[[channel]]\nmatch = \"{CHANNEL}\"\nslow = \"latest-by-key\"\n");
-    let subject = Subject::start(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules, None)?;
-    beside(args, &subject, "alone", &mut [], findings)?;
+    let start = || Subject::start(&args.proof, &["--server-ping", "off", "--max-connections", &places], &rules, None);
+    let subject = start()?;
+    beside(args, [&subject; 2], "alone", &mut [], findings)?;
+    // What the readers and their server cost the neighbours because they share the machine.
+    let other = start()?;
+    beside(args, [&subject, &other], "elsewhere", &mut connect(args, &other)?, findings)?;
+    drop(other);
 
-    let connect = |_| Ok(KeyedReader::new(stop_reading(subject.server.address, 0)?, args.keys)?);
-    let mut readers = (0..args.readers).map(connect).collect::<anyhow::Result<Vec<_>>>()?;
-    let published = beside(args, &subject, "slow", &mut readers, findings)?;
+    let mut readers = connect(args, &subject)?;
+    let published = beside(args, [&subject; 2], "slow", &mut readers, findings)?;
     subject.check_interrupted()?;
     let beside = resume(&subject, &mut readers, published)?;
     report(&subject, &readers, published, &beside, findings)
 }
 
-/// Publishes to the channel of the readers, which read slowly meanwhile, and measures the neighbours. Returns the number of
-/// publishes.
+/// Subscribes the readers.
+fn connect(args: &ConflateArgs, subject: &Subject) -> anyhow::Result<Vec<KeyedReader>> {
+    let connect = |_| Ok(KeyedReader::new(stop_reading(subject.server.address, 0)?, args.keys)?);
+    (0..args.readers).map(connect).collect()
+}
+
+/// Publishes to the channel of the readers of the server `slow`, which read slowly meanwhile, and measures the neighbours on
+/// `subject`. Returns the number of publishes.
 fn beside(
     args: &ConflateArgs,
-    subject: &Subject,
+    [subject, slow]: [&Subject; 2],
     situation: &'static str,
     readers: &mut [KeyedReader],
     findings: &mut Findings,
 ) -> anyhow::Result<u32> {
-    let publisher = publish(args, subject)?;
+    let publisher = publish(args, slow)?;
     publisher.wait_until_begun()?;
     let others = subject.plan(bystanders(args.neighbours, 1, 100.0, 20), args.duration);
     let others = subject.spawn(situation, Plan { first_channel: 1, warmup_ns: 1_000_000_000, ..others })?;
