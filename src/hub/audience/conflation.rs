@@ -43,7 +43,7 @@ pub(super) struct Log {
     held: CompactedLog<Held>,
     /// Number of runs that refer to it.
     runs: usize,
-    /// The number of the next message.
+    /// The number of the next message that may be replaced.
     next: u64,
     /// All messages on the audience's page, in order.
     page: Vec<Mark>,
@@ -134,15 +134,16 @@ impl Audiences {
             return port.append(&mut self.pages, slot, part, urgency);
         }
         let first = log.page.partition_point(|mark| mark.chunk.start < part.start);
-        let Log { page, runs, .. } = log;
-        for mark in page[first..].iter_mut().take_while(|mark| mark.chunk.end <= part.end) {
+        let end = log.page.partition_point(|mark| mark.chunk.start < part.end);
+        for at in first..end {
+            let Mark { chunk, number, .. } = log.page[at];
             is_blocked |= port.waiting(slot) >= self.blocked_bytes();
-            match mark.number {
+            match number {
                 Some(number) if is_blocked => {
-                    *runs += usize::from(self.conflation.hold(slot, audience, number, port));
-                    mark.holders += 1;
+                    self.conflation.hold(slot, (audience, log), number, port);
+                    log.page[at].holders += 1;
                 }
-                _ => port.append(&mut self.pages, slot, mark.chunk, urgency),
+                _ => port.append(&mut self.pages, slot, chunk, urgency),
             }
         }
     }
@@ -232,8 +233,9 @@ impl Audiences {
 }
 
 impl Conflation {
-    /// Holds a message back for a connection. Returns whether a run begins with it.
-    fn hold(&mut self, slot: Slot, audience: u32, number: u64, port: &mut impl Port) -> bool {
+    /// Holds a message back for a connection.
+    #[inline]
+    fn hold(&mut self, slot: Slot, (audience, log): (u32, &mut Log), number: u64, port: &mut impl Port) {
         self.held += 1;
         let lag = self.lags.entry(slot).or_insert_with(|| {
             port.hold_back(slot);
@@ -241,15 +243,8 @@ impl Conflation {
         });
         let end = lag.runs.partition_point(|run| run.audience <= audience);
         match lag.runs[..end].last_mut() {
-            Some(last) if last.audience == audience && last.numbers.end == number => {
-                last.numbers.end += 1;
-                false
-            }
-            _ => {
-                lag.runs.insert(end, Run { audience, numbers: number..number + 1 });
-                self.runs += 1;
-                true
-            }
+            Some(last) if last.audience == audience && last.numbers.end == number => last.numbers.end += 1,
+            _ => self.runs = self.runs.saturating_add_signed(lag.begin_run(audience, log, number)),
         }
     }
 
@@ -331,6 +326,25 @@ impl Log {
 }
 
 impl Lag {
+    /// Adds a run. Returns how many more there are now: fewer, if runs were removed whose messages were all replaced.
+    #[cold]
+    fn begin_run(&mut self, audience: u32, log: &mut Log, number: u64) -> isize {
+        let before = self.runs.len();
+        if before == self.runs.capacity() {
+            // Messages on the page may have no copy yet.
+            let on_page = log.page.iter().find_map(|mark| mark.number).unwrap_or(log.next);
+            let is_needed = |run: &Run| {
+                run.audience != audience || run.numbers.end > on_page || log.held.range(&run.numbers).next().is_some()
+            };
+            self.runs.retain(is_needed);
+        }
+        let end = self.runs.partition_point(|run| run.audience <= audience);
+        self.runs.insert(end, Run { audience, numbers: number..number + 1 });
+        let more = self.runs.len() as isize - before as isize;
+        log.runs = log.runs.saturating_add_signed(more);
+        more
+    }
+
     /// Where the first run of an audience is.
     fn find(&self, audience: u32) -> Option<usize> {
         let at = self.runs.partition_point(|run| run.audience < audience);

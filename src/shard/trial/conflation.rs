@@ -4,7 +4,7 @@ use super::{House, text_frame};
 use crate::config::Rules;
 use crate::hub::Submission;
 use crate::hub::message::Message;
-use crate::ids::{Asker, Slot};
+use crate::ids::{Asker, ConnKey, Slot};
 use crate::protocol::channel::Channel;
 use crate::shard::Shard;
 use crate::shard::orders::Order;
@@ -81,6 +81,24 @@ fn keys_count_as_memory_once_however_many_readers_wait_for_them() {
     assert!((62 * KEYS - READERS * KEYS..=62 * KEYS + READERS * KEYS).contains(&shares), "{shares}");
 }
 
+/// A connection is excluded from every second message. What it lacks is no longer consecutive, and most of it was replaced.
+#[test]
+fn messages_that_were_replaced_take_no_memory() {
+    let (mut house, readers) = blocked();
+    let hub = &house.shards[0].hub;
+    let (before, exclude) = (hub.waiting_bytes(), hub.key_of(hub.socket_id(0)));
+    assert!(exclude.is_some());
+    for number in 0..20_000 {
+        let exclude = exclude.filter(|_| number % 2 == 0);
+        publish_except(&mut house, Some(&(number % KEYS).to_string()), "1", exclude);
+    }
+    let taken = house.shards[0].hub.waiting_bytes() - before;
+    assert!(taken < 64 * 1024, "{taken} bytes");
+    drop(readers);
+    house.rest();
+    assert_eq!(house.shards[0].hub.waiting_bytes(), 0, "what was held back is still counted");
+}
+
 /// A shard with readers for which so much waits that the last message is held back.
 fn blocked() -> (House, Vec<TcpStream>) {
     let rules = "[[channel]]\nmatch = \"prices\"\nslow = \"latest-by-key\"\n";
@@ -103,8 +121,12 @@ fn blocked() -> (House, Vec<TcpStream>) {
 
 /// Publishes in a turn that writes nothing, so that what waits does not depend on what the sockets take.
 fn publish(house: &mut House, key: Option<&str>, data: &str) {
+    publish_except(house, key, data, None);
+}
+
+fn publish_except(house: &mut House, key: Option<&str>, data: &str, exclude: Option<ConnKey>) {
     let message = Message { event: "e", data: Some(data), key, ..Message::default() };
-    let submission = Submission { message, ..Submission::default() };
+    let submission = Submission { message, exclude, ..Submission::default() };
     let asker = Asker { shard: 0, session: 0, generation: 0, request: 0 };
     let Shard { hub, clients, .. } = &mut house.shards[0];
     hub.publish(&[Channel::parse("prices").expect("a name")], &submission, asker, clients);
