@@ -107,8 +107,9 @@ impl History {
         let kept = Kept { offset, exclude, kept_at: now, payload };
         self.bytes += kept.bytes();
         if self.kept.len() == self.kept.capacity() {
-            // Doubling would leave more room, which is not counted.
-            self.kept.reserve_exact((self.kept.len() / 4).max(1));
+            // Room is not counted. In smaller steps the lists that were left behind would take more memory than the room saves.
+            let most = (self.limits.messages_max as usize + 1).saturating_sub(self.kept.len());
+            self.kept.reserve_exact(self.kept.len().min(most).max(1));
         }
         self.kept.push_back(kept);
         self.trim(now);
@@ -366,7 +367,8 @@ mod tests {
             let mut history = History::new(config::History { messages_max, ..LIMITS }, 0, 0);
             let check = |history: &History, at: u64| {
                 let (len, room) = (history.len(), history.kept.capacity());
-                assert!(room <= len + len / 4 + 1, "room for {room} of {messages_max}, and {len} messages after {at}");
+                let most = (2 * len).min(messages_max as usize + 1);
+                assert!(room <= most, "room for {room} of {messages_max}, and {len} messages after {at}");
                 assert_eq!(history.bytes(), len * (size_of::<Kept>() + 128));
             };
             for offset in 1..=2000 {
