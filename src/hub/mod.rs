@@ -28,8 +28,6 @@ mod requests;
 mod users;
 pub mod watchlist;
 
-#[cfg(test)]
-mod backpressure;
 #[cfg(any(test, fuzzing))]
 pub mod simulation;
 
@@ -540,6 +538,8 @@ const ENVELOPE_BYTES: usize = 80;
 
 #[cfg(test)]
 mod tests {
+    mod backpressure;
+
     use super::*;
 
     #[test]

@@ -19,7 +19,7 @@ fn metrics(server: &Server) -> HashMap<String, String> {
     types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
-/// The type of a metric or of a part of a histogram; `None` if there is no such metric.
+/// The type of a metric or of a part of a histogram. `None`: the name is not a metric.
 fn kind<'a>(metrics: &'a HashMap<String, String>, name: &str) -> Option<&'a str> {
     let whole = || metrics.get(name).map(String::as_str);
     let part = |suffix| metrics.get(name.strip_suffix(suffix)?).map(String::as_str).filter(|kind| *kind == "histogram");

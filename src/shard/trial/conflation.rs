@@ -81,7 +81,8 @@ fn keys_count_as_memory_once_however_many_readers_wait_for_them() {
     assert!((62 * KEYS - READERS * KEYS..=62 * KEYS + READERS * KEYS).contains(&shares), "{shares}");
 }
 
-/// A connection is excluded from every second message. What it lacks is no longer consecutive, and most of it was replaced.
+/// A connection is excluded from every second message, so the numbers of the messages that are held back for it are not
+/// consecutive. Newer messages replace most of them.
 #[test]
 fn messages_that_were_replaced_take_no_memory() {
     let (mut house, readers) = blocked();

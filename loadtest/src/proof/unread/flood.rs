@@ -139,7 +139,8 @@ fn resume(
     Ok(found)
 }
 
-/// The server reads from connections that were accepted within the last second after all others. So that is no longer the case.
+/// The server reads from newcomers, which were accepted within the last second, after all others. After this time a connection is
+/// not a newcomer.
 pub const SETTLED: Duration = Duration::from_millis(1_500);
 /// The server is at rest when it has refused nothing for so long.
 const REST: Duration = Duration::from_millis(300);
