@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tungstenite::{Message, Utf8Bytes};
 
 /// A run that takes longer than this is taken for endless. The longest takes about 10 s.
@@ -140,8 +141,11 @@ fn admin_socket(name: &str, is_answered: bool) -> SocketPath {
     path
 }
 
-fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A socket whose address refuses connections: it is bound, so that nothing else gets the port, and does not listen.
+fn closed_port() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
 }
 
 #[test]
@@ -160,7 +164,9 @@ fn a_run_that_needs_too_many_processes_is_refused() {
 
 #[test]
 fn every_scenario_ends_with_a_report_whatever_its_target_does() {
-    let targets = [closed_port().to_string(), Target::Silent.start(), Target::Refusing.start(), Target::Deaf.start()];
+    let closed = closed_port();
+    let refused = closed.local_addr().unwrap().as_socket().unwrap().to_string();
+    let targets = [refused, Target::Silent.start(), Target::Refusing.start(), Target::Deaf.start()];
     let no_socket = ["--admin-socket", "/nonexistent"];
     let scenarios = [
         [&["fanout", "-n", "4"][..], &no_socket].concat(),

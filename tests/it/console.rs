@@ -1,9 +1,8 @@
 //! The console: access, the answer of each path, and names that hostile clients choose.
 
-use crate::harness::{Admin, Client, LONG, RawClient, Server, TempDir, eventually, for_shards, output};
+use crate::harness::{Admin, Client, LONG, RawClient, Server, TempDir, eventually, for_shards, output, write_script};
 use crate::http::{Http, Response, metric};
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -231,8 +230,7 @@ fn the_command_prints_a_link_and_opens_it() {
     let dir = TempDir::new();
     let browser = |script: &str| {
         let program = dir.path().join(if cfg!(target_os = "macos") { "open" } else { "xdg-open" });
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a file");
-        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        write_script(&program, &format!("#!/bin/sh\n{script}\n"));
         let mut command = crate::harness::corecast(&["console", "--open"]);
         command.arg("--admin-socket").arg(&server.admin_path).env("PATH", dir.path());
         output(command, b"")

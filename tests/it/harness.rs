@@ -420,6 +420,15 @@ pub fn output(mut command: Command, input: &[u8]) -> Output {
     })
 }
 
+/// Writes an executable script. A child does it: other threads of this process start programs too, and these would inherit a descriptor
+/// that is open for writing, with which the script cannot be run ("Text file busy", `execve(2)`).
+pub fn write_script(path: &Path, text: &str) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path);
+    let written = output(shell, text.as_bytes());
+    assert!(written.status.success(), "{written:?}");
+}
+
 fn read_all(from: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = from.read_to_end(&mut bytes);

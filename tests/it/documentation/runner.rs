@@ -3,11 +3,12 @@
 use super::likeness::{is_like, is_shown, shown_first};
 use super::page::{Block, Kind};
 use super::root;
-use crate::harness::{Admin, Client, LONG, Stderr, TempDir};
+use crate::harness::{Admin, Client, LONG, Stderr, TempDir, write_script};
 use rustix::process::{Pid, Signal, kill_process_group};
+use socket2::{Domain, Socket, Type};
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -48,8 +49,7 @@ impl Runner {
         );
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).expect("a directory");
-        fs::write(bin.join("corecast"), script).expect("a file");
-        fs::set_permissions(bin.join("corecast"), fs::Permissions::from_mode(0o755)).expect("its mode");
+        write_script(&bin.join("corecast"), &script);
         // Modules that are imported are found beside the page's files, as in a project; those that are required, by NODE_PATH.
         symlink(root().join(IMPORTED), dir.path().join("node_modules")).expect("a link");
         Runner { dir, ports, server: None, background: None, talk: None, printed: None }
@@ -317,7 +317,10 @@ fn free_port() -> String {
     let start = (std::process::id().wrapping_mul(7919) % 20_000) as u16;
     loop {
         let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        // Does not listen: a program that another thread starts meanwhile inherits the socket for a moment, and the server could not bind.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("a socket option");
+        if socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).is_ok() {
             return port.to_string();
         }
     }
