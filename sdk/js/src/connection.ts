@@ -1,5 +1,6 @@
 import { deadline, now, type Timer } from "./clock.js";
 import { type Deferred, deferred } from "./deferred.js";
+import { call } from "./emitter.js";
 import { CorecastError } from "./errors.js";
 import { type Heart, type Heartbeat, heartbeat } from "./heartbeat.js";
 import type { ConnectionState, Debug, Options, WebSocketLike } from "./options.js";
@@ -100,20 +101,18 @@ export function connection(
 
   function receive(text: unknown): void {
     log(`← ${text}`);
-    let frame: Frame;
-    let message: any;
-    let isSystem: boolean;
     try {
-      message = frame = JSON.parse(text as string);
-      isSystem = frame.event.startsWith("socket:"); // throws if the event is not a string
+      const frame: Frame = JSON.parse(text as string);
+      let message: any = frame;
+      const isSystem = frame.event.startsWith("socket:"); // throws if the event is not a string
       if (options.parse && !isSystem) message = options.parse(text as string);
       message.event; // throws if `message` is null or undefined
+      subscriptions._before(frame);
+      if (isSystem) system(frame); // throws if its data is of another kind
+      else subscriptions._message(frame, message);
     } catch {
-      return host._emit("error", new CorecastError("malformed_message", `not a message: ${`${text}`.slice(0, 100)}`));
+      host._emit("error", new CorecastError("malformed_message", `not a message: ${`${text}`.slice(0, 100)}`));
     }
-    subscriptions._before(frame);
-    if (isSystem) system(frame);
-    else subscriptions._message(frame, message);
   }
 
   function system(frame: Frame): void {
@@ -155,9 +154,10 @@ export function connection(
       _send: send,
       _pong: heart._pong,
     });
+    if (!heart) return; // the application's auth function has called disconnect, and maybe connect
     awaited?._resolve(data.socket_id);
     awaited = undefined;
-    if (heart) enter("connected"); // the application's auth function may have called disconnect
+    enter("connected");
   }
 
   /** Returns whether the connection is open. */
@@ -193,16 +193,19 @@ export function connection(
         ? new CorecastError("connect_failed", `${host.url}: ${cause}`, code, status(cause))
         : new CorecastError("closed", reason || cause, code);
     const kind = verdict(code);
-    const again = blamed;
-    if (heart && now() - connectedAt >= (options.livedAfter ?? 5_000)) failures = 0;
+    const lived = heart && now() - connectedAt >= (options.livedAfter ?? 5_000);
+    if (lived) failures = 0;
+    const again = blamed && !lived;
     // A second "at once" in a row backs off: otherwise client and server would spin.
     const wait = kind === Verdict.AtOnce && failures === 0 ? 0 : backOff(failures, bounds);
     failures += 1;
     lastError = error;
     blamed = kind === Verdict.Mend;
+    const watched = stopWatching;
     if (kind === Verdict.Never || (blamed && again)) {
       forget(error);
-      stop("failed", error);
+      // A handler may have called disconnect, and connect: that holds.
+      if (watched === stopWatching) stop("failed", error);
     } else {
       const least = earliest(kind, reason);
       notBefore = now() + least;
@@ -256,7 +259,7 @@ export function connection(
 
   function log(line: string): void {
     const { debug } = host;
-    if (typeof debug === "function") debug(line);
+    if (typeof debug === "function") call(debug, line);
     else if (debug) console.debug("corecast", line);
   }
 

@@ -28,7 +28,8 @@ export class Corecast extends Emitter<SocketEvents> {
     this.url = webSocketUrl(`${url}`);
     const { auth, authTimeout = 10_000, autoConnect = true, debug = false } = options;
     this.debug = debug;
-    const bounds = { min: 500, max: 20_000, ...options.backOff };
+    const { min = 500, max = 20_000 } = options.backOff ?? {};
+    const bounds = { min, max };
     this.#subscriptions = subscriptions(auth ? signer(auth) : undefined, authTimeout, bounds, this.#messages);
     this.#connection = connection(this, options, bounds, this.#subscriptions);
     if (autoConnect) this.#connection._start();

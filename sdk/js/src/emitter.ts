@@ -84,15 +84,18 @@ export class Emitter<Events extends object, Message = undefined> {
   }
 
   #call(event: string | undefined, ...told: unknown[]): void {
-    for (const handler of this.#of(event)) {
-      try {
-        if (!this.#silent) handler(...told);
-      } catch (error) {
-        setTimeout(() => {
-          throw error;
-        });
-      }
-    }
+    for (const handler of this.#of(event)) this.#silent || call(handler, ...told);
+  }
+}
+
+/** Calls a function of the application. An exception is reported as an uncaught error. */
+export function call(handler: Function, ...told: unknown[]): void {
+  try {
+    handler(...told);
+  } catch (error) {
+    setTimeout(() => {
+      throw error;
+    });
   }
 }
 

@@ -22,6 +22,8 @@ export function heartbeat(heart: Partial<Heart> | undefined, ping: (id: number) 
   /** When the next ping is due. */
   let due = 0;
   let stopWaiting: (() => void) | undefined;
+  /** When a missing pong means that the connection is dead. Infinity: no pong is due. */
+  let expires = Infinity;
   let awaited = 0;
   let id = 0;
 
@@ -33,7 +35,10 @@ export function heartbeat(heart: Partial<Heart> | undefined, ping: (id: number) 
 
   function beat(timeout: number): void {
     id += 1;
-    if (!stopWaiting) {
+    // A later ping never extends the deadline of an earlier one.
+    if (now() + timeout < expires) {
+      answered();
+      expires = now() + timeout;
       awaited = id;
       stopWaiting = deadline(timeout, dead);
     }
@@ -43,14 +48,13 @@ export function heartbeat(heart: Partial<Heart> | undefined, ping: (id: number) 
 
   function answered(): void {
     stopWaiting?.();
-    stopWaiting = undefined;
+    expires = Infinity;
   }
 
   schedule(true);
   return {
     /** Pings now, and waits a short time only: the machine may have slept, or changed its network. */
     _probe(): void {
-      answered();
       beat(Math.min(timeout, PROBE_TIMEOUT_MS));
     },
 

@@ -63,7 +63,7 @@ export function subscriptions(
         _failures: 0,
         _presence: { members: [] },
         _release: (channel) => release(slot, channel),
-        _trigger: (event, data) => name !== undefined && link!._send(event, data, name),
+        _trigger: (event, data) => name !== undefined && !!link?._send(event, data, name),
       };
       slots.set(name, slot);
     }

@@ -262,6 +262,45 @@ test("a function may disconnect", () => {
   expect([socket.state, socket.socketId]).toEqual(["disconnected", undefined]);
 });
 
+test("a function may disconnect and connect: connect resolves with the id of the new connection", async () => {
+  const fake = new Fake();
+  let again: Promise<string> | undefined;
+  const socket = fake.client({
+    auth: () => {
+      if (!again) {
+        socket.disconnect();
+        again = socket.connect();
+      }
+      return { auth: "key:signature" };
+    },
+  });
+  const channel = socket.subscribe("private-a");
+  fake.last.connected("old");
+  expect([socket.state, fake.sockets.length]).toEqual(["connecting", 2]);
+  fake.last.connected("new");
+  expect(await again).toBe("new");
+  await vi.waitFor(() => expect(fake.last.names("socket:subscribe")).toEqual(["private-a"]));
+  fake.last.say("socket:subscribed", { channel: "private-a" });
+  await channel.subscribed;
+});
+
+test("a listener of the signal may use a channel that is lost with the connection", async () => {
+  const fake = new Fake();
+  const sent: boolean[] = [];
+  const socket = fake.client({
+    auth: ({ signal }) => {
+      signal.addEventListener("abort", () => sent.push(room.trigger("client-x")));
+      return new Promise(() => {});
+    },
+  });
+  socket.subscribe("private-a");
+  const room = socket.subscribe("room");
+  fake.last.connected();
+  fake.last.say("socket:subscribed", { channel: "room" });
+  fake.last.end(4200);
+  expect(sent).toEqual([false]);
+});
+
 test("disconnect aborts the signal of a function", async () => {
   let signal: AbortSignal | undefined;
   const { socket } = await subscribed((request) => ((signal = request.signal), new Promise(() => {})), "private-a");

@@ -54,6 +54,19 @@ describe("by close code", () => {
     expect(waited(fake)).toBe(500);
   });
 
+  test("1009 again, after a connection that has lasted: reconnects", () => {
+    const { fake, socket } = closed(1009);
+    expect(waited(fake)).toBe(1_250);
+    fake.last.connected();
+    vi.advanceTimersByTime(5_000);
+    fake.last.end(1009);
+    expect([socket.state, waited(fake)]).toEqual(["connecting", 1_250]);
+    fake.last.connected();
+    vi.advanceTimersByTime(4_999);
+    fake.last.end(1009);
+    expect(socket.state).toBe("failed");
+  });
+
   test.each([1002, 1003, 1007, 1009])("%i: reconnects without the requests in flight; a second time, not at all", async (code) => {
     const { fake, socket } = client();
     const live = socket.subscribe("live");
@@ -115,6 +128,14 @@ test("the delay is anything up to a bound that doubles to 20 s", () => {
   vi.spyOn(Math, "random").mockReturnValue(0);
   fake.last.end(1006);
   expect(waited(fake)).toBeLessThanOrEqual(10);
+});
+
+test.each([{}, { min: undefined }, { max: undefined }])("bounds that are not given are the default ones: %o", (backOff) => {
+  vi.spyOn(Math, "random").mockReturnValue(0.5);
+  const fake = new Fake();
+  fake.client({ backOff } as Options);
+  fake.last.end(1006);
+  expect(waited(fake)).toBe(250);
 });
 
 test("only a connection that has lived resets the back-off", () => {
@@ -288,6 +309,24 @@ test("a handler of a channel that fails with the connection may disconnect", () 
   expect([socket.state, waited(fake), vi.getTimerCount()]).toEqual(["disconnected", undefined, 0]);
 });
 
+test("a handler of a channel that fails with the connection may disconnect and connect: that holds", async () => {
+  const { fake, socket } = client();
+  const again: Promise<string>[] = [];
+  const channel = socket.subscribe("a").bind("socket:subscribe.error", () => {
+    socket.disconnect();
+    again.push(socket.connect());
+  });
+  fake.last.connected();
+  fake.last.end(4001);
+  expect([socket.state, fake.sockets.length]).toEqual(["connecting", 2]);
+  fake.last.connected("s2");
+  expect(await again[0]).toBe("s2");
+  const other = socket.subscribe("b");
+  fake.last.say("socket:subscribed", { channel: "b" });
+  await other.subscribed;
+  expect([socket.state, channel.state]).toEqual(["connected", "failed"]);
+});
+
 test("a second socket:connected changes nothing", () => {
   const { fake, socket } = client();
   fake.last.connected("s1", { interval: 10, timeout: 5 });
@@ -412,6 +451,28 @@ describe("in a browser", () => {
       look: () => document.dispatchEvent(new Event("visibilitychange")),
     };
   }
+
+  test("a dead connection is replaced after 5 s, however often the page looks meanwhile", () => {
+    const { fake, socket, offline, online, look } = browser();
+    fake.last.connected();
+    for (const event of [look, offline, online, look, online]) {
+      expect(socket.state).toBe("connected");
+      event();
+      vi.advanceTimersByTime(1_000);
+    }
+    expect(socket.state).toBe("connecting");
+  });
+
+  test("a probe does not extend the deadline of a ping that was sent before it", () => {
+    const { fake, socket, look } = browser();
+    fake.last.connected("s1", { interval: 10, timeout: 8 });
+    vi.advanceTimersByTime(16_000);
+    look();
+    vi.advanceTimersByTime(1_999);
+    expect(socket.state).toBe("connected");
+    vi.advanceTimersByTime(1);
+    expect(socket.state).toBe("connecting");
+  });
 
   test.each(["online", "look"] as const)("%s: reconnects at once", (event) => {
     const { fake, ...page } = browser();

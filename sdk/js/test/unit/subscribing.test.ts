@@ -476,6 +476,44 @@ test("an unsubscribe that the server refuses leaves the channel live for a new r
   vi.useRealTimers();
 });
 
+test("an exception of debug loses no message, no request and no reconnect", () => {
+  vi.useFakeTimers();
+  const fake = new Fake();
+  const socket = fake.client({
+    debug: () => {
+      throw new Error("of the logger");
+    },
+  });
+  fake.last.connected();
+  socket.subscribe("a");
+  expect([socket.state, fake.last.names("socket:subscribe")]).toEqual(["connected", ["a"]]);
+  fake.last.end(4200);
+  let uncaught = 0;
+  while (fake.sockets.length === 1) {
+    try {
+      vi.advanceTimersToNextTimer();
+    } catch {
+      uncaught += 1; // where tools see it
+    }
+  }
+  expect(uncaught).toBeGreaterThan(0);
+  vi.useRealTimers();
+});
+
+test("system events without their data are reported, and change nothing", () => {
+  const { socket, server } = connected();
+  const errors: string[] = [];
+  socket.on("error", ({ code }) => errors.push(code));
+  const channel = socket.subscribe("a");
+  server.say("socket:subscribed", { channel: "a", data: { presence: { count: 1, members: [{ user_id: "1" }] } } });
+  for (const event of ["socket:member_added", "socket:member_removed", "socket:presence"]) {
+    server.say(event, { channel: "a" });
+    server.say(event, { channel: "a", data: null });
+  }
+  expect(errors).toEqual(Array(6).fill("malformed_message"));
+  expect([channel.count, channel.members, socket.state]).toEqual([1, [{ user_id: "1" }], "connected"]);
+});
+
 test("socket:error and what is not a message are reported, and change nothing", () => {
   const { socket, server } = connected();
   const errors: string[] = [];
