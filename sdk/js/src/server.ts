@@ -87,6 +87,8 @@ export class CorecastBackend {
   #options: BackendOptions;
   #socket: Socket | undefined;
   #connected = false;
+  /** Why the last attempt to connect failed. */
+  #cause = "";
   #closed = false;
   #failures = 0;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
@@ -215,7 +217,8 @@ export class CorecastBackend {
         const at = this.#waiting.indexOf(request);
         if (at >= 0) this.#waiting.splice(at, 1); // else it keeps its place in the order of the replies
         settle(request);
-        reject(new CorecastError("timeout", `no reply within ${timeout} ms`));
+        if (this.#sent.at(-1)?.settled) this.#socket?.unref(); // nothing is waited for
+        reject(new CorecastError("timeout", `no reply within ${timeout} ms${this.#cause && `: ${this.#cause}`}`));
       }, Math.min(timeout, TIMER_MAX_MS));
       this.#waiting.push(request);
       this.#connect();
@@ -226,7 +229,7 @@ export class CorecastBackend {
   /** Refuses further requests, and resolves once every earlier one was answered or has failed. */
   async close(): Promise<void> {
     this.#closed = true;
-    const pending = [...this.#waiting, ...this.#sent];
+    const pending = [...this.#waiting, ...this.#sent].filter(({ settled }) => !settled);
     await Promise.all(pending.map((request) => new Promise<void>((resolve) => (request.done = resolve))));
     clearTimeout(this.#retryTimer);
     this.#socket?.destroy();
@@ -240,10 +243,11 @@ export class CorecastBackend {
     socket.setEncoding("utf8");
     socket.on("connect", () => {
       this.#connected = true;
+      this.#cause = "";
       this.#flushSoon();
     });
     socket.on("data", (text: string) => this.#receive(text));
-    socket.on("error", () => {}); // a close follows
+    socket.on("error", ({ message }) => (this.#cause = message)); // a close follows
     socket.on("close", () => this.#lost());
   }
 
@@ -253,12 +257,13 @@ export class CorecastBackend {
     this.#received = "";
     this.#failAll(this.#sent, "connection_lost", "the connection to the server ended before the reply");
     if (this.#waiting.length === 0) return; // the next request connects
+    const { min = 50, max = 2_000 } = this.#options.backOff ?? {};
     this.#retryTimer = setTimeout(
       () => {
         this.#retryTimer = undefined;
         if (this.#waiting.length > 0) this.#connect();
       },
-      backOff(this.#failures++, { min: 50, max: 2_000, ...this.#options.backOff }),
+      backOff(this.#failures++, { min, max }),
     );
   }
 
@@ -276,7 +281,8 @@ export class CorecastBackend {
   }
 
   #receive(text: string): void {
-    const lines = (this.#received + text).split("\n");
+    const lines = text.split("\n");
+    lines[0] = this.#received + lines[0];
     this.#received = lines.pop()!;
     for (const line of lines) {
       const reply = parse(line);
@@ -348,6 +354,8 @@ interface Request {
   reject: (error: CorecastError) => void;
   timer?: ReturnType<typeof setTimeout>;
   done?: () => void;
+  /** Answered, or failed: its place in the order of the replies may still be kept. */
+  settled?: boolean;
 }
 
 function parse(line: string): any {
@@ -360,6 +368,7 @@ function parse(line: string): any {
 
 function settle(request: Request): void {
   clearTimeout(request.timer);
+  request.settled = true;
   request.done?.();
 }
 

@@ -1,9 +1,9 @@
-import { createServer, type Socket } from "node:net";
+import { createServer, Socket } from "node:net";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import { CorecastBackend, sign } from "../../src/server.js";
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
+import { type BackendOptions, CorecastBackend, sign } from "../../src/server.js";
 import { FORGED, KEY, Server } from "../corecast.js";
 
 const UUID = "1ba1b6cb-0127-48f8-b5a5-9fd79a7c68a6";
@@ -161,7 +161,7 @@ test("members cannot replace the id or the command", async () => {
 });
 
 /** A backend, and an admin socket that answers each request with the lines that `answer` returns. */
-async function scripted(answer: (request: any) => string[]) {
+async function scripted(answer: (request: any) => string[], options: BackendOptions = {}) {
   const directory = mkdtempSync(join(tmpdir(), "corecast-js-"));
   const admin = createServer((socket) => {
     let received = "";
@@ -172,7 +172,7 @@ async function scripted(answer: (request: any) => string[]) {
     });
   });
   await new Promise<void>((resolve) => admin.listen(join(directory, "admin"), resolve));
-  const backend = new CorecastBackend({ adminSocket: join(directory, "admin") });
+  const backend = new CorecastBackend({ ...options, adminSocket: join(directory, "admin") });
   onTestFinished(async () => {
     await backend.close();
     await new Promise((resolve) => admin.close(resolve));
@@ -241,6 +241,26 @@ test("a reply to a request that has already failed is ignored", async () => {
   expect(await Promise.all(calls)).toEqual([1, "malformed_reply", 3]);
 });
 
+test("a server that never answers keeps neither close nor the process", async () => {
+  const backend = await scripted(() => [], { timeout: 200 });
+  const unref = vi.spyOn(Socket.prototype, "unref");
+  onTestFinished(() => unref.mockRestore());
+  await expect(backend.publish("a", "x")).rejects.toMatchObject({ code: "timeout" });
+  expect(unref).toHaveBeenCalledOnce();
+  await backend.close();
+  await expect(backend.publish("a", "x")).rejects.toMatchObject({ code: "closed" });
+});
+
+test("a large reply is searched for its end once, not again with each chunk", async () => {
+  const text = "x".repeat(4 << 20);
+  const backend = await scripted(({ id }) => [`{"id":${id},"ok":true,"text":"${text}"}`]);
+  const split = vi.spyOn(String.prototype, "split");
+  onTestFinished(() => split.mockRestore());
+  expect((await backend.request("x")).text).toHaveLength(text.length);
+  const searched = split.mock.contexts.map((text) => String(text).length).reduce((sum, length) => sum + length);
+  expect(searched).toBeLessThan(2 * text.length);
+});
+
 test("waits for a server that restarts, in order", async () => {
   const backend = new CorecastBackend({ adminSocket: server.adminSocket, timeout: 20_000 });
   await backend.request("ping");
@@ -259,7 +279,7 @@ test("a full queue, a long line and a missing server are errors", async () => {
   await expect(backend.publish("a", "x", "y".repeat(100))).rejects.toMatchObject({ code: "too_large" });
   const first = backend.publish("a", "x");
   await expect(backend.publish("a", "x")).rejects.toMatchObject({ code: "queue_full" });
-  await expect(first).rejects.toMatchObject({ code: "timeout" });
+  await expect(first).rejects.toMatchObject({ code: "timeout", message: expect.stringContaining("ENOENT") });
   await backend.close();
 });
 
