@@ -23,10 +23,11 @@ test:
 test-sdk:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh
 
-# Tests that `test` leaves out because they are long or download much: faults planted in the hub, which its simulation must
-# find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24;
+# Tests that `test` leaves out because they are long, draw their inputs or download much: a million new inputs for each fuzz target;
+# faults planted in the hub, which its simulation must find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24;
 # that client in a hidden page of Chromium; and the console in Firefox and WebKit.
 test-long:
+	CORECAST_SEED=$$(date +%s) CORECAST_RUNS=1000000 cargo test --workspace --profile release-test --test fuzz
 	tests/planted/run.py
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/console/run.sh firefox webkit

@@ -112,8 +112,9 @@ fn read(text: &str) -> Option<Seen> {
     Some(match event.as_str() {
         "pusher:subscribe" => {
             let channel_data = text_of("channel_data");
-            // A signature never verifies beside a channel_data that is not a string.
-            let auth = if given("channel_data").is_some() && channel_data.is_none() { Some(None) } else { auth };
+            // A signature, if there is one, never verifies beside a channel_data that is not a string.
+            let is_data_legal = given("channel_data").is_some() == channel_data.is_some();
+            let auth = auth.map(|auth| auth.filter(|_| is_data_legal));
             Seen::Subscribe { channel: text_of("channel")?, auth, channel_data }
         }
         "pusher:unsubscribe" => Seen::Unsubscribe(text_of("channel")?),

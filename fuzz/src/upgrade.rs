@@ -81,17 +81,17 @@ fn check_pusher(input: &[u8], target: &str, prefixes: &[String]) {
     match key {
         None => assert_eq!(found, Err(4005), "{path}"),
         Some("k-1" | "k%2D1" | "k%2d1") => {
-            let protocol = query.split('&').find_map(|pair| pair.strip_prefix("protocol="));
+            let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let protocol = pairs.find(|(name, _)| *name == "protocol").map(|(_, text)| text);
+            let is_integer = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             let expected = match protocol {
                 _ if query.contains(['%', '+']) => None,
                 Some("4") => Some(Ok(Version::V4)),
                 Some("5") => Some(Ok(Version::V5)),
                 Some("6") => Some(Ok(Version::V6)),
                 Some("7") => Some(Ok(Version::V7)),
-                Some(text) if text.parse::<i64>().is_ok() => Some(Err(4007)),
-                Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => Some(Err(4007)),
+                Some(text) if is_integer(text.strip_prefix('-').unwrap_or(text)) => Some(Err(4007)),
                 Some(_) => Some(Err(4006)),
-                None if query.split('&').any(|pair| pair == "protocol") => Some(Err(4006)),
                 None => Some(Ok(Version::V7)),
             };
             assert!(expected.is_none_or(|expected| found.copied() == expected), "{target}: {found:?}");

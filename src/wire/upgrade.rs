@@ -79,14 +79,18 @@ pub fn upgrade(input: &[u8], access: &Access, is_proxied: bool, date: HttpDate, 
     }
 }
 
-/// Where the head of the request is, from the request line to the empty line; `None`: it is incomplete.
-fn find_head(input: &[u8], limit: usize) -> Result<Option<Range<usize>>, &'static Refusal> {
-    let within_limit = &input[..input.len().min(limit)];
-    // RFC 9112 §2.2: empty lines before the request line are ignored.
-    let mut request = within_limit;
+/// RFC 9112 §2.2: empty lines before the request line are ignored.
+fn without_empty_lines(mut request: &[u8]) -> &[u8] {
     while let Some(rest) = request.strip_prefix(b"\r\n") {
         request = rest;
     }
+    request
+}
+
+/// Where the head of the request is, from the request line to the empty line; `None`: it is incomplete.
+fn find_head(input: &[u8], limit: usize) -> Result<Option<Range<usize>>, &'static Refusal> {
+    let within_limit = &input[..input.len().min(limit)];
+    let request = without_empty_lines(within_limit);
     // Refused early, so that a TLS client, for example, does not wait for the handshake deadline.
     if request.first().is_some_and(|&first| first != b'\r' && !first.is_ascii_alphabetic()) {
         return Err(&MALFORMED);

@@ -1,5 +1,6 @@
 //! Refusals of upgrade requests: HTTP responses.
 
+use super::without_empty_lines;
 use crate::config::Access;
 use httpdate::HttpDate;
 
@@ -39,7 +40,7 @@ impl Refusal {
         );
         out.extend_from_slice(head.as_bytes());
         // The response to HEAD gives the length of the body, but has no body.
-        if !request.trim_ascii_start().starts_with(b"HEAD ") {
+        if !without_empty_lines(request).starts_with(b"HEAD ") {
             out.extend_from_slice(text.as_bytes());
         }
     }

@@ -77,7 +77,8 @@ fn check_refused(request: impl AsRef<[u8]>, refusal: &Refusal) {
     assert!(head.contains("\r\nConnection: close"), "{head}");
     let text = refusal.text.replace("{limit}", "8192");
     assert!(head.contains(&format!("\r\nContent-Length: {}", text.len())), "{head}");
-    let is_head = request.as_ref().trim_ascii_start().starts_with(b"HEAD");
+    let text_of_request = String::from_utf8_lossy(request.as_ref());
+    let is_head = text_of_request.trim_start_matches("\r\n").starts_with("HEAD ");
     assert_eq!(body, if is_head { "" } else { &text });
 }
 
@@ -260,6 +261,9 @@ fn each_fault_has_its_refusal() {
     check_refused(with("Origin", "Bad Header"), &MALFORMED);
     check_refused(with("HTTP/1.1", "HTTP/2.0"), &MALFORMED);
     check_refused("hello\r\n\r\n", &MALFORMED);
+    check_refused(with("GET", "\t\nHEAD"), &MALFORMED);
+    check_refused(with("GET", "\rHEAD"), &MALFORMED);
+    check_refused(with("GET", "\r\n\nHEAD"), &MALFORMED);
     check_refused(BROWSER.replace("\r\n", "\n") + "\r\n\r\n", &MALFORMED);
     check_refused(b"\x16\x03\x01\x02\x00", &MALFORMED);
 }
