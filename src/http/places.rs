@@ -2,8 +2,12 @@
 //! longest loses its place. If none is idle, a new connection gets a reserved place, which serves only health checks.
 //! So an orchestrator does not kill a server for its load. Connections are not limited per address, because an ingress
 //! has a single address.
+//!
+//! A connection that lost its place may still write its last response. Clients that do not read could prolong that, so
+//! only the last few such connections may.
 
 use hyper::body::{Body, Frame, SizeHint};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -15,6 +19,8 @@ use tokio::time::Instant;
 pub struct Places {
     general: Vec<Arc<Place>>,
     reserved: Vec<Arc<Place>>,
+    /// Connections that lost their place, and have not ended. The oldest is first.
+    leaving: VecDeque<Arc<Place>>,
 }
 
 /// The place of a new connection.
@@ -30,6 +36,7 @@ pub struct Place {
     is_reserved: bool,
     state: Mutex<(Stage, Instant)>,
     evicted: Notify,
+    cut_off: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,14 +55,14 @@ impl Places {
     /// A place for a new connection. `None`: all places belong to connections that must not be closed.
     pub fn admit(&mut self) -> Option<Admission> {
         let is_general = self.general.len() < GENERAL;
-        let evicts_general =
-            !is_general && evict(&mut self.general, |stage| matches!(stage, Stage::Idle | Stage::Ended));
+        let may = |stage| matches!(stage, Stage::Idle | Stage::Ended);
+        let evicts_general = !is_general && evict(&mut self.general, &mut self.leaving, may);
         if is_general || evicts_general {
             return Some(admission(&mut self.general, false, evicts_general));
         }
         let is_free = self.reserved.len() < RESERVED;
         // A health check sends its head at once. So a connection that was silent longer than the others is not one.
-        let evicts = !is_free && evict(&mut self.reserved, |stage| stage != Stage::Busy);
+        let evicts = !is_free && evict(&mut self.reserved, &mut self.leaving, |stage| stage != Stage::Busy);
         (is_free || evicts).then(|| admission(&mut self.reserved, true, evicts))
     }
 
@@ -63,22 +70,28 @@ impl Places {
     pub fn release(&mut self, place: &Arc<Place>) {
         let places = if place.is_reserved { &mut self.reserved } else { &mut self.general };
         places.retain(|taken| !Arc::ptr_eq(taken, place));
+        self.leaving.retain(|leaving| !Arc::ptr_eq(leaving, place));
     }
 }
 
 fn admission(places: &mut Vec<Arc<Place>>, is_reserved: bool, evicts: bool) -> Admission {
     let state = Mutex::new((Stage::New, Instant::now()));
-    let place = Arc::new(Place { is_reserved, state, evicted: Notify::new() });
+    let place = Arc::new(Place { is_reserved, state, evicted: Notify::new(), cut_off: Notify::new() });
     places.push(place.clone());
     Admission { place, evicts }
 }
 
 /// Removes the connection that has been longest in a stage that `may` accepts. Returns false if there is none.
-fn evict(places: &mut Vec<Arc<Place>>, may: impl Fn(Stage) -> bool) -> bool {
+fn evict(places: &mut Vec<Arc<Place>>, leaving: &mut VecDeque<Arc<Place>>, may: impl Fn(Stage) -> bool) -> bool {
     let state = |(at, place): (usize, &Arc<Place>)| (at, *place.state());
     let candidates = places.iter().enumerate().map(state).filter(|(_, (stage, _))| may(*stage));
     let Some((at, _)) = candidates.min_by_key(|(_, (_, since))| *since) else { return false };
-    places.swap_remove(at).evicted.notify_one();
+    let place = places.swap_remove(at);
+    place.evicted.notify_one();
+    leaving.push_back(place);
+    if leaving.len() > LEAVING {
+        leaving.pop_front().inspect(|oldest| oldest.cut_off.notify_one());
+    }
     true
 }
 
@@ -96,6 +109,11 @@ impl Place {
     /// Returns when the connection must end because it lost its place to another connection.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
+    }
+
+    /// Returns when the connection, which lost its place, must end even if its last response is not written.
+    pub async fn cut_off(&self) {
+        self.cut_off.notified().await;
     }
 
     /// A request has arrived.
@@ -164,6 +182,8 @@ impl<B: Body + Unpin> Body for Answer<B> {
 pub const GENERAL: usize = 256;
 /// Places for health checks only.
 pub const RESERVED: usize = 8;
+/// Connections without a place that may still write their last response.
+pub const LEAVING: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +215,23 @@ mod tests {
         places.release(&general[2]);
         assert_eq!(places.general.len(), GENERAL, "an evicted connection has no place to release");
         drop(busy);
+    }
+
+    #[test]
+    fn only_the_last_evicted_connections_may_write_their_response() {
+        let (mut places, general) = full();
+        general.iter().for_each(|place| drop(place.clone().answer()));
+        let is_cut_off = |place: &Place| {
+            let mut cut_off = Box::pin(place.cut_off());
+            cut_off.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+        };
+        places.admit().expect("a place");
+        places.release(&general[0]);
+        for _ in 0..=LEAVING {
+            places.admit().expect("a place");
+        }
+        assert!(is_cut_off(&general[1]));
+        assert!(general.iter().all(|place| !is_cut_off(place)), "only the one that was evicted first");
     }
 
     #[test]

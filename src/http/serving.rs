@@ -133,7 +133,10 @@ async fn connection(
     if !place.awaits_first_head() {
         // Closes an idle connection at once, otherwise after its response.
         Pin::new(&mut connection).graceful_shutdown();
-        let _ = connection.await;
+        tokio::select! {
+            _ = connection => {}
+            () = place.cut_off() => {}
+        }
     }
     place
 }
@@ -211,8 +214,9 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header fields of a request.
 const HEADERS_MAX: usize = 64;
 
-/// Tasks of connections: those with a place, and those that lost it and still write their last response.
-pub const TASKS_MAX: usize = super::places::GENERAL + super::places::RESERVED + 16;
+/// Tasks of connections: those with a place, those that lost it and still write their last response, and a few that have
+/// been told to end and have not run since.
+pub const TASKS_MAX: usize = super::places::GENERAL + super::places::RESERVED + super::places::LEAVING + 8;
 
 /// From accept to the end of the first head. Clients send it at once. Probes wait for their answer for 1 s (kubelet), 2 s
 /// (HAProxy) or 5 s (AWS ALB). Browsers also open connections in advance, and open another one if such a connection is

@@ -2,6 +2,7 @@
 
 use crate::harness::{Server, eventually};
 use crate::http::{Http, signed, start, start_with_key};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 
 /// Connections with a place for every path, and those for health checks alone.
@@ -58,6 +59,36 @@ fn the_connection_that_was_idle_longest_makes_room() {
     assert!(idle[1].try_response().is_none(), "the one that was idle longest");
     assert_eq!(idle[0].get("/live").status, 200);
     assert_eq!(idle[2].get("/live").status, 200);
+}
+
+#[test]
+fn health_is_answered_beside_clients_that_do_not_read() {
+    let server = start();
+    let ask = "GET /console/main.js HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2000);
+    let unread: Vec<Http> = (0..32)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.set_recv_buffer_size(4096).expect("socket option");
+            socket.connect(&server.http().into()).expect("the HTTP listener accepts");
+            let mut http = Http::over(socket.into());
+            http.write(&ask);
+            http
+        })
+        .collect();
+    let mut others = silent(&server, GENERAL - unread.len());
+    let mut answered = 0;
+    eventually("full sockets", || {
+        let metrics = others[0].get("/metrics").body;
+        let count = metrics.lines().find_map(|line| line.strip_prefix("corecast_http_requests_total ")?.parse().ok());
+        let before = std::mem::replace(&mut answered, count.expect("a count"));
+        answered == before + 1
+    });
+    others.iter_mut().for_each(|other| _ = other.get("/live"));
+    for _ in 0..2 * unread.len() {
+        let mut new = Http::connect(&server);
+        assert_eq!(new.get("/live").status, 200);
+        others.push(new);
+    }
 }
 
 #[test]
