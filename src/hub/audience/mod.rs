@@ -238,7 +238,7 @@ impl Audiences {
         self.table.get(audience).name()
     }
 
-    /// Live subscriptions of all connections.
+    /// Live subscriptions of all connections, without their sign-ins.
     pub fn subscriptions(&self) -> usize {
         self.table.live()
     }
@@ -297,8 +297,8 @@ impl Audiences {
             interest += member.subscriptions.len();
             held_back += member.replies.as_ref().map_or(0, |replies| replies.held_count());
             for subscription in member.subscriptions.iter().filter(|subscription| subscription.is_live()) {
-                live += 1;
                 let audience = self.table.get(subscription.audience);
+                live += usize::from(!audience.name().as_channel().is_of_user());
                 assert_eq!(audience.subscriber(subscription.position).slot as usize, slot, "a position is wrong");
             }
         }

@@ -19,6 +19,8 @@ pub struct Audience {
     interest: u32,
     kind: Kind,
     slow: Slow,
+    /// Whether its subscribers have signed in as its user: they are not subscriptions.
+    is_of_user: bool,
     /// The page that holds the turn's messages.
     page: Option<PageId>,
 }
@@ -109,7 +111,7 @@ pub struct Table {
     by_name: HashTable<u32>,
     /// Audiences that have messages in this turn.
     touched: Vec<u32>,
-    /// Number of subscribers of all audiences.
+    /// Number of subscribers of all audiences, without those of users' channels.
     live: usize,
     /// Number of audiences of Pusher's dialect. While it is 0, no message is looked up for them.
     of_pusher: usize,
@@ -129,8 +131,9 @@ impl Table {
             return index;
         }
         let Table { audiences, by_name, .. } = self;
-        let name = channel.into();
-        let entry = Audience { name, hash, subscribers: SmallVec::new(), interest: 0, kind, slow, page: None };
+        let (name, is_of_user) = (channel.into(), channel.is_of_user());
+        let entry =
+            Audience { name, hash, subscribers: SmallVec::new(), interest: 0, kind, slow, is_of_user, page: None };
         let index = audiences.insert(entry) as u32;
         self.of_pusher += usize::from(kind == Kind::Pusher);
         by_name.insert_unique(hash, index, |&index| audiences[index as usize].hash);
@@ -161,19 +164,21 @@ impl Table {
 
     /// Adds a subscriber. Returns its position.
     pub fn add(&mut self, index: u32, subscriber: Subscriber) -> u32 {
-        let subscribers = &mut self.get_mut(index).subscribers;
-        subscribers.push(subscriber);
-        let position = subscribers.len() as u32 - 1;
-        self.live += 1;
+        let entry = self.get_mut(index);
+        entry.subscribers.push(subscriber);
+        let position = entry.subscribers.len() as u32 - 1;
+        let is_subscription = !entry.is_of_user;
+        self.live += usize::from(is_subscription);
         position
     }
 
     /// Removes a subscriber. Returns the connection that has its position now.
     pub fn remove(&mut self, index: u32, position: u32) -> Option<Slot> {
-        let subscribers = &mut self.get_mut(index).subscribers;
-        subscribers.swap_remove(position as usize);
-        let moved = subscribers.get(position as usize).map(|subscriber| subscriber.slot);
-        self.live -= 1;
+        let entry = self.get_mut(index);
+        entry.subscribers.swap_remove(position as usize);
+        let moved = entry.subscribers.get(position as usize).map(|subscriber| subscriber.slot);
+        let is_subscription = !entry.is_of_user;
+        self.live -= usize::from(is_subscription);
         moved
     }
 
@@ -228,9 +233,10 @@ impl Table {
         self.touched = touched;
     }
 
-    /// Number of subscribers of all audiences.
+    /// Number of subscribers of all audiences, without those of users' channels: a sign-in is not a subscription.
     pub fn live(&self) -> usize {
-        debug_assert_eq!(self.live, self.audiences.iter().map(|(_, audience)| audience.len()).sum::<usize>());
+        let counted = self.audiences.iter().filter(|(_, audience)| !audience.is_of_user);
+        debug_assert_eq!(self.live, counted.map(|(_, audience)| audience.len()).sum::<usize>());
         self.live
     }
 
