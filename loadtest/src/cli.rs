@@ -22,6 +22,7 @@ use crate::publisher::NOWHERE;
 use crate::report::ReportArgs;
 use crate::server::ServerArgs;
 use crate::target::{App, Dialect, KEY_PAIR, NAMES, Publish, Target};
+use crate::values;
 
 /// The load generator of corecast: loads a WebSocket pub/sub server over loopback and measures its speed and its cost.
 ///
@@ -88,13 +89,13 @@ pub enum Command {
 #[derive(Args, Clone)]
 pub struct Common {
     /// Measured time, in seconds.
-    #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS")]
+    #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Time before the measured time, in seconds.
-    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = values::seconds_or_none)]
     pub warmup: f64,
     /// Time limit for connecting and subscribing, in seconds.
-    #[arg(long, default_value_t = SETUP_S, value_name = "SECONDS")]
+    #[arg(long, default_value_t = SETUP_S, value_name = "SECONDS", value_parser = values::seconds)]
     pub setup: f64,
     /// The kind of server.
     #[arg(long, default_value = "corecast", value_name = "NAME", help = format!("The kind of server: {} or custom", NAMES.join(", ")))]
@@ -109,7 +110,7 @@ pub struct Common {
     #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
     pub publish_to: Option<SocketAddr>,
     /// Start the server, and end it afterwards, instead of connecting to a running one.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["connect", "admin_socket", "publish_to", "server_pid"])]
     pub start: bool,
     /// Options of the server that --start starts.
     #[command(flatten)]
@@ -133,10 +134,10 @@ pub struct Common {
     #[arg(long)]
     pub verify: bool,
     /// Number of the first channel, to keep runs beside each other apart.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 30))]
     pub first_channel: u32,
     /// Interval of the socket:ping that every connection sends, in seconds; 0 for none.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds_or_none)]
     pub heartbeat: Option<f64>,
     /// Options of the report.
     #[command(flatten)]
@@ -169,7 +170,7 @@ pub struct AppArgs {
     #[arg(long, default_value_t = 1, value_name = "REQUESTS", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub pipeline: u16,
     /// With --target corecast-both: the share of connections that speak Pusher's protocol.
-    #[arg(long, default_value_t = 0.5, value_name = "0 TO 1")]
+    #[arg(long, default_value_t = 0.5, value_name = "0 TO 1", value_parser = values::share)]
     pub pusher_share: f64,
 }
 
@@ -350,12 +351,9 @@ fn endpoint(text: &str) -> Result<SocketAddr, String> {
 impl FanoutArgs {
     /// The flood these options describe.
     pub fn flood(&self) -> Flood {
-        let channels = self.flood.channels.max(1);
         Flood {
-            channels,
-            channels_each: self.flood.channels_each.clamp(1, channels),
+            channels_each: self.flood.channels_each.min(self.flood.channels),
             window: if self.flat_out { WINDOW_FLAT_OUT } else { self.flood.window },
-            rate: self.flood.rate.filter(|rate| *rate > 0.0),
             ..self.flood.clone()
         }
     }

@@ -45,6 +45,7 @@ mod syscalls;
 mod target;
 mod template;
 mod track;
+mod values;
 mod wire;
 mod worker;
 mod workers;
@@ -110,6 +111,7 @@ fn command(command: Command) -> anyhow::Result<bool> {
 }
 
 fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Result<bool> {
+    common.report.check()?;
     let controls = Controls::default();
     stop_on_signal(&controls.stop)?;
     let (plan, results, server) = single::run(common, scenario, "", "", &controls)?;
@@ -117,7 +119,7 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
 
     let report = Report::new(&plan, name, &results);
     if let Some(path) = &common.report.report {
-        std::fs::write(path, report.page(&plan).html())?;
+        report::write(path, &report.page(&plan))?;
     }
     if common.report.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
+use crate::values;
 
 /// A run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,19 +73,19 @@ pub struct Flood {
     #[arg(long, short = 'n', default_value_t = 1000)]
     pub subscribers: usize,
     /// Channels; publishes take turns over them.
-    #[arg(long, short = 'c', default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=1 << 24))]
+    #[arg(long, short = 'c', default_value_t = 1, value_parser = values::channels())]
     pub channels: u32,
     /// Channels of each subscriber: its own and the ones after it.
-    #[arg(long, default_value_t = 1, value_name = "CHANNELS")]
+    #[arg(long, default_value_t = 1, value_name = "CHANNELS", value_parser = values::channels())]
     pub channels_each: u32,
     /// Closed loop: publishes in flight, each until its last subscriber has it.
     #[arg(long, short = 'w', default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub window: u32,
     /// Open loop: publishes per second. Latencies count from the time at which each was due.
-    #[arg(long, short = 'r')]
+    #[arg(long, short = 'r', value_parser = values::rate)]
     pub rate: Option<f64>,
     /// Bytes of payload (the JSON value of `data`), at least 28.
-    #[arg(long, short = 's', default_value_t = 128)]
+    #[arg(long, short = 's', default_value_t = 128, value_parser = values::size())]
     pub size: usize,
     /// Further connections, which send pings.
     #[arg(skip)]
@@ -101,7 +102,7 @@ pub struct Ping {
     #[arg(long, short = 'n', default_value_t = 1000)]
     pub connections: usize,
     /// Pings in flight on each.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = values::count())]
     pub depth: usize,
 }
 
@@ -112,7 +113,7 @@ pub struct Idle {
     #[arg(long, short = 'n', default_value_t = 15_000)]
     pub connections: usize,
     /// Channels; each connection is subscribed to one. 0 for no subscription.
-    #[arg(long, short = 'c', default_value_t = 0)]
+    #[arg(long, short = 'c', default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 24))]
     pub channels: u32,
     /// Channels of each connection, with consecutive numbers.
     #[arg(skip = 1u32)]
@@ -135,7 +136,7 @@ pub enum Departure {
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Connect {
     /// Handshakes in flight.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = values::count())]
     pub in_flight: usize,
     /// Connections to hold: they drop when all are open, and reconnect together; 0 to close each at once.
     #[arg(long, default_value_t = 0)]
@@ -149,16 +150,16 @@ pub struct Churn {
     #[arg(long, short = 'n', default_value_t = 200)]
     pub connections: usize,
     /// Channels to choose from.
-    #[arg(long, short = 'c', default_value_t = 20)]
+    #[arg(long, short = 'c', default_value_t = 20, value_parser = values::channels())]
     pub channels: u32,
     /// Share of operations that are reconnects.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, value_parser = values::share)]
     pub reconnect: f64,
     /// Publishes per second, spread over the channels.
-    #[arg(long, short = 'r', default_value_t = 5_000.0)]
+    #[arg(long, short = 'r', default_value_t = 5_000.0, value_parser = values::rate_or_none)]
     pub rate: f64,
-    /// Bytes of payload.
-    #[arg(long, short = 's', default_value_t = 128)]
+    /// Bytes of payload, at least 28.
+    #[arg(long, short = 's', default_value_t = 128, value_parser = values::size())]
     pub size: usize,
 }
 
@@ -166,43 +167,37 @@ pub struct Churn {
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Recover {
     /// Clients, all subscribed to one channel.
-    #[arg(long, short = 'n', default_value_t = 10_000)]
+    #[arg(long, short = 'n', default_value_t = 10_000, value_parser = values::count())]
     pub connections: usize,
     /// They come back with the position of their last message.
     #[arg(skip)]
     pub since: bool,
     /// Publishes per second to the channel.
-    #[arg(long, short = 'r', default_value_t = 1_000.0, value_parser = rate)]
+    #[arg(long, short = 'r', default_value_t = 1_000.0, value_parser = values::rate)]
     pub rate: f64,
     /// Bytes of payload, at least 28. Clients that cannot keep up before the cut miss more messages: two cores carry ten million
     /// deliveries a second of small ones only.
-    #[arg(long, short = 's', default_value_t = 28)]
+    #[arg(long, short = 's', default_value_t = 28, value_parser = values::size())]
     pub size: usize,
     /// Time from the cut to the return, in seconds. A client recovers at most 1 000 messages.
-    #[arg(long, default_value_t = 0.25, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 0.25, value_name = "SECONDS", value_parser = values::seconds_or_none)]
     pub away: f64,
-}
-
-/// A rate that an open loop can keep.
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if rate > 0.0 && rate <= 1e6 { Ok(rate) } else { Err(format!("{text} is not above 0 and at most 1 000 000")) }
 }
 
 /// Users of presence channels that leave and come back.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Presence {
     /// Users, each with one connection.
-    #[arg(long, short = 'n', default_value_t = 5_000)]
+    #[arg(long, short = 'n', default_value_t = 5_000, value_parser = values::count())]
     pub users: usize,
     /// Users of a channel.
     #[arg(long, short = 'c', default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..=100_000))]
     pub each: usize,
     /// Departures per second, and as many returns.
-    #[arg(long, short = 'r', default_value_t = 100.0)]
+    #[arg(long, short = 'r', default_value_t = 100.0, value_parser = values::rate_or_none)]
     pub rate: f64,
     /// Mean time until a user comes back, in seconds. Below the grace more users return within it.
-    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = values::seconds_or_none)]
     pub away: f64,
     /// The server's --presence-grace, in seconds.
     #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=5))]

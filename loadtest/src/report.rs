@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
@@ -30,6 +32,20 @@ pub struct ReportArgs {
     /// Write a page with the results and percentile curves.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
+}
+
+impl ReportArgs {
+    /// Refuses a page that cannot be written, before the run.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let opened = File::options().create(true).append(true).open(path);
+        opened.map(drop).with_context(|| format!("--report {}", path.display()))
+    }
+}
+
+/// Writes the page of a run.
+pub fn write(path: &Path, page: &Page<'_>) -> anyhow::Result<()> {
+    fs::write(path, page.html()).with_context(|| format!("--report {}", path.display()))
 }
 
 /// The results of one run.

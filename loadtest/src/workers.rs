@@ -25,6 +25,7 @@ use crate::worker::{Live, Moment, Shared, Word, Worker};
 use crate::{affinity, scenario};
 
 /// The results of a run.
+#[derive(Default)]
 pub struct Results {
     /// The sum over all workers.
     pub tally: Tally,

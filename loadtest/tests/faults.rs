@@ -281,3 +281,53 @@ fn a_target_may_be_given_by_name() {
     floor.wait().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
 }
+
+#[test]
+fn options_that_a_run_cannot_use_are_refused() {
+    for args in [
+        &["fanout", "-r", "0"][..],
+        &["fanout", "-r", "nan"],
+        &["fanout", "-c", "0"],
+        &["fanout", "--channels-each", "0"],
+        &["fanout", "-s", "27"],
+        &["fanout", "-s", "99999999999"],
+        &["fanout", "-d", "nan"],
+        &["fanout", "-c", "5", "--first-channel", "4294967295"],
+        &["fanout", "--target", "corecast-both", "--pusher-share", "2"],
+        &["ping", "-d", "0"],
+        &["ping", "--depth", "0"],
+        &["ping", "--setup=-1"],
+        &["ping", "--heartbeat", "inf"],
+        &["connect", "--in-flight", "0"],
+        &["churn", "-c", "0"],
+        &["churn", "--reconnect", "1.5"],
+        &["fanout", "--start", "--connect", "127.0.0.1:9000"],
+        &["fanout", "--start", "--admin-socket", "/nonexistent"],
+        &["fanout", "--start", "--server-pid", "1"],
+        &["mixed", "--duration", "0"],
+        &["mixed", "--pingers", "0"],
+        &["slow", "-n", "0"],
+        &["storm", "-c", "0"],
+        &["storm", "--slower-max", "nan"],
+        &["depart", "-n", "0"],
+        &["recover", "--away=-1"],
+        &["presence", "-r", "nan"],
+        &["conflate", "--reads", "0"],
+        &["soak", "-d", "0"],
+        &["compare", "--seconds", "0"],
+    ] {
+        let output = load(args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains("invalid value") || said.contains("cannot be used with"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_refused_before_the_run() {
+    for scenario in [&["idle", "--connect", "127.0.0.1:1"][..], &["mixed"]] {
+        let output = load(&[scenario, &["--report", "/nonexistent/report.html"]].concat());
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), String::new()));
+        assert!(text(&output.stderr).contains("--report /nonexistent/report.html: No such file"), "{output:?}");
+    }
+}

@@ -38,7 +38,7 @@ pub struct CompareArgs {
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: u16,
     /// Measured time of one measurement, in seconds.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = crate::values::seconds)]
     pub seconds: f64,
     /// The core for the servers.
     #[arg(long, default_value_t = 0)]

@@ -12,30 +12,31 @@ use super::{BackgroundRun, Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
 use crate::plan::{Flood, Plan, Scenario, connections_per_process};
 use crate::target::Publish;
+use crate::values;
 
 /// Options of `conflate`.
 #[derive(Args)]
 pub struct ConflateArgs {
     /// Slow readers: every second one stops reading, the others read a little.
-    #[arg(long, short = 'n', default_value_t = 1_000)]
+    #[arg(long, short = 'n', default_value_t = 1_000, value_parser = values::count())]
     pub readers: usize,
     /// Keys; publishes take turns over them.
     #[arg(long, short = 'k', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub keys: u32,
     /// Publishes per second to their channel.
-    #[arg(long, short = 'r', default_value_t = 1_000.0)]
+    #[arg(long, short = 'r', default_value_t = 1_000.0, value_parser = values::rate)]
     pub rate: f64,
     /// Bytes of payload, at least 28.
-    #[arg(long, short = 's', default_value_t = 512)]
+    #[arg(long, short = 's', default_value_t = 512, value_parser = values::size())]
     pub size: usize,
     /// Bytes per second that the others read.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = values::count())]
     pub reads: usize,
     /// Subscribers of another channel, the neighbours.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = values::count())]
     pub neighbours: usize,
     /// Measured time of each of the three situations, in seconds. It must be long enough to fill the outboxes.
-    #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS")]
+    #[arg(long, short, default_value_t = 10.0, value_name = "SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Options of every proof.
     #[command(flatten)]

@@ -6,6 +6,7 @@ use crate::format::number;
 use crate::measure::Latency;
 use crate::plan::{Departure, Flood, Idle, Plan, Scenario};
 use crate::spread::spread;
+use crate::values;
 use clap::Args;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 pub struct DepartArgs {
     /// Connections that are reset.
-    #[arg(long, short = 'n', default_value_t = 4_000)]
+    #[arg(long, short = 'n', default_value_t = 4_000, value_parser = values::count())]
     pub connections: usize,
     /// Channels that each of them is subscribed to; 128 is the server's default limit.
     #[arg(long, short = 'm', default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128))]
@@ -31,7 +32,7 @@ pub struct DepartArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub rounds: u16,
     /// Measured time before each departure, in seconds.
-    #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS")]
+    #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Options of every proof.
     #[command(flatten)]

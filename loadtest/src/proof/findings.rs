@@ -1,6 +1,7 @@
 //! The results of a proof: numbers by name, a table of latencies, remarks, and violations.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::Interrupted;
 use crate::expect::all_met;
@@ -125,10 +126,11 @@ impl Findings {
         title: &str,
         proof: impl FnOnce(&mut Findings) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
+        args.check()?;
         let mut findings = Findings::default();
         match proof(&mut findings) {
             Ok(()) => {}
-            Err(error) if error.is::<Interrupted>() => {
+            Err(error) if is_interrupted(&error) => {
                 findings.lines.push("interrupted: these are the results so far".into());
             }
             // The results so far are still reported.
@@ -141,7 +143,7 @@ impl Findings {
 
     fn write(&self, args: &ReportArgs, title: &str) -> anyhow::Result<()> {
         if let Some(path) = &args.report {
-            std::fs::write(path, self.page(title).html())?;
+            crate::report::write(path, &self.page(title))?;
         }
         if args.json {
             println!("{}", serde_json::to_string_pretty(&self.metrics)?);
@@ -169,6 +171,25 @@ impl Findings {
     }
 }
 
+/// Whether Ctrl-C is the cause: the proof has noticed it, or the signal has ended one of its system calls.
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    let by_signal = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+    error.is::<Interrupted>() || error.chain().any(|cause| cause.downcast_ref().is_some_and(by_signal))
+}
+
 fn head() -> Vec<String> {
     ["latency", "situation", "count", "p50", "p99", "p99.9", "max"].map(str::to_owned).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_call_that_ctrl_c_ends_is_not_a_failure() {
+        let signal = || anyhow::Error::from(io::Error::from(io::ErrorKind::Interrupted));
+        assert!(is_interrupted(&signal()) && is_interrupted(&signal().context("reading")));
+        assert!(is_interrupted(&Interrupted.into()));
+        assert!(!is_interrupted(&io::Error::from(io::ErrorKind::ConnectionReset).into()));
+    }
 }

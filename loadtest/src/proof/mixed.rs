@@ -3,28 +3,29 @@
 use super::{Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
 use crate::plan::{Flood, Plan, Scenario};
+use crate::values;
 use clap::Args;
 
 /// Options of `mixed`.
 #[derive(Args)]
 pub struct MixedArgs {
     /// Subscribers of the channel that is flooded.
-    #[arg(long, short = 'n', default_value_t = 10_000)]
+    #[arg(long, short = 'n', default_value_t = 10_000, value_parser = values::count())]
     pub subscribers: usize,
     /// Publishes in flight in the first flood. The second is limited only by backpressure.
-    #[arg(long, short = 'w', default_value_t = 16)]
+    #[arg(long, short = 'w', default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub window: u32,
     /// Other connections that send pings, each 50 per second.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = values::count())]
     pub pingers: usize,
     /// Other connections, each subscribed to a small channel of its own.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = values::count())]
     pub listeners: usize,
     /// Publishes per second to the small channels together.
-    #[arg(long, short = 'r', default_value_t = 500.0)]
+    #[arg(long, short = 'r', default_value_t = 500.0, value_parser = values::rate)]
     pub rate: f64,
     /// Measured time of each of the three situations, in seconds.
-    #[arg(long, short, default_value_t = 8.0, value_name = "SECONDS")]
+    #[arg(long, short, default_value_t = 8.0, value_name = "SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Options of every proof.
     #[command(flatten)]

@@ -9,6 +9,7 @@ use super::memory_limits::MemoryLimits;
 use super::{Findings, ProofArgs, Subject};
 use crate::format::{bytes, number, time};
 use crate::plan::{Plan, Recover, Scenario};
+use crate::values;
 use crate::workers::Results;
 
 /// Options of `recover`.
@@ -21,7 +22,7 @@ pub struct RecoverArgs {
     #[arg(long, default_value_t = 2)]
     pub processes: usize,
     /// Measured time before the cut, and again after all are back, in seconds.
-    #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS")]
+    #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Rounds; each is a return without and one with a position.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]

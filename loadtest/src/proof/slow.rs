@@ -4,6 +4,7 @@ use super::{Findings, ProofArgs, Subject};
 use crate::format::{bytes, number};
 use crate::plan::{Flood, Plan, Scenario, connections_per_process};
 use crate::target::Dialect;
+use crate::values;
 use crate::wire;
 use anyhow::ensure;
 use clap::Args;
@@ -18,16 +19,16 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 pub struct SlowArgs {
     /// Subscribers of the same channel that read.
-    #[arg(long, short = 'n', default_value_t = 999)]
+    #[arg(long, short = 'n', default_value_t = 999, value_parser = values::count())]
     pub neighbours: usize,
     /// Publishes per second to their channel, of 4 KB each.
-    #[arg(long, short = 'r', default_value_t = 50.0)]
+    #[arg(long, short = 'r', default_value_t = 50.0, value_parser = values::rate)]
     pub rate: f64,
     /// Measured time of each of the two situations, in seconds. The kernel buffers up to 4 MiB for a stopped reader.
-    #[arg(long, short, default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, short, default_value_t = 30.0, value_name = "SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Readers that stop at once, each on a channel of its own.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = values::count())]
     pub stopped: usize,
     /// The outbox limit of each of these, in bytes.
     #[arg(long, default_value_t = 1024 * 1024)]

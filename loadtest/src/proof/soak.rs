@@ -8,6 +8,7 @@ use super::{Findings, ProofArgs, Subject, bystanders};
 use crate::format::{bytes, number};
 use crate::plan::{Churn, Plan, Scenario};
 use crate::procfs;
+use crate::values;
 use crate::wire;
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -25,13 +26,13 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 pub struct SoakArgs {
     /// Connections that subscribe, listen, unsubscribe and reconnect.
-    #[arg(long, short = 'n', default_value_t = 200)]
+    #[arg(long, short = 'n', default_value_t = 200, value_parser = values::count())]
     pub connections: usize,
     /// Publishes per second to their channels.
-    #[arg(long, short = 'r', default_value_t = 2_000.0)]
+    #[arg(long, short = 'r', default_value_t = 2_000.0, value_parser = values::rate)]
     pub rate: f64,
     /// Duration, in seconds.
-    #[arg(long, short, default_value_t = 600.0, value_name = "SECONDS", env = "SOAK_SECONDS")]
+    #[arg(long, short, default_value_t = 600.0, value_name = "SECONDS", env = "SOAK_SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Growth of memory allowed since the end of the warm-up, in megabytes.
     #[arg(long, default_value_t = 16)]

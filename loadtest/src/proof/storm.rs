@@ -6,6 +6,7 @@ use crate::format::{number, time};
 use crate::measure::Tally;
 use crate::plan::{Departure, Idle, Plan, Scenario};
 use crate::procfs;
+use crate::values;
 use crate::workers::Results;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -14,26 +15,26 @@ use std::collections::BTreeMap;
 #[derive(Args)]
 pub struct StormArgs {
     /// Clients that drop and reconnect.
-    #[arg(long, short = 'n', default_value_t = 15_000)]
+    #[arg(long, short = 'n', default_value_t = 15_000, value_parser = values::count())]
     pub connections: usize,
     /// Processes that share them.
     #[arg(long, default_value_t = 4)]
     pub processes: usize,
     /// Channels; each client is subscribed to one.
-    #[arg(long, short = 'c', default_value_t = 100)]
+    #[arg(long, short = 'c', default_value_t = 100, value_parser = values::channels())]
     pub channels: u32,
     /// Subscribers of the live channel.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = values::count())]
     pub listeners: usize,
     /// Publishes per second to the live channel.
-    #[arg(long, short = 'r', default_value_t = 200.0)]
+    #[arg(long, short = 'r', default_value_t = 200.0, value_parser = values::rate)]
     pub rate: f64,
     /// Measured time before the storm, and again after it, in seconds.
-    #[arg(long, short, default_value_t = 5.0, value_name = "SECONDS")]
+    #[arg(long, short, default_value_t = 5.0, value_name = "SECONDS", value_parser = values::seconds)]
     pub duration: f64,
     /// Allowed slowdown. The proof fails if the p99 of live deliveries during the storm is more than this many times that before
     /// it (at least 5 ms), or the p99 inside the server, from publish to written, likewise (at least 2 ms).
-    #[arg(long, default_value_t = 6.0, value_name = "TIMES")]
+    #[arg(long, default_value_t = 6.0, value_name = "TIMES", value_parser = values::factor)]
     pub slower_max: f64,
     /// Options of every proof.
     #[command(flatten)]
