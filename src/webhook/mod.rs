@@ -310,7 +310,7 @@ mod tests {
         Ok(format!(r#"{{"name":"channel_occupied","channel":"{channel}"}}"#))
     }
 
-    const WAIT: Duration = Duration::from_secs(15);
+    const WAIT: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_session_is_open_for_as_long_as_there_is_a_url() {

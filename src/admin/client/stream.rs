@@ -399,7 +399,7 @@ nonsense\n\
         let publishing = thread::spawn(move || publish(&path, input, false).0);
         for number in 1..=3 {
             writeln!(typing, "{{\"channel\":\"a\",\"event\":\"e\"}}").expect("an input that is read");
-            let line = lines.recv_timeout(Duration::from_secs(10)).expect("the line, before the input ends");
+            let line = lines.recv_timeout(Duration::from_secs(60)).expect("the line, before the input ends");
             assert!(line.starts_with(&format!("{{\"id\":{number},")), "{line}");
         }
         drop(typing);

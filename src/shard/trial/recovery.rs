@@ -88,7 +88,7 @@ fn subscribe_since(name: &str, since: &str) -> String {
 fn expect_replies(house: &mut House, client: &mut TcpStream, count: usize) {
     let (mut received, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
     let replies = |received: &[u8]| String::from_utf8_lossy(received).matches("socket:subscribed").count();
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while replies(&received) < count {
         (0..2).for_each(|shard| _ = house.turn_if_awake(shard));
         match client.read(&mut buffer) {

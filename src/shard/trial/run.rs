@@ -296,4 +296,4 @@ fn limits(choices: &mut Choices<impl Iterator<Item = u8>>, live: &mut Live) {
 const MESSAGE_BYTES_MAX: usize = 100_000;
 const PEERS_MAX: usize = 8;
 const READERS_MAX: usize = 3;
-const STALL_MAX: Duration = Duration::from_secs(5);
+const STALL_MAX: Duration = Duration::from_secs(60);
