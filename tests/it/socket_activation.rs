@@ -207,6 +207,8 @@ fn http_and_the_admin_socket_can_be_passed_too() {
     let mut first = options().arg("--http", "127.0.0.1:0").start();
     assert_eq!(first.http(), http_address);
     assert_eq!(Http::connect(&first).get("/live").status, 200);
+    // The last line of the start.
+    eventually("the start is logged", || first.stderr().contains("the console is at"));
     let said = first.stderr();
     assert!(
         said.contains("--listen: no socket was passed") && said.contains("--http 127.0.0.1:0 is not used"),
@@ -260,7 +262,7 @@ fn sockets_that_fit_no_option_are_refused() {
 #[test]
 fn sockets_of_another_process_are_left_alone() {
     let server = Server::options(1).env("LISTEN_PID", Path::new("1")).env("LISTEN_FDS", Path::new("1")).start();
-    assert!(server.stderr().contains("LISTEN_PID is 1, but this process is "));
+    eventually("a warning", || server.stderr().contains("LISTEN_PID is 1, but this process is "));
     Client::connect(&server);
 }
 

@@ -1,6 +1,7 @@
 //! `corecast top`, in a terminal of its own and without one.
 
 use crate::harness::{Admin, Client, Server, TempDir, corecast, eventually, output};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Action, LocalModes, Winsize, tcflow, tcgetattr, tcsetwinsize};
@@ -29,7 +30,9 @@ impl Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudoterminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
         let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("UTF-8");
-        let tty = File::options().read(true).write(true).open(name).expect("its other end");
+        // Not the controlling terminal of these tests: its end would be theirs.
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let tty = File::from(rustix::fs::open(name, flags, Mode::empty()).expect("its other end"));
         tcsetwinsize(&tty, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
         let end = || tty.try_clone().expect("a second handle");
         let mut command = corecast(args);
@@ -77,9 +80,9 @@ impl Terminal {
     }
 
     /// Waits for the end. The command must restore the terminal.
-    fn end(mut self) -> ExitStatus {
-        let status = self.command.wait().expect("it ends");
+    fn end(self) -> ExitStatus {
         self.expect("\u{1b}[?25h\u{1b}[?1049l");
+        let status = Killed(self.command).wait();
         let modes = tcgetattr(&self.tty).expect("a terminal").local_modes;
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO), "{modes:?}");
         status
@@ -150,13 +153,7 @@ fn it_ends_with_its_terminal() {
     let _server = Server::options(1).admin_socket(&socket).start();
     let terminal = top(&socket, "");
     terminal.expect("live");
-    let mut command = Killed(terminal.hang_up());
-    let mut status = None;
-    eventually("the command ends", || {
-        status = command.0.try_wait().expect("a child");
-        status.is_some()
-    });
-    let status = status.expect("it has ended");
+    let status = Killed(terminal.hang_up()).wait();
     assert_eq!(status.code(), Some(1), "{status:?}");
 }
 
@@ -183,6 +180,17 @@ fn a_blocked_terminal_does_not_prevent_the_end() {
 
 /// A process that does not outlive its test.
 struct Killed(Child);
+
+impl Killed {
+    fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the command ends", || {
+            status = self.0.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+}
 
 impl Drop for Killed {
     fn drop(&mut self) {
