@@ -138,16 +138,19 @@ fn clients_on_this_machine_are_limited_by_a_number() {
 /// A connection over the limit holds a descriptor only until its refusal is sent, and only some get a refusal.
 #[test]
 fn a_flood_from_one_address_is_dropped() {
-    let server = behind_proxy(2).arg("--max-connections-per-address", 1).start();
+    let options = behind_proxy(2).arg("--max-connections-per-address", 1).arg("--handshake-timeout", 3600);
+    let server = options.start();
     let mut admin = Admin::connect(&server);
     let _inside = enter(&server, "203.0.113.7");
-    let flood: Vec<RawClient> = (0..50).map(|_| tcp_for(&server, "203.0.113.7")).collect();
+    let mut flood: Vec<RawClient> = (0..50).map(|_| tcp_for(&server, "203.0.113.7")).collect();
     // One has a place, and 16 may wait for their refusal: they have not sent a request yet.
     eventually("the others are dropped", || admin.stats()["address_drops"] == 34);
     let stats = admin.stats();
     assert_eq!((&stats["closes_address_connections"], &stats["connections_upgrading"]), (&json!(34), &json!(16)));
-    let ended = flood.into_iter().filter_map(|mut client| client.ends_within(Duration::from_millis(1)).then_some(()));
-    assert_eq!(ended.count(), 34);
+    let mut ended =
+        || flood.iter_mut().filter_map(|client| client.ends_within(Duration::from_millis(1)).then_some(())).count();
+    eventually("their connections have ended", || ended() >= 34);
+    assert_eq!(ended(), 34);
 }
 
 #[test]
@@ -156,11 +159,15 @@ fn the_rate_of_new_connections_of_an_address_is_limited() {
     let statuses: Vec<String> = (0..30).map(|_| status_for(&server, "203.0.113.7")).collect();
     assert!(statuses[..10].iter().all(|status| status == "101"), "ten seconds' worth may come at once: {statuses:?}");
     assert!(statuses[10..].iter().any(|status| status == "429"), "{statuses:?}");
-    // The rate of this address is remembered for five seconds.
-    (0..5).for_each(|_| drop(enter(&server, "203.0.113.8")));
     let stats = server.stats();
     assert_eq!(stats["closes_address_upgrades"], stats["upgrades_refused_address_upgrades"]);
-    assert!(stats["recent_addresses"] == 2, "{stats}");
+    // An address is remembered for a second for each of its connections, so not if this machine stalls for as long.
+    eventually("both addresses are remembered", || {
+        for address in ["203.0.113.7", "203.0.113.8"] {
+            (0..5).for_each(|_| drop(status_for(&server, address)));
+        }
+        server.stat("recent_addresses") == 2
+    });
 }
 
 /// Limits, operators and the log use the address that trusted proxies report. Reports of other clients are ignored.
@@ -373,7 +380,7 @@ fn a_client_that_sends_byte_by_byte_is_dropped_at_the_handshake_deadline() {
 /// Each request gets one reply, in order. A client that goes on is closed, with the limit in the reason.
 #[test]
 fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
-    let server = Server::options(1).heart(3600, 3600).arg("--max-messages-per-second", 1).start();
+    let server = Server::options(1).arg("--max-messages-per-second", 1).start();
     let mut client = RawClient::connect(&server);
     let ping = |id: usize| text_frame(&format!(r#"{{"event":"socket:ping","data":{{"id":{id}}}}}"#));
     let pings: Vec<u8> = (0..10).flat_map(ping).collect();
@@ -404,11 +411,7 @@ fn messages_beyond_the_rate_are_refused_and_then_the_connection_closed() {
 /// Ten seconds' worth may come at once, subscribes and unsubscribes together. The connection stays open, and others are not
 /// limited by it.
 fn subscribes_beyond_the_rate_are_refused(shards: usize) {
-    let server = Server::options(shards)
-        .heart(3600, 3600)
-        .arg("--max-subscribes-per-second", 5)
-        .arg("--max-subscriptions", 50)
-        .start();
+    let server = Server::options(shards).arg("--max-subscribes-per-second", 5).arg("--max-subscriptions", 50).start();
     let mut client = RawClient::connect(&server);
     let name = |n: usize| format!("channel-{n}");
     let pair = |n| [text_frame(&subscribe(&name(n))), text_frame(&unsubscribe(&name(n)))].concat();
@@ -446,7 +449,7 @@ fn subscribes_beyond_the_rate_are_refused(shards: usize) {
 
 /// A client subscribes to all of its channels when it connects. A reload changes the rate of open connections, too.
 fn all_subscriptions_may_be_made_at_once(shards: usize) {
-    let server = Server::options(shards).heart(3600, 3600).config("max-subscribes-per-second = 1\n").start();
+    let server = Server::options(shards).config("max-subscribes-per-second = 1\n").start();
     let mut client = RawClient::connect(&server);
     let name = |n: usize| format!("channel-{n}");
     client.write(&(0..128).flat_map(|n| text_frame(&subscribe(&name(n)))).collect::<Vec<u8>>());
@@ -464,7 +467,7 @@ fn all_subscriptions_may_be_made_at_once(shards: usize) {
 /// Fragments count as they arrive, so that a message without end is not free; WebSocket pings and pongs count in bytes only.
 #[test]
 fn the_rate_of_messages_counts_data_frames() {
-    let server = Server::options(1).heart(3600, 3600).arg("--max-messages-per-second", 10).start();
+    let server = Server::options(1).arg("--max-messages-per-second", 10).start();
     let fragment = |fin: bool, first: bool, payload: &[u8]| {
         let opcode = if first { opcode::TEXT } else { opcode::CONTINUATION };
         frame_bytes(opcode | if fin { 0x80 } else { 0 }, payload, true)
@@ -489,8 +492,7 @@ fn the_rate_of_messages_counts_data_frames() {
 
 #[test]
 fn bytes_beyond_the_rate_are_refused_and_then_the_connection_closed() {
-    let server =
-        Server::options(1).heart(3600, 3600).arg("--max-bytes-per-second", 10).arg("--max-message", 1024).start();
+    let server = Server::options(1).arg("--max-bytes-per-second", 10).arg("--max-message", 1024).start();
     let mut client = RawClient::connect(&server);
     // 1 024 bytes at once: one message may be as long as that.
     let long = text_frame(&format!(r#"{{"event":"socket:pong","data":"{}"}}"#, "x".repeat(900)));

@@ -6,7 +6,8 @@ use crate::pusher_peer::{Pusher, connect, options};
 for_shards!(and_over_tls, anonymous_connections_of_pushers_clients_are_closed);
 
 fn anonymous_connections_of_pushers_clients_are_closed(shards: usize) {
-    let server = options(shards).arg("--pusher-authorize-within", 5).start();
+    // The clients may stall for less than that before they are authorized.
+    let server = options(shards).arg("--pusher-authorize-within", 10).start();
     let mut signed_in = connect(&server);
     signed_in.sign_in(r#"{"id":"7"}"#);
     let mut subscribed = connect(&server);

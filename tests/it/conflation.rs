@@ -6,7 +6,6 @@ use crate::harness::{
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::thread;
 
@@ -35,16 +34,13 @@ slow = "latest"
 "#;
 
 fn start(shards: usize) -> Server {
-    let options = Server::options(shards).heart(3600, 3600).config(RULES);
+    let options = Server::options(shards).config(RULES);
     // Far below what is published, and below what the kernel would buffer.
     options.arg("--outbox-limit", "256KiB").arg("--shutdown-timeout", 60).start()
 }
 
 fn reader(server: &Server, channel: &str) -> RawClient {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(RECEIVE_BYTES).expect("a socket option");
-    socket.connect(&server.address.into()).expect("the server accepts");
-    let mut reader = RawClient::over(socket.into());
+    let mut reader = RawClient::tcp_with_buffer(server, RECEIVE_BYTES);
     reader.upgrade();
     reader.write(&text_frame(&subscribe(channel)));
     assert!(reader.text().starts_with(r#"{"event":"socket:subscribed""#));

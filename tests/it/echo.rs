@@ -195,19 +195,21 @@ fn echo_connections_are_not_pinged_and_silence_ends() {
 /// A client that reads its output, however slowly, is not silent, although the server does not read from it meanwhile.
 #[test]
 fn reading_output_is_a_sign_of_life() {
-    const BYTES: usize = 8 << 20;
-    // Longer than a client may be silent, and the reader may stall for less than that.
+    const BYTES: usize = 15 << 20;
+    // Longer than a client may be silent. The reader may stall for nearly as long, because it catches up then: the server learns of
+    // every megabyte or so that is read.
     const SLOWLY: Duration = Duration::from_secs(16);
     let server = echoing(1).heart(1, 14).arg("--max-message", BYTES).start();
     let mut client = upgraded(RawClient::tcp_with_small_buffer(&server));
     client.write(&frame(BINARY, &vec![7; BYTES]));
     let start = Instant::now();
-    let mut left = BYTES + 10;
-    while left > 0 {
-        let piece = left.min(if start.elapsed() < SLOWLY { 8 << 10 } else { left });
-        client.skip(piece);
-        left -= piece;
+    let (mut read, whole) = (0, BYTES + 10);
+    while read < whole {
         thread::sleep(Duration::from_millis(20));
+        let part = start.elapsed().as_secs_f64() / SLOWLY.as_secs_f64();
+        let due = (whole as f64 * part.min(1.0)) as usize;
+        client.skip(due - read);
+        read = due;
     }
     check_echo(&mut client, TEXT, b"still here");
 }

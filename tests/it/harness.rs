@@ -70,7 +70,8 @@ pub struct Options {
 }
 
 impl Server {
-    /// A server with this many shards and otherwise the documented defaults, server heartbeats off.
+    /// A server with this many shards and otherwise the documented defaults, but that it sends no heartbeats, and closes no client
+    /// for its silence within the time of a test.
     pub fn start(shards: usize) -> Server {
         Server::options(shards).start()
     }
@@ -187,9 +188,11 @@ impl Server {
         self.wait()
     }
 
-    /// Waits for the end of the process, at most [`LONG`].
+    /// Waits for the end of the process and of its stderr, at most [`LONG`].
     pub fn wait(&mut self) -> ExitStatus {
-        wait_child(&mut self.child).unwrap_or_else(|| panic!("the server did not end within {LONG:?}"))
+        let status = wait_child(&mut self.child).unwrap_or_else(|| panic!("the server did not end within {LONG:?}"));
+        assert!(self.stderr.wait_for_end(), "the server has ended, and its stderr has not");
+        status
     }
 
     /// Runs a client subcommand against this server's admin socket.
@@ -293,6 +296,10 @@ impl Options {
         }
         if !self.args.iter().any(|arg| arg == "--server-ping") {
             command.args(["--server-ping", "off"]);
+        }
+        let has_heart = |text: &String| text.contains("heart-");
+        if !self.args.iter().chain(&self.config).any(has_heart) {
+            command.args(["--heart-interval", "3600", "--heart-timeout", "3600"]);
         }
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
@@ -760,8 +767,13 @@ impl RawClient {
 
     /// A TCP connection whose receive buffer is as small as the kernel makes it.
     pub fn tcp_with_small_buffer(server: &Server) -> RawClient {
+        RawClient::tcp_with_buffer(server, 4096)
+    }
+
+    /// A TCP connection whose receive buffer does not grow beyond twice this size.
+    pub fn tcp_with_buffer(server: &Server, bytes: usize) -> RawClient {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("socket option");
+        socket.set_recv_buffer_size(bytes).expect("socket option");
         socket.connect(&server.address.into()).expect("the server accepts");
         RawClient::over(socket.into())
     }
@@ -1196,7 +1208,7 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The longest wait for anything that should happen at once.
-pub const LONG: Duration = Duration::from_secs(15);
+/// The longest wait for anything that should happen at once: longer than a busy machine stalls.
+pub const LONG: Duration = Duration::from_secs(60);
 /// Pause between two checks of a condition that no event announces.
 const POLL: Duration = Duration::from_millis(10);

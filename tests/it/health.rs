@@ -99,8 +99,9 @@ fn a_first_head_is_due_soon_and_the_next_one_late() {
     for begun in ["", "GET /live HTTP/1.1\r\nHost: a\r\n"] {
         let mut silent = Http::connect(&server);
         silent.write(begun);
-        let end = silent.stream.read(&mut [0]);
-        assert!(matches!(end, Ok(0)), "{end:?} after {begun:?}");
+        let mut said = Vec::new();
+        let end = silent.stream.read_to_end(&mut said);
+        assert!(matches!(end, Ok(0)), "{end:?} after {begun:?}: {said:?}");
     }
     assert_eq!(idle.get("/live").status, 200, "an idle connection stays longer than those that never sent a head");
     assert!(idle.get("/metrics").body.contains("\ncorecast_http_heads_overdue_total 2\n"));

@@ -1,6 +1,7 @@
 //! The HTTP listener: publishing, limits, start and end. The module `health` tests connections and heads.
 
-use crate::harness::{Client, LONG, Options, RawClient, Server, TempDir, eventually, for_shards};
+use crate::harness::{Admin, Client, LONG, Options, RawClient, Server, TempDir, eventually, for_shards};
+use crate::hostile::publish_until_blocked;
 use corecast::protocol::socket_id::SocketId;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Digest;
@@ -127,10 +128,7 @@ fn a_server_that_is_stopping_is_not_ready() {
     let mut server = Server::options(1).arg("--http", "127.0.0.1:0").arg("--shutdown-timeout", "60").start();
     let mut http = Http::connect(&server);
     assert_eq!(http.get("/ready").status, 200);
-    // The server does not end while a client leaves its close unanswered.
-    let mut client = RawClient::connect(&server);
-    server.signal(Signal::TERM);
-    client.expect_close(1012);
+    let client = stop_behind(&server, &mut http);
     let stopping = http.get("/ready");
     assert_eq!((stopping.status, stopping.body.as_str()), (503, "stopping\n"));
     assert!(stopping.head.to_ascii_lowercase().contains("retry-after: 1"), "{}", stopping.head);
@@ -139,6 +137,16 @@ fn a_server_that_is_stopping_is_not_ready() {
     drop(client);
     assert!(server.wait().success());
     assert!(http.try_response().is_none(), "the connection outlives the server");
+}
+
+/// Begins the stop of a server with a long shutdown timeout. It does not end before the client, which reads nothing, has left.
+fn stop_behind(server: &Server, http: &mut Http) -> RawClient {
+    let mut client = RawClient::tcp_with_small_buffer(server);
+    client.upgrade();
+    publish_until_blocked(&mut Admin::connect(server), &mut client, 256 * 1024);
+    server.signal(Signal::TERM);
+    eventually("it stops", || http.get("/ready").status == 503);
+    client
 }
 
 #[test]
@@ -670,11 +678,9 @@ fn a_plain_publish_that_is_refused_says_why() {
 fn a_stopping_server_refuses_a_plain_publish() {
     let dir = TempDir::new();
     let mut server = start_with_token(1, &dir, [127, 0, 0, 1]);
-    let mut client = RawClient::connect(&server);
     let mut http = Http::connect(&server);
     assert_eq!(http.get("/ready").status, 200);
-    server.signal(Signal::TERM);
-    client.expect_close(1012);
+    let client = stop_behind(&server, &mut http);
     let refused = http.publish_with_token(r#"{"id":7,"channel":"a","event":"e"}"#);
     assert_eq!(refused.status, 503, "{}", refused.body);
     assert!(refused.body.starts_with(r#"{"id":7,"ok":false,"code":"going_down""#), "{}", refused.body);

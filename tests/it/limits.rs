@@ -120,7 +120,8 @@ fn outboxes_together_are_limited(shards: usize) {
     reader.subscribe("read");
 
     let data = json!("x".repeat(60_000));
-    eventually("some are closed", || {
+    // Until the kernel's buffers are full, too.
+    let are_closed = (0..500).any(|_| {
         let publish = json!({"id": 1, "command": "publish", "channels": channels, "event": "e", "data": data});
         admin.ok(publish);
         admin.publish("read", "e", json!(1));
@@ -130,6 +131,7 @@ fn outboxes_together_are_limited(shards: usize) {
         assert!(stats["page_bytes"].as_u64() < Some(memory + 8 * MIB * shards as u64), "{stats}");
         stats["closes_outbox_memory"].as_u64() > Some(2)
     });
+    assert!(are_closed, "{}", admin.stats());
     let counted = admin.stats();
     assert_eq!(counted["closes_slow_consumer"], 0);
     assert!(counted["connections"].as_u64() > Some(3 * shards as u64), "more are closed than necessary: {counted}");
@@ -150,22 +152,27 @@ fn outboxes_together_are_limited(shards: usize) {
 
 /// The server stops reading a client whose replies wait, instead of storing them until the client counts as slow.
 fn requests_wait_while_their_replies_are_not_read(shards: usize) {
-    // Their replies do not fit into the send buffer, at most 4 MiB, and a receive buffer that is not read.
+    // Their replies do not fit into the send buffer, at most 4 MiB, and the receive buffer.
     const REQUESTS: usize = 50_000;
-    let server = Server::options(shards).heart(3600, 3600).start();
+    const RECEIVE_BYTES: usize = 64 << 10;
+    let server = Server::options(shards).start();
     let mut admin = Admin::connect(&server);
-    let (mut reader, mut writer) = RawClient::connect(&server).split();
+    let mut client = RawClient::tcp_with_buffer(&server, RECEIVE_BYTES);
+    client.upgrade();
+    let (mut reader, mut writer) = client.split();
     let writing = thread::spawn(move || writer.write_anyway(&text_frame("{}").repeat(REQUESTS)));
-    // Each reply to `stats` is a turn in which the server could have read requests.
-    let mut unchanged = (0, 0);
-    while unchanged.1 < 50 {
+    // Each reply to `stats` is a turn in which the server could have read requests. Before so many replies wait, it is the
+    // writer that pauses.
+    let (mut read, mut waiting, mut unchanged) = (0, 0, 0);
+    eventually("the server reads no more", || {
         let stats = admin.stats();
         assert_eq!(slow_consumers(&stats), 0.0);
-        let read = stats["messages_in"].as_u64().expect("a number");
-        unchanged = (read, if read > 0 && read == unchanged.0 { unchanged.1 + 1 } else { 0 });
-    }
-    let waiting = admin.stat("outbox_bytes");
-    assert!(waiting > 64 << 10 && waiting < 256 << 10, "{waiting} bytes after {} requests", unchanged.0);
+        let before = read;
+        [read, waiting] = ["messages_in", "outbox_bytes"].map(|name| stats[name].as_u64().expect("a number"));
+        unchanged = if waiting > 64 << 10 && read == before { unchanged + 1 } else { 0 };
+        unchanged == 50
+    });
+    assert!(waiting < 256 << 10, "{waiting} bytes after {read} requests");
     for _ in 0..REQUESTS {
         assert_error(&reader.text(), "socket:error", None, "malformed_message");
     }
@@ -176,7 +183,7 @@ fn requests_wait_while_their_replies_are_not_read(shards: usize) {
 #[test]
 fn connections_that_are_reset_together_leave_over_several_turns() {
     const SUBSCRIPTIONS: usize = 80 * 128;
-    let server = Server::options(1).heart(3600, 3600).start();
+    let server = Server::options(1).start();
     let mut admin = Admin::connect(&server);
     let mut clients: Vec<RawClient> = (0..80).map(|_| RawClient::connect(&server)).collect();
     let requests: Vec<u8> = (0..128).flat_map(|n| text_frame(&subscribe(&format!("c{n}")))).collect();
@@ -204,11 +211,7 @@ fn connections_that_are_reset_together_leave_over_several_turns() {
 #[test]
 fn the_cost_of_a_subscription_does_not_grow() {
     const PART: usize = 6_000;
-    let server = Server::options(1)
-        .heart(3600, 3600)
-        .arg("--max-subscriptions", 1_000_000)
-        .arg("--max-subscribes-per-second", 0)
-        .start();
+    let server = Server::options(1).arg("--max-subscriptions", 1_000_000).arg("--max-subscribes-per-second", 0).start();
     let mut client = RawClient::connect(&server);
     let mut subscribe_part = |part: usize| {
         let before = server.cpu_ticks();
@@ -220,12 +223,15 @@ fn the_cost_of_a_subscription_does_not_grow() {
         server.cpu_ticks() - before
     };
     let ticks: Vec<u64> = (0..8).map(&mut subscribe_part).collect();
-    assert!(ticks[7] < 3 * ticks[0] + 5, "{ticks:?} hundredths of a second for {PART} subscriptions each");
+    // Other programs can make a part of them slow, but not the second half, where all would be if the cost grew.
+    let least = ticks[4..].iter().min().expect("parts");
+    assert!(*least < 3 * ticks[0] + 5, "{ticks:?} hundredths of a second for {PART} subscriptions each");
 }
 
 fn an_unfinished_handshake_is_closed(shards: usize) {
-    let server = Server::options(shards).arg("--handshake-timeout", 1).start();
+    let server = Server::options(shards).config("handshake-timeout = 3600\n").start();
     let mut finished = Client::connect(&server);
+    assert_eq!(server.changes("handshake-timeout = 1\n").len(), 1);
     let start = Instant::now();
     let mut silent = RawClient::tcp(&server);
     let mut half = RawClient::tcp(&server);
@@ -250,6 +256,7 @@ fn an_unfinished_handshake_is_closed(shards: usize) {
     assert!(drip.join().expect("the dripping client") >= Duration::from_millis(700), "closed before the deadline");
     // The connection that finished in time stays.
     finished.expect_nothing_before_pong();
+    assert_eq!(server.changes("").len(), 1);
     Client::connect(&server).expect_nothing_before_pong();
 }
 

@@ -320,7 +320,7 @@ fn a_slow_reader_is_closed_at_its_limit() {
 #[test]
 fn many_handshakes_at_once_are_finished() {
     const CLIENTS: usize = 100;
-    let server = Server::options(1).secure().start();
+    let server = Server::options(1).secure().arg("--handshake-timeout", 3600).start();
     let mut connected = Client::connect(&server);
     let hello = client_hello();
     // Each client stops its handshake after the server's part.

@@ -213,14 +213,20 @@ fn occupied_and_vacated_channels_are_posted(shards: usize) {
 fn a_page_reload_is_not_posted(shards: usize) {
     let backend = Backend::start();
     let server = server_with_webhooks(shards, &[&backend]).start();
-    let mut client = Client::connect(&server);
-    client.subscribe("page");
-    backend.expect(&[(OCCUPIED, "page")]);
-    drop(client);
     let mut admin = Admin::connect(&server);
-    eventually("the channel has no subscribers", || admin.subscribers("page") == 0);
-    let mut client = Client::connect(&server);
-    client.subscribe("page");
+    let mut reload = |page: &str| {
+        let mut client = Client::connect(&server);
+        client.subscribe(page);
+        backend.expect_of(page, OCCUPIED);
+        let left = Instant::now();
+        drop(client);
+        eventually("the channel has no subscribers", || admin.subscribers(page) == 0);
+        let mut client = Client::connect(&server);
+        client.subscribe(page);
+        (left.elapsed() < Duration::from_secs(3)).then_some(client)
+    };
+    // Another page, if this machine stalled for longer than a reload may take.
+    let mut client = (0..5).find_map(|page| reload(&format!("page:{page}"))).expect("a reload in time");
     // An event of the reloaded page would come before the event of the channel that is left later.
     client.subscribe("later");
     client.unsubscribe("later");
@@ -341,19 +347,27 @@ fn a_cache_miss_is_posted_once_in_three_seconds(shards: usize) {
     clients[0].subscribe("plain");
     backend.expect(&[(OCCUPIED, "plain")]);
     let subscribed = |client: &mut Client| assert!(client.text().starts_with(r#"{"event":"socket:subscribed""#));
-    clients.iter_mut().for_each(|client| client.send(&subscribe("cache-a")));
-    clients.iter_mut().for_each(subscribed);
+    let mut subscribe_all = |channel: &str| {
+        let begin = Instant::now();
+        clients.iter_mut().for_each(|client| client.send(&subscribe(channel)));
+        clients.iter_mut().for_each(subscribed);
+        begin.elapsed() < Duration::from_secs(3)
+    };
+    // Another channel, if this machine stalled for longer than misses count as one.
+    let names = ["cache-a", "cache-a2", "cache-a3", "cache-a4", "cache-a5"];
+    let missed = names.into_iter().find(|channel| subscribe_all(channel)).expect("three subscribes in time");
     let mut admin = Admin::connect(&server);
-    backend.expect(&[(OCCUPIED, "cache-a"), ("cache_miss", "cache-a")]);
+    backend.expect_of(missed, OCCUPIED);
+    backend.expect(&[("cache_miss", missed)]);
     // A miss of another kind of cache, which follows at once.
     let _sealed = join(&server, "private-encrypted-cache-a", None);
     backend.expect(&[(OCCUPIED, "private-encrypted-cache-a"), ("cache_miss", "private-encrypted-cache-a")]);
     // After three seconds it is posted again, unless there is a message.
     thread::sleep(Duration::from_millis(3200));
     let mut late = Client::connect(&server);
-    late.send(&subscribe("cache-a"));
+    late.send(&subscribe(missed));
     subscribed(&mut late);
-    backend.expect(&[("cache_miss", "cache-a")]);
+    backend.expect(&[("cache_miss", missed)]);
     admin.publish("cache-b", "e", json!(1));
     late.send(&subscribe("cache-b"));
     subscribed(&mut late);
@@ -404,7 +418,7 @@ fn a_reload_begins_and_ends_what_is_posted(shards: usize) {
         options + rules
     };
     let options = Server::options(shards).arg("--key", "app:hunter2").arg("--key", crate::auth::key());
-    let server = options.config(config("")).start();
+    let server = options.arg("--client-events-per-second", 1000).config(config("")).start();
     let mut reader = join(&server, "private-a", None);
     let mut sender = join(&server, "private-a", None);
     backend.expect(&[(OCCUPIED, "private-a")]);
@@ -569,7 +583,7 @@ fn a_flood_of_channels_does_not_hide_the_channels_of_other_clients() {
     let mut told = Told::default();
     // On a busy machine the flood may be too slow to fill the queue; what follows holds then, too.
     let start = Instant::now();
-    while dropped() == 0 && start.elapsed() < LONG {
+    while dropped() == 0 && start.elapsed() < Duration::from_secs(15) {
         told.take(&backend);
         thread::sleep(Duration::from_millis(10));
     }
@@ -691,6 +705,12 @@ fn delay_of_a_shutdown_by_webhooks() -> Duration {
 /// The last reports of the shards are posted too.
 #[test]
 fn connections_closed_at_shutdown_are_posted() {
+    // A machine that stalls for two seconds at the end loses events, which is logged; then another try counts.
+    assert!((0..3).any(|_| are_last_closes_posted()), "the events are lost each time");
+}
+
+/// Stops a server. Returns whether it says nothing of lost events, and then all must have come.
+fn are_last_closes_posted() -> bool {
     let backend = Backend::start();
     let mut server = server_with_webhooks(4, &[&backend]).arg("--webhook-events", "disconnected,connected").start();
     let clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
@@ -711,7 +731,11 @@ fn connections_closed_at_shutdown_are_posted() {
     server.signal(Signal::TERM);
     clients.into_iter().for_each(|mut client| _ = client.expect_close(1012));
     assert!(server.wait().success());
-    assert_eq!(told("disconnected"), ids);
+    let is_lost = server.stderr().contains("why=\"stopped\"");
+    if !is_lost {
+        assert_eq!(told("disconnected"), ids);
+    }
+    !is_lost
 }
 
 #[test]

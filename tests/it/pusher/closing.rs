@@ -1,7 +1,7 @@
 //! Heartbeats, rates, and the close code of every reason.
 
 use super::client::{PONG, Pusher, beating, error, message, options, succeeded};
-use crate::harness::{Admin, Client, LONG, RawClient, Server, eventually, for_shards, frame, opcode, text_frame};
+use crate::harness::{Admin, Client, RawClient, Server, eventually, for_shards, frame, opcode, text_frame};
 use crate::http::{Http, signed};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -138,9 +138,9 @@ fn a_client_that_closes_is_echoed(shards: usize) {
 /// The option of native heartbeats does not matter: the server of a test has it off.
 fn a_client_is_pinged_by_frames_and_any_byte_answers(shards: usize) {
     let server = beating(shards, 1, 15).start();
-    let mut since = Instant::now();
+    let begin = Instant::now();
     let mut client = Pusher::connect(&server);
-    for answer in [
+    for (number, answer) in (0..).zip([
         frame(opcode::PONG, b""),
         frame(opcode::PONG, b"other"),
         frame(opcode::PING, b"x"),
@@ -149,11 +149,11 @@ fn a_client_is_pinged_by_frames_and_any_byte_answers(shards: usize) {
         text_frame("nonsense"),
         // The first byte of a frame.
         vec![0x81],
-    ] {
+    ]) {
         let (opcode, payload) = client.raw.frame();
         assert_eq!((opcode, payload.as_slice()), (opcode::PING, &b""[..]));
-        assert!(since.elapsed() > Duration::from_millis(300), "{:?}", since.elapsed());
-        since = Instant::now();
+        // The first after half a second at least, and each a second after the one before, whenever that was answered.
+        assert!(begin.elapsed() > Duration::from_millis(300 + 900 * number), "{number}: {:?}", begin.elapsed());
         client.raw.write(&answer);
         if answer[0] == 0x89 {
             assert_eq!(client.raw.frame(), (opcode::PONG, b"x".to_vec()));
@@ -217,10 +217,10 @@ fn a_message_over_the_rate_is_refused_and_a_flood_ends_the_connection(shards: us
     let server = options(shards).arg("--max-messages-per-second", 2).start();
     for version in [5, 7] {
         let mut client = Pusher::speaking(&server, version);
+        let begin = Instant::now();
         // Twenty at once are within the rate.
         client.raw.write(&text_frame(r#"{"event":"pusher:ping"}"#).repeat(20));
         (0..20).for_each(|_| client.expect(PONG));
-        let begin = Instant::now();
         let text =
             "the rate limit was exceeded and the message was not processed: send it again later, and fewer per second";
         let subscribe = text_frame(r#"{"event":"pusher:subscribe","data":{"channel":"a"}}"#);
@@ -260,10 +260,9 @@ fn a_reader_that_is_too_slow_comes_back_later(shards: usize) {
         client.subscribe("a");
         let data = "x".repeat(16 * 1024);
         let mut sent = 0;
-        let begin = Instant::now();
         while admin.publish("a", "e", json!(format!("{sent} {data}"))) > 0 {
             sent += 1;
-            assert!(begin.elapsed() < 2 * LONG, "it is still subscribed after {sent} messages");
+            assert!(sent < 4000, "it is still subscribed after {sent} messages");
         }
         // What arrives has no gap. Then the client is told, if there was room for it.
         let (mut next, mut was_told) = (0, false);
