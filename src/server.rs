@@ -92,7 +92,7 @@ pub fn run(config: Config, reread: Reread, log: Log, calls: Calls) -> anyhow::Re
     let run = move || begun.recv().map_or((), |()| supervisor.run());
     thread::Builder::new().name("supervisor".into()).spawn(run).context(NO_THREAD)?;
     remote.enter(Phase::Serving);
-    announce(&config, &machine, &live, address, http_address);
+    announce(&config, &machine, &live, &listeners, http_address);
     if http_address.is_some() {
         announce_console(&remote);
     }
@@ -217,7 +217,7 @@ fn reserve_descriptors(config: &Config, machine: &Machine, live: &Live) {
     let _ = fcntl_dupfd_cloexec(std::io::stderr(), RawFd::try_from(most - 1).unwrap_or(RawFd::MAX));
 }
 
-fn announce(config: &Config, machine: &Machine, live: &Live, address: SocketAddr, http: Option<SocketAddr>) {
+fn announce(config: &Config, machine: &Machine, live: &Live, listeners: &Listeners, http: Option<SocketAddr>) {
     log_costs(config, machine);
     if let Some(certificate) = &live.certificate {
         let days_left = certificate.days_left(SystemTime::now());
@@ -233,12 +233,13 @@ fn announce(config: &Config, machine: &Machine, live: &Live, address: SocketAddr
         tracing::info!(%address, "HTTP: health, metrics, publishing");
     }
     let line = format!(
-        "corecast {} listening on {address} ({} shard{}, {}, admin socket {}, http {})\n",
+        "corecast {} listening on {} ({} shard{}, {}, admin socket {}, http {})\n",
         env!("CARGO_PKG_VERSION"),
+        listeners.address,
         config.shards,
         if config.shards == 1 { "" } else { "s" },
         if live.certificate.is_some() { "wss" } else { "ws" },
-        config.admin_socket.display(),
+        listeners.admin.path().unwrap_or_else(|| config.admin_socket.clone()).display(),
         http.map_or("off".into(), |address| address.to_string()),
     );
     // Scripts wait for this line at any log level. One write, so that none of them reads a part of it, and no other line comes in

@@ -1,6 +1,6 @@
 //! The listeners: WebSocket, HTTP and the admin socket.
 
-use super::socket_activation::PassedSockets;
+use super::socket_activation::{PassedSockets, path_of};
 use crate::config::{Config, HttpListener};
 use crate::shard::listener::Origin;
 use anyhow::{Context, bail};
@@ -138,6 +138,11 @@ pub struct AdminSocket {
 }
 
 impl AdminSocket {
+    /// Its path. `None`: the service manager has passed a socket without one.
+    pub fn path(&self) -> Option<PathBuf> {
+        path_of(&self.listener)
+    }
+
     /// Binds it, in place of one that a server has left behind.
     fn bind(path: &Path) -> anyhow::Result<AdminSocket> {
         let at = path.display();

@@ -215,7 +215,7 @@ fn prepare(socket: SockRef<'_>) -> anyhow::Result<()> {
     Ok(socket.set_nonblocking(true)?)
 }
 
-fn path_of(listener: &UnixListener) -> Option<PathBuf> {
+pub(super) fn path_of(listener: &UnixListener) -> Option<PathBuf> {
     Some(listener.local_addr().ok()?.as_pathname()?.to_owned())
 }
 

@@ -230,6 +230,11 @@ fn http_and_the_admin_socket_can_be_passed_too() {
     drop(publisher);
     second.terminate();
     assert!(path.exists());
+    let unused = dir.path().join("unused.sock");
+    let third = Server::options(1).admin_socket(&unused).pass(&admin, "admin").start();
+    let said = third.stderr();
+    assert!(said.contains(&format!("admin socket {}, http", path.display())), "{said}");
+    assert!(!unused.exists());
 }
 
 fn is_open_to_all(path: &Path) -> bool {
