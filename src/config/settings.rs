@@ -10,7 +10,7 @@ use super::{CONNECTIONS_AUTO_MAX, Config, Key, Live, WEBHOOKS_MAX, bytes};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -239,8 +239,8 @@ impl<'a> Check<'a> {
         let Config { listen, http, live, .. } = &self.config;
         let access = &live.access;
         let mut wrong = Vec::new();
-        if listen.port() != 0 && http.is_some_and(|http| http.address == *listen) {
-            wrong.push(("http", format!("{listen} is the value of listen, too")));
+        if let Some(http) = http.map(|http| http.address).filter(|http| overlap(*http, *listen)) {
+            wrong.push(("http", format!("{http} overlaps with the value of listen, {listen}")));
         }
         if access.has_proxy_header && access.trusted.is_empty() {
             wrong.push((
@@ -298,6 +298,11 @@ impl<'a> Check<'a> {
     fn publish_token(&mut self) {
         let path = self.config.live.files.publish_token.clone();
         let Some(token) = self.access_key("publish-token-file", path) else { return };
+        // Whoever opens the console can sign, too.
+        if self.config.live.console.key.as_ref().is_some_and(|key| key.secret == token.secret) {
+            let why = format!("{} holds the key of the console, which signs; make another", token.path.display());
+            return self.refuse("publish-token-file", &why);
+        }
         let is_token = |key: &&Key| token.secret == key.secret || token.secret == format!("{}:{}", key.id, key.secret);
         if let Some(key) = self.config.live.keys.iter().find(is_token) {
             let why = format!("{} holds the signing key {:?}; make another", token.path.display(), key.id);
@@ -442,6 +447,13 @@ impl<'a> Check<'a> {
             false => Err(Invalid(self.problems)),
         }
     }
+}
+
+/// Whether two listeners at these addresses would get the same connections. `[::]` takes those of IPv4, too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let takes = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    one.port() != 0 && one.port() == other.port() && (a == b || takes(a, b) || takes(b, a))
 }
 
 /// An upgrade request without its path: the request line and the headers that RFC 6455 asks for.
@@ -747,6 +759,40 @@ mod tests {
     }
 
     #[test]
+    fn the_listeners_have_separate_addresses() {
+        let check = |listen: &str, http: &str, is_legal: bool| {
+            let config = config(&[("listen", listen), ("http", http)], &[], "");
+            assert_eq!(config.is_ok(), is_legal, "{listen} {http}");
+        };
+        for (one, other, is_legal) in [
+            ("127.0.0.1:9000", "127.0.0.1:9000", false),
+            ("0.0.0.0:9000", "127.0.0.1:9000", false),
+            ("[::]:9000", "127.0.0.1:9000", false),
+            ("[::]:9000", "[::1]:9000", false),
+            ("[::]:9000", "0.0.0.0:9000", false),
+            ("[::ffff:127.0.0.1]:9000", "127.0.0.1:9000", false),
+            ("0.0.0.0:9000", "[::1]:9000", true),
+            ("127.0.0.1:9000", "127.0.0.2:9000", true),
+            ("0.0.0.0:9000", "127.0.0.1:9001", true),
+            ("0.0.0.0:0", "127.0.0.1:0", true),
+        ] {
+            check(one, other, is_legal);
+            check(other, one, is_legal);
+        }
+        let wrong = error(&[("listen", "0.0.0.0:9001")], &[], "");
+        assert!(wrong.contains("127.0.0.1:9001 overlaps with the value of listen, 0.0.0.0:9001"), "{wrong}");
+    }
+
+    #[test]
+    fn the_key_of_the_console_is_not_a_publish_token() {
+        let (one, other) = (temporary("console-key", "0123456789abcdef"), temporary("token", "0123456789abcdef\n"));
+        let files = [("console-key-file", one.0.as_str()), ("publish-token-file", other.0.as_str())];
+        let wrong = error(&files, &[], "");
+        assert!(wrong.contains("holds the key of the console"), "{wrong}");
+        assert!(!wrong.contains("0123456789abcdef"), "{wrong}");
+    }
+
+    #[test]
     fn a_list_comes_whole_from_one_source() {
         let paths = |on_line: &[(&str, &str)], in_env: &[(&str, &str)]| {
             config(on_line, in_env, "path = [\"/file\"]").expect("legal").live.access.paths
@@ -818,13 +864,14 @@ mod tests {
     #[test]
     fn the_examples_of_the_manual_are_legal() {
         let console_key = temporary("manual-console", "0123456789abcdef");
+        let token = temporary("manual-token", "fedcba9876543210");
         let key_file = temporary("manual", "# rotated in May\n\nold:s1\n  new:s2  \n");
         let (cert, key) = pair("manual");
         let examples = MANUAL
             .replace("\n#", "\n")
             .replace("/etc/corecast/keys", &key_file.0)
             .replace("/etc/corecast/console-key", &console_key.0)
-            .replace("/etc/corecast/publish-token", &console_key.0)
+            .replace("/etc/corecast/publish-token", &token.0)
             .replace("/etc/corecast/fullchain.pem", &cert.0)
             .replace("/etc/corecast/privkey.pem", &key.0);
         let legal: String =

@@ -612,7 +612,9 @@ fn values_that_can_never_match_are_refused() {
     let refused = [
         ("listen", "[fe80::1%eth0]:9000", "[fe80::1%2]:9000"),
         ("http", "[fe80::1%eth0]:9001", "[fe80::1%2]:9000"),
-        ("http", "127.0.0.1:9000", "the value of listen, too"),
+        ("http", "127.0.0.1:9000", "overlaps with the value of listen"),
+        ("http", "0.0.0.0:9000", "overlaps with the value of listen"),
+        ("listen", "[::]:9001", "127.0.0.1:9001 overlaps"),
         ("path", "/a/../b", "segments . or .."),
         ("path", "/{app}", "percent-encoded"),
         ("echo-path", "/café", "percent-encoded"),
