@@ -133,6 +133,8 @@ impl Hub {
     /// Closes the connections of this shard that are subscribed to a user's channel.
     pub(super) fn close_all(&mut self, channel: &ChannelName, hash: u64, reason: &CloseReason, port: &mut impl Port) {
         for slot in self.audiences.subscribers(channel.as_channel(), hash) {
+            // At once: letters of this turn may hold messages that were published after the disconnect.
+            self.mute(slot, reason, port);
             port.close(slot, reason.clone());
         }
     }

@@ -10,6 +10,7 @@ for_shards!(
     a_sign_in_is_refused_for_the_first_reason,
     a_connection_has_one_user,
     a_user_is_disconnected_everywhere,
+    a_disconnected_user_receives_nothing_that_is_published_later,
     a_member_may_leave_its_channel_data_out,
     the_channel_of_a_user_is_not_listed,
 );
@@ -134,6 +135,20 @@ fn a_user_is_disconnected_everywhere(shards: usize) {
     assert!(run.status.success(), "{run:?}");
     assert!(String::from_utf8_lossy(&run.stdout).contains(r#""connections":1"#), "{run:?}");
     other.expect_close(4000);
+}
+
+fn a_disconnected_user_receives_nothing_that_is_published_later(shards: usize) {
+    let server = options(shards).start();
+    let mut clients: Vec<Client> = (0..6).map(|_| connect_as(&server, "12")).collect();
+    let mut admin = Admin::connect(&server);
+    let publish = |data: u64| json!({"command": "publish", "user": "12", "event": "e", "data": data}).to_string();
+    let disconnect = json!({"command": "disconnect", "user": "12"}).to_string();
+    admin.send(&[publish(1), publish(2), disconnect, publish(3), publish(4)].join("\n"));
+    for client in &mut clients {
+        client.expect(r#"{"event":"e","data":1}"#);
+        client.expect(r#"{"event":"e","data":2}"#);
+        client.expect_close(4000);
+    }
 }
 
 fn a_member_may_leave_its_channel_data_out(shards: usize) {
