@@ -1,6 +1,6 @@
 /** The package as npm would publish it: packed, installed for a consumer, and used as the README says. */
 import { execFile, execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -48,6 +48,21 @@ test("no class has a static block, which browsers have had for a shorter time th
   for (const name of readdirSync(join(root, "dist")).filter((name) => /\.[cm]?js$/.test(name))) {
     expect(readFileSync(join(root, "dist", name), "utf8"), name).not.toMatch(/static\s*\{/);
   }
+});
+
+test("installation, as the README says", () => {
+  const [make, install] = /## Installation[^]*?```sh\n(.*)\n(.*)\n```/.exec(readme)!.slice(1);
+  expect(make).toMatch(/^\(cd sdk\/js && npm ci && npm pack\) +# makes (\S+)$/);
+  expect(manifest.scripts.prepack).toBe(manifest.scripts.build);
+  const clone = mkdtempSync(join(tmpdir(), "corecast-js-"));
+  mkdirSync(join(clone, "sdk/js"), { recursive: true });
+  mkdirSync(join(clone, "your-application"));
+  const tarball = `${manifest.name}-${manifest.version}.tgz`;
+  expect(make).toContain(` ${tarball}`);
+  copyFileSync(join(consumer, tarball), join(clone, "sdk/js", tarball));
+  execFileSync("sh", ["-c", install!], { cwd: clone, env: { ...process.env, npm_config_offline: "true" } });
+  expect(existsSync(join(clone, "your-application/node_modules/corecast-client/dist/index.mjs"))).toBe(true);
+  rmSync(clone, { recursive: true });
 });
 
 test("the package holds dist, its licences and its README, and has no dependencies", () => {
@@ -269,7 +284,7 @@ describe("the README's examples, against a server", () => {
 
   test("each block is run by one of these tests, of those above, or of react.test.ts, except the command that runs the example", () => {
     const languages = [...readme.matchAll(/^```(\S+)/gm)].map(([, language]) => language);
-    expect(languages).toEqual(["js", "sh", "js", "html", "ts", "toml", "js", "js", "js", "toml", "js", "js", "js", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
+    expect(languages).toEqual(["sh", "js", "sh", "js", "html", "ts", "toml", "js", "js", "js", "toml", "js", "js", "js", "js", "js", "jsx", "js", "js", "python", "php", "go", "sh"]);
     expect(block("Example", "sh")).toContain("npm run example ");
     expect(existsSync(join(root, manifest.scripts.example.replace(/^node /, "")))).toBe(true);
   });
