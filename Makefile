@@ -23,11 +23,12 @@ test:
 test-sdk:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh
 
-# Tests that `test` leaves out because they are long, draw their inputs or download much: a million new inputs for each fuzz target;
-# faults planted in the hub, which its simulation must find; applications built with the JavaScript client by esbuild, webpack, Vite and tsc, in Node 20, 22 and 24;
-# that client in a hidden page of Chromium; and the console in Firefox and WebKit.
+# Tests that `test` leaves out because they are long, draw their inputs or download much: new inputs for fuzz targets and property
+# tests; faults planted in the hub, which its simulation must find; applications built with the JavaScript client by esbuild,
+# webpack, Vite and tsc, in Node 20, 22 and 24; that client in a hidden page of Chromium; and the console in Firefox and WebKit.
 test-long:
 	CORECAST_SEED=$$(date +%s) CORECAST_RUNS=1000000 cargo test --workspace --profile release-test --test fuzz
+	PROPTEST_RNG_SEED=$$(date +%s) PROPTEST_CASES=10000 cargo test --workspace --profile release-test --lib
 	tests/planted/run.py
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/console/run.sh firefox webkit
