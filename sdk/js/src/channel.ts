@@ -137,10 +137,12 @@ export class Channel<Events extends object = Record<string, any>, Info = any> ex
 
   /**
    * Sends a client event to the other subscribers. The name starts with `client-`. Returns whether it was sent: only while the
-   * subscription is live, and without a confirmation. A refusal is emitted as `socket:error`.
+   * subscription is live, and without a confirmation. A refusal is emitted as `socket:error`. Throws if the name is not valid
+   * Unicode.
    */
   trigger<Name extends keyof Events & `client-${string}`>(event: Name, data?: Events[Name]): boolean {
-    if (!`${event}`.startsWith("client-")) throw new TypeError(`the name of a client event must start with client-: ${event}`);
+    // Throws at half of a surrogate pair: the server's answer to such a name would be taken for that to another request.
+    if (!encodeURIComponent(event).startsWith("client-")) throw new TypeError(`the name of a client event must start with client-: ${event}`);
     return this.#state === "subscribed" && this.#shared._trigger(event, data);
   }
 

@@ -156,6 +156,17 @@ test("trigger sends a client event while the channel is live, and says whether i
   expect(fake.last.sent).toHaveLength(3);
 });
 
+test("a client event with half of a surrogate pair in its name throws, and is not sent", () => {
+  const { socket, server } = connected();
+  const channel = socket.subscribe("a");
+  server.say("socket:subscribed", { channel: "a" });
+  const sent = server.sent.length;
+  // The server's answer names no channel: a subscribe in flight would fail with it.
+  expect(() => channel.trigger("client-" + "😀".slice(0, 1) as "client-", 1)).toThrow(URIError);
+  expect(channel.trigger("client-😀 é" as "client-")).toBe(true);
+  expect(server.sent.slice(sent)).toEqual([{ event: "client-😀 é", channel: "a" }]);
+});
+
 test("a released reference triggers nothing", () => {
   const { socket, server } = connected();
   const [first] = [socket.subscribe("a"), socket.subscribe("a")];
