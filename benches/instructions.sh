@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-command -v valgrind >/dev/null || { apt-get update -q && apt-get install -qy valgrind; } >/dev/null
+command -v valgrind >/dev/null || { apt-get -o Acquire::Retries=5 update -q && apt-get -o Acquire::Retries=5 install -qy valgrind; } >/dev/null
 # The profile and the packages of the tests, so that no library is built for this alone. A release, linked with LTO, needs
 # somewhat fewer.
 built=$(cargo bench --workspace --profile release-test --bench instructions --no-run --quiet --message-format=json-render-diagnostics |

