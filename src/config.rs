@@ -281,10 +281,10 @@ impl Limits {
         }
     }
 
-    /// Whether connections of this address are counted.
-    pub fn counts_address(&self, address: IpAddr) -> bool {
+    /// Whether connections of this address are counted. An address that a proxy names is never this machine's.
+    pub fn counts_address(&self, address: IpAddr, is_forwarded: bool) -> bool {
         let has_connections_max = match self.connections_per_address_max {
-            None => !address.to_canonical().is_loopback(),
+            None => is_forwarded || !address.to_canonical().is_loopback(),
             Some(max) => max > 0,
         };
         has_connections_max || self.upgrades_per_address_max > 0

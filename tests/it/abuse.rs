@@ -135,6 +135,28 @@ fn clients_on_this_machine_are_limited_by_a_number() {
     }
 }
 
+/// A loopback address that a proxy names is that of another machine, or of one more proxy.
+#[test]
+fn clients_behind_a_proxy_are_never_on_this_machine() {
+    for forwarded_for in ["127.0.0.9", "::1", "::ffff:127.0.0.9"] {
+        let server = Server::options(2).arg("--trust-proxy", "127.0.0.1").arg("--max-connections", 4).start();
+        let request = request("/", &format!("X-Forwarded-For: 203.0.113.7, {forwarded_for}\r\n"));
+        let inside: Vec<(RawClient, String)> = (0..3)
+            .map(|_| {
+                let mut client = RawClient::tcp(&server);
+                client.write(request.as_bytes());
+                let head = client.head();
+                (client, head)
+            })
+            .collect();
+        let refused = inside.iter().filter(|(_, head)| head.starts_with("HTTP/1.1 429 ")).count();
+        assert_eq!(refused, 1, "{forwarded_for}");
+    }
+    let server = behind_proxy(2).arg("--max-connections", 4).start();
+    let _inside: Vec<RawClient> = (0..2).map(|_| enter(&server, "127.0.0.9")).collect();
+    assert_eq!(status_for(&server, "127.0.0.9"), "429");
+}
+
 /// A connection over the limit holds a descriptor only until its refusal is sent, and only some get a refusal.
 #[test]
 fn a_flood_from_one_address_is_dropped() {

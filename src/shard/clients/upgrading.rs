@@ -245,7 +245,8 @@ impl Clients {
 
     /// The address is known: asks its owner for a place, if the address needs one.
     fn seek_place(&mut self, slot: Slot, address: IpAddr, hub: &mut Hub) {
-        if self.live.access.trusts(address) || !self.live.limits.counts_address(address) {
+        let is_forwarded = self.admission.arrivals.named(slot).is_some();
+        if self.live.access.trusts(address) || !self.live.limits.counts_address(address, is_forwarded) {
             return self.admission.arrivals.set(slot, Stage::None);
         }
         let address = Address::of(address);
