@@ -37,10 +37,14 @@ pub struct ReportArgs {
 impl ReportArgs {
     /// Refuses a page that cannot be written, before the run.
     pub fn check(&self) -> anyhow::Result<()> {
-        let Some(path) = &self.report else { return Ok(()) };
-        let opened = File::options().create(true).append(true).open(path);
-        opened.map(drop).with_context(|| format!("--report {}", path.display()))
+        self.report.iter().try_for_each(|path| check_writable("--report", path))
     }
+}
+
+/// Refuses a file that the run could not write at its end.
+pub fn check_writable(option: &str, path: &Path) -> anyhow::Result<()> {
+    let opened = File::options().create(true).append(true).open(path);
+    opened.map(drop).with_context(|| format!("{option} {}", path.display()))
 }
 
 /// Writes the page of a run.

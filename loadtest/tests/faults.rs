@@ -325,9 +325,14 @@ fn options_that_a_run_cannot_use_are_refused() {
 
 #[test]
 fn a_report_that_cannot_be_written_is_refused_before_the_run() {
-    for scenario in [&["idle", "--connect", "127.0.0.1:1"][..], &["mixed"]] {
-        let output = load(&[scenario, &["--report", "/nonexistent/report.html"]].concat());
+    for (scenario, option) in [
+        (&["idle", "--connect", "127.0.0.1:1"][..], "--report"),
+        (&["mixed"], "--report"),
+        (&["compare", "--against", env!("CARGO_BIN_EXE_loadtest")], "--json-out"),
+        (&["compare", "--peers", "floor", "--json-out", "/dev/null"], "--chart-out"),
+    ] {
+        let output = load(&[scenario, &[option, "/nonexistent/file"]].concat());
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), String::new()));
-        assert!(text(&output.stderr).contains("--report /nonexistent/report.html: No such file"), "{output:?}");
+        assert!(text(&output.stderr).contains(&format!("{option} /nonexistent/file: No such file")), "{output:?}");
     }
 }

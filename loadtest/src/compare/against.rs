@@ -190,7 +190,7 @@ fn cell(spread: Option<Spread>, text: impl Fn(f64) -> String) -> String {
 }
 
 fn write(args: &CompareArgs, runs: &[Vec<Measured>]) -> anyhow::Result<()> {
-    if let Some(path) = &args.json_out {
+    if let Some(path) = args.json_out() {
         std::fs::write(path, serde_json::to_string_pretty(runs)?)?;
     }
     Ok(())

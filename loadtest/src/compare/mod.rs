@@ -19,6 +19,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use rows::{Row, rows};
 
+use crate::report::check_writable;
+
 /// Options of a comparison.
 #[derive(Args)]
 pub struct CompareArgs {
@@ -57,6 +59,17 @@ pub struct CompareArgs {
     pub chart_out: Option<PathBuf>,
 }
 
+impl CompareArgs {
+    fn json_out(&self) -> Option<PathBuf> {
+        self.json_out.clone().or_else(|| self.against.is_none().then(|| "compare.json".into()))
+    }
+
+    /// `--against` draws no chart.
+    fn chart_out(&self) -> Option<PathBuf> {
+        self.against.is_none().then(|| self.chart_out.clone().unwrap_or_else(|| "compare.svg".into()))
+    }
+}
+
 /// Compares, and prints the table. Returns whether every row passed; against peers none is judged.
 pub fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
     let known = row_names();
@@ -64,6 +77,9 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
         ensure!(known.contains(&key.as_str()), "no row is called {key}; there are {}", known.join(", "));
     }
     ensure!(args.seconds > 0.0 && args.seconds <= 600.0, "--seconds must be above 0 and at most 600");
+    for (option, path) in [("--json-out", args.json_out()), ("--chart-out", args.chart_out())] {
+        path.iter().try_for_each(|path| check_writable(option, path))?;
+    }
     if crate::affinity::cores().len() < 2 {
         eprintln!("! there is only one core: server and client take it from each other");
     }

@@ -76,8 +76,7 @@ pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
 }
 
 fn write_files(args: &CompareArgs, comparison: &Comparison) -> anyhow::Result<()> {
-    let json_out = args.json_out.clone().unwrap_or_else(|| "compare.json".into());
-    let chart_out = args.chart_out.clone().unwrap_or_else(|| "compare.svg".into());
+    let (Some(json_out), Some(chart_out)) = (args.json_out(), args.chart_out()) else { return Ok(()) };
     std::fs::write(&json_out, serde_json::to_string_pretty(comparison)?)?;
     std::fs::write(&chart_out, chart(comparison))?;
     println!("numbers in {}, chart in {}", json_out.display(), chart_out.display());
