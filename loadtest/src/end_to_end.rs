@@ -11,6 +11,7 @@ use crate::engine::{Ended, Handler, Net};
 use crate::floor;
 use crate::measure::Tally;
 use crate::plan::{Churn, Connect, Departure, Flood, Idle, Ping, Plan, Recover, Scenario};
+use crate::server::free_address;
 use crate::target::{App, Target};
 use crate::wire;
 use crate::workers::{self, Controls};
@@ -205,7 +206,7 @@ fn check_faultless(tally: &Tally) {
 
 /// Runs a scenario briefly against a floor of its own, and checks every message.
 fn run(scenario: Scenario, threads: usize) -> Tally {
-    let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address().unwrap();
     let admin = std::env::temp_dir().join(format!("loadtest-test-{}-{}.sock", std::process::id(), address.port()));
     let path = admin.clone();
     // The floor serves until the test process ends.

@@ -381,8 +381,11 @@ fn peers_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// A free address, with a port below those that the system gives to connections: none of them takes it before the server does.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    let addresses = (0..1000).map(|_| SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..30_000))));
+    let mut free = addresses.filter(|address| TcpListener::bind(address).is_ok());
+    free.next().context("no free port from 10000 to 29999")
 }
 
 /// Settings of soketi: one application, and nothing beyond loopback.

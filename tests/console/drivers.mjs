@@ -91,13 +91,16 @@ export async function webkit() {
   return { page, close };
 }
 
-/** The driver cannot choose its port itself. */
+/** The driver cannot choose its port itself. Below the ports that the system gives to connections, so that none takes it meanwhile. */
 async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 10_000);
+    const server = createServer();
+    const isFree = await new Promise((resolve) => server.once("error", () => resolve(false)).listen(port, "127.0.0.1", () => resolve(true)));
+    if (!isFree) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
 /** A call of the function in the page. */
