@@ -49,10 +49,10 @@ stop() {
     rm -rf "$dir"
 }
 trap stop EXIT
-start() { # name, options; sets $url. --max-connections is small enough to cause no warning.
+start() { # name, options; sets $url. --max-connections is small enough to cause no warning. No heartbeat comes between replies.
     local name=$1
     shift
-    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --max-connections 50 --log warn "$@" 2>"$dir/$name.log" &
+    env -i "$bin" serve --listen 127.0.0.1:0 --admin-socket "$dir/$name.sock" --http 127.0.0.1:0 --echo-path /echo --server-ping off --max-connections 50 --log warn "$@" 2>"$dir/$name.log" &
     servers+=($!)
     until grep -q 'listening on' "$dir/$name.log"; do
         kill -0 $! 2>/dev/null || { cat "$dir/$name.log" >&2; exit 1; }

@@ -21,6 +21,20 @@ struct Talk {
     shown_id: String,
 }
 
+impl Talk {
+    /// The next message. Heartbeats come when a page takes long, and are answered unless the page shows one here.
+    fn next(&mut self, shown: &str) -> String {
+        const PING: &str = r#"{"event":"socket:ping"}"#;
+        loop {
+            let came = self.client.text();
+            if came != PING || shown == PING {
+                return came;
+            }
+            self.client.send(r#"{"event":"socket:pong"}"#);
+        }
+    }
+}
+
 /// The directory, ports and programs of a page.
 pub struct Runner {
     dir: TempDir,
@@ -132,7 +146,7 @@ impl Runner {
                 let reason = talk.client.expect_close(code.parse().expect("a close code"));
                 assert!(is_like(text, &reason), "{place}: closed with {reason}");
             } else if let Some(shown) = line.strip_prefix("← ") {
-                let came = talk.client.text();
+                let came = talk.next(shown);
                 assert!(is_like(shown, &came), "{place}: received\n← {came}");
                 if let Some((shown_id, id)) = value_of(shown, "socket_id").zip(value_of(&came, "socket_id")) {
                     talk.shown_id = shown_id.to_owned();
