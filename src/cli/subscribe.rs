@@ -144,13 +144,15 @@ fn next(socket: &mut Socket, tcp: &TcpStream, heartbeat: &mut Option<Heartbeat>)
         Ok(Message::Close(Some(frame))) => bail!("the server closed: {} {}", frame.code, frame.reason),
         Ok(Message::Close(None)) => bail!("the server closed"),
         Ok(_) => Ok(None),
-        Err(tungstenite::Error::Io(error))
-            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
-        {
-            Ok(None)
-        }
+        Err(tungstenite::Error::Io(error)) if is_over(error.kind()) => Ok(None),
         Err(error) => Err(error).context("the connection broke"),
     }
+}
+
+/// Whether a read has ended although the connection is as before: after the wait, or because the process was stopped and continued,
+/// which interrupts a read with a timeout (signal(7)).
+fn is_over(error: io::ErrorKind) -> bool {
+    matches!(error, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
 fn send(socket: &mut Socket, message: &Value) -> anyhow::Result<()> {

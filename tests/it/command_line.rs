@@ -4,6 +4,7 @@ use crate::harness::{
     Admin, Client, LONG, RawClient, Server, TempDir, UPGRADE_REQUEST, corecast, eventually, for_shards, output,
     shortened, unsubscribed,
 };
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -13,8 +14,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 for_shards!(
     ping,
@@ -323,6 +325,27 @@ fn subscribe_prints_any_message_as_json_on_one_line_without_control_characters()
     let first = r#"{"event":"\u009b2J","channel":"a","data":[ "é\u007f\ud83c"]}"#;
     let second = format!(r#"{{"event":"deep","channel":"a","data":{deep}}}"#);
     assert_eq!(printed, format!("{first}\n{second}\n"));
+}
+
+/// As by Ctrl-Z and `fg`.
+#[test]
+fn subscribe_goes_on_after_it_was_stopped() {
+    let server = Server::start(1);
+    let mut command = corecast(&["subscribe", "a", "--count", "1", "--url", &format!("ws://{}", server.address)]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let mut admin = Admin::connect(&server);
+    eventually("it has subscribed", || admin.subscribers("a") == 1);
+    let pid = Pid::from_child(&child);
+    // Each time more likely while it reads.
+    for _ in 0..5 {
+        kill_process(pid, Signal::STOP).expect("it runs");
+        waitpid(Some(pid), WaitOptions::UNTRACED).expect("it stops");
+        kill_process(pid, Signal::CONT).expect("it runs");
+        thread::sleep(Duration::from_millis(20));
+    }
+    admin.publish("a", "e", json!(1));
+    let printed = stdout(&child.wait_with_output().expect("it ends"));
+    assert_eq!(printed, "{\"event\":\"e\",\"channel\":\"a\",\"data\":1}\n");
 }
 
 #[test]

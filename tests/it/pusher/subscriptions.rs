@@ -239,7 +239,7 @@ fn too_many_changes_wait(shards: usize) {
 }
 
 fn an_operator_unsubscribes_without_a_word(shards: usize) {
-    let server = options(shards).start();
+    let server = options(shards).arg("--presence-grace", 3600).start();
     let (mut client, mut other) = (Pusher::connect(&server), Pusher::connect(&server));
     client.join("presence-a", "1");
     other.join("presence-a", "2");
