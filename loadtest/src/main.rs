@@ -122,10 +122,10 @@ fn run(common: &Common, name: &'static str, scenario: Scenario) -> anyhow::Resul
         report::write(path, &report.page(&plan))?;
     }
     if common.report.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        report::print(serde_json::to_string_pretty(&report)?)?;
         report.warnings.iter().for_each(|warning| eprintln!("! {warning}"));
     } else {
-        print!("{}", report.table());
+        report::print(report.table().trim_end())?;
     }
     let is_met = expect::all_met(&common.report.expect, &report.metrics);
     let is_complete = report.metric("failed_workers") == 0.0;

@@ -1,8 +1,9 @@
 //! The report of a run: numbers by name, a table, and JSON.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -45,6 +46,12 @@ impl ReportArgs {
 pub fn check_writable(option: &str, path: &Path) -> anyhow::Result<()> {
     let opened = File::options().create(true).append(true).open(path);
     opened.map(drop).with_context(|| format!("{option} {}", path.display()))
+}
+
+/// Writes a line, or several, to standard output, which may be a pipe that is closed or a file on a full disk.
+pub fn print(text: impl Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).context("the results cannot be written to standard output")
 }
 
 /// Writes the page of a run.

@@ -336,3 +336,18 @@ fn a_report_that_cannot_be_written_is_refused_before_the_run() {
         assert!(text(&output.stderr).contains(&format!("{option} /nonexistent/file: No such file")), "{output:?}");
     }
 }
+
+#[test]
+fn results_that_cannot_be_printed_are_an_error() {
+    let target = Target::Deaf.start();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for json in [&[][..], &["--json"]] {
+        let args = [&["idle", "-n", "1", "-d", "0.3", "--warmup", "0", "--connect", &target][..], json].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+        let child = command.args(&args).stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = finish(child, &args);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("loadtest: the results cannot be written to standard output: No space left"), "{said}");
+    }
+}

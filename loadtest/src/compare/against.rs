@@ -13,6 +13,7 @@ use super::rows::{GATED, Row};
 use super::{CompareArgs, chosen, progress_bar};
 use crate::format::{number, table as grid};
 use crate::machine;
+use crate::report::print;
 use crate::server::Starter;
 use crate::spread::{Spread, ratios, spread};
 use crate::workers::Controls;
@@ -27,7 +28,7 @@ pub fn against(args: &CompareArgs, old: &Path) -> anyhow::Result<bool> {
     let controls = Controls::default();
     crate::stop_on_signal(&controls.stop)?;
 
-    println!("{}\nnew {}, old {}", machine::description(), binaries[0].display(), old.display());
+    print(format!("{}\nnew {}, old {}", machine::description(), binaries[0].display(), old.display()))?;
     let mut runs = Vec::new();
     let mut left: Vec<&Row> = rows.iter().collect();
     for title in ["First run", "Second run, of the rows that failed"] {
@@ -36,11 +37,11 @@ pub fn against(args: &CompareArgs, old: &Path) -> anyhow::Result<bool> {
         }
         let results = run(args, &left, &binaries, &controls);
         let is_interrupted = controls.stop.load(Relaxed);
-        print!("\n{title}: median (least–most) of {} rounds\n{}", args.rounds, table(&results));
+        print(format!("\n{title}: median (least–most) of {} rounds\n{}", args.rounds, table(&results).trim_end()))?;
         left = left.into_iter().zip(&results).filter(|(_, result)| result.has_failed()).map(|(row, _)| row).collect();
         runs.push(results);
         if is_interrupted {
-            println!("interrupted: these are the results so far, and no row is judged");
+            print("interrupted: these are the results so far, and no row is judged")?;
             return write(args, &runs).map(|()| false);
         }
     }

@@ -10,6 +10,7 @@ use super::result::{Comparison, RowResult};
 use super::table::{chart, table};
 use super::{CompareArgs, chosen, progress_bar};
 use crate::machine;
+use crate::report::print;
 use crate::server::Starter;
 use crate::target::NAMES;
 use crate::workers::Controls;
@@ -68,9 +69,9 @@ pub fn peers(args: &CompareArgs) -> anyhow::Result<()> {
         rounds,
         rows: results,
     };
-    print!("{}", table(&comparison));
+    print(table(&comparison).trim_end())?;
     if stop.load(Relaxed) {
-        println!("interrupted in round {rounds}: these are the results so far");
+        print(format!("interrupted in round {rounds}: these are the results so far"))?;
     }
     write_files(args, &comparison)
 }
@@ -79,6 +80,5 @@ fn write_files(args: &CompareArgs, comparison: &Comparison) -> anyhow::Result<()
     let (Some(json_out), Some(chart_out)) = (args.json_out(), args.chart_out()) else { return Ok(()) };
     std::fs::write(&json_out, serde_json::to_string_pretty(comparison)?)?;
     std::fs::write(&chart_out, chart(comparison))?;
-    println!("numbers in {}, chart in {}", json_out.display(), chart_out.display());
-    Ok(())
+    print(format!("numbers in {}, chart in {}", json_out.display(), chart_out.display()))
 }

@@ -8,7 +8,7 @@ use crate::expect::all_met;
 use crate::format::{table, time};
 use crate::html::Page;
 use crate::measure::Latency;
-use crate::report::{ReportArgs, curve};
+use crate::report::{ReportArgs, curve, print};
 use crate::spread::{ratios, spread};
 use crate::workers::Results;
 
@@ -146,16 +146,19 @@ impl Findings {
             crate::report::write(path, &self.page(title))?;
         }
         if args.json {
-            println!("{}", serde_json::to_string_pretty(&self.metrics)?);
+            print(serde_json::to_string_pretty(&self.metrics)?)?;
         } else {
-            println!("{title}");
-            if !self.rows.is_empty() {
-                println!("{}", table(head(), self.rows.clone(), 2));
-            }
-            self.lines.iter().for_each(|line| println!("  {line}"));
+            print(self.text(title))?;
         }
         self.violations.iter().for_each(|violation| eprintln!("✗ {violation}"));
         Ok(())
+    }
+
+    fn text(&self, title: &str) -> String {
+        let rows = (!self.rows.is_empty()).then(|| table(head(), self.rows.clone(), 2).to_string());
+        let lines = self.lines.iter().map(|line| format!("  {line}"));
+        let parts: Vec<String> = [title.to_owned()].into_iter().chain(rows).chain(lines).collect();
+        parts.join("\n")
     }
 
     fn page(&self, title: &str) -> Page<'_> {
