@@ -184,6 +184,10 @@ fn received() -> anyhow::Result<Vec<Socket>> {
         );
         return Ok(Vec::new());
     }
+    // The library takes another value for no sockets.
+    let count = env::var("LISTEN_FDS").unwrap_or_default();
+    let is_count = count.is_empty() || count.parse::<u16>().is_ok();
+    ensure!(is_count, "LISTEN_FDS is {count:?}, and not the number of sockets that are passed");
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();

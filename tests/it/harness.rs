@@ -373,7 +373,8 @@ impl Options {
 /// The command, in a shell that moves its stdin and stdout to the descriptors of passed sockets (sd_listen_fds(3)).
 fn exec_with_sockets(command: &Command, count: usize) -> Command {
     let moves = ["exec 3<&0", "exec 3<&0 4<&1"][count - 1];
-    let script = format!("{moves} </dev/null >/dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec \"$@\"");
+    let script =
+        format!("{moves} </dev/null >/dev/null; LISTEN_FDS=${{LISTEN_FDS:-{count}}} LISTEN_PID=$$ exec \"$@\"");
     let mut shell = Command::new("sh");
     shell.args(["-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {

@@ -262,6 +262,10 @@ fn sockets_that_fit_no_option_are_refused() {
     check(options().pass(&unix, "admin").pass(&unix, "admin"), "second one for the admin socket");
     check(options().pass(&datagram, "clients"), "ListenStream= is the only kind");
     check(options().pass(&idle, "clients"), "Accept= must be off");
+    for count in ["one", "-1", "1 ", "99999999999"] {
+        let options = options().pass(&tcp, "clients").env("LISTEN_FDS", Path::new(count));
+        check(options, &format!("LISTEN_FDS is {count:?}"));
+    }
 }
 
 #[test]
