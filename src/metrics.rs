@@ -116,7 +116,7 @@ table! {
         sightings_dropped: "corecast_sightings_dropped_total", "Live tap lines dropped because of the requested rate or a full queue.",
         mail_sent: "corecast_mail_sent_total", "Letters accepted by the inboxes of other shards.",
         mail_refused: "corecast_mail_refused_total", "Letters that waited because an inbox was full.",
-        mail_received: "corecast_mail_received_total", "Letters received: from other shards, from the HTTP thread, and those that a shard sends to itself.",
+        mail_received: "corecast_mail_received_total", "Letters received, including those that a shard sends to itself.",
         wakes: "corecast_wakes_total", "Wake-ups sent to other shards.",
         turns: "corecast_turns_total", "Turns of the event loop.",
         turns_over_budget: "corecast_turns_over_budget_total", "Turns that left work for the next one.",

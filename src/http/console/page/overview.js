@@ -100,7 +100,7 @@ function lines() {
       ["members", (at) => at.members],
       ["users", (at) => at.users],
     ]),
-    chart("Kept messages", "Heap bytes of the messages that channels keep", bytes, [["", (at) => at.kept]]),
+    chart("Kept messages", "Heap bytes of the messages and positions that channels keep", bytes, [["", (at) => at.kept]]),
     chart("Recoveries/s", "Clients that came back with a position, and messages that slow readers or histories lost", short, [
       ["recovered", (at) => at.recovered],
       ["not recovered", (at) => at.notRecovered],
