@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::affinity;
 use crate::plan::Plan;
@@ -382,9 +383,13 @@ fn peers_folder() -> PathBuf {
 }
 
 /// A free address, with a port below those that the system gives to connections: none of them takes it before the server does.
+/// The probe does not listen, or programs that start meanwhile would inherit a listener, and the server could not bind.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     let addresses = (0..1000).map(|_| SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..30_000))));
-    let mut free = addresses.filter(|address| TcpListener::bind(address).is_ok());
+    let mut free = addresses.filter(|address| {
+        let probe = Socket::new(Domain::IPV4, Type::STREAM, None);
+        probe.is_ok_and(|probe| probe.set_reuse_address(true).is_ok() && probe.bind(&(*address).into()).is_ok())
+    });
     free.next().context("no free port from 10000 to 29999")
 }
 
