@@ -319,8 +319,13 @@ impl Peer {
                 self.received[channel()] = None;
                 self.expect(Expected::Unsubscribed(channel()));
             }
-            "socket:subscribe.error" => self.expect(Expected::AlreadySubscribed(channel())),
-            "socket:unsubscribe.error" => self.expect(Expected::NotSubscribed(channel())),
+            "socket:subscribe.error" | "socket:unsubscribe.error" => {
+                self.expect(match value["data"]["code"].as_str() {
+                    Some("already_subscribed") => Expected::AlreadySubscribed(channel()),
+                    Some("not_subscribed") => Expected::NotSubscribed(channel()),
+                    _ => panic!("{text}"),
+                })
+            }
             "m" => {
                 let number =
                     value["data"].as_str().and_then(|data| data.split(':').next()?.parse().ok()).expect("a number");

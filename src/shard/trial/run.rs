@@ -36,6 +36,7 @@ impl<I: Iterator<Item = u8>> Run<I> {
         let mut house = House::new(shards, |live| {
             live.certificate = is_secure.then(certificates::certificate);
             live.limits.message_bytes_max = MESSAGE_BYTES_MAX;
+            live.limits.subscribes_per_second_max = 0;
             limits(&mut choices, live);
             live.access.echo_path = Some("/echo".into());
             live.access.has_proxy_header = proxy == Some("header");
