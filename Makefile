@@ -28,7 +28,7 @@ test-sdk:
 # webpack, Vite and tsc, in Node 20, 22 and 24; that client in a hidden page of Chromium; and the console in Firefox and WebKit.
 test-long:
 	CORECAST_SEED=$$(date +%s) CORECAST_RUNS=1000000 cargo test --workspace --profile release-test --test fuzz
-	PROPTEST_RNG_SEED=$$(date +%s) PROPTEST_CASES=10000 cargo test --workspace --profile release-test --lib
+	CORECAST_RUNS=2000 PROPTEST_RNG_SEED=$$(date +%s) PROPTEST_CASES=10000 cargo test --workspace --profile release-test --lib
 	tests/planted/run.py
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test-consumers.sh
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast tests/console/run.sh firefox webkit
