@@ -23,9 +23,9 @@ test:
 test-sdk:
 	CORECAST_BIN=$(CURDIR)/target/release-test/corecast sdk/js/test.sh
 
-# Tests that `test` leaves out because they are long, draw their inputs or download much: new inputs for fuzz targets and property
-# tests; faults planted in the hub, which its simulation must find; applications built with the JavaScript client by esbuild,
-# webpack, Vite and tsc, in Node 20, 22 and 24; that client in a hidden page of Chromium; and the console in Firefox and WebKit.
+# Tests that `test` leaves out because they are long, draw their inputs or download much: new inputs for fuzz targets, property
+# tests and simulations; faults planted in the hub, which its simulation must find; applications built with the JavaScript client by
+# esbuild, webpack, Vite and tsc, in Node 20, 22 and 24; that client in a hidden page of Chromium; and the console in Firefox and WebKit.
 test-long:
 	CORECAST_SEED=$$(date +%s) CORECAST_RUNS=1000000 cargo test --workspace --profile release-test --test fuzz
 	CORECAST_RUNS=2000 PROPTEST_RNG_SEED=$$(date +%s) PROPTEST_CASES=10000 cargo test --workspace --profile release-test --lib
