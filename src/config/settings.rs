@@ -298,7 +298,7 @@ impl<'a> Check<'a> {
     fn publish_token(&mut self) {
         let path = self.config.live.files.publish_token.clone();
         let Some(token) = self.access_key("publish-token-file", path) else { return };
-        // Whoever opens the console can sign, too.
+        // A console session signs subscriptions, so the key that opens one is a signing key.
         if self.config.live.console.key.as_ref().is_some_and(|key| key.secret == token.secret) {
             let why = format!("{} holds the key of the console, which signs; make another", token.path.display());
             return self.refuse("publish-token-file", &why);

@@ -917,9 +917,9 @@ impl RawClient {
 
     /// Reads and discards this many bytes.
     #[track_caller]
-    pub fn skip(&mut self, bytes: usize) {
-        let skipped = std::io::copy(&mut (&mut self.received).take(bytes as u64), &mut std::io::sink());
-        assert_eq!(skipped.expect("bytes"), bytes as u64);
+    pub fn discard(&mut self, bytes: usize) {
+        let discarded = std::io::copy(&mut (&mut self.received).take(bytes as u64), &mut std::io::sink());
+        assert_eq!(discarded.expect("bytes"), bytes as u64);
     }
 
     /// A second handle on the same connection, to write and read in different threads. Only one of them may read.
